@@ -1,0 +1,8 @@
+"""What went wrong with the machines rather than with what the user wrote."""
+
+
+class ClusterError(Exception):
+    """The cluster or the machine failed: no route, a port in use, a full disk, a worker that does not answer.
+
+    The message says where, what was found, what was expected and what to do. The command line exits with 3.
+    """

@@ -1,0 +1,88 @@
+"""Packed rows: documents laid end to end and cut into rows of equal length, with who-is-who kept beside them.
+
+    documents   [bos a a a eos][bos b b eos][bos c c c c c eos]
+    stream       bos a a a eos bos b b eos bos c c │ c c c eos …          cut every T tokens: nothing is wasted
+    segments      1  1 1 1  1   2  2 2  2   3  3 3 │ 1 1 1  1             0 is padding, in the last row only
+    positions     0  1 2 3  4   0  1 2  3   0  1 2 │ 0 1 2  3
+
+A token attends within its segment only, so a packed row's logits are those of its documents alone. Rows are written
+in a seeded order once, so that reading them in order is reading them shuffled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+WRITE_ROWS = 8192  # rows gathered and written at a time: 8,192 × 256 tokens × 3 columns × 4 bytes = 25 MB
+
+
+def schema(length: int) -> pa.Schema:
+    """tokens, segments, positions: int32 [length] each."""
+    column = pa.list_(pa.int32(), length)
+    return pa.schema([(name, column) for name in ("tokens", "segments", "positions")])
+
+
+def cut_rows(stream_N: np.ndarray, starts_N: np.ndarray, rows_R: np.ndarray, length: int, pad_id: int):
+    """Rows of a stream of documents.
+
+    stream_N: token ids; starts_N: bool, True where a document begins; rows_R: which rows (row r holds tokens
+    r·length to (r+1)·length). Returns tokens, segments, positions: int32 [R, length] each."""
+    index_RT = rows_R[:, None] * length + np.arange(length)
+    inside_RT = index_RT < len(stream_N)
+    index_RT = np.minimum(index_RT, len(stream_N) - 1)
+    tokens_RT = np.where(inside_RT, stream_N[index_RT], pad_id).astype(np.int32)
+    starts_RT = starts_N[index_RT] & inside_RT
+    starts_RT[:, 0] = True  # a document that goes on from the row before is a new segment here
+    segments_RT = np.where(inside_RT, np.cumsum(starts_RT, axis=1), 0).astype(np.int32)
+    place_T = np.arange(length, dtype=np.int32)
+    last_start_RT = np.maximum.accumulate(np.where(starts_RT, place_T, 0), axis=1)
+    positions_RT = np.where(inside_RT, place_T - last_start_RT, 0).astype(np.int32)
+    return tokens_RT, segments_RT, positions_RT
+
+
+def write_rows(
+    path: Path, stream_N: np.ndarray, starts_N: np.ndarray, *, length: int, pad_id: int, seed: int | None
+) -> Iterator[int]:
+    """Writes every row of a stream as an uncompressed Arrow IPC file, in a seeded order (None: as they come).
+
+    Yields the number of rows written so far."""
+    num_rows = -(-len(stream_N) // length)
+    order = np.arange(num_rows) if seed is None else np.random.default_rng(seed).permutation(num_rows)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema(length)) as writer:
+        for first in range(0, num_rows, WRITE_ROWS):
+            columns = cut_rows(stream_N, starts_N, order[first : first + WRITE_ROWS], length, pad_id)
+            arrays = [pa.FixedSizeListArray.from_arrays(pa.array(c.reshape(-1)), length) for c in columns]
+            writer.write_batch(pa.record_batch(arrays, schema=schema(length)))
+            yield min(first + WRITE_ROWS, num_rows)
+
+
+def mixture_counts(
+    tokens: Mapping[str, int], shares: Mapping[str, float] | None, max_repeats: float
+) -> dict[str, float]:
+    """How often each language's documents are used so that training tokens have the wanted shares.
+
+    tokens: tokens there are; shares: of the training tokens, need not sum to 1 (None: all documents once).
+    The total is the largest for which no language is repeated more than `max_repeats` times; 0.2 uses a fifth of the
+    documents, 1.5 all of them once and half of them twice. A language without a share is not used."""
+    if shares is None:
+        return dict.fromkeys(tokens, 1.0)
+    whole = sum(shares.get(language, 0.0) for language in tokens if tokens[language])
+    wanted = {language: shares.get(language, 0.0) / whole for language in tokens if tokens[language]}
+    total = min(max_repeats * tokens[language] / share for language, share in wanted.items() if share > 0)
+    return {language: total * share / tokens[language] for language, share in wanted.items()}
+
+
+def choose_documents(languages_D: np.ndarray, repeats: Mapping[str, float], seed: int) -> np.ndarray:
+    """Document numbers in the order they are laid out, each as often as its language asks for. int64 [N]."""
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for language in sorted(repeats):
+        own = generator.permutation(np.flatnonzero(languages_D == language))
+        wanted = round(len(own) * repeats[language])
+        whole, rest = divmod(wanted, len(own)) if len(own) else (0, 0)
+        chosen += [own] * whole + [own[:rest]]
+    return generator.permutation(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)

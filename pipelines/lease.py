@@ -1,0 +1,99 @@
+"""A lease: one run at a time may work on a draft.
+
+A file names the owner; its mtime is the heartbeat. A lease is stale at once when its process is gone on this host,
+otherwise when it has not been touched for 30 s. Taking over is guarded by flock, so two runs cannot both take it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import psutil
+
+from cluster.errors import ClusterError
+
+STALE_AFTER_S = 30.0
+POLL_S = 0.5
+
+
+class Lease:
+    """Held by a file; `beat()` must be called every few seconds by the holder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def acquire(self, *, wait: bool, say=print) -> None:
+        """Takes the lease. While another run holds it: waits and names it, or raises ClusterError if not `wait`."""
+        told = False
+        while (owner := self._try()) is not None:
+            text = f"draft {self.path.parent.name} is held by {describe(owner)}"
+            if not wait:
+                raise ClusterError(f"{text}; let it end, or leave --no-wait out to wait for it")
+            if not told:
+                say(f"{text}; waiting for it")
+                told = True
+            time.sleep(POLL_S)
+
+    def _try(self) -> dict | None:
+        """None if the lease is ours now, otherwise its owner."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with (self.path.parent / ".lease.lock").open("a") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            owner = self.owner()
+            if owner is not None and not self._stale(owner):
+                return owner
+            self.path.write_text(json.dumps(ourselves()), encoding="utf-8")
+        return None
+
+    def owner(self) -> dict | None:
+        """Who holds it, or None."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def live_owner(self) -> dict | None:
+        """Who holds it and lives, or None."""
+        owner = self.owner()
+        return None if owner is None or self._stale(owner) else owner
+
+    def _stale(self, owner: dict) -> bool:
+        if owner["host"] == socket.gethostname():
+            return not _alive(owner["pid"], owner["started"])
+        try:
+            return time.time() - self.path.stat().st_mtime > STALE_AFTER_S
+        except FileNotFoundError:
+            return True
+
+    def beat(self) -> None:
+        """Says that the holder lives. Does nothing once released."""
+        if self.path.exists():
+            os.utime(self.path)
+
+    def release(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def ourselves() -> dict:
+    """This process, told apart from a later one with the same number by its start time."""
+    process = psutil.Process()
+    return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
+
+
+def describe(owner: dict) -> str:
+    """An owner as people read it: process 123 on host since 10:15:02."""
+    since = time.strftime("%H:%M:%S", time.localtime(owner["started"]))
+    return f"process {owner['pid']} on {owner['host']} (since {since})"
+
+
+def _alive(pid: int, started: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,82 @@
+"""Another's model as the first artifact of a run: the recipe's `base:`.
+
+Takes a Hugging Face folder or a hub id, safetensors only. Its tokenizer and chat template come with it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from pipelines.stage import Facts, Options, Stage, Work
+
+WANTED = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
+          "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")  # fmt: skip
+
+
+class BaseOptions(Options):
+    model: str = Field(description="a Hugging Face folder, or a hub id such as Qwen/Qwen3-0.6B")
+    revision: str | None = Field(None, description="commit or tag of a hub id; name one, so that it can't change")
+
+    def identity(self) -> dict[str, Any]:
+        """A folder is known by its files' bytes, not by its path."""
+        return {"folder": True} if _is_folder(self.model) else super().identity()
+
+
+def _is_folder(model: str) -> bool:
+    return Path(model).expanduser().is_dir()
+
+
+def files(options: BaseOptions) -> list[Path]:
+    """The files of a local base that decide the result."""
+    if not _is_folder(options.model):
+        return []
+    folder = Path(options.model).expanduser()
+    return sorted({path for pattern in WANTED for path in folder.glob(pattern)})
+
+
+def run(work: Work) -> Facts:
+    options: BaseOptions = work.options
+    found = files(options) if _is_folder(options.model) else _download(options)
+    _check(options.model, {path.name for path in found})
+    for number, path in enumerate(found, 1):
+        shutil.copy(path, work.draft.out / path.name)
+        work.progress.update(number, len(found), "files")
+    config = json.loads((work.draft.out / "config.json").read_text(encoding="utf-8"))
+    return {
+        "model/architecture": (config.get("architectures") or ["unknown"])[0],
+        "model/bytes": sum(p.stat().st_size for p in found if p.suffix == ".safetensors"),
+    }
+
+
+def _download(options: BaseOptions) -> list[Path]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    from pipelines.errors import UserError
+
+    try:
+        folder = Path(snapshot_download(options.model, revision=options.revision, allow_patterns=list(WANTED)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"base.model: {options.model!r} is neither a folder nor a model the hub gives ({type(error).__name__}); "
+            f"give a Hugging Face folder, or a hub id on a machine that reaches the hub"
+        ) from error
+    return sorted({path for pattern in WANTED for path in folder.glob(pattern)})
+
+
+def _check(model: str, names: set[str]) -> None:
+    from pipelines.errors import UserError
+
+    missing = [name for name in ("config.json", "tokenizer.json") if name not in names]
+    if not any(name.endswith(".safetensors") for name in names):
+        missing.append("*.safetensors (pickled weights are not read)")
+    if missing:
+        raise UserError(f"base.model: {model}: has no {', '.join(missing)}; expected a Hugging Face folder")
+
+
+STAGE = Stage(kind="base", version=1, makes="model", options=BaseOptions, files=files, run=run)

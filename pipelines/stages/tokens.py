@@ -1,0 +1,209 @@
+"""Turns the corpus into packed rows of tokens, mixed by language and shuffled once.
+
+    corpus parts ──Ray Data: encode──► blocks of token ids (draft) ──mix, lay out──► stream ──cut, shuffle──► train.arrow
+
+Finished blocks stay in the draft, so a killed run encodes nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from pipelines.data.tokenizing import Encoder
+
+
+class TokensOptions(Options):
+    length: int = Field(256, ge=16, le=1_048_576, description="tokens of a row: what a model sees at once")
+    mixture: dict[str, float] | None = Field(None, description="share of training tokens by language, {en: 0.8, zh: 0.2}; "
+                                             "default: every document once")  # fmt: skip
+    max_repeats: float = Field(1.0, gt=0, le=100, description="how often a document may be used to reach the mixture")
+
+
+class TokensCluster(ClusterOptions):
+    cpus: float = Field(1, ge=0, description="logical CPUs of a task that encodes one part of the corpus")
+
+
+def run(work: Work) -> Facts:
+    from pipelines.data.tokenizing import TOKENIZER_FILES, Encoder
+
+    tokenizer = work.inputs["tokenizer"].local()
+    encoder = Encoder.open(tokenizer)
+    corpus = work.inputs["corpus"].local()
+    blocks = {split: _encode(work, corpus, split, tokenizer) for split in ("train", "held_out")}
+    facts = _write_train(work, blocks["train"], encoder)
+    facts |= _write_held_out(work, blocks["held_out"], encoder)
+    (work.draft.out / "tokenizer").mkdir(exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copy(tokenizer / name, work.draft.out / "tokenizer" / name)
+    meta = {
+        "length": work.options.length,
+        "vocabulary": encoder.vocabulary,
+        "num_rows": facts["rows/train"],
+        "num_tokens": facts["tokens/train"],
+        "bos_id": encoder.bos_id,
+        "eos_id": encoder.eos_id,
+        "pad_id": encoder.pad_id,
+    }
+    (work.draft.out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def encode_part(part: Path, block: Path, tokenizer: Path) -> None:
+    """Encodes one Parquet part into an Arrow file: language, tokens (framed document), one row a document."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipelines.data.tokenizing import Encoder
+
+    encoder = Encoder.open(tokenizer)
+    schema = pa.schema([("language", pa.string()), ("tokens", pa.large_list(pa.int32()))])
+    partial = block.with_suffix(".partial")
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in pq.ParquetFile(part).iter_batches(columns=["language", "text"], batch_size=1024):
+            ids = [encoder.frame(i) for i in encoder.encode(batch.column("text").to_pylist())]
+            writer.write_batch(pa.record_batch([batch.column("language"), _ragged(ids)], schema=schema))
+    os.replace(partial, block)
+
+
+def _ragged(arrays: list[np.ndarray]) -> pa.LargeListArray:
+    import numpy as np
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum([len(a) for a in arrays])]).astype(np.int64)
+    values = np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32()))
+
+
+def _encode(work: Work, corpus: Path, split: str, tokenizer: Path) -> list[Path]:
+    """Encodes the parts of a split that are not encoded yet, in parallel. Returns the blocks in order."""
+    from pipelines.data import corpora
+
+    folder = work.draft.folder(f"encoded/{split}")
+    pairs = [(part, folder / f"{part.stem}.arrow") for part in corpora.parts(corpus, split)]
+    missing = [{"part": str(p), "block": str(b), "tokenizer": str(tokenizer)} for p, b in pairs if not b.exists()]
+    if missing:
+        import ray.data
+
+        work.session.start()
+        rows = ray.data.from_items(missing, override_num_blocks=len(missing))
+        done = rows.map(_encode_row, num_cpus=work.cluster.cpus)
+        for number, _ in enumerate(done.iter_rows(), 1):
+            work.progress.update(number, len(missing), f"{split} parts")
+    return [block for _, block in pairs]
+
+
+def _encode_row(row: dict[str, Any]) -> dict[str, Any]:
+    encode_part(Path(row["part"]), Path(row["block"]), Path(row["tokenizer"]))
+    return {"block": row["block"]}
+
+
+def _documents(blocks: list[Path]) -> tuple[pa.LargeListArray, np.ndarray]:
+    """All documents of the blocks, memory-mapped: token lists and languages."""
+    import pyarrow as pa
+
+    tables = [pa.ipc.open_file(pa.memory_map(str(block))).read_all() for block in blocks]
+    table = pa.concat_tables(tables)
+    return table.column("tokens"), table.column("language").to_numpy(zero_copy_only=False)
+
+
+def _lay_out(work: Work, name: str, tokens: Any, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The documents in this order, end to end, on disk: token ids [N] and where documents begin [N]."""
+    import numpy as np
+
+    from pipelines.data.corpora import RaggedColumn
+
+    column = RaggedColumn(tokens)
+    lengths = column.lengths[order]
+    total = int(lengths.sum())
+    folder = work.draft.folder("stream")
+    stream = np.memmap(folder / f"{name}.int32", np.int32, "w+", shape=(max(total, 1),))[:total]
+    starts = np.zeros(total, bool)
+    ends = np.cumsum(lengths)
+    starts[ends - lengths] = True
+    for document, end in zip(order, ends, strict=True):
+        row = column[document]
+        stream[end - len(row) : end] = row
+    return stream, starts
+
+
+def _write_train(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
+    import numpy as np
+
+    from pipelines.data import packing
+
+    options: TokensOptions = work.options
+    tokens, languages = _documents(blocks)
+    lengths = np.concatenate([np.diff(c.offsets.to_numpy()) for c in tokens.chunks])
+    there = {str(n): int(lengths[languages == n].sum()) for n in sorted(set(languages))}
+    repeats = packing.mixture_counts(there, options.mixture, options.max_repeats)
+    order = packing.choose_documents(languages, repeats, work.seed)
+    stream, starts = _lay_out(work, "train", tokens, order)
+    _write_unigram(work, stream, starts, languages[order], encoder)
+    rows = 0
+    total = -(-len(stream) // options.length)
+    file = work.draft.out / "train.arrow"
+    for rows in packing.write_rows(file, stream, starts, length=options.length, pad_id=encoder.pad_id, seed=work.seed):
+        work.progress.update(rows, total, "rows")
+    facts: Facts = {"rows/train": rows, "tokens/train": len(stream), "documents/train": len(order)}
+    for language in there:
+        used = int(lengths[order][languages[order] == language].sum())
+        facts |= {f"tokens/train_{language}": used, f"tokens/share_{language}": used / max(len(stream), 1)}
+        facts[f"tokens/repeats_{language}"] = repeats.get(language, 0.0)
+    return facts
+
+
+def _write_held_out(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
+    import numpy as np
+
+    from pipelines.data import packing
+
+    tokens, _ = _documents(blocks)
+    stream, starts = _lay_out(work, "held_out", tokens, np.arange(len(tokens)))
+    file = work.draft.out / "held_out.arrow"
+    rows = 0
+    for rows in packing.write_rows(
+        file, stream, starts, length=work.options.length, pad_id=encoder.pad_id, seed=None
+    ):
+        work.progress.update(rows, -(-len(stream) // work.options.length), "held-out rows")
+    return {"rows/held_out": rows, "tokens/held_out": len(stream)}
+
+
+def _write_unigram(work: Work, stream: np.ndarray, starts: np.ndarray, languages: np.ndarray, encoder: Encoder) -> None:
+    """How often each token stands in the training text of each language: what a unigram model knows."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = sorted(set(languages))
+    codes = np.searchsorted(names, languages)
+    of_token = codes[np.cumsum(starts) - 1]
+    columns = {}
+    for code, name in enumerate(names):
+        counts = np.bincount(stream[of_token == code], minlength=encoder.vocabulary)
+        counts[[i for i in (encoder.bos_id, encoder.eos_id) if i is not None]] = 0  # framing is not text
+        columns[str(name)] = pa.array(counts.astype(np.int64))
+    pq.write_table(pa.table(columns), work.draft.out / "unigram.parquet", compression="zstd")
+
+
+STAGE = Stage(
+    kind="tokens",
+    version=1,
+    makes="tokens",
+    needs=("corpus", "tokenizer"),
+    options=TokensOptions,
+    cluster=TokensCluster,
+    run=run,
+)
