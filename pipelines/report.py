@@ -1,0 +1,126 @@
+"""The report card: one object of facts, a table in the terminal, and report.html.
+
+    run record ──► artifacts' manifests ──► {stage: {area/what_unit: value}, "run": totals} ──► JSON | table | page
+
+Everything is read from what runs left in the store; nothing is measured here, so a run that makes nothing changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.runs import RunRecord, latest
+from pipelines.stage import Facts
+from pipelines.store import Artifact, Store, write_atomically
+from pipelines.verbs import print_json
+
+SHOWN = 7  # figures of a stage in the terminal table; report.html and --json have all
+
+
+@dataclass(frozen=True)
+class Card:
+    """A run and the artifacts it stands on, ready to be shown."""
+
+    record: RunRecord
+    artifacts: dict[str, Artifact]  # by stage
+    evaluations: dict[str, Artifact]  # by the stage whose model they judge
+    facts: dict[str, Facts]  # by stage, and "run"
+
+
+def card(store: Store, recipe: str | None = None) -> Card:
+    """Gathers the latest run (of one recipe). Stages that are not made yet are left out."""
+    record = latest(store, recipe)
+    artifacts: dict[str, Artifact] = {}
+    evaluations: dict[str, Artifact] = {}
+    facts: dict[str, Facts] = {}
+    for name, stage in record.stages.items():
+        artifact = store.by_fingerprint(stage.fingerprint)
+        if artifact is None:
+            continue
+        artifacts[name], facts[name] = artifact, dict(artifact.facts)
+        evaluation = store.by_fingerprint(stage.evaluation) if stage.evaluation else None
+        if evaluation is not None:
+            evaluations[name] = evaluation
+            facts[name] |= _as_judged(evaluation.facts)
+    facts["run"] = _totals(facts)
+    return Card(record, artifacts, evaluations, facts)
+
+
+def _as_judged(facts: Facts) -> Facts:
+    """An evaluation's facts under its model's name; what it cost is told apart from what the stage cost."""
+    own = {key: value for key, value in facts.items() if not key.startswith("run/")}
+    return own | {
+        "run/evaluate_wall_s": facts["run/wall_s"],
+        "run/evaluate_peak_memory_bytes": facts["run/peak_memory_bytes"],
+    }
+
+
+def _totals(facts: dict[str, Facts]) -> Facts:
+    def all_of(*keys: str) -> list[float]:
+        return [float(own[key]) for own in facts.values() for key in keys if key in own]
+
+    return {
+        "run/wall_s": round(sum(all_of("run/wall_s", "run/evaluate_wall_s")), 3),
+        "run/peak_memory_bytes": int(max(all_of("run/peak_memory_bytes", "run/evaluate_peak_memory_bytes"), default=0)),
+        "run/attempts": int(max(all_of("run/attempts"), default=0)),
+    }
+
+
+def show_report(store: Store, *, recipe: str | None, out: Path | None, as_json: bool) -> None:
+    """`rayse report`: JSON on stdout, or the table, with report.html beside the store."""
+    found = card(store, recipe)
+    if as_json:
+        return print_json(found.facts)
+    from pipelines.report_page import page
+
+    place = out or store.root / "report.html"
+    write_atomically(place, page(store, found))
+    console = Console(highlight=False)
+    console.print(_table(found))
+    console.print(f"report: {place}", markup=False, soft_wrap=True)
+
+
+def _table(found: Card) -> Table:
+    machine = next(iter(found.artifacts.values())).manifest.machine if found.artifacts else {}
+    table = Table(
+        title=f"{found.record.recipe} · {found.record.outcome} · {machine.get('cpu', '')} × {machine.get('cores', '')}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for column, justify in (("stage", "left"), ("time", "right"), ("memory", "right"), ("figures", "left")):
+        table.add_column(column, justify=justify, overflow="fold")
+    for name, facts in found.facts.items():
+        time_s = float(facts["run/wall_s"]) + float(facts.get("run/evaluate_wall_s", 0))
+        memory = f"{float(facts['run/peak_memory_bytes']) / 2**30:.1f} GiB"
+        table.add_row(name, f"{time_s:.1f} s", memory, "  ".join(_headlines(facts)), style="bold" if name == "run" else "")
+    return table
+
+
+HEADLINES = (
+    "documents/read", "documents/kept", "documents/held_out", "text/bytes_per_token_en", "text/bytes_per_token_zh",
+    "rows/train", "tokens/train", "train/parameters", "train/tokens_per_s", "train/peak_share", "train/loss_nats",
+    "heldout/bits_per_byte", "heldout/bits_per_byte_en", "heldout/bits_per_byte_zh", "heldout/bits_per_byte_uniform",
+    "heldout/bits_per_byte_unigram",
+)  # fmt: skip
+
+
+def _headlines(facts: Facts) -> list[str]:
+    keys = [key for key in HEADLINES if key in facts]
+    return [f"{key} {figure(facts[key])}" for key in keys[:SHOWN] if key in facts] if len(keys) <= SHOWN else [
+        f"{key} {figure(facts[key])}" for key in keys if key.startswith("heldout/")
+    ]  # fmt: skip
+
+
+def figure(value: float | int | str) -> str:
+    """A figure as people read it."""
+    if isinstance(value, str):
+        return value
+    if float(value).is_integer() and abs(value) >= 1:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

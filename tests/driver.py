@@ -1,0 +1,24 @@
+"""A run of a recipe in a process of its own, so that a test can kill it: `python -m tests.driver RECIPE STORE [--evaluate]`.
+
+Without --evaluate the models are not judged: tests that compare weights need no engine. Prints the record as JSON.
+"""
+
+import sys
+
+from pipelines import recipe
+from pipelines.stages import STAGES
+from pipelines.verbs import run_recipe
+
+
+def main() -> None:
+    path, store, *flags = sys.argv[1:]
+    stages = dict(STAGES)
+    if "--evaluate" not in flags:
+        del stages["evaluate"]
+    overrides = [flag for flag in flags if "=" in flag]
+    record = run_recipe(recipe.load(path, stages, overrides=overrides, store=store))
+    print(record.model_dump_json())
+
+
+if __name__ == "__main__":
+    main()
