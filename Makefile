@@ -5,7 +5,7 @@ SHELL := /bin/bash
 LOCK ?= cpu
 PYTHON ?=
 export LOCK PYTHON
-# DeepSpeed and torch look for ninja there
+# Of the tools in there, torch calls ninja by its name: DeepSpeed's ops for GPUs are compiled when first used.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help

@@ -23,12 +23,12 @@ main() {
     ensure_venv
     if [ -e "$stamp" ]; then return; fi
 
+    : > "$log"
     say "Setting up .venv ($kind, $("$python" --version)); the log is .venv/install.log"
     if [ "$kind" = cpu ]; then step "torch, built for CPUs" install_cpu_torch; fi
     step "$(grep -c '^[^#]' "$lock") packages of cluster/locks/$kind.txt" pip_install -r "$lock"
     step "Rayse itself" pip_install --no-build-isolation -e "$root"
     step "importing every part once" import_all
-    if [ "$kind" = cpu ]; then step "compiling DeepSpeed's communication op" compile_comm_op; fi
     rm -f "$venv"/.rayse-*
     touch "$stamp"
     say "Ready after $SECONDS s: .venv/bin/rayse --help"
@@ -95,7 +95,7 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /
 # The Debian packages that would bring what is missing here.
 lacking_packages() {
     local names=() command
-    for command in g++ make git; do # torch and DeepSpeed compile at run time
+    for command in g++ make git; do # g++: torch compiles vLLM's sampler when it first runs
         command -v "$command" > /dev/null || names+=("$command")
     done
     if [ -z "$python" ]; then
@@ -171,9 +171,9 @@ install_cpu_torch() {
     if [ "$(torch_build)" = cpu ]; then return; fi
     "$venv/bin/python" -m pip uninstall --yes torch
     cat << END
-pip found only the CUDA build of torch, which is gigabytes of no use without a GPU, and $torch_cpu_index cannot be
-reached from here. Make a CPU build of $pin known to pip (--find-links or an index, in pip's configuration),
-or, if this machine has an NVIDIA GPU: make env LOCK=gpu
+pip found only the CUDA build of torch, gigabytes that are of no use without a GPU, and PyTorch's own index
+($torch_cpu_index) gave no other. Make a CPU build of $pin known to pip (find-links or an index in
+pip's configuration), or, if this machine has an NVIDIA GPU: make env LOCK=gpu
 END
     return 1
 }
@@ -189,7 +189,14 @@ END
 }
 
 is_reachable() {
-    timeout 8 "$venv/bin/python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=4)' "$1"
+    timeout 8 "$venv/bin/python" - "$1" << 'END'
+import sys, urllib.request
+
+try:
+    urllib.request.urlopen(sys.argv[1], timeout=4)
+except OSError as error:
+    sys.exit(f"{sys.argv[1]} cannot be reached: {error}")
+END
 }
 
 # What can fail for reasons of this machine fails now rather than in the middle of a run.
@@ -204,21 +211,6 @@ for name in ["torch", "ray", "transformers", "peft", "trl", "deepspeed", "llmcom
 cuda = sys.modules["torch"].version.cuda
 if (cuda is None) != (kind == "cpu"):
     sys.exit(f"torch: found a build for CUDA {cuda}, which does not suit LOCK={kind}. Remove .venv and try again.")
-END
-}
-
-# DeepSpeed compiles its shared-memory all-reduce when it first starts, half a minute in which every worker waits.
-# The result is kept in torch's cache of extensions, where workers find it; where it is lost, they compile again.
-compile_comm_op() {
-    # A compiler that was killed leaves its lock behind, and torch would wait on that for ever.
-    find "${TORCH_EXTENSIONS_DIR:-$HOME/.cache/torch_extensions}" -name lock -mmin +10 -delete || true
-    PATH=$venv/bin:$PATH timeout 300 "$venv/bin/python" - << 'END'
-import deepspeed.ops
-from deepspeed.accelerator import get_accelerator
-
-builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
-if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME):
-    builder.load()
 END
 }
 

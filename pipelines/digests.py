@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,17 @@ class FileDigests:
 
     def _load(self) -> dict[str, list]:
         try:
-            return json.loads(self.cache.read_text(encoding="utf-8"))
+            known = json.loads(self.cache.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # absent, or cut short by a kill: only time is lost
             return {}
+        return known if isinstance(known, dict) else {}
 
     def _save(self) -> None:
         if not self.cache.parent.is_dir():
             return
-        handle, temporary = tempfile.mkstemp(dir=self.cache.parent, prefix=".digests.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(self.known, file)
-        os.replace(temporary, self.cache)
+        temporary = self.cache.with_name(f".{self.cache.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(self.known), encoding="utf-8")
+            os.replace(temporary, self.cache)
+        except OSError:  # a full or read-only disk: only time is lost, and what must be written will say so
+            temporary.unlink(missing_ok=True)

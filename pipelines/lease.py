@@ -1,7 +1,8 @@
 """A lease: one run at a time may work on a draft.
 
 A file names the owner; its mtime is the heartbeat. A lease is stale at once when its process is gone on this host,
-otherwise when it has not been touched for 30 s. Taking over is guarded by flock, so two runs cannot both take it.
+otherwise when it has not been touched for 30 s. Taking over is guarded by flock, so two runs cannot both take it. A
+holder that stood still for so long that it lost its lease finds out before it commits (Store.commit).
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ class Lease:
 
     def __init__(self, path: Path):
         self.path = path
+        self._ours: dict | None = None  # what we wrote, once it is ours
 
     def acquire(self, *, wait: bool, say=print) -> None:
         """Takes the lease. While another run holds it: waits and names it, or raises ClusterError if not `wait`."""
         told = False
-        while (owner := self._try()) is not None:
+        while (owner := self.attempt()) is not None:
             text = f"draft {self.path.parent.name} is held by {describe(owner)}"
             if not wait:
                 raise ClusterError(f"{text}; let it end, or leave --no-wait out to wait for it")
@@ -39,16 +41,24 @@ class Lease:
                 told = True
             time.sleep(POLL_S)
 
-    def _try(self) -> dict | None:
+    def attempt(self) -> dict | None:
         """None if the lease is ours now, otherwise its owner."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (self.path.parent / ".lease.lock").open("a") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            owner = self.owner()
-            if owner is not None and not self._stale(owner):
-                return owner
-            self.path.write_text(json.dumps(ourselves()), encoding="utf-8")
-        return None
+        lock = self.path.parent / ".lease.lock"
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with lock.open("a") as guard:
+                    fcntl.flock(guard, fcntl.LOCK_EX)
+                    if not os.path.samestat(os.fstat(guard.fileno()), lock.stat()):
+                        continue  # while we waited for the lock, the draft was dropped and begun anew
+                    owner = self.owner()
+                    if owner is not None and not self._stale(owner):
+                        return owner
+                    self._ours = ourselves()
+                    self.path.write_text(json.dumps(self._ours), encoding="utf-8")
+                    return None
+            except FileNotFoundError:
+                continue  # its holder dropped the draft this very moment
 
     def owner(self) -> dict | None:
         """Who holds it, or None."""
@@ -64,19 +74,26 @@ class Lease:
 
     def _stale(self, owner: dict) -> bool:
         if owner["host"] == socket.gethostname():
-            return not _alive(owner["pid"], owner["started"])
+            same = _same_process(owner["pid"], owner["started"])
+            if same is not None:
+                return not same
         try:
             return time.time() - self.path.stat().st_mtime > STALE_AFTER_S
         except FileNotFoundError:
             return True
 
+    def held(self) -> bool:
+        """Whether we hold it (still)."""
+        return self._ours is not None and self.owner() == self._ours
+
     def beat(self) -> None:
         """Says that the holder lives. Does nothing once released."""
-        if self.path.exists():
+        if self.held():
             os.utime(self.path)
 
     def release(self) -> None:
-        self.path.unlink(missing_ok=True)
+        if self.held():
+            self.path.unlink(missing_ok=True)
 
 
 def ourselves() -> dict:
@@ -91,9 +108,15 @@ def describe(owner: dict) -> str:
     return f"process {owner['pid']} on {owner['host']} (since {since})"
 
 
-def _alive(pid: int, started: float) -> bool:
+def _same_process(pid: int, started: float) -> bool | None:
+    """Whether the process of this number lives and is the one that started then.
+
+    None: one lives that started at another time, which is what the same process looks like once the clock was set; the
+    heartbeat tells the two apart."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return True if abs(process.create_time() - started) < 1.0 else None
     except psutil.NoSuchProcess:
         return False

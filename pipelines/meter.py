@@ -51,7 +51,7 @@ class Meter:
             try:
                 self._sample()
             except OSError:  # a full or vanished disk: the stage itself meets it, and says so
-                return
+                continue
 
     def _sample(self) -> None:
         self.peak_bytes = max(self.peak_bytes, tree_memory_bytes(os.getpid()))

@@ -58,7 +58,8 @@ class Recipe:
         for entry in self.entries:
             if entry.name == name:
                 return entry
-        raise UserError(f"{self.path}: no stage {name!r}{_nearest(name, [e.name for e in self.entries])}")
+        names = [entry.name for entry in self.entries]
+        raise UserError(f"{self.path}: no stage {name!r}.{_nearest(name, names)} (Stages here: {', '.join(names)})")
 
     def to_yaml(self) -> str:
         """The recipe with overrides applied, as YAML."""
@@ -82,6 +83,8 @@ def load(
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     tree, lines = yaml_lines.load(text, str(file))
     if not isinstance(tree, dict):
         raise UserError(f"{file}:1: expected keys and values (name, sources, stages, …), found {_kind(tree)}")
@@ -124,9 +127,10 @@ class _Reader:
         if not equals or not all(keys):
             raise UserError(f"--set {text}: expected key.path=value, such as pretrain.budget_tokens=1000000")
         if keys[0] not in TOP_KEYS:
-            entries = tree.get("stages") or {}
-            if keys[0] not in entries:
-                raise UserError(f"--set {text}: no stage or key {keys[0]!r}{_nearest(keys[0], [*entries, *TOP_KEYS])}")
+            entries = tree.get("stages")
+            if not isinstance(entries, dict) or keys[0] not in entries:
+                entries = entries if isinstance(entries, dict) else {}
+                raise UserError(f"--set {text}: no stage or key {keys[0]!r}.{_nearest(keys[0], [*entries, *TOP_KEYS])}")
             keys = ["stages", *keys]
         place = tree
         for part in keys[:-1]:
@@ -153,7 +157,7 @@ class _Reader:
         return Recipe(
             path=self.file,
             name=self.typed(tree, "name", str, self.file.stem),
-            seed=self.typed(tree, "seed", int, 0),
+            seed=self.seed(tree),
             store=Path(self.typed(tree, "store", str, "./store")),
             entries=tuple(entries),
             evaluate=evaluate,
@@ -166,7 +170,7 @@ class _Reader:
             path = ("sources", name)
             options = self.mapping(options, path)
             kind = options.get("kind")
-            if kind not in SOURCES:
+            if not isinstance(kind, str) or kind not in SOURCES:
                 problem = "missing" if kind is None else f"unknown kind {kind!r}.{_nearest(str(kind), SOURCES)}"
                 raise self.error((*path, "kind"), f"{problem} (Kinds: {', '.join(SOURCES)})")
             found[name] = self.model(SOURCES[kind], options, path).at(self.file.parent)
@@ -195,7 +199,7 @@ class _Reader:
 
     def entry(self, name, options, path, earlier: list[Entry], sources, cluster) -> Entry:
         kind = options.get("stage", name)
-        if kind not in self.stages or kind == "evaluate":
+        if not isinstance(kind, str) or kind not in self.stages or kind == "evaluate":
             known = [k for k in self.stages if k not in ("evaluate", "base")]
             hint = "" if "stage" in options else " (another name for a stage is written `name: {stage: KIND, …}`)"
             raise self.error(
@@ -215,11 +219,11 @@ class _Reader:
         )
 
     def inputs(self, stage: Stage, named: Any, path: yaml_lines.Path, earlier: list[Entry]) -> dict[str, str]:
-        names = [named] if isinstance(named, str) else list(named or [])
+        names = self.names(named, (*path, "from"))
         by_name = {entry.name: entry for entry in earlier}
         for name in names:
             if name not in by_name:
-                raise self.error((*path, "from"), f"no earlier stage {name!r}{_nearest(str(name), by_name)}")
+                raise self.error((*path, "from"), f"no earlier stage {name!r}.{_nearest(name, by_name)}")
         chosen: dict[str, str] = {}
         pool = list(reversed(earlier))
         for kind in (*stage.needs, *stage.takes):
@@ -246,15 +250,16 @@ class _Reader:
             if named is not None:
                 raise self.error((*path, "sources"), f"{stage.kind} reads no sources")
             return {}
-        for name in named or ():
+        names = self.names(named, (*path, "sources"))
+        for name in names:
             if name not in sources:
-                raise self.error((*path, "sources"), f"no source {name!r}{_nearest(str(name), sources)}")
-        chosen = {n: s for n, s in sources.items() if s.rows == stage.rows and (named is None or n in named)}
-        if named is None and not chosen and stage.kind == "corpus":
+                raise self.error((*path, "sources"), f"no source {name!r}.{_nearest(name, sources)}")
+        chosen = {n: s for n, s in sources.items() if s.rows == stage.rows and (not names or n in names)}
+        if not chosen and not names and stage.kind == "corpus":
             raise self.error(
                 path, f"reads sources with rows: {stage.rows}, and the recipe has none; add one under sources:"
             )
-        for name in named or ():
+        for name in names:
             if name not in chosen:
                 raise self.error(
                     (*path, "sources"), f"{name} has rows: {sources[name].rows}, {stage.kind} reads {stage.rows}"
@@ -269,6 +274,12 @@ class _Reader:
         own = self.mapping(cluster.get("evaluate") or {}, ("cluster", "evaluate"))
         return Entry("evaluate", stage, options, self.model(stage.cluster, own, ("cluster", "evaluate")), {}, {})
 
+    def names(self, value: Any, path: yaml_lines.Path) -> list[str]:
+        found = [value] if isinstance(value, str) else value or []
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise self.error(path, f"expected a name or a list of names, found {_kind(value)}")
+        return found
+
     def mapping(self, value: Any, path: yaml_lines.Path) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise self.error(path, f"expected keys and values, found {_kind(value)}")
@@ -280,14 +291,21 @@ class _Reader:
             raise self.error((key,), f"expected {'text' if kind is str else 'a whole number'}, found {value!r}")
         return value
 
+    def seed(self, tree: dict) -> int:
+        seed = self.typed(tree, "seed", int, 0)
+        if not 0 <= seed < 2**32:  # what every library that draws numbers takes
+            raise self.error(("seed",), f"expected a whole number from 0 to {2**32 - 1}, found {seed}")
+        return seed
+
     def model(self, model: type[Options], values: dict[str, Any], path: yaml_lines.Path) -> Any:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise self.explain(model, error.errors()[0], path) from None
+            found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+            raise self.explain(model, found[0], values, path) from None  # a misspelt key before the one that is missing
 
-    def explain(self, model: type[Options], problem: Any, path: yaml_lines.Path) -> UserError:
-        at = tuple(part for part in problem["loc"] if not (isinstance(part, str) and part in ("function-after",)))
+    def explain(self, model: type[Options], problem: Any, values: Any, path: yaml_lines.Path) -> UserError:
+        at = problem["loc"] if problem["type"] == "missing" else _written(problem["loc"], values)
         where = (*path, *at)
         shown = dotted(path[1:] if path[0] == "stages" else path)
         keys = _keys(model, at[:-1])
@@ -342,6 +360,16 @@ def _keys(model: Any, inner: tuple) -> list[str]:
         fields = getattr(model, "model_fields", {})
         model = fields[part].annotation if part in fields else None
     return list(getattr(model, "model_fields", {}))
+
+
+def _written(loc: tuple, values: Any) -> tuple:
+    """A place as pydantic names it, without what nobody wrote: the members of a union, the names of checks."""
+    found = []
+    for part in loc:
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+            values = values[part]
+            found.append(part)
+    return tuple(found)
 
 
 def _nearest(word: str, known) -> str:

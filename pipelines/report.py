@@ -93,12 +93,13 @@ def _table(found: Card) -> Table:
         box=None,
         pad_edge=False,
     )
-    for column, justify in (("stage", "left"), ("time", "right"), ("memory", "right"), ("figures", "left")):
-        table.add_column(column, justify=justify, overflow="fold")
+    for column in ("stage", "time", "memory", "figures"):
+        table.add_column(column, justify="right" if column in ("time", "memory") else "left", overflow="fold")
     for name, facts in found.facts.items():
         time_s = float(facts["run/wall_s"]) + float(facts.get("run/evaluate_wall_s", 0))
         memory = f"{float(facts['run/peak_memory_bytes']) / 2**30:.1f} GiB"
-        table.add_row(name, f"{time_s:.1f} s", memory, "  ".join(_headlines(facts)), style="bold" if name == "run" else "")
+        style = "bold" if name == "run" else ""
+        table.add_row(name, f"{time_s:.1f} s", memory, "  ".join(_headlines(facts)), style=style)
     return table
 
 

@@ -1,4 +1,4 @@
-"""report.html: self-contained, opens offline; pictures are inline SVG. What the page looks like is in report.html.jinja."""
+"""report.html: self-contained, opens offline; pictures are inline SVG. Its looks are in report.html.jinja."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import matplotlib
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
-import pyarrow.parquet as pq  # noqa: E402
+matplotlib.use("svg")  # before pyplot is imported: the backend is chosen once
+import matplotlib.pyplot as plt
+import pyarrow.parquet as pq
 
-from pipelines.verbs import lineage  # noqa: E402
+from pipelines.verbs import lineage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +61,8 @@ def _headline(card: Card) -> list[tuple[str, str, str]]:
                     against += f", {1 - float(bits) / float(unigram):.0%} below unigram"
                 found.append((f"{float(bits):.2f}", f"bits per byte, {language}", against))
     run = card.facts["run"]
-    found.append((_minutes(float(run["run/wall_s"])), "from raw text", f"{float(run['run/peak_memory_bytes']) / 2**30:.1f} GiB at most"))
-    return found
+    memory = f"{float(run['run/peak_memory_bytes']) / 2**30:.1f} GiB at most"
+    return [*found, (_minutes(float(run["run/wall_s"])), "from raw text", memory)]
 
 
 def _minutes(seconds: float) -> str:
@@ -88,17 +88,19 @@ def _plots(card: Card) -> dict[str, list[tuple[str, str]]]:
 
 
 def _funnel(facts: dict[str, Any]) -> str:
-    dropped = {k.removeprefix("documents/dropped_"): float(v) for k, v in facts.items() if k.startswith("documents/dropped_")}
+    prefix = "documents/dropped_"
+    dropped = {k.removeprefix(prefix): float(v) for k, v in facts.items() if k.startswith(prefix)}
     rows = sorted(((v, k.replace("_", " ")) for k, v in dropped.items() if v), reverse=True)
     kept = float(facts.get("documents/kept", 0))
     held = float(facts.get("documents/held_out", 0))
     labels = ["kept for training", "held out", *(name for _, name in rows)]
-    values = [kept - held if facts.get("documents/kept_includes_held_out") else kept, held, *(value for value, _ in rows)]
+    train = kept - held if facts.get("documents/kept_includes_held_out") else kept
+    values = [train, held, *(value for value, _ in rows)]
     figure, axes = _axes(height=0.5 + 0.28 * len(labels))
-    axes.barh(range(len(values)), values, color=[BLUE, BLUE] + [GREY] * len(rows))
+    bars = axes.barh(range(len(values)), values, color=[BLUE, BLUE] + [GREY] * len(rows))
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    axes.bar_label(axes.containers[0], labels=[f" {int(v):,}" for v in values], fontsize=8, color=INK)
+    axes.bar_label(bars, labels=[f" {int(v):,}" for v in values], fontsize=8, color=INK)
     axes.margins(x=0.15)
     axes.set_xticks([])
     return _svg(figure)

@@ -7,10 +7,9 @@ Ray is started by the first stage that asks for it, so a recipe that is made alr
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 
 from cluster.errors import ClusterError
 from cluster.session import Session
@@ -22,8 +21,8 @@ from pipelines.progress import Story
 from pipelines.provenance import machine, packages
 from pipelines.recipe import Recipe
 from pipelines.runs import RunRecord, StageRecord
-from pipelines.stage import Work
-from pipelines.store import Artifact, Draft, Manifest, Store
+from pipelines.stage import Facts, Work
+from pipelines.store import NO_SPACE, Artifact, Draft, Manifest, Store, disk_full
 
 
 @dataclass
@@ -38,14 +37,15 @@ class Walk:
 
     def run(self, *, until: str | None = None, force: str | None = None, from_: str | None = None) -> RunRecord:
         """Makes every step that is missing. Raises UserError or ClusterError; the record says how it ended."""
-        steps = plan(self.recipe, self.store, until=until, warn=self.story.warn)
-        steps = self._forced(steps, force, from_, until)
-        record = RunRecord.begin(self.store, recipe=self.recipe.name, path=self.recipe.path, seed=self.recipe.seed)
-        self.evaluator = Evaluator(self.session)
-        with self._recorded(record):
-            for step in steps:
-                artifact = step.artifact or self._make(step)
-                self._note(record, step, artifact, made=step.artifact is None)
+        with self._explained():
+            steps = plan(self.recipe, self.store, until=until, warn=self.story.warn)
+            steps = self._forced(steps, force, from_, until)
+            record = RunRecord.begin(self.store, recipe=self.recipe.name, path=self.recipe.path, seed=self.recipe.seed)
+            self.evaluator = Evaluator(self.session)
+            with self._recorded(record):
+                for step in steps:
+                    artifact = step.artifact or self._make(step)
+                    self._note(record, step, artifact, made=step.artifact is None)
         return record
 
     def _forced(self, steps: list[Step], force: str | None, from_: str | None, until: str | None) -> list[Step]:
@@ -62,31 +62,44 @@ class Walk:
         gone = descendants(steps, roots)
         for step in steps:
             if step.fingerprint in gone:
-                if step.artifact is not None:
-                    self.story.note(f"{step.name}: set aside in {self.store.set_aside(step.artifact)}")
-                self.store.drop_draft(step.fingerprint)
+                self._forget(step)
         return plan(self.recipe, self.store, until=until, warn=self.story.warn)
+
+    def _forget(self, step: Step) -> None:
+        """Sets a step's artifact aside and drops its draft, both only once no other run works on them."""
+        draft = self.store.draft(step.fingerprint, wait=self.wait, say=self.story.warn)
+        artifact = self.store.find(step.entry.stage.makes, step.fingerprint, self.story.warn)
+        if artifact is not None:
+            self.story.note(f"{step.name}: set aside in {self.store.set_aside(artifact)}")
+        self.store.drop(draft)
 
     def _make(self, step: Step) -> Artifact:
         """One stage, from its draft to its artifact."""
         draft = self.store.draft(step.fingerprint, wait=self.wait, say=self.story.warn)
-        assert draft.lease is not None
-        made = self.store.find(step.entry.stage.makes, step.fingerprint, self.story.warn)
-        if made is not None:  # another run made it while we waited
-            self.store.drop_draft(step.fingerprint)
-            return made
+        try:
+            made = self.store.find(step.entry.stage.makes, step.fingerprint, self.story.warn)
+            if made is not None:  # another run made it while we waited
+                self.store.drop(draft)
+                return made
+            facts = self._attempt(step, draft)
+            artifact = self.store.commit(draft, self._manifest(step, facts))
+        except BaseException:
+            draft.release()
+            raise
+        self.story.end(f"done in {facts['run/wall_s']:.1f} s")
+        return artifact
+
+    def _attempt(self, step: Step, draft: Draft) -> Facts:
+        """Runs a stage, measured. Returns its facts, with those of all attempts at it."""
         self.story.begin(step.name, step.fingerprint)
-        meter = Meter(draft.folder("attempts"), draft.lease.beat).start()
+        meter = Meter(draft.folder("attempts"), draft.beat).start()
         try:
             facts = step.entry.stage.run(self._work(step, draft))
         except BaseException:
-            meter.stop()
-            draft.lease.release()
+            with suppress(OSError):  # a full disk: what the stage met matters more than the last second of its record
+                meter.stop()
             raise
-        facts = {**facts, **meter.stop()}
-        artifact = self.store.commit(draft, self._manifest(step, facts))
-        self.story.end(f"done in {facts['run/wall_s']:.1f} s")
-        return artifact
+        return {**facts, **meter.stop()}
 
     def _work(self, step: Step, draft: Draft) -> Work:
         inputs = {}
@@ -133,6 +146,7 @@ class Walk:
 
     def _note(self, record: RunRecord, step: Step, artifact: Artifact, *, made: bool) -> None:
         if not made:
+            self.store.drop_remains(step.fingerprint)
             self.story.note(f"{step.name:<20} {step.fingerprint}  made already")
             if step.made_by_other_code:
                 self.story.warn(
@@ -147,29 +161,35 @@ class Walk:
             )
         record.made += made
         if self.session.started and not record.nodes:
-            record.nodes = self.session.nodes()
+            record.nodes = [asdict(node) for node in self.session.nodes()]
         record.save(self.store)
 
     @contextmanager
     def _recorded(self, record: RunRecord) -> Iterator[None]:
-        """Writes down how the run ends; turns what libraries raise into what people can act on."""
+        """Writes down how the run ends."""
         try:
             yield
-        except KeyboardInterrupt:
-            record.end(self.store, "interrupted")
-            raise
         except BaseException as error:
-            known = explain(error, self.store)
             self.story.end()
-            if not _disk_full(error):
-                record.end(self.store, "failed", str(known))
-            if known is error:
-                raise
-            raise known from error
+            outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(OSError):  # a full disk: the error itself matters more than its record
+                record.end(self.store, outcome, str(explain(error, self.store)))
+            raise
         else:
             record.end(self.store, "done")
         finally:
             self.evaluator.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what libraries raise into what people can act on."""
+        try:
+            yield
+        except Exception as error:
+            known = explain(error, self.store)
+            if known is error:
+                raise
+            raise known from error
 
 
 def explain(error: BaseException, store: Store) -> BaseException:
@@ -180,11 +200,8 @@ def explain(error: BaseException, store: Store) -> BaseException:
             kind = UserError if isinstance(inner, UserError) else ClusterError
             plain = getattr(inner, "cause", inner)
             return inner if type(inner) is kind else kind(str(plain if isinstance(plain, kind) else inner))
-        if _disk_full(inner):
-            return ClusterError(
-                f"store {store.root}: no space left on the device; free some or choose another --store, then run the "
-                f"same command: what is made stays made"
-            )
+        if disk_full(inner):
+            return ClusterError(NO_SPACE.format(store.root))
     return error
 
 
@@ -198,7 +215,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(found))
         yield found
         waiting += [getattr(found, "cause", None), found.__cause__, found.__context__]
-
-
-def _disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -12,10 +12,13 @@ all of it or none. This module knows local and shared folders; object stores are
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,10 +28,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cluster.errors import ClusterError
 from pipelines.digests import FileDigests, digest_value
 from pipelines.errors import UserError
 from pipelines.lease import Lease
 from pipelines.stage import Facts
+
+NO_SPACE = ("store {}: no space left on the device; free some or choose another --store, then run the same command: "
+            "what is made stays made")  # fmt: skip
 
 
 class FileEntry(BaseModel):
@@ -92,6 +99,8 @@ class Artifact:
             file = self.path / name
             if not file.is_file():
                 return f"{file}: missing"
+            if entry.bytes < 0:
+                return f"{file}: not readable as a manifest"
             if file.stat().st_size != entry.bytes:
                 return f"{file}: {file.stat().st_size:,} bytes, the manifest says {entry.bytes:,}"
             if self.digests.of(file) != entry.xxh3_128:
@@ -120,6 +129,16 @@ class Draft:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def beat(self) -> None:
+        """Says that its holder lives."""
+        if self.lease is not None:
+            self.lease.beat()
+
+    def release(self) -> None:
+        """Lets another run go on with it."""
+        if self.lease is not None:
+            self.lease.release()
+
 
 class Store:
     """A folder of artifacts that every node of the cluster can read and write."""
@@ -133,13 +152,17 @@ class Store:
         self.root = Path(root).expanduser().absolute()
 
     def create(self) -> Store:
-        """Makes the folders. Raises UserError where the store cannot be written."""
+        """Makes the folders. Raises UserError where it cannot be written, ClusterError where the disk is full."""
         try:
             for name in ("artifacts", "drafts", "runs", "aside", "cache"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
+            for gone in (self.root / "cache").glob("dropped-*"):  # a kill came between drop's rename and its removal
+                shutil.rmtree(gone, ignore_errors=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
+            if disk_full(error):
+                raise ClusterError(NO_SPACE.format(self.root)) from error
             raise UserError(
                 f"store {self.root}: cannot be written ({error.strerror}); choose a writable folder with --store"
             ) from error
@@ -157,22 +180,22 @@ class Store:
         damage = artifact.damage()
         if damage is None:
             return artifact
-        place = self.set_aside(artifact)
+        try:
+            place = self.set_aside(artifact)
+        except FileNotFoundError:
+            return None  # another run set it aside this very moment, and said so
         warn(f"damaged artifact: {damage}; moved to {place}, it will be made again")
         return None
 
     def _open(self, path: Path) -> Artifact | None:
         try:
-            text = (path / "manifest.json").read_text(encoding="utf-8")
+            text = (path / "manifest.json").read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             return Artifact(path, Manifest.model_validate_json(text), self.digests)
         except ValueError:
-            # An unreadable manifest is damage too, but there is no file list to name what else is wrong.
-            broken = Manifest(kind=path.parent.name, fingerprint=path.name, stage="", name="", stage_version=0, seed=0,
-                              options={}, code="", files={"manifest.json": FileEntry(bytes=-1, xxh3_128="")})  # fmt: skip
-            return Artifact(path, broken, self.digests)
+            return Artifact(path, _unreadable(path), self.digests)
 
     def artifacts(self) -> Iterator[Artifact]:
         """Every complete artifact, oldest first. Files are not hashed."""
@@ -205,41 +228,84 @@ class Store:
         return Draft(path, fingerprint, lease)
 
     def commit(self, draft: Draft, manifest: Manifest) -> Artifact:
-        """Turns draft.out into an artifact: hashes, manifest last, one rename, then the draft is dropped."""
+        """Turns draft.out into an artifact: hashes, manifest last, one rename, then the draft is dropped.
+
+        Raises ClusterError if another run took the lease over meanwhile, or if the manifest does not read back."""
         files = {}
-        for file in sorted(p for p in draft.out.rglob("*") if p.is_file() and p.name != "manifest.json"):
+        for file in sorted(p for p in draft.out.rglob("*") if p.is_file() and p != draft.out / "manifest.json"):
             name = file.relative_to(draft.out).as_posix()
             files[name] = FileEntry(bytes=file.stat().st_size, xxh3_128=self.digests.of(file))
             _sync(file)
         done = manifest.model_copy(update={"files": files, "created": datetime.now(UTC).isoformat()})
-        write_atomically(draft.out / "manifest.json", done.model_dump_json(indent=1))
+        text = _checked(done).model_dump_json(indent=1)
+        # Written outside of `out`: a kill must leave nothing there that is no file of the artifact.
+        write_atomically(draft.path / "manifest.json", text)
+        os.replace(draft.path / "manifest.json", draft.out / "manifest.json")
+        _sync(draft.out)
         place = self.root / "artifacts" / done.kind / done.fingerprint
         place.parent.mkdir(parents=True, exist_ok=True)
+        if draft.lease is not None and not draft.lease.held():
+            raise ClusterError(f"draft {draft.path}: this run stood still for so long that another took it over; "
+                               f"let that one end, then run the same command")  # fmt: skip
         if place.exists():  # without a manifest, or find() would have given it: incomplete is absent
             shutil.rmtree(place)
         draft.out.rename(place)
         _sync(place.parent)
         artifact = self._open(place)
-        assert artifact is not None and artifact.manifest == done, f"{place}: the manifest does not read back"
-        if draft.lease:
-            draft.lease.release()
-        shutil.rmtree(draft.path, ignore_errors=True)
+        if artifact is None or (place / "manifest.json").read_text(encoding="utf-8") != text:
+            raise ClusterError(f"{place}/manifest.json: does not read back as it was written; check the disk or the "
+                               f"network file system under the store, then run the same command")  # fmt: skip
+        self.drop(draft)
         return artifact
 
-    def drop_draft(self, fingerprint: str) -> None:
-        """Forgets what a draft held: `--force` starts from nothing."""
-        shutil.rmtree(self.root / "drafts" / fingerprint, ignore_errors=True)
+    def drop(self, draft: Draft) -> None:
+        """Forgets a draft that we hold, its lease with it. It vanishes at once, so nobody finds half of it."""
+        gone = self.root / "cache" / f"dropped-{draft.fingerprint}-{time.time_ns()}"
+        gone.parent.mkdir(parents=True, exist_ok=True)
+        draft.path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def drop_remains(self, fingerprint: str) -> None:
+        """Forgets a draft that nobody works on: what a commit that was killed at its very end left behind."""
+        path = self.root / "drafts" / fingerprint
+        lease = Lease(path / "lease.json")
+        if path.is_dir() and lease.attempt() is None:
+            self.drop(Draft(path, fingerprint, lease))
 
 
 def write_atomically(path: Path, text: str) -> None:
     """The whole text under this name, or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says that a disk or a quota is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """The manifest, if JSON can carry its facts."""
+    for name, value in manifest.facts.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{manifest.name}: {name} is {value}; a fact is a finite number or text")
+    return manifest
+
+
+def _unreadable(path: Path) -> Manifest:
+    """Stands for a manifest that cannot be read: damage that names the file."""
+    files = {"manifest.json": FileEntry(bytes=-1, xxh3_128="")}
+    return Manifest(kind=path.parent.name, fingerprint=path.name, stage="", name="", stage_version=0, seed=0,
+                    options={}, code="", files=files)  # fmt: skip
 
 
 def _sync(path: Path) -> None:

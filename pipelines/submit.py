@@ -2,6 +2,8 @@
 
     client: resolved recipe + our packages ──Jobs API──► head: python -m pipelines run recipe.yaml
             local sources ──copied by digest──► STORE/sources/   (the store is the one disk that all nodes share)
+
+A store that only this machine sees is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -26,13 +28,12 @@ from pipelines.recipe import Recipe
 from pipelines.store import Store
 from pipelines.verbs import print_json
 
-SHARED_FILE_SYSTEMS = ("nfs", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "efs", "fuse", "9p", "virtiofs", "cifs", "smb")
+SHARED_FILE_SYSTEMS = ("nfs", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "efs", "fuse", "9p", "virtiofs", "cifs",
+                       "smb")  # fmt: skip
 EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": 130}
 
 
-def submit_recipe(
-    recipe: Recipe, *, address: str, flags: dict[str, str | None], detach: bool, as_json: bool
-) -> int:
+def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None], detach: bool, as_json: bool) -> int:
     """`rayse submit`: returns the exit code of the run on the cluster (0 when detached)."""
     from cluster import jobs
 
@@ -42,7 +43,7 @@ def submit_recipe(
     entrypoint = ["python", "-m", "pipelines", "run", "recipe.yaml"]
     for flag, value in flags.items():
         entrypoint += [flag, value] if value is not None else []
-    packages = [Path(package.__file__).parent for package in (cluster, pipelines)]
+    packages = [Path(package.__path__[0]) for package in (cluster, pipelines)]
     job = jobs.submit(
         address,
         entrypoint,
@@ -88,8 +89,8 @@ def _shared_store(recipe: Recipe, address: str) -> Store:
     if not recipe.store.is_absolute() or not (kind := file_system(store.root)).startswith(SHARED_FILE_SYSTEMS):
         kind = file_system(store.root)
         raise UserError(
-            f"store {store.root}: lies on this machine's own disk ({kind}), and the cluster at {address} cannot see it; "
-            f"mount a folder that client and nodes share (NFS, Lustre, EFS) and pass it with --store"
+            f"store {store.root}: lies on this machine's own disk ({kind}), and the cluster at {address} cannot see "
+            f"it; mount a folder that client and nodes share (NFS, Lustre, EFS) and pass it with --store"
         )
     return store.create()
 

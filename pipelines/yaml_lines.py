@@ -1,8 +1,8 @@
 """YAML read strictly, with the line of every key.
 
 Differs from plain PyYAML on purpose: a doubled key is an error; floats are written as in YAML 1.2 (3e-3 is a number, as
-people expect, not text); only true and false are booleans (`no` and `on` stay words); no tags, no anchors' magic beyond
-plain aliases.
+people expect, not text); 010 is ten, not eight; only true and false are booleans (`no` and `on` stay words); no tags,
+no anchors' magic beyond plain aliases.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SCALARS = [
     ("tag:yaml.org,2002:int", r"^[-+]?[0-9][0-9_]*$", "-+0123456789"),
     (
         "tag:yaml.org,2002:float",
-        r"^[-+]?(?:[0-9][0-9_]*)?(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?$",
+        r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?$",
         "-+.0123456789",
     ),
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|)$", "~nN\0"),
@@ -34,22 +34,26 @@ _SCALARS = [
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first) + ([""] if "null" in _tag else []))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value.replace("_", "")))  # PyYAML: 010 is 8
 
 
 def load(text: str, where: str) -> tuple[Any, dict[Path, int]]:
     """The document and the line (from 1) of every key and list item, by path.
 
     Raises UserError naming file and line for YAML that cannot be read and for a doubled key."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[Path, int] = {}
         return (None if node is None else _build(loader, node, (), lines, where)), lines
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{where}:{line}: not readable as YAML: {error.problem or error}") from None
-    finally:
-        loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{where}:{line}: not readable as YAML: character {error.character!r} is not text") from None
+    except RecursionError:
+        raise UserError(f"{where}: not readable as YAML: nested too deeply, or an alias stands inside itself") from None
 
 
 def scalar(text: str) -> Any:
@@ -59,6 +63,8 @@ def scalar(text: str) -> Any:
 
 def _build(loader: _Loader, node: yaml.Node, path: Path, lines: dict[Path, int], where: str) -> Any:
     lines[path] = lines.get(path, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and not node.tag.endswith(("2002:map", "2002:seq")):
+        raise UserError(f"{where}:{node.start_mark.line + 1}: {dotted(path)}: tag {node.tag} is not known; remove it")
     if isinstance(node, yaml.MappingNode):
         found: dict[Any, Any] = {}
         for key_node, value_node in node.value:
@@ -74,8 +80,10 @@ def _build(loader: _Loader, node: yaml.Node, path: Path, lines: dict[Path, int],
         return found
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, item, (*path, i), lines, where) for i, item in enumerate(node.value)]
-    value = loader.construct_object(node, deep=True)
-    return float(value) if isinstance(value, float) else value
+    try:
+        return loader.construct_object(node, deep=True)
+    except ValueError as error:  # `!!int word`, or more digits than a number may have
+        raise UserError(f"{where}:{node.start_mark.line + 1}: {dotted(path)}: {error}") from None
 
 
 def dotted(path: Path) -> str:

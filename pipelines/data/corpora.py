@@ -32,7 +32,7 @@ def bytes_by_language(corpus: Path, split: str) -> dict[str, int]:
     """UTF-8 bytes of text of each language."""
     sizes: dict[str, int] = {}
     for batch in batches(corpus, split):
-        lengths = pc.binary_length(batch.column("text"))
+        lengths = pc.call_function("binary_length", [batch.column("text")])
         table = pa.table({"language": batch.column("language"), "bytes": lengths})
         for row in table.group_by("language").aggregate([("bytes", "sum")]).to_pylist():
             sizes[row["language"]] = sizes.get(row["language"], 0) + row["bytes_sum"]
@@ -59,7 +59,7 @@ class RaggedColumn:
     def __init__(self, column: pa.ChunkedArray):
         self._values = [chunk.values.to_numpy() for chunk in column.chunks]
         self._offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
-        self.lengths = np.concatenate([np.diff(o) for o in self._offsets]) if column.num_chunks else np.zeros(0, np.int64)
+        self.lengths = np.concatenate([np.zeros(0, np.int64), *(np.diff(o) for o in self._offsets)])
         self._first = np.concatenate([[0], np.cumsum([len(o) - 1 for o in self._offsets])])
 
     def __getitem__(self, row: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 TRIPLE_QUOTE = re.compile(r'"""|\'\'\'')
 LINE_TOKEN = re.compile(r'#[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'')
-HEADER = re.compile(r"^[ \t]*(?:async[ \t]+def|def|class)[ \t]", re.MULTILINE)
+HEADER = re.compile(r"[ \t]*(?:async[ \t]+def|def|class)[ \t]")
 HEADER_TOKEN = re.compile(r'[()\[\]{}\n]|#[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'')
 DOCSTRING_PREFIXES = ("", "r", "R", "u", "U")  # b and f make no docstrings
 
@@ -71,10 +71,7 @@ def _opens_body(code: str, *, first: bool) -> bool:
     code = _without_trailing_comments(code)
     if not code.endswith(":"):
         return first and not code
-    start = None
-    keyword = max(code.rfind("def"), code.rfind("class"), 0)
-    for match in HEADER.finditer(code, code.rfind("\n", 0, keyword) + 1):
-        start = match.start()
+    start = _header(code)
     if start is None:
         return False
     depth = 0
@@ -86,6 +83,17 @@ def _opens_body(code: str, *, first: bool) -> bool:
         elif token == "\n" and depth == 0:
             return False  # a statement stands between the header and the string
     return True
+
+
+def _header(code: str) -> int | None:
+    """Where the last line that begins with class, def or async def starts."""
+    stop = len(code)
+    while (keyword := max(code.rfind("def", 0, stop), code.rfind("class", 0, stop))) >= 0:
+        line = code.rfind("\n", 0, keyword) + 1
+        if HEADER.match(code, line):
+            return line
+        stop = keyword
+    return None
 
 
 def _without_trailing_comments(code: str) -> str:

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipelines.errors import UserError
+
 WRITE_ROWS = 8192  # rows gathered and written at a time: 8,192 × 256 tokens × 3 columns × 4 bytes = 25 MB
 
 
@@ -67,13 +69,19 @@ def mixture_counts(
 
     tokens: tokens there are; shares: of the training tokens, need not sum to 1 (None: all documents once).
     The total is the largest for which no language is repeated more than `max_repeats` times; 0.2 uses a fifth of the
-    documents, 1.5 all of them once and half of them twice. A language without a share is not used."""
+    documents, 1.5 all of them once and half of them twice. A language without a share is not used.
+
+    Raises UserError for a share of a language that has no tokens: no mixture can hold it."""
     if shares is None:
         return dict.fromkeys(tokens, 1.0)
-    whole = sum(shares.get(language, 0.0) for language in tokens if tokens[language])
-    wanted = {language: shares.get(language, 0.0) / whole for language in tokens if tokens[language]}
-    total = min(max_repeats * tokens[language] / share for language, share in wanted.items() if share > 0)
-    return {language: total * share / tokens[language] for language, share in wanted.items()}
+    wanted = {language: share for language, share in shares.items() if share > 0}
+    for language in wanted:
+        if not tokens.get(language):
+            there = ", ".join(name for name in tokens if tokens[name]) or "nothing"
+            raise UserError(f"mixture: {language} has a share, but the corpus holds no text in it; there is {there}")
+    whole = sum(wanted.values())
+    total = min(max_repeats * tokens[language] * whole / share for language, share in wanted.items())
+    return {language: total * wanted.get(language, 0.0) / whole / tokens[language] for language in tokens}
 
 
 def choose_documents(languages_D: np.ndarray, repeats: Mapping[str, float], seed: int) -> np.ndarray:

@@ -93,7 +93,10 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer and the ids that frame a document: [bos?] text [eos]."""
+    """A tokenizer and the ids that frame a document: [bos?] text [eos].
+
+    A document that speaks of <|im_end|> or another special token gets the tokens of those characters, never the special
+    one: only framing and the chat template may write these."""
 
     tokenizer: Tokenizer
     bos_id: int | None
@@ -102,15 +105,22 @@ class Encoder:
 
     @classmethod
     def open(cls, folder: Path) -> Encoder:
-        """Opens a Hugging Face folder. Raises UserError if it holds no tokenizer.json or names no end token."""
+        """Opens a Hugging Face folder. Raises UserError if its tokenizer cannot be read or names no end token."""
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise UserError(f"{folder}: no tokenizer.json; expected a Hugging Face folder with a fast tokenizer")
-        tokenizer = Tokenizer.from_file(str(file))
+        config_file = folder / "tokenizer_config.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing more particular
+            raise UserError(f"{file}: not readable as a tokenizer ({error})") from None
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{config_file}: not readable as JSON ({error})") from None
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        config_file = folder / "tokenizer_config.json"
-        config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+        tokenizer.encode_special_tokens = True  # as plain text
         ids = {name: _token_id(tokenizer, config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
         if ids["eos"] is None:
             raise UserError(f"{config_file}: names no eos_token that is in the vocabulary; documents need an end")
@@ -141,7 +151,8 @@ def balanced_sample(sizes: dict[str, int], *, total_bytes: int, exponent: float)
     """How often to show each language's text to the tokenizer's training: bytes wanted ÷ bytes there.
 
     Languages get shares proportional to size^exponent (Conneau & Lample 2019, eq. 1: exponent 1 keeps the sizes,
-    0 makes all equal), so that a small one keeps tokens of its own. 0.3 means 30% of a text, 2.5 means each text 2 to 3 times."""
+    0 makes all equal), so that a small one keeps tokens of its own. 0.3 means 30% of the text, 2.5 each text two to
+    three times."""
     weights = {language: size**exponent for language, size in sizes.items() if size > 0}
     whole = sum(weights.values())
     wanted = min(total_bytes, sum(sizes.values()))

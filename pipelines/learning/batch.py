@@ -10,6 +10,7 @@ start at 0 in each, which is how attention keeps them apart (see model.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -69,12 +70,16 @@ class PackedRows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def padding(self) -> PackedBatch:
+        """One row of padding, which adds nothing to a loss."""
+        zeros = torch.zeros(1, self.length, dtype=torch.int64)
+        return PackedBatch(zeros, zeros, torch.full_like(zeros, IGNORE))
+
     def read(self, rows: np.ndarray) -> PackedBatch:
-        """These rows, in this order. An empty list gives one row of padding, which adds nothing to a loss: every rank
-        takes part in every backward pass, also one that has no row left."""
+        """These rows, in this order. No rows give one of padding: every rank takes part in every backward pass, also
+        one that has no row left."""
         if not len(rows):
-            zeros = torch.zeros(1, self.length, dtype=torch.int64)
-            return PackedBatch(zeros, zeros, torch.full_like(zeros, IGNORE))
+            return self.padding()
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         columns = []
         for parts in self._columns.values():
@@ -101,7 +106,9 @@ class DataOrder:
         rows = np.empty(self.batch_rows, np.int64)
         for epoch in np.unique(epochs):
             there = epochs == epoch
-            rows[there] = self._permutation(int(epoch))[places[there] % self.num_rows]
+            within = places[there] % self.num_rows
+            # Rows are shuffled once when they are written, so the first epoch reads the file as it lies.
+            rows[there] = within if epoch == 0 else _permutation(self.num_rows, self.seed, int(epoch))[within]
         return rows
 
     def micro_batches(self, step: int, *, rank: int, world: int, micro_batch_rows: int) -> list[np.ndarray]:
@@ -111,12 +118,6 @@ class DataOrder:
         divide evenly some pieces are shorter, or empty."""
         own = cut_evenly(self.rows_of_step(step), world)[rank]
         return cut_evenly(own, num_micro_batches(self.batch_rows, world, micro_batch_rows))
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        # Rows are shuffled once when they are written, so the first epoch reads the file as it lies.
-        if epoch == 0:
-            return np.arange(self.num_rows)
-        return _epoch_permutation(self.num_rows, self.seed, epoch)
 
 
 def num_micro_batches(batch_rows: int, world: int, micro_batch_rows: int) -> int:
@@ -131,14 +132,6 @@ def cut_evenly(rows: np.ndarray, num_pieces: int) -> list[np.ndarray]:
     return [rows[start:end] for start, end in pairwise(edges)]
 
 
-_permutations: dict[tuple[int, int, int], np.ndarray] = {}
-
-
-def _epoch_permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Kept for the epoch at hand: a step reads a few rows of it, and building it costs num_rows × 8 bytes."""
-    key = (num_rows, seed, epoch)
-    if key not in _permutations:
-        for old in [k for k in _permutations if k[2] < epoch - 1]:
-            del _permutations[old]
-        _permutations[key] = np.random.default_rng([seed, epoch]).permutation(num_rows)
-    return _permutations[key]
+@lru_cache(maxsize=2)  # a step may reach from one epoch into the next; num_rows × 8 bytes each
+def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class TokenizerOptions(Options):
-    vocabulary: int = Field(4096, ge=512, le=1_000_000, description="token ids, the 256 bytes and 5 special tokens included")
+    vocabulary: int = Field(4096, ge=512, le=1_000_000, description="token ids, with 256 bytes and 5 special tokens")
     sample_bytes: int = Field(8_000_000, ge=10_000, description="text to learn from; more hardly changes the result")
     balance: float = Field(0.5, ge=0, le=1, description="languages count as size**balance: 1 as they are, 0 all equal")
     max_tokens: int = Field(32_768, ge=64, description="the longest text the tokenizer says it is for")
-    judge_bytes: int = Field(1_000_000, ge=1000, description="held-out text per language that bytes per token are measured on")
+    judge_bytes: int = Field(1_000_000, ge=1000, description="held-out text per language to measure bytes per token on")
 
 
 def run(work: Work) -> Facts:
@@ -39,7 +39,7 @@ def run(work: Work) -> Facts:
     tokenizing.save(tokenizer, work.draft.out, max_tokens=options.max_tokens)
     encoder = tokenizing.Encoder.open(work.draft.out)
     if encoder.vocabulary < options.vocabulary:
-        work.progress.note(f"the text gives {encoder.vocabulary:,} tokens, fewer than the {options.vocabulary:,} asked for")
+        work.progress.note(f"the text gives {encoder.vocabulary:,} tokens, not the {options.vocabulary:,} asked for")
     facts: Facts = {"tokenizer/vocabulary": encoder.vocabulary}
     return facts | _bytes_per_token(encoder, corpus, options.judge_bytes)
 
@@ -66,8 +66,9 @@ def _bytes_per_token(encoder: Encoder, corpus: Path, judge_bytes: int) -> Facts:
                 texts.setdefault(language, []).append(text)
                 sizes[language] = sizes.get(language, 0) + len(text.encode())
     tokens = {language: sum(map(len, encoder.encode(own))) for language, own in texts.items()}
-    facts: Facts = {f"text/bytes_per_token_{language}": sizes[language] / tokens[language] for language in sorted(tokens)}
-    facts["text/bytes_per_token"] = sum(sizes.values()) / sum(tokens.values())
+    facts: Facts = {f"text/bytes_per_token_{name}": sizes[name] / tokens[name] for name in sorted(tokens)}
+    if tokens:
+        facts["text/bytes_per_token"] = sum(sizes.values()) / sum(tokens.values())
     return facts
 
 

@@ -1,6 +1,6 @@
 """Turns the corpus into packed rows of tokens, mixed by language and shuffled once.
 
-    corpus parts ──Ray Data: encode──► blocks of token ids (draft) ──mix, lay out──► stream ──cut, shuffle──► train.arrow
+    corpus parts ──Ray Data: encode──► blocks of token ids ──mix, lay out──► stream ──cut, shuffle──► train.arrow
 
 Finished blocks stay in the draft, so a killed run encodes nothing twice.
 """
@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, field_validator
 
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 
@@ -26,9 +26,17 @@ if TYPE_CHECKING:
 
 class TokensOptions(Options):
     length: int = Field(256, ge=16, le=1_048_576, description="tokens of a row: what a model sees at once")
-    mixture: dict[str, float] | None = Field(None, description="share of training tokens by language, {en: 0.8, zh: 0.2}; "
-                                             "default: every document once")  # fmt: skip
+    mixture: dict[str, NonNegativeFloat] | None = Field(
+        None, description="share of training tokens by language, {en: 0.8, zh: 0.2}; default: every document once"
+    )
     max_repeats: float = Field(1.0, gt=0, le=100, description="how often a document may be used to reach the mixture")
+
+    @field_validator("mixture")
+    @classmethod
+    def _some_share(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
+        if shares is not None and not any(shares.values()):
+            raise ValueError("expected at least one language with a share above 0, such as {en: 0.8, zh: 0.2}")
+        return shares
 
 
 class TokensCluster(ClusterOptions):
@@ -174,9 +182,7 @@ def _write_held_out(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
     stream, starts = _lay_out(work, "held_out", tokens, np.arange(len(tokens)))
     file = work.draft.out / "held_out.arrow"
     rows = 0
-    for rows in packing.write_rows(
-        file, stream, starts, length=work.options.length, pad_id=encoder.pad_id, seed=None
-    ):
+    for rows in packing.write_rows(file, stream, starts, length=work.options.length, pad_id=encoder.pad_id, seed=None):
         work.progress.update(rows, -(-len(stream) // work.options.length), "held-out rows")
     return {"rows/held_out": rows, "tokens/held_out": len(stream)}
 

@@ -1,0 +1,159 @@
+"""What nodes there are, what nodes there could be, and whether they share a folder."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterError
+
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves its configuration here, on the head
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster. cpus and gpus are Ray's logical ones: labels for scheduling, not measured."""
+
+    id: str
+    host: str
+    address: str
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    accelerator: str | None = None  # as Ray names it, for example "H100"
+
+    @property
+    def resources(self) -> dict[str, float]:
+        return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_bytes}
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A kind of node that an autoscaler may add, and how many of them there may be in all."""
+
+    name: str
+    resources: dict[str, float]
+    most: int
+
+
+def alive() -> list[Node]:
+    """The nodes that answer now, the head first as Ray lists them. Ray must have been started."""
+    import ray
+
+    return [_node(facts) for facts in ray.nodes() if facts["Alive"]]
+
+
+def _node(facts: dict[str, Any]) -> Node:
+    resources = facts["Resources"]
+    accelerators = [name.split(":", 1)[1] for name in resources if name.startswith("accelerator_type:")]
+    return Node(
+        id=facts["NodeID"],
+        host=facts["NodeManagerHostname"],
+        address=facts["NodeManagerAddress"],
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        memory_bytes=int(resources.get("memory", 0)),
+        accelerator=accelerators[0] if accelerators else None,
+    )
+
+
+def possible() -> list[NodeType] | None:
+    """The kinds of node an autoscaler may add: none where there is no autoscaler, None where it cannot be known.
+
+    A cluster of `ray up` leaves its configuration on the head, where a job's driver runs. KubeRay tells its pods
+    nothing about the limits, so there one has to ask and wait.
+    """
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return None
+    path = BOOTSTRAP.expanduser()
+    if not path.is_file():
+        return []
+    import yaml
+
+    config = yaml.safe_load(path.read_text())
+    head = config.get("head_node_type")
+    return [
+        NodeType(name, kind["resources"], kind.get("max_workers", config.get("max_workers", 2)))
+        for name, kind in config.get("available_node_types", {}).items()
+        if name != head and kind.get("resources")
+    ]
+
+
+def check_shared(folder: Path, *, deadline_s: float = 60.0) -> None:
+    """Raises ClusterError naming the node that does not see this process' files in `folder`, or whose files it misses."""
+    nodes = alive()
+    if len(nodes) == 1 and _is_here(nodes[0]):
+        return
+    token = uuid.uuid4().hex
+    ours = folder / f".shared-{token}"
+    ours.write_text(token)
+    try:
+        for node, problem in _probe(nodes, folder, token, deadline_s):
+            if problem:
+                raise ClusterError(
+                    f"{folder}: node {node.host} ({node.address}) {problem}; expected a folder that all "
+                    f"{len(nodes)} nodes and this machine share. Mount one (NFS, EFS, Lustre) at the same path on "
+                    f"every node and name it with --store"
+                )
+    finally:
+        for leftover in folder.glob(f".shared-{token}*"):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_here(node: Node) -> bool:
+    import ray
+
+    return ray.get_runtime_context().get_node_id() == node.id
+
+
+def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> list[tuple[Node, str | None]]:
+    """Asks every node to read our token and write its own; then looks for theirs."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(_read_and_write).options(num_cpus=0, max_retries=0)
+    calls = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+            str(folder), token, node.id
+        )
+        for node in nodes
+    ]
+    ray.wait(calls, num_returns=len(calls), timeout=deadline_s)
+    found = []
+    for node, call in zip(nodes, calls, strict=True):
+        try:
+            problem = ray.get(call, timeout=0)
+        except ray.exceptions.GetTimeoutError:
+            problem = f"did not answer within {deadline_s:.0f} s"
+        if problem is None and not _appears(folder / f".shared-{token}-{node.id}", node.id):
+            problem = "wrote a file there that this machine does not see"
+        found.append((node, problem))
+    return found
+
+
+def _read_and_write(folder: str, token: str, name: str) -> str | None:
+    """Runs on a node. What is wrong with the folder there, or None."""
+    if not os.path.isdir(folder):
+        return "does not have it"
+    if not _appears(Path(folder) / f".shared-{token}", token):
+        return "does not see a file that this machine wrote there"
+    try:
+        (Path(folder) / f".shared-{token}-{name}").write_text(name)
+    except OSError as error:
+        return f"cannot write there ({error.strerror})"
+    return None
+
+
+def _appears(path: Path, text: str, seconds: float = 10.0) -> bool:
+    """Whether the file is there with this text; network file systems may show it some seconds late."""
+    end = time.monotonic() + seconds
+    while not (path.is_file() and path.read_text() == text):
+        if time.monotonic() > end:
+            return False
+        os.listdir(path.parent)  # makes an NFS client ask the server again
+        time.sleep(0.2)
+    return True

@@ -1,0 +1,43 @@
+"""How the processes of one group find each other, and how losing one looks to the others."""
+
+from __future__ import annotations
+
+import socket
+
+LOST_PEER = (  # what gloo, NCCL and TCPStore say when the other side is gone
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "gloo/transport",
+    "NCCL error",
+    "ncclRemoteError",
+    "NCCL communicator was aborted",
+    "recvValue failed",
+    "sendBytes failed",
+    "Failed to recv",
+)
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether an exception of a worker only says that another worker is gone. Its own death is then the news."""
+    module = type(error).__module__
+    if module.startswith("torch") and type(error).__name__.startswith("Dist"):
+        return True
+    return isinstance(error, (RuntimeError, ConnectionError)) and any(text in str(error) for text in LOST_PEER)
+
+
+def group_environment(*, loopback: bool) -> dict[str, str]:
+    """Variables for gloo and NCCL. On loopback gloo neither asks a name server for our host nor listens outside."""
+    if not loopback:
+        return {}
+    interface = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    return {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface}
+
+
+def free_port(host: str) -> int:
+    """A port nobody listens on at the moment; taken again by rank 0 within milliseconds."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+

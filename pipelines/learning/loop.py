@@ -1,0 +1,253 @@
+"""The training loop. Knows a Worker (what it runs on) and no Ray.
+
+    for every step: rows of (seed, step, rank) ──► loss and gradient, micro-batch by micro-batch ──► optimiser step
+    now and then:   figures to whoever watches, a checkpoint to wherever the worker keeps them
+    at the end:     a Hugging Face folder and the curve of the run
+
+Nothing here has a state that a checkpoint would miss: data order, learning rate and random numbers are functions of the
+seed and the step. A run that was killed ends with the same bytes as one that was not, on as many workers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from transformers import PreTrainedModel
+
+from pipelines.errors import UserError
+from pipelines.learning import checkpoint
+from pipelines.learning.batch import DataOrder, PackedBatch, PackedRows
+from pipelines.learning.engine import DTYPES, Engine, OptimizerPlan
+from pipelines.learning.model import NextTokenLearner, hidden_matrices, num_parameters
+from pipelines.learning.model import save as save_model
+from pipelines.learning.schedule import Schedule
+from pipelines.learning.throughput import Meter, gemm_flops_per_s, training_flops_per_token
+
+CURVE_POINTS = 200  # of the artifact's curve, however often figures are shown
+CHECKPOINT_SHARE = 0.02  # of a run's time, where no number of steps is given
+FIRST_CHECKPOINT_S = 15.0  # until the cost of a checkpoint is known
+
+Figures = dict[str, float]
+
+
+class Worker(Protocol):
+    """What a loop runs on: one of `world` processes that share a torch process group."""
+
+    rank: int
+    world: int
+    local_rank: int
+    device: str  # "cpu", "cuda:0"
+
+    def resume(self) -> Path | None:
+        """A local folder with the files of all ranks' last complete checkpoint, or None."""
+        ...
+
+    def save(self, step: int, folder: Path) -> None:
+        """Keeps a checkpoint. All ranks call it together, each with a folder of files that no other rank has."""
+        ...
+
+    def progress(self, step: int, figures: Figures) -> None:
+        """Tells whoever watches."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that decides a run besides the model it starts from. Options and their defaults live in the stage."""
+
+    rows: Path  # the packed rows, an Arrow file
+    out: Path  # where the finished model goes; every worker's machine can write there
+    seed: int
+    total_steps: int
+    batch_rows: int  # of an optimiser step, all workers together
+    optimizer: OptimizerPlan
+    schedule: Schedule
+    # What follows changes speed only.
+    micro_batch_rows: int
+    zero_stage: int
+    dtype: str  # "auto": bfloat16 on a GPU, float32 on a CPU
+    checkpoint_every_steps: int | None
+    log_every_steps: int
+
+
+class StepDone(NamedTuple):
+    """What a step gave, the same on every rank."""
+
+    nats: float  # the loss summed over the step's labels
+    labels: int  # tokens of the step whose successor was learnt, all ranks and micro-batches
+    gradient_norm: float  # before clipping
+    checkpoint_due: bool
+
+
+@dataclass
+class Journal:
+    """How far a run is: saved with every checkpoint."""
+
+    step: int = 0  # steps done
+    seconds: float = 0.0  # spent on them, over all attempts
+    curve: list[Figures] = field(default_factory=list)
+    nats: float = 0.0  # summed since the curve's last point
+    labels: int = 0
+
+    def add(self, done: StepDone, point: Figures | None) -> None:
+        """A step is done; `point` makes a point of the curve from it and the steps since the last one."""
+        self.step += 1
+        self.nats += done.nats
+        self.labels += done.labels
+        if point is not None:
+            self.curve.append({"train/step": self.step, "train/loss_nats": self.nats / self.labels, **point})
+            self.nats, self.labels = 0.0, 0
+
+    def final_loss(self) -> float:
+        """Nats a token, mean over the last tenth of the run."""
+        last = [p["train/loss_nats"] for p in self.curve if p["train/step"] > 0.9 * self.step]
+        return sum(last) / len(last)
+
+
+def train(worker: Worker, plan: TrainingPlan, make_model: Callable[[], PreTrainedModel]) -> Figures:
+    """Trains from the last checkpoint, or from the start, to the end; rank 0 leaves the model in plan.out.
+
+    make_model gives the same weights on every rank, in float32 on the CPU. Returns the run's facts, on every rank.
+    Raises UserError when the loss or the gradient is no longer a number."""
+    model = make_model()
+    rows = PackedRows(plan.rows)
+    dtype = plan.dtype if plan.dtype != "auto" else "bfloat16" if worker.device.startswith("cuda") else "float32"
+    peak = peak_of_all(worker, dtype)
+    flops = training_flops_per_token(model.config, num_parameters(model), rows.length)
+    engine = Engine(
+        NextTokenLearner(model).train(), hidden_matrices(model), plan.optimizer, zero_stage=plan.zero_stage, dtype=dtype
+    )
+    journal = resume(worker, engine, rows)
+    meter = Meter(plan.batch_rows * rows.length, flops, peak)
+    run_steps(worker, plan, engine, rows, journal, meter)
+    export(worker, engine, model, journal, plan.out)
+    return {
+        "train/loss_nats": journal.final_loss(),
+        "train/tokens": plan.total_steps * meter.tokens_per_step,
+        "train/steps": plan.total_steps,
+        "train/parameters": num_parameters(model),
+        "train/gemm_gflops": peak / 1e9,
+        **meter.over(journal.step, journal.seconds),
+    }
+
+
+def run_steps(
+    worker: Worker, plan: TrainingPlan, engine: Engine, rows: PackedRows, journal: Journal, meter: Meter
+) -> None:
+    """Every step that the journal does not have yet."""
+    order = DataOrder(len(rows), plan.batch_rows, plan.seed)
+    saver = Saver(worker, plan.checkpoint_every_steps)
+    curve_every = max(1, plan.total_steps // CURVE_POINTS)
+    for step in range(journal.step, plan.total_steps):
+        torch.manual_seed((plan.seed << 32) + step * worker.world + worker.rank)  # for a base model's dropout
+        pieces = order.micro_batches(
+            step, rank=worker.rank, world=worker.world, micro_batch_rows=plan.micro_batch_rows
+        )
+        share = plan.schedule.share(step)
+        done = optimise(worker, engine, [rows.read(piece) for piece in pieces], share, saver.wanted(step + 1))
+        rate = plan.optimizer.rate * share
+        check_finite(done, step, rate)
+
+        figures = {
+            "train/tokens": (step + 1) * meter.tokens_per_step,
+            "train/learning_rate": rate,
+            "train/gradient_norm": done.gradient_norm,
+        }
+        last = step + 1 == plan.total_steps
+        journal.add(done, figures if (step + 1) % curve_every == 0 or last else None)
+        journal.seconds += meter.lap()
+        if worker.rank == 0 and ((step + 1) % plan.log_every_steps == 0 or last):
+            worker.progress(step + 1, {"train/loss_nats": done.nats / done.labels, **figures, **meter.speed()})
+        if done.checkpoint_due or last:
+            saver.save(engine, journal)
+
+
+def optimise(worker: Worker, engine: Engine, batches: list[PackedBatch], share: float, checkpoint: bool) -> StepDone:
+    """One optimiser step on this rank's micro-batches, at this share of the peak learning rates.
+
+    checkpoint: whether this rank wants one afterwards; rank 0 decides, its clock being the only one that counts."""
+    (labels,) = sum_over_ranks([sum(batch.num_labels for batch in batches)], engine.device)
+    labels = max(labels, 1.0)
+    scale = worker.world / labels
+    losses = [engine.backward(b, scale=scale, last=n == len(batches)) for n, b in enumerate(batches, 1)]
+    norm = engine.step(share)
+    wanted = float(checkpoint and worker.rank == 0)
+    nats, due = sum_over_ranks([sum(loss.item() for loss in losses), wanted], engine.device)
+    return StepDone(nats, int(labels), norm, due > 0)
+
+
+def peak_of_all(worker: Worker, dtype: str) -> float:
+    """Matrix products a second in FLOP/s, summed over all workers measuring at once: they may share memory and clocks."""
+    dist.barrier()
+    own = gemm_flops_per_s(worker.device, DTYPES[dtype])
+    return sum_over_ranks([own], torch.device(worker.device))[0]
+
+
+def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+    """Sums numbers over all ranks, in float64."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def check_finite(done: StepDone, step: int, rate: float) -> None:
+    """Raises UserError where training has diverged; later steps could only make it worse."""
+    if not (math.isfinite(done.nats) and math.isfinite(done.gradient_norm)):
+        raise UserError(
+            f"step {step + 1}: the loss is {done.nats} and the gradient's norm {done.gradient_norm} at a learning rate of {rate:.3g}; "
+            f"expected numbers. Lower learning_rate, or raise warmup_share"
+        )
+
+
+def resume(worker: Worker, engine: Engine, rows: PackedRows) -> Journal:
+    """The journal of the last checkpoint, with the engine in its state; a new one where there is none."""
+    folder = worker.resume()
+    if folder is None:
+        return Journal()
+    tensors, progress = checkpoint.read(folder)
+    journal = Journal(**progress)
+    engine.load_state(tensors, step=journal.step, padding=rows.padding())
+    return journal
+
+
+class Saver:
+    """Decides when checkpoints are made, and makes them."""
+
+    def __init__(self, worker: Worker, every_steps: int | None):
+        self._worker = worker
+        self._every_steps = every_steps
+        self._time = time.perf_counter()
+        self._wait_s = FIRST_CHECKPOINT_S
+
+    def wanted(self, step: int) -> bool:
+        """After this many steps: every so many, or else so rarely that checkpoints take CHECKPOINT_SHARE of the time."""
+        if self._every_steps is not None:
+            return step % self._every_steps == 0
+        return time.perf_counter() - self._time >= self._wait_s
+
+    def save(self, engine: Engine, journal: Journal) -> None:
+        """All ranks together."""
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="rayse-checkpoint-") as folder:
+            checkpoint.write(Path(folder), self._worker.rank, engine.state(), asdict(journal))
+            self._worker.save(journal.step, Path(folder))
+        self._time = time.perf_counter()
+        self._wait_s = max(FIRST_CHECKPOINT_S, (self._time - start) / CHECKPOINT_SHARE)
+
+
+def export(worker: Worker, engine: Engine, model: PreTrainedModel, journal: Journal, out: Path) -> None:
+    """Rank 0 writes the model and the curve: the same bytes for the same run."""
+    weights = {name.removeprefix("model."): weight for name, weight in engine.weights().items()}
+    if worker.rank == 0:
+        save_model(model, weights, out)
+        text = "".join(json.dumps(point) + "\n" for point in journal.curve)
+        (out / "curve.jsonl").write_text(text, encoding="utf-8")
