@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,10 +43,10 @@ class _Place:
 class Gang:
     """N members with ranks 0 … N-1. Ray must have been started.
 
-    cls: a class of an importable module, or "package.module:Class", which the driver then need not import.
+    cls: a class, or "package.module:Class", which the driver then need not import.
     num: how many; resources: what each takes (its `workers` is not read). env: more variables for the members.
     kwargs go to the constructor, with `rank` and `world` if it has such parameters.
-    Raises ClusterError when the cluster can never hold the gang or a member dies; an exception of the constructor as itself.
+    Raises ClusterError when the cluster can never hold the gang or a member dies, and what the constructor raised.
     """
 
     def __init__(
@@ -68,13 +69,17 @@ class Gang:
             num, resources.cpus_per_worker, resources.gpus_per_worker, resources.threads, resources.memory_bytes
         )
         self._resources.check(f"gang {name}")
+        from ray import cloudpickle
+
         try:
             self._reserve(start_s)
             self._start(env or {})
             self._places = self._ask("place", [()] * num, deadline_s=start_s)
             environments = self._environments()
-            path = cls if isinstance(cls, str) else f"{cls.__module__}:{cls.__qualname__}"
-            self._ask("build", [(path, environments[rank], kwargs) for rank in range(num)], deadline_s=start_s)
+            which = (
+                cls if isinstance(cls, str) else cloudpickle.dumps(cls)
+            )  # bytes: imported there, after the variables
+            self._ask("build", [(which, environments[rank], kwargs) for rank in range(num)], deadline_s=start_s)
         except BaseException:
             self.close()
             raise
@@ -96,8 +101,13 @@ class Gang:
         """
         if per_rank is not None and len(per_rank) != self.size:
             raise ValueError(f"gang {self.name}, {method}: {len(per_rank)} values for {self.size} members")
+        import ray
+
         own = [(value,) for value in per_rank] if per_rank is not None else [()] * self.size
-        return self._ask("call", [(method, part, args, kwargs) for part in own], deadline_s=deadline_s, label=method)
+        common = (
+            ray.put((args, kwargs)) if self.size > 1 and (args or kwargs) else (args, kwargs)
+        )  # sent once, read by all
+        return self._ask("call", [(method, part, common) for part in own], deadline_s=deadline_s, label=method)
 
     def close(self) -> None:
         """Ends the members and gives back what was reserved. May be called twice."""
@@ -124,8 +134,8 @@ class Gang:
         self._group = placement_group(self._resources.bundles, strategy="PACK", name=self.name)
         if not self._group.wait(start_s):
             raise ClusterError(
-                f"gang {self.name}: {self.size} x {self._resources.bundle} not free within {start_s:.0f} s; something else "
-                f"holds the cluster's resources. End it, or ask for less in the recipe's cluster section"
+                f"gang {self.name}: {self.size} x {self._resources.bundle} not free within {start_s:.0f} s; something "
+                f"else holds the cluster's resources. End it, or ask for less in the recipe's cluster section"
             )
 
     def _start(self, env: dict[str, str]) -> None:
@@ -134,7 +144,7 @@ class Gang:
 
         loopback = [node.address for node in nodes.alive()] == ["127.0.0.1"]
         variables = {**self._resources.environment, **group_environment(loopback=loopback), **env}
-        actor = ray.remote(_Member)
+        actor = ray.remote(Member)
         for rank in range(self.size):
             strategy = PlacementGroupSchedulingStrategy(self._group, rank) if self._group else "DEFAULT"
             options = actor.options(
@@ -166,7 +176,7 @@ class Gang:
 
     # ---- asking -------------------------------------------------------------------------------------------------
 
-    def _ask(self, verb: str, arguments: list[tuple], *, deadline_s: float, label: str = "") -> list[Any]:
+    def _ask(self, verb: str, arguments: list[tuple[Any, ...]], *, deadline_s: float, label: str = "") -> list[Any]:
         """Sends one message to every member and collects the answers, or says who failed."""
         import ray
         from ray.exceptions import RayActorError, RayTaskError
@@ -200,15 +210,15 @@ class Gang:
     def _dead(self, rank: int, method: str, seconds: float, error: BaseException) -> ClusterError:
         reason = " ".join(str(error).split())[:300]
         return ClusterError(
-            f"gang {self.name}: rank {rank} on {self._where(rank)} died in {method} after {seconds:.1f} s ({reason}); expected "
-            f"an answer. Logs: {log_place()}. Look there, and for a lack of memory on that node; run again to go on"
+            f"gang {self.name}: rank {rank} on {self._where(rank)} died in {method} after {seconds:.1f} s ({reason}); "
+            f"expected an answer. Logs: {log_place()}. Look there and for a lack of memory on that node, then run again"
         )
 
     def _late(self, ranks: list[int], method: str, deadline_s: float) -> ClusterError:
         who = ", ".join(f"rank {rank} on {self._where(rank)}" for rank in ranks)
         return ClusterError(
             f"gang {self.name}: {who} did not answer {method} within {deadline_s:g} s. Logs: {log_place()}. "
-            f"Look there for what it is doing; run again to go on"
+            f"Look there for what it is doing, then run again"
         )
 
     def _where(self, rank: int) -> str:
@@ -224,7 +234,7 @@ def _first(errors: dict[int, BaseException]) -> BaseException:
     return errors[rank]
 
 
-class _Member:
+class Member:
     """The process around one copy of the class."""
 
     def __init__(self) -> None:
@@ -240,16 +250,18 @@ class _Member:
         gpus = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
         return _Place(context.get_node_id(), socket.gethostname(), address, free_port(address), gpus)
 
-    def build(self, path: str, environment: dict[str, str], kwargs: dict[str, Any]) -> None:
+    def build(self, which: str | bytes, environment: dict[str, str], kwargs: dict[str, Any]) -> None:
         """Sets the variables, then imports the class and makes its one copy here."""
         os.environ.update(environment)
-        module, _, name = path.partition(":")
-        cls: Any = importlib.import_module(module)
-        for part in name.split("."):
-            cls = getattr(cls, part)
+        if isinstance(which, bytes):
+            cls = pickle.loads(which)
+        else:
+            module, _, name = which.partition(":")
+            cls = getattr(importlib.import_module(module), name)
         facts = {"rank": int(os.environ["RANK"]), "world": int(os.environ["WORLD_SIZE"])}
         known = inspect.signature(cls).parameters
         self._copy = cls(**{key: value for key, value in facts.items() if key in known}, **kwargs)
 
-    def call(self, method: str, own: tuple, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def call(self, method: str, own: tuple[Any, ...], common: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+        args, kwargs = common
         return getattr(self._copy, method)(*own, *args, **kwargs)

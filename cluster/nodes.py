@@ -84,7 +84,7 @@ def possible() -> list[NodeType] | None:
 
 
 def check_shared(folder: Path, *, deadline_s: float = 60.0) -> None:
-    """Raises ClusterError naming the node that does not see this process' files in `folder`, or whose files it misses."""
+    """Raises ClusterError, naming the node, unless every node sees our files in `folder` and we see theirs."""
     nodes = alive()
     if len(nodes) == 1 and _is_here(nodes[0]):
         return
@@ -113,6 +113,7 @@ def _is_here(node: Node) -> bool:
 def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> list[tuple[Node, str | None]]:
     """Asks every node to read our token and write its own; then looks for theirs."""
     import ray
+    from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(_read_and_write).options(num_cpus=0, max_retries=0)
@@ -127,8 +128,10 @@ def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> li
     for node, call in zip(nodes, calls, strict=True):
         try:
             problem = ray.get(call, timeout=0)
-        except ray.exceptions.GetTimeoutError:
+        except GetTimeoutError:
             problem = f"did not answer within {deadline_s:.0f} s"
+        except RayError as error:
+            problem = f"failed ({' '.join(str(error).split())[:200]})"
         if problem is None and not _appears(folder / f".shared-{token}-{node.id}", node.id):
             problem = "wrote a file there that this machine does not see"
         found.append((node, problem))

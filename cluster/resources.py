@@ -19,7 +19,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 class Resources:
     """workers: processes, one rank each. cpus_per_worker, gpus_per_worker: Ray's logical units, fractions allowed.
 
-    threads: of each worker's own arithmetic (OpenMP, torch). memory_bytes: reserved for each worker, for scheduling only.
+    threads: of each worker's own arithmetic (OpenMP, torch). memory_bytes: of each worker, for scheduling only.
     """
 
     workers: int = 1

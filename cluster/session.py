@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,18 +25,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster import nodes, reaper, token
+from cluster import nodes, reaper, route, token
 from cluster.errors import ClusterError
 from cluster.nodes import Node
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job agent sets it, and RAY_ADDRESS, for the entry point of a job
-CONNECT_S = 10.0
 LOCAL_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the node's address is 127.0.0.1, every port on loopback
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the node is 127.0.0.1 and every port on loopback
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",  # nobody scrapes a local Ray: 1 port and some CPU less
     "RAY_enable_open_telemetry": "0",
-    "RAY_enable_worker_prestart": "0",  # idle workers of 60 MB each: stages start what they need, with an environment of their own
+    "RAY_enable_worker_prestart": "0",  # idle workers of 60 MB each; ours have an environment of their own anyway
     "RAY_prestart_worker_first_driver": "0",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",  # a group that lost a worker cannot end cleanly; 30 s by default
 }
@@ -54,10 +52,11 @@ class Session:
     """A connection to Ray, made at the first start().
 
     address: None (a local Ray, or the cluster of the job we are in), "auto", host:port of a head, or ray://host:port.
-    cpus: logical CPUs of a local Ray. They are labels, not cores: at least 4 by default, because a stage of two workers
-        beside a pipeline of Ray Data would wait for ever on a machine of two cores. Speed is a matter of workers and threads.
+    cpus: logical CPUs of a local Ray. They are labels, not cores: at least 4 by default, because two workers beside a
+        pipeline of Ray Data would wait for ever on a machine of two cores. Speed is a matter of workers and threads.
     object_store_bytes: most memory for objects shared between the workers of a local Ray; used only as it fills.
     logs: folder that keeps the logs of a local Ray, one folder a session; without it they go when the session ends.
+    shared: folder that all nodes must share; looked at once, when the session starts.
     packages: folders of our packages, sent to the nodes of a cluster that is joined. In a job they came with the job.
     """
 
@@ -69,6 +68,7 @@ class Session:
         object_store_bytes: int | None = None,
         logs: Path | None = None,
         packages: Sequence[Path] = (),
+        shared: Path | None = None,
         say: Callable[[str], Any] = print,
     ):
         self.address = address
@@ -76,6 +76,7 @@ class Session:
         self.object_store_bytes = object_store_bytes or default_object_store_bytes()
         self.logs = logs
         self.packages = tuple(packages)
+        self.shared = shared
         self.say = say
         self.start_s = 0.0
         self._connected = False
@@ -102,9 +103,9 @@ class Session:
         self.stop()
 
     def start(self) -> Session:
-        """Connects, if that has not been done. Call it from the main thread: Ray's daemons end with the thread that started them.
+        """Connects, if that has not been done. Ray's daemons end with the thread that calls this: use the main one.
 
-        A Ray to which this process is connected already is used, and left as it was found.
+        Without an address, a Ray to which this process is connected already is used, and left as it was found.
         Raises ClusterError where Ray cannot be started or reached.
         """
         if self._connected:
@@ -117,11 +118,13 @@ class Session:
             raise
         self._connected = True
         self.start_s = time.monotonic() - begin
+        if self.shared is not None:
+            self.check_shared(self.shared)
         self.say(self.describe())
         return self
 
     def _connect(self) -> None:
-        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        if self.address is None and "ray" in sys.modules and sys.modules["ray"].is_initialized():
             self._borrowed = True
         elif self.local:
             self._start_local()
@@ -150,7 +153,7 @@ class Session:
     # ---- a Ray of our own ---------------------------------------------------------------------------------------
 
     def _start_local(self) -> None:
-        """Twice if need be: the raylet gives its agents 15 s to start, which a very busy machine can overrun."""
+        """Twice if need be: Ray gives its agents 15 s to start, which a very busy machine can overrun."""
         for attempt in (1, 2):
             try:
                 return self._start_local_once()
@@ -159,9 +162,9 @@ class Session:
                 self.stop()
                 if attempt == 2:
                     raise ClusterError(
-                        f"this machine: Ray did not start ({reason}); expected a local Ray of {self.cpus} logical CPUs. "
-                        f"Logs: {log_place()}. Look for a full disk or memory ({tempfile.gettempdir()}, /dev/shm), "
-                        f"or join a running cluster with --address"
+                        f"this machine: Ray did not start ({reason}); expected a local Ray of {self.cpus} logical "
+                        f"CPUs. Logs: {log_place()}. Look for a full disk or memory ({tempfile.gettempdir()}, "
+                        f"/dev/shm), or join a running cluster with --address"
                     ) from error
                 self.say(f"Ray did not start ({reason}); trying once more")
 
@@ -193,7 +196,7 @@ class Session:
     def _start_reaper(self, mark: str, folder: Path) -> subprocess.Popen[bytes] | None:
         """The program that ends this Ray when we are killed. Where there is no /proc, Ray's own means must do."""
         global _log_place
-        kept = ""
+        kept = ""  # where the logs go when the session ends; until then it is a link to where Ray writes them
         if self.logs:
             self.logs.mkdir(parents=True, exist_ok=True)
             link = self.logs.absolute() / f"ray-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}-{mark[:4]}"
@@ -227,8 +230,8 @@ class Session:
             with _own_sigterm_handler():
                 _silence()
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError, AssertionError, ray.exceptions.RayError) as error:
-            raise ClusterError(f"{address}: {_why_not(error)}") from error
+        except Exception as error:  # Ray raises nearly every kind here
+            raise ClusterError(f"{address}: {route.why_not(error)}") from error
         _log_place = "/tmp/ray/session_latest/logs on that node, unless it was started with another --temp-dir"
 
     # ---- facts --------------------------------------------------------------------------------------------------
@@ -251,15 +254,15 @@ class Session:
 
         found = nodes.alive()
         kind = "local Ray" if self.local else f"Ray at {self._where()}"
-        gpus = sum(node.gpus for node in found)
+        cpus, gpus = sum(node.cpus for node in found), sum(node.gpus for node in found)
         return (
-            f"{kind} {ray.__version__} in {self.start_s:.1f} s: {len(found)} node{'s' if len(found) > 1 else ''}, "
-            f"{sum(node.cpus for node in found):g} logical CPUs, {gpus:g} GPU{'' if gpus == 1 else 's'}; logs: {log_place()}"
+            f"{kind} {ray.__version__} in {self.start_s:.1f} s: {len(found)} node{'' if len(found) == 1 else 's'}, "
+            f"{cpus:g} logical CPUs, {gpus:g} GPU{'' if gpus == 1 else 's'}; logs: {log_place()}"
         )
 
 
 def default_object_store_bytes() -> int:
-    """15% of the machine's memory, 200 MB to 8 GB; not more than half of what is free in shared memory, if that is usable."""
+    """15% of the machine's memory, 200 MB to 8 GB, and not more than half of what is free in shared memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     wanted = min(max(int(memory * 0.15), 200_000_000), 8_000_000_000)
     with contextlib.suppress(FileNotFoundError):
@@ -277,40 +280,17 @@ def temporary_folder() -> Path:
 
 
 def check_route(address: str) -> None:
-    """Raises ClusterError unless something listens at this address (host:port, ray://host:port). "auto" is Ray's to find."""
+    """Raises ClusterError unless something listens at host:port or ray://host:port; "auto" is for Ray to find."""
     if address == "auto":
         return
     scheme, _, rest = address.rpartition("://")
-    host, colon, port = rest.rpartition(":")
-    if scheme not in ("", "ray") or not (host and colon and port.isdigit()):
+    host, _, port = rest.rpartition(":")
+    if scheme not in ("", "ray") or not host or not port.isdigit():
         raise ClusterError(
             f"--address {address}: not the address of a Ray head. Expected host:6379, ray://host:10001 or auto; "
             f"a dashboard's address (http://host:8265) is for `rayse submit`"
         )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
-        raise ClusterError(
-            f"{address}: no route to the cluster ({error.strerror or error}, waited up to {CONNECT_S:.0f} s); expected a "
-            f"Ray head that listens there. Is it up (`ray status` on the head), is the port open to this machine? "
-            f"From outside the cluster use `rayse submit --address http://host:8265`"
-        ) from error
-
-
-def _why_not(error: BaseException) -> str:
-    """Ray's reason in our words, with the remedy."""
-    text = " ".join(str(error).split())
-    if "ersion mismatch" in text:
-        return f"{text}. Expected the same Ray and Python on both sides: install the cluster's versions here, or use `rayse submit`"
-    if "uthenticat" in text or "token" in text.lower():
-        return (
-            f"the cluster refused the token ({text[:300]}). Expected the cluster's own in {token.place()}: "
-            f"copy it from ~/.ray/auth_token of the head, readable by you alone"
-        )
-    return (
-        f"could not be joined ({type(error).__name__}: {text[:400]}). Expected a Ray cluster of which this machine is a "
-        f"node; from another machine use `rayse submit --address http://host:8265`"
-    )
+    route.check(address, host, int(port), "From outside the cluster use `rayse submit --address http://HEAD:8265`")
 
 
 def _python_path() -> str:
@@ -328,7 +308,7 @@ def _silence() -> None:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets variables for what is started inside; the user's own settings of Ray win, and all is as before afterwards."""
+    """Sets variables for what is started inside; the user's settings of Ray win; all is as before afterwards."""
     before = {name: os.environ.get(name) for name in values}
     ours = (reaper.VARIABLE, "PYTHONPATH")
     os.environ.update({name: value for name, value in values.items() if name in ours or before[name] is None})

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 
 def place() -> str:
@@ -24,9 +25,10 @@ def ensure(folder: Path) -> None:
 
     Ray would make one itself, but readable by everybody (mode 644), and fail where there is no writable home.
     """
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._private.authentication import authentication_token_setup
 
-    loader = AuthenticationTokenLoader.instance()
+    compiled: Any = authentication_token_setup
+    loader = compiled.AuthenticationTokenLoader.instance()
     if loader.has_token(ignore_auth_mode=True):
         return
     try:

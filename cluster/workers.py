@@ -1,4 +1,6 @@
-"""run_workers: one function on N Ray Train workers, with checkpoints, restarts and progress. The only door to ray.train.
+"""run_workers: one function on N Ray Train workers, with checkpoints, restarts and progress.
+
+The only door to ray.train.
 
     driver ── run_workers ──► controller (Ray Train) ──► rank 0 … rank N-1: loop(worker, config)
                  ▲                                          │ save():     storage/name/checkpoint_*/ (all ranks' files)
@@ -21,14 +23,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.train
 import ray.train.collective
+from ray import PlacementGroupID
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from cluster import checkpoints, nodes, progress
 from cluster.errors import ClusterError
@@ -43,7 +47,7 @@ Loop = Callable[["Worker", dict[str, Any]], Any]
 
 TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon an end or a death is seen; 2 s by default
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # an autoscaler needs minutes; what can never fit was refused before
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # an autoscaler needs minutes; what can never fit is refused
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a path in a config means the same here and in a worker
@@ -75,22 +79,27 @@ def run_workers(
     one_node = _set_environment()
     payload = {"loop": loop, "config": config, "threads": resources.threads, "place": str(place)}
     variables = {**resources.environment, **group_environment(loopback=one_node), **(env or {})}
+    failures = 0
     with Tail(place / progress.FILE, on_progress):
-        for failure in range(max_failures + 1):
+        while True:
             checkpoints.tidy(place)
             outcome = _attempt(payload, resources, place, variables)
             if not isinstance(outcome, _Lost):
                 return outcome
-            if failure < max_failures and say:
-                say(f"{outcome.text}; starting again from the last checkpoint ({failure + 1} of {max_failures})")
+            failures += 1
+            if failures > max_failures:
+                break
+            if say:
+                say(f"{outcome.text}; starting again from the last checkpoint ({failures} of {max_failures})")
     raise ClusterError(
-        f"workers of {name}: {outcome.text}, the last of {max_failures + 1} times; expected them to live until the end. "
-        f"Logs: {log_place()}. Look there, and for a lack of memory on that node; run again to go on from the last checkpoint"
+        f"workers of {name}: {outcome.text}, the last of {failures} times; expected them to live until the end. "
+        f"Logs: {log_place()}. Look there, and for a lack of memory on that node; run again to go on from the last "
+        f"checkpoint"
     )
 
 
 def _set_environment() -> bool:
-    """Ray Train reads its settings from the driver's environment. Returns whether all runs on this machine's loopback."""
+    """Ray Train reads its settings from our environment. Returns whether all runs on this machine's loopback."""
     one_node = [node.address for node in nodes.alive()] == ["127.0.0.1"]
     settings = dict(TRAIN_ENVIRONMENT)
     if one_node:
@@ -172,19 +181,33 @@ def _attempt(payload: dict[str, Any], resources: Resources, place: Path, variabl
             worker_runtime_env={"env_vars": variables},
         ),
     )
+    before = set(placement_group_table())
     try:
         return trainer.fit().return_value
     except ray.train.WorkerGroupError as error:
         return _judge(error)
     except ray.train.ControllerError as error:
         if type(error.controller_failure).__name__ != "WorkerGroupStartupFailedError":
-            raise ClusterError(f"workers of {place.name} did not start: {_last_line(error)}. Logs: {log_place()}") from error
+            reason = _last_line(error)
+            raise ClusterError(f"workers of {place.name} did not start: {reason}. Logs: {log_place()}") from error
         return _Lost(f"a worker died while it started ({_last_line(error)})")
     except RayActorError as error:
+        _free(before)
+        if "creation task" in str(error):  # its constructor raised, and would again
+            reason = _last_line(error)
+            raise ClusterError(f"workers of {place.name} did not start: {reason}. Logs: {log_place()}") from error
         return _Lost(f"Ray Train's controller died ({_last_line(error)})")
     except BaseException:  # Ctrl-C: end the workers before anybody else cleans up
         _abort(trainer.controller)
+        _free(before)
         raise
+
+
+def _free(before: set[str]) -> None:
+    """Gives back what a controller that died had reserved; Ray would wait for the end of this process."""
+    for name, facts in placement_group_table().items():
+        if name not in before and facts["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 
 def _abort(controller: Any) -> None:
@@ -197,7 +220,7 @@ def _abort(controller: Any) -> None:
 def _judge(error: ray.train.WorkerGroupError) -> _Lost:
     """Tells a lost worker from an exception of the loop, and raises the latter.
 
-    When one worker dies the others fail too, on a closed connection: only a failure without any death is the loop's own.
+    When one worker dies the others fail too, on a closed connection: only what fails without a death is the loop's own.
     """
     failures = dict(sorted(error.worker_failures.items()))
     own = {rank: e for rank, e in failures.items() if not _is_death(e)}
@@ -259,7 +282,7 @@ def _join_group(worker: Worker) -> None:
     if worker.rank == 0:
         address = ray.util.get_node_ip_address()
         here = (address, free_port(address))
-    address, port = ray.train.collective.broadcast_from_rank_zero(here)
+    address, port = cast(tuple[str, int], ray.train.collective.broadcast_from_rank_zero(here))
     context = ray.train.get_context()
     os.environ.update(
         RANK=str(worker.rank),
@@ -314,7 +337,10 @@ class Worker:
             ray.train.report({"step": step}, checkpoint=checkpoint)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ClusterError(f"{self.place}: the disk is full, no checkpoint of step {step}; make room and run again") from error
+                raise ClusterError(
+                    f"{self.place}: the disk is full ({error.strerror}), no checkpoint of step {step}; the one before "
+                    f"is intact. Make room and run again"
+                ) from error
             raise
 
     def progress(self, step: int, figures: dict[str, float]) -> None:

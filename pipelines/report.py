@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipelines.runs import RunRecord, latest
 from pipelines.stage import Facts
-from pipelines.store import Artifact, Store, write_atomically
+from pipelines.store import Artifact, Store, read_json, write_atomically
 from pipelines.verbs import print_json
 
 SHOWN = 7  # figures of a stage in the terminal table; report.html and --json have all
@@ -47,8 +47,18 @@ def card(store: Store, recipe: str | None = None) -> Card:
         if evaluation is not None:
             evaluations[name] = evaluation
             facts[name] |= _as_judged(evaluation.facts)
+    _add_benchmarks(store, facts)
     facts["run"] = _totals(facts)
     return Card(record, artifacts, evaluations, facts)
+
+
+def _add_benchmarks(store: Store, facts: dict[str, Facts]) -> None:
+    """What `make bench` measured beside this store: the bare loop's speed, under each stage that trained."""
+    file = store.root / "bench.json"
+    figures = read_json(file) if file.is_file() else {}
+    for own in facts.values():
+        if "train/tokens_per_s" in own and "train/tokens_per_s_bare" in figures:
+            own["train/tokens_per_s_bare"] = figures["train/tokens_per_s_bare"]
 
 
 def _as_judged(facts: Facts) -> Facts:

@@ -77,9 +77,10 @@ def _plots(card: Card) -> dict[str, list[tuple[str, str]]]:
         funnel = {k: float(v) for k, v in artifact.facts.items() if k.startswith("documents/dropped_")}
         if funnel:
             pictures.append(("What happened to the documents", _funnel(card.facts[name])))
-        curve = artifact.path / "curve.parquet"
+        curve = artifact.path / "curve.jsonl"
         if curve.is_file():
-            pictures.append(("Training loss, nats per token", _curve(pq.read_table(curve).to_pydict())))
+            lines = curve.read_text(encoding="utf-8").splitlines()
+            pictures.append(("Training loss, nats per token", _curve([json.loads(line) for line in lines])))
         if "heldout/bits_per_byte" in card.facts[name]:
             pictures.append(("Held-out bits per byte: lower is better", _bits(card.facts[name])))
         if pictures:
@@ -106,17 +107,17 @@ def _funnel(facts: dict[str, Any]) -> str:
     return _svg(figure)
 
 
-def _curve(columns: dict[str, list[Any]]) -> str:
+def _curve(points: list[dict[str, float]]) -> str:
     figure, axes = _axes()
-    axes.plot(columns["tokens"], columns["loss"], color=BLUE, linewidth=1.2)
+    tokens = [point["train/tokens"] for point in points]
+    axes.plot(tokens, [point["train/loss_nats"] for point in points], color=BLUE, linewidth=1.2)
     axes.set_xlabel("tokens")
-    axes.set_ylabel("loss")
-    if "learning_rate" in columns:
-        rate = axes.twinx()
-        rate.plot(columns["tokens"], columns["learning_rate"], color=ORANGE, linewidth=0.9, alpha=0.7)
-        rate.set_ylabel("learning rate", color=ORANGE)
-        rate.set_ylim(bottom=0)
-        _plain(rate)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    rate = axes.twinx()
+    rate.plot(tokens, [point["train/learning_rate"] for point in points], color=ORANGE, linewidth=0.9, alpha=0.7)
+    rate.set_ylabel("learning rate", color=ORANGE)
+    rate.set_ylim(bottom=0)
+    _plain(rate)
     return _svg(figure)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import cluster
+import pipelines
 from pipelines.errors import UserError
 from pipelines.lease import Lease, describe
 from pipelines.plan import plan
@@ -35,8 +37,13 @@ def run_recipe(
 
     story = Story(quiet=quiet)
     store = Store(recipe.store).create()
-    with Session(address, logs=store.root / "cache" / "logs", shared=store.root, say=story.note) as session:
+    packages = [Path(package.__file__ or "").parent for package in (cluster, pipelines)]
+    logs = store.root / "cache" / "logs"
+    session = Session(address, logs=logs, packages=packages, shared=store.root, say=story.note)
+    try:  # not `with`: a session starts when the first stage asks for it
         record = Walk(recipe, store, session, story, wait).run(until=until, force=force, from_=from_)
+    finally:
+        session.stop()
     story.note(f"{recipe.name}: {record.made} made, {_count(record) - record.made} found, in {store.root}")
     story.note(f"next: rayse report --store {recipe.store}")
     return record

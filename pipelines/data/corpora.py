@@ -48,7 +48,7 @@ def sampled(corpus: Path, split: str, shares: dict[str, float], seed: int) -> It
         rows = zip(*(batch.column(name).to_pylist() for name in ("id", "language", "text")), strict=True)
         for name, language, text in rows:
             whole, part = divmod(shares.get(language, 0.0), 1.0)
-            times = int(whole) + (xxhash.xxh3_64_intdigest(name, seed) / 2**64 < part)
+            times = int(whole) + (xxhash.xxh3_64_intdigest(name.encode(), seed) / 2**64 < part)
             for _ in range(times):
                 yield text
 

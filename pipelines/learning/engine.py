@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -44,11 +44,11 @@ class OptimizerPlan:
 
 
 class Engine:
-    """A learner (a module that turns a batch into a summed loss) under DeepSpeed.
+    """A learner (a module that turns a batch into a summed loss) under DeepSpeed. Needs an initialised process group.
 
-    hidden_matrices: the parameters that Muon is for. Needs an initialised process group. zero_stage: 0 keeps everything on every rank, 1 shares the optimiser's state,
-    2 the gradients too, 3 the weights too. With bfloat16 the weights and sums are kept in float32 beside the model's;
-    that takes stage 2 or more, so less is raised to it.
+    hidden_matrices: the parameters that Muon is for. zero_stage: 0 keeps everything on every rank, 1 shares the
+    optimiser's state out, 2 the gradients too, 3 the weights too. With bfloat16 weights and gradient sums are also kept
+    in float32; that takes stage 2 or more, so less is raised to it.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Engine:
     def load_state(self, tensors: dict[str, Tensor], *, step: int, padding: PackedBatch) -> None:
         """Goes on after `step` steps from what `state` gave, on any number of ranks and at any ZeRO stage.
 
-        padding: a batch without labels; a step on it makes DeepSpeed create the optimiser's state, which is then set."""
+        padding: a batch without labels; a step on it makes DeepSpeed create the optimiser's state, to be filled."""
         self.backward(padding, scale=0.0, last=True)
         self.step(0.0)
         for name, parameter in self.parameters.items():
@@ -127,9 +127,9 @@ class Engine:
         return whole
 
 
-def _kinds(parameter: Tensor) -> tuple[str, ...]:
+def _kinds(parameter: Any) -> tuple[str, ...]:
     """What there is to save of a parameter."""
-    return ("weight", "momentum_buffer") if parameter.use_muon else ("weight", "exp_avg", "exp_avg_sq")  # pyright: ignore
+    return ("weight", "momentum_buffer") if parameter.use_muon else ("weight", "exp_avg", "exp_avg_sq")
 
 
 def _import_deepspeed() -> Any:
@@ -171,7 +171,7 @@ def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan) -> tor
     groups: dict[str, list[Tensor]] = {"muon": [], "matrices": [], "vectors": []}
     for parameter in learner.parameters():
         muon = plan.kind == "muon" and id(parameter) in hidden
-        setattr(parameter, "use_muon", muon)  # where DeepSpeed looks for it
+        cast(Any, parameter).use_muon = muon  # where DeepSpeed looks for it
         groups["muon" if muon else "matrices" if parameter.ndim >= 2 else "vectors"].append(parameter)
     adam_rate = plan.adam_rate if plan.kind == "muon" else plan.rate
     orthogonal = {"lr": plan.rate, "momentum": plan.momentum, "weight_decay": plan.weight_decay, "use_muon": True}
@@ -258,6 +258,7 @@ class _Shared:
         self.optimizer = self._zero.optimizer
         self._orthogonalise = self._zero.get_flat_partition
         self._zero.get_flat_partition = self._put_off
+        self._linked = False
         self._waiting: dict[int, tuple[list[Tensor], tuple[Any, ...], dict[str, Any]]] = {}
 
     def _put_off(self, tensors: list[Any], *args: Any, **kwargs: Any) -> Any:
@@ -298,6 +299,7 @@ class _Shared:
         if kind == "weight":
             return parameter.get_full_hp_param()
         if kind != "momentum_buffer":
+            self._link()
             return parameter.get_full_hp_param(kind)
         whole = torch.zeros(parameter.numel(), device=parameter.device)
         held = self._momentum(parameter)
@@ -314,14 +316,25 @@ class _Shared:
             return
         if kind == "weight":
             parameter.data.copy_(value)
-        parameter.set_full_hp_param(value, None if kind == "weight" else kind)
+            parameter.set_full_hp_param(value)
+        else:
+            self._link()
+            parameter.set_full_hp_param(value, kind)
+
+    def _link(self) -> None:
+        """DeepSpeed links the moments to the parameters after the first group's first step, when the other groups have
+        none yet, and never again: so once more, when all have."""
+        if not self._linked:
+            self._zero._hp_optimizer_states_linked = False
+            self._zero._lazy_init_hp_params_optimizer_state()
+            self._linked = True
 
     def _group(self, parameter: Tensor) -> int:
         number = self._zero.get_param_id(parameter)
         return next(group for group, ids in self._zero.param_to_partition_ids.items() if number in ids)
 
     def _holders(self, parameter: Tensor) -> list[int]:
-        """Ranks that have the momentum of a Muon matrix: a matrix over the edge of two ranks' parts is whole on both."""
+        """Ranks that have the momentum of a Muon matrix; one that lies over the edge of two parts is whole on both."""
         return self._zero.param_to_partition_ids[self._group(parameter)][self._zero.get_param_id(parameter)]
 
     def _momentum(self, parameter: Tensor) -> Tensor | None:
@@ -340,7 +353,7 @@ class _Shared:
 
 
 class _Partitioned:
-    """Stage 3: each rank has an equal part of every parameter, its gradient and its state. Muon runs inside the step."""
+    """Stage 3: each rank has an equal part of every parameter, its gradient and its state. Muon is part of the step."""
 
     def __init__(self, engine: Any):
         self._zero = engine.optimizer
@@ -363,9 +376,10 @@ class _Partitioned:
     def get(self, parameter: Any, kind: str) -> Tensor:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        if kind == "weight":
-            return safe_get_full_fp32_param(parameter)
-        return safe_get_full_optimizer_state(parameter, kind)
+        found = (
+            safe_get_full_fp32_param(parameter) if kind == "weight" else safe_get_full_optimizer_state(parameter, kind)
+        )
+        return cast(Tensor, found)
 
     def set(self, parameter: Any, kind: str, value: Tensor) -> None:
         from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state

@@ -149,9 +149,7 @@ def run_steps(
     curve_every = max(1, plan.total_steps // CURVE_POINTS)
     for step in range(journal.step, plan.total_steps):
         torch.manual_seed((plan.seed << 32) + step * worker.world + worker.rank)  # for a base model's dropout
-        pieces = order.micro_batches(
-            step, rank=worker.rank, world=worker.world, micro_batch_rows=plan.micro_batch_rows
-        )
+        pieces = order.micro_batches(step, rank=worker.rank, world=worker.world, micro_batch_rows=plan.micro_batch_rows)
         share = plan.schedule.share(step)
         done = optimise(worker, engine, [rows.read(piece) for piece in pieces], share, saver.wanted(step + 1))
         rate = plan.optimizer.rate * share
@@ -186,7 +184,7 @@ def optimise(worker: Worker, engine: Engine, batches: list[PackedBatch], share: 
 
 
 def peak_of_all(worker: Worker, dtype: str) -> float:
-    """Matrix products a second in FLOP/s, summed over all workers measuring at once: they may share memory and clocks."""
+    """FLOP/s of matrix products, summed over all workers, measuring at once: they may share memory and clocks."""
     dist.barrier()
     own = gemm_flops_per_s(worker.device, DTYPES[dtype])
     return sum_over_ranks([own], torch.device(worker.device))[0]
@@ -203,8 +201,8 @@ def check_finite(done: StepDone, step: int, rate: float) -> None:
     """Raises UserError where training has diverged; later steps could only make it worse."""
     if not (math.isfinite(done.nats) and math.isfinite(done.gradient_norm)):
         raise UserError(
-            f"step {step + 1}: the loss is {done.nats} and the gradient's norm {done.gradient_norm} at a learning rate of {rate:.3g}; "
-            f"expected numbers. Lower learning_rate, or raise warmup_share"
+            f"step {step + 1}: the loss is {done.nats} and the gradient's norm {done.gradient_norm} at a learning rate "
+            f"of {rate:.3g}; expected numbers. Lower learning_rate, or raise warmup_share"
         )
 
 
@@ -229,7 +227,7 @@ class Saver:
         self._wait_s = FIRST_CHECKPOINT_S
 
     def wanted(self, step: int) -> bool:
-        """After this many steps: every so many, or else so rarely that checkpoints take CHECKPOINT_SHARE of the time."""
+        """After this many steps: every so many, or so rarely that checkpoints take CHECKPOINT_SHARE of the time."""
         if self._every_steps is not None:
             return step % self._every_steps == 0
         return time.perf_counter() - self._time >= self._wait_s

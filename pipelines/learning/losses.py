@@ -14,16 +14,16 @@ from torch import Tensor
 IGNORE = -100  # the label of a token whose successor is not to be learnt
 
 # 4,096 logits × 512 tokens × 4 bytes = 8 MB: a chunk stays near the cache instead of 4,096 × 2,048 × 4 = 34 MB for a
-# micro-batch of 8 rows. A GPU wants larger products: 2^27 × 4 bytes = 0.5 GB, and never the 5 GB of a 150,000 vocabulary.
+# micro-batch of 8 rows. A GPU wants larger products: 2^27 × 4 bytes = 0.5 GB, not the 5 GB of a vocabulary of 150,000.
 CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
 MIN_CHUNK_TOKENS = 128  # narrower products leave the GEMM kernels idle
 
 
 class Summed(NamedTuple):
-    """A loss in nats summed over `count` tokens."""
+    """A loss in nats summed over so many tokens."""
 
     total: Tensor  # scalar, float32
-    count: int
+    tokens: int
 
 
 def next_token_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor) -> Summed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,9 @@ SIZES: Mapping[str, Size] = {
 }
 
 
-def from_scratch(size: Size, *, vocabulary: int, length: int, seed: int, special: Mapping[str, int | None]) -> PreTrainedModel:
+def from_scratch(
+    size: Size, *, vocabulary: int, length: int, seed: int, special: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
     """A new Llama in float32 on the CPU, the same bits for the same arguments.
 
     length: tokens of a row, the longest text the model will have seen; special: bos_token_id, eos_token_id and
@@ -63,7 +66,7 @@ def from_scratch(size: Size, *, vocabulary: int, length: int, seed: int, special
         max_position_embeddings=length,
         tie_word_embeddings=size.tied,
         dtype="float32",
-        **special,
+        **(special or {}),
     )
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config)
@@ -89,31 +92,32 @@ def from_folder(folder: Path) -> PreTrainedModel:
 def _check_head(model: PreTrainedModel, folder: Path) -> None:
     """Raises UserError where logits are more than hidden @ output embedding (soft caps, biases, scaled logits): the
     chunked loss would teach another model than the one that is saved."""
-    ids = torch.arange(8)[None] % model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(8)[None] % model.config.vocab_size
     with torch.no_grad():
         theirs = torch.log_softmax(model(input_ids=ids, use_cache=False).logits, -1)
         ours = torch.log_softmax(last_hidden(model, ids) @ output_embedding(model).T, -1)
     if not torch.allclose(ours, theirs, atol=1e-4):
         raise UserError(
-            f"model {folder}: {type(model).__name__} changes its logits after the output embedding (found a difference of "
+            f"model {folder}: {type(model).__name__} changes its logits after the output embedding (a difference of "
             f"{(ours - theirs).abs().max():.2g} nats); such models cannot be trained yet, take another base"
         )
 
 
 def last_hidden(model: PreTrainedModel, tokens_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
     """The last layer's normalised output [B, T, H]; positions that start anew keep packed documents apart."""
-    return model.base_model(input_ids=tokens_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+    body = cast(Any, model.base_model)
+    return body(input_ids=tokens_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
 
 
 def output_embedding(model: PreTrainedModel) -> Tensor:
     """The matrix [V, H] that turns hidden states into logits."""
-    return model.get_output_embeddings().weight
+    return cast(nn.Linear, model.get_output_embeddings()).weight
 
 
 def hidden_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
     """The weights of linear layers between the input and the output embedding."""
     head = model.get_output_embeddings()
-    return [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    return [cast(nn.Parameter, m.weight) for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
 
 
 class NextTokenLearner(nn.Module):
@@ -130,7 +134,7 @@ class NextTokenLearner(nn.Module):
 
 
 def save(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes a Hugging Face folder: model.safetensors, config.json, generation_config.json. Same weights, same bytes."""
+    """Writes model.safetensors, config.json, generation_config.json: for the same weights the same bytes."""
     model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
 
 

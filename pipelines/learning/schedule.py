@@ -22,7 +22,9 @@ class Schedule:
     floor: float = 0.0  # cosine: the share at the end
 
     @classmethod
-    def from_shares(cls, kind: Literal["wsd", "cosine"], total: int, warmup_share: float, decay_share: float) -> Schedule:
+    def from_shares(
+        cls, kind: Literal["wsd", "cosine"], total: int, warmup_share: float, decay_share: float
+    ) -> Schedule:
         """Shares of the run's steps, rounded; warm-up and decay never overlap."""
         warmup = round(total * warmup_share)
         return cls(kind, total, warmup, decay=min(round(total * decay_share), total - warmup))

@@ -1,0 +1,170 @@
+"""Evaluator: the run's one judge, a vLLM engine in a process of its own that lives from the first evaluation to the end.
+
+    load(folder) ── same shape: weights pushed and proven; another: the process is replaced
+    logprobs, generate ── in batches, so that progress is seen and every wait has a deadline
+    rest() ── before any other stage: it works only while no stage works
+
+It takes no logical CPU, since it never works beside a stage. It dies with the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.errors import ClusterError
+from cluster.gang import Gang
+from cluster.resources import Resources
+from cluster.session import Session
+from pipelines.rollout.reply import Reply, Sampling
+from pipelines.rollout.sampler import Loaded, environment
+
+ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
+PROMPTS_BATCH = 64  # of one call of generate: as many as the engine works on at once
+REST_S = 60.0  # to copy weights out of a GPU
+
+Tell = Callable[[int, int], None]
+"""Told after each batch: requests answered, requests in all."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What decides how the engine runs, not what it runs: any change needs a fresh process."""
+
+    threads: int
+    max_tokens: int  # of a row, and of a prompt with its reply
+    kv_cache_bytes: int | None = None  # default: what the rows that run at once need
+    gpus: float = 0.0
+    start_s: float = 900.0  # within which the engine must stand, a large model read from a slow disk included
+    answer_s: float = 600.0  # within which a batch must be answered, or a model's weights pushed
+    cache: Path | None = None
+
+
+class Evaluator:
+    """The evaluator of one run. Nothing is started before the first `load`.
+
+    Raises ClusterError when the engine's process dies or misses a deadline; the next `load` starts a fresh one."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._gang: Gang | None = None
+        self._settings: EngineSettings | None = None
+        self._folder: Path | None = None
+
+    def load(self, folder: Path, settings: EngineSettings, note: Callable[[str], Any] = lambda text: None) -> None:
+        """Makes this model the one that answers. note: told in a line what was done.
+
+        Raises ClusterError where vLLM does not compute what the model's learner did."""
+        if self._gang is not None and settings == self._settings:
+            if folder == self._folder:
+                return
+            self._folder = None
+            loaded: Loaded = self._call("load", folder, deadline_s=settings.answer_s)
+            if loaded.pushed:
+                self._folder = folder
+                return note(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
+            note(f"the evaluator's process is replaced: {loaded.why}")
+        self.close()
+        self._start(folder, settings)
+        about = self.describe()
+        proof = "" if about["gap_nats"] is None else f", {about['gap_nats']:.1e} nats off the model's probe"
+        note(
+            f"evaluator up: vLLM on {about['device']}, {about['dtype']}, {settings.threads} threads, "
+            f"import {about['import_s']:.1f} s, engine {about['engine_s']:.1f} s{proof}"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The engine's process, device, type, and what its start took."""
+        return self._call("describe", deadline_s=self._live.answer_s)
+
+    def logprobs(self, rows: Sequence[Sequence[int]], tell: Tell = lambda done, total: None) -> list[np.ndarray]:
+        """Nats of every token but the first of each row: float32 [T-1] each. See Sampler.logprobs."""
+        found: list[np.ndarray] = []
+        for batch in _by_tokens(rows, ROWS_BATCH_TOKENS):
+            found += self._call("logprobs", batch, deadline_s=self._live.answer_s)
+            tell(len(found), len(rows))
+        return found
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        tell: Tell = lambda done, total: None,
+    ) -> list[Reply]:
+        """A reply to each prompt. See Sampler.generate."""
+        replies: list[Reply] = []
+        for first in range(0, len(prompts), PROMPTS_BATCH):
+            part = slice(first, first + PROMPTS_BATCH)
+            own = None if seeds is None else list(seeds[part])
+            asked = [list(prompt) for prompt in prompts[part]]
+            replies += self._call("generate", asked, sampling=sampling, seeds=own, deadline_s=self._live.answer_s)
+            tell(len(replies), len(prompts))
+        return replies
+
+    def rest(self) -> None:
+        """Frees a GPU for the stage that comes; on a CPU there is nothing to free."""
+        if self._gang is not None and self._live.gpus:
+            self._call("rest", deadline_s=REST_S)
+
+    def close(self) -> None:
+        """Ends the process, if there is one. May be called twice."""
+        gang, self._gang, self._folder = self._gang, None, None
+        if gang is not None:
+            gang.close()
+
+    @property
+    def _live(self) -> EngineSettings:
+        if self._settings is None:
+            raise ValueError("evaluator: no model is loaded; call load first")
+        return self._settings
+
+    def _start(self, folder: Path, settings: EngineSettings) -> None:
+        self._session.start()
+        self._settings = settings
+        try:
+            self._gang = Gang(
+                "pipelines.rollout.sampler:Sampler",
+                1,
+                resources=Resources(1, cpus_per_worker=0, gpus_per_worker=settings.gpus, threads=settings.threads),
+                name="evaluator",
+                env=environment(settings.threads, settings.cache),
+                start_s=settings.start_s,
+                model=folder,
+                max_tokens=settings.max_tokens,
+                kv_cache_bytes=settings.kv_cache_bytes,
+                threads=settings.threads,
+                cache=settings.cache,
+            )
+        except ValueError as error:
+            raise ClusterError(f"evaluator: {error}") from error
+        self._folder = folder
+
+    def _call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> Any:
+        """One call of the engine. A process that died or is late is given up."""
+        if self._gang is None:
+            raise ValueError("evaluator: no model is loaded; call load first")
+        try:
+            return self._gang.call(method, *args, deadline_s=deadline_s, **kwargs)[0]
+        except ClusterError:
+            self.close()
+            raise
+
+
+def _by_tokens(rows: Iterable[Sequence[int]], most: int) -> Iterator[list[list[int]]]:
+    """Rows in batches of at most so many tokens; a longer row is a batch of its own."""
+    batch: list[list[int]] = []
+    held = 0
+    for row in rows:
+        if batch and held + len(row) > most:
+            yield batch
+            batch, held = [], 0
+        batch.append(list(row))
+        held += len(row)
+    if batch:
+        yield batch

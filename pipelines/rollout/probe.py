@@ -1,0 +1,74 @@
+"""Probe: a short row of tokens with the log-probabilities its model gives them, to prove that an engine runs that model.
+
+    learner ──export──► folder/probe.json        engine ──log-probabilities of the same row──► gap ≤ tolerance: proven
+
+Whoever exports a model records the probe beside the weights, since it has the model at hand. A folder without one, a
+model from elsewhere, is computed with transformers on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+FILE = "probe.json"
+LENGTH = 32  # tokens: a wrong matrix anywhere moves all of them
+TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
+"""The largest gap of a token between two programs that run the same weights: rounding. 16-bit logits of size 16 are
+known to 16 × 2⁻⁹ (bfloat16) or 16 × 2⁻¹² (float16) each, and many roundings precede them."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """tokens: ids [T]; logprobs: nats [T-1], of every token but the first given those before it."""
+
+    tokens: list[int]
+    logprobs: list[float]
+
+
+def tokens(vocabulary: int, context: int) -> list[int]:
+    """The row that models of this vocabulary are probed with: any tokens do, as long as they are always the same."""
+    return np.random.default_rng(0).integers(0, vocabulary, min(LENGTH, context)).tolist()
+
+
+def from_logits(row: list[int], logits_TV: np.ndarray) -> Probe:
+    """The probe of a row from a model's logits [T, V] for it, of any float type."""
+    logits = np.asarray(logits_TV, np.float64)[:-1]
+    top = logits.max(axis=1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    return Probe(list(row), (logits[np.arange(len(row) - 1), row[1:]] - total).tolist())
+
+
+def write(folder: Path, probe: Probe) -> None:
+    """Records a probe beside a model's weights."""
+    text = json.dumps({"tokens": probe.tokens, "logprobs": [round(value, 7) for value in probe.logprobs]})
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Probe | None:
+    """The probe recorded in a model's folder, if there is one."""
+    file = folder / FILE
+    return Probe(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def by_transformers(folder: Path) -> Probe:
+    """The probe of a model's folder as transformers computes it, in float32 on the CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    row = tokens(model.config.vocab_size, model.config.max_position_embeddings)
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([row])).logits[0]
+    return from_logits(row, logits_TV.numpy())
+
+
+def gap_nats(probe: Probe, logprobs: np.ndarray) -> float:
+    """The largest difference of a token between the probe and an engine's log-probabilities [T-1] of its row.
+
+    Infinity where the engine gave something that is no number."""
+    gap = np.abs(np.asarray(probe.logprobs) - np.asarray(logprobs, np.float64)).max()
+    return float(gap) if np.isfinite(gap) else float("inf")

@@ -1,0 +1,282 @@
+"""Sampler: a vLLM engine in the calling process. Tokens in, tokens and log-probabilities out; weights change on the fly.
+
+    Sampler(folder) ──logprobs(rows)──────────────► nats of every token
+                    ──generate(prompts, seeds)────► replies
+                    ──load(another folder)────────► pushed and proven, or a fresh process is needed
+
+The only door to vLLM. Left out on purpose: text and chat templates (callers have tokenizers), engines over several
+GPUs. On a CPU the engine keeps vLLM's packed weights: 1.5 × faster than without, and `load` packs anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.rollout import probe
+from pipelines.rollout.reply import Reply, Sampling
+
+NUM_ROWS = 64  # sequences the engine works on at once; more gain nothing on a CPU
+BATCH_TOKENS = 2048  # of one forward pass; 512 to 8,192 are equally fast on a CPU, and more take more memory
+KV_BYTES = 4 * 2**30  # most memory taken for keys and values unasked, if one row needs no more
+LIVE_KEYS = ("_name_or_path", "transformers_version", "use_cache")  # of config.json: they change no computation
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of `load`. Not pushed: the engine answers nothing more until another load succeeds."""
+
+    pushed: bool
+    why: str = ""  # not: "another shape", or how the proof failed
+    gap_nats: float | None = None  # of the proof
+
+
+def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
+    """What a process's environment must hold before torch and vLLM are imported there.
+
+    threads: of the engine's arithmetic on a CPU. cache: a folder for what vLLM compiles on a GPU and may reuse."""
+    settings = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where weights are pushed by a call
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned threads would share cores with others' pinned threads
+        "OMP_NUM_THREADS": str(threads),  # vLLM turns torch.set_num_threads into a no-op
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one place more than the model's: see Sampler.max_tokens
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if cache is not None:
+        settings |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    return settings
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model's folder."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def shape(folder: Path) -> dict[str, Any]:
+    """What of a model cannot change in a live engine: its config. Equal shapes differ in weights only."""
+    return {key: value for key, value in read_config(folder).items() if key not in LIVE_KEYS}
+
+
+def context(folder: Path) -> int:
+    """How many tokens a model sees at once, by its config."""
+    config = read_config(folder)
+    return int(config.get("max_position_embeddings") or config["n_positions"])
+
+
+def kv_bytes(folder: Path, max_tokens: int) -> int:
+    """Memory for the keys and values, in float32, of as many rows as run at once; of fewer where that is over 4 GiB."""
+    config = read_config(folder)
+    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    token_bytes = config["num_hidden_layers"] * 2 * heads * size * 4
+    row_bytes = (max_tokens // 128 + 2) * 128 * token_bytes  # whole blocks of 128 tokens, and one that vLLM keeps
+    return max(row_bytes, min(NUM_ROWS * row_bytes, KV_BYTES))
+
+
+class Sampler:
+    """A vLLM engine around one model at a time.
+
+    model: a Hugging Face folder with safetensors. max_tokens: of a row, and of a prompt with its reply; by default the
+    model's context. kv_cache_bytes: memory for keys and values; it must hold one row of max_tokens, and 64 rows run at
+    once when it holds them; by default `kv_bytes`. threads, cache: see `environment`.
+
+    Raises ValueError where a recorded probe does not match: the engine would not compute what the learner did."""
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        max_tokens: int | None = None,
+        kv_cache_bytes: int | None = None,
+        threads: int = 1,
+        cache: Path | None = None,
+    ):
+        os.environ.update(environment(threads, cache))
+        begin = time.monotonic()
+        import torch
+        import vllm
+        from vllm.platforms import current_platform
+
+        imported = time.monotonic()
+        self._cpu = current_platform.is_cpu()
+        self.max_tokens = max_tokens or context(model)
+        self._shape = shape(model)
+        if self._cpu:
+            # vLLM compiles two small functions of its sampler for 20 s at their first call; run plainly they cost
+            # nothing that can be measured.
+            torch.compiler.set_stance("force_eager")
+        for name in self._shape.get("architectures") or ():
+            # Registered with its class vLLM looks at it here. It would start a process to import it there: 8 s.
+            if name in vllm.ModelRegistry.models:
+                vllm.ModelRegistry.register_model(name, vllm.ModelRegistry.models[name].load_model_cls())
+        self._llm = vllm.LLM(**self._engine_arguments(model, kv_cache_bytes or kv_bytes(model, self.max_tokens)))
+        self._dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
+        self._vocabulary = self._llm.model_config.get_vocab_size()
+        self._asleep, self._wrong = False, ""
+        self._times = {"import_s": imported - begin, "engine_s": time.monotonic() - imported}
+        recorded = probe.read(model)
+        self._gap_nats = None if recorded is None else self._prove(model, recorded)
+        if self._wrong:
+            raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._wrong}")
+
+    def _engine_arguments(self, model: Path, kv_cache_bytes: int) -> dict[str, Any]:
+        return {
+            "model": str(model),
+            # A CPU's bfloat16 is 5 × slower than float32. A GPU takes the model as it is: vLLM's own choice would
+            # run a float32 model in 16 bits.
+            "dtype": "float32" if self._cpu else self._shape.get("dtype") or self._shape.get("torch_dtype") or "auto",
+            "max_model_len": self.max_tokens + 1,  # vLLM wants room for a reply; a whole row leaves none
+            "kv_cache_memory_bytes": kv_cache_bytes,
+            "max_num_seqs": NUM_ROWS,
+            "max_num_batched_tokens": BATCH_TOKENS,
+            "logprobs_mode": "processed_logprobs",  # of the distribution a token was drawn from
+            "enforce_eager": self._cpu,
+            "enable_sleep_mode": not self._cpu,
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",  # the folder's would add stop tokens and temperatures of its own
+            "use_tqdm_on_load": False,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """What this engine is: its process, type, context, seconds to import and to start."""
+        return {
+            "pid": os.getpid(),
+            "device": "cpu" if self._cpu else "gpu",
+            "dtype": self._dtype,
+            "max_tokens": self.max_tokens,
+            "gap_nats": self._gap_nats,
+            **self._times,
+        }
+
+    def logprobs(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Natural-log probability of every token but the first, given those before it: float32 [T-1] for each row.
+
+        Raises ValueError for an empty row, one over max_tokens, or a token outside the vocabulary."""
+        self._ready()
+        self._check(rows, self.max_tokens)
+        asked = [list(map(int, row)) for row in rows if len(row) > 1]
+        params = self._params(temperature=0, max_tokens=1, prompt_logprobs=0)
+        outputs = iter(self._run(asked, [params] * len(asked)))
+        return [_values(next(outputs).prompt_logprobs) if len(row) > 1 else np.zeros(0, np.float32) for row in rows]
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> list[Reply]:
+        """One reply to each prompt (token ids); at max_tokens a reply ends.
+
+        seeds: one a prompt, needed unless temperature is 0. The same prompt and seed give the same reply, whatever
+        else is asked at the same time. Raises ValueError as `logprobs` does, and for a prompt that leaves no room."""
+        self._ready()
+        self._check(prompts, self.max_tokens - 1)
+        if seeds is None and sampling.temperature > 0:
+            raise ValueError("seeds: none given; sampling at a temperature needs one a prompt")
+        chosen = [None] * len(prompts) if seeds is None else list(seeds)
+        params = [
+            self._params(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                max_tokens=min(sampling.max_new_tokens, self.max_tokens - len(prompt)),
+                stop_token_ids=list(sampling.stop_ids),
+                seed=seed,
+                logprobs=0,
+            )
+            for prompt, seed in zip(prompts, chosen, strict=True)
+        ]
+        outputs = [output.outputs[0] for output in self._run([list(map(int, p)) for p in prompts], params)]
+        return [
+            Reply(list(o.token_ids), _values(o.logprobs), "stop" if o.finish_reason == "stop" else "length")
+            for o in outputs
+        ]
+
+    def load(self, folder: Path) -> Loaded:
+        """Puts another model's weights into the live engine and proves them with a probe.
+
+        A model of another shape, or quantised, needs a fresh process: nothing is changed."""
+        if shape(folder) != self._shape or "quantization_config" in self._shape:
+            return Loaded(False, "another shape")
+        self._wake()
+        self._wrong = f"a push of {folder} did not end"
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _tensors(folder)})
+        except (AssertionError, KeyError, RuntimeError, ValueError) as error:
+            self._wrong = f"vLLM refused the weights: {type(error).__name__}: {error}"
+            return Loaded(False, self._wrong)
+        gap = self._prove(folder, probe.read(folder) or probe.by_transformers(folder))
+        return Loaded(not self._wrong, self._wrong, gap)
+
+    def rest(self) -> None:
+        """Gives a GPU's memory back until the next call; the weights wait in the machine's memory. On a CPU nothing."""
+        if not self._cpu and not self._asleep:
+            self._llm.sleep(level=1)
+            self._asleep = True
+
+    def _prove(self, folder: Path, expected: probe.Probe) -> float:
+        """Compares the engine with a probe, remembers the verdict, returns the gap."""
+        params = self._params(temperature=0, max_tokens=1, prompt_logprobs=0)
+        found = _values(self._run([expected.tokens], [params])[0].prompt_logprobs)
+        gap, most = probe.gap_nats(expected, found), probe.TOLERANCE_NATS[self._dtype]
+        self._wrong = "" if gap <= most else (
+            f"the probe of {folder} is {gap:.3g} nats off; at most {most:g} is rounding in {self._dtype}"
+        )  # fmt: skip
+        return gap
+
+    def _params(self, **values: Any) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(flat_logprobs=True, detokenize=False, ignore_eos=True, **values)
+
+    def _run(self, rows: list[list[int]], params: list[Any]) -> list[Any]:
+        # What earlier calls left in the cache would change how rows are batched, and so the last bits of the answers.
+        self._llm.reset_prefix_cache()
+        return self._llm.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False) if rows else []
+
+    def _ready(self) -> None:
+        if self._wrong:
+            raise ValueError(f"the engine holds weights that are not proven: {self._wrong}")
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
+
+    def _check(self, rows: Sequence[Sequence[int]], most: int) -> None:
+        for number, row in enumerate(rows):
+            if not 0 < len(row) <= most:
+                raise ValueError(f"row {number}: {len(row)} tokens; expected 1 to {most}")
+            if not (0 <= min(row) and max(row) < self._vocabulary):
+                raise ValueError(f"row {number}: tokens {min(row)} to {max(row)}; expected 0 to {self._vocabulary - 1}")
+
+
+def _values(flat: Any) -> np.ndarray:
+    """The log-probabilities in vLLM's flat list: one a position, none for a row's first token."""
+    return np.asarray(flat.logprobs, np.float32)
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Every tensor of a model's folder by its name.
+
+    A tied output matrix is named too: a CPU engine keeps a packed copy of it, which stays stale unless it is told."""
+    from safetensors import safe_open
+
+    tied: Any = None
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                tensor = tensors.get_tensor(name)
+                if name.endswith("embed_tokens.weight"):
+                    tied = tensor
+                yield name, tensor
+    if tied is not None and read_config(folder).get("tie_word_embeddings"):
+        yield "lm_head.weight", tied

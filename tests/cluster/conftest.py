@@ -1,0 +1,115 @@
+"""One local Ray for the tests of this folder, and one real head that does not share our code.
+
+The head runs in an environment of its own whose only content is a path to the packages we use, without Rayse; it is
+started in another folder, with token authentication, its dashboard on loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cluster import reaper, token
+from cluster.session import Session, temporary_folder
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="package")
+def session() -> Iterator[Session]:
+    with Session(cpus=4, say=lambda text: None) as session:
+        yield session
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Head:
+    """A Ray head, and the environment that other nodes of its cluster are started with."""
+
+    python: Path
+    folder: Path
+    address: str
+    dashboard: str
+    mark: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        """`ray start --block …` in the foreground of a process of ours."""
+        command = [*prefix, str(self.python), "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2"]
+        command += ["--object-store-memory=100000000", "--dashboard-agent-listen-port=0", "--metrics-export-port=0"]
+        command += ["--runtime-env-agent-port=0", "--dashboard-agent-grpc-port=0", "--disable-usage-stats"]
+        kept = ("PATH", "HOME", "LANG", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        environment["PATH"] = f"{self.python.parent}:{environment['PATH']}"
+        environment |= {"RAY_AUTH_MODE": "token", reaper.VARIABLE: self.mark}
+        log = (self.folder / f"log-{len(self.processes)}").open("wb")
+        self.processes.append(
+            subprocess.Popen([*command, *arguments], cwd=self.folder, env=environment, stdout=log, stderr=log)
+        )
+
+    def wait(self, nodes: int) -> None:
+        """Until the node is up, as its own log says."""
+        log, end = self.folder / f"log-{nodes - 1}", time.monotonic() + 120
+        while b"Ray runtime started" not in log.read_bytes():
+            assert self.processes[-1].poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.send_signal(signal.SIGTERM)
+        assert not reaper.kill_all(self.mark, seconds=20)
+        for process in self.processes:
+            process.wait(timeout=20)
+
+
+@pytest.fixture(scope="package")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    folder = tmp_path_factory.mktemp("head")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+    python = folder / "env" / "bin" / "python"
+    site = Path(
+        subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    )
+    (site / "packages.pth").write_text(
+        sysconfig.get_path("purelib")
+    )  # its own .pth files, Rayse's among them, are not read
+    import ray
+
+    address = f"{ray.util.get_node_ip_address()}:{free_port()}"
+    token.ensure(folder)
+    dashboard = free_port()
+    head = Head(python, folder, address, f"http://127.0.0.1:{dashboard}", uuid.uuid4().hex)
+    try:
+        host, port = address.split(":")
+        head.start("--head", f"--port={port}", f"--node-ip-address={host}", f"--temp-dir={temporary_folder()}",
+                   "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+                   f"--ray-client-server-port={free_port()}")  # fmt: skip
+        head.wait(nodes=1)
+        yield head
+    finally:
+        head.stop()
+
+
+def run_driver(code: str, *, timeout: float = 120, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
+    """Runs Python code as a driver of its own, with our packages on its path, outside of the repository."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/", env=environment, text=True, capture_output=True, timeout=timeout, check=check,
+    )  # fmt: skip

@@ -1,0 +1,187 @@
+"""The session: a local Ray that is ours alone and always ends, and clusters that are joined."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster import reaper
+from cluster.errors import ClusterError
+from cluster.session import Session, default_object_store_bytes
+from tests.cluster.conftest import ROOT, Head, run_driver
+
+FOREVER = """
+import os, subprocess, sys, time
+from pathlib import Path
+import ray
+from cluster.session import Session
+
+class Busy:
+    def start(self):
+        self.child = subprocess.Popen(["sleep", "1000"])
+        return os.environ["RAYSE_SESSION"]
+    def spin(self):
+        while True:
+            pass
+
+with Session(logs=Path(sys.argv[1]), say=lambda text: None):
+    busy = ray.remote(Busy).remote()
+    mark = ray.get(busy.start.remote())
+    busy.spin.remote()
+    print(mark, flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_a_session_that_is_not_started_imports_nothing_of_ray():
+    code = "import sys; from cluster.session import Session; s = Session(); assert s.local and not s.started;"
+    done = run_driver(code + "print(s.describe()); assert 'ray' not in sys.modules")
+    assert done.stdout == "Ray (local): not started\n"
+
+
+def test_a_local_session_tells_what_it_has(session: Session):
+    assert session.started and session.local and 0 < session.start_s < 120
+    assert session.start() is session  # a second start does nothing
+    (node,) = session.nodes()
+    assert (node.address, node.cpus, node.gpus) == ("127.0.0.1", 4, 0)
+    assert node.memory_bytes > 1e9
+    assert "1 node, 4 logical CPUs, 0 GPUs; logs: " in session.describe()
+
+
+def test_a_local_session_listens_on_loopback_only_and_leaves_the_environment_alone(session: Session):
+    import ray
+
+    mark = ray.get(ray.remote(os.getenv).options(num_cpus=0).remote(reaper.VARIABLE))
+    processes = reaper.marked(mark)
+    assert len(processes) >= 6  # head's daemons and the worker that just answered
+    heard = [
+        connection.laddr.ip
+        for process in [*processes, os.getpid()]
+        for connection in psutil.Process(process).net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(heard) > 5 and all(ip in ("127.0.0.1", "::ffff:127.0.0.1", "::1") for ip in heard), heard
+    assert reaper.VARIABLE not in os.environ and "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
+
+
+def test_a_ray_that_runs_in_this_process_is_used_and_left_running(session: Session):
+    import ray
+
+    with Session(say=lambda text: None) as second:
+        assert second.nodes() == session.nodes()
+    assert ray.is_initialized()
+
+
+def test_a_killed_driver_takes_its_whole_ray_along(tmp_path: Path):
+    driver = subprocess.Popen(
+        [sys.executable, "-c", FOREVER, str(tmp_path)],
+        cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert driver.stdout
+    mark = driver.stdout.readline().strip()
+    assert len(reaper.marked(mark)) >= 7  # one of them: what the actor started
+    (link,) = tmp_path.iterdir()
+    folder = link.readlink().parent.parent
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    end = time.monotonic() + 15
+    while reaper.marked(mark) or folder.exists():
+        assert time.monotonic() < end, [psutil.Process(process).cmdline() for process in reaper.marked(mark)]
+        time.sleep(0.1)
+    assert not link.is_symlink() and (link / "raylet.out").is_file()  # the logs are kept
+
+
+def test_it_works_without_a_home_and_leaves_nothing_behind(tmp_path: Path):
+    code = f"""
+import json, os, ray
+from pathlib import Path
+from cluster import reaper
+from cluster.session import Session
+session = Session(logs=Path({str(tmp_path)!r}), say=lambda text: None)
+with session:
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    facts = dict(mode=token.stat().st_mode & 0o777, auth=os.environ["RAY_AUTH_MODE"])
+    facts["mark"] = ray.get(ray.remote(os.getenv).remote("RAYSE_SESSION"))
+print(json.dumps(facts | dict(left=len(reaper.marked(facts["mark"])), token=token.exists(), started=session.started)))
+"""
+    done = run_driver(code, HOME="/proc/no-home", RAY_AUTH_TOKEN_PATH="", RAY_AUTH_MODE="token")
+    facts = json.loads(done.stdout)
+    assert (facts["mode"], facts["auth"], facts["left"]) == (0o600, "token", 0)
+    assert not facts["token"] and not facts["started"]
+    assert [path.is_symlink() for path in tmp_path.iterdir()] == [False]
+
+
+def test_a_token_of_ours_is_readable_by_its_owner_alone(tmp_path: Path):
+    code = (
+        "from pathlib import Path; from cluster import token; token.ensure(Path('/proc/never')); print(token.place())"
+    )
+    done = run_driver(code, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH="")
+    file = tmp_path / ".ray" / "auth_token"
+    assert done.stdout.strip() == str(file)
+    assert file.stat().st_mode & 0o777 == 0o600 and len(file.read_text()) == 64
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1: no route to the cluster"),
+        ("http://127.0.0.1:8265", "is for `rayse submit`"),
+        ("nowhere", "Expected host:6379"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused_soon(address: str, message: str):
+    begin = time.monotonic()
+    with pytest.raises(ClusterError, match=message):
+        Session(address).start()
+    assert time.monotonic() - begin < 12
+
+
+def test_the_object_store_is_bounded():
+    assert 75_000_000 < default_object_store_bytes() <= 8_000_000_000
+
+
+JOIN = """
+import sys
+from pathlib import Path
+from cluster.session import Session
+{before}
+session = Session({address!r}, packages=[Path({package!r})], say=lambda text: None)
+with session:
+    import ray
+    def where():
+        import cluster
+        return cluster.__file__
+    sys.path.clear()
+    print(session.local, len(session.nodes()), ray.get(ray.remote(where).remote()))
+"""
+
+
+def join(head: Head, before: str = "", **variables: str) -> subprocess.CompletedProcess:
+    code = JOIN.format(address=head.address, package=str(ROOT / "cluster"), before=before)
+    return run_driver(code, check=False, **variables)
+
+
+def test_a_cluster_that_is_joined_gets_our_packages(head: Head):
+    done = join(head)
+    assert done.returncode == 0, done.stderr
+    local, nodes, place = done.stdout.split()
+    assert (local, nodes) == ("False", "1")
+    assert "py_modules_files" in place, place
+
+
+def test_another_version_is_refused(head: Head):
+    done = join(head, before="import ray; ray.__version__ = '1.0.0'")
+    assert "ClusterError" in done.stderr and "Expected the same Ray" in done.stderr, done.stderr
+
+
+def test_a_wrong_token_is_refused(head: Head):
+    done = join(head, RAY_AUTH_TOKEN="0" * 64)
+    assert "ClusterError" in done.stderr and "RAY_AUTH_TOKEN" in done.stderr, done.stderr

@@ -1,0 +1,119 @@
+"""Tiny models with random weights, a tokenizer trained on a little English and Chinese, and the texts themselves.
+
+Weights are drawn wide, so that the models are sure of something: an engine that mixed them up would be found out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CONTEXT = 96
+VOCABULARY = 640
+MODULES = ("json", "re", "statistics", "random", "argparse", "logging", "threading", "typing", "decimal", "datetime")
+CHINESE = Path(__file__).parent.parent / "pipelines" / "data" / "chinese"
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Folders in Hugging Face layout. `first` and `second` have one shape (tied), `other` another (untied)."""
+
+    first: Path
+    second: Path
+    other: Path
+    texts: dict[str, list[str]]  # by language
+
+
+def texts() -> dict[str, list[str]]:
+    """Documents of both languages: what the standard library says of itself, and essays."""
+    english = [str(inspect.getdoc(importlib.import_module(name))) for name in MODULES]
+    chinese = [path.read_text(encoding="utf-8")[:1500] for path in sorted(CHINESE.glob("*.txt"))[:6]]
+    return {"en": english, "zh": chinese}
+
+
+def build(folder: Path) -> Tiny:
+    """Writes three models into a folder."""
+    from pipelines.data import tokenizing
+
+    documents = texts()
+    tokenizer = tokenizing.train([text for own in documents.values() for text in own], VOCABULARY)
+    shapes = {
+        "first": {"hidden_size": 64, "tie_word_embeddings": True, "seed": 1},
+        "second": {"hidden_size": 64, "tie_word_embeddings": True, "seed": 2},
+        "other": {"hidden_size": 32, "tie_word_embeddings": False, "seed": 3},
+    }
+    for name, options in shapes.items():
+        tokenizing.save(tokenizer, folder / name, max_tokens=CONTEXT)
+        _model(folder / name, **options)
+    return Tiny(*(folder / name for name in shapes), texts=documents)
+
+
+def _model(folder: Path, *, hidden_size: int, tie_word_embeddings: bool, seed: int) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from pipelines.data.tokenizing import Encoder
+
+    encoder = Encoder.open(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=encoder.vocabulary,
+        hidden_size=hidden_size,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=tie_word_embeddings,
+        initializer_range=0.3,
+        bos_token_id=encoder.bos_id,
+        eos_token_id=encoder.eos_id,
+        pad_token_id=encoder.pad_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def rows(count: int, length: int, seed: int = 0) -> list[list[int]]:
+    """Random token ids."""
+    return np.random.default_rng(seed).integers(5, VOCABULARY, (count, length)).tolist()
+
+
+def reference_logits(folder: Path, row: list[int]) -> np.ndarray:
+    """What transformers computes: float32 [T, V]."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.tensor([row])).logits[0].numpy()
+
+
+def reference_logprobs(folder: Path, asked: list[list[int]]) -> list[np.ndarray]:
+    """Natural-log probability of every token but the first, one row at a time, by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found = []
+    for row in asked:
+        with torch.no_grad():
+            logprobs = model(torch.tensor([row])).logits[0].log_softmax(-1)
+        found.append(np.array([float(logprobs[place, token]) for place, token in enumerate(row[1:])]))
+    return found
+
+
+def write_corpus(folder: Path, held_out: dict[str, list[str]], parts: int = 1) -> Path:
+    """A corpus artifact's folder with these held-out documents, cut into so many Parquet parts."""
+    documents = [(f"{n}/{i}", n, n, text) for n, own in sorted(held_out.items()) for i, text in enumerate(own)]
+    (folder / "held_out").mkdir(parents=True)
+    for number, piece in enumerate(np.array_split(np.arange(len(documents)), parts)):
+        columns = zip(*(documents[i] for i in piece), strict=True)
+        table = pa.table(dict(zip(("id", "source", "language", "text"), map(list, columns), strict=True)))
+        pq.write_table(table, folder / "held_out" / f"{number:05d}.parquet")
+    return folder
