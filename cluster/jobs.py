@@ -192,7 +192,8 @@ def _client(address: str) -> Iterator[Any]:
     from ray.job_submission import JobSubmissionClient
 
     token.send()
-    logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+    for chatter in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(chatter).setLevel(logging.ERROR)
     try:
         with _address_is(url):
             client = JobSubmissionClient(url)

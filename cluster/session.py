@@ -217,8 +217,8 @@ class Session:
     def _join(self, address: str) -> None:
         global _log_place
         check_route(address)
-        import ray
-
+        with _environment({"RAY_NUM_REDIS_GET_RETRIES": "5"}):  # 20 s is long to hear that a token is wrong
+            import ray
         token.send()
         options: dict[str, Any] = {}
         if self.packages and IN_JOB not in os.environ:  # a job's packages came with it; naming them twice is an error

@@ -141,8 +141,8 @@ class Evaluator:
                 threads=settings.threads,
                 cache=settings.cache,
             )
-        except ValueError as error:
-            raise ClusterError(f"evaluator: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            raise _failed("start", folder, error) from error
         self._folder = folder
 
     def _call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> Any:
@@ -154,6 +154,17 @@ class Evaluator:
         except ClusterError:
             self.close()
             raise
+        except RuntimeError as error:
+            folder = self._folder
+            self.close()
+            raise _failed(method, folder, error) from error
+
+
+def _failed(doing: str, folder: Path | None, error: Exception) -> ClusterError:
+    return ClusterError(
+        f"evaluator: vLLM failed in {doing} with {folder} ({type(error).__name__}: {error}); expected a model "
+        f"that vLLM can run here"
+    )
 
 
 def _by_tokens(rows: Iterable[Sequence[int]], most: int) -> Iterator[list[list[int]]]:

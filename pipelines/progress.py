@@ -16,7 +16,7 @@ class Story:
     """Shows what a run does. A stage sees it as `Progress` (pipelines/stage.py): update and note."""
 
     def __init__(self, file: TextIO | None = None, *, quiet: bool = False):
-        self.console = Console(file=file or sys.stderr, highlight=False, soft_wrap=True)
+        self.console = Console(file=file or sys.stderr, highlight=False, emoji=False, soft_wrap=True)
         self.quiet = quiet
         self.stage = ""
         self._bar: Progress | None = None

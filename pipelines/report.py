@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.errors import UserError
 from pipelines.runs import RunRecord, latest
 from pipelines.stage import Facts
 from pipelines.store import Artifact, Store, read_json, write_atomically
@@ -89,10 +90,13 @@ def show_report(store: Store, *, recipe: str | None, out: Path | None, as_json: 
     from pipelines.report_page import page
 
     place = out or store.root / "report.html"
-    write_atomically(place, page(store, found))
-    console = Console(highlight=False)
+    try:
+        write_atomically(place, page(store, found))
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}); name another file with --out") from None
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(_table(found))
-    console.print(f"report: {place}", markup=False, soft_wrap=True)
+    console.print(f"report: {place}", soft_wrap=True)
 
 
 def _table(found: Card) -> Table:

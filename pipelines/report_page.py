@@ -95,8 +95,7 @@ def _funnel(facts: dict[str, Any]) -> str:
     kept = float(facts.get("documents/kept", 0))
     held = float(facts.get("documents/held_out", 0))
     labels = ["kept for training", "held out", *(name for _, name in rows)]
-    train = kept - held if facts.get("documents/kept_includes_held_out") else kept
-    values = [train, held, *(value for value, _ in rows)]
+    values = [kept - held, held, *(value for value, _ in rows)]
     figure, axes = _axes(height=0.5 + 0.28 * len(labels))
     bars = axes.barh(range(len(values)), values, color=[BLUE, BLUE] + [GREY] * len(rows))
     axes.set_yticks(range(len(labels)), labels)

@@ -205,7 +205,9 @@ class Store:
     def by_fingerprint(self, fingerprint: str) -> Artifact | None:
         """The artifact of this fingerprint, whatever its kind."""
         for path in self.root.glob(f"artifacts/*/{fingerprint}"):
-            return self._open(path)
+            artifact = self._open(path)
+            if artifact is not None and artifact.manifest.created:
+                return artifact
         return None
 
     def set_aside(self, artifact: Artifact) -> Path:

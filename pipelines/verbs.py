@@ -71,7 +71,7 @@ def show_plan(recipe: Recipe, *, until: str | None, as_json: bool) -> None:
     for name, fact in facts.items():
         other = ", by other code than is here now" if fact["made_by_other_code"] else ""
         table.add_row(name, fact["fingerprint"], fact["state"] + other)
-    Console().print(table)
+    _console().print(table)
 
 
 def show_lineage(store: Store, name: str, *, as_json: bool) -> None:
@@ -79,7 +79,7 @@ def show_lineage(store: Store, name: str, *, as_json: bool) -> None:
     tree = lineage(store, resolve(store, name))
     if as_json:
         return print_json(tree)
-    console = Console(highlight=False)
+    console = _console()
     _print_tree(console, tree, 0)
 
 
@@ -109,14 +109,14 @@ def lineage(store: Store, artifact: Artifact) -> dict[str, Any]:
 def _print_tree(console: Console, tree: dict[str, Any], depth: int) -> None:
     pad = "   " * depth
     if tree.get("missing"):
-        console.print(f"{pad}{tree['fingerprint']}  no longer in the store", markup=False)
+        console.print(f"{pad}{tree['fingerprint']}  no longer in the store")
         return
     title = f"{tree['kind']} {tree['fingerprint']}"
-    console.print(f"{pad}{title}  by {tree['name']}, {tree['created'][:19]} UTC, seed {tree['seed']}", markup=False)
-    console.print(f"{pad}   code {tree['code'][:12]}  torch {tree['packages'].get('torch', '-')}", markup=False)
+    console.print(f"{pad}{title}  by {tree['name']}, {tree['created'][:19]} UTC, seed {tree['seed']}")
+    console.print(f"{pad}   code {tree['code'][:12]}  torch {tree['packages'].get('torch', '-')}")
     for name, source in tree["sources"].items():
         kind = source.get("identity", {}).get("kind", "files") if isinstance(source, dict) else "files"
-        console.print(f"{pad}   source {name} ({kind})", markup=False)
+        console.print(f"{pad}   source {name} ({kind})")
     for parent in tree["parents"].values():
         _print_tree(console, parent, depth + 1)
 
@@ -140,7 +140,7 @@ def show_store(store: Store, *, as_json: bool) -> None:
     table = _table("kind", "fingerprint", "name", "created (UTC)", "size")
     for a in artifacts:
         table.add_row(a["kind"], a["fingerprint"], a["name"], a["created"][:19], f"{a['bytes'] / 1e6:,.1f} MB")
-    Console().print(table)
+    _console().print(table)
     for draft in drafts:
         print(f"draft {draft['fingerprint']}: {draft['owner'] or 'nobody works on it; run its recipe to go on'}")
 
@@ -197,6 +197,11 @@ def explain_recipe(*, keys: str | None, schema: bool, show: str | None) -> None:
             default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
             print(f"  {name:<24} {default:<20} {field.description or ''}".rstrip())
     return None
+
+
+def _console() -> Console:
+    """Prints what recipes and files are called as it is: [brackets] and :colons: are no markup here."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _table(*columns: str) -> Table:

@@ -1,9 +1,17 @@
 """What all tests share."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pipelines.evaluator import Evaluator
+    from tests.tiny_models import Tiny
 
 # Set before anything imports Ray: tests tell nobody how they used it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -18,3 +26,23 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: put it into shared/data beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Tiny models with random weights and the texts of their tokenizer."""
+    from tests import tiny_models
+
+    return tiny_models.build(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def evaluator() -> Iterator[Evaluator]:
+    """The one vLLM engine of the tests; each test loads the model it wants."""
+    from cluster.session import Session
+    from pipelines.evaluator import Evaluator
+
+    with Session() as session:
+        found = Evaluator(session)
+        yield found
+        found.close()

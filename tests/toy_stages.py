@@ -6,6 +6,8 @@ kinds the real ones have, in a table of their own. What they do is decided by th
 
 from __future__ import annotations
 
+import io
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,8 +15,16 @@ from typing import Literal
 
 from pydantic import Field
 
+from cluster.session import Session
+from pipelines import recipe
 from pipelines.errors import UserError
+from pipelines.progress import Story
+from pipelines.run import Walk
+from pipelines.runs import RunRecord, resolve
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+from pipelines.store import Store
+
+ROOT = Path(__file__).parent.parent
 
 
 class Schedule(Options):
@@ -57,7 +67,9 @@ def run(work: Work) -> Facts:
 def _behave(behaviour: str, folder: Path) -> None:
     if behaviour == "sleep":
         (folder / "asleep").touch()
-        time.sleep(60)
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (folder / "wake_up").exists():
+            time.sleep(0.05)
     elif behaviour == "user_error":
         raise UserError("data.jsonl:7: no column 'text'; expected one")
     elif behaviour == "bug":
@@ -88,11 +100,70 @@ TABLE = {
 }
 
 
+TEXT = """\
+name: small
+store: STORE
+sources:
+  books: {kind: text, path: books.txt}
+stages:
+  corpus: {}
+  tokenizer: {}
+  tokens: {}
+  pretrain: {}
+"""
+STAGES = ["corpus", "tokenizer", "tokens", "pretrain"]
+
+
+class Place:
+    """A folder with a recipe and its store."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.file = folder, folder / "recipe.yaml"
+        self.store = Store(folder / "store")
+        self.said = io.StringIO()
+        self.file.write_text(TEXT.replace("STORE", str(self.store.root)), encoding="utf-8")
+        (folder / "books.txt").write_text("Once upon a time.")
+
+    def run(self, *overrides: str, wait: bool = True, **rest: str | None) -> RunRecord:
+        loaded = recipe.load(self.file, TABLE, overrides=overrides)
+        return Walk(loaded, self.store.create(), Session(), Story(self.said), wait).run(**rest)
+
+    def ran(self) -> list[str]:
+        """The stages that ran since the last call."""
+        file = self.store.root / "cache" / "ran.txt"
+        names = file.read_text().split() if file.is_file() else []
+        file.unlink(missing_ok=True)
+        return names
+
+    def text(self, name: str) -> str:
+        return (resolve(self.store, name).path / "text.txt").read_text()
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "tests.toy_stages", *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command("run", str(self.file), *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True
+        )  # fmt: skip
+
+    def start_and_sleep(self, stage: str, *arguments: str) -> subprocess.Popen[str]:
+        """A run in another process, which is inside the stage now."""
+        for old in self.store.root.glob("drafts/*/asleep"):
+            old.unlink()
+        process = self.start("--set", f"{stage}.behaviour=sleep", *arguments)
+        while not list(self.store.root.glob("drafts/*/asleep")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        return process
+
+
 if __name__ == "__main__":
     from pipelines import stages
-
-    stages.STAGES = TABLE  # what pipelines.cli imports when a verb is called
     from pipelines.cli import main
+    from tests import toy_stages  # by this name, not as __main__: code digests go by modules
+
+    stages.STAGES = toy_stages.TABLE  # what pipelines.cli imports when a verb is called
 
     sys.argv[0] = "rayse"
     main()

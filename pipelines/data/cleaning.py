@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.data import minhash
-from pipelines.data.documents import DOCUMENTS, REJECTED, language_of, utf8_bytes
+from pipelines.data.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.data.filters import Filter, judge
+from pipelines.data.languages import language_by_counts
 from pipelines.data.measures import Cut, Measured, cut, measured
 from pipelines.data.normalise import normalise
 from pipelines.data.sources.source import BadRow, Part, Row, Source
@@ -133,4 +134,4 @@ def warm_up() -> None:
 
 
 def _with_language(document: Measured) -> Measured:
-    return document._replace(language=language_of(document))
+    return document._replace(language=language_by_counts(chinese=document.chinese, letters=document.letters))

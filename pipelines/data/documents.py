@@ -1,10 +1,8 @@
-"""Documents as tables: the schemas of a corpus, and the language of a text."""
+"""Documents as tables: the schemas of a corpus."""
 
 from __future__ import annotations
 
 import pyarrow as pa
-
-from pipelines.data.measures import Measured
 
 DOCUMENTS = pa.schema(
     [
@@ -25,12 +23,6 @@ REJECTED = pa.schema(
         ("raw", pa.string()),  # how it begins
     ]
 )
-LETTERS_A_CHARACTER = 3  # an English word has about five letters and says as much as 1.6 Chinese characters
-
-
-def language_of(document: Measured) -> str:
-    """zh if the text says more in Chinese characters than in letters, else en."""
-    return "zh" if document.chinese and LETTERS_A_CHARACTER * document.chinese >= document.letters else "en"
 
 
 def utf8_bytes(text: str) -> int:

@@ -19,7 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 SPACE, LETTER, CHINESE, DIGIT, PUNCTUATION, SYMBOL, BROKEN = range(7)
-CHINESE_RANGES = ((0x3005, 0x3007), (0x3040, 0x30FF), (0x3100, 0x312F), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))  # fmt: skip
+CHINESE_RANGES = (
+    *((0x3005, 0x3007), (0x3040, 0x30FF), (0x3100, 0x312F)),  # 々 and 〇, kana, bopomofo
+    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # ideographs of the Basic Multilingual Plane
+)
 CODE_SIGNS = "#%&*@\\_/{}[]"  # punctuation to Unicode, signs of code and markup to a reader
 BULLETS = "-*+•·●○■□▪►▶※–"
 NGRAM_WORDS = 8  # long enough that prose hardly ever says it twice
@@ -101,13 +104,14 @@ def cut(texts: pa.Array) -> Cut:
     # A word takes at least two bytes (a letter and a blank; a Chinese character three), and so does a line.
     room = len(data) // 2 + len(texts) + 1
     words, lines, widths = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.int32)
-    if not len(texts):
-        return Cut(np.zeros((0, len(COUNTS)), np.int64), words[:0], np.zeros(1, np.int64), lines[:0], widths[:0], np.zeros(1, np.int64))
     counts = np.zeros((len(texts), len(COUNTS)), np.int64)
     word_starts, line_starts = np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts) + 1, np.int64)
-    _cut(data, offsets, *_tables(), counts, words, word_starts, lines, widths, line_starts)
+    classes, bullets = _tables()
+    if len(texts):
+        _cut_words(data, offsets, classes, counts, words, word_starts)
+        _cut_lines(data, offsets, classes, bullets, counts, lines, widths, line_starts)
+        _repetition(words, word_starts, lines, widths, line_starts, counts)
     words, lines, widths = words[: word_starts[-1]], lines[: line_starts[-1]], widths[: line_starts[-1]]
-    _repetition(words, word_starts, lines, widths, line_starts, counts)
     return Cut(counts, words, word_starts, lines, widths, line_starts)
 
 
@@ -179,21 +183,21 @@ def _kind(code, classes):
 
 
 @numba.njit(cache=True)
-def _cut(data, offsets, classes, bullets, counts, words, word_starts, lines, widths, line_starts):
-    """Fills counts (but repetition), word and line hashes. One state machine over all bytes."""
-    num_words, num_lines = 0, 0
+def _cut_words(data, offsets, classes, counts, words, word_starts):
+    """Fills the hashes of words, and the counts of words and characters."""
+    num_words = 0
     for document in range(len(offsets) - 1):
         at, stop = offsets[document], offsets[document + 1]
         count = counts[document]
         word, word_size, word_letters = FNV_OFFSET, 0, 0
-        line, width, spoken, bullet, dots = FNV_OFFSET, 0, False, False, 0
         run_of, run = -1, 0
         while at <= stop:
             code, size = _decode(data, at) if at < stop else (10, 1)  # a text ends like a line
             at += size
             kind = _kind(code, classes)
+            spoken = kind in (LETTER, DIGIT)
             # A blank, a Chinese character or a full-width sign ends the word before it.
-            if kind == SPACE or kind == CHINESE or (code >= WIDE_FROM and kind != LETTER and kind != DIGIT):
+            if kind in (SPACE, CHINESE) or (code >= WIDE_FROM and not spoken):
                 if word_size:
                     words[num_words] = word
                     num_words += 1
@@ -202,25 +206,11 @@ def _cut(data, offsets, classes, bullets, counts, words, word_starts, lines, wid
                     count[ALPHABETIC_WORDS] += word_letters > 0
                 word, word_size, word_letters = FNV_OFFSET, 0, 0
             if kind == SPACE:
-                if code == 10:
-                    if spoken:
-                        lines[num_lines], widths[num_lines] = line, width
-                        num_lines += 1
-                        count[BULLET_LINES] += bullet
-                        count[ELLIPSIS_LINES] += dots >= 3
-                    line, width, spoken, bullet, dots = FNV_OFFSET, 0, False, False, 0
                 continue
-            if width == 0 and code < 0x10000:
-                bullet = bullets[code] == 1
-            dots = dots + 1 if code == 46 else (3 if code == 0x2026 else 0)
-            line = (line ^ np.uint64(code)) * FNV_PRIME
-            width += 2 if code >= WIDE_FROM else 1
-            count[WIDTH] += 2 if code >= WIDE_FROM else 1
             count[CHARACTERS] += 1
             run = run + 1 if code == run_of else 1
             run_of = code
-            spoken |= kind == LETTER or kind == DIGIT or kind == CHINESE
-            if kind == LETTER or kind == DIGIT:
+            if spoken:
                 low = code + 32 if 65 <= code <= 90 else code
                 word = (word ^ np.uint64(low)) * FNV_PRIME
                 word_size += 1
@@ -231,13 +221,44 @@ def _cut(data, offsets, classes, bullets, counts, words, word_starts, lines, wid
                 num_words += 1
                 count[CHINESE_CHARACTERS] += 1
                 count[ALPHABETIC_WORDS] += 1
-            else:
-                count[SYMBOLS] += kind == SYMBOL
-                count[BROKEN_CHARACTERS] += kind == BROKEN
-            if kind != PUNCTUATION and kind != SYMBOL and run >= RUN_CHARACTERS:
+            count[SYMBOLS] += kind == SYMBOL
+            count[BROKEN_CHARACTERS] += kind == BROKEN
+            if (spoken or kind == CHINESE) and run >= RUN_CHARACTERS:
                 count[REPEATED] += RUN_CHARACTERS if run == RUN_CHARACTERS else 1
-        word_starts[document + 1], line_starts[document + 1] = num_words, num_lines
+        word_starts[document + 1] = num_words
         count[WORDS] = num_words - word_starts[document]
+
+
+@numba.njit(cache=True)
+def _cut_lines(data, offsets, classes, bullets, counts, lines, widths, line_starts):
+    """Fills the hashes and widths of lines with a letter or digit, and the counts of lines."""
+    num_lines = 0
+    for document in range(len(offsets) - 1):
+        at, stop = offsets[document], offsets[document + 1]
+        count = counts[document]
+        line, width, spoken, bullet, dots = FNV_OFFSET, 0, False, False, 0
+        while at <= stop:
+            code, size = _decode(data, at) if at < stop else (10, 1)
+            at += size
+            if code == 10:
+                if spoken:
+                    lines[num_lines], widths[num_lines] = line, width
+                    num_lines += 1
+                    count[BULLET_LINES] += bullet
+                    count[ELLIPSIS_LINES] += dots >= 3
+                count[WIDTH] += width
+                line, width, spoken, bullet, dots = FNV_OFFSET, 0, False, False, 0
+                continue
+            kind = _kind(code, classes)
+            if kind == SPACE:
+                continue
+            if width == 0:
+                bullet = code < 0x10000 and bullets[code] == 1
+            spoken |= kind in (LETTER, DIGIT, CHINESE)
+            dots = dots + 1 if code == 46 else (3 if code == 0x2026 else 0)
+            line = (line ^ np.uint64(code)) * FNV_PRIME
+            width += 2 if code >= WIDE_FROM else 1
+        line_starts[document + 1] = num_lines
         count[LINES] = num_lines - line_starts[document]
 
 

@@ -9,9 +9,10 @@ import re
 import unicodedata
 
 LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
-# C0 and C1 controls but tab and line feed; soft hyphen; zero-width space, word joiner, byte order mark; direction marks.
+# Controls but tab and line feed; soft hyphen; zero-width space, word joiner, byte order mark; direction marks.
 # The zero-width joiners U+200C and U+200D stay: scripts and emoji are spelled with them.
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")  # fmt: skip
+CONTROLS = "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f"
+INVISIBLE = re.compile(f"[{CONTROLS}\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 ASCII_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")  # all that the two above can find in ASCII
 OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # but U+3000, by which Chinese paragraphs indent
 TRAILING_SPACE = re.compile("[ \t\u3000]+$", re.MULTILINE)

@@ -44,7 +44,8 @@ def held_out(
             for place in own:
                 total[names[place]] += sizes[place]
             found = choose(total, limit, salt=f"{seed}/{language}")
-            if found and sum(total[name] for name in found) <= LARGEST_SHARE * limit or names is ids:
+            too_large = sum(total[name] for name in found) > LARGEST_SHARE * limit
+            if (found and not too_large) or names is ids:
                 for place in own:
                     chosen[place] = names[place] in found
                 break
@@ -63,19 +64,21 @@ def choose(sizes: dict[str, int], limit: float, *, salt: str) -> set[str]:
         return set()
     taken: set[str] = set()
     used = 0
-    for name in sorted(sizes, key=lambda name: (xxhash.xxh3_64_intdigest(f"{salt}/{name}".encode()), name)):
+    order = sorted(sizes, key=lambda name: (xxhash.xxh3_64_intdigest(f"{salt}/{name}".encode()), name))
+    # Those that would fill more than half come last, so that one large package does not judge alone.
+    for name in sorted(order, key=lambda name: sizes[name] > limit / 2):
         if used + sizes[name] <= limit and len(taken) < len(sizes) - 1:
             taken.add(name)
             used += sizes[name]
     return taken or {min(sizes, key=lambda name: (sizes[name], name))}
 
 
-def without_lines(text: str, lines: np.ndarray) -> tuple[str, float]:
-    """(the text without its lines whose hashes are among `lines`, what share of its columns those lines had).
+def without_lines(text: str, lines: np.ndarray) -> tuple[str, float, int]:
+    """(the text without its lines whose hashes are among `lines`, the share of its columns those had, their number).
 
     lines: uint64, sorted. Blanks around a line do not matter (measures.py)."""
     if not len(lines):
-        return text, 0.0
+        return text, 0.0, 0
     own = text.split("\n")
     pieces = cut(pa.array(own, pa.string()))
     hashes = np.zeros(len(own), np.uint64)
@@ -84,7 +87,7 @@ def without_lines(text: str, lines: np.ndarray) -> tuple[str, float]:
     hashes[spoken], widths[spoken] = pieces.lines, pieces.line_widths
     gone = spoken & among(hashes, lines)
     kept = "\n".join(line for line, drop in zip(own, gone, strict=True) if not drop)
-    return kept.strip("\n"), float(widths[gone].sum() / max(widths.sum(), 1))
+    return kept.strip("\n"), float(widths[gone].sum() / max(widths.sum(), 1)), int(gone.sum())
 
 
 def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -4,8 +4,7 @@
 
 DeepSpeed divides a gradient by the number of ranks; the loop asks for sum × world / step_tokens, so what is learnt is
 the sum over all valid tokens of the step divided by their count, however the step was cut. Left out on purpose:
-DeepSpeed's own checkpoints, which do not fit another number of ranks or another ZeRO stage, and its clipping, which
-comes after Muon has turned the gradient into an update (see _Shared).
+DeepSpeed's own checkpoints, which do not fit another number of ranks or another ZeRO stage, and its clipping (zero.py).
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelines.learning.batch import PackedBatch
+from pipelines.learning.zero import Partitioned, Replicated, Shared, Zero
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ZERO: dict[int, type[Zero]] = {0: Replicated, 1: Shared, 2: Shared, 3: Partitioned}
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Engine:
     """A learner (a module that turns a batch into a summed loss) under DeepSpeed. Needs an initialised process group.
 
     hidden_matrices: the parameters that Muon is for. zero_stage: 0 keeps everything on every rank, 1 shares the
-    optimiser's state out, 2 the gradients too, 3 the weights too. With bfloat16 weights and gradient sums are also kept
-    in float32; that takes stage 2 or more, so less is raised to it.
+    optimiser's state out, 2 the gradients too, 3 the weights too. All of it is float32; a learner may multiply in
+    bfloat16 inside. muon_in_bfloat16: whether Muon does so when it orthogonalises, as its authors do.
     """
 
     def __init__(
@@ -58,17 +57,18 @@ class Engine:
         plan: OptimizerPlan,
         *,
         zero_stage: int = 1,
-        dtype: str = "float32",
+        muon_in_bfloat16: bool = False,
     ):
         deepspeed = _import_deepspeed()
-        stage = max(zero_stage, 2) if dtype == "bfloat16" else zero_stage
-        optimizer = _optimizer(learner, {id(p) for p in hidden_matrices}, plan)
+        optimizer = _optimizer(
+            learner, {id(p) for p in hidden_matrices}, plan, "standard" if muon_in_bfloat16 else "gram"
+        )
         self._peaks = [group["lr"] for group in optimizer.param_groups]
         self._clip_norm = plan.clip_norm
         self._engine, *_ = deepspeed.initialize(
-            model=learner, optimizer=optimizer, config=_config(learner, stage, dtype), dist_init_required=False
+            model=learner, optimizer=optimizer, config=_config(learner, zero_stage), dist_init_required=False
         )
-        self._zero: _Zero = {0: _Replicated, 1: _Shared, 2: _Shared, 3: _Partitioned}[stage](self._engine)
+        self._zero: Zero = ZERO[zero_stage](self._engine, deepspeed)
         self.parameters = dict(learner.named_parameters())
         self.device = self._engine.device
 
@@ -118,7 +118,7 @@ class Engine:
                 state["step"] = torch.full_like(state["step"], step)
 
     def weights(self) -> dict[str, Tensor]:
-        """Every weight by name, whole and in the model's dtype, on the CPU of rank 0; other ranks get an empty one."""
+        """Every weight by name, whole, on the CPU of rank 0; other ranks get an empty dictionary."""
         whole: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             with self._zero.gathered(parameter):
@@ -148,7 +148,7 @@ def _import_deepspeed() -> Any:
     return deepspeed
 
 
-def _config(learner: nn.Module, stage: int, dtype: str) -> dict[str, Any]:
+def _config(learner: nn.Module, stage: int) -> dict[str, Any]:
     numel = sum(p.numel() for p in learner.parameters())
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(numel, 2**28), "allgather_bucket_size": 2**28}
     if stage in (1, 2):
@@ -161,242 +161,25 @@ def _config(learner: nn.Module, stage: int, dtype: str) -> dict[str, Any]:
         "zero_optimization": zero,
         "gradient_clipping": 0.0,  # 1.0 by default, of whatever Muon has left in the gradient's place
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": dtype == "bfloat16"},
-        "data_types": {"grad_accum_dtype": "fp32"},
     }
 
 
-def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan) -> torch.optim.Optimizer:
-    """DeepSpeed's Muon for hidden matrices with torch's AdamW for the rest, or AdamW for all."""
+def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan, ns_method: str) -> torch.optim.Optimizer:
+    """DeepSpeed's Muon for hidden matrices with torch's AdamW for the rest, or AdamW for all.
+
+    ns_method: DeepSpeed's "standard" Newton-Schulz iterates in bfloat16; "gram" in float32, on a GPU in float16."""
     groups: dict[str, list[Tensor]] = {"muon": [], "matrices": [], "vectors": []}
     for parameter in learner.parameters():
-        muon = plan.kind == "muon" and id(parameter) in hidden
-        cast(Any, parameter).use_muon = muon  # where DeepSpeed looks for it
-        groups["muon" if muon else "matrices" if parameter.ndim >= 2 else "vectors"].append(parameter)
+        by_muon = plan.kind == "muon" and id(parameter) in hidden
+        cast(Any, parameter).use_muon = by_muon  # where DeepSpeed looks for it
+        groups["muon" if by_muon else "matrices" if parameter.ndim >= 2 else "vectors"].append(parameter)
     adam_rate = plan.adam_rate if plan.kind == "muon" else plan.rate
-    orthogonal = {"lr": plan.rate, "momentum": plan.momentum, "weight_decay": plan.weight_decay, "use_muon": True}
+    muon = {"lr": plan.rate, "momentum": plan.momentum, "weight_decay": plan.weight_decay, "use_muon": True}
     adam = {"lr": adam_rate, "betas": plan.betas, "eps": 1e-8, "weight_decay": plan.weight_decay, "use_muon": False}
-    settings = {"muon": orthogonal, "matrices": adam, "vectors": adam | {"weight_decay": 0.0}}
+    settings = {"muon": muon | {"ns_method": ns_method}, "matrices": adam, "vectors": adam | {"weight_decay": 0.0}}
     param_groups = [{"params": groups[name], **settings[name]} for name in groups if groups[name]]
     if plan.kind == "adamw":
         return torch.optim.AdamW(param_groups, fused=True)
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     return MuonWithAuxAdam(param_groups, adam_optimizer=torch.optim.AdamW, adam_optimizer_kwargs={"fused": True})
-
-
-# What differs between ZeRO stages: where the gradient is between backward and step, and where the state lives.
-
-
-class _Zero(Protocol):
-    optimizer: torch.optim.Optimizer  # Muon or AdamW, whose state is keyed by the tensors this stage gave it
-
-    def gradient_norm(self) -> float:
-        """Norm of the whole gradient, the same on every rank. Called once, after a step's last backward."""
-        ...
-
-    def scale_gradient(self, factor: float) -> None: ...
-
-    def ready(self) -> None:
-        """The gradient is final; what must happen before DeepSpeed's step happens now."""
-        ...
-
-    def get(self, parameter: Tensor, kind: str) -> Tensor:
-        """A whole float32 tensor of the state, on every rank; every rank must call."""
-        ...
-
-    def set(self, parameter: Tensor, kind: str, value: Tensor) -> None: ...
-
-    def gathered(self, parameter: Tensor) -> AbstractContextManager[Any]:
-        """Inside, the parameter is whole."""
-        ...
-
-
-def _square_sum(tensors: list[Tensor]) -> Tensor:
-    """Sum of squares, float64 scalar. In pieces: a float32 norm of 2,000,000 numbers on a CPU is off by 3e-5, of
-    65,536 by 2e-7, and a clipped gradient carries that error into every weight."""
-    pieces = [piece for tensor in tensors for piece in tensor.reshape(-1).split(2**16)]
-    return torch.stack(torch._foreach_norm(pieces)).double().square().sum()
-
-
-class _Replicated:
-    """Stage 0: every rank holds everything; gradients are summed before the step."""
-
-    def __init__(self, engine: Any):
-        self.optimizer = engine.optimizer
-        self._parameters = list(engine.module.parameters())
-
-    def gradient_norm(self) -> float:
-        return _square_sum([p.grad for p in self._parameters]).sqrt().item()
-
-    def scale_gradient(self, factor: float) -> None:
-        torch._foreach_mul_([p.grad for p in self._parameters], factor)
-
-    def ready(self) -> None:
-        """Nothing is left to do."""
-
-    def get(self, parameter: Tensor, kind: str) -> Tensor:
-        return parameter if kind == "weight" else self.optimizer.state[parameter][kind]
-
-    def set(self, parameter: Tensor, kind: str, value: Tensor) -> None:
-        self.get(parameter, kind).data.copy_(value)
-
-    def gathered(self, parameter: Tensor) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-
-class _Shared:
-    """Stages 1 and 2: weights are flat buffers, one a group; each rank has the state of a contiguous part of each.
-
-    Here DeepSpeed orthogonalises Muon's matrices at the end of the last backward (`get_flat_partition`), before it
-    takes the norm: its clipping would see orthogonal matrices, whose norm says nothing about the gradient, and shrink
-    every update by it. So that call is put off until the gradient has been clipped.
-    """
-
-    def __init__(self, engine: Any):
-        self._zero = engine.optimizer
-        self.optimizer = self._zero.optimizer
-        self._orthogonalise = self._zero.get_flat_partition
-        self._zero.get_flat_partition = self._put_off
-        self._linked = False
-        self._waiting: dict[int, tuple[list[Tensor], tuple[Any, ...], dict[str, Any]]] = {}
-
-    def _put_off(self, tensors: list[Any], *args: Any, **kwargs: Any) -> Any:
-        group = kwargs["param_group_idx"]
-        if not tensors or not tensors[0].use_muon:
-            return self._orthogonalise(tensors, *args, **kwargs)
-        self._waiting[group] = (self._zero.all_grad_tensors[group], (tensors, *args), kwargs)
-        return None
-
-    def gradient_norm(self) -> float:
-        parts = [part for parts in self._zero.averaged_gradients.values() for part in parts or []]
-        for group, (gradients, (parameters, *_), _) in self._waiting.items():
-            parts += [self._own_part(group, p, g) for p, g in zip(parameters, gradients, strict=True)]
-        square = _square_sum(parts)
-        dist.all_reduce(square)
-        return square.sqrt().item()
-
-    def _own_part(self, group: int, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """The part of a gradient whose sum over ranks this rank has; parts of all ranks make the whole."""
-        number, rank = self._zero.get_param_id(parameter), dist.get_rank()
-        start = self._zero.grad_start_offset[group][rank][number]
-        room = int(self._zero.partition_size[group]) - self._zero.grad_partition_insertion_offset[group][rank][number]
-        return gradient.reshape(-1)[start : start + room]
-
-    def scale_gradient(self, factor: float) -> None:
-        gradients = [part for parts in self._zero.averaged_gradients.values() for part in parts or []]
-        gradients += [gradient for waiting, _, _ in self._waiting.values() for gradient in waiting]
-        torch._foreach_mul_(gradients, factor)
-
-    def ready(self) -> None:
-        for group, (gradients, args, kwargs) in self._waiting.items():
-            self._zero.all_grad_tensors[group] = gradients
-            self._zero.averaged_gradients[group] = self._orthogonalise(*args, **kwargs)
-            self._zero.all_grad_tensors[group] = None
-        self._waiting.clear()
-
-    def get(self, parameter: Any, kind: str) -> Tensor:
-        if kind == "weight":
-            return parameter.get_full_hp_param()
-        if kind != "momentum_buffer":
-            self._link()
-            return parameter.get_full_hp_param(kind)
-        whole = torch.zeros(parameter.numel(), device=parameter.device)
-        held = self._momentum(parameter)
-        if held is not None and dist.get_rank() == min(self._holders(parameter)):
-            whole.copy_(held)
-        dist.all_reduce(whole)
-        return whole.view_as(parameter)
-
-    def set(self, parameter: Any, kind: str, value: Tensor) -> None:
-        if kind == "momentum_buffer":
-            held = self._momentum(parameter)
-            if held is not None:
-                held.copy_(value.reshape(-1))
-            return
-        if kind == "weight":
-            parameter.data.copy_(value)
-            parameter.set_full_hp_param(value)
-        else:
-            self._link()
-            parameter.set_full_hp_param(value, kind)
-
-    def _link(self) -> None:
-        """DeepSpeed links the moments to the parameters after the first group's first step, when the other groups have
-        none yet, and never again: so once more, when all have."""
-        if not self._linked:
-            self._zero._hp_optimizer_states_linked = False
-            self._zero._lazy_init_hp_params_optimizer_state()
-            self._linked = True
-
-    def _group(self, parameter: Tensor) -> int:
-        number = self._zero.get_param_id(parameter)
-        return next(group for group, ids in self._zero.param_to_partition_ids.items() if number in ids)
-
-    def _holders(self, parameter: Tensor) -> list[int]:
-        """Ranks that have the momentum of a Muon matrix; one that lies over the edge of two parts is whole on both."""
-        return self._zero.param_to_partition_ids[self._group(parameter)][self._zero.get_param_id(parameter)]
-
-    def _momentum(self, parameter: Tensor) -> Tensor | None:
-        """This rank's momentum of a matrix, flat, or None. The buffer of a group is its matrices end to end, whole ones
-        even at the edges, so `safe_get_full_optimizer_state` cannot address it."""
-        group, start = self._group(parameter), 0
-        for held in self._zero.params_in_partition[group]:
-            if held is parameter:
-                flat = self.optimizer.param_groups[group]["params"][0]
-                return self.optimizer.state[flat]["momentum_buffer"][start : start + parameter.numel()]
-            start += held.numel()
-        return None
-
-    def gathered(self, parameter: Tensor) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-
-class _Partitioned:
-    """Stage 3: each rank has an equal part of every parameter, its gradient and its state. Muon is part of the step."""
-
-    def __init__(self, engine: Any):
-        self._zero = engine.optimizer
-        self.optimizer = self._zero.optimizer
-
-    def _gradients(self) -> list[Tensor]:
-        return [part for parts in self._zero.averaged_gradients.values() for part in parts or []]
-
-    def gradient_norm(self) -> float:
-        square = _square_sum(self._gradients())
-        dist.all_reduce(square)
-        return square.sqrt().item()
-
-    def scale_gradient(self, factor: float) -> None:
-        torch._foreach_mul_(self._gradients(), factor)
-
-    def ready(self) -> None:
-        """Nothing is left to do."""
-
-    def get(self, parameter: Any, kind: str) -> Tensor:
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-        found = (
-            safe_get_full_fp32_param(parameter) if kind == "weight" else safe_get_full_optimizer_state(parameter, kind)
-        )
-        return cast(Tensor, found)
-
-    def set(self, parameter: Any, kind: str, value: Tensor) -> None:
-        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
-
-        # The last rank's part may reach beyond the parameter's end.
-        size = parameter.partition_numel()
-        part = torch.zeros(size, device=value.device)
-        own = value.reshape(-1)[size * dist.get_rank() : size * (dist.get_rank() + 1)]
-        part[: own.numel()] = own
-        if kind == "weight":
-            safe_set_local_fp32_param(parameter, part)
-            with self.gathered(parameter):
-                parameter.data.copy_(value)
-        else:
-            safe_set_local_optimizer_state(parameter, part, kind)
-
-    def gathered(self, parameter: Tensor) -> AbstractContextManager[Any]:
-        import deepspeed
-
-        return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)

@@ -26,16 +26,17 @@ from transformers import PreTrainedModel
 from pipelines.errors import UserError
 from pipelines.learning import checkpoint
 from pipelines.learning.batch import DataOrder, PackedBatch, PackedRows
-from pipelines.learning.engine import DTYPES, Engine, OptimizerPlan
+from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.model import NextTokenLearner, hidden_matrices, num_parameters
 from pipelines.learning.model import save as save_model
 from pipelines.learning.schedule import Schedule
-from pipelines.learning.throughput import Meter, gemm_flops_per_s, training_flops_per_token
+from pipelines.learning.throughput import Meter, gemm_flops_per_s, multiplies_bfloat16, training_flops_per_token
 
 CURVE_POINTS = 200  # of the artifact's curve, however often figures are shown
 CHECKPOINT_SHARE = 0.02  # of a run's time, where no number of steps is given
 FIRST_CHECKPOINT_S = 15.0  # until the cost of a checkpoint is known
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Figures = dict[str, float]
 
 
@@ -120,11 +121,16 @@ def train(worker: Worker, plan: TrainingPlan, make_model: Callable[[], PreTraine
     Raises UserError when the loss or the gradient is no longer a number."""
     model = make_model()
     rows = PackedRows(plan.rows)
-    dtype = plan.dtype if plan.dtype != "auto" else "bfloat16" if worker.device.startswith("cuda") else "float32"
+    dtype = DTYPES[plan.dtype] if plan.dtype in DTYPES else usual_dtype(worker.device)
     peak = peak_of_all(worker, dtype)
     flops = training_flops_per_token(model.config, num_parameters(model), rows.length)
+    learner = NextTokenLearner(model, dtype).train()
     engine = Engine(
-        NextTokenLearner(model).train(), hidden_matrices(model), plan.optimizer, zero_stage=plan.zero_stage, dtype=dtype
+        learner,
+        hidden_matrices(model),
+        plan.optimizer,
+        zero_stage=plan.zero_stage,
+        muon_in_bfloat16=multiplies_bfloat16(worker.device),
     )
     journal = resume(worker, engine, rows)
     meter = Meter(plan.batch_rows * rows.length, flops, peak)
@@ -183,10 +189,15 @@ def optimise(worker: Worker, engine: Engine, batches: list[PackedBatch], share: 
     return StepDone(nats, int(labels), norm, due > 0)
 
 
-def peak_of_all(worker: Worker, dtype: str) -> float:
+def usual_dtype(device: str) -> torch.dtype:
+    """bfloat16 on a GPU; float32 on a CPU, so that a gradient does not depend on how many workers share it (1e-5)."""
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
+def peak_of_all(worker: Worker, dtype: torch.dtype) -> float:
     """FLOP/s of matrix products, summed over all workers, measuring at once: they may share memory and clocks."""
     dist.barrier()
-    own = gemm_flops_per_s(worker.device, DTYPES[dtype])
+    own = gemm_flops_per_s(worker.device, dtype)
     return sum_over_ranks([own], torch.device(worker.device))[0]
 
 

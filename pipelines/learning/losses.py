@@ -37,9 +37,10 @@ def next_token_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Ten
     labels = labels_N.reshape(-1)
     valid = (labels != IGNORE).nonzero().squeeze(1)
     hidden = hidden_NH.reshape(-1, hidden_NH.shape[-1]).index_select(0, valid)
-    targets = labels.index_select(0, valid).long()
     learns = torch.is_grad_enabled() and (hidden.requires_grad or weight_VH.requires_grad)
-    total = _ChunkedCrossEntropy.apply(hidden, weight_VH, targets, chunk_tokens(weight_VH), learns)
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_VH.dtype
+    total = _ChunkedCrossEntropy.apply(hidden, weight_VH, labels.index_select(0, valid).long(), dtype, learns)
     return Summed(cast(Tensor, total), len(valid))
 
 
@@ -49,32 +50,47 @@ def chunk_tokens(weight_VH: Tensor) -> int:
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """sum of -log softmax(hidden @ weight.T)[label]; gradients are made in the forward pass, chunk by chunk."""
+    """sum of -log softmax(hidden @ weight.T)[label]; gradients are made in the forward pass, chunk by chunk.
+
+    dtype: of the matrix products; everything between them is float32."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor, chunk: int, learns: bool) -> Tensor:
-        grad_hidden_NH = torch.empty_like(hidden_NH) if learns else None
-        grad_weight_VH = torch.zeros_like(weight_VH) if learns else None
-        total = hidden_NH.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(hidden_NH), chunk):
-            hidden_CH, labels_C1 = hidden_NH[start : start + chunk], labels_N[start : start + chunk, None]
-            logits_CV = (hidden_CH @ weight_VH.T).float()
-            peak_C1 = logits_CV.amax(-1, keepdim=True)
-            label_logits_C1 = logits_CV.gather(1, labels_C1)
-            odds_CV = logits_CV.sub_(peak_C1).exp_()  # in place: the only V-wide tensor of the chunk
-            normaliser_C1 = odds_CV.sum(-1, keepdim=True)
-            total += (normaliser_C1.log() + peak_C1 - label_logits_C1).sum()
-            if grad_hidden_NH is not None and grad_weight_VH is not None:
-                p_minus_label_CV = odds_CV.div_(normaliser_C1)
-                p_minus_label_CV.scatter_add_(1, labels_C1, torch.full_like(peak_C1, -1.0))
-                p_minus_label_CV = p_minus_label_CV.to(weight_VH.dtype)
-                torch.mm(p_minus_label_CV, weight_VH, out=grad_hidden_NH[start : start + chunk])
-                grad_weight_VH.addmm_(p_minus_label_CV.T, hidden_CH)
-        ctx.save_for_backward(grad_hidden_NH, grad_weight_VH)
-        return total
+    def forward(
+        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor, dtype: torch.dtype, learns: bool
+    ) -> Tensor:
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            return _forward(ctx, hidden_NH, weight_VH, labels_N, dtype, learns)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor):
         grad_hidden_NH, grad_weight_VH = ctx.saved_tensors
         scale = grad_outputs[0]
         return grad_hidden_NH * scale, grad_weight_VH * scale, None, None, None
+
+
+def _forward(
+    ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor, dtype: torch.dtype, learns: bool
+) -> Tensor:
+    grad_hidden_NH = torch.empty_like(hidden_NH) if learns else None
+    grad_weight_VH = torch.zeros_like(weight_VH) if learns else None
+    factor_VH, size = weight_VH.to(dtype), chunk_tokens(weight_VH)
+    total = hidden_NH.new_zeros((), dtype=torch.float32)
+    for start in range(0, len(hidden_NH), size):
+        hidden_CH, labels_C1 = hidden_NH[start : start + size].to(dtype), labels_N[start : start + size, None]
+        logits_CV = (hidden_CH @ factor_VH.T).float()
+        peak_C1 = logits_CV.amax(-1, keepdim=True)
+        label_logits_C1 = logits_CV.gather(1, labels_C1)
+        odds_CV = logits_CV.sub_(peak_C1).exp_()  # in place: the only V-wide tensor of the chunk
+        normaliser_C1 = odds_CV.sum(-1, keepdim=True)
+        total += (normaliser_C1.log() + peak_C1 - label_logits_C1).sum()
+        if grad_hidden_NH is not None and grad_weight_VH is not None:
+            error_CV = odds_CV.div_(normaliser_C1)  # the softmax, less 1 at the label
+            error_CV.scatter_add_(1, labels_C1, torch.full_like(peak_C1, -1.0))
+            error_CV = error_CV.to(dtype)
+            grad_hidden_NH[start : start + size] = error_CV @ factor_VH
+            if dtype == weight_VH.dtype:
+                grad_weight_VH.addmm_(error_CV.T, hidden_CH)
+            else:
+                grad_weight_VH += error_CV.T @ hidden_CH
+    ctx.save_for_backward(grad_hidden_NH, grad_weight_VH)
+    return total

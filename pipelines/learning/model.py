@@ -121,16 +121,23 @@ def hidden_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
 
 
 class NextTokenLearner(nn.Module):
-    """A causal model and its loss as one module, which is what an engine wraps."""
+    """A causal model and its loss as one module, which is what an engine wraps.
 
-    def __init__(self, model: PreTrainedModel):
+    dtype: of the matrix products. Weights, gradients and sums stay in float32, whatever it is (mixed precision,
+    Micikevicius et al. 2018, by torch.autocast), so that optimisers and checkpoints know one kind of number.
+    """
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.model = model
+        self.dtype = dtype
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Cross-entropy of the next token in nats, summed over the batch's labels (`batch.num_labels` of them)."""
-        hidden_BTH = last_hidden(self.model, batch.tokens_BT, batch.positions_BT)
-        return next_token_cross_entropy(hidden_BTH, output_embedding(self.model), batch.labels_BT).total
+        kind = batch.tokens_BT.device.type
+        with torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32):
+            hidden_BTH = last_hidden(self.model, batch.tokens_BT, batch.positions_BT)
+            return next_token_cross_entropy(hidden_BTH, output_embedding(self.model), batch.labels_BT).total
 
 
 def save(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:

@@ -29,6 +29,14 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the device has instructions for bfloat16 products: 4 × as fast as float32, otherwise 5 × slower."""
+    if device.startswith("cuda"):
+        return True
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def training_flops_per_token(config: Any, num_parameters: int, length: int) -> float:
     """Floating-point operations of forward and backward for one token: 6·N + 12·L·H·Q·T.
 

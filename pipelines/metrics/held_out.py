@@ -20,7 +20,7 @@ def choose(corpus: Path, *, bytes_per_language: int, seed: int) -> list[Document
     for batch in corpora.batches(corpus, "held_out", ("id", "language", "text")):
         for name, language, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             own = kept.setdefault(language, [])
-            own.append((xxhash.xxh3_64_intdigest(name, seed), Document(name, language, text)))
+            own.append((xxhash.xxh3_64_intdigest(name.encode(), seed), Document(name, language, text)))
             held[language] = held.get(language, 0) + len(text.encode())
             if held[language] > 4 * bytes_per_language:
                 kept[language] = own = _first(own, bytes_per_language)

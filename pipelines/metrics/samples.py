@@ -17,7 +17,7 @@ class Samples:
         prompts = [
             Prompt(
                 [material.start_id, *begin],
-                seed=xxhash.xxh3_64_intdigest(document.id, material.seed) >> 1,  # 63 bits: torch's seeds are signed
+                seed=xxhash.xxh3_64_intdigest(document.id.encode(), material.seed) >> 1,  # 63 bits: torch's seeds are signed
                 about=document.language,
             )
             for document, begin in _beginnings(material)

@@ -106,10 +106,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         head.stop()
 
 
-def run_driver(code: str, *, timeout: float = 120, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
+def run_driver(
+    code: str, *, check: bool = True, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """Runs Python code as a driver of its own, with our packages on its path, outside of the repository."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
     return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd="/", env=environment, text=True, capture_output=True, timeout=timeout, check=check,
-    )  # fmt: skip
+        [sys.executable, "-c", code], cwd="/", env=environment, text=True, capture_output=True, timeout=120, check=check
+    )

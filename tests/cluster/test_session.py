@@ -60,6 +60,7 @@ def test_a_local_session_listens_on_loopback_only_and_leaves_the_environment_alo
     import ray
 
     mark = ray.get(ray.remote(os.getenv).options(num_cpus=0).remote(reaper.VARIABLE))
+    assert mark
     processes = reaper.marked(mark)
     assert len(processes) >= 6  # head's daemons and the worker that just answered
     heard = [
@@ -112,7 +113,7 @@ with session:
     facts["mark"] = ray.get(ray.remote(os.getenv).remote("RAYSE_SESSION"))
 print(json.dumps(facts | dict(left=len(reaper.marked(facts["mark"])), token=token.exists(), started=session.started)))
 """
-    done = run_driver(code, HOME="/proc/no-home", RAY_AUTH_TOKEN_PATH="", RAY_AUTH_MODE="token")
+    done = run_driver(code, variables={"HOME": "/proc/no-home"})
     facts = json.loads(done.stdout)
     assert (facts["mode"], facts["auth"], facts["left"]) == (0o600, "token", 0)
     assert not facts["token"] and not facts["started"]
@@ -123,7 +124,7 @@ def test_a_token_of_ours_is_readable_by_its_owner_alone(tmp_path: Path):
     code = (
         "from pathlib import Path; from cluster import token; token.ensure(Path('/proc/never')); print(token.place())"
     )
-    done = run_driver(code, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH="")
+    done = run_driver(code, variables={"HOME": str(tmp_path)})
     file = tmp_path / ".ray" / "auth_token"
     assert done.stdout.strip() == str(file)
     assert file.stat().st_mode & 0o777 == 0o600 and len(file.read_text()) == 64
@@ -164,9 +165,9 @@ with session:
 """
 
 
-def join(head: Head, before: str = "", **variables: str) -> subprocess.CompletedProcess:
+def join(head: Head, before: str = "", variables: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     code = JOIN.format(address=head.address, package=str(ROOT / "cluster"), before=before)
-    return run_driver(code, check=False, **variables)
+    return run_driver(code, check=False, variables=variables)
 
 
 def test_a_cluster_that_is_joined_gets_our_packages(head: Head):
@@ -183,5 +184,5 @@ def test_another_version_is_refused(head: Head):
 
 
 def test_a_wrong_token_is_refused(head: Head):
-    done = join(head, RAY_AUTH_TOKEN="0" * 64)
+    done = join(head, variables={"RAY_AUTH_TOKEN": "0" * 64})
     assert "ClusterError" in done.stderr and "RAY_AUTH_TOKEN" in done.stderr, done.stderr

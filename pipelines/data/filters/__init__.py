@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.data.filters.filter import KEEP, Filter, Verdict
@@ -31,7 +32,7 @@ class Filters(Options):
 FILTERS = tuple(Filters.model_fields)
 
 
-def judge(filters: list[Filter], document: Measured) -> Verdict:
+def judge(filters: Sequence[Filter], document: Measured) -> Verdict:
     """The first verdict that drops the document, else KEEP."""
     for filter_ in filters:
         verdict = filter_.judge(document)

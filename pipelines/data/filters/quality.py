@@ -20,28 +20,38 @@ if TYPE_CHECKING:
 # The most frequent words of running text. For Chinese both of today's language and of the classical one, in both
 # scripts: a poem has no 的, but hardly a hundred characters go by without 不, 人 or 有.
 ENGLISH = frozenset(
-    "the be to of and that have with a in is it for as are was on or by this an at from not if can will which".split()
+    ("the", "be", "to", "of", "and", "that", "have", "with", "a", "in", "is", "it", "for", "as", "are", "was", "on",
+     "or", "by", "this", "an", "at", "from", "not", "if", "can", "will", "which")
+)  # fmt: skip
+CHINESE = frozenset(
+    "的了是在不和有我这這人他也就都一个個上中大为為以于於之其而所者无無何来來时時自如与與可天日此相誰谁更欲且莫已得"
 )
-CHINESE = frozenset("的了是在不和有我这這人他也就都一个個上中大为為以于於之其而所者无無何来來时時自如与與可天日此相誰谁更欲且莫已得")
 
 SENTENCE_WIDTH = 50  # columns, a Chinese character taking two: bullets longer than that on average hold sentences
 
 # What UTF-8 looks like when it was read as Latin-1 or GBK, and what GBK decoders print for what they cannot read.
-MOJIBAKE = re.compile("[ÃÂ][\u00a1-\u00bf]|â[\u0080€][\u0080-\u00bf\u2018-\u201d™œ˜]|ï»¿|锟斤拷|烫烫烫|屯屯屯|鈥[檚淭渃]|銆[\ue000-\uf8ff侀]")  # fmt: skip
+MOJIBAKE = re.compile(
+    "[ÃÂ][\u00a1-\u00bf]|â[\u0080€][\u0080-\u00bf\u2018-\u201d™œ˜]|ï»¿"
+    "|锟斤拷|烫烫烫|屯屯屯|鈥[檚淭渃]|銆[\ue000-\uf8ff侀]"
+)
 
 
 class Quality(Filter):
     """Shares and counts that tell running text from other things."""
 
-    alphabetic_words: float = Field(0.6, ge=0, le=1)  # of the words, at least: with a letter or Chinese
-    symbols: float = Field(0.3, ge=0, le=1)  # of the characters, at most: neither letters, digits nor punctuation
-    bullet_lines: float = Field(0.9, ge=0, le=1)  # of the lines, at most, if they are short: lists without sentences
-    ellipsis_lines: float = Field(0.3, ge=0, le=1)  # of the lines, at most: cut-off teasers
-    lines_from: int = Field(10, ge=0)  # the two rules on lines look at texts of so many lines or more
-    mean_word_characters: float = Field(12, gt=0)  # at most, English: beyond are encodings and lists of paths
-    stop_words: int = Field(2, ge=0)  # different ones, at least, of the most frequent of the language
-    stop_words_from_words: int = Field(100, ge=0)  # shorter texts may well do without
-    broken: float = Field(0.005, ge=0, le=1)  # of the characters, at most: traces of a wrong decoding
+    alphabetic_words: float = Field(default=0.6, ge=0, le=1)  # of the words, at least: with a letter or Chinese
+    symbols: float = Field(
+        default=0.3, ge=0, le=1
+    )  # of the characters, at most: neither letters, digits nor punctuation
+    bullet_lines: float = Field(
+        default=0.9, ge=0, le=1
+    )  # of the lines, at most, if they are short: lists without sentences
+    ellipsis_lines: float = Field(default=0.3, ge=0, le=1)  # of the lines, at most: cut-off teasers
+    lines_from: int = Field(default=10, ge=0)  # the two rules on lines look at texts of so many lines or more
+    mean_word_characters: float = Field(default=12, gt=0)  # at most, English: beyond are encodings and lists of paths
+    stop_words: int = Field(default=2, ge=0)  # different ones, at least, of the most frequent of the language
+    stop_words_from_words: int = Field(default=100, ge=0)  # shorter texts may well do without
+    broken: float = Field(default=0.005, ge=0, le=1)  # of the characters, at most: traces of a wrong decoding
     reasons: ClassVar = ("few_letters", "symbols", "bullets", "ellipses", "word_length", "stop_words", "mojibake")
 
     def judge(self, document: Measured) -> Verdict:

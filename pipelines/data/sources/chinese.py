@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from pipelines.data.sources.source import BadRow, Language, Part, Row, Source
 
@@ -19,7 +18,7 @@ TITLE = re.compile(r"^# +", re.MULTILINE)
 class Chinese(Source):
     """Articles of the embedded Chinese set; a topic is a group."""
 
-    kind: Literal["chinese"] = "chinese"
+    kind: str = "chinese"
     language: Language = "zh"
 
     def files(self) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -19,8 +19,10 @@ LARGEST_CELL = 1 << 30  # Python's csv stops at 128 KiB, and a cell may hold an 
 class Csv(RecordSource):
     """Rows of .csv and .tsv files; the first line names the columns."""
 
-    kind: Literal["csv"] = "csv"
-    delimiter: str | None = Field(None, min_length=1, max_length=1)  # default: a tab in .tsv files, else a comma
+    kind: str = "csv"
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1
+    )  # default: a tab in .tsv files, else a comma
     suffixes: ClassVar = (".csv", ".tsv")
 
     def parts(self) -> list[Part]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import PositiveInt
 
@@ -51,7 +51,7 @@ PAGES = re.compile(
 class Docstrings(Source):
     """English text from the docstrings and pages of installed distributions; a distribution is a group."""
 
-    kind: Literal["docstrings"] = "docstrings"
+    kind: str = "docstrings"
     limit_bytes: PositiveInt | None = None  # shared out so that small packages are read whole and large ones in part
     packages: list[str] | None = None  # names of distributions, `python` for its own library; default: all
 
@@ -178,7 +178,7 @@ def _library(name: str, distribution: metadata.Distribution) -> Library | None:
         return None
     rows = [row for row in csv.reader(listed.splitlines()) if len(row) == 3 and row[1] and worth_reading(row[0])]
     record = sorted((path, digest, int(size or 0)) for path, digest, size in rows)
-    readme = str(distribution.metadata.get_payload() or "").strip()
+    readme = str(distribution.metadata.json.get("description") or "").strip()
     return Library(name, distribution.version, tuple(record), Path(str(distribution.locate_file(""))), readme)
 
 
@@ -207,9 +207,10 @@ def decoded(file: Path) -> str | None:
     """A file's text in UTF-8 or the encoding it declares; None if neither fits, nothing if the file is gone."""
     try:
         data = file.read_bytes()
-        return data.decode()
     except FileNotFoundError:
         return ""
+    try:
+        return data.decode()
     except UnicodeDecodeError:
         return _decoded_as_declared(data)
 

@@ -1,6 +1,6 @@
 """Sources that are files: which files a `path:` names, and how a record becomes a row.
 
-    path ──find──► files ──parts──► lines, row groups ──record──► Row | BadRow
+path ──find──► files ──parts──► lines, row groups ──record──► Row | BadRow
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from pipelines.data.languages import language_code
 from pipelines.data.sources.source import BadRow, Row, Source
 from pipelines.errors import UserError
 
 RAW_CHARACTERS = 500  # of a bad row: enough to recognise it by
-LANGUAGES = {"en": "en", "eng": "en", "english": "en", "zh": "zh", "zho": "zh", "cmn": "zh", "chinese": "zh"}
 
 
 class FileSource(Source):
@@ -52,7 +52,7 @@ class FileSource(Source):
 class RecordSource(FileSource):
     """A source whose rows are records with named columns. Rows that are not text are kept whole."""
 
-    text: str = Field("text", min_length=1)  # the column with the text, for rows: text
+    text: str = Field(default="text", min_length=1)  # the column with the text, for rows: text
     group: str | None = None  # a column whose values are groups; without it a file is a group
     language_column: str | None = None  # a column that says en or zh, row by row
 
@@ -118,11 +118,6 @@ def check_readable(file: Path) -> None:
         raise UserError(f"{file}: cannot be read (permission denied)")
     if file.stat().st_size == 0:
         raise UserError(f"{file}: the file is empty; expected at least one row")
-
-
-def language_code(value: Any) -> str | None:
-    """en or zh for what people write in a language column (en-US, zh_Hans, Chinese, …); None for anything else."""
-    return LANGUAGES.get(str(value).lower().replace("_", "-").split("-")[0])
 
 
 def type_name(value: Any) -> str:

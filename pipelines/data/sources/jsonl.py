@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar
 
 from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, type_name
 from pipelines.data.sources.source import BadRow, Part, Row
@@ -20,7 +20,7 @@ GZIP_RATIO = 3  # text shrinks about threefold
 class Jsonl(RecordSource):
     """Rows from .jsonl, .ndjson and .jsonl.gz files."""
 
-    kind: Literal["jsonl"] = "jsonl"
+    kind: str = "jsonl"
     suffixes: ClassVar = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
     def parts(self) -> list[Part]:
@@ -53,8 +53,7 @@ class Jsonl(RecordSource):
 
 def lines(file: Path, start: int, stop: int, line: int) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, with their numbers in the file. Raises UserError if gzip data is damaged."""
-    opened: BinaryIO = gzip.open(file) if file.suffix == ".gz" else file.open("rb")  # type: ignore[assignment]
-    with opened as stream:
+    with _opened(file) as stream:
         if file.suffix != ".gz":
             stream.seek(start)
         at = start
@@ -69,6 +68,10 @@ def lines(file: Path, start: int, stop: int, line: int) -> Iterator[tuple[int, b
                     return
         except (EOFError, OSError, zlib.error) as error:
             raise UserError(f"{file}: damaged or not gzip ({error}); expected a whole .gz file") from None
+
+
+def _opened(file: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.data.sources.files import RecordSource
 from pipelines.data.sources.source import BadRow, Part, Row
@@ -19,7 +19,7 @@ BATCH_ROWS = 1024
 class Parquet(RecordSource):
     """Rows of .parquet files."""
 
-    kind: Literal["parquet"] = "parquet"
+    kind: str = "parquet"
     suffixes: ClassVar = (".parquet",)
 
     def parts(self) -> list[Part]:

@@ -19,7 +19,7 @@ BLANK_LINES = re.compile(rb"\n[ \t\r]*(?:\n[ \t\r]*)+")
 class Text(FileSource):
     """Documents from text files."""
 
-    kind: Literal["text"] = "text"
+    kind: str = "text"
     split: Literal["file", "blank_lines", "lines"] = "file"  # what a document is
     suffixes: ClassVar = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
 

@@ -52,25 +52,39 @@ class Marks:
         return _fixed(self.table.column("key").combine_chunks()).view(np.uint64)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out documents, a table a block, cleared of training text."""
+
+    tables: list[pa.Table]
+    num_contaminated: int  # documents dropped for what they share with training text
+    num_lines: int  # taken out of the others
+
+    @property
+    def table(self) -> pa.Table:
+        return pa.concat_tables([DOCUMENTS.empty_table(), *self.tables])
+
+
 def finish(work: Work, read: Read) -> Facts:
     """Writes the corpus into work.draft.out and returns its facts. Raises UserError if no document is left."""
     work.progress.note("looking for duplicates")
     marks = load(read.blocks)
     if not marks.table.num_rows:
         raise UserError(_nothing_left(read.counts))
-    dropped: Counter[str] = Counter()
-    kept = without_duplicates(marks, work.options.near_duplicates, dropped)
+    kept, dropped = without_duplicates(marks, work.options.near_duplicates)
     held = choose_held_out(marks, kept, share=work.options.held_out, seed=work.seed)
     train = kept & ~held
     out = work.draft.out
     shutil.rmtree(out)  # what an attempt before this one may have left
     (out / "train").mkdir(parents=True)
     (out / "held_out").mkdir()
-    cleared = clear_held_out(work, read.blocks, marks, train, held, dropped)
-    write_parts(cleared, out / "held_out", work.options.part_bytes)
+    cleared = clear_held_out(work.options, read.blocks, marks, train, held)
+    write_held_out(cleared, out / "held_out", work.options.part_bytes)
     write_rejected(read.blocks, out / "rejected.parquet")
     write_train(work, read.blocks, marks, train, out / "train")
-    return facts(work, read, marks, train, cleared, dropped)
+    dropped["documents/dropped_contaminated"] = cleared.num_contaminated
+    dropped["lines/dropped_contaminated"] = cleared.num_lines
+    return {**facts(work, read, marks, train, cleared.table), **dropped}
 
 
 def load(blocks: list[Block]) -> Marks:
@@ -80,18 +94,15 @@ def load(blocks: list[Block]) -> Marks:
     return Marks(pa.concat_tables(tables), starts)
 
 
-def without_duplicates(marks: Marks, threshold: float | None, dropped: Counter[str]) -> np.ndarray:
-    """bool[documents]: the first of each set of equal documents, then the first of each cluster of near ones."""
+def without_duplicates(marks: Marks, threshold: float | None) -> tuple[np.ndarray, Facts]:
+    """(bool[documents]: the first of each set of equal documents, then of each cluster of near ones; what went)."""
     kept = splitting.first_of_each(marks.keys)
-    dropped["duplicate_exact"] = int((~kept).sum())
-    dropped["duplicate_near"] = 0
-    if threshold is not None:
-        places = np.flatnonzero(kept)
-        first = minhash.clusters(marks.signatures[places], threshold)
-        near = places[first != np.arange(len(places))]
-        kept[near] = False
-        dropped["duplicate_near"] = len(near)
-    return kept
+    places = np.flatnonzero(kept)
+    first = np.arange(len(places)) if threshold is None else minhash.clusters(marks.signatures[places], threshold)
+    near = places[first != np.arange(len(places))]
+    kept[near] = False
+    exact = len(kept) - len(places)
+    return kept, {"documents/dropped_duplicate_exact": exact, "documents/dropped_duplicate_near": len(near)}
 
 
 def choose_held_out(marks: Marks, kept: np.ndarray, *, share: float, seed: int) -> np.ndarray:
@@ -111,37 +122,33 @@ def choose_held_out(marks: Marks, kept: np.ndarray, *, share: float, seed: int) 
     return held
 
 
-def clear_held_out(
-    work: Work, blocks: list[Block], marks: Marks, train: np.ndarray, held: np.ndarray, dropped: Counter[str]
-) -> list[pa.Table]:
-    """Held-out documents, a table a block, without those that resemble training text and without its long lines."""
-    options = work.options
+def clear_held_out(options: Any, blocks: list[Block], marks: Marks, train: np.ndarray, held: np.ndarray) -> HeldOut:
+    """Held-out documents without those that resemble training text, the others without its long lines."""
     places = np.flatnonzero(held)
     found = marks.signatures
     similar = minhash.similar_to_any(found[places], found[train], options.held_out_similarity)
-    held = held.copy()
-    held[places[similar]] = False
-    dropped["contaminated"] = int(similar.sum())
-    shared = shared_lines(blocks, marks.starts, train, held)
-    cleared = []
-    for block, rows in per_block(blocks, marks.starts, held):
+    different = held.copy()
+    different[places[similar]] = False
+    shared = shared_lines(blocks, marks.starts, train, different)
+    tables, num_lines = [], 0
+    for _, block, rows in per_block(blocks, marks.starts, different):
         table = pq.read_table(block.file, columns=DOCUMENTS.names).take(pa.array(rows))
         results = [splitting.without_lines(text, shared) for text in table.column("text").to_pylist()]
-        clean = [share <= options.held_out_shared and bool(text) for text, share in results]
-        dropped["contaminated"] += clean.count(False)
-        texts = pa.array([text for text, _ in results], pa.string())
+        clean = [share <= options.held_out_shared and text != "" for text, share, _ in results]
+        num_lines += sum(lines for (_, _, lines), stays in zip(results, clean, strict=True) if stays)
+        texts = pa.array([text for text, _, _ in results], pa.string())
         table = table.set_column(DOCUMENTS.get_field_index("text"), DOCUMENTS.field("text"), texts)
-        cleared.append(table.filter(pa.array(clean, pa.bool_())))
-    return cleared
+        tables.append(table.filter(pa.array(clean, pa.bool_())))
+    return HeldOut(tables, len(places) - sum(table.num_rows for table in tables), num_lines)
 
 
 def shared_lines(blocks: list[Block], starts: np.ndarray, train: np.ndarray, held: np.ndarray) -> np.ndarray:
     """uint64, sorted: hashes of the long lines that stand in training and in held-out text."""
-    own = [_lines(block, rows) for block, rows in per_block(blocks, starts, held)]
+    own = [_lines(block, rows) for _, block, rows in per_block(blocks, starts, held)]
     own = np.unique(np.concatenate([np.empty(0, np.uint64), *own]))
     seen = np.zeros(len(own), np.bool_)
     if len(own):
-        for block, rows in per_block(blocks, starts, train):  # a block at a time: lines of training text are many
+        for _, block, rows in per_block(blocks, starts, train):  # a block at a time: lines of training text are many
             theirs = np.unique(_lines(block, rows))
             seen |= splitting.among(own, theirs)
     return own[seen]
@@ -152,14 +159,13 @@ def write_train(work: Work, blocks: list[Block], marks: Marks, train: np.ndarray
     sizes = marks.table.column("text_bytes").to_numpy()
     items: list[dict[str, Any]] = []
     room = 0
-    for block, rows in per_block(blocks, marks.starts, train):
-        start = marks.starts[blocks.index(block)]
+    for number, block, rows in per_block(blocks, marks.starts, train):
         if room <= 0:
             items.append({"place": str(folder / f"part-{len(items):05}.parquet"), "files": [], "rows": []})
             room = work.options.part_bytes
         items[-1]["files"].append(str(block.file))
         items[-1]["rows"].append(rows.astype(np.int64).tobytes())
-        room -= int(sizes[start + rows].sum())
+        room -= int(sizes[marks.starts[number] + rows].sum())
     work.session.start()
     written = in_order(write_part, items, tasks=at_once(work), cpus_per_task=work.cluster.cpus_per_task)
     for done, _ in enumerate(written, start=1):
@@ -167,7 +173,7 @@ def write_train(work: Work, blocks: list[Block], marks: Marks, train: np.ndarray
 
 
 def write_part(item: dict[str, Any]) -> dict[str, Any]:
-    """Writes one file of training documents; a task. Returns the number of its documents."""
+    """Writes one file of training documents; a task. {"place", "files": of blocks, "rows": of each, int64 bytes}."""
     tables = []
     for file, rows in zip(item["files"], item["rows"], strict=True):
         taken = np.frombuffer(rows, np.int64)
@@ -176,11 +182,11 @@ def write_part(item: dict[str, Any]) -> dict[str, Any]:
     return {"documents": sum(table.num_rows for table in tables)}
 
 
-def write_parts(tables: list[pa.Table], folder: Path, part_bytes: int) -> None:
-    """Tables taken together until a file is full; one empty file if there is no document."""
+def write_held_out(held: HeldOut, folder: Path, part_bytes: int) -> None:
+    """Held-out documents, blocks taken together until a file is full; one empty file if there are none."""
     parts: list[list[pa.Table]] = [[]]
     room = part_bytes
-    for table in tables:
+    for table in held.tables:
         if room <= 0:
             parts.append([])
             room = part_bytes
@@ -195,45 +201,38 @@ def write_rejected(blocks: list[Block], place: Path) -> None:
     _write(pa.concat_tables([REJECTED.empty_table(), *(pq.read_table(block.rejected) for block in blocks)]), place)
 
 
-def facts(
-    work: Work, read: Read, marks: Marks, train: np.ndarray, cleared: list[pa.Table], dropped: Counter[str]
-) -> Facts:
+def facts(work: Work, read: Read, marks: Marks, train: np.ndarray, held: pa.Table) -> Facts:
     """The funnel: documents/read = documents/kept + every documents/dropped_*; kept ones are training or held out."""
-    held = pa.concat_tables([DOCUMENTS.empty_table(), *cleared])
-    kept = marks.table.filter(pa.array(train))
+    kept = marks.table.filter(pa.array(train)).select(["language", "text_bytes"])
     found: Facts = {name: read.counts[name] for name in ("documents/read", "bytes/read", "rows/bad")}
-    found["documents/kept"] = kept.num_rows + held.num_rows
-    found["bytes/kept"] = int(pc.sum(kept.column("text_bytes")).as_py() or 0) + _text_bytes(held)
-    found["documents/held_out"] = held.num_rows
-    found["bytes/held_out"] = _text_bytes(held)
-    for language in LANGUAGES:
-        own = held.filter(pc.field("language") == language)
-        rest = kept.filter(pc.field("language") == language)
-        found[f"documents/kept_{language}"] = rest.num_rows + own.num_rows
-        found[f"bytes/kept_{language}"] = int(pc.sum(rest.column("text_bytes")).as_py() or 0) + _text_bytes(own)
-        found[f"documents/held_out_{language}"] = own.num_rows
-        found[f"bytes/held_out_{language}"] = _text_bytes(own)
+    for suffix, rest, own in [("", kept, held)] + [
+        (f"_{language}", kept.filter(pc.field("language") == language), held.filter(pc.field("language") == language))
+        for language in LANGUAGES
+    ]:
+        held_bytes = _text_bytes(own)
+        found[f"documents/kept{suffix}"] = rest.num_rows + own.num_rows
+        found[f"bytes/kept{suffix}"] = sum(rest.column("text_bytes").to_pylist()) + held_bytes
+        found[f"documents/held_out{suffix}"] = own.num_rows
+        found[f"bytes/held_out{suffix}"] = held_bytes
     reasons = [EMPTY, *(reason for used in work.options.filters.switched_on() for reason in used.reasons)]
     for reason in reasons:
         found[f"documents/dropped_{reason}"] = read.counts[f"documents/dropped_{reason}"]
-    for reason, number in dropped.items():
-        found[f"documents/dropped_{reason}"] = number
     if read.documents_per_s is not None:
         found["corpus/documents_per_s"] = read.documents_per_s
     return found
 
 
-def per_block(blocks: list[Block], starts: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[Block, np.ndarray]]:
-    """(block, its chosen rows, counted from its first) of each block with any."""
+def per_block(blocks: list[Block], starts: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, Block, np.ndarray]]:
+    """(number, block, its chosen rows counted from its first) of each block with any."""
     for number, block in enumerate(blocks):
         rows = np.flatnonzero(chosen[starts[number] : starts[number + 1]])
         if len(rows):
-            yield block, rows
+            yield number, block, rows
 
 
 def _lines(block: Block, rows: np.ndarray) -> np.ndarray:
     column = pq.read_table(block.file, columns=["long_lines"]).column(0).take(pa.array(rows))
-    return pc.list_flatten(column).to_numpy().astype(np.uint64)
+    return pc.call_function("list_flatten", [column]).to_numpy().astype(np.uint64)
 
 
 def _write(table: pa.Table, place: Path) -> None:

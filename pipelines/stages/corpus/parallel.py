@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import ray.data
@@ -23,15 +23,15 @@ def in_order(
     data = ray.data.from_items(list(items), override_num_blocks=len(items))
     data.context.execution_options.preserve_order = True
     results = data.map_batches(
-        _each,
+        cast(Any, _each),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=cpus_per_task,
-        concurrency=tasks,
+        concurrency=tasks and min(tasks, len(items)),
         fn_kwargs={"function": function, "arguments": arguments},
     )
     for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+        yield from cast(pa.Table, batch).to_pylist()
 
 
 def _each(table: pa.Table, *, function: Callable[..., Row], arguments: dict[str, Any]) -> pa.Table:

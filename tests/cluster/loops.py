@@ -1,0 +1,93 @@
+"""Loops for run_workers, as a stage's would be: plain functions of an importable module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.workers import Worker
+
+
+class Mistake(Exception):
+    """Stands for a user's error: one string argument, from a module the driver can import."""
+
+
+def report(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
+    """What a worker finds around it, and the sum of all ranks + 1."""
+    import torch
+
+    total = torch.tensor([worker.rank + 1.0])
+    torch.distributed.all_reduce(total)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS", "EXTRA")
+    return {
+        "sum": total.item(),
+        "rank": worker.rank,
+        "world": worker.world,
+        "device": worker.device,
+        "resumed": worker.resume() is not None,
+        "threads": torch.get_num_threads(),
+        "environment": {name: os.environ.get(name) for name in names},
+        "deepspeed": "deepspeed" in sys.modules,
+    }
+
+
+def count(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
+    """Counts to config["steps"], adding every rank's share, with a checkpoint every 2 steps.
+
+    Each rank keeps its own file: the total, as of the step. kill: {rank: step} dies there, once per `marks` folder.
+    """
+    import torch
+
+    start, total = 0, 0.0
+    folder = worker.resume()
+    if folder:
+        files = sorted(folder.glob("rank-*"))
+        start, total = int(files[0].read_text().split()[0]), float(files[0].read_text().split()[1])
+    resumed = {"step": start, "files": sorted(file.name for file in folder.glob("rank-*"))} if folder else None
+    for step in range(start + 1, config["steps"] + 1):
+        part = torch.tensor([1.0 / worker.world])
+        torch.distributed.all_reduce(part)
+        total += part.item() * step
+        worker.progress(step, {"total": total})
+        if step % 2 == 0:
+            with tempfile.TemporaryDirectory() as place:
+                (Path(place) / f"rank-{worker.rank}").write_text(f"{step} {total}")
+                worker.save(step, Path(place))
+        die_perhaps(worker, config, step)
+        time.sleep(config.get("pause_s", 0.0))
+    return {"total": total, "resumed": resumed, "world": worker.world}
+
+
+def die_perhaps(worker: Worker, config: dict[str, Any], step: int) -> None:
+    """kill -9 of this worker at config["kill"][rank], once; with always, each time."""
+    if config.get("kill", {}).get(worker.rank) != step:
+        return
+    mark = Path(config["marks"]) / f"killed-{worker.rank}-{step}"
+    if not mark.exists() or config.get("always"):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(worker: Worker, config: dict[str, Any]) -> None:
+    """Rank 1 raises; rank 0 waits for it in a collective, as it would."""
+    import torch
+
+    if worker.rank == worker.world - 1:
+        raise Mistake("corpus.jsonl, line 3: not JSON")
+    torch.distributed.barrier()
+
+
+class Odd(Exception):
+    """Cannot be unpickled: its constructor wants two arguments."""
+
+    def __init__(self, one: str, two: str):
+        super().__init__(one)
+
+
+def fail_oddly(worker: Worker, config: dict[str, Any]) -> None:
+    raise Odd("left", "right")

@@ -1,0 +1,54 @@
+"""Classes for gangs: plain ones, as a craft's would be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+SEEN = {
+    name: os.environ.get(name)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "OMP_NUM_THREADS", "EXTRA")
+}
+
+
+class Mistake(Exception):
+    """Stands for a user's error."""
+
+
+class Member:
+    def __init__(self, rank: int, world: int, factor: int = 1):
+        if factor < 0:
+            raise Mistake(f"factor: {factor}; expected 0 or more")
+        self.rank, self.world, self.factor = rank, world, factor
+
+    def facts(self) -> dict:
+        return {"rank": self.rank, "world": self.world, "seen": SEEN, "pid": os.getpid()}
+
+    def times(self, value: int, plus: int, *, minus: int = 0) -> int:
+        return value * self.factor + plus - minus
+
+    def all_reduce(self) -> float:
+        import torch
+
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+        total = torch.tensor([self.rank + 1.0])
+        torch.distributed.all_reduce(total)
+        return total.item()
+
+    def all_reduce_but(self, rank: int) -> float:
+        """One member dies while the other waits for it."""
+        self.all_reduce()
+        if self.rank == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.all_reduce()
+
+    def fail(self, rank: int) -> int:
+        if self.rank == rank:
+            raise Mistake(f"rank {rank} was told to")
+        return self.rank
+
+    def sleep(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds

@@ -1,0 +1,57 @@
+"""What is asked for, in Ray's terms, and whether it can ever be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster import nodes
+from cluster.nodes import Node, NodeType
+from cluster.resources import Resources
+from cluster.session import Session
+
+
+def node(cpus: float, gpus: float = 0.0, memory_bytes: int = 64_000_000_000) -> Node:
+    return Node("id", "host", "10.0.0.1", cpus, gpus, memory_bytes)
+
+
+def test_a_bundle_holds_what_is_counted_and_nothing_else():
+    assert Resources(workers=2, cpus_per_worker=1.5).bundles == [{"CPU": 1.5}, {"CPU": 1.5}]
+    assert Resources(gpus_per_worker=1, memory_bytes=5).bundle == {"CPU": 1, "GPU": 1, "memory": 5}
+    assert Resources(cpus_per_worker=0).bundle == {}
+    assert Resources(threads=3).environment["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("resources", "found", "addable", "room"),
+    [
+        (Resources(cpus_per_worker=1), [node(4)], [], 4),
+        (Resources(cpus_per_worker=3), [node(4), node(4)], [], 2),  # pieces of two nodes are no worker
+        (Resources(cpus_per_worker=0.1), [node(1)], [], 10),
+        (Resources(gpus_per_worker=1), [node(4)], [], 0),
+        (Resources(cpus_per_worker=4, gpus_per_worker=1), [node(16, gpus=2)], [], 2),
+        (Resources(gpus_per_worker=1), [node(4)], [NodeType("gpu", {"CPU": 8, "GPU": 1}, 3)], 3),
+        (Resources(memory_bytes=40_000_000_000), [node(8)], [], 1),
+        (Resources(workers=5, cpus_per_worker=0), [node(1)], [], 5),
+    ],
+)
+def test_room_is_counted_by_whole_workers(resources: Resources, found, addable, room: int):
+    assert resources.room(found, addable) == room
+
+
+def test_what_fits_is_let_through(session: Session):
+    Resources(workers=4).check("four")
+
+
+def test_what_an_autoscaler_may_add_is_read_from_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert nodes.possible() == []
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(
+        "head_node_type: head\nmax_workers: 5\navailable_node_types:\n"
+        "  head: {resources: {CPU: 8}, node_config: {}}\n"
+        "  gpu: {resources: {CPU: 8, GPU: 1}, max_workers: 2, node_config: {}}\n"
+    )
+    assert nodes.possible() == [NodeType("gpu", {"CPU": 8, "GPU": 1}, 2)]
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert nodes.possible() is None

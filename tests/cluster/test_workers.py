@@ -1,0 +1,122 @@
+"""run_workers on real Ray Train: what a loop finds, and what comes back when processes die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.resources import Resources
+from cluster.session import Session
+from tests.cluster import loops
+from tests.cluster.conftest import ROOT
+
+TWO = Resources(workers=2, threads=1)
+
+
+def counted(steps: int) -> float:
+    return float(sum(range(1, steps + 1)))
+
+
+@pytest.fixture
+def run(session: Session, tmp_path: Path):
+    from cluster.workers import run_workers
+
+    def run(loop, config=None, resources=TWO, **options):
+        options = {"storage": tmp_path, "name": "run"} | options
+        return run_workers(loop, config or {}, resources=resources, **options)
+
+    return run
+
+
+def test_workers_form_a_group_with_their_threads_and_environment(run):
+    found = run(loops.report, env={"EXTRA": "yes"})
+    assert found == {
+        "sum": 3.0, "rank": 0, "world": 2, "device": "cpu", "resumed": False, "threads": 1, "deepspeed": False,
+        "environment": {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1", "EXTRA": "yes"},
+    }  # fmt: skip
+
+
+def test_a_killed_worker_goes_on_from_the_last_checkpoint_and_no_step_is_shown_twice(run, tmp_path: Path):
+    from cluster.workers import read_progress
+
+    shown, said = [], []
+    config = {"steps": 9, "kill": {1: 5}, "marks": str(tmp_path), "pause_s": 0.4}
+    found = run(loops.count, config, on_progress=shown.append, say=said.append)
+    assert found["total"] == counted(9)
+    resumed = found["resumed"]["step"]
+    assert resumed in (2, 4)  # step 4's checkpoint counts once Ray Train has seen it, a quarter of a second later
+    assert found["resumed"]["files"] == ["rank-0", "rank-1"]
+    assert [line["step"] for line in read_progress(tmp_path, "run")] == list(range(1, 10))
+    steps = [figures["step"] for figures in shown]
+    assert steps[:4] == [1, 2, 3, 4] and steps[resumed - 9 :] == list(range(resumed + 1, 10))
+    assert len(said) == 1 and "rank 1 on node 127.0.0.1 died" in said[0] and "(1 of 3)" in said[0]
+    checkpoints = [path for path in (tmp_path / "run").iterdir() if path.name.startswith("checkpoint_2")]
+    assert len(checkpoints) == 2
+
+    again = run(loops.count, {"steps": 12}, resources=Resources(workers=1))  # longer, and on one worker
+    assert again == {"total": counted(12), "resumed": {"step": 8, "files": ["rank-0", "rank-1"]}, "world": 1}
+    assert [line["step"] for line in read_progress(tmp_path, "run")] == list(range(1, 13))
+
+
+def test_a_worker_that_always_dies_is_a_cluster_error(run, tmp_path: Path):
+    config = {"steps": 3, "kill": {0: 1}, "marks": str(tmp_path), "always": True}
+    with pytest.raises(ClusterError, match=r"rank 0 on node 127\.0\.0\.1 died .* the last of 2 times.*Logs: "):
+        run(loops.count, config, resources=Resources(workers=1), max_failures=1)
+
+
+def test_an_exception_of_the_loop_comes_back_as_itself_at_once(run, tmp_path: Path):
+    said = []
+    with pytest.raises(loops.Mistake, match=r"^corpus\.jsonl, line 3: not JSON") as caught:
+        run(loops.fail, say=said.append)
+    assert type(caught.value) is loops.Mistake and str(caught.value).endswith("not JSON") and not said
+    assert "raised by rank 1" in caught.value.__notes__[0]
+
+
+def test_an_exception_that_does_not_travel_still_tells_what_it_was(run):
+    with pytest.raises(RuntimeError, match="Odd: left"):
+        run(loops.fail_oddly, resources=Resources(workers=1))
+
+
+def test_workers_that_never_fit_are_refused(run):
+    with pytest.raises(ClusterError, match=r"workers of run: asks for 2 x \{1 CPU, 1 GPU\}; the cluster has 1 node"):
+        run(loops.report, resources=Resources(workers=2, gpus_per_worker=1))
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from cluster.resources import Resources
+from cluster.session import Session
+from tests.cluster import loops
+with Session(say=lambda text: None):
+    from cluster.workers import run_workers
+    run_workers(loops.count, {"steps": 10, "pause_s": 0.5}, resources=Resources(workers=2),
+                storage=Path(sys.argv[1]), name="run", on_progress=lambda figures: print(figures["step"], flush=True))
+"""
+
+
+def test_a_killed_driver_goes_on_when_it_is_run_again(run, tmp_path: Path):
+    from cluster.workers import read_progress
+
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert driver.stdout
+    while driver.stdout.readline().strip() != "5":
+        assert driver.poll() is None
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(2)  # its workers must not write any more
+    before = [line["step"] for line in read_progress(tmp_path, "run")]
+    assert 5 <= before[-1] < 10
+    found = run(loops.count, {"steps": 10})
+    assert found["total"] == counted(10) and found["resumed"]["step"] >= 4
+    assert [line["step"] for line in read_progress(tmp_path, "run")] == list(range(1, 11))

@@ -1,0 +1,41 @@
+"""The choice of held-out documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.metrics import held_out
+from tests import tiny_models
+
+
+def sizes(documents) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for document in documents:
+        found[document.language] = found.get(document.language, 0) + len(document.text.encode())
+    return found
+
+
+def test_so_many_bytes_of_each_language_cut_at_a_character(tmp_path: Path) -> None:
+    texts = {"en": [f"document {n} " * 20 for n in range(200)], "zh": [f"第{n}篇文章，" * 20 for n in range(3)]}
+    corpus = tiny_models.write_corpus(tmp_path / "corpus", texts)
+    chosen = held_out.choose(corpus, bytes_per_language=10_000, seed=1)
+    assert sizes(chosen)["en"] == 10_000
+    assert sizes(chosen)["zh"] == sum(len(text.encode()) for text in texts["zh"])  # all there is
+    cut = held_out.choose(corpus, bytes_per_language=500, seed=1)
+    assert 497 < sizes(cut)["zh"] <= 500 and sizes(cut)["en"] == 500
+    assert all(any(document.text in text for text in texts[document.language]) for document in cut)
+
+
+def test_the_choice_depends_on_the_seed_and_not_on_how_files_are_cut(tmp_path: Path) -> None:
+    texts = {"en": [f"document {n} " * (1 + n % 7) for n in range(300)], "zh": [f"第{n}篇" * 30 for n in range(50)]}
+    first = tiny_models.write_corpus(tmp_path / "one", texts, parts=1)
+    second = tiny_models.write_corpus(tmp_path / "many", texts, parts=7)
+    chosen = held_out.choose(first, bytes_per_language=2_000, seed=1)
+    assert chosen == held_out.choose(second, bytes_per_language=2_000, seed=1)
+    assert chosen != held_out.choose(first, bytes_per_language=2_000, seed=2)
+    more = held_out.choose(first, bytes_per_language=4_000, seed=1)
+    assert {document.id for document in chosen} < {document.id for document in more}
+
+
+def test_a_corpus_without_held_out_text_gives_nothing(tmp_path: Path) -> None:
+    assert held_out.choose(tmp_path, bytes_per_language=1_000, seed=1) == []

@@ -1,0 +1,195 @@
+"""The sampler against transformers: log-probabilities, greedy and seeded replies, weights pushed and proven.
+
+All through the one evaluator process, so through the real actor as well.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from pipelines.evaluator import EngineSettings, Evaluator
+from pipelines.rollout import probe
+from pipelines.rollout.reply import Sampling
+from pipelines.rollout.sampler import Loaded, kv_bytes, shape
+from tests import tiny_models
+from tests.tiny_models import CONTEXT, VOCABULARY, Tiny
+
+SETTINGS = EngineSettings(threads=1, max_tokens=CONTEXT, answer_s=120)
+GREEDY = Sampling(temperature=0, max_new_tokens=24)
+
+
+@pytest.fixture
+def first(evaluator: Evaluator, tiny: Tiny) -> Evaluator:
+    """The evaluator with the first model."""
+    evaluator.load(tiny.first, SETTINGS)
+    return evaluator
+
+
+def load(evaluator: Evaluator, folder: Path) -> Loaded:
+    """Sampler.load itself: no fresh process when it fails."""
+    evaluator._folder = None
+    return evaluator._call("load", folder, deadline_s=120)
+
+
+def gap(evaluator: Evaluator, folder: Path) -> float:
+    """Largest difference between the engine and transformers on a model's folder, over rows of several lengths."""
+    asked = [row[:length] for row, length in zip(tiny_models.rows(6, CONTEXT), (CONTEXT, 2, 33, 64, 65, 95), strict=True)]
+    found, expected = evaluator.logprobs(asked), tiny_models.reference_logprobs(folder, asked)
+    return max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+
+
+def test_logprobs_equal_transformers(first: Evaluator, tiny: Tiny) -> None:
+    assert gap(first, tiny.first) < 1e-4
+    assert gap(first, tiny.second) > 1  # the test can fail
+
+
+def test_logprobs_of_a_single_token_are_empty_and_keep_their_place(first: Evaluator, tiny: Tiny) -> None:
+    asked = [[7], [1, 8, 9], [3]]
+    found = first.logprobs(asked)
+    assert [len(one) for one in found] == [0, 2, 0] and found[1].dtype == np.float32
+    assert found[1] == pytest.approx(tiny_models.reference_logprobs(tiny.first, [asked[1]])[0], abs=1e-4)
+
+
+def test_greedy_replies_equal_transformers(first: Evaluator, tiny: Tiny) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    prompts = [row[:length] for row, length in zip(tiny_models.rows(3, 40, seed=5), (1, 12, 40), strict=True)]
+    model = AutoModelForCausalLM.from_pretrained(tiny.first, dtype=torch.float32)
+    for prompt, reply in zip(prompts, first.generate(prompts, sampling=GREEDY), strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False,
+            max_new_tokens=GREEDY.max_new_tokens, eos_token_id=VOCABULARY + 1, pad_token_id=0,
+        )  # fmt: skip
+        assert reply.tokens == expected[0, len(prompt) :].tolist()
+        assert reply.finish == "length"
+
+
+def test_a_reply_does_not_depend_on_what_else_is_asked(first: Evaluator) -> None:
+    prompts = [row[: 5 + number % 30] for number, row in enumerate(tiny_models.rows(70, 40, seed=6))]
+    seeds = list(range(1000, 1070))
+    sampling = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=20)
+    together = first.generate(prompts, sampling=sampling, seeds=seeds)
+    for number in (0, 33, 69):
+        (alone,) = first.generate([prompts[number]], sampling=sampling, seeds=[seeds[number]])
+        assert alone.tokens == together[number].tokens
+        assert alone.logprobs == pytest.approx(together[number].logprobs, abs=1e-5)
+    again = first.generate([prompts[0]] * 2, sampling=sampling, seeds=[1, 2])
+    assert again[0].tokens != again[1].tokens
+
+
+def test_replies_are_drawn_from_the_models_distribution(first: Evaluator, tiny: Tiny) -> None:
+    """Chi-squared over 2,000 seeded draws of one token at temperature 0.7; and the log-probabilities that came along."""
+    prompt, temperature, draws = tiny_models.rows(1, 10, seed=8)[0], 0.7, 2000
+    logits_V = tiny_models.reference_logits(tiny.first, prompt)[-1].astype(np.float64) / temperature
+    p_V = np.exp(logits_V - logits_V.max())
+    p_V /= p_V.sum()
+    sampling = Sampling(temperature=temperature, max_new_tokens=1)
+    replies = first.generate([prompt] * draws, sampling=sampling, seeds=range(draws))
+    tokens = [reply.tokens[0] for reply in replies]
+    assert [r.logprobs[0] for r in replies] == pytest.approx(np.log(p_V[tokens]), abs=1e-4)
+    likely = np.flatnonzero(p_V * draws >= 5)
+    expected = np.append(p_V[likely], 1 - p_V[likely].sum()) * draws
+    counts = np.bincount(tokens, minlength=VOCABULARY)[likely]
+    found = np.append(counts, draws - counts.sum())
+    freedom = len(expected) - 1
+    statistic = float(((found - expected) ** 2 / np.maximum(expected, 1e-9)).sum())
+    assert freedom >= 3
+    assert statistic < freedom + 4 * np.sqrt(2 * freedom)  # mean and deviation of chi-squared
+
+
+def test_top_k_of_one_is_greedy(first: Evaluator) -> None:
+    prompts = tiny_models.rows(3, 9, seed=9)
+    one = first.generate(prompts, sampling=Sampling(temperature=2.0, top_k=1, max_new_tokens=8), seeds=[1, 2, 3])
+    greedy = first.generate(prompts, sampling=Sampling(temperature=0, max_new_tokens=8))
+    assert [reply.tokens for reply in one] == [reply.tokens for reply in greedy]
+
+
+def test_a_reply_ends_at_a_stop_token_or_at_the_contexts_end(first: Evaluator) -> None:
+    prompt = tiny_models.rows(1, 10, seed=5)[0]
+    (whole,) = first.generate([prompt], sampling=GREEDY)
+    place = next(i for i in range(3, 24) if whole.tokens[i] not in whole.tokens[:i])
+    stop = Sampling(temperature=0, max_new_tokens=24, stop_ids=(whole.tokens[place],))
+    (stopped,) = first.generate([prompt], sampling=stop)
+    assert stopped.tokens == whole.tokens[: place + 1] and stopped.finish == "stop"
+    assert len(stopped.logprobs) == place + 1
+    (full,) = first.generate([tiny_models.rows(1, CONTEXT - 3)[0]], sampling=GREEDY)
+    assert len(full.tokens) == 3 and full.finish == "length"
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([[1, 2], []], "row 1: 0 tokens; expected 1 to 96"),
+        ([[1] * (CONTEXT + 1)], "row 0: 97 tokens; expected 1 to 96"),
+        ([[1, VOCABULARY]], f"row 0: tokens 1 to {VOCABULARY}; expected 0 to {VOCABULARY - 1}"),
+    ],
+)
+def test_rows_the_model_cannot_take_are_refused(first: Evaluator, rows: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        first.logprobs(rows)
+
+
+def test_sampling_without_seeds_is_refused(first: Evaluator) -> None:
+    with pytest.raises(ValueError, match="seeds: none given"):
+        first.generate([[1, 2]], sampling=Sampling(temperature=1.0))
+
+
+def test_weights_are_pushed_exactly_there_and_back(first: Evaluator, tiny: Tiny) -> None:
+    """The models' output matrix is tied: a CPU engine's packed copy of it would stay stale if it were not named."""
+    for folder in (tiny.second, tiny.first, tiny.second):
+        loaded = load(first, folder)
+        assert loaded.pushed and loaded.gap_nats is not None and loaded.gap_nats < 1e-4
+        assert gap(first, folder) < 1e-4
+
+
+def test_a_push_that_does_not_match_the_recorded_probe_is_caught(
+    first: Evaluator, tiny: Tiny, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(tiny.second, wrong)
+    probe.write(wrong, probe.by_transformers(tiny.first))
+    loaded = load(first, wrong)
+    assert not loaded.pushed and "nats off; at most 0.0001" in loaded.why
+    with pytest.raises(ValueError, match="weights that are not proven"):
+        first.logprobs([[1, 2, 3]])
+    assert load(first, tiny.first).pushed
+    assert gap(first, tiny.first) < 1e-4
+
+
+def test_a_push_that_forgets_a_matrix_is_caught(first: Evaluator, tiny: Tiny, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny.second, broken)
+    probe.write(broken, probe.by_transformers(tiny.second))
+    tensors = load_file(broken / "model.safetensors")
+    del tensors["model.layers.1.self_attn.o_proj.weight"]
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    loaded = load(first, broken)
+    assert not loaded.pushed and loaded.gap_nats is not None and loaded.gap_nats > 1e-2
+    assert load(first, tiny.first).pushed
+
+
+def test_another_shape_is_not_pushed_and_changes_nothing(first: Evaluator, tiny: Tiny) -> None:
+    assert load(first, tiny.other) == Loaded(False, "another shape")
+    assert gap(first, tiny.first) < 1e-4
+
+
+def test_shape_is_the_config_without_what_changes_no_computation(tiny: Tiny, tmp_path: Path) -> None:
+    assert shape(tiny.first) == shape(tiny.second) != shape(tiny.other)
+    config = json.loads((tiny.first / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"transformers_version": "0", "_name_or_path": "x"}))
+    assert shape(tmp_path) == shape(tiny.first)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    assert shape(tmp_path) != shape(tiny.first)
+
+
+def test_memory_for_keys_and_values_follows_the_model(tiny: Tiny) -> None:
+    token_bytes = 2 * 2 * 1 * 32 * 4  # layers × (keys, values) × heads of keys × size of a head × float32
+    assert kv_bytes(tiny.first, CONTEXT) == 64 * 2 * 128 * token_bytes

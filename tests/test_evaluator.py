@@ -1,0 +1,69 @@
+"""The evaluator's process: what starts it, what replaces it, what its death looks like."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import psutil
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.session import Session
+from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens
+from tests import tiny_models
+from tests.tiny_models import CONTEXT, Tiny
+
+SETTINGS = EngineSettings(threads=1, max_tokens=CONTEXT, answer_s=120)
+
+
+def test_nothing_is_started_before_a_model_is_loaded() -> None:
+    session = Session()
+    evaluator = Evaluator(session)
+    evaluator.rest()
+    evaluator.close()
+    assert not session.started
+    with pytest.raises(ValueError, match="no model is loaded"):
+        evaluator.logprobs([[1, 2]])
+
+
+def test_batches_hold_rows_in_order_and_at_most_so_many_tokens() -> None:
+    rows = [[1] * length for length in (3, 3, 3, 9, 1, 1)]
+    assert [[len(row) for row in batch] for batch in _by_tokens(rows, 6)] == [[3, 3], [3], [9], [1, 1]]
+
+
+def test_rows_of_many_batches_are_answered_in_order_and_told(evaluator: Evaluator, tiny: Tiny) -> None:
+    evaluator.load(tiny.first, SETTINGS)
+    rows = [[1, 2 + number % 600, 7] for number in range(11_000)]
+    told: list[tuple[int, int]] = []
+    found = evaluator.logprobs(rows, lambda done, total: told.append((done, total)))
+    assert len(told) == 2 and told[-1] == (11_000, 11_000)
+    for number in (0, 5_000, 10_999):
+        expected = tiny_models.reference_logprobs(tiny.first, [rows[number]])[0]
+        assert found[number] == pytest.approx(expected, abs=1e-4)
+
+
+def test_same_shape_keeps_the_process_and_another_replaces_it(evaluator: Evaluator, tiny: Tiny) -> None:
+    notes: list[str] = []
+    evaluator.load(tiny.first, SETTINGS)
+    pid = evaluator.describe()["pid"]
+    evaluator.load(tiny.second, SETTINGS, notes.append)
+    assert evaluator.describe()["pid"] == pid and "pushed" in notes[0]
+    evaluator.load(tiny.second, SETTINGS, notes.append)
+    assert len(notes) == 1  # it is there already: nothing was done
+    evaluator.load(tiny.other, SETTINGS, notes.append)
+    assert evaluator.describe()["pid"] != pid and not psutil.pid_exists(pid)
+    assert "another shape" in notes[1] and "evaluator up" in notes[2]
+    (row,) = tiny_models.rows(1, CONTEXT)
+    (found,) = evaluator.logprobs([row])
+    assert float(np.abs(found - tiny_models.reference_logprobs(tiny.other, [row])[0]).max()) < 1e-4
+
+
+def test_a_killed_process_is_a_cluster_error_that_names_it(evaluator: Evaluator, tiny: Tiny) -> None:
+    evaluator.load(tiny.other, SETTINGS)
+    os.kill(evaluator.describe()["pid"], signal.SIGKILL)
+    with pytest.raises(ClusterError, match="gang evaluator: rank 0 on .* died in logprobs"):
+        evaluator.logprobs([[1, 2, 3]])
+    with pytest.raises(ValueError, match="no model is loaded"):
+        evaluator.logprobs([[1, 2, 3]])
