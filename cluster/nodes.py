@@ -105,9 +105,11 @@ def check_shared(folder: Path, *, deadline_s: float = 60.0) -> None:
 
 
 def _is_here(node: Node) -> bool:
+    """Whether this process runs on that node; behind ray:// it runs on none."""
     import ray
+    from ray.util.client import ray as client
 
-    return ray.get_runtime_context().get_node_id() == node.id
+    return not client.is_connected() and ray.get_runtime_context().get_node_id() == node.id
 
 
 def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> list[tuple[Node, str | None]]:
@@ -116,13 +118,11 @@ def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> li
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(_read_and_write).options(num_cpus=0, max_retries=0)
-    calls = [
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-            str(folder), token, node.id
-        )
-        for node in nodes
-    ]
+    task = ray.remote(num_cpus=0, max_retries=0)(_read_and_write)
+    calls = []
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        calls.append(task.options(scheduling_strategy=there).remote(str(folder), token, node.id))
     ray.wait(calls, num_returns=len(calls), timeout=deadline_s)
     found = []
     for node, call in zip(nodes, calls, strict=True):

@@ -37,7 +37,6 @@ LOCAL_ENVIRONMENT = {
     "RAY_enable_open_telemetry": "0",
     "RAY_enable_worker_prestart": "0",  # idle workers of 60 MB each; ours have an environment of their own anyway
     "RAY_prestart_worker_first_driver": "0",
-    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",  # a group that lost a worker cannot end cleanly; 30 s by default
 }
 
 _log_place = "the session's folder under Ray's temporary folder on each node"
@@ -232,7 +231,10 @@ class Session:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises nearly every kind here
             raise ClusterError(f"{address}: {route.why_not(error)}") from error
-        _log_place = "/tmp/ray/session_latest/logs on that node, unless it was started with another --temp-dir"
+        from ray._private import worker
+
+        node = worker._global_node  # none behind ray://
+        _log_place = f"{node.get_logs_dir_path()} on the node" if node else "/tmp/ray/session_latest/logs on the node"
 
     # ---- facts --------------------------------------------------------------------------------------------------
 
@@ -253,11 +255,12 @@ class Session:
         import ray
 
         found = nodes.alive()
-        kind = "local Ray" if self.local else f"Ray at {self._where()}"
+        kind = "local" if self.local else f"at {self._where()}"
         cpus, gpus = sum(node.cpus for node in found), sum(node.gpus for node in found)
         return (
-            f"{kind} {ray.__version__} in {self.start_s:.1f} s: {len(found)} node{'' if len(found) == 1 else 's'}, "
-            f"{cpus:g} logical CPUs, {gpus:g} GPU{'' if gpus == 1 else 's'}; logs: {log_place()}"
+            f"Ray {ray.__version__}, {kind}, in {self.start_s:.1f} s: "
+            f"{len(found)} node{'' if len(found) == 1 else 's'}, {cpus:g} logical CPUs, "
+            f"{gpus:g} GPU{'' if gpus == 1 else 's'}; logs: {log_place()}"
         )
 
 

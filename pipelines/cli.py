@@ -233,6 +233,12 @@ def _exit_codes() -> Iterator[None]:
         _fail(error, USER_ERROR)
     except ClusterError as error:
         _fail(error, CLUSTER_ERROR)
+    except OSError as error:
+        from pipelines.store import disk_full
+
+        if not disk_full(error):
+            raise
+        _fail(ClusterError(f"{error.filename or 'a disk'}: no space left on the device; free some"), CLUSTER_ERROR)
     except KeyboardInterrupt:
         print("interrupted; what is made stays made: the same command goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Evaluator: the run's one judge, a vLLM engine in a process of its own that lives from the first evaluation to the end.
+"""Evaluator: the run's one judge, a vLLM engine in its own process, living from the first evaluation to the end.
 
     load(folder) ── same shape: weights pushed and proven; another: the process is replaced
     logprobs, generate ── in batches, so that progress is seen and every wait has a deadline

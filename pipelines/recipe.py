@@ -158,7 +158,7 @@ class _Reader:
             path=self.file,
             name=self.typed(tree, "name", str, self.file.stem),
             seed=self.seed(tree),
-            store=Path(self.typed(tree, "store", str, "./store")),
+            store=self.store(tree),
             entries=tuple(entries),
             evaluate=evaluate,
             tree=tree,
@@ -296,6 +296,13 @@ class _Reader:
         if not 0 <= seed < 2**32:  # what every library that draws numbers takes
             raise self.error(("seed",), f"expected a whole number from 0 to {2**32 - 1}, found {seed}")
         return seed
+
+    def store(self, tree: dict) -> Path:
+        store = self.typed(tree, "store", str, "./store")
+        if "://" in store:
+            raise self.error(("store",), f"{store}: object stores are not supported yet; expected a folder that all "
+                                         f"nodes share (NFS, Lustre, EFS), as --store does too")  # fmt: skip
+        return Path(store)
 
     def model(self, model: type[Options], values: dict[str, Any], path: yaml_lines.Path) -> Any:
         try:

@@ -12,7 +12,6 @@ import matplotlib
 
 matplotlib.use("svg")  # before pyplot is imported: the backend is chosen once
 import matplotlib.pyplot as plt
-import pyarrow.parquet as pq
 
 from pipelines.verbs import lineage
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import os
 import shutil
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -30,7 +32,6 @@ from pipelines.verbs import print_json
 
 SHARED_FILE_SYSTEMS = ("nfs", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "efs", "fuse", "9p", "virtiofs", "cifs",
                        "smb")  # fmt: skip
-EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": 130}
 
 
 def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None], detach: bool, as_json: bool) -> int:
@@ -57,18 +58,28 @@ def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None],
         print(f"job {job} on {address}, store {store.root}", file=sys.stderr)
     if detach:
         return 0
-    return jobs.follow(address, job, write=lambda text: print(text, end="", file=sys.stderr, flush=True))
+    return jobs.follow(address, job, lambda text: print(text, end="", file=sys.stderr, flush=True)).exit_code
 
 
 def show_jobs(address: str, *, as_json: bool) -> None:
     """`rayse jobs`."""
     from cluster import jobs
 
-    found = jobs.list_jobs(address)
+    found = [
+        {
+            "id": job.id,
+            "status": job.status,
+            "recipe": job.metadata["rayse_recipe"],
+            "store": job.metadata.get("rayse_store"),
+            "started": None if job.started is None else datetime.fromtimestamp(job.started, UTC).isoformat()[:19],
+        }
+        for job in jobs.list_jobs(address)
+        if "rayse_recipe" in job.metadata
+    ]
     if as_json:
-        return print_json(found)
+        return print_json({"jobs": found})
     for job in found:
-        print(f"{job['id']}  {job['status']:<10} {job.get('recipe') or '':<16} {job.get('started') or ''}")
+        print(f"{job['id']}  {job['status']:<10} {job['recipe']:<16} {job['started'] or ''}".rstrip())
     if not found:
         print(f"no jobs on {address}")
 
@@ -77,8 +88,8 @@ def stop_job(address: str, job: str) -> None:
     """`rayse stop`."""
     from cluster import jobs
 
-    jobs.stop_job(address, job)
-    print(f"{job}: stopped; submitted again, the recipe goes on where it stood")
+    stopped = jobs.stop_job(address, job)
+    print(f"{job}: stopped; submitted again, the recipe goes on where it stood" if stopped else f"{job}: had ended")
 
 
 def _shared_store(recipe: Recipe, address: str) -> Store:
@@ -86,8 +97,8 @@ def _shared_store(recipe: Recipe, address: str) -> Store:
     store = Store(recipe.store)
     if is_this_machine(address):
         return store.create()
-    if not recipe.store.is_absolute() or not (kind := file_system(store.root)).startswith(SHARED_FILE_SYSTEMS):
-        kind = file_system(store.root)
+    kind = file_system(store.root)
+    if not kind.startswith(SHARED_FILE_SYSTEMS):
         raise UserError(
             f"store {store.root}: lies on this machine's own disk ({kind}), and the cluster at {address} cannot see "
             f"it; mount a folder that client and nodes share (NFS, Lustre, EFS) and pass it with --store"
@@ -108,7 +119,7 @@ def is_this_machine(address: str) -> bool:
 
 def file_system(path: Path) -> str:
     """The type of the file system a path lies on: ext4, nfs4, fuse.juicefs."""
-    mounts = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
+    mounts = [p for p in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(p.mountpoint)]
     return max(mounts, key=lambda p: len(p.mountpoint)).fstype if mounts else "unknown"
 
 
@@ -117,9 +128,8 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
     tree = copy.deepcopy(dict(recipe.tree))
     for entry in recipe.entries:
         for name, source in entry.sources.items():
-            files = source.files()
-            if files:
-                tree["sources"][name]["path"] = [str(_upload(file, store)) for file in files]
+            if "path" in tree["sources"][name]:  # others come with Rayse or with the environment
+                tree["sources"][name]["path"] = [str(_upload(file, store)) for file in source.files()]
         if entry.stage.files is not None and (files := entry.stage.files(entry.options)):
             copies = {file.name: store.digests.of(file) for file in files}
             folder = store.root / "sources" / digest_value(copies)[:16]
@@ -137,7 +147,7 @@ def _upload(file: Path, store: Store) -> Path:
 def _copy(file: Path, place: Path) -> Path:
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_name(f".{place.name}.partial")
+        partial = place.with_name(f".{place.name}.{os.getpid()}")
         shutil.copy(file, partial)
         partial.rename(place)
     return place

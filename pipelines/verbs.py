@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
@@ -165,7 +167,9 @@ def export_artifact(store: Store, name: str, folder: Path, *, as_json: bool) -> 
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
-    except PermissionError as error:
+    except shutil.Error as error:  # copytree gathers what went wrong with each file: (from, to, why)
+        raise UserError(f"{folder}: cannot be written ({error.args[0][0][2]}); choose another folder") from None
+    except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     facts = {"kind": artifact.kind, "fingerprint": artifact.fingerprint, "folder": str(folder.absolute())}
     if as_json:
@@ -193,10 +197,24 @@ def explain_recipe(*, keys: str | None, schema: bool, show: str | None) -> None:
         raise UserError(f"--keys {keys}: no such stage or kind of source (there are {', '.join(models)})")
     for model, title in zip(models[keys], (keys, f"cluster: {keys}"), strict=False):
         print(title)
-        for name, field in model.model_fields.items():
-            default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-            print(f"  {name:<24} {default:<20} {field.description or ''}".rstrip())
+        for key, default, description in keys_of(model):
+            print(f"  {key:<32} {default:<20} {description}".rstrip())
     return None
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default, description) of every key of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_model(kind)]
+        if inner:
+            yield from keys_of(inner[0], f"{prefix}{name}.")
+        else:
+            default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            yield f"{prefix}{name}", default, field.description or ""
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _console() -> Console:

@@ -63,7 +63,7 @@ def test_same_shape_keeps_the_process_and_another_replaces_it(evaluator: Evaluat
 def test_a_killed_process_is_a_cluster_error_that_names_it(evaluator: Evaluator, tiny: Tiny) -> None:
     evaluator.load(tiny.other, SETTINGS)
     os.kill(evaluator.describe()["pid"], signal.SIGKILL)
-    with pytest.raises(ClusterError, match="gang evaluator: rank 0 on .* died in logprobs"):
+    with pytest.raises(ClusterError, match=r"gang evaluator: rank 0 on .* died in logprobs"):
         evaluator.logprobs([[1, 2, 3]])
     with pytest.raises(ValueError, match="no model is loaded"):
         evaluator.logprobs([[1, 2, 3]])

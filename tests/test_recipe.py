@@ -107,6 +107,8 @@ D = T + "  corpus: {}\n"
         (C + "seed: true\n", "3: seed: expected a whole number, found True"),
         (C + "seed: -1\n", "3: seed: expected a whole number from 0 to 4294967295, found -1"),
         (C + "name: 5\n", "3: name: expected text, found 5"),
+        (C + "store: 5\n", "3: store: expected text, found 5"),
+        (C + "store: s3://bucket/x\n", "3: store: s3://bucket/x: object stores are not supported yet; expected"),
         ("- a\n- b\n", "1: expected keys and values (name, sources, stages, …), found a list"),
         ("", "1: expected keys and values (name, sources, stages, …), found nothing"),
         ("stages: [\n", "2: not readable as YAML"),

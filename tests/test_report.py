@@ -23,8 +23,9 @@ from tests.toy_stages import ROOT, Place
 EVIL = "<script>alert('en')</script><img src=http://evil.example/x.png> {{ 7 * 7 }} & 中文"
 BITS = {"": 2.2, "_en": 2.1, "_zh": 3.0}
 FACTS: dict[str, Facts] = {
-    "corpus": {"documents/read": 1000, "documents/kept": 900, "documents/held_out": 50, "documents/dropped_too_short": 70,
-               "documents/dropped_duplicate_near": 30, "documents/dropped_symbols": 0},
+    "corpus": {"documents/read": 1000, "documents/kept": 900, "documents/held_out": 50,
+               "documents/dropped_too_short": 70, "documents/dropped_duplicate_near": 30,
+               "documents/dropped_symbols": 0},
     "tokenizer": {"text/bytes_per_token_en": 3.4, "text/bytes_per_token_zh": 4.1},
     "tokens": {"tokens/train": 850_000, "rows/train": 3321},
     "pretrain": {"train/tokens_per_s": 5100.5, "train/loss_nats": 4.2, "train/device": "cpu"},
@@ -100,7 +101,7 @@ def test_the_newest_run_of_a_recipe_is_shown(store: Store) -> None:
     assert card(store).record.recipe == "other"
     assert card(store).facts == {"run": {"run/wall_s": 0, "run/peak_memory_bytes": 0, "run/attempts": 0}}
     assert "the disk is &lt;full&gt;" in page(store, card(store))
-    assert list(card(store, "small [/] :smile: <b>").facts)[0] == "corpus"
+    assert "corpus" in card(store, "small [/] :smile: <b>").facts
     with pytest.raises(UserError, match="no run of 'absent' yet"):
         card(store, "absent")
 
@@ -115,10 +116,11 @@ def test_json_is_one_object_and_the_same_every_time(store: Store, capsys: pytest
     assert not (store.root / "report.html").exists()
 
 
+VOID = ("meta", "br", "img", "link", "input")  # tags that have no end
+
+
 class Parsed(HTMLParser):
     """What a page would load or run, its text, and whether its tags close."""
-
-    VOID = {"meta", "br", "img", "link", "input"}
 
     def __init__(self, text: str):
         super().__init__()
@@ -132,7 +134,7 @@ class Parsed(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        if tag not in self.VOID:
+        if tag not in VOID:
             self.open.append(tag)
         for key, value in attrs:
             if key.split(":")[-1] in ("src", "href", "data", "action", "srcset", "poster"):
@@ -147,7 +149,7 @@ class Parsed(HTMLParser):
         self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
+        if tag not in VOID:
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-CONTEXT = 96
+CONTEXT = 160  # more than a block of vLLM's cache (128 tokens), so that the cache can be wrong
 VOCABULARY = 640
 MODULES = ("json", "re", "statistics", "random", "argparse", "logging", "threading", "typing", "decimal", "datetime")
 CHINESE = Path(__file__).parent.parent / "pipelines" / "data" / "chinese"

@@ -2,7 +2,7 @@
 
 A docstring in triple quotes is recognised by what stands before it: nothing at all (a module's), or the header of a
 class or function whose colon ends the line. Left out on purpose: the rare docstrings in single quotes, which are one
-line long, and those after a header that itself holds a triple-quoted string.
+line long, those on their header's own line, and those after a header that itself holds a triple-quoted string.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The languages a corpus tells apart: how people name them, and which one a text is in. Light: recipes are read with it."""
+"""The languages a corpus tells apart: their names, and which one a text is in. Light, for recipes are read with it."""
 
 from __future__ import annotations
 

@@ -25,8 +25,10 @@ CHINESE_RANGES = (
 )
 CODE_SIGNS = "#%&*@\\_/{}[]"  # punctuation to Unicode, signs of code and markup to a reader
 BULLETS = "-*+•·●○■□▪►▶※–"
-NGRAM_WORDS = 8  # long enough that prose hardly ever says it twice
-TOP_NGRAM_WORDS = 4
+# (words, Chinese characters) of runs that prose hardly ever says twice, and of those that may come back now and then.
+# Eight English words say as much as thirteen Chinese characters.
+NGRAM = (8, 13)
+TOP_NGRAM = (4, 6)
 RUN_CHARACTERS = 6  # "aaaaaa", "哈哈哈哈哈哈": from here on a run counts as repeated
 LONG_LINE_WIDTH = 40  # columns, a Chinese character taking two: shorter lines may well stand in two honest texts
 WIDE_FROM = 0x2E80  # Chinese, Japanese and Korean characters and full-width signs take two columns
@@ -49,8 +51,8 @@ COUNTS = (
     "ellipsis_lines",
     "width",  # columns of all that is not blank: a Chinese character takes two
     "duplicate_line_width",  # of lines that stood before
-    "duplicate_ngram_words",  # covered by n-grams of NGRAM_WORDS that stood before
-    "top_ngram_words",  # covered by the most frequent n-gram of TOP_NGRAM_WORDS
+    "duplicate_ngram_words",  # covered by n-grams of NGRAM words that stood before
+    "top_ngram_words",  # covered by the most frequent n-gram of TOP_NGRAM words
     "repeated_characters",  # letters and digits in runs of one character
 )
 
@@ -156,7 +158,7 @@ def _class(character: str) -> int:
 # Places in a row of counts, as constants that numba folds in.
 (CHARACTERS, WORDS, LETTERS, CHINESE_CHARACTERS, DIGITS, SYMBOLS, BROKEN_CHARACTERS, SPACED_WORDS,
  SPACED_WORD_CHARACTERS, ALPHABETIC_WORDS, LINES, BULLET_LINES, ELLIPSIS_LINES, WIDTH, DUPLICATE_LINE_WIDTH,
- DUPLICATE_NGRAM_WORDS, TOP_NGRAM_WORDS_, REPEATED) = range(len(COUNTS))  # fmt: skip
+ DUPLICATE_NGRAM_WORDS, TOP_NGRAM_WORDS, REPEATED) = range(len(COUNTS))  # fmt: skip
 
 
 @numba.njit(cache=True)
@@ -288,18 +290,20 @@ def _repetition(words, word_starts, lines, widths, line_starts, counts):
         for place in range(line_starts[document], line_starts[document + 1]):
             if _slot(keys, stamps, 3 * document, lines[place])[1]:
                 count[DUPLICATE_LINE_WIDTH] += widths[place]
+        script = 1 if 2 * count[CHINESE_CHARACTERS] > len(own) else 0
+        length = NGRAM[script]
         covered = 0  # words before this place are counted already
-        for first in range(len(own) - NGRAM_WORDS + 1):
-            if _slot(keys, stamps, 3 * document + 1, ngram(own, first, NGRAM_WORDS))[1]:
-                count[DUPLICATE_NGRAM_WORDS] += first + NGRAM_WORDS - max(first, covered)
-                covered = first + NGRAM_WORDS
-        most = 1
-        for first in range(len(own) - TOP_NGRAM_WORDS + 1):
-            place, found = _slot(keys, stamps, 3 * document + 2, ngram(own, first, TOP_NGRAM_WORDS))
+        for first in range(len(own) - length + 1):
+            if _slot(keys, stamps, 3 * document + 1, ngram(own, first, length))[1]:
+                count[DUPLICATE_NGRAM_WORDS] += first + length - max(first, covered)
+                covered = first + length
+        length, most = TOP_NGRAM[script], 1
+        for first in range(len(own) - length + 1):
+            place, found = _slot(keys, stamps, 3 * document + 2, ngram(own, first, length))
             seen[place] = seen[place] + 1 if found else 1
             most = max(most, seen[place])
         if most > 1:
-            count[TOP_NGRAM_WORDS_] = min(most * TOP_NGRAM_WORDS, len(own))
+            count[TOP_NGRAM_WORDS] = min(most * length, len(own))
 
 
 @numba.njit(cache=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipelines.learning.batch import PackedBatch
 from pipelines.learning.zero import Partitioned, Replicated, Shared, Zero
 
-ZERO: dict[int, type[Zero]] = {0: Replicated, 1: Shared, 2: Shared, 3: Partitioned}
+ZERO: dict[int, Callable[[Any, Any], Zero]] = {0: Replicated, 1: Shared, 2: Shared, 3: Partitioned}
 
 
 @dataclass(frozen=True)

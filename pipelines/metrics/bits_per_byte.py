@@ -51,7 +51,7 @@ class BitsPerByte:
         return Requests(rows=rows) if rows else None
 
     def score(self, material: Material, requests: Requests, answers: Answers, previous: Answers | None) -> Score:
-        sizes = {language: 0 for language in material.languages}
+        sizes = dict.fromkeys(material.languages, 0)
         for document in material.documents:
             sizes[document.language] += len(document.text.encode())
         nats, counts = dict.fromkeys(sizes, 0.0), dict.fromkeys(sizes, 0)

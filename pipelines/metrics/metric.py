@@ -69,7 +69,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Requests:
-    """What a metric asks of a model. compares: the model before this one in the lineage is asked the same, if it can be."""
+    """What a metric asks of a model. compares: asks the model before it in the lineage the same, where that can be."""
 
     rows: Sequence[Row] = ()
     prompts: Sequence[Prompt] = ()
@@ -87,7 +87,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Score:
-    """facts: flat figures named area/what_unit. rows: what the report shows, each with at least language, prompt, reply."""
+    """facts: flat figures named area/what_unit. rows: for the report, each with at least language, prompt, reply."""
 
     facts: dict[str, float | int | str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -11,13 +11,13 @@ BROKEN = "\ufffd"  # what the bytes of half a character decode to
 
 
 class Samples:
-    """The beginnings of a few documents of each language, continued; where there is one, by the model before as well."""
+    """The beginnings of a few documents of each language, continued, also by the model before where there is one."""
 
     def requests(self, material: Material) -> Requests | None:
         prompts = [
             Prompt(
                 [material.start_id, *begin],
-                seed=xxhash.xxh3_64_intdigest(document.id.encode(), material.seed) >> 1,  # 63 bits: torch's seeds are signed
+                seed=_seed(document.id, material.seed),
                 about=document.language,
             )
             for document, begin in _beginnings(material)
@@ -38,6 +38,11 @@ class Samples:
                 row["reply_before"] = _text(material.encoder, previous.replies[number].tokens)
             rows.append(row)
         return Score(rows=rows)
+
+
+def _seed(name: str, seed: int) -> int:
+    """63 bits: torch's seeds are signed."""
+    return xxhash.xxh3_64_intdigest(name.encode(), seed) >> 1
 
 
 def _beginnings(material: Material) -> list[tuple[Document, list[int]]]:

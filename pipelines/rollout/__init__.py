@@ -1,1 +1,1 @@
-"""Getting tokens and log-probabilities out of a model: what is asked, the engine that answers, the proof of its weights."""
+"""Getting tokens and log-probabilities out of a model: the engine that answers, and the proof of its weights."""

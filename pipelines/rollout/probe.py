@@ -1,4 +1,4 @@
-"""Probe: a short row of tokens with the log-probabilities its model gives them, to prove that an engine runs that model.
+"""Probe: a row of tokens with the log-probabilities its model gives them, to prove that an engine runs that model.
 
     learner ──export──► folder/probe.json        engine ──log-probabilities of the same row──► gap ≤ tolerance: proven
 

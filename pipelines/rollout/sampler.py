@@ -1,4 +1,4 @@
-"""Sampler: a vLLM engine in the calling process. Tokens in, tokens and log-probabilities out; weights change on the fly.
+"""Sampler: a vLLM engine in the calling process. Tokens in, tokens and log-probabilities out; weights can change.
 
     Sampler(folder) ──logprobs(rows)──────────────► nats of every token
                     ──generate(prompts, seeds)────► replies
@@ -255,7 +255,7 @@ class Sampler:
         for number, row in enumerate(rows):
             if not 0 < len(row) <= most:
                 raise ValueError(f"row {number}: {len(row)} tokens; expected 1 to {most}")
-            if not (0 <= min(row) and max(row) < self._vocabulary):
+            if min(row) < 0 or max(row) >= self._vocabulary:
                 raise ValueError(f"row {number}: tokens {min(row)} to {max(row)}; expected 0 to {self._vocabulary - 1}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 class EvaluateOptions(Options):
-    held_out_bytes: int = Field(150_000, ge=1000, description="text of each language that bits per byte are measured on")
-    context: int = Field(4096, ge=16, le=1_048_576, description="longest row judged; a model with a shorter context uses its own")
+    held_out_bytes: int = Field(150_000, ge=1000, description="text of each language that is judged")
+    context: int = Field(4096, ge=16, le=1_048_576, description="longest row judged, at most what the model can see")
     samples: int = Field(3, ge=0, le=100, description="held-out texts of each language whose beginnings are continued")
     prompt_tokens: int = Field(32, ge=1, le=4096, description="length of such a beginning")
     reply_tokens: int = Field(64, ge=1, le=4096, description="longest continuation")
@@ -34,12 +35,13 @@ class EvaluateOptions(Options):
 
 
 class EvaluateCluster(ClusterOptions):
-    threads: int | None = Field(None, ge=1, description="of the evaluator on a CPU; default: every core, as no stage works beside it")
+    threads: int | None = Field(None, ge=1, description="of the evaluator on a CPU; default: one for each core")
     gpus: float = Field(0, ge=0, le=1, description="share of a GPU that the evaluator keeps; stages then have the rest")
-    kv_cache_bytes: int | None = Field(None, ge=2**24, description="memory for keys and values; default: what the rows that run "
-                                       "at once need, up to 4 GiB")  # fmt: skip
-    start_s: float = Field(900, gt=0, description="seconds within which the evaluator must stand")
-    answer_s: float = Field(600, gt=0, description="seconds within which it must answer a batch of 64 rows or 33,000 tokens")
+    kv_cache_bytes: int | None = Field(
+        None, ge=2**24, description="memory for keys and values; default: enough, up to 4 GiB"
+    )
+    start_s: float = Field(900, gt=0, description="seconds for the evaluator to stand")
+    answer_s: float = Field(600, gt=0, description="seconds for a batch: 64 replies or 33,000 tokens")
 
 
 def run(work: Work) -> Facts:
@@ -152,20 +154,27 @@ def _answers(work: Work, model: Path, settings: EngineSettings, wanted: dict[str
     evaluator.load(model, settings, work.progress.note)
     answers = {}
     for name, requests in wanted.items():
-        begin = time.monotonic()
-        num_tokens = sum(len(row.tokens) for row in requests.rows)
-
-        def tell(done: int, total: int, name: str = name, begin: float = begin, num_tokens: int = num_tokens) -> None:
-            speed = {"tokens_per_s": num_tokens * done / total / (time.monotonic() - begin)} if num_tokens else {}
-            work.progress.update(done, total, f"requests of {name}", **speed)
-
+        rows = [row.tokens for row in requests.rows]
         prompts = [prompt.tokens for prompt in requests.prompts]
         seeds = [prompt.seed for prompt in requests.prompts]
         answers[name] = Answers(
-            logprobs=evaluator.logprobs([row.tokens for row in requests.rows], tell),
-            replies=evaluator.generate(prompts, sampling=requests.sampling, seeds=seeds, tell=tell),
+            logprobs=evaluator.logprobs(rows, _tell(work, f"rows of {name}", sum(map(len, rows)))),
+            replies=evaluator.generate(
+                prompts, sampling=requests.sampling, seeds=seeds, tell=_tell(work, f"replies of {name}")
+            ),
         )
     return answers
+
+
+def _tell(work: Work, unit: str, num_tokens: int = 0) -> Callable[[int, int], None]:
+    """Shows how many requests are answered, and how fast where it is known how many tokens they are."""
+    begin = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        speed = {"tokens_per_s": num_tokens * done / total / (time.monotonic() - begin)} if num_tokens else {}
+        work.progress.update(done, total, unit, **speed)
+
+    return tell
 
 
 def _write(file: Path, value: Any) -> None:

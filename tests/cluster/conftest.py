@@ -6,6 +6,7 @@ started in another folder, with token authentication, its dashboard on loopback.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import sys
 import sysconfig
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,29 +50,36 @@ class Head:
     mark: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        """`ray start --block …` in the foreground of a process of ours."""
+    def start(self, *arguments: str, prefix: Sequence[str] = (), mark: str = "") -> None:
+        """`ray start --block …` in the foreground of a process of ours, until it is up, as its own log says."""
         command = [*prefix, str(self.python), "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2"]
         command += ["--object-store-memory=100000000", "--dashboard-agent-listen-port=0", "--metrics-export-port=0"]
         command += ["--runtime-env-agent-port=0", "--dashboard-agent-grpc-port=0", "--disable-usage-stats"]
         kept = ("PATH", "HOME", "LANG", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment["PATH"] = f"{self.python.parent}:{environment['PATH']}"
-        environment |= {"RAY_AUTH_MODE": "token", reaper.VARIABLE: self.mark}
-        log = (self.folder / f"log-{len(self.processes)}").open("wb")
-        self.processes.append(
-            subprocess.Popen([*command, *arguments], cwd=self.folder, env=environment, stdout=log, stderr=log)
-        )
-
-    def wait(self, nodes: int) -> None:
-        """Until the node is up, as its own log says."""
-        log, end = self.folder / f"log-{nodes - 1}", time.monotonic() + 120
+        environment |= {"RAY_AUTH_MODE": "token", reaper.VARIABLE: mark or self.mark}
+        log, end = self.folder / f"log-{len(self.processes)}", time.monotonic() + 120
+        with log.open("wb") as out:
+            process = subprocess.Popen([*command, *arguments], cwd=self.folder, env=environment, stdout=out, stderr=out)
+        self.processes.append(process)
         while b"Ray runtime started" not in log.read_bytes():
-            assert self.processes[-1].poll() is None and time.monotonic() < end, log.read_text()
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.2)
 
+    @contextlib.contextmanager
+    def another_node(self, prefix: Sequence[str] = ()) -> Iterator[None]:
+        """A second node on this machine, behind a command that may hide things from it."""
+        mark = uuid.uuid4().hex
+        try:
+            self.start(f"--address={self.address}", prefix=prefix, mark=mark)
+            yield
+        finally:
+            assert not reaper.kill_all(mark, seconds=20)
+            self.processes.pop().wait(timeout=20)
+
     def stop(self) -> None:
-        for process in reversed(self.processes):
+        for process in self.processes:
             process.send_signal(signal.SIGTERM)
         assert not reaper.kill_all(self.mark, seconds=20)
         for process in self.processes:
@@ -100,7 +108,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         head.start("--head", f"--port={port}", f"--node-ip-address={host}", f"--temp-dir={temporary_folder()}",
                    "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
                    f"--ray-client-server-port={free_port()}")  # fmt: skip
-        head.wait(nodes=1)
         yield head
     finally:
         head.stop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +55,7 @@ def test_a_local_session_tells_what_it_has(session: Session):
     (node,) = session.nodes()
     assert (node.address, node.cpus, node.gpus) == ("127.0.0.1", 4, 0)
     assert node.memory_bytes > 1e9
-    assert "1 node, 4 logical CPUs, 0 GPUs; logs: " in session.describe()
+    assert re.match(r"Ray \S+, local, in [0-9.]+ s: 1 node, 4 logical CPUs, 0 GPUs; logs: /", session.describe())
 
 
 def test_a_local_session_listens_on_loopback_only_and_leaves_the_environment_alone(session: Session):
@@ -186,3 +188,33 @@ def test_another_version_is_refused(head: Head):
 def test_a_wrong_token_is_refused(head: Head):
     done = join(head, variables={"RAY_AUTH_TOKEN": "0" * 64})
     assert "ClusterError" in done.stderr and "RAY_AUTH_TOKEN" in done.stderr, done.stderr
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from cluster.session import Session
+with Session({address!r}, packages=[Path({package!r})], say=lambda text: None) as session:
+    print(len(session.nodes()))
+    for folder in sys.argv[1:]:
+        try:
+            session.check_shared(Path(folder))
+            print("shared")
+        except Exception as error:
+            print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="hiding a folder from a node needs root")
+def test_a_folder_that_a_node_does_not_share_is_refused(head: Head, tmp_path: Path):
+    both, hidden = tmp_path / "both", tmp_path / "hidden"
+    both.mkdir()
+    hidden.mkdir()
+    hide = f'mount -t tmpfs none "{hidden}" && exec "$@"'
+    code = SHARED.format(address=head.address, package=str(ROOT / "cluster"))
+    with head.another_node(prefix=["unshare", "-m", "bash", "-c", hide, "--"]):
+        code = f"import sys; sys.argv[1:] = {[str(both), str(hidden)]!r}\n" + code
+        nodes, *said = run_driver(code).stdout.splitlines()
+    assert (nodes, said[0]) == ("2", "shared")
+    assert re.match(rf"ClusterError {hidden}: node \S+ \(\S+\) does not see a file .* name it with --store$", said[1])
+    assert list(both.iterdir()) == list(hidden.iterdir()) == []

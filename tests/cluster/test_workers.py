@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from cluster import reaper
 from cluster.errors import ClusterError
 from cluster.resources import Resources
 from cluster.session import Session
@@ -89,6 +91,28 @@ def test_workers_that_never_fit_are_refused(run):
         run(loops.report, resources=Resources(workers=2, gpus_per_worker=1))
 
 
+def test_a_killed_controller_is_a_failure_of_the_machine_and_holds_nothing_back(run, session: Session, tmp_path: Path):
+    import ray
+
+    mark = ray.get(ray.remote(num_cpus=0)(os.getenv).remote(reaper.VARIABLE))
+    assert mark
+    killed, said = [], []
+
+    def kill_once(figures: dict) -> None:
+        found = [p for p in reaper.marked(mark) if "ray::TrainController" in " ".join(psutil.Process(p).cmdline())]
+        if figures["step"] == 3 and not killed:
+            killed.extend(found)
+            for process in found:
+                os.kill(process, signal.SIGKILL)
+
+    four = Resources(
+        workers=2, cpus_per_worker=2
+    )  # all the logical CPUs: what the first attempt held must be free again
+    found = run(loops.count, {"steps": 6, "pause_s": 0.5}, resources=four, on_progress=kill_once, say=said.append)
+    assert len(killed) == 1 and found["total"] == counted(6)
+    assert len(said) == 1 and "controller died" in said[0]
+
+
 DRIVER = """
 import sys
 from pathlib import Path
@@ -102,18 +126,34 @@ with Session(say=lambda text: None):
 """
 
 
+def stop_driver_at(step: int, tmp_path: Path, sign: int) -> subprocess.Popen[str]:
+    """Runs DRIVER until it shows a step, then sends it a signal and waits for its end."""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert driver.stdout
+    while driver.stdout.readline().strip() != str(step):
+        assert driver.poll() is None
+    driver.send_signal(sign)
+    driver.wait(timeout=60)
+    return driver
+
+
+def test_ctrl_c_ends_the_driver_its_workers_and_its_ray(session: Session, tmp_path: Path):
+    begin = time.monotonic()
+    driver = stop_driver_at(2, tmp_path, signal.SIGINT)
+    assert driver.returncode not in (0, None) and driver.stderr and "KeyboardInterrupt" in driver.stderr.read()
+    written = (tmp_path / "run" / "progress.jsonl").read_bytes()
+    time.sleep(1.5)
+    assert (tmp_path / "run" / "progress.jsonl").read_bytes() == written
+    assert time.monotonic() - begin < 120
+
+
 def test_a_killed_driver_goes_on_when_it_is_run_again(run, tmp_path: Path):
     from cluster.workers import read_progress
 
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tmp_path)],
-        cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert driver.stdout
-    while driver.stdout.readline().strip() != "5":
-        assert driver.poll() is None
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    stop_driver_at(5, tmp_path, signal.SIGKILL)
     time.sleep(2)  # its workers must not write any more
     before = [line["step"] for line in read_progress(tmp_path, "run")]
     assert 5 <= before[-1] < 10

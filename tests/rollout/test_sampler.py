@@ -40,7 +40,9 @@ def load(evaluator: Evaluator, folder: Path) -> Loaded:
 
 def gap(evaluator: Evaluator, folder: Path) -> float:
     """Largest difference between the engine and transformers on a model's folder, over rows of several lengths."""
-    asked = [row[:length] for row, length in zip(tiny_models.rows(6, CONTEXT), (CONTEXT, 2, 33, 64, 65, 95), strict=True)]
+    asked = [
+        row[:length] for row, length in zip(tiny_models.rows(6, CONTEXT), (CONTEXT, 2, 33, 64, 65, 95), strict=True)
+    ]
     found, expected = evaluator.logprobs(asked), tiny_models.reference_logprobs(folder, asked)
     return max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
 
@@ -57,18 +59,23 @@ def test_logprobs_of_a_single_token_are_empty_and_keep_their_place(first: Evalua
     assert found[1] == pytest.approx(tiny_models.reference_logprobs(tiny.first, [asked[1]])[0], abs=1e-4)
 
 
-def test_greedy_replies_equal_transformers(first: Evaluator, tiny: Tiny) -> None:
+def greedy(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:
+    """What transformers' own generate takes to be likeliest."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    prompts = [row[:length] for row, length in zip(tiny_models.rows(3, 40, seed=5), (1, 12, 40), strict=True)]
-    model = AutoModelForCausalLM.from_pretrained(tiny.first, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    whole = model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=num_tokens,
+        eos_token_id=VOCABULARY + 1, pad_token_id=0,
+    )  # fmt: skip
+    return whole[0, len(prompt) :].tolist()
+
+
+def test_greedy_replies_equal_transformers(first: Evaluator, tiny: Tiny) -> None:
+    prompts = [row[:length] for row, length in zip(tiny_models.rows(3, 130, seed=5), (1, 12, 130), strict=True)]
     for prompt, reply in zip(prompts, first.generate(prompts, sampling=GREEDY), strict=True):
-        expected = model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False,
-            max_new_tokens=GREEDY.max_new_tokens, eos_token_id=VOCABULARY + 1, pad_token_id=0,
-        )  # fmt: skip
-        assert reply.tokens == expected[0, len(prompt) :].tolist()
+        assert reply.tokens == greedy(tiny.first, prompt, GREEDY.max_new_tokens)
         assert reply.finish == "length"
 
 
@@ -86,7 +93,7 @@ def test_a_reply_does_not_depend_on_what_else_is_asked(first: Evaluator) -> None
 
 
 def test_replies_are_drawn_from_the_models_distribution(first: Evaluator, tiny: Tiny) -> None:
-    """Chi-squared over 2,000 seeded draws of one token at temperature 0.7; and the log-probabilities that came along."""
+    """Chi-squared over 2,000 seeded draws of one token at temperature 0.7; and the log-probabilities beside them."""
     prompt, temperature, draws = tiny_models.rows(1, 10, seed=8)[0], 0.7, 2000
     logits_V = tiny_models.reference_logits(tiny.first, prompt)[-1].astype(np.float64) / temperature
     p_V = np.exp(logits_V - logits_V.max())
@@ -127,8 +134,8 @@ def test_a_reply_ends_at_a_stop_token_or_at_the_contexts_end(first: Evaluator) -
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([[1, 2], []], "row 1: 0 tokens; expected 1 to 96"),
-        ([[1] * (CONTEXT + 1)], "row 0: 97 tokens; expected 1 to 96"),
+        ([[1, 2], []], f"row 1: 0 tokens; expected 1 to {CONTEXT}"),
+        ([[1] * (CONTEXT + 1)], f"row 0: {CONTEXT + 1} tokens; expected 1 to {CONTEXT}"),
         ([[1, VOCABULARY]], f"row 0: tokens 1 to {VOCABULARY}; expected 0 to {VOCABULARY - 1}"),
     ],
 )
@@ -150,9 +157,16 @@ def test_weights_are_pushed_exactly_there_and_back(first: Evaluator, tiny: Tiny)
         assert gap(first, folder) < 1e-4
 
 
-def test_a_push_that_does_not_match_the_recorded_probe_is_caught(
-    first: Evaluator, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_nothing_of_the_model_before_is_left_in_the_cache(first: Evaluator, tiny: Tiny) -> None:
+    prompt = tiny_models.rows(1, 140, seed=11)[0]  # over a block of 128 tokens, whose keys and values are kept
+    sampling = Sampling(temperature=0, max_new_tokens=8)
+    before = first.generate([prompt], sampling=sampling)[0].tokens
+    assert load(first, tiny.second).pushed
+    after = first.generate([prompt], sampling=sampling)[0].tokens
+    assert (before, after) == (greedy(tiny.first, prompt, 8), greedy(tiny.second, prompt, 8))
+
+
+def test_a_push_that_does_not_match_the_recorded_probe_is_caught(first: Evaluator, tiny: Tiny, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     shutil.copytree(tiny.second, wrong)
     probe.write(wrong, probe.by_transformers(tiny.first))
@@ -192,4 +206,4 @@ def test_shape_is_the_config_without_what_changes_no_computation(tiny: Tiny, tmp
 
 def test_memory_for_keys_and_values_follows_the_model(tiny: Tiny) -> None:
     token_bytes = 2 * 2 * 1 * 32 * 4  # layers × (keys, values) × heads of keys × size of a head × float32
-    assert kv_bytes(tiny.first, CONTEXT) == 64 * 2 * 128 * token_bytes
+    assert kv_bytes(tiny.first, CONTEXT) == 64 * 3 * 128 * token_bytes

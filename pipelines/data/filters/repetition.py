@@ -1,6 +1,7 @@
 """Texts that say the same over and over: after MassiveText's repetition rules (Rae et al. 2021, table A1).
 
-Shares are of words or columns, which Chinese has like English, so one threshold serves both. Short texts are let
+Shares are of words or columns, which Chinese has like English, so one threshold serves both; runs of words are as
+long as they must be to say equally much (measures.py). Short texts are let
 through by the n-gram rules: in twenty characters a pair of words said twice is style.
 """
 
@@ -20,8 +21,8 @@ class Repetition(Filter):
     """Shares of a text that stand in it more than once."""
 
     duplicate_lines: float = Field(default=0.3, ge=0, le=1)  # of the columns: lines that stood before
-    duplicate_ngrams: float = Field(default=0.5, ge=0, le=1)  # of the words: in runs of 8 words that stood before
-    top_ngram: float = Field(default=0.2, ge=0, le=1)  # of the words: the most frequent run of 4 words
+    duplicate_ngrams: float = Field(default=0.5, ge=0, le=1)  # of the words: in runs of 8 that stood before
+    top_ngram: float = Field(default=0.2, ge=0, le=1)  # of the words: the most frequent run of 4
     repeated_characters: float = Field(
         default=0.2, ge=0, le=1
     )  # of the characters: letters in runs of six or more of one

@@ -1,0 +1,102 @@
+"""How fast a corpus is made: the whole stage on real docstrings, beside a bare loop of the same functions.
+
+python -m tests.benchmarks.corpus [MEGABYTES]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.data import cleaning, minhash, splitting
+from pipelines.data.sources import SOURCES
+from pipelines.data.sources.source import Source
+from pipelines.stages.corpus import STAGE
+from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
+
+MEGABYTES = 20
+
+
+class Silence:
+    """A progress that tells nothing."""
+
+    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+def main(megabytes: int = MEGABYTES) -> dict[str, float]:
+    """Documents/s and seconds of the stage (Ray started before, its workers not) and of one process without Ray."""
+    source = SOURCES["docstrings"].model_validate({"limit_bytes": megabytes * 1_000_000})
+    cleaning.warm_up()  # compiled once on a machine, by whoever comes first
+    list(source.read(source.parts()[0]))  # files into memory as far as may be: both sides find them there
+    bare_s, documents = bare(source)
+    stage_s, facts = stage(source)
+    if facts["documents/read"] != documents:
+        raise RuntimeError(f"the stage read {facts['documents/read']} documents, the bare loop {documents}")
+    return {
+        "corpus/documents_per_s": documents / stage_s,
+        "corpus/documents_per_s_bare": documents / bare_s,
+        "corpus/speed_over_bare": bare_s / stage_s,
+        "corpus/stage_s": stage_s,
+        "corpus/stage_s_bare": bare_s,
+    }
+
+
+def bare(source: Source) -> tuple[float, int]:
+    """(seconds, documents) of reading, cleaning and deduplicating in this process."""
+    began = time.monotonic()
+    options = CorpusOptions()
+    parts = source.parts()
+    batches = list(
+        cleaning.clean(
+            "documentation",
+            source,
+            parts,
+            filters=options.filters.switched_on(),
+            permutations=options.permutations,
+        )
+    )
+    keys, signatures = (np.concatenate([column(batch, name) for batch in batches]) for name in ("key", "signature"))
+    kept = splitting.first_of_each(keys.view(np.uint64))
+    minhash.clusters(signatures.view(np.uint32)[kept], options.near_duplicates or 1)
+    return time.monotonic() - began, sum(batch.counts["documents/read"] for batch in batches)
+
+
+def column(batch: cleaning.Cleaned, name: str) -> np.ndarray:
+    """uint8[documents, width] of a column of fixed width."""
+    values = batch.documents.column(name).combine_chunks()
+    return np.frombuffer(values.buffers()[1], np.uint8).reshape(-1, values.type.byte_width)
+
+
+def stage(source: Source) -> tuple[float, dict[str, Any]]:
+    """(seconds, facts) of the stage on a local Ray that has just been started."""
+    from cluster.session import Session
+    from pipelines.stage import Work
+    from pipelines.store import Draft
+
+    with tempfile.TemporaryDirectory() as folder, Session(say=lambda text: None) as session:
+        work = Work(
+            name="corpus",
+            options=CorpusOptions(),
+            cluster=CorpusCluster(),
+            seed=0,
+            inputs={},
+            sources={"documentation": source},
+            draft=Draft(Path(folder), "benchmark"),
+            progress=Silence(),
+            session=session,
+        )
+        began = time.monotonic()
+        facts = STAGE.run(work)
+        return time.monotonic() - began, facts
+
+
+if __name__ == "__main__":
+    for name, value in main(*map(int, sys.argv[1:2])).items():
+        print(f"{name:<32} {value:>12,.2f}")

@@ -1,0 +1,113 @@
+"""Training tokens a second: the real path (Ray Train, DeepSpeed, checkpoints, figures) against a bare loop, same run.
+
+    python -m tests.benchmarks.training [--steps 60] [--size 2m]
+
+Both train the same model from the same weights on the same rows, with two processes of one thread each; the bare loop
+runs before and after the real path, so that a machine that slows down does not decide. Goal: a ratio of 0.9 or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+GOAL = 0.9
+WORLD, LENGTH, VOCABULARY, BATCH_ROWS = 2, 256, 4096, 8
+
+
+class Quiet:
+    """Progress that nobody reads."""
+
+    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Shows nothing."""
+
+
+def bare(tokens: Path, size: str, steps: int, seed: int) -> tuple[list[float], float]:
+    """Losses and tokens a second of the bare loop."""
+    import torch.multiprocessing
+
+    from pipelines.learning import model
+    from pipelines.learning.batch import DataOrder, PackedRows
+    from tests.benchmarks.bare_loop import Shape, run
+
+    wanted = model.SIZES[size]
+    llama = model.from_scratch(wanted, vocabulary=VOCABULARY, length=LENGTH, seed=seed)
+    weights = {n.removeprefix("model."): w for n, w in llama.state_dict().items() if n != "lm_head.weight"}
+    shape = Shape(VOCABULARY, wanted.hidden, wanted.layers, wanted.heads, wanted.intermediate)
+    rows = PackedRows(tokens / "train.arrow")
+    order = DataOrder(len(rows), BATCH_ROWS, seed)
+    batches = [rows.read(order.rows_of_step(step)) for step in range(steps)]
+    columns = [[b.tokens_BT.numpy(), b.positions_BT.numpy(), b.labels_BT.numpy()] for b in batches]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    torch.multiprocessing.spawn(run, (WORLD, port, shape, weights, columns, results), nprocs=WORLD)
+    losses, seconds = results.get()
+    return losses, steps * BATCH_ROWS * LENGTH / seconds
+
+
+def real(folder: Path, tokens: Path, size: str, steps: int, seed: int, dtype: str = "float32") -> dict[str, float]:
+    """Facts of the stage as a recipe runs it."""
+    from cluster.session import Session
+    from pipelines.stage import Work
+    from pipelines.stages import pretrain
+    from pipelines.store import Draft
+
+    batch = BATCH_ROWS * LENGTH
+    # A constant rate and no clipping, as the bare loop has it: both must end at the same loss.
+    options = pretrain.PretrainOptions(
+        size=size, batch_tokens=batch, budget_tokens=steps * batch, warmup_share=0, decay_share=0, clip_norm=0
+    )
+    cluster = pretrain.PretrainCluster.model_validate({"workers": WORLD, "dtype": dtype})
+    folder.mkdir()
+    with Session(say=str) as session:
+        work = Work(
+            name="pretrain", options=options, cluster=cluster, seed=seed, sources={}, draft=Draft(folder, "bench"),
+            inputs={"tokens": SimpleNamespace(local=lambda: tokens)},  # pyright: ignore[reportArgumentType]
+            progress=Quiet(), session=session,
+        )  # fmt: skip
+        return {name: float(value) for name, value in pretrain.run(work).items()}
+
+
+def main(size: str = "2m", steps: int = 60) -> dict[str, float]:
+    """Measures both and returns train/tokens_per_s, train/tokens_per_s_bare, train/ratio_to_bare and what explains them."""
+    from tests.learning.packed import write_tokens
+
+    seed = 7
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as place:
+        tokens = Path(place) / "tokens"
+        tokens.mkdir()
+        write_tokens(tokens, num_rows=max(512, steps * BATCH_ROWS), length=LENGTH, vocabulary=VOCABULARY)
+        losses, first = bare(tokens, size, steps, seed)
+        facts = real(Path(place) / "draft", tokens, size, steps, seed)
+        _, second = bare(tokens, size, steps, seed)
+    whole = (first + second) / 2
+    return {
+        "train/tokens_per_s": facts["train/tokens_per_s"],
+        "train/tokens_per_s_bare": whole,
+        "train/ratio_to_bare": facts["train/tokens_per_s"] / whole,
+        "train/peak_share": facts["train/peak_share"],
+        "train/gemm_gflops": facts["train/gemm_gflops"],
+        "train/loss_nats": facts["train/loss_nats"],
+        "train/loss_nats_bare": sum(losses[-max(1, steps // 10) :]) / max(1, steps // 10),
+        "train/parameters": facts["train/parameters"],
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--size", default="2m")
+    parser.add_argument("--steps", type=int, default=60)
+    arguments = parser.parse_args()
+    found = main(arguments.size, arguments.steps)
+    print(json.dumps(found, indent=1))
+    print(f"ratio {found['train/ratio_to_bare']:.2f}, goal {GOAL}: {'met' if found['train/ratio_to_bare'] >= GOAL else 'missed'}")

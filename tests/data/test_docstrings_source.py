@@ -1,0 +1,83 @@
+"""The documentation of the environment as a source: what is read, how much, and that it is always the same."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from pipelines.data.sources.docstrings import Docstrings, libraries, library_named, share_out, worth_reading
+from pipelines.data.sources.source import Part, Row
+from pipelines.errors import UserError
+
+SOME = ["click", "rich", "PyYAML", "python"]
+
+
+def read(source: Docstrings, part: Part) -> list[Row]:
+    return [row for row in source.read(part) if isinstance(row, Row)]
+
+
+def test_documents_are_real_documentation_in_groups_by_distribution() -> None:
+    source = Docstrings(packages=SOME)
+    parts = source.parts()
+    assert [part.group for part in parts] == ["click", "python", "pyyaml", "rich"]
+    assert [part.index for part in parts] == [0, 1, 2, 3]
+    click = [row.text for row in read(source, parts[0])]
+    assert len(click) > 100
+    assert any("command line" in text for text in click)
+    assert not any(text.startswith(('"""', "Copyright")) for text in click)
+
+
+def test_the_limit_is_kept_and_nearly_reached() -> None:
+    source = Docstrings(packages=SOME, limit_bytes=200_000)
+    sizes = {part.group: sum(len(row.text.encode()) for row in read(source, part)) for part in source.parts()}
+    assert 0.7 * 200_000 < sum(sizes.values()) <= 200_000
+    assert len([size for size in sizes.values() if size > 1_000]) == 4  # a mix, not the first that come
+    assert {part.group: part.bytes >= sizes[part.group] for part in source.parts()} == dict.fromkeys(sizes, True)
+
+
+def test_reading_twice_and_elsewhere_gives_the_same() -> None:
+    source = Docstrings(packages=["click"], limit_bytes=50_000)
+    parts = source.parts()
+    there = pickle.loads(pickle.dumps(source))
+    assert there.parts() == parts
+    again = [Part.model_validate_json(part.model_dump_json()) for part in parts]
+    assert [read(source, part) for part in parts] == [read(there, part) for part in again]
+    assert there.identity() == source.identity()
+
+
+def test_identity_is_versions_and_records() -> None:
+    identity = Docstrings(packages=["click"]).identity()
+    version, record = identity["distributions"]["click"]
+    assert version == library_named("click").version
+    assert len(record) == 32
+    assert identity != Docstrings(packages=["rich"]).identity()
+    assert identity != Docstrings(packages=["click"], limit_bytes=5).identity()
+
+
+def test_rayse_itself_is_not_read() -> None:
+    assert "rayse" not in libraries()
+    assert len(libraries()) > 20
+
+
+def test_an_unknown_package_is_named() -> None:
+    with pytest.raises(UserError, match="no-such-thing"):
+        Docstrings(packages=["click", "no.such_thing"]).parts()
+
+
+def test_tests_copies_licences_and_generated_code_are_left_out() -> None:
+    kept = ["torch/nn/functional.py", "trl/README.md", "numpy/ma/README.rst", "fontTools/readme.txt", "a/testament.py"]
+    left = ["pip/_vendor/rich/text.py", "numpy/tests/test_x.py", "x/test_y.py", "ray/thirdparty_files/psutil.py",
+            "a_pb2.py", "LICENSE.md", "x/licenses/LICENSE.txt", "requirements.txt", "x-1.0.dist-info/README.md",
+            "../../bin/tool.py", "x/data.txt", "__editable___x_finder.py", "basic/templates/card.md"]  # fmt: skip
+    assert [path for path in kept if not worth_reading(path)] == []
+    assert [path for path in left if worth_reading(path)] == []
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 100, 10_000])
+def test_shares_never_exceed_wants_or_limit(limit: int) -> None:
+    wants = [5, 0, 700, 33, 33, 1]
+    shares = share_out(limit, wants)
+    assert all(0 <= share <= want for share, want in zip(shares, wants, strict=True))
+    assert sum(shares) <= limit
+    assert sum(shares) == min(limit, sum(wants)) or limit - sum(shares) < len(wants)

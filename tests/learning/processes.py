@@ -1,0 +1,63 @@
+"""A plain Worker, and functions run in processes that share a gloo group: training without Ray."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+
+class Killed(Exception):
+    """Stands for the end of a process: nothing after it is saved."""
+
+
+class PlainWorker:
+    """A rank of a torch process group. Checkpoints are folders; the newest is complete once all ranks have copied."""
+
+    device = "cpu"
+
+    def __init__(self, folder: Path, *, die_after: int | None = None):
+        self.rank, self.world, self.local_rank = dist.get_rank(), dist.get_world_size(), dist.get_rank()
+        self.folder = folder
+        self.die_after = die_after
+        self.told: list[tuple[int, dict[str, float]]] = []
+        self.saved: list[int] = []
+
+    def resume(self) -> Path | None:
+        done = sorted(self.folder.glob("*/complete"))
+        return done[-1].parent if done else None
+
+    def save(self, step: int, folder: Path) -> None:
+        place = self.folder / f"{step:06d}"
+        shutil.copytree(folder, place, dirs_exist_ok=True)
+        dist.barrier()
+        if self.rank == 0:
+            (place / "complete").touch()
+        dist.barrier()
+        self.saved.append(step)
+        if self.die_after is not None and step >= self.die_after:
+            raise Killed
+
+    def progress(self, step: int, figures: dict[str, float]) -> None:
+        self.told.append((step, figures))
+
+
+def in_processes(function: Callable[..., None], world: int, folder: Path, *args: Any) -> None:
+    """Runs function(folder, *args) in `world` processes of one thread each, in one group; raises what a process raised."""
+    group = folder / f"group-{world}"
+    torch.multiprocessing.spawn(_process, (world, group, function, folder, *args), nprocs=world)
+
+
+def _process(rank: int, world: int, group: Path, function: Callable[..., None], folder: Path, *args: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
+    dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=world)
+    function(folder, *args)
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,115 @@
+"""Packed rows: labels, the order of rows, and that documents of a row do not see each other."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pipelines.learning.batch import DataOrder, PackedRows, batch_from_packed, labels_from_packed
+from pipelines.learning.losses import IGNORE
+from pipelines.learning.model import NextTokenLearner, Size, from_scratch, last_hidden, output_embedding
+from tests.learning.packed import write_tokens
+
+SIZE = Size(32, 2, 2, 1, 64)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"), num_rows=37, length=64) / "train.arrow"
+
+
+def test_labels_by_hand() -> None:
+    tokens = torch.tensor([[1, 5, 6, 2, 1, 7, 2, 0]])
+    segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 0]])
+    assert labels_from_packed(tokens, segments).tolist() == [[5, 6, 2, IGNORE, 7, 2, IGNORE, IGNORE]]
+
+
+def test_rows_are_those_of_the_file(rows: Path) -> None:
+    table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
+    wanted = np.array([36, 0, 11, 11])
+    batch = PackedRows(rows).read(wanted)
+    assert batch.tokens_BT.tolist() == table.column("tokens").take(pa.array(wanted)).to_pylist()
+    assert batch.positions_BT.tolist() == table.column("positions").take(pa.array(wanted)).to_pylist()
+
+
+def test_rows_of_several_record_batches(tmp_path: Path) -> None:
+    column = pa.list_(pa.int32(), 2)
+    schema = pa.schema([(name, column) for name in ("tokens", "segments", "positions")])
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for start in (0, 3, 4):
+            values = pa.array([[start, start + i] for i in range(3 if start == 0 else 1)], column)
+            writer.write_batch(pa.record_batch([values] * 3, schema=schema))
+    found = PackedRows(tmp_path / "x.arrow")
+    assert len(found) == 5
+    assert found.read(np.array([4, 2, 3, 0])).tokens_BT.tolist() == [[4, 4], [0, 2], [3, 3], [0, 0]]
+
+
+def test_padding_teaches_nothing(rows: Path) -> None:
+    batch = PackedRows(rows).read(np.array([], np.int64))
+    assert batch.num_labels == 0
+    learner = NextTokenLearner(from_scratch(SIZE, vocabulary=128, length=64, seed=0))
+    total = learner(batch)
+    total.backward()
+    assert total.item() == 0
+    assert all(p.grad is not None and p.grad.abs().max() == 0 for p in learner.parameters())
+
+
+def test_logits_of_a_packed_row_are_those_of_its_documents_alone(rows: Path) -> None:
+    model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
+    batch = PackedRows(rows).read(np.arange(8))
+    segments = (batch.positions_BT == 0).cumsum(1)
+    with torch.no_grad():
+        packed = last_hidden(model, batch.tokens_BT, batch.positions_BT) @ output_embedding(model).T
+        compared = 0
+        for row, segment in {(r, int(s)) for r in range(8) for s in segments[r]}:
+            inside = segments[row] == segment
+            alone = model(input_ids=batch.tokens_BT[row, inside][None]).logits[0]
+            torch.testing.assert_close(packed[row, inside], alone, rtol=1e-5, atol=1e-5)
+            compared += 1
+    assert compared > 16
+
+
+def test_a_rows_loss_is_the_sum_of_its_documents_losses(rows: Path) -> None:
+    model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
+    found = PackedRows(rows)
+    batch = found.read(np.array([3]))
+    segments = (batch.positions_BT == 0).cumsum(1)
+    alone = 0.0
+    for segment in segments.unique():
+        ids = batch.tokens_BT[segments == segment][None]
+        if ids.shape[1] > 1:
+            alone += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+    assert float(NextTokenLearner(model)(batch)) == pytest.approx(alone, rel=1e-5)
+
+
+def test_each_epoch_reads_each_row_once_and_the_first_reads_the_file_in_order() -> None:
+    order = DataOrder(num_rows=10, batch_rows=4, seed=5)
+    stream = np.concatenate([order.rows_of_step(step) for step in range(10)])  # 40 rows: four epochs
+    assert stream[:10].tolist() == list(range(10))
+    epochs = stream.reshape(4, 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
+
+
+def test_order_is_a_function_of_seed_and_step() -> None:
+    first, again = DataOrder(100, 8, seed=1), DataOrder(100, 8, seed=1)
+    assert first.rows_of_step(40).tolist() == again.rows_of_step(40).tolist()
+    assert first.rows_of_step(40).tolist() != DataOrder(100, 8, seed=2).rows_of_step(40).tolist()
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 8), (1, 3), (2, 2), (3, 2), (3, 1), (5, 4), (16, 1)])
+def test_workers_and_micro_batches_share_a_step_out_exactly(world: int, micro: int) -> None:
+    order = DataOrder(50, batch_rows=8, seed=1)
+    shares = [order.micro_batches(9, rank=r, world=world, micro_batch_rows=micro) for r in range(world)]
+    assert len({len(pieces) for pieces in shares}) == 1  # as many backward passes on every rank
+    assert max(len(piece) for pieces in shares for piece in pieces) <= micro
+    joined = np.concatenate([piece for pieces in shares for piece in pieces])
+    assert joined.tolist() == order.rows_of_step(9).tolist()
+
+
+def test_batch_has_the_types_models_want() -> None:
+    column = torch.ones(2, 4, dtype=torch.int32)
+    batch = batch_from_packed(column, column, column)
+    assert {t.dtype for t in (batch.tokens_BT, batch.positions_BT, batch.labels_BT)} == {torch.int64}

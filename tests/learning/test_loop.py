@@ -1,0 +1,204 @@
+"""The loop's promises, on plain workers: nothing is lost by a kill, and nothing depends on how a step is cut."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from pipelines.errors import UserError
+from pipelines.learning import loop
+from pipelines.learning.batch import PackedRows
+from pipelines.learning.engine import Engine, OptimizerPlan
+from pipelines.learning.loop import TrainingPlan, train
+from pipelines.learning.model import NextTokenLearner, Size, from_scratch, hidden_matrices
+from pipelines.learning.schedule import Schedule
+from tests.learning.packed import write_tokens
+from tests.learning.processes import Killed, PlainWorker, in_processes
+
+SIZE = Size(32, 2, 2, 2, 64)
+STEPS = 12
+MUON = OptimizerPlan("muon", rate=0.02, adam_rate=3e-3, weight_decay=0.0, clip_norm=1.0)
+
+
+def new_model():
+    return from_scratch(SIZE, vocabulary=128, length=64, seed=1)
+
+
+def plan(folder: Path, name: str, **changes) -> TrainingPlan:
+    out = folder / name / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    made = TrainingPlan(
+        rows=folder / "train.arrow", out=out, seed=3, total_steps=STEPS, batch_rows=8, optimizer=MUON,
+        schedule=Schedule("wsd", STEPS, warmup=1, decay=3), micro_batch_rows=4, zero_stage=1, dtype="float32",
+        checkpoint_every_steps=4, log_every_steps=5,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def run(folder: Path, name: str, *, die_after: int | None = None, **changes) -> PlainWorker:
+    """One attempt at the run `name`; its figures go to facts.json when it ends."""
+    worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
+    try:
+        facts = train(worker, plan(folder, name, **changes), new_model)
+    except Killed:
+        return worker
+    if worker.rank == 0:
+        (folder / name / "facts.json").write_text(json.dumps({"facts": facts, "told": worker.told, "saved": worker.saved}))
+    return worker
+
+
+def two_workers(folder: Path) -> None:
+    run(folder, "whole")
+    run(folder, "again")
+    run(folder, "killed", die_after=4)
+    run(folder, "killed", die_after=8)
+    assert run(folder, "killed").saved == [12]
+    run(folder, "moved", die_after=4)
+    run(folder, "unsaved export", die_after=12)
+    assert run(folder, "unsaved export").saved == []  # straight to the export
+    run(folder, "two by two", micro_batch_rows=2)
+    run(folder, "adamw", optimizer=replace(MUON, kind="adamw", rate=3e-3), checkpoint_every_steps=None)
+    gradients(folder, "gradient-2x2")
+    with pytest.raises(UserError, match=r"step \d+: the loss is nan .* learning rate of 1e\+30"):
+        run(folder, "diverges", optimizer=replace(MUON, rate=1e30, adam_rate=1e30))
+
+
+def one_worker(folder: Path) -> None:
+    run(folder, "one by four", micro_batch_rows=2)
+    run(folder, "moved")  # begun by two
+    gradients(folder, "gradient-1x4")
+
+
+def gradients(folder: Path, name: str) -> None:
+    """The gradient of one step in micro-batches of two rows, as one step of plain descent shows it."""
+    model = new_model()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    engine = Engine(NextTokenLearner(model), hidden_matrices(model), replace(MUON, clip_norm=0), zero_stage=0)
+    rows = PackedRows(folder / "train.arrow")
+    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    mine = np.split(np.arange(8), world)[rank]
+    labels = rows.read(np.arange(8)).num_labels
+    for piece in np.split(mine, len(mine) // 2):
+        engine.backward(rows.read(piece), scale=world / labels, last=piece[-1] == mine[-1])
+    if rank == 0:
+        torch.save({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, folder / name)
+    assert before.keys() == dict(model.named_parameters()).keys()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_tokens(tmp_path_factory.mktemp("loop"), num_rows=40, length=64, vocabulary=128)
+    in_processes(two_workers, 2, folder)
+    in_processes(one_worker, 1, folder)
+    return folder
+
+
+def files(folder: Path, name: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / name / "out").iterdir()}
+
+
+def record(folder: Path, name: str) -> dict:
+    return json.loads((folder / name / "facts.json").read_text())
+
+
+def curve(folder: Path, name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / name / "out" / "curve.jsonl").read_text().splitlines()]
+
+
+def test_two_runs_leave_the_same_bytes(folder: Path) -> None:
+    assert files(folder, "whole") == files(folder, "again")
+    assert set(files(folder, "whole")) == {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl"}
+
+
+def test_killed_twice_leaves_the_same_bytes(folder: Path) -> None:
+    assert files(folder, "killed") == files(folder, "whole")
+
+
+def test_killed_before_the_export_leaves_the_same_bytes(folder: Path) -> None:
+    assert files(folder, "unsaved export") == files(folder, "whole")
+
+
+def test_resume_on_another_number_of_workers_learns_the_same(folder: Path) -> None:
+    ours, whole = curve(folder, "moved"), curve(folder, "whole")
+    assert [p["train/loss_nats"] for p in ours] == pytest.approx([p["train/loss_nats"] for p in whole], abs=1e-4)
+
+
+def test_losses_do_not_depend_on_workers_and_micro_batches(folder: Path) -> None:
+    two, one = curve(folder, "two by two"), curve(folder, "one by four")
+    assert [p["train/loss_nats"] for p in two] == pytest.approx([p["train/loss_nats"] for p in one], abs=1e-4)
+    assert [p["train/gradient_norm"] for p in two] == pytest.approx([p["train/gradient_norm"] for p in one], rel=1e-3)
+
+
+def test_a_gradient_does_not_depend_on_workers_and_micro_batches(folder: Path) -> None:
+    two, one = torch.load(folder / "gradient-2x2"), torch.load(folder / "gradient-1x4")
+    assert two.keys() == one.keys()
+    assert all((two[n] - one[n]).norm() <= 1e-5 * one[n].norm() for n in one)
+
+
+def test_a_gradient_is_the_mean_over_all_tokens(folder: Path) -> None:
+    learner = NextTokenLearner(new_model())
+    batch = PackedRows(folder / "train.arrow").read(np.arange(8))
+    (learner(batch) / batch.num_labels).backward()
+    ours = torch.load(folder / "gradient-2x2")
+    for name, parameter in learner.model.named_parameters():
+        assert parameter.grad is not None
+        assert (ours[name] - parameter.grad).norm() <= 1e-5 * parameter.grad.norm()
+
+
+def test_the_model_learns_and_opens_in_transformers(folder: Path) -> None:
+    points = curve(folder, "whole")
+    assert points[0]["train/loss_nats"] > 4.5  # ln 128 = 4.85: it starts knowing nothing
+    assert points[-1]["train/loss_nats"] < points[0]["train/loss_nats"] - 1
+    model = AutoModelForCausalLM.from_pretrained(folder / "whole" / "out")
+    stored = load_file(folder / "whole" / "out" / "model.safetensors")
+    assert torch.equal(model.lm_head.weight, stored["model.embed_tokens.weight"])
+    batch = PackedRows(folder / "train.arrow").read(np.arange(8))
+    with torch.no_grad():
+        assert NextTokenLearner(model)(batch) / batch.num_labels < points[0]["train/loss_nats"] - 1
+
+
+def test_figures_and_facts(folder: Path) -> None:
+    facts, told = record(folder, "whole")["facts"], record(folder, "whole")["told"]
+    assert [step for step, _ in told] == [5, 10, 12]
+    assert facts["train/tokens"] == STEPS * 8 * 64
+    assert facts["train/steps"] == STEPS
+    assert facts["train/loss_nats"] == pytest.approx(curve(folder, "whole")[-1]["train/loss_nats"])
+    assert 0 < facts["train/peak_share"] < 1
+    assert told[-1][1]["train/learning_rate"] == pytest.approx(0.02 / 3)
+
+
+def test_adamw_learns_too_and_its_last_step_is_saved(folder: Path) -> None:
+    assert curve(folder, "adamw")[-1]["train/loss_nats"] < curve(folder, "adamw")[0]["train/loss_nats"] - 0.2
+    assert record(folder, "adamw")["saved"] == [STEPS]
+
+
+def test_checkpoints_are_as_rare_as_they_are_dear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+
+    class Nothing:
+        rank = 0
+
+        def save(self, step: int, folder: Path) -> None:
+            clock[0] += 3.0
+
+    class NoState:
+        def state(self):
+            return iter([])
+
+    saver = loop.Saver(Nothing(), None)  # pyright: ignore[reportArgumentType]
+    assert not saver.wanted(1)
+    clock[0] += loop.FIRST_CHECKPOINT_S
+    assert saver.wanted(2)
+    saver.save(NoState(), loop.Journal(step=2))  # pyright: ignore[reportArgumentType]
+    clock[0] += 149
+    assert not saver.wanted(3)
+    clock[0] += 1  # 3 s of saving in 150 s: 2%
+    assert saver.wanted(4)

@@ -1,0 +1,76 @@
+"""The chunked cross-entropy against torch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipelines.learning import losses
+from pipelines.learning.losses import IGNORE, next_token_cross_entropy
+
+
+def example(tokens: int = 300, hidden: int = 16, vocabulary: int = 97, ignored: float = 0.2):
+    torch.manual_seed(3)
+    hidden_NH = torch.randn(tokens, hidden, requires_grad=True)
+    weight_VH = torch.randn(vocabulary, hidden, requires_grad=True)
+    labels_N = torch.randint(0, vocabulary, (tokens,))
+    labels_N[torch.rand(tokens) < ignored] = IGNORE
+    return hidden_NH, weight_VH, labels_N
+
+
+def gradients(loss: torch.Tensor, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    return [g.clone() for g in torch.autograd.grad(loss, tensors)]
+
+
+@pytest.mark.parametrize("chunk", [128, 7, 1000])
+def test_equals_torch_whatever_the_chunk(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, labels = example()
+    monkeypatch.setattr(losses, "chunk_tokens", lambda _: chunk)
+    ours = next_token_cross_entropy(hidden, weight, labels)
+    theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum", ignore_index=IGNORE)
+    assert ours.tokens == int((labels != IGNORE).sum())
+    torch.testing.assert_close(ours.total, theirs, rtol=1e-6, atol=0)
+    for mine, other in zip(
+        gradients(ours.total * 0.37, hidden, weight), gradients(theirs * 0.37, hidden, weight), strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    hidden, weight, labels = example()
+    ours = next_token_cross_entropy(hidden * 100, weight, labels).total
+    theirs = F.cross_entropy(hidden * 100 @ weight.T, labels, reduction="sum", ignore_index=IGNORE)
+    assert torch.isfinite(ours)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+
+
+def test_no_labels_give_zero_and_zero_gradients() -> None:
+    hidden, weight, labels = example(ignored=2.0)
+    total, tokens = next_token_cross_entropy(hidden, weight, labels)
+    assert (total.item(), tokens) == (0.0, 0)
+    for gradient in gradients(total, hidden, weight):
+        assert gradient.abs().max() == 0
+
+
+def test_without_gradients_the_value_is_the_same() -> None:
+    hidden, weight, labels = example()
+    with torch.no_grad():
+        quiet = next_token_cross_entropy(hidden, weight, labels).total
+    assert not quiet.requires_grad
+    assert quiet == next_token_cross_entropy(hidden, weight, labels).total
+
+
+def test_bfloat16_products_are_close_and_keep_float32_gradients() -> None:
+    hidden, weight, labels = example()
+    exact = next_token_cross_entropy(hidden, weight, labels).total
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = next_token_cross_entropy(hidden, weight, labels).total
+    assert rough != exact
+    torch.testing.assert_close(rough, exact, rtol=5e-3, atol=0)
+    for mine, other in zip(gradients(rough, hidden, weight), gradients(exact, hidden, weight), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize(("vocabulary", "most_bytes"), [(4096, 8.4e6), (151_936, 80e6)])
+def test_logits_of_a_large_vocabulary_are_never_whole(vocabulary: int, most_bytes: float) -> None:
+    assert losses.chunk_tokens(torch.empty(vocabulary, 1)) * vocabulary * 4 <= most_bytes
