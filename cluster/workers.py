@@ -189,7 +189,7 @@ def _attempt(payload: dict[str, Any], resources: Resources, place: Path, variabl
     except ray.train.ControllerError as error:
         if type(error.controller_failure).__name__ != "WorkerGroupStartupFailedError":
             reason = _last_line(error)
-            raise ClusterError(f"workers of {place.name} did not start: {reason}. Logs: {log_place()}") from error
+            raise ClusterError(f"workers of {place.name}: Ray Train failed ({reason}). Logs: {log_place()}") from error
         return _Lost(f"a worker died while it started ({_last_line(error)})")
     except RayActorError as error:
         _free(before)
@@ -269,7 +269,7 @@ def _run(payload: dict[str, Any]) -> Any:
     try:
         value = payload["loop"](worker, payload["config"])
     except Exception as error:
-        raise _that_travels(error) from None
+        raise _told(error, worker.place) from None
     torch.distributed.destroy_process_group()
     return value if worker.rank == 0 else None
 
@@ -299,8 +299,14 @@ def _join_group(worker: Worker) -> None:
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
 
 
-def _that_travels(error: Exception) -> Exception:
-    """The exception, or one that says the same if it cannot be pickled (Ray would call that worker dead)."""
+def _told(error: Exception, place: Path) -> Exception:
+    """The exception as the driver should see it: a full disk is the machine's failure, and it must pickle (or else Ray
+    would call the worker dead)."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        return ClusterError(
+            f"{place}: the disk is full ({str(error)[:200]}); the last complete checkpoint is intact. "
+            f"Make room and run again"
+        )
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -328,20 +334,12 @@ class Worker:
     def save(self, step: int, folder: Path) -> None:
         """Adds a checkpoint. All ranks call it together, each with a folder of its own files (distinct names).
 
-        It counts once every rank's files are copied; the last two are kept. Raises ClusterError on a full disk.
+        It counts once every rank's files are copied; the last two are kept.
         """
         checkpoint = ray.train.Checkpoint.from_directory(str(folder))
         if self.rank == 0:
             checkpoint.set_metadata({"step": step})
-        try:
-            ray.train.report({"step": step}, checkpoint=checkpoint)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ClusterError(
-                    f"{self.place}: the disk is full ({error.strerror}), no checkpoint of step {step}; the one before "
-                    f"is intact. Make room and run again"
-                ) from error
-            raise
+        ray.train.report({"step": step}, checkpoint=checkpoint)
 
     def progress(self, step: int, figures: dict[str, float]) -> None:
         """Figures of a step, for the curve and for who watches. Rank 0's count; cheap, and no barrier."""

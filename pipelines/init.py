@@ -108,8 +108,8 @@ class Sizes:
     @property
     def size(self) -> str:
         """The largest model with 20 tokens of one pass for each parameter, at least 2m."""
-        fitting = [name for name in get_args(Size) if name != "micro" and _parameters(name) <= self.tokens / 20]
-        return fitting[-1] if fitting else "2m"
+        most = self.tokens / TOKENS_PER_PARAMETER
+        return [name for name in get_args(Size) if name == "2m" or (name != "micro" and _parameters(name) <= most)][-1]
 
     @property
     def parameters(self) -> int:
@@ -264,8 +264,8 @@ def _stages(sizes: Sizes) -> list[str]:
     pretrain = {"size": sizes.size, "budget_tokens": sizes.budget_tokens, "batch_tokens": sizes.batch_tokens}
     lines += [
         f"  tokens: {{length: {sizes.length}{mixture}}}",
-        "  # The model: 20 training tokens a parameter, at least 2m. The budget: one pass over the text, or up to",
-        f"  # {MOST_EPOCHS} where that gives less than 1,000,000 tokens; up to {MOST_EPOCHS} passes are worth their time.",
+        f"  # The model: {TOKENS_PER_PARAMETER} training tokens a parameter, at least 2m. The budget: one pass,",
+        f"  # up to {MOST_EPOCHS} where one has less than 1,000,000 tokens. {MOST_EPOCHS} are worth their time.",
         f"  # {_time(sizes)}",
         f"  pretrain: {plain(pretrain)}",
         "evaluate: {}",
@@ -279,7 +279,7 @@ def plain(value: Any) -> str:
         return "{" + ", ".join(f"{plain(key)}: {plain(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(plain, value)) + "]"
-    text = f"{value:_}" if isinstance(value, int) else str(value)
+    text = f"{value:_}" if isinstance(value, int) and value >= 10_000 else str(value)
     if isinstance(value, str) and (not re.fullmatch(r"[\w./~][\w./+@-]*", text) or yaml_lines.scalar(text) != text):
         return json.dumps(text, ensure_ascii=not text.isprintable())
     return text

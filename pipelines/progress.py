@@ -52,8 +52,8 @@ class Story:
 
     def _draw(self, done: float, total: float, unit: str, shown: str) -> None:
         if self._bar is None:
-            columns = (TextColumn("  "), BarColumn(bar_width=28), TextColumn("{task.fields[count]}"),
-                       TextColumn("{task.fields[shown]}"), TimeRemainingColumn(compact=True))  # fmt: skip
+            texts = [TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in ("count", "shown")]
+            columns = (TextColumn("  "), BarColumn(bar_width=28), *texts, TimeRemainingColumn(compact=True))
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task("", total=total, count="", shown="")
             self._bar.start()

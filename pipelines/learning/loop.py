@@ -88,6 +88,11 @@ class StepDone(NamedTuple):
     gradient_norm: float  # before clipping
     checkpoint_due: bool
 
+    @property
+    def loss(self) -> float:
+        """Nats a token."""
+        return self.nats / self.labels
+
 
 @dataclass
 class Journal:
@@ -170,7 +175,7 @@ def run_steps(
         journal.add(done, figures if (step + 1) % curve_every == 0 or last else None)
         journal.seconds += meter.lap()
         if worker.rank == 0 and ((step + 1) % plan.log_every_steps == 0 or last):
-            worker.progress(step + 1, {"train/loss_nats": done.nats / done.labels, **figures, **meter.speed()})
+            worker.progress(step + 1, {"train/loss_nats": done.loss, **figures, **meter.speed()})
         if done.checkpoint_due or last:
             saver.save(engine, journal)
 
@@ -212,8 +217,8 @@ def check_finite(done: StepDone, step: int, rate: float) -> None:
     """Raises UserError where training has diverged; later steps could only make it worse."""
     if not (math.isfinite(done.nats) and math.isfinite(done.gradient_norm)):
         raise UserError(
-            f"step {step + 1}: the loss is {done.nats} and the gradient's norm {done.gradient_norm} at a learning rate "
-            f"of {rate:.3g}; expected numbers. Lower learning_rate, or raise warmup_share"
+            f"step {step + 1}: the loss is {done.loss:.4g} nats a token and the gradient's norm {done.gradient_norm:.4g} "
+            f"at a learning rate of {rate:.3g}; expected numbers. Lower learning_rate, or raise warmup_share"
         )
 
 

@@ -77,13 +77,19 @@ def encode_part(part: Path, block: Path, tokenizer: Path) -> None:
     from pipelines.data.tokenizing import Encoder
 
     encoder = Encoder.open(tokenizer)
-    schema = pa.schema([("language", pa.string()), ("tokens", pa.large_list(pa.int32()))])
+    schema = _block_schema()
     partial = block.with_suffix(".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for batch in pq.ParquetFile(part).iter_batches(columns=["language", "text"], batch_size=1024):
             ids = [encoder.frame(i) for i in encoder.encode(batch.column("text").to_pylist())]
             writer.write_batch(pa.record_batch([batch.column("language"), _ragged(ids)], schema=schema))
     os.replace(partial, block)
+
+
+def _block_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([("language", pa.string()), ("tokens", pa.large_list(pa.int32()))])
 
 
 def _ragged(arrays: list[np.ndarray]) -> pa.LargeListArray:
@@ -123,7 +129,7 @@ def _documents(blocks: list[Path]) -> tuple[pa.LargeListArray, np.ndarray]:
     import pyarrow as pa
 
     tables = [pa.ipc.open_file(pa.memory_map(str(block))).read_all() for block in blocks]
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables(tables) if tables else _block_schema().empty_table()
     return table.column("tokens"), table.column("language").to_numpy(zero_copy_only=False)
 
 

@@ -34,7 +34,9 @@ class Layer(nn.Module):
         self.self_attn = nn.ModuleDict(
             {f"{name}_proj": nn.Linear(hidden, hidden, bias=False) for name in ("q", "k", "v", "o")}
         )
-        self.mlp = nn.ModuleDict({f"{n}_proj": nn.Linear(hidden, shape.intermediate, bias=False) for n in ("gate", "up")})
+        self.mlp = nn.ModuleDict(
+            {f"{n}_proj": nn.Linear(hidden, shape.intermediate, bias=False) for n in ("gate", "up")}
+        )
         self.mlp["down_proj"] = nn.Linear(shape.intermediate, hidden, bias=False)
         self.input_layernorm = nn.RMSNorm(hidden, 1e-6)
         self.post_attention_layernorm = nn.RMSNorm(hidden, 1e-6)
@@ -111,7 +113,10 @@ def run(
         dist.all_reduce(flat)
         torch._foreach_copy_(
             [p.grad for p in model.parameters()],
-            [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in model.parameters()]), model.parameters())],
+            [
+                part.view_as(p)
+                for part, p in zip(flat.split([p.numel() for p in model.parameters()]), model.parameters())
+            ],
         )
         for optimiser in optimisers:
             optimiser.step()

@@ -110,4 +110,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     found = main(arguments.size, arguments.steps)
     print(json.dumps(found, indent=1))
-    print(f"ratio {found['train/ratio_to_bare']:.2f}, goal {GOAL}: {'met' if found['train/ratio_to_bare'] >= GOAL else 'missed'}")
+    print(
+        f"ratio {found['train/ratio_to_bare']:.2f}, goal {GOAL}: {'met' if found['train/ratio_to_bare'] >= GOAL else 'missed'}"
+    )

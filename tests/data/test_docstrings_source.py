@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,16 @@ def test_shares_never_exceed_wants_or_limit(limit: int) -> None:
     assert all(0 <= share <= want for share, want in zip(shares, wants, strict=True))
     assert sum(shares) <= limit
     assert sum(shares) == min(limit, sum(wants)) or limit - sum(shares) < len(wants)
+
+
+def test_copies_on_the_path_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ray worker has more on its path than the driver: both must read the same."""
+    before = library_named("click")
+    copy = tmp_path / "click-0.dist-info"
+    copy.mkdir()
+    (copy / "METADATA").write_text("Name: click\nVersion: 0\n\nA copy.")
+    (copy / "RECORD").write_text("click/core.py,sha256=x,10\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    libraries.cache_clear()
+    assert library_named("click") == before
+    assert libraries()["click"] == before

@@ -39,7 +39,9 @@ def train(
     for share in shares:
         learner.zero_grad()
         (learner(batch) / batch.num_labels).backward()
-        norms.append(float(torch.linalg.vector_norm(torch.cat([p.grad.flatten().double() for p in learner.parameters()]))))
+        norms.append(
+            float(torch.linalg.vector_norm(torch.cat([p.grad.flatten().double() for p in learner.parameters()])))
+        )
         torch.nn.utils.clip_grad_norm_(learner.parameters(), plan.clip_norm or float("inf"))
         for group in adam.param_groups:
             group["lr"] = rate * share

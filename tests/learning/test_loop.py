@@ -50,7 +50,8 @@ def run(folder: Path, name: str, *, die_after: int | None = None, **changes) -> 
     except Killed:
         return worker
     if worker.rank == 0:
-        (folder / name / "facts.json").write_text(json.dumps({"facts": facts, "told": worker.told, "saved": worker.saved}))
+        kept = {"facts": facts, "told": worker.told, "saved": worker.saved}
+        (folder / name / "facts.json").write_text(json.dumps(kept))
     return worker
 
 
@@ -66,7 +67,7 @@ def two_workers(folder: Path) -> None:
     run(folder, "two by two", micro_batch_rows=2)
     run(folder, "adamw", optimizer=replace(MUON, kind="adamw", rate=3e-3), checkpoint_every_steps=None)
     gradients(folder, "gradient-2x2")
-    with pytest.raises(UserError, match=r"step \d+: the loss is nan .* learning rate of 1e\+30"):
+    with pytest.raises(UserError, match=r"step 2: the loss is .* norm nan at a learning rate of 1e\+30"):
         run(folder, "diverges", optimizer=replace(MUON, rate=1e30, adam_rate=1e30))
 
 
@@ -155,13 +156,13 @@ def test_a_gradient_is_the_mean_over_all_tokens(folder: Path) -> None:
 def test_the_model_learns_and_opens_in_transformers(folder: Path) -> None:
     points = curve(folder, "whole")
     assert points[0]["train/loss_nats"] > 4.5  # ln 128 = 4.85: it starts knowing nothing
-    assert points[-1]["train/loss_nats"] < points[0]["train/loss_nats"] - 1
+    assert points[-1]["train/loss_nats"] < points[0]["train/loss_nats"] - 0.5
     model = AutoModelForCausalLM.from_pretrained(folder / "whole" / "out")
     stored = load_file(folder / "whole" / "out" / "model.safetensors")
     assert torch.equal(model.lm_head.weight, stored["model.embed_tokens.weight"])
     batch = PackedRows(folder / "train.arrow").read(np.arange(8))
     with torch.no_grad():
-        assert NextTokenLearner(model)(batch) / batch.num_labels < points[0]["train/loss_nats"] - 1
+        assert NextTokenLearner(model)(batch) / batch.num_labels < points[0]["train/loss_nats"] - 0.5
 
 
 def test_figures_and_facts(folder: Path) -> None:
@@ -169,7 +170,8 @@ def test_figures_and_facts(folder: Path) -> None:
     assert [step for step, _ in told] == [5, 10, 12]
     assert facts["train/tokens"] == STEPS * 8 * 64
     assert facts["train/steps"] == STEPS
-    assert facts["train/loss_nats"] == pytest.approx(curve(folder, "whole")[-1]["train/loss_nats"])
+    last_tenth = [point["train/loss_nats"] for point in curve(folder, "whole")[-2:]]
+    assert facts["train/loss_nats"] == pytest.approx(sum(last_tenth) / 2)
     assert 0 < facts["train/peak_share"] < 1
     assert told[-1][1]["train/learning_rate"] == pytest.approx(0.02 / 3)
 

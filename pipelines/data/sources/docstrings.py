@@ -21,7 +21,7 @@ import tokenize
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ SKIPPED_FILES = re.compile(
 PAGES = re.compile(
     r"\.(md|rst)$|(^|/)[^/]*(readme|guide|tutorial|changes|history|howto|overview|faq|notes)[^/]*\.txt$", re.I
 )
+METADATA_FIELD = re.compile(r"^(Name|Version): *(.+)$", re.MULTILINE)
 
 
 class Docstrings(Source):
@@ -148,38 +149,45 @@ class Library:
                 yield name, source
 
 
+@cache
 def libraries() -> dict[str, Library]:
     """Every installed distribution with files worth reading, by normalised name, and Python's own library."""
     found = {PYTHON: _python()}
-    for distribution in metadata.distributions():
-        name = normalised(distribution.metadata["Name"] or "")
-        if name and name not in found and (library := _library(name, distribution)):
-            found[name] = library
-    return {name: library for name, library in found.items() if library.record}
+    for distribution in metadata.distributions(path=site_folders()):
+        library = _library(distribution)
+        if library is not None and library.record:
+            found.setdefault(library.name, library)
+    return found
 
 
 def library_named(name: str) -> Library:
     """One of `libraries()`. Raises UserError if it is not installed here."""
     if name == PYTHON:
         return _python()
-    try:
-        library = _library(name, metadata.distribution(name))
-    except metadata.PackageNotFoundError:
-        library = None
-    if library is None:
-        raise UserError(f"{name}: not installed on this node; every node needs the same environment (cluster/locks)")
-    return library
+    for distribution in metadata.distributions(name=name, path=site_folders()):
+        library = _library(distribution)
+        if library is not None and library.name == name:
+            return library
+    raise UserError(f"{name}: not installed on this node; every node needs the same environment (cluster/locks)")
 
 
-def _library(name: str, distribution: metadata.Distribution) -> Library | None:
+def site_folders() -> list[str]:
+    """Where this environment's distributions are. Not sys.path: a Ray worker has more on it, copies among them."""
+    return list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")))
+
+
+def _library(distribution: metadata.Distribution) -> Library | None:
     """None for a distribution without a list of its files, or installed for editing: its text is not settled."""
-    listed = distribution.read_text("RECORD")
-    if listed is None or '"editable": true' in (distribution.read_text("direct_url.json") or ""):
+    listed, told = distribution.read_text("RECORD"), distribution.read_text("METADATA") or ""
+    headers, _, readme = told.partition("\n\n")  # read by hand: a full parse of all of them takes a second
+    fields = dict(METADATA_FIELD.findall(headers))
+    editable = '"editable": true' in (distribution.read_text("direct_url.json") or "")
+    if listed is None or editable or not fields.keys() >= {"Name", "Version"}:
         return None
     rows = [row for row in csv.reader(listed.splitlines()) if len(row) == 3 and row[1] and worth_reading(row[0])]
     record = sorted((path, digest, int(size or 0)) for path, digest, size in rows)
-    readme = str(distribution.metadata.json.get("description") or "").strip()
-    return Library(name, distribution.version, tuple(record), Path(str(distribution.locate_file(""))), readme)
+    folder = Path(str(distribution.locate_file("")))
+    return Library(normalised(fields["Name"]), fields["Version"], tuple(record), folder, readme.strip())
 
 
 def _python() -> Library:
@@ -197,7 +205,8 @@ def _python() -> Library:
 def worth_reading(path: str) -> bool:
     """Whether a file of a distribution may hold documentation that is its own."""
     return (
-        (path.endswith(".py") or PAGES.search(path) is not None)
+        path.endswith((".py", ".md", ".rst", ".txt"))
+        and (path.endswith(".py") or PAGES.search(path) is not None)
         and not SKIPPED_FOLDERS.search(path)
         and not SKIPPED_FILES.search(path)
     )

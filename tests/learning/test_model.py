@@ -1,0 +1,104 @@
+"""Models: the table of sizes, seeds, folders."""
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from pipelines.errors import UserError
+from pipelines.learning.batch import PackedRows
+from pipelines.learning.model import SIZES, NextTokenLearner, Size, from_folder, from_scratch, hidden_matrices, save
+from pipelines.learning.throughput import gemm_flops_per_s, training_flops_per_token
+from pipelines.stages import pretrain
+from tests.learning.packed import write_tokens
+
+TINY = Size(32, 2, 2, 1, 64)
+SMALL = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "head_dim": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+
+
+def test_the_stage_offers_the_sizes_there_are() -> None:
+    assert list(get_args(pretrain.Size)) == list(SIZES)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("2m", 2.1), ("6m", 5.9), ("14m", 14.0), ("36m", 36.2)])
+def test_sizes_are_what_they_are_called(name: str, millions: float) -> None:
+    model = from_scratch(SIZES[name], vocabulary=4096, length=256, seed=0)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    first, again, other = (from_scratch(TINY, vocabulary=60, length=64, seed=s).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+
+
+def test_a_new_model_is_as_uncertain_as_can_be(tmp_path: Path) -> None:
+    rows = PackedRows(write_tokens(tmp_path, num_rows=8, vocabulary=60) / "train.arrow")
+    batch = rows.read(np.arange(8))
+    loss = NextTokenLearner(from_scratch(TINY, vocabulary=60, length=64, seed=1))(batch).item() / batch.num_labels
+    assert loss == pytest.approx(np.log(60), abs=0.05)
+
+
+def test_hidden_matrices_are_those_of_the_layers() -> None:
+    model = from_scratch(TINY, vocabulary=60, length=64, seed=1)
+    named = {id(p): name for name, p in model.named_parameters()}
+    names = [named[id(p)] for p in hidden_matrices(model)]
+    assert len(names) == 2 * 7
+    assert all("layers" in name for name in names)
+
+
+def test_a_saved_model_opens_with_the_same_weights(tmp_path: Path) -> None:
+    model = from_scratch(TINY, vocabulary=60, length=64, seed=1, special={"eos_token_id": 2, "bos_token_id": 1})
+    save(model, dict(model.named_parameters()), tmp_path)
+    again = from_folder(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert again.generation_config is not None
+    assert again.generation_config.eos_token_id == 2
+
+
+@pytest.mark.parametrize("architecture", [(Qwen2Config, Qwen2ForCausalLM), (LlamaConfig, LlamaForCausalLM)])
+def test_other_architectures_are_read(architecture, tmp_path: Path) -> None:
+    config, kind = architecture
+    kind(config(**SMALL)).save_pretrained(tmp_path)
+    rows = PackedRows(write_tokens(tmp_path, num_rows=4, vocabulary=60) / "train.arrow")
+    batch = rows.read(np.arange(4))
+    model = from_folder(tmp_path)
+    segments = (batch.positions_BT == 0).cumsum(1)
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    logits = model(
+        input_ids=batch.tokens_BT,
+        position_ids=batch.positions_BT,
+        attention_mask=same & torch.ones(64, 64, dtype=torch.bool).tril(),
+    ).logits
+    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels_BT.flatten(), reduction="sum")
+    torch.testing.assert_close(NextTokenLearner(model)(batch), wanted, rtol=1e-5, atol=0)
+
+
+def test_a_model_that_bends_its_logits_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, final_logit_softcapping=0.1))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="Gemma2ForCausalLM changes its logits after the output embedding"):
+        from_folder(tmp_path)
+
+
+def test_a_folder_that_holds_no_model_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read as a causal language model"):
+        from_folder(tmp_path)
+
+
+def test_operations_per_token_by_hand() -> None:
+    model = from_scratch(TINY, vocabulary=60, length=64, seed=1)
+    number = sum(p.numel() for p in model.parameters())
+    # 12 × 2 layers × 2 heads × 16 columns × 64 tokens = 49,152
+    assert training_flops_per_token(model.config, number, 64) == 6 * number + 49_152
+    untied = LlamaConfig(**SMALL, tie_word_embeddings=False)
+    assert training_flops_per_token(untied, 10_000, 64) == 6 * (10_000 - 60 * 32) + 49_152
+
+
+def test_the_gemm_peak_is_a_cpus() -> None:
+    assert 1e9 < gemm_flops_per_s("cpu", torch.float32, seconds=0.05) < 1e13

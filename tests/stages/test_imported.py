@@ -1,0 +1,84 @@
+"""The recipe's `base:`: another's model in a folder. Hub ids need a network and are refused plainly without one."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.session import Session
+from pipelines.errors import UserError
+from pipelines.progress import Story
+from pipelines.stage import ClusterOptions, Facts, Work
+from pipelines.stages.imported import STAGE, BaseOptions, files
+from pipelines.store import Draft
+
+FILES = {
+    "config.json": json.dumps({"architectures": ["LlamaForCausalLM"]}),
+    "tokenizer.json": "{}",
+    "tokenizer_config.json": "{}",
+    "chat_template.jinja": "{{ messages }}",
+    "model-00001-of-00002.safetensors": "12345",
+    "model-00002-of-00002.safetensors": "678",
+    "model.safetensors.index.json": "{}",
+}
+LEFT = {"pytorch_model.bin": "pickled", "README.md": "about", "modeling_own.py": "import os", "training_args.bin": "x"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, text in (FILES | LEFT).items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def run(options: BaseOptions, folder: Path) -> tuple[Path, Facts]:
+    draft = Draft(folder / "draft", "f")
+    work = Work(name="base", options=options, cluster=ClusterOptions(), seed=0, inputs={}, sources={}, draft=draft,
+                progress=Story(io.StringIO()), session=Session())  # fmt: skip
+    return draft.out, STAGE.run(work)
+
+
+def test_weights_tokenizer_and_template_come_and_code_and_pickles_stay(model: Path, tmp_path: Path) -> None:
+    out, facts = run(BaseOptions(model=str(model)), tmp_path)
+    assert {path.name: path.read_text() for path in out.iterdir()} == FILES
+    assert facts == {"model/architecture": "LlamaForCausalLM", "model/bytes": 8}
+
+
+def test_only_the_files_that_come_decide_the_result(model: Path) -> None:
+    assert [path.name for path in files(BaseOptions(model=str(model)))] == sorted(FILES)
+    assert BaseOptions(model=str(model)).identity() == {"folder": True}  # wherever it lies: its bytes are digested
+
+
+def test_a_hub_id_is_known_by_its_name_and_revision() -> None:
+    options = BaseOptions(model="no-such-owner/no-such-model", revision="abc")
+    assert files(options) == []
+    assert options.identity() == {"model": "no-such-owner/no-such-model", "revision": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        (["config.json"], "has no config.json; expected a Hugging Face folder"),
+        (["tokenizer.json"], "has no tokenizer.json; expected"),
+        ([name for name in FILES if name.endswith(".safetensors")],
+         r"has no \*.safetensors \(pickled weights are not read\); expected"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_lacks_something_is_the_users_mistake(
+    model: Path, tmp_path: Path, missing: list[str], said: str
+) -> None:
+    for name in missing:
+        (model / name).unlink()
+    with pytest.raises(UserError, match=f"base.model: {model}: {said}"):
+        run(BaseOptions(model=str(model)), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no such folder", "../nowhere", "a/b/c"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_the_users_mistake(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is neither a folder nor a model the hub gives"):
+        run(BaseOptions(model=name), tmp_path)

@@ -1,0 +1,153 @@
+"""The stage `pretrain`: what it refuses, and a whole run on Ray Train workers, from scratch and continued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cluster.session import Session
+from pipelines.errors import UserError
+from pipelines.stage import Facts, Work
+from pipelines.stages import pretrain
+from pipelines.stages.pretrain import PretrainCluster, PretrainOptions
+from pipelines.store import Draft
+from tests.learning.packed import write_tokens
+
+VOCABULARY, LENGTH = 128, 64
+
+
+class Told:
+    """Progress that remembers."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[float, float, str, dict[str, Any]]] = []
+        self.notes: list[str] = []
+
+    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        self.updates.append((done, total, unit, figures))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int = 2, **options: Any) -> Work:
+    folder.mkdir()
+    return Work(
+        name="pretrain",
+        options=PretrainOptions(batch_tokens=512, **options),
+        cluster=PretrainCluster(workers=workers, checkpoint_every_steps=10, log_every_steps=5),
+        seed=7,
+        inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]
+        sources={},
+        draft=Draft(folder, "test"),
+        progress=Told(),
+        session=session,
+    )
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"), num_rows=64, length=LENGTH, vocabulary=VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session(say=str) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def trained(tokens: Path, session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts, Told]:
+    """A model from scratch by two workers, 24 steps."""
+    given = work(
+        tmp_path_factory.mktemp("run") / "draft", session, {"tokens": tokens},
+        size="micro", budget_tokens=12_288, max_epochs=2,
+    )  # fmt: skip
+    facts = pretrain.run(given)
+    assert isinstance(given.progress, Told)
+    return given.draft.out, facts, given.progress
+
+
+def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, Told], tokens: Path) -> None:
+    out, _, _ = trained
+    names = {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl"}
+    assert {path.name for path in out.iterdir()} == names | {p.name for p in (tokens / "tokenizer").iterdir()}
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert (model.config.vocab_size, model.config.max_position_embeddings) == (VOCABULARY, LENGTH)
+    assert (model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id) == (1, 2, 0)
+    assert len(AutoTokenizer.from_pretrained(out)) == VOCABULARY
+
+
+def test_tells_what_it_does(trained: tuple[Path, Facts, Told]) -> None:
+    _, facts, told = trained
+    assert [(done, total, unit) for done, total, unit, _ in told.updates] == [
+        (n, 24, "steps") for n in (5, 10, 15, 20, 24)
+    ]
+    assert facts["train/steps"] == 24
+    assert facts["train/epochs"] == pytest.approx(3)
+    assert float(facts["train/loss_nats"]) < 4.3 < told.updates[0][3]["loss"]
+    assert {"train/tokens_per_s", "train/peak_share", "train/parameters", "train/gemm_gflops"} <= facts.keys()
+    assert told.notes == [note for note in told.notes if "more than max_epochs: 2" in note]
+    assert len(told.notes) == 1
+
+
+def test_an_earlier_model_goes_on_learning(
+    trained: tuple[Path, Facts, Told], tokens: Path, session: Session, tmp_path: Path
+) -> None:
+    out, before, _ = trained
+    inputs = {"tokens": tokens, "model": out}
+    given = work(tmp_path / "draft", session, inputs, workers=1, budget_tokens=4096, learning_rate=0.005)
+    facts = pretrain.run(given)
+    assert float(facts["train/loss_nats"]) < float(before["train/loss_nats"]) + 0.05
+    first = json.loads((given.draft.out / "curve.jsonl").read_text().splitlines()[0])
+    assert first["train/loss_nats"] < 4.5  # it did not start anew, at ln 128 = 4.85
+
+
+def check(tokens: Path, model: Path | None = None, **options: Any) -> None:
+    meta = json.loads((tokens / "meta.json").read_text())
+    pretrain.check(PretrainOptions(**options), meta, tokens, model)
+
+
+def test_a_batch_must_be_whole_rows(tokens: Path) -> None:
+    with pytest.raises(UserError, match=r"batch_tokens: 500 is no multiple .* take 512"):
+        check(tokens, batch_tokens=500)
+
+
+def test_a_budget_must_fill_a_step(tokens: Path) -> None:
+    with pytest.raises(UserError, match="do not fill one step"):
+        check(tokens, batch_tokens=512, budget_tokens=511)
+
+
+def test_size_is_for_new_models(tokens: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave size out"):
+        check(tokens, tmp_path, size="2m")
+
+
+def test_a_model_goes_on_in_its_own_tokens(tokens: Path, tmp_path: Path) -> None:
+    shutil.copytree(tokens / "tokenizer", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": LENGTH}))
+    check(tokens, tmp_path)
+    written = json.loads((tmp_path / "tokenizer.json").read_text())
+    written["model"]["vocab"]["another"] = written["model"]["vocab"].pop("w77")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match="tokens were made by another tokenizer"):
+        check(tokens, tmp_path)
+
+
+def test_rows_longer_than_a_model_can_read_are_refused(tokens: Path, tmp_path: Path) -> None:
+    shutil.copytree(tokens / "tokenizer", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 32}))
+    with pytest.raises(UserError, match=r"length: 64 is longer than the model was made for \(32\)"):
+        check(tokens, tmp_path)
+
+
+def test_rates_have_one_default_each() -> None:
+    assert PretrainOptions().peak_rate == 0.02
+    assert PretrainOptions(optimizer="adamw").peak_rate == 3e-3
+    assert PretrainOptions(learning_rate=0.1).peak_rate == 0.1
