@@ -205,16 +205,13 @@ def explain_recipe(*, keys: str | None, schema: bool, show: str | None) -> None:
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """(dotted key, default, description) of every key of a model and of the models inside it."""
     for name, field in model.model_fields.items():
-        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_model(kind)]
-        if inner:
-            yield from keys_of(inner[0], f"{prefix}{name}.")
+        kinds: tuple[Any, ...] = (field.annotation, *get_args(field.annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is not None:
+            yield from keys_of(inner, f"{prefix}{name}.")
         else:
             default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
             yield f"{prefix}{name}", default, field.description or ""
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _console() -> Console:

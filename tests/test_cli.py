@@ -12,7 +12,6 @@ from typer.testing import CliRunner, Result
 
 from pipelines import cli, stages
 from pipelines.runs import resolve
-from pipelines.verbs import keys_of
 from tests.toy_stages import ROOT, TABLE, Place
 
 VERBS = {
@@ -192,14 +191,3 @@ def test_recipe_teaches_keys_and_schema() -> None:
     listed = rayse("recipe").stdout
     assert "stages: base, corpus, tokenizer" in listed and "recipes that come with Rayse: demo, micro" in listed
     assert rayse("recipe", "--show", "micro").stdout.startswith("# The smallest whole run")
-
-
-def test_every_key_of_the_real_stages_is_explained() -> None:
-    unexplained = [
-        f"{kind}.{key}"
-        for kind, stage in stages.STAGES.items()
-        for model in (stage.options, stage.cluster)
-        for key, _, description in keys_of(model)
-        if not description
-    ]
-    assert unexplained == []

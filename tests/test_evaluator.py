@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -12,6 +14,7 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens
+from pipelines.rollout import probe
 from tests import tiny_models
 from tests.tiny_models import CONTEXT, Tiny
 
@@ -44,7 +47,7 @@ def test_rows_of_many_batches_are_answered_in_order_and_told(evaluator: Evaluato
         assert found[number] == pytest.approx(expected, abs=1e-4)
 
 
-def test_same_shape_keeps_the_process_and_another_replaces_it(evaluator: Evaluator, tiny: Tiny) -> None:
+def test_same_shape_keeps_the_process_and_another_replaces_it(evaluator: Evaluator, tiny: Tiny, tmp_path: Path) -> None:
     notes: list[str] = []
     evaluator.load(tiny.first, SETTINGS)
     pid = evaluator.describe()["pid"]
@@ -52,9 +55,14 @@ def test_same_shape_keeps_the_process_and_another_replaces_it(evaluator: Evaluat
     assert evaluator.describe()["pid"] == pid and "pushed" in notes[0]
     evaluator.load(tiny.second, SETTINGS, notes.append)
     assert len(notes) == 1  # it is there already: nothing was done
-    evaluator.load(tiny.other, SETTINGS, notes.append)
-    assert evaluator.describe()["pid"] != pid and not psutil.pid_exists(pid)
+    other = tmp_path / "other"
+    shutil.copytree(tiny.other, other)
+    probe.write(other, probe.by_transformers(tiny.other))
+    evaluator.load(other, SETTINGS, notes.append)
+    about = evaluator.describe()
+    assert about["pid"] != pid and not psutil.pid_exists(pid)
     assert "another shape" in notes[1] and "evaluator up" in notes[2]
+    assert about["gap_nats"] < 1e-4  # a fresh engine is proven as well, where a probe is recorded
     (row,) = tiny_models.rows(1, CONTEXT)
     (found,) = evaluator.logprobs([row])
     assert float(np.abs(found - tiny_models.reference_logprobs(tiny.other, [row])[0]).max()) < 1e-4
@@ -67,3 +75,15 @@ def test_a_killed_process_is_a_cluster_error_that_names_it(evaluator: Evaluator,
         evaluator.logprobs([[1, 2, 3]])
     with pytest.raises(ValueError, match="no model is loaded"):
         evaluator.logprobs([[1, 2, 3]])
+
+
+@pytest.mark.slow
+def test_a_fresh_engine_that_computes_something_else_than_the_learner_is_refused(
+    evaluator: Evaluator, tiny: Tiny, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(tiny.other, wrong)
+    probe.write(wrong, probe.Probe([1, 2, 3], [-1.0, -1.0]))
+    evaluator.close()
+    with pytest.raises(ClusterError, match=r"does not compute what its learner did: the probe of .* nats off"):
+        evaluator.load(wrong, SETTINGS)

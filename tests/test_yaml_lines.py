@@ -77,7 +77,7 @@ def test_unreadable_yaml_names_its_line(text: str, line: int) -> None:
         yaml_lines.load(text, "r.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: &a [*a]\n", "[" * 5000])
+@pytest.mark.parametrize("text", ["a: &a [*a]\n", "[" * 1500])
 def test_bottomless_yaml_is_an_error_too(text: str) -> None:
     with pytest.raises(UserError, match="nested too deeply"):
         yaml_lines.load(text, "r.yaml")

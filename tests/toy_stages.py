@@ -1,5 +1,6 @@
 """Small stages that write files, so that recipes, plans and walks can be tested in seconds: real Stage objects of the
-kinds the real ones have, in a table of their own. What they do is decided by their options.
+kinds the real ones have, in a table of their own. What they do is decided by their options. Place is a folder with a
+recipe of them and its store.
 
     python -m tests.toy_stages run RECIPE …      `rayse` with this table instead of the real one
 """

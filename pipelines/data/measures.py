@@ -91,7 +91,7 @@ class Cut:
     counts: np.ndarray  # int64[documents, len(COUNTS)]
     words: np.ndarray  # uint64: a hash a word
     word_starts: np.ndarray  # int64[documents + 1]
-    lines: np.ndarray  # uint64: a hash a line that has a letter or digit
+    lines: np.ndarray  # uint64: a hash a line that is not blank
     line_widths: np.ndarray  # int32: columns of its characters, blanks not counted
     line_starts: np.ndarray  # int64[documents + 1]
 
@@ -108,13 +108,14 @@ def cut(texts: pa.Array) -> Cut:
     # A word takes at least two bytes (a letter and a blank; a Chinese character three), and so does a line.
     room = len(data) // 2 + len(texts) + 1
     words, lines, widths = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.int32)
+    rulers = np.zeros(room, np.bool_)  # lines without a letter or digit: as often in a table as its author liked
     counts = np.zeros((len(texts), len(COUNTS)), np.int64)
     word_starts, line_starts = np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts) + 1, np.int64)
     classes, bullets = _tables()
     if len(texts):
         _cut_words(data, offsets, classes, counts, words, word_starts)
-        _cut_lines(data, offsets, classes, bullets, counts, lines, widths, line_starts)
-        _repetition(words, word_starts, lines, widths, line_starts, counts)
+        _cut_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, line_starts)
+        _repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
     words, lines, widths = words[: word_starts[-1]], lines[: line_starts[-1]], widths[: line_starts[-1]]
     return Cut(counts, words, word_starts, lines, widths, line_starts)
 
@@ -234,8 +235,8 @@ def _cut_words(data, offsets, classes, counts, words, word_starts):
 
 
 @numba.njit(cache=True)
-def _cut_lines(data, offsets, classes, bullets, counts, lines, widths, line_starts):
-    """Fills the hashes and widths of lines with a letter or digit, and the counts of lines."""
+def _cut_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, line_starts):
+    """Fills the hashes and widths of lines that are not blank, and the counts of lines."""
     num_lines = 0
     for document in range(len(offsets) - 1):
         at, stop = offsets[document], offsets[document + 1]
@@ -245,12 +246,13 @@ def _cut_lines(data, offsets, classes, bullets, counts, lines, widths, line_star
             code, size = _decode(data, at) if at < stop else (10, 1)
             at += size
             if code == 10:
-                if spoken:
-                    lines[num_lines], widths[num_lines] = line, width
+                if width:
+                    lines[num_lines], widths[num_lines], rulers[num_lines] = line, width, not spoken
                     num_lines += 1
-                    count[BULLET_LINES] += bullet
-                    count[ELLIPSIS_LINES] += dots >= 3
                 count[WIDTH] += width
+                count[LINES] += spoken
+                count[BULLET_LINES] += spoken and bullet
+                count[ELLIPSIS_LINES] += spoken and dots >= 3
                 line, width, spoken, bullet, dots = FNV_OFFSET, 0, False, False, 0
                 continue
             kind = _kind(code, classes)
@@ -263,7 +265,6 @@ def _cut_lines(data, offsets, classes, bullets, counts, lines, widths, line_star
             line = (line ^ np.uint64(code)) * FNV_PRIME
             width += 2 if code >= WIDE_FROM else 1
         line_starts[document + 1] = num_lines
-        count[LINES] = num_lines - line_starts[document]
 
 
 @numba.njit(cache=True)
@@ -279,7 +280,7 @@ def _slot(keys, stamps, stamp, key):
 
 
 @numba.njit(cache=True)
-def _repetition(words, word_starts, lines, widths, line_starts, counts):
+def _repetition(words, word_starts, lines, widths, rulers, line_starts, counts):
     """Fills what of each document stands in it more than once."""
     largest = max(np.diff(word_starts).max(), np.diff(line_starts).max())
     room = 16
@@ -290,7 +291,7 @@ def _repetition(words, word_starts, lines, widths, line_starts, counts):
         own = words[word_starts[document] : word_starts[document + 1]]
         count = counts[document]
         for place in range(line_starts[document], line_starts[document + 1]):
-            if _slot(keys, stamps, 3 * document, lines[place])[1]:
+            if not rulers[place] and _slot(keys, stamps, 3 * document, lines[place])[1]:
                 count[DUPLICATE_LINE_WIDTH] += widths[place]
         script = 1 if 2 * count[CHINESE_CHARACTERS] > len(own) else 0
         length = NGRAM[script]

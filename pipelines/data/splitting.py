@@ -83,9 +83,9 @@ def without_lines(text: str, lines: np.ndarray) -> tuple[str, float, int]:
     pieces = cut(pa.array(own, pa.string()))
     hashes = np.zeros(len(own), np.uint64)
     widths = np.zeros(len(own), np.int64)
-    spoken = np.diff(pieces.line_starts) > 0  # each piece is one line, or none if it has no letter
-    hashes[spoken], widths[spoken] = pieces.lines, pieces.line_widths
-    gone = spoken & among(hashes, lines)
+    filled = np.diff(pieces.line_starts) > 0  # each piece is one line, or none if it is blank
+    hashes[filled], widths[filled] = pieces.lines, pieces.line_widths
+    gone = filled & among(hashes, lines)
     kept = "\n".join(line for line, drop in zip(own, gone, strict=True) if not drop)
     return kept.strip("\n"), float(widths[gone].sum() / max(widths.sum(), 1)), int(gone.sum())
 

@@ -217,8 +217,8 @@ def check_finite(done: StepDone, step: int, rate: float) -> None:
     """Raises UserError where training has diverged; later steps could only make it worse."""
     if not (math.isfinite(done.nats) and math.isfinite(done.gradient_norm)):
         raise UserError(
-            f"step {step + 1}: the loss is {done.loss:.4g} nats a token and the gradient's norm {done.gradient_norm:.4g} "
-            f"at a learning rate of {rate:.3g}; expected numbers. Lower learning_rate, or raise warmup_share"
+            f"step {step + 1}: the loss is {done.loss:.4g} and the gradient's norm {done.gradient_norm:.4g} at a "
+            f"learning rate of {rate:.3g}; expected numbers. Lower learning_rate, or raise warmup_share"
         )
 
 

@@ -104,10 +104,9 @@ class Sampler:
         os.environ.update(environment(threads, cache))
         begin = time.monotonic()
         import torch
-        import vllm
+        from vllm import LLM, ModelRegistry
         from vllm.platforms import current_platform
 
-        imported = time.monotonic()
         self._cpu = current_platform.is_cpu()
         self.max_tokens = max_tokens or context(model)
         self._shape = shape(model)
@@ -117,9 +116,10 @@ class Sampler:
             torch.compiler.set_stance("force_eager")
         for name in self._shape.get("architectures") or ():
             # Registered with its class vLLM looks at it here. It would start a process to import it there: 8 s.
-            if name in vllm.ModelRegistry.models:
-                vllm.ModelRegistry.register_model(name, vllm.ModelRegistry.models[name].load_model_cls())
-        self._llm = vllm.LLM(**self._engine_arguments(model, kv_cache_bytes or kv_bytes(model, self.max_tokens)))
+            if name in ModelRegistry.models:
+                ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+        imported = time.monotonic()
+        self._llm = LLM(**self._engine_arguments(model, kv_cache_bytes or kv_bytes(model, self.max_tokens)))
         self._dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         self._vocabulary = self._llm.model_config.get_vocab_size()
         self._asleep, self._wrong = False, ""

@@ -123,9 +123,9 @@ def test_a_batch_measures_like_its_documents_alone() -> None:
 
 def test_long_lines_are_those_at_least_so_wide() -> None:
     english, chinese = "x" * (LONG_LINE_WIDTH - 1), "字" * (LONG_LINE_WIDTH // 2 - 1)
-    texts = [f"{english}\n{english}x\n  {english} x", f"{chinese}\n{chinese}字", "", "=" * 80]
+    texts = [f"{english}\n{english}x\n  {english} x", f"{chinese}\n{chinese}字", "", "=" * 80, "- - -"]
     lists = cut(pa.array(texts, pa.string())).long_lines().to_pylist()
-    assert [len(hashes) for hashes in lists] == [2, 1, 0, 0]
+    assert [len(hashes) for hashes in lists] == [2, 1, 0, 1, 0]
     assert lists[0][0] == lists[0][1]  # blanks do not matter
 
 

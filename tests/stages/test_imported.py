@@ -36,28 +36,32 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def run(options: BaseOptions, folder: Path) -> tuple[Path, Facts]:
+def options(model: str | Path) -> BaseOptions:
+    return BaseOptions.model_validate({"model": str(model)})
+
+
+def run(given: BaseOptions, folder: Path) -> tuple[Path, Facts]:
     draft = Draft(folder / "draft", "f")
-    work = Work(name="base", options=options, cluster=ClusterOptions(), seed=0, inputs={}, sources={}, draft=draft,
+    work = Work(name="base", options=given, cluster=ClusterOptions(), seed=0, inputs={}, sources={}, draft=draft,
                 progress=Story(io.StringIO()), session=Session())  # fmt: skip
     return draft.out, STAGE.run(work)
 
 
 def test_weights_tokenizer_and_template_come_and_code_and_pickles_stay(model: Path, tmp_path: Path) -> None:
-    out, facts = run(BaseOptions(model=str(model)), tmp_path)
+    out, facts = run(options(model), tmp_path)
     assert {path.name: path.read_text() for path in out.iterdir()} == FILES
     assert facts == {"model/architecture": "LlamaForCausalLM", "model/bytes": 8}
 
 
 def test_only_the_files_that_come_decide_the_result(model: Path) -> None:
-    assert [path.name for path in files(BaseOptions(model=str(model)))] == sorted(FILES)
-    assert BaseOptions(model=str(model)).identity() == {"folder": True}  # wherever it lies: its bytes are digested
+    assert [path.name for path in files(options(model))] == sorted(FILES)
+    assert options(model).identity() == {"folder": True}  # wherever it lies: its bytes are digested
 
 
 def test_a_hub_id_is_known_by_its_name_and_revision() -> None:
-    options = BaseOptions(model="no-such-owner/no-such-model", revision="abc")
-    assert files(options) == []
-    assert options.identity() == {"model": "no-such-owner/no-such-model", "revision": "abc"}
+    named = BaseOptions.model_validate({"model": "no-such-owner/no-such-model", "revision": "abc"})
+    assert files(named) == []
+    assert named.identity() == {"model": "no-such-owner/no-such-model", "revision": "abc"}
 
 
 @pytest.mark.parametrize(
@@ -75,10 +79,10 @@ def test_a_folder_that_lacks_something_is_the_users_mistake(
     for name in missing:
         (model / name).unlink()
     with pytest.raises(UserError, match=f"base.model: {model}: {said}"):
-        run(BaseOptions(model=str(model)), tmp_path)
+        run(options(model), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["no such folder", "../nowhere", "a/b/c"])
 def test_what_is_neither_a_folder_nor_a_hub_id_is_the_users_mistake(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is neither a folder nor a model the hub gives"):
-        run(BaseOptions(model=name), tmp_path)
+        run(options(name), tmp_path)
