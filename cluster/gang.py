@@ -21,7 +21,7 @@ from typing import Any
 
 from cluster import nodes
 from cluster.errors import ClusterError
-from cluster.rendezvous import free_port, group_environment, lost_peer
+from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
 from cluster.session import log_place
 
@@ -239,6 +239,7 @@ class Member:
 
     def __init__(self) -> None:
         self._copy: Any = None
+        self._reserved: Any = None
 
     def place(self) -> _Place:
         import socket
@@ -248,7 +249,9 @@ class Member:
         context = ray.get_runtime_context()
         address = ray.util.get_node_ip_address()
         gpus = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
-        return _Place(context.get_node_id(), socket.gethostname(), address, free_port(address), gpus)
+        self._reserved = reserve_port(address)  # rank 0's becomes MASTER_PORT
+        port = self._reserved.getsockname()[1]
+        return _Place(context.get_node_id(), socket.gethostname(), address, port, gpus)
 
     def build(self, which: str | bytes, environment: dict[str, str], kwargs: dict[str, Any]) -> None:
         """Sets the variables, then imports the class and makes its one copy here."""

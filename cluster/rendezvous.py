@@ -35,8 +35,10 @@ def group_environment(*, loopback: bool) -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface}
 
 
-def free_port(host: str) -> int:
-    """A port nobody listens on at the moment; taken again by rank 0 within milliseconds."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+def reserve_port(host: str) -> socket.socket:
+    """A socket bound to a free port of this address. Keep it: while it is there nobody else is given the port, but who
+    sets SO_REUSEADDR, as torch's store does, may listen there. Or listen on it yourself."""
+    reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((host, 0))
+    return reserved

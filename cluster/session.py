@@ -105,20 +105,20 @@ class Session:
         """Connects, if that has not been done. Ray's daemons end with the thread that calls this: use the main one.
 
         Without an address, a Ray to which this process is connected already is used, and left as it was found.
-        Raises ClusterError where Ray cannot be started or reached.
+        Raises ClusterError where Ray cannot be started or reached, or a node does not share the folder it must.
         """
         if self._connected:
             return self
         begin = time.monotonic()
         try:
             self._connect()
+            self._connected = True
+            self.start_s = time.monotonic() - begin
+            if self.shared is not None:
+                self.check_shared(self.shared)
         except BaseException:
             self.stop()
             raise
-        self._connected = True
-        self.start_s = time.monotonic() - begin
-        if self.shared is not None:
-            self.check_shared(self.shared)
         self.say(self.describe())
         return self
 

@@ -37,7 +37,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from cluster import checkpoints, nodes, progress
 from cluster.errors import ClusterError
 from cluster.progress import Tail, read_progress
-from cluster.rendezvous import free_port, group_environment, lost_peer
+from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
 from cluster.session import log_place
 
@@ -275,14 +275,35 @@ def _run(payload: dict[str, Any]) -> Any:
 
 
 def _join_group(worker: Worker) -> None:
-    """Makes torch's process group, NCCL on GPUs and gloo on CPUs, with torchrun's variables set."""
-    import torch
+    """Makes torch's process group, NCCL on GPUs and gloo on CPUs, with torchrun's variables set.
 
-    here = None
+    The store it meets in listens on the node's address only: on a local Ray that is loopback.
+    """
+    import torch
+    from torch.distributed import TCPStore
+
+    timeout = timedelta(minutes=30)
+    store, here = None, None
     if worker.rank == 0:
         address = ray.util.get_node_ip_address()
-        here = (address, free_port(address))
+        listening = reserve_port(address)
+        listening.listen()
+        here = (address, listening.getsockname()[1])
+        listener = listening.detach()
+        store = TCPStore(*here, worker.world, True, timeout, wait_for_workers=False, master_listen_fd=listener)
     address, port = cast(tuple[str, int], ray.train.collective.broadcast_from_rank_zero(here))
+    store = store or TCPStore(address, port, worker.world, False, timeout)
+    _set_variables(worker, address, port)
+    device = torch.device(worker.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(
+        backend, store=store, rank=worker.rank, world_size=worker.world, timeout=timeout
+    )
+
+
+def _set_variables(worker: Worker, address: str, port: int) -> None:
     context = ray.train.get_context()
     os.environ.update(
         RANK=str(worker.rank),
@@ -293,10 +314,6 @@ def _join_group(worker: Worker) -> None:
         MASTER_ADDR=address,
         MASTER_PORT=str(port),
     )
-    device = torch.device(worker.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
 
 
 def _told(error: Exception, place: Path) -> Exception:

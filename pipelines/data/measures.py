@@ -30,8 +30,8 @@ BULLETS = "-*+•·●○■□▪►▶※–"
 NGRAM = (8, 13)
 TOP_NGRAM = (4, 6)
 RUN_CHARACTERS = 6  # "aaaaaa", "哈哈哈哈哈哈": from here on a run counts as repeated
-# Columns without blanks, a Chinese character taking two: 40 characters of English, 15 of Chinese. Shorter lines may well
-# stand in two honest texts.
+# Columns without blanks, a Chinese character taking two: 40 characters of English, 15 of Chinese. Shorter lines may
+# well stand in two honest texts.
 LONG_LINE_WIDTH = 30
 WIDE_FROM = 0x2E80  # Chinese, Japanese and Korean characters and full-width signs take two columns
 FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -109,15 +109,11 @@ def run(
         count = int((torch.as_tensor(columns[2]) != -100).sum())
         loss = model.loss(*mine)
         (loss / count).backward()
-        flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        gradients = [cast(Tensor, p.grad) for p in model.parameters()]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        torch._foreach_copy_(
-            [p.grad for p in model.parameters()],
-            [
-                part.view_as(p)
-                for part, p in zip(flat.split([p.numel() for p in model.parameters()]), model.parameters())
-            ],
-        )
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluster.workers import Worker
 
 
@@ -33,6 +35,7 @@ def report(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "environment": {name: os.environ.get(name) for name in names},
         "deepspeed": "deepspeed" in sys.modules,
+        "listens": sorted({c.laddr.ip for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN}),
     }
 
 

@@ -63,6 +63,7 @@ def test_a_deadline_names_who_is_late(session: Session):
         assert time.monotonic() - begin < 10
 
 
+@pytest.mark.chaos
 def test_a_dead_member_is_named_though_the_others_only_lost_a_connection(session: Session):
     with Gang(members.Member, 2, resources=NOTHING, name="lossy") as gang:
         first = gang.call("facts", deadline_s=60)[0]["pid"]

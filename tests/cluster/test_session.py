@@ -83,6 +83,7 @@ def test_a_ray_that_runs_in_this_process_is_used_and_left_running(session: Sessi
     assert ray.is_initialized()
 
 
+@pytest.mark.chaos
 def test_a_killed_driver_takes_its_whole_ray_along(tmp_path: Path):
     driver = subprocess.Popen(
         [sys.executable, "-c", FOREVER, str(tmp_path)],
@@ -202,9 +203,15 @@ with Session({address!r}, packages=[Path({package!r})], say=lambda text: None) a
             print("shared")
         except Exception as error:
             print(type(error).__name__, error)
+session = Session({address!r}, packages=[Path({package!r})], shared=folder, say=lambda text: None)
+try:
+    session.start()
+except Exception as error:
+    print(type(error).__name__, session.started)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="hiding a folder from a node needs root")
 def test_a_folder_that_a_node_does_not_share_is_refused(head: Head, tmp_path: Path):
     both, hidden = tmp_path / "both", tmp_path / "hidden"
@@ -217,4 +224,5 @@ def test_a_folder_that_a_node_does_not_share_is_refused(head: Head, tmp_path: Pa
         nodes, *said = run_driver(code).stdout.splitlines()
     assert (nodes, said[0]) == ("2", "shared")
     assert re.match(rf"ClusterError {hidden}: node \S+ \(\S+\) does not see a file .* name it with --store$", said[1])
+    assert said[2] == "ClusterError False"
     assert list(both.iterdir()) == list(hidden.iterdir()) == []

@@ -39,12 +39,15 @@ def run(session: Session, tmp_path: Path):
 
 def test_workers_form_a_group_with_their_threads_and_environment(run):
     found = run(loops.report, env={"EXTRA": "yes"})
+    assert {address.removeprefix("::ffff:") for address in found.pop("listens")} == {"127.0.0.1"}
     assert found == {
         "sum": 3.0, "rank": 0, "world": 2, "device": "cpu", "resumed": False, "threads": 1, "deepspeed": False,
         "environment": {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1", "EXTRA": "yes"},
     }  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_killed_worker_goes_on_from_the_last_checkpoint_and_no_step_is_shown_twice(run, tmp_path: Path):
     from cluster.workers import read_progress
 
@@ -67,6 +70,7 @@ def test_a_killed_worker_goes_on_from_the_last_checkpoint_and_no_step_is_shown_t
     assert [line["step"] for line in read_progress(tmp_path, "run")] == list(range(1, 13))
 
 
+@pytest.mark.chaos
 def test_a_worker_that_always_dies_is_a_cluster_error(run, tmp_path: Path):
     config = {"steps": 3, "kill": {0: 1}, "marks": str(tmp_path), "always": True}
     with pytest.raises(ClusterError, match=r"rank 0 on node 127\.0\.0\.1 died .* the last of 2 times.*Logs: "):
@@ -91,6 +95,8 @@ def test_workers_that_never_fit_are_refused(run):
         run(loops.report, resources=Resources(workers=2, gpus_per_worker=1))
 
 
+@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_killed_controller_is_a_failure_of_the_machine_and_holds_nothing_back(run, session: Session, tmp_path: Path):
     import ray
 
@@ -150,6 +156,8 @@ def test_ctrl_c_ends_the_driver_its_workers_and_its_ray(session: Session, tmp_pa
     assert time.monotonic() - begin < 120
 
 
+@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_killed_driver_goes_on_when_it_is_run_again(run, tmp_path: Path):
     from cluster.workers import read_progress
 

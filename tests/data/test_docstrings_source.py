@@ -37,6 +37,14 @@ def test_the_limit_is_kept_and_nearly_reached() -> None:
     assert {part.group: part.bytes >= sizes[part.group] for part in source.parts()} == dict.fromkeys(sizes, True)
 
 
+def test_a_small_limit_reads_fewer_packages_not_less_of_each() -> None:
+    source = Docstrings(limit_bytes=300_000)
+    parts = source.parts()
+    assert 15 <= len(parts) < 60
+    total = sum(len(row.text.encode()) for part in parts for row in read(source, part))
+    assert 0.7 * 300_000 < total <= 300_000
+
+
 def test_reading_twice_and_elsewhere_gives_the_same() -> None:
     source = Docstrings(packages=["click"], limit_bytes=50_000)
     parts = source.parts()

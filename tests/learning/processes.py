@@ -49,7 +49,7 @@ class PlainWorker:
 
 
 def in_processes(function: Callable[..., None], world: int, folder: Path, *args: Any) -> None:
-    """Runs function(folder, *args) in `world` processes of one thread each, in one group; raises what a process raised."""
+    """Runs function(folder, *args) in `world` processes of one thread each, in one group; raises what one raised."""
     group = folder / f"group-{world}"
     torch.multiprocessing.spawn(_process, (world, group, function, folder, *args), nprocs=world)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -39,16 +41,15 @@ def train(
     for share in shares:
         learner.zero_grad()
         (learner(batch) / batch.num_labels).backward()
-        norms.append(
-            float(torch.linalg.vector_norm(torch.cat([p.grad.flatten().double() for p in learner.parameters()])))
-        )
+        gradients = {id(p): cast(Tensor, p.grad) for p in learner.parameters()}
+        norms.append(float(torch.cat([g.flatten().double() for g in gradients.values()]).norm()))
         torch.nn.utils.clip_grad_norm_(learner.parameters(), plan.clip_norm or float("inf"))
         for group in adam.param_groups:
             group["lr"] = rate * share
         adam.step()
         for parameter in learner.parameters():
             if id(parameter) in by_muon:
-                momentum, gradient = momenta[id(parameter)], parameter.grad
+                momentum, gradient = momenta[id(parameter)], gradients[id(parameter)]
                 momentum.lerp_(gradient, 1 - plan.momentum)
                 update = orthogonal(gradient.lerp(momentum, plan.momentum))
                 parameter.data.mul_(1 - plan.rate * share * plan.weight_decay).sub_(update, alpha=plan.rate * share)

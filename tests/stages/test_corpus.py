@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,15 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.data.documents import DOCUMENTS, REJECTED
 from pipelines.data.sources import SOURCES
-from pipelines.data.sources.source import Source
+from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
+from pipelines.run import explain
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import STAGE
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
-from pipelines.store import Draft
+from pipelines.store import Draft, Store
 
 SMALL = {"block_bytes": 4000, "part_bytes": 20_000, "held_out": 0.1}
 WORDS = ("time", "way", "year", "work", "day", "man", "world", "life", "hand", "part", "child", "eye", "place", "case",
@@ -254,6 +257,24 @@ def test_what_a_task_cannot_read_is_the_users_to_mend(session: Session, tmp_path
     given = {"web": SOURCES["jsonl"].model_validate({"path": "cut.jsonl.gz"}).at(tmp_path)}
     with pytest.raises(UserError, match=r"cut\.jsonl\.gz"):
         STAGE.run(work(session, tmp_path / "draft", given))
+
+
+class FullDisk(Source):
+    """What a task meets on a node whose disk is full."""
+
+    kind: str = "full"
+
+    def parts(self) -> list[Part]:
+        return [Part(index=0, where="here", group="here")]
+
+    def read(self, part: Part) -> Iterator[Row | BadRow]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_machines_failure_in_a_task_is_told_as_one(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="No space left") as caught:
+        STAGE.run(work(session, tmp_path / "draft", {"web": FullDisk()}))
+    assert isinstance(explain(caught.value, Store(tmp_path)), ClusterError)
 
 
 def test_nothing_left_is_said_with_the_reasons(session: Session, tmp_path: Path) -> None:

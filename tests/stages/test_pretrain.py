@@ -40,8 +40,10 @@ def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int =
     folder.mkdir()
     return Work(
         name="pretrain",
-        options=PretrainOptions(batch_tokens=512, **options),
-        cluster=PretrainCluster(workers=workers, checkpoint_every_steps=10, log_every_steps=5),
+        options=PretrainOptions.model_validate({"batch_tokens": 512, **options}),
+        cluster=PretrainCluster.model_validate(
+            {"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}
+        ),
         seed=7,
         inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]
         sources={},
@@ -86,9 +88,7 @@ def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, Told], tokens:
 
 def test_tells_what_it_does(trained: tuple[Path, Facts, Told]) -> None:
     _, facts, told = trained
-    assert [(done, total, unit) for done, total, unit, _ in told.updates] == [
-        (n, 24, "steps") for n in (5, 10, 15, 20, 24)
-    ]
+    assert [update[:3] for update in told.updates] == [(done, 24, "steps") for done in (5, 10, 15, 20, 24)]
     assert facts["train/steps"] == 24
     assert facts["train/epochs"] == pytest.approx(3)
     assert float(facts["train/loss_nats"]) < 4.3 < told.updates[0][3]["loss"]
@@ -111,7 +111,7 @@ def test_an_earlier_model_goes_on_learning(
 
 def check(tokens: Path, model: Path | None = None, **options: Any) -> None:
     meta = json.loads((tokens / "meta.json").read_text())
-    pretrain.check(PretrainOptions(**options), meta, tokens, model)
+    pretrain.check(PretrainOptions.model_validate(options), meta, tokens, model)
 
 
 def test_a_batch_must_be_whole_rows(tokens: Path) -> None:
@@ -148,6 +148,7 @@ def test_rows_longer_than_a_model_can_read_are_refused(tokens: Path, tmp_path: P
 
 
 def test_rates_have_one_default_each() -> None:
-    assert PretrainOptions().peak_rate == 0.02
-    assert PretrainOptions(optimizer="adamw").peak_rate == 3e-3
-    assert PretrainOptions(learning_rate=0.1).peak_rate == 0.1
+    def rate(**options: Any) -> float:
+        return PretrainOptions.model_validate(options).peak_rate
+
+    assert (rate(), rate(optimizer="adamw"), rate(learning_rate=0.1)) == (0.02, 3e-3, 0.1)

@@ -34,6 +34,8 @@ from pipelines.errors import UserError
 
 PYTHON = "python"  # the group of Python's own library
 SAMPLED_FILES = 16  # read to guess how much text a distribution has
+LEAST_SHARE_BYTES = 20_000  # of a distribution under a small limit: a page of each would be no group to hold out
+PASSED_OVER = 8  # documents too large for what is left of a share, before it counts as full
 SKIPPED_FOLDERS = re.compile(
     r"(^|/)(tests?|testing|idle_test|_?vendor(ed)?|third_?party(_files)?|3rdparty|_?externals?|extern|site-packages"
     r"|node_modules|templates?|__pycache__|_bundled|[^/]*\.dist-info|\.\.)/"
@@ -63,8 +65,7 @@ class Docstrings(Source):
 
     def parts(self) -> list[Part]:
         """A part a distribution that has something to read, with its share of the limit."""
-        found = [(library, library.estimated_bytes()) for library in self._distributions()]
-        found = [(library, text_bytes) for library, text_bytes in found if text_bytes]
+        found = self._chosen()
         wants = [text_bytes for _, text_bytes in found]
         limit = self.limit_bytes or sum(wants)
         if limit > sum(wants):  # the estimates may be low: what the limit leaves over is room for that
@@ -84,17 +85,33 @@ class Docstrings(Source):
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Documents in a hashed order of files, until the part's share is full."""
         left = part.args["limit_bytes"]
-        row = 0
+        row = passed_over = 0
         for file, text in library_named(part.args["name"]).documents():
+            if text is not None and left is not None:
+                size = len(text.encode(errors="replace"))
+                if size > left:
+                    passed_over += 1
+                    if passed_over == PASSED_OVER:
+                        return
+                    continue
+                left -= size
             row += 1
             if text is None:
                 yield BadRow(row=row, problem=f"{file}: its encoding cannot be told; expected UTF-8 or a declared one")
-                continue
-            if left is not None:
-                left -= len(text.encode(errors="replace"))
-                if left < 0:
-                    return
-            yield Row(row=row, text=text, meta={"file": file})
+            else:
+                yield Row(row=row, text=text, meta={"file": file})
+
+    def _chosen(self) -> list[tuple[Library, int]]:
+        """(library, its estimated text), by name: all, or under a small limit as many as get a share worth the name."""
+        found: list[tuple[Library, int]] = []
+        promised = 0
+        for library in sorted(self._distributions(), key=lambda library: mixing(library.name)):
+            if self.limit_bytes is not None and promised >= self.limit_bytes:
+                break
+            if text_bytes := library.estimated_bytes():
+                found.append((library, text_bytes))
+                promised += min(text_bytes, LEAST_SHARE_BYTES)
+        return sorted(found, key=lambda entry: entry[0].name)
 
     def _distributions(self) -> list[Library]:
         every = libraries()
@@ -124,7 +141,7 @@ class Library:
     @cached_property
     def mixed(self) -> list[tuple[str, str, int]]:
         """The files in an order that mixes topics and is always the same."""
-        return sorted(self.record, key=lambda entry: (zlib.crc32(entry[0].encode()), entry[0]))
+        return sorted(self.record, key=lambda entry: mixing(entry[0]))
 
     def estimated_bytes(self) -> int:
         """About how much text there is, from the first files in the mixed order; exact if there are no more."""
@@ -229,6 +246,11 @@ def _decoded_as_declared(data: bytes) -> str | None:
         return data.decode(tokenize.detect_encoding(io.BytesIO(data).readline)[0])
     except (SyntaxError, UnicodeDecodeError):
         return None
+
+
+def mixing(name: str) -> tuple[int, str]:
+    """Sorts names into an order that has nothing to do with them, and is always the same."""
+    return zlib.crc32(name.encode()), name
 
 
 def share_out(limit: int, wants: list[int]) -> list[int]:

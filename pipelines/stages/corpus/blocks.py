@@ -96,9 +96,7 @@ def read(work: Work) -> Read:
             bad.add(block.counts()["rows/bad"], _first_bad(block))
     before, began = counts["documents/read"], time.monotonic()
     for done, (block, result) in enumerate(_cleaned(work, missing), start=len(blocks) - len(missing) + 1):
-        if result["problem"]:
-            raise UserError(result["problem"])
-        bad.add(result["num_bad"], result["first_bad"])
+        bad.add(*result)
         counts.update(block.counts())
         work.progress.update(done, len(blocks), "blocks", documents=counts["documents/read"])
     took_s = time.monotonic() - began
@@ -120,8 +118,8 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int) -> list[
     return blocks
 
 
-def _cleaned(work: Work, missing: list[Block]) -> Iterator[tuple[Block, dict[str, Any]]]:
-    """Cleans blocks on the cluster and gives each as it becomes ready, in order."""
+def _cleaned(work: Work, missing: list[Block]) -> Iterator[tuple[Block, tuple[int, str]]]:
+    """Cleans blocks on the cluster and gives each, with its bad rows, as it becomes ready, in order."""
     if not missing:
         return
     work.session.start()
@@ -150,34 +148,31 @@ def clean_block(
     filters: list[Filter],
     permutations: int,
     max_bad_rows: int,
-) -> dict[str, Any]:
+) -> tuple[int, str]:
     """Reads and cleans one block into its files; a task, so all it needs is in its arguments.
 
-    Returns what the driver must know: {"problem": of a user's, "num_bad": rows, "first_bad": file:line: problem}."""
+    Returns (number of bad rows, file:line: problem of the first). With too many of them no file is left."""
     parts = tuple(Part.model_validate(part) for part in json.loads(item["parts"]))
     block = Block(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
     first_bad = ""
-    try:
-        with Publication(block.rejected) as rejected, Publication(block.file) as documents:
-            with (
-                pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as bad_rows,
-                pq.ParquetWriter(documents.temporary, cleaning.schema(permutations), compression="zstd") as kept,
-            ):
-                source = sources[block.source]
-                for batch in cleaning.clean(block.source, source, parts, filters=filters, permutations=permutations):
-                    kept.write_table(batch.documents)
-                    bad_rows.write_table(batch.rejected)
-                    counts.update(batch.counts)
-                    first_bad = first_bad or _told(batch.rejected)
-                    if counts["rows/bad"] > max_bad_rows:  # the run will stop: the rest need not be read
-                        return {"problem": "", "num_bad": counts["rows/bad"], "first_bad": first_bad}
-                kept.add_key_value_metadata({COUNTS: json.dumps(counts)})
-            rejected.publish()
-            documents.publish()
-    except UserError as error:
-        return {"problem": str(error), "num_bad": 0, "first_bad": ""}
-    return {"problem": "", "num_bad": counts["rows/bad"], "first_bad": first_bad}
+    with Publication(block.rejected) as rejected, Publication(block.file) as documents:
+        with (
+            pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as bad_rows,
+            pq.ParquetWriter(documents.temporary, cleaning.schema(permutations), compression="zstd") as kept,
+        ):
+            source = sources[block.source]
+            for batch in cleaning.clean(block.source, source, parts, filters=filters, permutations=permutations):
+                kept.write_table(batch.documents)
+                bad_rows.write_table(batch.rejected)
+                counts.update(batch.counts)
+                first_bad = first_bad or _told(batch.rejected)
+                if counts["rows/bad"] > max_bad_rows:  # the run will stop: the rest need not be read
+                    return counts["rows/bad"], first_bad
+            kept.add_key_value_metadata({COUNTS: json.dumps(counts)})
+        rejected.publish()
+        documents.publish()
+    return counts["rows/bad"], first_bad
 
 
 @dataclass

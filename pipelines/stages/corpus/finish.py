@@ -172,14 +172,13 @@ def write_train(work: Work, blocks: list[Block], marks: Marks, train: np.ndarray
         work.progress.update(done, len(items), "files")
 
 
-def write_part(item: dict[str, Any]) -> dict[str, Any]:
+def write_part(item: dict[str, Any]) -> None:
     """Writes one file of training documents; a task. {"place", "files": of blocks, "rows": of each, int64 bytes}."""
     tables = []
     for file, rows in zip(item["files"], item["rows"], strict=True):
         taken = np.frombuffer(rows, np.int64)
         tables.append(pq.read_table(file, columns=DOCUMENTS.names, use_threads=False).take(pa.array(taken)))
     _write(pa.concat_tables(tables), Path(item["place"]))
-    return {"documents": sum(table.num_rows for table in tables)}
 
 
 def write_held_out(held: HeldOut, folder: Path, part_bytes: int) -> None:
