@@ -201,6 +201,9 @@ def _attempt(payload: dict[str, Any], resources: Resources, place: Path, variabl
         _abort(trainer.controller)
         _free(before)
         raise
+    finally:
+        if trainer.controller is not None:  # or it takes its time to go, with 150 MB
+            ray.kill(trainer.controller)
 
 
 def _free(before: set[str]) -> None:
@@ -214,7 +217,6 @@ def _abort(controller: Any) -> None:
     if controller is not None:
         with contextlib.suppress(RayActorError, GetTimeoutError):
             ray.get(controller.abort.remote(), timeout=10)
-        ray.kill(controller)
 
 
 def _judge(error: ray.train.WorkerGroupError) -> _Lost:

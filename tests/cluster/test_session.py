@@ -203,7 +203,7 @@ with Session({address!r}, packages=[Path({package!r})], say=lambda text: None) a
             print("shared")
         except Exception as error:
             print(type(error).__name__, error)
-session = Session({address!r}, packages=[Path({package!r})], shared=folder, say=lambda text: None)
+session = Session({address!r}, packages=[Path({package!r})], shared=Path(folder), say=lambda text: None)
 try:
     session.start()
 except Exception as error:

@@ -105,16 +105,16 @@ def test_a_killed_controller_is_a_failure_of_the_machine_and_holds_nothing_back(
     killed, said = [], []
 
     def kill_once(figures: dict) -> None:
-        found = [p for p in reaper.marked(mark) if "ray::TrainController" in " ".join(psutil.Process(p).cmdline())]
+        found = [p for p in reaper.marked(mark) if "ray::TrainController.run" in " ".join(psutil.Process(p).cmdline())]
         if figures["step"] == 3 and not killed:
             killed.extend(found)
             for process in found:
                 os.kill(process, signal.SIGKILL)
 
-    four = Resources(
-        workers=2, cpus_per_worker=2
-    )  # all the logical CPUs: what the first attempt held must be free again
-    found = run(loops.count, {"steps": 6, "pause_s": 0.5}, resources=four, on_progress=kill_once, say=said.append)
+    # All the logical CPUs there are, so that what the first attempt held must be free again for the second.
+    everything = Resources(workers=2, cpus_per_worker=2)
+    config = {"steps": 6, "pause_s": 0.5}
+    found = run(loops.count, config, resources=everything, on_progress=kill_once, say=said.append)
     assert len(killed) == 1 and found["total"] == counted(6)
     assert len(said) == 1 and "controller died" in said[0]
 
