@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -365,7 +365,8 @@ def _keys(model: Any, inner: tuple) -> list[str]:
     """The keys a model has at an inner path, following nested models as far as they are plain."""
     for part in inner:
         fields = getattr(model, "model_fields", {})
-        model = fields[part].annotation if part in fields else None
+        kind = fields[part].annotation if part in fields else None
+        model = next((m for m in get_args(kind) if hasattr(m, "model_fields")), kind)  # `Length | None` is Length
     return list(getattr(model, "model_fields", {}))
 
 

@@ -1,4 +1,6 @@
-"""A run of a recipe in a process of its own, so that a test can kill it: `python -m tests.driver RECIPE STORE [--evaluate]`.
+"""A run of a recipe in a process of its own, so that a test can kill it.
+
+    python -m tests.driver RECIPE STORE [--evaluate] [key=value …]
 
 Without --evaluate the models are not judged: tests that compare weights need no engine. Prints the record as JSON.
 """

@@ -3,6 +3,6 @@
 from pipelines.stage import Stage
 from pipelines.stages import corpus, evaluate, imported, pretrain, tokenizer, tokens
 
-STAGES: dict[str, Stage] = {
-    stage.kind: stage for stage in (imported.STAGE, corpus.STAGE, tokenizer.STAGE, tokens.STAGE, pretrain.STAGE, evaluate.STAGE)
-}
+_IN_ORDER = (imported, corpus, tokenizer, tokens, pretrain, evaluate)
+
+STAGES: dict[str, Stage] = {module.STAGE.kind: module.STAGE for module in _IN_ORDER}

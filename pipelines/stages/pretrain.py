@@ -41,6 +41,10 @@ class PretrainOptions(Options):
     decay_share: float = Field(0.3, ge=0, le=1, description="wsd: share of the steps with a falling rate")
     clip_norm: float = Field(1.0, ge=0, description="longest gradient, all weights together; 0: any")
 
+    def identity(self) -> dict[str, Any]:
+        """max_epochs only warns; a rate that is written out is the same as its default."""
+        return super().identity() | {"max_epochs": None, "learning_rate": self.peak_rate}
+
     @property
     def peak_rate(self) -> float:
         return self.learning_rate or PEAK_RATES[self.optimizer]

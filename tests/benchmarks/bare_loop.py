@@ -86,7 +86,7 @@ class BareLlama(nn.Module):
 def run(
     rank: int, world: int, port: int, shape: Shape, weights: dict[str, Tensor], steps: list[list[Any]], results: Any
 ) -> None:
-    """One process: trains on its share of each step's rows. rank 0 puts (losses, seconds) into `results`.
+    """One process: trains on its share of each step's rows and puts (its share of each loss, seconds) into `results`.
 
     steps: per step (tokens, positions, labels) of all ranks' rows."""
     torch.set_num_threads(1)
@@ -117,7 +117,6 @@ def run(
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
-        losses.append(loss.item() / count)
-    if rank == 0:
-        results.put((losses, time.perf_counter() - start))
+        losses.append(loss.item() / count)  # this rank's share of the step's loss
+    results.put((losses, time.perf_counter() - start))
     dist.destroy_process_group()

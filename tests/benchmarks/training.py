@@ -51,11 +51,11 @@ def bare(tokens: Path, size: str, steps: int, seed: int) -> tuple[list[float], f
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     torch.multiprocessing.spawn(run, (WORLD, port, shape, weights, columns, results), nprocs=WORLD)
-    losses, seconds = results.get()
-    return losses, steps * BATCH_ROWS * LENGTH / seconds
+    shares, seconds = zip(*(results.get() for _ in range(WORLD)), strict=True)
+    return [sum(parts) for parts in zip(*shares, strict=True)], steps * BATCH_ROWS * LENGTH / max(seconds)
 
 
-def real(folder: Path, tokens: Path, size: str, steps: int, seed: int, dtype: str = "float32") -> dict[str, float]:
+def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> dict[str, float]:
     """Facts of the stage as a recipe runs it."""
     from cluster.session import Session
     from pipelines.stage import Work
@@ -68,7 +68,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int, dtype: st
     options = pretrain.PretrainOptions.model_validate(
         {"size": size, "batch_tokens": batch, "budget_tokens": steps * batch, **as_bare}
     )
-    cluster = pretrain.PretrainCluster.model_validate({"workers": WORLD, "dtype": dtype})
+    cluster = pretrain.PretrainCluster.model_validate({"workers": WORLD, "dtype": "float32"})
     folder.mkdir()
     with Session(say=str) as session:
         work = Work(

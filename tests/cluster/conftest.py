@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,6 +49,7 @@ class Head:
     address: str
     dashboard: str
     mark: str
+    temporary: Path = field(default_factory=temporary_folder)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *arguments: str, prefix: Sequence[str] = (), mark: str = "") -> None:
@@ -84,6 +86,7 @@ class Head:
         assert not reaper.kill_all(self.mark, seconds=20)
         for process in self.processes:
             process.wait(timeout=20)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="package")
@@ -105,7 +108,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     head = Head(python, folder, address, f"http://127.0.0.1:{dashboard}", uuid.uuid4().hex)
     try:
         host, port = address.split(":")
-        head.start("--head", f"--port={port}", f"--node-ip-address={host}", f"--temp-dir={temporary_folder()}",
+        head.start("--head", f"--port={port}", f"--node-ip-address={host}", f"--temp-dir={head.temporary}",
                    "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
                    f"--ray-client-server-port={free_port()}")  # fmt: skip
         yield head

@@ -35,11 +35,12 @@ def rayse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path) -> Path:
     """What a user has: a recipe and a file beside it."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    words = "river stone market garden window letter winter morning bridge".split()
+    words = ["river", "stone", "market", "garden", "window", "letter", "winter", "morning", "bridge"]
     with (tmp_path / "mine.jsonl").open("w") as file:
         for number in range(300):
             picked = [words[(number * 7 + k * k) % len(words)] for k in range(8)]
-            text = f"Note {number}: the {picked[0]} was near the {picked[1]}, and a {' '.join(picked[2:])} came to {number * 37}."
+            rest = " ".join(picked[2:])
+            text = f"Note {number}: the {picked[0]} was near the {picked[1]}, and a {rest} came to {number * 37}."
             file.write(json.dumps({"text": text}) + "\n")
     return tmp_path
 

@@ -147,6 +147,12 @@ def test_rows_longer_than_a_model_can_read_are_refused(tokens: Path, tmp_path: P
         check(tokens, tmp_path)
 
 
+def test_what_changes_nothing_is_no_part_of_the_fingerprint() -> None:
+    plain = PretrainOptions().identity()  # pyright: ignore[reportCallIssue]
+    assert PretrainOptions.model_validate({"max_epochs": 9, "learning_rate": 0.02}).identity() == plain
+    assert PretrainOptions.model_validate({"learning_rate": 0.03}).identity() != plain
+
+
 def test_rates_have_one_default_each() -> None:
     def rate(**options: Any) -> float:
         return PretrainOptions.model_validate(options).peak_rate

@@ -21,9 +21,9 @@ class Length(Filter):
     """Number of words."""
 
     minimum_words: int = Field(
-        default=10, ge=0
-    )  # "Return a copy of self." teaches little; a sentence has ten words or more
-    maximum_words: int = Field(default=100_000, ge=1)  # a novel has that many; beyond are dumps and tables
+        default=10, ge=0, description='"Return a copy of self." teaches little; a sentence has ten words or more'
+    )
+    maximum_words: int = Field(default=100_000, ge=1, description="a novel has that many; beyond are dumps and tables")
     reasons: ClassVar = ("too_short", "too_long")
 
     def judge(self, document: Measured) -> Verdict:

@@ -39,19 +39,29 @@ MOJIBAKE = re.compile(
 class Quality(Filter):
     """Shares and counts that tell running text from other things."""
 
-    alphabetic_words: float = Field(default=0.6, ge=0, le=1)  # of the words, at least: with a letter or Chinese
+    alphabetic_words: float = Field(
+        default=0.6, ge=0, le=1, description="of the words, at least: with a letter or Chinese"
+    )
     symbols: float = Field(
-        default=0.3, ge=0, le=1
-    )  # of the characters, at most: neither letters, digits nor punctuation
+        default=0.3, ge=0, le=1, description="of the characters, at most: neither letters, digits nor punctuation"
+    )
     bullet_lines: float = Field(
-        default=0.9, ge=0, le=1
-    )  # of the lines, at most, if they are short: lists without sentences
-    ellipsis_lines: float = Field(default=0.3, ge=0, le=1)  # of the lines, at most: cut-off teasers
-    lines_from: int = Field(default=10, ge=0)  # the two rules on lines look at texts of so many lines or more
-    mean_word_characters: float = Field(default=12, gt=0)  # at most, English: beyond are encodings and lists of paths
-    stop_words: int = Field(default=2, ge=0)  # different ones, at least, of the most frequent of the language
-    stop_words_from_words: int = Field(default=100, ge=0)  # shorter texts may well do without
-    broken: float = Field(default=0.005, ge=0, le=1)  # of the characters, at most: traces of a wrong decoding
+        default=0.9, ge=0, le=1, description="of the lines, at most, if they are short: lists without sentences"
+    )
+    ellipsis_lines: float = Field(default=0.3, ge=0, le=1, description="of the lines, at most: cut-off teasers")
+    lines_from: int = Field(
+        default=10, ge=0, description="the two rules on lines look at texts of so many lines or more"
+    )
+    mean_word_characters: float = Field(
+        default=12, gt=0, description="at most, English: beyond are encodings and lists of paths"
+    )
+    stop_words: int = Field(
+        default=2, ge=0, description="different ones, at least, of the most frequent of the language"
+    )
+    stop_words_from_words: int = Field(default=100, ge=0, description="shorter texts may well do without")
+    broken: float = Field(
+        default=0.005, ge=0, le=1, description="of the characters, at most: traces of a wrong decoding"
+    )
     reasons: ClassVar = ("few_letters", "symbols", "bullets", "ellipses", "word_length", "stop_words", "mojibake")
 
     def judge(self, document: Measured) -> Verdict:

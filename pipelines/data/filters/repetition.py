@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class Repetition(Filter):
     """Shares of a text that stand in it more than once."""
 
-    duplicate_lines: float = Field(default=0.3, ge=0, le=1)  # of the columns: lines that stood before
-    duplicate_ngrams: float = Field(default=0.5, ge=0, le=1)  # of the words: in runs of 8 that stood before
-    top_ngram: float = Field(default=0.2, ge=0, le=1)  # of the words: the most frequent run of 4
+    duplicate_lines: float = Field(default=0.3, ge=0, le=1, description="of the columns: lines that stood before")
+    duplicate_ngrams: float = Field(default=0.5, ge=0, le=1, description="of the words: in runs of 8 that stood before")
+    top_ngram: float = Field(default=0.2, ge=0, le=1, description="of the words: the most frequent run of 4")
     repeated_characters: float = Field(
-        default=0.2, ge=0, le=1
-    )  # of the characters: letters in runs of six or more of one
-    ngrams_from_words: int = Field(default=100, ge=0)  # the two rules on n-grams look at texts of so many words or more
+        default=0.2, ge=0, le=1, description="of the characters: letters in runs of six or more of one"
+    )
+    ngrams_from_words: int = Field(
+        default=100, ge=0, description="the two rules on n-grams look at texts of so many words or more"
+    )
     reasons: ClassVar = ("duplicate_lines", "duplicate_ngrams", "top_ngram", "repeated_characters")
 
     def judge(self, document: Measured) -> Verdict:

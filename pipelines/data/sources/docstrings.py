@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from pipelines.data.docstring_scan import docstrings
 from pipelines.data.sources.source import BadRow, Part, Row, Source
@@ -55,8 +55,12 @@ class Docstrings(Source):
     """English text from the docstrings and pages of installed distributions; a distribution is a group."""
 
     kind: str = "docstrings"
-    limit_bytes: PositiveInt | None = None  # shared out so that small packages are read whole and large ones in part
-    packages: list[str] | None = None  # names of distributions, `python` for its own library; default: all
+    limit_bytes: PositiveInt | None = Field(
+        None, description="of text; shared out so that small packages are read whole and large ones in part"
+    )
+    packages: list[str] | None = Field(
+        None, description="names of distributions, `python` for its own library; default: all"
+    )
 
     def identity(self) -> dict[str, Any]:
         """The options, Python's version, and of each distribution its version and a hash of its RECORD's lines."""

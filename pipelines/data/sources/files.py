@@ -22,7 +22,7 @@ RAW_CHARACTERS = 500  # of a bad row: enough to recognise it by
 class FileSource(Source):
     """A source whose rows stand in files. `path` is a file, a folder, a glob or a list of them."""
 
-    path: str | list[str]
+    path: str | list[str] = Field(description="a file, a folder, a glob or a list of them, from the recipe's folder")
     suffixes: ClassVar[tuple[str, ...]] = ()  # what a folder is searched for
 
     def files(self) -> list[Path]:
@@ -52,9 +52,9 @@ class FileSource(Source):
 class RecordSource(FileSource):
     """A source whose rows are records with named columns. Rows that are not text are kept whole."""
 
-    text: str = Field(default="text", min_length=1)  # the column with the text, for rows: text
-    group: str | None = None  # a column whose values are groups; without it a file is a group
-    language_column: str | None = None  # a column that says en or zh, row by row
+    text: str = Field("text", min_length=1, description="the column with the text, for rows: text")
+    group: str | None = Field(None, description="a column whose values are groups; without it a file is a group")
+    language_column: str | None = Field(None, description="a column that says en or zh, row by row")
 
     def row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
         """A record as a row, or what is wrong with it."""

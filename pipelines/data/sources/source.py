@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from pipelines.options import Options
 
@@ -57,8 +57,8 @@ class Source(Options):
     """One entry of the recipe's `sources:`."""
 
     kind: str
-    rows: Rows = "text"
-    language: Language = "en"
+    rows: Rows = Field("text", description="text, conversations, preferences or prompts")
+    language: Language = Field("en", description="en, zh, or auto: document by document")
     _folder: Path = PrivateAttr(default=Path())  # relative paths start at the recipe's folder
 
     def at(self, folder: Path) -> Source:

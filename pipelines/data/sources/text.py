@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from pipelines.data.sources.files import RAW_CHARACTERS, FileSource
 from pipelines.data.sources.source import BadRow, Part, Row
 from pipelines.errors import UserError
@@ -20,7 +22,7 @@ class Text(FileSource):
     """Documents from text files."""
 
     kind: str = "text"
-    split: Literal["file", "blank_lines", "lines"] = "file"  # what a document is
+    split: Literal["file", "blank_lines", "lines"] = Field("file", description="what a document is")
     suffixes: ClassVar = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
 
     def parts(self) -> list[Part]:
