@@ -9,7 +9,7 @@ It fits any number of workers and any ZeRO stage, since no file knows how the ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,24 @@ def write(folder: Path, rank: int, tensors: Iterable[tuple[str, Tensor]], journa
         (folder / "journal.json").write_text(json.dumps(journal), encoding="utf-8")
 
 
-def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of all ranks, memory-mapped, and the journal."""
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(folder.rglob("rank-*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dictionary)
+def read(folder: Path) -> tuple[Tensors, dict[str, Any]]:
+    """All tensors of all ranks, and the journal."""
     (found,) = folder.rglob("journal.json")
-    return tensors, json.loads(found.read_text(encoding="utf-8"))
+    return Tensors(sorted(folder.rglob("rank-*.safetensors"))), json.loads(found.read_text(encoding="utf-8"))
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of several files by name; each is read when it is asked for, since all may not fit in memory."""
+
+    def __init__(self, files: Iterable[Path]):
+        opened = [safe_open(file, "pt") for file in files]
+        self._file_of = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file_of[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -104,7 +104,7 @@ class Engine:
                 if number % dist.get_world_size() == dist.get_rank():
                     yield f"{kind}/{name}", whole.detach().to("cpu", torch.float32, copy=True).contiguous()
 
-    def load_state(self, tensors: dict[str, Tensor], *, step: int, padding: PackedBatch) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor], *, step: int, padding: PackedBatch) -> None:
         """Goes on after `step` steps from what `state` gave, on any number of ranks and at any ZeRO stage.
 
         padding: a batch without labels; a step on it makes DeepSpeed create the optimiser's state, to be filled."""

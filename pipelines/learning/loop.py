@@ -159,7 +159,7 @@ def run_steps(
     saver = Saver(worker, plan.checkpoint_every_steps)
     curve_every = max(1, plan.total_steps // CURVE_POINTS)
     for step in range(journal.step, plan.total_steps):
-        torch.manual_seed((plan.seed << 32) + step * worker.world + worker.rank)  # for a base model's dropout
+        torch.manual_seed(((plan.seed << 32) + step * worker.world + worker.rank) % 2**63)  # for a base model's dropout
         pieces = order.micro_batches(step, rank=worker.rank, world=worker.world, micro_batch_rows=plan.micro_batch_rows)
         share = plan.schedule.share(step)
         done = optimise(worker, engine, [rows.read(piece) for piece in pieces], share, saver.wanted(step + 1))

@@ -80,7 +80,7 @@ def test_a_rows_loss_is_the_sum_of_its_documents_losses(rows: Path) -> None:
     for segment in segments.unique():
         ids = batch.tokens_BT[segments == segment][None]
         if ids.shape[1] > 1:
-            alone += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+            alone += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
     assert float(NextTokenLearner(model)(batch)) == pytest.approx(alone, rel=1e-5)
 
 

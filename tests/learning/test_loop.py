@@ -66,6 +66,7 @@ def two_workers(folder: Path) -> None:
     assert run(folder, "unsaved export").saved == []  # straight to the export
     run(folder, "two by two", micro_batch_rows=2)
     run(folder, "adamw", optimizer=replace(MUON, kind="adamw", rate=3e-3), checkpoint_every_steps=None)
+    run(folder, "bfloat16", dtype="bfloat16")
     gradients(folder, "gradient-2x2")
     with pytest.raises(UserError, match=r"step 2: the loss is .* norm nan at a learning rate of 1e\+30"):
         run(folder, "diverges", optimizer=replace(MUON, rate=1e30, adam_rate=1e30))
@@ -179,6 +180,15 @@ def test_figures_and_facts(folder: Path) -> None:
 def test_adamw_learns_too_and_its_last_step_is_saved(folder: Path) -> None:
     assert curve(folder, "adamw")[-1]["train/loss_nats"] < curve(folder, "adamw")[0]["train/loss_nats"] - 0.2
     assert record(folder, "adamw")["saved"] == [STEPS]
+
+
+def test_bfloat16_products_leave_float32_weights_and_nearly_the_same_curve(folder: Path) -> None:
+    rough, exact = curve(folder, "bfloat16"), curve(folder, "whole")
+    assert rough != exact
+    losses = [[point["train/loss_nats"] for point in points] for points in (rough, exact)]
+    assert losses[0] == pytest.approx(losses[1], rel=5e-3)
+    stored = load_file(folder / "bfloat16" / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
 
 
 def test_checkpoints_are_as_rare_as_they_are_dear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

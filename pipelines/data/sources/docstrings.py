@@ -56,10 +56,10 @@ class Docstrings(Source):
 
     kind: str = "docstrings"
     limit_bytes: PositiveInt | None = Field(
-        None, description="of text; shared out so that small packages are read whole and large ones in part"
+        default=None, description="of text; shared out so that small packages are read whole and large ones in part"
     )
     packages: list[str] | None = Field(
-        None, description="names of distributions, `python` for its own library; default: all"
+        default=None, description="names of distributions, `python` for its own library; default: all"
     )
 
     def identity(self) -> dict[str, Any]:

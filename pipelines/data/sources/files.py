@@ -52,9 +52,11 @@ class FileSource(Source):
 class RecordSource(FileSource):
     """A source whose rows are records with named columns. Rows that are not text are kept whole."""
 
-    text: str = Field("text", min_length=1, description="the column with the text, for rows: text")
-    group: str | None = Field(None, description="a column whose values are groups; without it a file is a group")
-    language_column: str | None = Field(None, description="a column that says en or zh, row by row")
+    text: str = Field(default="text", min_length=1, description="the column with the text, for rows: text")
+    group: str | None = Field(
+        default=None, description="a column whose values are groups; without it a file is a group"
+    )
+    language_column: str | None = Field(default=None, description="a column that says en or zh, row by row")
 
     def row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
         """A record as a row, or what is wrong with it."""

@@ -57,8 +57,8 @@ class Source(Options):
     """One entry of the recipe's `sources:`."""
 
     kind: str
-    rows: Rows = Field("text", description="text, conversations, preferences or prompts")
-    language: Language = Field("en", description="en, zh, or auto: document by document")
+    rows: Rows = Field(default="text", description="text, conversations, preferences or prompts")
+    language: Language = Field(default="en", description="en, zh, or auto: document by document")
     _folder: Path = PrivateAttr(default=Path())  # relative paths start at the recipe's folder
 
     def at(self, folder: Path) -> Source:

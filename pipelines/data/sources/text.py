@@ -22,7 +22,7 @@ class Text(FileSource):
     """Documents from text files."""
 
     kind: str = "text"
-    split: Literal["file", "blank_lines", "lines"] = Field("file", description="what a document is")
+    split: Literal["file", "blank_lines", "lines"] = Field(default="file", description="what a document is")
     suffixes: ClassVar = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
 
     def parts(self) -> list[Part]:

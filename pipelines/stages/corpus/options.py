@@ -11,7 +11,7 @@ from pipelines.stage import ClusterOptions, Options
 class CorpusOptions(Options):
     """Text → cleaned, deduplicated documents, split into training and held-out text."""
 
-    filters: Filters = Field(Filters(), description="of each filter its settings; null switches one off")
+    filters: Filters = Field(default=Filters(), description="of each filter its settings; null switches one off")
     near_duplicates: float | None = Field(
         default=0.8, gt=0, le=1, description="Jaccard similarity from which on; null: exact ones only"
     )
@@ -29,18 +29,18 @@ class CorpusOptions(Options):
         description="share of a held-out text that may be lines of training text: they go; beyond, the whole text",
     )
     max_bad_rows: NonNegativeInt = Field(
-        100, description="rows that cannot be read: set aside in rejected.parquet; beyond, the run stops"
+        default=100, description="rows that cannot be read: set aside in rejected.parquet; beyond, the run stops"
     )
     block_bytes: PositiveInt = Field(
-        2_000_000, description="of text read by one task: what a kill can cost; decides where files end"
+        default=2_000_000, description="of text read by one task: what a kill can cost; decides where files end"
     )
-    part_bytes: PositiveInt = Field(256_000_000, description="of text in one file of the corpus")
+    part_bytes: PositiveInt = Field(default=256_000_000, description="of text in one file of the corpus")
 
 
 class CorpusCluster(ClusterOptions):
     """Where the corpus is read and cleaned."""
 
     tasks: PositiveInt | None = Field(
-        None, description="at once; default: as many as this machine has cores, or the cluster has CPUs"
+        default=None, description="at once; default: as many as this machine has cores, or the cluster has CPUs"
     )
-    cpus_per_task: PositiveFloat = Field(1, description="logical CPUs of a task")
+    cpus_per_task: PositiveFloat = Field(default=1, description="logical CPUs of a task")
