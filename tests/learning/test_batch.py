@@ -81,7 +81,7 @@ def test_a_rows_loss_is_the_sum_of_its_documents_losses(rows: Path) -> None:
         ids = batch.tokens_BT[segments == segment][None]
         if ids.shape[1] > 1:
             alone += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
-    assert float(NextTokenLearner(model)(batch)) == pytest.approx(alone, rel=1e-5)
+    assert NextTokenLearner(model)(batch).item() == pytest.approx(alone, rel=1e-5)
 
 
 def test_each_epoch_reads_each_row_once_and_the_first_reads_the_file_in_order() -> None:
