@@ -88,6 +88,16 @@ def check_shared(folder: Path, *, deadline_s: float = 60.0) -> None:
     nodes = alive()
     if len(nodes) == 1 and _is_here(nodes[0]):
         return
+    try:
+        _check_shared(nodes, folder, deadline_s)
+    except ClusterError:
+        left = alive()
+        if len(left) == len(nodes):
+            raise
+        _check_shared(left, folder, deadline_s)  # a node went meanwhile, and what it did not answer says nothing
+
+
+def _check_shared(nodes: list[Node], folder: Path, deadline_s: float) -> None:
     token = uuid.uuid4().hex
     ours = folder / f".shared-{token}"
     ours.write_text(token)

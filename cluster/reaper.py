@@ -5,7 +5,9 @@ started may stay for ever. So Session runs this file beside its local Ray, as a 
 
     driver ──(pipe, closed by the kernel at death)──► reaper ── SIGKILL ──► every process with RAYSE_SESSION=<mark>
 
-The mark is in the environment Ray was started with, so all its children inherit it. Only the standard library is
+The mark is in the environment Ray was started with, so all its children inherit it. Those that give themselves a
+title (ray::DashboardAgent) overwrite the memory their environment is read from: they are known by that title and the
+files they hold open in the session's folder. Only the standard library is
 imported, and the program is started with -I -S: 8 MB and 20 ms.
 """
 
@@ -19,8 +21,10 @@ import time
 VARIABLE = "RAYSE_SESSION"
 
 
-def marked(mark: str) -> list[int]:
-    """Process ids, other than ours, whose environment holds the mark. Processes of other users cannot be read."""
+def marked(mark: str, folder: str = "") -> list[int]:
+    """Process ids, other than ours, whose environment holds the mark, or titled ray:: with a file open in `folder`.
+
+    Processes of other users cannot be read."""
     entry = f"{VARIABLE}={mark}".encode()
     found = []
     for name in os.listdir("/proc"):
@@ -29,11 +33,26 @@ def marked(mark: str) -> list[int]:
         try:
             with open(f"/proc/{name}/environ", "rb") as file:
                 environment = file.read()
+            titled = folder and is_titled_inside(name, folder)
         except OSError:  # it ended, or it is another user's
             continue
-        if entry in environment.split(b"\0"):
+        if entry in environment.split(b"\0") or titled:
             found.append(int(name))
     return found
+
+
+def is_titled_inside(process: str, folder: str) -> bool:
+    """Whether a process calls itself ray::… and holds a file of this folder open."""
+    with open(f"/proc/{process}/cmdline", "rb") as file:
+        if not file.read().startswith(b"ray::"):
+            return False
+    for number in os.listdir(f"/proc/{process}/fd"):
+        try:
+            if os.readlink(f"/proc/{process}/fd/{number}").startswith(f"{folder}/"):
+                return True
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return False
 
 
 def wait_for_end(parent: int) -> None:
@@ -44,10 +63,10 @@ def wait_for_end(parent: int) -> None:
             return
 
 
-def kill_all(mark: str, seconds: float = 10.0) -> list[int]:
+def kill_all(mark: str, seconds: float = 10.0, folder: str = "") -> list[int]:
     """Kills the marked processes, also those born meanwhile. Returns the ids of any still there at the end."""
     end = time.monotonic() + seconds
-    while (left := marked(mark)) and time.monotonic() < end:
+    while (left := marked(mark, folder)) and time.monotonic() < end:
         for process in left:
             try:
                 os.kill(process, signal.SIGKILL)
@@ -62,7 +81,7 @@ def main(mark: str, parent: int, folder: str, logs: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wait_for_end(parent)
-    left = kill_all(mark)
+    left = kill_all(mark, folder=folder)
     if logs:
         keep_logs(folder, logs)
     shutil.rmtree(folder, ignore_errors=True)

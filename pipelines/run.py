@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 from cluster.errors import ClusterError
-from cluster.session import Session
+from cluster.session import Session, log_place
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
 from pipelines.meter import Meter
@@ -192,6 +192,11 @@ class Walk:
             raise known from error
 
 
+# What Ray raises when a node or a process of its own is gone, by name: this module never loads Ray.
+LOST = ("LocalRayletDiedError", "NodeDiedError", "RaySystemError", "WorkerCrashedError", "OwnerDiedError",
+        "ObjectLostError", "ActorDiedError", "ActorUnavailableError", "OutOfMemoryError")  # fmt: skip
+
+
 def explain(error: BaseException, store: Store) -> BaseException:
     """The error a user can act on inside what Ray or a library wrapped it in; `error` itself if there is none."""
     for inner in _chain(error):
@@ -202,6 +207,13 @@ def explain(error: BaseException, store: Store) -> BaseException:
             return inner if type(inner) is kind else kind(str(plain if isinstance(plain, kind) else inner))
         if disk_full(inner):
             return ClusterError(NO_SPACE.format(store.root))
+    for inner in _chain(error):
+        if type(inner).__name__ in LOST and type(inner).__module__.startswith("ray."):
+            first = (str(inner).strip().splitlines() or [""])[0]
+            return ClusterError(
+                f"the cluster lost a part of itself ({type(inner).__name__}: {first}); expected its nodes to live to "
+                f"the end. Run the same command: what is made stays made. Logs: {log_place()}"
+            )
     return error
 
 

@@ -41,15 +41,18 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen[str], store: 
 
 
 def kill_worker(process: subprocess.Popen[str], title: str) -> int:
-    """kill -9 of one Ray worker of a run, found by the start of its title among the run's own descendants."""
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            name = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if name.startswith(title):
-            os.kill(child.pid, signal.SIGKILL)
-            return child.pid
+    """kill -9 of one Ray worker of a run while it works, found by the start of its title among its descendants."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            try:
+                name = " ".join(child.cmdline())
+            except psutil.Error:
+                continue
+            if name.startswith(title):
+                os.kill(child.pid, signal.SIGKILL)
+                return child.pid
+        time.sleep(0.01)
     raise AssertionError(f"no process of the run is called {title}…")
 
 

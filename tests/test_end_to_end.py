@@ -95,7 +95,10 @@ def test_two_fresh_runs_give_equal_weights(undisturbed: Path, tmp_path: Path) ->
 
 
 def draft_files(store: Path, pattern: str) -> list[Path]:
-    return list(store.glob(f"drafts/*/{pattern}"))
+    try:
+        return list(store.glob(f"drafts/*/{pattern}"))
+    except FileNotFoundError:  # a draft became an artifact while we looked
+        return []
 
 
 def corpus_has_a_block(store: Path) -> bool:
@@ -122,7 +125,7 @@ def test_kill_of_the_driver_loses_nothing(undisturbed: Path, tmp_path: Path, rea
 
 @pytest.mark.chaos
 @pytest.mark.parametrize(
-    ("reached", "title"), [(corpus_has_a_block, "ray::"), (pretrain_has_a_checkpoint, "ray::_RayTrainWorker")]
+    ("reached", "title"), [(corpus_has_a_block, "ray::MapBatches"), (pretrain_has_a_checkpoint, "ray::RayTrainWorker")]
 )
 def test_kill_of_a_worker_loses_nothing(undisturbed: Path, tmp_path: Path, reached, title) -> None:
     store = tmp_path / "worker"
