@@ -21,7 +21,8 @@ class Story:
         self.stage = ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._logged = 0.0
+        self._logged = 0.0  # when the last line of a log was written
+        self._complete = ""  # the count that was last shown as complete
 
     def note(self, text: str) -> None:
         """One line, shown once."""
@@ -35,7 +36,7 @@ class Story:
     def begin(self, stage: str, text: str = "") -> None:
         """A stage starts."""
         self.end()
-        self.stage, self._logged = stage, 0.0
+        self.stage, self._logged, self._complete = stage, 0.0, ""
         if not self.quiet:
             self.console.print(f"{stage:<12} {text}".rstrip(), style="bold", markup=False)
 
@@ -46,9 +47,12 @@ class Story:
         shown = "  ".join(f"{name} {_figure(value)}" for name, value in figures.items())
         if self.console.is_terminal:
             self._draw(done, total, unit, shown)
-        elif time.monotonic() - self._logged > LOG_EVERY_S or (done >= total and self._logged >= 0):
-            self._logged = -1.0 if done >= total else time.monotonic()
-            self.console.print(f"  {_figure(done)} of {_figure(total)} {unit}  {shown}".rstrip(), markup=False)
+            return
+        count = f"{_figure(done)} of {_figure(total)} {unit}"
+        complete = done >= total and count != self._complete
+        if complete or (done < total and time.monotonic() - self._logged > LOG_EVERY_S):
+            self._logged, self._complete = time.monotonic(), count if complete else ""
+            self.console.print(f"  {count}  {shown}".rstrip(), markup=False)
 
     def _draw(self, done: float, total: float, unit: str, shown: str) -> None:
         if self._bar is None:
