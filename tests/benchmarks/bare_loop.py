@@ -90,7 +90,7 @@ class BareLlama(nn.Module):
 def run(
     rank: int, world: int, port: int, shape: Shape, weights: dict[str, Tensor], steps: list[list[Any]], results: Any
 ) -> None:
-    """One process: trains on its share of each step's rows; puts (its share of each loss, each step's seconds) in `results`.
+    """One process: trains on its share of each step's rows; puts (its share of the losses, seconds) in `results`.
 
     steps: per step (tokens, positions, labels) of all ranks' rows."""
     torch.set_num_threads(1)
