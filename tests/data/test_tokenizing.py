@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipelines.data import chat, tokenizing
+from pipelines.data import chat_format, tokenizing
 from pipelines.data.tokenizing import Encoder
 from pipelines.errors import UserError
 
@@ -63,7 +63,7 @@ def test_frequent_words_of_both_languages_are_single_tokens(encoder: Encoder) ->
 
 
 def test_special_tokens_have_the_first_ids(encoder: Encoder) -> None:
-    assert [encoder.tokenizer.token_to_id(token) for token in chat.SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
+    assert [encoder.tokenizer.token_to_id(token) for token in chat_format.SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
     assert (encoder.pad_id, encoder.bos_id, encoder.eos_id) == (0, 1, 2)
 
 
@@ -115,7 +115,7 @@ def test_transformers_renders_and_reads_the_template_as_jinja_does(
     ) + "<|im_start|>assistant\n" * prompt  # fmt: skip
     for environment in (plain, sandbox):
         template = environment.from_string((folder / "chat_template.jinja").read_text(encoding="utf-8"))
-        assert template.render(messages=MESSAGES, bos_token=chat.BOS, add_generation_prompt=prompt) == expected
+        assert template.render(messages=MESSAGES, bos_token=chat_format.BOS, add_generation_prompt=prompt) == expected
     assert theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=prompt) == expected
 
     ids = theirs.apply_chat_template(MESSAGES, add_generation_prompt=prompt, return_dict=False)
@@ -161,7 +161,7 @@ def test_a_folder_that_holds_no_tokenizer_is_the_users_mistake(folder: Path, tmp
 
 def test_tokens_named_as_objects_are_understood_and_padding_falls_back_to_the_end(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    config = {"eos_token": {"content": chat.EOS, "lstrip": False}, "bos_token": None}
+    config = {"eos_token": {"content": chat_format.EOS, "lstrip": False}, "bos_token": None}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     found = Encoder.open(tmp_path)
     assert (found.bos_id, found.eos_id, found.pad_id) == (None, 2, 2)
