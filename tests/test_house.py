@@ -241,13 +241,15 @@ def is_nothing(statement: ast.stmt) -> bool:
 
 
 def light_stage_tops(modules: list[Module]) -> Iterator[str]:
-    """The top of a stage's file imports only pydantic, pipelines.stage and the standard library, so that reading and
-    planning cost nothing. Of a stage that is a folder: the top of its __init__.py, which may import its own folder."""
+    """The top of a stage's file imports only pydantic, pipelines.stage, pipelines.training and the standard library,
+    so that reading and planning cost nothing. Of a stage that is a folder: the top of its __init__.py, which may
+    import its own folder."""
     for module in modules:
         depth = module.path.count("/")
         if not module.stage or depth > (3 if module.path.endswith("__init__.py") else 2):
             continue
-        allowed = ("pydantic", "pipelines.stage", f"pipelines.stages.{module.stage}", *sys.stdlib_module_names)
+        own = f"pipelines.stages.{module.stage}"
+        allowed = ("pydantic", "pipelines.stage", "pipelines.training", own, *sys.stdlib_module_names)
         for found in module.imports:
             if found.top and not found.typing and not found.within(*allowed):
                 yield module.at(found.line, f"imports {found.target} at its top; import it inside `run`")

@@ -70,6 +70,10 @@ class PackedRows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def row_tokens(self) -> float:
+        return float(self.length)
+
     def padding(self) -> PackedBatch:
         """One row of padding, which adds nothing to a loss."""
         zeros = torch.zeros(1, self.length, dtype=torch.int64)

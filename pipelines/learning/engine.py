@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipelines.learning.batch import PackedBatch
+from pipelines.learning.lesson import Batch
 from pipelines.learning.zero import Partitioned, Replicated, Shared, Zero
 
 ZERO: dict[int, Callable[[Any, Any], Zero]] = {0: Replicated, 1: Shared, 2: Shared, 3: Partitioned}
@@ -72,7 +72,7 @@ class Engine:
         self.parameters = dict(learner.named_parameters())
         self.device = self._engine.device
 
-    def backward(self, batch: PackedBatch, *, scale: float, last: bool) -> Tensor:
+    def backward(self, batch: Batch, *, scale: float, last: bool) -> Tensor:
         """Adds scale × the gradient of the batch's summed loss; the `last` micro-batch of a step also sums over ranks.
 
         Returns the loss in nats, summed over the batch's labels on this rank, unscaled. Scalar, on the device."""
@@ -104,7 +104,7 @@ class Engine:
                 if number % dist.get_world_size() == dist.get_rank():
                     yield f"{kind}/{name}", whole.detach().to("cpu", torch.float32, copy=True).contiguous()
 
-    def load_state(self, tensors: Mapping[str, Tensor], *, step: int, padding: PackedBatch) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor], *, step: int, padding: Batch) -> None:
         """Goes on after `step` steps from what `state` gave, on any number of ranks and at any ZeRO stage.
 
         padding: a batch without labels; a step on it makes DeepSpeed create the optimiser's state, to be filled."""

@@ -4,6 +4,8 @@
     now and then:   figures to whoever watches, a checkpoint to wherever the worker keeps them
     at the end:     a Hugging Face folder and the curve of the run
 
+What is learnt is a Lesson (lesson.py): next tokens, preferences, rewards.
+
 Nothing here has a state that a checkpoint would miss: data order, learning rate and random numbers are functions of the
 seed and the step. A run that was killed ends with the same bytes as one that was not, on as many workers.
 """
@@ -21,14 +23,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
-from transformers import PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.learning import checkpoint
-from pipelines.learning.batch import DataOrder, PackedBatch, PackedRows
+from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan
-from pipelines.learning.model import NextTokenLearner, hidden_matrices, num_parameters
-from pipelines.learning.model import save as save_model
+from pipelines.learning.lesson import Batch, Lesson, Rows
+from pipelines.learning.model import hidden_matrices, num_parameters
 from pipelines.learning.schedule import Schedule
 from pipelines.learning.throughput import Meter, gemm_flops_per_s, multiplies_bfloat16, training_flops_per_token
 
@@ -65,7 +66,6 @@ class Worker(Protocol):
 class TrainingPlan:
     """All that decides a run besides the model it starts from. Options and their defaults live in the stage."""
 
-    rows: Path  # the packed rows, an Arrow file
     out: Path  # where the finished model goes; every worker's machine can write there
     seed: int
     total_steps: int
@@ -119,28 +119,28 @@ class Journal:
         return sum(last) / len(last)
 
 
-def train(worker: Worker, plan: TrainingPlan, make_model: Callable[[], PreTrainedModel]) -> Figures:
+def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype], Lesson]) -> Figures:
     """Trains from the last checkpoint, or from the start, to the end; rank 0 leaves the model in plan.out.
 
-    make_model gives the same weights on every rank, in float32 on the CPU. Returns the run's facts, on every rank.
-    Raises UserError when the loss or the gradient is no longer a number."""
-    model = make_model()
-    rows = PackedRows(plan.rows)
+    make_lesson gets the type that matrix products shall have, and gives the same weights on every rank, in float32 on
+    the CPU. Returns the run's facts, on every rank. Raises UserError when the loss or the gradient is no longer a
+    number."""
     dtype = DTYPES[plan.dtype] if plan.dtype in DTYPES else usual_dtype(worker.device)
+    lesson = make_lesson(dtype)
+    model, rows = lesson.model, lesson.rows
     peak = peak_of_all(worker, dtype)
-    flops = training_flops_per_token(model.config, num_parameters(model), rows.length)
-    learner = NextTokenLearner(model, dtype).train()
+    flops = training_flops_per_token(model.config, num_parameters(model), round(rows.row_tokens))
     engine = Engine(
-        learner,
+        lesson.learner.train(),
         hidden_matrices(model),
         plan.optimizer,
         zero_stage=plan.zero_stage,
         muon_in_bfloat16=multiplies_bfloat16(worker.device),
     )
     journal = resume(worker, engine, rows)
-    meter = Meter(plan.batch_rows * rows.length, flops, peak)
+    meter = Meter(round(plan.batch_rows * rows.row_tokens), flops, peak)
     run_steps(worker, plan, engine, rows, journal, meter)
-    export(worker, engine, model, journal, plan.out)
+    export(worker, engine, lesson, journal, plan.out)
     return {
         "train/loss_nats": journal.final_loss(),
         "train/tokens": plan.total_steps * meter.tokens_per_step,
@@ -151,9 +151,7 @@ def train(worker: Worker, plan: TrainingPlan, make_model: Callable[[], PreTraine
     }
 
 
-def run_steps(
-    worker: Worker, plan: TrainingPlan, engine: Engine, rows: PackedRows, journal: Journal, meter: Meter
-) -> None:
+def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, journal: Journal, meter: Meter) -> None:
     """Every step that the journal does not have yet."""
     order = DataOrder(len(rows), plan.batch_rows, plan.seed)
     saver = Saver(worker, plan.checkpoint_every_steps)
@@ -180,7 +178,7 @@ def run_steps(
             saver.save(engine, journal)
 
 
-def optimise(worker: Worker, engine: Engine, batches: list[PackedBatch], share: float, checkpoint: bool) -> StepDone:
+def optimise(worker: Worker, engine: Engine, batches: list[Batch], share: float, checkpoint: bool) -> StepDone:
     """One optimiser step on this rank's micro-batches, at this share of the peak learning rates.
 
     checkpoint: whether this rank wants one afterwards; rank 0 decides, its clock being the only one that counts."""
@@ -222,7 +220,7 @@ def check_finite(done: StepDone, step: int, rate: float) -> None:
         )
 
 
-def resume(worker: Worker, engine: Engine, rows: PackedRows) -> Journal:
+def resume(worker: Worker, engine: Engine, rows: Rows) -> Journal:
     """The journal of the last checkpoint, with the engine in its state; a new one where there is none."""
     folder = worker.resume()
     if folder is None:
@@ -258,10 +256,10 @@ class Saver:
         self._wait_s = max(FIRST_CHECKPOINT_S, (self._time - start) / CHECKPOINT_SHARE)
 
 
-def export(worker: Worker, engine: Engine, model: PreTrainedModel, journal: Journal, out: Path) -> None:
+def export(worker: Worker, engine: Engine, lesson: Lesson, journal: Journal, out: Path) -> None:
     """Rank 0 writes the model and the curve: the same bytes for the same run."""
-    weights = {name.removeprefix("model."): weight for name, weight in engine.weights().items()}
+    learnt = engine.weights()
     if worker.rank == 0:
-        save_model(model, weights, out)
+        lesson.save(lesson.weights(learnt), out)
         text = "".join(json.dumps(point) + "\n" for point in journal.curve)
         (out / "curve.jsonl").write_text(text, encoding="utf-8")

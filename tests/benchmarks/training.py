@@ -72,6 +72,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     from pipelines.stage import Work
     from pipelines.stages import pretrain
     from pipelines.store import Draft
+    from pipelines.training import TrainCluster
 
     batch = BATCH_ROWS * LENGTH
     # A constant rate and no clipping, as the bare loop has it: both must end at the same loss.
@@ -79,7 +80,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     options = pretrain.PretrainOptions.model_validate(
         {"size": size, "batch_tokens": batch, "budget_tokens": steps * batch, **as_bare}
     )
-    cluster = pretrain.PretrainCluster.model_validate({"workers": WORLD, "dtype": "float32", "log_every_steps": PIECE})
+    cluster = TrainCluster.model_validate({"workers": WORLD, "dtype": "float32", "log_every_steps": PIECE})
     folder.mkdir()
     told = Told()
     with Session(say=str) as session:

@@ -16,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.learning import loop
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.engine import Engine, OptimizerPlan
+from pipelines.learning.lesson import next_token
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch, hidden_matrices
 from pipelines.learning.schedule import Schedule
@@ -24,6 +25,7 @@ from tests.learning.processes import Killed, PlainWorker, in_processes
 
 SIZE = Size(32, 2, 2, 2, 64)
 STEPS = 12
+MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "probe.json")
 MUON = OptimizerPlan("muon", rate=0.02, adam_rate=3e-3, weight_decay=0.0, clip_norm=1.0)
 
 
@@ -35,7 +37,7 @@ def plan(folder: Path, name: str, **changes) -> TrainingPlan:
     out = folder / name / "out"
     out.mkdir(parents=True, exist_ok=True)
     made = TrainingPlan(
-        rows=folder / "train.arrow", out=out, seed=3, total_steps=STEPS, batch_rows=8, optimizer=MUON,
+        out=out, seed=3, total_steps=STEPS, batch_rows=8, optimizer=MUON,
         schedule=Schedule("wsd", STEPS, warmup=1, decay=3), micro_batch_rows=4, zero_stage=1, dtype="float32",
         checkpoint_every_steps=4, log_every_steps=5,
     )  # fmt: skip
@@ -46,7 +48,8 @@ def run(folder: Path, name: str, *, die_after: int | None = None, **changes) -> 
     """One attempt at the run `name`; its figures go to facts.json when it ends."""
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
     try:
-        facts = train(worker, plan(folder, name, **changes), new_model)
+        rows = PackedRows(folder / "train.arrow")
+        facts = train(worker, plan(folder, name, **changes), lambda dtype: next_token(new_model(), rows, dtype))
     except Killed:
         return worker
     if worker.rank == 0:
@@ -116,7 +119,7 @@ def curve(folder: Path, name: str) -> list[dict[str, float]]:
 
 def test_two_runs_leave_the_same_bytes(folder: Path) -> None:
     assert files(folder, "whole") == files(folder, "again")
-    assert set(files(folder, "whole")) == {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl"}
+    assert set(files(folder, "whole")) == {*MODEL_FILES, "curve.jsonl"}
 
 
 def test_killed_twice_leaves_the_same_bytes(folder: Path) -> None:

@@ -15,8 +15,9 @@ from cluster.session import Session
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages import pretrain
-from pipelines.stages.pretrain import PretrainCluster, PretrainOptions
+from pipelines.stages.pretrain import PretrainOptions
 from pipelines.store import Draft
+from pipelines.training import TrainCluster
 from tests.learning.packed import write_tokens
 
 VOCABULARY, LENGTH = 128, 64
@@ -41,9 +42,7 @@ def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int =
     return Work(
         name="pretrain",
         options=PretrainOptions.model_validate({"batch_tokens": 512, **options}),
-        cluster=PretrainCluster.model_validate(
-            {"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}
-        ),
+        cluster=TrainCluster.model_validate({"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}),
         seed=7,
         inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]
         sources={},
@@ -78,7 +77,7 @@ def trained(tokens: Path, session: Session, tmp_path_factory: pytest.TempPathFac
 
 def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, Told], tokens: Path) -> None:
     out, _, _ = trained
-    names = {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl"}
+    names = {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json"}
     assert {path.name for path in out.iterdir()} == names | {p.name for p in (tokens / "tokenizer").iterdir()}
     model = AutoModelForCausalLM.from_pretrained(out)
     assert (model.config.vocab_size, model.config.max_position_embeddings) == (VOCABULARY, LENGTH)
