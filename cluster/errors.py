@@ -6,3 +6,7 @@ class ClusterError(Exception):
 
     The message says where, what was found, what was expected and what to do. The command line exits with 3.
     """
+
+
+class MemberLost(ClusterError):
+    """A member of a gang died or did not answer in time. Who has kept enough to go on may make a new gang."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import nodes
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, MemberLost
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
 from cluster.session import log_place
@@ -46,7 +46,8 @@ class Gang:
     cls: a class, or "package.module:Class", which the driver then need not import.
     num: how many; resources: what each takes (its `workers` is not read). env: more variables for the members.
     kwargs go to the constructor, with `rank` and `world` if it has such parameters.
-    Raises ClusterError when the cluster can never hold the gang or a member dies, and what the constructor raised.
+    Raises ClusterError when the cluster can never hold the gang, MemberLost when a member dies, and what the
+    constructor raised.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Gang:
     ) -> list[Any]:
         """Calls a method on all members at once and returns their values by rank.
 
-        per_rank: one value for each member, passed before `args`. Raises ClusterError naming rank, node, method and
+        per_rank: one value for each member, passed before `args`. Raises MemberLost naming rank, node, method and
         seconds when a member is dead or has not answered by the deadline (close the gang then: it may still be at it);
         an exception of the method as it was raised, of the lowest rank if several failed.
         """
@@ -207,16 +208,16 @@ class Gang:
             raise self._late(waiting, label or verb, deadline_s)
         return [values[rank] for rank in range(self.size)]
 
-    def _dead(self, rank: int, method: str, seconds: float, error: BaseException) -> ClusterError:
+    def _dead(self, rank: int, method: str, seconds: float, error: BaseException) -> MemberLost:
         reason = " ".join(str(error).split())[:300]
-        return ClusterError(
+        return MemberLost(
             f"gang {self.name}: rank {rank} on {self._where(rank)} died in {method} after {seconds:.1f} s ({reason}); "
             f"expected an answer. Logs: {log_place()}. Look there and for a lack of memory on that node, then run again"
         )
 
-    def _late(self, ranks: list[int], method: str, deadline_s: float) -> ClusterError:
+    def _late(self, ranks: list[int], method: str, deadline_s: float) -> MemberLost:
         who = ", ".join(f"rank {rank} on {self._where(rank)}" for rank in ranks)
-        return ClusterError(
+        return MemberLost(
             f"gang {self.name}: {who} did not answer {method} within {deadline_s:g} s. Logs: {log_place()}. "
             f"Look there for what it is doing, then run again"
         )

@@ -28,14 +28,13 @@ from typing import Any, cast
 import ray
 import ray.train
 import ray.train.collective
-from ray import PlacementGroupID
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from cluster import checkpoints, nodes, progress
 from cluster.errors import ClusterError
+from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
@@ -119,6 +118,7 @@ class _Lost:
     text: str
 
 
+FREE_S = 2.0  # within which Ray knows that a controller is dead
 NOT_NEEDED = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # a process each, 1.5 s of CPU at every start
 
 
@@ -181,7 +181,6 @@ def _attempt(payload: dict[str, Any], resources: Resources, place: Path, variabl
             worker_runtime_env={"env_vars": variables},
         ),
     )
-    before = set(placement_group_table())
     try:
         return trainer.fit().return_value
     except ray.train.WorkerGroupError as error:
@@ -192,31 +191,25 @@ def _attempt(payload: dict[str, Any], resources: Resources, place: Path, variabl
             raise ClusterError(f"workers of {place.name}: Ray Train failed ({reason}). Logs: {log_place()}") from error
         return _Lost(f"a worker died while it started ({_last_line(error)})")
     except RayActorError as error:
-        _free(before)
+        free_orphans(wait_s=FREE_S)
         if "creation task" in str(error):  # its constructor raised, and would again
             reason = _last_line(error)
             raise ClusterError(f"workers of {place.name} did not start: {reason}. Logs: {log_place()}") from error
         return _Lost(f"Ray Train's controller died ({_last_line(error)})")
     except BaseException:  # Ctrl-C: end the workers before anybody else cleans up
         _abort(trainer.controller)
-        _free(before)
+        free_orphans(wait_s=FREE_S)
         raise
     finally:
         if trainer.controller is not None:  # or it takes its time to go, with 150 MB
             ray.kill(trainer.controller)
 
 
-def _free(before: set[str]) -> None:
-    """Gives back what a controller that died had reserved; Ray would wait for the end of this process."""
-    for name, facts in placement_group_table().items():
-        if name not in before and facts["state"] != "REMOVED":
-            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
-
-
 def _abort(controller: Any) -> None:
     if controller is not None:
         with contextlib.suppress(RayActorError, GetTimeoutError):
             ray.get(controller.abort.remote(), timeout=10)
+        ray.kill(controller)
 
 
 def _judge(error: ray.train.WorkerGroupError) -> _Lost:

@@ -96,6 +96,42 @@ def plan(
 
 
 @app.command()
+def sweep(
+    recipe: RecipeArg,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many; more than before goes on with those there are.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="The last stage of a trial, its evaluation included.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the best recipe goes. Default: best.yaml beside it.")] = None,
+    set_: SetOpt = None,
+    store: StoreOpt = None,
+    seed: SeedOpt = None,
+    address: AddressOpt = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Try the values of the recipe's search spaces with Ray Tune; the best trial is an ordinary artifact.
+
+    A search space stands in the place of the value it varies: `pretrain: {learning_rate: {log_uniform: [1e-3, 1e-1],
+    default: 0.02}}`; also choose: [a, b, …], uniform: [from, to], range: [from, to, step]. `sweep: {metric:
+    heldout/bits_per_byte, trials: 8}` says what decides. Trials share the stages before; the worse are ended early.
+    Killed and run again, it goes on where it stood.
+    """
+    from pipelines.search import sweep_recipe
+
+    asked = [f"sweep.{key}={value}" for key, value in (("trials", trials), ("until", until)) if value is not None]
+    record, best = sweep_recipe(
+        _read(recipe, [*(set_ or ()), *asked], store, seed), out=out, address=address, quiet=quiet
+    )
+    from pipelines.sweep_report import facts, print_sweep
+    from pipelines.verbs import print_json
+
+    if as_json:
+        return print_json({**facts(record), "best_recipe": str(best)})
+    return print_sweep(record, best)
+
+
+@app.command()
 def report(
     store: StoreOpt = None,
     recipe: Annotated[str | None, typer.Option(help="The newest run of this recipe, by its name.")] = None,
@@ -135,6 +171,59 @@ def export(
     from pipelines.verbs import export_artifact
 
     export_artifact(_store(store), name, folder, as_json=as_json)
+
+
+KeyOpt = Annotated[str | None, typer.Option(help="What clients must send as `Authorization: Bearer KEY`.")]
+KeyFileOpt = Annotated[Path | None, typer.Option(help="A file whose first line is the key.")]
+PersonaOpt = Annotated[str | None, typer.Option(help="The system message of conversations that bring none.")]
+ModelArg = Annotated[
+    str | None, typer.Argument(help="A stage, or a fingerprint's first letters. Default: the newest model.")
+]
+
+
+@app.command()
+def serve(
+    name: ModelArg = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 finds a free port.")] = 8000,
+    host: Annotated[str, typer.Option(help="Other than loopback needs a key.")] = "127.0.0.1",
+    store: StoreOpt = None,
+    key: KeyOpt = None,
+    key_file: KeyFileOpt = None,
+    persona: PersonaOpt = None,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Newest turns that the model is shown.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=16, help="Of a prompt with its reply.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs for the model; 0 serves on the CPU.")] = 0,
+    guard: Annotated[bool, typer.Option(help="Check what is asked, and what is replied.")] = True,
+    as_json: JsonOpt = False,
+) -> None:
+    """Host a model: OpenAI's API, a chat page, feedback, health and metrics. Ctrl-C stops it."""
+    from serve.commands import read_key, settings_of
+    from serve.commands import serve as serve_model
+
+    settings = settings_of(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,
+                           max_turns=max_turns, max_tokens=max_tokens, gpus=gpus, guard=guard)  # fmt: skip
+    serve_model(settings, as_json=as_json)
+
+
+@app.command()
+def chat(
+    name: ModelArg = None,
+    url: Annotated[str | None, typer.Option(help="A running server, http://HOST:PORT.")] = None,
+    store: StoreOpt = None,
+    key: KeyOpt = None,
+    key_file: KeyFileOpt = None,
+    persona: PersonaOpt = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply.")] = None,
+) -> None:
+    """Talk to a model: to the server at --url or on port 8000, else to one started for this. /reset, /quit, Ctrl-C."""
+    from serve import commands
+
+    options = {"persona": persona, "temperature": temperature}
+    options |= {"max_tokens": max_tokens} if max_tokens else {}
+    running = url is not None or (name is None and commands.answers())
+    settings = None if running else lambda: commands.settings_of(_store(store), name, port=0)
+    commands.chat(settings, url, commands.read_key(key, key_file), **options)
 
 
 @app.command()
@@ -205,10 +294,14 @@ def stop(
 
 
 def _load(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None):
-    from pipelines.recipe import load
+    return _read(recipe, overrides, store, seed).recipe()
+
+
+def _read(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None):
+    from pipelines.recipe import read
     from pipelines.stages import STAGES
 
-    return load(recipe, STAGES, overrides=overrides or (), store=store, seed=seed)
+    return read(recipe, STAGES, overrides=overrides or (), store=store, seed=seed)
 
 
 def _store(path: str | None):

@@ -33,12 +33,8 @@ LEAST_SHARE = 0.2  # of the smaller language's training tokens, if it need not b
 MOST_REPEATS = 3
 CPU_FLOPS = 70e9  # what training reaches on two cores of a recent CPU; 6 operations a parameter and token
 LITTLE_BYTES = 1_000_000
-# What reads rows that are no running text. None of these stages is there yet.
-LATER = {
-    "conversations": "conversations, sft",
-    "preferences": "preferences, reward_model, dpo",
-    "prompts": "ppo",
-}
+LATER = {"prompts": "ppo, which asks the prompts of conversations so far"}  # rows that no stage reads yet
+LEARNT_THREE_TIMES = 50_000  # conversations up to which sft's three epochs are worth their time
 # Running text that comes with Rayse, for those who bring only conversations: UTF-8 bytes by language.
 OWN_TEXT = {
     "documentation": ("{kind: docstrings, language: en, limit_bytes: 20_000_000}", {"en": 20_000_000}),
@@ -63,9 +59,10 @@ class Found:
 class Sizes:
     """What the rule makes of the amount of text.
 
-    text_bytes: UTF-8, by language."""
+    text_bytes: UTF-8, by language. dialogues: conversations or preference pairs are there as well."""
 
     text_bytes: dict[str, int]
+    dialogues: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -117,8 +114,8 @@ class Sizes:
 
     @property
     def length(self) -> int:
-        """256 tokens below 100 MB, 512 below 1 GB, then 1,024."""
-        return 256 << sum(self.total_bytes >= limit for limit in (1e8, 1e9))
+        """256 tokens below 100 MB, 512 below 1 GB, then 1,024; at least 512 where a conversation must fit in."""
+        return max(256 << sum(self.total_bytes >= limit for limit in (1e8, 1e9)), 512 if self.dialogues else 0)
 
     @property
     def batch_tokens(self) -> int:
@@ -159,7 +156,7 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     for sizes in [one.amount.text_bytes for one in found] + [OWN_TEXT[name][1] for name in own]:
         for language, size in sizes.items():
             text_bytes[language] = text_bytes.get(language, 0) + size
-    sizes = Sizes(text_bytes)
+    sizes = Sizes(text_bytes, any(one.shape.rows in ("conversations", "preferences") for one in found))
     try:
         write_atomically(out, recipe_text(out, found, own, sizes))
     except OSError as error:
@@ -241,9 +238,9 @@ def recipe_text(out: Path, found: list[Found], own: list[str], sizes: Sizes) -> 
         lines += [f"  {source}: {OWN_TEXT[source][0]}" for source in own]
     for one in found:
         if one.shape.rows in LATER:
-            lines.append(f"  # {one.shape.rows}: for the stages {LATER[one.shape.rows]}, which Rayse has not got yet")
+            lines.append(f"  # {one.shape.rows}: listed, not used; they are for {LATER[one.shape.rows]}")
         lines.append(f"  {plain(one.name)}: {plain(one.options)}  # {_about(one.amount)}")
-    lines += _stages(sizes)
+    lines += [*_stages(sizes), *_alignment(found), "evaluate: {}"]
     return "\n".join(lines) + "\n"
 
 
@@ -268,8 +265,28 @@ def _stages(sizes: Sizes) -> list[str]:
         f"  # up to {MOST_EPOCHS} where one has less than 1,000,000 tokens. {MOST_EPOCHS} are worth their time.",
         f"  # {_time(sizes)}",
         f"  pretrain: {plain(pretrain)}",
-        "evaluate: {}",
     ]
+    return lines
+
+
+def _alignment(found: list[Found]) -> list[str]:
+    """The stages after the base model, as far as there are files for them."""
+    rows = {kind: [one for one in found if one.shape.rows == kind] for kind in ("conversations", "preferences")}
+    if not any(rows.values()):
+        return []
+    many = sum(one.amount.rows for one in rows["conversations"]) > LEARNT_THREE_TIMES
+    lines = [
+        "  # Your conversations, if any, with Rayse's own tasks in both languages; embedded: false leaves those out.",
+        "  conversations: {}",
+        "  sft: {epochs: 1}" if many else "  sft: {}  # each conversation three times",
+    ]
+    if rows["preferences"]:
+        lines += [
+            "  # Your pairs, and pairs made of Rayse's own tasks. dpo: {} learns from them without a reward model.",
+            "  preferences: {}",
+            "  reward_model: {}",
+            "  ppo: {}",
+        ]
     return lines
 
 
@@ -313,7 +330,7 @@ def _show(out: Path, found: list[Found], problems: list[str], sizes: Sizes) -> N
         for problem in one.problems:
             print(f"    note: {problem}")
         if one.shape.rows in LATER:
-            print(f"    for the stages {LATER[one.shape.rows]}, which Rayse has not got yet: listed, not used")
+            print(f"    listed, not used; they are for {LATER[one.shape.rows]}")
     for problem in problems:
         print(f"left out: {problem}")
     if sizes.total_bytes < LITTLE_BYTES:

@@ -52,7 +52,7 @@ def plan(
         step = _step(recipe, store, entry, {kind: prints[name] for kind, name in entry.inputs.items()}, warn)
         prints[entry.name] = step.fingerprint
         steps.append(step)
-        if entry.stage.makes == "model" and recipe.evaluate is not None and entry.stage.kind != "base":
+        if entry.stage.makes == "model" and entry.stage.judged and recipe.evaluate is not None:
             steps.append(_evaluation(recipe, store, entry, prints, warn))
         if entry.name == last:
             break

@@ -1,6 +1,6 @@
 """A recipe: everything a user may change, in one YAML file, read strictly into frozen models.
 
-    text ──yaml_lines──► tree + lines ──overrides──► pydantic models of the caller's table of stages ──► Recipe
+    text ──yaml_lines──► tree + lines ──overrides──► search spaces filled ──► pydantic models of the caller's stages
 
 Every error names the file, the line, the key, and where it helps the nearest key that exists.
 """
@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from pipelines import yaml_lines
+from pipelines import search_space, yaml_lines
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.options import Options
+from pipelines.search_space import Space, SweepOptions, Values
 from pipelines.stage import Stage
 from pipelines.yaml_lines import dotted
 
-TOP_KEYS = ("name", "seed", "store", "base", "sources", "stages", "evaluate", "cluster")
+TOP_KEYS = ("name", "seed", "store", "base", "sources", "stages", "evaluate", "sweep", "cluster")
 ENTRY_KEYS = ("stage", "from", "sources")  # keys of an entry that are not its stage's options
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -51,7 +52,8 @@ class Recipe:
     store: Path
     entries: tuple[Entry, ...]
     evaluate: Entry | None  # the stage that follows each stage which makes a model
-    tree: Mapping[str, Any] = field(repr=False)  # as written, overrides applied: what `submit` ships
+    sweep: SweepOptions | None
+    tree: Mapping[str, Any] = field(repr=False)  # as written, overrides applied, spaces filled: what `submit` ships
 
     def entry(self, name: str) -> Entry:
         """The entry of this name. Raises UserError with the nearest name."""
@@ -62,19 +64,35 @@ class Recipe:
         raise UserError(f"{self.path}: no stage {name!r}.{_nearest(name, names)} (Stages here: {', '.join(names)})")
 
     def to_yaml(self) -> str:
-        """The recipe with overrides applied, as YAML."""
+        """The recipe with overrides applied and search spaces filled, as YAML."""
         return yaml.safe_dump(dict(self.tree), sort_keys=False, allow_unicode=True)
 
 
-def load(
-    path: str | Path,
-    stages: Mapping[str, Stage],
-    *,
-    overrides: Sequence[str] = (),
-    store: str | None = None,
-    seed: int | None = None,
-) -> Recipe:
-    """Reads a recipe with the caller's table of stages.
+@dataclass(frozen=True)
+class Written:
+    """A recipe as it is written: its search spaces are not filled yet."""
+
+    path: Path
+    tree: Mapping[str, Any] = field(repr=False)
+    spaces: tuple[Space, ...]
+    reader: _Reader = field(repr=False)
+
+    def recipe(self, values: Values | None = None) -> Recipe:
+        """The recipe with these values in the place of its search spaces, or with their defaults.
+
+        Raises UserError, naming line and key, for what is wrong with it or has neither value nor default."""
+        return self.reader.recipe(search_space.filled(self.tree, self.spaces, values, self.reader.error))
+
+
+def load(path: str | Path, stages: Mapping[str, Stage], *, overrides: Sequence[str] = (), store: str | None = None,
+         seed: int | None = None) -> Recipe:  # fmt: skip
+    """Reads a recipe with the caller's table of stages; search spaces take their defaults. See `read`."""
+    return read(path, stages, overrides=overrides, store=store, seed=seed).recipe()
+
+
+def read(path: str | Path, stages: Mapping[str, Stage], *, overrides: Sequence[str] = (), store: str | None = None,
+         seed: int | None = None) -> Written:  # fmt: skip
+    """Reads a recipe's text and finds its search spaces.
 
     overrides: `key.path=value` as given to --set; the first part may be a stage's name.
     Raises UserError for anything wrong, naming file, line and key."""
@@ -95,7 +113,7 @@ def load(
         tree["store"] = store
     if seed is not None:
         tree["seed"] = seed
-    return reader.recipe(tree)
+    return Written(file, tree, search_space.find(tree, reader.error), reader)
 
 
 def find(path: str | Path) -> Path:
@@ -153,14 +171,14 @@ class _Reader:
         for name in cluster:
             if name not in names:
                 raise self.error(("cluster", name), f"no such stage.{_nearest(name, names)}")
-        evaluate = self.evaluate(tree, cluster)
         return Recipe(
             path=self.file,
             name=self.typed(tree, "name", str, self.file.stem),
             seed=self.seed(tree),
             store=self.store(tree),
             entries=tuple(entries),
-            evaluate=evaluate,
+            evaluate=self.evaluate(tree, cluster),
+            sweep=self.sweep(tree, entries),
             tree=tree,
         )
 
@@ -191,7 +209,7 @@ class _Reader:
             )
         for name, options in self.mapping(stages, ("stages",)).items():
             path = ("stages", name)
-            if name in ("base", "evaluate", "run") or "/" in name:
+            if name in ("base", "evaluate", "run", "sweep") or "/" in name:
                 raise self.error(path, "this name is taken; choose another")
             options = self.mapping({} if options is None else options, path)
             entries.append(self.entry(name, options, path, entries, sources, cluster))
@@ -274,6 +292,18 @@ class _Reader:
         own = self.mapping(cluster.get("evaluate") or {}, ("cluster", "evaluate"))
         return Entry("evaluate", stage, options, self.model(stage.cluster, own, ("cluster", "evaluate")), {}, {})
 
+    def sweep(self, tree: dict, entries: Sequence[Entry]) -> SweepOptions | None:
+        if tree.get("sweep") is None:
+            return None
+        options = self.model(SweepOptions, self.mapping(tree["sweep"], ("sweep",)), ("sweep",))
+        names = [entry.name for entry in entries]
+        if options.until is not None and options.until not in names:
+            raise self.error(("sweep", "until"), f"no stage {options.until!r}.{_nearest(options.until, names)}")
+        if key := options.undecided:
+            problem = "missing: the figure's name does not tell whether less (min) or more (max) of it is better"
+            raise self.error(("sweep", key), problem)
+        return options
+
     def names(self, value: Any, path: yaml_lines.Path) -> list[str]:
         found = [value] if isinstance(value, str) else value or []
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
@@ -325,40 +355,8 @@ class _Reader:
         if problem["type"] == "missing":
             return self.error(where, "missing; it has no default")
         found = problem.get("input")
-        return self.error(where, f"{_lower(problem['msg'])}; found {found!r}")
-
-
-def with_cluster(recipe: Recipe, name: str, options: Options) -> Recipe:
-    """The same recipe with other cluster options for one stage: for sweeps and benchmarks."""
-    entries = tuple(replace(e, cluster=options) if e.name == name else e for e in recipe.entries)
-    return replace(recipe, entries=entries)
-
-
-def json_schema(stages: Mapping[str, Stage]) -> dict[str, Any]:
-    """A JSON Schema of recipes, for editors: the options of every stage and source, with their descriptions."""
-    entry = {"stage": {"enum": list(stages)}, "from": {}, "sources": {"type": "array", "items": {"type": "string"}}}
-    kinds = {kind: stage.options.model_json_schema() for kind, stage in stages.items()}
-    listed = {
-        kind: {**schema, "properties": {**schema.get("properties", {}), **entry}}
-        for kind, schema in kinds.items()
-        if kind != "evaluate"
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["stages"],
-        "properties": {
-            "name": {"type": "string"},
-            "seed": {"type": "integer"},
-            "store": {"type": "string"},
-            "base": kinds.get("base", {"type": "object"}),
-            "sources": {"additionalProperties": {"anyOf": [s.model_json_schema() for s in SOURCES.values()]}},
-            "stages": {"type": "object", "properties": listed},
-            "evaluate": kinds.get("evaluate", {"type": "object"}),
-            "cluster": {"properties": {kind: stage.cluster.model_json_schema() for kind, stage in stages.items()}},
-        },
-    }
+        hint = f" (A search space is written {search_space.SPELLINGS})" if isinstance(found, dict) else ""
+        return self.error(where, f"{_lower(problem['msg'])}; found {found!r}{hint}")
 
 
 def _keys(model: Any, inner: tuple) -> list[str]:

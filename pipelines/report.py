@@ -14,13 +14,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pipelines import sweep_report, trials
 from pipelines.errors import UserError
 from pipelines.runs import RunRecord, latest
 from pipelines.stage import Facts
 from pipelines.store import Artifact, Store, read_json, write_atomically
+from pipelines.trials import SweepRecord
 from pipelines.verbs import print_json
 
-SHOWN = 7  # figures of a stage in the terminal table; report.html and --json have all
+SHOWN = 10  # figures of a stage in the terminal table; report.html and --json have all
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Card:
     artifacts: dict[str, Artifact]  # by stage
     evaluations: dict[str, Artifact]  # by the stage whose model they judge
     facts: dict[str, Facts]  # by stage, and "run"
+    sweep: SweepRecord | None = None  # the recipe's last
 
 
 def card(store: Store, recipe: str | None = None) -> Card:
@@ -50,7 +53,7 @@ def card(store: Store, recipe: str | None = None) -> Card:
             facts[name] |= _as_judged(evaluation.facts)
     _add_benchmarks(store, facts)
     facts["run"] = _totals(facts)
-    return Card(record, artifacts, evaluations, facts)
+    return Card(record, artifacts, evaluations, facts, trials.latest(store, record.recipe))
 
 
 def _add_benchmarks(store: Store, facts: dict[str, Facts]) -> None:
@@ -86,7 +89,8 @@ def show_report(store: Store, *, recipe: str | None, out: Path | None, as_json: 
     """`rayse report`: JSON on stdout, or the table, with report.html beside the store."""
     found = card(store, recipe)
     if as_json:
-        return print_json(found.facts)
+        own = {} if found.sweep is None else {"sweep": sweep_report.facts(found.sweep)}
+        return print_json(found.facts | own)
     from pipelines.report_page import page
 
     place = out or store.root / "report.html"
@@ -96,6 +100,8 @@ def show_report(store: Store, *, recipe: str | None, out: Path | None, as_json: 
         raise UserError(f"{place}: cannot be written ({error.strerror}); name another file with --out") from None
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(_table(found))
+    if found.sweep is not None:
+        console.print(sweep_report.table(found.sweep))
     console.print(f"report: {place}", soft_wrap=True)
 
 
@@ -117,19 +123,20 @@ def _table(found: Card) -> Table:
     return table
 
 
-HEADLINES = (
-    "documents/read", "documents/kept", "documents/held_out", "text/bytes_per_token_en", "text/bytes_per_token_zh",
-    "rows/train", "tokens/train", "train/parameters", "train/tokens_per_s", "train/peak_share", "train/loss_nats",
+HEADLINES = (  # what is worth most first
+    "heldout/win_rate", "heldout/win_rate_low", "heldout/exact_match", "heldout/exact_match_en",
+    "heldout/exact_match_zh", "heldout/exact_match_baseline", "heldout/kl_nats", "heldout/declined_unsafe",
+    "heldout/declined_safe", "heldout/reply_tokens", "heldout/reply_tokens_before", "heldout/accuracy",
+    "heldout/accuracy_low", "heldout/accuracy_length_only", "heldout/accuracy_bag_of_characters",
     "heldout/bits_per_byte", "heldout/bits_per_byte_en", "heldout/bits_per_byte_zh", "heldout/bits_per_byte_uniform",
-    "heldout/bits_per_byte_unigram",
+    "heldout/bits_per_byte_unigram", "documents/read", "documents/kept", "documents/held_out",
+    "text/bytes_per_token_en", "text/bytes_per_token_zh", "rows/train", "tokens/train", "rollout/tokens_per_s",
+    "publish/logprob_gap", "train/parameters", "train/tokens_per_s", "train/peak_share", "train/loss_nats",
 )  # fmt: skip
 
 
 def _headlines(facts: Facts) -> list[str]:
-    keys = [key for key in HEADLINES if key in facts]
-    return [f"{key} {figure(facts[key])}" for key in keys[:SHOWN] if key in facts] if len(keys) <= SHOWN else [
-        f"{key} {figure(facts[key])}" for key in keys if key.startswith("heldout/")
-    ]  # fmt: skip
+    return [f"{key} {figure(facts[key])}" for key in HEADLINES if key in facts][:SHOWN]
 
 
 def figure(value: float | int | str) -> str:

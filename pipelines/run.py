@@ -7,7 +7,8 @@ Ray is started by the first stage that asks for it, so a recipe that is made alr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
@@ -34,16 +35,30 @@ class Walk:
     session: Session
     story: Story = field(default_factory=Story)
     wait: bool = True  # for a draft that another run holds
+    records: str = "runs"  # the store's folder for the record of this run
+    measured: int = field(default_factory=os.getpid)  # the process whose tree's memory is the cost of a stage
 
-    def run(self, *, until: str | None = None, force: str | None = None, from_: str | None = None) -> RunRecord:
-        """Makes every step that is missing. Raises UserError or ClusterError; the record says how it ended."""
+    def run(
+        self,
+        *,
+        until: str | None = None,
+        force: str | None = None,
+        from_: str | None = None,
+        only: Collection[str] | None = None,
+    ) -> RunRecord:
+        """Makes every step that is missing, or of the steps with the fingerprints in `only`.
+
+        Raises UserError or ClusterError; the record says how it ended."""
         with self._explained():
             steps = plan(self.recipe, self.store, until=until, warn=self.story.warn)
             steps = self._forced(steps, force, from_, until)
-            record = RunRecord.begin(self.store, recipe=self.recipe.name, path=self.recipe.path, seed=self.recipe.seed)
+            recipe = self.recipe
+            record = RunRecord.begin(
+                self.store, recipe=recipe.name, path=recipe.path, seed=recipe.seed, folder=self.records
+            )
             self.evaluator = Evaluator(self.session)
             with self._recorded(record):
-                for step in steps:
+                for step in steps if only is None else [step for step in steps if step.fingerprint in only]:
                     artifact = step.artifact or self._make(step)
                     self._note(record, step, artifact, made=step.artifact is None)
         return record
@@ -92,7 +107,7 @@ class Walk:
     def _attempt(self, step: Step, draft: Draft) -> Facts:
         """Runs a stage, measured. Returns its facts, with those of all attempts at it."""
         self.story.begin(step.name, step.fingerprint)
-        meter = Meter(draft.folder("attempts"), draft.beat).start()
+        meter = Meter(draft.folder("attempts"), draft.beat, self.measured).start()
         try:
             facts = step.entry.stage.run(self._work(step, draft))
         except BaseException:

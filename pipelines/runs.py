@@ -36,18 +36,19 @@ class RunRecord(BaseModel):
     nodes: list[dict[str, Any]] = []
     made: int = 0  # artifacts made by this run
     file: str = ""
+    folder: str = "runs"  # of the store; the runs of a sweep's trials have one of their own
 
     @classmethod
-    def begin(cls, store: Store, *, recipe: str, path: Path, seed: int) -> RunRecord:
+    def begin(cls, store: Store, *, recipe: str, path: Path, seed: int, folder: str = "runs") -> RunRecord:
         """A new record, on disk from the first moment."""
         now = datetime.now(UTC)
-        file = store.root / "runs" / f"{now.strftime('%Y%m%dT%H%M%S.%f')}.json"
-        record = cls(recipe=recipe, path=path.name, seed=seed, started=now.isoformat(), file=file.name)
+        file = f"{now.strftime('%Y%m%dT%H%M%S.%f')}.json"
+        record = cls(recipe=recipe, path=path.name, seed=seed, started=now.isoformat(), file=file, folder=folder)
         record.save(store)
         return record
 
     def save(self, store: Store) -> None:
-        write_atomically(store.root / "runs" / self.file, self.model_dump_json(indent=1))
+        write_atomically(store.root / self.folder / self.file, self.model_dump_json(indent=1))
 
     def end(self, store: Store, outcome: str, problem: str = "") -> None:
         self.outcome, self.problem, self.ended = outcome, problem, datetime.now(UTC).isoformat()

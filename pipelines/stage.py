@@ -77,6 +77,7 @@ class Stage:
     run: Callable[[Work], Facts]
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    judged: bool = True  # of a stage that makes a model: whether an evaluation follows it
     rows: str | None = None  # reads the recipe's sources with this kind of rows
     files: Callable[[Any], list[Path]] | None = None  # files beyond sources whose bytes decide the result, from options
     cluster: type[ClusterOptions] = field(default=ClusterOptions)

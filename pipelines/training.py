@@ -7,9 +7,11 @@ A stage adds what it teaches: a function that runs in each worker and makes a Le
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -43,6 +45,16 @@ class OptimizerOptions(Options):
     @property
     def peak_rate(self) -> float:
         return self.learning_rate or PEAK_RATES[self.optimizer]
+
+
+class PairOptions(OptimizerOptions):
+    """Of a stage that learns from preferences."""
+
+    epochs: float = Field(1, gt=0, description="how often each pair is learnt from")
+    batch_pairs: int = Field(32, ge=1, description="pairs of an optimiser step, all workers together")
+    max_tokens: int | None = Field(
+        None, ge=16, description="of a prompt with its reply; longer pairs are left out. Default: the model's context"
+    )
 
 
 class TrainCluster(ClusterOptions):
@@ -87,6 +99,70 @@ def launch(
         on_progress=show,
         say=work.progress.note,
     )
+
+
+class Pairs(NamedTuple):
+    """Preferences as a stage's workers read them."""
+
+    lesson: dict[str, Any]  # where they are: model, preferences, train and (where there are some) held_out
+    steps: int  # optimiser steps that the options ask for
+    facts: Facts
+
+
+def prepare_pairs(work: Work) -> Pairs:
+    """Writes the preferences as the model's tokens into the draft. work.options derives from PairOptions.
+
+    Raises UserError where the model has no chat template, or there is no pair that it can learn from."""
+    from pipelines.data import pair_rows, preferences
+    from pipelines.data.chat import Chat
+    from pipelines.errors import UserError
+
+    options: PairOptions = work.options
+    model, folder = work.inputs["model"].local(), work.inputs["preferences"].local()
+    chat, context = Chat.open(model), _context(model)
+    longest = min(options.max_tokens or context, context)
+    place = work.draft.folder("pairs")
+    files, counts = {}, {}
+    for split in (preferences.TRAIN, preferences.HELD_OUT):
+        tell = lambda done, total: work.progress.update(done, total, "pairs")  # noqa: E731
+        files[split], counts[split] = pair_rows.prepare(
+            folder, split, chat, place, longest=longest, seed=work.seed, tell=tell
+        )
+    train, held_out = counts[preferences.TRAIN], counts[preferences.HELD_OUT]
+    if not train.kept:
+        raise UserError(
+            f"{work.name}: none of {train.read:,} training pairs of the preferences can be learnt from: "
+            f"{train.too_long:,} are longer than {longest:,} tokens, of {train.equal:,} both replies are the same; "
+            f"expected at least one. Give shorter or more pairs, or a model with a longer context"
+        )
+    lesson = {"model": str(model), "preferences": str(folder), "train": str(files[preferences.TRAIN])}
+    if held_out.kept:
+        lesson["held_out"] = str(files[preferences.HELD_OUT])
+    else:
+        work.progress.note("no held-out pair: nothing to judge on, no heldout/ figures")
+    left_out = {"too_long": train.too_long + held_out.too_long, "equal": train.equal + held_out.equal}
+    for reason, count in left_out.items():
+        if count:
+            work.progress.note(f"{count:,} pairs left out: {reason.replace('_', ' ')}")
+    steps = max(1, round(options.epochs * train.kept / options.batch_pairs))
+    facts: Facts = {f"pairs/{reason}": count for reason, count in left_out.items()}
+    facts |= {"pairs/train": train.kept, "train/epochs": steps * options.batch_pairs / train.kept}
+    return Pairs(lesson, steps, facts)
+
+
+def _context(model: Path) -> int:
+    """Tokens that a model reads at once, as its folder says."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("max_position_embeddings") or 2**31)
+
+
+def copy_tokenizer(model: Path, out: Path) -> None:
+    """The tokenizer and the chat template travel with every model."""
+    from pipelines.data.tokenizing import TOKENIZER_FILES
+
+    for name in TOKENIZER_FILES:
+        if (model / name).is_file():
+            shutil.copy(model / name, out / name)
 
 
 def _config(work: Work, steps: int, rows: int) -> dict[str, Any]:

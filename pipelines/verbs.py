@@ -18,7 +18,8 @@ from pipelines.errors import UserError
 from pipelines.lease import Lease, describe
 from pipelines.plan import plan
 from pipelines.progress import Story
-from pipelines.recipe import SHIPPED, Recipe, find, json_schema
+from pipelines.recipe import SHIPPED, Recipe, find
+from pipelines.recipe_schema import json_schema
 from pipelines.runs import RunRecord, resolve
 from pipelines.store import Artifact, Store
 

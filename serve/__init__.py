@@ -1,1 +1,1 @@
-"""What users meet: a raised model behind an OpenAI-compatible API, and in the terminal. Not written yet."""
+"""What users meet: a raised model behind an OpenAI-compatible API, a chat page, and in the terminal."""

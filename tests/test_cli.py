@@ -17,6 +17,7 @@ from tests.toy_stages import ROOT, TABLE, Place
 VERBS = {
     "run": ("--until", "--from", "--force", "--set", "--store", "--seed", "--address", "--no-wait", "--json"),
     "plan": ("--until", "--set", "--store", "--seed", "--json"),
+    "sweep": ("--trials", "--until", "--out", "--set", "--store", "--seed", "--address", "--json"),
     "report": ("--recipe", "--out", "--store", "--json"),
     "lineage": ("--store", "--json"),
     "ls": ("--store", "--json"),

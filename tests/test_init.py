@@ -94,21 +94,34 @@ def test_data_elsewhere_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: 
     assert path == str(tmp_path / "data" / "novels.jsonl")
 
 
-def test_rows_for_later_stages_are_listed_with_the_stages_that_will_use_them(tmp_path: Path) -> None:
+def test_conversations_and_pairs_go_on_after_the_base_model(tmp_path: Path) -> None:
     texts(tmp_path / "novels.jsonl", ENGLISH)
     jsonl(tmp_path / "pairs.jsonl", [{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}] * 3)
-    jsonl(tmp_path / "talks.jsonl", [{"messages": [{"role": "user", "content": "Hi"}]}] * 3)
-    done = init(
-        tmp_path / "novels.jsonl", tmp_path / "pairs.jsonl", tmp_path / "talks.jsonl", "--out", tmp_path / "r.yaml"
-    )
-    assert "for the stages preferences, reward_model, dpo, which Rayse has not got yet: listed, not used" in done.stdout
-    assert "for the stages conversations, sft" in done.stdout
-    text = (tmp_path / "r.yaml").read_text(encoding="utf-8")
-    assert "# preferences: for the stages preferences, reward_model, dpo" in text
-    found = load(tmp_path / "r.yaml")
+    jsonl(tmp_path / "talks.jsonl", [{"instruction": "Greet me", "output": "Hi"}] * 3)
+    init(tmp_path / "novels.jsonl", tmp_path / "talks.jsonl", "--out", tmp_path / "sft.yaml")
+    found = load(tmp_path / "sft.yaml")
+    assert [entry.name for entry in found.entries][4:] == ["conversations", "sft"]
+    assert list(found.entry("conversations").sources) == ["talks"]
+    assert found.entry("tokens").options.model_dump()["length"] == 512  # a conversation fits in
+    init(*(tmp_path / f"{name}.jsonl" for name in ("novels", "talks", "pairs")), "--out", tmp_path / "ppo.yaml")
+    found = load(tmp_path / "ppo.yaml")
+    aligned = ["conversations", "sft", "preferences", "reward_model", "ppo"]
+    assert [entry.name for entry in found.entries][4:] == aligned
+    assert list(found.entry("preferences").sources) == ["pairs"]
+    assert dict(found.entry("ppo").inputs) == {
+        "model": "sft", "conversations": "conversations", "reward_model": "reward_model"
+    }  # fmt: skip
     assert list(found.entry("corpus").sources) == ["novels"]
-    assert found.tree["sources"]["pairs"]["rows"] == "preferences"
-    assert found.tree["sources"]["talks"]["rows"] == "conversations"
+
+
+def test_rows_that_no_stage_reads_are_listed(tmp_path: Path) -> None:
+    texts(tmp_path / "novels.jsonl", ENGLISH)
+    jsonl(tmp_path / "asked.jsonl", [{"prompt": "Why?"}] * 3)
+    done = init(tmp_path / "novels.jsonl", tmp_path / "asked.jsonl", "--out", tmp_path / "r.yaml")
+    assert "listed, not used; they are for ppo" in done.stdout
+    assert "# prompts: listed, not used" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    found = load(tmp_path / "r.yaml")
+    assert [entry.name for entry in found.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
 
 
 @pytest.mark.parametrize(("said", "sources"), [("Why?", ["documentation"]), (CHINESE[0], ["documentation", "essays"])])

@@ -12,7 +12,7 @@ from pipelines import recipe
 from pipelines.errors import UserError
 from pipelines.plan import Step, descendants, plan
 from pipelines.provenance import code_digest
-from pipelines.stages import imported
+from pipelines.stages import evaluate, imported
 from pipelines.store import Store
 from tests.toy_stages import TABLE
 
@@ -68,6 +68,22 @@ def test_steps_know_their_parents(tmp_path: Path) -> None:
     assert found["pretrain/evaluate"].parents == judged | {"model": found["pretrain"].fingerprint}
     previous = {"model": found["more"].fingerprint, "previous": found["pretrain"].fingerprint}
     assert found["more/evaluate"].parents == judged | previous
+
+
+def test_a_model_is_judged_with_the_nearest_conversations_before_it(tmp_path: Path) -> None:
+    takes = (*TABLE["evaluate"].takes, "conversations")
+    table = TABLE | {"evaluate": dataclasses.replace(TABLE["evaluate"], takes=takes)}
+    assert evaluate.STAGE.takes == takes
+    talks = "sources:\n  talks: {kind: jsonl, path: talks.jsonl, rows: conversations}"
+    (tmp_path / "talks.jsonl").write_text('{"messages": []}\n')
+    text = TEXT.replace("sources:", talks).replace("  more: {stage: pretrain, word: b}", (
+        "  conversations: {}\n  sft: {}\n  others: {stage: conversations, word: b}\n  persona: {stage: sft}"
+    ))  # fmt: skip
+    found = steps(tmp_path, text, stages=table)
+    assert "conversations" not in found["pretrain/evaluate"].parents
+    assert found["sft/evaluate"].parents["conversations"] == found["conversations"].fingerprint
+    assert found["persona/evaluate"].parents["conversations"] == found["others"].fingerprint
+    assert found["persona/evaluate"].parents["previous"] == found["sft"].fingerprint
 
 
 def test_until_ends_with_the_evaluation_of_its_stage(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import recipe
+from pipelines import recipe, recipe_schema
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe
 from tests.toy_stages import TABLE, ToyCluster
@@ -298,20 +298,12 @@ def test_shipped_recipes_load_with_the_real_stages() -> None:
 
 
 def test_the_json_schema_knows_every_stage_and_its_keys() -> None:
-    schema = recipe.json_schema(TABLE)
+    schema = recipe_schema.json_schema(TABLE)
     assert set(schema["properties"]) == set(recipe.TOP_KEYS)
     stages = schema["properties"]["stages"]["properties"]
     assert "evaluate" not in stages
     assert stages["corpus"]["properties"]["word"]["description"] == "what is written"
     assert {"stage", "from", "sources"} <= set(stages["corpus"]["properties"])
-
-
-def test_with_cluster_changes_one_stage_only(tmp_path: Path) -> None:
-    found = load(tmp_path, GOOD)
-    changed = recipe.with_cluster(found, "pretrain", ToyCluster(workers=8))
-    assert changed.entry("pretrain").cluster == ToyCluster(workers=8)
-    assert changed.entry("again") == found.entry("again")
-    assert found.entry("pretrain").cluster == ToyCluster(workers=2)
 
 
 def test_reading_recipes_loads_no_heavy_library() -> None:

@@ -31,6 +31,11 @@ FACTS: dict[str, Facts] = {
     "pretrain": {"train/tokens_per_s": 5100.5, "train/loss_nats": 4.2, "train/device": "cpu"},
     "evaluate": {f"heldout/bits_per_byte{kind}{code}": value * times for code, value in BITS.items()
                  for kind, times in (("", 1), ("_uniform", 2), ("_unigram", 1.5))},
+    "ppo": {"rollout/tokens_per_s": 900.0},
+    "judge": {"heldout/exact_match": 0.7, "heldout/exact_match_en": 0.8, "heldout/exact_match_zh": 0.6,
+              "heldout/exact_match_baseline_en": 0.1, "heldout/win_rate": 0.612, "heldout/win_rate_low": 0.55,
+              "heldout/win_rate_prompts": 480, "heldout/bits_per_byte": 2.5, "heldout/bits_per_byte_en": 2.4,
+              "heldout/bits_per_byte_uniform_en": 4.2},
 }  # fmt: skip
 RUN = {"run/wall_s": 12.5, "run/peak_memory_bytes": 2**30, "run/attempts": 1}
 
@@ -61,8 +66,8 @@ def store(tmp_path: Path) -> Store:
                    {"curve.jsonl": "".join(json.dumps(point) + "\n" for point in curve)},
                    attempts=2, wall_s=100.0, peak_memory_bytes=3 * 2**30)  # fmt: skip
     samples = [
-        {"language": "en", "prompt": EVIL, "reply": EVIL},
-        {"language": "zh", "prompt": "床前", "reply": "明月光"},
+        {"metric": "samples", "language": "en", "prompt": EVIL, "reply": EVIL},
+        {"metric": "samples", "language": "zh", "prompt": "床前", "reply": "明月光"},
     ]
     judged = commit(store, "evaluation", "evaluate", {"model": model, "corpus": corpus},
                     {"samples.json": json.dumps(samples)}, wall_s=20.0)  # fmt: skip
@@ -181,7 +186,7 @@ def test_the_page_shows_samples_and_names_as_text(parsed: Parsed) -> None:
 
 def test_the_page_has_the_figures_the_plots_and_the_lineage(store: Store, parsed: Parsed) -> None:
     said = " ".join("".join(parsed.said).split())
-    assert parsed.tags.count("svg") == 3  # the funnel, the loss, the bits per byte
+    assert parsed.tags.count("svg") == 4  # the funnel, the loss, the learning rate, the bits per byte
     assert "2.10bits per byte, English 50% below uniform, 33% below unigram" in said.replace("English50", "English 50")
     assert "3.00" in said and "bits per byte, 中文" in said
     assert "too short" in said and "duplicate near" in said and "symbols" not in said.split("Stages")[0]
@@ -192,6 +197,48 @@ def test_the_page_has_the_figures_the_plots_and_the_lineage(store: Store, parsed
     assert "source books" in said
     assert "no longer in the store" not in said
     assert page(store, card(store)) == page(store, card(store))
+
+
+@pytest.fixture
+def aligned(store: Store) -> Parsed:
+    """The page after a stage that aligned the model."""
+    curve = [{"ppo/iteration": n, "reward/mean": n / 4, "ppo/kl_nats": 1.5, "rollout/note": "x"} for n in range(9)]
+    curve[3]["ppo/entropy_nats"] = 2.0
+    model = commit(store, "model", "ppo", {"model": f"{4:016x}"},
+                   {"curve.jsonl": "".join(json.dumps(point) + "\n" for point in curve)})  # fmt: skip
+    row = {"metric": "replies", "language": "zh", "task": "number_words", "prompt": EVIL, "reply": "十二",
+           "answer": "12", "right": False, "reply_before": "三" * 500, "right_before": True}  # fmt: skip
+    rows = [row, row | {"language": "en", "reply": "twelve"}, {"metric": "samples", "language": "en", "prompt": "a",
+                                                               "reply": "b"}]  # fmt: skip
+    judged = commit(store, "evaluation", "judge", {"model": model}, {"samples.json": json.dumps(rows)})
+    record = RunRecord.begin(store, recipe="aligned", path=Path("recipe.yaml"), seed=7)
+    record.stages["ppo"] = StageRecord(kind="ppo", makes="model", fingerprint=model, evaluation=judged)
+    record.end(store, "done")
+    return Parsed(page(store, card(store)))
+
+
+def test_replies_stand_beside_those_of_the_model_before_in_each_language(aligned: Parsed) -> None:
+    said = " ".join("".join(aligned.said).split())
+    assert said.index("Englishpromptbeforepporight") < said.index("中文promptbeforepporight")
+    assert said.count(EVIL) == 2 and said.count("number words") == 2
+    assert "十二" in said and "twelve" in said and "三" * 300 in said and "三" * 401 not in said
+    assert aligned.open == [] and not set(aligned.tags) & {"script", "img"}
+
+
+def test_every_series_of_a_curve_is_drawn(aligned: Parsed) -> None:
+    said = "".join(aligned.said)
+    for caption in ("reward/mean", "ppo/kl_nats", "ppo/entropy_nats", "iteration"):
+        assert caption in said
+    assert aligned.tags.count("svg") == 4  # three series, the bits per byte
+    assert "rollout/note" not in said and "ppo/iteration" not in said
+
+
+def test_the_page_begins_with_exact_match_and_win_rate(aligned: Parsed) -> None:
+    said = " ".join("".join(aligned.said).split("Stages")[0].split())
+    assert "80%exact match, Englishppo, on held-out prompts; baseline 10%" in said
+    assert "60%exact match, 中文" in said
+    assert "61.2%win rate of ppo over the model before" in said
+    assert "at least 55.0% with 95% confidence, 480 prompts" in said
 
 
 def test_a_lost_parent_is_told(store: Store) -> None:

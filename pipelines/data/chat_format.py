@@ -4,6 +4,7 @@ The template lives in the artifact (chat_template.jinja); everything renders thr
 this constant. Each turn stands between <|im_start|> and <|im_end|>, as in ChatML, with the start-of-document token
 before the first.
 """
+
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 ROLES = ("system", "user", "assistant")  # worth a token each, whatever text a tokenizer is trained on

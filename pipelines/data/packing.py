@@ -7,11 +7,15 @@
 
 A token attends within its segment only, so a packed row's logits are those of its documents alone. Rows are written
 in a seeded order once, so that reading them in order is reading them shuffled.
+
+Conversations are not cut where rows end: each lies whole in the row it fits best (`best_fit`, `write_whole`), and a
+fourth column says which of its tokens are learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +66,75 @@ def write_rows(
             yield min(first + WRITE_ROWS, num_rows)
 
 
+def best_fit(lengths_N: np.ndarray, length: int) -> list[list[int]]:
+    """Rows that hold pieces whole: the numbers of the pieces in each. lengths_N: tokens of each, at most `length`.
+
+    Longest first, each into the fullest row that has room for it (best-fit decreasing, Johnson et al. 1974: at most
+    11/9 of the fewest rows possible, and rows that are full where there are many short pieces)."""
+    rows: list[list[int]] = []
+    with_space: list[list[int]] = [[] for _ in range(length + 1)]  # rows by the space that is left in them
+    spaces: list[int] = []  # those that some row has, ascending
+    for number in np.argsort(-lengths_N, kind="stable").tolist():
+        size = int(lengths_N[number])
+        place = bisect_left(spaces, size)
+        if place == len(spaces):
+            row, space = len(rows), length
+            rows.append([])
+        else:
+            space = spaces[place]
+            row = with_space[space].pop()
+            if not with_space[space]:
+                spaces.pop(place)
+        rows[row].append(number)
+        left = space - size
+        if left and not with_space[left]:
+            insort(spaces, left)
+        with_space[left].append(row)
+    return rows
+
+
+def write_whole(
+    path: Path,
+    pieces: Sequence[np.ndarray],
+    learnt: Sequence[np.ndarray],
+    *,
+    length: int,
+    pad_id: int,
+    seed: int,
+) -> Iterator[int]:
+    """Writes pieces whole into rows, in a seeded order, with a column `learn`: which tokens are to be predicted.
+
+    pieces: token ids of each, at most `length`; learnt: bool, as long. Yields the number of rows written so far."""
+    packed = best_fit(np.array([len(piece) for piece in pieces], np.int64), length)
+    order = np.random.default_rng(seed).permutation(len(packed))
+    wanted = schema(length).append(pa.field("learn", pa.list_(pa.int8(), length)))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, wanted) as writer:
+        for first in range(0, len(packed), WRITE_ROWS):
+            rows = [[(pieces[n], learnt[n]) for n in packed[row]] for row in order[first : first + WRITE_ROWS]]
+            columns = lay_whole(rows, length, pad_id)
+            arrays = [pa.FixedSizeListArray.from_arrays(pa.array(c.reshape(-1)), length) for c in columns]
+            writer.write_batch(pa.record_batch(arrays, schema=wanted))
+            yield first + len(rows)
+
+
+def lay_whole(rows: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], length: int, pad_id: int):
+    """Rows of whole pieces (ids, learnt): tokens, segments, positions int32 [R, length] and learn int8 [R, length]."""
+    tokens_RT = np.full((len(rows), length), pad_id, np.int32)
+    segments_RT, positions_RT = np.zeros_like(tokens_RT), np.zeros_like(tokens_RT)
+    learn_RT = np.zeros(tokens_RT.shape, np.int8)
+    place_T = np.arange(length, dtype=np.int32)
+    for row, pieces in enumerate(rows):
+        start = 0
+        for segment, (ids, learnt) in enumerate(pieces, 1):
+            end = start + len(ids)
+            tokens_RT[row, start:end] = ids
+            segments_RT[row, start:end] = segment
+            positions_RT[row, start:end] = place_T[: len(ids)]
+            learn_RT[row, start:end] = learnt
+            start = end
+    return tokens_RT, segments_RT, positions_RT, learn_RT
+
+
 def mixture_counts(
     tokens: Mapping[str, int], shares: Mapping[str, float] | None, max_repeats: float
 ) -> dict[str, float]:
@@ -82,6 +155,27 @@ def mixture_counts(
     whole = sum(wanted.values())
     total = min(max_repeats * tokens[language] * whole / share for language, share in wanted.items())
     return {language: total * wanted.get(language, 0.0) / whole / tokens[language] for language in tokens}
+
+
+def lifted_counts(tokens: Mapping[str, int], least_share: float, max_repeats: float) -> dict[str, float]:
+    """How often each language's documents are used so that every language has at least this share of the training
+    tokens, as far as `max_repeats` lets it; the others are used once.
+
+    {en: 90, zh: 10} with a share of 0.2 uses zh 2.25 times: 22.5 of 112.5. Languages that would need more than there
+    is room for (a share times their number over 1) get equal shares."""
+    there = {language: count for language, count in tokens.items() if count}
+    least = min(least_share, 1 / max(1, len(there)))
+    low: set[str] = set()
+    while True:  # lifting one can push another below
+        rest = sum(count for language, count in there.items() if language not in low)
+        total = rest / (1 - least * len(low)) if rest else max(there.values(), default=0) * len(there)
+        found = {n for n, count in there.items() if n not in low and count < least * total}
+        if not found:
+            break
+        low |= found
+    return {n: min(max_repeats, least * total / there[n]) if n in low else 1.0 for n in tokens if n in there} | {
+        n: 1.0 for n in tokens if n not in there
+    }
 
 
 def choose_documents(languages_D: np.ndarray, repeats: Mapping[str, float], seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -94,6 +95,19 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 """The files of a tokenizer in a Hugging Face folder; those that are there travel with every model."""
+
+
+def same_tokenizer(first: Path, second: Path) -> bool:
+    """Whether the tokenizers of two Hugging Face folders give every token the same id, by the same merges."""
+    one, other = ((folder / "tokenizer.json").read_bytes() for folder in (first, second))
+    return one == other or _tokens_and_merges(one) == _tokens_and_merges(other)
+
+
+def _tokens_and_merges(file: bytes) -> tuple[Any, ...]:
+    """What of a tokenizer.json decides which ids a text gets; libraries write the rest in their own ways."""
+    found = json.loads(file)
+    added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
+    return added, found["model"].get("vocab"), found["model"].get("merges")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class PackedBatch:
 
     tokens_BT: Tensor
     positions_BT: Tensor  # place in its document, from 0; padding: 0
-    labels_BT: Tensor  # the next token of the same document, IGNORE at a document's end and in padding
+    labels_BT: Tensor  # the next token of the same document, IGNORE at its end, in padding, and where it is not learnt
 
     @property
     def num_labels(self) -> int:
@@ -38,25 +38,34 @@ class PackedBatch:
         return PackedBatch(self.tokens_BT.to(device), self.positions_BT.to(device), self.labels_BT.to(device))
 
 
-def labels_from_packed(tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
-    """The next token where it belongs to the same document, otherwise IGNORE. int64 [B, T]."""
+def labels_from_packed(tokens_BT: Tensor, segments_BT: Tensor, learn_BT: Tensor | None = None) -> Tensor:
+    """The next token where it belongs to the same document and is learnt, otherwise IGNORE. int64 [B, T].
+
+    learn_BT: 1 where a token is to be predicted from those before it; None: everywhere."""
     labels_BT = torch.full_like(tokens_BT, IGNORE, dtype=torch.int64)
-    inside = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, :-1] != 0)
-    labels_BT[:, :-1] = torch.where(inside, tokens_BT[:, 1:].long(), IGNORE)
+    wanted = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, :-1] != 0)
+    if learn_BT is not None:
+        wanted &= learn_BT[:, 1:] != 0
+    labels_BT[:, :-1] = torch.where(wanted, tokens_BT[:, 1:].long(), IGNORE)
     return labels_BT
 
 
-def batch_from_packed(tokens_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor) -> PackedBatch:
-    """The three columns of packed rows as a model's input."""
-    return PackedBatch(tokens_BT.long(), positions_BT.long(), labels_from_packed(tokens_BT, segments_BT))
+def batch_from_packed(
+    tokens_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, learn_BT: Tensor | None = None
+) -> PackedBatch:
+    """The columns of packed rows as a model's input."""
+    return PackedBatch(tokens_BT.long(), positions_BT.long(), labels_from_packed(tokens_BT, segments_BT, learn_BT))
 
 
 class PackedRows:
-    """Random access to the rows of an Arrow IPC file; memory-mapped, so only the rows that are read cost anything."""
+    """Random access to the rows of an Arrow IPC file; memory-mapped, so only the rows that are read cost anything.
+
+    Columns: tokens, segments, positions; and learn, where not every token is to be predicted."""
 
     def __init__(self, path: Path):
         batches = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._columns: dict[str, list[np.ndarray]] = {"tokens": [], "segments": [], "positions": []}
+        names = ("tokens", "segments", "positions", *(["learn"] if "learn" in batches.schema.names else []))
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for number in range(batches.num_record_batches):
             batch = batches.get_batch(number)
             for name, parts in self._columns.items():

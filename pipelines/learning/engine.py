@@ -47,7 +47,8 @@ class Engine:
 
     hidden_matrices: the parameters that Muon is for. zero_stage: 0 keeps everything on every rank, 1 shares the
     optimiser's state out, 2 the gradients too, 3 the weights too. All of it is float32; a learner may multiply in
-    bfloat16 inside. muon_in_bfloat16: whether Muon does so when it orthogonalises, as its authors do.
+    bfloat16 inside. muon_in_bfloat16: whether Muon does so when it orthogonalises, as its authors do. Parameters that
+    need no gradient stay as they are, and are no part of the training state.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Engine:
         )
         self._zero: Zero = ZERO[zero_stage](self._engine, deepspeed)
         self.parameters = dict(learner.named_parameters())
+        self.learnt = {name: p for name, p in self.parameters.items() if p.requires_grad}
         self.device = self._engine.device
 
     def backward(self, batch: Batch, *, scale: float, last: bool) -> Tensor:
@@ -98,7 +100,7 @@ class Engine:
         """This rank's share of the training state: (kind/parameter, float32 tensor on the CPU), the kind being weight,
         momentum_buffer, exp_avg or exp_avg_sq. All ranks together give every tensor once. Every rank must walk to the
         end: tensors are gathered on the way. There is none before the first step."""
-        for number, (name, parameter) in enumerate(self.parameters.items()):
+        for number, (name, parameter) in enumerate(self.learnt.items()):
             for kind in _kinds(parameter):
                 whole = self._zero.get(parameter, kind)
                 if number % dist.get_world_size() == dist.get_rank():
@@ -110,12 +112,19 @@ class Engine:
         padding: a batch without labels; a step on it makes DeepSpeed create the optimiser's state, to be filled."""
         self.backward(padding, scale=0.0, last=True)
         self.step(0.0)
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.learnt.items():
             for kind in _kinds(parameter):
                 self._zero.set(parameter, kind, tensors[f"{kind}/{name}"].to(self.device))
         for state in self._zero.optimizer.state.values():
             if "step" in state:
                 state["step"] = torch.full_like(state["step"], step)
+
+    def live_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight by name, whole and where it is, on every rank; good until the next one is asked for. Every rank
+        must walk to the end."""
+        for name, parameter in self.parameters.items():
+            with self._zero.gathered(parameter):
+                yield name, parameter.detach()
 
     def weights(self) -> dict[str, Tensor]:
         """Every weight by name, whole, on the CPU of rank 0; other ranks get an empty dictionary."""
@@ -170,8 +179,10 @@ def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan, ns_met
     ns_method: DeepSpeed's "standard" Newton-Schulz iterates in bfloat16; "gram" in float32, on a GPU in float16."""
     groups: dict[str, list[Tensor]] = {"muon": [], "matrices": [], "vectors": []}
     for parameter in learner.parameters():
-        by_muon = plan.kind == "muon" and id(parameter) in hidden
+        by_muon = plan.kind == "muon" and id(parameter) in hidden and parameter.requires_grad
         cast(Any, parameter).use_muon = by_muon  # where DeepSpeed looks for it
+        if not parameter.requires_grad:
+            continue
         groups["muon" if by_muon else "matrices" if parameter.ndim >= 2 else "vectors"].append(parameter)
     adam_rate = plan.adam_rate if plan.kind == "muon" else plan.rate
     muon = {"lr": plan.rate, "momentum": plan.momentum, "weight_decay": plan.weight_decay, "use_muon": True}

@@ -65,14 +65,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor):
         grad_hidden_NH, grad_weight_VH = ctx.saved_tensors
         scale = grad_outputs[0]
-        return grad_hidden_NH * scale, grad_weight_VH * scale, None, None, None
+        return grad_hidden_NH * scale, None if grad_weight_VH is None else grad_weight_VH * scale, None, None, None
 
 
 def _forward(
     ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor, dtype: torch.dtype, learns: bool
 ) -> Tensor:
     grad_hidden_NH = torch.empty_like(hidden_NH) if learns else None
-    grad_weight_VH = torch.zeros_like(weight_VH) if learns else None
+    grad_weight_VH = torch.zeros_like(weight_VH) if learns and ctx.needs_input_grad[1] else None  # frozen: none
     factor_VH, size = weight_VH.to(dtype), chunk_tokens(weight_VH)
     total = hidden_NH.new_zeros((), dtype=torch.float32)
     for start in range(0, len(hidden_NH), size):
@@ -83,11 +83,13 @@ def _forward(
         odds_CV = logits_CV.sub_(peak_C1).exp_()  # in place: the only V-wide tensor of the chunk
         normaliser_C1 = odds_CV.sum(-1, keepdim=True)
         total += (normaliser_C1.log() + peak_C1 - label_logits_C1).sum()
-        if grad_hidden_NH is not None and grad_weight_VH is not None:
+        if grad_hidden_NH is not None:
             error_CV = odds_CV.div_(normaliser_C1)  # the softmax, less 1 at the label
             error_CV.scatter_add_(1, labels_C1, torch.full_like(peak_C1, -1.0))
             error_CV = error_CV.to(dtype)
             grad_hidden_NH[start : start + size] = error_CV @ factor_VH
+            if grad_weight_VH is None:
+                continue
             if dtype == weight_VH.dtype:
                 grad_weight_VH.addmm_(error_CV.T, hidden_CH)
             else:

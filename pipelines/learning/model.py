@@ -115,9 +115,10 @@ def output_embedding(model: PreTrainedModel) -> Tensor:
 
 
 def hidden_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
-    """The weights of linear layers between the input and the output embedding."""
-    head = model.get_output_embeddings()
-    return [cast(nn.Parameter, m.weight) for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    """The weights of linear layers between the input and the head: an output embedding, or a reward model's score."""
+    heads = (model.get_output_embeddings(), getattr(model, "score", None))
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear) and not any(m is head for head in heads)]
+    return [cast(nn.Parameter, m.weight) for m in linear]
 
 
 class NextTokenLearner(nn.Module):

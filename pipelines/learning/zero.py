@@ -46,7 +46,7 @@ class Replicated:
 
     def __init__(self, engine: Any, deepspeed: Any):
         self.optimizer = engine.optimizer
-        self._parameters = list(engine.module.parameters())
+        self._parameters = [p for p in engine.module.parameters() if p.requires_grad]
 
     def gradient_norm(self) -> float:
         return square_sum([p.grad for p in self._parameters]).sqrt().item()

@@ -1,12 +1,14 @@
-"""Which held-out documents a model is judged on: some of each language, always the same ones."""
+"""Which held-out documents and conversations a model is judged on: some of each kind, always the same ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import xxhash
 
 from pipelines.data import corpora
+from pipelines.data.conversations import Conversation
 from pipelines.metrics.metric import Document
 
 
@@ -32,6 +34,22 @@ def choose(corpus: Path, *, bytes_per_language: int, seed: int) -> list[Document
         chosen += [document for _, document in own[:-1]]
         chosen += [_cut(document, len(document.text.encode()) - max(over, 0)) for _, document in own[-1:]]
     return [document for document in chosen if document.text]
+
+
+def choose_conversations(held_out: Iterable[Conversation], *, most: int, seed: int) -> list[Conversation]:
+    """At most so many conversations with a prompt, by turns from each task and language, in the order of their hash.
+
+    A task with few conversations leaves its turns to the others."""
+    cells: dict[tuple[str, str], list[Conversation]] = {}
+    for one in held_out:
+        if one.prompt:
+            cells.setdefault((one.task, one.language), []).append(one)
+    turns = []
+    for cell, own in sorted(cells.items()):
+        own.sort(key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode(), seed), one.id))
+        turns += [(turn, cell, one) for turn, one in enumerate(own)]
+    turns.sort(key=lambda found: found[:2])
+    return [one for _, _, one in turns[:most]]
 
 
 def _first(documents: list[tuple[int, Document]], wanted_bytes: int) -> list[tuple[int, Document]]:

@@ -3,17 +3,22 @@
     material ──requests──► Requests ──(whoever has a model)──► Answers ──score──► Score: facts, rows for the report
 
 A new metric is a file with a class that fits `Metric` and one line in METRICS. What it needs of the world is in
-Material; where that is missing it asks nothing (None) and is left out.
+Material; where that is missing it asks nothing (None) and is left out. Metrics that return the same Requests object
+share its answers: `Material.asked`, the held-out conversations, is asked once and scored by many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import xxhash
 
+from pipelines.data.chat import Chat
+from pipelines.data.conversations import Conversation
 from pipelines.data.tokenizing import Encoder
 from pipelines.rollout.reply import Reply, Sampling
 
@@ -39,6 +44,29 @@ class Material:
     num_samples: int = 3  # of a language
     prompt_tokens: int = 32
     sampling: Sampling = field(default_factory=Sampling)  # of samples shown to people
+    chat: Chat | None = None  # the model's own template
+    conversations: Sequence[Conversation] = ()  # held out, in an order drawn by the seed
+    chat_sampling: Sampling = field(default_factory=Sampling)  # of replies to them
+    num_shown: int = 2  # replies of a task and language that people are shown
+    previous_is_base: bool = False  # whether the model before has only ever seen plain text
+    shots: Sequence[Conversation] = ()  # training examples with answers, for prompts of such a model
+    num_shots: int = 4  # of a prompt
+
+    @cached_property
+    def asked(self) -> Requests | None:
+        """The prompts of the held-out conversations, for this model and the one before; about: the Conversation.
+
+        Always the same object, so that all metrics of replies share one pass. A prompt that leaves no room for a
+        whole reply is left out."""
+        if self.chat is None:
+            return None
+        prompts = [
+            Prompt(self.chat.prompt(one.prompt), seed=drawn_seed(one.id, self.seed), about=one)
+            for one in self.conversations
+        ]
+        room = self.context - self.chat_sampling.max_new_tokens
+        prompts = [prompt for prompt in prompts if len(prompt.tokens) <= room]
+        return Requests(prompts=prompts, sampling=self.chat_sampling, asks="both") if prompts else None
 
     @property
     def start_id(self) -> int:
@@ -69,12 +97,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Requests:
-    """What a metric asks of a model. compares: asks the model before it in the lineage the same, where that can be."""
+    """What a metric asks. asks: the model, the one before it in the lineage where that can be, or both of them."""
 
     rows: Sequence[Row] = ()
     prompts: Sequence[Prompt] = ()
     sampling: Sampling = field(default_factory=Sampling)
-    compares: bool = False
+    asks: Literal["model", "previous", "both"] = "model"
 
 
 @dataclass(frozen=True)
@@ -101,5 +129,12 @@ class Metric(Protocol):
         ...
 
     def score(self, material: Material, requests: Requests, answers: Answers, previous: Answers | None) -> Score:
-        """Scores the answers. previous: those of the model before, where they were wanted and could be had."""
+        """Scores the answers; there are none (empty) where only the model before was asked.
+
+        previous: those of the model before, where they were wanted and could be had."""
         ...
+
+
+def drawn_seed(name: str, seed: int) -> int:
+    """A seed of its own for each name. 63 bits: torch's seeds are signed."""
+    return xxhash.xxh3_64_intdigest(name.encode(), seed) >> 1

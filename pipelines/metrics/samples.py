@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import xxhash
-
 from pipelines.data.tokenizing import Encoder
-from pipelines.metrics.metric import Answers, Document, Material, Prompt, Requests, Score
+from pipelines.metrics.metric import Answers, Document, Material, Prompt, Requests, Score, drawn_seed
 
 BROKEN = "\ufffd"  # what the bytes of half a character decode to
 
@@ -17,12 +15,12 @@ class Samples:
         prompts = [
             Prompt(
                 [material.start_id, *begin],
-                seed=_seed(document.id, material.seed),
+                seed=drawn_seed(document.id, material.seed),
                 about=document.language,
             )
             for document, begin in _beginnings(material)
         ]
-        return Requests(prompts=prompts, sampling=material.sampling, compares=True) if prompts else None
+        return Requests(prompts=prompts, sampling=material.sampling, asks="both") if prompts else None
 
     def score(self, material: Material, requests: Requests, answers: Answers, previous: Answers | None) -> Score:
         rows = []
@@ -38,11 +36,6 @@ class Samples:
                 row["reply_before"] = _text(material.encoder, previous.replies[number].tokens)
             rows.append(row)
         return Score(rows=rows)
-
-
-def _seed(name: str, seed: int) -> int:
-    """63 bits: torch's seeds are signed."""
-    return xxhash.xxh3_64_intdigest(name.encode(), seed) >> 1
 
 
 def _beginnings(material: Material) -> list[tuple[Document, list[int]]]:

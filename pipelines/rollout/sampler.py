@@ -3,9 +3,13 @@
     Sampler(folder) ──logprobs(rows)──────────────► nats of every token
                     ──generate(prompts, seeds)────► replies
                     ──load(another folder)────────► pushed and proven, or a fresh process is needed
+                    ──push(tensors, probe)────────► the same, from a learner's memory
 
 The only door to vLLM. Left out on purpose: text and chat templates (callers have tokenizers), engines over several
-GPUs. On a CPU the engine keeps vLLM's packed weights: 1.5 × faster than without, and `load` packs anew.
+GPUs. On a CPU the engine keeps vLLM's packed weights: 1.5 × faster than without, and `push` packs anew.
+
+In a process of an initialised torch process group the engine joins that group, though it works alone: then all
+processes of the group must make their samplers at the same time.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +124,7 @@ class Sampler:
                 ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
         imported = time.monotonic()
         self._llm = LLM(**self._engine_arguments(model, kv_cache_bytes or kv_bytes(model, self.max_tokens)))
-        self._dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
+        self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         self._vocabulary = self._llm.model_config.get_vocab_size()
         self._asleep, self._wrong = False, ""
         self._times = {"import_s": imported - begin, "engine_s": time.monotonic() - imported}
@@ -130,6 +134,9 @@ class Sampler:
             raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._wrong}")
 
     def _engine_arguments(self, model: Path, kv_cache_bytes: int) -> dict[str, Any]:
+        from torch import distributed
+
+        joins = distributed.is_available() and distributed.is_initialized()
         return {
             "model": str(model),
             # A CPU's bfloat16 is 5 × slower than float32. A GPU takes the model as it is: vLLM's own choice would
@@ -145,6 +152,8 @@ class Sampler:
             "skip_tokenizer_init": True,
             "generation_config": "vllm",  # the folder's would add stop tokens and temperatures of its own
             "use_tqdm_on_load": False,
+            # Otherwise vLLM takes its rank in the process's group to be 0 of 1.
+            "distributed_executor_backend": "external_launcher" if joins else None,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -152,7 +161,7 @@ class Sampler:
         return {
             "pid": os.getpid(),
             "device": "cpu" if self._cpu else "gpu",
-            "dtype": self._dtype,
+            "dtype": self.dtype,
             "max_tokens": self.max_tokens,
             "gap_nats": self._gap_nats,
             **self._times,
@@ -170,17 +179,22 @@ class Sampler:
         return [_values(next(outputs).prompt_logprobs) if len(row) > 1 else np.zeros(0, np.float32) for row in rows]
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, seeds: Sequence[int] | None = None
+        self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, seeds: Sequence[int] | int | None = None
     ) -> list[Reply]:
         """One reply to each prompt (token ids); at max_tokens a reply ends.
 
-        seeds: one a prompt, needed unless temperature is 0. The same prompt and seed give the same reply, whatever
-        else is asked at the same time. Raises ValueError as `logprobs` does, and for a prompt that leaves no room."""
+        seeds: needed unless temperature is 0. One a prompt: the same prompt and seed give the same reply, whatever else
+        is asked at the same time. One for all: faster, and only the same prompts together give the same replies.
+        Raises ValueError as `logprobs` does, and for a prompt that leaves no room."""
         self._ready()
         self._check(prompts, self.max_tokens - 1)
         if seeds is None and sampling.temperature > 0:
-            raise ValueError("seeds: none given; sampling at a temperature needs one a prompt")
-        chosen = [None] * len(prompts) if seeds is None else list(seeds)
+            raise ValueError("seeds: none given; sampling at a temperature needs one a prompt, or one for all")
+        if isinstance(seeds, int):
+            import torch
+
+            torch.manual_seed(seeds)  # requests without seeds are drawn with torch's own generator
+        chosen = [None] * len(prompts) if seeds is None or isinstance(seeds, int) else list(seeds)
         params = [
             self._params(
                 temperature=sampling.temperature,
@@ -205,14 +219,23 @@ class Sampler:
         A model of another shape, or quantised, needs a fresh process: nothing is changed."""
         if shape(folder) != self._shape or "quantization_config" in self._shape:
             return Loaded(False, "another shape")
+        return self.push(_tensors(folder), lambda: probe.read(folder) or probe.by_transformers(folder), folder)
+
+    def push(
+        self, tensors: Iterable[tuple[str, Any]], expected: Callable[[], probe.Probe], what: object = "the learner"
+    ) -> Loaded:
+        """Puts weights, by their names in a Hugging Face folder, into the live engine and proves them with a probe.
+
+        The output matrix must be among them even where it is tied to the input's: a CPU engine keeps a packed copy of
+        it, which stays stale unless it is told."""
         self._wake()
-        self._wrong = f"a push of {folder} did not end"
+        self._wrong = f"a push of {what} did not end"
         try:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _tensors(folder)})
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         except (AssertionError, KeyError, RuntimeError, ValueError) as error:
             self._wrong = f"vLLM refused the weights: {type(error).__name__}: {error}"
             return Loaded(False, self._wrong)
-        gap = self._prove(folder, probe.read(folder) or probe.by_transformers(folder))
+        gap = self._prove(what, expected())
         return Loaded(not self._wrong, self._wrong, gap)
 
     def rest(self) -> None:
@@ -221,13 +244,13 @@ class Sampler:
             self._llm.sleep(level=1)
             self._asleep = True
 
-    def _prove(self, folder: Path, expected: probe.Probe) -> float:
+    def _prove(self, what: object, expected: probe.Probe) -> float:
         """Compares the engine with a probe, remembers the verdict, returns the gap."""
         params = self._params(temperature=0, max_tokens=1, prompt_logprobs=0)
         found = _values(self._run([expected.tokens], [params])[0].prompt_logprobs)
-        gap, most = probe.gap_nats(expected, found), probe.TOLERANCE_NATS[self._dtype]
+        gap, most = probe.gap_nats(expected, found), probe.TOLERANCE_NATS[self.dtype]
         self._wrong = "" if gap <= most else (
-            f"the probe of {folder} is {gap:.3g} nats off; at most {most:g} is rounding in {self._dtype}"
+            f"the probe of {what} is {gap:.3g} nats off; at most {most:g} is rounding in {self.dtype}"
         )  # fmt: skip
         return gap
 
@@ -265,9 +288,7 @@ def _values(flat: Any) -> np.ndarray:
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Every tensor of a model's folder by its name.
-
-    A tied output matrix is named too: a CPU engine keeps a packed copy of it, which stays stale unless it is told."""
+    """Every tensor of a model's folder by its name; a tied output matrix is named too."""
     from safetensors import safe_open
 
     tied: Any = None

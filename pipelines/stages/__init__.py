@@ -1,8 +1,26 @@
 """The stages, in the order of the story."""
 
 from pipelines.stage import Stage
-from pipelines.stages import corpus, evaluate, imported, pretrain, tokenizer, tokens
+from pipelines.stages import (
+    conversations,
+    corpus,
+    dpo,
+    evaluate,
+    guard,
+    imported,
+    ppo,
+    preferences,
+    pretrain,
+    quantise,
+    reward_model,
+    sft,
+    tokenizer,
+    tokens,
+)
 
-_IN_ORDER = (imported, corpus, tokenizer, tokens, pretrain, evaluate)
+_IN_ORDER = (
+    imported, corpus, tokenizer, tokens, pretrain, conversations, sft, preferences, reward_model, ppo, dpo,
+    quantise, guard, evaluate,
+)  # fmt: skip
 
 STAGES: dict[str, Stage] = {module.STAGE.kind: module.STAGE for module in _IN_ORDER}

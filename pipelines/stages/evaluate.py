@@ -1,8 +1,9 @@
 """Judges a model on held-out data, through the run's one evaluator. It follows each stage that makes a model.
 
-    corpus, tokens ──► material ──every metric──► requests ──evaluator──► answers ──► facts, figures.json, samples.json
+    corpus, tokens, conversations ──► material ──every metric──► requests ──evaluator──► answers ──► facts, rows
 
-What is missing (no corpus, tokens of another tokenizer, a previous model of another shape) leaves its figures out.
+What is missing (no corpus, no conversations yet, tokens of another tokenizer, a previous model of another shape) leaves
+its figures out. Facts go into figures.json, what people read into samples.json.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipelines.data.conversations import Conversation
     from pipelines.evaluator import EngineSettings
     from pipelines.metrics.metric import Answers, Material, Requests
+
+UNTAUGHT = ("pretrain", "base")  # stages whose models have only ever seen plain text
 
 
 class EvaluateOptions(Options):
@@ -32,6 +36,11 @@ class EvaluateOptions(Options):
     prompt_tokens: int = Field(32, ge=1, le=4096, description="length of such a beginning")
     reply_tokens: int = Field(64, ge=1, le=4096, description="longest continuation")
     temperature: float = Field(0.8, ge=0, le=10, description="of samples; 0 takes the likeliest token")
+    held_out_prompts: int = Field(600, ge=1, description="held-out conversations that are replied to, at most")
+    chat_reply_tokens: int = Field(32, ge=1, le=4096, description="longest reply to them")
+    chat_temperature: float = Field(0, ge=0, le=10, description="of those replies; 0 takes the likeliest token")
+    shots: int = Field(4, ge=0, le=64, description="examples in a prompt of the base model, which knows no chat")
+    shown_replies: int = Field(2, ge=0, le=100, description="replies of each task and language that people are shown")
 
 
 class EvaluateCluster(ClusterOptions):
@@ -46,18 +55,24 @@ class EvaluateCluster(ClusterOptions):
 
 def run(work: Work) -> Facts:
     from pipelines.metrics import METRICS
+    from pipelines.metrics.metric import Answers
 
     model = work.inputs["model"].local()
     settings = _settings(work, model)
     material = _material(work, model, settings.max_tokens)
     asked = {name: metric.requests(material) for name, metric in METRICS.items()}
     wanted = {name: requests for name, requests in asked.items() if requests is not None}
-    before = _previous_answers(work, model, settings, {n: r for n, r in wanted.items() if r.compares})
-    answers = _answers(work, model, settings, wanted) if wanted else {}
+    first: dict[int, str] = {}  # who asks the same shares the answers of the first to ask
+    for name, requests in wanted.items():
+        first.setdefault(id(requests), name)
+    once = {name: wanted[name] for name in first.values()}
+    before = _previous_answers(work, model, settings, {n: r for n, r in once.items() if r.asks != "model"})
+    answers = _answers(work, model, settings, {n: r for n, r in once.items() if r.asks != "previous"})
     facts: Facts = {}
     rows: list[dict[str, Any]] = []
     for name, requests in wanted.items():
-        score = METRICS[name].score(material, requests, answers[name], before.get(name))
+        asker = first[id(requests)]
+        score = METRICS[name].score(material, requests, answers.get(asker, Answers()), before.get(asker))
         facts |= score.facts
         rows += score.rows
     _write(work.draft.out / "figures.json", facts)
@@ -96,7 +111,7 @@ def _material(work: Work, model: Path, context: int) -> Material:
         documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
     if not documents:
         work.progress.note("no held-out text: nothing to measure bits per byte on")
-    return Material(
+    material = Material(
         encoder=encoder,
         context=context,
         seed=work.seed,
@@ -107,25 +122,71 @@ def _material(work: Work, model: Path, context: int) -> Material:
         sampling=Sampling(
             temperature=options.temperature, max_new_tokens=options.reply_tokens, stop_ids=(encoder.eos_id,)
         ),
+        num_shown=options.shown_replies,
+        num_shots=options.shots,
+        **_talk(work, model),
     )
+    asked = len(material.asked.prompts) if material.asked is not None else 0
+    if asked < len(material.conversations):
+        work.progress.note(
+            f"{len(material.conversations) - asked} of {len(material.conversations)} held-out conversations are left "
+            f"out: with a reply of {options.chat_reply_tokens} tokens they are longer than the context, {context}"
+        )
+    return material
+
+
+def _talk(work: Work, model: Path) -> dict[str, Any]:
+    """What of the material is for replies in a chat: none before the recipe's first conversations."""
+    from pipelines.data import conversations
+    from pipelines.data.chat import Chat
+    from pipelines.errors import UserError
+    from pipelines.metrics import held_out
+    from pipelines.rollout.reply import Sampling
+
+    if "conversations" not in work.inputs:
+        return {}
+    options: EvaluateOptions = work.options
+    try:
+        chat = Chat.open(model)
+        stop_ids = chat.stop_ids
+    except UserError as error:
+        work.progress.note(f"no replies are judged: {error}")
+        return {}
+    folder = work.inputs["conversations"].local()
+    split = conversations.read(folder / conversations.HELD_OUT)
+    previous_is_base = "previous" in work.inputs and work.inputs["previous"].manifest.stage in UNTAUGHT
+    return {
+        "chat": chat,
+        "conversations": held_out.choose_conversations(split, most=options.held_out_prompts, seed=work.seed),
+        "chat_sampling": Sampling(
+            temperature=options.chat_temperature, max_new_tokens=options.chat_reply_tokens, stop_ids=stop_ids
+        ),
+        "previous_is_base": previous_is_base,
+        "shots": _shots(folder) if previous_is_base else (),
+    }
+
+
+def _shots(folder: Path) -> list[Conversation]:
+    """Training conversations with an answer that can be checked."""
+    from pipelines.data import conversations
+
+    return [one for one in conversations.read(folder / conversations.TRAIN) if one.answer is not None]
 
 
 def _unigram(work: Work, model: Path) -> dict[str, np.ndarray] | None:
     """Counts of each token in the training text of each language, if they were counted with this model's tokenizer."""
     import pyarrow.parquet as pq
 
+    from pipelines.data.tokenizing import same_tokenizer
+
     if "tokens" not in work.inputs:
         return None
     tokens = work.inputs["tokens"].local()
-    if not _same_tokenizer(tokens / "tokenizer", model):
+    if not same_tokenizer(tokens / "tokenizer", model):
         work.progress.note("the tokens were made with another tokenizer than this model's: no unigram figure")
         return None
     table = pq.read_table(tokens / "unigram.parquet")
     return {name: table.column(name).to_numpy() for name in table.column_names}
-
-
-def _same_tokenizer(first: Path, second: Path) -> bool:
-    return (first / "tokenizer.json").read_bytes() == (second / "tokenizer.json").read_bytes()
 
 
 def _previous_answers(
@@ -134,21 +195,26 @@ def _previous_answers(
     """What the model before this one in the lineage answers to the same requests.
 
     Only one that the live engine can take in turn: the same shape, the same tokenizer."""
+    from pipelines.data.tokenizing import same_tokenizer
     from pipelines.rollout import sampler
 
     if "previous" not in work.inputs or not wanted:
         return {}
     previous = work.inputs["previous"].local()
-    if sampler.shape(previous) != sampler.shape(model) or not _same_tokenizer(previous, model):
-        work.progress.note("the model before has another shape or tokenizer: its answers are not shown beside these")
+    if sampler.shape(previous) != sampler.shape(model) or not same_tokenizer(previous, model):
+        work.progress.note("the model before has another shape or tokenizer: nothing is compared with its answers")
         return {}
-    return _answers(work, previous, settings, wanted)
+    return _answers(work, previous, settings, wanted, who=" by the model before")
 
 
-def _answers(work: Work, model: Path, settings: EngineSettings, wanted: dict[str, Requests]) -> dict[str, Answers]:
+def _answers(
+    work: Work, model: Path, settings: EngineSettings, wanted: dict[str, Requests], *, who: str = ""
+) -> dict[str, Answers]:
     """Asks a model everything, showing progress."""
     from pipelines.metrics.metric import Answers
 
+    if not wanted:
+        return {}
     evaluator = work.evaluator
     assert evaluator is not None, "the run gives an evaluator to every evaluation"
     evaluator.load(model, settings, work.progress.note)
@@ -158,9 +224,9 @@ def _answers(work: Work, model: Path, settings: EngineSettings, wanted: dict[str
         prompts = [prompt.tokens for prompt in requests.prompts]
         seeds = [prompt.seed for prompt in requests.prompts]
         answers[name] = Answers(
-            logprobs=evaluator.logprobs(rows, _tell(work, f"rows of {name}", sum(map(len, rows)))),
+            logprobs=evaluator.logprobs(rows, _tell(work, f"rows of {name}{who}", sum(map(len, rows)))),
             replies=evaluator.generate(
-                prompts, sampling=requests.sampling, seeds=seeds, tell=_tell(work, f"replies of {name}")
+                prompts, sampling=requests.sampling, seeds=seeds, tell=_tell(work, f"replies of {name}{who}")
             ),
         )
     return answers
@@ -183,10 +249,10 @@ def _write(file: Path, value: Any) -> None:
 
 STAGE = Stage(
     kind="evaluate",
-    version=1,
+    version=2,
     makes="evaluation",
     needs=("model",),
-    takes=("corpus", "tokens"),
+    takes=("corpus", "tokens", "conversations"),
     options=EvaluateOptions,
     cluster=EvaluateCluster,
     run=run,

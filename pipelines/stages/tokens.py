@@ -29,6 +29,9 @@ class TokensOptions(Options):
     mixture: dict[str, NonNegativeFloat] | None = Field(
         None, description="share of training tokens by language, {en: 0.8, zh: 0.2}; default: every document once"
     )
+    least_share: float = Field(
+        0.0, ge=0, le=0.5, description="without a mixture: share that every language has at least, repeated for it"
+    )
     max_repeats: float = Field(1.0, gt=0, le=100, description="how often a document may be used to reach the mixture")
 
     @field_validator("mixture")
@@ -162,7 +165,9 @@ def _write_train(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
     tokens, languages = _documents(blocks)
     lengths = np.concatenate([np.diff(c.offsets.to_numpy()) for c in tokens.chunks])
     there = {str(n): int(lengths[languages == n].sum()) for n in sorted(set(languages))}
-    repeats = packing.mixture_counts(there, options.mixture, options.max_repeats)
+    repeats = packing.lifted_counts(there, options.least_share, options.max_repeats)
+    if options.mixture is not None:
+        repeats = packing.mixture_counts(there, options.mixture, options.max_repeats)
     order = packing.choose_documents(languages, repeats, work.seed)
     stream, starts = _lay_out(work, "train", tokens, order)
     _write_unigram(work, stream, starts, languages[order], encoder)

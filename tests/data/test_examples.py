@@ -8,13 +8,19 @@ import importlib
 import pytest
 
 MODULES = (
+    "pipelines.data.answers",
+    "pipelines.data.comparisons",
+    "pipelines.data.dialogues",
     "pipelines.data.filters.length",
     "pipelines.data.filters.quality",
     "pipelines.data.languages",
     "pipelines.data.minhash",
+    "pipelines.data.prompt_splits",
+    "pipelines.data.refusals",
     "pipelines.data.sniffing",
     "pipelines.data.sources.docstrings",
     "pipelines.data.splitting",
+    "pipelines.data.tasks.numerals",
 )
 
 

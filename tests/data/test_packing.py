@@ -136,6 +136,22 @@ def test_mixture_arithmetic(tokens, shares, max_repeats: float, expected) -> Non
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "least", "max_repeats", "expected"),
+    [
+        ({"en": 90, "zh": 10}, 0.2, 3, {"en": 1, "zh": 2.25}),
+        ({"en": 99, "zh": 1}, 0.2, 3, {"en": 1, "zh": 3}),
+        ({"en": 60, "zh": 40}, 0.2, 3, {"en": 1, "zh": 1}),
+        ({"en": 60, "zh": 40}, 0.0, 3, {"en": 1, "zh": 1}),
+        ({"en": 10}, 0.5, 3, {"en": 1}),
+        ({"en": 80, "zh": 20, "fr": 0}, 0.5, 9, {"en": 1, "zh": 4, "fr": 1}),
+        ({"a": 70, "b": 22, "c": 8}, 0.25, 9, {"a": 1, "b": 35 / 22, "c": 35 / 8}),
+    ],
+)
+def test_a_small_language_is_lifted(tokens, least: float, max_repeats: float, expected) -> None:
+    assert packing.lifted_counts(tokens, least, max_repeats) == pytest.approx(expected)
+
+
 def test_a_mixture_has_its_shares_and_is_the_largest_that_has() -> None:
     tokens, shares = {"en": 12_345, "zh": 6_789, "de": 42_000}, {"en": 0.6, "zh": 0.3, "de": 0.1}
     repeats = packing.mixture_counts(tokens, shares, 2)
@@ -172,3 +188,63 @@ def test_all_documents_once_is_a_permutation_that_the_seed_decides() -> None:
 
 def test_no_documents_are_no_order() -> None:
     assert packing.choose_documents(np.zeros(0, dtype="U2"), {}, 1).tolist() == []
+
+
+def some_pieces(seed: int, count: int, longest: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    generator = np.random.default_rng(seed)
+    pieces = [generator.integers(1, 1000, generator.integers(1, longest + 1)).astype(np.int32) for _ in range(count)]
+    return pieces, [generator.random(len(piece)) < 0.5 for piece in pieces]
+
+
+def best_fit_by_hand(lengths: list[int], length: int) -> list[int]:
+    """Tokens in each row: longest first, into the fullest row with room, found by looking at all."""
+    rows: list[int] = []
+    for size in sorted(lengths, reverse=True):
+        fitting = [row for row in range(len(rows)) if rows[row] + size <= length]
+        if fitting:
+            rows[max(fitting, key=lambda row: rows[row])] += size
+        else:
+            rows.append(size)
+    return rows
+
+
+@pytest.mark.parametrize(("count", "longest"), [(0, 5), (1, 32), (300, 32), (300, 9), (50, 32)])
+def test_best_fit_is_that_of_a_loop_by_hand(count: int, longest: int) -> None:
+    lengths = np.random.default_rng(count).integers(1, longest + 1, count)
+    rows = packing.best_fit(lengths, 32)
+    assert sorted(number for row in rows for number in row) == list(range(count))
+    assert sorted(int(lengths[row].sum()) for row in rows) == sorted(best_fit_by_hand(lengths.tolist(), 32))
+
+
+def test_many_short_pieces_fill_their_rows() -> None:
+    lengths = np.random.default_rng(0).geometric(1 / 40, 5000).clip(8, 256)
+    rows = packing.best_fit(lengths, 256)
+    assert lengths.sum() / (len(rows) * 256) > 0.99
+
+
+def test_whole_pieces_lie_in_rows_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "WRITE_ROWS", 7)
+    pieces, learnt = some_pieces(1, 60, 16)
+    told = list(packing.write_whole(tmp_path / "rows", pieces, learnt, length=16, pad_id=PAD, seed=3))
+    table = pa.ipc.open_file(str(tmp_path / "rows")).read_all()
+    columns = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+    assert told[-1] == table.num_rows == len(columns["tokens"]) > 7
+    found = []
+    for row in range(table.num_rows):
+        tokens, segments, positions, learn = (columns[n][row] for n in ("tokens", "segments", "positions", "learn"))
+        assert (np.diff(segments[segments > 0]) >= 0).all() and segments[0] == 1
+        assert not tokens[segments == 0].any() and not learn[segments == 0].any()
+        for segment in range(1, segments.max() + 1):
+            inside = segments == segment
+            assert positions[inside].tolist() == list(range(inside.sum()))
+            found.append((tokens[inside].tolist(), learn[inside].astype(bool).tolist()))
+    assert sorted(found) == sorted((p.tolist(), m.tolist()) for p, m in zip(pieces, learnt, strict=True))
+
+
+def test_whole_pieces_are_written_in_the_seeds_order(tmp_path: Path) -> None:
+    pieces, learnt = some_pieces(2, 40, 16)
+    written = []
+    for number, seed in enumerate((5, 5, 6)):
+        list(packing.write_whole(tmp_path / str(number), pieces, learnt, length=16, pad_id=PAD, seed=seed))
+        written.append((tmp_path / str(number)).read_bytes())
+    assert written[0] == written[1] != written[2]

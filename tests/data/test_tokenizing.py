@@ -70,7 +70,7 @@ def test_special_tokens_have_the_first_ids(encoder: Encoder) -> None:
 def test_the_vocabulary_has_the_size_asked_for_or_what_the_text_gives(encoder: Encoder) -> None:
     assert encoder.vocabulary <= 600
     assert tokenizing.train([ENGLISH + CHINESE] * 50, 280).get_vocab_size() == 280
-    assert tokenizing.train(["ab ab"], 5000).get_vocab_size() < 5 + 256 + 10
+    assert tokenizing.train(["ab ab"], 5000).get_vocab_size() < 5 + 256 + 10 + sum(map(len, chat_format.ROLES))
 
 
 def test_the_same_texts_give_the_same_tokenizer() -> None:
@@ -190,3 +190,18 @@ def test_truncation_and_padding_of_a_foreign_tokenizer_are_switched_off(folder: 
 def test_a_balanced_sample_counts_languages_as_size_to_the_exponent(sizes, total, exponent, expected) -> None:
     found = tokenizing.balanced_sample(sizes, total_bytes=total, exponent=exponent)
     assert found == pytest.approx(expected)
+
+
+def test_the_same_tokens_and_merges_are_the_same_tokenizer_however_they_are_written(
+    folder: Path, tmp_path: Path
+) -> None:
+    other, changed = tmp_path / "other", tmp_path / "changed"
+    tokenizing.save(tokenizing.train([ENGLISH] * 50, 600), other, max_tokens=2048)
+    assert not tokenizing.same_tokenizer(folder, other)
+    found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    changed.mkdir()
+    (changed / "tokenizer.json").write_text(json.dumps(found | {"truncation": None}), encoding="utf-8")
+    assert tokenizing.same_tokenizer(folder, changed) and tokenizing.same_tokenizer(folder, folder)
+    found["added_tokens"][0]["content"] = "<|other|>"
+    (changed / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    assert not tokenizing.same_tokenizer(folder, changed)

@@ -1,5 +1,6 @@
 """Packed rows: labels, the order of rows, and that documents of a row do not see each other."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipelines.data.packing import write_whole
 from pipelines.learning.batch import DataOrder, PackedRows, batch_from_packed, labels_from_packed
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch, last_hidden, output_embedding
@@ -24,6 +26,60 @@ def test_labels_by_hand() -> None:
     tokens = torch.tensor([[1, 5, 6, 2, 1, 7, 2, 0]])
     segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 0]])
     assert labels_from_packed(tokens, segments).tolist() == [[5, 6, 2, IGNORE, 7, 2, IGNORE, IGNORE]]
+
+
+def test_labels_are_only_what_is_learnt() -> None:
+    tokens = torch.tensor([[1, 5, 6, 2, 1, 7, 2, 0]])
+    segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 0]])
+    learn = torch.tensor([[0, 0, 1, 1, 1, 0, 1, 0]])  # the first token of a segment cannot be predicted
+    assert labels_from_packed(tokens, segments, learn).tolist() == [[IGNORE, 6, 2, IGNORE, IGNORE, 2, IGNORE, IGNORE]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarray], list[np.ndarray]]:
+    """Rows of whole pieces, and the pieces."""
+    random = np.random.default_rng(3)
+    pieces = [random.integers(3, 128, random.integers(4, 40)).astype(np.int32) for _ in range(30)]
+    learnt = [random.random(len(piece)) < 0.4 for piece in pieces]
+    file = tmp_path_factory.mktemp("whole") / "train.arrow"
+    list(write_whole(file, pieces, learnt, length=64, pad_id=0, seed=1))
+    return file, pieces, learnt
+
+
+def test_whole_pieces_in_a_row_do_not_see_each_other(whole) -> None:
+    file, pieces, _ = whole
+    model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
+    rows = PackedRows(file)
+    batch = rows.read(np.arange(len(rows)))
+    with torch.no_grad():
+        packed = last_hidden(model, batch.tokens_BT, batch.positions_BT) @ output_embedding(model).T
+        alone = {
+            tuple(piece.tolist()): model(input_ids=torch.from_numpy(piece).long()[None]).logits[0] for piece in pieces
+        }
+    compared = 0
+    for row, (tokens, positions) in enumerate(zip(batch.tokens_BT, batch.positions_BT, strict=True)):
+        starts = [*(positions == 0).nonzero().flatten().tolist(), 64]
+        for start, end in itertools.pairwise(starts):
+            wanted = alone.get(tuple(tokens[start:end].tolist()))
+            if wanted is not None:  # otherwise padding
+                torch.testing.assert_close(packed[row, start:end], wanted, rtol=1e-5, atol=1e-5)
+                compared += 1
+    assert compared == len(pieces)
+
+
+def test_the_loss_of_whole_pieces_is_that_of_what_is_learnt_of_each_alone(whole) -> None:
+    file, pieces, learnt = whole
+    model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
+    rows = PackedRows(file)
+    batch = rows.read(np.arange(len(rows)))
+    assert batch.num_labels == sum(int(mask[1:].sum()) for mask in learnt)
+    total = 0.0
+    for piece, mask in zip(pieces, learnt, strict=True):
+        ids = torch.from_numpy(piece).long()[None]
+        labels = torch.where(torch.from_numpy(mask)[None], ids, IGNORE)
+        if mask[1:].any():
+            total += model(input_ids=ids, labels=labels).loss.item() * int(mask[1:].sum())
+    assert NextTokenLearner(model)(batch).item() == pytest.approx(total, rel=1e-5)
 
 
 def test_rows_are_those_of_the_file(rows: Path) -> None:

@@ -59,6 +59,16 @@ def test_without_gradients_the_value_is_the_same() -> None:
     assert quiet == next_token_cross_entropy(hidden, weight, labels).total
 
 
+def test_a_frozen_output_embedding_gets_no_gradient_and_changes_none() -> None:
+    hidden, weight, labels = example()
+    total = next_token_cross_entropy(hidden, weight.detach(), labels).total
+    kept = total.grad_fn.saved_tensors  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    assert kept[1] is None  # none was made
+    (ours,) = gradients(total, hidden)
+    (theirs,) = gradients(next_token_cross_entropy(hidden, weight, labels).total, hidden)
+    assert torch.equal(ours, theirs)
+
+
 def test_bfloat16_products_are_close_and_keep_float32_gradients() -> None:
     hidden, weight, labels = example()
     exact = next_token_cross_entropy(hidden, weight, labels).total

@@ -1,11 +1,14 @@
-"""The choice of held-out documents."""
+"""The choice of held-out documents and conversations."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+from pipelines.data.conversations import Conversation
 from pipelines.metrics import held_out
 from tests import tiny_models
+from tests.metrics.talks import talk
 
 
 def sizes(documents) -> dict[str, int]:
@@ -39,3 +42,29 @@ def test_the_choice_depends_on_the_seed_and_not_on_how_files_are_cut(tmp_path: P
 
 def test_a_corpus_without_held_out_text_gives_nothing(tmp_path: Path) -> None:
     assert held_out.choose(tmp_path, bytes_per_language=1_000, seed=1) == []
+
+
+def talks() -> list[Conversation]:
+    cells = {("sums", "en"): 50, ("sums", "zh"): 40, ("open", "en"): 500, ("names", "zh"): 3}
+    return [talk(f"{task}/{language}/{n}", task, language) for (task, language), count in cells.items()
+            for n in range(count)]  # fmt: skip
+
+
+def test_conversations_come_from_each_task_and_language_by_turns() -> None:
+    chosen = held_out.choose_conversations(talks(), most=103, seed=1)
+    assert len(chosen) == 103 == len({one.id for one in chosen})
+    counts = Counter((one.task, one.language) for one in chosen)
+    assert counts == {("names", "zh"): 3, ("open", "en"): 34, ("sums", "en"): 33, ("sums", "zh"): 33}
+    assert len(held_out.choose_conversations(talks(), most=10_000, seed=1)) == 593
+
+
+def test_conversations_are_drawn_by_the_seed_whatever_their_order() -> None:
+    chosen = held_out.choose_conversations(talks(), most=50, seed=1)
+    assert chosen == held_out.choose_conversations(reversed(talks()), most=50, seed=1)
+    assert chosen != held_out.choose_conversations(talks(), most=50, seed=2)
+    assert chosen == held_out.choose_conversations(talks(), most=80, seed=1)[:50]
+
+
+def test_a_conversation_without_a_prompt_asks_nothing() -> None:
+    alone = Conversation("a", "en", "s", "open", [{"role": "assistant", "content": "Hello"}])
+    assert held_out.choose_conversations([alone], most=5, seed=1) == []

@@ -45,7 +45,7 @@ def test_each_prompt_has_a_seed_of_its_own_that_the_run_decides(tiny: Tiny) -> N
 def test_rows_hold_the_reply_and_the_one_before(tiny: Tiny) -> None:
     what = material(tiny, num_samples=1)
     requests = METRIC.requests(what)
-    assert requests is not None and requests.compares
+    assert requests is not None and requests.asks == "both"
     encoder = what.encoder
 
     def answers(text: str) -> Answers:

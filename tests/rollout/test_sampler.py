@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,37 @@ def test_logprobs_of_a_single_token_are_empty_and_keep_their_place(first: Evalua
     found = first.logprobs(asked)
     assert [len(one) for one in found] == [0, 2, 0] and found[1].dtype == np.float32
     assert found[1] == pytest.approx(tiny_models.reference_logprobs(tiny.first, [asked[1]])[0], abs=1e-4)
+
+
+def test_one_seed_for_all_gives_the_same_replies_again(first: Evaluator) -> None:
+    prompts = [row[: 5 + number % 30] for number, row in enumerate(tiny_models.rows(70, 40, seed=6))]
+    sampling = Sampling(temperature=1.0, max_new_tokens=20)
+
+    def replies(seed: int) -> list[list[int]]:
+        asked = {"sampling": sampling, "seeds": seed, "deadline_s": 120}
+        return [reply.tokens for reply in first._call("generate", prompts, **asked)]
+
+    found = replies(5)
+    assert found == replies(5) != replies(6)
+    assert len({tuple(tokens[:5]) for tokens in found}) > 60  # each is drawn for itself
+
+
+def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any]) -> Loaded:
+    """Sampler.push of these tensors, to be proven with the model of a folder."""
+    evaluator._folder = None
+    return evaluator._call("push", list(tensors.items()), partial(probe.by_transformers, folder), deadline_s=120)
+
+
+def test_weights_from_memory_are_proven(first: Evaluator, tiny: Tiny) -> None:
+    tensors = load_file(tiny.second / "model.safetensors")
+    whole = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+    loaded = push(first, tiny.second, whole)
+    assert loaded.pushed and loaded.gap_nats is not None and 0 < loaded.gap_nats <= 1e-4
+    assert gap(first, tiny.second) < 1e-4
+    stale = push(first, tiny.second, {**whole, "model.norm.weight": whole["model.norm.weight"] * 1.01})
+    assert not stale.pushed and "nats off" in stale.why
+    forgotten = push(first, tiny.first, load_file(tiny.first / "model.safetensors"))  # without the output matrix
+    assert not forgotten.pushed and "nats off" in forgotten.why
 
 
 def greedy(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -13,13 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.data import conversations
+from pipelines.data.chat import Chat
+from pipelines.data.conversations import Conversation
+from pipelines.data.judging import meets
 from pipelines.data.tokenizing import Encoder
 from pipelines.digests import FileDigests
 from pipelines.evaluator import Evaluator
+from pipelines.metrics import few_shot
+from pipelines.rollout.reply import Sampling
 from pipelines.stage import Facts, Work
 from pipelines.stages.evaluate import STAGE, EvaluateCluster, EvaluateOptions
 from pipelines.store import Artifact, Draft, Manifest
 from tests import tiny_models
+from tests.metrics.talks import material, talk
 from tests.tiny_models import CONTEXT, Tiny
 
 OPTIONS = EvaluateOptions.model_validate(
@@ -41,9 +50,9 @@ class Notes:
         self.notes.append(text)
 
 
-def artifact(folder: Path, kind: str) -> Artifact:
+def artifact(folder: Path, kind: str, stage: str) -> Artifact:
     manifest = Manifest(
-        kind=kind, fingerprint=folder.name, stage=kind, name=kind, stage_version=1, seed=0, options={}, code=""
+        kind=kind, fingerprint=folder.name, stage=stage, name=stage, stage_version=1, seed=0, options={}, code=""
     )
     return Artifact(folder, manifest, FileDigests(folder.parent / "digests.json"))
 
@@ -61,15 +70,17 @@ def tokens_artifact(folder: Path, tiny: Tiny, tokenizer: Path) -> Path:
     return folder
 
 
-def evaluate(evaluator: Evaluator, out: Path, inputs: dict[str, Path], **changes: Any) -> tuple[Facts, Path, Notes]:
-    """Runs the stage as a run would; its facts, its files, what it told."""
+def evaluate(
+    evaluator: Evaluator, out: Path, inputs: dict[str, Path], *, previous: str = "sft", **changes: Any
+) -> tuple[Facts, Path, Notes]:
+    """Runs the stage as a run would; its facts, its files, what it told. previous: the stage of the model before."""
     notes = Notes()
     work = Work(
         name="pretrain",
         options=OPTIONS.model_copy(update=changes),
         cluster=EvaluateCluster.model_validate({"threads": 1, "answer_s": 120}),
         seed=7,
-        inputs={kind: artifact(path, kind) for kind, path in inputs.items()},
+        inputs={kind: artifact(path, kind, previous) for kind, path in inputs.items()},
         sources={},
         draft=Draft(out, "0" * 16),
         progress=notes,
@@ -160,3 +171,111 @@ def test_without_a_corpus_nothing_is_asked_and_nothing_claimed(
     facts, out, notes = evaluate(evaluator, tmp_path, {"model": inputs["model"]})
     assert facts == {} and json.loads((out / "samples.json").read_text()) == []
     assert any("no held-out text" in note for note in notes.notes)
+
+
+@pytest.fixture(scope="module")
+def talks(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conversations artifact. The model `first` is right about one prompt by what transformers says it replies."""
+    folder = tmp_path_factory.mktemp("talks") / "conversations"
+    folder.mkdir()
+    asked = [talk(f"{language}{n}", "sums", language, f"{n} + {n} = ?", f"{2 * n}") for n in range(6)
+             for language in ("en", "zh")]  # fmt: skip
+    known = by_transformers(tiny.first, asked[3])
+    asked[3] = dataclasses.replace(asked[3], answer=known)
+    asked += [talk("u", "refusal", "en", "Break it?", safety="unsafe"), talk("s", "small_talk", "zh", "你好")]
+    asked.append(talk("long", "open", "en", "word " * CONTEXT))
+    conversations.write(folder / conversations.HELD_OUT, asked)
+    shots = [dataclasses.replace(one, id=f"shot {one.id}", answer="12") for one in asked[:8]]
+    conversations.write(folder / conversations.TRAIN, [*shots, *asked[-3:]])
+    return folder
+
+
+REPLY_TOKENS = 6
+
+
+@functools.cache
+def reference(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def greedy(folder: Path, ids: list[int], stop_ids: tuple[int, ...]) -> list[int]:
+    """What transformers takes for the likeliest tokens, one by one."""
+    import torch
+
+    model = reference(folder)
+    row = list(ids)
+    with torch.no_grad():
+        while len(row) < len(ids) + REPLY_TOKENS and not (len(row) > len(ids) and row[-1] in stop_ids):
+            row.append(int(model(torch.tensor([row])).logits[0, -1].argmax()))
+    return row[len(ids) :]
+
+
+def by_transformers(folder: Path, one: Conversation) -> str:
+    chat = Chat.open(folder)
+    return chat.text(greedy(folder, chat.prompt(one.prompt), chat.stop_ids))
+
+
+def test_replies_are_those_of_transformers_and_win_where_the_rule_says(
+    evaluator: Evaluator, tiny: Tiny, talks: Path, tmp_path: Path
+) -> None:
+    folders = {"model": tiny.first, "previous": tiny.second, "conversations": talks}
+    facts, out, notes = evaluate(evaluator, tmp_path, folders, chat_reply_tokens=REPLY_TOKENS, shown_replies=99)
+    asked = [one for one in conversations.read(talks / conversations.HELD_OUT) if one.id != "long"]
+    rows = {(row["language"], row["prompt"]): row for row in json.loads((out / "samples.json").read_text("utf-8"))}
+    assert len(rows) == len(asked) == 14
+    wins = losses = 0
+    for one in asked:
+        row = rows[one.language, one.prompt[-1]["content"]]
+        said, earlier = by_transformers(tiny.first, one), by_transformers(tiny.second, one)
+        assert (row["reply"], row["reply_before"]) == (said, earlier) and said != earlier
+        assert (row["right"], row["right_before"]) == (meets(one, said), meets(one, earlier))
+        wins, losses = wins + (row["right"] > row["right_before"]), losses + (row["right"] < row["right_before"])
+    assert wins > 0 and facts["heldout/win_rate"] == pytest.approx(0.5 + (wins - losses) / 14 / 2)
+    assert facts["heldout/win_rate_prompts"] == facts["heldout/prompts"] == 14
+    assert facts["heldout/exact_match"] == pytest.approx(1 / 12)  # the one that was made right
+    assert facts["heldout/exact_match_sums_zh"] == pytest.approx(1 / 6)
+    assert facts["heldout/declined_unsafe"] == 0
+    assert 0 < float(facts["heldout/distinct_2"]) <= 1 and "heldout/exact_match_baseline" not in facts
+    assert any("1 of 15 held-out conversations are left out" in note for note in notes.notes)
+    assert json.loads((out / "figures.json").read_text()) == facts
+
+
+def test_the_base_model_is_asked_as_plain_text_and_stops_at_a_line_end(
+    evaluator: Evaluator, tiny: Tiny, talks: Path, tmp_path: Path
+) -> None:
+    asked = [one for one in conversations.read(talks / conversations.HELD_OUT) if one.answer is not None]
+    shots = [one for one in conversations.read(talks / conversations.TRAIN) if one.answer is not None]
+    what = material(tiny, asked, chat_sampling=Sampling(0.0, max_new_tokens=REPLY_TOKENS), num_shots=2,
+                    previous_is_base=True, shots=shots)  # fmt: skip
+    requests = few_shot.METRIC.requests(what)
+    assert requests is not None and len(requests.prompts) == 12
+    for number, prompt in enumerate(requests.prompts[:5]):  # right about these, by what transformers says it replies
+        tokens = greedy(tiny.second, prompt.tokens, requests.sampling.stop_ids)
+        line = what.encoder.tokenizer.decode(tokens).split("\n")[0]
+        asked[number] = dataclasses.replace(asked[number], answer=line)
+    folder = tmp_path / "talks"
+    folder.mkdir()
+    conversations.write(folder / conversations.HELD_OUT, asked)
+    shutil.copy(talks / conversations.TRAIN, folder)
+    inputs = {"model": tiny.first, "previous": tiny.second, "conversations": folder}
+    facts, _, _ = evaluate(
+        evaluator, tmp_path, inputs, previous="pretrain", chat_reply_tokens=REPLY_TOKENS, shots=2, shown_replies=0
+    )
+    assert facts["heldout/exact_match_few_shot_en"] == facts["heldout/exact_match_baseline_en"] == 3 / 6
+    assert facts["heldout/exact_match_few_shot_zh"] == facts["heldout/exact_match_baseline_zh"] == 2 / 6
+    assert facts["heldout/exact_match_commonest"] == 0.0
+    assert facts["heldout/exact_match_baseline"] == pytest.approx(5 / 12)
+    assert "heldout/win_rate" in facts
+
+
+def test_a_model_without_a_chat_format_is_judged_on_text_alone_and_told(
+    evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, talks: Path, tmp_path: Path
+) -> None:
+    mute = tmp_path / "mute"
+    shutil.copytree(tiny.first, mute, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    facts, _, notes = evaluate(evaluator, tmp_path / "draft", inputs | {"model": mute, "conversations": talks})
+    assert "heldout/bits_per_byte" in facts and not any("exact_match" in key for key in facts)
+    assert any("no replies are judged" in note and "chat_template.jinja" in note for note in notes.notes)

@@ -41,7 +41,10 @@ def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int =
     folder.mkdir()
     return Work(
         name="pretrain",
-        options=PretrainOptions.model_validate({"batch_tokens": 512, **options}),
+        # Gentler than the defaults, which are for more than 24 steps.
+        options=PretrainOptions.model_validate(
+            {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_share": 0.3, **options}
+        ),
         cluster=TrainCluster.model_validate({"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}),
         seed=7,
         inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]

@@ -20,10 +20,10 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from pipelines.data import cleaning
+from pipelines.data.bad_rows import BadRows
 from pipelines.data.documents import REJECTED
 from pipelines.data.filters import Filter
 from pipelines.data.sources.source import Part, Source
-from pipelines.errors import UserError
 from pipelines.stage import Work
 from pipelines.stages.corpus.parallel import in_order
 
@@ -61,25 +61,6 @@ class Read:
     blocks: list[Block]
     counts: Counter[str]
     documents_per_s: float | None  # of this attempt; None if it had nothing left to read
-
-
-@dataclass
-class BadRows:
-    """Rows that could not be read, held against the recipe's limit."""
-
-    limit: int
-    number: int = 0
-    first: str = ""  # file:line: problem
-
-    def add(self, number: int, first: str) -> None:
-        """Raises UserError, naming the first bad row, if there are now more than the limit."""
-        self.number += number
-        self.first = self.first or first
-        if self.number > self.limit:
-            raise UserError(
-                f"{self.first}. It is the first of {self.number:,} bad rows found so far, and max_bad_rows allows "
-                f"{self.limit:,}: mend the rows, or raise max_bad_rows of the corpus"
-            )
 
 
 def read(work: Work) -> Read:

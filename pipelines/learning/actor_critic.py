@@ -1,0 +1,159 @@
+"""The two that PPO trains, and what they are given: replies as tensors, a policy and a critic as modules with a loss.
+
+    prompt + reply ──► Sequences{tokens, places, actions} ──policy──► log-probability of each token of a reply
+                                                          ──critic──► what it expects before each token
+
+Rows are padded on the right: a causal model never looks there, so no mask is needed. Only the tokens of replies are
+kept beyond the last layer: N of them, row after row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipelines.learning.model import last_hidden, output_embedding
+from pipelines.learning.pairs import new_reward_model, open_reward_model
+from pipelines.learning.policy_losses import (
+    Scored,
+    clipped_surrogate,
+    clipped_tokens,
+    clipped_value_loss,
+    score_tokens,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Prompts with their replies. All int64."""
+
+    tokens_BT: Tensor
+    places_N: Tensor  # where, in the flat B × T hidden states, each token of a reply is predicted
+    actions_N: Tensor  # the tokens of the replies
+
+    @classmethod
+    def pack(cls, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Sequences:
+        """Prompts and replies of any length; none give one row without a reply."""
+        rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)] or [[0]]
+        width = max(map(len, rows))
+        tokens_BT = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        places, actions = [], []
+        for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+            first = number * width + len(prompt) - 1  # the prompt's last token predicts the reply's first
+            places.append(torch.arange(first, first + len(reply)))
+            actions.append(torch.tensor(reply, dtype=torch.int64))
+        empty = torch.zeros(0, dtype=torch.int64)
+        return cls(tokens_BT, torch.cat([empty, *places]), torch.cat([empty, *actions]))
+
+    def to(self, device: str | torch.device) -> Any:
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class ExperienceBatch(Sequences):
+    """Sequences and what is learnt from each token of a reply. float32 [N]."""
+
+    old_logprobs_N: Tensor
+    advantages_N: Tensor
+    values_N: Tensor
+    returns_N: Tensor
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.actions_N)
+
+
+class Learning(nn.Module):
+    """A module with a loss that also counts, for whoever watches. dtype: of the matrix products (as in model.py)."""
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype):
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+        self.counted: dict[str, Tensor] = {}
+
+    def count(self, **sums: Tensor) -> None:
+        for name, value in sums.items():
+            self.counted[name] = self.counted.get(name, 0) + value.detach()
+
+    def told(self) -> dict[str, float]:
+        """What was counted since this was last asked, summed over tokens."""
+        found, self.counted = self.counted, {}
+        return {name: value.item() for name, value in found.items()}
+
+
+class Policy(Learning):
+    """A causal model under PPO's clipped loss."""
+
+    def __init__(
+        self, model: PreTrainedModel, dtype: torch.dtype, *, temperature: float, clip: float, entropy_bonus: float
+    ):
+        super().__init__(model, dtype)
+        self.temperature, self.clip, self.entropy_bonus = temperature, clip, entropy_bonus
+
+    def forward(self, batch: ExperienceBatch) -> Tensor:
+        """The clipped loss less the bonus for entropy, summed over tokens."""
+        scored = score(self.model, batch, self.temperature, self.dtype)
+        loss = clipped_surrogate(scored.logprobs_N, batch.old_logprobs_N, batch.advantages_N, clip=self.clip).total
+        moved = clipped_tokens(scored.logprobs_N, batch.old_logprobs_N, clip=self.clip)
+        entropy = scored.entropies_N.sum()
+        self.count(policy_loss=loss, entropy_nats=entropy, clipped=moved)
+        return loss - self.entropy_bonus * entropy if self.entropy_bonus else loss
+
+
+class Critic(Learning):
+    """A model with one score a token, under the clipped value loss."""
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype, *, value_clip: float):
+        super().__init__(model, dtype)
+        self.value_clip = value_clip
+
+    def forward(self, batch: ExperienceBatch) -> Tensor:
+        values_N = self.values(batch)
+        loss = clipped_value_loss(values_N, batch.values_N, batch.returns_N, clip=self.value_clip).total
+        self.count(value_loss=loss)
+        return loss
+
+    def values(self, batch: Sequences) -> Tensor:
+        """What it expects to come, before each token of a reply. float32 [N]."""
+        return scores_at(self.model, batch.tokens_BT, batch.places_N, self.dtype)
+
+
+def score(model: PreTrainedModel, batch: Sequences, temperature: float, dtype: torch.dtype) -> Scored:
+    """What a causal model says of the tokens of replies."""
+    with autocast(batch.tokens_BT, dtype):
+        hidden_NH = last_hidden(model, batch.tokens_BT).flatten(0, 1).index_select(0, batch.places_N)
+        return score_tokens(hidden_NH, output_embedding(model), batch.actions_N, temperature=temperature)
+
+
+def scores_at(model: PreTrainedModel, tokens_BT: Tensor, places_N: Tensor, dtype: torch.dtype) -> Tensor:
+    """The score of a model with one label (…ForSequenceClassification) at places of the flat B × T. float32 [N]."""
+    with autocast(tokens_BT, dtype):
+        hidden_NH = last_hidden(model, tokens_BT).flatten(0, 1).index_select(0, places_N)
+    return (hidden_NH.float() @ head(model).weight.float().T).squeeze(-1)
+
+
+def head(model: PreTrainedModel) -> nn.Linear:
+    """The layer that turns hidden states into a score."""
+    return cast(nn.Linear, cast(Any, model).score)
+
+
+def new_critic(folder: Path) -> PreTrainedModel:
+    """What a critic begins as: a reward model as it is, or a causal model's body with a head that says 0."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if any("SequenceClassification" in name for name in config.get("architectures") or ()):
+        return open_reward_model(folder)
+    model = new_reward_model(folder, seed=0, pad_id=None)
+    nn.init.zeros_(head(model).weight)
+    return model
+
+
+def autocast(tensor: Tensor, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(tensor.device.type, dtype, enabled=dtype != torch.float32)

@@ -1,0 +1,70 @@
+"""Win rate over the model before: judged by the rule that made the preferences, never by a reward that was optimised.
+
+A reply that meets the rule (data/judging.py) beats one that does not; where both or neither do it is a tie, worth half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pipelines.data.judging import meets
+from pipelines.metrics.exchanges import Exchange, exchanges
+from pipelines.metrics.metric import Answers, Material, Requests, Score
+
+Z95 = 1.959964  # the standard normal's 97.5% quantile
+
+
+def win_rate(wins: int, losses: int, num_prompts: int) -> float:
+    """Wins and half of the ties, of all prompts."""
+    return 0.5 + (wins - losses) / num_prompts / 2
+
+
+def win_rate_low(wins: int, losses: int, num_prompts: int) -> float:
+    """Lower bound of the win rate's 95% interval.
+
+    The two models' replies are matched pairs, so the win rate is ½ + Δ ÷ 2 with Δ the difference of two proportions.
+    Δ's interval is Wald's after half an observation is added to each of the four outcomes (Agresti & Min 2005,
+    Statistics in Medicine 24, 729-740): with w = wins + ½, l = losses + ½, n = prompts + 2,
+
+        low = ½ + ½ · [ (w − l) ÷ n − 1.96 · √( (w + l) − (w − l)² ÷ n ) ÷ n ]
+
+    so that even all ties, or all wins of a few prompts, leave room for chance."""
+    won, lost, count = wins + 0.5, losses + 0.5, num_prompts + 2
+    spread = math.sqrt((won + lost) - (won - lost) ** 2 / count) / count
+    return 0.5 + ((won - lost) / count - Z95 * spread) / 2
+
+
+class WinRate:
+    """heldout/win_rate, heldout/win_rate_low, heldout/win_rate_prompts; the first also by language (_en, _zh)."""
+
+    def requests(self, material: Material) -> Requests | None:
+        return material.asked
+
+    def score(self, material: Material, requests: Requests, answers: Answers, previous: Answers | None) -> Score:
+        if previous is None:
+            return Score()
+        found = exchanges(material, requests, answers, previous)
+        wins, losses = _counts(found)
+        facts: dict[str, float | int | str] = {
+            "heldout/win_rate": win_rate(wins, losses, len(found)),
+            "heldout/win_rate_low": win_rate_low(wins, losses, len(found)),
+            "heldout/win_rate_prompts": len(found),
+        }
+        for language in sorted({one.conversation.language for one in found}):
+            own = [one for one in found if one.conversation.language == language]
+            facts[f"heldout/win_rate_{language}"] = win_rate(*_counts(own), len(own))
+        return Score(facts)
+
+
+def _counts(found: Sequence[Exchange]) -> tuple[int, int]:
+    """Wins and losses against the model before."""
+    wins = losses = 0
+    for one in found:
+        assert one.before is not None, "the model before was asked the same"
+        now, earlier = (meets(one.conversation, said.text) for said in (one.reply, one.before))
+        wins, losses = wins + (now and not earlier), losses + (earlier and not now)
+    return wins, losses
+
+
+METRIC = WinRate()

@@ -1,0 +1,64 @@
+"""How much better a token was than expected: plain functions of tensors, for a whole batch of replies.
+
+    score of a reply, KL of each token ──► reward of each token ──GAE, values──► advantages ──► whitened
+
+Shapes: B replies, A tokens of the longest; mask_BA is True where a reply has a token, and nothing elsewhere counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def token_rewards(scores_B: Tensor, kl_BA: Tensor, mask_BA: Tensor, *, coefficient: float) -> Tensor:
+    """The score at a reply's last token, less coefficient × KL at each (Ouyang et al. 2022, eq. 2, by tokens).
+
+    kl_BA: log p − log p_reference of the sampled token, the k1 estimate of the KL divergence (Schulman 2020,
+    "Approximating KL divergence"): unbiased, and of any sign. float32 [B, A]."""
+    rewards_BA = torch.where(mask_BA, -coefficient * kl_BA, 0.0)
+    last_B = mask_BA.sum(1) - 1
+    rewards_BA[torch.arange(len(scores_B)), last_B] += scores_B
+    return rewards_BA
+
+
+def generalised_advantages(
+    rewards_BA: Tensor, values_BA: Tensor, mask_BA: Tensor, *, gamma: float, lam: float
+) -> Tensor:
+    """GAE: Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V_{t+1} − V_t (Schulman et al. 2016, eq. 16); after a reply all is 0.
+
+    values_BA: what the critic expected before each token. Advantages plus values are the returns a critic learns."""
+    advantages_BA = torch.zeros_like(rewards_BA)
+    following_B = torch.zeros_like(rewards_BA[:, 0])
+    value_after_B = torch.zeros_like(following_B)
+    for place in reversed(range(rewards_BA.shape[1])):
+        there_B = mask_BA[:, place]
+        delta_B = rewards_BA[:, place] + gamma * value_after_B - values_BA[:, place]
+        following_B = torch.where(there_B, delta_B + gamma * lam * following_B, 0.0)
+        value_after_B = torch.where(there_B, values_BA[:, place], 0.0)
+        advantages_BA[:, place] = following_B
+    return advantages_BA
+
+
+def whitened(values_BA: Tensor, mask_BA: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over all tokens of the batch, 0 elsewhere; equal values become 0."""
+    kept = values_BA[mask_BA].double()
+    spread = kept.var(correction=0).add(1e-8).sqrt()
+    return torch.where(mask_BA, ((values_BA.double() - kept.mean()) / spread).to(values_BA.dtype), 0.0)
+
+
+@dataclass(frozen=True)
+class KlControl:
+    """What a nat of KL costs, as it goes on: fixed, or moved so that a reply's KL comes to `target` nats.
+
+    Adaptive as in Ziegler et al. 2019, section 2.2: β ← β (1 + 0.1 · clip(KL/target − 1, −0.2, 0.2))."""
+
+    target: float | None = None  # nats a reply; None: the coefficient stays
+
+    def next(self, coefficient: float, kl_nats: float) -> float:
+        """The coefficient of the next iteration, given the mean KL of a reply in this one."""
+        if self.target is None:
+            return coefficient
+        return coefficient * (1 + 0.1 * max(-0.2, min(0.2, kl_nats / self.target - 1)))

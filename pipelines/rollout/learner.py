@@ -1,0 +1,263 @@
+"""Learner: one rank of PPO. A policy and a critic that learn (DeepSpeed), what they are measured against (the frozen
+reference and reward model), and the sampler that writes replies (vLLM), all in one process, taking turns.
+
+    generate ──► score, annotate ──► update ──► publish: from the policy's tensors in memory into the sampler, proven
+
+Plain: cluster/gang.py makes N of them, which share a torch process group. Advantages are made elsewhere, over the whole
+batch (experience.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pipelines.errors import UserError
+from pipelines.learning import checkpoint
+from pipelines.learning import model as models
+from pipelines.learning.actor_critic import Critic, ExperienceBatch, Policy, Sequences, new_critic, score
+from pipelines.learning.batch import cut_evenly
+from pipelines.learning.engine import Engine, OptimizerPlan
+from pipelines.rollout import probe
+from pipelines.rollout.experience import Annotation, Rollout, Row, Step
+from pipelines.rollout.reply import Reply, Sampling
+from pipelines.rollout.rewards.reward_model import RewardModel
+from pipelines.rollout.sampler import Loaded, Sampler
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class LearnerPlan:
+    """How a learner learns; the stage's options, as plain values."""
+
+    learning_rate: float
+    critic_learning_rate: float
+    clip_norm: float
+    clip: float
+    value_clip: float
+    entropy_bonus: float
+    temperature: float
+    max_tokens: int  # of a prompt with its reply
+    micro_batch_rows: int
+    zero_stage: int
+    dtype: str  # "auto": bfloat16 on a GPU, float32 on a CPU
+    threads: int
+    kv_cache_bytes: int | None = None
+    cache: str | None = None
+
+
+class Learner:
+    """model: the folder that training begins with, and the reference. reward_model: its folder, if one judges.
+    critic: the folder whose body and head the critic begins with: a reward model's, or the policy's.
+
+    Raises UserError for a folder that cannot be read or trained."""
+
+    def __init__(
+        self, *, model: Path, critic: Path, reward_model: Path | None, plan: Mapping[str, Any], rank: int, world: int
+    ):
+        self.plan = LearnerPlan(**plan)
+        self.rank, self.world = rank, world
+        self.device = _join_group()
+        on_gpu = self.device.type == "cuda"
+        self._dtype = DTYPES.get(self.plan.dtype, torch.bfloat16 if on_gpu else torch.float32)
+        self._policy = Policy(
+            models.from_folder(model), self._dtype, temperature=self.plan.temperature, clip=self.plan.clip,
+            entropy_bonus=self.plan.entropy_bonus,
+        ).eval()  # fmt: skip
+        self._critic = Critic(new_critic(critic), self._dtype, value_clip=self.plan.value_clip).eval()
+        self._reference = _frozen(models.from_folder(model), self.device)
+        self._judge = None if reward_model is None else RewardModel(reward_model, self.device, self._dtype)
+        self._engines = {
+            "policy": self._engine(self._policy, self.plan.learning_rate),
+            "critic": self._engine(self._critic, self.plan.critic_learning_rate),
+        }
+        self._sampler = Sampler(
+            model,
+            max_tokens=self.plan.max_tokens,
+            kv_cache_bytes=self.plan.kv_cache_bytes,
+            threads=self.plan.threads,
+            cache=None if self.plan.cache is None else Path(self.plan.cache),
+        )
+        # The sampler's log-probabilities are the learner's to 1e-4 where both are float32, and cost nothing more.
+        self._exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
+        self._steps = 0
+
+    def _engine(self, learner: Policy | Critic, rate: float) -> Engine:
+        plan = OptimizerPlan("adamw", rate, rate, weight_decay=0.0, clip_norm=self.plan.clip_norm)
+        return Engine(learner, [], plan, zero_stage=self.plan.zero_stage)
+
+    # ---- rollouts ----------------------------------------------------------------------------------------------------
+
+    def generate(self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, seed: int) -> list[Reply]:
+        """A reply to each prompt, drawn from the policy as it was last published. seed: of all ranks together."""
+        own = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+        replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(own)) if prompts else []
+        self._sampler.rest()
+        return replies
+
+    def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """The reward model's score of whole conversations (token ids)."""
+        if self._judge is None:
+            raise ValueError("score: no reward model was given")
+        scores = np.zeros(len(rows))
+        for piece in self._by_length([len(row) for row in rows]):
+            scores[piece] = self._judge.scores([rows[number] for number in piece])
+        return scores.tolist()
+
+    @torch.no_grad()
+    def annotate(self, rollouts: Sequence[Rollout]) -> list[Annotation]:
+        """What policy, reference and critic think of each token of each reply."""
+        notes: list[Annotation | None] = [None] * len(rollouts)
+        for piece in self._by_length([len(r.prompt) + len(r.reply) for r in rollouts]):
+            own = [rollouts[number] for number in piece]
+            batch = Sequences.pack([r.prompt for r in own], [r.reply for r in own]).to(self.device)
+            columns = [self._logprobs(self._reference, batch), self._critic.values(batch)]
+            if not self._exact:
+                columns.append(self._logprobs(self._policy.model, batch))
+            edges = np.cumsum([len(r.reply) for r in own])[:-1]
+            cut = [np.split(column.cpu().numpy(), edges) for column in columns]
+            for place, number in enumerate(piece):
+                old = None if self._exact else cut[2][place]
+                notes[number] = Annotation(old, cut[0][place], cut[1][place])
+        return [note for note in notes if note is not None]
+
+    def _logprobs(self, model: Any, batch: Sequences) -> Tensor:
+        return score(model, batch, self.plan.temperature, self._dtype).logprobs_N
+
+    def _by_length(self, lengths: Sequence[int]) -> list[np.ndarray]:
+        """Numbers of rows in micro-batches of about one length each."""
+        order = np.argsort(-np.asarray(lengths), kind="stable")
+        return cut_evenly(order, -(-len(order) // self.plan.micro_batch_rows)) if len(order) else []
+
+    # ---- learning ----------------------------------------------------------------------------------------------------
+
+    def update(self, steps: Sequence[Step]) -> dict[str, float]:
+        """Optimiser steps of policy and critic on this rank's rows.
+
+        Returns sums over its tokens (`tokens` of them, those of all steps together), and the mean gradient norms of all
+        ranks. Raises UserError when a gradient is no longer a number."""
+        norms: dict[str, list[float]] = {name: [] for name in self._engines}
+        for step in steps:
+            batches = self._micro_batches(step)
+            for name, engine in self._engines.items():
+                for number, batch in enumerate(batches, 1):
+                    engine.backward(batch, scale=self.world / step.tokens, last=number == len(batches))
+                norms[name].append(engine.step(1.0))
+                _check_finite(name, norms[name][-1])
+            self._steps += 1
+        figures = {f"{name}_gradient_norm": float(np.mean(own)) for name, own in norms.items()}
+        tokens = sum(len(row.reply) for step in steps for row in step.rows)
+        return {"tokens": float(tokens), **self._policy.told(), **self._critic.told(), **figures}
+
+    def _micro_batches(self, step: Step) -> list[ExperienceBatch]:
+        """As many on every rank, since each backward pass may communicate; some may be empty."""
+        pieces = cut_evenly(np.arange(len(step.rows)), -(-step.most_rows // self.plan.micro_batch_rows))
+        return [_batch([step.rows[number] for number in piece]) for piece in pieces]
+
+    # ---- weights -----------------------------------------------------------------------------------------------------
+
+    def publish(self) -> Loaded:
+        """The policy's weights into the sampler, from memory. Proven by the log-probabilities of a probe."""
+        return self._sampler.push(self._named_weights(), self._probe)
+
+    def _named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """By the model's own names; the output matrix always, the last, also where it is the input's."""
+        tied: Tensor | None = None
+        output = models.output_embedding(self._policy.model)
+        for name, weight in self._engines["policy"].live_weights():
+            if self._engines["policy"].parameters[name] is output and name != "model.lm_head.weight":
+                tied = weight
+            yield name.removeprefix("model."), weight
+        if tied is not None:
+            yield "lm_head.weight", tied
+
+    @torch.no_grad()
+    def _probe(self) -> probe.Probe:
+        """What the policy says of the probe's row, in float32."""
+        model = self._policy.model
+        row = probe.tokens(model.config.vocab_size, min(model.config.max_position_embeddings, self.plan.max_tokens))
+        hidden_TH = models.last_hidden(model, torch.tensor([row], device=self.device))[0]
+        return probe.from_logits(row, (hidden_TH @ models.output_embedding(model).T).cpu().numpy())
+
+    def save(self, folder: Path) -> None:
+        """This rank's share of all that is needed to go on, into folder/rank-R."""
+        own = folder / f"rank-{self.rank}"
+        own.mkdir(parents=True, exist_ok=True)
+        state = ((f"{name}/{key}", t) for name, engine in self._engines.items() for key, t in engine.state())
+        checkpoint.write(own, self.rank, state, {"steps": self._steps})
+
+    def load(self, folder: Path) -> None:
+        """Goes on from what `save` left, by as many learners or not."""
+        tensors, journal = checkpoint.read(folder)
+        self._steps = journal["steps"]
+        for name, engine in self._engines.items():
+            engine.load_state(_Part(tensors, f"{name}/"), step=self._steps, padding=_batch([]))
+
+    def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
+        """Rank 0 writes the policy in Hugging Face layout, its probe and the curve: the same bytes for the same run."""
+        expected = self._probe()
+        weights = self._engines["policy"].weights()
+        if self.rank == 0:
+            models.save(self._policy.model, {k.removeprefix("model."): w for k, w in weights.items()}, out)
+            probe.write(out, expected)
+            (out / "curve.jsonl").write_text("".join(json.dumps(dict(point)) + "\n" for point in curve))
+
+
+class _Part(Mapping[str, Tensor]):
+    """The tensors whose names begin with a prefix, by the rest of their names; each is read when asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str):
+        self._tensors, self._prefix = tensors, prefix
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self._prefix) for name in self._tensors if name.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _join_group() -> torch.device:
+    """Joins the process group that the environment describes (as under torchrun); says where this rank computes."""
+    if not torch.cuda.is_available():
+        dist.init_process_group("gloo")
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl")
+    return device
+
+
+def _frozen(model: nn.Module, device: torch.device) -> Any:
+    return model.requires_grad_(False).eval().to(device)
+
+
+def _batch(rows: Sequence[Row]) -> ExperienceBatch:
+    """Rows as tensors; none give a batch without labels."""
+    sequences = Sequences.pack([row.prompt for row in rows], [row.reply for row in rows])
+    columns = [
+        torch.as_tensor(np.concatenate([np.zeros(0, np.float32), *(getattr(row, name) for row in rows)]))
+        for name in ("old_logprobs", "advantages", "values", "returns")
+    ]
+    return ExperienceBatch(sequences.tokens_BT, sequences.places_N, sequences.actions_N, *columns)
+
+
+def _check_finite(name: str, norm: float) -> None:
+    if not math.isfinite(norm):
+        raise UserError(
+            f"ppo: the {name}'s gradient has a norm of {norm}; expected a number. Lower its learning rate, or look at "
+            f"the rewards: they may be too large"
+        )

@@ -1,0 +1,85 @@
+"""What a recipe may say of PPO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipelines.stage import ClusterOptions, Options
+
+RewardName = Literal["reward_model", "exact_match", "length", "safety", "function"]
+
+
+class PpoOptions(Options):
+    iterations: int = Field(50, ge=1, description="times that replies are written and learnt from")
+    prompts_per_iteration: int = Field(32, ge=1, description="prompts asked in an iteration; tasks take turns")
+    replies_per_prompt: int = Field(2, ge=1, description="replies to each of them")
+    max_new_tokens: int = Field(
+        64, ge=1, description="longest reply; longer prompts than it leaves room for are left out"
+    )
+    temperature: float = Field(1.0, gt=0, le=10, description="of the replies that are learnt from")
+    rewards: dict[RewardName, float] = Field(
+        default={"reward_model": 1.0}, description="weight of each reward; a reply's reward is the weighted sum"
+    )
+    function: str | None = Field(None, description="rewards.function: path/to/file.py:name, called with a list of "
+                                 "{prompt, reply, answer}; gives a number for each")  # fmt: skip
+    target_tokens: int = Field(64, ge=1, description="rewards.length: the length that is rewarded most")
+    unfinished_penalty: float = Field(1.0, ge=0, description="taken from a reply that max_new_tokens cut off")
+    epochs: int = Field(1, ge=1, description="times that each reply is learnt from")
+    minibatches: int = Field(1, ge=1, description="optimiser steps of an epoch")
+    learning_rate: float = Field(1e-5, gt=0, description="of the policy, by AdamW")
+    critic_learning_rate: float = Field(1e-4, gt=0, description="of the critic, by AdamW")
+    critic: Literal["policy", "reward_model"] | None = Field(
+        None, description="whose body the critic begins with; default: the reward model's where one gives rewards"
+    )
+    clip: float = Field(0.2, gt=0, lt=1, description="most that a token's probability may gain or lose, relative")
+    value_clip: float = Field(0.2, ge=0, description="most that a value may move; 0: any")
+    clip_norm: float = Field(1.0, ge=0, description="longest gradient, all weights together; 0: any")
+    kl_coefficient: float = Field(0.05, ge=0, description="what a nat away from the starting model costs, at first")
+    kl_target: float | None = Field(None, gt=0, description="nats a reply that the coefficient is steered to; default: "
+                                    "it stays")  # fmt: skip
+    gamma: float = Field(1.0, gt=0, le=1, description="discount of a token")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="1: what followed counts; 0: what the critic expects")
+    entropy_bonus: float = Field(0.0, ge=0, description="reward of a nat of entropy, in the policy's loss")
+    held_out_prompts: int = Field(100, ge=0, description="prompts that the KL to the starting model is measured on")
+
+    def identity(self) -> dict[str, Any]:
+        """A function is known by its file's bytes and its name, not by the path; a reward of weight 0 is none."""
+        name = None if self.function is None else self.function.rpartition(":")[2]
+        return super().identity() | {"rewards": self.weights, "function": name}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The rewards that count."""
+        return {name: weight for name, weight in self.rewards.items() if weight}
+
+    @property
+    def replies(self) -> int:
+        """Replies of an iteration."""
+        return self.prompts_per_iteration * self.replies_per_prompt
+
+
+class PpoCluster(ClusterOptions):
+    workers: int = Field(2, ge=1, description="actors; each writes replies and learns from them")
+    threads_per_worker: int = Field(1, ge=1, description="of arithmetic; on a CPU two actors beat two threads")
+    cpus_per_worker: float = Field(1, ge=0, description="logical CPUs of an actor")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs of an actor: 0 or 1")
+    micro_batch_rows: int = Field(32, ge=1, description="replies of a backward pass: less takes less memory")
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what actors share out: 1 optimiser, 2 gradients, 3 weights")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs, float32 on CPUs")
+    kv_cache_bytes: int | None = Field(None, ge=2**24, description="memory of an actor for keys and values")
+    save_every: int = Field(1, ge=1, description="iterations that a lost actor costs at most")
+    start_s: float = Field(900, gt=0, description="seconds for all actors to stand")
+    answer_s: float = Field(600, gt=0, description="seconds for anything they are asked")
+    restarts: int = Field(3, ge=0, description="times in a row that lost actors are replaced without getting further")
+
+
+def files(options: PpoOptions) -> list[Path]:
+    """The user's code that decides the result."""
+    if options.function is None:
+        return []
+    from pipelines.rollout.rewards.function import location
+
+    return [location(options.function)[0]]

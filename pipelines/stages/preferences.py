@@ -1,0 +1,125 @@
+"""Preference pairs: the user's, and those that the rule of embedded tasks makes of earlier conversations.
+
+    sources       ──comparisons──► pairs ──side of the prompt in conversations, else its hash──┐
+    conversations ──embedded.pairs, split by split────────────────────────────────────────────┴──► train, held_out
+
+A prompt that conversations train on is never held out here, nor the other way round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pydantic import Field, NonNegativeInt
+
+from pipelines.stage import Facts, Options, Stage, Work
+
+if TYPE_CHECKING:
+    from pipelines.data.bad_rows import SetAside
+    from pipelines.data.conversations import Conversation
+    from pipelines.data.preferences import Pair
+
+
+class PreferencesOptions(Options):
+    embedded: bool = Field(True, description="make pairs of the embedded tasks among the conversations")
+    wrong_per_prompt: int = Field(1, ge=1, le=3, description="wrong answers held against each right one")
+    held_out: float = Field(0.1, ge=0, le=0.5, description="of each language's pairs from sources, by whole prompts")
+    max_held_out: NonNegativeInt = Field(1000, description="held-out pairs from sources, of each language at most")
+    max_bad_rows: NonNegativeInt = Field(
+        100, description="rows that hold no pair: set aside in rejected.jsonl; beyond, the run stops"
+    )
+
+
+def run(work: Work) -> Facts:
+    """Writes the pairs into work.draft.out. Raises UserError for too many bad rows, or no pair at all."""
+    from pipelines.data import embedded, preferences, prompt_splits
+    from pipelines.data.bad_rows import REJECTED, BadRows, SetAside
+    from pipelines.errors import UserError
+
+    options: PreferencesOptions = work.options
+    aside = SetAside(work.draft.out / REJECTED, BadRows(options.max_bad_rows, work.name))
+    counts: Counter[str] = Counter()
+    given = read(work, aside, counts)
+    known = {split: _conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT)}
+    keys = [prompt_splits.key(pair.prompt) for pair in given]
+    chosen = prompt_splits.held_out(
+        zip(keys, (pair.language for pair in given), strict=True),
+        share=options.held_out,
+        most=options.max_held_out,
+        seed=work.seed,
+        train={prompt_splits.key(one.prompt) for one in known[preferences.TRAIN]},
+        held={prompt_splits.key(one.prompt) for one in known[preferences.HELD_OUT]},
+    )
+    facts: Facts = {}
+    for split, held in ((preferences.TRAIN, False), (preferences.HELD_OUT, True)):
+        pairs = [pair for key, pair in zip(keys, given, strict=True) if (key in chosen) is held]
+        if options.embedded:
+            made = embedded.pairs(known[split], wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
+            pairs = made + pairs
+        if not pairs and not held:
+            raise UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, "
+                            f"and no earlier stage made conversations of embedded tasks. Add one of them")  # fmt: skip
+        preferences.write(work.draft.out / split, pairs)
+        facts |= _counted(split.removesuffix(".parquet"), pairs)
+    aside.write()
+    return facts | dict(sorted(counts.items())) | aside.facts("pairs")
+
+
+def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
+    """The pairs of the sources, each once; what cannot be read is set aside."""
+    from pipelines.data import bad_rows
+    from pipelines.data.comparisons import comparison
+    from pipelines.data.conversations import OPEN_TASK
+    from pipelines.data.dialogues import Problem
+    from pipelines.data.languages import language_of
+    from pipelines.data.preferences import Pair
+
+    found: dict[tuple[str, ...], Pair] = {}
+    for number, (source, part, row) in enumerate(bad_rows.records(work.sources, aside), 1):
+        assert row.value is not None
+        told = comparison(row.value)
+        if number % 20_000 == 0:
+            work.progress.update(number, number, "rows")
+        if isinstance(told, Problem):
+            aside.add(source, part, row.row, told.reason, told.text, bad_rows.raw(row.value))
+            continue
+        said = [turn["content"] for turn in told.prompt]
+        language = row.language or work.sources[source].language
+        if language == "auto":
+            language = language_of("\n".join([*said, told.chosen]))
+        name = f"{source}/{part.index}/{row.row}"
+        pair = Pair(name, language, source, OPEN_TASK, "given", told.prompt, told.chosen, told.rejected)
+        words = (*said, told.chosen, told.rejected)
+        counts["pairs/dropped_duplicate"] += words in found
+        found.setdefault(words, pair)
+    counts["pairs/read"] = len(found) + counts["pairs/dropped_duplicate"]
+    return list(found.values())
+
+
+def _conversations(work: Work, split: str) -> list[Conversation]:
+    """A split of the earlier conversations; none where no stage made them."""
+    from pipelines.data import conversations
+
+    made = work.inputs.get("conversations")
+    return [] if made is None else conversations.read(made.local() / split)
+
+
+def _counted(split: str, pairs: list[Pair]) -> Facts:
+    """How many there are, in all, by rule and by language, and how long the two sides are on average."""
+    cells = Counter(f"pairs/{split}_{kind}" for pair in pairs for kind in (pair.rule, pair.language))
+    facts: Facts = {f"pairs/{split}": len(pairs), **dict(sorted(cells.items()))}
+    for side in ("chosen", "rejected") if pairs else ():
+        facts[f"pairs/{split}_{side}_characters"] = sum(len(getattr(pair, side)) for pair in pairs) / len(pairs)
+    return facts
+
+
+STAGE = Stage(
+    kind="preferences",
+    version=1,
+    makes="preferences",
+    takes=("conversations",),
+    options=PreferencesOptions,
+    run=run,
+    rows="preferences",
+)

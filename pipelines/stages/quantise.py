@@ -1,0 +1,260 @@
+"""Makes a model smaller by quantising it, measures both, and says which one to serve on this machine.
+
+    model ──────────────────────────────────────────────► vLLM ──► bits per byte, tokens/s ─┐
+      └──llmcompressor──► model in 8 or 4 bits, smaller ──► vLLM ──► the same ────────────────┴──► choice.json
+
+Both answer the same rows and prompts, with the same threads, in fresh processes of their own: so no evaluation follows.
+Whether int8 is faster depends on the processor's instructions: hence the measuring. The original to be served is the
+artifact's parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+
+if TYPE_CHECKING:
+    from pipelines.evaluator import Evaluator
+    from pipelines.metrics.metric import Material
+
+CHOICE = "choice.json"
+SEQUENCES = 64  # at once: as many as the engine takes
+PROMPT_TOKENS, REPLY_TOKENS = 32, 64  # of each, where the model's context holds them
+ROUNDS = 3  # timed, after one that warms up; the fastest counts, since other work can only slow one down
+
+
+class QuantiseOptions(Options):
+    scheme: Literal["int8", "fp8", "int4"] = Field(
+        "int8", description="int8: weights and activations, CPUs and GPUs; fp8: GPUs from Ada and Hopper on; int4: "
+                            "weights, calibrated on the corpus, GPUs")  # fmt: skip
+    calibration_documents: int = Field(256, ge=1, description="about so many of the corpus, a row each, for int4")
+    serve: Literal["auto", "quantised", "original"] = Field(
+        "auto",
+        description="auto: whichever was faster here, if quantising changed bits per byte by less than max_change",
+    )
+    max_change: float = Field(
+        0.01, gt=0, le=1, description="share by which bits per byte may grow for auto to choose it"
+    )
+    held_out_bytes: int = Field(150_000, ge=1000, description="text of each language that is judged, as in evaluate")
+    context: int = Field(4096, ge=16, le=1_048_576, description="longest row judged, as in evaluate")
+
+
+class QuantiseCluster(ClusterOptions):
+    threads: int | None = Field(None, ge=1, description="of the engines on a CPU; default: one for each core")
+    gpus: float = Field(0, ge=0, le=1, description="share of a GPU for the engines and for quantising")
+    kv_cache_bytes: int | None = Field(None, ge=2**24, description="memory for keys and values; default: enough")
+    start_s: float = Field(900, gt=0, description="seconds for an engine to stand")
+    answer_s: float = Field(600, gt=0, description="seconds for a batch of rows or a round of replies")
+    quantise_s: float = Field(7200, gt=0, description="seconds for quantising itself")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an engine did. score: bits per byte by language, if there was text."""
+
+    score: Facts
+    tokens_per_s: float
+
+
+def run(work: Work) -> Facts:
+    from pipelines.learning import quantising
+    from pipelines.training import copy_tokenizer
+
+    model, out = work.inputs["model"].local(), work.draft.out
+    check(work, model)
+    quantise(work, model)
+    copy_tokenizer(model, out)
+    before, after = compare(work, (model, out), judged(work, model))
+    return {
+        **{name.replace("bits_per_byte", "bits_per_byte_before"): value for name, value in before.score.items()},
+        **after.score,
+        "model/bytes_before": quantising.weight_bytes(model),
+        "model/bytes": quantising.weight_bytes(out),
+        "engine/tokens_per_s_before": before.tokens_per_s,
+        "engine/tokens_per_s": after.tokens_per_s,
+        **choose(work, before, after),
+    }
+
+
+def check(work: Work, model: Path) -> None:
+    """Raises UserError for what cannot be done here, before anything is started."""
+    from pipelines.errors import UserError
+    from pipelines.learning.quantising import SCHEMES, is_quantised
+
+    options: QuantiseOptions = work.options
+    if is_quantised(model):
+        raise UserError(f"{work.name}: the model {model} is quantised already; name another with `from:`")
+    if not SCHEMES[options.scheme].on_cpu and not work.cluster.gpus:
+        fit = ", ".join(name for name, scheme in SCHEMES.items() if scheme.on_cpu)
+        raise UserError(
+            f"{work.name}: scheme {options.scheme} is not run by vLLM on CPUs; expected {fit}, or a GPU: cluster: "
+            f"{{{work.name}: {{gpus: 1}}}}"
+        )
+    if SCHEMES[options.scheme].calibrated and "corpus" not in work.inputs:
+        raise UserError(f"{work.name}: scheme {options.scheme} is calibrated on text; put a stage corpus before it")
+
+
+def judged(work: Work, model: Path) -> Material:
+    """The text that evaluations judge, as far as this model can read it."""
+    from pipelines.data.tokenizing import Encoder
+    from pipelines.metrics import held_out
+    from pipelines.metrics.metric import Material
+    from pipelines.rollout import sampler
+
+    options: QuantiseOptions = work.options
+    documents = []
+    if "corpus" in work.inputs:
+        corpus = work.inputs["corpus"].local()
+        documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
+    if not documents:
+        work.progress.note("no held-out text: nothing to measure bits per byte on")
+    context = min(options.context, sampler.context(model))
+    return Material(encoder=Encoder.open(model), context=context, seed=work.seed, documents=documents)
+
+
+def compare(work: Work, folders: tuple[Path, Path], material: Material) -> list[Measured]:
+    """Bits per byte and speed of both models. On a CPU side by side: what else the machine does then slows both. A GPU
+    is held by one at a time."""
+    if work.cluster.gpus:
+        return [found for folder in folders for found in measure(work, [folder], material)]
+    return measure(work, folders, material)
+
+
+def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Measured]:
+    """Bits per byte and speed of models, each in a fresh engine; they work by turns, never at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pipelines.evaluator import EngineSettings, Evaluator
+
+    cluster: QuantiseCluster = work.cluster
+    settings = EngineSettings(
+        threads=threads(work), max_tokens=material.context, kv_cache_bytes=cluster.kv_cache_bytes, gpus=cluster.gpus,
+        start_s=cluster.start_s, answer_s=cluster.answer_s, cache=work.cache,
+    )  # fmt: skip
+    engines = [Evaluator(work.session) for _ in folders]
+    try:
+        with ThreadPoolExecutor(len(engines)) as pool:
+            list(pool.map(lambda engine, folder: engine.load(folder, settings, work.progress.note), engines, folders))
+        scores = [bits_per_byte(work, engine, material) for engine in engines]
+        return [Measured(*one) for one in zip(scores, speeds(engines, material), strict=True)]
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+def bits_per_byte(work: Work, engine: Evaluator, material: Material) -> Facts:
+    """heldout/bits_per_byte, in all and by language; nothing where there is no text."""
+    from pipelines.metrics.bits_per_byte import METRIC
+    from pipelines.metrics.metric import Answers
+
+    requests = METRIC.requests(material)
+    if requests is None:
+        return {}
+    tell = lambda done, total: work.progress.update(done, total, "rows")  # noqa: E731
+    answers = Answers(logprobs=engine.logprobs([row.tokens for row in requests.rows], tell))
+    found = METRIC.score(material, requests, answers, None).facts
+    names = ("heldout/bits_per_byte", *(f"heldout/bits_per_byte_{language}" for language in material.languages))
+    return {name: found[name] for name in names}
+
+
+def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
+    """Tokens a second of each engine: 64 replies at once, all of one length, the likeliest token each time."""
+    import numpy as np
+
+    from pipelines.rollout.reply import Sampling
+
+    prompt = min(PROMPT_TOKENS, material.context // 4)
+    sampling = Sampling(temperature=0.0, max_new_tokens=min(REPLY_TOKENS, material.context // 2))
+    rng = np.random.default_rng(material.seed)
+    prompts = rng.integers(0, material.encoder.vocabulary, (SEQUENCES, prompt)).tolist()
+    rates: list[list[float]] = [[] for _ in engines]
+    for _ in range(1 + ROUNDS):
+        for own, engine in zip(rates, engines, strict=True):
+            begin = time.perf_counter()
+            replies = engine.generate(prompts, sampling=sampling)
+            own.append(sum(len(reply.tokens) for reply in replies) / (time.perf_counter() - begin))
+    return [max(own[1:]) for own in rates]
+
+
+def quantise(work: Work, model: Path) -> None:
+    """Writes the quantised model into the artifact, in a process that ends with it."""
+    from cluster.gang import Gang
+    from cluster.resources import Resources
+
+    options: QuantiseOptions = work.options
+    cluster: QuantiseCluster = work.cluster
+    work.session.start()
+    resources = Resources(1, cpus_per_worker=0, gpus_per_worker=cluster.gpus, threads=threads(work))
+    name = "pipelines.learning.quantising:Quantiser"
+    with Gang(name, 1, resources=resources, name=work.name, threads=threads(work)) as gang:
+        gang.call(
+            "quantise", model, work.draft.out, options.scheme, calibration(work, model), deadline_s=cluster.quantise_s
+        )
+    work.progress.note(f"quantised to {options.scheme}")
+
+
+def calibration(work: Work, model: Path) -> list[list[int]]:
+    """Beginnings of about so many training documents as token ids; none where the scheme needs none."""
+    import pyarrow.parquet as pq
+
+    from pipelines.data import corpora
+    from pipelines.data.tokenizing import Encoder
+    from pipelines.learning.quantising import SCHEMES
+    from pipelines.rollout import sampler
+
+    options: QuantiseOptions = work.options
+    if not SCHEMES[options.scheme].calibrated:
+        return []
+    corpus = work.inputs["corpus"].local()
+    documents = sum(pq.read_metadata(part).num_rows for part in corpora.parts(corpus, "train"))
+    share = options.calibration_documents / max(documents, 1)
+    shares = dict.fromkeys(corpora.bytes_by_language(corpus, "train"), share)
+    rows = Encoder.open(model).encode(list(corpora.sampled(corpus, "train", shares, work.seed)))
+    return [row[: sampler.context(model)].tolist() for row in rows if len(row)]
+
+
+def choose(work: Work, before: Measured, after: Measured) -> Facts:
+    """Which of the two to serve. Writes choice.json for the server."""
+    options: QuantiseOptions = work.options
+    faster = "quantised" if after.tokens_per_s > before.tokens_per_s else "original"
+    facts: Facts = {"serve/faster": faster}
+    chosen = faster if options.serve == "auto" else options.serve
+    key = "heldout/bits_per_byte"
+    if key in after.score:
+        change = float(after.score[key]) / float(before.score[key]) - 1
+        facts["heldout/bits_per_byte_change"] = change
+        if change > options.max_change:
+            work.progress.note(f"bits per byte grew by {change:.1%}, more than {options.max_change:.1%}")
+            chosen = "original" if options.serve == "auto" else chosen
+    facts["serve/chosen"] = chosen
+    speeds = f"{after.tokens_per_s:,.0f} tokens/s, {before.tokens_per_s:,.0f} before"
+    work.progress.note(f"to serve: {chosen} ({speeds}; serve: {options.serve})")
+    record = {"serve": chosen, "asked": options.serve, "faster": faster}
+    (work.draft.out / CHOICE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def threads(work: Work) -> int:
+    return work.cluster.threads or len(os.sched_getaffinity(0))
+
+
+STAGE = Stage(
+    kind="quantise",
+    version=1,
+    makes="model",
+    needs=("model",),
+    takes=("corpus",),
+    options=QuantiseOptions,
+    cluster=QuantiseCluster,
+    run=run,
+    judged=False,
+)

@@ -1,0 +1,127 @@
+"""`rayse chat`: a conversation in the terminal, with a server that runs, or with one of its own.
+
+you > How do I join two lists?
+demo > …            as it is written; Ctrl-C ends a reply, Ctrl-D or /quit the conversation, /reset begins anew
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
+from urllib.parse import urlsplit
+
+from cluster.errors import ClusterError
+from pipelines.errors import UserError
+from serve.conversation import Message
+
+HELP = "/reset begins anew, /quit or Ctrl-D ends, Ctrl-C ends a reply"
+TIMEOUT_S = 300.0
+
+
+class Client:
+    """A server that speaks OpenAI's API. url: http://host:port, with or without /v1."""
+
+    def __init__(self, url: str, key: str | None = None):
+        found = urlsplit(url if "://" in url else f"http://{url}")
+        if found.scheme not in ("http", "https") or not found.hostname:
+            raise UserError(f"--url {url}: expected http://HOST:PORT")
+        self._make = http.client.HTTPSConnection if found.scheme == "https" else http.client.HTTPConnection
+        self._place, self._port = found.hostname, found.port
+        self._prefix = found.path.rstrip("/").removesuffix("/v1")
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self.url = url
+
+    def model(self) -> str:
+        """What the server calls its model."""
+        with_body = self._send("GET", "/v1/models", None)
+        return json.loads(with_body.read())["data"][0]["id"]
+
+    def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
+        """The pieces of a reply as they come."""
+        asked = {"messages": list(messages), "stream": True, **sampling}
+        answered = self._send("POST", "/v1/chat/completions", asked)
+        try:
+            for raw in answered:
+                line = raw.decode("utf-8").strip()
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                found = json.loads(line.removeprefix("data: "))
+                if "error" in found:
+                    raise ClusterError(f"{self.url}: {found['error']['message']}")
+                for choice in found.get("choices", ()):
+                    yield choice["delta"].get("content") or ""
+        finally:
+            answered.close()
+
+    def _send(self, method: str, path: str, body: Any) -> http.client.HTTPResponse:
+        connection = self._make(self._place, self._port, timeout=TIMEOUT_S)
+        try:
+            connection.request(method, self._prefix + path, json.dumps(body) if body else None, self._headers)
+            answered = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise ClusterError(f"{self.url}: no server answers there ({error}); start one with `rayse serve`, or leave "
+                               f"--url out and `rayse chat` starts its own") from None  # fmt: skip
+        if answered.status == 200:
+            return answered
+        text = answered.read().decode("utf-8", "replace")
+        try:
+            why = json.loads(text)["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            why = text[:200]
+        kind = UserError if answered.status < 500 else ClusterError
+        hint = "; give it with --key-file" if answered.status == 401 else ""
+        raise kind(f"{self.url}: {why}{hint}")
+
+
+def talk(
+    client: Client,
+    *,
+    persona: str | None = None,
+    read: Callable[[str], str] = input,
+    out: TextIO = sys.stdout,
+    **sampling: Any,
+) -> list[Message]:
+    """A conversation until /quit or the end of input; returns it. A failed or ended reply leaves the question out."""
+    name = client.model()
+    begin: list[Message] = [{"role": "system", "content": persona}] if persona else []
+    messages = list(begin)
+    print(f"{name} at {client.url}. {HELP}", file=out, flush=True)
+    while True:
+        try:
+            asked = read("you > ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print(file=out)
+            return messages
+        if asked == "/quit":
+            return messages
+        if asked == "/reset":
+            messages = list(begin)
+            print("(a new conversation)", file=out, flush=True)
+        elif asked.startswith("/"):
+            print(HELP, file=out, flush=True)
+        elif asked:
+            messages = _turn(client, messages, asked, name, out, sampling)
+
+
+def _turn(
+    client: Client, messages: list[Message], asked: str, name: str, out: TextIO, sampling: dict[str, Any]
+) -> list[Message]:
+    """The conversation after one more turn."""
+    told: list[str] = []
+    print(f"{name} > ", end="", file=out, flush=True)
+    try:
+        for piece in client.reply([*messages, {"role": "user", "content": asked}], **sampling):
+            told.append(piece)
+            print(piece, end="", file=out, flush=True)
+        print(file=out, flush=True)
+    except KeyboardInterrupt:
+        print(" (ended)", file=out, flush=True)
+        if not told:
+            return messages
+    except (ClusterError, UserError) as error:
+        print(f"\n({error})", file=out, flush=True)
+        return messages
+    return [*messages, {"role": "user", "content": asked}, {"role": "assistant", "content": "".join(told)}]

@@ -1,0 +1,130 @@
+"""Does PPO learn? A tiny model that answers with any digit is to say the digit that a word names, in two languages.
+
+    seven ► 4, 七 ► 0, …  (reward 0.1: chance)  ──the stage ppo, exact match as the reward──►  seven ► 7, 七 ► 7, …
+
+    python -m tests.benchmarks.ppo_learns [--seeds 1 2 3] [--out build/ppo_learns.svg]
+
+The model is made here: a new tokenizer, a new Llama, taught the form of a reply and nothing of its meaning. Nothing of
+the stage is left out: two actors, DeepSpeed, vLLM, publishing, drafts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cluster.session import Session
+from pipelines.data import conversations, tokenizing
+from pipelines.data.chat import Chat
+from pipelines.data.conversations import Conversation
+from pipelines.learning import model as models
+from pipelines.learning.losses import IGNORE
+from pipelines.progress import Story
+from pipelines.stages import ppo
+from tests.stages.ppo_work import work
+
+ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CHINESE = "零一二三四五六七八九"
+OPTIONS = {
+    "iterations": 150, "prompts_per_iteration": 40, "replies_per_prompt": 8, "max_new_tokens": 4, "epochs": 4,
+    "minibatches": 2, "rewards": {"exact_match": 1.0}, "learning_rate": 1e-3, "critic_learning_rate": 1e-3,
+    "kl_coefficient": 0.0, "kl_target": None, "value_clip": 0.0, "entropy_bonus": 0.05, "held_out_prompts": 0,
+    "gae_lambda": 1.0,
+}  # fmt: skip
+
+
+def words() -> list[Conversation]:
+    """Every word with the digit it names."""
+    found = []
+    for language, own in (("en", ENGLISH), ("zh", CHINESE)):
+        for digit, word in enumerate(own):
+            messages = [{"role": "user", "content": word}, {"role": "assistant", "content": str(digit)}]
+            found.append(Conversation(f"digits/{word}", language, "bench", "digits", messages, str(digit)))
+    return found
+
+
+def make_model(folder: Path, seed: int, steps: int = 150) -> None:
+    """A micro Llama that answers every word with one digit, any digit."""
+    tokenizing.save(tokenizing.train([*ENGLISH, CHINESE, "0123456789"] * 50, 512), folder, max_tokens=64)
+    chat = Chat.open(folder)
+    special = {f"{name}_token_id": getattr(chat.encoder, f"{name}_id") for name in ("bos", "eos", "pad")}
+    model = models.from_scratch(
+        models.SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=64, seed=seed, special=special
+    )
+    asked = [one.prompt for one in words()]
+    random, optimizer = np.random.default_rng(seed), torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        rows = [
+            chat.conversation([*asked[random.integers(20)], {"role": "assistant", "content": str(random.integers(10))}])
+            for _ in range(64)
+        ]
+        width = max(len(row.ids) for row in rows)
+        tokens = torch.zeros(64, width, dtype=torch.int64)
+        labels = torch.full((64, width), IGNORE)
+        for number, row in enumerate(rows):
+            ids = torch.from_numpy(row.ids).long()
+            tokens[number, : len(ids)] = ids
+            labels[number, : len(ids)] = torch.where(torch.from_numpy(row.learnt), ids, IGNORE)
+        model(input_ids=tokens, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    models.save(model, {name: weight.detach() for name, weight in model.named_parameters()}, folder)
+
+
+def learn(folder: Path, seed: int, session: Session) -> list[float]:
+    """The mean reward of each iteration."""
+    make_model(folder / "model", seed)
+    (folder / "data").mkdir()
+    for file in (conversations.TRAIN, conversations.HELD_OUT):
+        conversations.write(folder / "data" / file, words())
+    given = work(folder / "draft", session, {"model": folder / "model", "conversations": folder / "data"},
+                 {"save_every": 1000}, seed=seed, **OPTIONS)  # fmt: skip
+    begin = time.monotonic()
+    facts = ppo.run(replace(given, progress=Story()))
+    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    rewards = [point["reward/mean"] for point in points]
+    path = " ".join(f"{reward:.2f}" for reward in rewards[:: len(rewards) // 10])
+    print(f"seed {seed}: {path}; last {facts['reward/last']:.2f}, {time.monotonic() - begin:.0f} s, gap "
+          f"{facts['publish/logprob_gap']:.1e} nats", flush=True)  # fmt: skip
+    return rewards
+
+
+def draw(curves: dict[int, list[float]], place: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    for seed, rewards in curves.items():
+        axes.plot(range(1, len(rewards) + 1), rewards, label=f"seed {seed}", linewidth=1.2)
+    axes.axhline(0.1, color="grey", linewidth=0.6, linestyle="--")
+    axes.set(xlabel="iteration", ylabel="share of right answers", ylim=(0, 1.02))
+    axes.legend(frameon=False)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(place)
+
+
+def main() -> dict[str, float]:
+    """Figures: the first and the last reward, of the seed that did worst."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ppo_learns", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--out", type=Path, default=Path("build/ppo_learns.svg"))
+    arguments, _ = parser.parse_known_args()
+    curves = {}
+    with Session(say=str) as session:
+        for seed in arguments.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                curves[seed] = learn(Path(folder), seed, session)
+    draw(curves, arguments.out)
+    lasts = {seed: float(np.mean(rewards[-6:])) for seed, rewards in curves.items()}
+    print(f"drawn in {arguments.out}; the worst seed ends at {min(lasts.values()):.2f}")
+    return {"ppo/reward_first": max(rewards[0] for rewards in curves.values()), "ppo/reward_last": min(lasts.values())}
+
+
+if __name__ == "__main__":
+    assert main()["ppo/reward_last"] >= 0.9

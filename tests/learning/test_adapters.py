@@ -1,0 +1,194 @@
+"""LoRA: what learns, at every ZeRO stage, against the same adapters trained by a loop of a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from pipelines.errors import UserError
+from pipelines.learning import adapters, checkpoint
+from pipelines.learning.adapters import Lora
+from pipelines.learning.batch import DataOrder, PackedRows
+from pipelines.learning.engine import OptimizerPlan
+from pipelines.learning.loop import TrainingPlan, train
+from pipelines.learning.model import NextTokenLearner, Size, from_scratch
+from pipelines.learning.schedule import Schedule
+from pipelines.rollout import probe
+from tests.learning.packed import write_tokens
+from tests.learning.processes import Killed, PlainWorker, in_processes
+
+SIZE = Size(32, 2, 2, 1, 56)
+LORA = Lora(rank=4, alpha=12.0, dropout=0.0)
+STEPS, SEED = 6, 5
+ADAMW = OptimizerPlan("adamw", rate=0.02, adam_rate=1.0, weight_decay=0.1, clip_norm=0.3)
+SCHEDULE = Schedule("wsd", STEPS, warmup=1, decay=2)
+STAGES = (0, 1, 2, 3)
+
+
+def open_model():
+    return from_scratch(SIZE, vocabulary=128, length=32, seed=4)
+
+
+def plan(out: Path, zero_stage: int) -> TrainingPlan:
+    out.mkdir(parents=True, exist_ok=True)
+    return TrainingPlan(
+        out=out, seed=SEED, total_steps=STEPS, batch_rows=8, optimizer=ADAMW, schedule=SCHEDULE, micro_batch_rows=2,
+        zero_stage=zero_stage, dtype="float32", checkpoint_every_steps=3, log_every_steps=100,
+    )  # fmt: skip
+
+
+def run(folder: Path, name: str, zero_stage: int, *, lora: Lora = LORA, die_after: int | None = None) -> None:
+    worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
+    rows = PackedRows(folder / "train.arrow")
+    try:
+        train(
+            worker,
+            plan(folder / name / "out", zero_stage),
+            lambda dtype: adapters.next_token(open_model, rows, dtype, lora, seed=SEED),
+        )
+    except Killed:
+        return
+
+
+def two_processes(folder: Path) -> None:
+    for stage in STAGES:
+        run(folder, f"zero-{stage}", stage)
+    run(folder, "again", 1)
+    run(folder, "killed", 1, die_after=3)
+    run(folder, "killed", 1)
+    run(folder, "moved", 3, die_after=3)
+    run(folder, "moved", 0)
+    run(folder, "dropout", 1, lora=replace(LORA, dropout=0.5))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_tokens(tmp_path_factory.mktemp("adapters"), num_rows=24, length=32, vocabulary=128)
+    in_processes(two_processes, 2, folder)
+    return folder
+
+
+def merged_by_hand(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights after the same steps: plain torch, one process, whole batches; the merge written out."""
+    adapted = adapters.attach(open_model(), LORA, SEED)
+    inner = adapted.get_base_model()
+    learner = NextTokenLearner(cast(Any, inner))
+    learnt = [p for p in inner.parameters() if p.requires_grad]
+    adam = torch.optim.AdamW(learnt, lr=ADAMW.rate, betas=ADAMW.betas, weight_decay=ADAMW.weight_decay)
+    rows = PackedRows(folder / "train.arrow")
+    order = DataOrder(len(rows), 8, SEED)
+    for step in range(STEPS):
+        batch = rows.read(order.rows_of_step(step))
+        adam.zero_grad()
+        (learner(batch) / batch.num_labels).backward()
+        torch.nn.utils.clip_grad_norm_(learnt, ADAMW.clip_norm)
+        adam.param_groups[0]["lr"] = ADAMW.rate * SCHEDULE.share(step)
+        adam.step()
+    found = {name: p.detach() for name, p in inner.named_parameters()}
+    merged = {}
+    for name, weight in found.items():
+        if ".lora_" in name:
+            continue
+        if ".base_layer." in name:
+            a, b = (found[name.replace("base_layer", f"lora_{side}.default")] for side in "AB")
+            weight = weight + LORA.alpha / LORA.rank * b @ a
+        merged[name.replace(".base_layer", "")] = weight
+    return merged
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / name / "out" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def by_hand(folder: Path) -> dict[str, torch.Tensor]:
+    return merged_by_hand(folder)
+
+
+@pytest.mark.parametrize("name", [*(f"zero-{stage}" for stage in STAGES), "moved"])
+def test_learns_what_a_plain_loop_learns(folder: Path, by_hand: dict[str, torch.Tensor], name: str) -> None:
+    ours, start = weights(folder, name), dict(open_model().named_parameters())
+    assert ours.keys() == by_hand.keys() == start.keys()
+    moved = 0
+    for key, weight in by_hand.items():
+        distance = (weight - start[key].detach()).norm()
+        if distance == 0:
+            assert torch.equal(ours[key], start[key].detach())
+            continue
+        assert (ours[key] - weight).norm() < 1e-3 * distance, key
+        moved += 1
+    assert moved == 2 * 7  # every linear layer of both blocks; neither embeddings nor norms
+
+
+def test_two_runs_and_a_killed_one_leave_the_same_bytes(folder: Path) -> None:
+    def files(name: str) -> dict[str, bytes]:
+        out = folder / name / "out"
+        return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+    assert files("zero-1") == files("again") == files("killed")
+    assert set(files("zero-1")) == {
+        "model.safetensors", "config.json", "generation_config.json", "probe.json", "curve.jsonl",
+        "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
+    }  # fmt: skip
+    assert b"/tmp" not in files("zero-1")["adapter/adapter_config.json"]
+
+
+def test_dropout_is_used(folder: Path) -> None:
+    ours, without = weights(folder, "dropout"), weights(folder, "zero-1")
+    assert any(not torch.equal(ours[name], without[name]) for name in ours)
+
+
+def test_checkpoints_hold_adapters_only(folder: Path) -> None:
+    (newest,) = sorted((folder / "zero-2" / "checkpoints").glob("*/complete"))[-1:]
+    tensors, _ = checkpoint.read(newest.parent)
+    assert len(tensors) == 3 * 2 * 14  # weight and two moments, of A and B, of 14 layers
+    assert all(".lora_" in name for name in tensors)
+
+
+def test_the_adapter_on_its_base_is_the_merged_model(folder: Path) -> None:
+    out = folder / "zero-3" / "out"
+    adapted = PeftModel.from_pretrained(open_model(), str(out / "adapter")).eval()
+    merged = AutoModelForCausalLM.from_pretrained(out)
+    ids = torch.tensor([probe.tokens(128, 32)])
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(input_ids=ids).logits, merged(input_ids=ids).logits, rtol=0, atol=1e-4)
+    recorded = probe.read(out)
+    assert recorded is not None
+    logits = merged(input_ids=ids).logits[0].detach().numpy()
+    assert recorded.logprobs == pytest.approx(probe.from_logits(recorded.tokens, logits).logprobs, abs=1e-6)
+
+
+def test_a_merge_that_changes_the_model_is_refused() -> None:
+    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
+    adapters.check_merge(logits, logits + 5e-5)
+    for wrong in (logits + 1e-2, logits * torch.nan):
+        with pytest.raises(UserError, match="merging the adapters changes logits by"):
+            adapters.check_merge(logits, wrong)
+
+
+def test_targets_are_layers() -> None:
+    adapted = adapters.attach(open_model(), replace(LORA, targets=("q_proj", "v_proj")), 1)
+    learnt = {name for name, p in adapted.get_base_model().named_parameters() if p.requires_grad}
+    assert len(learnt) == 2 * 2 * 2 and all("q_proj" in name or "v_proj" in name for name in learnt)
+    with pytest.raises(UserError, match=r"lora.targets: q_prjo: .*layers here: down_proj, gate_proj, k_proj"):
+        adapters.attach(open_model(), replace(LORA, targets=("q_prjo",)), 1)
+    with pytest.raises(UserError, match=r"lora.targets: embed_tokens: names an embedding"):
+        adapters.attach(open_model(), replace(LORA, targets=("embed_tokens",)), 1)
+
+
+def test_adapters_change_nothing_at_first_and_are_the_seeds() -> None:
+    plain, adapted = open_model(), adapters.attach(open_model(), LORA, 1).eval()
+    ids = torch.tensor([np.arange(20).tolist()])
+    with torch.no_grad():
+        assert torch.equal(plain(input_ids=ids).logits, adapted(input_ids=ids).logits)
+    again, other = (adapters.attach(open_model(), LORA, seed).state_dict() for seed in (1, 2))
+    assert all(torch.equal(w, again[name]) for name, w in adapted.state_dict().items())
+    assert any(not torch.equal(w, other[name]) for name, w in adapted.state_dict().items())

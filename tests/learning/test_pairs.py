@@ -1,0 +1,87 @@
+"""DPO on plain workers: a kill changes nothing, nor does the number of workers."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.data import pair_rows, preferences
+from pipelines.data.chat import Chat
+from pipelines.learning.engine import OptimizerPlan
+from pipelines.learning.lesson import Lesson
+from pipelines.learning.loop import TrainingPlan, train
+from pipelines.learning.model import from_folder
+from pipelines.learning.pairs import PairRows, dpo_lesson, each_side, reply_logprobs
+from pipelines.learning.schedule import Schedule
+from tests.learning.processes import Killed, PlainWorker, in_processes
+from tests.stages.preference_work import pairs
+from tests.tiny_models import Tiny
+
+STEPS = 4
+
+
+def lesson(model: Path, rows: PairRows, dtype: torch.dtype) -> Lesson:
+    policy = from_folder(model)
+    reference_N2 = each_side(policy, partial(reply_logprobs, dtype=dtype), rows, device="cpu", pairs_at_once=4)
+    return dpo_lesson(policy, rows, dtype, reference_N2, beta=0.2, label_smoothing=0.0)
+
+
+def run(folder: Path, model: Path, name: str, *, die_after: int | None = None) -> None:
+    out = folder / name / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    plan = TrainingPlan(
+        out=out, seed=3, total_steps=STEPS, batch_rows=5,  # odd: one rank has less, now and then nothing
+        optimizer=OptimizerPlan("muon", rate=0.002, adam_rate=1e-3, weight_decay=0.0, clip_norm=1.0),
+        schedule=Schedule("wsd", STEPS, warmup=0), micro_batch_rows=1, zero_stage=1, dtype="float32",
+        checkpoint_every_steps=2, log_every_steps=1,
+    )  # fmt: skip
+    worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
+    rows = PairRows(folder / "train.arrow")
+    try:
+        train(worker, plan, lambda dtype: lesson(model, rows, dtype))
+    except Killed:
+        assert worker.saved == [2]
+
+
+def two_workers(folder: Path, model: Path) -> None:
+    run(folder, model, "whole")
+    run(folder, model, "killed", die_after=2)
+    run(folder, model, "killed")
+
+
+def one_worker(folder: Path, model: Path) -> None:
+    run(folder, model, "alone")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    preferences.write(folder / preferences.TRAIN, pairs(17, split="train"))
+    pair_rows.prepare(
+        folder, preferences.TRAIN, Chat.open(tiny.first), folder, longest=160, seed=3, tell=lambda done, total: None
+    )
+    in_processes(two_workers, 2, folder, tiny.first)
+    in_processes(one_worker, 1, folder, tiny.first)
+    return folder
+
+
+def test_a_kill_changes_nothing(runs: Path) -> None:
+    """The reference is computed again from the model that came in, not from what is half learnt."""
+    files = [runs / name / "out" / "model.safetensors" for name in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_what_is_learnt_does_not_depend_on_the_number_of_workers(runs: Path) -> None:
+    two, one = (
+        [json.loads(line) for line in (runs / name / "out" / "curve.jsonl").read_text().splitlines()]
+        for name in ("whole", "alone")
+    )
+    assert len(two) == STEPS
+    assert two[0]["train/gradient_norm"] == pytest.approx(one[0]["train/gradient_norm"], rel=1e-5)
+    for here, there in zip(two, one, strict=True):  # a difference of sums over wide weights: rounding shows
+        assert here["train/loss_nats"] == pytest.approx(there["train/loss_nats"], abs=1e-3)
+    assert two[-1]["train/loss_nats"] < two[0]["train/loss_nats"]

@@ -1,0 +1,63 @@
+"""One real server for all tests here: a tiny model, open to the network, so with a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serve.feedback import read
+from serve.server import Server, start
+from serve.settings import Settings
+from tests.tiny_models import Tiny
+
+KEY = "a-key-for-tests"
+PERSONA = "You are Rayse."
+
+
+@dataclass(frozen=True)
+class Served:
+    """The server, what it was told, and a client that has the key."""
+
+    server: Server
+    settings: Settings
+    client: httpx.Client
+
+    def chat(self, text: str = "Hello", **body: Any) -> httpx.Response:
+        asked = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, **body}
+        return self.client.post("/v1/chat/completions", json=asked)
+
+    def metric(self, name: str) -> float:
+        """A metric of /metrics, summed over its labels."""
+        lines = self.client.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def feedback(self) -> list[dict[str, Any]]:
+        assert self.settings.feedback
+        return read(self.settings.feedback)
+
+
+@pytest.fixture(scope="session")
+def served(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder: Path = tmp_path_factory.mktemp("served")
+    settings = Settings(
+        model=tiny.first,
+        name="tiny",
+        version="0123456789abcdef",
+        host="0.0.0.0",
+        port=0,
+        key=KEY,
+        persona=PERSONA,
+        max_turns=3,
+        feedback=folder / "feedback.sqlite",
+        logs=folder / "logs",
+        threads=1,
+    )
+    with start(settings) as server:
+        headers = {"authorization": f"Bearer {KEY}"}
+        with httpx.Client(base_url=server.url, headers=headers, timeout=120) as client:
+            yield Served(server, settings, client)

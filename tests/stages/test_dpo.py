@@ -1,0 +1,111 @@
+"""The stage `dpo`: a whole run of two workers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from cluster.session import Session
+from pipelines.data import preferences
+from pipelines.data.chat import Chat
+from pipelines.errors import UserError
+from pipelines.rollout import probe
+from pipelines.stage import Facts
+from pipelines.stages import dpo
+from pipelines.stages.dpo import STAGE, DpoOptions
+from tests.stages import preference_work
+from tests.stages.preference_work import pairs, without_template, work
+from tests.stages.test_pretrain import Told
+from tests.tiny_models import Tiny
+
+BETA = 0.2
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session(say=str) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pairs") / "preferences"
+    return preference_work.write(place, train=pairs(64, split="train"), held_out=pairs(20, split="held_out"))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny: Tiny, preferred: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Facts, Told]:
+    given = work(
+        STAGE, tmp_path_factory.mktemp("run") / "draft", session, tiny.first, preferred,
+        epochs=2, batch_pairs=16, optimizer="adamw", learning_rate=1e-3, beta=BETA,
+    )  # fmt: skip
+    facts = dpo.run(given)
+    assert isinstance(given.progress, Told)
+    return given.draft.out, facts, given.progress
+
+
+def test_leaves_a_model_like_any_other(trained: tuple[Path, Facts, Told], tiny: Tiny) -> None:
+    out, _, _ = trained
+    assert {path.name for path in out.iterdir()} == {
+        "model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json",
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    }  # fmt: skip
+    recorded = probe.read(out)
+    assert recorded is not None
+    assert probe.gap_nats(recorded, probe.by_transformers(out).logprobs) < 1e-5  # pyright: ignore[reportArgumentType]
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (tiny.first, out)]
+    assert configs[0] == configs[1]
+
+
+def reply_logprob(model, chat: Chat, pair: preferences.Pair, reply: str) -> float:
+    prompt = chat.prompt(pair.prompt)
+    whole = chat.conversation([*pair.prompt, {"role": "assistant", "content": reply}]).ids.tolist()
+    whole = whole[: len(whole) - whole[::-1].index(chat.stop_ids[0])]
+    with torch.no_grad():
+        logprobs = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
+    return sum(float(logprobs[place - 1, whole[place]]) for place in range(len(prompt), len(whole)))
+
+
+def test_implicit_rewards_are_those_of_the_two_models(
+    trained: tuple[Path, Facts, Told], tiny: Tiny, preferred: Path
+) -> None:
+    out, facts, _ = trained
+    chat = Chat.open(out)
+    after, before = (AutoModelForCausalLM.from_pretrained(folder).eval() for folder in (out, tiny.first))
+    margins = []
+    for pair in preferences.read(preferred / preferences.HELD_OUT):
+        chosen, rejected = (
+            reply_logprob(after, chat, pair, said) - reply_logprob(before, chat, pair, said)
+            for said in (pair.chosen, pair.rejected)
+        )
+        margins.append(BETA * (chosen - rejected))
+    assert facts["heldout/margin"] == pytest.approx(sum(margins) / len(margins), abs=1e-4)
+    assert facts["heldout/accuracy"] == sum(margin > 0 for margin in margins) / len(margins) > 0.9
+    assert facts["heldout/pairs"] == 20
+
+
+def test_starts_at_the_reference(trained: tuple[Path, Facts, Told]) -> None:
+    """Before the first step policy and reference are one model, so every pair costs log 2."""
+    out, facts, _ = trained
+    curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    assert curve[0]["train/loss_nats"] == pytest.approx(math.log(2), abs=1e-6)
+    assert curve[-1]["train/loss_nats"] < 0.3
+    assert (facts["train/steps"], facts["train/epochs"], facts["pairs/train"]) == (8, 2, 64)
+
+
+def test_a_model_needs_a_chat_template(tiny: Tiny, preferred: Path, session: Session, tmp_path: Path) -> None:
+    plain = without_template(tiny.first, tmp_path / "plain")
+    with pytest.raises(UserError, match=r"no chat_template.jinja"):
+        dpo.run(work(STAGE, tmp_path / "draft", session, plain, preferred))
+
+
+def test_a_rate_that_is_written_out_is_the_default() -> None:
+    plain = DpoOptions.model_validate({})
+    assert plain.identity() == DpoOptions.model_validate({"learning_rate": plain.peak_rate}).identity()

@@ -1,0 +1,253 @@
+"""The stage `ppo`: what it refuses, a whole run of two actors, and runs whose actors or driver are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from cluster.errors import ClusterError
+from cluster.gang import Gang
+from cluster.session import Session
+from pipelines.errors import UserError
+from pipelines.rollout import probe
+from pipelines.stage import Facts
+from pipelines.stages import ppo
+from pipelines.stages.ppo.journal import Journal, Steps
+from pipelines.stages.ppo.learners import Learners
+from pipelines.stages.ppo.task import Task
+from tests import tiny_models
+from tests.learning.test_actor_critic import reward_model
+from tests.runs import contents
+from tests.stages.ppo_work import Told, work, write_conversations
+from tests.tiny_models import Tiny
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with Session(say=str) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    judge = reward_model(folder / "judge")
+    shutil.copy(tiny.first / "tokenizer.json", judge)
+    return {"model": tiny.first, "reward_model": judge, "conversations": write_conversations(folder / "data")}
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: dict[str, Path], session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Facts]:
+    """Work that nobody disturbed, and its facts."""
+    given = work(tmp_path_factory.mktemp("whole") / "draft", session, inputs, {})
+    return given, ppo.run(given)
+
+
+def test_leaves_a_model_that_learnt_and_the_curve_of_the_run(whole: tuple[Any, Facts], tiny: Tiny) -> None:
+    out = whole[0].draft.out
+    names = {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json"}
+    assert {path.name for path in out.iterdir()} == names | {
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+    }  # fmt: skip
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny.first, out))
+    assert before.keys() == after.keys() and all(not before[name].equal(after[name]) for name in before)
+    recorded = probe.read(out)
+    assert recorded is not None
+    assert probe.gap_nats(recorded, tiny_models.reference_logprobs(out, [recorded.tokens])[0]) < 1e-4
+    assert AutoModelForCausalLM.from_pretrained(out).config.tie_word_embeddings
+    points = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    assert [point["ppo/iteration"] for point in points] == [1, 2, 3]
+    assert points[0]["rollout/kl_nats"] == pytest.approx(0, abs=1e-3)  # the first replies are the reference's
+    assert points[2]["rollout/kl_nats"] != pytest.approx(0, abs=1e-3)
+    assert points[0]["kl/coefficient"] != points[1]["kl/coefficient"]
+    assert {"reward/reward_model", "reward/exact_match"} <= points[0].keys()
+
+
+def test_tells_what_it_does(whole: tuple[Any, Facts]) -> None:
+    given, facts = whole
+    assert isinstance(given.progress, Told)
+    assert [update[:3] for update in given.progress.updates] == [(done, 3, "iterations") for done in (1, 2, 3)]
+    assert given.progress.updates[0][3].keys() == {"reward", "kl", "tokens", "entropy"}
+    assert given.progress.notes == [note for note in given.progress.notes if note.startswith("1 prompts left out")]
+    assert facts["prompts/train"] == 12 and facts["prompts/left_out"] == 1
+    assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4
+    for name in ("generate_s", "learn_s", "publish_s", "other_s"):
+        assert float(facts[f"iteration/{name}"]) > 0
+    wanted = {"rollout/tokens_per_s", "heldout/kl_nats", "reward/first", "reward/last"}
+    assert wanted <= facts.keys() and all(isinstance(facts[name], float) for name in wanted)
+
+
+def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:
+    """kill -9 of an actor a moment after the n-th call of a method has been sent; returns what was done."""
+    done: list[str] = []
+    counted: dict[str, int] = {}
+    ask = Gang._ask
+
+    def killing(self: Gang, verb: str, arguments: list[Any], **options: Any) -> list[Any]:
+        label = options.get("label") or verb
+        counted[label] = counted.get(label, 0) + 1
+        if phases and (label, counted[label]) == phases[0]:
+            children = psutil.Process().children(recursive=True)
+            victims = [child for child in children if "".join(child.cmdline()).startswith("ray::Member")]
+            os.kill(max(victims, key=lambda p: p.create_time()).pid, signal.SIGKILL)
+            done.append(label)
+            phases.pop(0)
+        return ask(self, verb, arguments, **options)
+
+    monkeypatch.setattr(Gang, "_ask", killing)
+    return done
+
+
+def test_a_lost_actor_costs_an_iteration_and_changes_nothing(
+    whole: tuple[Any, Facts], inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = kill_once(monkeypatch, [("update", 2)])
+    given = work(tmp_path / "draft", session, inputs, {})
+    ppo.run(given)
+    assert killed == ["update"]
+    assert isinstance(given.progress, Told)
+    assert any("a new gang goes on after iteration 1" in note for note in given.progress.notes)
+    assert contents(given.draft.out) == contents(whole[0].draft.out)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.parametrize("phase", ["build", "generate", "score", "annotate", "publish", "save", "export"])
+def test_an_actor_may_die_in_any_phase(
+    phase: str, whole: tuple[Any, Facts], inputs: dict[str, Path], session: Session, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    killed = kill_once(monkeypatch, [(phase, 1 if phase in ("build", "export") else 2)])
+    given = work(tmp_path / "draft", session, inputs, {})
+    ppo.run(given)
+    assert killed == [phase] and contents(given.draft.out) == contents(whole[0].draft.out)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_killed_driver_goes_on_where_it_stood(
+    whole: tuple[Any, Facts], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    paths = [str(inputs[name]) for name in ("model", "reward_model", "conversations")]
+    command = [sys.executable, "-m", "tests.stages.ppo_work", str(tmp_path / "draft"), *paths]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while not list((tmp_path / "draft").glob("iterations/step-*/complete.json")):
+        assert first.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert not (tmp_path / "draft" / "out" / "model.safetensors").exists()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600)
+    assert contents(tmp_path / "draft" / "out") == contents(whole[0].draft.out)
+
+
+def test_actors_that_die_again_and_again_are_given_up(
+    inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an engine: the gang itself is told that it was lost."""
+    from cluster.errors import MemberLost
+
+    begun: list[int] = []
+
+    def lost(self: Learners, *arguments: Any, **options: Any) -> None:
+        begun.append(1)
+        raise MemberLost("gang ppo: rank 1 on here died in build")
+
+    monkeypatch.setattr(Learners, "__init__", lost)
+    with pytest.raises(ClusterError, match="rank 1 on here died"):
+        ppo.run(work(tmp_path / "draft", session, inputs, {"restarts": 2}))
+    assert len(begun) == 3
+
+
+# ---- what is refused before anything starts --------------------------------------------------------------------------
+
+
+def opened(inputs: dict[str, Path], tmp_path: Path, **options: Any) -> Task:
+    return Task.open(work(tmp_path / "draft", Session(say=str), inputs, {}, **options))
+
+
+def test_another_tokenizer_than_the_reward_models(inputs: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "judge"
+    shutil.copytree(inputs["reward_model"], other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-1]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="have different tokenizers; expected the same"):
+        opened({**inputs, "reward_model": other}, tmp_path)
+
+
+def test_no_reward_model(inputs: dict[str, Path], tmp_path: Path) -> None:
+    inputs = {kind: path for kind, path in inputs.items() if kind != "reward_model"}
+    with pytest.raises(UserError, match=r"no stage before ppo made a reward model; put .* or weigh other rewards"):
+        opened(inputs, tmp_path)
+    assert opened(inputs, tmp_path, rewards={"exact_match": 1.0, "reward_model": 0.0}).train
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rewards": {"length": 0.0}}, "no reward counts"),
+        ({"minibatches": 9}, "9 for 8 replies an iteration"),
+        ({"function": "a.py:f"}, "go together"),
+        ({"rewards": {"function": 1.0}}, "go together"),
+        ({"rewards": {"length": 1.0}, "critic": "reward_model"}, "none gives rewards"),
+        ({"max_new_tokens": 155}, r"leave 5 tokens of the model's context .* none of 13 prompts is so short"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    inputs: dict[str, Path], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        opened(inputs, tmp_path, **options)
+
+
+def test_prompts_over_the_context_are_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:
+    task = opened(inputs, tmp_path)
+    assert (len(task.train), task.left_out) == (12, 1)
+    assert task.max_tokens <= tiny_models.CONTEXT
+    assert len({asked.conversation.id for asked in task.held_out}) == 5
+
+
+def test_a_function_is_known_by_its_name_and_bytes_not_by_its_path() -> None:
+    first, second = (
+        ppo.PpoOptions.model_validate({"function": f"{place}.py:f"}) for place in ("here/mine", "there/mine")
+    )
+    assert first.identity() == second.identity() != ppo.PpoOptions.model_validate({"function": "mine.py:g"}).identity()
+    assert [path.name for path in ppo.files(first)] == ["mine.py"]
+
+
+def test_the_driver_loads_neither_deepspeed_nor_vllm() -> None:
+    parts = ("task", "learners", "journal")
+    code = "import sys; " + "".join(f"import pipelines.stages.ppo.{part}; " for part in parts)
+    code += "print({'deepspeed', 'vllm', 'transformers'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()", found.stdout + found.stderr
+
+
+def test_only_the_last_complete_step_is_kept(tmp_path: Path) -> None:
+    steps, journal = Steps(tmp_path), Journal(iterations=1, kl_coefficient=0.3)
+    (steps.begin(journal) / "rank-0").mkdir()
+    assert steps.latest() is None and not list(tmp_path.iterdir())  # cut by a kill
+    steps.begin(journal)
+    steps.complete(journal)
+    steps.begin(Journal(iterations=2))
+    assert steps.latest() == (tmp_path / "step-000001", journal)
+    steps.begin(Journal(iterations=2))
+    steps.complete(Journal(iterations=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]

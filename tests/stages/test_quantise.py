@@ -1,0 +1,209 @@
+"""The stage `quantise` with the real llmcompressor and real vLLM engines, on tiny models."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from cluster.session import Session
+from pipelines.data.tokenizing import Encoder
+from pipelines.digests import FileDigests
+from pipelines.errors import UserError
+from pipelines.evaluator import Evaluator
+from pipelines.learning.quantising import Quantiser, weight_bytes
+from pipelines.plan import plan
+from pipelines.recipe import load
+from pipelines.stage import Facts, Work
+from pipelines.stages import STAGES
+from pipelines.stages.quantise import STAGE, Measured, choose
+from pipelines.store import Artifact, Draft, Manifest, Store
+from tests import tiny_models
+from tests.stages.single import Watch
+from tests.tiny_models import CONTEXT, Tiny
+
+
+@dataclass(frozen=True)
+class Made:
+    facts: Facts
+    out: Path
+    notes: list[str]
+
+
+def artifact(folder: Path, kind: str) -> Artifact:
+    manifest = Manifest(kind=kind, fingerprint="f", stage=kind, name=kind, stage_version=1, seed=0, options={}, code="")
+    return Artifact(folder, manifest, FileDigests(folder.parent / "digests.json"))
+
+
+def work(folder: Path, session: Session, inputs: dict[str, Path], *, gpus: float = 0, **options: Any) -> Work:
+    return Work(
+        name="quantise",
+        options=STAGE.options.model_validate(options),
+        cluster=STAGE.cluster.model_validate({"threads": 1, "gpus": gpus, "answer_s": 200}),
+        seed=7,
+        inputs={kind: artifact(path, kind) for kind, path in inputs.items()},
+        sources={},
+        draft=Draft(folder / "draft", "0" * 16),
+        progress=Watch(),
+        session=session,
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    held_out = {language: texts[:2] for language, texts in tiny.texts.items()}
+    return tiny_models.write_corpus(tmp_path_factory.mktemp("inputs") / "corpus", held_out)
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Tiny, corpus: Path, evaluator: Evaluator, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The tied tiny model, quantised and measured. The evaluator is there for its session alone."""
+    folder = tmp_path_factory.mktemp("made")
+    one = work(folder, evaluator._session, {"model": tiny.first, "corpus": corpus}, max_change=1.0)
+    return Made(STAGE.run(one), one.draft.out, one.progress.notes)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def rounded(values: torch.Tensor) -> torch.Tensor:
+    """To the nearest of 255 steps between ± the largest of each row: symmetric int8."""
+    step = values.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127.5
+    return (values / step).round().clamp(-128, 127) * step
+
+
+def imitation(folder: Path) -> Any:
+    """The model with matrices rounded by row and their inputs rounded by token, in plain float32; not the head."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            module.weight.data = rounded(module.weight.data)
+            module.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
+    return model
+
+
+def bits_per_byte(model: Any, folder: Path, texts: list[str]) -> float:
+    encoder, nats = Encoder.open(folder), 0.0
+    for text in texts:
+        ids = encoder.tokenizer.encode(text, add_special_tokens=False).ids
+        for first in range(0, len(ids), CONTEXT - 1):
+            row = torch.tensor([encoder.bos_id or 0, *ids[first : first + CONTEXT - 1]])
+            with torch.no_grad():
+                logprobs = model(row[None]).logits[0].double().log_softmax(-1)
+            nats -= float(logprobs[:-1].gather(1, row[1:, None]).sum())
+    return nats / math.log(2) / sum(len(text.encode()) for text in texts)
+
+
+def test_both_models_predict_as_an_independent_reference_does(made: Made, tiny: Tiny) -> None:
+    """Wrong scales, or an output matrix that is not the input's any more, would be bits away."""
+    before: Any = AutoModelForCausalLM.from_pretrained(tiny.first, dtype=torch.float32)
+    for language, texts in tiny.texts.items():
+        known = bits_per_byte(before, tiny.first, texts[:2])
+        assert made.facts[f"heldout/bits_per_byte_before_{language}"] == pytest.approx(known, rel=1e-5)
+        quantised = bits_per_byte(imitation(tiny.first), tiny.first, texts[:2])
+        assert made.facts[f"heldout/bits_per_byte_{language}"] == pytest.approx(quantised, rel=2e-3)
+    assert made.facts["heldout/bits_per_byte"] != made.facts["heldout/bits_per_byte_before"]
+
+
+def test_the_head_stays_tied_and_all_else_is_int8(made: Made, tiny: Tiny) -> None:
+    with safe_open(str(made.out / "model.safetensors"), framework="pt") as found:
+        kinds = {name: found.get_slice(name).get_dtype() for name in found.keys()}  # noqa: SIM118 (no mapping)
+    assert "lm_head.weight" not in kinds
+    matrices = {name: kind for name, kind in kinds.items() if name.endswith("proj.weight")}
+    assert len(matrices) == 2 * 7 and set(matrices.values()) == {"I8"}
+    assert kinds["model.embed_tokens.weight"] == "F32"
+    assert made.facts["model/bytes_before"] == (tiny.first / "model.safetensors").stat().st_size
+    assert made.facts["model/bytes"] == (made.out / "model.safetensors").stat().st_size
+    assert int(made.facts["model/bytes"]) < int(made.facts["model/bytes_before"])
+
+
+def test_the_artifact_is_a_whole_model_that_says_which_to_serve(made: Made, tiny: Tiny) -> None:
+    names = {"choice.json", "config.json", "generation_config.json", "model.safetensors"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert {file.name for file in made.out.iterdir()} == names | tokenizer
+    for name in tokenizer:
+        assert (made.out / name).read_bytes() == (tiny.first / name).read_bytes()
+    speeds = {
+        "quantised": float(made.facts["engine/tokens_per_s"]),
+        "original": float(made.facts["engine/tokens_per_s_before"]),
+    }
+    assert min(speeds.values()) > 0
+    faster = max(speeds, key=lambda name: speeds[name])
+    assert made.facts["serve/faster"] == made.facts["serve/chosen"] == faster
+    assert json.loads((made.out / "choice.json").read_text()) == {"serve": faster, "asked": "auto", "faster": faster}
+
+
+def test_the_same_model_gives_the_same_bytes(made: Made, tiny: Tiny, tmp_path: Path) -> None:
+    Quantiser().quantise(tiny.first, tmp_path, "int8")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / name).read_bytes() == (made.out / name).read_bytes()
+
+
+def test_four_bits_are_calibrated_and_smaller(tiny: Tiny, tmp_path: Path) -> None:
+    """GPTQ's weights, at the same 4 bits, must predict what the model predicts better than rounded ones do."""
+    model, vocabulary = tmp_path / "model", tiny_models.VOCABULARY
+    torch.manual_seed(3)
+    config = LlamaConfig(vocab_size=vocabulary, hidden_size=128, intermediate_size=256, num_hidden_layers=1,
+                         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=CONTEXT,
+                         tie_word_embeddings=True, initializer_range=0.1)  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).write_bytes((tiny.first / name).read_bytes())
+    rows = tiny_models.rows(24, 64)
+    with pytest.raises(UserError, match="no rows to calibrate on"):
+        Quantiser().quantise(model, tmp_path / "none", "int4")
+    Quantiser().quantise(model, tmp_path / "int4", "int4", rows)
+    Quantiser().quantise(model, tmp_path / "int8", "int8")
+    assert weight_bytes(tmp_path / "int4") < weight_bytes(tmp_path / "int8") < weight_bytes(model)
+    asked = tiny_models.rows(4, 64, seed=9)
+    known = np.concatenate(tiny_models.reference_logprobs(model, asked))
+    gaps = {
+        name: float(np.abs(np.concatenate(tiny_models.reference_logprobs(tmp_path / name, asked)) - known).mean())
+        for name in ("int4", "int8")
+    }
+    assert gaps["int8"] < 0.1 * known.std() and gaps["int4"] < known.std()
+
+
+def test_what_cannot_be_done_is_refused_before_anything_starts(made: Made, tiny: Tiny, tmp_path: Path) -> None:
+    never = Session()
+    with pytest.raises(UserError, match=r"int4 is not run by vLLM on CPUs; expected int8, or a GPU: .*gpus: 1"):
+        STAGE.run(work(tmp_path, never, {"model": tiny.first}, scheme="int4"))
+    with pytest.raises(UserError, match="int4 is calibrated on text; put a stage corpus before it"):
+        STAGE.run(work(tmp_path, never, {"model": tiny.first}, scheme="int4", gpus=1))
+    with pytest.raises(UserError, match="is quantised already"):
+        STAGE.run(work(tmp_path, never, {"model": made.out}))
+    assert not never.started
+
+
+@pytest.mark.parametrize(
+    ("serve", "speed", "bits", "chosen"),
+    [
+        ("auto", 200.0, 2.01, "quantised"),
+        ("auto", 99.0, 2.0, "original"),
+        ("auto", 200.0, 2.05, "original"),  # faster, but it grew by more than 1%
+        ("quantised", 99.0, 2.05, "quantised"),
+        ("original", 200.0, 2.0, "original"),
+    ],
+)
+def test_which_to_serve(serve: str, speed: float, bits: float, chosen: str, tmp_path: Path) -> None:
+    key = "heldout/bits_per_byte"
+    one = work(tmp_path, Session(), {}, serve=serve)
+    facts = choose(one, Measured({key: 2.0}, 100.0), Measured({key: bits}, speed))
+    assert facts["serve/chosen"] == chosen == json.loads((one.draft.out / "choice.json").read_text())["serve"]
+    assert facts["serve/faster"] == ("quantised" if speed > 100 else "original")
+    assert facts["heldout/bits_per_byte_change"] == pytest.approx(bits / 2 - 1)
+
+
+def test_no_evaluation_follows(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "name: q\nsources: {essays: {kind: chinese, language: zh}}\n"
+        "stages: {corpus: {}, tokenizer: {}, tokens: {}, pretrain: {}, quantise: {}}\n"
+    )
+    recipe = load(tmp_path / "recipe.yaml", STAGES, store=str(tmp_path / "store"))
+    steps = plan(recipe, Store(recipe.store).create())
+    assert [step.name for step in steps][-3:] == ["pretrain", "pretrain/evaluate", "quantise"]

@@ -1,0 +1,167 @@
+"""The stage `reward_model`: what it refuses, and a whole run of two workers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from cluster.session import Session
+from pipelines.data import preferences
+from pipelines.data.chat import Chat
+from pipelines.data.pair_rows import PairFile, sides
+from pipelines.errors import UserError
+from pipelines.metrics import pair_figures
+from pipelines.stage import Facts
+from pipelines.stages import reward_model
+from pipelines.stages.reward_model import STAGE, padding_id
+from tests.stages import preference_work
+from tests.stages.preference_work import pairs, without_template, work
+from tests.stages.test_pretrain import Told
+from tests.tiny_models import CONTEXT, Tiny
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session(say=str) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 pairs and 40 held out; each split has one that no tiny model can read, and one whose sides are equal."""
+    train, held_out = pairs(98, split="train"), pairs(42, split="held_out")
+    for split in (train, held_out):
+        split[3] = replace(split[3], chosen="json " * CONTEXT)
+        split[8] = replace(split[8], chosen=split[8].rejected + " ")  # the template trims it
+    return preference_work.write(tmp_path_factory.mktemp("pairs") / "preferences", train=train, held_out=held_out)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny: Tiny, preferred: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Facts, Told]:
+    given = work(
+        STAGE, tmp_path_factory.mktemp("run") / "draft", session, tiny.first, preferred,
+        epochs=3, batch_pairs=16, optimizer="adamw", learning_rate=3e-3,
+    )  # fmt: skip
+    facts = reward_model.run(given)
+    assert isinstance(given.progress, Told)
+    return given.draft.out, facts, given.progress
+
+
+def test_leaves_a_folder_that_scores_sequences(trained: tuple[Path, Facts, Told], tiny: Tiny) -> None:
+    out, _, _ = trained
+    assert {path.name for path in out.iterdir()} == {
+        "model.safetensors", "config.json", "curve.jsonl", "reliability.json",
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    }  # fmt: skip
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    assert type(model).__name__ == "LlamaForSequenceClassification"
+    assert model.score.weight.shape == (1, 64)
+    assert Chat.open(out).turn_end == "<|im_end|>"
+
+
+def test_transformers_gives_the_scores_that_were_judged(trained: tuple[Path, Facts, Told], preferred: Path) -> None:
+    """In one padded batch, by its own rule of where a sequence ends."""
+    out, facts, _ = trained
+    model = AutoModelForSequenceClassification.from_pretrained(out).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    tokenizer.padding_side = "right"
+    chat = Chat.open(out)
+    held_out = [pair for n, pair in enumerate(preferences.read(preferred / preferences.HELD_OUT)) if n not in (3, 8)]
+    found = [sides(pair, chat) for pair in held_out]
+    both = [pair.chosen.tolist() for pair in found] + [pair.rejected.tolist() for pair in found]
+    with torch.no_grad():
+        scores_2N = model(**tokenizer.pad({"input_ids": both}, return_tensors="pt")).logits.view(2, -1).double().numpy()
+    margins_N = scores_2N[0] - scores_2N[1]
+    assert facts["heldout/pairs"] == len(margins_N) == 40
+    assert facts["heldout/margin"] == pytest.approx(margins_N.mean(), abs=1e-5)
+    assert facts["heldout/accuracy"] == (margins_N > 0).mean()
+    assert sum(one["pairs"] for one in json.loads((out / "reliability.json").read_text())) == 40
+
+
+def test_learns_what_is_preferred_and_says_what_was_easy(trained: tuple[Path, Facts, Told]) -> None:
+    _, facts, told = trained
+    assert float(facts["heldout/accuracy"]) > 0.9
+    assert facts["heldout/accuracy_low"] == pair_figures.wilson_low(float(facts["heldout/accuracy"]), 40)
+    by_language = [float(facts[f"heldout/accuracy_{name}"]) for name in ("en", "zh")]
+    assert sum(by_language) / 2 == pytest.approx(facts["heldout/accuracy"])  # 20 pairs of each
+    assert facts["heldout/accuracy_given"] == facts["heldout/accuracy"]
+    assert facts["heldout/accuracy_bag_of_characters"] == 1.0  # a kind word has letters of its own
+    assert 0.2 < float(facts["heldout/accuracy_length_only"]) < 0.8
+    assert 0.8 < float(facts["heldout/length_ratio"]) < 1.25
+    assert 0 <= float(facts["heldout/calibration_error"]) < 0.5
+    losses = [figures["loss"] for _, _, unit, figures in told.updates if unit == "steps"]
+    assert float(facts["train/loss_nats"]) < 0.3 < losses[0]
+    assert (facts["pairs/train"], facts["pairs/too_long"], facts["pairs/equal"]) == (96, 2, 2)
+    assert (facts["train/steps"], facts["train/epochs"]) == (18, 3)
+    assert told.notes == ["2 pairs left out: too long", "2 pairs left out: equal"]
+
+
+def test_sequences_end_with_the_turn_and_know_where_the_reply_begins(tiny: Tiny, tmp_path: Path) -> None:
+    chat = Chat.open(tiny.first)
+    turns = (("user", "one"), ("assistant", "two"), ("user", "three"))
+    asked = [{"role": role, "content": said} for role, said in turns]
+    found = sides(replace(pairs(1, split="x")[0], prompt=asked, chosen="four", rejected="fifth five"), chat)
+    prompt = chat.prompt(asked)
+    assert found.prompt_tokens == len(prompt)
+    for ids, said in ((found.chosen, "four"), (found.rejected, "fifth five")):
+        assert ids[: len(prompt)].tolist() == prompt
+        assert chat.text(ids[len(prompt) :]) == said
+        assert ids[-1] == chat.stop_ids[0]
+
+
+# ---- what is refused before training ---------------------------------------------------------------------------------
+
+
+def test_a_model_needs_a_chat_template(tiny: Tiny, preferred: Path, session: Session, tmp_path: Path) -> None:
+    plain = without_template(tiny.first, tmp_path / "plain")
+    with pytest.raises(UserError, match=r"no chat_template.jinja"):
+        reward_model.run(work(STAGE, tmp_path / "draft", session, plain, preferred))
+
+
+@pytest.mark.parametrize("num", [0, 2])
+def test_some_pair_must_be_left(num: int, tiny: Tiny, session: Session, tmp_path: Path) -> None:
+    long = [replace(pair, rejected="谢" * 700) for pair in pairs(num, split="train")]
+    folder = preference_work.write(tmp_path / "preferences", train=long, held_out=[])
+    with pytest.raises(UserError, match=rf"none of {num} training pairs .* {num} are longer than 160 tokens"):
+        reward_model.run(work(STAGE, tmp_path / "draft", session, tiny.first, folder))
+
+
+def test_prepared_pairs_are_not_prepared_again(tiny: Tiny, preferred: Path, session: Session, tmp_path: Path) -> None:
+    from pipelines.training import prepare_pairs
+
+    given = work(STAGE, tmp_path / "draft", session, tiny.first, preferred)
+    first = prepare_pairs(given)
+    file = Path(first.lesson["train"])
+    stamp, length = file.stat().st_mtime_ns, len(PairFile(file))
+    assert prepare_pairs(given) == first
+    assert (file.stat().st_mtime_ns, length) == (stamp, 96)
+
+
+def test_padding_is_never_the_token_that_ends_a_turn(tiny: Tiny, tmp_path: Path) -> None:
+    """As in Llama 3, whose turns end with what pads: transformers would score one token too early."""
+    assert padding_id(tiny.first) == 0
+    folder = without_template(tiny.first, tmp_path / "llama")
+    (folder / "chat_template.jinja").write_text((tiny.first / "chat_template.jinja").read_text())
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"pad_token": "<|im_end|>", "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    turn_end = Chat.open(folder).stop_ids[0]
+    assert padding_id(folder) not in (None, turn_end)
+
+
+def test_reading_what_is_packed(trained: tuple[Path, Facts, Told], preferred: Path) -> None:
+    """Rows of the preferences' file are found again from the pairs that were kept."""
+    out, _, _ = trained
+    kept = PairFile(out.parent / "pairs" / "held_out.arrow")
+    assert kept.rows.tolist() == [n for n in range(42) if n not in (3, 8)]
+    chat, read = Chat.open(out), preferences.read(preferred / preferences.HELD_OUT)
+    for row, found in zip(kept.rows, kept, strict=True):
+        assert np.array_equal(found.chosen, sides(read[row], chat).chosen)
