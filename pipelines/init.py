@@ -18,6 +18,7 @@ from typing import Any, get_args
 from pipelines import yaml_lines
 from pipelines.data import sniffing
 from pipelines.data.amounts import Amount, amount
+from pipelines.data.packing import lifted_counts
 from pipelines.data.sniffing import Shape, Sniffed
 from pipelines.errors import UserError
 from pipelines.stages.pretrain import Size
@@ -29,7 +30,7 @@ BYTES_PER_TOKEN = 3.5
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 MOST_EPOCHS = 4  # up to four passes, repeated text teaches nearly as much as new text (Muennighoff et al. 2023)
 HELD_OUT = 0.05  # the corpus stage's default
-LEAST_SHARE = 0.2  # of the smaller language's training tokens, if it need not be read more than about 3 times for it
+LEAST_SHARE = 0.2  # of the smaller language's training tokens, as far as MOST_REPEATS lets it
 MOST_REPEATS = 3
 CPU_FLOPS = 70e9  # what training reaches on two cores of a recent CPU; 6 operations a parameter and token
 LITTLE_BYTES = 1_000_000
@@ -84,23 +85,19 @@ class Sizes:
         return language, there[language] / self.total_bytes
 
     @property
-    def mixture(self) -> tuple[dict[str, float], float] | None:
-        """Shares by language and max_repeats, where the smaller one would have less than a fifth."""
-        name, share = self.smaller
-        if not name or share >= LEAST_SHARE:
-            return None
-        wanted = round(min(LEAST_SHARE, MOST_REPEATS * share), 2) or 0.01
-        other = next(language for language, size in self.text_bytes.items() if size and language != name)
-        repeats = wanted * (1 - share) / (share * (1 - wanted))  # with this, the larger one is read just once
-        shares = {language: round(1 - wanted, 2) if language == other else wanted for language in (other, name)}
-        return shares, max(1.0, round(repeats, 1))
+    def repeats(self) -> dict[str, float]:
+        """How often each language's text is read in one pass, so that the smaller one is heard."""
+        return lifted_counts(self.text_bytes, LEAST_SHARE, MOST_REPEATS)
+
+    @property
+    def lifts(self) -> bool:
+        return any(times > 1 for times in self.repeats.values())
 
     @property
     def tokens(self) -> int:
-        """Training tokens of one pass, the mixture's repetitions included."""
-        tokens = self.total_bytes * (1 - HELD_OUT) / BYTES_PER_TOKEN
-        mixture, (_, share) = self.mixture, self.smaller
-        return round(tokens * (1 - share) / max(mixture[0].values()) if mixture else tokens)
+        """Training tokens of one pass, repetitions included."""
+        read = sum(size * self.repeats[language] for language, size in self.text_bytes.items())
+        return round(read * (1 - HELD_OUT) / BYTES_PER_TOKEN)
 
     @property
     def size(self) -> str:
@@ -251,16 +248,16 @@ def _stages(sizes: Sizes) -> list[str]:
              "  # 2,048 tokens below 2 MB of text, 4,096 below 50 MB, then doubled with each tenfold.",
              f"  tokenizer: {{vocabulary: {sizes.vocabulary}}}"]  # fmt: skip
     smaller, share = sizes.smaller
-    mixture = ""
-    if sizes.mixture is not None:
-        shares, repeats = sizes.mixture
-        lines.append(f"  # {smaller} is {share:.0%} of the text: it is read up to {repeats} times, to be heard.")
-        mixture = f", mixture: {plain(shares)}, max_repeats: {repeats}"
+    lift = ""
+    if sizes.lifts:
+        lines.append(f"  # {smaller} is {share:.0%} of the text: where it is under {LEAST_SHARE:.0%} of what is left "
+                     f"after cleaning, it is read more often.")  # fmt: skip
+        lift = f", least_share: {LEAST_SHARE}, max_repeats: {MOST_REPEATS}"
     elif smaller:
-        lines.append(f"  # {smaller} is {share:.0%} of the text: no mixture is needed.")
+        lines.append(f"  # {smaller} is {share:.0%} of the text: it is heard as it is.")
     pretrain = {"size": sizes.size, "budget_tokens": sizes.budget_tokens, "batch_tokens": sizes.batch_tokens}
     lines += [
-        f"  tokens: {{length: {sizes.length}{mixture}}}",
+        f"  tokens: {{length: {sizes.length}{lift}}}",
         f"  # The model: {TOKENS_PER_PARAMETER} training tokens a parameter, at least 2m. The budget: one pass,",
         f"  # up to {MOST_EPOCHS} where one has less than 1,000,000 tokens. {MOST_EPOCHS} are worth their time.",
         f"  # {_time(sizes)}",

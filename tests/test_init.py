@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import cli, recipe, yaml_lines
-from pipelines.data.packing import mixture_counts
 from pipelines.errors import UserError
 from pipelines.init import Sizes, plain, write_recipe
 from pipelines.plan import plan
@@ -68,8 +67,8 @@ def test_files_of_both_languages_make_a_bilingual_recipe(tmp_path: Path) -> None
     assert sources["novels"]["path"] == "data/novels.jsonl.gz"  # relative: the folder can move
     assert (sources["novels"]["language"], sources["三国"]["language"]) == ("en", "zh")
     assert sources["novels"]["group"] == "source"
-    mixture = found.entry("tokens").options.model_dump()["mixture"]
-    assert set(mixture) == {"en", "zh"} and mixture["zh"] == 0.2
+    tokens = found.entry("tokens").options.model_dump()
+    assert (tokens["mixture"], tokens["least_share"], tokens["max_repeats"]) == (None, 0.2, 3)
     assert [entry.name for entry in found.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
     assert found.evaluate is not None
     shutil.move(tmp_path / "a.yaml", tmp_path / "data" / "b.yaml")
@@ -77,10 +76,10 @@ def test_files_of_both_languages_make_a_bilingual_recipe(tmp_path: Path) -> None
         load(tmp_path / "data" / "b.yaml")
 
 
-def test_one_language_needs_no_mixture(tmp_path: Path) -> None:
+def test_one_language_is_not_lifted(tmp_path: Path) -> None:
     init(texts(tmp_path / "novels.jsonl", ENGLISH), "--out", tmp_path / "recipe.yaml")
     found = load(tmp_path / "recipe.yaml")
-    assert found.entry("tokens").options.model_dump()["mixture"] is None
+    assert found.entry("tokens").options.model_dump()["least_share"] == 0
     assert found.name == tmp_path.name
 
 
@@ -228,35 +227,22 @@ MB, GB = 10**6, 10**9
 
 
 @pytest.mark.parametrize(
-    ("text_bytes", "vocabulary", "size", "budget", "mixture"),
+    ("text_bytes", "vocabulary", "size", "budget", "repeats"),
     [
-        ({"en": 20_000}, 2048, "2m", 22_000, None),  # 5,429 tokens, four times
-        ({"en": 1 * MB}, 2048, "2m", 1_000_000, None),  # 271,429 tokens: to a million
-        ({"en": 23 * MB, "zh": 4 * MB}, 4096, "2m", 7_800_000, ({"en": 0.8, "zh": 0.2}, 1.4)),
-        ({"en": 50 * MB, "zh": 50 * MB}, 8192, "2m", 27_000_000, None),
-        ({"en": 1000 * MB, "zh": 10 * MB}, 16_384, "6m", 120_000_000, ({"en": 0.97, "zh": 0.03}, 3.1)),
-        ({"zh": 10 * GB}, 32_768, "125m", 2_500_000_000, None),
-        ({"en": 500 * GB}, 32_768, "1b", 20_000_000_000, None),
+        ({"en": 20_000}, 2048, "2m", 22_000, {"en": 1}),  # 5,429 tokens, four times
+        ({"en": 1 * MB}, 2048, "2m", 1_000_000, {"en": 1}),  # 271,429 tokens: to a million
+        ({"en": 23 * MB, "zh": 4 * MB}, 4096, "2m", 7_800_000, {"en": 1, "zh": 23 / 16}),
+        ({"en": 50 * MB, "zh": 50 * MB}, 8192, "2m", 27_000_000, {"en": 1, "zh": 1}),
+        ({"en": 1000 * MB, "zh": 10 * MB}, 16_384, "6m", 120_000_000, {"en": 1, "zh": 3}),
+        ({"zh": 10 * GB}, 32_768, "125m", 2_500_000_000, {"zh": 1}),
+        ({"en": 500 * GB}, 32_768, "1b", 20_000_000_000, {"en": 1}),
     ],
 )  # fmt: skip
-def test_sizes_follow_from_the_amount_of_text(text_bytes, vocabulary, size, budget, mixture) -> None:
+def test_sizes_follow_from_the_amount_of_text(text_bytes, vocabulary, size, budget, repeats) -> None:
     sizes = Sizes(text_bytes)
     assert (sizes.vocabulary, sizes.size, sizes.budget_tokens) == (vocabulary, size, budget)
-    assert sizes.mixture == mixture
+    assert sizes.repeats == pytest.approx(repeats)
     assert sizes.batch_tokens % sizes.length == 0
-
-
-def test_a_mixture_reads_the_larger_language_once() -> None:
-    for small in (1, 5, 10, 19):
-        sizes = Sizes({"en": (100 - small) * MB, "zh": small * MB})
-        assert sizes.mixture is not None
-        shares, repeats = sizes.mixture
-        counts = mixture_counts({"en": 100 - small, "zh": small}, shares, repeats)
-        assert counts["en"] == pytest.approx(1, rel=0.1)
-        assert counts["zh"] == pytest.approx(repeats)
-        assert 1 <= repeats < 3.6
-        used = (counts["en"] * (100 - small) + counts["zh"] * small) / 100
-        assert sizes.tokens == pytest.approx(used * 100 * MB * 0.95 / 3.5, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +260,7 @@ def test_real_corpora_make_a_sensible_recipe(data_dir: Path, tmp_path: Path) -> 
     assert "corpus_zh: jsonl, 20,206 rows, 3.4 MB" in done.stdout
     found = load(tmp_path / "r.yaml")
     assert found.entry("tokenizer").options.model_dump()["vocabulary"] == 4096
-    assert found.entry("tokens").options.model_dump()["mixture"] == {"en": 0.8, "zh": 0.2}
+    assert found.entry("tokens").options.model_dump()["least_share"] == 0.2
     pretrain = found.entry("pretrain").options.model_dump()
     assert pretrain["size"] == "2m" and 5_000_000 < pretrain["budget_tokens"] < 10_000_000
     assert list(found.entry("corpus").sources) == ["corpus_en", "corpus_zh"]

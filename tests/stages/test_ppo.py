@@ -196,7 +196,7 @@ def test_no_reward_model(inputs: dict[str, Path], tmp_path: Path) -> None:
     inputs = {kind: path for kind, path in inputs.items() if kind != "reward_model"}
     with pytest.raises(UserError, match=r"no stage before ppo made a reward model; put .* or weigh other rewards"):
         opened(inputs, tmp_path)
-    assert opened(inputs, tmp_path, rewards={"exact_match": 1.0, "reward_model": 0.0}).train
+    assert opened(inputs, tmp_path, rewards={"exact_match": 1.0, "length": 0.0}).train
 
 
 @pytest.mark.parametrize(

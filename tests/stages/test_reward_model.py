@@ -160,8 +160,10 @@ def test_padding_is_never_the_token_that_ends_a_turn(tiny: Tiny, tmp_path: Path)
 def test_reading_what_is_packed(trained: tuple[Path, Facts, Told], preferred: Path) -> None:
     """Rows of the preferences' file are found again from the pairs that were kept."""
     out, _, _ = trained
-    kept = PairFile(out.parent / "pairs" / "held_out.arrow")
-    assert kept.rows.tolist() == [n for n in range(42) if n not in (3, 8)]
-    chat, read = Chat.open(out), preferences.read(preferred / preferences.HELD_OUT)
-    for row, found in zip(kept.rows, kept, strict=True):
-        assert np.array_equal(found.chosen, sides(read[row], chat).chosen)
+    chat = Chat.open(out)
+    for split, whole in ((preferences.TRAIN, 98), (preferences.HELD_OUT, 42)):
+        kept = PairFile((out.parent / "pairs" / split).with_suffix(".arrow"))
+        assert sorted(kept.rows) == [n for n in range(whole) if n not in (3, 8)] != kept.rows.tolist()  # shuffled
+        read = preferences.read(preferred / split)
+        for row, found in zip(kept.rows, kept, strict=True):
+            assert np.array_equal(found.chosen, sides(read[row], chat).chosen)

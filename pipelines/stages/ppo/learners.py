@@ -32,7 +32,7 @@ class Learners:
         options: PpoOptions = work.options
         cluster: PpoCluster = work.cluster
         model = work.inputs["model"].local()
-        judge = work.inputs["reward_model"].local() if "reward_model" in options.weights else None
+        judge = work.inputs["reward_model"].local() if "reward_model" in options.rewards else None
         threads = cluster.threads_per_worker
         self._deadline_s = cluster.answer_s
         self._spent: dict[str, float] = {}

@@ -21,7 +21,8 @@ class PpoOptions(Options):
     )
     temperature: float = Field(1.0, gt=0, le=10, description="of the replies that are learnt from")
     rewards: dict[RewardName, float] = Field(
-        default={"reward_model": 1.0}, description="weight of each reward; a reply's reward is the weighted sum"
+        default={"reward_model": 1.0},
+        description="weight of each; a reply's reward is the weighted sum. Weight 0: only measured, for the curve",
     )
     function: str | None = Field(None, description="rewards.function: path/to/file.py:name, called with a list of "
                                  "{prompt, reply, answer}; gives a number for each")  # fmt: skip
@@ -46,14 +47,9 @@ class PpoOptions(Options):
     held_out_prompts: int = Field(100, ge=0, description="prompts that the KL to the starting model is measured on")
 
     def identity(self) -> dict[str, Any]:
-        """A function is known by its file's bytes and its name, not by the path; a reward of weight 0 is none."""
+        """A function is known by its file's bytes and its name, not by the path."""
         name = None if self.function is None else self.function.rpartition(":")[2]
-        return super().identity() | {"rewards": self.weights, "function": name}
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The rewards that count."""
-        return {name: weight for name, weight in self.rewards.items() if weight}
+        return super().identity() | {"function": name}
 
     @property
     def replies(self) -> int:

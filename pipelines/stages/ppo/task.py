@@ -72,9 +72,9 @@ class Task:
         return [self.train[number] for number in numbers for _ in range(self.options.replies_per_prompt)]
 
     def rewards(self, judge: Callable[[list[list[int]]], Sequence[float]]) -> dict[str, Reward]:
-        """The rewards that count, by name. judge: the reward model, where there is one."""
+        """The rewards that the recipe names. judge: the reward model, where there is one."""
         setting = Setting(self.chat, judge, self.options.target_tokens, self.options.function)
-        return {name: REWARDS[name](setting) for name in self.options.weights}
+        return {name: REWARDS[name](setting) for name in self.options.rewards}
 
     def score(self, rewards: dict[str, Reward], asked: Sequence[Asked], replies: Sequence[Reply]) -> Scores:
         """The reward of each reply, less the penalty of those that were cut off."""
@@ -89,7 +89,7 @@ class Task:
             )
             for one, reply in zip(asked, replies, strict=True)
         ]
-        scores = score(rewards, self.options.weights, answered)
+        scores = score(rewards, {**self.options.rewards}, answered)
         penalty = self.options.unfinished_penalty
         total = [
             own - penalty * (reply.finish == "length") for own, reply in zip(scores.total, replies, strict=True)
@@ -101,17 +101,17 @@ def check(work: Work) -> None:
     """Raises UserError where options and artifacts do not go together."""
     options: PpoOptions = work.options
     model = work.inputs["model"].local()
-    if not options.weights:
+    if not any(options.rewards.values()):
         raise UserError("ppo.rewards: no reward counts; give one a weight, such as reward_model: 1.0")
     if options.minibatches > options.replies:
         raise UserError(
             f"ppo.minibatches: {options.minibatches} for {options.replies} replies an iteration; expected at most one "
             f"optimiser step a reply"
         )
-    if ("function" in options.weights) != (options.function is not None):
+    if ("function" in options.rewards) != (options.function is not None):
         raise UserError("ppo.function: path/to/file.py:name and ppo.rewards.function: WEIGHT go together; expected "
                         "both or none")  # fmt: skip
-    if "reward_model" not in options.weights:
+    if "reward_model" not in options.rewards:
         if options.critic == "reward_model":
             raise UserError("ppo.critic: reward_model, but none gives rewards; leave critic out")
         return
