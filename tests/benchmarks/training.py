@@ -76,7 +76,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
 
     batch = BATCH_ROWS * LENGTH
     # A constant rate and no clipping, as the bare loop has it: both must end at the same loss.
-    as_bare = {"warmup_share": 0, "decay_share": 0, "clip_norm": 0}
+    as_bare = {"warmup_share": 0, "decay_share": 0, "clip_norm": 0, "adam_learning_rate": 3e-3}
     options = pretrain.PretrainOptions.model_validate(
         {"size": size, "batch_tokens": batch, "budget_tokens": steps * batch, **as_bare}
     )
