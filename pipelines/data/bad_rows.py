@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pipelines.data.dialogues import Problem
+from pipelines.data.languages import language_of
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 
+Understood = TypeVar("Understood")
+
 REJECTED = "rejected.jsonl"
+TELL_ROWS = 20_000
 UNREADABLE = "unreadable"  # the reason of rows that the source itself could not read
 
 
@@ -80,6 +85,31 @@ def records(sources: Mapping[str, Source], aside: SetAside) -> Iterator[tuple[st
                     aside.add(name, part, row.row, "not_a_record", problem, row.text)
                 else:
                     yield name, part, row
+
+
+def understood(
+    sources: Mapping[str, Source],
+    aside: SetAside,
+    understand: Callable[[Mapping[str, Any]], Understood | Problem],
+    text: Callable[[Understood], str],
+    tell: Callable[[int], None],
+) -> Iterator[tuple[str, str, str, Understood]]:
+    """(id, source's name, language, what is understood) of every record; those with a problem are set aside.
+
+    text: what of it tells the language, where neither the row nor the source names one. tell: called now and then with
+    the number of records so far. Raises UserError as `records` does."""
+    for number, (source, part, row) in enumerate(records(sources, aside), 1):
+        if number % TELL_ROWS == 0:
+            tell(number)
+        assert row.value is not None
+        found = understand(row.value)
+        if isinstance(found, Problem):
+            aside.add(source, part, row.row, found.reason, found.text, raw(row.value))
+            continue
+        language = row.language or sources[source].language
+        if language == "auto":
+            language = language_of(text(found))
+        yield f"{source}/{part.index}/{row.row}", source, language, found
 
 
 def raw(record: Mapping[str, Any]) -> str:

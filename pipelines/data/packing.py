@@ -15,7 +15,7 @@ fourth column says which of its tokens are learnt.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +58,19 @@ def write_rows(
     Yields the number of rows written so far."""
     num_rows = -(-len(stream_N) // length)
     order = np.arange(num_rows) if seed is None else np.random.default_rng(seed).permutation(num_rows)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema(length)) as writer:
-        for first in range(0, num_rows, WRITE_ROWS):
-            columns = cut_rows(stream_N, starts_N, order[first : first + WRITE_ROWS], length, pad_id)
-            arrays = [pa.FixedSizeListArray.from_arrays(pa.array(c.reshape(-1)), length) for c in columns]
-            writer.write_batch(pa.record_batch(arrays, schema=schema(length)))
-            yield min(first + WRITE_ROWS, num_rows)
+    return _write(path, schema(length), order, lambda rows_R: cut_rows(stream_N, starts_N, rows_R, length, pad_id))
+
+
+def _write(
+    path: Path, wanted: pa.Schema, order_R: np.ndarray, columns: Callable[[np.ndarray], Iterable[np.ndarray]]
+) -> Iterator[int]:
+    """Writes rows in this order, `columns` of some of them at a time; yields how many are written so far."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, wanted) as writer:
+        for first in range(0, len(order_R), WRITE_ROWS):
+            rows_R = order_R[first : first + WRITE_ROWS]
+            arrays = [pa.FixedSizeListArray.from_arrays(pa.array(c.reshape(-1)), c.shape[1]) for c in columns(rows_R)]
+            writer.write_batch(pa.record_batch(arrays, schema=wanted))
+            yield first + len(rows_R)
 
 
 def best_fit(lengths_N: np.ndarray, length: int) -> list[list[int]]:
@@ -108,13 +115,8 @@ def write_whole(
     packed = best_fit(np.array([len(piece) for piece in pieces], np.int64), length)
     order = np.random.default_rng(seed).permutation(len(packed))
     wanted = schema(length).append(pa.field("learn", pa.list_(pa.int8(), length)))
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, wanted) as writer:
-        for first in range(0, len(packed), WRITE_ROWS):
-            rows = [[(pieces[n], learnt[n]) for n in packed[row]] for row in order[first : first + WRITE_ROWS]]
-            columns = lay_whole(rows, length, pad_id)
-            arrays = [pa.FixedSizeListArray.from_arrays(pa.array(c.reshape(-1)), length) for c in columns]
-            writer.write_batch(pa.record_batch(arrays, schema=wanted))
-            yield first + len(rows)
+    rows = lambda rows_R: [[(pieces[n], learnt[n]) for n in packed[row]] for row in rows_R]  # noqa: E731
+    return _write(path, wanted, order, lambda rows_R: lay_whole(rows(rows_R), length, pad_id))
 
 
 def lay_whole(rows: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], length: int, pad_id: int):
@@ -173,9 +175,7 @@ def lifted_counts(tokens: Mapping[str, int], least_share: float, max_repeats: fl
         if not found:
             break
         low |= found
-    return {n: min(max_repeats, least * total / there[n]) if n in low else 1.0 for n in tokens if n in there} | {
-        n: 1.0 for n in tokens if n not in there
-    }
+    return {n: min(max_repeats, least * total / there[n]) if n in low else 1.0 for n in tokens}
 
 
 def choose_documents(languages_D: np.ndarray, repeats: Mapping[str, float], seed: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from pipelines.errors import UserError
 from pipelines.learning import model as models
 from pipelines.learning.batch import PackedRows
-from pipelines.learning.lesson import Lesson
+from pipelines.learning.lesson import Lesson, save_proven
 from pipelines.rollout import probe
 
 FOLDER = "adapter"
@@ -97,8 +97,7 @@ def export(adapted: PeftModel, weights: dict[str, Tensor], folder: Path) -> None
     _save_adapter(adapted, folder / FOLDER)
     merged = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
     check_merge(apart_TV, _logits(merged))
-    models.save(merged, dict(merged.named_parameters()), folder)
-    probe.write(folder, probe.by_transformers(folder))
+    save_proven(merged, dict(merged.named_parameters()), folder)
 
 
 def check_merge(apart_TV: Tensor, merged_TV: Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,10 +73,11 @@ class Lesson:
 
 
 def next_token(model: PreTrainedModel, rows: PackedRows, dtype: torch.dtype) -> Lesson:
-    """Predicting the next token of packed rows. What is saved carries its probe, the proof of a later push."""
+    """Predicting the next token of packed rows."""
+    return Lesson(models.NextTokenLearner(model, dtype), model, "model", rows, partial(save_proven, model))
 
-    def save(weights: dict[str, Tensor], folder: Path) -> None:
-        models.save(model, weights, folder)
-        probe.write(folder, probe.by_transformers(folder))
 
-    return Lesson(models.NextTokenLearner(model, dtype), model, "model", rows, save)
+def save_proven(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
+    """Writes a causal model with its probe, the proof of a later push."""
+    models.save(model, weights, folder)
+    probe.write(folder, probe.by_transformers(folder))

@@ -29,7 +29,7 @@ from pipelines.learning import checkpoint
 from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.lesson import Batch, Lesson, Rows
-from pipelines.learning.model import hidden_matrices, num_parameters
+from pipelines.learning.model import dtype_of, hidden_matrices, num_parameters
 from pipelines.learning.schedule import Schedule
 from pipelines.learning.throughput import Meter, gemm_flops_per_s, multiplies_bfloat16, training_flops_per_token
 
@@ -37,7 +37,6 @@ CURVE_POINTS = 200  # of the artifact's curve, however often figures are shown
 CHECKPOINT_SHARE = 0.02  # of a run's time, where no number of steps is given
 FIRST_CHECKPOINT_S = 15.0  # until the cost of a checkpoint is known
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Figures = dict[str, float]
 
 
@@ -125,7 +124,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     make_lesson gets the type that matrix products shall have, and gives the same weights on every rank, in float32 on
     the CPU. Returns the run's facts, on every rank. Raises UserError when the loss or the gradient is no longer a
     number."""
-    dtype = DTYPES[plan.dtype] if plan.dtype in DTYPES else usual_dtype(worker.device)
+    dtype = dtype_of(plan.dtype, worker.device)
     lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
     peak = peak_of_all(worker, dtype)
@@ -190,11 +189,6 @@ def optimise(worker: Worker, engine: Engine, batches: list[Batch], share: float,
     wanted = float(checkpoint and worker.rank == 0)
     nats, due = sum_over_ranks([sum(loss.item() for loss in losses), wanted], engine.device)
     return StepDone(nats, int(labels), norm, due > 0)
-
-
-def usual_dtype(device: str) -> torch.dtype:
-    """bfloat16 on a GPU; float32 on a CPU, so that a gradient does not depend on how many workers share it (1e-5)."""
-    return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
 def peak_of_all(worker: Worker, dtype: torch.dtype) -> float:

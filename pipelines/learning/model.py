@@ -34,6 +34,8 @@ class Size:
     tied: bool = True  # one matrix for reading and writing tokens: at 4,096 × 192 it is 37% of the 2m model
 
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 # Wide and shallow where a CPU trains: matrices of 192 columns run near the GEMM peak, narrower ones do not.
 SIZES: Mapping[str, Size] = {
     "micro": Size(64, 2, 2, 2, 128),
@@ -45,6 +47,14 @@ SIZES: Mapping[str, Size] = {
     "350m": Size(1024, 24, 16, 8, 2816),
     "1b": Size(2048, 16, 32, 8, 8192, tied=False),
 }
+
+
+def dtype_of(name: str, device: str) -> torch.dtype:
+    """The dtype of this name; "auto": bfloat16 on a GPU, and float32 on a CPU, so that a gradient does not depend on
+    how many workers share it (1e-5)."""
+    if name != "auto":
+        return DTYPES[name]
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
 def from_scratch(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -24,11 +25,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from pipelines.data.pair_rows import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
-from pipelines.learning.lesson import Lesson
+from pipelines.learning.lesson import Lesson, save_proven
 from pipelines.learning.model import last_hidden, output_embedding
 from pipelines.learning.pair_losses import bradley_terry, dpo
 from pipelines.learning.policy_losses import score_tokens
-from pipelines.rollout import probe
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class DpoLearner(nn.Module):
 def reward_lesson(model: PreTrainedModel, rows: PairRows, dtype: torch.dtype, *, every_token: bool) -> Lesson:
     """Which of two replies is preferred, as a reward for each."""
     learner = RewardLearner(model, dtype, every_token=every_token)
-    return Lesson(learner, model, "model", rows, lambda weights, folder: models.save(model, weights, folder))
+    return Lesson(learner, model, "model", rows, partial(models.save, model))
 
 
 def dpo_lesson(
@@ -224,14 +224,9 @@ def dpo_lesson(
     beta: float,
     label_smoothing: float,
 ) -> Lesson:
-    """Preferring what was preferred, while staying near the reference. What is saved carries its probe."""
-
-    def save(weights: dict[str, Tensor], folder: Path) -> None:
-        models.save(model, weights, folder)
-        probe.write(folder, probe.by_transformers(folder))
-
+    """Preferring what was preferred, while staying near the reference."""
     learner = DpoLearner(model, dtype, reference_N2, beta=beta, label_smoothing=label_smoothing)
-    return Lesson(learner, model, "model", rows, save)
+    return Lesson(learner, model, "model", rows, partial(save_proven, model))
 
 
 def new_reward_model(folder: Path, *, seed: int, pad_id: int | None) -> PreTrainedModel:

@@ -12,14 +12,15 @@ from pipelines.data.conversations import Conversation
 from pipelines.metrics.metric import Document
 
 
-def choose(corpus: Path, *, bytes_per_language: int, seed: int) -> list[Document]:
+def choose(corpus: Path | None, *, bytes_per_language: int, seed: int) -> list[Document]:
     """Documents of the held-out split in the order of their seeded hash, so many bytes of text of each language.
 
-    The last one is cut at a whole character. Independent of how the corpus is cut into parts; holds a few times the
-    bytes it gives."""
+    Without a corpus there are none. The last one is cut at a whole character. Independent of how the corpus is cut into
+    parts; holds a few times the bytes it gives."""
     kept: dict[str, list[tuple[int, Document]]] = {}
     held: dict[str, int] = {}
-    for batch in corpora.batches(corpus, "held_out", ("id", "language", "text")):
+    batches = [] if corpus is None else corpora.batches(corpus, "held_out", ("id", "language", "text"))
+    for batch in batches:
         for name, language, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             own = kept.setdefault(language, [])
             own.append((xxhash.xxh3_64_intdigest(name.encode(), seed), Document(name, language, text)))

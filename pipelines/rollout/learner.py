@@ -34,8 +34,6 @@ from pipelines.rollout.reply import Reply, Sampling
 from pipelines.rollout.rewards.reward_model import RewardModel
 from pipelines.rollout.sampler import Loaded, Sampler
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 @dataclass(frozen=True)
 class LearnerPlan:
@@ -69,8 +67,7 @@ class Learner:
         self.plan = LearnerPlan(**plan)
         self.rank, self.world = rank, world
         self.device = _join_group()
-        on_gpu = self.device.type == "cuda"
-        self._dtype = DTYPES.get(self.plan.dtype, torch.bfloat16 if on_gpu else torch.float32)
+        self._dtype = models.dtype_of(self.plan.dtype, self.device.type)
         self._policy = Policy(
             models.from_folder(model), self._dtype, temperature=self.plan.temperature, clip=self.plan.clip,
             entropy_bonus=self.plan.entropy_bonus,

@@ -71,22 +71,12 @@ def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Conversation
     """The conversations of the sources, each once; what cannot be read is set aside."""
     from pipelines.data import bad_rows
     from pipelines.data.conversations import OPEN_TASK, Conversation
-    from pipelines.data.dialogues import Problem, dialogue
-    from pipelines.data.languages import language_of
+    from pipelines.data.dialogues import dialogue
 
     found: dict[tuple[tuple[str, str], ...], Conversation] = {}
-    for number, (source, part, row) in enumerate(bad_rows.records(work.sources, aside), 1):
-        assert row.value is not None
-        told = dialogue(row.value)
-        if number % 20_000 == 0:
-            work.progress.update(number, number, "rows")
-        if isinstance(told, Problem):
-            aside.add(source, part, row.row, told.reason, told.text, bad_rows.raw(row.value))
-            continue
-        language = row.language or work.sources[source].language
-        if language == "auto":
-            language = language_of("\n".join(turn["content"] for turn in told.messages))
-        name = f"{source}/{part.index}/{row.row}"
+    tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731
+    text = lambda told: "\n".join(turn["content"] for turn in told.messages)  # noqa: E731
+    for name, source, language, told in bad_rows.understood(work.sources, aside, dialogue, text, tell):
         one = Conversation(name, language, source, OPEN_TASK, told.messages)
         counts["turns/cut"] += told.num_cut
         words = tuple((turn["role"], turn["content"]) for turn in told.messages)

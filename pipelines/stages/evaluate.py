@@ -105,10 +105,8 @@ def _material(work: Work, model: Path, context: int) -> Material:
 
     options: EvaluateOptions = work.options
     encoder = Encoder.open(model)
-    documents = []
-    if "corpus" in work.inputs:
-        corpus = work.inputs["corpus"].local()
-        documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
+    corpus = work.inputs["corpus"].local() if "corpus" in work.inputs else None
+    documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
     if not documents:
         work.progress.note("no held-out text: nothing to measure bits per byte on")
     material = Material(

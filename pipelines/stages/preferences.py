@@ -71,26 +71,14 @@ def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
     from pipelines.data import bad_rows
     from pipelines.data.comparisons import comparison
     from pipelines.data.conversations import OPEN_TASK
-    from pipelines.data.dialogues import Problem
-    from pipelines.data.languages import language_of
     from pipelines.data.preferences import Pair
 
     found: dict[tuple[str, ...], Pair] = {}
-    for number, (source, part, row) in enumerate(bad_rows.records(work.sources, aside), 1):
-        assert row.value is not None
-        told = comparison(row.value)
-        if number % 20_000 == 0:
-            work.progress.update(number, number, "rows")
-        if isinstance(told, Problem):
-            aside.add(source, part, row.row, told.reason, told.text, bad_rows.raw(row.value))
-            continue
-        said = [turn["content"] for turn in told.prompt]
-        language = row.language or work.sources[source].language
-        if language == "auto":
-            language = language_of("\n".join([*said, told.chosen]))
-        name = f"{source}/{part.index}/{row.row}"
+    tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731
+    text = lambda told: "\n".join([*(turn["content"] for turn in told.prompt), told.chosen])  # noqa: E731
+    for name, source, language, told in bad_rows.understood(work.sources, aside, comparison, text, tell):
         pair = Pair(name, language, source, OPEN_TASK, "given", told.prompt, told.chosen, told.rejected)
-        words = (*said, told.chosen, told.rejected)
+        words = (*(turn["content"] for turn in told.prompt), told.chosen, told.rejected)
         counts["pairs/dropped_duplicate"] += words in found
         found.setdefault(words, pair)
     counts["pairs/read"] = len(found) + counts["pairs/dropped_duplicate"]

@@ -111,10 +111,8 @@ def judged(work: Work, model: Path) -> Material:
     from pipelines.rollout import sampler
 
     options: QuantiseOptions = work.options
-    documents = []
-    if "corpus" in work.inputs:
-        corpus = work.inputs["corpus"].local()
-        documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
+    corpus = work.inputs["corpus"].local() if "corpus" in work.inputs else None
+    documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
     if not documents:
         work.progress.note("no held-out text: nothing to measure bits per byte on")
     context = min(options.context, sampler.context(model))
