@@ -177,7 +177,8 @@ KeyOpt = Annotated[str | None, typer.Option(help="What clients must send as `Aut
 KeyFileOpt = Annotated[Path | None, typer.Option(help="A file whose first line is the key.")]
 PersonaOpt = Annotated[str | None, typer.Option(help="The system message of conversations that bring none.")]
 ModelArg = Annotated[
-    str | None, typer.Argument(help="A stage, or a fingerprint's first letters. Default: the newest model.")
+    str | None,
+    typer.Argument(help="A model or a trial: its stage, or a fingerprint's first letters. Default: the newest."),
 ]
 
 
@@ -247,7 +248,7 @@ def recipe(
     """Teach the recipe's language: the keys of each stage and source, with defaults."""
     from pipelines.verbs import explain_recipe
 
-    explain_recipe(keys=keys, schema=schema, show=show)
+    explain_recipe(_stages(), keys=keys, schema=schema, show=show)
 
 
 @app.command()
@@ -299,9 +300,16 @@ def _load(recipe: str, overrides: list[str] | None, store: str | None, seed: int
 
 def _read(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None):
     from pipelines.recipe import read
-    from pipelines.stages import STAGES
 
-    return read(recipe, STAGES, overrides=overrides or (), store=store, seed=seed)
+    return read(recipe, _stages(), overrides=overrides or (), store=store, seed=seed)
+
+
+def _stages():
+    """Every stage of a recipe: those of pipelines, which knows nothing of serve, and serve's trial."""
+    from pipelines.stages import STAGES
+    from serve import trial
+
+    return {**STAGES, trial.STAGE.kind: trial.STAGE}
 
 
 def _store(path: str | None):

@@ -77,6 +77,11 @@ class Evaluator:
             f"import {about['import_s']:.1f} s, engine {about['engine_s']:.1f} s{proof}"
         )
 
+    @property
+    def settings(self) -> EngineSettings | None:
+        """Those of the live engine: with the same, `load` needs no fresh process."""
+        return self._settings if self._gang is not None else None
+
     def describe(self) -> dict[str, Any]:
         """The engine's process, device, type, and what its start took."""
         return self._call("describe", deadline_s=self._live.answer_s)
@@ -94,14 +99,14 @@ class Evaluator:
         prompts: Sequence[Sequence[int]],
         *,
         sampling: Sampling,
-        seeds: Sequence[int] | None = None,
+        seeds: Sequence[int] | int | None = None,
         tell: Tell = lambda done, total: None,
     ) -> list[Reply]:
-        """A reply to each prompt. See Sampler.generate."""
+        """A reply to each prompt. See Sampler.generate; one seed for all is another for each batch."""
         replies: list[Reply] = []
         for first in range(0, len(prompts), PROMPTS_BATCH):
             part = slice(first, first + PROMPTS_BATCH)
-            own = None if seeds is None else list(seeds[part])
+            own = seeds + first if isinstance(seeds, int) else None if seeds is None else list(seeds[part])
             asked = [list(prompt) for prompt in prompts[part]]
             replies += self._call("generate", asked, sampling=sampling, seeds=own, deadline_s=self._live.answer_s)
             tell(len(replies), len(prompts))

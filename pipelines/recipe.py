@@ -224,19 +224,22 @@ class _Reader:
                 path, f"unknown stage {kind!r}.{_nearest(str(kind), known)} (Stages: {', '.join(known)}){hint}"
             )
         stage = self.stages[kind]
-        own = {k: v for k, v in options.items() if k not in ENTRY_KEYS}
+        own = self.model(stage.options, {k: v for k, v in options.items() if k not in ENTRY_KEYS}, path)
+        needs = (*stage.needs, *stage.needs_for(own))
         return Entry(
             name=name,
             stage=stage,
-            options=self.model(stage.options, own, path),
+            options=own,
             cluster=self.model(
                 stage.cluster, self.mapping(cluster.get(name) or {}, ("cluster", name)), ("cluster", name)
             ),
-            inputs=self.inputs(stage, options.get("from"), path, earlier),
+            inputs=self.inputs(stage, needs, options.get("from"), path, earlier),
             sources=self.own_sources(stage, options.get("sources"), path, sources),
         )
 
-    def inputs(self, stage: Stage, named: Any, path: yaml_lines.Path, earlier: list[Entry]) -> dict[str, str]:
+    def inputs(
+        self, stage: Stage, needs: tuple[str, ...], named: Any, path: yaml_lines.Path, earlier: list[Entry]
+    ) -> dict[str, str]:
         names = self.names(named, (*path, "from"))
         by_name = {entry.name: entry for entry in earlier}
         for name in names:
@@ -244,20 +247,20 @@ class _Reader:
                 raise self.error((*path, "from"), f"no earlier stage {name!r}.{_nearest(name, by_name)}")
         chosen: dict[str, str] = {}
         pool = list(reversed(earlier))
-        for kind in (*stage.needs, *stage.takes):
+        for kind in (*needs, *stage.takes):
             makers = [by_name[n] for n in names] + pool
             found = next((e.name for e in makers if e.stage.makes == kind), None)
             if kind == "tokenizer":  # a model's folder holds its tokenizer
                 found = next((e.name for e in makers if e.stage.makes in ("tokenizer", "model")), None)
             if found is not None:
                 chosen[kind] = found
-            elif kind in stage.needs:
+            elif kind in needs:
                 makes = [s.kind for s in self.stages.values() if s.makes == kind]
                 raise self.error(path, f"needs a {kind}, and no earlier stage makes one; put one of these before it: "
                                        f"{', '.join(makes)}")  # fmt: skip
         unused = [n for n in names if n not in chosen.values()]
         if unused:
-            wanted = ", ".join((*stage.needs, *stage.takes)) or "nothing"
+            wanted = ", ".join((*needs, *stage.takes)) or "nothing"
             raise self.error(
                 (*path, "from"), f"{unused[0]} makes a {by_name[unused[0]].stage.makes}; {stage.kind} uses {wanted}"
             )

@@ -64,6 +64,10 @@ def _headline(card: Card) -> list[tuple[str, str, str]]:
                 if unigram:
                     against += f", {1 - float(bits) / float(unigram):.0%} below unigram"
                 found.append((f"{float(bits):.2f}", f"bits per byte, {language}", against))
+    for facts in card.facts.values():
+        if "latency/first_token_s_p50" in facts:
+            first, whole = float(facts["latency/first_token_s_p50"]), float(facts["latency/reply_s_p50"])
+            found.append((f"{first:.2f} s", "to the first words of a reply", f"{whole:.2f} s to the last; over HTTP"))
     run = card.facts["run"]
     memory = f"{float(run['run/peak_memory_bytes']) / 2**30:.1f} GiB at most"
     return [*found, (_minutes(float(run["run/wall_s"])), "from raw text", memory)]
@@ -179,10 +183,11 @@ def _trials(card: Card) -> dict[str, Any] | None:
 
 
 def _written(card: Card, metric: str) -> dict[str, list[dict[str, Any]]]:
-    """What models wrote, by stage: a metric's rows for people to read."""
+    """What models wrote, by stage: a metric's rows for people to read, of evaluations and of trials."""
     found = {}
-    for name, evaluation in card.evaluations.items():
-        file = evaluation.path / "samples.json"
+    tried = {name: artifact for name, artifact in card.artifacts.items() if artifact.kind == "trial"}
+    for name, artifact in {**card.evaluations, **tried}.items():
+        file = artifact.path / "samples.json"
         rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
         own = [row for row in rows if row["metric"] == metric]
         if own:

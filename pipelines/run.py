@@ -125,8 +125,10 @@ class Walk:
                     f"{step.name}: its {kind} {fingerprint} vanished from the store; run again to remake it"
                 )
             inputs[kind] = artifact
-        judging = step.entry.stage.kind == "evaluate"
-        if not judging:
+        asks = step.entry.stage.asks
+        if step.entry.stage.makes == "trial":
+            self.evaluator.close()  # a server takes as much memory as it does
+        elif not asks:
             self.evaluator.rest()  # it works only while no stage works
         return Work(
             name=step.entry.name,
@@ -139,7 +141,7 @@ class Walk:
             progress=self.story,
             session=self.session,
             cache=self.store.root / "cache",
-            evaluator=self.evaluator if judging else None,
+            evaluator=self.evaluator if asks else None,
         )
 
     def _manifest(self, step: Step, facts) -> Manifest:

@@ -58,14 +58,15 @@ class Work:
     progress: Progress
     session: Session  # session.start() connects to Ray at first use, so that a stage without Ray costs none
     cache: Path | None = None  # a folder of the store for things worth keeping between runs
-    evaluator: Evaluator | None = None  # the run's one evaluator, for the stage `evaluate`
+    evaluator: Evaluator | None = None  # the run's one evaluator, for stages that ask models
 
 
 @dataclass(frozen=True)
 class Stage:
     """A step of a recipe.
 
-    needs: kinds of artifact it cannot do without; takes: kinds it uses when an earlier stage made one.
+    needs: kinds of artifact it cannot do without; takes: kinds it uses when an earlier stage made one;
+    needs_for: what else it cannot do without because of its options.
     A `model` also serves where a `tokenizer` is needed: its folder holds one.
     version: raised when the same options would now give another result.
     """
@@ -77,6 +78,8 @@ class Stage:
     run: Callable[[Work], Facts]
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    needs_for: Callable[[Any], tuple[str, ...]] = lambda options: ()
+    asks: bool = False  # whether it asks models through the run's evaluator
     judged: bool = True  # of a stage that makes a model: whether an evaluation follows it
     rows: str | None = None  # reads the recipe's sources with this kind of rows
     files: Callable[[Any], list[Path]] | None = None  # files beyond sources whose bytes decide the result, from options

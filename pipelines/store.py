@@ -93,6 +93,13 @@ class Artifact:
         """The directory on this node. Its files were verified when the store found the artifact."""
         return self.path
 
+    def parent(self, kind: str) -> Artifact | None:
+        """What it was made of, if its store still holds that whole. kind: as the manifest names its parents."""
+        fingerprint = self.manifest.parents.get(kind)
+        if fingerprint is None:
+            return None
+        return Store(self.path.parents[2]).find(kind, fingerprint)  # STORE/artifacts/<kind>/<fingerprint>
+
     def damage(self) -> str | None:
         """What is wrong with the files (the first found), or None. Hashes are cached by path, size and mtime."""
         for name, entry in self.manifest.files.items():

@@ -22,10 +22,9 @@ from urllib.parse import urlparse
 import psutil
 import yaml
 
-import cluster
-import pipelines
 from pipelines.digests import digest_value
 from pipelines.errors import UserError
+from pipelines.provenance import OURS, folder_of
 from pipelines.recipe import Recipe
 from pipelines.store import Store
 from pipelines.verbs import print_json
@@ -44,7 +43,7 @@ def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None],
     entrypoint = ["python", "-m", "pipelines", "run", "recipe.yaml"]
     for flag, value in flags.items():
         entrypoint += [flag, value] if value is not None else []
-    packages = [Path(package.__path__[0]) for package in (cluster, pipelines)]
+    packages = [folder_of(package) for package in OURS]
     job = jobs.submit(
         address,
         entrypoint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ from pipelines.progress import Story
 from pipelines.recipe import SHIPPED, Recipe, find
 from pipelines.recipe_schema import json_schema
 from pipelines.runs import RunRecord, resolve
+from pipelines.stage import Stage
 from pipelines.store import Artifact, Store
 
 
@@ -49,6 +50,10 @@ def run_recipe(
         session.stop()
     story.note(f"{recipe.name}: {record.made} made, {_count(record) - record.made} found, in {store.root}")
     story.note(f"next: rayse report --store {recipe.store}")
+    tried = next((name for name, stage in reversed(record.stages.items()) if stage.makes == "trial"), None)
+    if tried is not None:
+        story.note(f"talk to it: rayse chat {tried} --store {recipe.store}")
+        story.note(f"host it: rayse serve {tried} --store {recipe.store}")
     return record
 
 
@@ -178,21 +183,20 @@ def export_artifact(store: Store, name: str, folder: Path, *, as_json: bool) -> 
     print(f"{artifact.kind} {artifact.fingerprint} -> {folder}")
 
 
-def explain_recipe(*, keys: str | None, schema: bool, show: str | None) -> None:
-    """`rayse recipe`: teaches the keys."""
+def explain_recipe(stages: Mapping[str, Stage], *, keys: str | None, schema: bool, show: str | None) -> None:
+    """`rayse recipe`: teaches the keys of these stages and of sources."""
     from pipelines.data.sources import SOURCES
-    from pipelines.stages import STAGES
 
     if schema:
-        return print_json(json_schema(STAGES))
+        return print_json(json_schema(stages))
     if show is not None:
         return print(find(show).read_text(encoding="utf-8"), end="")
     if keys is None:
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
-        print(f"stages: {', '.join(STAGES)}\nsources: {', '.join(SOURCES)}\nrecipes that come with Rayse: {shipped}")
+        print(f"stages: {', '.join(stages)}\nsources: {', '.join(SOURCES)}\nrecipes that come with Rayse: {shipped}")
         print("rayse recipe --keys NAME explains one; --show RECIPE prints one; --schema prints the JSON Schema")
         return None
-    models = {name: [stage.options, stage.cluster] for name, stage in STAGES.items()}
+    models = {name: [stage.options, stage.cluster] for name, stage in stages.items()}
     models |= {name: [source] for name, source in SOURCES.items()}
     if keys not in models:
         raise UserError(f"--keys {keys}: no such stage or kind of source (there are {', '.join(models)})")

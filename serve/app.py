@@ -73,7 +73,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "dtype": "float32" if cpu else config.get("dtype") or config.get("torch_dtype") or "auto",
         "max_model_len": max_tokens,
         "max_num_seqs": sampler.NUM_ROWS,
-        "max_num_batched_tokens": sampler.BATCH_TOKENS,
+        **sampler.batching(max_tokens, on_cpu=cpu),
         "enforce_eager": cpu,
         "generation_config": "vllm",  # the gateway says where replies stop; the folder's would be a second voice
         "disable_log_stats": False,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.runs import latest, resolve
-from pipelines.store import Artifact, Store
+from pipelines.runs import resolve
+from pipelines.store import Store
+from serve import artifacts
 from serve.settings import Settings
 
-MODEL = "model"
 USUAL = "http://127.0.0.1:8000"
 
 
@@ -62,47 +62,20 @@ def answers(url: str = USUAL) -> bool:
 
 
 def settings_of(store: Store, name: str | None, **options: Any) -> Settings:
-    """Settings for a model of the store. name: as `rayse export` takes it; by default the newest model there is."""
-    artifact = resolve(store, name) if name else newest_model(store)
-    if artifact.kind != MODEL:
-        raise UserError(f"{name}: is of kind {artifact.kind}; expected a model. `rayse ls` lists what the store holds")
-    guard = nearest_guard(store, artifact)
-    return Settings(
-        model=artifact.local(),
-        name=artifact.manifest.name,
-        version=artifact.fingerprint,
-        guard_folder=guard.local() if guard else None,
-        feedback=store.root / "feedback.sqlite",
-        logs=store.root / "cache" / "logs",
-        cache=store.root / "cache",
-        **{option: value for option, value in options.items() if value is not None},
+    """Settings for a model or a trial of the store. name: as `rayse export` takes it; by default the newest there is.
+
+    options: what was asked for on the command line; None leaves it to the trial, or to its default."""
+    asked = resolve(store, name) if name else artifacts.newest(store)
+    serving = artifacts.serving_of(store, asked)
+    model = artifacts.held(store, artifacts.MODEL, serving.model)
+    if asked.kind == artifacts.MODEL and model.fingerprint != asked.fingerprint:
+        told = f"{asked.manifest.name}: the model it was made of is the better one to serve here, {model.manifest.name}"
+        print(told, file=sys.stderr)
+    guard = artifacts.held(store, artifacts.GUARD, serving.guard) if serving.guard else None
+    given = {option: value for option, value in options.items() if value is not None}
+    return artifacts.settings(
+        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite", **{**serving.told, **given}
     )
-
-
-def newest_model(store: Store) -> Artifact:
-    """The last model of the latest run, else the newest of the store. Raises UserError where there is none."""
-    if any((store.root / "runs").glob("*.json")):
-        for stage in reversed(latest(store).stages.values()):
-            found = store.find(MODEL, stage.fingerprint) if stage.makes == MODEL else None
-            if found is not None:
-                return found
-    models = [artifact for artifact in store.artifacts() if artifact.kind == MODEL]
-    if not models:
-        raise UserError(f"store {store.root}: no model yet; make one with `rayse run RECIPE --store {store.root}`")
-    return models[-1]
-
-
-def nearest_guard(store: Store, model: Artifact) -> Artifact | None:
-    """The guard of the latest run, if that run made this model; else the newest of the store, if there is one."""
-    if any((store.root / "runs").glob("*.json")):
-        stages = latest(store).stages.values()
-        if any(stage.fingerprint == model.fingerprint for stage in stages):
-            for stage in reversed(stages):
-                found = store.find("guard", stage.fingerprint) if stage.makes == "guard" else None
-                if found is not None:
-                    return found
-    guards = [artifact for artifact in store.artifacts() if artifact.kind == "guard"]
-    return guards[-1] if guards else None
 
 
 def read_key(key: str | None, file: Path | None) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from serve.settings import Settings
 
 START_S = 900.0  # for a large model from a slow disk; a small one takes half a minute
 STOP_S = 60.0
+GIVE_UP_S = 20.0
 ROOT = Path(__file__).parent.parent
 
 
@@ -85,8 +87,7 @@ def start(settings: Settings, *, start_s: float = START_S) -> Server:
     try:
         told = _told(process)
     except BaseException:
-        process.kill()
-        process.wait()
+        _give_up(process)
         raise
     finally:
         clock.cancel()
@@ -97,6 +98,18 @@ def start(settings: Settings, *, start_s: float = START_S) -> Server:
         raise UserError(told["error"])
     why = told.get("error") or f"its process ended ({process.returncode}) within {start_s:g} s of its start"
     raise ClusterError(f"{why}. Log: {log}")
+
+
+def _give_up(process: subprocess.Popen[str]) -> None:
+    """Ends a start that nobody waits for any more, and all that it started."""
+    process.terminate()
+    try:
+        process.wait(GIVE_UP_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # it took too long, or Ctrl-C came again: the reaper of its Ray ends what it leaves
+        process.kill()
+        process.wait()
 
 
 def _told(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -113,20 +126,26 @@ def main() -> None:
     from serve.app import host
 
     settings = Settings.model_validate_json(sys.stdin.readline())
-    stop = threading.Event()
+    stop, ready = threading.Event(), threading.Event()
 
     def watch() -> None:
         sys.stdin.read()
         stop.set()
+        if not ready.is_set():  # a parent that dies while it waits: nobody needs the rest of the start
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def tell(**told: Any) -> None:
         print(json.dumps(told), file=out, flush=True)
+
+    def answers(url: str, ready_s: float) -> None:
+        ready.set()
+        tell(url=url, ready_s=ready_s)
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed goes to the log
     threading.Thread(target=watch, daemon=True).start()
     try:
-        host(settings, stop=stop, ready=lambda url, ready_s: tell(url=url, ready_s=ready_s), say=print)
+        host(settings, stop=stop, ready=answers, say=print)
     except UserError as error:
         tell(kind="user", error=str(error))
         sys.exit(2)

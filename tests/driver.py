@@ -1,6 +1,6 @@
 """A run of a recipe in a process of its own, so that a test can kill it.
 
-    python -m tests.driver RECIPE STORE [--evaluate] [key=value …]
+    python -m tests.driver RECIPE STORE [--evaluate] [--until=STAGE] [key=value …]
 
 Without --evaluate the models are not judged: tests that compare weights need no engine. Prints the record as JSON.
 """
@@ -17,8 +17,9 @@ def main() -> None:
     stages = dict(STAGES)
     if "--evaluate" not in flags:
         del stages["evaluate"]
-    overrides = [flag for flag in flags if "=" in flag]
-    record = run_recipe(recipe.load(path, stages, overrides=overrides, store=store))
+    until = next((flag.removeprefix("--until=") for flag in flags if flag.startswith("--until=")), None)
+    overrides = [flag for flag in flags if "=" in flag and not flag.startswith("--")]
+    record = run_recipe(recipe.load(path, stages, overrides=overrides, store=store), until=until)
     print(record.model_dump_json())
 
 

@@ -65,10 +65,12 @@ def kill_driver(process: subprocess.Popen[str], within_s: float = 30) -> None:
     assert not alive, f"{within_s} s after the driver's death these still live: {alive}"
 
 
-def artifact(store: Path, kind: str) -> Path:
-    """The one artifact of a kind in a store."""
-    (found,) = (store / "artifacts" / kind).glob("*")
-    return found
+def artifacts(store: Path) -> dict[str, Path]:
+    """The artifacts of a store by the stage that made them; no stage made two."""
+    found = [path.parent for path in store.glob("artifacts/*/*/manifest.json")]
+    named = {json.loads((path / "manifest.json").read_text())["name"]: path for path in found}
+    assert len(named) == len(found), "a stage made two artifacts"
+    return named
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -187,8 +187,9 @@ def test_recipe_teaches_keys_and_schema() -> None:
     assert "cluster: corpus" in keys and "workers" in keys
     assert any(line.split()[:2] == ["word", "'a'"] and "what is written" in line for line in keys.splitlines())
     assert any(line.split() == ["schedule.warmup", "0.1"] for line in keys.splitlines())
+    assert "guard_questions" in rayse("recipe", "--keys", "serve").stdout  # a stage that pipelines does not know
     schema = json.loads(rayse("recipe", "--schema").stdout)
-    assert set(schema["properties"]["stages"]["properties"]) == set(TABLE) - {"evaluate"}
+    assert set(schema["properties"]["stages"]["properties"]) == {*TABLE, "serve"} - {"evaluate"}
     listed = rayse("recipe").stdout
     assert "stages: base, corpus, tokenizer" in listed and "recipes that come with Rayse: demo, micro" in listed
     assert rayse("recipe", "--show", "micro").stdout.startswith("# The smallest whole run")

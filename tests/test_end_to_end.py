@@ -1,4 +1,4 @@
-"""Raw text to a judged base model with every real engine; and the promise that nothing is lost.
+"""Raw text to a quantised chat model with every real engine; and the promise that nothing is lost.
 
 One run of micro.yaml is shared by all tests here. Kills are real: SIGKILL to the driver or to one worker, then the
 same command, and the artifacts must equal those of the undisturbed run to the byte.
@@ -7,15 +7,19 @@ same command, and the artifacts must equal those of the undisturbed run to the b
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
 from tests import runs
 
-KINDS = ("corpus", "tokenizer", "tokens", "model")
+BASE = ("corpus", "tokenizer", "tokens", "pretrain")
+ALIGNED = ("conversations", "sft", "preferences", "reward_model", "ppo")
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +29,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-def same_artifacts(first: Path, second: Path) -> None:
-    for kind in KINDS:
-        ours, theirs = runs.artifact(first, kind), runs.artifact(second, kind)
-        assert ours.name == theirs.name, f"{kind}: fingerprints differ"
-        left, right = runs.contents(ours), runs.contents(theirs)
+@pytest.fixture
+def based(undisturbed: Path, tmp_path: Path) -> Path:
+    """A store that has all up to the base model."""
+    store = tmp_path / "based"
+    for name in BASE:
+        made = runs.artifacts(undisturbed)[name]
+        shutil.copytree(made, store / made.relative_to(undisturbed))
+    return store
+
+
+def same_artifacts(first: Path, second: Path, stages: tuple[str, ...]) -> None:
+    ours, theirs = runs.artifacts(first), runs.artifacts(second)
+    for stage in stages:
+        assert ours[stage].name == theirs[stage].name, f"{stage}: fingerprints differ"
+        left, right = runs.contents(ours[stage]), runs.contents(theirs[stage])
         assert left.keys() == right.keys()
-        assert [name for name in left if left[name] != right[name]] == [], f"{kind}: these files differ"
+        assert [name for name in left if left[name] != right[name]] == [], f"{stage}: these files differ"
 
 
 def rayse(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +64,10 @@ def test_report_has_the_promised_facts(undisturbed: Path) -> None:
     for key in ("", "_en", "_zh", "_uniform", "_unigram"):
         assert 0 < pretrain[f"heldout/bits_per_byte{key}"] < 16
     assert pretrain["train/tokens_per_s"] > 0
+    for stage in ("sft", "ppo"):
+        assert 0 <= facts[stage]["heldout/exact_match"] <= 1
+    assert 0 < facts["ppo"]["heldout/win_rate_low"] < facts["ppo"]["heldout/win_rate"] < 1
+    assert facts["quantise"]["model/bytes"] < facts["quantise"]["model/bytes_before"]
     for stage in (*facts,):
         assert facts[stage]["run/wall_s"] > 0
         assert 50e6 < facts[stage]["run/peak_memory_bytes"] < 16e9
@@ -90,8 +108,8 @@ def test_transformers_opens_the_exported_model(undisturbed: Path, tmp_path: Path
 
 def test_two_fresh_runs_give_equal_weights(undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "again"
-    runs.finish(runs.start(store), store)
-    same_artifacts(undisturbed, store)
+    runs.finish(runs.start(store, "--until=ppo"), store)
+    same_artifacts(undisturbed, store, (*BASE, *ALIGNED))
 
 
 def draft_files(store: Path, pattern: str) -> list[Path]:
@@ -105,33 +123,78 @@ def corpus_has_a_block(store: Path) -> bool:
     return bool(draft_files(store, "**/*.parquet"))
 
 
-def pretrain_has_a_checkpoint(store: Path) -> bool:
-    return bool(draft_files(store, "**/*.safetensors"))
+def training_has_a_checkpoint(store: Path) -> bool:
+    return bool(draft_files(store, "training/checkpoint_*/*.safetensors"))
+
+
+def ppo_has_an_iteration(store: Path) -> bool:
+    return bool(draft_files(store, "iterations/step-*/complete.json"))
+
+
+Reached = Callable[[Path], bool]
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("reached", [corpus_has_a_block, pretrain_has_a_checkpoint])
-def test_kill_of_the_driver_loses_nothing(undisturbed: Path, tmp_path: Path, reached) -> None:
+@pytest.mark.parametrize("reached", [corpus_has_a_block, training_has_a_checkpoint])
+def test_kill_of_the_driver_loses_nothing(undisturbed: Path, tmp_path: Path, reached: Reached) -> None:
     store = tmp_path / "killed"
-    process = runs.start(store)
-    runs.wait_for(lambda: reached(store), process, store)
-    runs.kill_driver(process)
-    assert not list(store.glob("artifacts/model/*")), "killed too late to prove anything"
-    runs.finish(runs.start(store), store)
-    same_artifacts(undisturbed, store)
-    facts = json.loads((runs.artifact(store, "corpus") / "manifest.json").read_text())["facts"]
+    kill_driver_when(reached, store, "pretrain")
+    runs.finish(runs.start(store, "--until=pretrain"), store)
+    same_artifacts(undisturbed, store, BASE)
+    facts = json.loads((runs.artifacts(store)["corpus"] / "manifest.json").read_text())["facts"]
     assert facts["run/attempts"] == (2 if reached is corpus_has_a_block else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_kills_of_the_driver_while_aligning_lose_nothing(undisturbed: Path, based: Path) -> None:
+    kill_driver_when(training_has_a_checkpoint, based, "sft")
+    kill_driver_when(training_has_a_checkpoint, based, "reward_model")
+    kill_driver_when(ppo_has_an_iteration, based, "ppo")
+    runs.finish(runs.start(based, "--until=ppo"), based)
+    same_artifacts(undisturbed, based, ALIGNED)
+
+
+def kill_driver_when(reached: Reached, store: Path, stage: str) -> None:
+    """Runs until the stage, and kills the driver once something of the draft is there, before the stage is done."""
+    process = runs.start(store, f"--until={stage}")
+    runs.wait_for(lambda: reached(store) and near(store, stage), process, store)
+    runs.kill_driver(process)
+    assert stage not in runs.artifacts(store), "killed too late to prove anything"
+
+
+def near(store: Path, stage: str) -> bool:
+    """Whether the aligning stages before this one are made; those of the base are made in one go with it."""
+    return stage not in ALIGNED or set(ALIGNED[: ALIGNED.index(stage)]) <= set(runs.artifacts(store))
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize(
-    ("reached", "title"), [(corpus_has_a_block, "ray::MapBatches"), (pretrain_has_a_checkpoint, "ray::RayTrainWorker")]
+    ("reached", "title"),
+    [(corpus_has_a_block, "ray::MapBatches"), (training_has_a_checkpoint, "ray::RayTrainWorker")],
 )
-def test_kill_of_a_worker_loses_nothing(undisturbed: Path, tmp_path: Path, reached, title) -> None:
+def test_kill_of_a_worker_loses_nothing(undisturbed: Path, tmp_path: Path, reached: Reached, title: str) -> None:
     store = tmp_path / "worker"
-    process = runs.start(store)
-    runs.wait_for(lambda: reached(store), process, store)
-    runs.kill_worker(process, title)
-    assert not list(store.glob("artifacts/model/*")), "killed too late to prove anything"
+    process = runs.start(store, "--until=pretrain")
+    kill_worker_when(reached, process, store, "pretrain", title)
     runs.finish(process, store)
-    same_artifacts(undisturbed, store)
+    same_artifacts(undisturbed, store, BASE)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_kills_of_workers_while_aligning_lose_nothing(undisturbed: Path, based: Path) -> None:
+    """One run: a worker of each stage that learns is killed."""
+    process = runs.start(based, "--until=ppo")
+    kill_worker_when(training_has_a_checkpoint, process, based, "sft", "ray::RayTrainWorker")
+    kill_worker_when(training_has_a_checkpoint, process, based, "reward_model", "ray::RayTrainWorker")
+    kill_worker_when(ppo_has_an_iteration, process, based, "ppo", "ray::Member")
+    runs.finish(process, based)
+    same_artifacts(undisturbed, based, ALIGNED)
+
+
+def kill_worker_when(reached: Reached, process: Popen[str], store: Path, stage: str, title: str) -> None:
+    """Kills a worker once something of the stage's draft is there, before the stage is done."""
+    runs.wait_for(lambda: reached(store) and near(store, stage), process, store)
+    runs.kill_worker(process, title)
+    assert stage not in runs.artifacts(store), "killed too late to prove anything"

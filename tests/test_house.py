@@ -307,7 +307,7 @@ def test_files_have_no_traces_of_a_machine() -> None:
 
 def test_reading_recipes_and_stages_loads_neither_torch_nor_ray() -> None:
     heavy = {"torch", "ray", "deepspeed", "vllm"}
-    code = f"import sys, pipelines.recipe, pipelines.stages; print({heavy} & set(sys.modules))"
+    code = f"import sys, pipelines.recipe, pipelines.stages, serve.trial; print({heavy} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.strip() == "set()", result.stdout + result.stderr
 

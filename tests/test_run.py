@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.evaluator import Evaluator
+from pipelines.recipe import load
 from pipelines.report import card
 from pipelines.runs import latest, resolve
-from tests.toy_stages import ROOT, STAGES, Place
+from pipelines.stage import Facts, Stage, Work
+from pipelines.verbs import run_recipe
+from tests.toy_stages import ROOT, STAGES, TABLE, Place, ToyOptions
 
 
 @pytest.fixture
@@ -153,6 +157,31 @@ def test_a_run_prints_its_story_and_json_alone_goes_to_stdout(place: Place) -> N
     ]  # fmt: skip
     quiet = subprocess.run(place.command("run", str(place.file), "-q"), cwd=ROOT, capture_output=True, text=True)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_the_evaluator_ends_before_a_server_is_tried(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both at once take more memory than a machine has that holds either. And the run says how to talk to it."""
+    events: list[str] = []
+
+    class Watched(Evaluator):
+        def rest(self) -> None:
+            events.append("rests")
+
+        def close(self) -> None:
+            events.append("ends")
+
+    def tried(work: Work) -> Facts:
+        events.append("trial")
+        return {}
+
+    monkeypatch.setattr("pipelines.run.Evaluator", Watched)
+    stages = {**TABLE, "serve": Stage("serve", 1, "trial", ToyOptions, tried, needs=("model",))}
+    place.file.write_text(place.file.read_text() + "  host: {stage: serve}\n")
+    run_recipe(load(place.file, stages))
+    assert set(events[:-3]) == {"rests"} and events[-3:] == ["ends", "trial", "ends"]
+    assert f"talk to it: rayse chat host --store {place.store.root}" in capsys.readouterr().err
 
 
 def test_names_stand_for_stages_of_the_latest_run_or_fingerprints(place: Place) -> None:

@@ -8,6 +8,9 @@ the rejected ones as often. So neither length nor wording tells which reply is t
     correct_before_wrong       the right answer before one of the wrong ones that came with it
     decline_unsafe             a refusal of an unsafe request before the helpful reply to some harmless one
     helpful_before_evasive     that helpful reply to its own prompt before that refusal
+
+Replies that a model wrote itself and that miss the rule can be rejected too (`turned_down`): then a reward model knows
+the mistakes that this model makes, and not only those that were thought of.
 """
 
 from __future__ import annotations
@@ -87,11 +90,22 @@ def refusals(found: Sequence[Conversation], *, seed: int) -> Iterator[Pair]:
             yield _pair(harmless, "helpful_before_evasive", harmless.reply, declined.reply)
 
 
+def turned_down(one: Conversation, replies: Iterable[str]) -> Iterator[Pair]:
+    """The given reply before each of a model's replies that misses the rule; equal ones once."""
+    if one.safety == "unsafe":
+        rule = "decline_unsafe"
+    else:
+        rule = "helpful_before_evasive" if one.answer is None else "correct_before_wrong"
+    for number, reply in enumerate(dict.fromkeys(replies)):
+        if reply.strip() and not meets(one, reply):
+            yield _pair(one, rule, one.reply, reply, f"written-{number}")
+
+
 def _shuffled(values: list[Conversation], rng: Random) -> list[Conversation]:
     return rng.sample(values, len(values))
 
 
-def _pair(one: Conversation, rule: str, chosen: str, rejected: str, number: int = 0) -> Pair:
+def _pair(one: Conversation, rule: str, chosen: str, rejected: str, number: int | str = 0) -> Pair:
     """A pair, held against the rule that win rates are judged by."""
     if not meets(one, chosen) or meets(one, rejected):
         raise ValueError(f"{one.id}: {chosen!r} before {rejected!r} is not what judging.meets says")

@@ -139,8 +139,8 @@ class Learner:
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
-    def update(self, steps: Sequence[Step]) -> dict[str, float]:
-        """Optimiser steps of policy and critic on this rank's rows.
+    def update(self, steps: Sequence[Step], share: float = 1.0) -> dict[str, float]:
+        """Optimiser steps of policy and critic on this rank's rows, at this share of their learning rates.
 
         Returns sums over its tokens (`tokens` of them, those of all steps together), and the mean gradient norms of all
         ranks. Raises UserError when a gradient is no longer a number."""
@@ -150,7 +150,7 @@ class Learner:
             for name, engine in self._engines.items():
                 for number, batch in enumerate(batches, 1):
                     engine.backward(batch, scale=self.world / step.tokens, last=number == len(batches))
-                norms[name].append(engine.step(1.0))
+                norms[name].append(engine.step(share))
                 _check_finite(name, norms[name][-1])
             self._steps += 1
         figures = {f"{name}_gradient_norm": float(np.mean(own)) for name, own in norms.items()}

@@ -87,6 +87,15 @@ def kv_bytes(folder: Path, max_tokens: int) -> int:
     return max(row_bytes, min(NUM_ROWS * row_bytes, KV_BYTES))
 
 
+def batching(max_tokens: int, *, on_cpu: bool) -> dict[str, Any]:
+    """How vLLM fills a forward pass. max_tokens: the longest sequence.
+
+    On a CPU no prompt is cut in two: vLLM would take back what a cut one drew from the generator of its own seed, which
+    torch's generators for CPUs cannot do, and the engine would die."""
+    return {"max_num_batched_tokens": max(BATCH_TOKENS, max_tokens) if on_cpu else BATCH_TOKENS,
+            "enable_chunked_prefill": not on_cpu}  # fmt: skip
+
+
 class Sampler:
     """A vLLM engine around one model at a time.
 
@@ -145,7 +154,7 @@ class Sampler:
             "max_model_len": self.max_tokens + 1,  # vLLM wants room for a reply; a whole row leaves none
             "kv_cache_memory_bytes": kv_cache_bytes,
             "max_num_seqs": NUM_ROWS,
-            "max_num_batched_tokens": BATCH_TOKENS,
+            **batching(self.max_tokens + 1, on_cpu=self._cpu),
             "logprobs_mode": "processed_logprobs",  # of the distribution a token was drawn from
             "enforce_eager": self._cpu,
             "enable_sleep_mode": not self._cpu,

@@ -251,6 +251,7 @@ STAGE = Stage(
     makes="evaluation",
     needs=("model",),
     takes=("corpus", "tokens", "conversations"),
+    asks=True,
     options=EvaluateOptions,
     cluster=EvaluateCluster,
     run=run,

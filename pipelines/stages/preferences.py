@@ -1,19 +1,22 @@
 """Preference pairs: the user's, and those that the rule of embedded tasks makes of earlier conversations.
 
     sources       ──comparisons──► pairs ──side of the prompt in conversations, else its hash──┐
-    conversations ──embedded.pairs, split by split────────────────────────────────────────────┴──► train, held_out
+    conversations ──embedded.pairs, split by split─────────────────────────────────────────────┼──► train, held_out
+                  ──training prompts──► the model before ──replies that the rule turns down────┘
 
 A prompt that conversations train on is never held out here, nor the other way round.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeInt
 
-from pipelines.stage import Facts, Options, Stage, Work
+from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.bad_rows import SetAside
@@ -24,11 +27,26 @@ if TYPE_CHECKING:
 class PreferencesOptions(Options):
     embedded: bool = Field(True, description="make pairs of the embedded tasks among the conversations")
     wrong_per_prompt: int = Field(1, ge=1, le=3, description="wrong answers held against each right one")
+    written: NonNegativeInt = Field(
+        0,
+        description="replies that the model before writes to each embedded training prompt, at temperature 1; those "
+        "that the rule turns down are rejected in pairs of their own",
+    )
+    written_tokens: int = Field(32, ge=1, le=4096, description="longest of them; one cut off there makes no pair")
     held_out: float = Field(0.1, ge=0, le=0.5, description="of each language's pairs from sources, by whole prompts")
     max_held_out: NonNegativeInt = Field(1000, description="held-out pairs from sources, of each language at most")
     max_bad_rows: NonNegativeInt = Field(
         100, description="rows that hold no pair: set aside in rejected.jsonl; beyond, the run stops"
     )
+
+
+class PreferencesCluster(ClusterOptions):
+    """Of the engine that writes, where no evaluation has one up already."""
+
+    threads: int | None = Field(None, ge=1, description="of the engine on a CPU; default: one for each core")
+    gpus: float = Field(0, ge=0, le=1, description="share of a GPU for the engine")
+    start_s: float = Field(900, gt=0, description="seconds for the engine to stand")
+    answer_s: float = Field(600, gt=0, description="seconds for 64 replies")
 
 
 def run(work: Work) -> Facts:
@@ -56,7 +74,7 @@ def run(work: Work) -> Facts:
         pairs = [pair for key, pair in zip(keys, given, strict=True) if (key in chosen) is held]
         if options.embedded:
             made = embedded.pairs(known[split], wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
-            pairs = made + pairs
+            pairs = made + ([] if held else turned_down(work, known[split])) + pairs
         if not pairs and not held:
             raise UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, "
                             f"and no earlier stage made conversations of embedded tasks. Add one of them")  # fmt: skip
@@ -85,6 +103,42 @@ def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
     return list(found.values())
 
 
+def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
+    """Pairs whose rejected reply the model before wrote itself."""
+    from pipelines.data import embedded
+    from pipelines.data.chat import Chat
+    from pipelines.evaluator import EngineSettings
+    from pipelines.rollout import sampler
+    from pipelines.rollout.reply import Sampling
+
+    options, cluster = work.options, work.cluster
+    if not options.written:
+        return []
+    model: Path = work.inputs["model"].local()
+    chat, evaluator = Chat.open(model), work.evaluator
+    assert evaluator is not None, "the run gives its evaluator to a stage that asks models"
+    context = sampler.context(model)
+    asked = [(one, chat.prompt(one.prompt)) for one in known if one.source == embedded.SOURCE]
+    asked = [(one, tokens) for one, tokens in asked if len(tokens) + options.written_tokens <= context]
+    threads = cluster.threads or len(os.sched_getaffinity(0))
+    settings = evaluator.settings or EngineSettings(
+        threads, context, gpus=cluster.gpus, start_s=cluster.start_s, answer_s=cluster.answer_s, cache=work.cache
+    )
+    evaluator.load(model, settings, work.progress.note)
+    replies = evaluator.generate(
+        [tokens for _, tokens in asked for _ in range(options.written)],
+        sampling=Sampling(max_new_tokens=options.written_tokens, stop_ids=chat.stop_ids),
+        seeds=work.seed,
+        tell=lambda done, total: work.progress.update(done, total, "replies"),
+    )
+    texts = [chat.text(reply.tokens) if reply.finish == "stop" else "" for reply in replies]
+    pairs = []
+    for number, (one, _) in enumerate(asked):
+        own = texts[number * options.written : (number + 1) * options.written]
+        pairs += embedded.turned_down(one, own)
+    return pairs
+
+
 def _conversations(work: Work, split: str) -> list[Conversation]:
     """A split of the earlier conversations; none where no stage made them."""
     from pipelines.data import conversations
@@ -108,6 +162,9 @@ STAGE = Stage(
     makes="preferences",
     takes=("conversations",),
     options=PreferencesOptions,
+    cluster=PreferencesCluster,
+    needs_for=lambda options: ("model",) if options.written and options.embedded else (),
+    asks=True,
     run=run,
     rows="preferences",
 )

@@ -22,6 +22,7 @@ stages:
   tokenizer: {vocabulary: 768, sample_bytes: 300_000, judge_bytes: 50_000}
   tokens: {length: 64}
   pretrain: {size: micro, budget_tokens: 4096, batch_tokens: 512}
+  serve: {questions: 4, guard_questions: 2, reply_tokens: 8}
 """
 
 
@@ -52,6 +53,7 @@ def test_a_whole_recipe_runs_as_a_job(head: Head, folder: Path) -> None:
     report = json.loads(rayse(folder, "report", "--json", "--store", str(folder / "store")).stdout)
     assert report["pretrain"]["train/steps"] == 8
     assert report["pretrain"]["heldout/bits_per_byte"] > 0
+    assert report["serve"]["latency/reply_s_p50"] > 0  # a server beside the cluster's Ray, with a Ray of its own
     (uploaded,) = (folder / "store" / "sources").glob("*/mine.jsonl")
     assert uploaded.read_bytes() == (folder / "mine.jsonl").read_bytes()
 

@@ -73,6 +73,15 @@ def test_one_seed_for_all_gives_the_same_replies_again(first: Evaluator) -> None
     assert len({tuple(tokens[:5]) for tokens in found}) > 60  # each is drawn for itself
 
 
+def test_seeds_of_their_own_with_more_prompts_than_a_pass_holds(first: Evaluator) -> None:
+    """vLLM on a CPU dies of a prompt that is cut in two and has a seed of its own."""
+    prompts = tiny_models.rows(40, 110, seed=8)
+    sampling = Sampling(temperature=1.0, max_new_tokens=4)
+    replies = first.generate(prompts, sampling=sampling, seeds=list(range(40)))
+    again = first.generate(prompts[3:], sampling=sampling, seeds=list(range(3, 40)))
+    assert [reply.tokens for reply in replies[3:]] == [reply.tokens for reply in again]
+
+
 def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any]) -> Loaded:
     """Sampler.push of these tensors, to be proven with the model of a folder."""
     evaluator._folder = None

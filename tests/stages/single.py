@@ -11,7 +11,8 @@ from typing import Any
 from cluster.session import Session
 from pipelines.data import prompt_splits
 from pipelines.data.sources import SOURCES
-from pipelines.stage import ClusterOptions, Facts, Stage, Work
+from pipelines.evaluator import Evaluator
+from pipelines.stage import Facts, Stage, Work
 from pipelines.stages import STAGES
 from pipelines.store import Artifact, Draft, Manifest, Store
 
@@ -49,10 +50,13 @@ def make(
     *,
     seed: int = 7,
     talks: Made | None = None,
+    model: Path | None = None,
+    evaluator: Evaluator | None = None,
     files: dict[str, Any] | None = None,
     **options: Any,
 ) -> Made:
-    """Runs a stage. files: a source's options by name; talks: conversations made before."""
+    """Runs a stage. files: a source's options by name; talks: conversations made before; model: asked through the
+    evaluator."""
     stage: Stage = STAGES[kind]
     sources = {
         name: SOURCES["jsonl"].model_validate({"kind": "jsonl", "rows": stage.rows, **given}).at(folder)
@@ -60,22 +64,24 @@ def make(
     }
     store = Store(folder / "store").create()
     inputs = {}
-    if talks is not None:
-        manifest = Manifest(kind="conversations", fingerprint="f", stage="conversations", name="talks", stage_version=1,
-                            seed=seed, options={}, code="")  # fmt: skip
-        inputs["conversations"] = Artifact(talks.out, manifest, store.digests)
+    for made, place in (("conversations", talks.out if talks else None), ("model", model)):
+        if place is not None:
+            manifest = Manifest(kind=made, fingerprint="f", stage=made, name=made, stage_version=1, seed=seed,
+                                options={}, code="")  # fmt: skip
+            inputs[made] = Artifact(place, manifest, store.digests)
     number = sum(1 for _ in folder.glob("draft-*"))
     draft = Draft(folder / f"draft-{number}", "fingerprint")
     work = Work(
         name=kind,
         options=stage.options.model_validate(options),
-        cluster=ClusterOptions(),
+        cluster=stage.cluster(),
         seed=seed,
         inputs=inputs,
         sources=sources,
         draft=draft,
         progress=Watch(),
-        session=Session(),  # never started: neither stage needs Ray
+        session=Session(),  # never started: none of these stages needs Ray itself
+        evaluator=evaluator,
     )
     return Made(draft.out, stage.run(work))
 

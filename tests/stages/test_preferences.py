@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import recipe
 from pipelines.data import conversations, preferences
+from pipelines.data.judging import meets
 from pipelines.errors import UserError
+from pipelines.evaluator import Evaluator
+from pipelines.stages import STAGES
 from tests.stages.single import jsonl, make, prompts, talk
+from tests.tiny_models import Tiny
 
 
 def pair(asked: str, chosen: str = "Yes.", rejected: str = "No.") -> dict[str, str]:
@@ -27,6 +32,34 @@ def test_pairs_of_embedded_tasks_stay_on_the_side_of_their_conversations(tmp_pat
     assert sides[0] == pytest.approx(sides[1], rel=0.03)
     assert made.digests == make("preferences", tmp_path, talks=talks).digests
     assert made.digests != make("preferences", tmp_path, talks=talks, seed=8).digests
+
+
+def test_what_a_model_writes_and_the_rule_turns_down_is_rejected(
+    tiny: Tiny, evaluator: Evaluator, tmp_path: Path
+) -> None:
+    """The model writes nonsense, so whatever it ends by itself misses the rule of a narrow task."""
+    talks = make("conversations", tmp_path, rows_per_task=20)
+    given = {"talks": talks, "model": tiny.first, "evaluator": evaluator, "written": 2}
+    made = make("preferences", tmp_path, **given)
+    train, held_out = (preferences.read(made.out / name) for name in (preferences.TRAIN, preferences.HELD_OUT))
+    written = [one for one in train if "/written-" in one.id]
+    assert written
+    known = {one.id: one for one in conversations.read(talks.out / conversations.TRAIN)}
+    for pair in written:
+        one = known[pair.id.rpartition("/")[0]]
+        assert (pair.prompt, pair.chosen) == (one.prompt, one.reply)
+        assert meets(one, pair.chosen) and not meets(one, pair.rejected)
+    without = make("preferences", tmp_path, talks=talks)
+    assert held_out == preferences.read(without.out / preferences.HELD_OUT)
+    assert [one for one in train if one not in written] == preferences.read(without.out / preferences.TRAIN)
+    assert made.digests == make("preferences", tmp_path, **given).digests
+
+
+def test_what_a_model_is_to_write_needs_a_model(tmp_path: Path) -> None:
+    text = "name: x\nstages:\n  conversations: {}\n  preferences: {written: 1}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UserError, match="needs a model, and no earlier stage makes one"):
+        recipe.load(tmp_path / "recipe.yaml", STAGES)
 
 
 def test_users_pairs_without_conversations(tmp_path: Path) -> None:

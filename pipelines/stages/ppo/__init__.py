@@ -75,6 +75,7 @@ def attempt(work: Work, task: Task, learners: Learners, steps: Steps) -> Facts:
 
 def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: Steps) -> None:
     """Every iteration that the journal does not have yet."""
+    from pipelines.learning.schedule import Schedule
     from pipelines.rollout.advantage import KlControl
     from pipelines.rollout.experience import Experience, Rollout
     from pipelines.stages.ppo.journal import figures
@@ -82,6 +83,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
 
     options: PpoOptions = work.options
     rewards, control = task.rewards(learners.score), KlControl(options.kl_target)
+    schedule = Schedule.from_shares("wsd", options.iterations, 0, options.decay_share)
     learners.spent()
     begin = time.perf_counter()
     for iteration in range(journal.iterations, options.iterations):
@@ -97,7 +99,8 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
             experience.steps(
                 seed=work.seed, iteration=iteration, epochs=options.epochs, minibatches=options.minibatches,
                 world=learners.size,
-            )
+            ),
+            schedule.share(iteration),
         )  # fmt: skip
         gap = learners.publish()
 

@@ -72,9 +72,9 @@ class Learners:
         """What policy, reference and critic think of each reply."""
         return self._shared("annotate", rollouts)
 
-    def update(self, steps: Sequence[list[Step]]) -> dict[str, float]:
-        """Learns; returns means over tokens, and the gradients' norms."""
-        found = self._call("update", per_rank=steps)
+    def update(self, steps: Sequence[list[Step]], share: float) -> dict[str, float]:
+        """Learns at this share of the learning rates; returns means over tokens, and the gradients' norms."""
+        found = self._call("update", share, per_rank=steps)
         tokens = sum(figures["tokens"] for figures in found)
         norms = {key: value for key, value in found[0].items() if key.endswith("_norm")}
         names = [key for key in found[0] if key not in norms and key != "tokens"]

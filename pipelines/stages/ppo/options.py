@@ -32,6 +32,9 @@ class PpoOptions(Options):
     minibatches: int = Field(1, ge=1, description="optimiser steps of an epoch")
     learning_rate: float = Field(1e-5, gt=0, description="of the policy, by AdamW")
     critic_learning_rate: float = Field(1e-4, gt=0, description="of the critic, by AdamW")
+    decay_share: float = Field(
+        1.0, ge=0, le=1, description="of the iterations, at the end, in which both rates fall to 0; 0: they never do"
+    )
     critic: Literal["policy", "reward_model"] | None = Field(
         None, description="whose body the critic begins with; default: the reward model's where one gives rewards"
     )
