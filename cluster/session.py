@@ -35,6 +35,7 @@ LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",  # nobody scrapes a local Ray: 1 port and some CPU less
     "RAY_enable_open_telemetry": "0",
+    "RAY_worker_niceness": "0",  # Ray's own is 15: on a laptop whatever else runs, Ray's agents too, would go before
     "RAY_enable_worker_prestart": "0",  # idle workers of 60 MB each; ours have an environment of their own anyway
     "RAY_prestart_worker_first_driver": "0",
 }

@@ -2,7 +2,7 @@
 
     seven ► 4, 七 ► 0, …  (reward 0.1: chance)  ──the stage ppo, exact match as the reward──►  seven ► 7, 七 ► 7, …
 
-    python -m tests.benchmarks.ppo_learns [--seeds 1 2 3] [--out build/ppo_learns.svg]
+    python -m tests.benchmarks.ppo_learns [--seeds 1 2 3] [--iterations 100] [--out docs/ppo_learns.svg]
 
 The model is made here: a new tokenizer, a new Llama, taught the form of a reply and nothing of its meaning. Nothing of
 the stage is left out: two actors, DeepSpeed, vLLM, publishing, drafts.
@@ -11,6 +11,7 @@ the stage is left out: two actors, DeepSpeed, vLLM, publishing, drafts.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from cluster.session import Session
+from pipelines import drawing
 from pipelines.data import conversations, tokenizing
 from pipelines.data.chat import Chat
 from pipelines.data.conversations import Conversation
@@ -28,12 +30,16 @@ from pipelines.learning import model as models
 from pipelines.learning.losses import IGNORE
 from pipelines.progress import Story
 from pipelines.stages import ppo
+from tests.benchmarks import goals
 from tests.stages.ppo_work import work
+
+ROOT = Path(__file__).parents[2]
+CHANCE = 0.1
 
 ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CHINESE = "零一二三四五六七八九"
 OPTIONS = {
-    "iterations": 100, "prompts_per_iteration": 40, "replies_per_prompt": 8, "max_new_tokens": 4, "epochs": 4,
+    "prompts_per_iteration": 40, "replies_per_prompt": 8, "max_new_tokens": 4, "epochs": 4,
     "minibatches": 2, "rewards": {"exact_match": 1.0}, "learning_rate": 1e-3, "critic_learning_rate": 1e-3,
     "kl_coefficient": 0.1, "kl_target": None, "value_clip": 0.0, "held_out_prompts": 0,
     "gae_lambda": 1.0,
@@ -78,49 +84,50 @@ def make_model(folder: Path, seed: int, steps: int = 150) -> None:
     models.save(model, {name: weight.detach() for name, weight in model.named_parameters()}, folder)
 
 
-def learn(folder: Path, seed: int, session: Session) -> list[float]:
+def learn(folder: Path, seed: int, session: Session, iterations: int) -> list[float]:
     """The mean reward of each iteration."""
     make_model(folder / "model", seed)
     (folder / "data").mkdir()
     for file in (conversations.TRAIN, conversations.HELD_OUT):
         conversations.write(folder / "data" / file, words())
     given = work(folder / "draft", session, {"model": folder / "model", "conversations": folder / "data"},
-                 {"save_every": 1000}, seed=seed, **OPTIONS)  # fmt: skip
+                 {"save_every": 1000}, seed=seed, **OPTIONS, iterations=iterations)  # fmt: skip
     begin = time.monotonic()
     facts = ppo.run(replace(given, progress=Story()))
     points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
     rewards = [point["reward/mean"] for point in points]
-    path = " ".join(f"{reward:.2f}" for reward in rewards[:: len(rewards) // 10])
+    path = " ".join(f"{reward:.2f}" for reward in rewards[:: max(1, len(rewards) // 10)])
     print(f"seed {seed}: {path}; last {facts['reward/last']:.2f}, {time.monotonic() - begin:.0f} s, gap "
           f"{facts['publish/logprob_gap']:.1e} nats", flush=True)  # fmt: skip
     return rewards
 
 
 def draw(curves: dict[int, list[float]], place: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    for seed, rewards in curves.items():
-        axes.plot(range(1, len(rewards) + 1), rewards, label=f"seed {seed}", linewidth=1.2)
-    axes.axhline(0.1, color="grey", linewidth=0.6, linestyle="--")
+    """The curves as a picture of their own; the same curves give the same bytes."""
+    figure, axes = drawing.new_axes(height=3)
+    for (seed, rewards), colour in zip(curves.items(), itertools.cycle((drawing.BLUE, drawing.ORANGE, drawing.INK))):
+        axes.plot(range(1, len(rewards) + 1), rewards, label=f"seed {seed}", linewidth=1.2, color=colour)
+    axes.axhline(CHANCE, color=drawing.GREY, linewidth=0.8, linestyle="--", label="chance")
+    axes.axhline(goals.GOALS["ppo/reward_last"].bound, color=drawing.GREY, linewidth=0.8, linestyle=":", label="goal")
     axes.set(xlabel="iteration", ylabel="share of right answers", ylim=(0, 1.02))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, labelcolor=drawing.INK, fontsize=8, loc="lower right")
     place.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(place)
+    place.write_text(drawing.svg(figure), encoding="utf-8")
 
 
 def main() -> dict[str, float]:
     """Figures: the first and the last reward, of the seed that did worst."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ppo_learns", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--out", type=Path, default=Path("build/ppo_learns.svg"))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ppo_learns.svg")
+    parser.add_argument("--iterations", type=int, default=100)
     arguments, _ = parser.parse_known_args()
     torch.set_num_threads(1)  # the model is tiny: two threads would wait for each other
     curves = {}
     with Session(say=str) as session:
         for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                curves[seed] = learn(Path(folder), seed, session)
+                curves[seed] = learn(Path(folder), seed, session, arguments.iterations)
     draw(curves, arguments.out)
     lasts = {seed: float(np.mean(rewards[-6:])) for seed, rewards in curves.items()}
     print(f"drawn in {arguments.out}; the worst seed ends at {min(lasts.values()):.2f}")
@@ -128,4 +135,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    assert main()["ppo/reward_last"] >= 0.9
+    goals.tell(main())

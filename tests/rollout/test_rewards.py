@@ -75,6 +75,13 @@ def test_the_users_function(tmp_path: Path) -> None:
     assert found == [4, 0]
 
 
+def test_a_users_file_may_hold_a_dataclass(tmp_path: Path) -> None:
+    """Under postponed annotations a dataclass looks its module up by name."""
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Row:\n"
+    (tmp_path / "typed.py").write_text(f"{head}    x: int\n\ndef f(batch):\n    return [Row(3).x for _ in batch]\n")
+    assert given("function", answered("a"), function=f"{tmp_path}/typed.py:f") == [3]
+
+
 def test_a_function_that_raises_is_named_with_the_row(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FILE)
     with pytest.raises(UserError, match=r"mine\.py:broken raised ZeroDivisionError.*the reply '' to sums/7.*Make it"):

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.evaluator import EngineSettings, Evaluator
 from pipelines.rollout import probe
 from pipelines.rollout.reply import Sampling
-from pipelines.rollout.sampler import Loaded, kv_bytes, shape
+from pipelines.rollout.sampler import Loaded, draw, kv_bytes, shape
 from tests import tiny_models
 from tests.tiny_models import CONTEXT, VOCABULARY, Tiny
 
@@ -80,6 +81,17 @@ def test_seeds_of_their_own_with_more_prompts_than_a_pass_holds(first: Evaluator
     replies = first.generate(prompts, sampling=sampling, seeds=list(range(40)))
     again = first.generate(prompts[3:], sampling=sampling, seeds=list(range(3, 40)))
     assert [reply.tokens for reply in replies[3:]] == [reply.tokens for reply in again]
+
+
+def test_tokens_are_drawn_with_their_probabilities() -> None:
+    """Frequencies of 200,000 draws are within five standard errors of the softmax; an impossible token never comes."""
+    logits_V = torch.tensor([0.0, 1.0, 2.5, -1.0, float("-inf"), 0.3])
+    torch.manual_seed(0)
+    drawn = draw(logits_V.expand(200_000, -1))
+    found_V = torch.bincount(drawn, minlength=6) / len(drawn)
+    expected_V = logits_V.softmax(0)
+    assert ((found_V - expected_V).abs() <= 5 * (expected_V * (1 - expected_V) / len(drawn)).sqrt()).all()
+    assert found_V[4] == 0
 
 
 def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any]) -> Loaded:

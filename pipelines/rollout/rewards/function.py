@@ -9,6 +9,7 @@ runs in the driver, on whole batches; importing its file runs it, since it is th
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def load(where: str) -> Callable[..., Any]:
     if spec is None or spec.loader is None or not file.is_file():
         raise UserError(f"rewards.function: {file}: no such file; expected Python code with a function {name}")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass looks for the types of its fields
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -1,0 +1,54 @@
+"""The model that PPO, the sampler and the server are measured with: the 2m shape, random weights, 4,096 tokens.
+
+    docstrings, essays ──► tokenizer with a chat template ──► new Llama ──► a Hugging Face folder; questions to ask it
+
+Weights are random, so it writes nonsense; what it costs to write it is the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+from pipelines.data import tokenizing
+from pipelines.data.conversations import Conversation
+from tests.tiny_models import CHINESE, MODULES
+
+SIZE, VOCABULARY, LENGTH = "2m", 4096, 256
+MORE = ("asyncio", "subprocess", "unittest", "tarfile", "ssl", "socket", "inspect", "doctest", "optparse", "pathlib")
+
+
+def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
+    """Writes the model; the same arguments give the same bytes."""
+    from pipelines.data.chat import Chat
+    from pipelines.learning import model as models
+
+    tokenizer = tokenizing.train(texts(), VOCABULARY)
+    tokenizing.save(tokenizer, folder, max_tokens=LENGTH)
+    encoder = Chat.open(folder).encoder
+    if encoder.vocabulary != VOCABULARY:
+        raise RuntimeError(f"the tokenizer has {encoder.vocabulary} tokens; expected {VOCABULARY}: give it more text")
+    special = {f"{name}_token_id": getattr(encoder, f"{name}_id") for name in ("bos", "eos", "pad")}
+    llama = models.from_scratch(models.SIZES[size], vocabulary=VOCABULARY, length=LENGTH, seed=seed, special=special)
+    models.save(llama, {name: weight.detach() for name, weight in llama.named_parameters()}, folder)
+    return folder
+
+
+def texts() -> list[str]:
+    """What a tokenizer of that size is learnt from: sources of the standard library, and essays."""
+    modules = [importlib.import_module(name) for name in (*MODULES, *MORE)]
+    essays = [path.read_text(encoding="utf-8") for path in sorted(CHINESE.glob("*.txt"))]
+    return [inspect.getsource(module) for module in modules] + essays
+
+
+def questions(count: int) -> list[Conversation]:
+    """Sums in both languages, of about 16 tokens each with the chat template around them."""
+    made = []
+    for number in range(count):
+        language, text = (("en", "What is {} + {}?"), ("zh", "{}加{}等于几?"))[number % 2]
+        asked = {"role": "user", "content": text.format(10 + number % 80, 10 + number % 70)}
+        answer = str(20 + number % 80 + number % 70)
+        messages = [asked, {"role": "assistant", "content": answer}]
+        made.append(Conversation(f"sums/{number}", language, "bench", "sums", messages, answer))
+    return made

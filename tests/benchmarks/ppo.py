@@ -1,0 +1,177 @@
+"""Seconds of one PPO iteration, the real path (Ray actors, DeepSpeed, vLLM, the stage's loop) against TRL, same run.
+
+    python -m tests.benchmarks.ppo [--iterations 8] [--reply-tokens 64] [--epochs 1] [--minibatches 1]
+
+Both have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies that
+end at the same length. TRL's trainer is GRPO, which does less: see trl_loop.py. TRL runs before and after the real
+path, and what counts is the median iteration, the first one left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks import goals
+from tests.benchmarks.trl_loop import Job, Told, measure
+
+if TYPE_CHECKING:
+    from pipelines.stage import Work
+
+WORLD, THREADS = 2, 1
+REWARD = Path(__file__).with_name("digits_reward.py")
+PROMPTS, REPLIES = 32, 2  # of an iteration, and of a prompt: the stage's own defaults
+
+
+@dataclass
+class Seen:
+    """What was seen of the real path. ends: clock at the end of each iteration; phases: seconds in each of them."""
+
+    ends: list[float] = field(default_factory=list)
+    phases: list[dict[str, float]] = field(default_factory=list)
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    gap: float = 0.0
+
+    @property
+    def whole(self) -> list[float]:
+        """Seconds of each iteration but the first."""
+        return [end - begin for begin, end in pairwise(self.ends)]
+
+    def figures(self) -> dict[str, float]:
+        """Seconds of the median iteration, and of its phases as means over all but the first."""
+        whole = self.whole
+        mean_s = sum(whole) / len(whole)
+        spent = {name: sum(one[name] for one in self.phases[1:]) / len(whole) for name in self.phases[0]}
+        spent["other"] = mean_s - sum(spent.values())
+        return {
+            "ppo/iteration_s": median(whole),
+            **{f"ppo/{name}_s": value for name, value in spent.items()},
+            "ppo/publish_share": spent["publish"] / mean_s,
+            "publish/logprob_gap": self.gap,
+        }
+
+
+def real(folder: Path, job: Job) -> Seen:
+    """The stage's own loop, told not to stop a reply early, and watched."""
+    from cluster.session import Session
+    from pipelines.data import conversations
+    from pipelines.stages import ppo
+    from pipelines.stages.ppo.journal import Journal, Steps
+    from pipelines.stages.ppo.learners import Learners
+    from pipelines.stages.ppo.task import Task
+    from tests.benchmarks import bench_model
+
+    seen = Seen()
+
+    class Endless(Task):
+        """A task whose replies end at max_new_tokens only."""
+
+        @property
+        def sampling(self) -> Any:
+            return replace(super().sampling, stop_ids=())
+
+        def prompts(self, iteration: int) -> Any:
+            asked = super().prompts(iteration)
+            seen.prompt_tokens += sum(len(one.tokens) for one in asked)
+            return asked
+
+    class Watched(Journal):
+        """A journal that keeps each iteration's times apart."""
+
+        def add(self, point: dict[str, float], seconds: dict[str, float], *, reply_tokens: int, gap: float) -> None:
+            super().add(point, seconds, reply_tokens=reply_tokens, gap=gap)
+            seen.ends.append(perf_counter())
+            seen.phases.append(seconds)
+            seen.reply_tokens, seen.gap = self.reply_tokens, self.logprob_gap
+
+    os.environ.setdefault("RAY_worker_niceness", "0")  # a busy machine is to slow both sides alike
+    (folder / "data").mkdir(parents=True)
+    conversations.write(folder / "data" / conversations.TRAIN, bench_model.questions(len(job.prompts)))
+    with Session(say=str) as session:
+        work = work_of(folder, job, session)
+        task, journal = Endless.open(work), Watched(kl_coefficient=job.kl_coefficient)
+        with Learners(work, max_tokens=task.max_tokens) as learners:
+            learners.publish()
+            ppo.train(work, task, learners, journal, Steps(work.draft.folder("iterations")))
+    return seen
+
+
+def work_of(folder: Path, job: Job, session: Any) -> Work:
+    """The stage's work; what decides the cost is said by the job, the rest by the stage's defaults."""
+    from tests.stages.ppo_work import work
+
+    options = {
+        "iterations": job.iterations, "prompts_per_iteration": job.prompts_per_iteration,
+        "replies_per_prompt": job.replies_per_prompt, "max_new_tokens": job.reply_tokens, "epochs": job.epochs,
+        "minibatches": job.minibatches, "learning_rate": job.learning_rate, "kl_coefficient": job.kl_coefficient,
+        "kl_target": None, "rewards": {"function": 1.0}, "function": f"{REWARD}:reward",
+        "held_out_prompts": 0,
+    }  # fmt: skip
+    cluster = {"workers": WORLD, "threads_per_worker": THREADS, "save_every": 1000}  # TRL saves nothing either
+    inputs = {"model": Path(job.model), "conversations": folder / "data"}
+    return work(folder / "draft", session, inputs, cluster, seed=job.seed, **options)
+
+
+def whole_iterations(told: list[Told], job: Job) -> tuple[list[float], list[float]]:
+    """TRL's seconds of each iteration but the first, the slowest rank's; and those of them in which it generates."""
+    ends = [max(rank.ends[number] for rank in told) for number in range(job.steps - 1, len(told[0].ends), job.steps)]
+    writing = [max(each) for each in zip(*(rank.generate_s for rank in told), strict=True)]
+    return [end - begin for begin, end in pairwise(ends)], writing[1:]
+
+
+def shown(seconds: list[float]) -> str:
+    return "seconds of each iteration " + " ".join(f"{each:.2f}" for each in seconds)
+
+
+def check_equal(job: Job, seen: Seen, told: list[Told]) -> None:
+    """Raises RuntimeError where the two did not read and write the same number of tokens."""
+    wanted = job.iterations * job.replies * job.reply_tokens
+    theirs = sum(rank.reply_tokens for rank in told)
+    if not wanted == seen.reply_tokens == theirs:
+        raise RuntimeError(f"reply tokens: ours {seen.reply_tokens}, TRL's {theirs}; expected {wanted} of both")
+    read = sum(rank.prompt_tokens for rank in told)
+    if abs(read - seen.prompt_tokens) > 0.05 * read:  # both ask all prompts in turn, in orders of their own
+        raise RuntimeError(f"prompt tokens: ours {seen.prompt_tokens}, TRL's {read}; expected about the same")
+
+
+def main(iterations: int = 8, reply_tokens: int = 64, epochs: int = 1, minibatches: int = 1) -> dict[str, float]:
+    """Measures both: seconds of an iteration, its phases, and what an iteration of TRL takes of ours."""
+    from tests.benchmarks import bench_model
+
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as place:
+        folder = Path(place)
+        model = bench_model.write(folder / "model")
+        prompts = [one.prompt for one in bench_model.questions(4 * PROMPTS)]
+        job = Job(str(model), prompts, PROMPTS, REPLIES, reply_tokens, epochs, minibatches, iterations)
+        first = measure(job, world=WORLD, threads=THREADS)
+        print(f"TRL: {shown(whole_iterations(first, job)[0])}", flush=True)
+        seen = real(folder / "ppo", job)
+        print(f"ours: {shown(seen.whole)}", flush=True)
+        second = measure(job, world=WORLD, threads=THREADS)
+        print(f"TRL again: {shown(whole_iterations(second, job)[0])}", flush=True)
+    check_equal(job, seen, first)
+    pairs = [whole_iterations(told, job) for told in (first, second)]
+    theirs_s = median([each for whole, _ in pairs for each in whole])
+    figures = seen.figures()
+    return figures | {
+        "ppo/trl_iteration_s": theirs_s,
+        "ppo/trl_generate_s": median([each for _, writing in pairs for each in writing]),
+        "ppo/ratio_to_trl": theirs_s / figures["ppo/iteration_s"],
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--iterations", type=int, default=8)
+    parser.add_argument("--reply-tokens", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--minibatches", type=int, default=1)
+    goals.tell(main(**vars(parser.parse_args())))
