@@ -9,7 +9,7 @@ export LOCK PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint bench locks clean
+.PHONY: help env demo test slow lint bench locks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -21,15 +21,18 @@ demo: env ## raise the demo model end to end and write its report
 	.venv/bin/rayse run pipelines/recipes/demo.yaml
 	.venv/bin/rayse report
 
-test: env ## all tests
-	.venv/bin/python -m pytest -q
+test: env ## the tests, but for the slow ones
+	.venv/bin/python -m pytest -q -m "not slow"
+
+slow: env ## the slow tests: kills in every phase, a sweep that is broken off
+	.venv/bin/python -m pytest -q -m slow
 
 lint: env ## style, format and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/basedpyright
 
-bench: env ## what it costs: documents/s, tokens/s against a bare loop, Ray's overhead
+bench: env ## what it costs, as ratios to a bare loop, TRL and bare vLLM in the same run
 	.venv/bin/python -m tests.benchmarks
 
 locks: ## resolve cluster/locks again (UPGRADE=1: to the newest versions)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from cluster.session import Session
 from pipelines.data import preferences
 from pipelines.data.preferences import Pair
 from pipelines.stage import Stage, Work
-from pipelines.store import Draft
-from tests.stages.test_pretrain import Told
+from tests.stages.working import work_of
 
 WORDS = ("json", "path", "list", "name", "file", "text", "number", "value")
 KIND, UNKIND = ("thanks", "谢谢"), ("wrong", "不对")
@@ -43,19 +41,8 @@ def write(folder: Path, *, train: list[Pair], held_out: list[Pair]) -> Path:
 
 
 def work(stage: Stage, folder: Path, session: Session, model: Path, preferences_folder: Path, **options: Any) -> Work:
-    folder.mkdir()
     inputs = {"model": model, "preferences": preferences_folder}
-    return Work(
-        name=stage.kind,
-        options=stage.options.model_validate(options),
-        cluster=stage.cluster.model_validate({"workers": 2, "log_every_steps": 5, "micro_batch_rows": 4}),
-        seed=7,
-        inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]
-        sources={},
-        draft=Draft(folder, "test"),
-        progress=Told(),
-        session=session,
-    )
+    return work_of(stage, folder, session, inputs, options, {"workers": 2, "log_every_steps": 5, "micro_batch_rows": 4})
 
 
 def without_template(model: Path, place: Path) -> Path:

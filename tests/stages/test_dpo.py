@@ -20,16 +20,10 @@ from pipelines.stages import dpo
 from pipelines.stages.dpo import STAGE, DpoOptions
 from tests.stages import preference_work
 from tests.stages.preference_work import pairs, without_template, work
-from tests.stages.test_pretrain import Told
+from tests.stages.working import Told
 from tests.tiny_models import Tiny
 
 BETA = 0.2
-
-
-@pytest.fixture(scope="module")
-def session():
-    with Session(say=str) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,54 +15,22 @@ from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages import pretrain
 from pipelines.stages.pretrain import PretrainOptions
-from pipelines.store import Draft
-from pipelines.training import TrainCluster
 from tests.learning.packed import write_tokens
+from tests.stages.working import Told, work_of
 
 VOCABULARY, LENGTH = 128, 64
 
 
-class Told:
-    """Progress that remembers."""
-
-    def __init__(self) -> None:
-        self.updates: list[tuple[float, float, str, dict[str, Any]]] = []
-        self.notes: list[str] = []
-
-    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        self.updates.append((done, total, unit, figures))
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int = 2, **options: Any) -> Work:
-    folder.mkdir()
-    return Work(
-        name="pretrain",
-        # Gentler than the defaults, which are for more than 24 steps.
-        options=PretrainOptions.model_validate(
-            {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_share": 0.3, **options}
-        ),
-        cluster=TrainCluster.model_validate({"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}),
-        seed=7,
-        inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]
-        sources={},
-        draft=Draft(folder, "test"),
-        progress=Told(),
-        session=session,
-    )
+    """Gentler than the defaults, which are for more than 24 steps."""
+    given = {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_share": 0.3, **options}
+    cluster = {"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}
+    return work_of(pretrain.STAGE, folder, session, inputs, given, cluster)
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens(tmp_path_factory.mktemp("tokens"), num_rows=64, length=LENGTH, vocabulary=VOCABULARY)
-
-
-@pytest.fixture(scope="module")
-def session():
-    with Session(say=str) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

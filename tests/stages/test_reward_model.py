@@ -22,14 +22,8 @@ from pipelines.stages import reward_model
 from pipelines.stages.reward_model import STAGE, padding_id
 from tests.stages import preference_work
 from tests.stages.preference_work import pairs, without_template, work
-from tests.stages.test_pretrain import Told
+from tests.stages.working import Told
 from tests.tiny_models import CONTEXT, Tiny
-
-
-@pytest.fixture(scope="module")
-def session():
-    with Session(say=str) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

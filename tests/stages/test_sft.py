@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,7 @@ from pipelines.rollout import probe
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES, sft
 from pipelines.stages.sft import SftOptions
-from pipelines.store import Draft
-from pipelines.training import TrainCluster
-from tests.stages.test_pretrain import Told
+from tests.stages.working import Told, work_of
 from tests.tiny_models import Tiny
 
 LENGTH = 96
@@ -75,26 +72,10 @@ def base(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def session():
-    with Session(say=str) as session:
-        yield session
-
-
 def work(folder: Path, session: Session, base: Path, given: Path, workers: int = 2, **options: Any) -> Work:
-    folder.mkdir(exist_ok=True)
     inputs = {"model": base, "conversations": given}
-    return Work(
-        name="sft",
-        options=SftOptions.model_validate({"batch_tokens": 4 * LENGTH, **options}),
-        cluster=TrainCluster.model_validate({"workers": workers, "log_every_steps": 20}),
-        seed=7,
-        inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]
-        sources={},
-        draft=Draft(folder, "test"),
-        progress=Told(),
-        session=session,
-    )
+    cluster = {"workers": workers, "log_every_steps": 20}
+    return work_of(sft.STAGE, folder, session, inputs, {"batch_tokens": 4 * LENGTH, **options}, cluster)
 
 
 def greedy(out: Path, question: str) -> str:

@@ -1,0 +1,16 @@
+"""What tests of stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.session import Session
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    """A local Ray for the tests of one module."""
+    with Session(say=str) as session:
+        yield session
