@@ -23,7 +23,7 @@ from cluster import nodes
 from cluster.errors import ClusterError, MemberLost
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
-from cluster.session import log_place
+from cluster.session import log_place, tell
 
 START_S = 900.0  # an autoscaler needs minutes; what can never fit is refused before
 GRACE_S = 5.0  # after a lost connection: how long to look for the member that died
@@ -45,6 +45,7 @@ class Gang:
 
     cls: a class, or "package.module:Class", which the driver then need not import.
     num: how many; resources: what each takes (its `workers` is not read). env: more variables for the members.
+    start_s: within which all must stand; a node that was lost before is waited for as long.
     kwargs go to the constructor, with `rank` and `world` if it has such parameters.
     Raises ClusterError when the cluster can never hold the gang, MemberLost when a member dies, and what the
     constructor raised.
@@ -69,7 +70,7 @@ class Gang:
         self._resources = Resources(
             num, resources.cpus_per_worker, resources.gpus_per_worker, resources.threads, resources.memory_bytes
         )
-        self._resources.check(f"gang {name}")
+        self._resources.check(f"gang {name}", wait_s=start_s, say=tell)
         from ray import cloudpickle
 
         try:

@@ -13,6 +13,8 @@ from cluster.errors import ClusterError
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves its configuration here, on the head
 
+_seen: dict[str, Node] = {}  # by address: nodes that answered at any time since this process connected to Ray
+
 
 @dataclass(frozen=True)
 class Node:
@@ -44,7 +46,20 @@ def alive() -> list[Node]:
     """The nodes that answer now, the head first as Ray lists them. Ray must have been started."""
     import ray
 
-    return [_node(facts) for facts in ray.nodes() if facts["Alive"]]
+    found = [_node(facts) for facts in ray.nodes() if facts["Alive"]]
+    _seen.update({node.address: node for node in found})
+    return found
+
+
+def lost(found: list[Node]) -> list[Node]:
+    """The nodes that answered before and are not among those found now. They, or others in their place, may come."""
+    here = {node.address for node in found}
+    return [node for address, node in _seen.items() if address not in here]
+
+
+def forget() -> None:
+    """Another Ray: the nodes of the one before are not missed."""
+    _seen.clear()
 
 
 def _node(facts: dict[str, Any]) -> Node:

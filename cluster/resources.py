@@ -7,11 +7,15 @@ CPU and GPU alike: only the numbers differ. Logical CPUs are labels; threads are
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.nodes import Node, NodeType, alive, possible
+from cluster.nodes import Node, NodeType, alive, lost, possible
 
+POLL_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -43,20 +47,30 @@ class Resources:
         """Variables that hold a worker to its threads; they count only if set before its libraries are imported."""
         return {name: str(self.threads) for name in THREAD_VARIABLES}
 
-    def check(self, what: str) -> None:
+    def check(self, what: str, *, wait_s: float = 0.0, say: Callable[[str], Any] = lambda text: None) -> None:
         """Raises ClusterError if the cluster can never give this, with the nodes it has and those it may add.
 
-        Without this Ray waits for ever. What is only taken at the moment is no error: it is waited for.
+        Without this Ray waits for ever. What is only taken at the moment is no error: it is waited for. Nor is, for
+        `wait_s`, what is only missing because nodes were lost since we connected: they may come back.
         """
-        found, addable = alive(), possible()
-        if addable is None:  # an autoscaler whose limits cannot be known
-            return
-        if self.room(found, addable) < self.workers:
-            raise ClusterError(
-                f"{what}: asks for {self.workers} x {_text(self.bundle)}; the cluster has {_nodes_text(found)}"
-                f"{_types_text(addable)}, room for {self.room(found, addable)}. "
-                f"Ask for less in the recipe's cluster section (workers, cpus_per_worker, gpus_per_worker) or add nodes"
-            )
+        end, told = time.monotonic() + wait_s, False
+        while True:
+            found, addable = alive(), possible()
+            if addable is None or self.room(found, addable) >= self.workers:  # None: limits that cannot be known
+                return
+            gone = lost(found)
+            if self.room(found + gone, addable) < self.workers or time.monotonic() >= end:
+                break
+            if not told:
+                say(f"{what}: waits up to {wait_s:.0f} s for {_nodes_text(gone)} that was lost, or others in its place")
+                told = True
+            time.sleep(POLL_S)
+        raise ClusterError(
+            f"{what}: asks for {self.workers} x {_text(self.bundle)}; the cluster has {_nodes_text(found)}"
+            f"{_types_text(addable)}, room for {self.room(found, addable)}"
+            f"{f', and lost {_nodes_text(gone)}' if gone else ''}. "
+            f"Ask for less in the recipe's cluster section (workers, cpus_per_worker, gpus_per_worker) or add nodes"
+        )
 
     def room(self, found: list[Node], addable: list[NodeType]) -> int:
         """How many workers fit, if nothing else ran, on these nodes and those that may be added."""

@@ -41,11 +41,17 @@ LOCAL_ENVIRONMENT = {
 }
 
 _log_place = "the session's folder under Ray's temporary folder on each node"
+_tell: Callable[[str], Any] = print
 
 
 def log_place() -> str:
     """Where the logs of Ray and of the workers are, for messages."""
     return _log_place
+
+
+def tell(text: str) -> None:
+    """A line for whoever watches the run, where no stage is at hand: goes to the `say` of the session."""
+    _tell(text)
 
 
 class Session:
@@ -108,8 +114,11 @@ class Session:
         Without an address, a Ray to which this process is connected already is used, and left as it was found.
         Raises ClusterError where Ray cannot be started or reached, or a node does not share the folder it must.
         """
+        global _tell
         if self._connected:
             return self
+        _tell = self.say
+        nodes.forget()
         begin = time.monotonic()
         try:
             self._connect()

@@ -38,15 +38,16 @@ from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
-from cluster.session import log_place
+from cluster.session import log_place, tell
 
 __all__ = ["Worker", "read_progress", "run_workers"]
 
 Loop = Callable[["Worker", dict[str, Any]], Any]
 
+START_S = 900.0  # an autoscaler needs minutes; what can never fit is refused
 TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon an end or a death is seen; 2 s by default
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # an autoscaler needs minutes; what can never fit is refused
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{START_S:.0f}",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a path in a config means the same here and in a worker
@@ -72,7 +73,6 @@ def run_workers(
     Raises ClusterError when workers were lost more than max_failures times, naming rank, node and logs; an exception
     of the loop as itself.
     """
-    resources.check(f"workers of {name}")
     place = storage.absolute() / name
     place.mkdir(parents=True, exist_ok=True)
     one_node = _set_environment()
@@ -81,6 +81,7 @@ def run_workers(
     failures = 0
     with Tail(place / progress.FILE, on_progress):
         while True:
+            resources.check(f"workers of {name}", wait_s=START_S, say=say or tell)
             checkpoints.tidy(place)
             outcome = _attempt(payload, resources, place, variables)
             if not isinstance(outcome, _Lost):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, MemberLost
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
@@ -63,11 +63,15 @@ class Evaluator:
             if folder == self._folder:
                 return
             self._folder = None
-            loaded: Loaded = self._call("load", folder, deadline_s=settings.answer_s)
-            if loaded.pushed:
-                self._folder = folder
-                return note(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
-            note(f"the evaluator's process is replaced: {loaded.why}")
+            try:
+                loaded: Loaded = self._call("load", folder, deadline_s=settings.answer_s)
+            except MemberLost as error:  # while stages worked, with its node perhaps
+                note(f"the evaluator's process is replaced: {error}")
+            else:
+                if loaded.pushed:
+                    self._folder = folder
+                    return note(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
+                note(f"the evaluator's process is replaced: {loaded.why}")
         self.close()
         self._start(folder, settings)
         about = self.describe()

@@ -126,6 +126,8 @@ def _table(found: Card) -> Table:
 HEADLINES = (  # what is worth most first
     "latency/first_token_s_p50", "latency/reply_s_p50", "latency/first_request_ratio", "start/ready_s",
     "served/exact_match", "guard/declined_unsafe", "guard/declined_safe",
+    "model/bytes_before", "model/bytes", "engine/tokens_per_s_before", "engine/tokens_per_s",
+    "heldout/bits_per_byte_before", "guard/precision_en", "guard/precision_zh", "guard/recall_en", "guard/recall_zh",
     "heldout/win_rate", "heldout/win_rate_low", "heldout/exact_match", "heldout/exact_match_en",
     "heldout/exact_match_zh", "heldout/exact_match_baseline", "heldout/kl_nats", "heldout/declined_unsafe",
     "heldout/declined_safe", "heldout/reply_tokens", "heldout/reply_tokens_before", "heldout/accuracy",
