@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import recipe, recipe_schema
+from pipelines import cli, recipe, recipe_schema
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe
 from tests.toy_stages import TABLE, ToyCluster
@@ -289,10 +289,8 @@ def test_a_recipe_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 
 
 def test_shipped_recipes_load_with_the_real_stages() -> None:
-    from pipelines.stages import STAGES
-
     for file in recipe.SHIPPED.glob("*.yaml"):
-        found = recipe.load(file, STAGES)
+        found = recipe.load(file, cli._stages())
         assert found.name == file.stem
         assert found.evaluate is not None
 
