@@ -59,19 +59,8 @@ class Evaluator:
         """Makes this model the one that answers. note: told in a line what was done.
 
         Raises ClusterError where vLLM does not compute what the model's learner did."""
-        if self._gang is not None and settings == self._settings:
-            if folder == self._folder:
-                return
-            self._folder = None
-            try:
-                loaded: Loaded = self._call("load", folder, deadline_s=settings.answer_s)
-            except MemberLost as error:  # while stages worked, with its node perhaps
-                note(f"the evaluator's process is replaced: {error}")
-            else:
-                if loaded.pushed:
-                    self._folder = folder
-                    return note(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
-                note(f"the evaluator's process is replaced: {loaded.why}")
+        if settings == self.settings and self._takes(folder, settings, note):
+            return
         self.close()
         self._start(folder, settings)
         about = self.describe()
@@ -80,6 +69,24 @@ class Evaluator:
             f"evaluator up: vLLM on {about['device']}, {about['dtype']}, {settings.threads} threads, "
             f"import {about['import_s']:.1f} s, engine {about['engine_s']:.1f} s{proof}"
         )
+
+    def _takes(self, folder: Path, settings: EngineSettings, note: Callable[[str], Any]) -> bool:
+        """Whether the live process answers for this model now. If not, a fresh one must, and the note has said why."""
+        held, self._folder = self._folder, None
+        try:
+            if folder == held:
+                self._call("describe", deadline_s=settings.answer_s)
+            else:
+                loaded: Loaded = self._call("load", folder, deadline_s=settings.answer_s)
+                if not loaded.pushed:
+                    note(f"the evaluator's process is replaced: {loaded.why}")
+                    return False
+                note(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
+        except MemberLost as error:  # while stages worked, with its node perhaps
+            note(f"the evaluator's process is replaced: {error}")
+            return False
+        self._folder = folder
+        return True
 
     @property
     def settings(self) -> EngineSettings | None:
