@@ -7,7 +7,8 @@ Each node has namespaces of its own for the network, mounts, processes and its h
 then every process of it at once. Nobody is told; who talked to it hears nothing any more.
 
 Nodes run in an environment that has all packages of ours but not Rayse: what a job needs of it must come with the job.
-Needs root, iproute2 (ip) and util-linux (unshare, setpriv). All of it goes when the process that made it goes.
+Needs root, iproute2 (ip) and util-linux (unshare, setpriv). All processes end with the one that made them;
+a kill -9 of that one leaves two empty namespaces behind (`ip netns list`).
 """
 
 from __future__ import annotations
