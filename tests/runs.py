@@ -66,8 +66,8 @@ def kill_driver(process: subprocess.Popen[str], within_s: float = 30) -> None:
 
 
 def artifacts(store: Path) -> dict[str, Path]:
-    """The artifacts of a store by the stage that made them; no stage made two."""
-    found = [path.parent for path in store.glob("artifacts/*/*/manifest.json")]
+    """The artifacts of a store by the stage that made them, but for evaluations; no stage made two."""
+    found = [path.parent for path in store.glob("artifacts/*/*/manifest.json") if "evaluation" not in path.parts]
     named = {json.loads((path / "manifest.json").read_text())["name"]: path for path in found}
     assert len(named) == len(found), "a stage made two artifacts"
     return named
