@@ -10,7 +10,7 @@ kept beyond the last layer: N of them, row after row.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +21,8 @@ from transformers import PreTrainedModel
 
 from pipelines.learning.model import last_hidden, output_embedding
 from pipelines.learning.pairs import new_reward_model, open_reward_model
-from pipelines.learning.policy_losses import (
-    Scored,
-    clipped_surrogate,
-    clipped_tokens,
-    clipped_value_loss,
-    score_tokens,
-)  # fmt: skip
+from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, policy_loss
+from pipelines.learning.token_scores import Scored, loss_of_tokens, score_tokens
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,14 @@ class Learning(nn.Module):
         self.dtype = dtype
         self.counted: dict[str, Tensor] = {}
 
+    def forward(self, asked: ExperienceBatch | Callable[[], Tensor]) -> Tensor:
+        """The loss of a batch, or the answer to a question (Engine.ask)."""
+        return self.loss(asked) if isinstance(asked, ExperienceBatch) else asked()
+
+    def loss(self, batch: ExperienceBatch) -> Tensor:
+        """Summed over tokens."""
+        raise NotImplementedError
+
     def count(self, **sums: Tensor) -> None:
         for name, value in sums.items():
             self.counted[name] = self.counted.get(name, 0) + value.detach()
@@ -98,14 +101,22 @@ class Policy(Learning):
         super().__init__(model, dtype)
         self.temperature, self.clip, self.entropy_bonus = temperature, clip, entropy_bonus
 
-    def forward(self, batch: ExperienceBatch) -> Tensor:
+    def loss(self, batch: ExperienceBatch) -> Tensor:
         """The clipped loss less the bonus for entropy, summed over tokens."""
-        scored = score(self.model, batch, self.temperature, self.dtype)
-        loss = clipped_surrogate(scored.logprobs_N, batch.old_logprobs_N, batch.advantages_N, clip=self.clip).total
+
+        def of_chunk(scored: Scored, here: slice) -> Tensor:
+            old_C, advantages_C = batch.old_logprobs_N[here], batch.advantages_N[here]
+            return policy_loss(scored, old_C, advantages_C, clip=self.clip, entropy_bonus=self.entropy_bonus)
+
+        with autocast(batch.tokens_BT, self.dtype):
+            hidden_NH, weight_VH = hidden_at(self.model, batch), output_embedding(self.model)
+            total, scored = loss_of_tokens(
+                hidden_NH, weight_VH, batch.actions_N, of_chunk, temperature=self.temperature
+            )
         moved = clipped_tokens(scored.logprobs_N, batch.old_logprobs_N, clip=self.clip)
         entropy = scored.entropies_N.sum()
-        self.count(policy_loss=loss, entropy_nats=entropy, clipped=moved)
-        return loss - self.entropy_bonus * entropy if self.entropy_bonus else loss
+        self.count(policy_loss=total + self.entropy_bonus * entropy, entropy_nats=entropy, clipped=moved)
+        return total
 
 
 class Critic(Learning):
@@ -115,7 +126,7 @@ class Critic(Learning):
         super().__init__(model, dtype)
         self.value_clip = value_clip
 
-    def forward(self, batch: ExperienceBatch) -> Tensor:
+    def loss(self, batch: ExperienceBatch) -> Tensor:
         values_N = self.values(batch)
         loss = clipped_value_loss(values_N, batch.values_N, batch.returns_N, clip=self.value_clip).total
         self.count(value_loss=loss)
@@ -126,11 +137,16 @@ class Critic(Learning):
         return scores_at(self.model, batch.tokens_BT, batch.places_N, self.dtype)
 
 
-def score(model: PreTrainedModel, batch: Sequences, temperature: float, dtype: torch.dtype) -> Scored:
-    """What a causal model says of the tokens of replies."""
-    with autocast(batch.tokens_BT, dtype):
-        hidden_NH = last_hidden(model, batch.tokens_BT).flatten(0, 1).index_select(0, batch.places_N)
-        return score_tokens(hidden_NH, output_embedding(model), batch.actions_N, temperature=temperature)
+def logprobs(model: PreTrainedModel, batch: Sequences, temperature: float, dtype: torch.dtype) -> Tensor:
+    """What a causal model says of the tokens of replies: log p of each, without a gradient. float32 [N]."""
+    with torch.no_grad(), autocast(batch.tokens_BT, dtype):
+        weight_VH = output_embedding(model)
+        return score_tokens(hidden_at(model, batch), weight_VH, batch.actions_N, temperature=temperature)
+
+
+def hidden_at(model: PreTrainedModel, batch: Sequences) -> Tensor:
+    """The last layer's output where each token of a reply is predicted [N, H]."""
+    return last_hidden(model, batch.tokens_BT).flatten(0, 1).index_select(0, batch.places_N)
 
 
 def scores_at(model: PreTrainedModel, tokens_BT: Tensor, places_N: Tensor, dtype: torch.dtype) -> Tensor:

@@ -83,6 +83,12 @@ class Engine:
         self._engine.backward(total * scale, scale_wrt_gas=False)
         return total.detach()
 
+    def ask(self, question: Callable[[], Tensor]) -> Tensor:
+        """What is asked of the learner as it stands, without a gradient. It must be a learner whose forward calls what
+        it is given; ZeRO 3 brings weights together inside a forward only. Every rank must ask."""
+        with torch.no_grad():
+            return self._engine(question)
+
     def step(self, share: float) -> float:
         """Clips, updates the weights at this share of the peak learning rates, and forgets the gradient.
 

@@ -28,7 +28,7 @@ from pipelines.learning import model as models
 from pipelines.learning.lesson import Lesson, save_proven
 from pipelines.learning.model import last_hidden, output_embedding
 from pipelines.learning.pair_losses import bradley_terry, dpo
-from pipelines.learning.policy_losses import score_tokens
+from pipelines.learning.token_scores import score_tokens
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def reply_logprobs(model: PreTrainedModel, batch: PairBatch, dtype: torch.dtype 
     """A causal model's log-probability of each reply, summed over its tokens. float32 [S], nats."""
     with _autocast(batch, dtype):
         hidden_NH = hidden_states(model, batch).index_select(0, batch.places_N)
-        logprobs_N = score_tokens(hidden_NH, output_embedding(model), batch.actions_N).logprobs_N
+        logprobs_N = score_tokens(hidden_NH, output_embedding(model), batch.actions_N)
     return logprobs_N.new_zeros(len(batch.ends_S)).index_add(0, batch.owners_N, logprobs_N)
 
 

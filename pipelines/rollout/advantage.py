@@ -1,6 +1,7 @@
 """How much better a token was than expected: plain functions of tensors, for a whole batch of replies.
 
-    score of a reply, KL of each token ──► reward of each token ──GAE, values──► advantages ──► whitened
+    score of a reply, KL of each token ──► reward of each token ──GAE, values──────────► advantages ──► whitened
+                                                                ──other replies' mean──►
 
 Shapes: B replies, A tokens of the longest; mask_BA is True where a reply has a token, and nothing elsewhere counts.
 """
@@ -40,6 +41,19 @@ def generalised_advantages(
         value_after_B = torch.where(there_B, values_BA[:, place], 0.0)
         advantages_BA[:, place] = following_B
     return advantages_BA
+
+
+def group_advantages(rewards_B: Tensor, mask_BA: Tensor, *, group: int) -> Tensor:
+    """A reply's reward less the mean reward of the other replies to its prompt, for each of its tokens: REINFORCE
+    leave-one-out (Kool et al. 2019; Ahmadian et al. 2024, eq. 8), which needs no critic.
+
+    rewards_B: of whole replies, the KL's cost included; `group` in a row belong to one prompt. float32 [B, A].
+    Raises ValueError for a group without others, or rewards that are no whole number of groups."""
+    if group < 2 or len(rewards_B) % group:
+        raise ValueError(f"{len(rewards_B)} rewards in groups of {group}; expected whole groups of 2 or more")
+    rewards_GK = rewards_B.reshape(-1, group)
+    others_GK = (rewards_GK.sum(1, keepdim=True) - rewards_GK) / (group - 1)
+    return torch.where(mask_BA, (rewards_GK - others_GK).reshape(-1, 1), 0.0)
 
 
 def whitened(values_BA: Tensor, mask_BA: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Experience: what was asked, replied and thought of it, as rows to learn from.
 
-    rollouts + scores + annotations ──whole batch──► KL, GAE, whitened advantages ──► rows ──cut──► each rank's steps
+    rollouts + scores + annotations ──whole batch──► KL, advantages, whitened ──► rows ──cut──► each rank's steps
 
 Advantages are made over the whole batch, on the driver; only then is it cut, so that nothing depends on how many
 learners there are. The order of rows is a function of the seed and the iteration.
@@ -34,9 +34,9 @@ class Rollout:
 class Annotation:
     """What the learners think of a reply."""
 
-    old: Floats | None  # log p of the policy, where the sampler's is too rough
     reference: Floats  # log p of the model that training began with
-    values: Floats  # what the critic expected before each token
+    values: Floats | None = None  # what the critic expected before each token, where there is one
+    old: Floats | None = None  # log p of the policy, where the sampler's is too rough
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,25 @@ class Experience:
         kl_coefficient: float,
         gamma: float,
         lam: float,
+        group: int | None = None,
     ) -> Experience:
-        """Everything of a batch of replies, each of one token or more."""
+        """Everything of a batch of replies, each of one token or more.
+
+        group: there is no critic, and so many replies in a row, to one prompt, are measured against each other."""
         old = [r.logprobs if note.old is None else note.old for r, note in zip(rollouts, annotations, strict=True)]
         old_BA, mask_BA = padded(old)
         reference_BA, _ = padded([note.reference for note in annotations])
-        values_BA, _ = padded([note.values for note in annotations])
+        nothing = [np.zeros(len(own), np.float32) for own in old]
+        values_BA, _ = padded(
+            [none if n.values is None else n.values for none, n in zip(nothing, annotations, strict=True)]
+        )
         kl_BA = torch.where(mask_BA, old_BA - reference_BA, 0.0)
         scores_B = torch.tensor(list(scores), dtype=torch.float32)
         rewards_BA = advantage.token_rewards(scores_B, kl_BA, mask_BA, coefficient=kl_coefficient)
-        advantages_BA = advantage.generalised_advantages(rewards_BA, values_BA, mask_BA, gamma=gamma, lam=lam)
+        if group is None:
+            advantages_BA = advantage.generalised_advantages(rewards_BA, values_BA, mask_BA, gamma=gamma, lam=lam)
+        else:
+            advantages_BA = advantage.group_advantages(rewards_BA.sum(1), mask_BA, group=group)
         returns_BA = advantages_BA + values_BA
         whitened_BA = advantage.whitened(advantages_BA, mask_BA)
         columns = [old_BA, whitened_BA, values_BA, returns_BA]

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from pipelines.errors import UserError
 from pipelines.learning import checkpoint
 from pipelines.learning import model as models
-from pipelines.learning.actor_critic import Critic, ExperienceBatch, Policy, Sequences, new_critic, score
+from pipelines.learning.actor_critic import Critic, ExperienceBatch, Policy, Sequences, logprobs, new_critic
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.rollout import probe
@@ -57,12 +58,19 @@ class LearnerPlan:
 
 class Learner:
     """model: the folder that training begins with, and the reference. reward_model: its folder, if one judges.
-    critic: the folder whose body and head the critic begins with: a reward model's, or the policy's.
+    critic: the folder whose body and head the critic begins with: a reward model's, or the policy's; None: no critic.
 
     Raises UserError for a folder that cannot be read or trained."""
 
     def __init__(
-        self, *, model: Path, critic: Path, reward_model: Path | None, plan: Mapping[str, Any], rank: int, world: int
+        self,
+        *,
+        model: Path,
+        critic: Path | None,
+        reward_model: Path | None,
+        plan: Mapping[str, Any],
+        rank: int,
+        world: int,
     ):
         self.plan = LearnerPlan(**plan)
         self.rank, self.world = rank, world
@@ -72,13 +80,13 @@ class Learner:
             models.from_folder(model), self._dtype, temperature=self.plan.temperature, clip=self.plan.clip,
             entropy_bonus=self.plan.entropy_bonus,
         ).eval()  # fmt: skip
-        self._critic = Critic(new_critic(critic), self._dtype, value_clip=self.plan.value_clip).eval()
         self._reference = _frozen(models.from_folder(model), self.device)
         self._judge = None if reward_model is None else RewardModel(reward_model, self.device, self._dtype)
-        self._engines = {
-            "policy": self._engine(self._policy, self.plan.learning_rate),
-            "critic": self._engine(self._critic, self.plan.critic_learning_rate),
-        }
+        self._engines = {"policy": self._engine(self._policy, self.plan.learning_rate)}
+        self._critic: Critic | None = None
+        if critic is not None:
+            self._critic = Critic(new_critic(critic), self._dtype, value_clip=self.plan.value_clip).eval()
+            self._engines["critic"] = self._engine(self._critic, self.plan.critic_learning_rate)
         self._sampler = Sampler(
             model,
             max_tokens=self.plan.max_tokens,
@@ -115,27 +123,30 @@ class Learner:
     @torch.no_grad()
     def annotate(self, rollouts: Sequence[Rollout]) -> list[Annotation]:
         """What policy, reference and critic think of each token of each reply."""
-        notes: list[Annotation | None] = [None] * len(rollouts)
-        for piece in self._by_length([len(r.prompt) + len(r.reply) for r in rollouts]):
+        notes: dict[int, Annotation] = {}
+        most = torch.tensor(-(-len(rollouts) // self.plan.micro_batch_rows))
+        dist.all_reduce(most, dist.ReduceOp.MAX)  # at ZeRO 3 every rank must ask as often
+        for piece in self._by_length([len(r.prompt) + len(r.reply) for r in rollouts], pieces=int(most)):
             own = [rollouts[number] for number in piece]
             batch = Sequences.pack([r.prompt for r in own], [r.reply for r in own]).to(self.device)
-            columns = [self._logprobs(self._reference, batch), self._critic.values(batch)]
+            columns = {"reference": self._logprobs(self._reference, batch)}
+            if self._critic is not None:
+                columns["values"] = self._engines["critic"].ask(partial(self._critic.values, batch))
             if not self._exact:
-                columns.append(self._logprobs(self._policy.model, batch))
+                columns["old"] = self._engines["policy"].ask(partial(self._logprobs, self._policy.model, batch))
             edges = np.cumsum([len(r.reply) for r in own])[:-1]
-            cut = [np.split(column.cpu().numpy(), edges) for column in columns]
+            cut = {name: np.split(column.cpu().numpy(), edges) for name, column in columns.items()}
             for place, number in enumerate(piece):
-                old = None if self._exact else cut[2][place]
-                notes[number] = Annotation(old, cut[0][place], cut[1][place])
-        return [note for note in notes if note is not None]
+                notes[int(number)] = Annotation(**{name: parts[place] for name, parts in cut.items()})
+        return [notes[number] for number in range(len(rollouts))]
 
     def _logprobs(self, model: Any, batch: Sequences) -> Tensor:
-        return score(model, batch, self.plan.temperature, self._dtype).logprobs_N
+        return logprobs(model, batch, self.plan.temperature, self._dtype)
 
-    def _by_length(self, lengths: Sequence[int]) -> list[np.ndarray]:
-        """Numbers of rows in micro-batches of about one length each."""
+    def _by_length(self, lengths: Sequence[int], pieces: int | None = None) -> list[np.ndarray]:
+        """Numbers of rows in micro-batches of about one length each; in so many, some perhaps empty."""
         order = np.argsort(-np.asarray(lengths), kind="stable")
-        return cut_evenly(order, -(-len(order) // self.plan.micro_batch_rows)) if len(order) else []
+        return cut_evenly(order, -(-len(order) // self.plan.micro_batch_rows) if pieces is None else pieces)
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +166,8 @@ class Learner:
             self._steps += 1
         figures = {f"{name}_gradient_norm": float(np.mean(own)) for name, own in norms.items()}
         tokens = sum(len(row.reply) for step in steps for row in step.rows)
-        return {"tokens": float(tokens), **self._policy.told(), **self._critic.told(), **figures}
+        critics = {} if self._critic is None else self._critic.told()
+        return {"tokens": float(tokens), **self._policy.told(), **critics, **figures}
 
     def _micro_batches(self, step: Step) -> list[ExperienceBatch]:
         """As many on every rank, since each backward pass may communicate; some may be empty."""
@@ -179,13 +191,15 @@ class Learner:
         if tied is not None:
             yield "lm_head.weight", tied
 
-    @torch.no_grad()
     def _probe(self) -> probe.Probe:
         """What the policy says of the probe's row, in float32."""
         model = self._policy.model
         row = probe.tokens(model.config.vocab_size, min(model.config.max_position_embeddings, self.plan.max_tokens))
-        hidden_TH = models.last_hidden(model, torch.tensor([row], device=self.device))[0]
-        return probe.from_logits(row, (hidden_TH @ models.output_embedding(model).T).cpu().numpy())
+        tokens_BT = torch.tensor([row], device=self.device)
+        logits_TV = self._engines["policy"].ask(
+            lambda: models.last_hidden(model, tokens_BT)[0] @ models.output_embedding(model).T
+        )
+        return probe.from_logits(row, logits_TV.cpu().numpy())
 
     def save(self, folder: Path) -> None:
         """This rank's share of all that is needed to go on, into folder/rank-R."""

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.ppo [--iterations 8] [--reply-tokens 64] [--epochs 1] [--minibatches 1]
 
-Both have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies that
-end at the same length. TRL's trainer is GRPO, which does less: see trl_loop.py. TRL runs before and after the real
-path, and what counts is the median iteration, the first one left out.
+All have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies that
+end at the same length. TRL's trainer is GRPO, which has no critic (trl_loop.py). So ours runs twice: with the group's
+mean in the critic's place (`advantage: group`), which is what is measured against TRL, and with the critic that PPO
+has. TRL runs before and after the two; what counts is the median iteration, the first one left out.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Seen:
         }
 
 
-def real(folder: Path, job: Job) -> Seen:
+def real(folder: Path, job: Job, advantage: str) -> Seen:
     """The stage's own loop, told not to stop a reply early, and watched."""
     from cluster.session import Session
     from pipelines.data import conversations
@@ -96,7 +97,7 @@ def real(folder: Path, job: Job) -> Seen:
     (folder / "data").mkdir(parents=True)
     conversations.write(folder / "data" / conversations.TRAIN, bench_model.questions(len(job.prompts)))
     with Session(say=str) as session:
-        work = work_of(folder, job, session)
+        work = work_of(folder, job, session, advantage)
         task, journal = Endless.open(work), Watched(kl_coefficient=job.kl_coefficient)
         with Learners(work, max_tokens=task.max_tokens) as learners:
             learners.publish()
@@ -104,7 +105,7 @@ def real(folder: Path, job: Job) -> Seen:
     return seen
 
 
-def work_of(folder: Path, job: Job, session: Any) -> Work:
+def work_of(folder: Path, job: Job, session: Any, advantage: str) -> Work:
     """The stage's work; what decides the cost is said by the job, the rest by the stage's defaults."""
     from tests.stages.ppo_work import work
 
@@ -113,7 +114,7 @@ def work_of(folder: Path, job: Job, session: Any) -> Work:
         "replies_per_prompt": job.replies_per_prompt, "max_new_tokens": job.reply_tokens, "epochs": job.epochs,
         "minibatches": job.minibatches, "learning_rate": job.learning_rate, "kl_coefficient": job.kl_coefficient,
         "kl_target": None, "rewards": {"function": 1.0}, "function": f"{REWARD}:reward",
-        "held_out_prompts": 0,
+        "held_out_prompts": 0, "advantage": advantage,
     }  # fmt: skip
     cluster = {"workers": WORLD, "threads_per_worker": THREADS, "save_every": 1000}  # TRL saves nothing either
     inputs = {"model": Path(job.model), "conversations": folder / "data"}
@@ -153,18 +154,24 @@ def main(iterations: int = 8, reply_tokens: int = 64, epochs: int = 1, minibatch
         job = Job(str(model), prompts, PROMPTS, REPLIES, reply_tokens, epochs, minibatches, iterations)
         first = measure(job, world=WORLD, threads=THREADS)
         print(f"TRL: {shown(whole_iterations(first, job)[0])}", flush=True)
-        seen = real(folder / "ppo", job)
-        print(f"ours: {shown(seen.whole)}", flush=True)
+        seen = {}
+        for advantage in ("group", "gae"):
+            seen[advantage] = real(folder / advantage, job, advantage)
+            print(f"ours, {advantage}: {shown(seen[advantage].whole)}", flush=True)
         second = measure(job, world=WORLD, threads=THREADS)
         print(f"TRL again: {shown(whole_iterations(second, job)[0])}", flush=True)
-    check_equal(job, seen, first)
+    for own in seen.values():
+        check_equal(job, own, first)
     pairs = [whole_iterations(told, job) for told in (first, second)]
     theirs_s = median([each for whole, _ in pairs for each in whole])
-    figures = seen.figures()
+    alike, figures = seen["group"].figures(), seen["gae"].figures()
     return figures | {
+        "ppo/group_iteration_s": alike["ppo/iteration_s"],
+        "ppo/group_learn_s": alike["ppo/learn_s"],
         "ppo/trl_iteration_s": theirs_s,
         "ppo/trl_generate_s": median([each for _, writing in pairs for each in writing]),
-        "ppo/ratio_to_trl": theirs_s / figures["ppo/iteration_s"],
+        "ppo/ratio_to_trl": theirs_s / alike["ppo/iteration_s"],
+        "ppo/ratio_to_trl_with_critic": theirs_s / figures["ppo/iteration_s"],
     }
 
 

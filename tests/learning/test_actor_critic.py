@@ -15,8 +15,8 @@ from pipelines.learning.actor_critic import (
     ExperienceBatch,
     Policy,
     Sequences,
+    logprobs,
     new_critic,
-    score,
     scores_at,
 )
 from tests import tiny_models
@@ -48,18 +48,18 @@ def batch(seed: int = 0) -> ExperienceBatch:
 
 
 def test_log_probabilities_of_replies_equal_transformers(tiny: Tiny) -> None:
-    found = score(models.from_folder(tiny.first), Sequences.pack(PROMPTS, REPLIES), 1.0, torch.float32)
+    found = logprobs(models.from_folder(tiny.first), Sequences.pack(PROMPTS, REPLIES), 1.0, torch.float32)
     rows = [[*prompt, *reply] for prompt, reply in zip(PROMPTS, REPLIES, strict=True)]
     whole = tiny_models.reference_logprobs(tiny.first, rows)
     expected = np.concatenate([own[-len(reply) :] for own, reply in zip(whole, REPLIES, strict=True)])
-    assert found.logprobs_N.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_temperature_divides_the_logits(tiny: Tiny) -> None:
-    found = score(models.from_folder(tiny.first), Sequences.pack(PROMPTS[:1], REPLIES[:1]), 0.5, torch.float32)
+    found = logprobs(models.from_folder(tiny.first), Sequences.pack(PROMPTS[:1], REPLIES[:1]), 0.5, torch.float32)
     logits = torch.tensor(tiny_models.reference_logits(tiny.first, [7, 8, 9, 21]))
     expected = [(logits[place] / 0.5).log_softmax(-1)[token] for place, token in ((2, 21), (3, 22))]
-    assert found.logprobs_N.tolist() == pytest.approx([value.item() for value in expected], abs=1e-4)
+    assert found.tolist() == pytest.approx([value.item() for value in expected], abs=1e-4)
 
 
 def test_scores_equal_transformers_at_the_last_token(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""PPO's losses against plain loops, and the chunked scores of tokens against torch's own."""
+"""PPO's losses against plain loops."""
 
 from __future__ import annotations
 
@@ -6,60 +6,17 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
-from pipelines.learning import policy_losses
-from pipelines.learning.policy_losses import clipped_surrogate, clipped_tokens, clipped_value_loss, score_tokens
-
-
-def example(tokens: int = 300, hidden: int = 16, vocabulary: int = 97) -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(3)
-    hidden_NH = torch.randn(tokens, hidden, requires_grad=True)
-    weight_VH = torch.randn(vocabulary, hidden, requires_grad=True)
-    return hidden_NH, weight_VH, torch.randint(0, vocabulary, (tokens,))
+from pipelines.learning.policy_losses import clipped_surrogate, clipped_tokens, clipped_value_loss, policy_loss
+from pipelines.learning.token_scores import Scored
 
 
-def by_torch(hidden: Tensor, weight: Tensor, actions: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    drawn = torch.distributions.Categorical(logits=hidden @ weight.T / temperature)
-    return drawn.log_prob(actions), drawn.entropy()
-
-
-@pytest.mark.parametrize(("chunk", "temperature"), [(128, 1.0), (7, 0.7), (1000, 1.3)])
-def test_scores_and_gradients_equal_torch(chunk: int, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden, weight, actions = example()
-    monkeypatch.setattr(policy_losses, "chunk_tokens", lambda _: chunk)
-    ours = score_tokens(hidden, weight, actions, temperature=temperature)
-    theirs = by_torch(hidden, weight, actions, temperature)
-    by_token = torch.randn(2, len(actions))
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
-    for kept in ((1.0, 0.0), (0.0, 1.0), (0.3, -2.0)):  # of log-probabilities alone, of entropies alone, of both
-        mine, other = (
-            torch.stack(
-                [s * (column * own).sum() for s, column, own in zip(kept, columns, by_token, strict=True)]
-            ).sum()
-            for columns in (ours, theirs)
-        )
-        found, expected = (torch.autograd.grad(loss, (hidden, weight), retain_graph=True) for loss in (mine, other))
-        for one, two in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-4, atol=2e-4)
-
-
-def test_without_entropy_in_the_loss_the_gradient_is_the_log_probabilities_own() -> None:
-    hidden, weight, actions = example()
-    loss = score_tokens(hidden, weight, actions).logprobs_N.sum()
-    expected = by_torch(hidden, weight, actions, 1.0)[0].sum()
-    for one, two in zip(
-        torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(expected, (hidden, weight)), strict=True
-    ):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=2e-4)
-
-
-def test_no_tokens_give_nothing_and_zero_gradients() -> None:
-    hidden, weight, actions = example()
-    logprobs, entropies = score_tokens(hidden[:0], weight, actions[:0])
-    assert len(logprobs) == len(entropies) == 0
-    assert all(g.abs().max() == 0 for g in torch.autograd.grad(logprobs.sum(), (hidden, weight)))
+@pytest.mark.parametrize("bonus", [0.0, 0.3])
+def test_the_policys_loss_is_the_surrogate_less_the_bonus(bonus: float) -> None:
+    logp, old, advantages, entropies = torch.randn(4, 9)
+    found = policy_loss(Scored(logp, entropies), old, advantages, clip=0.2, entropy_bonus=bonus)
+    expected = clipped_surrogate(logp, old, advantages, clip=0.2).total - bonus * entropies.sum()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
 
 
 def test_surrogate_equals_a_loop_with_gradients() -> None:

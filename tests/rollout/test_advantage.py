@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.rollout.advantage import KlControl, generalised_advantages, token_rewards, whitened
+from pipelines.rollout.advantage import (
+    KlControl,
+    generalised_advantages,
+    group_advantages,
+    token_rewards,
+    whitened,
+)
 
 LENGTHS = [4, 1, 6]
 
@@ -39,6 +45,20 @@ def test_lambda_1_without_a_critic_gives_what_is_still_to_come() -> None:
     rewards, _, mask = example()
     found = generalised_advantages(rewards, torch.zeros(3, 6), mask, gamma=1.0, lam=1.0)
     assert found[2].tolist() == pytest.approx(rewards[2].flip(0).cumsum(0).flip(0).tolist(), abs=1e-5)
+
+
+def test_a_group_is_measured_against_the_mean_of_its_others() -> None:
+    mask = torch.arange(3) < torch.tensor([3, 1, 2, 2])[:, None]
+    found = group_advantages(torch.tensor([1.0, 4.0, 0.0, 0.5]), mask, group=2)
+    assert found.tolist() == [[-3.0] * 3, [3.0, 0, 0], [-0.5, -0.5, 0], [0.5, 0.5, 0]]
+    (three,) = group_advantages(torch.tensor([1.0, 4.0, 0.0]), mask[:3, :1], group=3).T.tolist()
+    assert three == pytest.approx([1 - 4 / 2, 4 - 1 / 2, 0 - 5 / 2])
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_group_needs_others_and_to_be_whole(group: int) -> None:
+    with pytest.raises(ValueError, match=f"4 rewards in groups of {group}; expected whole groups of 2 or more"):
+        group_advantages(torch.zeros(4), torch.ones(4, 2, dtype=torch.bool), group=group)
 
 
 def test_rewards_of_tokens() -> None:

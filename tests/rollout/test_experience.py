@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def example(count: int = 11) -> tuple[list[Rollout], list[float], list[Annotatio
         length = int(random.integers(1, 9))
         draw = lambda n=length: random.normal(size=n).astype(np.float32)  # noqa: E731
         rollouts.append(Rollout(list(range(3 + number)), [number] * length, draw()))
-        notes.append(Annotation(None, draw(), draw()))
+        notes.append(Annotation(draw(), draw()))
     return rollouts, random.normal(size=count).tolist(), notes
 
 
@@ -30,6 +32,7 @@ def test_rows_equal_a_loop() -> None:
     for rollout, score, note, row in zip(rollouts, scores, notes, experience.rows, strict=True):
         rewards = [-0.2 * (p - q) for p, q in zip(rollout.logprobs, note.reference, strict=True)]
         rewards[-1] += score
+        assert note.values is not None
         following, values = 0.0, [*note.values, 0.0]
         own = []
         for t in reversed(range(len(rewards))):
@@ -37,7 +40,7 @@ def test_rows_equal_a_loop() -> None:
             own.insert(0, following)
         raw.append(np.array(own))
         assert row.returns == pytest.approx(raw[-1] + note.values, abs=1e-5)
-        assert np.array_equal(row.old_logprobs, rollout.logprobs) and np.array_equal(row.values, note.values)
+        assert np.array_equal(row.old_logprobs, rollout.logprobs) and row.values.tolist() == note.values.tolist()
     every = np.concatenate(raw)
     for row, own in zip(experience.rows, raw, strict=True):
         assert row.advantages == pytest.approx((own - every.mean()) / every.std(), abs=1e-4)
@@ -46,10 +49,27 @@ def test_rows_equal_a_loop() -> None:
 def test_kl_of_a_reply_is_summed_and_the_learners_own_log_probabilities_count_where_they_are_given() -> None:
     rollouts, scores, notes = example(3)
     assert kl_nats(rollouts, notes)[0] == pytest.approx((rollouts[0].logprobs - notes[0].reference).sum(), abs=1e-5)
-    notes = [Annotation(note.reference + 1, note.reference, note.values) for note in notes]
+    notes = [replace(note, old=note.reference + 1) for note in notes]
     experience = build(rollouts, scores, notes)
     assert experience.kl_nats == pytest.approx([len(rollout.reply) for rollout in rollouts], abs=1e-5)
     assert np.array_equal(experience.rows[0].old_logprobs, notes[0].reference + 1)
+
+
+def test_without_a_critic_replies_to_a_prompt_are_measured_against_each_other() -> None:
+    rollouts, scores, notes = example(12)
+    notes = [replace(note, values=None) for note in notes]
+    experience = Experience.build(rollouts, scores, notes, kl_coefficient=0.2, gamma=0.98, lam=0.9, group=4)
+    rewards = [
+        score - 0.2 * sum(p - q for p, q in zip(rollout.logprobs, note.reference, strict=True))
+        for rollout, score, note in zip(rollouts, scores, notes, strict=True)
+    ]
+    raw = []
+    for number, reward in enumerate(rewards):
+        first = number // 4 * 4
+        raw.append(reward - sum(rewards[n] for n in range(first, first + 4) if n != number) / 3)
+    every = np.concatenate([[own] * len(rollout.reply) for own, rollout in zip(raw, rollouts, strict=True)])
+    for row, own in zip(experience.rows, raw, strict=True):
+        assert row.advantages == pytest.approx(np.full(len(row.reply), (own - every.mean()) / every.std()), abs=1e-4)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -85,6 +85,18 @@ def test_tells_what_it_does(whole: tuple[Any, Facts]) -> None:
     assert wanted <= facts.keys() and all(isinstance(facts[name], float) for name in wanted)
 
 
+def test_without_a_critic(inputs: dict[str, Path], session: Session, tmp_path: Path) -> None:
+    partitioned = {"zero_stage": 3, "micro_batch_rows": 1}  # and one rank has a row less: all ask equally often
+    given = work(tmp_path / "draft", session, inputs, partitioned, advantage="group", iterations=2, held_out_prompts=3)
+    facts = ppo.run(given)
+    assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4 and "heldout/kl_nats" in facts
+    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    assert len(points) == 2 and all(point["train/policy_gradient_norm"] > 0 for point in points)
+    assert not [name for name in points[0] if "critic" in name or "value" in name]
+    learner = json.loads(next((given.draft.folder("iterations")).glob("step-*/complete.json")).read_text())
+    assert learner["iterations"] == 2
+
+
 def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:
     """kill -9 of an actor a moment after the n-th call of a method, or a later one, has been sent; then the next of
     these. Returns what was done."""
@@ -186,6 +198,8 @@ def test_no_reward_model(inputs: dict[str, Path], tmp_path: Path) -> None:
         ({"function": "a.py:f"}, "go together"),
         ({"rewards": {"function": 1.0}}, "go together"),
         ({"rewards": {"length": 1.0}, "critic": "reward_model"}, "none gives rewards"),
+        ({"advantage": "group", "replies_per_prompt": 1}, "1 with advantage: group; expected 2 or more"),
+        ({"advantage": "group", "critic": "policy"}, "policy, but advantage: group has none"),
         ({"max_new_tokens": 155}, r"leave 5 tokens of the model's context .* none of 13 prompts is so short"),
     ],
 )

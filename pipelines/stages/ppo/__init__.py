@@ -94,6 +94,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         experience = Experience.build(
             rollouts, scores.total, learners.annotate(rollouts),
             kl_coefficient=journal.kl_coefficient, gamma=options.gamma, lam=options.gae_lambda,
+            group=options.group,
         )  # fmt: skip
         learnt = learners.update(
             experience.steps(

@@ -19,6 +19,7 @@ from pipelines.stage import Facts
 from pipelines.store import write_atomically
 
 COMPLETE = "complete.json"
+TOLD = ("policy_loss", "value_loss", "policy_gradient_norm", "critic_gradient_norm")  # the critic's where there is one
 
 
 @dataclass
@@ -102,9 +103,6 @@ def figures(
         "rollout/entropy_nats": learnt["entropy_nats"],
         "rollout/reply_tokens": sum(len(reply.tokens) for reply in replies) / len(replies),
         "rollout/finished_share": sum(reply.finish == "stop" for reply in replies) / len(replies),
-        "train/policy_loss": learnt["policy_loss"],
-        "train/value_loss": learnt["value_loss"],
         "train/clipped_share": learnt["clipped"],
-        "train/policy_gradient_norm": learnt["policy_gradient_norm"],
-        "train/critic_gradient_norm": learnt["critic_gradient_norm"],
+        **{f"train/{name}": learnt[name] for name in TOLD if name in learnt},
     }

@@ -33,6 +33,8 @@ class Learners:
         cluster: PpoCluster = work.cluster
         model = work.inputs["model"].local()
         judge = work.inputs["reward_model"].local() if "reward_model" in options.rewards else None
+        critic = judge if judge is not None and options.critic != "policy" else model
+        critic = None if options.advantage == "group" else critic
         threads = cluster.threads_per_worker
         self._deadline_s = cluster.answer_s
         self._spent: dict[str, float] = {}
@@ -46,7 +48,7 @@ class Learners:
             env=environment(threads, work.cache),
             start_s=cluster.start_s,
             model=model,
-            critic=judge if judge is not None and options.critic != "policy" else model,
+            critic=critic,
             reward_model=judge,
             plan=learner_plan(work, max_tokens),
         )  # fmt: skip

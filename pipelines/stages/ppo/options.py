@@ -35,6 +35,10 @@ class PpoOptions(Options):
     decay_share: float = Field(
         1.0, ge=0, le=1, description="of the iterations, at the end, in which both rates fall to 0; 0: they never do"
     )
+    advantage: Literal["gae", "group"] = Field(
+        "gae", description="gae: against what a critic expects of each token; group: against the mean reward of the "
+        "other replies to the prompt, without a critic, which takes less time and memory"
+    )  # fmt: skip
     critic: Literal["policy", "reward_model"] | None = Field(
         None, description="whose body the critic begins with; default: the reward model's where one gives rewards"
     )
@@ -53,6 +57,11 @@ class PpoOptions(Options):
         """A function is known by its file's bytes and its name, not by the path."""
         name = None if self.function is None else self.function.rpartition(":")[2]
         return super().identity() | {"function": name}
+
+    @property
+    def group(self) -> int | None:
+        """Replies that are measured against each other; None: a critic measures them."""
+        return self.replies_per_prompt if self.advantage == "group" else None
 
     @property
     def replies(self) -> int:

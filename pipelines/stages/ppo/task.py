@@ -108,6 +108,11 @@ def check(work: Work) -> None:
             f"ppo.minibatches: {options.minibatches} for {options.replies} replies an iteration; expected at most one "
             f"optimiser step a reply"
         )
+    if options.advantage == "group" and options.replies_per_prompt < 2:
+        raise UserError("ppo.replies_per_prompt: 1 with advantage: group; expected 2 or more, since they are measured "
+                        "against each other")  # fmt: skip
+    if options.advantage == "group" and options.critic is not None:
+        raise UserError(f"ppo.critic: {options.critic}, but advantage: group has none; leave critic out")
     if ("function" in options.rewards) != (options.function is not None):
         raise UserError("ppo.function: path/to/file.py:name and ppo.rewards.function: WEIGHT go together; expected "
                         "both or none")  # fmt: skip

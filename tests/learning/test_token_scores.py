@@ -1,0 +1,80 @@
+"""Chunked scores of tokens and losses of them against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.learning import token_scores
+from pipelines.learning.token_scores import Scored, loss_of_tokens, score_tokens
+
+
+def example(tokens: int = 300, hidden: int = 16, vocabulary: int = 97) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(3)
+    hidden_NH = torch.randn(tokens, hidden, requires_grad=True)
+    weight_VH = torch.randn(vocabulary, hidden, requires_grad=True)
+    return hidden_NH, weight_VH, torch.randint(0, vocabulary, (tokens,))
+
+
+def by_torch(hidden: Tensor, weight: Tensor, actions: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    drawn = torch.distributions.Categorical(logits=hidden @ weight.T / temperature)
+    return drawn.log_prob(actions), drawn.entropy()
+
+
+@pytest.mark.parametrize(("chunk", "temperature"), [(128, 1.0), (7, 0.7), (1000, 1.3)])
+@pytest.mark.parametrize("kept", [(1.0, 0.0), (0.0, 1.0), (0.3, -2.0)], ids=["logprobs", "entropies", "both"])
+def test_a_loss_of_tokens_and_its_gradients_equal_torch(
+    chunk: int, temperature: float, kept: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, weight, actions = example()
+    monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
+    by_token = torch.randn(2, len(actions))
+
+    def loss(scored: Scored, here: slice) -> Tensor:
+        columns = zip(kept, scored, by_token, strict=True)
+        return torch.stack([s * (column.square() * own[here]).sum() for s, column, own in columns if s]).sum()
+
+    total, scored = loss_of_tokens(hidden, weight, actions, loss, temperature=temperature)
+    theirs = Scored(*by_torch(hidden, weight, actions, temperature))
+    for mine, other in zip(scored, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+        assert not mine.requires_grad
+    expected = loss(theirs, slice(None))
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-3)
+    gradients = zip(*(torch.autograd.grad(3 * own, (hidden, weight)) for own in (total, expected)), strict=True)
+    for one, two in gradients:
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize(("chunk", "temperature"), [(128, 1.0), (7, 0.7)])
+def test_scores_and_their_gradients_equal_torch(
+    chunk: int, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, weight, actions = example()
+    monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
+    ours = score_tokens(hidden, weight, actions, temperature=temperature)
+    theirs = by_torch(hidden, weight, actions, temperature)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    by_token = torch.randn(len(actions))
+    gradients = (torch.autograd.grad((own * by_token).sum(), (hidden, weight)) for own in (ours, theirs))
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=2e-4)
+
+
+def test_no_tokens_give_nothing_and_zero_gradients() -> None:
+    hidden, weight, actions = example()
+    total, scored = loss_of_tokens(hidden[:0], weight, actions[:0], lambda scored, _: scored.logprobs_N.sum())
+    assert total == 0 and len(scored.logprobs_N) == len(scored.entropies_N) == 0
+    assert all(g.abs().max() == 0 for g in torch.autograd.grad(total, (hidden, weight)))
+
+
+def test_in_bfloat16_only_the_products_are_rough() -> None:
+    hidden, weight, actions = example()
+    exact, _ = loss_of_tokens(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, scored = loss_of_tokens(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
+    assert scored.logprobs_N.dtype == torch.float32
+    assert rough != exact and rough.item() == pytest.approx(exact.item(), rel=1e-2)
+    one, two = (torch.autograd.grad(own, hidden)[0].flatten() for own in (exact, rough))
+    assert torch.cosine_similarity(one, two, dim=0) > 0.999
