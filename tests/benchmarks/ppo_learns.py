@@ -2,7 +2,8 @@
 
     seven ► 4, 七 ► 0, …  (reward 0.1: chance)  ──the stage ppo, exact match as the reward──►  seven ► 7, 七 ► 7, …
 
-    python -m tests.benchmarks.ppo_learns [--seeds 1 2 3] [--iterations 100] [--out docs/ppo_learns.svg]
+    python -m tests.benchmarks.ppo_learns [--seeds 1 2 3] [--iterations 100] [--advantage gae]
+                                            [--out docs/ppo_learns.svg]
 
 The model is made here: a new tokenizer, a new Llama, taught the form of a reply and nothing of its meaning. Nothing of
 the stage is left out: two actors, DeepSpeed, vLLM, publishing, drafts.
@@ -17,6 +18,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,14 +86,14 @@ def make_model(folder: Path, seed: int, steps: int = 150) -> None:
     models.save(model, {name: weight.detach() for name, weight in model.named_parameters()}, folder)
 
 
-def learn(folder: Path, seed: int, session: Session, iterations: int) -> list[float]:
+def learn(folder: Path, seed: int, session: Session, **options: Any) -> list[float]:
     """The mean reward of each iteration."""
     make_model(folder / "model", seed)
     (folder / "data").mkdir()
     for file in (conversations.TRAIN, conversations.HELD_OUT):
         conversations.write(folder / "data" / file, words())
     given = work(folder / "draft", session, {"model": folder / "model", "conversations": folder / "data"},
-                 {"save_every": 1000}, seed=seed, **OPTIONS, iterations=iterations)  # fmt: skip
+                 {"save_every": 1000}, seed=seed, **OPTIONS, **options)  # fmt: skip
     begin = time.monotonic()
     facts = ppo.run(replace(given, progress=Story()))
     points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
@@ -121,13 +123,15 @@ def main() -> dict[str, float]:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ppo_learns.svg")
     parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--advantage", choices=["gae", "group"], default="gae")
     arguments, _ = parser.parse_known_args()
+    asked = {"iterations": arguments.iterations, "advantage": arguments.advantage}
     torch.set_num_threads(1)  # the model is tiny: two threads would wait for each other
     curves = {}
     with Session(say=str) as session:
         for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                curves[seed] = learn(Path(folder), seed, session, arguments.iterations)
+                curves[seed] = learn(Path(folder), seed, session, **asked)
     draw(curves, arguments.out)
     lasts = {seed: float(np.mean(rewards[-6:])) for seed, rewards in curves.items()}
     print(f"drawn in {arguments.out}; the worst seed ends at {min(lasts.values()):.2f}")
