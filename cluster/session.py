@@ -28,6 +28,7 @@ from typing import Any
 from cluster import nodes, reaper, route, token
 from cluster.errors import ClusterError
 from cluster.nodes import Node
+from cluster.resources import cores
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job agent sets it, and RAY_ADDRESS, for the entry point of a job
 LOCAL_ENVIRONMENT = {
@@ -78,7 +79,7 @@ class Session:
         say: Callable[[str], Any] = print,
     ):
         self.address = address
-        self.cpus = cpus or max(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        self.cpus = cpus or max(4, cores())
         self.object_store_bytes = object_store_bytes or default_object_store_bytes()
         self.logs = logs
         self.packages = tuple(packages)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import platform
-import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from cluster.resources import cores
 from pipelines.digests import digest_file, digest_value
 
 OURS = ("cluster", "pipelines", "serve")
@@ -85,7 +84,7 @@ def machine() -> dict[str, Any]:
     info = _cpu_info()
     return {
         "cpu": info.get("model name", platform.processor() or platform.machine()),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "instructions": [s for s in INSTRUCTION_SETS if s in info.get("flags", "").split()],
         "system": f"{platform.system()} {platform.release()}",

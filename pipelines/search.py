@@ -18,6 +18,7 @@ import yaml
 
 import cluster
 import pipelines
+from cluster.resources import cores
 from pipelines.errors import UserError
 from pipelines.lease import Lease
 from pipelines.plan import Step, descendants, plan
@@ -188,8 +189,8 @@ def _work(
     shared = _shared(candidates[0], written)
     needed = [_needs(candidate, shared) for candidate in waiting]
     cpus = max(cpus for cpus, _ in needed)
-    wanted = options.parallel or max(1, int(_cores() // max(cpus, 1)))
-    session = _session(store, address, story, cpus=max(4, _cores(), int(wanted * cpus + 1)))
+    wanted = options.parallel or max(1, int(cores() // max(cpus, 1)))
+    session = _session(store, address, story, cpus=max(4, cores(), int(wanted * cpus + 1)))
     outcome = "failed"
     try:
         if any(step.artifact is None for step in waiting[0].steps if step.fingerprint in shared):
@@ -271,16 +272,12 @@ def _needs(candidate: Candidate, shared: set[str]) -> tuple[float, float]:
 def _room(session: Any, needed: Sequence[tuple[float, float]]) -> int:
     """How many trials fit at once. A local Ray's CPUs are labels, so there the machine's cores count."""
     nodes = session.nodes()
-    cpus = _cores() if session.local else sum(node.cpus for node in nodes)
+    cpus = cores() if session.local else sum(node.cpus for node in nodes)
     gpus = sum(node.gpus for node in nodes)
     most_cpus, most_gpus = max(c for c, _ in needed), max(g for _, g in needed)
     rooms = [cpus / most_cpus] if most_cpus else []
     rooms += [gpus / most_gpus] if most_gpus else []
     return max(1, int(min(rooms, default=1)))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------------

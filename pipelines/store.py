@@ -282,6 +282,11 @@ class Store:
             self.drop(Draft(path, fingerprint, lease))
 
 
+def write_json(path: Path, value: Any) -> None:
+    """A value for programs and people, into a draft; write_atomically is for what others may be reading."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """The whole text under this name, or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)

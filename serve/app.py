@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
+from cluster.resources import cores
 from cluster.session import Session, log_place
 from pipelines.rollout import sampler
 from serve import front
@@ -87,7 +88,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
 
 def engine_environment(settings: Settings) -> dict[str, str]:
     """Variables of the replica's process and vLLM's."""
-    threads = settings.threads or len(os.sched_getaffinity(0))
+    threads = settings.threads or cores()
     variables = sampler.environment(threads, settings.cache)
     variables.pop("VLLM_ENABLE_V1_MULTIPROCESSING")  # the engine works beside the HTTP server, in its own process
     variables.pop("VLLM_ALLOW_LONG_MAX_MODEL_LEN")

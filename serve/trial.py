@@ -9,11 +9,9 @@ choose by serve/artifacts.py. One user asks, one question at a time; the report 
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -122,6 +120,8 @@ def _talk(work: Work, server: Server, chosen: Sequence[Conversation], reply_toke
 
 
 def _write(work: Work, settings: Settings, facts: Facts, asked: Sequence[Asked]) -> None:
+    from pipelines.store import write_json
+
     shown: Counter[tuple[str, str]] = Counter()
     samples = []
     for one in asked:
@@ -134,12 +134,8 @@ def _write(work: Work, settings: Settings, facts: Facts, asked: Sequence[Asked])
         for one in asked
     ]
     trial = {"model": settings.name, "version": settings.version, "figures": facts, "asked": times}
-    _write_json(work.draft.out / "trial.json", trial)
-    _write_json(work.draft.out / "samples.json", samples)
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(work.draft.out / "trial.json", trial)
+    write_json(work.draft.out / "samples.json", samples)
 
 
 STAGE = Stage(

@@ -77,6 +77,18 @@ def test_a_killed_process_is_a_cluster_error_that_names_it(evaluator: Evaluator,
         evaluator.logprobs([[1, 2, 3]])
 
 
+def test_the_next_load_replaces_a_process_that_died_unnoticed(evaluator: Evaluator, tiny: Tiny) -> None:
+    evaluator.load(tiny.first, SETTINGS)
+    pid = evaluator.describe()["pid"]
+    os.kill(pid, signal.SIGKILL)  # while other stages work, say
+    notes: list[str] = []
+    evaluator.load(tiny.first, SETTINGS, notes.append)  # the same folder: nothing would have been pushed
+    assert evaluator.describe()["pid"] != pid
+    assert "process is replaced" in notes[0] and "died" in notes[0] and "evaluator up" in notes[1]
+    (found,) = evaluator.logprobs([[1, 2, 3]])
+    assert found == pytest.approx(tiny_models.reference_logprobs(tiny.first, [[1, 2, 3]])[0], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_a_fresh_engine_that_computes_something_else_than_the_learner_is_refused(
     evaluator: Evaluator, tiny: Tiny, tmp_path: Path

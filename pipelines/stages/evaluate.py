@@ -8,8 +8,6 @@ its figures out. Facts go into figures.json, what people read into samples.json.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +54,7 @@ class EvaluateCluster(ClusterOptions):
 def run(work: Work) -> Facts:
     from pipelines.metrics import METRICS
     from pipelines.metrics.metric import Answers
+    from pipelines.store import write_json
 
     model = work.inputs["model"].local()
     settings = _settings(work, model)
@@ -75,18 +74,19 @@ def run(work: Work) -> Facts:
         score = METRICS[name].score(material, requests, answers.get(asker, Answers()), before.get(asker))
         facts |= score.facts
         rows += score.rows
-    _write(work.draft.out / "figures.json", facts)
-    _write(work.draft.out / "samples.json", rows)
+    write_json(work.draft.out / "figures.json", facts)
+    write_json(work.draft.out / "samples.json", rows)
     return facts
 
 
 def _settings(work: Work, model: Path) -> EngineSettings:
+    from cluster.resources import cores
     from pipelines.evaluator import EngineSettings
     from pipelines.rollout import sampler
 
     cluster: EvaluateCluster = work.cluster
     return EngineSettings(
-        threads=cluster.threads or len(os.sched_getaffinity(0)),
+        threads=cluster.threads or cores(),
         max_tokens=min(work.options.context, sampler.context(model)),
         kv_cache_bytes=cluster.kv_cache_bytes,
         gpus=cluster.gpus,
@@ -239,10 +239,6 @@ def _tell(work: Work, unit: str, num_tokens: int = 0) -> Callable[[int, int], No
         work.progress.update(done, total, unit, **speed)
 
     return tell
-
-
-def _write(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 STAGE = Stage(

@@ -9,7 +9,6 @@ A prompt that conversations train on is never held out here, nor the other way r
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +104,7 @@ def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
 
 def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
     """Pairs whose rejected reply the model before wrote itself."""
+    from cluster.resources import cores
     from pipelines.data import embedded
     from pipelines.data.chat import Chat
     from pipelines.evaluator import EngineSettings
@@ -112,17 +112,22 @@ def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
     from pipelines.rollout.reply import Sampling
 
     options, cluster = work.options, work.cluster
-    if not options.written:
+    embedded_talks = [one for one in known if one.source == embedded.SOURCE]
+    if not options.written or not embedded_talks:
         return []
     model: Path = work.inputs["model"].local()
     chat, evaluator = Chat.open(model), work.evaluator
     assert evaluator is not None, "the run gives its evaluator to a stage that asks models"
     context = sampler.context(model)
-    asked = [(one, chat.prompt(one.prompt)) for one in known if one.source == embedded.SOURCE]
+    asked = [(one, chat.prompt(one.prompt)) for one in embedded_talks]
     asked = [(one, tokens) for one, tokens in asked if len(tokens) + options.written_tokens <= context]
-    threads = cluster.threads or len(os.sched_getaffinity(0))
     settings = evaluator.settings or EngineSettings(
-        threads, context, gpus=cluster.gpus, start_s=cluster.start_s, answer_s=cluster.answer_s, cache=work.cache
+        cluster.threads or cores(),
+        context,
+        gpus=cluster.gpus,
+        start_s=cluster.start_s,
+        answer_s=cluster.answer_s,
+        cache=work.cache,
     )
     evaluator.load(model, settings, work.progress.note)
     replies = evaluator.generate(

@@ -10,8 +10,6 @@ artifact's parent.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -222,6 +220,8 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
 
 def choose(work: Work, before: Measured, after: Measured) -> Facts:
     """Which of the two to serve. Writes choice.json for the server."""
+    from pipelines.store import write_json
+
     options: QuantiseOptions = work.options
     faster = "quantised" if after.tokens_per_s > before.tokens_per_s else "original"
     facts: Facts = {"serve/faster": faster}
@@ -237,12 +237,14 @@ def choose(work: Work, before: Measured, after: Measured) -> Facts:
     speeds = f"{after.tokens_per_s:,.0f} tokens/s, {before.tokens_per_s:,.0f} before"
     work.progress.note(f"to serve: {chosen} ({speeds}; serve: {options.serve})")
     record = {"serve": chosen, "asked": options.serve, "faster": faster}
-    (work.draft.out / CHOICE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(work.draft.out / CHOICE, record)
     return facts
 
 
 def threads(work: Work) -> int:
-    return work.cluster.threads or len(os.sched_getaffinity(0))
+    from cluster.resources import cores
+
+    return work.cluster.threads or cores()
 
 
 STAGE = Stage(

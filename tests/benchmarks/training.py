@@ -26,19 +26,6 @@ WORLD, LENGTH, VOCABULARY, BATCH_ROWS = 2, 256, 4096, 8
 PIECE = 5  # steps
 
 
-class Told:
-    """Progress that remembers the speed."""
-
-    def __init__(self) -> None:
-        self.tokens_per_s: list[float] = []
-
-    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        self.tokens_per_s.append(float(figures["tokens_per_s"]))
-
-    def note(self, text: str) -> None:
-        print(text)
-
-
 def bare(tokens: Path, size: str, steps: int, seed: int) -> tuple[list[float], list[float]]:
     """Losses of the bare loop, and tokens a second of each piece."""
     import torch.multiprocessing
@@ -73,6 +60,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     from pipelines.stages import pretrain
     from pipelines.store import Draft
     from pipelines.training import TrainCluster
+    from tests.stages.working import Told
 
     batch = BATCH_ROWS * LENGTH
     # A constant rate and no clipping, as the bare loop has it: both must end at the same loss.
@@ -89,7 +77,8 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
             inputs={"tokens": SimpleNamespace(local=lambda: tokens)},  # pyright: ignore[reportArgumentType]
             progress=told, session=session,
         )  # fmt: skip
-        return pretrain.run(work), told.tokens_per_s
+        facts = pretrain.run(work)
+    return facts, [float(figures["tokens_per_s"]) for *_, figures in told.updates]
 
 
 def main(size: str = "2m", steps: int = 60) -> dict[str, float]:

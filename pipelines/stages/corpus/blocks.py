@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import pyarrow.parquet as pq
 
+from cluster.resources import cores
 from pipelines.data import cleaning
 from pipelines.data.bad_rows import BadRows
 from pipelines.data.documents import REJECTED
@@ -182,7 +183,7 @@ def at_once(work: Work) -> int | None:
     """Tasks at once: on a machine of one's own as many as it has cores, for a local Ray has more logical CPUs."""
     if work.cluster.tasks or not work.session.local:
         return work.cluster.tasks
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores()
 
 
 def _first_bad(block: Block) -> str:
