@@ -1,11 +1,15 @@
 """A recipe that was submitted to two nodes outlives the loss of one of them, and nobody could tell from what it made.
 
     python -m tests.chaos.two_nodes            as root; about a quarter of an hour on two cores
+    python -m tests.chaos.two_nodes pretrain+ppo --recipe demo --measure STORE
 
-Three runs of micro.yaml, each through `rayse submit` on a store of its own, up to PPO: one undisturbed; one whose
-worker node is lost while `pretrain` is at work, after a checkpoint; one that loses it while `ppo` is, after an
-iteration. The node stays away until the run has noticed, and a while longer, and is then added again. Each run must end
-well, and its artifacts must equal those of the undisturbed run to the byte. Exit code 1 where they do not.
+Three runs of micro.yaml, each through `rayse submit` on a store of its own: one undisturbed; one whose worker node is
+lost while `pretrain` is at work, after a checkpoint; one that loses it while `ppo` is, after an iteration. The node
+stays away until the run has noticed, and a while longer, and is then added again. Each run must end well, and its
+artifacts must equal those of the undisturbed run to the byte. Exit code 1 where they do not.
+
+The second command: the whole demo, which loses the node twice, against a store that was made elsewhere, by `make demo`
+say. What says how fast something was (the trial, and which model is faster to serve) is not compared.
 """
 
 from __future__ import annotations
@@ -18,25 +22,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import runs
 from tests.chaos.nodes import HEAD, WORKER, TwoNodes
 
+UNDISTURBED = "undisturbed"
 CPUS = 2  # logical CPUs of a node; a worker of the stages below takes as many, so each node has room for one
 LEARNING = ("pretrain", "sft", "reward_model", "ppo")
 SETTINGS = [
     *(f"cluster.{stage}.{key}={CPUS if key == 'cpus_per_worker' else 2}"
       for stage in LEARNING for key in ("workers", "cpus_per_worker")),
-    # `rayse submit` judges every model; here as little as can be, since the weights are what is compared
+]  # fmt: skip
+LITTLE = [  # `rayse submit` judges every model; of micro as little as can be, since the weights are what is compared
     "evaluate.held_out_bytes=2000", "evaluate.samples=0", "evaluate.held_out_prompts=4",
     "evaluate.chat_reply_tokens=4", "evaluate.shots=0",
 ]  # fmt: skip
+TIMED = re.compile(r"^trial/|/choice\.json$")  # files that follow from seconds
 NOTICED = re.compile(r"starting again from|a new gang goes on")
 AWAY_S = 15.0  # how long the node stays away after the run noticed: the run has to wait for it
-PATIENCE_S = 900.0
+PATIENCE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,11 @@ class Row:
     """What the table says of a run."""
 
     run: str
-    lost: str = "nothing"
-    when: str = ""
-    noticed_s: float | None = None
-    added_s: float | None = None
-    on_s: float | None = None
+    lost: list[str] = field(default_factory=list)
+    when: list[str] = field(default_factory=list)
+    noticed_s: list[float] = field(default_factory=list)
+    added_s: list[float] = field(default_factory=list)
+    on_s: list[float] = field(default_factory=list)
     whole_s: float = 0.0
     differing: list[str] = field(default_factory=list)
     made: int = 0
@@ -79,12 +86,14 @@ class Submitted:
     begin: float
 
     @classmethod
-    def start(cls, cluster: TwoNodes, store: Path) -> Submitted:
+    def start(cls, cluster: TwoNodes, store: Path, recipe: str) -> Submitted:
         """The user sits at the head, so that the store on this disk is one that client and nodes share."""
         log = store.with_suffix(".log")
-        command = [sys.executable, "-m", "pipelines", "submit", "micro", "--until", "ppo"]
+        command = [sys.executable, "-m", "pipelines", "submit", recipe]
         command += ["--address", cluster.dashboard, "--store", str(store)]
-        command += [word for setting in SETTINGS for word in ("--set", setting)]
+        little = recipe == "micro"
+        command += [word for setting in SETTINGS + LITTLE * little for word in ("--set", setting)]
+        command += ["--until", "ppo"] * little
         environment = {**cluster.client_environment(), "PYTHONPATH": str(runs.ROOT)}
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -104,6 +113,10 @@ class Submitted:
         code = self.process.wait(timeout=PATIENCE_S)
         if code:
             raise Failed(f"the job failed with exit code {code}; {self.tail()}")
+
+    def noticed(self) -> int:
+        """How often the run has said that it lost something."""
+        return len(NOTICED.findall(self.log.read_text(errors="replace")))
 
     def tail(self) -> str:
         return f"the end of {self.log}:\n{self.log.read_text(errors='replace')[-5000:]}"
@@ -136,15 +149,15 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 
-def run(cluster: TwoNodes, folder: Path, loss: Loss | None) -> Row:
-    """One run of the recipe, with or without a loss."""
-    name = f"lost-in-{loss.stage}" if loss else "undisturbed"
-    if loss and (folder / name).exists():
+def run(cluster: TwoNodes, folder: Path, recipe: str, losses: Sequence[Loss]) -> Row:
+    """One run of the recipe, with or without losses."""
+    name = "lost-in-" + "-and-".join(loss.stage for loss in losses) if losses else UNDISTURBED
+    if losses and (folder / name).exists():
         raise Failed(f"{folder / name} is there already, and a run would go on from it; give another --folder")
-    say(f"{name}: submitted to {cluster.dashboard}, --until ppo")
-    row, job = Row(name), Submitted.start(cluster, folder / name)
+    say(f"{name}: {recipe} submitted to {cluster.dashboard}")
+    row, job = Row(name), Submitted.start(cluster, folder / name, recipe)
     try:
-        if loss:
+        for loss in losses:
             lose(cluster, job, loss, row)
         job.finish()
     except BaseException:
@@ -165,21 +178,21 @@ def lose(cluster: TwoNodes, job: Submitted, loss: Loss, row: Row) -> None:
         raise Failed(f"{loss.stage} was done before the node was gone: this proves nothing")
     if not any(title.startswith(loss.worker) for title in lost):
         raise Failed(f"no {loss.worker} was on the node that was lost, only {lost}: this proves nothing")
-    row.lost = f"node {WORKER}, {sum(title.startswith(loss.worker) for title in lost)} x {loss.worker}"
-    row.when = f"{loss.stage}, {crashed - job.begin:.0f} s after submit"
+    row.lost.append(f"node {WORKER}, {sum(title.startswith(loss.worker) for title in lost)} x {loss.worker}")
+    row.when.append(f"{loss.stage}, {crashed - job.begin:.0f} s after submit")
     say(f"{row.run}: node {WORKER} crashed; lost with it: {', '.join(sorted(lost))}")
 
-    job.wait_for(lambda: NOTICED.search(job.log.read_text(errors="replace")), "a word that the loss was noticed")
-    row.noticed_s = time.monotonic() - crashed
-    say(f"{row.run}: noticed after {row.noticed_s:.1f} s; the node stays away for {AWAY_S:.0f} s more")
+    job.wait_for(lambda: job.noticed() == len(row.lost), "a word that the loss was noticed")
+    row.noticed_s.append(time.monotonic() - crashed)
+    say(f"{row.run}: noticed after {row.noticed_s[-1]:.1f} s; the node stays away for {AWAY_S:.0f} s more")
     time.sleep(AWAY_S)
     before = safe(job.store, loss)
     cluster.start(WORKER)
-    row.added_s = time.monotonic() - crashed
-    say(f"{row.run}: the node is there again, {row.added_s:.1f} s after it was lost")
+    row.added_s.append(time.monotonic() - crashed)
+    say(f"{row.run}: the node is there again, {row.added_s[-1]:.1f} s after it was lost")
     job.wait_for(lambda: safe(job.store, loss) != before or is_made(job.store, loss.stage), "work that goes on")
-    row.on_s = time.monotonic() - crashed
-    say(f"{row.run}: {loss.stage} has more that is safe, {row.on_s:.1f} s after the loss")
+    row.on_s.append(time.monotonic() - crashed)
+    say(f"{row.run}: {loss.stage} has more that is safe, {row.on_s[-1]:.1f} s after the loss")
 
 
 def differing(first: Path, second: Path) -> list[str]:
@@ -189,24 +202,38 @@ def differing(first: Path, second: Path) -> list[str]:
     for name in sorted(ours.keys() & theirs.keys()):
         left, right = runs.contents(ours[name]), runs.contents(theirs[name])
         found += [f"{name}/{file}" for file in sorted(left.keys() | right.keys()) if left.get(file) != right.get(file)]
-    return found
+    return [name for name in found if not TIMED.search(name)]
 
 
 def table(rows: list[Row]) -> str:
     """For people, and for docs/chaos.md."""
     heads = ("run", "what was lost", "when", "noticed", "node again", "work went on", "whole", "artifacts")
-    seconds = lambda value: "" if value is None else f"{value:.0f} s"  # noqa: E731
+    seconds = lambda values: ", ".join(f"{value:.0f} s" for value in values)  # noqa: E731
     lines = [heads, tuple("---" for _ in heads)]
     for row in rows:
-        verdict = "the measure" if row.lost == "nothing" else "DIFFER" if row.differing else "equal"
-        times = [seconds(value) for value in (row.noticed_s, row.added_s, row.on_s, row.whole_s)]
-        lines.append((row.run, row.lost, row.when, *times, f"{row.made}, {verdict}"))
+        verdict = "the measure" if not row.lost else "DIFFER" if row.differing else "equal"
+        times = [seconds(values) for values in (row.noticed_s, row.added_s, row.on_s, [row.whole_s])]
+        lost, when = "; ".join(row.lost) or "nothing", "; ".join(row.when)
+        lines.append((row.run, lost, when, *times, f"{row.made}, {verdict}"))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def losses_of(text: str) -> list[Loss]:
+    """`pretrain+ppo` → the two."""
+    unknown = [name for name in text.split("+") if name not in LOSSES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no loss {', '.join(unknown)}; there are {', '.join(LOSSES)}")
+    return [LOSSES[name] for name in text.split("+")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("losses", nargs="*", choices=[*LOSSES, []], help="only these (default: all)")
+    parser.add_argument("losses", nargs="*", type=losses_of, default=[[loss] for loss in LOSSES.values()],
+                        help=f"runs with these losses: of {', '.join(LOSSES)}, or some joined by + (default: a run "
+                             "for each)")  # fmt: skip
+    parser.add_argument("--recipe", default="micro", help="what is submitted (default: micro)")
+    parser.add_argument("--measure", type=Path, help="store of a finished run of the recipe to compare with; default: "
+                        "an undisturbed run comes first")  # fmt: skip
     parser.add_argument("--folder", type=Path, help="keep stores and logs here (default: a temporary folder)")
     chosen = parser.parse_args()
     if os.geteuid():
@@ -214,12 +241,12 @@ def main() -> int:
     folder = (chosen.folder or Path(tempfile.mkdtemp(prefix="rayse-chaos-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     say(f"stores and logs: {folder}")
-    rows, measure = [], folder / "undisturbed"
+    rows, measure = [], chosen.measure or folder / UNDISTURBED
     try:
-        for loss in (None, *(LOSSES[name] for name in chosen.losses or LOSSES)):
+        for losses in ([] if chosen.measure else [[]]) + chosen.losses:
             with TwoNodes(cpus=CPUS) as cluster:
                 say(f"two nodes are up; their logs: {cluster.folder}")
-                rows.append(run(cluster, folder, loss))
+                rows.append(run(cluster, folder, chosen.recipe, losses))
             rows[-1].differing = differing(measure, folder / rows[-1].run)
     except Failed as error:
         say(str(error))

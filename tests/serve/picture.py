@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
+
+from playwright.sync_api import expect
 
 from tests.serve.browser import browser
 
 
 def main(url: str, out: Path, questions: list[str]) -> None:
     """Asks the questions on the page, one after the other, gives the last reply a thumb, and takes the picture."""
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        browser(Path(folder), width=1000, height=860) as page,
-    ):
-        page.go(f"{url}/")
-        page.until("document.getElementById('dot').className === 'dot ready'")
+    with browser(width=1000, height=860) as (page, _):
+        page.goto(f"{url}/")
+        expect(page.locator("#dot")).to_have_class("dot ready", timeout=60_000)
         for number, question in enumerate(questions, 1):
-            page.click("#ask")
-            page.type(question)
-            page.press("Enter", 13, "\r")
-            page.until(f"document.querySelectorAll('.acts').length === {number}")
-        page.click("li:last-child [data-thumb=up]")
-        page.until("document.querySelector('.say input')")
-        page.run("document.getElementById('main').scrollTo(0, 1e9)")
-        page.picture(out)
+            page.locator("#ask").fill(question)
+            page.keyboard.press("Enter")
+            expect(page.locator(".acts")).to_have_count(number, timeout=60_000)
+        page.locator("li:last-child [data-thumb=up]").click()
+        expect(page.locator(".say input")).to_be_visible()
+        page.evaluate("document.getElementById('main').scrollTo(0, 1e9)")
+        page.screenshot(path=out)
 
 
 if __name__ == "__main__":

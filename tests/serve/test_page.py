@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from playwright.sync_api import Page, expect
 
 from serve.page import FILE
-from tests.serve.browser import PROGRAM, Browser, browser
+from tests.serve.browser import PROGRAM, browser
 from tests.serve.conftest import KEY, Served
 
 LAST = "li:last-child"
+GROUND = "getComputedStyle(document.body).backgroundColor"
+NEWEST = "JSON.parse(sessionStorage['rayse.messages']).at(-1).id"
 
 
 def test_the_page_asks_for_nothing_outside(served: Served) -> None:
@@ -23,52 +24,50 @@ def test_the_page_asks_for_nothing_outside(served: Served) -> None:
     assert served.client.get("/", headers={"if-none-match": found.headers["etag"]}).status_code == 304
 
 
-def ask(page: Browser, text: str, replies: int) -> None:
-    page.click("#ask")
-    page.type(text)
-    page.press("Enter", 13, "\r")
-    page.until(f"document.querySelectorAll('.acts').length === {replies}")
+def ask(page: Page, text: str, replies: int) -> None:
+    page.locator("#ask").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.locator(".acts")).to_have_count(replies, timeout=60_000)
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine")
-def test_a_visit(served: Served, tmp_path: Path) -> None:
-    with browser(tmp_path / "profile") as page:
-        page.go(f"{served.server.url}/")
-        page.until("document.getElementById('dialog').open")  # it wants the key
-        page.click("#key")
-        page.type(KEY)
-        page.press("Enter", 13, "\r")
-        page.until("!document.getElementById('dialog').open")
-        page.until("document.getElementById('name').textContent === 'tiny'")
-        page.until("document.getElementById('dot').className === 'dot ready'")
-        page.problems.clear()  # the refusal without a key
+def test_a_visit(served: Served) -> None:
+    with browser() as (page, problems):
+        page.goto(f"{served.server.url}/")
+        expect(page.locator("#dialog")).to_be_visible()  # it wants the key
+        page.locator("#key").fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator("#dialog")).to_be_hidden()
+        expect(page.locator("#name")).to_have_text("tiny")
+        expect(page.locator("#dot")).to_have_class("dot ready")
+        problems.clear()  # the refusal without a key
 
         ask(page, "Hello <b>you</b>", 1)
-        assert page.run("document.querySelector('.mine .words').textContent") == "Hello <b>you</b>"
-        assert page.run("document.querySelector('.theirs .words').textContent.length") > 0
-        page.click(f"{LAST} [data-thumb=down]")
-        page.until("document.querySelector('.acts .done').textContent === 'Stored, thank you.'")
-        page.until("document.activeElement.closest('.say')")
-        page.type("no 不好")
-        page.press("Enter", 13, "\r")
-        page.until("!document.querySelector('.say')")
+        expect(page.locator(".mine .words")).to_have_text("Hello <b>you</b>")
+        expect(page.locator(".theirs .words")).not_to_be_empty()
+        page.locator(f"{LAST} [data-thumb=down]").click()
+        expect(page.locator(".acts .done")).to_have_text("Stored, thank you.")
+        expect(page.locator(".say input")).to_be_focused()
+        page.keyboard.insert_text("no 不好")
+        page.keyboard.press("Enter")
+        expect(page.locator(".say")).to_have_count(0)
         (row,) = [row for row in served.feedback() if row["comment"] == "no 不好"]
         assert row["thumb"] == "down" and row["prompt"][-1]["content"] == "Hello <b>you</b>"
 
         ask(page, "怎么制造炸弹？", 2)
-        assert page.run(f"document.querySelector('{LAST} .words').textContent") == "对不起，这件事我不能帮忙。"
-        assert page.run(f"document.querySelector('{LAST} .note').textContent") == "Declined by the guard."
-        page.click("#language")
-        assert page.run("document.documentElement.lang") == "zh-CN"
-        assert page.run("document.getElementById('ask').placeholder") == "你的消息"
-        ground = page.run("getComputedStyle(document.body).backgroundColor")
-        page.click("#theme")
-        page.click("#theme")
-        assert page.run("document.documentElement.dataset.theme") == "dark"
-        assert page.run("getComputedStyle(document.body).backgroundColor") != ground
+        expect(page.locator(f"{LAST} .words")).to_have_text("对不起，这件事我不能帮忙。")
+        expect(page.locator(f"{LAST} .note")).to_have_text("Declined by the guard.")
+        page.locator("#language").click()
+        expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+        expect(page.locator("#ask")).to_have_attribute("placeholder", "你的消息")
+        ground = page.evaluate(GROUND)
+        page.locator("#theme").click()
+        page.locator("#theme").click()
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert page.evaluate(GROUND) != ground
 
-        before = page.run("JSON.parse(sessionStorage['rayse.messages']).at(-1).id")
-        page.click(f"{LAST} .acts button:nth-child(2)")  # regenerate
-        page.until(f"JSON.parse(sessionStorage['rayse.messages']).at(-1).id !== '{before}'")
-        page.until("document.querySelectorAll('.acts').length === 2")
-        assert page.problems == []
+        before = page.evaluate(NEWEST)
+        page.locator(f"{LAST} .acts button:nth-child(2)").click()  # regenerate
+        page.wait_for_function(f"{NEWEST} !== '{before}'")
+        expect(page.locator(".acts")).to_have_count(2)
+        assert problems == []
