@@ -117,7 +117,7 @@ def held(store: Store, kind: str, fingerprint: str) -> Artifact:
     return found
 
 
-def settings(model: Artifact, guard: Artifact | None, cache: Path, **options: Any) -> Settings:
+def settings(model: Artifact, guard: Artifact | None, cache: Path, /, **options: Any) -> Settings:
     """Settings for these artifacts. cache: the store's folder for it; options that are None are left at their
     defaults."""
     return Settings(

@@ -77,6 +77,7 @@ def test_a_trial_brings_what_was_tried_and_flags_go_before_it(store: Store) -> N
         assert (found.version, found.persona, found.max_turns) == (model.fingerprint, "You are Rayse.", 3)
         assert found.guard_folder == guard.path and found.feedback == store.root / "feedback.sqlite"
     assert settings_of(store, "host", persona="Be brief.").persona == "Be brief."
+    assert settings_of(store, "host", guard=False).guard is False
     assert settings_of(store, "ppo").persona is None
     assert settings_of(store, "ppo").guard_folder == later.path
     shutil.rmtree(guard.path)
