@@ -124,7 +124,7 @@ class Learner:
     def annotate(self, rollouts: Sequence[Rollout]) -> list[Annotation]:
         """What policy, reference and critic think of each token of each reply."""
         notes: dict[int, Annotation] = {}
-        most = torch.tensor(-(-len(rollouts) // self.plan.micro_batch_rows))
+        most = torch.tensor(max(1, -(-len(rollouts) // self.plan.micro_batch_rows)))
         dist.all_reduce(most, dist.ReduceOp.MAX)  # at ZeRO 3 every rank must ask as often
         for piece in self._by_length([len(r.prompt) + len(r.reply) for r in rollouts], pieces=int(most)):
             own = [rollouts[number] for number in piece]

@@ -176,8 +176,9 @@ class TwoNodes:
         token.write_text(secrets.token_hex(32))
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.folder / "env"], check=True)
         (site,) = (self.folder / "env").glob("lib/python*/site-packages")
-        # a folder named in a .pth file is searched, but its own .pth files, Rayse's among them, are not read
-        (site / "packages.pth").write_text(sysconfig.get_path("purelib"))
+        for package in Path(sysconfig.get_path("purelib")).iterdir():
+            if "rayse" not in package.name.lower() and not (site / package.name).exists():
+                (site / package.name).symlink_to(package)
 
     def _environment(self, host: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
