@@ -161,7 +161,7 @@ def threshold(scores: Floats, unsafe: np.ndarray, importance: Floats, beta: floa
     ends = np.append(np.diff(scores[order]) != 0, True)  # a threshold cannot part equal scores
     best = int(np.argmax(np.where(ends, f_beta, -1.0)))
     lower = scores[order][best + 1] if best + 1 < len(scores) else 0.0
-    return float(scores[order][best] + lower) / 2
+    return float(np.float32((scores[order][best] + lower) / 2))  # as the weights: a last bit differs between machines
 
 
 def balanced(texts: Sequence[Labelled]) -> Floats:
