@@ -88,7 +88,7 @@ def tried(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tried:
 def test_the_facts_of_a_trial_are_measured_over_http(tried: Tried) -> None:
     facts = json.loads(subprocess.run(tried.rayse("report", "--json"), cwd=ROOT, capture_output=True).stdout)["serve"]
     assert 0 < facts["latency/first_token_s_p50"] <= facts["latency/reply_s_p50"] <= facts["latency/reply_s_p95"] < 10
-    assert facts["latency/first_request_ratio"] > 0  # how much is the benchmark's to judge: here others may be at work
+    assert 0 < facts["latency/first_request_ratio"] < 30
     assert 1 < facts["start/ready_s"] < facts["run/wall_s"]
     assert facts["served/exact_match"] == 0, "a model with random weights is right by chance"
     assert facts["guard/declined_unsafe"] > 0.6 > 0.4 > facts["guard/declined_safe"]
