@@ -10,11 +10,12 @@ kept beyond the last layer: N of them, row after row.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -23,6 +24,9 @@ from pipelines.learning.model import last_hidden, output_embedding
 from pipelines.learning.pairs import new_reward_model, open_reward_model
 from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, policy_loss
 from pipelines.learning.token_scores import Scored, loss_of_tokens, score_tokens
+
+Floats = np.ndarray
+"""float32 [N]."""
 
 
 @dataclass(frozen=True)
@@ -60,25 +64,48 @@ class ExperienceBatch(Sequences):
     values_N: Tensor
     returns_N: Tensor
 
+    @classmethod
+    def of(
+        cls, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], columns: Iterable[Floats]
+    ) -> ExperienceBatch:
+        """columns: old log-probabilities, advantages, values and returns of all tokens of replies, one row after the
+        other."""
+        packed = Sequences.pack(prompts, replies)
+        return cls(packed.tokens_BT, packed.places_N, packed.actions_N, *map(torch.as_tensor, columns))
+
     @property
     def num_labels(self) -> int:
         return len(self.actions_N)
 
 
-class Learning(nn.Module):
-    """A module with a loss that also counts, for whoever watches. dtype: of the matrix products (as in model.py)."""
+@dataclass(frozen=True)
+class HiddenBatch:
+    """A frozen model's hidden states where each token of a reply is predicted, and what a head learns from them."""
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype):
+    hidden_NH: Tensor
+    values_N: Tensor  # float32, as are the returns
+    returns_N: Tensor
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.values_N)
+
+    def to(self, device: str | torch.device) -> HiddenBatch:
+        return HiddenBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+class Learning(nn.Module):
+    """A module with a loss that also counts, for whoever watches."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.model = model
-        self.dtype = dtype
         self.counted: dict[str, Tensor] = {}
 
-    def forward(self, asked: ExperienceBatch | Callable[[], Tensor]) -> Tensor:
-        """The loss of a batch, or the answer to a question (Engine.ask)."""
-        return self.loss(asked) if isinstance(asked, ExperienceBatch) else asked()
+    def forward(self, asked: Any) -> Tensor:
+        """The loss of a batch, or the answer to a question, a callable without arguments (Engine.ask)."""
+        return self.loss(asked) if isinstance(asked, (ExperienceBatch, HiddenBatch)) else asked()
 
-    def loss(self, batch: ExperienceBatch) -> Tensor:
+    def loss(self, batch: Any) -> Tensor:
         """Summed over tokens."""
         raise NotImplementedError
 
@@ -93,12 +120,13 @@ class Learning(nn.Module):
 
 
 class Policy(Learning):
-    """A causal model under PPO's clipped loss."""
+    """A causal model under PPO's clipped loss. dtype: of the matrix products (as in model.py)."""
 
     def __init__(
         self, model: PreTrainedModel, dtype: torch.dtype, *, temperature: float, clip: float, entropy_bonus: float
     ):
-        super().__init__(model, dtype)
+        super().__init__()
+        self.model, self.dtype = model, dtype
         self.temperature, self.clip, self.entropy_bonus = temperature, clip, entropy_bonus
 
     def loss(self, batch: ExperienceBatch) -> Tensor:
@@ -108,8 +136,8 @@ class Policy(Learning):
             old_C, advantages_C = batch.old_logprobs_N[here], batch.advantages_N[here]
             return policy_loss(scored, old_C, advantages_C, clip=self.clip, entropy_bonus=self.entropy_bonus)
 
-        with autocast(batch.tokens_BT, self.dtype):
-            hidden_NH, weight_VH = hidden_at(self.model, batch), output_embedding(self.model)
+        hidden_NH, weight_VH = hidden_at(self.model, batch, self.dtype), output_embedding(self.model)
+        with autocast(hidden_NH, self.dtype):
             total, scored = loss_of_tokens(
                 hidden_NH, weight_VH, batch.actions_N, of_chunk, temperature=self.temperature
             )
@@ -120,11 +148,11 @@ class Policy(Learning):
 
 
 class Critic(Learning):
-    """A model with one score a token, under the clipped value loss."""
+    """A model with one score a token, under the clipped value loss. dtype: of the matrix products."""
 
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype, *, value_clip: float):
-        super().__init__(model, dtype)
-        self.value_clip = value_clip
+        super().__init__()
+        self.model, self.dtype, self.value_clip = model, dtype, value_clip
 
     def loss(self, batch: ExperienceBatch) -> Tensor:
         values_N = self.values(batch)
@@ -137,22 +165,59 @@ class Critic(Learning):
         return scores_at(self.model, batch.tokens_BT, batch.places_N, self.dtype)
 
 
+class ValueHead(Learning):
+    """A critic without a body of its own: the value of a hidden state, V(h) = score · h + out · silu(inner · h).
+
+    score_1H: what it begins with, such as a reward model's; the second term, of as many units as h has entries, begins
+    with a random inner matrix, always the same, and an out of 0. All float32."""
+
+    def __init__(self, score_1H: Tensor, *, value_clip: float):
+        super().__init__()
+        self.hidden, self.value_clip = score_1H.shape[1], value_clip
+        inner_HH = torch.randn(self.hidden, self.hidden, generator=torch.Generator().manual_seed(0))
+        self.score = nn.Parameter(score_1H.float().clone())
+        self.inner = nn.Parameter(inner_HH * self.hidden**-0.5)
+        self.out = nn.Parameter(torch.zeros_like(self.score))
+
+    def loss(self, batch: HiddenBatch) -> Tensor:
+        values_N = self.values(batch.hidden_NH)
+        loss = clipped_value_loss(values_N, batch.values_N, batch.returns_N, clip=self.value_clip).total
+        self.count(value_loss=loss)
+        return loss
+
+    def values(self, hidden_NH: Tensor) -> Tensor:
+        """What it expects to come. float32 [N]."""
+        hidden_NH = hidden_NH.float()
+        inner_NH = nn.functional.silu(hidden_NH @ self.inner.T)
+        return (hidden_NH @ self.score.T + inner_NH @ self.out.T).squeeze(-1)
+
+
 def logprobs(model: PreTrainedModel, batch: Sequences, temperature: float, dtype: torch.dtype) -> Tensor:
-    """What a causal model says of the tokens of replies: log p of each, without a gradient. float32 [N]."""
-    with torch.no_grad(), autocast(batch.tokens_BT, dtype):
-        weight_VH = output_embedding(model)
-        return score_tokens(hidden_at(model, batch), weight_VH, batch.actions_N, temperature=temperature)
+    """What a causal model says of the tokens of replies: log p of each. float32 [N]."""
+    return logprobs_at(model, hidden_at(model, batch, dtype), batch, temperature, dtype)
 
 
-def hidden_at(model: PreTrainedModel, batch: Sequences) -> Tensor:
+def logprobs_at(
+    model: PreTrainedModel, hidden_NH: Tensor, batch: Sequences, temperature: float, dtype: torch.dtype
+) -> Tensor:
+    """The same, where the model's hidden states there are known."""
+    with autocast(hidden_NH, dtype):
+        return score_tokens(hidden_NH, output_embedding(model), batch.actions_N, temperature=temperature)
+
+
+def hidden_at(model: PreTrainedModel, batch: Sequences, dtype: torch.dtype) -> Tensor:
     """The last layer's output where each token of a reply is predicted [N, H]."""
-    return last_hidden(model, batch.tokens_BT).flatten(0, 1).index_select(0, batch.places_N)
+    return _hidden(model, batch.tokens_BT, batch.places_N, dtype)
+
+
+def _hidden(model: PreTrainedModel, tokens_BT: Tensor, places_N: Tensor, dtype: torch.dtype) -> Tensor:
+    with autocast(tokens_BT, dtype):
+        return last_hidden(model, tokens_BT).flatten(0, 1).index_select(0, places_N)
 
 
 def scores_at(model: PreTrainedModel, tokens_BT: Tensor, places_N: Tensor, dtype: torch.dtype) -> Tensor:
     """The score of a model with one label (…ForSequenceClassification) at places of the flat B × T. float32 [N]."""
-    with autocast(tokens_BT, dtype):
-        hidden_NH = last_hidden(model, tokens_BT).flatten(0, 1).index_select(0, places_N)
+    hidden_NH = _hidden(model, tokens_BT, places_N, dtype)
     return (hidden_NH.float() @ head(model).weight.float().T).squeeze(-1)
 
 

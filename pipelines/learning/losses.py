@@ -38,8 +38,7 @@ def next_token_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Ten
     valid = (labels != IGNORE).nonzero().squeeze(1)
     hidden = hidden_NH.reshape(-1, hidden_NH.shape[-1]).index_select(0, valid)
     learns = torch.is_grad_enabled() and (hidden.requires_grad or weight_VH.requires_grad)
-    kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_VH.dtype
+    dtype = product_dtype(weight_VH)
     total = _ChunkedCrossEntropy.apply(hidden, weight_VH, labels.index_select(0, valid).long(), dtype, learns)
     return Summed(cast(Tensor, total), len(valid))
 
@@ -47,6 +46,20 @@ def next_token_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Ten
 def chunk_tokens(weight_VH: Tensor) -> int:
     """How many tokens' logits are held at once."""
     return max(MIN_CHUNK_TOKENS, CHUNK_LOGITS.get(weight_VH.device.type, CHUNK_LOGITS["cuda"]) // weight_VH.shape[0])
+
+
+def product_dtype(weight_VH: Tensor) -> torch.dtype:
+    """Of the products with a weight: autocast's, where it is on."""
+    kind = weight_VH.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_VH.dtype
+
+
+def add_product(sum_VH: Tensor, left_VC: Tensor, right_CH: Tensor) -> None:
+    """sum += left @ right, in one kernel where the two are of the sum's dtype."""
+    if left_VC.dtype == sum_VH.dtype:
+        sum_VH.addmm_(left_VC, right_CH)
+    else:
+        sum_VH += left_VC @ right_CH
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -90,9 +103,6 @@ def _forward(
             grad_hidden_NH[start : start + size] = error_CV @ factor_VH
             if grad_weight_VH is None:
                 continue
-            if dtype == weight_VH.dtype:
-                grad_weight_VH.addmm_(error_CV.T, hidden_CH)
-            else:
-                grad_weight_VH += error_CV.T @ hidden_CH
+            add_product(grad_weight_VH, error_CV.T, hidden_CH)
     ctx.save_for_backward(grad_hidden_NH, grad_weight_VH)
     return total

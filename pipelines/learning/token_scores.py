@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from pipelines.learning.losses import chunk_tokens
+from pipelines.learning.losses import add_product, chunk_tokens, product_dtype
 
 
 class Scored(NamedTuple):
@@ -29,7 +29,7 @@ def score_tokens(hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, *, tem
     hidden_NH: the last layer's output where each token was drawn; weight_VH: the output embedding; actions_N: int.
     Where a gradient is asked for, logits are made again on the way back: loss_of_tokens is for a loss that is a sum
     over tokens."""
-    dtype = _product_dtype(weight_VH)
+    dtype = product_dtype(weight_VH)
     return cast(Any, _Scores.apply(hidden_NH, weight_VH, actions_N.long(), 1.0 / temperature, dtype))
 
 
@@ -47,7 +47,7 @@ def loss_of_tokens(
     logits are kept for the backward pass, and none are computed twice."""
     learns = torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad)
     total, *scored = cast(Any, _FusedLoss.apply(
-        hidden_NH, weight_VH, actions_N.long(), loss, 1.0 / temperature, _product_dtype(weight_VH), learns
+        hidden_NH, weight_VH, actions_N.long(), loss, 1.0 / temperature, product_dtype(weight_VH), learns
     ))  # fmt: skip
     return total, Scored(*scored)
 
@@ -73,7 +73,7 @@ class _Scores(torch.autograd.Function):
         for here, chunk in _chunks(hidden_NH, weight_VH.to(ctx.dtype), actions_N, ctx.share):
             error_CV = chunk.error_CV(grad_outputs[0][here])
             grad_hidden_NH[here] = error_CV @ chunk.factor_VH
-            _add_product(grad_weight_VH, error_CV.T, chunk.hidden_CH)
+            add_product(grad_weight_VH, error_CV.T, chunk.hidden_CH)
         return grad_hidden_NH, grad_weight_VH, None, None, None
 
 
@@ -135,7 +135,7 @@ class _FusedLoss(torch.autograd.Function):
             if grad_hidden_NH is not None and grad_weight_VH is not None:
                 error_CV = chunk.error_CV(by_logprob_C, by_entropy_C, scored.entropies_N)
                 grad_hidden_NH[here] = error_CV @ chunk.factor_VH
-                _add_product(grad_weight_VH, error_CV.T, chunk.hidden_CH)
+                add_product(grad_weight_VH, error_CV.T, chunk.hidden_CH)
         ctx.save_for_backward(grad_hidden_NH, grad_weight_VH)
         ctx.mark_non_differentiable(logprobs_N, entropies_N)
         ctx.set_materialize_grads(False)
@@ -162,16 +162,3 @@ def _with_gradients(loss: TokenLoss, scored: Scored, here: slice) -> tuple[Tenso
         value = loss(leaves, here)
         by_logprob_C, by_entropy_C = torch.autograd.grad(value, leaves, allow_unused=True)
     return value.detach(), torch.zeros_like(leaves[0]) if by_logprob_C is None else by_logprob_C, by_entropy_C
-
-
-def _add_product(sum_VH: Tensor, left_VC: Tensor, right_CH: Tensor) -> None:
-    if left_VC.dtype == sum_VH.dtype:
-        sum_VH.addmm_(left_VC, right_CH)
-    else:
-        sum_VH += left_VC @ right_CH
-
-
-def _product_dtype(weight_VH: Tensor) -> torch.dtype:
-    """Of the products with a weight: autocast's, where it is on."""
-    kind = weight_VH.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_VH.dtype

@@ -8,7 +8,7 @@ learners there are. The order of rows is a function of the seed and the iteratio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +52,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Valued:
+    """What a critic learns of a rollout that its rank annotated."""
+
+    number: int  # of that rank's rollouts
+    values: Floats
+    returns: Floats
+
+
+@dataclass(frozen=True)
 class Step:
-    """One rank's rows of an optimiser step, the longest first."""
+    """One rank's rows of an optimiser step, the longest first.
+
+    home: those of the step that the rank annotated, for a critic that learns from what was kept then."""
 
     rows: list[Row]
     tokens: int  # of replies, on all ranks: what the step's gradient is divided by
     most_rows: int  # of any rank, so that all make as many micro-batches
+    home: list[Valued]
+    most_home: int
 
 
 @dataclass(frozen=True)
@@ -112,11 +125,23 @@ class Experience:
             order = np.random.default_rng([seed, iteration, epoch]).permutation(len(self.rows))
             for part in np.array_split(order, minibatches):
                 dealt = deal([self.rows[number] for number in part], world)
+                homes = [self._home(part, rank, world) for rank in range(world)]
                 tokens = sum(len(self.rows[number].reply) for number in part)
-                most = max(map(len, dealt))
-                for rank, rows in enumerate(dealt):
-                    ranks[rank].append(Step(rows, tokens, most))
+                most, most_home = max(map(len, dealt)), max(map(len, homes))
+                for rank, (rows, home) in enumerate(zip(dealt, homes, strict=True)):
+                    ranks[rank].append(Step(rows, tokens, most, home, most_home))
         return ranks
+
+    def _home(self, part: Iterable[int], rank: int, world: int) -> list[Valued]:
+        """Those of a minibatch that this rank annotated, in its order."""
+        first, last = own_part(len(self.rows), rank, world)
+        rows = [(number - first, self.rows[number]) for number in sorted(part) if first <= number < last]
+        return [Valued(number, row.values, row.returns) for number, row in rows]
+
+
+def own_part(count: int, rank: int, world: int) -> tuple[int, int]:
+    """Which of so many rollouts are a rank's to score and annotate: from … to, without the last."""
+    return count * rank // world, count * (rank + 1) // world
 
 
 def kl_nats(rollouts: Sequence[Rollout], annotations: Sequence[Annotation]) -> Floats:

@@ -26,10 +26,20 @@ from torch import Tensor, nn
 from pipelines.errors import UserError
 from pipelines.learning import checkpoint
 from pipelines.learning import model as models
-from pipelines.learning.actor_critic import Critic, ExperienceBatch, Policy, Sequences, logprobs, new_critic
+from pipelines.learning.actor_critic import (
+    ExperienceBatch,
+    Learning,
+    Policy,
+    Sequences,
+    head,
+    hidden_at,
+    logprobs,
+    logprobs_at,
+)
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.rollout import probe
+from pipelines.rollout.critics import FrozenBody, OwnBody, Values
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step
 from pipelines.rollout.reply import Reply, Sampling
 from pipelines.rollout.rewards.reward_model import RewardModel
@@ -50,6 +60,7 @@ class LearnerPlan:
     max_tokens: int  # of a prompt with its reply
     micro_batch_rows: int
     zero_stage: int
+    critic_body: str  # "learnt": a model of its own; "frozen": a head on the reward model's body, or the reference's
     dtype: str  # "auto": bfloat16 on a GPU, float32 on a CPU
     threads: int
     kv_cache_bytes: int | None = None
@@ -58,7 +69,7 @@ class LearnerPlan:
 
 class Learner:
     """model: the folder that training begins with, and the reference. reward_model: its folder, if one judges.
-    critic: the folder whose body and head the critic begins with: a reward model's, or the policy's; None: no critic.
+    critic: the folder whose body and head the critic begins with: `reward_model` or `model`; None: no critic.
 
     Raises UserError for a folder that cannot be read or trained."""
 
@@ -83,10 +94,9 @@ class Learner:
         self._reference = _frozen(models.from_folder(model), self.device)
         self._judge = None if reward_model is None else RewardModel(reward_model, self.device, self._dtype)
         self._engines = {"policy": self._engine(self._policy, self.plan.learning_rate)}
-        self._critic: Critic | None = None
-        if critic is not None:
-            self._critic = Critic(new_critic(critic), self._dtype, value_clip=self.plan.value_clip).eval()
-            self._engines["critic"] = self._engine(self._critic, self.plan.critic_learning_rate)
+        self._critic = None if critic is None else self._new_critic(critic, shared=critic == reward_model)
+        if self._critic is not None:
+            self._engines["critic"] = self._engine(self._critic.module.eval(), self.plan.critic_learning_rate)
         self._sampler = Sampler(
             model,
             max_tokens=self.plan.max_tokens,
@@ -98,7 +108,15 @@ class Learner:
         self._exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
         self._steps = 0
 
-    def _engine(self, learner: Policy | Critic, rate: float) -> Engine:
+    def _new_critic(self, folder: Path, *, shared: bool) -> Values:
+        """shared: its body is the reward model's."""
+        if self.plan.critic_body == "learnt":
+            return OwnBody(folder, self._dtype, value_clip=self.plan.value_clip)
+        body = self._judge.model if shared and self._judge is not None else None
+        score_1H = torch.zeros(1, self._reference.config.hidden_size) if body is None else head(body).weight.detach()
+        return FrozenBody(score_1H, body, self._dtype, value_clip=self.plan.value_clip)
+
+    def _engine(self, learner: Learning, rate: float) -> Engine:
         plan = OptimizerPlan("adamw", rate, rate, weight_decay=0.0, clip_norm=self.plan.clip_norm)
         return Engine(learner, [], plan, zero_stage=self.plan.zero_stage)
 
@@ -124,24 +142,28 @@ class Learner:
     def annotate(self, rollouts: Sequence[Rollout]) -> list[Annotation]:
         """What policy, reference and critic think of each token of each reply."""
         notes: dict[int, Annotation] = {}
+        if self._critic is not None:
+            self._critic.begin(len(rollouts))
         most = torch.tensor(max(1, -(-len(rollouts) // self.plan.micro_batch_rows)))
         dist.all_reduce(most, dist.ReduceOp.MAX)  # at ZeRO 3 every rank must ask as often
         for piece in self._by_length([len(r.prompt) + len(r.reply) for r in rollouts], pieces=int(most)):
             own = [rollouts[number] for number in piece]
             batch = Sequences.pack([r.prompt for r in own], [r.reply for r in own]).to(self.device)
-            columns = {"reference": self._logprobs(self._reference, batch)}
+            lengths = [len(r.reply) for r in own]
+            hidden_NH = hidden_at(self._reference, batch, self._dtype)
+            columns = {"reference": logprobs_at(self._reference, hidden_NH, batch, self.plan.temperature, self._dtype)}
             if self._critic is not None:
-                columns["values"] = self._engines["critic"].ask(partial(self._critic.values, batch))
+                columns["values"] = self._critic.values(self._engines["critic"], batch, hidden_NH, piece, lengths)
             if not self._exact:
-                columns["old"] = self._engines["policy"].ask(partial(self._logprobs, self._policy.model, batch))
-            edges = np.cumsum([len(r.reply) for r in own])[:-1]
+                policy = self._policy.model
+                columns["old"] = self._engines["policy"].ask(
+                    partial(logprobs, policy, batch, self.plan.temperature, self._dtype)
+                )
+            edges = np.cumsum(lengths)[:-1]
             cut = {name: np.split(column.cpu().numpy(), edges) for name, column in columns.items()}
             for place, number in enumerate(piece):
                 notes[int(number)] = Annotation(**{name: parts[place] for name, parts in cut.items()})
         return [notes[number] for number in range(len(rollouts))]
-
-    def _logprobs(self, model: Any, batch: Sequences) -> Tensor:
-        return logprobs(model, batch, self.plan.temperature, self._dtype)
 
     def _by_length(self, lengths: Sequence[int], pieces: int | None = None) -> list[np.ndarray]:
         """Numbers of rows in micro-batches of about one length each; in so many, some perhaps empty."""
@@ -157,16 +179,19 @@ class Learner:
         ranks. Raises UserError when a gradient is no longer a number."""
         norms: dict[str, list[float]] = {name: [] for name in self._engines}
         for step in steps:
-            batches = self._micro_batches(step)
+            rows = self._micro_batches(step)
+            batches: dict[str, Sequence[Any]] = {"policy": rows}
+            if self._critic is not None:
+                batches["critic"] = self._critic.batches(step, rows, self.plan.micro_batch_rows)
             for name, engine in self._engines.items():
-                for number, batch in enumerate(batches, 1):
-                    engine.backward(batch, scale=self.world / step.tokens, last=number == len(batches))
+                for number, batch in enumerate(batches[name], 1):
+                    engine.backward(batch, scale=self.world / step.tokens, last=number == len(batches[name]))
                 norms[name].append(engine.step(share))
                 _check_finite(name, norms[name][-1])
             self._steps += 1
         figures = {f"{name}_gradient_norm": float(np.mean(own)) for name, own in norms.items()}
         tokens = sum(len(row.reply) for step in steps for row in step.rows)
-        critics = {} if self._critic is None else self._critic.told()
+        critics = {} if self._critic is None else self._critic.module.told()
         return {"tokens": float(tokens), **self._policy.told(), **critics, **figures}
 
     def _micro_batches(self, step: Step) -> list[ExperienceBatch]:
@@ -213,7 +238,8 @@ class Learner:
         tensors, journal = checkpoint.read(folder)
         self._steps = journal["steps"]
         for name, engine in self._engines.items():
-            engine.load_state(_Part(tensors, f"{name}/"), step=self._steps, padding=_batch([]))
+            nothing = self._critic.nothing() if name == "critic" and self._critic is not None else _batch([])
+            engine.load_state(_Part(tensors, f"{name}/"), step=self._steps, padding=nothing)
 
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
         """Rank 0 writes the policy in Hugging Face layout, its probe and the curve: the same bytes for the same run."""
@@ -258,12 +284,9 @@ def _frozen(model: nn.Module, device: torch.device) -> Any:
 
 def _batch(rows: Sequence[Row]) -> ExperienceBatch:
     """Rows as tensors; none give a batch without labels."""
-    sequences = Sequences.pack([row.prompt for row in rows], [row.reply for row in rows])
-    columns = [
-        torch.as_tensor(np.concatenate([np.zeros(0, np.float32), *(getattr(row, name) for row in rows)]))
-        for name in ("old_logprobs", "advantages", "values", "returns")
-    ]
-    return ExperienceBatch(sequences.tokens_BT, sequences.places_N, sequences.actions_N, *columns)
+    names = ("old_logprobs", "advantages", "values", "returns")
+    columns = [np.concatenate([np.zeros(0, np.float32), *(getattr(row, name) for row in rows)]) for name in names]
+    return ExperienceBatch.of([row.prompt for row in rows], [row.reply for row in rows], columns)
 
 
 def _check_finite(name: str, norm: float) -> None:

@@ -1,11 +1,11 @@
 """Seconds of one PPO iteration, the real path (Ray actors, DeepSpeed, vLLM, the stage's loop) against TRL, same run.
 
-    python -m tests.benchmarks.ppo [--iterations 8] [--reply-tokens 64] [--epochs 1] [--minibatches 1]
+    python -m tests.benchmarks.ppo [--iterations 8] [--reply-tokens 64] [--epochs 1] [--minibatches 1] [--dtype float32]
 
 All have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies that
-end at the same length. TRL's trainer is GRPO, which has no critic (trl_loop.py). So ours runs twice: with the group's
-mean in the critic's place (`advantage: group`), which is what is measured against TRL, and with the critic that PPO
-has. TRL runs before and after the two; what counts is the median iteration, the first one left out.
+end at the same length. TRL's trainer is GRPO, which has no critic (trl_loop.py). Ours runs as the stage does by itself,
+with a critic: this is what is measured against TRL. And twice more: with a critic that is a second model, and with none
+(`advantage: group`). TRL runs before and after the three; what counts is the median iteration, the first left out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 WORLD, THREADS = 2, 1
 REWARD = Path(__file__).with_name("digits_reward.py")
+KINDS = {"critic": {}, "learnt_critic": {"critic_body": "learnt"}, "group": {"advantage": "group"}}
 PROMPTS, REPLIES = 32, 2  # of an iteration, and of a prompt: the stage's own defaults
 
 
@@ -60,7 +61,7 @@ class Seen:
         }
 
 
-def real(folder: Path, job: Job, advantage: str) -> Seen:
+def real(folder: Path, job: Job, dtype: str, **options: Any) -> Seen:
     """The stage's own loop, told not to stop a reply early, and watched."""
     from cluster.session import Session
     from pipelines.data import conversations
@@ -97,7 +98,7 @@ def real(folder: Path, job: Job, advantage: str) -> Seen:
     (folder / "data").mkdir(parents=True)
     conversations.write(folder / "data" / conversations.TRAIN, bench_model.questions(len(job.prompts)))
     with Session(say=str) as session:
-        work = work_of(folder, job, session, advantage)
+        work = work_of(folder, job, session, dtype, options)
         task, journal = Endless.open(work), Watched(kl_coefficient=job.kl_coefficient)
         with Learners(work, max_tokens=task.max_tokens) as learners:
             learners.publish()
@@ -105,7 +106,7 @@ def real(folder: Path, job: Job, advantage: str) -> Seen:
     return seen
 
 
-def work_of(folder: Path, job: Job, session: Any, advantage: str) -> Work:
+def work_of(folder: Path, job: Job, session: Any, dtype: str, more: dict[str, Any]) -> Work:
     """The stage's work; what decides the cost is said by the job, the rest by the stage's defaults."""
     from tests.stages.ppo_work import work
 
@@ -114,9 +115,9 @@ def work_of(folder: Path, job: Job, session: Any, advantage: str) -> Work:
         "replies_per_prompt": job.replies_per_prompt, "max_new_tokens": job.reply_tokens, "epochs": job.epochs,
         "minibatches": job.minibatches, "learning_rate": job.learning_rate, "kl_coefficient": job.kl_coefficient,
         "kl_target": None, "rewards": {"function": 1.0}, "function": f"{REWARD}:reward",
-        "held_out_prompts": 0, "advantage": advantage,
+        "held_out_prompts": 0, **more,
     }  # fmt: skip
-    cluster = {"workers": WORLD, "threads_per_worker": THREADS, "save_every": 1000}  # TRL saves nothing either
+    cluster = {"workers": WORLD, "threads_per_worker": THREADS, "dtype": dtype, "save_every": 1000}  # as TRL: never
     inputs = {"model": Path(job.model), "conversations": folder / "data"}
     return work(folder / "draft", session, inputs, cluster, seed=job.seed, **options)
 
@@ -143,35 +144,42 @@ def check_equal(job: Job, seen: Seen, told: list[Told]) -> None:
         raise RuntimeError(f"prompt tokens: ours {seen.prompt_tokens}, TRL's {read}; expected about the same")
 
 
-def main(iterations: int = 8, reply_tokens: int = 64, epochs: int = 1, minibatches: int = 1) -> dict[str, float]:
-    """Measures both: seconds of an iteration, its phases, and what an iteration of TRL takes of ours."""
+def main(
+    iterations: int = 8, reply_tokens: int = 64, epochs: int = 1, minibatches: int = 1, dtype: str = "float32"
+) -> dict[str, float]:
+    """Measures all: seconds of an iteration, its phases, and what an iteration of TRL takes of ours."""
     from tests.benchmarks import bench_model
 
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as place:
         folder = Path(place)
         model = bench_model.write(folder / "model")
         prompts = [one.prompt for one in bench_model.questions(4 * PROMPTS)]
-        job = Job(str(model), prompts, PROMPTS, REPLIES, reply_tokens, epochs, minibatches, iterations)
+        job = Job(
+            str(model), prompts, PROMPTS, REPLIES, reply_tokens, epochs, minibatches, iterations,
+            extra={"bf16": dtype == "bfloat16"},
+        )  # fmt: skip
         first = measure(job, world=WORLD, threads=THREADS)
         print(f"TRL: {shown(whole_iterations(first, job)[0])}", flush=True)
         seen = {}
-        for advantage in ("group", "gae"):
-            seen[advantage] = real(folder / advantage, job, advantage)
-            print(f"ours, {advantage}: {shown(seen[advantage].whole)}", flush=True)
+        for kind, options in KINDS.items():
+            seen[kind] = real(folder / kind, job, dtype, **options)
+            print(f"ours, {kind}: {shown(seen[kind].whole)}", flush=True)
         second = measure(job, world=WORLD, threads=THREADS)
         print(f"TRL again: {shown(whole_iterations(second, job)[0])}", flush=True)
     for own in seen.values():
         check_equal(job, own, first)
     pairs = [whole_iterations(told, job) for told in (first, second)]
     theirs_s = median([each for whole, _ in pairs for each in whole])
-    alike, figures = seen["group"].figures(), seen["gae"].figures()
-    return figures | {
-        "ppo/group_iteration_s": alike["ppo/iteration_s"],
-        "ppo/group_learn_s": alike["ppo/learn_s"],
+    others = {kind: own.figures() for kind, own in seen.items() if kind != "critic"}
+    figures = seen["critic"].figures()
+    return {
+        **figures,
+        **{f"ppo/{kind}_iteration_s": own["ppo/iteration_s"] for kind, own in others.items()},
+        **{f"ppo/{kind}_learn_s": own["ppo/learn_s"] for kind, own in others.items()},
         "ppo/trl_iteration_s": theirs_s,
         "ppo/trl_generate_s": median([each for _, writing in pairs for each in writing]),
-        "ppo/ratio_to_trl": theirs_s / alike["ppo/iteration_s"],
-        "ppo/ratio_to_trl_with_critic": theirs_s / figures["ppo/iteration_s"],
+        "ppo/ratio_to_trl": theirs_s / figures["ppo/iteration_s"],
+        **{f"ppo/ratio_to_trl_{kind}": theirs_s / own["ppo/iteration_s"] for kind, own in others.items()},
     }
 
 
@@ -181,4 +189,5 @@ if __name__ == "__main__":
     parser.add_argument("--reply-tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--minibatches", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of both sides' products")
     goals.tell(main(**vars(parser.parse_args())))

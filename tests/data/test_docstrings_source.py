@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import site
+import subprocess
+import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -10,6 +16,7 @@ import pytest
 from pipelines.data.sources.docstrings import Docstrings, libraries, library_named, share_out, worth_reading
 from pipelines.data.sources.source import Part, Row
 from pipelines.errors import UserError
+from tests.runs import ROOT
 
 SOME = ["click", "rich", "PyYAML", "python"]
 
@@ -103,3 +110,20 @@ def test_copies_on_the_path_are_not_read(tmp_path: Path, monkeypatch: pytest.Mon
     libraries.cache_clear()
     assert library_named("click") == before
     assert libraries()["click"] == before
+
+
+def test_what_an_environment_lets_through_from_below_is_read_too(tmp_path: Path) -> None:
+    """`python -m venv --system-site-packages`: packages of the interpreter it was made of count as installed."""
+    venv.create(tmp_path / "open", system_site_packages=True, symlinks=True)
+    venv.create(tmp_path / "closed", symlinks=True)
+    below = {path for path in map(Path, site.getsitepackages([sys.base_prefix])) if path.is_dir()}
+    seen = {}
+    code = "import json; from pipelines.data.sources.docstrings import site_folders; print(json.dumps(site_folders()))"
+    for name in ("open", "closed"):
+        told = subprocess.run(
+            [tmp_path / name / "bin" / "python", "-c", code],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        seen[name] = set(map(Path, json.loads(told.stdout)))
+    assert below <= seen["open"] and not below & seen["closed"]

@@ -13,8 +13,10 @@ from pipelines.learning import model as models
 from pipelines.learning.actor_critic import (
     Critic,
     ExperienceBatch,
+    HiddenBatch,
     Policy,
     Sequences,
+    ValueHead,
     logprobs,
     new_critic,
     scores_at,
@@ -99,3 +101,41 @@ def test_what_is_counted_is_told_once(tiny: Tiny) -> None:
     assert told["policy_loss"] == pytest.approx(sum(losses), rel=1e-5)
     assert told["entropy_nats"] > 0 and 0 <= told["clipped"] <= 16
     assert policy.told() == {}
+
+
+def test_a_head_begins_as_the_score_it_is_given_and_learns_more_than_a_line() -> None:
+    torch.manual_seed(3)
+    hidden_NH, score_1H = torch.randn(400, 6), torch.randn(1, 6)
+    made = ValueHead(score_1H, value_clip=0.0)
+    assert torch.allclose(made.values(hidden_NH), (hidden_NH @ score_1H.T).squeeze(1), atol=1e-6)
+    wanted_N = hidden_NH[:, 0] * hidden_NH[:, 1]  # no line says this
+    batch = HiddenBatch(hidden_NH, made.values(hidden_NH).detach(), wanted_N)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=0.03)
+    losses = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        (made(batch) / batch.num_labels).backward()
+        optimizer.step()
+        losses.append(made.told()["value_loss"] / batch.num_labels)
+    assert losses[-1] < 0.05 * 0.5 * wanted_N.square().mean()
+    line = torch.linalg.lstsq(hidden_NH, wanted_N[:, None]).solution
+    assert losses[-1] < 0.1 * 0.5 * (hidden_NH @ line - wanted_N[:, None]).square().mean()
+
+
+def test_a_heads_values_equal_a_loop_and_its_loss_the_clipped_value_loss() -> None:
+    torch.manual_seed(4)
+    made = ValueHead(torch.randn(1, 3), value_clip=0.2)
+    with torch.no_grad():
+        made.out.normal_()
+    hidden_NH, old_N, returns_N = torch.randn(5, 3), torch.randn(5), torch.randn(5)
+    inner, out, score = (each.detach().double().numpy() for each in (made.inner, made.out[0], made.score[0]))
+    total = 0.0
+    for h, old, wanted, found in zip(hidden_NH.double().numpy(), old_N, returns_N, made.values(hidden_NH), strict=True):
+        units = [float(row @ h) for row in inner]
+        value = float(score @ h) + sum(o * u / (1 + np.exp(-u)) for o, u in zip(out, units, strict=True))
+        assert found.item() == pytest.approx(value, abs=1e-5)
+        kept = float(old) + min(max(value - float(old), -0.2), 0.2)
+        total += 0.5 * max((value - float(wanted)) ** 2, (kept - float(wanted)) ** 2)
+    assert made(HiddenBatch(hidden_NH, old_N, returns_N)).item() == pytest.approx(total, rel=1e-5)
+    nothing = made(HiddenBatch(torch.zeros(0, 3), torch.zeros(0), torch.zeros(0)))
+    assert nothing.item() == 0

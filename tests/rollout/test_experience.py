@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.rollout.experience import Annotation, Experience, Rollout, kl_nats
+from pipelines.rollout.experience import Annotation, Experience, Rollout, kl_nats, own_part
 
 
 def example(count: int = 11) -> tuple[list[Rollout], list[float], list[Annotation]]:
@@ -70,6 +70,22 @@ def test_without_a_critic_replies_to_a_prompt_are_measured_against_each_other() 
     every = np.concatenate([[own] * len(rollout.reply) for own, rollout in zip(raw, rollouts, strict=True)])
     for row, own in zip(experience.rows, raw, strict=True):
         assert row.advantages == pytest.approx(np.full(len(row.reply), (own - every.mean()) / every.std()), abs=1e-4)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_step_says_which_of_a_ranks_own_rollouts_it_has(world: int) -> None:
+    experience = build(*example())
+    ranks = experience.steps(seed=7, iteration=3, epochs=1, minibatches=3, world=world)
+    parts = [range(*own_part(11, rank, world)) for rank in range(world)]
+    assert [number for part in parts for number in part] == list(range(11))
+    for together in zip(*ranks, strict=True):
+        of_policy = sorted(row.reply[0] for step in together for row in step.rows)
+        at_home = [(part[one.number], one) for part, step in zip(parts, together, strict=True) for one in step.home]
+        assert sorted(number for number, _ in at_home) == of_policy  # example() names each by its reply
+        assert {step.most_home for step in together} == {max(len(step.home) for step in together)}
+        for number, one in at_home:
+            row = experience.rows[number]
+            assert np.array_equal(one.values, row.values) and np.array_equal(one.returns, row.returns)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
+TIMEOUT_MS = 60_000  # a busy machine writes slowly; Playwright's own is 5 s
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -19,7 +20,8 @@ def browser(*, width: int = 1100, height: int = 760) -> Iterator[tuple[Page, lis
         flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         chromium = playwright.chromium.launch(executable_path=PROGRAM, args=flags)
         page = chromium.new_page(viewport={"width": width, "height": height}, locale="en-US")
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(TIMEOUT_MS)
+        expect.set_options(timeout=TIMEOUT_MS)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
         yield page, problems

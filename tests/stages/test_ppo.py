@@ -97,6 +97,25 @@ def test_without_a_critic(inputs: dict[str, Path], session: Session, tmp_path: P
     assert learner["iterations"] == 2
 
 
+@pytest.mark.parametrize(
+    ("cluster", "options"),
+    [
+        ({}, {"critic_body": "learnt"}),
+        ({"zero_stage": 3, "micro_batch_rows": 1}, {"critic": "policy", "prompts_per_iteration": 3, "minibatches": 3}),
+        ({"workers": 1, "dtype": "bfloat16"}, {"rewards": {"exact_match": 1.0}}),
+    ],
+    ids=["a second model", "a head on the reference", "a head in bfloat16"],
+)  # fmt: skip
+def test_critics(
+    inputs: dict[str, Path], session: Session, tmp_path: Path, cluster: dict[str, Any], options: dict[str, Any]
+) -> None:
+    given = work(tmp_path / "draft", session, inputs, cluster, iterations=2, held_out_prompts=0, **options)
+    ppo.run(given)
+    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    assert len(points) == 2
+    assert all(point["train/critic_gradient_norm"] > 0 and point["train/value_loss"] > 0 for point in points)
+
+
 def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:
     """kill -9 of an actor a moment after the n-th call of a method, or a later one, has been sent; then the next of
     these. Returns what was done."""

@@ -16,6 +16,7 @@ import io
 import os
 import platform
 import re
+import site
 import sysconfig
 import tokenize
 import zlib
@@ -193,8 +194,11 @@ def library_named(name: str) -> Library:
 
 
 def site_folders() -> list[str]:
-    """Where this environment's distributions are. Not sys.path: a Ray worker has more on it, copies among them."""
-    return list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")))
+    """Where this environment's distributions are, and those below it that it lets through (--system-site-packages).
+
+    Not sys.path: a Ray worker has more on it, copies among them."""
+    own = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    return list(dict.fromkeys([*own, *site.getsitepackages()]))
 
 
 def _library(distribution: metadata.Distribution) -> Library | None:

@@ -42,9 +42,9 @@ class RewardModel:
         from pipelines.learning.pairs import open_reward_model
 
         model: Any = open_reward_model(folder).requires_grad_(False).eval()
-        self._model = model.to(device)
+        self.model = model.to(device)
         self._device, self._dtype = device, dtype
-        self._context = int(self._model.config.max_position_embeddings)
+        self._context = int(self.model.config.max_position_embeddings)
 
     def scores(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """The score at the last token of each row. What is over the context is cut at its beginning."""
@@ -57,4 +57,4 @@ class RewardModel:
         tokens_BT = torch.tensor([row + [0] * (width - len(row)) for row in kept], device=self._device)
         last_N = torch.tensor([n * width + len(row) - 1 for n, row in enumerate(kept)], device=self._device)
         with torch.no_grad():
-            return scores_at(self._model, tokens_BT, last_N, self._dtype).tolist()
+            return scores_at(self.model, tokens_BT, last_N, self._dtype).tolist()

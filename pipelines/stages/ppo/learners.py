@@ -13,7 +13,7 @@ import numpy as np
 from cluster.errors import ClusterError
 from cluster.gang import Gang
 from cluster.resources import Resources
-from pipelines.rollout.experience import Annotation, Rollout, Step
+from pipelines.rollout.experience import Annotation, Rollout, Step, own_part
 from pipelines.rollout.reply import Reply, Sampling
 from pipelines.rollout.sampler import environment
 from pipelines.stage import Work
@@ -109,8 +109,7 @@ class Learners:
 
     def _shared(self, method: str, items: Sequence[Any], **kwargs: Any) -> list[Any]:
         """Every rank gets its part of the items, in order."""
-        edges = [len(items) * rank // self.size for rank in range(self.size + 1)]
-        parts = [list(items[edges[rank] : edges[rank + 1]]) for rank in range(self.size)]
+        parts = [list(items[slice(*own_part(len(items), rank, self.size))]) for rank in range(self.size)]
         return [one for part in self._call(method, per_rank=parts, **kwargs) for one in part]
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
@@ -126,7 +125,8 @@ def learner_plan(work: Work, max_tokens: int) -> dict[str, Any]:
     """LearnerPlan's fields, as plain values."""
     options: PpoOptions = work.options
     cluster: PpoCluster = work.cluster
-    same = ("learning_rate", "critic_learning_rate", "clip_norm", "clip", "value_clip", "entropy_bonus", "temperature")
+    same = ("learning_rate", "critic_learning_rate", "clip_norm", "clip", "value_clip", "entropy_bonus", "temperature",
+            "critic_body")  # fmt: skip
     return {name: getattr(options, name) for name in same} | {
         "max_tokens": max_tokens,
         "micro_batch_rows": cluster.micro_batch_rows,

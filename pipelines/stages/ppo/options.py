@@ -40,8 +40,12 @@ class PpoOptions(Options):
         "other replies to the prompt, without a critic, which takes less time and memory"
     )  # fmt: skip
     critic: Literal["policy", "reward_model"] | None = Field(
-        None, description="whose body the critic begins with; default: the reward model's where one gives rewards"
+        None, description="whose body the critic has; default: the reward model's where one gives rewards"
     )
+    critic_body: Literal["frozen", "learnt"] = Field(
+        "frozen", description="frozen: the critic is a head on a body that is there anyway; learnt: a second model, "
+        "which takes as long to teach as the policy, and as much memory"
+    )  # fmt: skip
     clip: float = Field(0.2, gt=0, lt=1, description="most that a token's probability may gain or lose, relative")
     value_clip: float = Field(0.2, ge=0, description="most that a value may move; 0: any")
     clip_norm: float = Field(1.0, ge=0, description="longest gradient, all weights together; 0: any")
