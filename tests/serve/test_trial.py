@@ -7,7 +7,9 @@ Starting a server takes half a minute: the recipe runs once, and one `rayse chat
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,25 +109,27 @@ def test_the_facts_of_a_trial_are_measured_over_http(tried: Tried) -> None:
 
 @pytest.mark.slow
 def test_a_trial_that_fails_says_why_and_leaves_no_artifact(tried: Tried, tmp_path: Path) -> None:
+    store = Store(shutil.copytree(tried.store.root, tmp_path / "store"))
     strict = tmp_path / "strict.yaml"
     strict.write_text(
         tried.recipe.read_text().replace("serve: {questions", "serve: {min_declined_unsafe: 1, questions")
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "run", str(strict), "--store", str(tried.store.root)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "pipelines", "run", str(strict), "--store", str(store.root)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     told = " ".join(done.stderr.split())
     assert "failed its trial" in told and "expected at least 100%. One that was answered:" in told
     assert "serve.min_declined_unsafe" in told
-    assert tried.artifact("trial")  # the one of the fixture alone
-    kept = next((tried.store.root / "drafts").glob("*/out/trial.json"))
-    assert str(kept.parent.parent.name) in told and len(read_json(kept)["asked"]) == 24 + 16 + 16
+    assert os.listdir(store.root / "artifacts" / "trial") == os.listdir(tried.store.root / "artifacts" / "trial")
+    (kept,) = (store.root / "drafts").glob("*/out/trial.json")
+    assert str(kept) in "".join(done.stderr.split()) and len(read_json(kept)["asked"]) == 24 + 16 + 16
+
+
+HOW = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}]
 
 
 def exchanges(safety: str, language: str, declined: int, answered: int) -> list[Asked]:
-    question = Conversation("q", language, "test", "refusal", [{"role": "user", "content": "How?"}], safety=safety)
+    question = Conversation("q", language, "test", "refusal", HOW, safety=safety)
     replies = ["I cannot help with that."] * declined + ["With a spoon."] * answered
     return [Asked(question, reply, 0.1, 0.2) for reply in replies]
 
