@@ -5,7 +5,8 @@
 All have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies that
 end at the same length. TRL's trainer is GRPO, which has no critic (trl_loop.py). Ours runs as the stage does by itself,
 with a critic: this is what is measured against TRL. And twice more: with a critic that is a second model, and with none
-(`advantage: group`). TRL runs before and after the three; what counts is the median iteration, the first left out.
+(`advantage: group`). What is compared runs first and last, TRL around it, since machines have moods; what counts is the
+median iteration, the first of each run left out.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ class Seen:
     def whole(self) -> list[float]:
         """Seconds of each iteration but the first."""
         return [end - begin for begin, end in pairwise(self.ends)]
+
+    def followed_by(self, other: Seen) -> Seen:
+        """Both as one run, without the other's first iteration."""
+        shift = self.ends[-1] - other.ends[0]
+        ends, phases = [end + shift for end in other.ends[1:]], other.phases[1:]
+        return replace(self, ends=self.ends + ends, phases=self.phases + phases, gap=max(self.gap, other.gap))
 
     def figures(self) -> dict[str, float]:
         """Seconds of the median iteration, and of its phases as means over all but the first."""
@@ -160,14 +167,14 @@ def main(
         )  # fmt: skip
         first = measure(job, world=WORLD, threads=THREADS)
         print(f"TRL: {shown(whole_iterations(first, job)[0])}", flush=True)
-        seen = {}
-        for kind, options in KINDS.items():
-            seen[kind] = real(folder / kind, job, dtype, **options)
-            print(f"ours, {kind}: {shown(seen[kind].whole)}", flush=True)
+        seen: dict[str, Seen] = {}
+        for kind in (*KINDS, "critic"):
+            own = real(Path(tempfile.mkdtemp(dir=folder)), job, dtype, **KINDS[kind])
+            check_equal(job, own, first)
+            print(f"ours, {kind}: {shown(own.whole)}", flush=True)
+            seen[kind] = seen[kind].followed_by(own) if kind in seen else own
         second = measure(job, world=WORLD, threads=THREADS)
         print(f"TRL again: {shown(whole_iterations(second, job)[0])}", flush=True)
-    for own in seen.values():
-        check_equal(job, own, first)
     pairs = [whole_iterations(told, job) for told in (first, second)]
     theirs_s = median([each for whole, _ in pairs for each in whole])
     others = {kind: own.figures() for kind, own in seen.items() if kind != "critic"}
