@@ -28,13 +28,13 @@ from cluster.errors import ClusterError
 from cluster.resources import cores
 from cluster.session import Session, log_place
 from pipelines.rollout import sampler
-from serve import front
+from serve import front, http
 from serve.settings import Settings
 
 APP = "rayse"
 FIRST_REPLY_S = 60.0
 FIRST_REPLIES = 8  # most that are waited for; on a quiet machine the third is as fast as the second
-SETTLED = 1.5
+SETTLED = 1.5  # how much slower than the fastest a reply may be
 ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")
 
 
@@ -160,7 +160,8 @@ def _serve(settings: Settings, stop: threading.Event, ready: Callable[[], Any], 
 
 def _first_replies(settings: Settings) -> None:
     """Asks through the front door, as clients would, until replies come at one pace: a streamed one no more than half
-    as slow again as the fastest so far. Only then is anybody told that it is ready.
+    as slow again as the fastest so far. Only then is anybody told that it is ready; on a machine that stays restless,
+    after eight.
 
     Raises ClusterError where no reply comes."""
     _first_reply(settings, stream=False)
@@ -184,13 +185,16 @@ def _first_reply(settings: Settings, *, stream: bool) -> None:
     while True:
         try:
             with urllib.request.urlopen(request, timeout=FIRST_REPLY_S) as answered:
-                if b'"choices"' in answered.read():
-                    return
+                found = answered.read()
+            if http.is_reply(found, stream=stream):
+                return
+            why = f"it answered {found[-200:]!r}"
         except OSError as error:  # the front learns of the replica a moment after it is there
-            if time.monotonic() > end:
-                raise ClusterError(f"{url_of(settings)}: the model is up, but no reply comes through the front "
-                                   f"({error}). Logs: {log_place()}") from error  # fmt: skip
-            time.sleep(0.2)
+            why = str(error)
+        if time.monotonic() > end:
+            raise ClusterError(f"{url_of(settings)}: the model is up, but no reply comes through the front ({why}). "
+                               f"Logs: {log_place()}")  # fmt: skip
+        time.sleep(0.2)
 
 
 def _silence() -> None:

@@ -140,3 +140,8 @@ def event(value: Any) -> bytes:
 
 
 DONE = b"data: [DONE]\n\n"
+
+
+def is_reply(body: bytes, *, stream: bool) -> bool:
+    """Whether the body of a good answer holds a reply: whole where it is a stream, else with a choice at least."""
+    return body.endswith(DONE) if stream else bool(json.loads(body).get("choices"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from serve import http
@@ -31,10 +30,7 @@ async def warm_up(app: App, settings: Settings) -> None:
 async def _ask(app: App, settings: Settings, kind: dict[str, Any]) -> None:
     body = {"model": settings.name, "messages": [{"role": "user", "content": "Hello! 你好！"}], "max_tokens": 4, **kind}
     status, answered = await ask(app, CHAT, http.dumps(body), settings.key)
-    found = (
-        answered.endswith(http.DONE) if kind.get("stream") else status == 200 and json.loads(answered).get("choices")
-    )
-    if not found:
+    if status != 200 or not http.is_reply(answered, stream=kind.get("stream", False)):
         raise RuntimeError(f"warm-up with {kind}: no reply, but status {status}: {answered[:500]!r}")
 
 
