@@ -30,6 +30,15 @@ GRACE_S = 5.0  # after a lost connection: how long to look for the member that d
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A message to every member: what was asked, when (seconds of a clock), and where the answers by rank will be."""
+
+    method: str
+    begin: float
+    refs: list[Any]
+
+
+@dataclass(frozen=True)
 class _Place:
     """Where a member is."""
 
@@ -95,17 +104,19 @@ class Gang:
     def call(
         self, method: str, *args: Any, per_rank: Sequence[Any] | None = None, deadline_s: float, **kwargs: Any
     ) -> list[Any]:
-        """Calls a method on all members at once and returns their values by rank.
+        """Calls a method on all members at once and returns their values by rank: `send`, then `collect`."""
+        return self.collect(self.send(method, *args, per_rank=per_rank, **kwargs), deadline_s=deadline_s)
 
-        per_rank: one value for each member, passed before `args`. Raises MemberLost naming rank, node, method and
-        seconds when a member is dead or has not answered by the deadline (close the gang then: it may still be at it);
-        an exception of the method as it was raised, of the lowest rank if several failed.
-        """
+    def send(self, method: str, *args: Any, per_rank: Sequence[Any] | None = None, **kwargs: Any) -> Sent:
+        """Asks all members to call a method, and does not wait. Members do what they were sent in its order, so a
+        second message sent at once begins where the first one ends, with no way there and back between the two.
+
+        per_rank: one value for each member, passed before `args`."""
         if per_rank is not None and len(per_rank) != self.size:
             raise ValueError(f"gang {self.name}, {method}: {len(per_rank)} values for {self.size} members")
         own = [(value,) for value in per_rank] if per_rank is not None else [()] * self.size
         common = (args, kwargs)  # within each message: an object of its own in Ray's store takes 3 ms to write and read
-        return self._ask("call", [(method, part, common) for part in own], deadline_s=deadline_s, label=method)
+        return self._send("call", [(method, part, common) for part in own], label=method)
 
     def close(self) -> None:
         """Ends the members and gives back what was reserved. May be called twice."""
@@ -174,27 +185,37 @@ class Gang:
 
     # ---- asking -------------------------------------------------------------------------------------------------
 
-    def _ask(self, verb: str, arguments: list[tuple[Any, ...]], *, deadline_s: float, label: str = "") -> list[Any]:
-        """Sends one message to every member and collects the answers, or says who failed."""
-        import ray
-        from ray.exceptions import RayActorError, RayTaskError
+    def _ask(self, verb: str, arguments: list[tuple[Any, ...]], *, deadline_s: float) -> list[Any]:
+        return self.collect(self._send(verb, arguments), deadline_s=deadline_s)
 
+    def _send(self, verb: str, arguments: list[tuple[Any, ...]], *, label: str = "") -> Sent:
         if not self._members:
             raise ClusterError(f"gang {self.name}: closed, cannot {label or verb}; make a new one")
         begin = time.monotonic()
         refs = [getattr(member, verb).remote(*part) for member, part in zip(self._members, arguments, strict=True)]
+        return Sent(label or verb, begin, refs)
+
+    def collect(self, sent: Sent, *, deadline_s: float) -> list[Any]:
+        """The answers to a message, by rank; deadline_s: from now.
+
+        Raises MemberLost naming rank, node, method and seconds when a member is dead or has not answered by the
+        deadline (close the gang then: it may still be at it); an exception of the method as it was raised, of the
+        lowest rank if several failed."""
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
         values: dict[int, Any] = {}
         errors: dict[int, BaseException] = {}
-        end = begin + deadline_s
+        end = time.monotonic() + deadline_s
         while waiting := [rank for rank in range(self.size) if rank not in values and rank not in errors]:
-            ready, _ = ray.wait([refs[rank] for rank in waiting], timeout=max(0.0, end - time.monotonic()))
+            ready, _ = ray.wait([sent.refs[rank] for rank in waiting], timeout=max(0.0, end - time.monotonic()))
             if not ready:
                 break
-            rank = refs.index(ready[0])
+            rank = sent.refs.index(ready[0])
             try:
                 values[rank] = ray.get(ready[0])
             except RayActorError as error:
-                raise self._dead(rank, label or verb, time.monotonic() - begin, error) from error
+                raise self._dead(rank, sent.method, time.monotonic() - sent.begin, error) from error
             except RayTaskError as error:
                 errors[rank] = error.cause
                 grace = GRACE_S if lost_peer(error.cause) else 0.0  # then somebody's death will be the news
@@ -202,7 +223,7 @@ class Gang:
         if errors:
             raise _first(errors)
         if waiting:
-            raise self._late(waiting, label or verb, deadline_s)
+            raise self._late(waiting, sent.method, deadline_s)
         return [values[rank] for rank in range(self.size)]
 
     def _dead(self, rank: int, method: str, seconds: float, error: BaseException) -> MemberLost:

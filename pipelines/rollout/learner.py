@@ -203,18 +203,10 @@ class Learner:
 
     def publish(self) -> Loaded:
         """The policy's weights into the sampler, from memory. Proven by the log-probabilities of a probe."""
-        return self._sampler.push(self._named_weights(), self._probe)
-
-    def _named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """By the model's own names; the output matrix always, the last, also where it is the input's."""
-        tied: Tensor | None = None
-        output = models.output_embedding(self._policy.model)
-        for name, weight in self._engines["policy"].live_weights():
-            if self._engines["policy"].parameters[name] is output and name != "model.lm_head.weight":
-                tied = weight
-            yield name.removeprefix("model."), weight
-        if tied is not None:
-            yield "lm_head.weight", tied
+        policy, output = self._engines["policy"], models.output_embedding(self._policy.model)
+        tied = next(name for name, weight in policy.parameters.items() if weight is output).removeprefix("model.")
+        named = ((name.removeprefix("model."), weight) for name, weight in policy.live_weights())
+        return self._sampler.push(named, self._probe, tied=tied)
 
     def _probe(self) -> probe.Probe:
         """What the policy says of the probe's row, in float32."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 FILE = "probe.json"
-LENGTH = 32  # tokens: a wrong matrix anywhere moves all of them
+LENGTH = 16  # tokens: a wrong matrix anywhere moves all of them
 TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 """The largest gap of a token between two programs that run the same weights: rounding. 16-bit logits of size 16 are
 known to 16 × 2⁻⁹ (bfloat16) or 16 × 2⁻¹² (float16) each, and many roundings precede them."""

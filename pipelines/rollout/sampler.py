@@ -148,6 +148,7 @@ class Sampler:
         self._llm = LLM(**self._engine_arguments(model, kv_cache_bytes or kv_bytes(model, self.max_tokens)))
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         self._vocabulary = self._llm.model_config.get_vocab_size()
+        self._has_head = self._llm.apply_model(_has_head)[0]
         self._asleep, self._wrong = False, ""
         self._times = {"import_s": imported - begin, "engine_s": time.monotonic() - imported}
         recorded = probe.read(model)
@@ -241,23 +242,34 @@ class Sampler:
         A model of another shape, or quantised, needs a fresh process: nothing is changed."""
         if shape(folder) != self._shape or "quantization_config" in self._shape:
             return Loaded(False, "another shape")
-        return self.push(_tensors(folder), lambda: probe.read(folder) or probe.by_transformers(folder), folder)
+        tied = "embed_tokens.weight" if read_config(folder).get("tie_word_embeddings") else None
+        return self.push(
+            _tensors(folder), lambda: probe.read(folder) or probe.by_transformers(folder), folder, tied=tied
+        )
 
     def push(
-        self, tensors: Iterable[tuple[str, Any]], expected: Callable[[], probe.Probe], what: object = "the learner"
+        self,
+        tensors: Iterable[tuple[str, Any]],
+        expected: Callable[[], probe.Probe],
+        what: object = "the learner",
+        *,
+        tied: str | None = None,
     ) -> Loaded:
         """Puts weights, by their names in a Hugging Face folder, into the live engine and proves them with a probe.
 
-        The output matrix must be among them even where it is tied to the input's: a CPU engine keeps a packed copy of
-        it, which stays stale unless it is told."""
+        tied: how the name of a matrix ends that is input and output, if there is one. An engine keeps it once; a CPU's
+        packs a copy for each name that it comes by, and multiplies with the head's: it is pushed by that name alone."""
         self._wake()
+        if tied and self._has_head:
+            tensors = (("lm_head.weight" if name.endswith(tied) else name, tensor) for name, tensor in tensors)
         self._wrong = f"a push of {what} did not end"
+        wanted = expected()
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         except (AssertionError, KeyError, RuntimeError, ValueError) as error:
             self._wrong = f"vLLM refused the weights: {type(error).__name__}: {error}"
             return Loaded(False, self._wrong)
-        gap = self._prove(what, expected())
+        gap = self._prove(what, wanted)
         return Loaded(not self._wrong, self._wrong, gap)
 
     def rest(self) -> None:
@@ -309,17 +321,16 @@ def _values(flat: Any) -> np.ndarray:
     return np.asarray(flat.logprobs, np.float32)
 
 
+def _has_head(model: Any) -> bool:
+    """Whether vLLM's model multiplies with a head; some have none, and take the input's matrix."""
+    return hasattr(model, "lm_head")
+
+
 def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Every tensor of a model's folder by its name; a tied output matrix is named too."""
+    """Every tensor of a model's folder by its name."""
     from safetensors import safe_open
 
-    tied: Any = None
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                tensor = tensors.get_tensor(name)
-                if name.endswith("embed_tokens.weight"):
-                    tied = tensor
-                yield name, tensor
-    if tied is not None and read_config(folder).get("tie_word_embeddings"):
-        yield "lm_head.weight", tied
+                yield name, tensors.get_tensor(name)

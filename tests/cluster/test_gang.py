@@ -42,6 +42,15 @@ def test_arguments_are_shared_or_per_rank(pair: Gang):
         pair.call("times", per_rank=[1, 2, 3], deadline_s=60)
 
 
+def test_what_is_sent_at_once_is_done_in_its_order(pair: Gang):
+    begin = time.monotonic()
+    first, second = pair.send("sleep", 0.5), pair.send("times", 3, 1)
+    assert time.monotonic() - begin < 0.5  # nobody waited
+    assert pair.collect(second, deadline_s=60) == [31, 31]
+    assert time.monotonic() - begin >= 0.5
+    assert pair.collect(first, deadline_s=60) == [0.5, 0.5]
+
+
 def test_members_meet_in_a_process_group(pair: Gang):
     assert pair.call("all_reduce", deadline_s=120) == [3.0, 3.0]
 

@@ -260,3 +260,21 @@ def test_shape_is_the_config_without_what_changes_no_computation(tiny: Tiny, tmp
 def test_memory_for_keys_and_values_follows_the_model(tiny: Tiny) -> None:
     token_bytes = 2 * 2 * 1 * 32 * 4  # layers × (keys, values) × heads of keys × size of a head × float32
     assert kv_bytes(tiny.first, CONTEXT) == 64 * 3 * 128 * token_bytes
+
+
+def test_weights_of_a_model_without_a_head_of_its_own_are_pushed(evaluator: Evaluator, tmp_path: Path) -> None:
+    """vLLM's Gemma 2 multiplies with the input's matrix: there is no head that could be told of another one."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, query_pre_attn_scalar=32, max_position_embeddings=CONTEXT,
+        attn_logit_softcapping=None, initializer_range=0.2, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    for name in ("a", "b"):
+        torch.manual_seed(ord(name))
+        Gemma2ForCausalLM(config).save_pretrained(tmp_path / name)
+    evaluator.load(tmp_path / "a", SETTINGS)
+    assert gap(evaluator, tmp_path / "a") < 1e-4 and gap(evaluator, tmp_path / "b") > 0.1
+    assert load(evaluator, tmp_path / "b").pushed
+    assert gap(evaluator, tmp_path / "b") < 1e-4

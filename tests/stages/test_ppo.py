@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from cluster.errors import ClusterError
-from cluster.gang import Gang
+from cluster.gang import Gang, Sent
 from cluster.session import Session
 from pipelines.errors import UserError
 from pipelines.rollout import probe
@@ -117,24 +117,23 @@ def test_critics(
 
 
 def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:
-    """kill -9 of an actor a moment after the n-th call of a method, or a later one, has been sent; then the next of
-    these. Returns what was done."""
+    """kill -9 of an actor when the answer to the n-th call of a method, or to a later one, is waited for; then the next
+    of these. Returns what was done."""
     done: list[str] = []
     counted: dict[str, int] = {}
-    ask = Gang._ask
+    collect = Gang.collect
 
-    def killing(self: Gang, verb: str, arguments: list[Any], **options: Any) -> list[Any]:
-        label = options.get("label") or verb
-        counted[label] = counted.get(label, 0) + 1
-        if phases and label == phases[0][0] and counted[label] >= phases[0][1]:
+    def killing(self: Gang, sent: Sent, **options: Any) -> list[Any]:
+        counted[sent.method] = counted.get(sent.method, 0) + 1
+        if phases and sent.method == phases[0][0] and counted[sent.method] >= phases[0][1]:
             children = psutil.Process().children(recursive=True)
             victims = [child for child in children if "".join(child.cmdline()).startswith("ray::Member")]
             os.kill(max(victims, key=lambda p: p.create_time()).pid, signal.SIGKILL)
-            done.append(label)
+            done.append(sent.method)
             phases.pop(0)
-        return ask(self, verb, arguments, **options)
+        return collect(self, sent, **options)
 
-    monkeypatch.setattr(Gang, "_ask", killing)
+    monkeypatch.setattr(Gang, "collect", killing)
     return done
 
 

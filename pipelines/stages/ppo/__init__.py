@@ -96,15 +96,13 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
             kl_coefficient=journal.kl_coefficient, gamma=options.gamma, lam=options.gae_lambda,
             group=options.group,
         )  # fmt: skip
-        learnt = learners.update(
+        learnt, gap = learners.learn(
             experience.steps(
                 seed=work.seed, iteration=iteration, epochs=options.epochs, minibatches=options.minibatches,
                 world=learners.size,
             ),
             schedule.share(iteration),
         )  # fmt: skip
-        gap = learners.publish()
-
         point, tokens = figures(scores, replies, experience, learnt), sum(len(r.reply) for r in rollouts)
         journal.add(point, learners.spent(), reply_tokens=tokens, gap=gap)
         journal.kl_coefficient = control.next(journal.kl_coefficient, point["rollout/kl_nats"])

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import ClusterError
-from cluster.gang import Gang
+from cluster.gang import Gang, Sent
 from cluster.resources import Resources
 from pipelines.rollout.experience import Annotation, Rollout, Step, own_part
 from pipelines.rollout.reply import Reply, Sampling
-from pipelines.rollout.sampler import environment
+from pipelines.rollout.sampler import Loaded, environment
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions
 
@@ -74,24 +74,22 @@ class Learners:
         """What policy, reference and critic think of each reply."""
         return self._shared("annotate", rollouts)
 
-    def update(self, steps: Sequence[list[Step]], share: float) -> dict[str, float]:
-        """Learns at this share of the learning rates; returns means over tokens, and the gradients' norms."""
-        found = self._call("update", share, per_rank=steps)
+    def learn(self, steps: Sequence[list[Step]], share: float) -> tuple[dict[str, float], float]:
+        """Updates at this share of the learning rates, then publishes.
+
+        Returns means over tokens and the gradients' norms, and the gap as `publish` does."""
+        begin = time.perf_counter()
+        update, publish = self._gang.send("update", share, per_rank=steps), self._gang.send("publish")
+        found = self._collect(update, begin)
         tokens = sum(figures["tokens"] for figures in found)
         norms = {key: value for key, value in found[0].items() if key.endswith("_norm")}
         names = [key for key in found[0] if key not in norms and key != "tokens"]
-        return {name: sum(figures.get(name, 0.0) for figures in found) / tokens for name in names} | norms
+        means = {name: sum(figures.get(name, 0.0) for figures in found) / tokens for name in names}
+        return means | norms, largest_gap(self._collect(publish, time.perf_counter()))
 
     def publish(self) -> float:
         """The policy's weights into every sampler; returns the largest gap of a probe's log-probability, in nats."""
-        found = self._call("publish")
-        for rank, loaded in enumerate(found):
-            if not loaded.pushed:
-                raise ClusterError(
-                    f"ppo: rank {rank} could not publish the policy's weights: {loaded.why}; expected a model that "
-                    f"vLLM runs as its learner does"
-                )
-        return max(loaded.gap_nats for loaded in found)
+        return largest_gap(self._call("publish"))
 
     def save(self, place: Path) -> None:
         self._call("save", place)
@@ -114,11 +112,26 @@ class Learners:
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         begin = time.perf_counter()
-        found = self._gang.call(method, *args, deadline_s=self._deadline_s, **kwargs)
-        if method in PHASES:
-            phase = PHASES[method]
+        return self._collect(self._gang.send(method, *args, **kwargs), begin)
+
+    def _collect(self, sent: Sent, begin: float) -> list[Any]:
+        """begin: of the phase that it belongs to."""
+        found = self._gang.collect(sent, deadline_s=self._deadline_s)
+        if sent.method in PHASES:
+            phase = PHASES[sent.method]
             self._spent[phase] = self._spent.get(phase, 0.0) + time.perf_counter() - begin
         return found
+
+
+def largest_gap(ranks: Sequence[Loaded]) -> float:
+    """Of what became of the weights on each rank. Raises ClusterError where one was not proven."""
+    for rank, loaded in enumerate(ranks):
+        if not loaded.pushed:
+            raise ClusterError(
+                f"ppo: rank {rank} could not publish the policy's weights: {loaded.why}; expected a model that "
+                f"vLLM runs as its learner does"
+            )
+    return max(loaded.gap_nats or 0.0 for loaded in ranks)
 
 
 def learner_plan(work: Work, max_tokens: int) -> dict[str, Any]:
