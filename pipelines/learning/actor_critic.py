@@ -73,6 +73,11 @@ class ExperienceBatch(Sequences):
         packed = Sequences.pack(prompts, replies)
         return cls(packed.tokens_BT, packed.places_N, packed.actions_N, *map(torch.as_tensor, columns))
 
+    @classmethod
+    def nothing(cls) -> ExperienceBatch:
+        """A batch without labels."""
+        return cls.of([], [], np.zeros((4, 0), np.float32))
+
     @property
     def num_labels(self) -> int:
         return len(self.actions_N)

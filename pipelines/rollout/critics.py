@@ -76,7 +76,7 @@ class OwnBody:
         return rows
 
     def nothing(self) -> ExperienceBatch:
-        return ExperienceBatch.of([], [], np.zeros((4, 0), np.float32))
+        return ExperienceBatch.nothing()
 
 
 class FrozenBody:

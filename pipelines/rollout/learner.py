@@ -230,7 +230,8 @@ class Learner:
         tensors, journal = checkpoint.read(folder)
         self._steps = journal["steps"]
         for name, engine in self._engines.items():
-            nothing = self._critic.nothing() if name == "critic" and self._critic is not None else _batch([])
+            learns = self._critic if name == "critic" and self._critic is not None else ExperienceBatch
+            nothing = learns.nothing()
             engine.load_state(_Part(tensors, f"{name}/"), step=self._steps, padding=nothing)
 
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
