@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import nodes
-from cluster.errors import ClusterError, MemberLost
+from cluster.errors import ClusterError, MemberLost, travelling
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
 from cluster.session import log_place, tell
@@ -202,7 +202,7 @@ class Gang:
         deadline (close the gang then: it may still be at it); an exception of the method as it was raised, of the
         lowest rank if several failed."""
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
         values: dict[int, Any] = {}
         errors: dict[int, BaseException] = {}
@@ -214,7 +214,7 @@ class Gang:
             rank = sent.refs.index(ready[0])
             try:
                 values[rank] = ray.get(ready[0])
-            except RayActorError as error:
+            except (RayActorError, ObjectLostError) as error:  # dead before it answered, or before all had arrived
                 raise self._dead(rank, sent.method, time.monotonic() - sent.begin, error) from error
             except RayTaskError as error:
                 errors[rank] = error.cause
@@ -286,4 +286,9 @@ class Member:
 
     def call(self, method: str, own: tuple[Any, ...], common: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         args, kwargs = common
-        return getattr(self._copy, method)(*own, *args, **kwargs)
+        try:
+            return getattr(self._copy, method)(*own, *args, **kwargs)
+        except Exception as error:
+            if (plain := travelling(error)) is error:
+                raise
+            raise plain from None

@@ -16,9 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pickle
 import re
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,7 +31,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import checkpoints, nodes, progress
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, travelling
 from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
@@ -70,15 +68,15 @@ def run_workers(
 
     loop: a function of an importable module; it and config travel by pickle. storage: a folder that all nodes share.
     env: variables set before a worker imports anything. say: told of each restart.
-    Raises ClusterError when workers were lost more than max_failures times, naming rank, node and logs; an exception
-    of the loop as itself.
+    Raises ClusterError when workers were lost more than max_failures times without a checkpoint between, naming rank,
+    node and logs; an exception of the loop as itself.
     """
     place = storage.absolute() / name
     place.mkdir(parents=True, exist_ok=True)
     one_node = _set_environment()
     payload = {"loop": loop, "config": config, "threads": resources.threads, "place": str(place)}
     variables = {**resources.environment, **group_environment(loopback=one_node), **(env or {})}
-    failures = 0
+    failures, reached = 0, ""
     with Tail(place / progress.FILE, on_progress):
         while True:
             resources.check(f"workers of {name}", wait_s=START_S, say=say or tell)
@@ -86,15 +84,16 @@ def run_workers(
             outcome = _attempt(payload, resources, place, variables)
             if not isinstance(outcome, _Lost):
                 return outcome
-            failures += 1
+            newest = max((path.name for path in place.glob("checkpoint_*")), default="")
+            failures, reached = (failures + 1 if newest == reached else 1), newest
             if failures > max_failures:
                 break
             if say:
                 say(f"{outcome.text}; starting again from the last checkpoint ({failures} of {max_failures})")
     raise ClusterError(
-        f"workers of {name}: {outcome.text}, the last of {failures} times; expected them to live until the end. "
-        f"Logs: {log_place()}. Look there, and for a lack of memory on that node; run again to go on from the last "
-        f"checkpoint"
+        f"workers of {name}: {outcome.text}, the last of {failures} times without a checkpoint between; expected them "
+        f"to live until the end. Logs: {log_place()}. Look there, and for a lack of memory on that node; run again to "
+        f"go on from the last checkpoint"
     )
 
 
@@ -320,11 +319,7 @@ def _told(error: Exception, place: Path) -> Exception:
             f"{place}: the disk is full ({str(error)[:200]}); the last complete checkpoint is intact. "
             f"Make room and run again"
         )
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError("".join(traceback.format_exception(error)))
-    return error
+    return travelling(error)
 
 
 class Worker:

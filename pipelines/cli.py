@@ -214,7 +214,7 @@ def chat(
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always says the most likely.")] = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply.")] = None,
 ) -> None:
     """Talk to a model: to the server at --url or on port 8000, else to one started for this. /reset, /quit, Ctrl-C."""

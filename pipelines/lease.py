@@ -11,7 +11,10 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -90,6 +93,25 @@ class Lease:
         """Says that the holder lives. Does nothing once released."""
         if self.held():
             os.utime(self.path)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Beats from a thread of its own as long as the block lasts, then releases it."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(STALE_AFTER_S / 6):
+                with suppress(OSError):  # a disk that is away for a moment: the next beat may reach it
+                    self.beat()
+
+        thread = threading.Thread(target=beat, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.release()
 
     def release(self) -> None:
         if self.held():

@@ -86,7 +86,7 @@ def _totals(facts: dict[str, Facts]) -> Facts:
 
 
 def show_report(store: Store, *, recipe: str | None, out: Path | None, as_json: bool) -> None:
-    """`rayse report`: JSON on stdout, or the table, with report.html beside the store."""
+    """`rayse report`: JSON on stdout, or the table, with report.html in the store."""
     found = card(store, recipe)
     if as_json:
         own = {} if found.sweep is None else {"sweep": sweep_report.facts(found.sweep)}

@@ -64,19 +64,17 @@ def sweep_recipe(
     story = Story(quiet=quiet)
     lease = Lease(store.root / "sweeps" / asked.id / "lease.json")
     lease.acquire(wait=True, say=lambda text: story.warn(text.replace("draft", "sweep", 1)))
-    try:
+    with lease.kept():
         record, recipes = _prepared(written, asked)
         candidates = [
             Candidate(trial, recipe, plan(recipe, store, until=until, warn=story.warn))
             for trial, recipe in zip(record.trials, recipes, strict=True)
         ]
         _settle(record, candidates)
-        follower = Follower(record, store, lease, story)
+        follower = Follower(record, store, story)
         story.note(_headline(record))
         _work(written, asked.options, candidates, follower, address)
         best = _finish(record, store, candidates, story)
-    finally:
-        lease.release()
     write_atomically(best_file, _best_text(record, best, best_file))
     Walk(best.recipe, store, _session(store, address, Story(quiet=True)), Story(quiet=True)).run(until=until)
     return record, best_file

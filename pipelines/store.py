@@ -303,8 +303,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether an error says that a disk or a quota is used up."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Whether an error says that a disk or a quota is used up. (safetensors says so in words alone.)"""
+    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return by_number or "No space left on device" in str(error)
 
 
 def _checked(manifest: Manifest) -> Manifest:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.lease import Lease
 from pipelines.progress import Story
 from pipelines.store import Store
 from pipelines.trials import SweepRecord, Trial
@@ -18,8 +17,8 @@ SAVE_EVERY_S = 5.0
 class Follower:
     """What the trials' watcher does with what it hears. See Watcher in pipelines/sweep.py."""
 
-    def __init__(self, record: SweepRecord, store: Store, lease: Lease, story: Story):
-        self.record, self.store, self.lease, self.story = record, store, lease, story
+    def __init__(self, record: SweepRecord, store: Store, story: Story):
+        self.record, self.store, self.story = record, store, story
         self._began: dict[int, float] = {}
         self._saved = 0.0
         self._problem: str | None = None
@@ -68,7 +67,6 @@ class Follower:
 
     def tick(self) -> None:
         """Raises UserError where the metric turned out not to exist."""
-        self.lease.beat()
         self.check()
         if time.monotonic() - self._saved > SAVE_EVERY_S:
             self._save()

@@ -61,7 +61,7 @@ class TrainCluster(ClusterOptions):
     workers: int = Field(2, ge=1, description="processes that train together")
     threads_per_worker: int = Field(1, ge=1, description="of arithmetic; on a CPU two workers beat two threads")
     cpus_per_worker: float = Field(1, ge=0, description="logical CPUs of a worker")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of a worker: 0 or 1")
+    gpus_per_worker: Literal[0, 1] = Field(0, description="GPUs of a worker")
     micro_batch_rows: int = Field(8, ge=1, description="rows of a backward pass: less takes less memory")
     zero_stage: Literal[0, 1, 2, 3] = Field(
         1, description="what workers share out: 1 optimiser, 2 gradients, 3 weights"

@@ -21,15 +21,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
 from cluster.resources import cores
 from cluster.session import Session, log_place
+from pipelines.errors import UserError
 from pipelines.rollout import sampler
 from serve import front, http
-from serve.settings import Settings
+from serve.settings import GREETING, GREETING_TOKENS, Settings
 
 APP = "rayse"
 FIRST_REPLY_S = 60.0
@@ -143,6 +145,7 @@ def _serve(settings: Settings, stop: threading.Event, ready: Callable[[], Any], 
     with Session("local", logs=settings.logs, say=say):
         import ray.serve
 
+        _check_gpus(settings)
         _silence()
         ray.serve.start(
             http_options={"host": "127.0.0.1", "port": settings.port}, logging_config={"log_level": "WARNING"}
@@ -156,6 +159,17 @@ def _serve(settings: Settings, stop: threading.Event, ready: Callable[[], Any], 
         ready()
         while not stop.wait(1.0):
             _check_lives()
+
+
+def _check_gpus(settings: Settings) -> None:
+    """Raises UserError where the machine has fewer GPUs than are asked for: Ray would wait for them for ever."""
+    import ray
+
+    here = int(ray.cluster_resources().get("GPU", 0))
+    if settings.gpus > here:
+        raise UserError(
+            f"gpus: {settings.gpus}, but Ray sees {here} on this machine; expected at most as many (0: on the CPU)"
+        )
 
 
 def _first_replies(settings: Settings) -> None:
@@ -178,18 +192,18 @@ def _first_replies(settings: Settings) -> None:
 def _first_reply(settings: Settings, *, stream: bool) -> None:
     headers = {"content-type": "application/json"}
     headers |= {"authorization": f"Bearer {settings.key}"} if settings.key else {}
-    asked = {"messages": [{"role": "user", "content": "Hello! 你好！"}], "max_tokens": 16, "min_tokens": 8}
+    asked = {"messages": [{"role": "user", "content": GREETING}], "max_tokens": GREETING_TOKENS, "min_tokens": 8}
     body = json.dumps(asked | {"stream": stream}).encode()
     request = urllib.request.Request(f"{url_of(settings)}/v1/chat/completions", body, headers)
     end = time.monotonic() + FIRST_REPLY_S
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=FIRST_REPLY_S) as answered:
+            with http.open_here(request, FIRST_REPLY_S) as answered:
                 found = answered.read()
             if http.is_reply(found, stream=stream):
                 return
             why = f"it answered {found[-200:]!r}"
-        except OSError as error:  # the front learns of the replica a moment after it is there
+        except (OSError, HTTPException, ValueError) as error:  # the front learns of the replica a moment after it is up
             why = str(error)
         if time.monotonic() > end:
             raise ClusterError(f"{url_of(settings)}: the model is up, but no reply comes through the front ({why}). "

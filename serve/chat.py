@@ -19,6 +19,7 @@ from serve.conversation import Message
 
 HELP = "/reset begins anew, /quit or Ctrl-D ends, Ctrl-C ends a reply"
 TIMEOUT_S = 300.0
+LOST = (OSError, http.client.HTTPException, ValueError)  # what reading an answer raises; bytes that are no JSON too
 
 
 class Client:
@@ -29,7 +30,10 @@ class Client:
         if found.scheme not in ("http", "https") or not found.hostname:
             raise UserError(f"--url {url}: expected http://HOST:PORT")
         self._make = http.client.HTTPSConnection if found.scheme == "https" else http.client.HTTPConnection
-        self._place, self._port = found.hostname, found.port
+        try:
+            self._place, self._port = found.hostname, found.port
+        except ValueError as error:
+            raise UserError(f"--url {url}: {error}; expected http://HOST:PORT") from None
         self._prefix = found.path.rstrip("/").removesuffix("/v1")
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self.url = url
@@ -37,10 +41,13 @@ class Client:
     def model(self) -> str:
         """What the server calls its model."""
         with_body = self._send("GET", "/v1/models", None)
-        return json.loads(with_body.read())["data"][0]["id"]
+        try:
+            return json.loads(with_body.read())["data"][0]["id"]
+        except (*LOST, KeyError, IndexError, TypeError) as error:
+            raise ClusterError(f"{self.url}: answers, but not with OpenAI's list of models ({error!r})") from None
 
     def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
-        """The pieces of a reply as they come."""
+        """The pieces of a reply as they come. Raises ClusterError where the server is lost on the way."""
         asked = {"messages": list(messages), "stream": True, **sampling}
         answered = self._send("POST", "/v1/chat/completions", asked)
         try:
@@ -53,6 +60,8 @@ class Client:
                     raise ClusterError(f"{self.url}: {found['error']['message']}")
                 for choice in found.get("choices", ()):
                     yield choice["delta"].get("content") or ""
+        except LOST as error:
+            raise ClusterError(f"{self.url}: lost in the middle of a reply ({error!r})") from None
         finally:
             answered.close()
 
@@ -84,7 +93,8 @@ def talk(
     out: TextIO = sys.stdout,
     **sampling: Any,
 ) -> list[Message]:
-    """A conversation until /quit or the end of input; returns it. A failed or ended reply leaves the question out."""
+    """A conversation until /quit or the end of input; returns it. A failed reply leaves its question out; one that was
+    ended stays as far as it came."""
     name = client.model()
     begin: list[Message] = [{"role": "system", "content": persona}] if persona else []
     messages = list(begin)

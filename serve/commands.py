@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.runs import resolve
 from pipelines.store import Store
-from serve import artifacts
+from serve import artifacts, http
 from serve.settings import Settings
 
 USUAL = "http://127.0.0.1:8000"
@@ -55,9 +55,9 @@ def chat(settings: Callable[[], Settings] | None, url: str | None, key: str | No
 def answers(url: str = USUAL) -> bool:
     """Whether a server of ours is ready there."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as found:
-            return found.status == 200
-    except OSError:  # URLError and HTTPError are
+        with http.open_here(f"{url}/health", 2) as found:
+            return json.loads(found.read())["status"] == "ready"
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):  # nobody, or somebody else
         return False
 
 

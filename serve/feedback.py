@@ -100,7 +100,7 @@ class Feedback:
                 return
             row = asdict(reply) | {"thumb": thumb, "comment": comment, "changed": time.time()}
             row["prompt"] = json.dumps(reply.prompt, ensure_ascii=False)
-            row["sampling"] = json.dumps(reply.sampling, ensure_ascii=False)
+            row["sampling"] = json.dumps(reply.sampling)  # ASCII: a stop string may be half of a surrogate pair
             self._database.execute(KEEP, row)
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ the configuration and then becomes the real one.
 
 from __future__ import annotations
 
-import os
 import socket
 import stat
 from pathlib import Path
@@ -82,17 +81,17 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def claim(host: str, port: int) -> int:
     """The port to listen on; 0 finds a free one. Raises ClusterError where it is in use or may not be bound."""
-    if port == 0:
-        return free_port(host)
-    with socket.socket(_family(host)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as HAProxy does: closed connections may linger
-        try:
+    try:
+        if port == 0:
+            return free_port(host)
+        with socket.socket(_family(host)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as HAProxy: closed connections may linger
             probe.bind((host, port))
-        except OSError as error:
-            raise ClusterError(
-                f"{host}:{port}: cannot listen there ({os.strerror(error.errno or 0)}); stop what does, or choose "
-                f"another with --port (0 finds a free one)"
-            ) from error
+    except OSError as error:
+        raise ClusterError(
+            f"{host}:{port}: cannot listen there ({error.strerror or error}); --host takes an address of this machine, "
+            f"and --port a port that nobody listens on (0 finds one)"
+        ) from error
     return port
 
 

@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pipelines.data.chat import Chat
 from serve import guard as guards
@@ -130,11 +130,10 @@ class Gateway:
                 raise Refused(401, "wrong or missing key; expected the header `Authorization: Bearer KEY`",
                               code="invalid_api_key", headers={"www-authenticate": "Bearer"})  # fmt: skip
             return
-        name = urlsplit(f"//{headers.get('host', '')}").hostname
-        if name not in (*LOCAL_NAMES, self._settings.host):
-            raise Refused(403, f"this server answers to localhost, not to {name!r}", code="foreign_host")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if _parts(f"//{host}").hostname not in (*LOCAL_NAMES, self._settings.host):
+            raise Refused(403, f"this server answers to localhost, not to {host!r}", code="foreign_host")
+        if origin is not None and _parts(origin).netloc != host:
             raise Refused(403, f"pages of {origin!r} may not ask this server", code="foreign_origin")
 
     # ---- replies ------------------------------------------------------------------------------------------------
@@ -246,6 +245,14 @@ class Gateway:
             "feedback": self._feedback is not None,
             "guard": self._settings.guard,
         }
+
+
+def _parts(url: str) -> SplitResult:
+    """Of a URL; of what is none, no parts."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 async def _close(scope: Scope, receive: Receive, send: Send) -> None:

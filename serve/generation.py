@@ -30,6 +30,7 @@ NOT_OURS = (
     "kv_transfer_params", "ec_transfer_params", "prompt_embeds", "request_id", "chat_template", "chat_template_kwargs",
     "documents", "echo", "add_generation_prompt", "continue_final_message", "mm_processor_kwargs", "media_io_kwargs",
     "priority", "vllm_xargs", "cache_salt", "use_beam_search", "truncate_prompt_tokens", "prompt_logprobs",
+    "return_token_ids",
 )  # fmt: skip
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens",
             "repetition_penalty", "frequency_penalty", "presence_penalty")  # fmt: skip
@@ -71,6 +72,7 @@ def prepare(path: str, body: dict[str, Any], settings: Settings, chat: Chat, con
         raise Refused(404, f"The model {model!r} does not exist; this server has {settings.name!r}", param="model",
                       code="model_not_found")  # fmt: skip
     _check_count(body, "n", settings.limits.replies)
+    _check_logprobs(body, settings)
     body = {name: value for name, value in body.items() if name not in NOT_OURS} | {"model": settings.name}
     limit = _reply_limit(body, settings, context)
     build = _chat if path == CHAT else _completion
@@ -143,6 +145,14 @@ def _check_count(body: dict[str, Any], name: str, most: int) -> None:
     value = body.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
         raise Refused(400, f"{name}: expected a whole number from 1 to {most}", param=name)
+
+
+def _check_logprobs(body: dict[str, Any], settings: Settings) -> None:
+    """vLLM holds text back that may become a stop string, but tells its tokens at once: before the guard sees it."""
+    asked = body.get("logprobs") is not None and body.get("logprobs") is not False  # 0 asks for those of the tokens
+    if settings.guard and asked and body.get("stream") is True and body.get("stop"):
+        raise Refused(400, "logprobs: not together with `stream` and `stop` on a server with a guard; leave one out",
+                      param="logprobs", code="unsupported_parameter")  # fmt: skip
 
 
 def _reply_limit(body: dict[str, Any], settings: Settings, context: int) -> int | None:

@@ -77,6 +77,8 @@ class Watch:
     text: str = ""
     passed: int = 0
     verdict: Verdict | None = field(default=None)
+    _sentence: int = 0  # where the one that grows began
+    _excused: int = 0  # up to here a deed is only named, by a sentence that says no to it
 
     def push(self, piece: str, *, last: bool = False) -> int:
         """More of the reply; returns how many characters, from its beginning, may be sent."""
@@ -84,13 +86,18 @@ class Watch:
         if self.verdict is not None:
             return self.passed
         while (end := self._judged_end(last)) > self.passed:
-            begin = max(0, self.passed - BEFORE_CHARACTERS)
-            part = self.text[begin:end]
+            before = self.passed - BEFORE_CHARACTERS
+            part = self.text[max(self._excused, before) : end]
             verdict = self.guard.check(part, language_of(part))
-            if not verdict.allowed and not declines(part):  # a model that says what it will not do does no harm
-                self.verdict = verdict
-                return self.passed
+            if not verdict.allowed:
+                # A model that says what it will not do does no harm; that it said no before excuses nothing.
+                if not declines(self.text[max(self._sentence, before) : end]):
+                    self.verdict = verdict
+                    return self.passed
+                self._excused = end
             self.passed = end
+            if SENTENCE_END.search(self.text, self._sentence, end):
+                self._sentence = end
         return self.passed
 
     def _judged_end(self, last: bool) -> int:

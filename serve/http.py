@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
@@ -143,5 +144,17 @@ DONE = b"data: [DONE]\n\n"
 
 
 def is_reply(body: bytes, *, stream: bool) -> bool:
-    """Whether the body of a good answer holds a reply: whole where it is a stream, else with a choice at least."""
-    return body.endswith(DONE) if stream else bool(json.loads(body).get("choices"))
+    """Whether the body of an answer of 200 holds a reply: a choice at least, no error, and the end of a stream.
+
+    Raises ValueError where it is no JSON."""
+    if stream and not body.endswith(DONE):
+        return False
+    parts = [line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith(b"data: {")]
+    found = [json.loads(part) for part in (parts if stream else [body])]
+    return any(one.get("choices") for one in found) and not any("error" in one for one in found)
+
+
+def open_here(request: urllib.request.Request | str, timeout_s: float) -> Any:
+    """Asks a server on this machine, as urllib.request.urlopen does; never by way of a proxy, which `http_proxy` names
+    for the world outside."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)

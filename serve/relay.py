@@ -20,6 +20,7 @@ from serve.http import DONE, App, Receive, Refused, Scope, Send
 from serve.metrics import Metrics
 from serve.settings import Settings
 
+LAST_WORD_S = 1.0
 VALIDATION = re.compile(r"""^1 validation error:.*?'msg': ['"](.+?)['"], """, re.DOTALL)
 
 
@@ -122,9 +123,10 @@ class Relay:
         message = f"the reply took longer than {self._limit_s:g} s, which is this server's limit"
         if not self._sent:
             raise Refused(504, message, code="timeout")
-        await send(
-            {"type": "http.response.body", "body": http.event(Refused(504, message, code="timeout").body) + DONE}
-        )
+        last = http.event(Refused(504, message, code="timeout").body) + DONE
+        with contextlib.suppress(TimeoutError):  # a client that does not read holds its place no longer
+            async with asyncio.timeout(LAST_WORD_S):
+                await send({"type": "http.response.body", "body": last})
         return False
 
     def _settle(self) -> bool:

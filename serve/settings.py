@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -10,6 +11,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pipelines.data.chat import Chat
 from pipelines.errors import UserError
 from pipelines.options import Options
+from pipelines.rollout import sampler
+
+VISIBLE = re.compile(r"[!-~]+")  # characters of ASCII that show
+GREETING, GREETING_TOKENS = "Hello! 你好！", 16  # what is asked before anybody is told that it is ready, and the reply
 
 
 class Limits(Options):
@@ -20,7 +25,7 @@ class Limits(Options):
     request_s: PositiveFloat = 300.0  # from the first byte to the last
     reply_tokens: PositiveInt = 4096  # of one reply; the model's context is a limit of its own
     replies: PositiveInt = 8  # `n`, and prompts of one request
-    concurrent: PositiveInt = 256  # requests at work; as many again may wait
+    concurrent: PositiveInt = 256  # requests at work; the next one is told to come again
 
 
 class Settings(Options):
@@ -64,9 +69,19 @@ class Settings(Options):
                 f"--host {self.host}: others could reach this port, and no key is set. Give one with --key-file FILE "
                 f"or --key KEY (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
             )
-        if self.key is not None and (not self.key.isascii() or not self.key.isprintable() or " " in self.key):
+        if self.key is not None and not VISIBLE.fullmatch(self.key):
             raise UserError("--key: expected visible ASCII characters without spaces, as an HTTP header carries them")
         if not (self.model / "config.json").is_file():
             raise UserError(f"{self.model}: no config.json; expected a Hugging Face folder of a language model")
-        Chat.open(self.model)
+        self._check_room(Chat.open(self.model))
         return self
+
+    def _check_room(self, chat: Chat) -> None:
+        most = self.max_tokens or sampler.context(self.model)
+        persona = [{"role": "system", "content": self.persona}] if self.persona else []
+        taken = len(chat.prompt([*persona, {"role": "user", "content": GREETING}]))
+        if taken + GREETING_TOKENS > most:
+            raise UserError(
+                f"max_tokens: prompt and reply have {most} tokens, and a greeting takes {taken} (persona included); "
+                f"expected room for {GREETING_TOKENS} more at least. Raise --max-tokens, or shorten the persona"
+            )

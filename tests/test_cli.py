@@ -27,6 +27,8 @@ VERBS = {
     "submit": ("--address", "--detach", "--until", "--set", "--store", "--json"),
     "jobs": ("--address", "--json"),
     "stop": ("--address",),
+    "serve": ("--port", "--host", "--store", "--key", "--key-file", "--persona", "--max-turns", "--gpus", "--no-guard"),
+    "chat": ("--url", "--store", "--key", "--key-file", "--persona", "--temperature", "--max-tokens"),
 }
 
 

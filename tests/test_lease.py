@@ -188,3 +188,16 @@ def test_a_draft_dropped_while_another_waits_for_the_lock_is_begun_anew(file: Pa
 def test_an_owner_is_described_as_people_read_it() -> None:
     owner = {"host": "node-1", "pid": 123, "started": time.mktime((2025, 1, 2, 10, 15, 2, 0, 0, -1))}
     assert describe(owner) == "process 123 on node-1 (since 10:15:02)"
+
+
+def test_a_kept_lease_beats_by_itself_and_is_free_afterwards(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 0.3)
+    ours = Lease(file)
+    ours.acquire(wait=False)
+    with ours.kept():
+        os.utime(file, (0, 0))
+        end = time.monotonic() + 10
+        while file.stat().st_mtime == 0:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert not file.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
-from pipelines.store import Artifact, Manifest, Store, fingerprint, write_atomically
+from pipelines.store import Artifact, Manifest, Store, disk_full, fingerprint, write_atomically
 from tests import small_disk
 
 PRINT = "0123456789abcdef"
@@ -260,3 +261,11 @@ def test_a_fingerprint_stands_for_its_parts() -> None:
     assert fingerprint(a=1, b={"x": 1, "y": 2}) == fingerprint(b={"y": 2, "x": 1}, a=1)
     assert fingerprint(a=1) != fingerprint(a=2)
     assert len(fingerprint(a=1)) == 16
+
+
+def test_a_full_disk_is_known_by_number_or_by_words() -> None:
+    from safetensors import SafetensorError
+
+    assert disk_full(OSError(errno.ENOSPC, "")) and disk_full(OSError(errno.EDQUOT, ""))
+    assert disk_full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not disk_full(OSError(errno.EACCES, "Permission denied"))

@@ -42,6 +42,12 @@ def from_logits(row: list[int], logits_TV: np.ndarray) -> Probe:
     return Probe(list(row), (logits[np.arange(len(row) - 1), row[1:]] - total).tolist())
 
 
+def beginning(probe: Probe, most_tokens: int) -> Probe:
+    """As much of it as an engine of so many tokens takes: what a causal model says of a token does not depend on later
+    ones."""
+    return Probe(probe.tokens[:most_tokens], probe.logprobs[: most_tokens - 1])
+
+
 def write(folder: Path, probe: Probe) -> None:
     """Records a probe beside a model's weights."""
     text = json.dumps({"tokens": probe.tokens, "logprobs": [round(value, 7) for value in probe.logprobs]})

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.rollout import probe
 from pipelines.rollout.reply import Reply, Sampling
 
@@ -35,11 +36,13 @@ LIVE_KEYS = ("_name_or_path", "transformers_version", "use_cache")  # of config.
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of `load`. Not pushed: the engine answers nothing more until another load succeeds."""
+    """What became of `load` or `push`. Where weights were refused or not proven the engine answers nothing more until
+    others are; "another shape" changes nothing."""
 
     pushed: bool
     why: str = ""  # not: "another shape", or how the proof failed
     gap_nats: float | None = None  # of the proof
+    seconds: float = 0.0  # of pushing and proving
 
 
 def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
@@ -72,9 +75,15 @@ def shape(folder: Path) -> dict[str, Any]:
 
 
 def context(folder: Path) -> int:
-    """How many tokens a model sees at once, by its config."""
+    """How many tokens a model sees at once, by its config. Raises UserError where it does not say."""
     config = read_config(folder)
-    return int(config.get("max_position_embeddings") or config["n_positions"])
+    found = config.get("max_position_embeddings") or config.get("n_positions")
+    if not isinstance(found, int):
+        raise UserError(
+            f"{folder / 'config.json'}: neither max_position_embeddings nor n_positions; expected a model that says "
+            f"how many tokens it sees"
+        )
+    return found
 
 
 def kv_bytes(folder: Path, max_tokens: int) -> int:
@@ -259,6 +268,7 @@ class Sampler:
 
         tied: how the name of a matrix ends that is input and output, if there is one. An engine keeps it once; a CPU's
         packs a copy for each name that it comes by, and multiplies with the head's: it is pushed by that name alone."""
+        begin = time.perf_counter()
         self._wake()
         if tied and self._has_head:
             tensors = (("lm_head.weight" if name.endswith(tied) else name, tensor) for name, tensor in tensors)
@@ -270,7 +280,7 @@ class Sampler:
             self._wrong = f"vLLM refused the weights: {type(error).__name__}: {error}"
             return Loaded(False, self._wrong)
         gap = self._prove(what, wanted)
-        return Loaded(not self._wrong, self._wrong, gap)
+        return Loaded(not self._wrong, self._wrong, gap, time.perf_counter() - begin)
 
     def rest(self) -> None:
         """Gives a GPU's memory back until the next call; the weights wait in the machine's memory. On a CPU nothing."""
@@ -280,6 +290,7 @@ class Sampler:
 
     def _prove(self, what: object, expected: probe.Probe) -> float:
         """Compares the engine with a probe, remembers the verdict, returns the gap."""
+        expected = probe.beginning(expected, self.max_tokens)
         params = self._params(temperature=0, max_tokens=1, prompt_logprobs=0)
         found = _values(self._run([expected.tokens], [params])[0].prompt_logprobs)
         gap, most = probe.gap_nats(expected, found), probe.TOLERANCE_NATS[self.dtype]

@@ -49,6 +49,12 @@ class Member:
             raise Mistake(f"rank {rank} was told to")
         return self.rank
 
+    def fail_oddly(self) -> None:
+        class Odd(Exception):
+            """Of no module that could be imported."""
+
+        raise Odd("left")
+
     def sleep(self, seconds: float) -> float:
         time.sleep(seconds)
         return seconds

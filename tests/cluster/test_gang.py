@@ -62,6 +62,13 @@ def test_an_exception_of_a_method_comes_back_as_itself_and_the_gang_goes_on(pair
     assert pair.call("fail", 7, deadline_s=60) == [0, 1]
 
 
+def test_an_exception_that_does_not_travel_still_tells_what_it_was(pair: Gang):
+    with pytest.raises(RuntimeError, match="Odd: left") as caught:
+        pair.call("fail_oddly", deadline_s=60)
+    assert "raised by rank 0" in caught.value.__notes__[0]
+    assert pair.call("times", 3, 1, deadline_s=60) == [31, 31]
+
+
 def test_a_deadline_names_who_is_late(session: Session):
     with Gang("tests.cluster.members:Member", 2, resources=NOTHING, name="late") as gang:
         begin = time.monotonic()

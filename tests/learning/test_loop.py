@@ -82,9 +82,8 @@ def one_worker(folder: Path) -> None:
 
 
 def gradients(folder: Path, name: str) -> None:
-    """The gradient of one step in micro-batches of two rows, as one step of plain descent shows it."""
+    """Writes the gradient of one step in micro-batches of two rows."""
     model = new_model()
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
     engine = Engine(NextTokenLearner(model), hidden_matrices(model), replace(MUON, clip_norm=0), zero_stage=0)
     rows = PackedRows(folder / "train.arrow")
     world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
@@ -94,7 +93,6 @@ def gradients(folder: Path, name: str) -> None:
         engine.backward(rows.read(piece), scale=world / labels, last=piece[-1] == mine[-1])
     if rank == 0:
         torch.save({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, folder / name)
-    assert before.keys() == dict(model.named_parameters()).keys()
 
 
 @pytest.fixture(scope="module")

@@ -278,3 +278,17 @@ def test_weights_of_a_model_without_a_head_of_its_own_are_pushed(evaluator: Eval
     assert gap(evaluator, tmp_path / "a") < 1e-4 and gap(evaluator, tmp_path / "b") > 0.1
     assert load(evaluator, tmp_path / "b").pushed
     assert gap(evaluator, tmp_path / "b") < 1e-4
+
+
+def test_a_probe_longer_than_the_rows_is_used_as_far_as_they_go(
+    evaluator: Evaluator, tiny: Tiny, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny.first, tmp_path / "model")
+    probe.write(tmp_path / "model", probe.by_transformers(tiny.first))
+    short = EngineSettings(threads=1, max_tokens=probe.LENGTH // 2, answer_s=120)
+    evaluator.load(tmp_path / "model", short)
+    assert len(evaluator.logprobs([[5] * short.max_tokens])[0]) == short.max_tokens - 1
+    broken = probe.by_transformers(tiny.second)
+    probe.write(tmp_path / "model", broken)  # it is still a proof
+    evaluator._folder = None
+    assert not evaluator._call("load", tmp_path / "model", deadline_s=120).pushed

@@ -89,3 +89,10 @@ def test_memory_forgets_the_oldest() -> None:
     assert memory.get("a") is None and memory.get("b")
     memory.remember(reply("e", size=950))
     assert memory.get("d") is None and memory.get("e")
+
+
+def test_half_of_a_surrogate_pair_among_the_stops_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "feedback.sqlite"
+    said = Reply("chatcmpl-1", [], "r", "demo", "f00d", {"stop": ["\ud800"]}, 1.0)
+    Feedback(file).keep("chatcmpl-1", "up", "", said)
+    assert read(file)[0]["sampling"] == {"stop": ["\ud800"]}

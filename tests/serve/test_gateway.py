@@ -188,6 +188,49 @@ def test_a_slow_body_is_not_waited_for(tiny: Tiny) -> None:
     error(ask(app, "POST", "/v1/chat/completions", content=drip(), headers={"content-type": "application/json"}), 408)
 
 
+def test_a_client_that_does_not_read_holds_its_place_no_longer_than_others(tiny: Tiny) -> None:
+    engine = Engine()
+    engine.streams, engine.wait_s = True, 60.0
+    app = gateway(tiny, engine, limits=Limits(request_s=0.3))
+    body = json.dumps({**ASK, "stream": True}).encode()
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
+             "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")]}  # fmt: skip
+
+    async def receive() -> http.Event:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(event: http.Event) -> None:
+        if event["type"] == "http.response.body":
+            await asyncio.Event().wait()  # as uvicorn does when a client's buffers are full
+
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 5.0))
+    assert (engine.working, engine.dropped) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"), [({"host": "[::1"}, "foreign_host"), ({"origin": "http://[::1"}, "foreign_origin")]
+)
+def test_hosts_and_origins_that_are_none(tiny: Tiny, headers: dict[str, str], code: str) -> None:
+    error(ask(gateway(tiny, Engine()), "GET", "/v1/models", headers=headers), 403, code)
+
+
+def test_what_can_never_answer_is_refused_before_anything_starts(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="--key: expected visible"):
+        Settings(model=tiny.first, key="").check()
+    with pytest.raises(UserError, match=r"have 20 tokens, and a greeting takes \d+"):
+        Settings(model=tiny.first, max_tokens=20).check()
+    with pytest.raises(UserError, match="shorten the persona"):
+        Settings(model=tiny.first, persona="Be kind. " * 200).check()
+
+
+def test_a_reply_is_whole_and_no_error() -> None:
+    said = http.event({"choices": [{"index": 0, "delta": {"content": "Hi"}}]})
+    assert http.is_reply(said + http.DONE, stream=True)
+    assert not http.is_reply(said, stream=True)
+    assert not http.is_reply(http.event({"error": {"message": "the engine is dead"}}) + http.DONE, stream=True)
+    assert http.is_reply(b'{"choices": [{}]}', stream=False) and not http.is_reply(b'{"choices": []}', stream=False)
+
+
 def test_feedback_on_what_nobody_said_is_refused(tiny: Tiny, tmp_path: Any) -> None:
     app = gateway(tiny, Engine(), feedback=tmp_path / "f.sqlite")
     error(ask(app, "POST", "/feedback", json={"reply_id": "chatcmpl-x", "thumb": "up"}), 404, "reply_not_found")

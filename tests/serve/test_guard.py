@@ -64,6 +64,27 @@ def test_a_model_that_declines_is_let_say_so() -> None:
     assert grow(text, 4, watch)[-1] == text
 
 
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_having_said_no_excuses_nothing_of_what_follows(language: str, size: int) -> None:
+    refusal = {"en": "I cannot help with that. ", "zh": "我不能推荐。"}[language]
+    watch = Watch(Rules())
+    seen = grow(f"{refusal}{OFFENCE[language]} More.", size, watch)
+    assert watch.verdict is not None and seen[-1] == refusal
+
+
+def test_what_a_refusal_names_is_not_held_against_the_sentence_after_it() -> None:
+    watch = Watch(Rules())
+    text = "I will not explain how to make a pipe bomb. Ask me about tea instead. Or about Python."
+    assert grow(text, 5, watch)[-1] == text
+
+
+def test_a_long_refusal_is_one_sentence() -> None:
+    watch = Watch(Rules())
+    text = f"I will not explain, {'really not at all, ' * 7}how to make a pipe bomb."
+    assert len(text) < HELD_CHARACTERS * 1.2 and grow(text, 3, watch)[-1] == text
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_questions(language: str) -> None:
     assert declined(Rules(), OFFENCE[language])

@@ -51,7 +51,8 @@ def test_chat_and_its_stream_say_the_same(client: openai.OpenAI) -> None:
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason == "length"
-    assert chunks[-1].usage == whole.usage or chunks[-1].usage.completion_tokens == 24  # type: ignore[union-attr]
+    assert chunks[-1].usage and chunks[-1].usage.completion_tokens == 24
+    assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
     assert len({chunk.id for chunk in chunks}) == 1
 
 
@@ -176,6 +177,8 @@ WRONG: list[tuple[dict[str, Any], int, str | None]] = [
     ({"model": "other"}, 404, "model"),
     ({"kv_transfer_params": {"prompt_token_ids": [1]}}, 400, "kv_transfer_params"),
     ({"chat_template": "{{ 1 }}"}, 400, "chat_template"),
+    ({"return_token_ids": True}, 400, "return_token_ids"),
+    ({"stream": True, "stop": ["never"], "logprobs": True}, 400, "logprobs"),
 ]
 
 
@@ -313,6 +316,13 @@ def test_a_port_in_use_is_told_before_anything_starts(served: Served, tmp_path: 
     with pytest.raises(ClusterError, match="cannot listen there"):
         start(settings)
     assert time.monotonic() - begin < 60
+
+
+def test_gpus_that_are_not_there_are_not_waited_for(served: Served) -> None:
+    from pipelines.errors import UserError
+
+    with pytest.raises(UserError, match=r"gpus: 99, but Ray sees \d on this machine"):
+        start(served.settings.model_copy(update={"port": 0, "gpus": 99}))
 
 
 def test_a_folder_without_a_model_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import ClusterError
-from cluster.gang import Gang, Sent
+from cluster.gang import Gang
 from cluster.resources import Resources
+from cluster.session import log_place
 from pipelines.rollout.experience import Annotation, Rollout, Step, own_part
 from pipelines.rollout.reply import Reply, Sampling
 from pipelines.rollout.sampler import Loaded, environment
@@ -22,7 +23,7 @@ from pipelines.stages.ppo.options import PpoCluster, PpoOptions
 if TYPE_CHECKING:
     from pipelines.rollout.learner import Learner  # noqa: F401 (runs in the members; what it does is part of this stage)
 
-PHASES = {"generate": "generate", "annotate": "learn", "update": "learn", "publish": "publish"}
+PHASES = {"generate": "generate", "annotate": "learn", "publish": "publish"}
 
 
 class Learners:
@@ -38,20 +39,25 @@ class Learners:
         threads = cluster.threads_per_worker
         self._deadline_s = cluster.answer_s
         self._spent: dict[str, float] = {}
-        self._gang = Gang(
-            "pipelines.rollout.learner:Learner",
-            cluster.workers,
-            resources=Resources(
-                cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, threads=threads
-            ),
-            name=work.name,
-            env=environment(threads, work.cache),
-            start_s=cluster.start_s,
-            model=model,
-            critic=critic,
-            reward_model=judge,
-            plan=learner_plan(work, max_tokens),
-        )  # fmt: skip
+        resources = Resources(cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, threads=threads)
+        try:
+            self._gang = Gang(
+                "pipelines.rollout.learner:Learner",
+                cluster.workers,
+                resources=resources,
+                name=work.name,
+                env=environment(threads, work.cache),
+                start_s=cluster.start_s,
+                model=model,
+                critic=critic,
+                reward_model=judge,
+                plan=learner_plan(work, max_tokens),
+            )
+        except ValueError as error:  # so vLLM refuses a model that it does not know, or that does not fit
+            raise ClusterError(
+                f"{work.name}: the actors cannot start with {model}: {error}; expected a model that vLLM runs, and "
+                f"room for one row in kv_cache_bytes (cluster section). Logs: {log_place()}"
+            ) from error
         self.size = self._gang.size
 
     def __enter__(self) -> Learners:
@@ -80,12 +86,16 @@ class Learners:
         Returns means over tokens and the gradients' norms, and the gap as `publish` does."""
         begin = time.perf_counter()
         update, publish = self._gang.send("update", share, per_rank=steps), self._gang.send("publish")
-        found = self._collect(update, begin)
+        found = self._gang.collect(update, deadline_s=self._deadline_s)
+        loaded = self._gang.collect(publish, deadline_s=self._deadline_s)
+        publish_s = max(one.seconds for one in loaded)  # by the actors' clocks: they began before we heard of it
+        self._spend("publish", publish_s)
+        self._spend("learn", time.perf_counter() - begin - publish_s)
         tokens = sum(figures["tokens"] for figures in found)
         norms = {key: value for key, value in found[0].items() if key.endswith("_norm")}
         names = [key for key in found[0] if key not in norms and key != "tokens"]
         means = {name: sum(figures.get(name, 0.0) for figures in found) / tokens for name in names}
-        return means | norms, largest_gap(self._collect(publish, time.perf_counter()))
+        return means | norms, largest_gap(loaded)
 
     def publish(self) -> float:
         """The policy's weights into every sampler; returns the largest gap of a probe's log-probability, in nats."""
@@ -102,7 +112,7 @@ class Learners:
 
     def spent(self) -> dict[str, float]:
         """Seconds of each phase since this was last asked."""
-        found, self._spent = self._spent, dict.fromkeys(PHASES.values(), 0.0)
+        found, self._spent = self._spent, {"generate": 0.0, "learn": 0.0, "publish": 0.0}
         return found
 
     def _shared(self, method: str, items: Sequence[Any], **kwargs: Any) -> list[Any]:
@@ -112,15 +122,13 @@ class Learners:
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         begin = time.perf_counter()
-        return self._collect(self._gang.send(method, *args, **kwargs), begin)
-
-    def _collect(self, sent: Sent, begin: float) -> list[Any]:
-        """begin: of the phase that it belongs to."""
-        found = self._gang.collect(sent, deadline_s=self._deadline_s)
-        if sent.method in PHASES:
-            phase = PHASES[sent.method]
-            self._spent[phase] = self._spent.get(phase, 0.0) + time.perf_counter() - begin
+        found = self._gang.call(method, *args, deadline_s=self._deadline_s, **kwargs)
+        if method in PHASES:
+            self._spend(PHASES[method], time.perf_counter() - begin)
         return found
+
+    def _spend(self, phase: str, seconds: float) -> None:
+        self._spent[phase] = self._spent.get(phase, 0.0) + seconds
 
 
 def largest_gap(ranks: Sequence[Loaded]) -> float:

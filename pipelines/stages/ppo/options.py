@@ -77,7 +77,7 @@ class PpoCluster(ClusterOptions):
     workers: int = Field(2, ge=1, description="actors; each writes replies and learns from them")
     threads_per_worker: int = Field(1, ge=1, description="of arithmetic; on a CPU two actors beat two threads")
     cpus_per_worker: float = Field(1, ge=0, description="logical CPUs of an actor")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of an actor: 0 or 1")
+    gpus_per_worker: Literal[0, 1] = Field(0, description="GPUs of an actor")
     micro_batch_rows: int = Field(32, ge=1, description="replies of a backward pass: less takes less memory")
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what actors share out: 1 optimiser, 2 gradients, 3 weights")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs, float32 on CPUs")
