@@ -292,3 +292,19 @@ def test_a_probe_longer_than_the_rows_is_used_as_far_as_they_go(
     probe.write(tmp_path / "model", broken)  # it is still a proof
     evaluator._folder = None
     assert not evaluator._call("load", tmp_path / "model", deadline_s=120).pushed
+
+
+def test_plain_vectors_are_pushed_too(first: Evaluator, tiny: Tiny, tmp_path: Path) -> None:
+    """Norms, which vLLM keeps as they are, go another way than matrices."""
+    folder = tmp_path / "norms"
+    shutil.copytree(tiny.first, folder)
+    tensors = load_file(folder / "model.safetensors")
+    norms = [name for name in tensors if name.endswith("norm.weight")]
+    assert len(norms) == 5
+    for number, name in enumerate(norms):
+        tensors[name] *= 0.6 + 0.1 * number
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / probe.FILE).unlink(missing_ok=True)
+    assert gap(first, folder) > 0.1
+    assert load(first, folder).pushed and gap(first, folder) < 1e-4
+    assert load(first, tiny.first).pushed and gap(first, tiny.first) < 1e-4
