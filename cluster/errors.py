@@ -1,5 +1,8 @@
 """What went wrong with the machines rather than with what the user wrote."""
 
+from __future__ import annotations
+
+import errno
 import pickle
 import traceback
 
@@ -13,6 +16,12 @@ class ClusterError(Exception):
 
 class MemberLost(ClusterError):
     """A member of a gang died or did not answer in time. Who has kept enough to go on may make a new gang."""
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says that a disk or a quota is used up. (safetensors says so in words alone.)"""
+    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return by_number or "No space left on device" in str(error)
 
 
 def travelling(error: Exception) -> Exception:

@@ -14,7 +14,6 @@ loop is a result: it comes back as it was raised, at once, because it would be r
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import checkpoints, nodes, progress
-from cluster.errors import ClusterError, travelling
+from cluster.errors import ClusterError, disk_full, travelling
 from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
@@ -314,7 +313,7 @@ def _set_variables(worker: Worker, address: str, port: int) -> None:
 def _told(error: Exception, place: Path) -> Exception:
     """The exception as the driver should see it: a full disk is the machine's failure, and it must pickle (or else Ray
     would call the worker dead)."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    if disk_full(error):
         return ClusterError(
             f"{place}: the disk is full ({str(error)[:200]}); the last complete checkpoint is intact. "
             f"Make room and run again"

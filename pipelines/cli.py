@@ -335,7 +335,7 @@ def _exit_codes() -> Iterator[None]:
     except ClusterError as error:
         _fail(error, CLUSTER_ERROR)
     except OSError as error:
-        from pipelines.store import disk_full
+        from cluster.errors import disk_full
 
         if not disk_full(error):
             raise

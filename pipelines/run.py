@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, disk_full
 from cluster.session import Session, log_place
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
@@ -23,7 +23,7 @@ from pipelines.provenance import machine, packages
 from pipelines.recipe import Recipe
 from pipelines.runs import RunRecord, StageRecord
 from pipelines.stage import Facts, Work
-from pipelines.store import NO_SPACE, Artifact, Draft, Manifest, Store, disk_full
+from pipelines.store import NO_SPACE, Artifact, Draft, Manifest, Store
 
 
 @dataclass

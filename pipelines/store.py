@@ -12,7 +12,6 @@ all of it or none. This module knows local and shared folders; object stores are
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -28,7 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, disk_full
 from pipelines.digests import FileDigests, digest_value
 from pipelines.errors import UserError
 from pipelines.lease import Lease
@@ -300,12 +299,6 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def disk_full(error: BaseException) -> bool:
-    """Whether an error says that a disk or a quota is used up. (safetensors says so in words alone.)"""
-    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or "No space left on device" in str(error)
 
 
 def _checked(manifest: Manifest) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Any
 from serve import http
 from serve.generation import CHAT
 from serve.http import App
-from serve.settings import Settings
+from serve.settings import GREETING, Settings
 
 EIGHT = 8  # requests at once: a batch takes other paths through the engine than one request does
 KINDS: tuple[dict[str, Any], ...] = (
@@ -28,7 +28,7 @@ async def warm_up(app: App, settings: Settings) -> None:
 
 
 async def _ask(app: App, settings: Settings, kind: dict[str, Any]) -> None:
-    body = {"model": settings.name, "messages": [{"role": "user", "content": "Hello! 你好！"}], "max_tokens": 4, **kind}
+    body = {"model": settings.name, "messages": [{"role": "user", "content": GREETING}], "max_tokens": 4, **kind}
     status, answered = await ask(app, CHAT, http.dumps(body), settings.key)
     if status != 200 or not http.is_reply(answered, stream=kind.get("stream", False)):
         raise RuntimeError(f"warm-up with {kind}: no reply, but status {status}: {answered[:500]!r}")

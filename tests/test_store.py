@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, disk_full
 from pipelines.errors import UserError
-from pipelines.store import Artifact, Manifest, Store, disk_full, fingerprint, write_atomically
+from pipelines.store import Artifact, Manifest, Store, fingerprint, write_atomically
 from tests import small_disk
 
 PRINT = "0123456789abcdef"
@@ -199,7 +199,8 @@ def test_an_object_store_is_refused(root: str) -> None:
 FULL = """
 import sys
 from pathlib import Path
-from pipelines.store import Store, disk_full
+from cluster.errors import disk_full
+from pipelines.store import Store
 from tests.test_store import PRINT, fill, make, manifest
 store = Store(sys.argv[1]).create()
 make(store)
@@ -235,7 +236,7 @@ def test_a_disk_too_full_for_a_store_is_the_machines_failure(tmp_path: Path) -> 
     script = """
 import sys
 from pathlib import Path
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, disk_full
 from pipelines.store import Store
 try:
     Store(Path(sys.argv[1]) / "store").create()

@@ -112,7 +112,7 @@ class Learners:
 
     def spent(self) -> dict[str, float]:
         """Seconds of each phase since this was last asked."""
-        found, self._spent = self._spent, {"generate": 0.0, "learn": 0.0, "publish": 0.0}
+        found, self._spent = self._spent, dict.fromkeys(PHASES.values(), 0.0)
         return found
 
     def _shared(self, method: str, items: Sequence[Any], **kwargs: Any) -> list[Any]:
