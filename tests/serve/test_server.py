@@ -333,19 +333,22 @@ def test_a_folder_without_a_model_is_told_before_anything_starts(tmp_path: Path)
 
 
 def test_requests_of_two_clients_are_worked_on_at_once(served: Served) -> None:
-    seen: list[str] = []
+    def alternations() -> int:
+        """How often the chunks that arrive change their stream: once, if one waited for the other's end."""
+        seen: list[str] = []
+        together = threading.Barrier(2)
 
-    def stream(name: str) -> None:
-        body = {"messages": ask(name), "stream": True, "max_tokens": 60, "temperature": 0, "min_tokens": 60}
-        with served.client.stream("POST", "/v1/chat/completions", json=body) as found:
-            for line in found.iter_lines():
-                if line.startswith("data: {"):
-                    seen.append(name)
+        def stream(name: str) -> None:
+            body = {"messages": ask(name), "stream": True, "max_tokens": 100, "temperature": 0, "min_tokens": 100}
+            together.wait(timeout=60)
+            with served.client.stream("POST", "/v1/chat/completions", json=body) as found:
+                for line in found.iter_lines():
+                    if line.startswith("data: {"):
+                        seen.append(name)
 
-    threads = [threading.Thread(target=stream, args=(name,)) for name in ("a", "b")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    changes = sum(one != other for one, other in pairwise(seen))
-    assert changes > 2  # neither waited for the other's end
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(stream, ("a", "b")))
+        return sum(one != other for one, other in pairwise(seen))
+
+    # A reply takes a tenth of a second: on a busy machine one client may be late by as much, but not every time.
+    assert any(alternations() > 2 for _ in range(10))
