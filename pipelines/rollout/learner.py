@@ -1,7 +1,8 @@
 """Learner: one rank of PPO. A policy and a critic that learn (DeepSpeed), what they are measured against (the frozen
 reference and reward model), and the sampler that writes replies (vLLM), all in one process, taking turns.
 
-    generate ──► score, annotate ──► update ──► publish: from the policy's tensors in memory into the sampler, proven
+    generate ──► score, annotate ──► update ──► publish: from the policy's tensors in memory into the sampler, which
+                                                proves them with the next batch that it generates
 
 Plain: cluster/gang.py makes N of them, which share a torch process group. Advantages are made elsewhere, over the whole
 batch (experience.py).
@@ -123,7 +124,9 @@ class Learner:
     # ---- rollouts ----------------------------------------------------------------------------------------------------
 
     def generate(self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, seed: int) -> list[Reply]:
-        """A reply to each prompt, drawn from the policy as it was last published. seed: of all ranks together."""
+        """A reply to each prompt, drawn from the policy as it was last published. seed: of all ranks together.
+
+        Raises NotProven where the sampler does not compute what the policy does: nothing is learnt from its replies."""
         own = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(own)) if prompts else []
         self._sampler.rest()
@@ -175,8 +178,9 @@ class Learner:
     def update(self, steps: Sequence[Step], share: float = 1.0) -> dict[str, float]:
         """Optimiser steps of policy and critic on this rank's rows, at this share of their learning rates.
 
-        Returns sums over its tokens (`tokens` of them, those of all steps together), and the mean gradient norms of all
-        ranks. Raises UserError when a gradient is no longer a number."""
+        Returns sums over its tokens (`tokens` of them, those of all steps together), the mean gradient norms of all
+        ranks, and `logprob_gap`, how far its sampler was from the policy when it wrote, in nats. Raises UserError when
+        a gradient is no longer a number."""
         norms: dict[str, list[float]] = {name: [] for name in self._engines}
         for step in steps:
             rows = self._micro_batches(step)
@@ -192,7 +196,8 @@ class Learner:
         figures = {f"{name}_gradient_norm": float(np.mean(own)) for name, own in norms.items()}
         tokens = sum(len(row.reply) for step in steps for row in step.rows)
         critics = {} if self._critic is None else self._critic.module.told()
-        return {"tokens": float(tokens), **self._policy.told(), **critics, **figures}
+        gap = self._sampler.gap_nats or 0.0
+        return {"tokens": float(tokens), "logprob_gap": gap, **self._policy.told(), **critics, **figures}
 
     def _micro_batches(self, step: Step) -> list[ExperienceBatch]:
         """As many on every rank, since each backward pass may communicate; some may be empty."""
@@ -202,11 +207,12 @@ class Learner:
     # ---- weights -----------------------------------------------------------------------------------------------------
 
     def publish(self) -> Loaded:
-        """The policy's weights into the sampler, from memory. Proven by the log-probabilities of a probe."""
+        """The policy's weights into the sampler, from memory. The next batch proves them, by a probe's
+        log-probabilities."""
         policy, output = self._engines["policy"], models.output_embedding(self._policy.model)
         tied = next(name for name, weight in policy.parameters.items() if weight is output).removeprefix("model.")
         named = ((name.removeprefix("model."), weight) for name, weight in policy.live_weights())
-        return self._sampler.push(named, self._probe, tied=tied)
+        return self._sampler.push(named, self._probe, tied=tied, at_once=False)
 
     def _probe(self) -> probe.Probe:
         """What the policy says of the probe's row, in float32."""

@@ -21,6 +21,10 @@ TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 known to 16 × 2⁻⁹ (bfloat16) or 16 × 2⁻¹² (float16) each, and many roundings precede them."""
 
 
+class NotProven(ValueError):
+    """An engine holds weights that were refused, or that answer otherwise than their learner does."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """tokens: ids [T]; logprobs: nats [T-1], of every token but the first given those before it."""

@@ -3,7 +3,7 @@
     Sampler(folder) ──logprobs(rows)──────────────► nats of every token
                     ──generate(prompts, seeds)────► replies
                     ──load(another folder)────────► pushed and proven, or a fresh process is needed
-                    ──push(tensors, probe)────────► the same, from a learner's memory
+                    ──push(tensors, probe)────────► the same, from a learner's memory, proven now or next time
 
 The only door to vLLM. Left out on purpose: text and chat templates (callers have tokenizers), engines over several
 GPUs. On a CPU the engine keeps vLLM's packed weights: 1.5 × faster than without, and `push` packs anew.
@@ -41,8 +41,8 @@ class Loaded:
 
     pushed: bool
     why: str = ""  # not: "another shape", or how the proof failed
-    gap_nats: float | None = None  # of the proof
-    seconds: float = 0.0  # of pushing and proving
+    gap_nats: float | None = None  # of the proof; None: refused, or not proven yet
+    seconds: float = 0.0  # of pushing, and of proving if at once
 
 
 def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
@@ -160,9 +160,12 @@ class Sampler:
         self._has_head = self._llm.apply_model(_has_head)[0]
         self._plain: dict[str, Any] = self._llm.apply_model(_plain)[0]
         self._asleep, self._wrong = False, ""
+        self._owed: tuple[object, probe.Probe] | None = None  # whose weights wait for their proof, and the proof
+        self.gap_nats: float | None = None  # of the last proof
         self._times = {"import_s": imported - begin, "engine_s": time.monotonic() - imported}
-        recorded = probe.read(model)
-        self._gap_nats = None if recorded is None else self._prove(model, recorded)
+        if recorded := probe.read(model):
+            self._owe(model, recorded)
+            self._run([], [])
         if self._wrong:
             raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._wrong}")
 
@@ -196,19 +199,19 @@ class Sampler:
             "device": "cpu" if self._cpu else "gpu",
             "dtype": self.dtype,
             "max_tokens": self.max_tokens,
-            "gap_nats": self._gap_nats,
+            "gap_nats": self.gap_nats,
             **self._times,
         }
 
     def logprobs(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Natural-log probability of every token but the first, given those before it: float32 [T-1] for each row.
 
-        Raises ValueError for an empty row, one over max_tokens, or a token outside the vocabulary."""
-        self._ready()
+        Raises ValueError for an empty row, one over max_tokens, or a token outside the vocabulary; NotProven where the
+        weights are not."""
         self._check(rows, self.max_tokens)
         asked = [list(map(int, row)) for row in rows if len(row) > 1]
         params = self._params(temperature=0, max_tokens=1, prompt_logprobs=0)
-        outputs = iter(self._run(asked, [params] * len(asked)))
+        outputs = iter(self._answer(asked, [params] * len(asked)))
         return [_values(next(outputs).prompt_logprobs) if len(row) > 1 else np.zeros(0, np.float32) for row in rows]
 
     def generate(
@@ -218,8 +221,7 @@ class Sampler:
 
         seeds: needed unless temperature is 0. One a prompt: the same prompt and seed give the same reply, whatever else
         is asked at the same time. One for all: faster, and only the same prompts together give the same replies.
-        Raises ValueError as `logprobs` does, and for a prompt that leaves no room."""
-        self._ready()
+        Raises as `logprobs` does, and ValueError for a prompt that leaves no room."""
         self._check(prompts, self.max_tokens - 1)
         if seeds is None and sampling.temperature > 0:
             raise ValueError("seeds: none given; sampling at a temperature needs one a prompt, or one for all")
@@ -240,7 +242,7 @@ class Sampler:
             )
             for prompt, seed in zip(prompts, chosen, strict=True)
         ]
-        outputs = [output.outputs[0] for output in self._run([list(map(int, p)) for p in prompts], params)]
+        outputs = [output.outputs[0] for output in self._answer([list(map(int, p)) for p in prompts], params)]
         return [
             Reply(list(o.token_ids), _values(o.logprobs), "stop" if o.finish_reason == "stop" else "length")
             for o in outputs
@@ -264,8 +266,12 @@ class Sampler:
         what: object = "the learner",
         *,
         tied: str | None = None,
+        at_once: bool = True,
     ) -> Loaded:
         """Puts weights, by their names in a Hugging Face folder, into the live engine and proves them with a probe.
+
+        at_once: False leaves the proof to the next batch that is asked for, whatever it is: the probe is one row more
+        in it instead of a batch of its own, and NotProven is raised in place of the answers.
 
         tied: how the name of a matrix ends that is input and output, if there is one. An engine keeps it once; a CPU's
         packs a copy for each name that it comes by, and multiplies with the head's: it is pushed by that name alone."""
@@ -274,14 +280,17 @@ class Sampler:
         if tied and self._has_head:
             tensors = (("lm_head.weight" if name.endswith(tied) else name, tensor) for name, tensor in tensors)
         tensors = self._without_plain(tensors)
-        self._wrong = f"a push of {what} did not end"
+        self._wrong, self._owed = f"a push of {what} did not end", None
         wanted = expected()
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         except (AssertionError, KeyError, RuntimeError, ValueError) as error:
             self._wrong = f"vLLM refused the weights: {type(error).__name__}: {error}"
             return Loaded(False, self._wrong)
-        gap = self._prove(what, wanted)
+        self._owe(what, wanted)
+        if at_once:
+            self._run([], [])
+        gap = self.gap_nats if at_once else None
         return Loaded(not self._wrong, self._wrong, gap, time.perf_counter() - begin)
 
     def _without_plain(self, tensors: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -299,30 +308,49 @@ class Sampler:
             self._llm.sleep(level=1)
             self._asleep = True
 
-    def _prove(self, what: object, expected: probe.Probe) -> float:
-        """Compares the engine with a probe, remembers the verdict, returns the gap."""
-        expected = probe.beginning(expected, self.max_tokens)
-        params = self._params(temperature=0, max_tokens=1, prompt_logprobs=0)
-        found = _values(self._run([expected.tokens], [params])[0].prompt_logprobs)
-        gap, most = probe.gap_nats(expected, found), probe.TOLERANCE_NATS[self.dtype]
+    def _owe(self, what: object, expected: probe.Probe) -> None:
+        """The engine holds other weights: what it computes of this probe next decides whether it answers."""
+        self._wrong, self._owed = "", (what, probe.beginning(expected, self.max_tokens))
+
+    def _judge(self, logprobs: np.ndarray) -> None:
+        """Compares what the engine computed of the probe that is owed, and remembers the verdict."""
+        assert self._owed is not None
+        (what, expected), self._owed = self._owed, None
+        gap, most = probe.gap_nats(expected, logprobs), probe.TOLERANCE_NATS[self.dtype]
+        self.gap_nats = gap
         self._wrong = "" if gap <= most else (
             f"the probe of {what} is {gap:.3g} nats off; at most {most:g} is rounding in {self.dtype}"
         )  # fmt: skip
-        return gap
 
     def _params(self, **values: Any) -> Any:
         from vllm import SamplingParams
 
         return SamplingParams(flat_logprobs=True, detokenize=False, ignore_eos=True, **values)
 
+    def _answer(self, rows: list[list[int]], params: list[Any]) -> list[Any]:
+        """What the engine makes of rows. Raises NotProven where its weights are not, or turn out not to be."""
+        self._ready()
+        outputs = self._run(rows, params)
+        self._ready()
+        return outputs
+
     def _run(self, rows: list[list[int]], params: list[Any]) -> list[Any]:
+        """One batch, and the proof that is owed with it."""
+        if self._owed:
+            rows = [*rows, self._owed[1].tokens]
+            params = [*params, self._params(temperature=0, max_tokens=1, prompt_logprobs=0)]
+        if not rows:
+            return []
         # What earlier calls left in the cache would change how rows are batched, and so the last bits of the answers.
         self._llm.reset_prefix_cache()
-        return self._llm.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False) if rows else []
+        outputs = self._llm.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False)
+        if self._owed:
+            self._judge(_values(outputs.pop().prompt_logprobs))
+        return outputs
 
     def _ready(self) -> None:
         if self._wrong:
-            raise ValueError(f"the engine holds weights that are not proven: {self._wrong}")
+            raise probe.NotProven(f"the engine holds weights that are not proven: {self._wrong}")
         self._wake()
 
     def _wake(self) -> None:

@@ -94,10 +94,11 @@ def test_tokens_are_drawn_with_their_probabilities() -> None:
     assert found_V[4] == 0
 
 
-def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any]) -> Loaded:
+def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any], *, at_once: bool = True) -> Loaded:
     """Sampler.push of these tensors, to be proven with the model of a folder."""
     evaluator._folder = None
-    return evaluator._call("push", list(tensors.items()), partial(probe.by_transformers, folder), deadline_s=120)
+    expected = partial(probe.by_transformers, folder)
+    return evaluator._call("push", list(tensors.items()), expected, at_once=at_once, deadline_s=120)
 
 
 def test_weights_from_memory_are_proven(first: Evaluator, tiny: Tiny) -> None:
@@ -110,6 +111,26 @@ def test_weights_from_memory_are_proven(first: Evaluator, tiny: Tiny) -> None:
     assert not stale.pushed and "nats off" in stale.why
     forgotten = push(first, tiny.first, load_file(tiny.first / "model.safetensors"))  # without the output matrix
     assert not forgotten.pushed and "nats off" in forgotten.why
+
+
+def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Tiny) -> None:
+    """It answers as if nothing had been added; where the proof fails it answers nothing, nor does what follows."""
+    tensors = load_file(tiny.second / "model.safetensors")
+    whole = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+    prompts = tiny_models.rows(3, 12, seed=5)
+    loaded = push(first, tiny.second, whole, at_once=False)
+    assert loaded.pushed and loaded.gap_nats is None
+    for prompt, reply in zip(prompts, first.generate(prompts, sampling=GREEDY), strict=True):
+        assert reply.tokens == greedy(tiny.second, prompt, len(reply.tokens))
+    assert 0 < first.describe()["gap_nats"] <= 1e-4
+    stale = {**whole, "model.layers.0.mlp.down_proj.weight": whole["model.layers.0.mlp.down_proj.weight"] * 1.01}
+    for ask in (lambda: first.generate(prompts, sampling=GREEDY), lambda: first.logprobs(prompts)):
+        assert push(first, tiny.second, stale, at_once=False).pushed
+        for _ in range(2):
+            with pytest.raises(probe.NotProven, match=r"nats off; at most 0\.0001"):
+                ask()
+    assert push(first, tiny.second, whole, at_once=False).pushed
+    assert gap(first, tiny.second) < 1e-4
 
 
 def greedy(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:
@@ -225,7 +246,7 @@ def test_a_push_that_does_not_match_the_recorded_probe_is_caught(first: Evaluato
     probe.write(wrong, probe.by_transformers(tiny.first))
     loaded = load(first, wrong)
     assert not loaded.pushed and "nats off; at most 0.0001" in loaded.why
-    with pytest.raises(ValueError, match="weights that are not proven"):
+    with pytest.raises(probe.NotProven, match="weights that are not proven"):
         first.logprobs([[1, 2, 3]])
     assert load(first, tiny.first).pushed
     assert gap(first, tiny.first) < 1e-4

@@ -23,6 +23,7 @@ from pipelines.errors import UserError
 from pipelines.rollout import probe
 from pipelines.stage import Facts
 from pipelines.stages import ppo
+from pipelines.stages.ppo import learners
 from pipelines.stages.ppo.journal import Journal, Steps
 from pipelines.stages.ppo.learners import Learners
 from pipelines.stages.ppo.task import Task
@@ -114,6 +115,21 @@ def test_critics(
     points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
     assert len(points) == 2
     assert all(point["train/critic_gradient_norm"] > 0 and point["train/value_loss"] > 0 for point in points)
+
+
+def test_nothing_is_learnt_from_replies_of_other_weights(
+    inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(learner: str, *arguments: Any, **options: Any) -> Gang:
+        assert learner == "pipelines.rollout.learner:Learner"
+        return Gang("tests.stages.stale_learner:StaleLearner", *arguments, **options)
+
+    monkeypatch.setattr(learners, "Gang", stale)
+    given = work(tmp_path / "draft", session, inputs, {"save_every": 1})
+    with pytest.raises(ClusterError, match=r"NotProven: .* the probe of the learner is .* nats off; at most 0\.0001"):
+        ppo.run(given)
+    latest = Steps(given.draft.folder("iterations")).latest()
+    assert latest is not None and latest[1].iterations == 1
 
 
 def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:

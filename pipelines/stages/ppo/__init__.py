@@ -29,6 +29,7 @@ def run(work: Work) -> Facts:
     from cluster.errors import ClusterError, MemberLost
     from cluster.rendezvous import lost_peer
     from cluster.session import log_place
+    from pipelines.rollout.probe import NotProven
     from pipelines.stages.ppo.journal import Steps
     from pipelines.stages.ppo.learners import Learners
     from pipelines.stages.ppo.task import Task
@@ -43,7 +44,7 @@ def run(work: Work) -> Facts:
         try:
             with Learners(work, max_tokens=task.max_tokens) as learners:
                 return attempt(work, task, learners, steps)
-        except (MemberLost, RuntimeError) as error:
+        except (MemberLost, NotProven, RuntimeError) as error:
             if not isinstance(error, MemberLost) and not lost_peer(error):
                 raise ClusterError(f"ppo: an actor failed ({type(error).__name__}: {error}); expected it to learn and "
                                    f"to write replies. Logs: {log_place()}") from error  # fmt: skip

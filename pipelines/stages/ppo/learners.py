@@ -83,23 +83,25 @@ class Learners:
     def learn(self, steps: Sequence[list[Step]], share: float) -> tuple[dict[str, float], float]:
         """Updates at this share of the learning rates, then publishes.
 
-        Returns means over tokens and the gradients' norms, and the gap as `publish` does."""
+        Returns means over tokens and the gradients' norms, and how far the samplers were from the policy when they
+        wrote the replies: the largest gap of a probe's log-probability, in nats."""
         begin = time.perf_counter()
         update, publish = self._gang.send("update", share, per_rank=steps), self._gang.send("publish")
         found = self._gang.collect(update, deadline_s=self._deadline_s)
         loaded = self._gang.collect(publish, deadline_s=self._deadline_s)
+        check_pushed(loaded)
         publish_s = max(one.seconds for one in loaded)  # by the actors' clocks: they began before we heard of it
         self._spend("publish", publish_s)
         self._spend("learn", time.perf_counter() - begin - publish_s)
         tokens = sum(figures["tokens"] for figures in found)
         norms = {key: value for key, value in found[0].items() if key.endswith("_norm")}
-        names = [key for key in found[0] if key not in norms and key != "tokens"]
+        names = [key for key in found[0] if key not in norms and key not in ("tokens", "logprob_gap")]
         means = {name: sum(figures.get(name, 0.0) for figures in found) / tokens for name in names}
-        return means | norms, largest_gap(loaded)
+        return means | norms, max(figures["logprob_gap"] for figures in found)
 
-    def publish(self) -> float:
-        """The policy's weights into every sampler; returns the largest gap of a probe's log-probability, in nats."""
-        return largest_gap(self._call("publish"))
+    def publish(self) -> None:
+        """The policy's weights into every sampler. What they generate next proves them."""
+        check_pushed(self._call("publish"))
 
     def save(self, place: Path) -> None:
         self._call("save", place)
@@ -131,15 +133,14 @@ class Learners:
         self._spent[phase] = self._spent.get(phase, 0.0) + seconds
 
 
-def largest_gap(ranks: Sequence[Loaded]) -> float:
-    """Of what became of the weights on each rank. Raises ClusterError where one was not proven."""
+def check_pushed(ranks: Sequence[Loaded]) -> None:
+    """Raises ClusterError where a rank's engine refused the weights."""
     for rank, loaded in enumerate(ranks):
         if not loaded.pushed:
             raise ClusterError(
                 f"ppo: rank {rank} could not publish the policy's weights: {loaded.why}; expected a model that "
                 f"vLLM runs as its learner does"
             )
-    return max(loaded.gap_nats or 0.0 for loaded in ranks)
 
 
 def learner_plan(work: Work, max_tokens: int) -> dict[str, Any]:
