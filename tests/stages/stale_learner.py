@@ -1,0 +1,16 @@
+"""A learner whose sampler never hears of what was learnt."""
+
+from __future__ import annotations
+
+from pipelines.rollout.learner import Learner
+from pipelines.rollout.sampler import Loaded
+
+
+class StaleLearner(Learner):
+    """Publishes what training began with, and says that it is the policy."""
+
+    def publish(self) -> Loaded:
+        policy = self._engines["policy"]
+        if self._steps == 0:
+            self._first = [(name.removeprefix("model."), weight.clone()) for name, weight in policy.live_weights()]
+        return self._sampler.push(iter(self._first), self._probe, tied="embed_tokens.weight", at_once=False)
