@@ -30,7 +30,7 @@ from pipelines.learning.actor_critic import (
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine
-from pipelines.rollout.experience import Step
+from pipelines.rollout.experience import Step, joined
 
 
 class Values(Protocol):
@@ -107,8 +107,7 @@ class FrozenBody:
         found = []
         for piece in pieces:
             own = [step.home[number] for number in piece]
-            columns = [np.concatenate([np.zeros(0, np.float32), *each]) for each in (
-                [one.values for one in own], [one.returns for one in own])]  # fmt: skip
+            columns = [joined(getattr(one, name) for one in own) for name in ("values", "returns", "counts")]
             kept = [self._kept[one.number] for one in own]
             hidden_NH = torch.cat(kept) if kept else self.nothing().hidden_NH
             found.append(HiddenBatch(hidden_NH, *map(torch.from_numpy, columns)))
@@ -116,4 +115,4 @@ class FrozenBody:
 
     def nothing(self) -> HiddenBatch:
         empty = torch.zeros(0)
-        return HiddenBatch(torch.zeros(0, self._head.hidden, dtype=self._dtype), empty, empty)
+        return HiddenBatch(torch.zeros(0, self._head.hidden, dtype=self._dtype), empty, empty, empty)

@@ -1,7 +1,10 @@
 """Experience: what was asked, replied and thought of it, as rows to learn from.
 
-    rollouts + scores + annotations ──whole batch──► KL, advantages, whitened ──► rows ──cut──► each rank's steps
+    rollouts ──equal ones are one──► + scores + annotations ──whole batch──► KL, advantages, whitened ──► rows
+                                                                             rows ──cut──► each rank's steps
 
+A model that is sure of a reply writes it again and again. It is thought of once and learnt from once, as often as it
+was written: the gradient is the same.
 Advantages are made over the whole batch, on the driver; only then is it cut, so that nothing depends on how many
 learners there are. The order of rows is a function of the seed and the iteration.
 """
@@ -9,7 +12,7 @@ learners there are. The order of rows is a function of the seed and the iteratio
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ class Rollout:
     prompt: list[int]
     reply: list[int]
     logprobs: Floats
+    count: int = 1  # times that it was written
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,12 @@ class Row:
     advantages: Floats
     values: Floats
     returns: Floats
+    counts: Floats  # times that the reply was written
+
+    @property
+    def tokens(self) -> int:
+        """Of the reply, as often as it was written."""
+        return int(self.counts.sum())
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Valued:
     number: int  # of that rank's rollouts
     values: Floats
     returns: Floats
+    counts: Floats
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Experience:
     """A whole batch."""
 
     rows: list[Row]
-    kl_nats: Floats  # of each reply: Σ log p − log p_reference. float32 [B]
+    kl_nats: Floats  # of each reply, as often as it was written: Σ log p − log p_reference. float32
 
     @classmethod
     def build(
@@ -94,9 +105,11 @@ class Experience:
     ) -> Experience:
         """Everything of a batch of replies, each of one token or more.
 
-        group: there is no critic, and so many replies in a row, to one prompt, are measured against each other."""
+        scores: of each rollout's reply. group: there is no critic, and so many replies in a row, to one prompt, are
+        measured against each other."""
         old = [r.logprobs if note.old is None else note.old for r, note in zip(rollouts, annotations, strict=True)]
         old_BA, mask_BA = padded(old)
+        counts_B = torch.tensor([rollout.count for rollout in rollouts])
         reference_BA, _ = padded([note.reference for note in annotations])
         nothing = [np.zeros(len(own), np.float32) for own in old]
         values_BA, _ = padded(
@@ -108,25 +121,25 @@ class Experience:
         if group is None:
             advantages_BA = advantage.generalised_advantages(rewards_BA, values_BA, mask_BA, gamma=gamma, lam=lam)
         else:
-            advantages_BA = advantage.group_advantages(rewards_BA.sum(1), mask_BA, group=group)
+            advantages_BA = advantage.group_advantages(rewards_BA.sum(1), mask_BA, counts_B, group=group)
         returns_BA = advantages_BA + values_BA
-        whitened_BA = advantage.whitened(advantages_BA, mask_BA)
-        columns = [old_BA, whitened_BA, values_BA, returns_BA]
+        whitened_BA = advantage.whitened(advantages_BA, mask_BA, counts_B)
+        columns = [old_BA, whitened_BA, values_BA, returns_BA, counts_B.float().unsqueeze(1).expand_as(mask_BA)]
         rows = [
             Row(rollout.prompt, rollout.reply, *(column[n, : len(rollout.reply)].numpy() for column in columns))
             for n, rollout in enumerate(rollouts)
         ]
-        return cls(rows, kl_nats(rollouts, annotations))
+        return cls(rows, kl_nats(rollouts, annotations).repeat(counts_B.numpy()))
 
     def steps(self, *, seed: int, iteration: int, epochs: int, minibatches: int, world: int) -> list[list[Step]]:
         """For each rank the optimiser steps of this iteration: every epoch a new order, cut into minibatches."""
         ranks: list[list[Step]] = [[] for _ in range(world)]
         for epoch in range(epochs):
             order = np.random.default_rng([seed, iteration, epoch]).permutation(len(self.rows))
-            for part in np.array_split(order, minibatches):
+            for part in np.array_split(order, min(minibatches, len(order))):
                 dealt = deal([self.rows[number] for number in part], world)
                 homes = [self._home(part, rank, world) for rank in range(world)]
-                tokens = sum(len(self.rows[number].reply) for number in part)
+                tokens = sum(self.rows[number].tokens for number in part)
                 most, most_home = max(map(len, dealt)), max(map(len, homes))
                 for rank, (rows, home) in enumerate(zip(dealt, homes, strict=True)):
                     ranks[rank].append(Step(rows, tokens, most, home, most_home))
@@ -136,7 +149,20 @@ class Experience:
         """Those of a minibatch that this rank annotated, in its order."""
         first, last = own_part(len(self.rows), rank, world)
         rows = [(number - first, self.rows[number]) for number in sorted(part) if first <= number < last]
-        return [Valued(number, row.values, row.returns) for number, row in rows]
+        return [Valued(number, row.values, row.returns, row.counts) for number, row in rows]
+
+
+def distinct(
+    rollouts: Sequence[Rollout], scores: Sequence[float], *, replies_per_prompt: int
+) -> tuple[list[Rollout], list[float]]:
+    """Equal replies to a prompt as one rollout, with their mean score; so many in a row belong to a prompt.
+
+    Their log-probabilities are the first one's: they differ by rounding alone."""
+    places: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for number, rollout in enumerate(rollouts):
+        places.setdefault((number // replies_per_prompt, tuple(rollout.reply)), []).append(number)
+    found = [replace(rollouts[numbers[0]], count=len(numbers)) for numbers in places.values()]
+    return found, [sum(scores[number] for number in numbers) / len(numbers) for numbers in places.values()]
 
 
 def own_part(count: int, rank: int, world: int) -> tuple[int, int]:
@@ -160,6 +186,11 @@ def deal(rows: Sequence[Row], world: int) -> list[list[Row]]:
         turn, place = divmod(number, world)
         dealt[turns[turn % 2][place]].append(row)
     return dealt
+
+
+def joined(values: Iterable[Floats]) -> Floats:
+    """Values of some replies, one after the other. float32 [N]; of none [0]."""
+    return np.concatenate([np.zeros(0, np.float32), *values])
 
 
 def padded(values: Sequence[Floats]) -> tuple[Tensor, Tensor]:

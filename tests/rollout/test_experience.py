@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines.rollout.experience import Annotation, Experience, Rollout, kl_nats, own_part
+from pipelines.rollout.experience import Annotation, Experience, Rollout, distinct, kl_nats, own_part
 
 
 def example(count: int = 11) -> tuple[list[Rollout], list[float], list[Annotation]]:
@@ -70,6 +71,35 @@ def test_without_a_critic_replies_to_a_prompt_are_measured_against_each_other() 
     every = np.concatenate([[own] * len(rollout.reply) for own, rollout in zip(raw, rollouts, strict=True)])
     for row, own in zip(experience.rows, raw, strict=True):
         assert row.advantages == pytest.approx(np.full(len(row.reply), (own - every.mean()) / every.std()), abs=1e-4)
+
+
+@pytest.mark.parametrize("group", [None, 4])
+def test_equal_replies_are_one_that_counts_as_many(group: int | None) -> None:
+    """As if nothing had been put together: the same advantages, KL and tokens."""
+    rollouts, scores, notes = example(6)
+    written = [0, 0, 1, 0, 2, 3, 3, 3, 4, 5, 4, 5]  # three prompts, four replies to each
+    every = [Rollout([n // 4], rollouts[of].reply, rollouts[of].logprobs) for n, of in enumerate(written)]
+    found, totals = distinct(every, [scores[of] for of in written], replies_per_prompt=4)
+    places = [0, 1, 2, 3, 4, 5]
+    assert [rollout.reply for rollout in found] == [rollouts[of].reply for of in places]
+    assert [rollout.count for rollout in found] == [3, 1, 1, 3, 2, 2] and totals == pytest.approx(scores)
+    how: Any = {"kl_coefficient": 0.2, "gamma": 0.98, "lam": 0.9, "group": group}
+    together = Experience.build(found, totals, notes, **how)
+    apart = Experience.build(every, [scores[of] for of in written], [notes[of] for of in written], **how)
+    for row, of in zip(apart.rows, written, strict=True):
+        mate = together.rows[of]
+        for name in ("old_logprobs", "advantages", "values", "returns"):
+            assert getattr(mate, name) == pytest.approx(getattr(row, name), abs=1e-5), name
+    assert sorted(together.kl_nats) == pytest.approx(sorted(apart.kl_nats))
+    seen = {"seed": 7, "iteration": 3, "epochs": 1, "world": 2}
+    assert together.steps(minibatches=1, **seen)[0][0].tokens == apart.steps(minibatches=1, **seen)[0][0].tokens
+    assert len(together.steps(minibatches=9, **seen)[0]) == 6  # no optimiser step without a row
+
+
+def test_the_same_reply_to_another_prompt_is_another() -> None:
+    every = [Rollout([prompt], [5, 6], np.zeros(2, np.float32)) for prompt in (1, 1, 2, 2)]
+    found, totals = distinct(every, [1.0, 2.0, 3.0, 3.0], replies_per_prompt=2)
+    assert [(rollout.prompt, rollout.count) for rollout in found] == [([1], 2), ([2], 2)] and totals == [1.5, 3.0]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -78,7 +78,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
     """Every iteration that the journal does not have yet."""
     from pipelines.learning.schedule import Schedule
     from pipelines.rollout.advantage import KlControl
-    from pipelines.rollout.experience import Experience, Rollout
+    from pipelines.rollout.experience import Experience, Rollout, distinct
     from pipelines.stages.ppo.journal import figures
     from pipelines.stages.ppo.learners import seed_of
 
@@ -92,8 +92,9 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         replies = learners.generate([one.tokens for one in asked], task.sampling, seed_of(work.seed, iteration))
         rollouts = [Rollout(a.tokens, r.tokens, r.logprobs) for a, r in zip(asked, replies, strict=True)]
         scores = task.score(rewards, asked, replies)
+        rollouts, totals = distinct(rollouts, scores.total, replies_per_prompt=options.replies_per_prompt)
         experience = Experience.build(
-            rollouts, scores.total, learners.annotate(rollouts),
+            rollouts, totals, learners.annotate(rollouts),
             kl_coefficient=journal.kl_coefficient, gamma=options.gamma, lam=options.gae_lambda,
             group=options.group,
         )  # fmt: skip
@@ -104,7 +105,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
             ),
             schedule.share(iteration),
         )  # fmt: skip
-        point, tokens = figures(scores, replies, experience, learnt), sum(len(r.reply) for r in rollouts)
+        point, tokens = figures(scores, replies, experience, learnt), sum(len(r.tokens) for r in replies)
         journal.add(point, learners.spent(), reply_tokens=tokens, gap=gap)
         journal.kl_coefficient = control.next(journal.kl_coefficient, point["rollout/kl_nats"])
         due = journal.iterations % work.cluster.save_every == 0 or journal.iterations == options.iterations
