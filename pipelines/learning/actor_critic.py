@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from pipelines.learning.model import last_hidden, output_embedding
 from pipelines.learning.pairs import new_reward_model, open_reward_model
-from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, counted, policy_loss
+from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, policy_loss, summed
 from pipelines.learning.token_scores import Scored, loss_of_tokens, score_tokens
 
 Floats = np.ndarray
@@ -149,7 +149,7 @@ class Policy(Learning):
                 hidden_NH, weight_VH, batch.actions_N, of_chunk, temperature=self.temperature
             )
         moved = clipped_tokens(scored.logprobs_N, batch.old_logprobs_N, batch.counts_N, clip=self.clip)
-        entropy = counted(scored.entropies_N, batch.counts_N).total
+        entropy = summed(scored.entropies_N, batch.counts_N)
         self.count(policy_loss=total + self.entropy_bonus * entropy, entropy_nats=entropy, clipped=moved)
         return total
 
@@ -163,7 +163,7 @@ class Critic(Learning):
 
     def loss(self, batch: ExperienceBatch) -> Tensor:
         columns = self.values(batch), batch.values_N, batch.returns_N, batch.counts_N
-        loss = clipped_value_loss(*columns, clip=self.value_clip).total
+        loss = clipped_value_loss(*columns, clip=self.value_clip)
         self.count(value_loss=loss)
         return loss
 
@@ -188,7 +188,7 @@ class ValueHead(Learning):
 
     def loss(self, batch: HiddenBatch) -> Tensor:
         columns = self.values(batch.hidden_NH), batch.values_N, batch.returns_N, batch.counts_N
-        loss = clipped_value_loss(*columns, clip=self.value_clip).total
+        loss = clipped_value_loss(*columns, clip=self.value_clip)
         self.count(value_loss=loss)
         return loss
 

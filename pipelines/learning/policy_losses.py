@@ -1,4 +1,4 @@
-"""What PPO minimises, as plain functions of tensors: a sum over the tokens of replies and their count, never a mean.
+"""What PPO minimises, as plain functions of tensors: a sum over the tokens of replies, never a mean.
 
 The caller divides by the count over all workers and micro-batches of an optimiser step, so that a gradient does not
 depend on how the batch was cut. Shapes: N tokens of replies (only those: there is no mask).
@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipelines.learning.losses import Summed
 from pipelines.learning.token_scores import Scored
 
 
@@ -26,42 +25,40 @@ def policy_loss(
 ) -> Tensor:
     """The clipped surrogate less the bonus for entropy, summed over tokens (Schulman et al. 2017, eq. 9, without its
     term for values)."""
-    surrogate = clipped_surrogate(scored.logprobs_N, old_logprobs_N, advantages_N, counts_N, clip=clip).total
-    return surrogate - entropy_bonus * counted(scored.entropies_N, counts_N).total if entropy_bonus else surrogate
+    surrogate = clipped_surrogate(scored.logprobs_N, old_logprobs_N, advantages_N, counts_N, clip=clip)
+    return surrogate - entropy_bonus * summed(scored.entropies_N, counts_N) if entropy_bonus else surrogate
 
 
-def counted(values_N: Tensor, counts_N: Tensor | None) -> Summed:
-    """Values summed over tokens, and how many tokens these are."""
-    if counts_N is None:
-        return Summed(values_N.sum(), len(values_N))
-    return Summed((values_N * counts_N).sum(), int(counts_N.sum()))
+def summed(values_N: Tensor, counts_N: Tensor | None) -> Tensor:
+    """Values of tokens, each as often as it counts. Scalar."""
+    return values_N.sum() if counts_N is None else (values_N * counts_N).sum()
 
 
 def clipped_surrogate(
     logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, counts_N: Tensor | None = None, *, clip: float
-) -> Summed:
+) -> Tensor:
     """PPO's clipped policy loss, negated to be minimised (Schulman et al. 2017, eq. 7), summed over tokens.
 
     logprobs_N, old_logprobs_N: of each token under the policy now / when it was sampled, nats."""
     ratios_N = (logprobs_N - old_logprobs_N).exp()
     clipped_N = ratios_N.clamp(1 - clip, 1 + clip)
-    return counted(-torch.minimum(ratios_N * advantages_N, clipped_N * advantages_N), counts_N)
+    return summed(-torch.minimum(ratios_N * advantages_N, clipped_N * advantages_N), counts_N)
 
 
 def clipped_value_loss(
     values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, counts_N: Tensor | None = None, *, clip: float
-) -> Summed:
+) -> Tensor:
     """Half the squared error, summed over tokens; a value gains nothing by moving further than `clip` from the old one
     (Schulman's implementation; Huang et al. 2022, "The 37 implementation details of PPO", 9). clip 0: any move."""
     errors_N = (values_N - returns_N).square()
     if clip:
         kept_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
         errors_N = torch.maximum(errors_N, (kept_N - returns_N).square())
-    return counted(0.5 * errors_N, counts_N)
+    return summed(0.5 * errors_N, counts_N)
 
 
 def clipped_tokens(
     logprobs_N: Tensor, old_logprobs_N: Tensor, counts_N: Tensor | None = None, *, clip: float
 ) -> Tensor:
     """How many tokens' probabilities have moved by more than `clip`. Scalar."""
-    return counted(((logprobs_N - old_logprobs_N).exp() - 1).abs().gt(clip), counts_N).total
+    return summed(((logprobs_N - old_logprobs_N).exp() - 1).abs().gt(clip), counts_N)

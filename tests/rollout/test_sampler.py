@@ -123,6 +123,11 @@ def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Ti
     for prompt, reply in zip(prompts, first.generate(prompts, sampling=GREEDY), strict=True):
         assert reply.tokens == greedy(tiny.second, prompt, len(reply.tokens))
     assert 0 < first.describe()["gap_nats"] <= 1e-4
+    assert push(first, tiny.second, whole, at_once=False).pushed
+    drawn = first.generate(prompts, sampling=Sampling(temperature=1.0, max_new_tokens=24), seeds=3)
+    known = first.logprobs([[*prompt, *reply.tokens] for prompt, reply in zip(prompts, drawn, strict=True)])
+    for reply, own in zip(drawn, known, strict=True):  # what it is drawn with is not that of the probe's row
+        assert reply.logprobs == pytest.approx(own[-len(reply.tokens) :], abs=1e-4)
     stale = {**whole, "model.layers.0.mlp.down_proj.weight": whole["model.layers.0.mlp.down_proj.weight"] * 1.01}
     for ask in (lambda: first.generate(prompts, sampling=GREEDY), lambda: first.logprobs(prompts)):
         assert push(first, tiny.second, stale, at_once=False).pushed
