@@ -30,7 +30,7 @@ from pipelines.learning.actor_critic import (
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine
-from pipelines.rollout.experience import Step, joined
+from pipelines.rollout.experience import Step, counts, joined
 
 
 class Values(Protocol):
@@ -107,7 +107,7 @@ class FrozenBody:
         found = []
         for piece in pieces:
             own = [step.home[number] for number in piece]
-            columns = [joined(getattr(one, name) for one in own) for name in ("values", "returns", "counts")]
+            columns = [joined(one.values for one in own), joined(one.returns for one in own), counts(own)]
             kept = [self._kept[one.number] for one in own]
             hidden_NH = torch.cat(kept) if kept else self.nothing().hidden_NH
             found.append(HiddenBatch(hidden_NH, *map(torch.from_numpy, columns)))

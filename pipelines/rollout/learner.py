@@ -41,7 +41,7 @@ from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.rollout import probe
 from pipelines.rollout.critics import FrozenBody, OwnBody, Values
-from pipelines.rollout.experience import Annotation, Rollout, Row, Step, joined
+from pipelines.rollout.experience import Annotation, Rollout, Row, Step, counts, joined
 from pipelines.rollout.reply import Reply, Sampling
 from pipelines.rollout.rewards.reward_model import RewardModel
 from pipelines.rollout.sampler import Loaded, Sampler
@@ -136,6 +136,8 @@ class Learner:
         """The reward model's score of whole conversations (token ids)."""
         if self._judge is None:
             raise ValueError("score: no reward model was given")
+        if not rows:  # fewer conversations than ranks
+            return []
         scores = np.zeros(len(rows))
         for piece in self._by_length([len(row) for row in rows]):
             scores[piece] = self._judge.scores([rows[number] for number in piece])
@@ -214,6 +216,12 @@ class Learner:
         named = ((name.removeprefix("model."), weight) for name, weight in policy.live_weights())
         return self._sampler.push(named, self._probe, tied=tied, at_once=False)
 
+    def prove(self) -> float:
+        """How far the sampler is from the policy, in nats: of weights that no batch has proven yet it is asked now.
+
+        Raises NotProven where that is too far."""
+        return self._sampler.prove() or 0.0
+
     def _probe(self) -> probe.Probe:
         """What the policy says of the probe's row, in float32."""
         model = self._policy.model
@@ -283,9 +291,9 @@ def _frozen(model: nn.Module, device: torch.device) -> Any:
 
 def _batch(rows: Sequence[Row]) -> ExperienceBatch:
     """Rows as tensors; none give a batch without labels."""
-    names = ("old_logprobs", "advantages", "values", "returns", "counts")
+    names = ("old_logprobs", "advantages", "values", "returns")
     columns = [joined(getattr(row, name) for row in rows) for name in names]
-    return ExperienceBatch.of([row.prompt for row in rows], [row.reply for row in rows], columns)
+    return ExperienceBatch.of([row.prompt for row in rows], [row.reply for row in rows], [*columns, counts(rows)])
 
 
 def _check_finite(name: str, norm: float) -> None:

@@ -22,7 +22,8 @@ known to 16 × 2⁻⁹ (bfloat16) or 16 × 2⁻¹² (float16) each, and many rou
 
 
 class NotProven(ValueError):
-    """An engine holds weights that were refused, or that answer otherwise than their learner does."""
+    """An engine holds weights that were refused, whose push or proof did not end, or that answer otherwise than their
+    learner does."""
 
 
 @dataclass(frozen=True)

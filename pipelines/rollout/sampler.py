@@ -161,7 +161,7 @@ class Sampler:
         self._plain: dict[str, Any] = self._llm.apply_model(_plain)[0]
         self._asleep, self._wrong = False, ""
         self._owed: tuple[object, probe.Probe] | None = None  # whose weights wait for their proof, and the proof
-        self.gap_nats: float | None = None  # of the last proof
+        self.gap_nats: float | None = None  # of the weights that are held, once they are proven
         self._times = {"import_s": imported - begin, "engine_s": time.monotonic() - imported}
         if recorded := probe.read(model):
             self._owe(model, recorded)
@@ -220,7 +220,8 @@ class Sampler:
         """One reply to each prompt (token ids); at max_tokens a reply ends.
 
         seeds: needed unless temperature is 0. One a prompt: the same prompt and seed give the same reply, whatever else
-        is asked at the same time. One for all: faster, and only the same prompts together give the same replies.
+        is asked at the same time. One for all: faster, and only the same prompts together give the same replies, all
+        of them with a proof that was owed, or none.
         Raises as `logprobs` does, and ValueError for a prompt that leaves no room."""
         self._check(prompts, self.max_tokens - 1)
         if seeds is None and sampling.temperature > 0:
@@ -290,8 +291,14 @@ class Sampler:
         self._owe(what, wanted)
         if at_once:
             self._run([], [])
-        gap = self.gap_nats if at_once else None
-        return Loaded(not self._wrong, self._wrong, gap, time.perf_counter() - begin)
+        return Loaded(not self._wrong, self._wrong, self.gap_nats, time.perf_counter() - begin)
+
+    def prove(self) -> float | None:
+        """The gap in nats of the weights that are held, proven now if that is owed; None: they came without a probe.
+
+        Raises NotProven."""
+        self._answer([], [])
+        return self.gap_nats
 
     def _without_plain(self, tensors: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         """What vLLM must prepare. Plain vectors are copied into its own: it would take 0.2 ms for each."""
@@ -311,11 +318,13 @@ class Sampler:
     def _owe(self, what: object, expected: probe.Probe) -> None:
         """The engine holds other weights: what it computes of this probe next decides whether it answers."""
         self._wrong, self._owed = "", (what, probe.beginning(expected, self.max_tokens))
+        self.gap_nats = None
 
     def _judge(self, logprobs: np.ndarray) -> None:
         """Compares what the engine computed of the probe that is owed, and remembers the verdict."""
         assert self._owed is not None
         (what, expected), self._owed = self._owed, None
+        self._wrong = f"the proof of {what} did not end"
         gap, most = probe.gap_nats(expected, logprobs), probe.TOLERANCE_NATS[self.dtype]
         self.gap_nats = gap
         self._wrong = "" if gap <= most else (

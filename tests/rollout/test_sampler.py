@@ -124,10 +124,13 @@ def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Ti
         assert reply.tokens == greedy(tiny.second, prompt, len(reply.tokens))
     assert 0 < first.describe()["gap_nats"] <= 1e-4
     assert push(first, tiny.second, whole, at_once=False).pushed
-    drawn = first.generate(prompts, sampling=Sampling(temperature=1.0, max_new_tokens=24), seeds=3)
-    known = first.logprobs([[*prompt, *reply.tokens] for prompt, reply in zip(prompts, drawn, strict=True)])
-    for reply, own in zip(drawn, known, strict=True):  # what it is drawn with is not that of the probe's row
-        assert reply.logprobs == pytest.approx(own[-len(reply.tokens) :], abs=1e-4)
+    drawn = first.generate(prompts, sampling=Sampling(temperature=0.7, max_new_tokens=24), seeds=3)
+    for prompt, reply in zip(prompts, drawn, strict=True):  # the probe's row, which is drawn otherwise, changes nothing
+        logits = tiny_models.reference_logits(tiny.second, [*prompt, *reply.tokens])[len(prompt) - 1 : -1] / 0.7
+        logits = logits - logits.max(1, keepdims=True)
+        known = logits[np.arange(len(reply.tokens)), reply.tokens] - np.log(np.exp(logits).sum(1))
+        assert reply.logprobs == pytest.approx(known, abs=1e-4)
+    assert [reply.tokens for reply in drawn] != [greedy(tiny.second, prompt, 24) for prompt in prompts]
     stale = {**whole, "model.layers.0.mlp.down_proj.weight": whole["model.layers.0.mlp.down_proj.weight"] * 1.01}
     for ask in (lambda: first.generate(prompts, sampling=GREEDY), lambda: first.logprobs(prompts)):
         assert push(first, tiny.second, stale, at_once=False).pushed
@@ -136,6 +139,19 @@ def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Ti
                 ask()
     assert push(first, tiny.second, whole, at_once=False).pushed
     assert gap(first, tiny.second) < 1e-4
+
+
+def test_a_probe_that_cannot_be_compared_proves_nothing(first: Evaluator, tiny: Tiny) -> None:
+    tensors = load_file(tiny.second / "model.safetensors")
+    whole = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+    damaged = partial(probe.Probe, [1, 2, 3, 4], [-1.0, -2.0])  # one log-probability is missing
+    first._folder = None
+    assert first._call("push", list(whole.items()), damaged, at_once=False, deadline_s=120).pushed
+    with pytest.raises(ValueError, match="broadcast"):
+        first.logprobs([[1, 2, 3]])
+    with pytest.raises(probe.NotProven, match="the proof of the learner did not end"):
+        first.logprobs([[1, 2, 3]])
+    assert push(first, tiny.second, whole).pushed
 
 
 def greedy(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:

@@ -126,10 +126,34 @@ def test_nothing_is_learnt_from_replies_of_other_weights(
 
     monkeypatch.setattr(learners, "Gang", stale)
     given = work(tmp_path / "draft", session, inputs, {"save_every": 1})
-    with pytest.raises(ClusterError, match=r"NotProven: .* the probe of the learner is .* nats off; at most 0\.0001"):
+    with pytest.raises(
+        ClusterError, match=r"the probe of the learner is .* nats off; at most 0\.0001 .*raised by rank [01]"
+    ):
         ppo.run(given)
     latest = Steps(given.draft.folder("iterations")).latest()
     assert latest is not None and latest[1].iterations == 1
+
+
+@pytest.mark.parametrize("advantage", ["gae", "group"])
+def test_replies_that_are_all_the_same(
+    advantage: str, inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row for two ranks, and fewer rows than minibatches."""
+    seen: list[int] = []
+    annotate = Learners.annotate
+
+    def watched(self: Learners, rollouts: Any) -> Any:
+        seen.append(len(rollouts))
+        return annotate(self, rollouts)
+
+    monkeypatch.setattr(Learners, "annotate", watched)
+    sure: dict[str, Any] = {"temperature": 0.01, "prompts_per_iteration": 1, "replies_per_prompt": 6, "minibatches": 3}
+    given = work(tmp_path / "draft", session, inputs, {}, **sure, advantage=advantage, held_out_prompts=0)
+    facts = ppo.run(given)
+    assert seen[0] == 1 and max(seen) < 6
+    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    assert len(points) == 3 and all(0 < point["rollout/reply_tokens"] <= 8 for point in points)
+    assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4
 
 
 def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:

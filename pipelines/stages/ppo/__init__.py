@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def run(work: Work) -> Facts:
     """Goes on from the last complete step of the draft; actors that are lost are replaced, and it goes on from there.
 
-    Raises UserError for what cannot be trained with, ClusterError when actors are lost again and again."""
+    Raises UserError for what cannot be trained with, ClusterError when actors are lost again and again, or write
+    replies with other weights than the policy's."""
     from cluster.errors import ClusterError, MemberLost
     from cluster.rendezvous import lost_peer
     from cluster.session import log_place
@@ -44,7 +45,11 @@ def run(work: Work) -> Facts:
         try:
             with Learners(work, max_tokens=task.max_tokens) as learners:
                 return attempt(work, task, learners, steps)
-        except (MemberLost, NotProven, RuntimeError) as error:
+        except NotProven as error:
+            who = "; ".join(getattr(error, "__notes__", ()))
+            raise ClusterError(f"ppo: {error} ({who}); expected a model that vLLM runs as its learner does. "
+                               f"Logs: {log_place()}") from error  # fmt: skip
+        except (MemberLost, RuntimeError) as error:
             if not isinstance(error, MemberLost) and not lost_peer(error):
                 raise ClusterError(f"ppo: an actor failed ({type(error).__name__}: {error}); expected it to learn and "
                                    f"to write replies. Logs: {log_place()}") from error  # fmt: skip
@@ -68,7 +73,9 @@ def attempt(work: Work, task: Task, learners: Learners, steps: Steps) -> Facts:
         learners.load(latest[0])
     learners.publish()
     train(work, task, learners, journal, steps)
-    facts = journal.facts() | held_out_kl(work, task, learners)
+    distance = held_out_kl(work, task, learners)
+    journal.logprob_gap = max(journal.logprob_gap, learners.prove())
+    facts = journal.facts() | distance
     learners.export(work.draft.out, journal.curve)
     copy_tokenizer(work.inputs["model"].local(), work.draft.out)
     return facts | {"prompts/train": len(task.train), "prompts/left_out": task.left_out}

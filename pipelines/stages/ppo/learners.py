@@ -103,6 +103,10 @@ class Learners:
         """The policy's weights into every sampler. What they generate next proves them."""
         check_pushed(self._call("publish"))
 
+    def prove(self) -> float:
+        """How far any sampler is from the policy, in nats. Raises NotProven where that is too far."""
+        return max(self._call("prove"))
+
     def save(self, place: Path) -> None:
         self._call("save", place)
 
