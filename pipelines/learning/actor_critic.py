@@ -162,10 +162,7 @@ class Critic(Learning):
         self.model, self.dtype, self.value_clip = model, dtype, value_clip
 
     def loss(self, batch: ExperienceBatch) -> Tensor:
-        columns = self.values(batch), batch.values_N, batch.returns_N, batch.counts_N
-        loss = clipped_value_loss(*columns, clip=self.value_clip)
-        self.count(value_loss=loss)
-        return loss
+        return _value_loss(self, self.values(batch), batch)
 
     def values(self, batch: Sequences) -> Tensor:
         """What it expects to come, before each token of a reply. float32 [N]."""
@@ -187,16 +184,20 @@ class ValueHead(Learning):
         self.out = nn.Parameter(torch.zeros_like(self.score))
 
     def loss(self, batch: HiddenBatch) -> Tensor:
-        columns = self.values(batch.hidden_NH), batch.values_N, batch.returns_N, batch.counts_N
-        loss = clipped_value_loss(*columns, clip=self.value_clip)
-        self.count(value_loss=loss)
-        return loss
+        return _value_loss(self, self.values(batch.hidden_NH), batch)
 
     def values(self, hidden_NH: Tensor) -> Tensor:
         """What it expects to come. float32 [N]."""
         hidden_NH = hidden_NH.float()
         inner_NH = nn.functional.silu(hidden_NH @ self.inner.T)
         return (hidden_NH @ self.score.T + inner_NH @ self.out.T).squeeze(-1)
+
+
+def _value_loss(critic: Critic | ValueHead, values_N: Tensor, batch: ExperienceBatch | HiddenBatch) -> Tensor:
+    """The clipped loss of what a critic says now of a batch, summed over tokens, and counted."""
+    loss = clipped_value_loss(values_N, batch.values_N, batch.returns_N, batch.counts_N, clip=critic.value_clip)
+    critic.count(value_loss=loss)
+    return loss
 
 
 def logprobs(model: PreTrainedModel, batch: Sequences, temperature: float, dtype: torch.dtype) -> Tensor:

@@ -135,10 +135,10 @@ class Experience:
         """For each rank the optimiser steps of this iteration: every epoch a new order, cut into minibatches of
         about as many replies each; into fewer where there are not so many rows."""
         ranks: list[list[Step]] = [[] for _ in range(world)]
-        counts = np.array([row.count for row in self.rows])
+        written = np.array([row.count for row in self.rows])
         for epoch in range(epochs):
             order = np.random.default_rng([seed, iteration, epoch]).permutation(len(self.rows))
-            ends = counts[order].cumsum()
+            ends = written[order].cumsum()
             edges = np.searchsorted(ends, ends[-1] * np.arange(1, minibatches) / minibatches) + 1
             for part in filter(len, np.split(order, edges)):
                 dealt = deal([self.rows[number] for number in part], world)
