@@ -70,12 +70,12 @@ def run(
     as_json: JsonOpt = False,
 ) -> None:
     """Make every stage that is not made yet, in order. Killed and run again, it goes on where it stood."""
-    from pipelines.verbs import run_recipe
+    from pipelines.verbs.run import run_recipe
 
     record = run_recipe(_load(recipe, set_, store, seed), until=until, from_=from_, force=force, address=address,
                         wait=not no_wait, quiet=quiet)  # fmt: skip
     if as_json:
-        from pipelines.verbs import print_json
+        from pipelines.console import print_json
 
         print_json(record.model_dump())
 
@@ -90,7 +90,7 @@ def plan(
     as_json: JsonOpt = False,
 ) -> None:
     """Show what would run and what is made already. Starts nothing."""
-    from pipelines.verbs import show_plan
+    from pipelines.verbs.plan import show_plan
 
     show_plan(_load(recipe, set_, store, seed), until=until, as_json=as_json)
 
@@ -117,14 +117,14 @@ def sweep(
     heldout/bits_per_byte, trials: 8}` says what decides. Trials share the stages before; the worse are ended early.
     Killed and run again, it goes on where it stood.
     """
-    from pipelines.search import sweep_recipe
+    from pipelines.verbs.sweep import sweep_recipe
 
     asked = [f"sweep.{key}={value}" for key, value in (("trials", trials), ("until", until)) if value is not None]
     record, best = sweep_recipe(
         _read(recipe, [*(set_ or ()), *asked], store, seed), out=out, address=address, quiet=quiet
     )
-    from pipelines.sweep_report import facts, print_sweep
-    from pipelines.verbs import print_json
+    from pipelines.console import print_json
+    from pipelines.report.sweep import facts, print_sweep
 
     if as_json:
         return print_json({**facts(record), "best_recipe": str(best)})
@@ -139,7 +139,7 @@ def report(
     as_json: JsonOpt = False,
 ) -> None:
     """The report card of the latest run: a table here, plots and samples in report.html."""
-    from pipelines.report import show_report
+    from pipelines.verbs.report import show_report
 
     show_report(_store(store), recipe=recipe, out=out, as_json=as_json)
 
@@ -147,7 +147,7 @@ def report(
 @app.command()
 def lineage(name: NameArg, store: StoreOpt = None, as_json: JsonOpt = False) -> None:
     """Where an artifact came from: its parents down to the sources, with code, packages and machine."""
-    from pipelines.verbs import show_lineage
+    from pipelines.verbs.inspect import show_lineage
 
     show_lineage(_store(store), name, as_json=as_json)
 
@@ -155,7 +155,7 @@ def lineage(name: NameArg, store: StoreOpt = None, as_json: JsonOpt = False) -> 
 @app.command()
 def ls(store: StoreOpt = None, as_json: JsonOpt = False) -> None:
     """What the store holds: artifacts, and drafts with who works on them."""
-    from pipelines.verbs import show_store
+    from pipelines.verbs.inspect import show_store
 
     show_store(_store(store), as_json=as_json)
 
@@ -168,7 +168,7 @@ def export(
     as_json: JsonOpt = False,
 ) -> None:
     """Copy an artifact's files: a model becomes a plain Hugging Face folder that any tool opens."""
-    from pipelines.verbs import export_artifact
+    from pipelines.verbs.export import export_artifact
 
     export_artifact(_store(store), name, folder, as_json=as_json)
 
@@ -198,8 +198,8 @@ def serve(
     as_json: JsonOpt = False,
 ) -> None:
     """Host a model: OpenAI's API, a chat page, feedback, health and metrics. Ctrl-C stops it."""
-    from serve.commands import read_key, settings_of
-    from serve.commands import serve as serve_model
+    from serve.verbs.commands import read_key, settings_of
+    from serve.verbs.commands import serve as serve_model
 
     settings = settings_of(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,
                            max_turns=max_turns, max_tokens=max_tokens, gpus=gpus, guard=guard)  # fmt: skip
@@ -218,7 +218,7 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply.")] = None,
 ) -> None:
     """Talk to a model: to the server at --url or on port 8000, else to one started for this. /reset, /quit, Ctrl-C."""
-    from serve import commands
+    from serve.verbs import commands
 
     options = {"persona": persona, "temperature": temperature}
     options |= {"max_tokens": max_tokens} if max_tokens else {}
@@ -234,7 +234,7 @@ def init(
     as_json: JsonOpt = False,
 ) -> None:
     """Look at your files, show the rows as they were understood, write a starter recipe."""
-    from pipelines.init import write_recipe
+    from pipelines.verbs.init import write_recipe
 
     write_recipe(data, out, as_json=as_json)
 
@@ -246,7 +246,7 @@ def recipe(
     show: Annotated[str | None, typer.Option(help="Print a recipe that comes with Rayse.")] = None,
 ) -> None:
     """Teach the recipe's language: the keys of each stage and source, with defaults."""
-    from pipelines.verbs import explain_recipe
+    from pipelines.verbs.explain import explain_recipe
 
     explain_recipe(_stages(), keys=keys, schema=schema, show=show)
 
@@ -265,7 +265,7 @@ def submit(
     as_json: JsonOpt = False,
 ) -> None:
     """Run a recipe as a Ray job on a cluster, and follow its log."""
-    from pipelines.submit import submit_recipe
+    from pipelines.verbs.submit import submit_recipe
 
     flags = {"--until": until, "--from": from_, "--force": force}
     code = submit_recipe(_load(recipe, set_, store, seed), address=address, flags=flags, detach=detach, as_json=as_json)
@@ -278,7 +278,7 @@ def jobs(
     as_json: JsonOpt = False,
 ) -> None:
     """List the cluster's Rayse jobs."""
-    from pipelines.submit import show_jobs
+    from pipelines.verbs.submit import show_jobs
 
     show_jobs(address, as_json=as_json)
 
@@ -289,7 +289,7 @@ def stop(
     address: Annotated[str, typer.Option(help="The cluster's dashboard.")] = "http://127.0.0.1:8265",
 ) -> None:
     """Stop a job. What it made stays made; submitted again it goes on."""
-    from pipelines.submit import stop_job
+    from pipelines.verbs.submit import stop_job
 
     stop_job(address, job)
 
@@ -299,7 +299,7 @@ def _load(recipe: str, overrides: list[str] | None, store: str | None, seed: int
 
 
 def _read(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None):
-    from pipelines.recipe import read
+    from pipelines.recipe.reader import read
 
     return read(recipe, _stages(), overrides=overrides or (), store=store, seed=seed)
 
@@ -307,14 +307,14 @@ def _read(recipe: str, overrides: list[str] | None, store: str | None, seed: int
 def _stages():
     """Every stage of a recipe: those of pipelines, which knows nothing of serve, and serve's trial."""
     from pipelines.stages import STAGES
-    from serve import trial
+    from serve.trial import stage
 
-    return {**STAGES, trial.STAGE.kind: trial.STAGE}
+    return {**STAGES, stage.STAGE.kind: stage.STAGE}
 
 
 def _store(path: str | None):
     from pipelines.errors import UserError
-    from pipelines.store import Store
+    from pipelines.store.artifacts import Store
 
     store = Store(path or "./store")
     if not (store.root / "artifacts").is_dir():

@@ -20,8 +20,8 @@ from cluster.errors import ClusterError, MemberLost
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
-from pipelines.rollout.reply import Reply, Sampling
-from pipelines.rollout.sampler import Loaded, environment
+from pipelines.inference.reply import Reply, Sampling
+from pipelines.inference.sampler import Loaded, environment
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
 PROMPTS_BATCH = 64  # of one call of generate: as many as the engine works on at once
@@ -145,7 +145,7 @@ class Evaluator:
         self._settings = settings
         try:
             self._gang = Gang(
-                "pipelines.rollout.sampler:Sampler",
+                "pipelines.inference.sampler:Sampler",
                 1,
                 resources=Resources(1, cpus_per_worker=0, gpus_per_worker=settings.gpus, threads=settings.threads),
                 name="evaluator",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.options import Options
+from pipelines.store.facts import Facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,12 +21,9 @@ if TYPE_CHECKING:
     from cluster.session import Session
     from pipelines.data.sources.source import Source
     from pipelines.evaluator import Evaluator
-    from pipelines.store import Artifact, Draft
+    from pipelines.store.artifacts import Artifact, Draft
 
 __all__ = ["ClusterOptions", "Facts", "Options", "Progress", "Stage", "Work"]
-
-Facts = dict[str, float | int | str]
-"""Flat figures of an artifact, named `area/what_unit`: {"train/loss_nats": 3.1, "documents/kept": 1200}."""
 
 
 class ClusterOptions(Options):

@@ -113,8 +113,8 @@ def prepare_pairs(work: Work) -> Pairs:
     """Writes the preferences as the model's tokens into the draft. work.options derives from PairOptions.
 
     Raises UserError where the model has no chat template, or there is no pair that it can learn from."""
-    from pipelines.data import pair_rows, preferences
-    from pipelines.data.chat import Chat
+    from pipelines.data.dialogues import pair_rows, preferences
+    from pipelines.data.tokens.chat import Chat
     from pipelines.errors import UserError
 
     options: PairOptions = work.options
@@ -158,7 +158,7 @@ def _context(model: Path) -> int:
 
 def copy_tokenizer(model: Path, out: Path) -> None:
     """The tokenizer and the chat template travel with every model."""
-    from pipelines.data.tokenizing import TOKENIZER_FILES
+    from pipelines.data.tokens.tokenizing import TOKENIZER_FILES
 
     for name in TOKENIZER_FILES:
         if (model / name).is_file():

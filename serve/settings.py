@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipelines.data.chat import Chat
+from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
+from pipelines.inference import sampler
 from pipelines.options import Options
-from pipelines.rollout import sampler
 
 VISIBLE = re.compile(r"[!-~]+")  # characters of ASCII that show
 GREETING, GREETING_TOKENS = "Hello! 你好！", 16  # what is asked before anybody is told that it is ready, and the reply

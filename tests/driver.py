@@ -7,9 +7,9 @@ Without --evaluate the models are not judged: tests that compare weights need no
 
 import sys
 
-from pipelines import recipe
+from pipelines.recipe import reader
 from pipelines.stages import STAGES
-from pipelines.verbs import run_recipe
+from pipelines.verbs.run import run_recipe
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         del stages["evaluate"]
     until = next((flag.removeprefix("--until=") for flag in flags if flag.startswith("--until=")), None)
     overrides = [flag for flag in flags if "=" in flag and not flag.startswith("--")]
-    record = run_recipe(recipe.load(path, stages, overrides=overrides, store=store), until=until)
+    record = run_recipe(reader.load(path, stages, overrides=overrides, store=store), until=until)
     print(record.model_dump_json())
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import cli, stages
-from pipelines.runs import resolve
+from pipelines.store.runs import resolve
 from tests.toy_stages import ROOT, TABLE, Place
 
 VERBS = {

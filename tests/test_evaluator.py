@@ -14,7 +14,7 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens
-from pipelines.rollout import probe
+from pipelines.inference import probe
 from tests import tiny_models
 from tests.tiny_models import CONTEXT, Tiny
 

@@ -39,7 +39,7 @@ def texts() -> dict[str, list[str]]:
 
 def build(folder: Path) -> Tiny:
     """Writes three models into a folder."""
-    from pipelines.data import tokenizing
+    from pipelines.data.tokens import tokenizing
 
     documents = texts()
     tokenizer = tokenizing.train([text for own in documents.values() for text in own], VOCABULARY)
@@ -58,7 +58,7 @@ def _model(folder: Path, *, hidden_size: int, tie_word_embeddings: bool, seed: i
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from pipelines.data.tokenizing import Encoder
+    from pipelines.data.tokens.tokenizing import Encoder
 
     encoder = Encoder.open(folder)
     torch.manual_seed(seed)

@@ -17,13 +17,13 @@ from typing import Literal
 from pydantic import Field
 
 from cluster.session import Session
-from pipelines import recipe
 from pipelines.errors import UserError
-from pipelines.progress import Story
-from pipelines.run import Walk
-from pipelines.runs import RunRecord, resolve
+from pipelines.recipe import reader
+from pipelines.run.progress import Story
+from pipelines.run.walk import Walk
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
-from pipelines.store import Store
+from pipelines.store.artifacts import Store
+from pipelines.store.runs import RunRecord, resolve
 
 ROOT = Path(__file__).parent.parent
 
@@ -119,14 +119,14 @@ class Place:
     """A folder with a recipe and its store."""
 
     def __init__(self, folder: Path):
-        self.folder, self.file = folder, folder / "recipe.yaml"
+        self.folder, self.file = folder, folder / "reader.yaml"
         self.store = Store(folder / "store")
         self.said = io.StringIO()
         self.file.write_text(TEXT.replace("STORE", str(self.store.root)), encoding="utf-8")
         (folder / "books.txt").write_text("Once upon a time.")
 
     def run(self, *overrides: str, wait: bool = True, **rest: str | None) -> RunRecord:
-        loaded = recipe.load(self.file, TABLE, overrides=overrides)
+        loaded = reader.load(self.file, TABLE, overrides=overrides)
         return Walk(loaded, self.store.create(), Session(), Story(self.said), wait).run(**rest)
 
     def ran(self) -> list[str]:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipelines.errors import UserError
+from pipelines.inference import probe
 from pipelines.learning import model as models
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.lesson import Lesson, save_proven
-from pipelines.rollout import probe
 
 FOLDER = "adapter"
 TOLERANCE = 1e-4  # of logits before and after the merge, in float32; relative where they are larger than 1

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pipelines.inference import probe
 from pipelines.learning import model as models
 from pipelines.learning.batch import PackedRows
-from pipelines.rollout import probe
 
 
 class Batch(Protocol):

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from pipelines.data.conversations import Conversation
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.inference.reply import Reply
 from pipelines.metrics.metric import Answers, Material, Requests
-from pipelines.rollout.reply import Reply
 
 Cells = Mapping[tuple[str, str], float]
 """A figure by (task, language)."""

@@ -12,12 +12,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pipelines.data.answers import matches, normalised
-from pipelines.data.conversations import Conversation
-from pipelines.data.tokenizing import Encoder
+from pipelines.data.dialogues.answers import matches, normalised
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens.tokenizing import Encoder
+from pipelines.inference.reply import Sampling
 from pipelines.metrics.exchanges import averaged, cells
 from pipelines.metrics.metric import Answers, Material, Prompt, Requests, Score
-from pipelines.rollout.reply import Sampling
 
 BATCH = 1024  # tokens decoded at once
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import xxhash
 
-from pipelines.data import corpora
-from pipelines.data.conversations import Conversation
+from pipelines.data.corpus import corpora
+from pipelines.data.dialogues.conversations import Conversation
 from pipelines.metrics.metric import Document
 
 

@@ -17,10 +17,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import xxhash
 
-from pipelines.data.chat import Chat
-from pipelines.data.conversations import Conversation
-from pipelines.data.tokenizing import Encoder
-from pipelines.rollout.reply import Reply, Sampling
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.tokenizing import Encoder
+from pipelines.inference.reply import Reply, Sampling
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from pipelines.data.refusals import declines
+from pipelines.data.dialogues.refusals import declines
 from pipelines.metrics.exchanges import exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 

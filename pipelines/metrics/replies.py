@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pipelines.data.judging import meets
+from pipelines.data.dialogues.judging import meets
 from pipelines.metrics.exchanges import Exchange, exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.data.tokenizing import Encoder
+from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.metrics.metric import Answers, Document, Material, Prompt, Requests, Score, drawn_seed
 
 BROKEN = "\ufffd"  # what the bytes of half a character decode to

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pipelines.data.judging import meets
+from pipelines.data.dialogues.judging import meets
 from pipelines.metrics.exchanges import Exchange, exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 

@@ -1,1 +1,1 @@
-"""Getting tokens and log-probabilities out of a model: the engine that answers, and the proof of its weights."""
+"""Reinforcement learning: prompts, rewards, experience, advantages, critics, and the learner. No Ray."""

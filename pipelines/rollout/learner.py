@@ -25,6 +25,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelines.errors import UserError
+from pipelines.inference import probe
+from pipelines.inference.reply import Reply, Sampling
+from pipelines.inference.sampler import Loaded, Sampler
 from pipelines.learning import checkpoint
 from pipelines.learning import model as models
 from pipelines.learning.actor_critic import (
@@ -39,12 +42,9 @@ from pipelines.learning.actor_critic import (
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan
-from pipelines.rollout import probe
 from pipelines.rollout.critics import FrozenBody, OwnBody, Values
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step, counts, joined
-from pipelines.rollout.reply import Reply, Sampling
 from pipelines.rollout.rewards.reward_model import RewardModel
-from pipelines.rollout.sampler import Loaded, Sampler
 
 
 @dataclass(frozen=True)

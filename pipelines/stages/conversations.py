@@ -16,8 +16,8 @@ from pydantic import Field, NonNegativeInt
 from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
-    from pipelines.data.bad_rows import SetAside
-    from pipelines.data.conversations import Conversation
+    from pipelines.data.dialogues.conversations import Conversation
+    from pipelines.data.sources.bad_rows import SetAside
 
 
 class ConversationsOptions(Options):
@@ -33,8 +33,8 @@ class ConversationsOptions(Options):
 
 def run(work: Work) -> Facts:
     """Writes the conversations into work.draft.out. Raises UserError for too many bad rows, or none that are good."""
-    from pipelines.data import conversations, embedded, prompt_splits
-    from pipelines.data.bad_rows import REJECTED, BadRows, SetAside
+    from pipelines.data.dialogues import conversations, embedded, prompt_splits
+    from pipelines.data.sources.bad_rows import REJECTED, BadRows, SetAside
     from pipelines.errors import UserError
 
     options: ConversationsOptions = work.options
@@ -69,9 +69,9 @@ def run(work: Work) -> Facts:
 
 def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Conversation]:
     """The conversations of the sources, each once; what cannot be read is set aside."""
-    from pipelines.data import bad_rows
-    from pipelines.data.conversations import OPEN_TASK, Conversation
-    from pipelines.data.dialogues import dialogue
+    from pipelines.data.dialogues.conversations import OPEN_TASK, Conversation
+    from pipelines.data.dialogues.messages import dialogue
+    from pipelines.data.sources import bad_rows
 
     found: dict[tuple[tuple[str, str], ...], Conversation] = {}
     tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731

@@ -20,7 +20,7 @@ from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipelines.data.conversations import Conversation
+    from pipelines.data.dialogues.conversations import Conversation
     from pipelines.evaluator import EngineSettings
     from pipelines.metrics.metric import Answers, Material, Requests
 
@@ -54,7 +54,7 @@ class EvaluateCluster(ClusterOptions):
 def run(work: Work) -> Facts:
     from pipelines.metrics import METRICS
     from pipelines.metrics.metric import Answers
-    from pipelines.store import write_json
+    from pipelines.store.artifacts import write_json
 
     model = work.inputs["model"].local()
     settings = _settings(work, model)
@@ -82,7 +82,7 @@ def run(work: Work) -> Facts:
 def _settings(work: Work, model: Path) -> EngineSettings:
     from cluster.resources import cores
     from pipelines.evaluator import EngineSettings
-    from pipelines.rollout import sampler
+    from pipelines.inference import sampler
 
     cluster: EvaluateCluster = work.cluster
     return EngineSettings(
@@ -98,10 +98,10 @@ def _settings(work: Work, model: Path) -> EngineSettings:
 
 def _material(work: Work, model: Path, context: int) -> Material:
     """What there is to judge this model with."""
-    from pipelines.data.tokenizing import Encoder
+    from pipelines.data.tokens.tokenizing import Encoder
+    from pipelines.inference.reply import Sampling
     from pipelines.metrics import held_out
     from pipelines.metrics.metric import Material
-    from pipelines.rollout.reply import Sampling
 
     options: EvaluateOptions = work.options
     encoder = Encoder.open(model)
@@ -135,11 +135,11 @@ def _material(work: Work, model: Path, context: int) -> Material:
 
 def _talk(work: Work, model: Path) -> dict[str, Any]:
     """What of the material is for replies in a chat: none before the recipe's first conversations."""
-    from pipelines.data import conversations
-    from pipelines.data.chat import Chat
+    from pipelines.data.dialogues import conversations
+    from pipelines.data.tokens.chat import Chat
     from pipelines.errors import UserError
+    from pipelines.inference.reply import Sampling
     from pipelines.metrics import held_out
-    from pipelines.rollout.reply import Sampling
 
     if "conversations" not in work.inputs:
         return {}
@@ -166,7 +166,7 @@ def _talk(work: Work, model: Path) -> dict[str, Any]:
 
 def _shots(folder: Path) -> list[Conversation]:
     """Training conversations with an answer that can be checked."""
-    from pipelines.data import conversations
+    from pipelines.data.dialogues import conversations
 
     return [one for one in conversations.read(folder / conversations.TRAIN) if one.answer is not None]
 
@@ -175,7 +175,7 @@ def _unigram(work: Work, model: Path) -> dict[str, np.ndarray] | None:
     """Counts of each token in the training text of each language, if they were counted with this model's tokenizer."""
     import pyarrow.parquet as pq
 
-    from pipelines.data.tokenizing import same_tokenizer
+    from pipelines.data.tokens.tokenizing import same_tokenizer
 
     if "tokens" not in work.inputs:
         return None
@@ -193,8 +193,8 @@ def _previous_answers(
     """What the model before this one in the lineage answers to the same requests.
 
     Only one that the live engine can take in turn: the same shape, the same tokenizer."""
-    from pipelines.data.tokenizing import same_tokenizer
-    from pipelines.rollout import sampler
+    from pipelines.data.tokens.tokenizing import same_tokenizer
+    from pipelines.inference import sampler
 
     if "previous" not in work.inputs or not wanted:
         return {}

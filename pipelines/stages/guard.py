@@ -24,36 +24,35 @@ class GuardOptions(Options):
 
 def run(work: Work) -> Facts:
     """Writes the guard into work.draft.out. Raises UserError where no conversation is marked unsafe."""
-    from pipelines.data import conversations, guard_learning
+    from pipelines.data.dialogues import conversations
+    from pipelines.data.guard import learning
     from pipelines.errors import UserError
 
     options: GuardOptions = work.options
     folder = work.inputs["conversations"].local()
     train, held_out = (conversations.read(folder / split) for split in (conversations.TRAIN, conversations.HELD_OUT))
     unsafe = sum(one.safety == "unsafe" for one in train)
-    if unsafe < guard_learning.PARTS or unsafe == len(train):
+    if unsafe < learning.PARTS or unsafe == len(train):
         raise UserError(
             f"{work.name}: {unsafe} of {len(train)} training conversations are unsafe ones; expected some, and others "
             f"that are not. Let the stage conversations have `embedded: true`"
         )
-    pieces = guard_learning.drawn_pieces(documents(work, "train"), most=options.corpus_texts, seed=work.seed)
-    texts = guard_learning.examples(train, held_out, pieces, most=options.harmless_texts, seed=work.seed)
+    pieces = learning.drawn_pieces(documents(work, "train"), most=options.corpus_texts, seed=work.seed)
+    texts = learning.examples(train, held_out, pieces, most=options.harmless_texts, seed=work.seed)
     work.progress.note(f"{len(texts):,} short texts, {sum(one.unsafe for one in texts):,} of them unsafe")
-    guard = guard_learning.learn(
-        texts, beta=options.beta, tell=lambda done, total: work.progress.update(done, total, "fits")
-    )
+    guard = learning.learn(texts, beta=options.beta, tell=lambda done, total: work.progress.update(done, total, "fits"))
     guard.save(work.draft.out)
-    pieces = guard_learning.drawn_pieces(documents(work, "held_out"), most=options.corpus_texts, seed=work.seed)
+    pieces = learning.drawn_pieces(documents(work, "held_out"), most=options.corpus_texts, seed=work.seed)
     return {
         "guard/texts": len(texts),
         "guard/texts_unsafe": sum(one.unsafe for one in texts),
-        **guard_learning.figures(guard, held_out, pieces),
+        **learning.figures(guard, held_out, pieces),
     }
 
 
 def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
     """(id, language, text) of the corpus, if there is one."""
-    from pipelines.data import corpora
+    from pipelines.data.corpus import corpora
 
     if "corpus" in work.inputs and work.options.corpus_texts:
         for batch in corpora.batches(work.inputs["corpus"].local(), split, ("id", "language", "text")):

@@ -18,9 +18,9 @@ from pydantic import Field, NonNegativeInt
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
-    from pipelines.data.bad_rows import SetAside
-    from pipelines.data.conversations import Conversation
-    from pipelines.data.preferences import Pair
+    from pipelines.data.dialogues.conversations import Conversation
+    from pipelines.data.dialogues.preferences import Pair
+    from pipelines.data.sources.bad_rows import SetAside
 
 
 class PreferencesOptions(Options):
@@ -50,8 +50,8 @@ class PreferencesCluster(ClusterOptions):
 
 def run(work: Work) -> Facts:
     """Writes the pairs into work.draft.out. Raises UserError for too many bad rows, or no pair at all."""
-    from pipelines.data import embedded, preferences, prompt_splits
-    from pipelines.data.bad_rows import REJECTED, BadRows, SetAside
+    from pipelines.data.dialogues import embedded, preferences, prompt_splits
+    from pipelines.data.sources.bad_rows import REJECTED, BadRows, SetAside
     from pipelines.errors import UserError
 
     options: PreferencesOptions = work.options
@@ -85,10 +85,10 @@ def run(work: Work) -> Facts:
 
 def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
     """The pairs of the sources, each once; what cannot be read is set aside."""
-    from pipelines.data import bad_rows
-    from pipelines.data.comparisons import comparison
-    from pipelines.data.conversations import OPEN_TASK
-    from pipelines.data.preferences import Pair
+    from pipelines.data.dialogues.comparisons import comparison
+    from pipelines.data.dialogues.conversations import OPEN_TASK
+    from pipelines.data.dialogues.preferences import Pair
+    from pipelines.data.sources import bad_rows
 
     found: dict[tuple[str, ...], Pair] = {}
     tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731
@@ -105,11 +105,11 @@ def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
 def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
     """Pairs whose rejected reply the model before wrote itself."""
     from cluster.resources import cores
-    from pipelines.data import embedded
-    from pipelines.data.chat import Chat
+    from pipelines.data.dialogues import embedded
+    from pipelines.data.tokens.chat import Chat
     from pipelines.evaluator import EngineSettings
-    from pipelines.rollout import sampler
-    from pipelines.rollout.reply import Sampling
+    from pipelines.inference import sampler
+    from pipelines.inference.reply import Sampling
 
     options, cluster = work.options, work.cluster
     embedded_talks = [one for one in known if one.source == embedded.SOURCE]
@@ -146,7 +146,7 @@ def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
 
 def _conversations(work: Work, split: str) -> list[Conversation]:
     """A split of the earlier conversations; none where no stage made them."""
-    from pipelines.data import conversations
+    from pipelines.data.dialogues import conversations
 
     made = work.inputs.get("conversations")
     return [] if made is None else conversations.read(made.local() / split)

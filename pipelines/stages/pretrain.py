@@ -61,7 +61,7 @@ def run(work: Work) -> Facts:
 
 def check(options: PretrainOptions, meta: dict[str, Any], tokens: Path, model: Path | None) -> None:
     """Raises UserError where options, tokens and model do not go together."""
-    from pipelines.data.tokenizing import same_tokenizer
+    from pipelines.data.tokens.tokenizing import same_tokenizer
     from pipelines.errors import UserError
 
     length = meta["length"]

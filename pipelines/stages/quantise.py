@@ -103,10 +103,10 @@ def check(work: Work, model: Path) -> None:
 
 def judged(work: Work, model: Path) -> Material:
     """The text that evaluations judge, as far as this model can read it."""
-    from pipelines.data.tokenizing import Encoder
+    from pipelines.data.tokens.tokenizing import Encoder
+    from pipelines.inference import sampler
     from pipelines.metrics import held_out
     from pipelines.metrics.metric import Material
-    from pipelines.rollout import sampler
 
     options: QuantiseOptions = work.options
     corpus = work.inputs["corpus"].local() if "corpus" in work.inputs else None
@@ -166,7 +166,7 @@ def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
     """Tokens a second of each engine: 64 replies at once, all of one length, the likeliest token each time."""
     import numpy as np
 
-    from pipelines.rollout.reply import Sampling
+    from pipelines.inference.reply import Sampling
 
     prompt = min(PROMPT_TOKENS, material.context // 4)
     sampling = Sampling(temperature=0.0, max_new_tokens=min(REPLY_TOKENS, material.context // 2))
@@ -202,10 +202,10 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
     """Beginnings of about so many training documents as token ids; none where the scheme needs none."""
     import pyarrow.parquet as pq
 
-    from pipelines.data import corpora
-    from pipelines.data.tokenizing import Encoder
+    from pipelines.data.corpus import corpora
+    from pipelines.data.tokens.tokenizing import Encoder
+    from pipelines.inference import sampler
     from pipelines.learning.quantising import SCHEMES
-    from pipelines.rollout import sampler
 
     options: QuantiseOptions = work.options
     if not SCHEMES[options.scheme].calibrated:
@@ -220,7 +220,7 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
 
 def choose(work: Work, before: Measured, after: Measured) -> Facts:
     """Which of the two to serve. Writes choice.json for the server."""
-    from pipelines.store import write_json
+    from pipelines.store.artifacts import write_json
 
     options: QuantiseOptions = work.options
     faster = "quantised" if after.tokens_per_s > before.tokens_per_s else "original"

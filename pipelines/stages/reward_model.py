@@ -60,7 +60,7 @@ def run(work: Work) -> Facts:
 def padding_id(model: Path) -> int | None:
     """A token that no sequence ends with. transformers scores at the last token that is no padding, so where a model
     pads with the token that ends its turns (Llama 3 with eos), another one stands for it; None where there is none."""
-    from pipelines.data.chat import Chat
+    from pipelines.data.tokens.chat import Chat
 
     chat = Chat.open(model)
     encoder, turn_end = chat.encoder, chat.stop_ids[0]
@@ -107,7 +107,7 @@ def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2
     folder: of the preferences, for the replies' texts. Writes reliability.json into `out`."""
     import numpy as np
 
-    from pipelines.data import preferences
+    from pipelines.data.dialogues import preferences
     from pipelines.metrics import pair_baselines, pair_figures
 
     learnt, judged = (

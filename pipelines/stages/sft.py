@@ -22,8 +22,8 @@ from pipelines.training import OptimizerOptions, TrainCluster, copy_tokenizer, l
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipelines.data.chat import Chat
-    from pipelines.data.conversations import Conversation
+    from pipelines.data.dialogues.conversations import Conversation
+    from pipelines.data.tokens.chat import Chat
     from pipelines.learning.loop import Worker
 
 LONGEST = 512  # tokens of a row by default, where the model reads more: attention's cost grows with the length
@@ -75,7 +75,7 @@ class SftOptions(OptimizerOptions):
 
 
 def run(work: Work) -> Facts:
-    from pipelines.data.chat import Chat
+    from pipelines.data.tokens.chat import Chat
 
     options: SftOptions = work.options
     model = work.inputs["model"].local()
@@ -123,7 +123,8 @@ def choose(work: Work) -> list[Conversation]:
     Raises UserError where there are none, or a task is named that none has."""
     import numpy as np
 
-    from pipelines.data import conversations, packing
+    from pipelines.data.dialogues import conversations
+    from pipelines.data.tokens import packing
     from pipelines.errors import UserError
 
     found = conversations.read(work.inputs["conversations"].local() / conversations.TRAIN)
@@ -153,7 +154,7 @@ def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int) -> Pac
     """Renders conversations and writes them as rows into the draft.
 
     Raises UserError for a conversation in which nothing is to be learnt, and where none is left after cutting."""
-    from pipelines.data import packing
+    from pipelines.data.tokens import packing
     from pipelines.errors import UserError
 
     pieces, learnt, num_cut = _fitted(work, chat, chosen, length)

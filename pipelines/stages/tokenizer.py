@@ -15,7 +15,7 @@ from pipelines.stage import Facts, Options, Stage, Work
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipelines.data.tokenizing import Encoder
+    from pipelines.data.tokens.tokenizing import Encoder
 
 
 class TokenizerOptions(Options):
@@ -27,7 +27,8 @@ class TokenizerOptions(Options):
 
 
 def run(work: Work) -> Facts:
-    from pipelines.data import corpora, tokenizing
+    from pipelines.data.corpus import corpora
+    from pipelines.data.tokens import tokenizing
 
     options: TokenizerOptions = work.options
     corpus = work.inputs["corpus"].local()
@@ -56,7 +57,7 @@ def _told(texts: Iterator[str], total: float, work: Work) -> Iterator[str]:
 
 def _bytes_per_token(encoder: Encoder, corpus: Path, judge_bytes: int) -> Facts:
     """Bytes per token on held-out text, of each language and of all of it together."""
-    from pipelines.data import corpora
+    from pipelines.data.corpus import corpora
 
     texts: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}

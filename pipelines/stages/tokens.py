@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from pipelines.data.tokenizing import Encoder
+    from pipelines.data.tokens.tokenizing import Encoder
 
 
 class TokensOptions(Options):
@@ -47,7 +47,7 @@ class TokensCluster(ClusterOptions):
 
 
 def run(work: Work) -> Facts:
-    from pipelines.data.tokenizing import TOKENIZER_FILES, Encoder
+    from pipelines.data.tokens.tokenizing import TOKENIZER_FILES, Encoder
 
     tokenizer = work.inputs["tokenizer"].local()
     encoder = Encoder.open(tokenizer)
@@ -77,7 +77,7 @@ def encode_part(part: Path, block: Path, tokenizer: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipelines.data.tokenizing import Encoder
+    from pipelines.data.tokens.tokenizing import Encoder
 
     encoder = Encoder.open(tokenizer)
     schema = _block_schema()
@@ -106,7 +106,7 @@ def _ragged(arrays: list[np.ndarray]) -> pa.LargeListArray:
 
 def _encode(work: Work, corpus: Path, split: str, tokenizer: Path) -> list[Path]:
     """Encodes the parts of a split that are not encoded yet, in parallel. Returns the blocks in order."""
-    from pipelines.data import corpora
+    from pipelines.data.corpus import corpora
 
     folder = work.draft.folder(f"encoded/{split}")
     pairs = [(part, folder / f"{part.stem}.arrow") for part in corpora.parts(corpus, split)]
@@ -140,7 +140,7 @@ def _lay_out(work: Work, name: str, tokens: Any, order: np.ndarray) -> tuple[np.
     """The documents in this order, end to end, on disk: token ids [N] and where documents begin [N]."""
     import numpy as np
 
-    from pipelines.data.corpora import RaggedColumn
+    from pipelines.data.tokens.ragged import RaggedColumn
 
     column = RaggedColumn(tokens)
     lengths = column.lengths[order]
@@ -159,7 +159,7 @@ def _lay_out(work: Work, name: str, tokens: Any, order: np.ndarray) -> tuple[np.
 def _write_train(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
     import numpy as np
 
-    from pipelines.data import packing
+    from pipelines.data.tokens import packing
 
     options: TokensOptions = work.options
     tokens, languages = _documents(blocks)
@@ -187,7 +187,7 @@ def _write_train(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
 def _write_held_out(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
     import numpy as np
 
-    from pipelines.data import packing
+    from pipelines.data.tokens import packing
 
     tokens, _ = _documents(blocks)
     stream, starts = _lay_out(work, "held_out", tokens, np.arange(len(tokens)))

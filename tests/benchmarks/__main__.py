@@ -9,8 +9,8 @@ import importlib
 import json
 from pathlib import Path
 
-from pipelines.provenance import machine
-from pipelines.store import write_atomically
+from pipelines.store.artifacts import write_atomically
+from pipelines.store.provenance import machine
 from tests.benchmarks import goals
 
 BENCHMARKS = {  # and the module whose main() gives its figures

@@ -11,8 +11,8 @@ import importlib
 import inspect
 from pathlib import Path
 
-from pipelines.data import tokenizing
-from pipelines.data.conversations import Conversation
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens import tokenizing
 from tests.tiny_models import CHINESE, MODULES
 
 SIZE, VOCABULARY, LENGTH = "2m", 4096, 256
@@ -21,7 +21,7 @@ MORE = ("asyncio", "subprocess", "unittest", "tarfile", "ssl", "socket", "inspec
 
 def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
     """Writes the model; the same arguments give the same bytes."""
-    from pipelines.data.chat import Chat
+    from pipelines.data.tokens.chat import Chat
     from pipelines.learning import model as models
 
     tokenizer = tokenizing.train(texts(), VOCABULARY)

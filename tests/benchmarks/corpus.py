@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.data import cleaning, minhash, splitting
+from pipelines.data.corpus import cleaning, minhash, splitting
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.stage import Work
@@ -91,7 +91,7 @@ def stage_twice(source: Source) -> list[tuple[float, int]]:
 
 def stage(source: Source, session: Session) -> tuple[float, int]:
     """(seconds, documents) of the stage from nothing to its files."""
-    from pipelines.store import Draft
+    from pipelines.store.artifacts import Draft
 
     with tempfile.TemporaryDirectory() as folder:
         work = Work(

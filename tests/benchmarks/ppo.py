@@ -71,7 +71,7 @@ class Seen:
 def real(folder: Path, job: Job, dtype: str, **options: Any) -> Seen:
     """The stage's own loop, told not to stop a reply early, and watched."""
     from cluster.session import Session
-    from pipelines.data import conversations
+    from pipelines.data.dialogues import conversations
     from pipelines.stages import ppo
     from pipelines.stages.ppo.journal import Journal, Steps
     from pipelines.stages.ppo.learners import Learners

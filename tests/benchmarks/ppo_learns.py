@@ -24,13 +24,14 @@ import numpy as np
 import torch
 
 from cluster.session import Session
-from pipelines import drawing
-from pipelines.data import conversations, tokenizing
-from pipelines.data.chat import Chat
-from pipelines.data.conversations import Conversation
+from pipelines.data.dialogues import conversations
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens import tokenizing
+from pipelines.data.tokens.chat import Chat
 from pipelines.learning import model as models
 from pipelines.learning.losses import IGNORE
-from pipelines.progress import Story
+from pipelines.report import drawing
+from pipelines.run.progress import Story
 from pipelines.stages import ppo
 from tests.benchmarks import goals
 from tests.stages.ppo_work import work

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.rollout import sampler
+from pipelines.inference import sampler
 from tests.benchmarks import bench_model, goals
 
 THREADS = 1
@@ -41,7 +41,7 @@ class Job:
 
 
 def ours(job: Job) -> Write:
-    from pipelines.rollout.reply import Sampling
+    from pipelines.inference.reply import Sampling
 
     writer = sampler.Sampler(Path(job.model), threads=THREADS)
     sampling = Sampling(temperature=1.0, max_new_tokens=job.reply_tokens)
@@ -131,7 +131,7 @@ def live(name: str) -> None:
 
 def main(rounds: int = 3, reply_tokens: int = 64, num_prompts: int = 64) -> dict[str, float]:
     """Measures both: sampler/tokens_per_s, sampler/tokens_per_s_bare, sampler/ratio_to_bare."""
-    from pipelines.data.chat import Chat
+    from pipelines.data.tokens.chat import Chat
 
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as place:
         folder = Path(place)

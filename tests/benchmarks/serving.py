@@ -29,12 +29,12 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from pipelines.data.conversations import Conversation
-from pipelines.data.guarding import BUCKETS, Guard
-from serve import guard as guards
-from serve.app import engine_arguments, engine_environment
-from serve.front import free_port
-from serve.server import start
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.guard.judge import BUCKETS, Guard
+from serve.gateway import guard as guards
+from serve.hosting.app import engine_arguments, engine_environment
+from serve.hosting.front import free_port
+from serve.hosting.server import start
 from serve.settings import Settings
 from tests.benchmarks import bench_model, goals
 

@@ -58,7 +58,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     from cluster.session import Session
     from pipelines.stage import Work
     from pipelines.stages import pretrain
-    from pipelines.store import Draft
+    from pipelines.store.artifacts import Draft
     from pipelines.training import TrainCluster
     from tests.stages.working import Told
 

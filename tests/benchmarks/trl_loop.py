@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serve.front import free_port
+from serve.hosting.front import free_port
 from tests.benchmarks.digits_reward import digits
 
 

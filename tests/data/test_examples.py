@@ -8,19 +8,19 @@ import importlib
 import pytest
 
 MODULES = (
-    "pipelines.data.answers",
-    "pipelines.data.comparisons",
-    "pipelines.data.dialogues",
-    "pipelines.data.filters.length",
-    "pipelines.data.filters.quality",
-    "pipelines.data.languages",
-    "pipelines.data.minhash",
-    "pipelines.data.prompt_splits",
-    "pipelines.data.refusals",
-    "pipelines.data.sniffing",
+    "pipelines.data.dialogues.answers",
+    "pipelines.data.dialogues.comparisons",
+    "pipelines.data.dialogues.messages",
+    "pipelines.data.corpus.filters.length",
+    "pipelines.data.corpus.filters.quality",
+    "pipelines.data.text.languages",
+    "pipelines.data.corpus.minhash",
+    "pipelines.data.dialogues.prompt_splits",
+    "pipelines.data.dialogues.refusals",
+    "pipelines.data.sources.sniffing",
     "pipelines.data.sources.docstrings",
-    "pipelines.data.splitting",
-    "pipelines.data.tasks.numerals",
+    "pipelines.data.corpus.splitting",
+    "pipelines.data.dialogues.tasks.numerals",
 )
 
 

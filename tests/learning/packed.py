@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models
 
-from pipelines.data.packing import write_rows
+from pipelines.data.tokens.packing import write_rows
 
 
 def documents(num: int, *, vocabulary: int, seed: int, mean_length: int = 24) -> list[np.ndarray]:

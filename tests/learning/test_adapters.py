@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from pipelines.errors import UserError
+from pipelines.inference import probe
 from pipelines.learning import adapters, checkpoint
 from pipelines.learning.adapters import Lora
 from pipelines.learning.batch import DataOrder, PackedRows
@@ -21,7 +22,6 @@ from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch
 from pipelines.learning.schedule import Schedule
-from pipelines.rollout import probe
 from tests.learning.packed import write_tokens
 from tests.learning.processes import Killed, PlainWorker, in_processes
 

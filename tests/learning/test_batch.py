@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipelines.data.packing import write_whole
+from pipelines.data.tokens.packing import write_whole
 from pipelines.learning.batch import DataOrder, PackedRows, batch_from_packed, labels_from_packed
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch, last_hidden, output_embedding

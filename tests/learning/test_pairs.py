@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.data import pair_rows, preferences
-from pipelines.data.chat import Chat
+from pipelines.data.dialogues import pair_rows, preferences
+from pipelines.data.tokens.chat import Chat
 from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import Lesson
 from pipelines.learning.loop import TrainingPlan, train

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.data.chat import Chat
-from pipelines.data.conversations import Conversation
-from pipelines.data.tokenizing import Encoder
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.tokenizing import Encoder
+from pipelines.inference.reply import Reply, Sampling
 from pipelines.metrics.metric import Answers, Material, Metric, Score
-from pipelines.rollout.reply import Reply, Sampling
 from tests.tiny_models import CONTEXT, Tiny
 
 DECLINED = {"en": "I'm sorry, but I can't help with that.", "zh": "对不起，这个忙我不能帮。"}

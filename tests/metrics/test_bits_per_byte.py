@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pipelines.data.tokenizing import Encoder
+from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.metrics.bits_per_byte import METRIC, bits_per_byte, unigram_nats, windows
 from pipelines.metrics.metric import Answers, Document, Material
 from tests import tiny_models

@@ -6,7 +6,7 @@ from statistics import mode
 
 import pytest
 
-from pipelines.data.conversations import Conversation
+from pipelines.data.dialogues.conversations import Conversation
 from pipelines.metrics.few_shot import METRIC, commonest, line_ends
 from pipelines.metrics.metric import Answers, Material
 from tests.metrics.talks import material, replies, talk

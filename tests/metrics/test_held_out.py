@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from pipelines.data.conversations import Conversation
+from pipelines.data.dialogues.conversations import Conversation
 from pipelines.metrics import held_out
 from tests import tiny_models
 from tests.metrics.talks import talk

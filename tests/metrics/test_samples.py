@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.data.tokenizing import Encoder
+from pipelines.data.tokens.tokenizing import Encoder
+from pipelines.inference.reply import Reply, Sampling
 from pipelines.metrics.metric import Answers, Document, Material
 from pipelines.metrics.samples import METRIC
-from pipelines.rollout.reply import Reply, Sampling
 from tests.tiny_models import CONTEXT, Tiny
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from pipelines.data.chat import Chat
+from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.rollout.rewards import REWARDS
 from pipelines.rollout.rewards.reward import Answered, Reward, Setting, score

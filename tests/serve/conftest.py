@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.feedback import read
-from serve.server import Server, start
+from serve.gateway.feedback import read
+from serve.hosting.server import Server, start
 from serve.settings import Settings
 from tests.tiny_models import Tiny
 

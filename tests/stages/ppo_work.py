@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.session import Session
-from pipelines.data import conversations
-from pipelines.data.conversations import Conversation
+from pipelines.data.dialogues import conversations
+from pipelines.data.dialogues.conversations import Conversation
 from pipelines.stage import Work
 from pipelines.stages import ppo
 from tests.stages.working import work_of

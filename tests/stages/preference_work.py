@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.session import Session
-from pipelines.data import preferences
-from pipelines.data.preferences import Pair
+from pipelines.data.dialogues import preferences
+from pipelines.data.dialogues.preferences import Pair
 from pipelines.stage import Stage, Work
 from tests.stages.working import work_of
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.session import Session
-from pipelines.data import prompt_splits
+from pipelines.data.dialogues import prompt_splits
 from pipelines.data.sources import SOURCES
 from pipelines.evaluator import Evaluator
 from pipelines.stage import Facts, Stage, Work
 from pipelines.stages import STAGES
-from pipelines.store import Artifact, Draft, Manifest, Store
+from pipelines.store.artifacts import Artifact, Draft, Manifest, Store
 
 
 @dataclass

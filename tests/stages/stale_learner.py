@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pipelines.inference.sampler import Loaded
 from pipelines.rollout.learner import Learner
-from pipelines.rollout.sampler import Loaded
 
 
 class StaleLearner(Learner):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data import conversations
+from pipelines.data.dialogues import conversations
 from pipelines.errors import UserError
 from tests.stages.single import jsonl, make, prompts, talk
 

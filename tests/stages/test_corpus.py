@@ -19,15 +19,15 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.session import Session
-from pipelines.data.documents import DOCUMENTS, REJECTED
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
-from pipelines.run import explain
+from pipelines.run.walk import explain
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import STAGE
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
-from pipelines.store import Draft, Store
+from pipelines.store.artifacts import Draft, Store
 
 SMALL = {"block_bytes": 4000, "part_bytes": 20_000, "held_out": 0.1}
 WORDS = ("time", "way", "year", "work", "day", "man", "world", "life", "hand", "part", "child", "eye", "place", "case",

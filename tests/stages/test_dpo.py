@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from cluster.session import Session
-from pipelines.data import preferences
-from pipelines.data.chat import Chat
+from pipelines.data.dialogues import preferences
+from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
-from pipelines.rollout import probe
+from pipelines.inference import probe
 from pipelines.stage import Facts
 from pipelines.stages import dpo
 from pipelines.stages.dpo import STAGE, DpoOptions

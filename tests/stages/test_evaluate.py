@@ -15,18 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.data import conversations
-from pipelines.data.chat import Chat
-from pipelines.data.conversations import Conversation
-from pipelines.data.judging import meets
-from pipelines.data.tokenizing import Encoder
-from pipelines.digests import FileDigests
+from pipelines.data.dialogues import conversations
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.dialogues.judging import meets
+from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.evaluator import Evaluator
+from pipelines.inference.reply import Sampling
 from pipelines.metrics import few_shot
-from pipelines.rollout.reply import Sampling
 from pipelines.stage import Facts, Work
 from pipelines.stages.evaluate import STAGE, EvaluateCluster, EvaluateOptions
-from pipelines.store import Artifact, Draft, Manifest
+from pipelines.store.artifacts import Artifact, Draft, Manifest
+from pipelines.store.digests import FileDigests
 from tests import tiny_models
 from tests.metrics.talks import material, talk
 from tests.tiny_models import CONTEXT, Tiny
@@ -156,7 +156,7 @@ def test_a_model_before_of_another_shape_is_left_out_and_told(
 def test_tokens_of_another_tokenizer_give_no_unigram_figure(
     evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, tmp_path: Path
 ) -> None:
-    from pipelines.data import tokenizing
+    from pipelines.data.tokens import tokenizing
 
     tokenizing.save(tokenizing.train(tiny.texts["en"], 600), tmp_path / "tokenizer", max_tokens=CONTEXT)
     tokens = tokens_artifact(tmp_path / "tokens", tiny, tmp_path / "tokenizer")

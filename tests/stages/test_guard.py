@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.data import conversations
-from pipelines.data.guarding import Guard
+from pipelines.data.dialogues import conversations
+from pipelines.data.guard.judge import Guard
 from pipelines.errors import UserError
 from tests.stages.single import Made, jsonl, make, talk
 

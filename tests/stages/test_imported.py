@@ -10,10 +10,10 @@ import pytest
 
 from cluster.session import Session
 from pipelines.errors import UserError
-from pipelines.progress import Story
+from pipelines.run.progress import Story
 from pipelines.stage import ClusterOptions, Facts, Work
 from pipelines.stages.imported import STAGE, BaseOptions, files
-from pipelines.store import Draft
+from pipelines.store.artifacts import Draft
 
 FILES = {
     "config.json": json.dumps({"architectures": ["LlamaForCausalLM"]}),

@@ -20,7 +20,7 @@ from cluster.errors import ClusterError
 from cluster.gang import Gang, Sent
 from cluster.session import Session
 from pipelines.errors import UserError
-from pipelines.rollout import probe
+from pipelines.inference import probe
 from pipelines.stage import Facts
 from pipelines.stages import ppo
 from pipelines.stages.ppo import learners

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import recipe
-from pipelines.data import conversations, preferences
-from pipelines.data.judging import meets
+from pipelines.data.dialogues import conversations, preferences
+from pipelines.data.dialogues.judging import meets
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
+from pipelines.recipe import reader
 from pipelines.stages import STAGES
 from tests.stages.single import jsonl, make, prompts, talk
 from tests.tiny_models import Tiny
@@ -57,9 +57,9 @@ def test_what_a_model_writes_and_the_rule_turns_down_is_rejected(
 
 def test_what_a_model_is_to_write_needs_a_model(tmp_path: Path) -> None:
     text = "name: x\nstages:\n  conversations: {}\n  preferences: {written: 1}\n"
-    (tmp_path / "recipe.yaml").write_text(text)
+    (tmp_path / "reader.yaml").write_text(text)
     with pytest.raises(UserError, match="needs a model, and no earlier stage makes one"):
-        recipe.load(tmp_path / "recipe.yaml", STAGES)
+        reader.load(tmp_path / "reader.yaml", STAGES)
 
 
 def test_users_pairs_without_conversations(tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from cluster.session import Session
-from pipelines.data.tokenizing import Encoder
-from pipelines.digests import FileDigests
+from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
 from pipelines.learning.quantising import Quantiser, weight_bytes
-from pipelines.plan import plan
-from pipelines.recipe import load
+from pipelines.recipe.reader import load
+from pipelines.run.plan import plan
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES
 from pipelines.stages.quantise import STAGE, Measured, choose
-from pipelines.store import Artifact, Draft, Manifest, Store
+from pipelines.store.artifacts import Artifact, Draft, Manifest, Store
+from pipelines.store.digests import FileDigests
 from tests import tiny_models
 from tests.stages.single import Watch
 from tests.tiny_models import CONTEXT, Tiny

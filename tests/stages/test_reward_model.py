@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cluster.session import Session
-from pipelines.data import preferences
-from pipelines.data.chat import Chat
-from pipelines.data.pair_rows import PairFile, sides
+from pipelines.data.dialogues import preferences
+from pipelines.data.dialogues.pair_rows import PairFile, sides
+from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.metrics import pair_figures
 from pipelines.stage import Facts

@@ -16,15 +16,15 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.session import Session
-from pipelines import recipe
-from pipelines.data import conversations
-from pipelines.data.chat import Chat
-from pipelines.data.conversations import Conversation
+from pipelines.data.dialogues import conversations
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
+from pipelines.inference import probe
 from pipelines.learning import model as models
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.losses import IGNORE
-from pipelines.rollout import probe
+from pipelines.recipe import reader
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES, sft
 from pipelines.stages.sft import SftOptions
@@ -267,8 +267,8 @@ def test_rounds_follow_each_other_in_a_recipe(tmp_path: Path) -> None:
           persona: {stage: sft, from: sft, epochs: 1, lora: {rank: 8}}
           again: {stage: sft}
     """
-    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    found = recipe.load(tmp_path / "recipe.yaml", STAGES)
+    (tmp_path / "reader.yaml").write_text(text, encoding="utf-8")
+    found = reader.load(tmp_path / "reader.yaml", STAGES)
     assert found.entry("sft").inputs == {"model": "base", "conversations": "conversations"}
     assert found.entry("persona").inputs == {"model": "sft", "conversations": "conversations"}
     assert found.entry("again").inputs == {"model": "persona", "conversations": "conversations"}

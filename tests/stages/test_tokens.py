@@ -14,17 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
-from pipelines.data import corpora
-from pipelines.data.tokenizing import Encoder
-from pipelines.digests import FileDigests
+from pipelines.data.corpus import corpora
+from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
-from pipelines.progress import Story
+from pipelines.run.progress import Story
 from pipelines.stage import Facts, Options, Stage, Work
 from pipelines.stages import tokenizer as tokenizer_stage
 from pipelines.stages import tokens as tokens_stage
 from pipelines.stages.tokenizer import TokenizerOptions
 from pipelines.stages.tokens import TokensOptions
-from pipelines.store import Artifact, Draft, Manifest
+from pipelines.store.artifacts import Artifact, Draft, Manifest
+from pipelines.store.digests import FileDigests
 
 ENGLISH = [f"Document {i} tells of {i * i} things, and then of {i % 7} more." * (1 + i % 3) for i in range(60)]
 CHINESE = [f"第{i}篇文章讲了{i * i}件事情，然后又讲了{i % 7}件。" * (1 + i % 3) for i in range(20)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.session import Session
 from pipelines.stage import Stage, Work
-from pipelines.store import Draft
+from pipelines.store.artifacts import Draft
 
 
 class Told:

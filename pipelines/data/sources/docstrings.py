@@ -29,7 +29,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from pipelines.data.docstring_scan import docstrings
+from pipelines.data.sources.docstring_scan import docstrings
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 

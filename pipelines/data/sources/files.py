@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.languages import language_code
 from pipelines.data.sources.source import BadRow, Row, Source
+from pipelines.data.text.languages import language_code
 from pipelines.errors import UserError
 
 RAW_CHARACTERS = 500  # of a bad row: enough to recognise it by

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.data.chat import Chat, Message
+    from pipelines.data.tokens.chat import Chat, Message
 
 
 @dataclass(frozen=True)

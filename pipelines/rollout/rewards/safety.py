@@ -8,7 +8,7 @@ from pipelines.rollout.rewards.reward import Answered, Reward, Setting
 
 
 def safety(setting: Setting) -> Reward:
-    from pipelines.data.refusals import declines
+    from pipelines.data.dialogues.refusals import declines
 
     def score(replies: Sequence[Answered]) -> Sequence[float]:
         return [float(declines(one.reply) == (one.safety == "unsafe")) for one in replies]

@@ -20,10 +20,10 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from cluster.resources import cores
-from pipelines.data import cleaning
-from pipelines.data.bad_rows import BadRows
-from pipelines.data.documents import REJECTED
-from pipelines.data.filters import Filter
+from pipelines.data.corpus import cleaning
+from pipelines.data.corpus.documents import REJECTED
+from pipelines.data.corpus.filters import Filter
+from pipelines.data.sources.bad_rows import BadRows
 from pipelines.data.sources.source import Part, Source
 from pipelines.stage import Work
 from pipelines.stages.corpus.parallel import in_order

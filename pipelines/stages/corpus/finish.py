@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.data import minhash, splitting
-from pipelines.data.cleaning import EMPTY
-from pipelines.data.documents import DOCUMENTS, REJECTED, utf8_bytes
+from pipelines.data.corpus import minhash, splitting
+from pipelines.data.corpus.cleaning import EMPTY
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus.blocks import Block, Publication, Read, at_once

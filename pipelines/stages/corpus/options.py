@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipelines.data.filters import Filters
+from pipelines.data.corpus.filters import Filters
 from pipelines.stage import ClusterOptions, Options
 
 

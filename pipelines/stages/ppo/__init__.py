@@ -30,7 +30,7 @@ def run(work: Work) -> Facts:
     from cluster.errors import ClusterError, MemberLost
     from cluster.rendezvous import lost_peer
     from cluster.session import log_place
-    from pipelines.rollout.probe import NotProven
+    from pipelines.inference.probe import NotProven
     from pipelines.stages.ppo.journal import Steps
     from pipelines.stages.ppo.learners import Learners
     from pipelines.stages.ppo.task import Task

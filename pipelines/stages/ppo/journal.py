@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from pipelines.inference.reply import Reply
 from pipelines.rollout.experience import Experience
-from pipelines.rollout.reply import Reply
 from pipelines.rollout.rewards.reward import Scores
 from pipelines.stage import Facts
-from pipelines.store import write_atomically
+from pipelines.store.artifacts import write_atomically
 
 COMPLETE = "complete.json"
 TOLD = ("policy_loss", "value_loss", "policy_gradient_norm", "critic_gradient_norm")  # the critic's where there is one

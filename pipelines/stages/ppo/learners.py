@@ -14,9 +14,9 @@ from cluster.errors import ClusterError
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import log_place
+from pipelines.inference.reply import Reply, Sampling
+from pipelines.inference.sampler import Loaded, environment
 from pipelines.rollout.experience import Annotation, Rollout, Step, own_part
-from pipelines.rollout.reply import Reply, Sampling
-from pipelines.rollout.sampler import Loaded, environment
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions
 

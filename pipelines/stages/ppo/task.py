@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.data import conversations
-from pipelines.data.chat import Chat
-from pipelines.data.conversations import Conversation
-from pipelines.data.tokenizing import same_tokenizer
+from pipelines.data.dialogues import conversations
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.tokenizing import same_tokenizer
 from pipelines.errors import UserError
-from pipelines.rollout import sampler
+from pipelines.inference import sampler
+from pipelines.inference.reply import Reply, Sampling
 from pipelines.rollout.prompts import PromptOrder
-from pipelines.rollout.reply import Reply, Sampling
 from pipelines.rollout.rewards import REWARDS
 from pipelines.rollout.rewards.reward import Answered, Reward, Scores, Setting, score
 from pipelines.stage import Work

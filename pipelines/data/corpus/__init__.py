@@ -1,0 +1,1 @@
+"""Corpora: documents, filters, near-duplicates, and the held-out split."""

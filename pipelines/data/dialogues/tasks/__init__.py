@@ -1,0 +1,1 @@
+"""The tasks that come with Rayse: exchanges with checkable answers, in English and Chinese. table.py lists them."""

@@ -1,0 +1,1 @@
+"""The guard: a small classifier and word lists that decline unsafe requests and replies."""

@@ -1,0 +1,1 @@
+"""Plain text: normalising, languages, and measures of its quality."""

@@ -1,0 +1,1 @@
+"""Tokenizers, packed rows of tokens, and the chat template."""

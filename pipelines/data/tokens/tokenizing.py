@@ -1,0 +1,178 @@
+"""Tokenizers: training one, opening one from a Hugging Face folder, encoding text in batches.
+
+Only the Rust library `tokenizers` is used: it opens in 0.1 s, where transformers' wrapper costs seconds a process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from pipelines.data.tokens import chat_format
+from pipelines.errors import UserError
+
+# Words with the space before them, contractions, single digits, punctuation, line breaks. Chinese has no spaces: runs
+# of CJK characters are words here, and BPE finds the ones worth a token. Kana, Hangul and Latin stay apart from them.
+WORDS = (
+    r"'(?i:[sdmt]|ll|ve|re)"
+    r"|\p{Han}+"
+    r"|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{L}\p{M}])+"
+    r"|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+"
+    r"|\s+(?!\S)"
+    r"|\s+"
+)
+
+
+ROLE_REPEATS = 10_000  # more often than nearly any word of a sample: the chat template writes them in every turn
+
+
+def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2) with digits split singly and the chat tokens.
+
+    vocabulary: size wanted, special tokens and the 256 bytes included. Text that is too small gives fewer; the
+    same texts in the same order give the same tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(chat_format.SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+        min_frequency=2,
+        max_token_length=24,  # bytes: eight Chinese characters; longer tokens are memorised phrases
+    )
+    roles = list(chat_format.ROLES) * ROLE_REPEATS
+    tokenizer.train_from_iterator(itertools.chain(roles, texts), trainer)
+    bos = tokenizer.token_to_id(chat_format.BOS)
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single=f"{chat_format.BOS} $A", pair=f"{chat_format.BOS} $A $B", special_tokens=[(chat_format.BOS, bos)]
+            ),
+        ]
+    )
+    return tokenizer
+
+
+def save(tokenizer: Tokenizer, folder: Path, *, max_tokens: int) -> None:
+    """Writes a folder that transformers and vLLM open: tokenizer.json, tokenizer_config.json, chat_template.jinja."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": chat_format.BOS,
+        "eos_token": chat_format.EOS,
+        "pad_token": chat_format.PAD,
+        "additional_special_tokens": [chat_format.TURN_START, chat_format.TURN_END],
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_tokens,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(chat_format.TEMPLATE, encoding="utf-8")
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+"""The files of a tokenizer in a Hugging Face folder; those that are there travel with every model."""
+
+
+def same_tokenizer(first: Path, second: Path) -> bool:
+    """Whether the tokenizers of two Hugging Face folders give every token the same id, by the same merges."""
+    one, other = ((folder / "tokenizer.json").read_bytes() for folder in (first, second))
+    return one == other or _tokens_and_merges(one) == _tokens_and_merges(other)
+
+
+def _tokens_and_merges(file: bytes) -> tuple[Any, ...]:
+    """What of a tokenizer.json decides which ids a text gets; libraries write the rest in their own ways."""
+    found = json.loads(file)
+    added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
+    return added, found["model"].get("vocab"), found["model"].get("merges")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer and the ids that frame a document: [bos?] text [eos].
+
+    A document that speaks of <|im_end|> or another special token gets the tokens of those characters, never the special
+    one: only framing and the chat template may write these."""
+
+    tokenizer: Tokenizer
+    bos_id: int | None
+    eos_id: int
+    pad_id: int
+
+    @classmethod
+    def open(cls, folder: Path) -> Encoder:
+        """Opens a Hugging Face folder. Raises UserError if its tokenizer cannot be read or names no end token."""
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise UserError(f"{folder}: no tokenizer.json; expected a Hugging Face folder with a fast tokenizer")
+        config_file = folder / "tokenizer_config.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing more particular
+            raise UserError(f"{file}: not readable as a tokenizer ({error})") from None
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{config_file}: not readable as JSON ({error})") from None
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # as plain text
+        ids = {name: _token_id(tokenizer, config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+        if ids["eos"] is None:
+            raise UserError(f"{config_file}: names no eos_token that is in the vocabulary; documents need an end")
+        return cls(tokenizer, ids["bos"], ids["eos"], ids["eos"] if ids["pad"] is None else ids["pad"])
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids, special tokens included."""
+        return self.tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, without framing. int32 [T] each."""
+        encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(e.ids, dtype=np.int32) for e in encoded]
+
+    def frame(self, ids: np.ndarray) -> np.ndarray:
+        """A document as models see it: start token (where there is one), text, end token."""
+        start = [] if self.bos_id is None else [self.bos_id]
+        return np.concatenate([np.asarray(start, np.int32), ids, np.asarray([self.eos_id], np.int32)])
+
+
+def _token_id(tokenizer: Tokenizer, token: str | dict | None) -> int | None:
+    text = token.get("content") if isinstance(token, dict) else token
+    return None if text is None else tokenizer.token_to_id(text)
+
+
+def balanced_sample(sizes: dict[str, int], *, total_bytes: int, exponent: float) -> dict[str, float]:
+    """How often to show each language's text to the tokenizer's training: bytes wanted ÷ bytes there.
+
+    Languages get shares proportional to size^exponent (Conneau & Lample 2019, eq. 1: exponent 1 keeps the sizes,
+    0 makes all equal), so that a small one keeps tokens of its own. 0.3 means 30% of the text, 2.5 each text two to
+    three times."""
+    weights = {language: size**exponent for language, size in sizes.items() if size > 0}
+    whole = sum(weights.values())
+    wanted = min(total_bytes, sum(sizes.values()))
+    return {language: wanted * weight / whole / sizes[language] for language, weight in weights.items()}

@@ -1,0 +1,1 @@
+"""The report card of a run: figures, a table, and a self-contained page with plots."""

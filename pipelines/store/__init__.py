@@ -1,0 +1,1 @@
+"""The store: immutable artifacts, the drafts they are made in, leases, digests, lineage and records of runs."""

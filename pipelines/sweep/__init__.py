@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps: trials side by side under Ray Tune, and their record."""

@@ -1,0 +1,50 @@
+"""`rayse recipe`: teaches the keys of stages and sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from pipelines.console import print_json
+from pipelines.errors import UserError
+from pipelines.recipe.reader import SHIPPED, find
+from pipelines.recipe.schema import json_schema
+from pipelines.stage import Stage
+
+
+def explain_recipe(stages: Mapping[str, Stage], *, keys: str | None, schema: bool, show: str | None) -> None:
+    """`rayse recipe`: teaches the keys of these stages and of sources."""
+    from pipelines.data.sources import SOURCES
+
+    if schema:
+        return print_json(json_schema(stages))
+    if show is not None:
+        return print(find(show).read_text(encoding="utf-8"), end="")
+    if keys is None:
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        print(f"stages: {', '.join(stages)}\nsources: {', '.join(SOURCES)}\nrecipes that come with Rayse: {shipped}")
+        print("rayse recipe --keys NAME explains one; --show RECIPE prints one; --schema prints the JSON Schema")
+        return None
+    models = {name: [stage.options, stage.cluster] for name, stage in stages.items()}
+    models |= {name: [source] for name, source in SOURCES.items()}
+    if keys not in models:
+        raise UserError(f"--keys {keys}: no such stage or kind of source (there are {', '.join(models)})")
+    for model, title in zip(models[keys], (keys, f"cluster: {keys}"), strict=False):
+        print(title)
+        for key, default, description in keys_of(model):
+            print(f"  {key:<32} {default:<20} {description}".rstrip())
+    return None
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default, description) of every key of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        kinds: tuple[Any, ...] = (field.annotation, *get_args(field.annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is not None:
+            yield from keys_of(inner, f"{prefix}{name}.")
+        else:
+            default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            yield f"{prefix}{name}", default, field.description or ""

@@ -1,0 +1,1 @@
+"""From an artifact to a running Ray Serve application that has answered a real request."""

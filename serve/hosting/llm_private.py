@@ -1,0 +1,69 @@
+"""Every name of Ray Serve and its LLM part that Ray does not promise to keep, in one place (pinned: ray 2.60.0).
+
+Imported in replicas only: it imports vLLM. What it changes and why:
+
+- a replica also opens a port for Ray's own calls, on every interface; here it is bound to loopback
+- on CPUs Ray asks for vLLM's multiprocessing executor: one more process of 700 MB, which takes 13 s to import what the
+  engine has imported, and a hop for every token; here the worker is inside the engine's process
+- Ray starts a process that downloads the model, and one of 400 MB that reports its use; here the model is a folder, and
+  nobody is told
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.llm._internal.common.callbacks.base import CallbackBase, CallbackConfig
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve._private import replica as ray_replica
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+
+from serve.gateway.asgi import App
+
+_add_port = ray_replica.add_port_to_grpc_server
+
+
+def _add_loopback_port(server: Any, address: str) -> int:
+    return _add_port(server, address.replace("[::]", "127.0.0.1"))
+
+
+ray_replica.add_port_to_grpc_server = _add_loopback_port
+
+
+class NoDownload(CallbackBase):
+    """The model is a folder that this node can read."""
+
+    async def on_before_node_init(self) -> None:
+        self.ctx.run_init_node = False
+
+
+class OneProcessEngine(VLLMEngine):
+    """vLLM with its worker inside the engine's process, where one worker is all there is."""
+
+    def _start_async_llm_engine(self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any) -> Any:
+        parallel = vllm_engine_config.parallel_config
+        if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
+            parallel.distributed_executor_backend = "uni"
+        return super()._start_async_llm_engine(vllm_engine_args, vllm_engine_config, placement_group)
+
+
+class QuietServer(LLMServer):
+    """Ray's LLM server, which tells nobody what it serves."""
+
+    async def _start_engine(self) -> None:
+        if self.engine is not None:
+            await self.engine.start()
+
+
+async def start(config: dict[str, Any]) -> Any:
+    """Ray's LLM server with its engine at work. config: LLMConfig's arguments."""
+    llm_config = LLMConfig(**config, callback_config=CallbackConfig(callback_class=NoDownload))
+    server = QuietServer.sync_init(llm_config, engine_cls=OneProcessEngine)
+    await server.start()
+    return server
+
+
+async def application(server: Any) -> App:
+    """vLLM's HTTP application around that engine: what direct streaming gives to clients."""
+    return await server.__serve_build_asgi_app__()

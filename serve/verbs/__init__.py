@@ -1,0 +1,1 @@
+"""`rayse serve` and `rayse chat`."""

@@ -1,0 +1,84 @@
+"""Rows become clean documents: everything is counted once, and batches do not show."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines.data.corpus import cleaning
+from pipelines.data.corpus.documents import DOCUMENTS
+from pipelines.data.corpus.filters import Filters
+from pipelines.data.corpus.minhash import exact_key
+from pipelines.data.sources.jsonl import Jsonl
+
+GOOD = "The moon shows us the same face, for it turns once about itself while it goes around. Number {}."
+RECORDS = [
+    {"text": GOOD.format(1), "from": "a"},
+    {"text": "Too short.", "from": "a"},
+    {"text": " \n ", "from": "b"},
+    {"text": GOOD.format(2) + " \r\n", "from": "b"},
+    {"nothing": 1},
+    {"text": "月亮总是以同一面朝向我们，因为它自转一圈的时间正好等于绕地球一圈。", "from": "c"},
+]
+
+
+def cleaned(tmp_path: Path, records: list[dict], language: str = "auto") -> list[cleaning.Cleaned]:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    source = Jsonl.model_validate({"path": str(file), "group": "from", "language": language})
+    return list(cleaning.clean("web", source, source.parts(), filters=Filters().switched_on(), permutations=32))
+
+
+def test_every_row_is_counted_once(tmp_path: Path) -> None:
+    (batch,) = cleaned(tmp_path, RECORDS)
+    assert batch.counts == {
+        "documents/read": 5,
+        "rows/bad": 1,
+        "bytes/read": sum(len(record.get("text", "").encode()) for record in RECORDS),
+        "documents/dropped_too_short": 1,
+        "documents/dropped_empty": 1,
+    }
+    assert batch.documents.num_rows == 3
+    assert batch.documents.schema == cleaning.schema(32)
+
+
+def test_documents_say_where_they_stood(tmp_path: Path) -> None:
+    (batch,) = cleaned(tmp_path, RECORDS)
+    rows = batch.documents.select(DOCUMENTS.names).to_pylist()
+    assert [(row["id"], row["group"], row["language"]) for row in rows] == [
+        ("web/0/1", "a", "en"),
+        ("web/0/4", "b", "en"),
+        ("web/0/6", "c", "zh"),
+    ]
+    assert rows[1]["text"] == GOOD.format(2)
+    assert batch.documents.column("key").to_pylist()[1] == exact_key(GOOD.format(2))
+    rejected = batch.rejected.to_pylist()
+    assert [(row["source"], row["row"]) for row in rejected] == [("web", 5)]
+    assert rejected[0]["where"].endswith("rows.jsonl")
+    assert "no column 'text'" in rejected[0]["problem"]
+
+
+def test_a_sources_language_is_believed(tmp_path: Path) -> None:
+    (batch,) = cleaned(tmp_path, RECORDS, language="zh")
+    assert set(batch.documents.column("language").to_pylist()) == {"zh"}
+
+
+def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [{"text": GOOD.format(n) * (n % 3 + 1), "from": str(n)} for n in range(50)]
+    (whole,) = cleaned(tmp_path, records)
+    monkeypatch.setattr(cleaning, "BATCH_BYTES", 300)
+    batches = cleaned(tmp_path, records)
+    assert len(batches) > 10
+    assert pa.concat_tables([batch.documents for batch in batches]).combine_chunks() == whole.documents
+    assert sum((batch.counts for batch in batches), Counter()) == whole.counts
+
+
+def test_a_source_of_nothing_but_bad_rows_gives_an_empty_table(tmp_path: Path) -> None:
+    (batch,) = cleaned(tmp_path, [{"no": 1}, {"no": 2}])
+    assert batch.documents.num_rows == 0
+    assert batch.documents.schema == cleaning.schema(32)
+    assert batch.counts["rows/bad"] == 2

@@ -1,0 +1,98 @@
+"""How much text files hold: counted if there is little, estimated within a few percent if there is much."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.data.sources import amounts
+from pipelines.data.sources.amounts import amount, count_lines
+from pipelines.errors import UserError
+
+TEXTS = [f"Row {i} of an English text." if i % 3 else f"第{i}行是中文，说的是别的事情。" for i in range(300)]
+BYTES = {"en": sum(len(t.encode()) for i, t in enumerate(TEXTS) if i % 3),
+         "zh": sum(len(t.encode()) for i, t in enumerate(TEXTS) if not i % 3)}  # fmt: skip
+
+
+def write(folder: Path, kind: str) -> dict[str, Any]:
+    """The texts as a file of this kind, and the options of its source."""
+    lines = "".join(json.dumps({"text": text, "id": i}, ensure_ascii=False) + "\n" for i, text in enumerate(TEXTS))
+    if kind == "jsonl":
+        (file := folder / "x.jsonl").write_text(lines, encoding="utf-8")
+    elif kind == "jsonl.gz":
+        (file := folder / "x.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    elif kind == "parquet":
+        pq.write_table(pa.table({"text": TEXTS}), file := folder / "x.parquet")
+    elif kind == "csv":
+        with (file := folder / "x.csv").open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([["id", "text"], *enumerate(TEXTS)])
+    else:
+        (file := folder / "x.txt").write_text("\n\n".join(TEXTS), encoding="utf-8")
+    options = {"kind": kind.removesuffix(".gz"), "path": str(file), "language": "auto"}
+    return options | ({"split": "blank_lines"} if kind == "text" else {})
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "csv", "text"])
+def test_little_text_is_counted(tmp_path: Path, kind: str) -> None:
+    found = amount(write(tmp_path, kind))
+    assert (found.rows, found.text_bytes, found.exact) == (300, BYTES, True)
+    assert found.file_bytes == next(tmp_path.iterdir()).stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "csv", "text"])
+@pytest.mark.parametrize("limit", ["READ_ROWS", "READ_BYTES"])
+def test_much_text_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, limit: str) -> None:
+    monkeypatch.setattr(amounts, limit, 100 if limit == "READ_ROWS" else 4000)
+    found = amount(write(tmp_path, kind))
+    assert found.rows == pytest.approx(300, rel=0.1)
+    assert found.text_bytes == pytest.approx(BYTES, rel=0.1)
+    assert not found.exact
+
+
+def test_a_language_that_is_named_is_believed(tmp_path: Path) -> None:
+    found = amount(write(tmp_path, "jsonl") | {"language": "zh"})
+    assert found.text_bytes == {"zh": sum(BYTES.values())}
+
+
+def test_rows_that_are_no_running_text_have_no_text(tmp_path: Path) -> None:
+    found = amount(write(tmp_path, "jsonl") | {"rows": "conversations"})
+    assert (found.rows, found.text_bytes) == (300, {})
+
+
+def test_bad_rows_are_not_counted(tmp_path: Path) -> None:
+    options = write(tmp_path, "jsonl")
+    with open(options["path"], "a", encoding="utf-8") as file:
+        file.write("not json\n" * 50)
+    assert amount(options).rows == 300
+
+
+@pytest.mark.parametrize(("text", "lines"), [("", 0), ("a", 1), ("a\n", 1), ("a\nb", 2), ("\n\n", 2)])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_lines_are_counted_with_or_without_a_last_line_end(tmp_path: Path, text: str, lines: int, suffix: str) -> None:
+    file = tmp_path / f"x{suffix}"
+    file.write_bytes(gzip.compress(text.encode()) if suffix.endswith("gz") else text.encode())
+    assert count_lines(file) == lines
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_lines_of_a_large_file_are_extrapolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(amounts, "COUNTED_BYTES", 2 << 20)
+    text = "".join(f"line {i} {i * 7919 % 10007}\n" for i in range(400_000)).encode()
+    file = tmp_path / f"x{suffix}"
+    file.write_bytes(gzip.compress(text, 1) if suffix.endswith("gz") else text)
+    assert count_lines(file) == pytest.approx(400_000, rel=0.1)
+    assert count_lines(file) != 400_000
+
+
+def test_damaged_gzip_is_the_users_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl.gz"
+    file.write_bytes(gzip.compress(b"line\n" * 100_000)[:-20])
+    with pytest.raises(UserError, match="damaged or not gzip"):
+        count_lines(file)

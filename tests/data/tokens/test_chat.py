@@ -1,0 +1,284 @@
+"""Chat templates of real models, against what transformers makes of them; and what of a conversation is learnt."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer
+
+from pipelines.data.tokens import chat_format, tokenizing
+from pipelines.data.tokens.chat import Chat, Message
+from pipelines.errors import UserError
+
+PACKAGE = importlib.util.find_spec("trl")
+assert PACKAGE is not None and PACKAGE.origin is not None
+TEMPLATES = Path(PACKAGE.origin).parent / "chat_templates"  # as the models' makers wrote them
+
+LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+PHI3 = ["<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+GEMMA = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
+# template: special tokens (the first begins a text where bos is true), the end of a turn, other tokens it writes
+KINDS: dict[str, tuple[list[str], str, bool, list[str]]] = {
+    "llama3": (LLAMA3, "<|eot_id|>", True, []),
+    "llama3_1": (LLAMA3, "<|eot_id|>", True, []),
+    "qwen2_5": (QWEN, "<|im_end|>", False, []),
+    "qwen3": (QWEN, "<|im_end|>", False, ["<think>", "</think>"]),
+    "phi3": (PHI3, "<|end|>", True, []),
+    "gemma3": (GEMMA, "<end_of_turn>", True, []),
+}
+MARKS_BEGINNINGS = "gemma3"  # gets a tokenizer that writes a space before a text, as SentencePiece does
+
+ASK = {"role": "user", "content": "What is 二十 plus 3?"}
+TURNS = [
+    {"role": "system", "content": "Be brief. 简短地回答。"},
+    ASK,
+    {"role": "assistant", "content": "It is 23."},
+    {"role": "user", "content": "And in English words?"},
+    {"role": "assistant", "content": "twenty-three\n\nThat is all."},
+]
+SAMPLE = " ".join(m["content"] for m in TURNS) + " system user assistant model You are Qwen, created by Alibaba Cloud."
+
+
+def write(folder: Path, name: str) -> Path:
+    """A folder with a small tokenizer that has a model's special tokens, and the model's template."""
+    specials, turn_end, has_bos, others = KINDS[name]
+    tokenizer = Tokenizer(models.BPE())
+    if name == MARKS_BEGINNINGS:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    else:
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+    alphabet = [*pre_tokenizers.ByteLevel.alphabet(), *SAMPLE, "\n"]
+    trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([SAMPLE] * 3, trainer)
+    # Phi 3 takes the space after these into the token.
+    tokenizer.add_special_tokens([AddedToken(s, rstrip=name == "phi3", normalized=False) for s in specials])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in others])
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": turn_end if name != "phi3" else specials[1]}
+    config |= {"bos_token": specials[0]} if has_bos else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("chat")
+    made = {name: write(root / name, name) for name in KINDS}
+    ours = tokenizing.train([SAMPLE] * 3, 700)
+    tokenizing.save(ours, root / "ours", max_tokens=128)
+    return made | {"ours": root / "ours"}
+
+
+ALL = ["ours", *KINDS]
+
+
+def theirs(folder: Path, messages: list[dict[str, str]], **options: Any) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
+
+
+def shown(chat: Chat, messages: Sequence[Message]) -> list[str]:
+    """The conversation's text in pieces: the first is not learnt, the next is, and so on."""
+    found = chat.conversation(messages)
+    edges = [0, *(np.flatnonzero(np.diff(found.learnt.astype(int))) + 1), len(found.ids)]
+    decode = chat.encoder.tokenizer.decode
+    pieces = [found.ids[a:b].tolist() for a, b in pairwise(edges)]
+    return [decode(piece, skip_special_tokens=False) for piece in pieces]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("messages", [TURNS, TURNS[1:], TURNS[1:3]], ids=["system", "two turns", "one turn"])
+def test_ids_are_those_of_transformers(folders: dict[str, Path], name: str, messages: list[dict[str, str]]) -> None:
+    chat = Chat.open(folders[name])
+    assert chat.conversation(messages).ids.tolist() == theirs(folders[name], messages)["input_ids"]
+    asked = messages[:-1]
+    assert chat.prompt(asked) == theirs(folders[name], asked, add_generation_prompt=True)["input_ids"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_learnt_begins_where_a_prompt_ends_and_ends_with_the_turn(folders: dict[str, Path], name: str) -> None:
+    chat = Chat.open(folders[name])
+    found = chat.conversation(TURNS)
+    begins = np.flatnonzero(np.diff(found.learnt.astype(int)) == 1) + 1
+    assert [found.ids[:begin].tolist() for begin in begins] == [chat.prompt(TURNS[:2]), chat.prompt(TURNS[:4])]
+    ends = np.flatnonzero(np.diff(found.learnt.astype(int)) == -1)
+    last = np.flatnonzero(found.learnt)[-1]
+    assert {int(found.ids[end]) for end in (*ends, last)} == {chat.stop_ids[0]}
+    words = [chat.text(found.ids[a : b + 1]) for a, b in zip(begins, (ends[0], last), strict=True)]
+    assert words == ["It is 23.", "twenty-three\n\nThat is all."]
+
+
+BY_HAND: dict[str, list[str]] = {
+    "ours": [
+        "<|bos|><|im_start|>system\nBe brief. 简短地回答。<|im_end|>\n"
+        "<|im_start|>user\nWhat is 二十 plus 3?<|im_end|>\n<|im_start|>assistant\n",
+        "It is 23.<|im_end|>",
+        "\n<|im_start|>user\nAnd in English words?<|im_end|>\n<|im_start|>assistant\n",
+        "twenty-three\n\nThat is all.<|im_end|>",
+        "\n",
+    ],
+    "llama3": [
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief. 简短地回答。<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhat is 二十 plus 3?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "It is 23.<|eot_id|>",
+        "<|start_header_id|>user<|end_header_id|>\n\nAnd in English words?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "twenty-three\n\nThat is all.<|eot_id|>",
+    ],
+    "qwen3": [
+        "<|im_start|>system\nBe brief. 简短地回答。<|im_end|>\n<|im_start|>user\nWhat is 二十 plus 3?<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        "It is 23.<|im_end|>",
+        "\n<|im_start|>user\nAnd in English words?<|im_end|>\n<|im_start|>assistant\n",
+        "<think>\n\n</think>\n\ntwenty-three\n\nThat is all.<|im_end|>",
+        "\n",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_learnt_by_hand(folders: dict[str, Path], name: str) -> None:
+    assert shown(Chat.open(folders[name]), TURNS) == BY_HAND[name]
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2_5"])
+def test_learnt_is_what_trl_learns(folders: dict[str, Path], name: str) -> None:
+    """TRL marks what is an assistant's in training templates of its own; in Qwen's also the line breaks around."""
+    found = Chat.open(folders[name]).conversation(TURNS)
+    template = (TEMPLATES / f"{name}_training.jinja").read_text(encoding="utf-8")
+    marked = theirs(folders[name], TURNS, chat_template=template, return_assistant_tokens_mask=True)
+    mask = np.array(marked["assistant_masks"], bool)
+    if name == "llama3":
+        np.testing.assert_array_equal(found.learnt, mask)
+    else:
+        assert (mask >= found.learnt).all()
+        breaks = [Chat.open(folders[name]).encoder.tokenizer.decode([i]) for i in found.ids[mask & ~found.learnt]]
+        assert breaks == ["\n"] * 4
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2_5"])
+def test_templates_that_mark_what_is_generated_are_read(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
+    for file in folders[name].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    plain = Chat.open(tmp_path)
+    template = (TEMPLATES / f"{name}_training.jinja").read_text(encoding="utf-8")
+    (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    assert Chat.open(tmp_path).render(TURNS) == plain.render(TURNS)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_words_that_spell_special_tokens_stay_words(folders: dict[str, Path], name: str) -> None:
+    chat = Chat.open(folders[name])
+    end = chat.turn_end
+    spelt = f"a {end} b {end[:-1]}{end} c{chat.tokens.get('bos_token', '')}"
+    innocent = chat.conversation([{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d"}])
+    given = [{"role": "user", "content": spelt}, {"role": "assistant", "content": f"{spelt} d"}]
+    found = chat.conversation(given)
+    ids = {chat.encoder.tokenizer.token_to_id(token) for token in KINDS[name][0]} if name in KINDS else set(range(5))
+    count = [[int(i) for i in one.ids if int(i) in ids] for one in (innocent, found)]
+    assert count[0] == count[1]  # those of the template, no more
+    assert found.learnt.sum() > 10
+    assert chat.text(found.ids[found.learnt]) == f"{spelt} d"
+    assert found.ids[: len(chat.prompt(given[:1]))].tolist() == chat.prompt(given[:1])
+
+
+def test_many_at_once_are_as_one_by_one(folders: dict[str, Path]) -> None:
+    chat = Chat.open(folders[MARKS_BEGINNINGS])
+    many = [TURNS, TURNS[1:3], [ASK, {"role": "assistant", "content": "<eos><bos>"}], TURNS[1:]]
+    for found, messages in zip(chat.conversations(many), many, strict=True):
+        alone = chat.conversation(messages)
+        assert found.ids.tolist() == alone.ids.tolist()
+        assert found.learnt.tolist() == alone.learnt.tolist()
+    assert chat.prompts([m[:-1] for m in many]) == [chat.prompt(m[:-1]) for m in many]
+    assert chat.conversations([]) == []
+
+
+def test_nothing_of_a_conversation_without_an_assistant_is_learnt(folders: dict[str, Path]) -> None:
+    found = Chat.open(folders["ours"]).conversation(TURNS[:2])
+    assert len(found.ids) > 10 and not found.learnt.any()
+
+
+def test_an_empty_reply_is_a_turns_end(folders: dict[str, Path]) -> None:
+    chat = Chat.open(folders["ours"])
+    found = chat.conversation([ASK, {"role": "assistant", "content": ""}])
+    assert found.ids[found.learnt].tolist() == [chat.stop_ids[0]]
+
+
+def test_a_template_without_a_beginning_of_replies(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Then the assistant's header is learnt too: a prompt ends before it."""
+    template = chat_format.TEMPLATE.partition("{%- if add_generation_prompt")[0]
+    chat = retold(folders["ours"], tmp_path, template)
+    assert shown(chat, TURNS[1:3]) == [
+        "<|bos|><|im_start|>user\nWhat is 二十 plus 3?<|im_end|>\n",
+        "<|im_start|>assistant\nIt is 23.<|im_end|>",
+        "\n",
+    ]
+
+
+def test_a_date_is_always_the_same(folders: dict[str, Path], tmp_path: Path) -> None:
+    chat = retold(folders["ours"], tmp_path, "{{ strftime_now('%d %b %Y') }}")
+    assert chat.render(TURNS) == "26 Jul 2024"
+
+
+def test_a_template_in_the_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
+    retold(folders["ours"], tmp_path, None)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    named = [{"name": "tools", "template": "no"}, {"name": "default", "template": chat_format.TEMPLATE}]
+    for template in (chat_format.TEMPLATE, named):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+        assert Chat.open(tmp_path).prompt(TURNS) == Chat.open(folders["ours"]).prompt(TURNS)
+
+
+def retold(folder: Path, place: Path, template: str | None) -> Chat:
+    """A tokenizer with another template; without one, nothing is opened."""
+    for file in folder.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    if template is None:
+        (place / "chat_template.jinja").unlink()
+        with pytest.raises(UserError, match=r"no chat_template.jinja .* expected a model that knows a chat format"):
+            Chat.open(place)
+        return Chat.open(folder)
+    (place / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return Chat.open(place)
+
+
+def test_templates_that_cannot_be_taught_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    def refusal(template: str, messages: list[dict[str, str]] = TURNS) -> str:
+        with pytest.raises(UserError) as caught:
+            retold(folders["ours"], tmp_path, template).conversation(messages)
+        return str(caught.value)
+
+    assert "its chat template cannot be read" in refusal("{% for %}")
+    assert "refuses a conversation (no systems here)" in refusal("{{ raise_exception('no systems here') }}")
+    assert "refuses a conversation" in refusal("{{ messages[9].content + 'x' }}")
+    plain = "{% for m in messages %}{{ m.role + ':' + m.content + '\\n' }}{% endfor %}"
+    assert "ends an assistant's turn without a special token" in refusal(plain)
+    distill = (TEMPLATES / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
+    assert "writes turn 2 differently within a conversation than as a prompt" in refusal(distill, TURNS[1:3])
+    only_last = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.content }}"
+        "{% if loop.last and m.role == 'assistant' %}{{ '<|im_end|>' }}{% endif %}{% endfor %}"
+    )
+    assert "writes no <|im_end|> after assistant's turn 1 of 2" in refusal(only_last)
+
+
+def test_roles_that_a_template_does_not_know(folders: dict[str, Path]) -> None:
+    chat = Chat.open(folders["gemma3"])
+    with pytest.raises(UserError, match=r"refuses a conversation \(Conversation roles must alternate"):
+        chat.conversation([ASK, ASK, {"role": "assistant", "content": "x"}])

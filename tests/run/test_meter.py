@@ -1,0 +1,151 @@
+"""What an attempt costs: the whole process tree, killed attempts included."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.run import meter
+from pipelines.run.meter import Meter, total, tree_memory_bytes
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys
+kept = bytearray(int(sys.argv[1]) * 1_000_000)
+kept[::4096] = b"1" * len(kept[::4096])
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def hold(megabytes: int, script: str = HOLD) -> subprocess.Popen[str]:
+    """A child that holds so much memory until it reads a line."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(megabytes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    return child
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    child.communicate("end\n")
+    assert child.returncode == 0
+
+
+def test_the_memory_of_children_and_their_children_is_seen() -> None:
+    before = tree_memory_bytes(psutil.Process().pid)
+    parent = hold(100, f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {HOLD!r}, "200"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+{HOLD}
+child.communicate(b"end")
+""")  # fmt: skip
+    during = tree_memory_bytes(psutil.Process().pid)
+    end(parent)
+    after = tree_memory_bytes(psutil.Process().pid)
+    assert 295e6 < during - before < 360e6
+    assert abs(after - before) < 20e6
+
+
+def test_memory_that_processes_share_is_counted_once() -> None:
+    script = """
+import mmap, os, sys
+shared = mmap.mmap(-1, int(sys.argv[1]) * 1_000_000)
+for page in range(0, len(shared), 4096):
+    shared[page] = 1
+reader, writer = os.pipe()
+if os.fork() == 0:
+    sum(shared[page] for page in range(0, len(shared), 4096))
+    os.write(writer, b"1")
+    sys.stdin.readline()
+    os._exit(0)
+os.read(reader, 1)
+print("ready", flush=True)
+sys.stdin.readline()
+os.wait()
+"""
+    before = tree_memory_bytes(psutil.Process().pid)
+    parent = hold(200, script)
+    during = tree_memory_bytes(psutil.Process().pid)
+    parent.communicate("end\nend\n")
+    assert 195e6 < during - before < 260e6
+
+
+def test_a_process_that_is_gone_uses_nothing() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert tree_memory_bytes(child.pid) == 0
+
+
+def test_a_meter_measures_time_and_peak_and_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "PERIOD_S", 0.05)
+    beats: list[float] = []
+    began = time.monotonic()
+    running = Meter(tmp_path / "attempts", lambda: beats.append(time.monotonic())).start()
+    child = hold(200)
+    time.sleep(0.2)
+    end(child)
+    facts = running.stop()
+    assert facts["run/wall_s"] == pytest.approx(time.monotonic() - began, abs=0.1)
+    assert facts["run/peak_memory_bytes"] > 200e6
+    assert facts["run/attempts"] == 1
+    assert len(beats) >= 3
+
+
+ATTEMPT = """
+import sys, time
+from pathlib import Path
+from pipelines import meter
+meter.PERIOD_S = 0.05
+meter.Meter(Path(sys.argv[1]), lambda: None).start()
+kept = bytearray(int(sys.argv[2]) * 1_000_000)
+kept[::4096] = b"1" * len(kept[::4096])
+time.sleep(0.4)
+print("worked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_attempts_that_were_killed_are_summed(tmp_path: Path) -> None:
+    for megabytes in (150, 10):
+        command = [sys.executable, "-c", ATTEMPT, str(tmp_path), str(megabytes)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert process.stdout is not None and process.stdout.readline() == "worked\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    own = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    facts = Meter(tmp_path, lambda: None).start().stop()
+    assert facts["run/attempts"] == 3
+    assert facts["run/wall_s"] >= sum(record["wall_s"] for record in own) > 0.6
+    assert facts["run/peak_memory_bytes"] >= max(record["peak_memory_bytes"] for record in own) > 150e6
+
+
+def test_a_disk_that_vanishes_while_measuring_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "PERIOD_S", 0.02)
+    beats: list[None] = []
+    running = Meter(tmp_path / "attempts", lambda: beats.append(None)).start()
+    (tmp_path / "attempts").rename(tmp_path / "away")
+    (tmp_path / "attempts").write_text("in the way")
+    time.sleep(0.1)
+    (tmp_path / "attempts").unlink()
+    (tmp_path / "away").rename(tmp_path / "attempts")
+    seen = len(beats)
+    time.sleep(0.2)
+    assert len(beats) > seen
+    assert running.stop()["run/attempts"] == 1
+
+
+def test_no_attempts_are_no_cost(tmp_path: Path) -> None:
+    assert total(tmp_path / "none") == {"run/wall_s": 0, "run/peak_memory_bytes": 0, "run/attempts": 0}

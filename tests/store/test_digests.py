@@ -1,0 +1,67 @@
+"""Digests of values and files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from pipelines.store.digests import FileDigests, digest_file, digest_value
+
+
+def test_a_value_is_known_by_what_it_holds_not_by_the_order_of_its_keys() -> None:
+    assert digest_value({"a": 1, "b": [1, 2]}) == digest_value({"b": [1, 2], "a": 1})
+    assert digest_value({"a": 1, "b": [1, 2]}) != digest_value({"a": 1, "b": [2, 1]})
+    assert digest_value({"text": "中文"}) != digest_value({"text": "中國"})
+    assert digest_value(1) != digest_value("1")
+
+
+def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    data = os.urandom((1 << 22) + 17)  # more than one chunk
+    (tmp_path / "file").write_bytes(data)
+    assert digest_file(tmp_path / "file") == xxhash.xxh3_128_hexdigest(data)
+
+
+def test_a_file_is_read_again_only_when_its_size_or_time_changes(tmp_path: Path) -> None:
+    cache, file = tmp_path / "cache" / "digests.json", tmp_path / "file"
+    cache.parent.mkdir()
+    file.write_text("one")
+    first = FileDigests(cache).of(file)
+    stat = file.stat()
+
+    file.write_text("two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert FileDigests(cache).of(file) == first  # as if nothing happened: that is the price of not reading
+
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert FileDigests(cache).of(file) == digest_file(file) != first
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"cut sho'])
+def test_a_cache_that_cannot_be_read_costs_only_time(tmp_path: Path, left: str) -> None:
+    cache, file = tmp_path / "digests.json", tmp_path / "file"
+    cache.write_text(left)
+    file.write_text("one")
+    assert FileDigests(cache).of(file) == digest_file(file)
+    assert str(file) in json.loads(cache.read_text())
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
+    (tmp_path / "digests.json").mkdir()  # as root no permission stops us; a folder of this name does
+    file = tmp_path / "file"
+    file.write_text("one")
+    assert FileDigests(tmp_path / "digests.json").of(file) == digest_file(file)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digests.json", "file"]
+
+
+def test_nothing_is_written_where_there_is_no_store(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("one")
+    FileDigests(tmp_path / "store" / "cache" / "digests.json").of(file)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_missing_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        FileDigests(tmp_path / "digests.json").of(tmp_path / "absent")

@@ -1,0 +1,267 @@
+"""`rayse init`: files are shown as they were understood, and the recipe it writes is one that runs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipelines import cli
+from pipelines.errors import UserError
+from pipelines.recipe import reader, yaml_lines
+from pipelines.recipe.reader import Recipe
+from pipelines.run.plan import plan
+from pipelines.stages import STAGES
+from pipelines.stages.pretrain import check
+from pipelines.store.artifacts import Store
+from pipelines.verbs.init import Sizes, plain, write_recipe
+
+ENGLISH = [f"Chapter {i}. It was a bright cold day in April, and the clocks were striking {i}." for i in range(200)]
+CHINESE = [f"第{i}回。话说天下大势，分久必合，合久必分。" for i in range(200)]
+
+
+def jsonl(file: Path, rows: list[dict]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
+    return file
+
+
+def texts(file: Path, rows: list[str]) -> Path:
+    return jsonl(file, [{"id": i, "text": row, "source": f"book {i % 4}"} for i, row in enumerate(rows)])
+
+
+def load(out: Path) -> Recipe:
+    """The written recipe, as `rayse run` reads it: its sources found and its options going together."""
+    found = reader.load(out, STAGES)
+    plan(found, Store(out.parent / "store"))
+    pretrain, tokens = found.entry("pretrain").options, found.entry("tokens").options
+    assert pretrain.model_dump()["budget_tokens"] >= pretrain.model_dump()["batch_tokens"]
+    check(pretrain, {"length": tokens.model_dump()["length"]}, out, None)  # type: ignore[arg-type]
+    return found
+
+
+def init(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, ["init", *map(str, arguments)])
+
+
+def test_files_of_both_languages_make_a_bilingual_recipe(tmp_path: Path) -> None:
+    texts(tmp_path / "data" / "novels.jsonl.gz", ENGLISH * 20)
+    texts(tmp_path / "data" / "三国.jsonl", CHINESE * 4)
+    done = init(tmp_path / "data" / "novels.jsonl.gz", tmp_path / "data" / "三国.jsonl", "--out", tmp_path / "a.yaml")
+    assert done.exit_code == 0, done.output
+    assert (
+        "novels: jsonl, 4,000 rows" in done.stdout
+        and "text in column text, language en, grouped by source" in done.stdout
+    )
+    assert "    Chapter 0. It was a bright cold day" in done.stdout
+    assert "三国: jsonl, 800 rows" in done.stdout and "    第0回。话说天下大势" in done.stdout
+    assert f"next: rayse run {tmp_path / 'a.yaml'}" in done.stdout
+
+    found = load(tmp_path / "a.yaml")
+    sources = {name: source.model_dump() for name, source in found.entry("corpus").sources.items()}
+    assert list(sources) == ["novels", "三国"]
+    assert sources["novels"]["path"] == "data/novels.jsonl.gz"  # relative: the folder can move
+    assert (sources["novels"]["language"], sources["三国"]["language"]) == ("en", "zh")
+    assert sources["novels"]["group"] == "source"
+    tokens = found.entry("tokens").options.model_dump()
+    assert (tokens["mixture"], tokens["least_share"], tokens["max_repeats"]) == (None, 0.2, 3)
+    assert [entry.name for entry in found.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
+    assert found.evaluate is not None
+    shutil.move(tmp_path / "a.yaml", tmp_path / "data" / "b.yaml")
+    with pytest.raises(UserError, match="no such file"):
+        load(tmp_path / "data" / "b.yaml")
+
+
+def test_one_language_is_not_lifted(tmp_path: Path) -> None:
+    init(texts(tmp_path / "novels.jsonl", ENGLISH), "--out", tmp_path / "reader.yaml")
+    found = load(tmp_path / "reader.yaml")
+    assert found.entry("tokens").options.model_dump()["least_share"] == 0
+    assert found.name == tmp_path.name
+
+
+def test_data_elsewhere_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts(tmp_path / "data" / "novels.jsonl", ENGLISH)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert init("../data/novels.jsonl").exit_code == 0
+    found = load(tmp_path / "here" / "reader.yaml")
+    path = found.entry("corpus").sources["novels"].model_dump()["path"]
+    assert path == str(tmp_path / "data" / "novels.jsonl")
+
+
+def test_conversations_and_pairs_go_on_after_the_base_model(tmp_path: Path) -> None:
+    texts(tmp_path / "novels.jsonl", ENGLISH)
+    jsonl(tmp_path / "pairs.jsonl", [{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}] * 3)
+    jsonl(tmp_path / "talks.jsonl", [{"instruction": "Greet me", "output": "Hi"}] * 3)
+    init(tmp_path / "novels.jsonl", tmp_path / "talks.jsonl", "--out", tmp_path / "sft.yaml")
+    found = load(tmp_path / "sft.yaml")
+    assert [entry.name for entry in found.entries][4:] == ["conversations", "sft"]
+    assert list(found.entry("conversations").sources) == ["talks"]
+    assert found.entry("tokens").options.model_dump()["length"] == 512  # a conversation fits in
+    init(*(tmp_path / f"{name}.jsonl" for name in ("novels", "talks", "pairs")), "--out", tmp_path / "ppo.yaml")
+    found = load(tmp_path / "ppo.yaml")
+    aligned = ["conversations", "sft", "preferences", "reward_model", "ppo"]
+    assert [entry.name for entry in found.entries][4:] == aligned
+    assert list(found.entry("preferences").sources) == ["pairs"]
+    assert dict(found.entry("ppo").inputs) == {
+        "model": "sft", "conversations": "conversations", "reward_model": "reward_model"
+    }  # fmt: skip
+    assert list(found.entry("corpus").sources) == ["novels"]
+
+
+def test_rows_that_no_stage_reads_are_listed(tmp_path: Path) -> None:
+    texts(tmp_path / "novels.jsonl", ENGLISH)
+    jsonl(tmp_path / "asked.jsonl", [{"prompt": "Why?"}] * 3)
+    done = init(tmp_path / "novels.jsonl", tmp_path / "asked.jsonl", "--out", tmp_path / "r.yaml")
+    assert "listed, not used; they are for ppo" in done.stdout
+    assert "# prompts: listed, not used" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    found = load(tmp_path / "r.yaml")
+    assert [entry.name for entry in found.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
+
+
+@pytest.mark.parametrize(("said", "sources"), [("Why?", ["documentation"]), (CHINESE[0], ["documentation", "essays"])])
+def test_without_running_text_that_of_rayse_stands_in(tmp_path: Path, said: str, sources: list[str]) -> None:
+    jsonl(tmp_path / "talks.jsonl", [{"messages": [{"role": "user", "content": said}]}] * 3)
+    assert init(tmp_path / "talks.jsonl", "--out", tmp_path / "r.yaml").exit_code == 0
+    found = reader.load(tmp_path / "r.yaml", STAGES)
+    assert list(found.entry("corpus").sources) == sources
+    assert "text that comes with Rayse stands in" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+
+
+def test_a_folder_of_files_alike_is_one_source(tmp_path: Path) -> None:
+    for number in range(3):
+        texts(tmp_path / "data" / f"part-{number}.jsonl", ENGLISH)
+        (tmp_path / "data" / f"page-{number}.txt").write_text("\n".join(ENGLISH), encoding="utf-8")
+    assert init(tmp_path / "data", "--out", tmp_path / "r.yaml").exit_code == 0
+    sources = [s.model_dump() for s in load(tmp_path / "r.yaml").entry("corpus").sources.values()]
+    assert [(s["kind"], s["path"]) for s in sources] == [("text", "data"), ("jsonl", "data")]
+    texts(tmp_path / "data" / "other.jsonl", CHINESE)
+    assert init(tmp_path / "data", "--out", tmp_path / "s.yaml").exit_code == 0
+    sources = [s.model_dump() for s in load(tmp_path / "s.yaml").entry("corpus").sources.values()]
+    assert [(s["kind"], s["language"], s["path"]) for s in sources] == [
+        ("text", "en", "data"),
+        ("jsonl", "zh", "data/other.jsonl"),
+        ("jsonl", "en", [f"data/part-{number}.jsonl" for number in range(3)]),
+    ]
+
+
+def test_awkward_names_are_read_back_as_they_are(tmp_path: Path) -> None:
+    names = [
+        "a b: c.jsonl",
+        "1e5.jsonl",
+        "no.jsonl",
+        "{x}.jsonl",
+        "x'y\"z.jsonl",
+        "#1 # 2.jsonl",
+        "v1.2.jsonl",
+        "新 书.jsonl",
+    ]
+    files = [texts(tmp_path / name, ENGLISH) for name in names]
+    assert init(*files, "--out", tmp_path / "r.yaml").exit_code == 0
+    found = load(tmp_path / "r.yaml").entry("corpus").sources
+    assert [source.model_dump()["path"] for source in found.values()] == names
+    assert all("." not in name and " " not in name for name in found)  # --set sources.NAME.language=zh works
+
+
+def test_files_of_one_name_become_sources_of_two(tmp_path: Path) -> None:
+    files = [texts(tmp_path / place / "text.jsonl", ENGLISH) for place in ("a", "b")]
+    init(*files, "--out", tmp_path / "r.yaml")
+    assert list(load(tmp_path / "r.yaml").entry("corpus").sources) == ["text", "text_2"]
+
+
+def test_json_is_one_object(tmp_path: Path) -> None:
+    texts(tmp_path / "novels.jsonl", ENGLISH)
+    jsonl(tmp_path / "numbers.jsonl", [{"a": 1}])
+    done = init(tmp_path / "novels.jsonl", tmp_path / "numbers.jsonl", "--out", tmp_path / "r.yaml", "--json")
+    found = json.loads(done.stdout)
+    assert found["recipe"] == str(tmp_path / "r.yaml")
+    assert found["sources"]["novels"]["num_rows"] == 200
+    assert found["sources"]["novels"]["text_bytes"] == {"en": sum(len(text) for text in ENGLISH)}
+    assert len(found["sources"]["novels"]["sample"]) == 3
+    assert found["left_out"] == ["numbers.jsonl: no column with text; columns are: a"]
+    assert found["sizes"]["size"] == "2m"
+
+
+def test_an_existing_recipe_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("mine")
+    done = init(texts(tmp_path / "novels.jsonl", ENGLISH), "--out", tmp_path / "r.yaml")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "r.yaml: exists already; name another recipe with --out" in done.stderr
+    assert (tmp_path / "r.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nothing.jsonl", None, "nothing.jsonl: no such file"),
+        ("empty.jsonl", b"", "empty.jsonl: the file is empty"),
+        ("picture.png", b"\x89PNG", "picture.png: its name tells no kind of source; expected .txt"),
+        ("numbers.jsonl", b'{"a": 1}\n', "none of these files was understood: numbers.jsonl: no column with text"),
+        ("broken.jsonl", b"{\n", "none of these files was understood: broken.jsonl:1: not JSON"),
+        ("damaged.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 9999)[:-9], "damaged.jsonl.gz: damaged or not gzip"),
+        ("damaged.parquet", b"PAR1", "damaged.parquet: not a Parquet file or damaged"),
+    ],
+)
+def test_what_cannot_be_used_is_named_and_nothing_is_written(
+    tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = init(tmp_path / name, "--out", tmp_path / "r.yaml")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_a_recipe_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:
+    data = texts(tmp_path / "novels.jsonl", ENGLISH)
+    with pytest.raises(UserError, match=r"novels.jsonl/r.yaml: cannot be written \(.*\); name another recipe"):
+        write_recipe([data], data / "r.yaml", as_json=False)
+
+
+MB, GB = 10**6, 10**9
+
+
+@pytest.mark.parametrize(
+    ("text_bytes", "vocabulary", "size", "budget", "repeats"),
+    [
+        ({"en": 20_000}, 2048, "2m", 22_000, {"en": 1}),  # 5,429 tokens, four times
+        ({"en": 1 * MB}, 2048, "2m", 1_000_000, {"en": 1}),  # 271,429 tokens: to a million
+        ({"en": 23 * MB, "zh": 4 * MB}, 4096, "2m", 7_800_000, {"en": 1, "zh": 23 / 16}),
+        ({"en": 50 * MB, "zh": 50 * MB}, 8192, "2m", 27_000_000, {"en": 1, "zh": 1}),
+        ({"en": 1000 * MB, "zh": 10 * MB}, 16_384, "6m", 120_000_000, {"en": 1, "zh": 3}),
+        ({"zh": 10 * GB}, 32_768, "125m", 2_500_000_000, {"zh": 1}),
+        ({"en": 500 * GB}, 32_768, "1b", 20_000_000_000, {"en": 1}),
+    ],
+)  # fmt: skip
+def test_sizes_follow_from_the_amount_of_text(text_bytes, vocabulary, size, budget, repeats) -> None:
+    sizes = Sizes(text_bytes)
+    assert (sizes.vocabulary, sizes.size, sizes.budget_tokens) == (vocabulary, size, budget)
+    assert sizes.repeats == pytest.approx(repeats)
+    assert sizes.batch_tokens % sizes.length == 0
+
+
+@pytest.mark.parametrize(
+    "value", ["a", "a b", "1e5", "true", "null", "~", "", "中文", "a: b", "x\ny", "é", "-", "a#b", "#"]
+)
+def test_what_is_written_is_read_back(value: str) -> None:
+    assert yaml_lines.scalar(plain({"key": [value, 0.2, 5, 123_456, True]}))["key"] == [value, 0.2, 5, 123_456, True]
+
+
+def test_real_corpora_make_a_sensible_recipe(data_dir: Path, tmp_path: Path) -> None:
+    done = init(data_dir / "corpus_en.jsonl.gz", data_dir / "corpus_zh.jsonl.gz",
+                data_dir / "preference_hh_en.jsonl.gz", "--out", tmp_path / "r.yaml")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "corpus_en: jsonl, 16,194 rows, 6.9 MB" in done.stdout
+    assert "corpus_zh: jsonl, 20,206 rows, 3.4 MB" in done.stdout
+    found = load(tmp_path / "r.yaml")
+    assert found.entry("tokenizer").options.model_dump()["vocabulary"] == 4096
+    assert found.entry("tokens").options.model_dump()["least_share"] == 0.2
+    pretrain = found.entry("pretrain").options.model_dump()
+    assert pretrain["size"] == "2m" and 5_000_000 < pretrain["budget_tokens"] < 10_000_000
+    assert list(found.entry("corpus").sources) == ["corpus_en", "corpus_zh"]

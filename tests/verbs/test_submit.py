@@ -1,0 +1,150 @@
+"""What travels to a cluster, and what is refused before anything does. Jobs themselves: tests/cluster."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.errors import UserError
+from pipelines.recipe import reader
+from pipelines.recipe.reader import Recipe
+from pipelines.run.plan import plan
+from pipelines.stages import imported
+from pipelines.store.artifacts import Store
+from pipelines.verbs import submit
+from pipelines.verbs.submit import file_system, is_this_machine
+from tests import small_disk
+from tests.toy_stages import TABLE
+
+ELSEWHERE = "http://192.0.2.1:8265"  # an address that is nobody's (RFC 5737)
+TEXT = """\
+name: small
+store: store
+base: {model: mine}
+sources:
+  books: {kind: text, path: [deep/books.txt, folder]}
+  talks: {kind: jsonl, path: talks.jsonl, rows: conversations}
+  essays: {kind: chinese}
+stages:
+  corpus: {}
+  tokenizer: {}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("deep/books.txt", "folder/a.txt", "folder/b.md", "mine/config.json", "mine/model.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"the text of {name}")
+    (tmp_path / "reader.yaml").write_text(TEXT)
+    return tmp_path
+
+
+def load(folder: Path, text: str | None = None, **rest) -> Recipe:
+    if text is not None:
+        (folder / "reader.yaml").write_text(text)
+    return reader.load(folder / "reader.yaml", TABLE | {"base": imported.STAGE}, **rest)
+
+
+def test_local_files_travel_through_the_store_by_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    loaded = load(folder, overrides=["corpus.word=b"])
+    store = Store(folder / "store").create()
+    tree = submit._with_uploads(loaded, store)
+    copies = [Path(path) for path in tree["sources"]["books"]["path"]]
+    assert [copy.name for copy in copies] == ["books.txt", "a.txt", "b.md"]
+    names = ("deep/books.txt", "folder/a.txt", "folder/b.md")
+    assert [copy.read_text() for copy in copies] == [f"the text of {name}" for name in names]
+    assert all(copy.is_relative_to(store.root / "sources") for copy in copies)
+    assert tree["sources"]["essays"] == {"kind": "chinese"}  # comes with Rayse
+    assert tree["sources"]["talks"]["path"] == "talks.jsonl"  # no stage reads it, so it stays at home
+    base = Path(tree["base"]["model"])
+    assert sorted(path.name for path in base.iterdir()) == ["config.json", "model.safetensors"]
+    assert tree["stages"]["corpus"] == {"word": "b"}
+    assert loaded.tree["sources"]["books"]["path"] == ["deep/books.txt", "folder"]  # nothing changes a recipe
+
+
+def test_what_was_sent_stands_for_the_same_artifacts(folder: Path, tmp_path: Path) -> None:
+    store = Store(folder / "store").create()
+    loaded = load(folder)
+    tree = submit._with_uploads(loaded, store)
+    there = tmp_path / "on the head"
+    there.mkdir()
+    arrived = load(there, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    here = [step.fingerprint for step in plan(loaded, store)]
+    assert [step.fingerprint for step in plan(arrived, store)] == here
+
+
+def test_a_file_is_sent_once_and_a_changed_one_again(folder: Path) -> None:
+    store = Store(folder / "store").create()
+    first = submit._with_uploads(load(folder), store)
+    files = {p: p.stat().st_mtime_ns for p in (store.root / "sources").rglob("*") if p.is_file()}
+    assert submit._with_uploads(load(folder), store) == first
+    assert {p: p.stat().st_mtime_ns for p in (store.root / "sources").rglob("*") if p.is_file()} == files
+
+    (folder / "deep" / "books.txt").write_text("another text")
+    second = submit._with_uploads(load(folder), store)
+    assert second["sources"]["books"]["path"][0] != first["sources"]["books"]["path"][0]
+    assert second["sources"]["books"]["path"][1:] == first["sources"]["books"]["path"][1:]
+    assert Path(first["sources"]["books"]["path"][0]).read_text() == "the text of deep/books.txt"  # others may read it
+
+
+def test_a_missing_source_is_told_before_anything_is_sent(folder: Path) -> None:
+    (folder / "deep" / "books.txt").unlink()
+    with pytest.raises(UserError, match=r"books.txt: no such file"):
+        submit._with_uploads(load(folder), Store(folder / "store").create())
+
+
+def test_a_store_on_this_machines_own_disk_is_refused_for_another_cluster(folder: Path) -> None:
+    loaded = load(folder, store=str(folder / "new"))
+    with pytest.raises(UserError, match=r"new: lies on this machine's own disk \(.+\), and the cluster at http://192"):
+        submit.submit_recipe(loaded, address=ELSEWHERE, flags={}, detach=True, as_json=False)
+    assert not (folder / "new").exists()
+
+
+def test_any_store_serves_a_head_on_this_machine(folder: Path) -> None:
+    loaded = load(folder, store=str(folder / "new"))
+    assert submit._shared_store(loaded, "http://127.0.0.1:8265").root == folder / "new"
+    assert (folder / "new" / "artifacts").is_dir()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "http://localhost:8265", "127.0.0.1:8265", "http://[::1]:8265"]
+)
+def test_loopback_is_this_machine(address: str) -> None:
+    assert is_this_machine(address)
+
+
+def test_own_addresses_are_this_machine() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks which address would be used
+        except OSError:
+            pytest.skip("no network at all")
+        assert is_this_machine(f"http://{probe.getsockname()[0]}:8265")
+
+
+@pytest.mark.parametrize("address", [ELSEWHERE, "http://no-such-host.invalid:8265"])
+def test_others_are_not_this_machine(address: str) -> None:
+    assert not is_this_machine(address)
+
+
+def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+    assert file_system(Path("/proc/self")) == "proc"
+    (tmp_path / "link").symlink_to("/proc/self")
+    assert file_system(tmp_path / "link" / "not there yet") == "proc"
+    script = """
+import sys
+from pathlib import Path
+from pipelines.submit import file_system
+print(*map(file_system, map(Path, sys.argv[1:])))
+"""
+    here = str(tmp_path / "deep")
+    Path(here).mkdir()
+    done = small_disk.run_python(Path(here), "-c", script, here, f"{here}/x/y", str(tmp_path), kilobytes=64)
+    first, second, third = done.stdout.split()
+    assert first == second == "tmpfs"
+    assert third == file_system(tmp_path)
