@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from pipelines.learning.model import last_hidden, output_embedding
 from pipelines.learning.pairs import new_reward_model, open_reward_model
-from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, policy_loss, summed
+from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, policy_loss
 from pipelines.learning.token_scores import Scored, loss_of_tokens, score_tokens
 
 Floats = np.ndarray
@@ -63,21 +63,20 @@ class ExperienceBatch(Sequences):
     advantages_N: Tensor
     values_N: Tensor
     returns_N: Tensor
-    counts_N: Tensor  # how often its reply was written
 
     @classmethod
     def of(
         cls, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], columns: Iterable[Floats]
     ) -> ExperienceBatch:
-        """columns: old log-probabilities, advantages, values, returns and counts of all tokens of replies, one row
-        after the other."""
+        """columns: old log-probabilities, advantages, values and returns of all tokens of replies, one row after the
+        other."""
         packed = Sequences.pack(prompts, replies)
         return cls(packed.tokens_BT, packed.places_N, packed.actions_N, *map(torch.as_tensor, columns))
 
     @classmethod
     def nothing(cls) -> ExperienceBatch:
         """A batch without labels."""
-        return cls.of([], [], np.zeros((5, 0), np.float32))
+        return cls.of([], [], np.zeros((4, 0), np.float32))
 
     @property
     def num_labels(self) -> int:
@@ -89,9 +88,8 @@ class HiddenBatch:
     """A frozen model's hidden states where each token of a reply is predicted, and what a head learns from them."""
 
     hidden_NH: Tensor
-    values_N: Tensor  # float32, as are the others
+    values_N: Tensor  # float32, as are the returns
     returns_N: Tensor
-    counts_N: Tensor  # how often the reply was written
 
     @property
     def num_labels(self) -> int:
@@ -140,7 +138,7 @@ class Policy(Learning):
         """The clipped loss less the bonus for entropy, summed over tokens."""
 
         def of_chunk(scored: Scored, here: slice) -> Tensor:
-            columns = [column[here] for column in (batch.old_logprobs_N, batch.advantages_N, batch.counts_N)]
+            columns = batch.old_logprobs_N[here], batch.advantages_N[here]
             return policy_loss(scored, *columns, clip=self.clip, entropy_bonus=self.entropy_bonus)
 
         hidden_NH, weight_VH = hidden_at(self.model, batch, self.dtype), output_embedding(self.model)
@@ -148,8 +146,8 @@ class Policy(Learning):
             total, scored = loss_of_tokens(
                 hidden_NH, weight_VH, batch.actions_N, of_chunk, temperature=self.temperature
             )
-        moved = clipped_tokens(scored.logprobs_N, batch.old_logprobs_N, batch.counts_N, clip=self.clip)
-        entropy = summed(scored.entropies_N, batch.counts_N)
+        moved = clipped_tokens(scored.logprobs_N, batch.old_logprobs_N, clip=self.clip)
+        entropy = scored.entropies_N.sum()
         self.count(policy_loss=total + self.entropy_bonus * entropy, entropy_nats=entropy, clipped=moved)
         return total
 
@@ -195,7 +193,7 @@ class ValueHead(Learning):
 
 def _value_loss(critic: Critic | ValueHead, values_N: Tensor, batch: ExperienceBatch | HiddenBatch) -> Tensor:
     """The clipped loss of what a critic says now of a batch, summed over tokens, and counted."""
-    loss = clipped_value_loss(values_N, batch.values_N, batch.returns_N, batch.counts_N, clip=critic.value_clip)
+    loss = clipped_value_loss(values_N, batch.values_N, batch.returns_N, clip=critic.value_clip)
     critic.count(value_loss=loss)
     return loss
 

@@ -2,8 +2,6 @@
 
 The caller divides by the count over all workers and micro-batches of an optimiser step, so that a gradient does not
 depend on how the batch was cut. Shapes: N tokens of replies (only those: there is no mask).
-
-counts_N: how often each was written, float32, where equal replies are one row; None: once. A token counts as often.
 """
 
 from __future__ import annotations
@@ -15,50 +13,33 @@ from pipelines.learning.token_scores import Scored
 
 
 def policy_loss(
-    scored: Scored,
-    old_logprobs_N: Tensor,
-    advantages_N: Tensor,
-    counts_N: Tensor | None = None,
-    *,
-    clip: float,
-    entropy_bonus: float,
+    scored: Scored, old_logprobs_N: Tensor, advantages_N: Tensor, *, clip: float, entropy_bonus: float
 ) -> Tensor:
     """The clipped surrogate less the bonus for entropy, summed over tokens (Schulman et al. 2017, eq. 9, without its
     term for values)."""
-    surrogate = clipped_surrogate(scored.logprobs_N, old_logprobs_N, advantages_N, counts_N, clip=clip)
-    return surrogate - entropy_bonus * summed(scored.entropies_N, counts_N) if entropy_bonus else surrogate
+    surrogate = clipped_surrogate(scored.logprobs_N, old_logprobs_N, advantages_N, clip=clip)
+    return surrogate - entropy_bonus * scored.entropies_N.sum() if entropy_bonus else surrogate
 
 
-def summed(values_N: Tensor, counts_N: Tensor | None) -> Tensor:
-    """Values of tokens, each as often as it counts. Scalar."""
-    return values_N.sum() if counts_N is None else (values_N * counts_N).sum()
-
-
-def clipped_surrogate(
-    logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, counts_N: Tensor | None = None, *, clip: float
-) -> Tensor:
+def clipped_surrogate(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, *, clip: float) -> Tensor:
     """PPO's clipped policy loss, negated to be minimised (Schulman et al. 2017, eq. 7), summed over tokens.
 
     logprobs_N, old_logprobs_N: of each token under the policy now / when it was sampled, nats."""
     ratios_N = (logprobs_N - old_logprobs_N).exp()
     clipped_N = ratios_N.clamp(1 - clip, 1 + clip)
-    return summed(-torch.minimum(ratios_N * advantages_N, clipped_N * advantages_N), counts_N)
+    return -torch.minimum(ratios_N * advantages_N, clipped_N * advantages_N).sum()
 
 
-def clipped_value_loss(
-    values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, counts_N: Tensor | None = None, *, clip: float
-) -> Tensor:
+def clipped_value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, clip: float) -> Tensor:
     """Half the squared error, summed over tokens; a value gains nothing by moving further than `clip` from the old one
     (Schulman's implementation; Huang et al. 2022, "The 37 implementation details of PPO", 9). clip 0: any move."""
     errors_N = (values_N - returns_N).square()
     if clip:
         kept_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
         errors_N = torch.maximum(errors_N, (kept_N - returns_N).square())
-    return summed(0.5 * errors_N, counts_N)
+    return 0.5 * errors_N.sum()
 
 
-def clipped_tokens(
-    logprobs_N: Tensor, old_logprobs_N: Tensor, counts_N: Tensor | None = None, *, clip: float
-) -> Tensor:
+def clipped_tokens(logprobs_N: Tensor, old_logprobs_N: Tensor, *, clip: float) -> Tensor:
     """How many tokens' probabilities have moved by more than `clip`. Scalar."""
-    return summed(((logprobs_N - old_logprobs_N).exp() - 1).abs().gt(clip), counts_N)
+    return ((logprobs_N - old_logprobs_N).exp() - 1).abs().gt(clip).sum()

@@ -4,7 +4,6 @@
                                                                 ──other replies' mean──►
 
 Shapes: B replies, A tokens of the longest; mask_BA is True where a reply has a token, and nothing elsewhere counts.
-counts_B: how often each was written, int64, where equal replies to a prompt are one.
 """
 
 from __future__ import annotations
@@ -44,27 +43,24 @@ def generalised_advantages(
     return advantages_BA
 
 
-def group_advantages(rewards_B: Tensor, mask_BA: Tensor, counts_B: Tensor, *, group: int) -> Tensor:
+def group_advantages(rewards_B: Tensor, mask_BA: Tensor, *, group: int) -> Tensor:
     """A reply's reward less the mean reward of the other replies to its prompt, for each of its tokens: REINFORCE
     leave-one-out (Kool et al. 2019; Ahmadian et al. 2024, eq. 8), which needs no critic.
 
-    rewards_B: of whole replies, the KL's cost included; `group` in a row, by their counts, belong to one prompt.
-    float32 [B, A]. Raises ValueError for a group without others, or rewards that are no whole number of groups."""
-    last_B = counts_B.cumsum(0)
-    which_B = (last_B - 1) // group
-    if group < 2 or last_B[-1] % group or ((last_B - counts_B) // group != which_B).any():
-        raise ValueError(f"{int(last_B[-1])} rewards in groups of {group}; expected whole groups of 2 or more")
-    sums_G = torch.zeros(int(last_B[-1]) // group).index_add_(0, which_B, rewards_B * counts_B)
-    others_B = (sums_G[which_B] - rewards_B) / (group - 1)
-    return torch.where(mask_BA, (rewards_B - others_B).unsqueeze(1), 0.0)
+    rewards_B: of whole replies, the KL's cost included; `group` in a row belong to one prompt. float32 [B, A].
+    Raises ValueError for a group without others, or rewards that are no whole number of groups."""
+    if group < 2 or len(rewards_B) % group:
+        raise ValueError(f"{len(rewards_B)} rewards in groups of {group}; expected whole groups of 2 or more")
+    rewards_PG = rewards_B.view(-1, group)
+    others_PG = (rewards_PG.sum(1, keepdim=True) - rewards_PG) / (group - 1)
+    return torch.where(mask_BA, (rewards_PG - others_PG).view(-1, 1), 0.0)
 
 
-def whitened(values_BA: Tensor, mask_BA: Tensor, counts_B: Tensor) -> Tensor:
+def whitened(values_BA: Tensor, mask_BA: Tensor) -> Tensor:
     """Mean 0 and variance 1 over all tokens of the batch, 0 elsewhere; equal values become 0."""
-    kept, counts = values_BA[mask_BA].double(), counts_B.unsqueeze(1).expand_as(mask_BA)[mask_BA]
-    mean = (kept * counts).sum() / counts.sum()
-    spread = ((kept - mean).square() * counts).sum().div(counts.sum()).add(1e-8).sqrt()
-    return torch.where(mask_BA, ((values_BA.double() - mean) / spread).to(values_BA.dtype), 0.0)
+    tokens_N = values_BA[mask_BA].double()
+    deviation = (tokens_N.var(correction=0) + 1e-8).sqrt()
+    return torch.where(mask_BA, ((values_BA.double() - tokens_N.mean()) / deviation).to(values_BA.dtype), 0.0)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from pipelines.learning.actor_critic import (
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine
-from pipelines.rollout.experience import Step, counts, joined
+from pipelines.rollout.experience import Step, joined
 
 
 class Values(Protocol):
@@ -107,7 +107,7 @@ class FrozenBody:
         found = []
         for piece in pieces:
             own = [step.home[number] for number in piece]
-            columns = [joined(one.values for one in own), joined(one.returns for one in own), counts(own)]
+            columns = [joined(one.values for one in own), joined(one.returns for one in own)]
             kept = [self._kept[one.number] for one in own]
             hidden_NH = torch.cat(kept) if kept else self.nothing().hidden_NH
             found.append(HiddenBatch(hidden_NH, *map(torch.from_numpy, columns)))
@@ -115,4 +115,4 @@ class FrozenBody:
 
     def nothing(self) -> HiddenBatch:
         empty = torch.zeros(0)
-        return HiddenBatch(torch.zeros(0, self._head.hidden, dtype=self._dtype), empty, empty, empty)
+        return HiddenBatch(torch.zeros(0, self._head.hidden, dtype=self._dtype), empty, empty)

@@ -1,10 +1,7 @@
 """Experience: what was asked, replied and thought of it, as rows to learn from.
 
-    rollouts ──equal ones are one──► + scores + annotations ──whole batch──► KL, advantages, whitened ──► rows
-                                                                             rows ──cut──► each rank's steps
+    rollouts + scores + annotations ──whole batch──► KL, advantages, whitened ──► rows ──cut──► each rank's steps
 
-A model that is sure of a reply writes it again and again. It is thought of once and learnt from once, and counts as
-often as it was written: the gradient of a batch is the same.
 Advantages are made over the whole batch, on the driver; only then is it cut, so that nothing depends on how many
 learners there are. The order of rows is a function of the seed and the iteration.
 """
@@ -12,7 +9,7 @@ learners there are. The order of rows is a function of the seed and the iteratio
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,7 +28,6 @@ class Rollout:
     prompt: list[int]
     reply: list[int]
     logprobs: Floats
-    count: int = 1  # times that it was written
 
 
 @dataclass(frozen=True)
@@ -53,12 +49,6 @@ class Row:
     advantages: Floats
     values: Floats
     returns: Floats
-    count: int  # times that the reply was written
-
-    @property
-    def tokens(self) -> int:
-        """Of the reply, as often as it was written."""
-        return self.count * len(self.reply)
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,6 @@ class Valued:
     number: int  # of that rank's rollouts
     values: Floats
     returns: Floats
-    count: int  # times that the reply was written
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ class Experience:
     """A whole batch."""
 
     rows: list[Row]
-    kl_nats: Floats  # of each reply, as often as it was written: Σ log p − log p_reference. float32
+    kl_nats: Floats  # of each reply: Σ log p − log p_reference. float32
 
     @classmethod
     def build(
@@ -105,11 +94,10 @@ class Experience:
     ) -> Experience:
         """Everything of a batch of replies, each of one token or more.
 
-        scores: of each rollout's reply. group: there is no critic, and so many replies in a row, by their counts, to
-        one prompt, are measured against each other."""
+        scores: of each rollout's reply. group: there is no critic, and so many replies in a row, to one prompt, are
+        measured against each other."""
         old = [r.logprobs if note.old is None else note.old for r, note in zip(rollouts, annotations, strict=True)]
         old_BA, mask_BA = padded(old)
-        counts_B = torch.tensor([rollout.count for rollout in rollouts])
         reference_BA, _ = padded([note.reference for note in annotations])
         nothing = [np.zeros(len(own), np.float32) for own in old]
         values_BA, _ = padded(
@@ -121,29 +109,26 @@ class Experience:
         if group is None:
             advantages_BA = advantage.generalised_advantages(rewards_BA, values_BA, mask_BA, gamma=gamma, lam=lam)
         else:
-            advantages_BA = advantage.group_advantages(rewards_BA.sum(1), mask_BA, counts_B, group=group)
+            advantages_BA = advantage.group_advantages(rewards_BA.sum(1), mask_BA, group=group)
         returns_BA = advantages_BA + values_BA
-        whitened_BA = advantage.whitened(advantages_BA, mask_BA, counts_B)
+        whitened_BA = advantage.whitened(advantages_BA, mask_BA)
         columns = [old_BA, whitened_BA, values_BA, returns_BA]
         rows = [
-            Row(r.prompt, r.reply, *(column[n, : len(r.reply)].numpy() for column in columns), count=r.count)
+            Row(r.prompt, r.reply, *(column[n, : len(r.reply)].numpy() for column in columns))
             for n, r in enumerate(rollouts)
         ]
-        return cls(rows, kl_nats(rollouts, annotations).repeat(counts_B.numpy()))
+        return cls(rows, kl_nats(rollouts, annotations))
 
     def steps(self, *, seed: int, iteration: int, epochs: int, minibatches: int, world: int) -> list[list[Step]]:
-        """For each rank the optimiser steps of this iteration: every epoch a new order, cut into minibatches of
-        about as many replies each; into fewer where there are not so many rows."""
+        """For each rank the optimiser steps of this iteration: every epoch a new order, cut into minibatches whose
+        numbers of replies differ by at most one."""
         ranks: list[list[Step]] = [[] for _ in range(world)]
-        written = np.array([row.count for row in self.rows])
         for epoch in range(epochs):
             order = np.random.default_rng([seed, iteration, epoch]).permutation(len(self.rows))
-            ends = written[order].cumsum()
-            edges = np.searchsorted(ends, ends[-1] * np.arange(1, minibatches) / minibatches) + 1
-            for part in filter(len, np.split(order, edges)):
+            for part in np.array_split(order, minibatches):
                 dealt = deal([self.rows[number] for number in part], world)
                 homes = [self._home(part, rank, world) for rank in range(world)]
-                tokens = sum(self.rows[number].tokens for number in part)
+                tokens = sum(len(self.rows[number].reply) for number in part)
                 most, most_home = max(map(len, dealt)), max(map(len, homes))
                 for rank, (rows, home) in enumerate(zip(dealt, homes, strict=True)):
                     ranks[rank].append(Step(rows, tokens, most, home, most_home))
@@ -153,26 +138,7 @@ class Experience:
         """Those of a minibatch that this rank annotated, in its order."""
         first, last = own_part(len(self.rows), rank, world)
         rows = [(number - first, self.rows[number]) for number in sorted(part) if first <= number < last]
-        return [Valued(number, row.values, row.returns, row.count) for number, row in rows]
-
-
-def distinct(
-    rollouts: Sequence[Rollout], scores: Sequence[float], *, replies_per_prompt: int
-) -> tuple[list[Rollout], list[float]]:
-    """Equal replies to a prompt, of equal scores, as one rollout that counts as many; so many in a row belong to a
-    prompt. And the scores of these.
-
-    Their log-probabilities are the first one's: they differ by rounding alone."""
-    numbers: dict[tuple[int, tuple[int, ...], float], list[int]] = {}
-    for number, (rollout, score) in enumerate(zip(rollouts, scores, strict=True)):
-        numbers.setdefault((number // replies_per_prompt, tuple(rollout.reply), score), []).append(number)
-    found = [replace(rollouts[own[0]], count=len(own)) for own in numbers.values()]
-    return found, [score for _, _, score in numbers]
-
-
-def counts(rows: Iterable[Row | Valued]) -> Floats:
-    """How often each token of these was written. float32 [N]."""
-    return joined(np.full(len(row.values), row.count, np.float32) for row in rows)
+        return [Valued(number, row.values, row.returns) for number, row in rows]
 
 
 def own_part(count: int, rank: int, world: int) -> tuple[int, int]:

@@ -43,7 +43,7 @@ from pipelines.learning.actor_critic import (
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.rollout.critics import FrozenBody, OwnBody, Values
-from pipelines.rollout.experience import Annotation, Rollout, Row, Step, counts, joined
+from pipelines.rollout.experience import Annotation, Rollout, Row, Step, joined
 from pipelines.rollout.rewards.reward_model import RewardModel
 
 
@@ -196,7 +196,7 @@ class Learner:
                 _check_finite(name, norms[name][-1])
             self._steps += 1
         figures = {f"{name}_gradient_norm": float(np.mean(own)) for name, own in norms.items()}
-        tokens = sum(row.tokens for step in steps for row in step.rows)
+        tokens = sum(len(row.reply) for step in steps for row in step.rows)
         critics = {} if self._critic is None else self._critic.module.told()
         gap = self._sampler.gap_nats or 0.0
         return {"tokens": float(tokens), "logprob_gap": gap, **self._policy.told(), **critics, **figures}
@@ -293,7 +293,7 @@ def _batch(rows: Sequence[Row]) -> ExperienceBatch:
     """Rows as tensors; none give a batch without labels."""
     names = ("old_logprobs", "advantages", "values", "returns")
     columns = [joined(getattr(row, name) for row in rows) for name in names]
-    return ExperienceBatch.of([row.prompt for row in rows], [row.reply for row in rows], [*columns, counts(rows)])
+    return ExperienceBatch.of([row.prompt for row in rows], [row.reply for row in rows], columns)
 
 
 def _check_finite(name: str, norm: float) -> None:

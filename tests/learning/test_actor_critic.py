@@ -43,7 +43,7 @@ def reward_model(folder: Path) -> Path:
 def batch(seed: int = 0) -> ExperienceBatch:
     sequences = Sequences.pack(PROMPTS, REPLIES)
     torch.manual_seed(seed)
-    columns = [*torch.randn(4, len(sequences.actions_N)), torch.ones(len(sequences.actions_N))]
+    columns = [*torch.randn(4, len(sequences.actions_N))]
     columns[0] -= 5
     return ExperienceBatch.of(PROMPTS, REPLIES, [column.numpy() for column in columns])
 
@@ -85,38 +85,12 @@ def test_a_critic_from_a_policy_begins_at_0_with_its_body(tiny: Tiny) -> None:
 
 
 def test_no_rows_add_nothing_to_the_loss(tiny: Tiny) -> None:
-    nothing = ExperienceBatch(*vars(Sequences.pack([], [])).values(), *[torch.zeros(0)] * 5)
+    nothing = ExperienceBatch(*vars(Sequences.pack([], [])).values(), *[torch.zeros(0)] * 4)
     assert nothing.num_labels == 0
     policy = Policy(models.from_folder(tiny.first), torch.float32, temperature=1.0, clip=0.2, entropy_bonus=0.1)
     loss = policy(nothing)
     loss.backward()
     assert loss.item() == 0 and all(p.grad is None or p.grad.abs().max() == 0 for p in policy.parameters())
-
-
-def test_a_row_that_counts_twice_teaches_as_two(tiny: Tiny) -> None:
-    """Loss, gradient and what is told of it."""
-    counts = [2, 1, 3]
-    per_token = [np.full(len(reply), count, np.float32) for reply, count in zip(REPLIES, counts, strict=True)]
-    columns = np.random.default_rng(0).normal(size=(4, sum(map(len, REPLIES)))).astype(np.float32)
-    columns[0] -= 5
-    edges = np.cumsum([len(reply) for reply in REPLIES])[:-1]
-    parts = [np.split(column, edges) for column in columns]
-    which = [number for number, count in enumerate(counts) for _ in range(count)]
-    again = [np.concatenate([part[number] for number in which]) for part in parts]
-    together = ExperienceBatch.of(PROMPTS, REPLIES, [*columns, np.concatenate(per_token)])
-    apart = ExperienceBatch.of(
-        [PROMPTS[n] for n in which], [REPLIES[n] for n in which], [*again, np.ones_like(again[0])]
-    )
-    found = []
-    for batch in (together, apart):
-        policy = Policy(models.from_folder(tiny.first), torch.float32, temperature=0.9, clip=0.2, entropy_bonus=0.1)
-        loss = policy(batch)
-        loss.backward()
-        gradients = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
-        found.append((loss.item(), gradients, policy.told()))
-    (loss, gradients, told), (other_loss, other_gradients, other_told) = found
-    assert loss == pytest.approx(other_loss, rel=1e-5) and told == pytest.approx(other_told, rel=1e-5)
-    assert (gradients - other_gradients).norm() < 1e-5 * other_gradients.norm() and gradients.norm() > 0
 
 
 def test_what_is_counted_is_told_once(tiny: Tiny) -> None:
@@ -134,7 +108,7 @@ def test_a_head_begins_as_the_score_it_is_given_and_learns_more_than_a_line() ->
     made = ValueHead(score_1H, value_clip=0.0)
     assert torch.allclose(made.values(hidden_NH), (hidden_NH @ score_1H.T).squeeze(1), atol=1e-6)
     wanted_N = hidden_NH[:, 0] * hidden_NH[:, 1]  # no line says this
-    batch = HiddenBatch(hidden_NH, made.values(hidden_NH).detach(), wanted_N, torch.ones(400))
+    batch = HiddenBatch(hidden_NH, made.values(hidden_NH).detach(), wanted_N)
     optimizer = torch.optim.AdamW(made.parameters(), lr=0.03)
     losses = []
     for _ in range(300):
@@ -152,16 +126,16 @@ def test_a_heads_values_equal_a_loop_and_its_loss_the_clipped_value_loss() -> No
     made = ValueHead(torch.randn(1, 3), value_clip=0.2)
     with torch.no_grad():
         made.out.normal_()
-    hidden_NH, old_N, returns_N, counts_N = torch.randn(5, 3), torch.randn(5), torch.randn(5), torch.arange(1.0, 6.0)
+    hidden_NH, old_N, returns_N = torch.randn(5, 3), torch.randn(5), torch.randn(5)
     inner, out, score = (each.detach().double().numpy() for each in (made.inner, made.out[0], made.score[0]))
     total = 0.0
-    columns = hidden_NH.double().numpy(), old_N, returns_N, counts_N.tolist(), made.values(hidden_NH)
-    for h, old, wanted, count, found in zip(*columns, strict=True):
+    columns = hidden_NH.double().numpy(), old_N, returns_N, made.values(hidden_NH)
+    for h, old, wanted, found in zip(*columns, strict=True):
         units = [float(row @ h) for row in inner]
         value = float(score @ h) + sum(o * u / (1 + np.exp(-u)) for o, u in zip(out, units, strict=True))
         assert found.item() == pytest.approx(value, abs=1e-5)
         kept = float(old) + min(max(value - float(old), -0.2), 0.2)
-        total += count * 0.5 * max((value - float(wanted)) ** 2, (kept - float(wanted)) ** 2)
-    assert made(HiddenBatch(hidden_NH, old_N, returns_N, counts_N)).item() == pytest.approx(total, rel=1e-5)
-    nothing = made(HiddenBatch(torch.zeros(0, 3), *torch.zeros(3, 0)))
+        total += 0.5 * max((value - float(wanted)) ** 2, (kept - float(wanted)) ** 2)
+    assert made(HiddenBatch(hidden_NH, old_N, returns_N)).item() == pytest.approx(total, rel=1e-5)
+    nothing = made(HiddenBatch(torch.zeros(0, 3), *torch.zeros(2, 0)))
     assert nothing.item() == 0

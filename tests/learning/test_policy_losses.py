@@ -53,21 +53,3 @@ def test_value_loss_equals_a_loop_with_gradients(clip: float) -> None:
     assert (0.0 in gradient) == bool(clip)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert torch.autograd.grad(loss, values)[0].tolist() == pytest.approx(gradient, rel=1e-5, abs=1e-6)
-
-
-def test_a_token_that_counts_twice_is_as_two() -> None:
-    torch.manual_seed(2)
-    old, logp, advantages, entropies, returns = torch.randn(5, 30)
-    counts = torch.randint(1, 5, (30,))
-    again = lambda one: one.repeat_interleave(counts)  # noqa: E731
-    weights = counts.float()
-    found = clipped_surrogate(logp, old, advantages, weights, clip=0.2)
-    assert found.item() == pytest.approx(clipped_surrogate(*map(again, (logp, old, advantages)), clip=0.2).item())
-    found = clipped_value_loss(logp, old, returns, weights, clip=0.3)
-    assert found.item() == pytest.approx(clipped_value_loss(*map(again, (logp, old, returns)), clip=0.3).item())
-    assert clipped_tokens(logp, old, weights, clip=0.2) == clipped_tokens(again(logp), again(old), clip=0.2)
-    found = policy_loss(Scored(logp, entropies), old, advantages, weights, clip=0.2, entropy_bonus=0.3)
-    expected = policy_loss(
-        Scored(again(logp), again(entropies)), again(old), again(advantages), clip=0.2, entropy_bonus=0.3
-    )
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -49,34 +49,16 @@ def test_lambda_1_without_a_critic_gives_what_is_still_to_come() -> None:
 
 def test_a_group_is_measured_against_the_mean_of_its_others() -> None:
     mask = torch.arange(3) < torch.tensor([3, 1, 2, 2])[:, None]
-    once = torch.ones(4, dtype=torch.int64)
-    found = group_advantages(torch.tensor([1.0, 4.0, 0.0, 0.5]), mask, once, group=2)
+    found = group_advantages(torch.tensor([1.0, 4.0, 0.0, 0.5]), mask, group=2)
     assert found.tolist() == [[-3.0] * 3, [3.0, 0, 0], [-0.5, -0.5, 0], [0.5, 0.5, 0]]
-    (three,) = group_advantages(torch.tensor([1.0, 4.0, 0.0]), mask[:3, :1], once[:3], group=3).T.tolist()
+    (three,) = group_advantages(torch.tensor([1.0, 4.0, 0.0]), mask[:3, :1], group=3).T.tolist()
     assert three == pytest.approx([1 - 4 / 2, 4 - 1 / 2, 0 - 5 / 2])
 
 
 @pytest.mark.parametrize("group", [1, 3])
 def test_a_group_needs_others_and_to_be_whole(group: int) -> None:
     with pytest.raises(ValueError, match=f"4 rewards in groups of {group}; expected whole groups of 2 or more"):
-        group_advantages(torch.zeros(4), torch.ones(4, 2, dtype=torch.bool), torch.ones(4).long(), group=group)
-
-
-def test_counts_of_equal_replies_do_not_cross_groups() -> None:
-    with pytest.raises(ValueError, match="6 rewards in groups of 3; expected whole groups"):
-        group_advantages(torch.zeros(3), torch.ones(3, 2, dtype=torch.bool), torch.tensor([2, 2, 2]), group=3)
-
-
-def test_a_reply_that_counts_twice_is_as_two() -> None:
-    counts = torch.tensor([3, 1, 2, 1, 1])
-    torch.manual_seed(0)
-    rewards, values = torch.randn(5), torch.randn(5, 4)
-    mask = torch.arange(4) < torch.tensor([3, 1, 2, 4, 2])[:, None]
-    again, once = (lambda one: one.repeat_interleave(counts, 0)), torch.ones(8, dtype=torch.int64)
-    found = group_advantages(rewards, mask, counts, group=4)
-    assert torch.allclose(again(found), group_advantages(again(rewards), again(mask), once, group=4), atol=1e-6)
-    white = whitened(values, mask, counts)
-    assert torch.allclose(again(white), whitened(again(values), again(mask), once), atol=1e-6)
+        group_advantages(torch.zeros(4), torch.ones(4, 2, dtype=torch.bool), group=group)
 
 
 def test_rewards_of_tokens() -> None:
@@ -90,12 +72,11 @@ def test_rewards_of_tokens() -> None:
 
 def test_whitening_is_over_all_tokens_of_the_batch() -> None:
     values, _, mask = example()
-    once = torch.ones(3, dtype=torch.int64)
-    found = whitened(values, mask, once)
+    found = whitened(values, mask)
     kept = values[mask].double().numpy()
     assert found[mask].tolist() == pytest.approx(((kept - kept.mean()) / kept.std()).tolist(), abs=1e-5)
     assert found[~mask].abs().sum() == 0
-    assert whitened(torch.ones(3, 6), mask, once).abs().max() == 0
+    assert whitened(torch.ones(3, 6), mask).abs().max() == 0
 
 
 def test_a_fixed_coefficient_stays() -> None:

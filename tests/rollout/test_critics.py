@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,16 +45,14 @@ def annotated(critic: FrozenBody, reference: Any, numbers: range, rows: int = 2)
     return found
 
 
-def steps(
-    values: list[np.ndarray], world: int, counts: Sequence[int] = (1, 1, 1, 1, 1), minibatches: int = 2
-) -> list[list[Step]]:
+def steps(values: list[np.ndarray], world: int) -> list[list[Step]]:
     rollouts = [
-        Rollout(prompt, reply, np.full(len(reply), -1.0, np.float32), count)
-        for prompt, reply, count in zip(PROMPTS, REPLIES, counts, strict=True)
+        Rollout(prompt, reply, np.full(len(reply), -1.0, np.float32))
+        for prompt, reply in zip(PROMPTS, REPLIES, strict=True)
     ]
     notes = [Annotation(rollout.logprobs, own) for rollout, own in zip(rollouts, values, strict=True)]
     made = Experience.build(rollouts, [1.0, -1, 0, 2, 1], notes, kl_coefficient=0.1, gamma=1.0, lam=0.9)
-    return made.steps(seed=1, iteration=0, epochs=1, minibatches=minibatches, world=world)
+    return made.steps(seed=1, iteration=0, epochs=1, minibatches=2, world=world)
 
 
 def test_a_head_on_the_reward_model_begins_with_its_score_at_every_token(tiny: Tiny, tmp_path: Any) -> None:
@@ -98,22 +94,3 @@ def test_what_a_head_learns_does_not_depend_on_how_many_ranks_keep_it(tiny: Tiny
         gradients.append(torch.stack(of_steps))
     assert gradients[0].abs().max() > 0.1
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5)
-
-
-def test_a_reply_that_was_written_twice_teaches_a_head_as_two(tiny: Tiny) -> None:
-    reference = models.from_folder(tiny.first)
-    critic = FrozenBody(torch.zeros(1, reference.config.hidden_size), None, torch.float32, value_clip=0.2)
-    values = annotated(critic, reference, range(5))
-
-    def gradient(step: Step) -> torch.Tensor:
-        (batch,) = critic.batches(step, [], micro_batch_rows=5)
-        return torch.autograd.grad(critic.module(batch), [critic.module.get_parameter("score")])[0]
-
-    times = [1, 2, 1, 3, 1]
-    step = steps(values, 1, times, minibatches=1)[0][0]
-    assert [one.count for one in step.home] == times and step.tokens == sum(
-        count * len(reply) for count, reply in zip(times, REPLIES, strict=True)
-    )
-    alone = [gradient(replace(step, home=[replace(one, count=1)], most_home=1)) for one in step.home]
-    expected = sum(count * each for count, each in zip(times, alone, strict=True))
-    assert torch.allclose(gradient(step), torch.as_tensor(expected), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -58,25 +57,6 @@ def test_a_reward_model_reads_the_conversation_up_to_the_end_of_the_reply(tiny: 
     for row, reply in zip(seen, ("four", ""), strict=True):
         assert row[: len(chat.prompt(one.messages))] == chat.prompt(one.messages)
         assert row[-1] == chat.stop_ids[0] and chat.text(row[len(chat.prompt(one.messages)) :]) == reply
-
-
-def test_a_reward_model_is_asked_once_of_equal_replies_to_a_prompt(tiny: Tiny) -> None:
-    chat, seen = Chat.open(tiny.first), []
-
-    def judge(rows: list[list[int]]) -> Sequence[float]:
-        seen.extend(rows)
-        return [float(len(row)) for row in rows]
-
-    long, short = answered("four and more"), answered("four")
-    other = replace(short, messages=[{"role": "user", "content": "What is two and two, and why?"}])
-    asked = [long, short, long, other, short]
-    found = given("reward_model", *asked, chat=chat, judge=judge)
-    assert len(seen) == 3
-    ends = [[*chat.prompt(one.messages)] for one in asked]
-    assert found == [
-        float(next(len(row) for row in seen if row[: len(end)] == end and chat.text(row[len(end) :]) == one.reply))
-        for one, end in zip(asked, ends, strict=True)
-    ]
 
 
 FILE = """

@@ -26,13 +26,11 @@ def reward_model(setting: Setting) -> Reward:
                         "of ppo.rewards")  # fmt: skip
 
     def score(replies: Sequence[Answered]) -> Sequence[float]:
-        whole = [(*((m["role"], m["content"]) for m in one.messages), ("assistant", one.reply)) for one in replies]
-        rows: dict[Any, list[int]] = {}
-        for turns in dict.fromkeys(whole):  # equal replies to a prompt are judged once
-            rendered = chat.conversation([{"role": role, "content": content} for role, content in turns])
-            rows[turns] = rendered.ids[: int(rendered.learnt.nonzero()[0][-1]) + 1].tolist()
-        scores = dict(zip(rows, judge(list(rows.values())), strict=True))
-        return [scores[turns] for turns in whole]
+        rows = []
+        for one in replies:
+            rendered = chat.conversation([*one.messages, {"role": "assistant", "content": one.reply}])
+            rows.append(rendered.ids[: int(rendered.learnt.nonzero()[0][-1]) + 1].tolist())
+        return judge(rows)
 
     return score
 

@@ -85,7 +85,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
     """Every iteration that the journal does not have yet."""
     from pipelines.learning.schedule import Schedule
     from pipelines.rollout.advantage import KlControl
-    from pipelines.rollout.experience import Experience, Rollout, distinct
+    from pipelines.rollout.experience import Experience, Rollout
     from pipelines.stages.ppo.journal import figures
     from pipelines.stages.ppo.learners import seed_of
 
@@ -99,9 +99,8 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         replies = learners.generate([one.tokens for one in asked], task.sampling, seed_of(work.seed, iteration))
         rollouts = [Rollout(a.tokens, r.tokens, r.logprobs) for a, r in zip(asked, replies, strict=True)]
         scores = task.score(rewards, asked, replies)
-        rollouts, totals = distinct(rollouts, scores.total, replies_per_prompt=options.replies_per_prompt)
         experience = Experience.build(
-            rollouts, totals, learners.annotate(rollouts),
+            rollouts, scores.total, learners.annotate(rollouts),
             kl_coefficient=journal.kl_coefficient, gamma=options.gamma, lam=options.gae_lambda,
             group=options.group,
         )  # fmt: skip
@@ -150,7 +149,7 @@ def tell(work: Work, journal: Journal) -> None:
 
 STAGE = Stage(
     kind="ppo",
-    version=1,
+    version=2,
     makes="model",
     needs=("model", "conversations"),
     takes=("reward_model",),

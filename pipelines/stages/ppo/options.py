@@ -29,7 +29,7 @@ class PpoOptions(Options):
     target_tokens: int = Field(64, ge=1, description="rewards.length: the length that is rewarded most")
     unfinished_penalty: float = Field(1.0, ge=0, description="taken from a reply that max_new_tokens cut off")
     epochs: int = Field(1, ge=1, description="times that each reply is learnt from")
-    minibatches: int = Field(1, ge=1, description="optimiser steps of an epoch; fewer where most replies are equal")
+    minibatches: int = Field(1, ge=1, description="optimiser steps of an epoch")
     learning_rate: float = Field(1e-5, gt=0, description="of the policy, by AdamW")
     critic_learning_rate: float = Field(1e-4, gt=0, description="of the critic, by AdamW")
     decay_share: float = Field(
