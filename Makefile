@@ -32,8 +32,8 @@ lint: env ## style, format and types
 	.venv/bin/ruff format --check .
 	.venv/bin/basedpyright
 
-bench: env ## what it costs, as ratios to a bare loop, TRL and bare vLLM in the same run
-	.venv/bin/python -m tests.benchmarks
+bench: env ## the benchmarks: goals, and the change from this machine's baseline (SAVE=1: write it)
+	.venv/bin/python -m tests.benchmarks $(if $(SAVE),--save)
 
 locks: ## resolve cluster/locks again (UPGRADE=1: to the newest versions)
 	cluster/locks/resolve.sh

@@ -1,1 +1,1 @@
-"""What it costs, printed as figures and ratios; never tests with a clock. `make bench` runs all of them."""
+"""Benchmarks: figures and ratios to bare loops, TRL and bare vLLM; never tests with a clock. `make bench` runs them."""

@@ -1,19 +1,22 @@
-"""`make bench`: every benchmark, one after the other, as a table that says which goals were met.
+"""Runs the benchmarks one after the other (`make bench`) and prints a table of figures, goals and baselines.
 
-With --store the figures join that store's report."""
+The baseline of this machine is tests/benchmarks/baselines/<machine>.json; --save writes the measured figures into it.
+With --store the figures join that store's report.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.store.artifacts import write_atomically
 from pipelines.store.provenance import machine
-from tests.benchmarks import goals
+from tests.benchmarks import baselines, goals
 
-BENCHMARKS = {  # and the module whose main() gives its figures
+BENCHMARKS = {  # name → the module whose main() returns its figures
     "startup": "startup",
     "corpus": "corpus",
     "training": "training",
@@ -22,28 +25,47 @@ BENCHMARKS = {  # and the module whose main() gives its figures
     "serve": "serving",
     "ppo_learns": "ppo_learns",
 }
-UNASKED = [name for name in BENCHMARKS if name != "ppo_learns"]  # that one takes minutes, and draws
+DEFAULT = [name for name in BENCHMARKS if name != "ppo_learns"]  # ppo_learns takes minutes, and draws a plot
 
 
 def main() -> None:
+    """Parses the command line, runs the requested benchmarks, prints and keeps their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; default: all but the last")
-    parser.add_argument("--store", type=Path, default=Path("store"), help="store whose report shows the figures")
+    parser.add_argument("--store", type=Path, default=Path("store"), help="store whose report includes the figures")
+    parser.add_argument("--save", action="store_true", help="write the figures into this machine's baseline")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(BENCHMARKS)
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    here = machine()
-    print(f"{here['cpu']} x {here['cores']}, {', '.join(here['instructions'])}")
+
+    this_machine = machine()
+    baseline_file = baselines.path_for(this_machine)
+    print(f"{this_machine['cpu']} x {this_machine['cores']}, {', '.join(this_machine['instructions'])}")
     figures: dict[str, float] = {}
-    for name in arguments.names or UNASKED:
-        figures |= importlib.import_module(f"tests.benchmarks.{BENCHMARKS[name]}").main()
-    goals.tell(figures)
-    if (arguments.store / "artifacts").is_dir():
-        place = arguments.store / "bench.json"
-        known = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-        write_atomically(place, json.dumps(known | figures, indent=1))
-        print(f"kept in {place}; `rayse report --json` shows train/tokens_per_s_bare")
+    commands: dict[str, str] = {}
+    for name in arguments.names or DEFAULT:
+        measured = importlib.import_module(f"tests.benchmarks.{BENCHMARKS[name]}").main()
+        figures |= measured
+        commands |= dict.fromkeys(measured, f"python -m tests.benchmarks {name}")
+    goals.print_figures(figures, baselines.read(baseline_file))
+
+    if arguments.save:
+        baselines.save(baseline_file, figures, commands, datetime.now(UTC).date().isoformat())
+        print(f"saved in {baseline_file}")
+    elif not baseline_file.is_file():
+        print(f"no baseline of this machine yet ({baseline_file.name}); --save writes it")
+    keep_in_store(arguments.store, figures)
+
+
+def keep_in_store(store: Path, figures: dict[str, float]) -> None:
+    """Adds the figures to STORE/bench.json, which the report reads. Does nothing where there is no store."""
+    if not (store / "artifacts").is_dir():
+        return
+    file = store / "bench.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    write_atomically(file, json.dumps(before | figures, indent=1))
+    print(f"kept in {file}; `rayse report --json` includes train/tokens_per_s_bare")
 
 
 if __name__ == "__main__":

@@ -1,50 +1,59 @@
-"""What the figures are to be, and whether they are: the one place where a benchmark's goals stand."""
+"""Goals of the benchmarks, in one place, and the table that prints figures with their goals and baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.benchmarks import baselines
+
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound: figures are to be at least, or at most, so much."""
+    """A bound that a figure must reach: a minimum, or a maximum where `is_minimum` is False."""
 
     bound: float
-    at_least: bool = True
+    is_minimum: bool = True
 
     def met(self, value: float) -> bool:
-        return value >= self.bound if self.at_least else value <= self.bound
+        return value >= self.bound if self.is_minimum else value <= self.bound
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+        return f"{'≥' if self.is_minimum else '≤'} {self.bound:g}"
 
 
 GOALS: Mapping[str, Goal] = {
     "train/ratio_to_bare": Goal(0.9),
     "ppo/ratio_to_trl": Goal(1.5),
-    "ppo/publish_share": Goal(0.02, at_least=False),
-    "publish/logprob_gap": Goal(1e-4, at_least=False),
+    "ppo/publish_share": Goal(0.02, is_minimum=False),
+    "publish/logprob_gap": Goal(1e-4, is_minimum=False),
     "ppo/reward_last": Goal(0.9),
     "sampler/ratio_to_bare": Goal(0.9),
     "serve/ratio_to_bare_1": Goal(0.8),
     "serve/ratio_to_bare_8": Goal(0.8),
     "serve/ratio_to_bare_32": Goal(0.8),
-    "serve/first_over_tenth": Goal(2.0, at_least=False),
+    "serve/first_over_tenth": Goal(2.0, is_minimum=False),
 }
 
 
 def verdict(name: str, value: float) -> str:
-    """`goal ≥ 0.9: met`, or nothing where there is no goal."""
+    """`goal ≥ 0.9: met`; an empty string for a figure without a goal."""
     goal = GOALS.get(name)
     return "" if goal is None else f"goal {goal}: {'met' if goal.met(value) else 'MISSED'}"
 
 
-def tell(figures: Mapping[str, float]) -> None:
-    """Prints figures as a table, with the verdict on each that has a goal."""
+def print_figures(figures: Mapping[str, float], baseline: Mapping[str, baselines.Figure] | None = None) -> None:
+    """Prints figures as a table with their goals, and the change from the baseline of each that has one."""
+    baseline = baseline or {}
     for name, value in figures.items():
-        shown = f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
-        print(f"{name:<36} {shown:>12}  {verdict(name, value)}".rstrip())
-    judged = [GOALS[name].met(value) for name, value in figures.items() if name in GOALS]
-    if judged:
-        print(f"goals: {sum(judged)} of {len(judged)} met")
+        unit = baselines.unit_of(name)[0]
+        change = baselines.comparison(name, value, baseline[name]) if name in baseline else ""
+        columns = f"{name:<36} {baselines.number(value):>12} {unit:<11}  {verdict(name, value):<20}  {change}"
+        print(columns.rstrip())
+    evaluated = [GOALS[name].met(value) for name, value in figures.items() if name in GOALS]
+    if evaluated:
+        print(f"goals: {sum(evaluated)} of {len(evaluated)} met")
+    if baseline:
+        worse = [n for n, v in figures.items() if n in baseline and "WORSE" in baselines.comparison(n, v, baseline[n])]
+        print(f"baseline: {len(worse)} figures worse by more than the noise band of {baselines.NOISE:.0%}"
+              + (f": {', '.join(worse)}" if worse else ""))  # fmt: skip

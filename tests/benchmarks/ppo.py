@@ -197,4 +197,4 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--minibatches", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of both sides' products")
-    goals.tell(main(**vars(parser.parse_args())))
+    goals.print_figures(main(**vars(parser.parse_args())))

@@ -140,4 +140,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    goals.tell(main())
+    goals.print_figures(main())

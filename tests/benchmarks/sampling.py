@@ -167,4 +167,4 @@ if __name__ == "__main__":
     if arguments.side:
         live(arguments.side)
     else:
-        goals.tell(main(arguments.rounds, arguments.reply_tokens))
+        goals.print_figures(main(arguments.rounds, arguments.reply_tokens))

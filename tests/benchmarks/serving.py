@@ -220,4 +220,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--reply-tokens", type=int, default=64)
-    goals.tell(main(**vars(parser.parse_args())))
+    goals.print_figures(main(**vars(parser.parse_args())))
