@@ -7,7 +7,6 @@ A stage adds what it teaches: a function that runs in each worker and makes a Le
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,10 +115,11 @@ def prepare_pairs(work: Work) -> Pairs:
     from pipelines.data.dialogues import pair_rows, preferences
     from pipelines.data.tokens.chat import Chat
     from pipelines.errors import UserError
+    from pipelines.inference.model_config import context_length
 
     options: PairOptions = work.options
     model, folder = work.inputs["model"].local(), work.inputs["preferences"].local()
-    chat, context = Chat.open(model), _context(model)
+    chat, context = Chat.open(model), context_length(model, default=2**31)
     longest = min(options.max_tokens or context, context)
     place = work.draft.folder("pairs")
     files, counts = {}, {}
@@ -148,12 +148,6 @@ def prepare_pairs(work: Work) -> Pairs:
     facts: Facts = {f"pairs/{reason}": count for reason, count in left_out.items()}
     facts |= {"pairs/train": train.kept, "train/epochs": steps * options.batch_pairs / train.kept}
     return Pairs(lesson, steps, facts)
-
-
-def _context(model: Path) -> int:
-    """Tokens that a model reads at once, as its folder says."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("max_position_embeddings") or 2**31)
 
 
 def copy_tokenizer(model: Path, out: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
-from pipelines.inference import sampler
+from pipelines.inference.model_config import context_length
 from pipelines.options import Options
 
 VISIBLE = re.compile(r"[!-~]+")  # characters of ASCII that show
@@ -77,7 +77,7 @@ class Settings(Options):
         return self
 
     def _check_room(self, chat: Chat) -> None:
-        most = self.max_tokens or sampler.context(self.model)
+        most = self.max_tokens or context_length(self.model)
         persona = [{"role": "system", "content": self.persona}] if self.persona else []
         taken = len(chat.prompt([*persona, {"role": "user", "content": GREETING}]))
         if taken + GREETING_TOKENS > most:

@@ -14,7 +14,6 @@ processes of the group must make their samplers at the same time.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,14 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import UserError
 from pipelines.inference import probe
+from pipelines.inference.model_config import context_length, read_config, shape
 from pipelines.inference.reply import Reply, Sampling
 
 NUM_ROWS = 64  # sequences the engine works on at once; more gain nothing on a CPU
 BATCH_TOKENS = 2048  # of one forward pass; 512 to 8,192 are equally fast on a CPU, and more take more memory
 KV_BYTES = 4 * 2**30  # most memory taken for keys and values unasked, if one row needs no more
-LIVE_KEYS = ("_name_or_path", "transformers_version", "use_cache")  # of config.json: they change no computation
 
 
 @dataclass(frozen=True)
@@ -62,28 +60,6 @@ def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
     if cache is not None:
         settings |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
     return settings
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model's folder."""
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-
-
-def shape(folder: Path) -> dict[str, Any]:
-    """What of a model cannot change in a live engine: its config. Equal shapes differ in weights only."""
-    return {key: value for key, value in read_config(folder).items() if key not in LIVE_KEYS}
-
-
-def context(folder: Path) -> int:
-    """How many tokens a model sees at once, by its config. Raises UserError where it does not say."""
-    config = read_config(folder)
-    found = config.get("max_position_embeddings") or config.get("n_positions")
-    if not isinstance(found, int):
-        raise UserError(
-            f"{folder / 'config.json'}: neither max_position_embeddings nor n_positions; expected a model that says "
-            f"how many tokens it sees"
-        )
-    return found
 
 
 def kv_bytes(folder: Path, max_tokens: int) -> int:
@@ -143,7 +119,7 @@ class Sampler:
         from vllm.v1.sample.ops import topk_topp_sampler
 
         self._cpu = current_platform.is_cpu()
-        self.max_tokens = max_tokens or context(model)
+        self.max_tokens = max_tokens or context_length(model)
         self._shape = shape(model)
         if self._cpu:
             # vLLM compiles two small functions of its sampler for 20 s at their first call.

@@ -9,7 +9,6 @@ kept beyond the last layer: N of them, row after row.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pipelines.inference.model_config import read_config
 from pipelines.learning.model import last_hidden, output_embedding
 from pipelines.learning.pairs import new_reward_model, open_reward_model
 from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, policy_loss
@@ -234,8 +234,7 @@ def head(model: PreTrainedModel) -> nn.Linear:
 
 def new_critic(folder: Path) -> PreTrainedModel:
     """What a critic begins as: a reward model as it is, or a causal model's body with a head that says 0."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if any("SequenceClassification" in name for name in config.get("architectures") or ()):
+    if any("SequenceClassification" in name for name in read_config(folder).get("architectures") or ()):
         return open_reward_model(folder)
     model = new_reward_model(folder, seed=0, pad_id=None)
     nn.init.zeros_(head(model).weight)

@@ -8,7 +8,6 @@ own (Quantiser is made remote by the caller), for llmcompressor keeps global sta
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.inference.model_config import read_config
 
 IGNORED = ("lm_head",)  # 8 bits there change a small model's predictions most, and save nothing where it is tied
 WEIGHTS = "*.safetensors"
@@ -97,7 +97,7 @@ def _calibration(scheme: Scheme, rows: Sequence[Sequence[int]]) -> dict[str, Any
 
 def is_quantised(folder: Path) -> bool:
     """Whether a model's folder says that it is quantised already."""
-    return "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return "quantization_config" in read_config(folder)
 
 
 def weight_bytes(folder: Path) -> int:

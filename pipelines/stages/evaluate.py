@@ -82,12 +82,12 @@ def run(work: Work) -> Facts:
 def _settings(work: Work, model: Path) -> EngineSettings:
     from cluster.resources import cores
     from pipelines.evaluator import EngineSettings
-    from pipelines.inference import sampler
+    from pipelines.inference.model_config import context_length
 
     cluster: EvaluateCluster = work.cluster
     return EngineSettings(
         threads=cluster.threads or cores(),
-        max_tokens=min(work.options.context, sampler.context(model)),
+        max_tokens=min(work.options.context, context_length(model)),
         kv_cache_bytes=cluster.kv_cache_bytes,
         gpus=cluster.gpus,
         start_s=cluster.start_s,
@@ -194,12 +194,12 @@ def _previous_answers(
 
     Only one that the live engine can take in turn: the same shape, the same tokenizer."""
     from pipelines.data.tokens.tokenizing import same_tokenizer
-    from pipelines.inference import sampler
+    from pipelines.inference.model_config import shape
 
     if "previous" not in work.inputs or not wanted:
         return {}
     previous = work.inputs["previous"].local()
-    if sampler.shape(previous) != sampler.shape(model) or not same_tokenizer(previous, model):
+    if shape(previous) != shape(model) or not same_tokenizer(previous, model):
         work.progress.note("the model before has another shape or tokenizer: nothing is compared with its answers")
         return {}
     return _answers(work, previous, settings, wanted, who=" by the model before")

@@ -108,7 +108,7 @@ def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
     from pipelines.data.dialogues import embedded
     from pipelines.data.tokens.chat import Chat
     from pipelines.evaluator import EngineSettings
-    from pipelines.inference import sampler
+    from pipelines.inference.model_config import context_length
     from pipelines.inference.reply import Sampling
 
     options, cluster = work.options, work.cluster
@@ -118,7 +118,7 @@ def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
     model: Path = work.inputs["model"].local()
     chat, evaluator = Chat.open(model), work.evaluator
     assert evaluator is not None, "the run gives its evaluator to a stage that asks models"
-    context = sampler.context(model)
+    context = context_length(model)
     asked = [(one, chat.prompt(one.prompt)) for one in embedded_talks]
     asked = [(one, tokens) for one, tokens in asked if len(tokens) + options.written_tokens <= context]
     settings = evaluator.settings or EngineSettings(

@@ -63,6 +63,7 @@ def check(options: PretrainOptions, meta: dict[str, Any], tokens: Path, model: P
     """Raises UserError where options, tokens and model do not go together."""
     from pipelines.data.tokens.tokenizing import same_tokenizer
     from pipelines.errors import UserError
+    from pipelines.inference.model_config import context_length
 
     length = meta["length"]
     if options.batch_tokens % length:
@@ -87,7 +88,7 @@ def check(options: PretrainOptions, meta: dict[str, Any], tokens: Path, model: P
             f"tokens were made by another tokenizer ({tokens / 'tokenizer'}) than the model's ({model}); a model goes "
             f"on learning in its own tokens only: leave the stage `tokenizer` out, so that tokens takes the model's"
         )
-    longest = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings", length)
+    longest = context_length(model, default=length)
     if length > longest:
         raise UserError(f"tokens.length: {length} is longer than the model was made for ({longest}); lower it")
 

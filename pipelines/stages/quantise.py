@@ -104,7 +104,7 @@ def check(work: Work, model: Path) -> None:
 def judged(work: Work, model: Path) -> Material:
     """The text that evaluations judge, as far as this model can read it."""
     from pipelines.data.tokens.tokenizing import Encoder
-    from pipelines.inference import sampler
+    from pipelines.inference.model_config import context_length
     from pipelines.metrics import held_out
     from pipelines.metrics.metric import Material
 
@@ -113,7 +113,7 @@ def judged(work: Work, model: Path) -> Material:
     documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
     if not documents:
         work.progress.note("no held-out text: nothing to measure bits per byte on")
-    context = min(options.context, sampler.context(model))
+    context = min(options.context, context_length(model))
     return Material(encoder=Encoder.open(model), context=context, seed=work.seed, documents=documents)
 
 
@@ -204,7 +204,7 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
 
     from pipelines.data.corpus import corpora
     from pipelines.data.tokens.tokenizing import Encoder
-    from pipelines.inference import sampler
+    from pipelines.inference.model_config import context_length
     from pipelines.learning.quantising import SCHEMES
 
     options: QuantiseOptions = work.options
@@ -215,7 +215,7 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
     share = options.calibration_documents / max(documents, 1)
     shares = dict.fromkeys(corpora.bytes_by_language(corpus, "train"), share)
     rows = Encoder.open(model).encode(list(corpora.sampled(corpus, "train", shares, work.seed)))
-    return [row[: sampler.context(model)].tolist() for row in rows if len(row)]
+    return [row[: context_length(model)].tolist() for row in rows if len(row)]
 
 
 def choose(work: Work, before: Measured, after: Measured) -> Facts:

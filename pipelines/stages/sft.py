@@ -9,7 +9,6 @@ several entries of a recipe: `persona: {stage: sft, from: sft, …}`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,10 +104,10 @@ def run(work: Work) -> Facts:
 def row_length(options: SftOptions, model: Path, chat: Chat) -> int:
     """Tokens of a row. Raises UserError where the model cannot read rows so long, or tokens of its tokenizer."""
     from pipelines.errors import UserError
+    from pipelines.inference.model_config import context_length, read_config
 
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    context = int(config.get("max_position_embeddings") or LONGEST)
-    vocabulary = int(config.get("vocab_size") or 0)
+    context = context_length(model, default=LONGEST)
+    vocabulary = int(read_config(model).get("vocab_size") or 0)
     if 0 < vocabulary < chat.encoder.vocabulary:
         raise UserError(f"model {model}: its tokenizer has {chat.encoder.vocabulary:,} tokens, the model knows "
                         f"{vocabulary:,}; expected a tokenizer that belongs to the model")  # fmt: skip

@@ -30,6 +30,7 @@ from cluster.resources import cores
 from cluster.session import Session, log_place
 from pipelines.errors import UserError
 from pipelines.inference import sampler
+from pipelines.inference.model_config import context_length, read_config
 from serve.gateway import asgi
 from serve.hosting import front
 from serve.settings import GREETING, GREETING_TOKENS, Settings
@@ -72,8 +73,8 @@ def application(settings: Settings) -> Any:
 
 def engine_arguments(settings: Settings) -> dict[str, Any]:
     """What vLLM is started with."""
-    config = sampler.read_config(settings.model)
-    max_tokens = settings.max_tokens or sampler.context(settings.model)
+    config = read_config(settings.model)
+    max_tokens = settings.max_tokens or context_length(settings.model)
     cpu = not settings.gpus
     arguments: dict[str, Any] = {
         # A CPU's bfloat16 is 5 × slower than float32; a GPU takes the model as it is.

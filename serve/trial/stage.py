@@ -108,12 +108,12 @@ def _questions(work: Work, settings: Settings) -> tuple[list[Conversation], int]
     """What is asked, as far as the model's context holds it, and how long a reply may be."""
     from pipelines.data.tokens.chat import Chat
     from pipelines.errors import UserError
-    from pipelines.inference import sampler
+    from pipelines.inference.model_config import context_length
     from serve.gateway.conversation import with_persona
     from serve.trial import questions
 
     options: ServeOptions = work.options
-    context = settings.max_tokens or sampler.context(settings.model)
+    context = settings.max_tokens or context_length(settings.model)
     reply_tokens = min(options.reply_tokens, context // 2)
     talks = work.inputs.get("conversations")
     found = questions.choose(

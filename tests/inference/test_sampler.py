@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.evaluator import EngineSettings, Evaluator
 from pipelines.inference import probe
+from pipelines.inference.model_config import shape
 from pipelines.inference.reply import Sampling
-from pipelines.inference.sampler import Loaded, draw, kv_bytes, shape
+from pipelines.inference.sampler import Loaded, draw, kv_bytes
 from tests import tiny_models
 from tests.tiny_models import CONTEXT, VOCABULARY, Tiny
 

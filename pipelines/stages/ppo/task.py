@@ -11,7 +11,7 @@ from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.tokenizing import same_tokenizer
 from pipelines.errors import UserError
-from pipelines.inference import sampler
+from pipelines.inference.model_config import context_length
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.rollout.prompts import PromptOrder
 from pipelines.rollout.rewards import REWARDS
@@ -46,7 +46,7 @@ class Task:
         model, data = work.inputs["model"].local(), work.inputs["conversations"].local()
         check(work)
         chat = Chat.open(model)
-        longest = sampler.context(model) - options.max_new_tokens
+        longest = context_length(model) - options.max_new_tokens
         found = conversations.read(data / conversations.TRAIN)
         train = _asked(chat, found, longest)
         if not train:
