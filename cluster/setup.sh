@@ -217,7 +217,7 @@ END
 
 # numba compiles the loops over text at their first use and keeps them: 8 s here instead of in the first run.
 compile_measures() {
-    "$venv/bin/python" -c "from pipelines.data import cleaning; cleaning.warm_up()"
+    "$venv/bin/python" -c "from pipelines.data.corpus import cleaning; cleaning.warm_up()"
 }
 
 main

@@ -119,7 +119,7 @@ class Place:
     """A folder with a recipe and its store."""
 
     def __init__(self, folder: Path):
-        self.folder, self.file = folder, folder / "reader.yaml"
+        self.folder, self.file = folder, folder / "recipe.yaml"
         self.store = Store(folder / "store")
         self.said = io.StringIO()
         self.file.write_text(TEXT.replace("STORE", str(self.store.root)), encoding="utf-8")

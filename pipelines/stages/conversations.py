@@ -17,7 +17,7 @@ from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
-    from pipelines.data.sources.bad_rows import SetAside
+    from pipelines.data.sources.bad_rows import RejectedRows
 
 
 class ConversationsOptions(Options):
@@ -34,11 +34,11 @@ class ConversationsOptions(Options):
 def run(work: Work) -> Facts:
     """Writes the conversations into work.draft.out. Raises UserError for too many bad rows, or none that are good."""
     from pipelines.data.dialogues import conversations, embedded, prompt_splits
-    from pipelines.data.sources.bad_rows import REJECTED, BadRows, SetAside
+    from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
     from pipelines.errors import UserError
 
     options: ConversationsOptions = work.options
-    aside = SetAside(work.draft.out / REJECTED, BadRows(options.max_bad_rows, work.name))
+    aside = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
     counts: Counter[str] = Counter()
     given = read(work, aside, counts)
     train, held_out = [], []
@@ -67,7 +67,7 @@ def run(work: Work) -> Facts:
     return facts | dict(sorted(counts.items())) | aside.facts("conversations")
 
 
-def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Conversation]:
+def read(work: Work, aside: RejectedRows, counts: Counter[str]) -> list[Conversation]:
     """The conversations of the sources, each once; what cannot be read is set aside."""
     from pipelines.data.dialogues.conversations import OPEN_TASK, Conversation
     from pipelines.data.dialogues.messages import dialogue
@@ -76,7 +76,7 @@ def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Conversation
     found: dict[tuple[tuple[str, str], ...], Conversation] = {}
     tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731
     text = lambda told: "\n".join(turn["content"] for turn in told.messages)  # noqa: E731
-    for name, source, language, told in bad_rows.understood(work.sources, aside, dialogue, text, tell):
+    for name, source, language, told in bad_rows.parse_records(work.sources, aside, dialogue, text, tell):
         one = Conversation(name, language, source, OPEN_TASK, told.messages)
         counts["turns/cut"] += told.num_cut
         words = tuple((turn["role"], turn["content"]) for turn in told.messages)

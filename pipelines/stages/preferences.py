@@ -20,7 +20,7 @@ from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
     from pipelines.data.dialogues.preferences import Pair
-    from pipelines.data.sources.bad_rows import SetAside
+    from pipelines.data.sources.bad_rows import RejectedRows
 
 
 class PreferencesOptions(Options):
@@ -51,11 +51,11 @@ class PreferencesCluster(ClusterOptions):
 def run(work: Work) -> Facts:
     """Writes the pairs into work.draft.out. Raises UserError for too many bad rows, or no pair at all."""
     from pipelines.data.dialogues import embedded, preferences, prompt_splits
-    from pipelines.data.sources.bad_rows import REJECTED, BadRows, SetAside
+    from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
     from pipelines.errors import UserError
 
     options: PreferencesOptions = work.options
-    aside = SetAside(work.draft.out / REJECTED, BadRows(options.max_bad_rows, work.name))
+    aside = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
     counts: Counter[str] = Counter()
     given = read(work, aside, counts)
     known = {split: _conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT)}
@@ -83,7 +83,7 @@ def run(work: Work) -> Facts:
     return facts | dict(sorted(counts.items())) | aside.facts("pairs")
 
 
-def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
+def read(work: Work, aside: RejectedRows, counts: Counter[str]) -> list[Pair]:
     """The pairs of the sources, each once; what cannot be read is set aside."""
     from pipelines.data.dialogues.comparisons import comparison
     from pipelines.data.dialogues.conversations import OPEN_TASK
@@ -93,7 +93,7 @@ def read(work: Work, aside: SetAside, counts: Counter[str]) -> list[Pair]:
     found: dict[tuple[str, ...], Pair] = {}
     tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731
     text = lambda told: "\n".join([*(turn["content"] for turn in told.prompt), told.chosen])  # noqa: E731
-    for name, source, language, told in bad_rows.understood(work.sources, aside, comparison, text, tell):
+    for name, source, language, told in bad_rows.parse_records(work.sources, aside, comparison, text, tell):
         pair = Pair(name, language, source, OPEN_TASK, "given", told.prompt, told.chosen, told.rejected)
         words = (*(turn["content"] for turn in told.prompt), told.chosen, told.rejected)
         counts["pairs/dropped_duplicate"] += words in found

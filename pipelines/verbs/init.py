@@ -18,7 +18,7 @@ from typing import Any, get_args
 from pipelines.console import print_json
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
-from pipelines.data.sources.sniffing import Shape, Sniffed
+from pipelines.data.sources.sniffing import RowFormat, SniffResult
 from pipelines.data.tokens.packing import lifted_counts
 from pipelines.errors import UserError
 from pipelines.recipe import yaml_lines
@@ -48,7 +48,7 @@ class Found:
     """One source of the recipe: files of one kind that were understood alike."""
 
     name: str
-    shape: Shape
+    row_format: RowFormat
     language: str
     options: dict[str, Any]  # as the recipe has them, path included
     sample: tuple[str, ...]
@@ -143,8 +143,8 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     if out.exists():
         raise UserError(f"{out}: exists already; name another recipe with --out, or move this one away")
     sniffed = [(path, one) for path in data for one in sniffing.sniff(path)]
-    known = [(path, one) for path, one in sniffed if one.shape is not None]
-    problems = [text for _, one in sniffed if one.shape is None for text in one.problems]
+    known = [(path, one) for path, one in sniffed if one.row_format is not None]
+    problems = [text for _, one in sniffed if one.row_format is None for text in one.problems]
     if not known:
         raise UserError(f"none of these files was understood: {'; '.join(problems)}")
     found = _sources(known, out.absolute().parent)
@@ -153,7 +153,7 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     for sizes in [one.amount.text_bytes for one in found] + [OWN_TEXT[name][1] for name in own]:
         for language, size in sizes.items():
             text_bytes[language] = text_bytes.get(language, 0) + size
-    sizes = Sizes(text_bytes, any(one.shape.rows in ("conversations", "preferences") for one in found))
+    sizes = Sizes(text_bytes, any(one.row_format.rows in ("conversations", "preferences") for one in found))
     try:
         write_atomically(out, recipe_text(out, found, own, sizes))
     except OSError as error:
@@ -163,15 +163,15 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     _show(out, found, problems, sizes)
 
 
-def _sources(sniffed: Iterable[tuple[Path, Sniffed]], folder: Path) -> list[Found]:
+def _sources(sniffed: Iterable[tuple[Path, SniffResult]], folder: Path) -> list[Found]:
     """One source for each group of files of an argument that were understood alike."""
-    groups: dict[str, list[tuple[Path, Sniffed]]] = {}
+    groups: dict[str, list[tuple[Path, SniffResult]]] = {}
     for given, one in sniffed:
-        groups.setdefault(f"{given} {sorted(one.options.items())} {one.shape}", []).append((given, one))
+        groups.setdefault(f"{given} {sorted(one.options.items())} {one.row_format}", []).append((given, one))
     found: list[Found] = []
     for members in groups.values():
         given, first = members[0]
-        assert first.shape is not None
+        assert first.row_format is not None
         paths = [one.path for _, one in members]
         if len(paths) > 1 and set(paths) == _files_below(given, first.kind):
             paths = [given]
@@ -179,7 +179,7 @@ def _sources(sniffed: Iterable[tuple[Path, Sniffed]], folder: Path) -> list[Foun
         found.append(
             Found(
                 name=_unused(paths[0] if len(paths) == 1 else given, {one.name for one in found}),
-                shape=first.shape,
+                row_format=first.row_format,
                 language=first.language,
                 options={**first.options, "path": _written([_beside(path, folder) for path in absolute])},
                 sample=first.sample,
@@ -191,7 +191,7 @@ def _sources(sniffed: Iterable[tuple[Path, Sniffed]], folder: Path) -> list[Foun
 
 
 def _files_below(folder: Path, kind: str) -> set[Path]:
-    return {file for file in folder.rglob("*") if file.is_file() and sniffing.kind_of(file) == kind}
+    return {file for file in folder.rglob("*") if file.is_file() and sniffing.source_kind(file) == kind}
 
 
 def _unused(path: Path, taken: set[str]) -> str:
@@ -215,7 +215,7 @@ def _written(paths: list[str]) -> str | list[str]:
 
 def _own_text(found: list[Found]) -> list[str]:
     """The text of Rayse's own that stands in where a user brings none."""
-    if any(one.shape.rows == "text" for one in found):
+    if any(one.row_format.rows == "text" for one in found):
         return []
     return list(OWN_TEXT) if any(one.language != "en" for one in found) else ["documentation"]
 
@@ -234,8 +234,8 @@ def recipe_text(out: Path, found: list[Found], own: list[str], sizes: Sizes) -> 
         lines.append("  # None of your files is running text, so text that comes with Rayse stands in for it.")
         lines += [f"  {source}: {OWN_TEXT[source][0]}" for source in own]
     for one in found:
-        if one.shape.rows in LATER:
-            lines.append(f"  # {one.shape.rows}: listed, not used; they are for {LATER[one.shape.rows]}")
+        if one.row_format.rows in LATER:
+            lines.append(f"  # {one.row_format.rows}: listed, not used; they are for {LATER[one.row_format.rows]}")
         lines.append(f"  {plain(one.name)}: {plain(one.options)}  # {_about(one.amount)}")
     lines += [*_stages(sizes), *_alignment(found), "evaluate: {}"]
     return "\n".join(lines) + "\n"
@@ -268,7 +268,7 @@ def _stages(sizes: Sizes) -> list[str]:
 
 def _alignment(found: list[Found]) -> list[str]:
     """The stages after the base model, as far as there are files for them."""
-    rows = {kind: [one for one in found if one.shape.rows == kind] for kind in ("conversations", "preferences")}
+    rows = {kind: [one for one in found if one.row_format.rows == kind] for kind in ("conversations", "preferences")}
     if not any(rows.values()):
         return []
     many = sum(one.amount.rows for one in rows["conversations"]) > LEARNT_THREE_TIMES
@@ -318,16 +318,17 @@ def _time(sizes: Sizes) -> str:
 
 def _show(out: Path, found: list[Found], problems: list[str], sizes: Sizes) -> None:
     for one in found:
-        text = one.shape.rows == "text" and one.shape.columns
-        read = f"text in column {one.shape.columns[0]}" if text else f"{one.shape.rows} ({one.shape.spelling})"
+        rows, columns = one.row_format.rows, one.row_format.columns
+        text = rows == "text" and columns
+        read = f"text in column {columns[0]}" if text else f"{rows} ({one.row_format.description})"
         group = f", grouped by {one.options['group']}" if "group" in one.options else ""
         print(f"{one.name}: {one.options['kind']}, {_about(one.amount)}, {read}, language {one.language}{group}")
         for text in one.sample:
             print(f"    {text[:SHOWN_CHARACTERS]}{'…' if len(text) > SHOWN_CHARACTERS else ''}")
         for problem in one.problems:
             print(f"    note: {problem}")
-        if one.shape.rows in LATER:
-            print(f"    listed, not used; they are for {LATER[one.shape.rows]}")
+        if one.row_format.rows in LATER:
+            print(f"    listed, not used; they are for {LATER[one.row_format.rows]}")
     for problem in problems:
         print(f"left out: {problem}")
     if sizes.total_bytes < LITTLE_BYTES:
@@ -339,9 +340,9 @@ def _facts(out: Path, found: list[Found], problems: list[str], sizes: Sizes) -> 
     sources = {
         one.name: {
             "options": one.options,
-            "rows": one.shape.rows,
-            "spelling": one.shape.spelling,
-            "columns": list(one.shape.columns),
+            "rows": one.row_format.rows,
+            "spelling": one.row_format.description,
+            "columns": list(one.row_format.columns),
             "language": one.language,
             "num_rows": one.amount.rows,
             "exact": one.amount.exact,

@@ -36,7 +36,7 @@ cluster:
 
 
 def load(folder: Path, text: str, **rest) -> Recipe:
-    file = folder / "reader.yaml"
+    file = folder / "recipe.yaml"
     file.write_text(text, encoding="utf-8")
     return reader.load(file, TABLE, **rest)
 
@@ -174,13 +174,13 @@ D = T + "  corpus: {}\n"
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_by_file_line_and_key(tmp_path: Path, text: str, said: str) -> None:
-    assert f"reader.yaml:{said}" in error(tmp_path, text)
+    assert f"recipe.yaml:{said}" in error(tmp_path, text)
 
 
 def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
-    (tmp_path / "reader.yaml").write_bytes("name: 中文".encode("gb18030"))
-    with pytest.raises(UserError, match=r"reader.yaml: not UTF-8 text"):
-        reader.load(tmp_path / "reader.yaml", TABLE)
+    (tmp_path / "recipe.yaml").write_bytes("name: 中文".encode("gb18030"))
+    with pytest.raises(UserError, match=r"recipe.yaml: not UTF-8 text"):
+        reader.load(tmp_path / "recipe.yaml", TABLE)
 
 
 def test_from_names_the_inputs_and_the_nearest_fills_the_rest(tmp_path: Path) -> None:
@@ -244,12 +244,12 @@ def test_set_store_and_seed_reach_the_top_too(tmp_path: Path) -> None:
         ("=5", "--set =5: expected key.path=value"),
         ("pretrain..rate=5", "expected key.path=value"),
         ("pretrian.rate=5", "--set pretrian.rate=5: no stage or key 'pretrian'. Did you mean pretrain?"),
-        ("pretrain.rate.x=5", "reader.yaml:11: pretrain.rate: input should be a valid number; found {'x': 5}"),
+        ("pretrain.rate.x=5", "recipe.yaml:11: pretrain.rate: input should be a valid number; found {'x': 5}"),
         ("tokens.rate.x=5", "--set tokens.rate.x=5: rate is 0.003, it has no keys"),
-        ("pretrain.wrod=5", "reader.yaml:11: pretrain.wrod: unknown key. Did you mean pretrain.word?"),
+        ("pretrain.wrod=5", "recipe.yaml:11: pretrain.wrod: unknown key. Did you mean pretrain.word?"),
         ("pretrain.rate=[1,", "not readable as YAML"),
-        ("pretrain=5", "reader.yaml:11: stages.pretrain: expected keys and values, found 5"),
-        ("seed=-5", "reader.yaml:2: seed: expected a whole number from 0"),
+        ("pretrain=5", "recipe.yaml:11: stages.pretrain: expected keys and values, found 5"),
+        ("seed=-5", "recipe.yaml:2: seed: expected a whole number from 0"),
     ],
 )
 def test_a_wrong_set_is_named(tmp_path: Path, override: str, said: str) -> None:

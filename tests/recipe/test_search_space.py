@@ -18,8 +18,8 @@ RATE = ("stages", "pretrain", "rate")
 
 
 def read(folder: Path, text: str, **rest) -> Written:
-    (folder / "reader.yaml").write_text(text, encoding="utf-8")
-    return reader.read(folder / "reader.yaml", TABLE, **rest)
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    return reader.read(folder / "recipe.yaml", TABLE, **rest)
 
 
 def error(folder: Path, text: str, **rest) -> str:
@@ -43,7 +43,7 @@ def test_a_space_stands_in_the_place_of_a_value_and_run_takes_its_default(tmp_pa
         ("pretrain.rate", "log_uniform", (1e-4, 1e-2), 3e-3),
         ("pretrain.word", "choose", ("a", "中文"), "b"),
     ]
-    plain = reader.load(tmp_path / "reader.yaml", TABLE)
+    plain = reader.load(tmp_path / "recipe.yaml", TABLE)
     assert plain.entry("pretrain").options.model_dump()["rate"] == 3e-3
     assert plain.tree["stages"]["pretrain"] == {"rate": 3e-3, "word": "b"}  # what submit ships
     trial = written.recipe({RATE: 1e-4, ("stages", "pretrain", "word"): "中文"})
@@ -103,9 +103,9 @@ def test_a_wrong_space_is_named_by_line_and_key(tmp_path: Path, pretrain: str, s
 
 def test_without_a_default_a_run_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
     read(tmp_path, HEAD + "  pretrain:\n    rate: {uniform: [0.1, 0.2]}\n")
-    with pytest.raises(UserError, match=r"reader.yaml:7: pretrain.rate: a search space without a default; add "
+    with pytest.raises(UserError, match=r"recipe.yaml:7: pretrain.rate: a search space without a default; add "
                                         r"`default: …`, or try its values with `rayse sweep`"):  # fmt: skip
-        reader.load(tmp_path / "reader.yaml", TABLE)
+        reader.load(tmp_path / "recipe.yaml", TABLE)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_without_a_default_a_run_is_refused_and_told_what_to_do(tmp_path: Path) 
     ],
 )
 def test_a_wrong_sweep_section_is_named_by_run_too(tmp_path: Path, sweep: str, said: str) -> None:
-    assert f"reader.yaml:{said}" in error(tmp_path, f"{HEAD}  pretrain: {{}}\nsweep: {sweep}\n")
+    assert f"recipe.yaml:{said}" in error(tmp_path, f"{HEAD}  pretrain: {{}}\nsweep: {sweep}\n")
 
 
 @pytest.mark.parametrize(

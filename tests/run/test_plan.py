@@ -33,10 +33,10 @@ NAMES = ["corpus", "tokenizer", "tokens", "pretrain", "pretrain/evaluate", "more
 
 def steps(folder: Path, text: str = TEXT, *, stages=TABLE, until: str | None = None, **rest) -> dict[str, Step]:
     folder.mkdir(exist_ok=True)
-    (folder / "reader.yaml").write_text(text, encoding="utf-8")
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     if not (folder / "books.txt").exists():
         (folder / "books.txt").write_text("Once upon a time.")
-    loaded = reader.load(folder / "reader.yaml", stages, **rest)
+    loaded = reader.load(folder / "recipe.yaml", stages, **rest)
     return {step.name: step for step in plan(loaded, Store(folder / "store"), until=until, warn=pytest.fail)}
 
 

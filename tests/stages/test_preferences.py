@@ -57,9 +57,9 @@ def test_what_a_model_writes_and_the_rule_turns_down_is_rejected(
 
 def test_what_a_model_is_to_write_needs_a_model(tmp_path: Path) -> None:
     text = "name: x\nstages:\n  conversations: {}\n  preferences: {written: 1}\n"
-    (tmp_path / "reader.yaml").write_text(text)
+    (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UserError, match="needs a model, and no earlier stage makes one"):
-        reader.load(tmp_path / "reader.yaml", STAGES)
+        reader.load(tmp_path / "recipe.yaml", STAGES)
 
 
 def test_users_pairs_without_conversations(tmp_path: Path) -> None:

@@ -267,8 +267,8 @@ def test_rounds_follow_each_other_in_a_recipe(tmp_path: Path) -> None:
           persona: {stage: sft, from: sft, epochs: 1, lora: {rank: 8}}
           again: {stage: sft}
     """
-    (tmp_path / "reader.yaml").write_text(text, encoding="utf-8")
-    found = reader.load(tmp_path / "reader.yaml", STAGES)
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    found = reader.load(tmp_path / "recipe.yaml", STAGES)
     assert found.entry("sft").inputs == {"model": "base", "conversations": "conversations"}
     assert found.entry("persona").inputs == {"model": "sft", "conversations": "conversations"}
     assert found.entry("again").inputs == {"model": "persona", "conversations": "conversations"}

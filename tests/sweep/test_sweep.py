@@ -55,7 +55,7 @@ class Sweep:
     """A folder with a recipe to sweep, and its store."""
 
     def __init__(self, folder: Path, text: str = TEXT):
-        self.folder, self.file, self.store = folder, folder / "reader.yaml", Store(folder / "store")
+        self.folder, self.file, self.store = folder, folder / "recipe.yaml", Store(folder / "store")
         folder.mkdir(exist_ok=True)
         self.file.write_text(text.replace("STORE", str(self.store.root)), encoding="utf-8")
         (folder / "books.txt").write_text("Once upon a time.")
@@ -233,7 +233,7 @@ def refused(sweep: Sweep, *overrides: str, **rest: Any) -> str:
 def test_a_recipe_that_cannot_be_swept_is_refused_before_anything_starts(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path / "a")
     fixed = ["pretrain.rate=0.1", "pretrain.flavour=plain"]
-    assert "reader.yaml: no search space; write one in the place of a value, such as" in refused(sweep, *fixed)
+    assert "recipe.yaml: no search space; write one in the place of a value, such as" in refused(sweep, *fixed)
     assert "tokens comes before pretrain, which has a search space" in refused(sweep, "sweep.until=tokens")
     assert "--address ray://head:10001: a sweep's driver must be on the cluster" in refused(
         sweep, address="ray://head:10001"
@@ -244,9 +244,9 @@ def test_a_recipe_that_cannot_be_swept_is_refused_before_anything_starts(tmp_pat
     )
     assert "cannot be written" in refused(sweep, out=tmp_path / "no" / "best.yaml")
     endless = Sweep(tmp_path / "b", TEXT.replace("choose: [0.01, 0.1, 0.3]", "uniform: [0.01, 0.3]"))
-    assert "reader.yaml:10: sweep.trials: missing: a space that is no list" in refused(endless, "sweep.trials=null")
+    assert "recipe.yaml:10: sweep.trials: missing: a space that is no list" in refused(endless, "sweep.trials=null")
     bare = Sweep(tmp_path / "c", TEXT[: TEXT.index("sweep:")])
-    assert "reader.yaml: no section sweep; say at least what decides" in refused(bare)
+    assert "recipe.yaml: no section sweep; say at least what decides" in refused(bare)
     assert not sweep.store.root.exists()
 
 

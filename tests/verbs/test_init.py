@@ -78,8 +78,8 @@ def test_files_of_both_languages_make_a_bilingual_recipe(tmp_path: Path) -> None
 
 
 def test_one_language_is_not_lifted(tmp_path: Path) -> None:
-    init(texts(tmp_path / "novels.jsonl", ENGLISH), "--out", tmp_path / "reader.yaml")
-    found = load(tmp_path / "reader.yaml")
+    init(texts(tmp_path / "novels.jsonl", ENGLISH), "--out", tmp_path / "recipe.yaml")
+    found = load(tmp_path / "recipe.yaml")
     assert found.entry("tokens").options.model_dump()["least_share"] == 0
     assert found.name == tmp_path.name
 
@@ -89,7 +89,7 @@ def test_data_elsewhere_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert init("../data/novels.jsonl").exit_code == 0
-    found = load(tmp_path / "here" / "reader.yaml")
+    found = load(tmp_path / "here" / "recipe.yaml")
     path = found.entry("corpus").sources["novels"].model_dump()["path"]
     assert path == str(tmp_path / "data" / "novels.jsonl")
 
@@ -200,7 +200,7 @@ def test_an_existing_recipe_is_never_overwritten(tmp_path: Path) -> None:
     [
         ("nothing.jsonl", None, "nothing.jsonl: no such file"),
         ("empty.jsonl", b"", "empty.jsonl: the file is empty"),
-        ("picture.png", b"\x89PNG", "picture.png: its name tells no kind of source; expected .txt"),
+        ("picture.png", b"\x89PNG", "picture.png: its suffix belongs to no kind of source; expected .txt"),
         ("numbers.jsonl", b'{"a": 1}\n', "none of these files was understood: numbers.jsonl: no column with text"),
         ("broken.jsonl", b"{\n", "none of these files was understood: broken.jsonl:1: not JSON"),
         ("damaged.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 9999)[:-9], "damaged.jsonl.gz: damaged or not gzip"),

@@ -39,14 +39,14 @@ def folder(tmp_path: Path) -> Path:
     for name in ("deep/books.txt", "folder/a.txt", "folder/b.md", "mine/config.json", "mine/model.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"the text of {name}")
-    (tmp_path / "reader.yaml").write_text(TEXT)
+    (tmp_path / "recipe.yaml").write_text(TEXT)
     return tmp_path
 
 
 def load(folder: Path, text: str | None = None, **rest) -> Recipe:
     if text is not None:
-        (folder / "reader.yaml").write_text(text)
-    return reader.load(folder / "reader.yaml", TABLE | {"base": imported.STAGE}, **rest)
+        (folder / "recipe.yaml").write_text(text)
+    return reader.load(folder / "recipe.yaml", TABLE | {"base": imported.STAGE}, **rest)
 
 
 def test_local_files_travel_through_the_store_by_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

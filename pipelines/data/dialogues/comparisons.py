@@ -42,7 +42,7 @@ def comparison(record: Mapping[str, Any]) -> Comparison | Problem:
     >>> comparison({"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}).prompt
     [{'role': 'user', 'content': '1 + 1?'}]
     """
-    shape = sniffing.shape_of(record)
+    shape = sniffing.detect_format(record)
     if shape is None or shape.rows != "preferences":
         columns = ", ".join(map(str, record)) or "none"
         return Problem("not_a_pair", f"no pair (columns here: {columns}); expected {SPELLINGS}")

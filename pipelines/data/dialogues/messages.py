@@ -1,6 +1,6 @@
 """Records of users' files as conversations: turns of a system, a user and an assistant, in the three usual spellings.
 
-    record ──sniffing.shape_of──► Alpaca | OpenAI | ShareGPT ──turns──► checked, cut after the last reply | Problem
+    record ──sniffing.detect_format──► Alpaca | OpenAI | ShareGPT ──turns──► checked, cut after the last reply | Problem
 
 What cannot be read without guessing is a Problem with a reason to count it by; nothing is mended silently but spaces
 and invisible characters.
@@ -51,7 +51,7 @@ def dialogue(record: Mapping[str, Any]) -> Dialogue | Problem:
     >>> dialogue({"instruction": "Add", "input": "1, 2", "output": "3"}).messages
     [{'role': 'user', 'content': 'Add\\n\\n1, 2'}, {'role': 'assistant', 'content': '3'}]
     """
-    shape = sniffing.shape_of(record)
+    shape = sniffing.detect_format(record)
     if shape is None or shape.rows != "conversations":
         return _no_conversation(record, shape)
     first, *others = shape.columns
@@ -161,7 +161,7 @@ def clean(text: str) -> str:
     return normalise(text).strip()
 
 
-def _no_conversation(record: Mapping[str, Any], shape: sniffing.Shape | None) -> Problem:
+def _no_conversation(record: Mapping[str, Any], shape: sniffing.RowFormat | None) -> Problem:
     if shape is not None and shape.rows == "preferences":
         text = "holds a preference pair; such sources have rows: preferences"
         return Problem("not_a_conversation", text)

@@ -1,4 +1,4 @@
-"""The kinds of source a recipe may name. A new one is a file here and a line in SOURCES."""
+"""The kinds of source that a recipe may name. A new one is a file here and a line in SOURCES."""
 
 from pipelines.data.sources.chinese import Chinese
 from pipelines.data.sources.csv import Csv

@@ -1,4 +1,4 @@
-"""The Chinese text that comes with Rayse: articles on everyday and learned matters, a file a topic.
+"""The Chinese text that comes with Rayse: articles on everyday and learned matters, one file for each topic.
 
 In a file an article begins with a line `# title`; paragraphs are separated by blank lines.
 """
@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import Field
+
 from pipelines.data.sources.source import BadRow, Language, Part, Row, Source
 
 FOLDER = Path(__file__).parent.parent / "chinese"
@@ -16,25 +18,25 @@ TITLE = re.compile(r"^# +", re.MULTILINE)
 
 
 class Chinese(Source):
-    """Articles of the embedded Chinese set; a topic is a group."""
+    """Articles of the embedded Chinese text; a topic is a group."""
 
-    kind: str = "chinese"
-    language: Language = "zh"
+    kind: str = Field(default="chinese", description="Kind of the source: the Chinese articles that come with Rayse")
+    language: Language = Field(default="zh", description="Language of its text")
 
     def files(self) -> list[Path]:
-        """One file a topic."""
+        """Lists the files, one for each topic."""
         return sorted(FOLDER.glob("*.txt"))
 
     def parts(self) -> list[Part]:
-        """A part a topic."""
+        """Divides the source into one part for each topic."""
         return [
             Part(index=index, where=f"chinese/{file.name}", group=file.stem, bytes=file.stat().st_size)
             for index, file in enumerate(self.files())
         ]
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
-        """One row an article, its title the first line."""
+        """Yields one row for each article, its title the first line."""
         text = (FOLDER / f"{part.group}.txt").read_text(encoding="utf-8")
         articles = [piece.strip() for piece in TITLE.split(text)]
-        for number, article in enumerate((a for a in articles if a), start=1):
+        for number, article in enumerate((article for article in articles if article), start=1):
             yield Row(row=number, text=article)

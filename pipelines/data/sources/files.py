@@ -1,6 +1,6 @@
-"""Sources that are files: which files a `path:` names, and how a record becomes a row.
+"""Sources that are files: resolving a `path:` to files, and converting records to rows.
 
-path ──find──► files ──parts──► lines, row groups ──record──► Row | BadRow
+path ──find_files──► files ──parts──► lines, row groups ──to_row──► Row | BadRow
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from pipelines.data.sources.source import BadRow, Row, Source
 from pipelines.data.text.languages import language_code
 from pipelines.errors import UserError
 
-RAW_CHARACTERS = 500  # of a bad row: enough to recognise it by
+RAW_CHARACTERS = 500  # kept of a bad row: enough to recognise it
 
 
 class FileSource(Source):
-    """A source whose rows stand in files. `path` is a file, a folder, a glob or a list of them."""
+    """A source whose rows are read from files. `path` is a file, a folder, a glob or a list of them."""
 
-    path: str | list[str] = Field(description="a file, a folder, a glob or a list of them, from the recipe's folder")
-    suffixes: ClassVar[tuple[str, ...]] = ()  # what a folder is searched for
+    path: str | list[str] = Field(
+        description="Files to read: a file, a folder, a glob or a list of them, relative to the recipe's folder"
+    )
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of the files that are read from a folder
 
     def files(self) -> list[Path]:
-        """Every file that `path` names, each once, in the order of the list and sorted within a folder or glob.
+        """Lists every file that `path` names, each once, in the order of the list and sorted within a folder or glob.
 
         Raises UserError if one is missing, empty or unreadable."""
-        found: dict[Path, None] = {}
-        for pattern in [self.path] if isinstance(self.path, str) else self.path:
-            for file in find(pattern, self._folder, self.suffixes):
-                found[file] = None
-        if not found:
+        patterns = [self.path] if isinstance(self.path, str) else self.path
+        files = [file for pattern in patterns for file in find_files(pattern, self._folder, self.suffixes)]
+        if not files:
             raise UserError(f"path: {self.path!r} names no file; give a file, a folder, a glob or a list of them")
-        return list(found)
+        return list(dict.fromkeys(files))
 
     def identity(self) -> dict[str, Any]:
-        """The options without the path, and the files' names: a name is a group, so it decides the held-out split."""
+        """Returns the options without the path, and the files' names: they are groups, so they decide the split."""
         return {**super().identity(), "files": [file.name for file in self.files()]}
 
-    def shown(self, file: Path) -> str:
-        """A file as messages name it: relative to the recipe's folder where it lies inside."""
+    def display_path(self, file: Path) -> str:
+        """Returns a file's path for messages: relative to the recipe's folder if it lies inside."""
         try:
             return file.relative_to(self._folder.absolute()).as_posix()
         except ValueError:
@@ -50,16 +50,18 @@ class FileSource(Source):
 
 
 class RecordSource(FileSource):
-    """A source whose rows are records with named columns. Rows that are not text are kept whole."""
+    """A source whose rows are records with named columns. Where rows are not text, a row keeps its whole record."""
 
-    text: str = Field(default="text", min_length=1, description="the column with the text, for rows: text")
+    text: str = Field(default="text", min_length=1, description="Column with the text, where rows are text")
     group: str | None = Field(
-        default=None, description="a column whose values are groups; without it a file is a group"
+        default=None, description="Column with the group, which is never split; default: a file is a group"
     )
-    language_column: str | None = Field(default=None, description="a column that says en or zh, row by row")
+    language_column: str | None = Field(
+        default=None, description="Column with the language of each row (en or zh); default: that of the source"
+    )
 
-    def row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
-        """A record as a row, or what is wrong with it."""
+    def to_row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
+        """Converts a record to a row, or to a bad row that names its problem."""
         problem = self._problem(record)
         if problem:
             return BadRow(row=number, problem=problem, raw=str(record)[:RAW_CHARACTERS])
@@ -67,13 +69,13 @@ class RecordSource(FileSource):
         language = None if self.language_column is None else language_code(record[self.language_column])
         if self.rows == "text":
             return Row(row=number, text=record[self.text], group=group, language=language)
-        return Row(row=number, value=record, group=group, language=language)
+        return Row(row=number, record=record, group=group, language=language)
 
     def _problem(self, record: dict[str, Any]) -> str | None:
-        for column in self.columns():
+        for column in self.required_columns():
             if column not in record:
-                known = ", ".join(map(str, record)) or "none"
-                return f"no column {column!r}; expected it in every row (columns here: {known})"
+                columns = ", ".join(map(str, record)) or "none"
+                return f"no column {column!r}; expected it in every row (columns here: {columns})"
         if self.rows == "text":
             text = record[self.text]
             if not isinstance(text, str):
@@ -86,17 +88,17 @@ class RecordSource(FileSource):
             return f"column {self.language_column!r} says {record[self.language_column]!r}; expected en or zh"
         return None
 
-    def columns(self) -> list[str]:
-        """The columns that must be there."""
-        wanted = [self.text] if self.rows == "text" else []
-        return wanted + [name for name in (self.group, self.language_column) if name is not None]
+    def required_columns(self) -> list[str]:
+        """Lists the columns that every record must have."""
+        text = self.text if self.rows == "text" else None
+        return [column for column in (text, self.group, self.language_column) if column is not None]
 
 
-def find(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files that one path names. Raises UserError if there is none, or one is empty or unreadable."""
+def find_files(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Lists the files that one path names. Raises UserError if there is none, or one is empty or unreadable."""
     path = folder.absolute() / Path(pattern).expanduser()
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and f.name.endswith(suffixes))
+        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(suffixes))
         if not files:
             raise UserError(f"{path}: no file in this folder ends in {' or '.join(suffixes)}")
     elif glob.has_magic(pattern) and not path.exists():
@@ -111,7 +113,7 @@ def find(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def check_readable(file: Path) -> None:
-    """Raises UserError unless the file is there, has bytes and may be read."""
+    """Raises UserError if the file is missing, empty or unreadable."""
     if not file.exists():
         raise UserError(f"{file}: no such file; check the source's path (it starts at the recipe's folder)")
     if not file.is_file():
@@ -123,14 +125,14 @@ def check_readable(file: Path) -> None:
 
 
 def type_name(value: Any) -> str:
-    """What a value is, in the words of JSON."""
+    """Returns the type of a value as JSON calls it, for messages."""
     names = {"NoneType": "null", "str": "text", "dict": "an object", "list": "a list", "bool": "true or false",
              "int": "a number", "float": "a number"}  # fmt: skip
     return names.get(type(value).__name__, type(value).__name__)
 
 
 def encodable(text: str) -> bool:
-    """Whether UTF-8 can write the text: JSON escapes can spell lone surrogates, which are not characters."""
+    """Whether the text can be encoded in UTF-8: JSON escapes can spell lone surrogates, which are not characters."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,10 +1,12 @@
-"""Parquet files, read a row group at a time and only the columns that are asked for."""
+"""Parquet files: each row group is read by itself, and only its required columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
 
 from pipelines.data.sources.files import RecordSource
 from pipelines.data.sources.source import BadRow, Part, Row
@@ -19,11 +21,13 @@ BATCH_ROWS = 1024
 class Parquet(RecordSource):
     """Rows of .parquet files."""
 
-    kind: str = "parquet"
+    kind: str = Field(default="parquet", description="Kind of the source: Parquet files")
     suffixes: ClassVar = (".parquet",)
 
     def parts(self) -> list[Part]:
-        """A part a row group. Raises UserError if a file is damaged or lacks a column."""
+        """Divides the source into one part for each row group.
+
+        Raises UserError if a file is damaged or lacks a column."""
         parts: list[Part] = []
         for file in self.files():
             with _open(file) as table:
@@ -32,32 +36,34 @@ class Parquet(RecordSource):
                 for group in range(table.num_row_groups):
                     meta = table.metadata.row_group(group)
                     args = {"file": str(file), "row_group": group, "row": row}
-                    parts.append(Part(index=len(parts), where=self.shown(file), group=file.name,
+                    parts.append(Part(index=len(parts), where=self.display_path(file), group=file.name,
                                       bytes=meta.total_byte_size, args=args))  # fmt: skip
                     row += meta.num_rows
         return parts
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
-        """Rows numbered from 1 in their file."""
+        """Yields the rows, numbered from 1 within their file."""
         import pyarrow
 
         file = Path(part.args["file"])
-        columns = self.columns() if self.rows == "text" else None
+        columns = self.required_columns() if self.rows == "text" else None
         number = part.args["row"]
         with _open(file) as table:
             try:
                 for batch in table.iter_batches(BATCH_ROWS, row_groups=[part.args["row_group"]], columns=columns):
                     for record in batch.to_pylist():
-                        yield self.row(number, record)
+                        yield self.to_row(number, record)
                         number += 1
             except (OSError, pyarrow.ArrowException) as error:
-                raise UserError(f"{file}: damaged near row {number} ({error}); expected a whole Parquet file") from None
-
-    def _check_columns(self, file: Path, names: list[Any]) -> None:
-        for column in self.columns():
-            if column not in names:
                 raise UserError(
-                    f"{file}: no column {column!r}; the file has: {', '.join(names)}. Name the column with text:"
+                    f"{file}: damaged near row {number} ({error}); expected a complete Parquet file"
+                ) from None
+
+    def _check_columns(self, file: Path, columns: list[str]) -> None:
+        for column in self.required_columns():
+            if column not in columns:
+                raise UserError(
+                    f"{file}: no column {column!r}; the file has: {', '.join(columns)}. Name the column with text:"
                 )
 
 

@@ -1,8 +1,8 @@
-"""Looks at a user's files and says what they seem to hold, so that `rayse init` can write a starter recipe.
+"""Detects the format of a user's files, so that `rayse init` can write a starter recipe.
 
-    file ──suffix──► kind of source ──first rows──► shape of the columns ──► rows, text column, group, language, sample
+    file ──suffix──► kind of source ──first rows──► format of the rows ──► rows, text column, group, language, sample
 
-A guess, shown with rows as they were understood: the user has the last word in the recipe.
+A guess, which `rayse init` displays with sample rows: the user has the last word in the recipe.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
 
-SAMPLED_ROWS = 300
-SHOWN_ROWS = 3
-SHOWN_CHARACTERS = 200
-MAIN_LANGUAGE = 0.95  # of the sampled rows: from here on a file is in one language
-ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size is taken for one document
+MAX_ROWS = 300  # read of each file
+DISPLAYED_ROWS = 3
+DISPLAYED_CHARACTERS = 200
+MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
+ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one document
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 GROUP_COLUMNS = ("source", "group", "domain", "site", "book", "package", "category", "dataset", "topic", "来源", "类别")
 LANGUAGE_COLUMNS = ("language", "lang")
-# What is asked and what is replied, by the names that data sets give the two columns.
-EXCHANGES = (
+# Columns of a prompt and its reply, by the names that data sets give them.
+EXCHANGE_COLUMNS = (
     ("instruction", "output"),
     ("instruction", "response"),
     ("prompt", "response"),
@@ -43,46 +43,46 @@ TURN_LISTS = ("messages", "conversations", "conversation")
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the rows of a file hold: the recipe's `rows:`, how they are spelled, and the columns that say it."""
+class RowFormat:
+    """Format of the rows of a file: the recipe's `rows:`, its description, and the columns with the content."""
 
     rows: str  # text, conversations, preferences or prompts
-    spelling: str  # in words, for the user: "Alpaca: instruction, input, output"
+    description: str  # for messages: "Alpaca: instruction, input, output"
     columns: tuple[str, ...]  # in the order in which they are read
 
 
 @dataclass(frozen=True)
-class Sniffed:
-    """One file, or one folder of text files, as it was understood."""
+class SniffResult:
+    """The detected format of one file, or of one folder of text files."""
 
     path: Path
-    kind: str  # of source
-    shape: Shape | None  # None: not understood, see problems
+    kind: str  # kind of source
+    row_format: RowFormat | None  # None: not recognised, see problems
     language: str  # en, zh or auto
     options: Mapping[str, Any]  # the source as a recipe would write it, without its path
-    sample: tuple[str, ...]  # the first rows, as understood
-    problems: tuple[str, ...]  # what a user should know: bad rows, no column with text
+    sample: tuple[str, ...]  # the first rows, as text
+    problems: tuple[str, ...]  # for the user: bad rows, no column with text
 
 
-def sniff(path: Path) -> list[Sniffed]:
-    """What a file holds, or each file of a folder; a folder of plain text is one source.
+def sniff(path: Path) -> list[SniffResult]:
+    """Detects the format of a file, or of each file of a folder; a folder of plain text is one source.
 
-    Raises UserError if there is nothing there, a file is empty, or its suffix tells no kind of source."""
+    Raises UserError if the path is missing, a file is empty, or its suffix belongs to no kind of source."""
     if not path.is_dir():
         return [_sniff_file(path)]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and kind_of(file))
-    texts = [file for file in files if kind_of(file) == "text"]
-    found = [_sniff_file(file) for file in files if kind_of(file) != "text"]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and source_kind(file))
+    texts = [file for file in files if source_kind(file) == "text"]
+    results = [_sniff_file(file) for file in files if source_kind(file) != "text"]
     if len(texts) > 1:
-        found.insert(0, _sniff_texts(path, texts))
+        results.insert(0, _sniff_texts(path, texts))
     elif texts:
-        found.insert(0, _sniff_file(texts[0]))
-    if not found:
+        results.insert(0, _sniff_file(texts[0]))
+    if not results:
         raise UserError(f"{path}: no file in this folder is of a known kind; expected {_suffixes()}")
-    return found
+    return results
 
 
-def kind_of(file: Path) -> str | None:
+def source_kind(file: Path) -> str | None:
     """The kind of source that reads files with this suffix."""
     for kind, source in SOURCES.items():
         if issubclass(source, FileSource) and file.name.endswith(source.suffixes):
@@ -90,145 +90,147 @@ def kind_of(file: Path) -> str | None:
     return None
 
 
-def shape_of(record: Mapping[str, Any]) -> Shape | None:
-    """What a record seems to be; None if it has no text that can be told.
+def detect_format(record: Mapping[str, Any]) -> RowFormat | None:
+    """Detects the format of a record by its columns. Returns None if no column has text.
 
-    >>> shape_of({"instruction": "Add", "input": "1, 2", "output": "3"}).spelling
+    >>> detect_format({"instruction": "Add", "input": "1, 2", "output": "3"}).description
     'Alpaca: instruction, input, output'
     """
     if "chosen" in record and "rejected" in record:
-        asked = tuple(name for name in (*PROMPT_COLUMNS, *TURN_LISTS) if name in record)[:1]
-        columns = (*asked, "chosen", "rejected")
-        return Shape("preferences", f"preference pairs: {', '.join(columns)}", columns)
+        prompt = tuple(name for name in (*PROMPT_COLUMNS, *TURN_LISTS) if name in record)[:1]
+        columns = (*prompt, "chosen", "rejected")
+        return RowFormat("preferences", f"preference pairs: {', '.join(columns)}", columns)
     for name in TURN_LISTS:
         turns = record.get(name)
         if isinstance(turns, list) and turns and isinstance(turns[0], dict):
             if {"role", "content"} <= turns[0].keys():
-                return Shape("conversations", f"OpenAI: {name} of role and content", (name,))
+                return RowFormat("conversations", f"OpenAI: {name} of role and content", (name,))
             if {"from", "value"} <= turns[0].keys():
-                return Shape("conversations", f"ShareGPT: {name} of from and value", (name,))
-    for asked, replied in EXCHANGES:
-        if isinstance(record.get(asked), str) and isinstance(record.get(replied), str):
-            between = ("input",) if asked == "instruction" and "input" in record else ()
-            columns = (asked, *between, replied)
-            spelling = "Alpaca: " if asked == "instruction" else "asked and replied: "
-            return Shape("conversations", spelling + ", ".join(columns), columns)
-    return _text_shape(record)
+                return RowFormat("conversations", f"ShareGPT: {name} of from and value", (name,))
+    for prompt, reply in EXCHANGE_COLUMNS:
+        if isinstance(record.get(prompt), str) and isinstance(record.get(reply), str):
+            alpaca = prompt == "instruction"
+            columns = (prompt, "input", reply) if alpaca and "input" in record else (prompt, reply)
+            name = "Alpaca" if alpaca else "prompt and reply"
+            return RowFormat("conversations", f"{name}: {', '.join(columns)}", columns)
+    return _text_or_prompts(record)
 
 
-def _text_shape(record: Mapping[str, Any]) -> Shape | None:
-    """A column known to hold text, else prompts, else the longest text."""
+def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:
+    """A column with a usual name for text, else one with prompts, else the column with the longest text."""
     texts = {name: value for name, value in record.items() if isinstance(value, str)}
-    named = [name for name in TEXT_COLUMNS if name in texts] or [n for n in texts if n.lower() in TEXT_COLUMNS]
-    if not named:
+    candidates = [name for name in TEXT_COLUMNS if name in texts] or [n for n in texts if n.lower() in TEXT_COLUMNS]
+    if not candidates:
         prompts = [name for name in PROMPT_COLUMNS if name in texts]
         if prompts:
-            return Shape("prompts", f"prompts: {prompts[0]}", (prompts[0],))
-        named = sorted(texts, key=lambda name: -len(texts[name]))
-    return Shape("text", f"text: {named[0]}", (named[0],)) if named else None
+            return RowFormat("prompts", f"prompts: {prompts[0]}", (prompts[0],))
+        candidates = sorted(texts, key=lambda name: -len(texts[name]))
+    return RowFormat("text", f"text: {candidates[0]}", (candidates[0],)) if candidates else None
 
 
-def _sniff_file(path: Path) -> Sniffed:
+def _sniff_file(path: Path) -> SniffResult:
     check_readable(path)
-    kind = kind_of(path)
+    kind = source_kind(path)
     if kind is None:
-        raise UserError(f"{path}: its name tells no kind of source; expected {_suffixes()}")
+        raise UserError(f"{path}: its suffix belongs to no kind of source; expected {_suffixes()}")
     if kind == "text":
         return _sniff_texts(path, [path])
-    # Any kind of rows but text makes the source give whole records.
+    # With any kind of rows but text the source returns whole records.
     source = SOURCES[kind].model_validate({"kind": kind, "path": str(path.absolute()), "rows": "conversations"})
-    rows = list(itertools.islice((row for part in source.parts() for row in source.read(part)), SAMPLED_ROWS))
-    records = [row.value for row in rows if not isinstance(row, BadRow) and row.value is not None]
-    problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:SHOWN_ROWS]
-    shapes = Counter(shape for record in records if (shape := shape_of(record)) is not None)
-    if not shapes:
-        problems.append(
-            f"{path.name}: no column with text; columns are: {', '.join(records[0]) if records else 'none'}"
-        )
-        return Sniffed(path, kind, None, "en", {"kind": kind}, (), tuple(problems))
-    shape, number = shapes.most_common(1)[0]
-    if number < len(records):
-        problems.append(
-            f"{path.name}: {len(records) - number} of {len(records)} rows looked at are not like the others"
-        )
-    texts = [_understood(record, shape) for record in records]
+    rows = list(itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS))
+    records = [row.record for row in rows if not isinstance(row, BadRow) and row.record is not None]
+    problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:DISPLAYED_ROWS]
+    formats = Counter(detected for record in records if (detected := detect_format(record)) is not None)
+    if not formats:
+        columns = ", ".join(records[0]) if records else "none"
+        problems.append(f"{path.name}: no column with text; columns are: {columns}")
+        return SniffResult(path, kind, None, "en", {"kind": kind}, (), tuple(problems))
+    row_format, count = formats.most_common(1)[0]
+    if count < len(records):
+        problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
+    texts = [_record_text(record, row_format) for record in records]
     language = main_language(texts)
-    options = _options(kind, shape, language, records)
-    return Sniffed(path, kind, shape, language, options, _shown(texts), tuple(problems))
+    options = _source_options(kind, row_format, language, records)
+    return SniffResult(path, kind, row_format, language, options, _sample(texts), tuple(problems))
 
 
-def _options(kind: str, shape: Shape, language: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _source_options(kind: str, row_format: RowFormat, language: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     options: dict[str, Any] = {"kind": kind}
-    if shape.rows == "text":
-        options["text"] = shape.columns[0]
+    if row_format.rows == "text":
+        options["text"] = row_format.columns[0]
     else:
-        options["rows"] = shape.rows
+        options["rows"] = row_format.rows
     options["language"] = language
     columns = records[0].keys()
-    group = next((name for name in GROUP_COLUMNS if name in columns and _may_group(records, name)), None)
-    if group is not None and group not in shape.columns:
+    group = next((name for name in GROUP_COLUMNS if name in columns and _has_groups(records, name)), None)
+    if group is not None and group not in row_format.columns:
         options["group"] = group
     return options
 
 
-def _may_group(records: list[dict[str, Any]], name: str) -> bool:
-    """Whether every record has a short name there, and records share names."""
-    values = [record.get(name) for record in records]
+def _has_groups(records: list[dict[str, Any]], column: str) -> bool:
+    """Whether every record has a short name in the column, and some records have the same."""
+    values = [record.get(column) for record in records]
     short = all(isinstance(value, str) and 0 < len(value) <= 100 for value in values)
     return short and (len(set(values)) < len(values) or len(values) == 1)
 
 
-def _sniff_texts(path: Path, files: list[Path]) -> Sniffed:
-    """A text file, or a folder of them: what is a document in it, and in which language."""
+def _sniff_texts(path: Path, files: list[Path]) -> SniffResult:
+    """Detects how a text file, or a folder of them, divides into documents, and its language."""
     for file in files:
         check_readable(file)
-    split = _split(files)
+    split = _text_split(files)
     source = SOURCES["text"].model_validate({"kind": "text", "path": str(path.absolute()), "split": split})
-    rows = itertools.islice((row for part in source.parts() for row in source.read(part)), SAMPLED_ROWS)
-    samples, problems = [], []
+    rows = itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS)
+    texts, problems = [], []
     for row in rows:
         if isinstance(row, BadRow):
             problems.append(f"{path.name}:{row.row}: {row.problem}")
         else:
-            samples.append(row.text)
-    language = main_language(samples)
-    shape = Shape("text", {"file": "a document a file", "blank_lines": "documents between blank lines"}[split], ())
+            texts.append(row.text)
+    language = main_language(texts)
+    description = {"file": "one document in each file", "blank_lines": "documents between blank lines"}[split]
     options = {"kind": "text", "split": split, "language": language}
-    return Sniffed(path, "text", shape, language, options, _shown(samples), tuple(problems[:SHOWN_ROWS]))
+    row_format = RowFormat("text", description, ())
+    return SniffResult(path, "text", row_format, language, options, _sample(texts), tuple(problems[:DISPLAYED_ROWS]))
 
 
-def _split(files: list[Path]) -> str:
-    """A few small files are documents; a large one is many, with blank lines between them."""
+def _text_split(files: list[Path]) -> str:
+    """Small files are one document each; a large file has many, with blank lines between them."""
     return "file" if max(file.stat().st_size for file in files) <= ONE_DOCUMENT_BYTES else "blank_lines"
 
 
-def _understood(record: Mapping[str, Any], shape: Shape) -> str:
-    """A record in one line, as it would be read."""
-    if shape.rows in ("text", "prompts"):
-        return str(record.get(shape.columns[0], ""))
-    return " | ".join(f"{name}: {_told(record.get(name))}" for name in shape.columns if record.get(name))
+def _record_text(record: Mapping[str, Any], row_format: RowFormat) -> str:
+    """The content of a record in one line."""
+    if row_format.rows in ("text", "prompts"):
+        return str(record.get(row_format.columns[0], ""))
+    return " | ".join(f"{name}: {_turns_text(record.get(name))}" for name in row_format.columns if record.get(name))
 
 
-def _told(value: Any) -> str:
+def _turns_text(value: Any) -> str:
     """Text, or the turns of a conversation, in one line."""
     if isinstance(value, list):
-        return " / ".join(_told(turn) for turn in value)
+        return " / ".join(_turns_text(turn) for turn in value)
     if isinstance(value, dict):
-        speaker, said = value.get("role") or value.get("from"), value.get("content") or value.get("value")
-        return f"{speaker}: {said}" if said else str(value)
+        role, content = value.get("role") or value.get("from"), value.get("content") or value.get("value")
+        return f"{role}: {content}" if content else str(value)
     return str(value)
 
 
-def _shown(texts: list[str]) -> tuple[str, ...]:
-    return tuple(" ".join(text.split())[:SHOWN_CHARACTERS] for text in texts[:SHOWN_ROWS])
+def _sample(texts: list[str]) -> tuple[str, ...]:
+    return tuple(" ".join(text.split())[:DISPLAYED_CHARACTERS] for text in texts[:DISPLAYED_ROWS])
 
 
 def main_language(texts: Iterable[str]) -> str:
     """en or zh if nearly all texts are in that language, else auto."""
-    found = Counter(language_of(text[:2000]) for text in texts if text.strip())
-    language, number = found.most_common(1)[0] if found else ("en", 0)
-    return language if number >= MAIN_LANGUAGE * found.total() else "auto"
+    languages = Counter(language_of(text[:2000]) for text in texts if text.strip())
+    if not languages:
+        return "en"
+    language, count = languages.most_common(1)[0]
+    return language if count >= MIN_LANGUAGE_FRACTION * languages.total() else "auto"
 
 
 def _suffixes() -> str:
-    return ", ".join(s for source in SOURCES.values() if issubclass(source, FileSource) for s in source.suffixes)
+    return ", ".join(
+        suffix for source in SOURCES.values() if issubclass(source, FileSource) for suffix in source.suffixes
+    )

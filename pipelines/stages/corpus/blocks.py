@@ -23,7 +23,7 @@ from cluster.resources import cores
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import REJECTED
 from pipelines.data.corpus.filters import Filter
-from pipelines.data.sources.bad_rows import BadRows
+from pipelines.data.sources.bad_rows import BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.stage import Work
 from pipelines.stages.corpus.parallel import in_order
@@ -71,7 +71,7 @@ def read(work: Work) -> Read:
     blocks = plan(work.sources, work.draft.folder("blocks"), work.options.block_bytes)
     missing = [block for block in blocks if not block.file.exists()]
     counts: Counter[str] = Counter()
-    bad = BadRows(work.options.max_bad_rows)
+    bad = BadRowLimit(work.options.max_bad_rows)
     for block in blocks:
         if block not in missing:
             counts.update(block.counts())

@@ -1,4 +1,4 @@
-"""How much text files hold: counted if there is little, estimated within a few percent if there is much."""
+"""The amount of text in files: exact counts for little text, estimates within a few percent for much."""
 
 from __future__ import annotations
 
@@ -24,46 +24,47 @@ BYTES = {"en": sum(len(t.encode()) for i, t in enumerate(TEXTS) if i % 3),
 def write(folder: Path, kind: str) -> dict[str, Any]:
     """The texts as a file of this kind, and the options of its source."""
     lines = "".join(json.dumps({"text": text, "id": i}, ensure_ascii=False) + "\n" for i, text in enumerate(TEXTS))
+    file = folder / ("x.txt" if kind == "text" else f"x.{kind}")
     if kind == "jsonl":
-        (file := folder / "x.jsonl").write_text(lines, encoding="utf-8")
+        file.write_text(lines, encoding="utf-8")
     elif kind == "jsonl.gz":
-        (file := folder / "x.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+        file.write_bytes(gzip.compress(lines.encode()))
     elif kind == "parquet":
-        pq.write_table(pa.table({"text": TEXTS}), file := folder / "x.parquet")
+        pq.write_table(pa.table({"text": TEXTS}), file)
     elif kind == "csv":
-        with (file := folder / "x.csv").open("w", encoding="utf-8", newline="") as stream:
+        with file.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows([["id", "text"], *enumerate(TEXTS)])
     else:
-        (file := folder / "x.txt").write_text("\n\n".join(TEXTS), encoding="utf-8")
+        file.write_text("\n\n".join(TEXTS), encoding="utf-8")
     options = {"kind": kind.removesuffix(".gz"), "path": str(file), "language": "auto"}
     return options | ({"split": "blank_lines"} if kind == "text" else {})
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "csv", "text"])
-def test_little_text_is_counted(tmp_path: Path, kind: str) -> None:
-    found = amount(write(tmp_path, kind))
-    assert (found.rows, found.text_bytes, found.exact) == (300, BYTES, True)
-    assert found.file_bytes == next(tmp_path.iterdir()).stat().st_size
+def test_little_text_is_counted_exactly(tmp_path: Path, kind: str) -> None:
+    estimate = amount(write(tmp_path, kind))
+    assert (estimate.rows, estimate.text_bytes, estimate.exact) == (300, BYTES, True)
+    assert estimate.file_bytes == next(tmp_path.iterdir()).stat().st_size
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "csv", "text"])
-@pytest.mark.parametrize("limit", ["READ_ROWS", "READ_BYTES"])
+@pytest.mark.parametrize("limit", ["MAX_READ_ROWS", "MAX_READ_BYTES"])
 def test_much_text_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, limit: str) -> None:
-    monkeypatch.setattr(amounts, limit, 100 if limit == "READ_ROWS" else 4000)
-    found = amount(write(tmp_path, kind))
-    assert found.rows == pytest.approx(300, rel=0.1)
-    assert found.text_bytes == pytest.approx(BYTES, rel=0.1)
-    assert not found.exact
+    monkeypatch.setattr(amounts, limit, 100 if limit == "MAX_READ_ROWS" else 4000)
+    estimate = amount(write(tmp_path, kind))
+    assert estimate.rows == pytest.approx(300, rel=0.1)
+    assert estimate.text_bytes == pytest.approx(BYTES, rel=0.1)
+    assert not estimate.exact
 
 
-def test_a_language_that_is_named_is_believed(tmp_path: Path) -> None:
-    found = amount(write(tmp_path, "jsonl") | {"language": "zh"})
-    assert found.text_bytes == {"zh": sum(BYTES.values())}
+def test_language_of_the_source_replaces_detection(tmp_path: Path) -> None:
+    estimate = amount(write(tmp_path, "jsonl") | {"language": "zh"})
+    assert estimate.text_bytes == {"zh": sum(BYTES.values())}
 
 
-def test_rows_that_are_no_running_text_have_no_text(tmp_path: Path) -> None:
-    found = amount(write(tmp_path, "jsonl") | {"rows": "conversations"})
-    assert (found.rows, found.text_bytes) == (300, {})
+def test_rows_that_are_not_text_have_no_text_bytes(tmp_path: Path) -> None:
+    estimate = amount(write(tmp_path, "jsonl") | {"rows": "conversations"})
+    assert (estimate.rows, estimate.text_bytes) == (300, {})
 
 
 def test_bad_rows_are_not_counted(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_bad_rows_are_not_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "lines"), [("", 0), ("a", 1), ("a\n", 1), ("a\nb", 2), ("\n\n", 2)])
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
-def test_lines_are_counted_with_or_without_a_last_line_end(tmp_path: Path, text: str, lines: int, suffix: str) -> None:
+def test_lines_are_counted_with_or_without_a_final_newline(tmp_path: Path, text: str, lines: int, suffix: str) -> None:
     file = tmp_path / f"x{suffix}"
     file.write_bytes(gzip.compress(text.encode()) if suffix.endswith("gz") else text.encode())
     assert count_lines(file) == lines
@@ -83,7 +84,7 @@ def test_lines_are_counted_with_or_without_a_last_line_end(tmp_path: Path, text:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
 def test_lines_of_a_large_file_are_extrapolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
-    monkeypatch.setattr(amounts, "COUNTED_BYTES", 2 << 20)
+    monkeypatch.setattr(amounts, "MAX_COUNTED_BYTES", 2 << 20)
     text = "".join(f"line {i} {i * 7919 % 10007}\n" for i in range(400_000)).encode()
     file = tmp_path / f"x{suffix}"
     file.write_bytes(gzip.compress(text, 1) if suffix.endswith("gz") else text)
@@ -91,7 +92,7 @@ def test_lines_of_a_large_file_are_extrapolated(tmp_path: Path, monkeypatch: pyt
     assert count_lines(file) != 400_000
 
 
-def test_damaged_gzip_is_the_users_mistake(tmp_path: Path) -> None:
+def test_damaged_gzip_is_a_user_error(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl.gz"
     file.write_bytes(gzip.compress(b"line\n" * 100_000)[:-20])
     with pytest.raises(UserError, match="damaged or not gzip"):

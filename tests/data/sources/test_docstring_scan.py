@@ -1,4 +1,4 @@
-"""The scanner finds what Python's parser finds, in source written by many hands."""
+"""The scanner extracts the docstrings that Python's parser does, from source by many authors."""
 
 from __future__ import annotations
 
@@ -57,30 +57,30 @@ def lambda_default(a=lambda x: {"a": 1}):
 def by_parser(source: str) -> list[str]:
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, DOCUMENTED)]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
-    found = (ast.get_docstring(node, clean=False) for node in nodes)
-    return [text for raw in found if raw and (text := inspect.cleandoc(raw))]
+    docstrings_raw = (ast.get_docstring(node, clean=False) for node in nodes)
+    return [text for raw in docstrings_raw if raw and (text := inspect.cleandoc(raw))]
 
 
-def test_finds_what_the_parser_finds_in_tricky_source() -> None:
+def test_tricky_source_gives_the_docstrings_of_the_parser() -> None:
     assert docstrings(TRICKY) == by_parser(TRICKY)
 
 
 @pytest.mark.parametrize(
     "source", ["", "def f(:", '"""never closed', "'''", 'x = "', '"""a"""' * 3, "\x00", 'def f():\n "\\', "class"]
 )
-def test_broken_source_is_no_error(source: str) -> None:
+def test_invalid_source_raises_no_error(source: str) -> None:
     assert isinstance(docstrings(source), list)
 
 
-def test_finds_nearly_all_and_nothing_else_in_the_standard_library() -> None:
+def test_standard_library_gives_nearly_all_docstrings_and_no_other_strings() -> None:
     folder = Path(sysconfig.get_path("stdlib"))
     files = sorted(folder.glob("*.py"))[::3] + sorted(folder.glob("asyncio/*.py"))
-    found: Counter[str] = Counter()
+    scanned: Counter[str] = Counter()
     expected: Counter[str] = Counter()
     for file in files:
         source = file.read_text(encoding="utf-8", errors="replace")
-        found.update(docstrings(source))
+        scanned.update(docstrings(source))
         expected.update(by_parser(source))
     assert expected.total() > 500
-    assert not found - expected  # nothing that is no docstring
-    assert (expected - found).total() < 0.03 * expected.total()  # those in single quotes
+    assert not scanned - expected  # only docstrings
+    assert (expected - scanned).total() < 0.03 * expected.total()  # those in single quotes

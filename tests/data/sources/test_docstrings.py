@@ -1,4 +1,4 @@
-"""The documentation of the environment as a source: what is read, how much, and that it is always the same."""
+"""The documentation of installed packages as a source: which documents, how many bytes, always the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data.sources.docstrings import Docstrings, libraries, library_named, share_out, worth_reading
+from pipelines.data.sources.docstrings import Docstrings, divide_bytes, is_documentation, libraries, library_named
 from pipelines.data.sources.source import Part, Row
 from pipelines.errors import UserError
 from tests.runs import ROOT
@@ -36,7 +36,7 @@ def test_documents_are_real_documentation_in_groups_by_distribution() -> None:
     assert not any(text.startswith(('"""', "Copyright")) for text in click)
 
 
-def test_the_limit_is_kept_and_nearly_reached() -> None:
+def test_text_stays_within_the_limit_and_nearly_reaches_it() -> None:
     source = Docstrings(packages=SOME, limit_bytes=200_000)
     sizes = {part.group: sum(len(row.text.encode()) for row in read(source, part)) for part in source.parts()}
     assert 0.7 * 200_000 < sum(sizes.values()) <= 200_000
@@ -52,7 +52,7 @@ def test_a_small_limit_reads_fewer_packages_not_less_of_each() -> None:
     assert 0.7 * 300_000 < total <= 300_000
 
 
-def test_reading_twice_and_elsewhere_gives_the_same() -> None:
+def test_reading_again_or_in_another_process_gives_the_same_rows() -> None:
     source = Docstrings(packages=["click"], limit_bytes=50_000)
     parts = source.parts()
     there = pickle.loads(pickle.dumps(source))
@@ -62,7 +62,7 @@ def test_reading_twice_and_elsewhere_gives_the_same() -> None:
     assert there.identity() == source.identity()
 
 
-def test_identity_is_versions_and_records() -> None:
+def test_identity_has_versions_and_record_hashes() -> None:
     identity = Docstrings(packages=["click"]).identity()
     version, record = identity["distributions"]["click"]
     assert version == library_named("click").version
@@ -76,7 +76,7 @@ def test_rayse_itself_is_not_read() -> None:
     assert len(libraries()) > 20
 
 
-def test_an_unknown_package_is_named() -> None:
+def test_error_names_an_unknown_package() -> None:
     with pytest.raises(UserError, match="no-such-thing"):
         Docstrings(packages=["click", "no.such_thing"]).parts()
 
@@ -86,17 +86,17 @@ def test_tests_copies_licences_and_generated_code_are_left_out() -> None:
     left = ["pip/_vendor/rich/text.py", "numpy/tests/test_x.py", "x/test_y.py", "ray/thirdparty_files/psutil.py",
             "a_pb2.py", "LICENSE.md", "x/licenses/LICENSE.txt", "requirements.txt", "x-1.0.dist-info/README.md",
             "../../bin/tool.py", "x/data.txt", "__editable___x_finder.py", "basic/templates/card.md"]  # fmt: skip
-    assert [path for path in kept if not worth_reading(path)] == []
-    assert [path for path in left if worth_reading(path)] == []
+    assert [path for path in kept if not is_documentation(path)] == []
+    assert [path for path in left if is_documentation(path)] == []
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 100, 10_000])
-def test_shares_never_exceed_wants_or_limit(limit: int) -> None:
-    wants = [5, 0, 700, 33, 33, 1]
-    shares = share_out(limit, wants)
-    assert all(0 <= share <= want for share, want in zip(shares, wants, strict=True))
-    assert sum(shares) <= limit
-    assert sum(shares) == min(limit, sum(wants)) or limit - sum(shares) < len(wants)
+def test_quotas_never_exceed_sizes_or_limit(limit: int) -> None:
+    sizes = [5, 0, 700, 33, 33, 1]
+    quotas = divide_bytes(limit, sizes)
+    assert all(0 <= quota <= size for quota, size in zip(quotas, sizes, strict=True))
+    assert sum(quotas) <= limit
+    assert sum(quotas) == min(limit, sum(sizes)) or limit - sum(quotas) < len(sizes)
 
 
 def test_copies_on_the_path_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,18 +112,18 @@ def test_copies_on_the_path_are_not_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert libraries()["click"] == before
 
 
-def test_what_an_environment_lets_through_from_below_is_read_too(tmp_path: Path) -> None:
-    """`python -m venv --system-site-packages`: packages of the interpreter it was made of count as installed."""
+def test_system_site_packages_are_read_where_the_environment_allows_them(tmp_path: Path) -> None:
+    """`python -m venv --system-site-packages`: packages of its base interpreter count as installed."""
     venv.create(tmp_path / "open", system_site_packages=True, symlinks=True)
     venv.create(tmp_path / "closed", symlinks=True)
     below = {path for path in map(Path, site.getsitepackages([sys.base_prefix])) if path.is_dir()}
     seen = {}
     code = "import json; from pipelines.data.sources.docstrings import site_folders; print(json.dumps(site_folders()))"
     for name in ("open", "closed"):
-        told = subprocess.run(
+        process = subprocess.run(
             [tmp_path / name / "bin" / "python", "-c", code],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        seen[name] = set(map(Path, json.loads(told.stdout)))
+        seen[name] = set(map(Path, json.loads(process.stdout)))
     assert below <= seen["open"] and not below & seen["closed"]

@@ -1,4 +1,4 @@
-"""What files are taken for."""
+"""Detected formats of files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.sources import SOURCES
-from pipelines.data.sources.sniffing import Sniffed, kind_of, shape_of, sniff
+from pipelines.data.sources.sniffing import SniffResult, detect_format, sniff, source_kind
 from pipelines.errors import UserError
 
-SHAPES = {
+FORMATS = {
     "text": ({"id": "1", "text": "hello there"}, "text", ("text",)),
     "longest column": ({"title": "short", "story": "a much longer text " * 9}, "text", ("story",)),
     "Alpaca": ({"instruction": "a", "input": "", "output": "b"}, "conversations", ("instruction", "input", "output")),
@@ -42,81 +42,81 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize(("record", "rows", "columns"), SHAPES.values(), ids=SHAPES.keys())
-def test_shapes(record: dict, rows: str, columns: tuple[str, ...]) -> None:
-    shape = shape_of(record)
-    assert shape is not None
-    assert (shape.rows, shape.columns) == (rows, columns)
+@pytest.mark.parametrize(("record", "rows", "columns"), FORMATS.values(), ids=FORMATS.keys())
+def test_formats(record: dict, rows: str, columns: tuple[str, ...]) -> None:
+    row_format = detect_format(record)
+    assert row_format is not None
+    assert (row_format.rows, row_format.columns) == (rows, columns)
 
 
-def test_a_record_without_text_has_no_shape() -> None:
-    assert shape_of({"n": 1, "list": [1, 2]}) is None
+def test_a_record_without_text_has_no_format() -> None:
+    assert detect_format({"n": 1, "list": [1, 2]}) is None
 
 
-def one(path: Path) -> Sniffed:
-    (found,) = sniff(path)
-    return found
+def sniff_one(path: Path) -> SniffResult:
+    (result,) = sniff(path)
+    return result
 
 
-def test_what_is_found_is_a_source_that_reads_the_file(tmp_path: Path) -> None:
+def test_detected_options_make_a_source_that_reads_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(
         "".join(json.dumps({"body": f"句子{n}。", "source": "ab"[n % 2]}) + "\n" for n in range(9))
     )
     pq.write_table(pa.table({"content": ["one text", "two texts"], "n": [1, 2]}), tmp_path / "b.parquet")
     (tmp_path / "c.csv").write_text("story,n\nA long story it is,1\nAnd another one,2\n")
     (tmp_path / "d.txt").write_text("Some text.")
-    for found, rows in zip(sniff(tmp_path), (1, 9, 2, 2), strict=True):
-        source = SOURCES[found.kind].model_validate({**found.options, "path": str(found.path)})
+    for result, rows in zip(sniff(tmp_path), (1, 9, 2, 2), strict=True):
+        source = SOURCES[result.kind].model_validate({**result.options, "path": str(result.path)})
         assert len([row for part in source.parts() for row in source.read(part)]) == rows
-        assert found.problems == ()
-        assert found.sample
+        assert result.problems == ()
+        assert result.sample
 
 
 def test_language_group_and_sample(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps({"text": f"第{n}句话。\n", "source": "ab"[n % 2]}) + "\n" for n in range(9)))
-    found = one(file)
-    assert found.language == "zh"
-    assert found.options == {"kind": "jsonl", "text": "text", "language": "zh", "group": "source"}
-    assert found.sample == ("第0句话。", "第1句话。", "第2句话。")
+    result = sniff_one(file)
+    assert result.language == "zh"
+    assert result.options == {"kind": "jsonl", "text": "text", "language": "zh", "group": "source"}
+    assert result.sample == ("第0句话。", "第1句话。", "第2句话。")
     file.write_text('{"text": "中文"}\n{"text": "English"}\n')
-    assert one(file).language == "auto"
+    assert sniff_one(file).language == "auto"
 
 
-def test_bad_rows_and_odd_rows_are_told(tmp_path: Path) -> None:
+def test_problems_name_bad_rows_and_rows_of_another_format(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "one"}\noops\n{"text": "two"}\n{"messages": [{"role": "user", "content": "three"}]}\n')
-    problems = one(file).problems
+    problems = sniff_one(file).problems
     assert len(problems) == 2
     assert "a.jsonl:2: not JSON" in problems[0]
-    assert "1 of 3 rows" in problems[1]
+    assert "1 of 3 sampled rows have another format" in problems[1]
     file.write_text('{"n": 1}\n')
-    assert one(file).shape is None
-    assert "no column with text" in one(file).problems[0]
+    assert sniff_one(file).row_format is None
+    assert "no column with text" in sniff_one(file).problems[0]
 
 
 def test_large_text_files_are_split_at_blank_lines(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("A paragraph of a book.\n\n" * 20_000)
-    assert one(tmp_path / "book.txt").options["split"] == "blank_lines"
+    assert sniff_one(tmp_path / "book.txt").options["split"] == "blank_lines"
     for name in "abc":
         (tmp_path / f"{name}.md").write_text(f"Article {name}.")
     (tmp_path / "book.txt").unlink()
-    assert one(tmp_path).options == {"kind": "text", "split": "file", "language": "en"}
+    assert sniff_one(tmp_path).options == {"kind": "text", "split": "file", "language": "en"}
 
 
-def test_what_cannot_be_read_is_an_error_with_the_file(tmp_path: Path) -> None:
+def test_errors_name_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("x")
     (tmp_path / "empty.jsonl").touch()
     for path, words in (("a.docx", "kind"), ("empty.jsonl", "empty"), ("absent.csv", "no such file")):
         with pytest.raises(UserError, match=f"{path}.*{words}"):
             sniff(tmp_path / path)
-    assert kind_of(Path("x.ndjson.gz")) == "jsonl"
+    assert source_kind(Path("x.ndjson.gz")) == "jsonl"
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_files(data_dir: Path, name: str) -> None:
-    found = one(data_dir / name)
-    assert found.shape is not None
-    assert (found.shape.rows, found.language, found.options.get("group")) == REAL[name]
-    assert len(found.sample) == 3
-    assert found.problems == ()
+    result = sniff_one(data_dir / name)
+    assert result.row_format is not None
+    assert (result.row_format.rows, result.language, result.options.get("group")) == REAL[name]
+    assert len(result.sample) == 3
+    assert result.problems == ()
