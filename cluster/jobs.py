@@ -23,10 +23,12 @@ from urllib.parse import urlsplit
 
 from cluster import route, token
 from cluster.errors import ClusterError
+from cluster.termination import INTERRUPTED
 
 LEFT_OUT = ["__pycache__", "*.pyc", "tests", ".venv", "store"]  # Ray refuses packages over 512 MiB
 QUIET_S = 20.0  # without a line for so long, the job is asked whether it still runs
 PATIENCE_S = 300.0  # how long a broken connection is tried again
+STOP_S = 30  # from a stopped job's SIGTERM to its SIGKILL, as for a pod; Ray's default is 3
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Job:
         if self.status == "SUCCEEDED":
             return 0
         if self.status == "STOPPED":
-            return 130
+            return INTERRUPTED
         code = self.driver_exit_code
-        return code if code is not None and (0 < code < 128 or code == 130) else 3  # others: killed by a signal
+        return code if code is not None and (0 < code < 128 or code == INTERRUPTED) else 3  # others: killed by a signal
 
 
 def submit(
@@ -74,7 +76,8 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="rayse-job-") as folder:
         for name, text in (files or {}).items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
-        environment: dict[str, Any] = {"working_dir": folder, "excludes": LEFT_OUT, "env_vars": dict(env or {})}
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), **(env or {})}
+        environment: dict[str, Any] = {"working_dir": folder, "excludes": LEFT_OUT, "env_vars": variables}
         if packages:
             environment["py_modules"] = [str(package.absolute()) for package in packages]
         with _client(address) as client:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -189,7 +188,7 @@ class Session:
         was, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False  # for a Ray imported earlier
         try:
             environment = {**LOCAL_ENVIRONMENT, reaper.VARIABLE: mark, "PYTHONPATH": _python_path()}
-            with _environment(environment), _own_sigterm_handler():
+            with _environment(environment), _signal_handlers_unchanged():
                 _silence()
                 ray.init(
                     address="local",
@@ -237,7 +236,7 @@ class Session:
                 "excludes": ["__pycache__", "*.pyc"],
             }
         try:
-            with _own_sigterm_handler():
+            with _signal_handlers_unchanged():
                 _silence()
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises nearly every kind here
@@ -337,11 +336,17 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_sigterm_handler() -> Iterator[None]:
-    """ray.init replaces the handler of SIGTERM; a caller who set one keeps it."""
-    before = signal.getsignal(signal.SIGTERM)
+def _signal_handlers_unchanged() -> Iterator[None]:
+    """Keeps ray.init from setting signal handlers in this process: SIGTERM stays what the program made of it.
+
+    Ray's Python handlers call sys.exit, and its native one, set last, prints a C++ stack and ends the process. Workers
+    keep theirs, for the stacks of their crashes in Ray's logs; a crash of this process is left to faulthandler."""
+    from ray._private import ray_constants, utils
+
+    native, set_handler = ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+    utils.set_sigterm_handler = lambda sigterm_handler: None
     try:
         yield
     finally:
-        if callable(before):
-            signal.signal(signal.SIGTERM, before)
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler = native, set_handler

@@ -14,14 +14,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-USER_ERROR, CLUSTER_ERROR, INTERRUPTED = 2, 3, 130
+from cluster.termination import INTERRUPTED, sigterm_interrupts
+
+USER_ERROR, CLUSTER_ERROR = 2, 3  # and INTERRUPTED, 130
 
 
 class _Verbs(TyperGroup):
     """All verbs, with our exit codes around whichever one is called."""
 
     def invoke(self, ctx: Any) -> Any:
-        with _exit_codes():
+        with sigterm_interrupts(), _exit_codes():
             return super().invoke(ctx)
 
 
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Start with `rayse run demo`, or `rayse init YOUR_FILES…`. Exit codes: 0 done, 2 the input is wrong, "
-    "3 the cluster or machine failed, 130 interrupted.",
+    "3 the cluster or machine failed, 130 interrupted by Ctrl-C or SIGTERM.",
 )
 
 RecipeArg = Annotated[

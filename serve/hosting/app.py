@@ -15,7 +15,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ from typing import Any
 from cluster.errors import ClusterError
 from cluster.resources import cores
 from cluster.session import Session, log_place
+from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
 from pipelines.inference import sampler
 from pipelines.inference.model_config import context_length, read_config
@@ -125,15 +125,14 @@ def host(
         answers.append(url_of(settings))
         ready(answers[0], time.monotonic() - begin)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         os.environ.update(front.environment(folder, settings.host, settings.port))
-        _serve(settings, stop or threading.Event(), is_ready, say)
+        with sigterm_interrupts():
+            _serve(settings, stop or threading.Event(), is_ready, say)
     except KeyboardInterrupt:
         if not answers:
             raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         shutil.rmtree(folder, ignore_errors=True)
 
 

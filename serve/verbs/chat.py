@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from cluster.errors import ClusterError
+from cluster.termination import Terminated
 from pipelines.errors import UserError
 from serve.client import Client
 from serve.gateway.conversation import Message
@@ -60,6 +61,8 @@ def _turn(
             told.append(piece)
             print(piece, end="", file=out, flush=True)
         print(file=out, flush=True)
+    except Terminated:
+        raise
     except KeyboardInterrupt:
         print(" (ended)", file=out, flush=True)
         if not told:

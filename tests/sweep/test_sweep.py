@@ -214,6 +214,22 @@ def test_a_killed_trial_starts_again_beside_others_and_ctrl_c_ends_all(tmp_path:
     assert not (sweep.store.root / "sweeps" / sweep.record().id / "lease.json").exists()
 
 
+@pytest.mark.chaos
+def test_sigterm_ends_a_sweep_as_ctrl_c_does(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, TEXT.replace("step_s: 0.1", "step_s: 3.0"))
+    first = sweep.fingerprint(rate=0.1, flavour="plain")
+    process = sweep.start()
+    wait_for(lambda: sweep.steps(first), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (INTERRUPTED, "")
+    assert err.endswith("interrupted; what is made stays made: the same command goes on\n")
+    assert "Traceback" not in err and "***" not in err
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert sweep.record().outcome == "interrupted"
+
+
 def files_of(process: psutil.Process) -> list[Any]:
     try:
         return process.open_files()

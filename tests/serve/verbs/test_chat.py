@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from cluster.errors import ClusterError
+from cluster.termination import Terminated
 from pipelines.errors import UserError
 from serve.client import Client
 from serve.gateway import asgi
+from serve.gateway.conversation import Message
 from serve.verbs.chat import talk
 from serve.verbs.commands import answers
 from tests.serve.conftest import KEY, Served
@@ -46,6 +48,29 @@ def test_a_refused_question_is_told_and_left_out(served: Served) -> None:
     out = io.StringIO()
     assert talk(Client(served.server.url, KEY), read=typed("word " * 400), out=out) == []
     assert "tokens" in out.getvalue()
+
+
+class Stopped(Client):
+    """A server in the middle of whose reply a signal arrives."""
+
+    def __init__(self, signal: KeyboardInterrupt):
+        super().__init__("http://127.0.0.1:9")
+        self.signal = signal
+
+    def model(self) -> str:
+        return "tiny"
+
+    def reply(self, messages: Sequence[Message], **sampling: object) -> Iterator[str]:
+        yield "One"
+        raise self.signal
+
+
+def test_ctrl_c_ends_a_reply_and_sigterm_the_conversation() -> None:
+    out = io.StringIO()
+    messages = talk(Stopped(KeyboardInterrupt()), read=typed("Count"), out=out)
+    assert messages[1:] == [{"role": "assistant", "content": "One"}] and "One (ended)" in out.getvalue()
+    with pytest.raises(Terminated):
+        talk(Stopped(Terminated()), read=typed("Count"), out=out)
 
 
 class Broken(BaseHTTPRequestHandler):

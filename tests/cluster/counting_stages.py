@@ -1,0 +1,58 @@
+"""A recipe whose one stage trains nothing: two workers of Ray Train count, with checkpoints. For tests that stop a run.
+
+python -m tests.cluster.counting_stages run RECIPE …      `rayse` with this stage instead of the real ones
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import Field
+
+from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+
+RECIPE = "name: counting\nstages:\n  count: {steps: STEPS, pause_s: PAUSE}\n"
+
+
+class CountOptions(Options):
+    steps: int = Field(20, ge=1, description="Steps to count; a checkpoint follows every second one")
+    pause_s: float = Field(0.0, ge=0, description="Seconds that each step lasts")
+
+
+def run(work: Work) -> Facts:
+    """Counts in two workers and writes the total."""
+    options: CountOptions = work.options
+    work.session.start()
+    from cluster.resources import Resources
+    from cluster.workers import run_workers
+    from tests.cluster import loops
+
+    result = run_workers(
+        loops.count,
+        {"steps": options.steps, "pause_s": options.pause_s},
+        resources=Resources(workers=2),
+        storage=work.draft.path,
+        name="training",
+        on_progress=lambda line: work.progress.update(line["step"], options.steps, "steps"),
+        say=work.progress.note,
+    )
+    (work.draft.out / "total.txt").write_text(f"{result['total']}\n")
+    return {"count/resumed_step": result["resumed"]["step"] if result["resumed"] else 0}
+
+
+TABLE = {
+    stage.kind: stage
+    for stage in (
+        Stage(kind="count", version=1, makes="corpus", options=CountOptions, cluster=ClusterOptions, run=run),
+    )
+}
+
+if __name__ == "__main__":
+    from pipelines import stages
+    from pipelines.cli import main
+    from tests.cluster import counting_stages  # by this name, not as __main__: code digests go by modules
+
+    stages.STAGES = counting_stages.TABLE  # what pipelines.cli imports when a verb is called
+
+    sys.argv[0] = "rayse"
+    main()

@@ -1,0 +1,172 @@
+"""SIGTERM ends a run as Ctrl-C does: quietly, with all its processes, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster import jobs, reaper
+from cluster.termination import INTERRUPTED
+from pipelines.store.artifacts import Store
+from pipelines.store.runs import latest, resolve
+from tests.cluster import counting_stages
+from tests.cluster.conftest import ROOT, Head
+from tests.cluster.test_workers import counted
+
+STEPS = 16
+MESSAGE = "interrupted; what is made stays made: the same command goes on\n"
+TIMEOUT_S = 600
+
+
+def wait_until(condition: Callable[[], object], while_alive: subprocess.Popen[str] | None = None) -> None:
+    """Polls until the condition holds, while the process lives."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert while_alive is None or while_alive.poll() is None, while_alive.communicate()
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.02)
+
+
+@dataclass
+class Counting:
+    """A recipe that counts, its store, and the command that runs it."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        recipe = counting_stages.RECIPE.replace("STEPS", str(STEPS)).replace("PAUSE", "0.25")
+        (self.folder / "recipe.yaml").write_text(recipe)
+        self.store = Store(self.folder / "store")
+        self.command = [sys.executable, "-m", "tests.cluster.counting_stages", "run", str(self.folder / "recipe.yaml"),
+                        "--store", str(self.store.root)]  # fmt: skip
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def steps(self) -> int:
+        """Steps that the workers have counted so far."""
+        return sum(file.read_bytes().count(b"\n") for file in self.store.root.glob("drafts/*/training/progress.jsonl"))
+
+    def checkpoints(self) -> int:
+        return len(list(self.store.root.glob("drafts/*/training/checkpoint_*/.metadata.json")))
+
+    def goes_on(self) -> int:
+        """Runs the command to its end. Returns the step of the checkpoint from which it went on."""
+        done = subprocess.run(self.command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.returncode == 0, done.stderr
+        artifact = resolve(self.store, "count")
+        assert float((artifact.path / "total.txt").read_text()) == counted(STEPS)
+        return int(artifact.facts["count/resumed_step"])
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Counting:
+    return Counting(tmp_path)
+
+
+def marks(pid: int) -> set[str]:
+    """What marks the processes of the local Ray that a process has started."""
+    found = set()
+    for child in psutil.Process(pid).children(recursive=True):
+        try:
+            found.add(child.environ().get(reaper.VARIABLE, ""))
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return found - {""}
+
+
+def terminate(process: subprocess.Popen[str]) -> str:
+    """Sends SIGTERM and returns stderr, once it is certain that the end was quiet and left no process behind."""
+    (mark,) = marks(process.pid)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (INTERRUPTED, ""), err
+    assert err.endswith(MESSAGE), err
+    assert not any(trace in err for trace in ("***", "SIGTERM received", "Traceback", "  @  ")), err
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert reaper.marked(mark) == []
+    return err
+
+
+def test_sigterm_in_the_middle_of_a_stage_ends_the_run_and_the_same_command_goes_on(counting: Counting) -> None:
+    process = counting.start()
+    wait_until(lambda: counting.steps() >= 6, process)
+    terminate(process)
+    assert latest(counting.store).outcome == "interrupted"
+    assert not list(counting.store.root.glob("drafts/*/lease.json"))
+    assert counting.goes_on() >= 2
+
+
+@pytest.mark.parametrize("num_processes", [1, 4])
+def test_sigterm_while_ray_starts_is_as_quiet(counting: Counting, num_processes: int) -> None:
+    """Inside ray.init, which sets handlers of its own: at its first process, and when most of its daemons are there."""
+    process = counting.start()
+    wait_until(lambda: sum(len(reaper.marked(mark)) for mark in marks(process.pid)) >= num_processes, process)
+    terminate(process)
+
+
+def test_a_job_that_is_stopped_says_how_to_go_on(head: Head, counting: Counting) -> None:
+    command = ["python", *counting.command[1:]]
+    job_id = jobs.submit(head.dashboard, command, env={"PYTHONPATH": str(ROOT)})
+    wait_until(lambda: counting.steps() >= 6 or jobs.status(head.dashboard, job_id).done)
+    assert jobs.stop_job(head.dashboard, job_id)
+    log: list[str] = []
+    job = jobs.follow(head.dashboard, job_id, log.append)
+    assert (job.status, job.exit_code) == ("STOPPED", INTERRUPTED), "".join(log)
+    assert "".join(log).endswith(MESSAGE), "".join(log)
+    assert "***" not in "".join(log)
+    assert latest(counting.store).outcome == "interrupted"
+    assert counting.goes_on() >= 2
+
+
+CLEANUP = """
+import sys, time
+from cluster import termination
+termination.REPEAT_S = {repeat_s}
+with termination.sigterm_interrupts():
+    try:
+        print("working", flush=True)
+        time.sleep(600)
+    except termination.Terminated:
+        print("cleaning up", flush=True)
+        sys.stdin.readline()
+        print("clean", flush=True)
+"""
+
+
+def interrupted_twice(repeat_s: float) -> subprocess.Popen[str]:
+    """A program whose cleanup lasts until it is sent a line, after two SIGTERMs."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", CLEANUP.format(repeat_s=repeat_s)], cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert program.stdout
+    assert program.stdout.readline() == "working\n"
+    program.send_signal(signal.SIGTERM)
+    assert program.stdout.readline() == "cleaning up\n"
+    program.send_signal(signal.SIGTERM)
+    return program
+
+
+def test_a_second_sigterm_ends_the_cleanup_at_once() -> None:
+    program = interrupted_twice(repeat_s=0.0)
+    program.wait(timeout=30)
+    assert program.stderr and "without cleaning up; the same command goes on" in program.stderr.read()
+    assert program.returncode == INTERRUPTED
+
+
+def test_a_sigterm_that_is_sent_to_the_process_and_to_its_group_counts_once() -> None:
+    program = interrupted_twice(repeat_s=3600.0)
+    out, err = program.communicate("\n", timeout=30)
+    assert (program.returncode, out, err) == (0, "clean\n", "")
