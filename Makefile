@@ -21,11 +21,14 @@ demo: env ## raise the demo model end to end and write its report
 	.venv/bin/rayse run pipelines/recipes/demo.yaml
 	.venv/bin/rayse report
 
+# Most of a test's time is one process that starts; docs/testing.md says what shares a process and why.
+PYTEST := .venv/bin/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: env ## the tests, but for the slow ones
-	.venv/bin/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow: env ## the slow tests: kills in every phase, a sweep that is broken off
-	.venv/bin/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 lint: env ## style, format and types
 	.venv/bin/ruff check .

@@ -25,7 +25,7 @@ from cluster import route, token
 from cluster.errors import ClusterError
 from cluster.termination import INTERRUPTED
 
-LEFT_OUT = ["__pycache__", "*.pyc", "tests", ".venv", "store"]  # Ray refuses packages over 512 MiB
+LEFT_OUT = ["__pycache__", "*.pyc"]  # of the packages that travel with a job
 QUIET_S = 20.0  # without a line for so long, the job is asked whether it still runs
 PATIENCE_S = 300.0  # how long a broken connection is tried again
 STOP_S = 30  # from a stopped job's SIGTERM to its SIGKILL, as for a pod; Ray's default is 3

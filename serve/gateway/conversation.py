@@ -3,7 +3,7 @@
     messages as clients send them ──messages_of──► {role, content} ──with_persona──► ──shown──► messages + ids
 
 A turn is a user's message with the replies to it, and is kept or left out as a whole. Pure functions; tokens are
-counted, and prompts made, by the model's own chat template (pipelines.data.chat).
+counted, and prompts made, by the model's own chat template (pipelines.data.tokens.chat).
 """
 
 from __future__ import annotations

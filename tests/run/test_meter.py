@@ -107,7 +107,7 @@ def test_a_meter_measures_time_and_peak_and_beats(tmp_path: Path, monkeypatch: p
 ATTEMPT = """
 import sys, time
 from pathlib import Path
-from pipelines import meter
+from pipelines.run import meter
 meter.PERIOD_S = 0.05
 meter.Meter(Path(sys.argv[1]), lambda: None).start()
 kept = bytearray(int(sys.argv[2]) * 1_000_000)

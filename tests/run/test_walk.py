@@ -176,7 +176,7 @@ def test_the_evaluator_ends_before_a_server_is_tried(
         events.append("trial")
         return {}
 
-    monkeypatch.setattr("pipelines.run.Evaluator", Watched)
+    monkeypatch.setattr("pipelines.run.walk.Evaluator", Watched)
     stages = {**TABLE, "serve": Stage("serve", 1, "trial", ToyOptions, tried, needs=("model",))}
     place.file.write_text(place.file.read_text() + "  host: {stage: serve}\n")
     run_recipe(load(place.file, stages))

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipelines.lease import Lease
+from pipelines.store.lease import Lease
 held = Lease(Path(sys.argv[1]))
 held.acquire(wait=True)
 print("held", flush=True)
@@ -140,7 +140,7 @@ def test_two_that_take_over_at_once_never_both_get_it(file: Path) -> None:
 import sys
 from pathlib import Path
 from cluster.errors import ClusterError
-from pipelines.lease import Lease
+from pipelines.store.lease import Lease
 sys.stdin.readline()
 try:
     Lease(Path(sys.argv[1])).acquire(wait=False)

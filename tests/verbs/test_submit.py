@@ -139,7 +139,7 @@ def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(tmp_path: Path) 
     script = """
 import sys
 from pathlib import Path
-from pipelines.submit import file_system
+from pipelines.verbs.submit import file_system
 print(*map(file_system, map(Path, sys.argv[1:])))
 """
     here = str(tmp_path / "deep")

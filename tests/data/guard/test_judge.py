@@ -280,6 +280,6 @@ def test_a_refusal_declines_in_the_users_language(learnt: Guard, language: str |
 
 
 def test_checking_needs_no_torch() -> None:
-    code = "import sys, pipelines.data.guarding; print({'torch', 'ray', 'transformers'} & set(sys.modules))"
+    code = "import sys, pipelines.data.guard.judge; print({'torch', 'ray', 'transformers'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 CHILD = """
 import sys
 from pathlib import Path
-from serve.feedback import Feedback, Reply
+from serve.gateway.feedback import Feedback, Reply
 kept = Feedback(Path(sys.argv[1]))
 for number in range(10**6):
     reply = Reply(f"chatcmpl-{number}", [{"role": "user", "content": "茶?"}], "绿茶。", "demo", "f00d", {}, 1.0)
