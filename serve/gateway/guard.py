@@ -3,8 +3,8 @@
     last user turn ──check──► declined? a refusal is the reply, and the model is not asked
     reply, in pieces ──Watch──► what is judged goes on, a sentence at a time; an offence ends it with a refusal
 
-The judge is the nearest artifact of kind `guard` (pipelines.data.guard.judge: rules and a small classifier); without one,
-its rules alone. A judgement takes less than a millisecond.
+The judge is the nearest artifact of kind `guard` (pipelines.data.guard.judge: rules and a small classifier);
+without one, its rules alone. A judgement takes less than a millisecond.
 """
 
 from __future__ import annotations
