@@ -5,8 +5,9 @@
 All have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies that
 end at the same length. TRL's trainer is GRPO, which has no critic (trl_loop.py). Ours runs as the stage does by itself,
 with a critic: this is what is measured against TRL. And twice more: with a critic that is a second model, and with none
-(`advantage: group`). What is compared runs first and last, TRL around it, since machines have moods; what counts is the
-median iteration, the first of each run left out.
+(`advantage: group`). TRL runs as it is by default, generating with transformers, and once more generating with vLLM, as
+ours does. What is compared runs first and last, TRL around it, since machines have moods; what counts is the median
+iteration, the first of each run left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks import goals
-from tests.benchmarks.trl_loop import Job, Told, measure
+from tests.benchmarks.trl_loop import Job, Told, measure, with_vllm
 
 if TYPE_CHECKING:
     from pipelines.stage import Work
@@ -136,6 +137,12 @@ def whole_iterations(told: list[Told], job: Job) -> tuple[list[float], list[floa
     return [end - begin for begin, end in pairwise(ends)], writing[1:]
 
 
+def medians(runs: list[list[Told]], job: Job) -> tuple[float, float]:
+    """Seconds of TRL's median iteration over several runs, and of its median generation."""
+    pairs = [whole_iterations(run, job) for run in runs]
+    return median([s for whole, _ in pairs for s in whole]), median([s for _, writing in pairs for s in writing])
+
+
 def shown(seconds: list[float]) -> str:
     return "seconds of each iteration " + " ".join(f"{each:.2f}" for each in seconds)
 
@@ -165,28 +172,35 @@ def main(
             str(model), prompts, PROMPTS, REPLIES, reply_tokens, epochs, minibatches, iterations,
             extra={"bf16": dtype == "bfloat16"},
         )  # fmt: skip
-        first = measure(job, world=WORLD, threads=THREADS)
-        print(f"TRL: {shown(whole_iterations(first, job)[0])}", flush=True)
+        peers = {"trl": job, "trl_vllm": with_vllm(job)}
+        runs = {name: [measure(peer, world=WORLD, threads=THREADS)] for name, peer in peers.items()}
+        for name, (first,) in runs.items():
+            print(f"{name}: {shown(whole_iterations(first, job)[0])}", flush=True)
         seen: dict[str, Seen] = {}
         for kind in (*KINDS, "critic"):
             own = real(Path(tempfile.mkdtemp(dir=folder)), job, dtype, **KINDS[kind])
-            check_equal(job, own, first)
+            for (first,) in runs.values():
+                check_equal(job, own, first)
             print(f"ours, {kind}: {shown(own.whole)}", flush=True)
             seen[kind] = seen[kind].followed_by(own) if kind in seen else own
-        second = measure(job, world=WORLD, threads=THREADS)
-        print(f"TRL again: {shown(whole_iterations(second, job)[0])}", flush=True)
-    pairs = [whole_iterations(told, job) for told in (first, second)]
-    theirs_s = median([each for whole, _ in pairs for each in whole])
+        for name, peer in peers.items():
+            runs[name].append(measure(peer, world=WORLD, threads=THREADS))
+            print(f"{name} again: {shown(whole_iterations(runs[name][1], job)[0])}", flush=True)
+    trl_iteration_s, trl_generate_s = medians(runs["trl"], job)
+    vllm_iteration_s, vllm_generate_s = medians(runs["trl_vllm"], job)
     others = {kind: own.figures() for kind, own in seen.items() if kind != "critic"}
     figures = seen["critic"].figures()
     return {
         **figures,
         **{f"ppo/{kind}_iteration_s": own["ppo/iteration_s"] for kind, own in others.items()},
         **{f"ppo/{kind}_learn_s": own["ppo/learn_s"] for kind, own in others.items()},
-        "ppo/trl_iteration_s": theirs_s,
-        "ppo/trl_generate_s": median([each for _, writing in pairs for each in writing]),
-        "ppo/ratio_to_trl": theirs_s / figures["ppo/iteration_s"],
-        **{f"ppo/ratio_to_trl_{kind}": theirs_s / own["ppo/iteration_s"] for kind, own in others.items()},
+        "ppo/trl_iteration_s": trl_iteration_s,
+        "ppo/trl_generate_s": trl_generate_s,
+        "ppo/trl_vllm_iteration_s": vllm_iteration_s,
+        "ppo/trl_vllm_generate_s": vllm_generate_s,
+        "ppo/ratio_to_trl": trl_iteration_s / figures["ppo/iteration_s"],
+        "ppo/ratio_to_trl_vllm": vllm_iteration_s / figures["ppo/iteration_s"],
+        **{f"ppo/ratio_to_trl_{kind}": trl_iteration_s / own["ppo/iteration_s"] for kind, own in others.items()},
     }
 
 
