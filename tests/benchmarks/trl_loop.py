@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.inference.sampler import environment
 from serve.hosting.front import free_port
@@ -62,7 +62,7 @@ def with_vllm(job: Job) -> Job:
     return replace(job, extra={**job.extra, **options})
 
 
-def allow_weight_pushes(dtype: str) -> None:
+def allow_weight_pushes(dtype: Literal["float32", "bfloat16"]) -> None:
     """Lets TRL's vLLM engine take new weights on a CPU. To be called before the engine is built.
 
     By default vLLM packs each matrix of a CPU's model for oneDNN and empties the original, so that the `load_weights`
