@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipelines.inference.model_config import read_config
-from pipelines.learning.model import last_hidden, output_embedding
+from pipelines.learning.model import autocast, last_hidden, output_embedding, score_head, scores_of_hidden
 from pipelines.learning.pairs import new_reward_model, open_reward_model
 from pipelines.learning.policy_losses import clipped_tokens, clipped_value_loss, policy_loss
-from pipelines.learning.token_scores import Scored, loss_of_tokens, score_tokens
+from pipelines.learning.token_scores import TokenScores, fused_token_loss, token_logprobs
 
 Floats = np.ndarray
 """float32 [N]."""
@@ -137,13 +137,13 @@ class Policy(Learning):
     def loss(self, batch: ExperienceBatch) -> Tensor:
         """The clipped loss less the bonus for entropy, summed over tokens."""
 
-        def of_chunk(scored: Scored, here: slice) -> Tensor:
+        def of_chunk(scored: TokenScores, here: slice) -> Tensor:
             columns = batch.old_logprobs_N[here], batch.advantages_N[here]
             return policy_loss(scored, *columns, clip=self.clip, entropy_bonus=self.entropy_bonus)
 
         hidden_NH, weight_VH = hidden_at(self.model, batch, self.dtype), output_embedding(self.model)
         with autocast(hidden_NH, self.dtype):
-            total, scored = loss_of_tokens(
+            total, scored = fused_token_loss(
                 hidden_NH, weight_VH, batch.actions_N, of_chunk, temperature=self.temperature
             )
         moved = clipped_tokens(scored.logprobs_N, batch.old_logprobs_N, clip=self.clip)
@@ -208,7 +208,7 @@ def logprobs_at(
 ) -> Tensor:
     """The same, where the model's hidden states there are known."""
     with autocast(hidden_NH, dtype):
-        return score_tokens(hidden_NH, output_embedding(model), batch.actions_N, temperature=temperature)
+        return token_logprobs(hidden_NH, output_embedding(model), batch.actions_N, temperature=temperature)
 
 
 def hidden_at(model: PreTrainedModel, batch: Sequences, dtype: torch.dtype) -> Tensor:
@@ -224,12 +224,7 @@ def _hidden(model: PreTrainedModel, tokens_BT: Tensor, places_N: Tensor, dtype: 
 def scores_at(model: PreTrainedModel, tokens_BT: Tensor, places_N: Tensor, dtype: torch.dtype) -> Tensor:
     """The score of a model with one label (…ForSequenceClassification) at places of the flat B × T. float32 [N]."""
     hidden_NH = _hidden(model, tokens_BT, places_N, dtype)
-    return (hidden_NH.float() @ head(model).weight.float().T).squeeze(-1)
-
-
-def head(model: PreTrainedModel) -> nn.Linear:
-    """The layer that turns hidden states into a score."""
-    return cast(nn.Linear, cast(Any, model).score)
+    return scores_of_hidden(model, hidden_NH)
 
 
 def new_critic(folder: Path) -> PreTrainedModel:
@@ -237,9 +232,5 @@ def new_critic(folder: Path) -> PreTrainedModel:
     if any("SequenceClassification" in name for name in read_config(folder).get("architectures") or ()):
         return open_reward_model(folder)
     model = new_reward_model(folder, seed=0, pad_id=None)
-    nn.init.zeros_(head(model).weight)
+    nn.init.zeros_(score_head(model).weight)
     return model
-
-
-def autocast(tensor: Tensor, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(tensor.device.type, dtype, enabled=dtype != torch.float32)

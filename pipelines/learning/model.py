@@ -113,6 +113,11 @@ def _check_head(model: PreTrainedModel, folder: Path) -> None:
         )
 
 
+def autocast(tensor: Tensor, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in this dtype on the tensor's device; float32: as they are."""
+    return torch.autocast(tensor.device.type, dtype, enabled=dtype != torch.float32)
+
+
 def last_hidden(model: PreTrainedModel, tokens_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
     """The last layer's normalised output [B, T, H]; positions that start anew keep packed documents apart."""
     body = cast(Any, model.base_model)
@@ -122,6 +127,16 @@ def last_hidden(model: PreTrainedModel, tokens_BT: Tensor, positions_BT: Tensor 
 def output_embedding(model: PreTrainedModel) -> Tensor:
     """The matrix [V, H] that turns hidden states into logits."""
     return cast(nn.Linear, model.get_output_embeddings()).weight
+
+
+def score_head(model: PreTrainedModel) -> nn.Linear:
+    """The linear layer that turns hidden states into scores, of a …ForSequenceClassification."""
+    return cast(nn.Linear, cast(Any, model).score)
+
+
+def scores_of_hidden(model: PreTrainedModel, hidden_NH: Tensor) -> Tensor:
+    """The scores of a model with one label. float32 [N], whatever the hidden states' dtype."""
+    return (hidden_NH.float() @ score_head(model).weight.float().T).squeeze(-1)
 
 
 def hidden_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
@@ -145,8 +160,7 @@ class NextTokenLearner(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Cross-entropy of the next token in nats, summed over the batch's labels (`batch.num_labels` of them)."""
-        kind = batch.tokens_BT.device.type
-        with torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(batch.tokens_BT, self.dtype):
             hidden_BTH = last_hidden(self.model, batch.tokens_BT, batch.positions_BT)
             return next_token_cross_entropy(hidden_BTH, output_embedding(self.model), batch.labels_BT).total
 

@@ -26,9 +26,9 @@ from pipelines.data.dialogues.pair_rows import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
 from pipelines.learning.lesson import Lesson, save_proven
-from pipelines.learning.model import last_hidden, output_embedding
+from pipelines.learning.model import autocast, last_hidden, output_embedding, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo
-from pipelines.learning.token_scores import score_tokens
+from pipelines.learning.token_scores import token_logprobs
 
 
 @dataclass(frozen=True)
@@ -147,21 +147,17 @@ def rewards(model: PreTrainedModel, batch: PairBatch, dtype: torch.dtype = torch
 
 def scores(model: PreTrainedModel, batch: PairBatch, dtype: torch.dtype) -> Tensor:
     """A reward model's score at every token. float32 [B·T]."""
-    with _autocast(batch, dtype):
+    with autocast(batch.tokens_BT, dtype):
         hidden_NH = hidden_states(model, batch)
-    return (hidden_NH.float() @ _score_head(model).weight.float().T).squeeze(-1)
+    return scores_of_hidden(model, hidden_NH)
 
 
 def reply_logprobs(model: PreTrainedModel, batch: PairBatch, dtype: torch.dtype = torch.float32) -> Tensor:
     """A causal model's log-probability of each reply, summed over its tokens. float32 [S], nats."""
-    with _autocast(batch, dtype):
+    with autocast(batch.tokens_BT, dtype):
         hidden_NH = hidden_states(model, batch).index_select(0, batch.places_N)
-        logprobs_N = score_tokens(hidden_NH, output_embedding(model), batch.actions_N)
+        logprobs_N = token_logprobs(hidden_NH, output_embedding(model), batch.actions_N)
     return logprobs_N.new_zeros(len(batch.ends_S)).index_add(0, batch.owners_N, logprobs_N)
-
-
-def _autocast(batch: PairBatch, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(batch.tokens_BT.device.type, dtype, enabled=dtype != torch.float32)
 
 
 class RewardLearner(nn.Module):
@@ -259,10 +255,6 @@ def _sequence_classifier(folder: Path, **config: int) -> PreTrainedModel:
         raise UserError(f"model {folder}: cannot be read as a model that scores sequences ({error})") from error
     finally:
         transformers.logging.set_verbosity(before)
-
-
-def _score_head(model: PreTrainedModel) -> nn.Linear:
-    return cast(nn.Linear, getattr(model, "score"))  # noqa: B009 (no attribute that a checker knows)
 
 
 def each_side(

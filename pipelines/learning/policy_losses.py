@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipelines.learning.token_scores import Scored
+from pipelines.learning.token_scores import TokenScores
 
 
 def policy_loss(
-    scored: Scored, old_logprobs_N: Tensor, advantages_N: Tensor, *, clip: float, entropy_bonus: float
+    scored: TokenScores, old_logprobs_N: Tensor, advantages_N: Tensor, *, clip: float, entropy_bonus: float
 ) -> Tensor:
     """The clipped surrogate less the bonus for entropy, summed over tokens (Schulman et al. 2017, eq. 9, without its
     term for values)."""

@@ -1,8 +1,11 @@
-"""What a policy says of tokens that were sampled: log-probabilities and entropies without a tensor of all logits.
+"""Log-probabilities and entropies of tokens under a language model, and losses of them, without a tensor of all logits.
 
-    hidden [N, H], output embedding [V, H] ──a chunk of tokens at a time──► logits ──► log p of each, a loss, gradients
+    hidden [N, H], output embedding [V, H] ──a chunk of tokens at a time──► logits ──► log p, entropy ──► loss
 
-Shapes: N tokens of replies, C of them a chunk, H hidden, V vocabulary.
+All losses multiply with the output embedding here. Products are in autocast's dtype where autocast is on, in the
+weight's otherwise; everything between them is float32.
+
+Shapes: N tokens, C of them a chunk, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,152 +16,194 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from pipelines.learning.losses import add_product, chunk_tokens, product_dtype
+# 4,096 logits × 512 tokens × 4 bytes = 8 MB: a chunk stays near the cache instead of 4,096 × 2,048 × 4 = 34 MB for a
+# micro-batch of 8 rows. A GPU wants larger products: 2^27 × 4 bytes = 0.5 GB, not the 5 GB of a vocabulary of 150,000.
+CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+MIN_CHUNK_TOKENS = 128  # narrower products leave the GEMM kernels idle
 
 
-class Scored(NamedTuple):
-    """What a policy says of tokens that were sampled. Both float32 [N], in nats."""
+class TokenScores(NamedTuple):
+    """What a model says of tokens. float32 [N], nats."""
 
     logprobs_N: Tensor
-    entropies_N: Tensor  # of the whole distribution that each was drawn from
+    entropies_N: Tensor  # of the whole distribution of each token; empty where they are not computed
 
 
-def score_tokens(hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, *, temperature: float = 1.0) -> Tensor:
+TokenLoss = Callable[[TokenScores, slice], Tensor]
+"""A loss summed over a chunk of tokens. Arguments: their scores, and which of the N tokens they are."""
+
+
+def token_logprobs(hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, *, temperature: float = 1.0) -> Tensor:
     """log p(action) of each token, p = softmax(hidden @ weight.T / temperature). float32 [N].
 
-    hidden_NH: the last layer's output where each token was drawn; weight_VH: the output embedding; actions_N: int.
-    Where a gradient is asked for, logits are made again on the way back: loss_of_tokens is for a loss that is a sum
-    over tokens."""
-    dtype = product_dtype(weight_VH)
-    return cast(Any, _Scores.apply(hidden_NH, weight_VH, actions_N.long(), 1.0 / temperature, dtype))
+    hidden_NH: the last layer's output at the position before each token; weight_VH: the output embedding; actions_N:
+    int. The backward pass computes the logits again; fused_token_loss does not, if the loss is a sum over tokens."""
+    return cast(Any, _TokenLogprobs.apply(hidden_NH, weight_VH, actions_N.long(), 1.0 / temperature))
 
 
-TokenLoss = Callable[[Scored, slice], Tensor]
-"""A loss of some of the tokens, summed: what a policy says of them, and which they are."""
+def fused_token_loss(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    actions_N: Tensor,
+    loss: TokenLoss,
+    *,
+    temperature: float = 1.0,
+    entropies: bool = True,
+) -> tuple[Tensor, TokenScores]:
+    """A loss summed over all tokens (scalar, float32), and the scores of all tokens, detached.
 
-
-def loss_of_tokens(
-    hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, loss: TokenLoss, *, temperature: float = 1.0
-) -> tuple[Tensor, Scored]:
-    """The sum of a loss over all tokens, and what the policy says of each (for whoever watches: without a gradient).
-
-    Arguments as of score_tokens; `loss` is called for a chunk of tokens after the other. The gradients by hidden and
-    weight are made with the chunk's logits, while they are there (after Liger Kernel, Hsu et al. 2024, section 3): no
-    logits are kept for the backward pass, and none are computed twice."""
-    learns = torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad)
-    total, *scored = cast(Any, _FusedLoss.apply(
-        hidden_NH, weight_VH, actions_N.long(), loss, 1.0 / temperature, product_dtype(weight_VH), learns
+    Arguments as of token_logprobs; loss: called once a chunk; entropies: whether it gets them. The gradients by hidden
+    and weight are made with the chunk's logits, while they are in memory (after Liger Kernel, Hsu et al. 2024, section
+    3): no logits are kept for the backward pass, and none are computed twice."""
+    needs_grad = torch.is_grad_enabled() and (hidden_NH.requires_grad or weight_VH.requires_grad)
+    total, *scores = cast(Any, _FusedTokenLoss.apply(
+        hidden_NH, weight_VH, actions_N.long(), loss, 1.0 / temperature, entropies, needs_grad
     ))  # fmt: skip
-    return total, Scored(*scored)
+    return total, TokenScores(*scores)
 
 
-class _Scores(torch.autograd.Function):
-    """dtype: of the matrix products; everything between them is float32."""
+def chunk_tokens(weight_VH: Tensor) -> int:
+    """Number of tokens whose logits are in memory at once."""
+    return max(MIN_CHUNK_TOKENS, CHUNK_LOGITS.get(weight_VH.device.type, CHUNK_LOGITS["cuda"]) // weight_VH.shape[0])
 
+
+class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, share: float, dtype: torch.dtype
+        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, inverse_temperature: float
     ) -> Tensor:
         ctx.save_for_backward(hidden_NH, weight_VH, actions_N)
-        ctx.share, ctx.dtype = share, dtype
+        ctx.inverse_temperature, ctx.dtype = inverse_temperature, _product_dtype(weight_VH)
         logprobs_N = hidden_NH.new_empty(len(hidden_NH), dtype=torch.float32)
-        for here, chunk in _chunks(hidden_NH, weight_VH.to(dtype), actions_N, share):
-            logprobs_N[here] = chunk.logprobs_C
+        for part, chunk in _chunks(hidden_NH, weight_VH.to(ctx.dtype), actions_N, inverse_temperature):
+            logprobs_N[part] = chunk.logprobs_C
         return logprobs_N
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any):
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, actions_N = ctx.saved_tensors
-        grad_hidden_NH, grad_weight_VH = torch.empty_like(hidden_NH), torch.zeros_like(weight_VH)
-        for here, chunk in _chunks(hidden_NH, weight_VH.to(ctx.dtype), actions_N, ctx.share):
-            error_CV = chunk.error_CV(grad_outputs[0][here])
-            grad_hidden_NH[here] = error_CV @ chunk.factor_VH
-            add_product(grad_weight_VH, error_CV.T, chunk.hidden_CH)
-        return grad_hidden_NH, grad_weight_VH, None, None, None
+        grad_hidden_NH = torch.empty_like(hidden_NH)
+        grad_weight_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None
+        for part, chunk in _chunks(hidden_NH, weight_VH.to(ctx.dtype), actions_N, ctx.inverse_temperature):
+            chunk.backward(grad_outputs[0][part], None, grad_hidden_NH[part], grad_weight_VH)
+        return grad_hidden_NH, grad_weight_VH, None, None
 
 
-class _Chunk:
-    """The logits of some tokens, and what follows from them. dtype of the products: factor_VH's; all else is float32.
-
-    shifted_CV: logits less the row's largest; odds_CV: their exponentials, the only other V-wide tensor."""
-
-    def __init__(self, hidden_CH: Tensor, factor_VH: Tensor, actions_C: Tensor, share: float):
-        self.hidden_CH, self.factor_VH = hidden_CH.to(factor_VH.dtype), factor_VH
-        self.share, self.actions_C1 = share, actions_C.long()[:, None]
-        logits_CV = (self.hidden_CH @ factor_VH.T).float()
-        if share != 1.0:
-            logits_CV.mul_(share)
-        self.shifted_CV = logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
-        self.odds_CV = self.shifted_CV.exp()
-        self.normalisers_C = self.odds_CV.sum(-1)
-        self.logprobs_C = self.shifted_CV.gather(1, self.actions_C1).squeeze(1) - self.normalisers_C.log()
-
-    def entropies_C(self) -> Tensor:
-        """log Z − Σ p · logit."""
-        expected_C = torch.bmm(self.odds_CV[:, None], self.shifted_CV[:, :, None]).flatten()
-        return self.normalisers_C.log() - expected_C / self.normalisers_C
-
-    def error_CV(
-        self, by_logprob_C: Tensor, by_entropy_C: Tensor | None = None, entropies_C: Tensor | float = 0.0
-    ) -> Tensor:
-        """The loss by hidden @ weight.T, in the place of the odds, which are no more; so are the logits.
-
-        d log p[action] / d logit = one-hot − p; d entropy / d logit = −p (log p + entropy)."""
-        error_CV, by_p_C = self.odds_CV, by_logprob_C
-        if by_entropy_C is None:
-            error_CV.mul_((-by_p_C / self.normalisers_C)[:, None])
-        else:
-            by_p_C = by_p_C + by_entropy_C * (entropies_C - self.normalisers_C.log())
-            factor_CV = self.shifted_CV.mul_(by_entropy_C[:, None]).add_(by_p_C[:, None])
-            error_CV.mul_(factor_CV.div_(-self.normalisers_C[:, None]))
-        error_CV.scatter_add_(1, self.actions_C1, by_logprob_C[:, None])
-        return (error_CV if self.share == 1.0 else error_CV.mul_(self.share)).to(self.factor_VH.dtype)
-
-
-class _FusedLoss(torch.autograd.Function):
-    """dtype: of the matrix products; everything between them is float32."""
-
+class _FusedTokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, loss: TokenLoss, share: float,
-        dtype: torch.dtype, learns: bool,
+        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, loss: TokenLoss, inverse_temperature: float,
+        entropies: bool, needs_grad: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         logprobs_N = hidden_NH.new_empty(len(hidden_NH), dtype=torch.float32)
-        entropies_N, total = torch.empty_like(logprobs_N), logprobs_N.new_zeros(())
-        grad_hidden_NH = torch.empty_like(hidden_NH) if learns else None
-        grad_weight_VH = torch.zeros_like(weight_VH) if learns else None
-        for here, chunk in _chunks(hidden_NH, weight_VH.to(dtype), actions_N, share):
-            scored = Scored(chunk.logprobs_C, chunk.entropies_C())
-            logprobs_N[here], entropies_N[here] = scored
-            value, by_logprob_C, by_entropy_C = _with_gradients(loss, scored, here)
+        entropies_N = logprobs_N.new_empty(len(hidden_NH) if entropies else 0)
+        total = logprobs_N.new_zeros(())
+        grad_hidden_NH = torch.empty_like(hidden_NH) if needs_grad else None
+        grad_weight_VH = torch.zeros_like(weight_VH) if needs_grad and ctx.needs_input_grad[1] else None
+        factor_VH = weight_VH.to(_product_dtype(weight_VH))
+        for part, chunk in _chunks(hidden_NH, factor_VH, actions_N, inverse_temperature, entropies=entropies):
+            logprobs_N[part] = chunk.logprobs_C
+            if entropies:
+                entropies_N[part] = chunk.entropies_C
+            value, grad_logprobs_C, grad_entropies_C = _loss_and_gradients(loss, chunk, part)
             total += value
-            if grad_hidden_NH is not None and grad_weight_VH is not None:
-                error_CV = chunk.error_CV(by_logprob_C, by_entropy_C, scored.entropies_N)
-                grad_hidden_NH[here] = error_CV @ chunk.factor_VH
-                add_product(grad_weight_VH, error_CV.T, chunk.hidden_CH)
+            if grad_hidden_NH is not None:
+                chunk.backward(grad_logprobs_C, grad_entropies_C, grad_hidden_NH[part], grad_weight_VH)
         ctx.save_for_backward(grad_hidden_NH, grad_weight_VH)
         ctx.mark_non_differentiable(logprobs_N, entropies_N)
         ctx.set_materialize_grads(False)
         return total, logprobs_N, entropies_N
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any):
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         grad_hidden_NH, grad_weight_VH = ctx.saved_tensors
-        return grad_hidden_NH * grad_outputs[0], grad_weight_VH * grad_outputs[0], None, None, None, None, None
+        scale = grad_outputs[0]
+        grad_weight_VH = None if grad_weight_VH is None else grad_weight_VH * scale
+        return grad_hidden_NH * scale, grad_weight_VH, None, None, None, None, None
 
 
-def _chunks(hidden_NH: Tensor, factor_VH: Tensor, actions_N: Tensor, share: float) -> Iterator[tuple[slice, _Chunk]]:
-    size = chunk_tokens(factor_VH)
+class _Chunk:
+    """The logits of C tokens, and what follows from them.
+
+    weight_VH: in the dtype of the products. exp_CV: exp(logit − the row's largest), the only tensor of V columns, but
+    for the shifted logits themselves where entropies need them."""
+
+    def __init__(
+        self, hidden_CH: Tensor, weight_VH: Tensor, actions_C: Tensor, inverse_temperature: float, entropies: bool
+    ):
+        self.hidden_CH, self.weight_VH = hidden_CH.to(weight_VH.dtype), weight_VH
+        self.actions_C1, self.inverse_temperature = actions_C.unsqueeze(1), inverse_temperature
+        logits_CV = (self.hidden_CH @ weight_VH.T).float()
+        if inverse_temperature != 1.0:
+            logits_CV.mul_(inverse_temperature)
+        self.shifted_CV = logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
+        shifted_actions_C = self.shifted_CV.gather(1, self.actions_C1).squeeze(1)
+        self.exp_CV = self.shifted_CV.exp() if entropies else self.shifted_CV.exp_()
+        self.sums_C = self.exp_CV.sum(-1)
+        self.logprobs_C = shifted_actions_C - self.sums_C.log()
+        self.entropies_C = self._entropies_C() if entropies else self.sums_C.new_empty(0)
+
+    def _entropies_C(self) -> Tensor:
+        """log Z − Σ p · logit."""
+        weighted_C = torch.bmm(self.exp_CV[:, None], self.shifted_CV[:, :, None]).flatten()
+        return self.sums_C.log() - weighted_C / self.sums_C
+
+    def backward(
+        self,
+        grad_logprobs_C: Tensor,
+        grad_entropies_C: Tensor | None,
+        grad_hidden_CH: Tensor,
+        grad_weight_VH: Tensor | None,
+    ) -> None:
+        """Writes a loss's gradient by hidden into grad_hidden_CH, and adds the one by the weight to grad_weight_VH."""
+        grad_logits_CV = self._grad_logits_CV(grad_logprobs_C, grad_entropies_C)
+        grad_hidden_CH.copy_(grad_logits_CV @ self.weight_VH)
+        if grad_weight_VH is None:
+            return
+        if grad_logits_CV.dtype == grad_weight_VH.dtype:
+            grad_weight_VH.addmm_(grad_logits_CV.T, self.hidden_CH)  # one kernel
+        else:
+            grad_weight_VH += grad_logits_CV.T @ self.hidden_CH
+
+    def _grad_logits_CV(self, grad_logprobs_C: Tensor, grad_entropies_C: Tensor | None) -> Tensor:
+        """The loss's gradient by hidden @ weight.T, in place of exp_CV and shifted_CV.
+
+        d log p[action] / d logit = one-hot − p; d entropy / d logit = −p (log p + entropy)."""
+        grad_CV = self.exp_CV
+        if grad_entropies_C is None:
+            grad_CV.mul_((-grad_logprobs_C / self.sums_C)[:, None])
+        else:
+            factor_C = grad_logprobs_C + grad_entropies_C * (self.entropies_C - self.sums_C.log())
+            factor_CV = self.shifted_CV.mul_(grad_entropies_C[:, None]).add_(factor_C[:, None])
+            grad_CV.mul_(factor_CV.div_(-self.sums_C[:, None]))
+        grad_CV.scatter_add_(1, self.actions_C1, grad_logprobs_C[:, None])
+        if self.inverse_temperature != 1.0:
+            grad_CV.mul_(self.inverse_temperature)
+        return grad_CV.to(self.weight_VH.dtype)
+
+
+def _chunks(
+    hidden_NH: Tensor, weight_VH: Tensor, actions_N: Tensor, inverse_temperature: float, *, entropies: bool = False
+) -> Iterator[tuple[slice, _Chunk]]:
+    size = chunk_tokens(weight_VH)
     for start in range(0, len(hidden_NH), size):
-        here = slice(start, start + size)
+        part = slice(start, start + size)
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            yield here, _Chunk(hidden_NH[here], factor_VH, actions_N[here], share)
+            yield part, _Chunk(hidden_NH[part], weight_VH, actions_N[part], inverse_temperature, entropies)
 
 
-def _with_gradients(loss: TokenLoss, scored: Scored, here: slice) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The loss of a chunk, and itself by each log-probability and by each entropy; None: it does not look at them."""
+def _product_dtype(weight_VH: Tensor) -> torch.dtype:
+    """Of the products with the weight: autocast's, where it is on."""
+    device = weight_VH.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VH.dtype
+
+
+def _loss_and_gradients(loss: TokenLoss, chunk: _Chunk, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The loss of a chunk, and its gradients by the log-probabilities and by the entropies (None: not used)."""
     with torch.enable_grad():
-        leaves = Scored(*(column.detach().requires_grad_() for column in scored))
-        value = loss(leaves, here)
-        by_logprob_C, by_entropy_C = torch.autograd.grad(value, leaves, allow_unused=True)
-    return value.detach(), torch.zeros_like(leaves[0]) if by_logprob_C is None else by_logprob_C, by_entropy_C
+        scores = TokenScores(chunk.logprobs_C.detach().requires_grad_(), chunk.entropies_C.detach().requires_grad_())
+        value = loss(scores, part)
+        grad_logprobs_C, grad_entropies_C = torch.autograd.grad(value, scores, allow_unused=True)
+    if grad_logprobs_C is None:
+        grad_logprobs_C = torch.zeros_like(chunk.logprobs_C)
+    return value.detach(), grad_logprobs_C, grad_entropies_C

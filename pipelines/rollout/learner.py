@@ -35,7 +35,6 @@ from pipelines.learning.actor_critic import (
     Learning,
     Policy,
     Sequences,
-    head,
     hidden_at,
     logprobs,
     logprobs_at,
@@ -114,7 +113,11 @@ class Learner:
         if self.plan.critic_body == "learnt":
             return OwnBody(folder, self._dtype, value_clip=self.plan.value_clip)
         body = self._judge.model if shared and self._judge is not None else None
-        score_1H = torch.zeros(1, self._reference.config.hidden_size) if body is None else head(body).weight.detach()
+        score_1H = (
+            torch.zeros(1, self._reference.config.hidden_size)
+            if body is None
+            else models.score_head(body).weight.detach()
+        )
         return FrozenBody(score_1H, body, self._dtype, value_clip=self.plan.value_clip)
 
     def _engine(self, learner: Learning, rate: float) -> Engine:

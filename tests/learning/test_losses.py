@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipelines.learning import losses
+from pipelines.learning import token_scores
 from pipelines.learning.losses import IGNORE, next_token_cross_entropy
 
 
@@ -24,10 +24,10 @@ def gradients(loss: torch.Tensor, *tensors: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("chunk", [128, 7, 1000])
 def test_equals_torch_whatever_the_chunk(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, labels = example()
-    monkeypatch.setattr(losses, "chunk_tokens", lambda _: chunk)
+    monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
     ours = next_token_cross_entropy(hidden, weight, labels)
     theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum", ignore_index=IGNORE)
-    assert ours.tokens == int((labels != IGNORE).sum())
+    assert ours.num_tokens == int((labels != IGNORE).sum())
     torch.testing.assert_close(ours.total, theirs, rtol=1e-6, atol=0)
     for mine, other in zip(
         gradients(ours.total * 0.37, hidden, weight), gradients(theirs * 0.37, hidden, weight), strict=True
@@ -83,4 +83,4 @@ def test_bfloat16_products_are_close_and_keep_float32_gradients() -> None:
 
 @pytest.mark.parametrize(("vocabulary", "most_bytes"), [(4096, 8.4e6), (151_936, 80e6)])
 def test_logits_of_a_large_vocabulary_are_never_whole(vocabulary: int, most_bytes: float) -> None:
-    assert losses.chunk_tokens(torch.empty(vocabulary, 1)) * vocabulary * 4 <= most_bytes
+    assert token_scores.chunk_tokens(torch.empty(vocabulary, 1)) * vocabulary * 4 <= most_bytes

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from pipelines.learning.policy_losses import clipped_surrogate, clipped_tokens, clipped_value_loss, policy_loss
-from pipelines.learning.token_scores import Scored
+from pipelines.learning.token_scores import TokenScores
 
 
 @pytest.mark.parametrize("bonus", [0.0, 0.3])
 def test_the_policys_loss_is_the_surrogate_less_the_bonus(bonus: float) -> None:
     logp, old, advantages, entropies = torch.randn(4, 9)
-    found = policy_loss(Scored(logp, entropies), old, advantages, clip=0.2, entropy_bonus=bonus)
+    found = policy_loss(TokenScores(logp, entropies), old, advantages, clip=0.2, entropy_bonus=bonus)
     expected = clipped_surrogate(logp, old, advantages, clip=0.2) - bonus * entropies.sum()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipelines.learning import token_scores
-from pipelines.learning.token_scores import Scored, loss_of_tokens, score_tokens
+from pipelines.learning.token_scores import TokenScores, fused_token_loss, token_logprobs
 
 
 def example(tokens: int = 300, hidden: int = 16, vocabulary: int = 97) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,12 +31,12 @@ def test_a_loss_of_tokens_and_its_gradients_equal_torch(
     monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
     by_token = torch.randn(2, len(actions))
 
-    def loss(scored: Scored, here: slice) -> Tensor:
+    def loss(scored: TokenScores, here: slice) -> Tensor:
         columns = zip(kept, scored, by_token, strict=True)
         return torch.stack([s * (column.square() * own[here]).sum() for s, column, own in columns if s]).sum()
 
-    total, scored = loss_of_tokens(hidden, weight, actions, loss, temperature=temperature)
-    theirs = Scored(*by_torch(hidden, weight, actions, temperature))
+    total, scored = fused_token_loss(hidden, weight, actions, loss, temperature=temperature)
+    theirs = TokenScores(*by_torch(hidden, weight, actions, temperature))
     for mine, other in zip(scored, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
         assert not mine.requires_grad
@@ -53,7 +53,7 @@ def test_scores_and_their_gradients_equal_torch(
 ) -> None:
     hidden, weight, actions = example()
     monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
-    ours = score_tokens(hidden, weight, actions, temperature=temperature)
+    ours = token_logprobs(hidden, weight, actions, temperature=temperature)
     theirs = by_torch(hidden, weight, actions, temperature)[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     by_token = torch.randn(len(actions))
@@ -64,16 +64,16 @@ def test_scores_and_their_gradients_equal_torch(
 
 def test_no_tokens_give_nothing_and_zero_gradients() -> None:
     hidden, weight, actions = example()
-    total, scored = loss_of_tokens(hidden[:0], weight, actions[:0], lambda scored, _: scored.logprobs_N.sum())
+    total, scored = fused_token_loss(hidden[:0], weight, actions[:0], lambda scored, _: scored.logprobs_N.sum())
     assert total == 0 and len(scored.logprobs_N) == len(scored.entropies_N) == 0
     assert all(g.abs().max() == 0 for g in torch.autograd.grad(total, (hidden, weight)))
 
 
 def test_in_bfloat16_only_the_products_are_rough() -> None:
     hidden, weight, actions = example()
-    exact, _ = loss_of_tokens(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
+    exact, _ = fused_token_loss(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
     with torch.autocast("cpu", torch.bfloat16):
-        rough, scored = loss_of_tokens(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
+        rough, scored = fused_token_loss(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
     assert scored.logprobs_N.dtype == torch.float32
     assert rough != exact and rough.item() == pytest.approx(exact.item(), rel=1e-2)
     one, two = (torch.autograd.grad(own, hidden)[0].flatten() for own in (exact, rough))

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel
 
 from pipelines.learning import model as models
-from pipelines.learning.actor_critic import Sequences, head, hidden_at, new_critic
+from pipelines.learning.actor_critic import Sequences, hidden_at, new_critic
 from pipelines.rollout.critics import FrozenBody
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, own_part
 from tests.learning.test_actor_critic import reward_model
@@ -57,12 +57,12 @@ def steps(values: list[np.ndarray], world: int) -> list[list[Step]]:
 
 def test_a_head_on_the_reward_model_begins_with_its_score_at_every_token(tiny: Tiny, tmp_path: Any) -> None:
     body, reference = new_critic(reward_model(tmp_path)), models.from_folder(tiny.first)
-    critic = FrozenBody(head(body).weight.detach(), body, torch.float32, value_clip=0.0)
+    critic = FrozenBody(models.score_head(body).weight.detach(), body, torch.float32, value_clip=0.0)
     theirs = AutoModel.from_pretrained(tmp_path, dtype=torch.float32)
     for number, own in enumerate(annotated(critic, reference, range(5))):
         row = torch.tensor([[*PROMPTS[number], *REPLIES[number]]])
         with torch.no_grad():
-            scores = theirs(row).last_hidden_state[0] @ head(body).weight.T
+            scores = theirs(row).last_hidden_state[0] @ models.score_head(body).weight.T
         assert own == pytest.approx(scores[len(PROMPTS[number]) - 1 : -1, 0].numpy(), abs=1e-4)
 
 
