@@ -214,7 +214,7 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
     documents = sum(pq.read_metadata(part).num_rows for part in corpora.parts(corpus, "train"))
     share = options.calibration_documents / max(documents, 1)
     shares = dict.fromkeys(corpora.bytes_by_language(corpus, "train"), share)
-    rows = Encoder.open(model).encode(list(corpora.sampled(corpus, "train", shares, work.seed)))
+    rows = Encoder.open(model).encode(list(corpora.sample(corpus, "train", shares, work.seed)))
     return [row[: context_length(model)].tolist() for row in rows if len(row)]
 
 

@@ -35,7 +35,7 @@ def run(work: Work) -> Facts:
     sizes = corpora.bytes_by_language(corpus, "train")
     shares = tokenizing.balanced_sample(sizes, total_bytes=options.sample_bytes, exponent=options.balance)
     wanted = sum(shares[language] * sizes[language] for language in shares)
-    texts = _told(corpora.sampled(corpus, "train", shares, work.seed), wanted, work)
+    texts = _told(corpora.sample(corpus, "train", shares, work.seed), wanted, work)
     tokenizer = tokenizing.train(texts, options.vocabulary)
     tokenizing.save(tokenizer, work.draft.out, max_tokens=options.max_tokens)
     encoder = tokenizing.Encoder.open(work.draft.out)

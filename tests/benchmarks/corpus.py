@@ -65,17 +65,17 @@ def bare(source: Source) -> tuple[float, int]:
             "documentation",
             source,
             parts,
-            filters=options.filters.switched_on(),
+            filters=options.filters.enabled(),
             permutations=options.permutations,
         )
     )
     keys, signatures = (np.concatenate([column(batch, name) for batch in batches]) for name in ("key", "signature"))
-    kept = splitting.first_of_each(keys.view(np.uint64))
+    kept = splitting.first_occurrences(keys.view(np.uint64))
     minhash.clusters(signatures.view(np.uint32)[kept], options.near_duplicates or 1)
     return time.monotonic() - began, sum(batch.counts["documents/read"] for batch in batches)
 
 
-def column(batch: cleaning.Cleaned, name: str) -> np.ndarray:
+def column(batch: cleaning.CleanedBatch, name: str) -> np.ndarray:
     """uint8[documents, width] of a column of fixed width."""
     values = batch.documents.column(name).combine_chunks()
     return np.frombuffer(values.buffers()[1], np.uint8).reshape(-1, values.type.byte_width)

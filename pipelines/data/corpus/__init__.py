@@ -1,1 +1,1 @@
-"""Corpora: documents, filters, near-duplicates, and the held-out split."""
+"""Corpora: documents, filters, fuzzy deduplication, and the held-out split."""

@@ -1,11 +1,11 @@
-"""Reading a corpus artifact: Parquet parts of documents with the columns id, source, group, language, text.
+"""Reads a corpus artifact: Parquet parts of documents with the columns id, source, group, language, text.
 
-Streams record batches; never holds a whole corpus.
+Streams record batches; never holds a whole corpus in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,18 +17,18 @@ SPLITS = ("train", "held_out")
 
 
 def parts(corpus: Path, split: str) -> list[Path]:
-    """The Parquet parts of a split, in order."""
+    """Lists the Parquet parts of a split, in order."""
     return sorted((corpus / split).glob("*.parquet"))
 
 
 def batches(corpus: Path, split: str, columns: Sequence[str] = ("language", "text")) -> Iterator[pa.RecordBatch]:
-    """Record batches of a split in document order."""
+    """Yields record batches of a split in document order."""
     for part in parts(corpus, split):
         yield from pq.ParquetFile(part).iter_batches(columns=list(columns), batch_size=4096)
 
 
 def bytes_by_language(corpus: Path, split: str) -> dict[str, int]:
-    """UTF-8 bytes of text of each language."""
+    """Counts the UTF-8 bytes of text of each language."""
     sizes: dict[str, int] = {}
     for batch in batches(corpus, split):
         lengths = pc.call_function("binary_length", [batch.column("text")])
@@ -38,15 +38,15 @@ def bytes_by_language(corpus: Path, split: str) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def sampled(corpus: Path, split: str, shares: dict[str, float], seed: int) -> Iterator[str]:
-    """Texts of a split in document order, each language at its share.
+def sample(corpus: Path, split: str, repeats: Mapping[str, float], seed: int) -> Iterator[str]:
+    """Yields texts of a split in document order, as often as `repeats` says for their language.
 
-    A share of 0.3 takes the 30% of documents whose seeded hash is lowest; 2.5 gives each twice and half of them a
-    third time. Independent of how the corpus is cut into parts."""
+    0.3 selects the 30% of documents whose seeded hash is lowest; 2.5 yields each twice and half of them a third time.
+    Independent of how the corpus is divided into parts."""
     for batch in batches(corpus, split, ("id", "language", "text")):
         rows = zip(*(batch.column(name).to_pylist() for name in ("id", "language", "text")), strict=True)
-        for name, language, text in rows:
-            whole, part = divmod(shares.get(language, 0.0), 1.0)
-            times = int(whole) + (xxhash.xxh3_64_intdigest(name.encode(), seed) / 2**64 < part)
-            for _ in range(times):
+        for document_id, language, text in rows:
+            times, fraction = divmod(repeats.get(language, 0.0), 1.0)
+            once_more = xxhash.xxh3_64_intdigest(document_id.encode(), seed) / 2**64 < fraction
+            for _ in range(int(times) + once_more):
                 yield text

@@ -1,4 +1,4 @@
-"""Documents as tables: the schemas of a corpus."""
+"""Schemas of the tables of a corpus: documents, and rejected rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 
 DOCUMENTS = pa.schema(
     [
-        ("id", pa.string()),  # source/part/row: where the text stood
+        ("id", pa.string()),  # source/part/row: the origin of the text
         ("source", pa.string()),  # the source's name in the recipe
         ("group", pa.string()),  # held-out data is split by whole groups
         ("language", pa.string()),  # en or zh
@@ -20,11 +20,11 @@ REJECTED = pa.schema(
         ("where", pa.string()),  # the file or package
         ("row", pa.int64()),  # the line, where lines are rows
         ("problem", pa.string()),
-        ("raw", pa.string()),  # how it begins
+        ("raw", pa.string()),  # its first characters
     ]
 )
 
 
 def utf8_bytes(text: str) -> int:
-    """Length of the text in UTF-8."""
+    """Returns the length of the text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())

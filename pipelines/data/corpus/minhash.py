@@ -1,12 +1,14 @@
-"""Exact and near duplicates: keys, MinHash signatures, and clusters of documents that share most of their phrases.
+"""Exact and fuzzy deduplication: keys, MinHash signatures, and clusters of near-duplicate documents.
 
-    words (measures.py) ──5 at a time──► shingles ──128 hash functions, least of each──► signature
-    signatures ──bands: equal in some r places──► candidates ──equal in 80% of all places──► clusters
+    words (measures.py) ──5 at a time──► shingles ──128 hash functions, minimum of each──► signature
+    signatures ──LSH bands: equal in all rows of a band──► candidates ──equal in 80% of all hashes──► clusters
 
-The share of equal places of two signatures estimates the Jaccard similarity of their sets of shingles (Broder 1997);
-bands find the pairs worth comparing (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, ch. 3.4). A word is a
+The fraction of equal hashes of two signatures estimates the Jaccard similarity of their sets of shingles (Broder 1997);
+bands select the pairs to compare (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, ch. 3.4). A word is a
 Chinese character or a word of other scripts, so shingles are 5 words of English and 5 characters of Chinese.
 Everything is a pure function of its arguments: no random state, no dependence on how documents were batched.
+
+Shape suffixes: D documents, P permutations (the hashes of a signature), R rows of a band.
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ import numba
 import numpy as np
 import xxhash
 
-from pipelines.data.text.measures import Cut, ngram
+from pipelines.data.text.measures import HashedTexts, ngram_hash
 
 SHINGLE_WORDS = 5
-RECALL = 0.98  # of pairs that are exactly as similar as the threshold, how many the bands bring together
-EMPTY = np.uint32(0xFFFFFFFF)  # in every place of the signature of a text without words
+RECALL = 0.98  # fraction of the pairs exactly at the threshold that become candidates
+EMPTY = np.uint32(0xFFFFFFFF)  # every hash of the signature of a text without words
 
 
 def exact_key(text: str) -> bytes:
-    """16 bytes that are equal for texts that differ in nothing but their blanks.
+    """Returns 16 bytes that are equal for texts that differ only in blank space.
 
     >>> exact_key("one  two\\n") == exact_key("one two")
     True
@@ -31,77 +33,73 @@ def exact_key(text: str) -> bytes:
     return xxhash.xxh3_128_digest(" ".join(text.split()).encode())
 
 
-def signatures(pieces: Cut, permutations: int) -> np.ndarray:
-    """uint32[documents, permutations]: of each hash function the least value over a document's shingles.
+def signatures(hashed: HashedTexts, permutations: int) -> np.ndarray:
+    """Returns uint32[D, P]: the minimum of each hash function over a document's shingles.
 
-    A text of fewer words than a shingle is one shingle."""
-    found = np.full((len(pieces.word_starts) - 1, permutations), EMPTY, np.uint32)
-    multipliers, summands = _hash_functions(permutations)
-    _least(pieces.words, pieces.word_starts, multipliers, summands, found)
-    return found
-
-
-def jaccard(one: np.ndarray, other: np.ndarray) -> float:
-    """Estimate of the Jaccard similarity of two documents from their signatures; its standard error is at most 0.045
-    with 128 permutations."""
-    return float(np.mean(one == other))
+    A text with fewer words than a shingle is one shingle."""
+    signatures_DP = np.full((len(hashed.word_starts) - 1, permutations), EMPTY, np.uint32)
+    multipliers_P, summands_P = _hash_functions(permutations)
+    _fill_signatures(hashed.words, hashed.word_starts, multipliers_P, summands_P, signatures_DP)
+    return signatures_DP
 
 
 def bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """(bands, rows a band) for a threshold: the most rows by which bands still bring RECALL of its pairs together.
+    """Returns (number of bands, rows of a band): the most rows with which RECALL of the pairs become candidates.
 
-    Two documents of similarity s agree in some band with probability 1 - (1 - s^rows)^bands.
+    Two documents of similarity s are equal in some band with probability 1 - (1 - s^rows)^bands.
 
     >>> bands(0.8, 128)
     (18, 7)
     """
     for rows in range(permutations, 0, -1):
-        count = permutations // rows
-        if 1 - (1 - threshold**rows) ** count >= RECALL:
-            return count, rows
+        num_bands = permutations // rows
+        if 1 - (1 - threshold**rows) ** num_bands >= RECALL:
+            return num_bands, rows
     return permutations, 1
 
 
-def clusters(found: np.ndarray, threshold: float) -> np.ndarray:
-    """int64[documents]: of each document the first document of its cluster of near duplicates (itself if alone).
+def clusters(signatures_DP: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns int64[D]: for each document, the first document of its cluster of near duplicates (itself if alone).
 
-    found: signatures, in the order in which the first shall be kept. A chain of near duplicates is one cluster."""
-    parents = np.arange(len(found))
-    if len(found) < 2:
-        return parents
-    with_words = np.flatnonzero((found != EMPTY).any(axis=1))
-    count, rows = bands(threshold, found.shape[1])
-    for band in range(count):
-        keys = _band_keys(found[:, band * rows : (band + 1) * rows])[with_words]
+    signatures_DP: in the order of documents of which the first is kept. A chain of near duplicates is one cluster."""
+    parents_D = np.arange(len(signatures_DP))
+    if len(signatures_DP) < 2:
+        return parents_D
+    with_words = np.flatnonzero((signatures_DP != EMPTY).any(axis=1))
+    min_equal = _min_equal_hashes(threshold, signatures_DP.shape[1])
+    num_bands, rows = bands(threshold, signatures_DP.shape[1])
+    for band in range(num_bands):
+        keys = _band_keys(signatures_DP[:, band * rows : (band + 1) * rows])[with_words]
         order = np.argsort(keys, kind="stable")
-        _link(found, with_words[order], keys[order], _least_equal(threshold, found.shape[1]), parents)
-    return _roots(parents)
+        _join_duplicates(signatures_DP, with_words[order], keys[order], min_equal, parents_D)
+    return _roots(parents_D)
 
 
-def similar_to_any(found: np.ndarray, others: np.ndarray, threshold: float) -> np.ndarray:
-    """bool[documents]: whether a document is as similar as the threshold to any of the others.
+def similar_to_any(signatures_DP: np.ndarray, reference_EP: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns bool[D]: whether a document's similarity to any reference document reaches the threshold.
 
-    found, others: signatures of equal width."""
-    similar = np.zeros(len(found), np.bool_)
-    if not len(found) or not len(others):
-        return similar
-    similar_words = (found != EMPTY).any(axis=1)
-    count, rows = bands(threshold, found.shape[1])
-    for band in range(count):
-        own = _band_keys(found[:, band * rows : (band + 1) * rows])
-        theirs = _band_keys(others[:, band * rows : (band + 1) * rows])
-        order = np.argsort(theirs, kind="stable")
-        _match(found, own, others, order, theirs[order], _least_equal(threshold, found.shape[1]), similar)
-    return similar & similar_words
+    signatures_DP, reference_EP: signatures of D documents and E reference documents."""
+    similar_D = np.zeros(len(signatures_DP), np.bool_)
+    if not len(signatures_DP) or not len(reference_EP):
+        return similar_D
+    has_words_D = (signatures_DP != EMPTY).any(axis=1)
+    min_equal = _min_equal_hashes(threshold, signatures_DP.shape[1])
+    num_bands, rows = bands(threshold, signatures_DP.shape[1])
+    for band in range(num_bands):
+        keys_D = _band_keys(signatures_DP[:, band * rows : (band + 1) * rows])
+        keys_E = _band_keys(reference_EP[:, band * rows : (band + 1) * rows])
+        order_E = np.argsort(keys_E, kind="stable")
+        _mark_similar(signatures_DP, keys_D, reference_EP, order_E, keys_E[order_E], min_equal, similar_D)
+    return similar_D & has_words_D
 
 
-def _least_equal(threshold: float, permutations: int) -> int:
-    """Equal places that make two documents as similar as the threshold."""
+def _min_equal_hashes(threshold: float, permutations: int) -> int:
+    """Returns the number of equal hashes from which on the estimated similarity reaches the threshold."""
     return int(np.ceil(threshold * permutations - 1e-9))
 
 
 def _hash_functions(permutations: int) -> tuple[np.ndarray, np.ndarray]:
-    """(odd multipliers, summands), uint64: multiply-shift hashing (Dietzfelbinger et al. 1997), always the same."""
+    """Returns uint64[P] each: odd multipliers, and summands. Multiply-shift hashing (Dietzfelbinger et al. 1997)."""
     numbers = np.arange(1, 2 * permutations + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)  # splitmix64
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -109,40 +107,46 @@ def _hash_functions(permutations: int) -> tuple[np.ndarray, np.ndarray]:
     return numbers[:permutations] | np.uint64(1), numbers[permutations:]
 
 
-def _band_keys(places: np.ndarray) -> np.ndarray:
-    """uint64[documents]: one number for the places of a band."""
-    keys = np.full(len(places), 0xCBF29CE484222325, np.uint64)
-    for column in range(places.shape[1]):
-        keys = (keys ^ places[:, column]) * np.uint64(0x9E3779B97F4A7C15)
-        keys ^= keys >> np.uint64(32)
-    return keys
+def _band_keys(band_DR: np.ndarray) -> np.ndarray:
+    """Returns uint64[D]: the hash of each document's rows in one band."""
+    keys_D = np.full(len(band_DR), 0xCBF29CE484222325, np.uint64)
+    for row in range(band_DR.shape[1]):
+        keys_D = (keys_D ^ band_DR[:, row]) * np.uint64(0x9E3779B97F4A7C15)
+        keys_D ^= keys_D >> np.uint64(32)
+    return keys_D
 
 
 @numba.njit(cache=True)
-def _least(words, starts, multipliers, summands, found):
+def _fill_signatures(
+    words: np.ndarray, starts: np.ndarray, multipliers: np.ndarray, summands: np.ndarray, signatures_DP: np.ndarray
+) -> None:
+    """Fills in the minimum of each hash function over a document's shingles; texts without words stay EMPTY."""
     for document in range(len(starts) - 1):
-        own = words[starts[document] : starts[document + 1]]
-        if not len(own):
+        document_words = words[starts[document] : starts[document + 1]]
+        num_words = len(document_words)
+        if num_words == 0:
             continue
-        length = min(SHINGLE_WORDS, len(own))
-        least = found[document]
-        for first in range(len(own) - length + 1):
-            shingle = ngram(own, first, length)
-            for place in range(len(multipliers)):
-                value = np.uint32((shingle * multipliers[place] + summands[place]) >> np.uint64(32))
-                least[place] = min(least[place], value)
+        length = min(SHINGLE_WORDS, num_words)
+        signature = signatures_DP[document]
+        for first in range(num_words - length + 1):
+            shingle = ngram_hash(document_words, first, length)
+            for number in range(len(multipliers)):
+                value = np.uint32((shingle * multipliers[number] + summands[number]) >> np.uint64(32))
+                signature[number] = min(signature[number], value)
 
 
 @numba.njit(cache=True)
-def _equal_places(one, other):
+def _count_equal(first: np.ndarray, second: np.ndarray) -> int:
+    """Returns the number of equal hashes of two signatures."""
     equal = 0
-    for place in range(len(one)):
-        equal += one[place] == other[place]
+    for number in range(len(first)):
+        equal += first[number] == second[number]
     return equal
 
 
 @numba.njit(cache=True)
-def _root(parents, document):
+def _root(parents: np.ndarray, document: int) -> int:
+    """Returns the root of a document's union-find tree, halving the path to it."""
     while parents[document] != document:
         parents[document] = parents[parents[document]]
         document = parents[document]
@@ -150,29 +154,36 @@ def _root(parents, document):
 
 
 @numba.njit(cache=True)
-def _link(found, documents, keys, least_equal, parents):
-    """Joins near duplicates among documents with equal keys.
+def _join_duplicates(
+    signatures_DP: np.ndarray, documents: np.ndarray, keys: np.ndarray, min_equal: int, parents: np.ndarray
+) -> None:
+    """Joins near duplicates among documents with equal band keys, in the union-find trees of `parents`.
 
-    In a bucket each document is compared with the leaders: those before it that no leader was similar to."""
+    documents: sorted by their keys. In each bucket of equal keys a document is compared with the leaders only: the
+    earlier documents that were similar to no leader before them."""
     leaders = np.empty(len(documents), np.int64)
     num_leaders = 0
-    for place in range(len(documents)):
-        if place == 0 or keys[place] != keys[place - 1]:
+    for index in range(len(documents)):
+        if index == 0 or keys[index] != keys[index - 1]:
             num_leaders = 0
-        document, leads = documents[place], True
+        document, is_leader = documents[index], True
         for leader in leaders[:num_leaders]:
-            one, other = _root(parents, leader), _root(parents, document)
-            if one == other or _equal_places(found[leader], found[document]) >= least_equal:
-                parents[max(one, other)] = min(one, other)
-                leads = False
+            leader_root, document_root = _root(parents, leader), _root(parents, document)
+            if (
+                leader_root == document_root
+                or _count_equal(signatures_DP[leader], signatures_DP[document]) >= min_equal
+            ):
+                parents[max(leader_root, document_root)] = min(leader_root, document_root)
+                is_leader = False
                 break
-        if leads:
+        if is_leader:
             leaders[num_leaders] = document
             num_leaders += 1
 
 
 @numba.njit(cache=True)
-def _roots(parents):
+def _roots(parents: np.ndarray) -> np.ndarray:
+    """Returns the root of every document's tree."""
     roots = np.empty_like(parents)
     for document in range(len(parents)):
         roots[document] = _root(parents, document)
@@ -180,14 +191,24 @@ def _roots(parents):
 
 
 @numba.njit(cache=True)
-def _match(found, keys, others, order, sorted_keys, least_equal, similar):
-    """Marks the documents that are similar to one of the others with an equal key."""
-    for document in range(len(found)):
-        if similar[document]:
+def _mark_similar(
+    signatures_DP: np.ndarray,
+    keys_D: np.ndarray,
+    reference_EP: np.ndarray,
+    order_E: np.ndarray,
+    sorted_keys_E: np.ndarray,
+    min_equal: int,
+    similar_D: np.ndarray,
+) -> None:
+    """Marks the documents that are similar to a reference document with an equal band key.
+
+    order_E: the reference documents sorted by their keys; sorted_keys_E: those keys."""
+    for document in range(len(signatures_DP)):
+        if similar_D[document]:
             continue
-        place = np.searchsorted(sorted_keys, keys[document])
-        while place < len(sorted_keys) and sorted_keys[place] == keys[document]:
-            if _equal_places(found[document], others[order[place]]) >= least_equal:
-                similar[document] = True
+        index = np.searchsorted(sorted_keys_E, keys_D[document])
+        while index < len(sorted_keys_E) and sorted_keys_E[index] == keys_D[document]:
+            if _count_equal(signatures_DP[document], reference_EP[order_E[index]]) >= min_equal:
+                similar_D[document] = True
                 break
-            place += 1
+            index += 1

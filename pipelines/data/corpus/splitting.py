@@ -1,9 +1,9 @@
-"""Held-out text: chosen by whole groups of each language, and free of what training text says too.
+"""The held-out split: whole groups of each language, decontaminated from training text.
 
     groups ──seeded hash──► held-out groups ──minus near duplicates and shared lines of training text──► held-out text
 
-A judge who has seen the questions proves nothing: so a package, topic or file is held out as a whole, and what of it
-stands in training text as well is taken out.
+An evaluation on training text is worthless. So a package, topic or file is held out as a whole,
+and the parts of it that also occur in training text are removed.
 """
 
 from __future__ import annotations
@@ -15,92 +15,92 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pipelines.data.text.measures import cut
+from pipelines.data.text.measures import hash_texts
 
-LARGEST_SHARE = 4  # times the share asked for: a language whose smallest group is larger is split by documents
+MAX_OVERSIZE = 4  # times the requested size: with larger groups than this a language is split by documents
 
 
-def held_out(
+def held_out_mask(
     ids: Sequence[str],
     groups: Sequence[str],
     languages: Sequence[str],
     sizes: Sequence[int],
     *,
-    share: float,
+    fraction: float,
     seed: int,
 ) -> np.ndarray:
-    """bool[documents]: about `share` of each language's bytes, in whole groups; at least one and never all of them.
+    """Returns bool[documents]: about `fraction` of each language's bytes, in whole groups; at least one, never all.
 
-    sizes: bytes of each document. A language with one group, or whose every group is far larger than the share, is
-    split by documents instead. A language with one document keeps it for training."""
-    chosen = np.zeros(len(ids), np.bool_)
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, language in enumerate(languages):
-        places[language].append(place)
-    for language, own in places.items():
-        limit = share * sum(sizes[place] for place in own)
+    sizes: bytes of each document. A language with one group, or whose smallest group is far too large, is split by
+    documents instead. A language with one document keeps it for training."""
+    held_out = np.zeros(len(ids), np.bool_)
+    by_language: dict[str, list[int]] = defaultdict(list)
+    for index, language in enumerate(languages):
+        by_language[language].append(index)
+    for language, indices in by_language.items():
+        limit = fraction * sum(sizes[index] for index in indices)
         for names in (groups, ids):
-            total: dict[str, int] = defaultdict(int)
-            for place in own:
-                total[names[place]] += sizes[place]
-            found = choose(total, limit, salt=f"{seed}/{language}")
-            too_large = sum(total[name] for name in found) > LARGEST_SHARE * limit
-            if (found and not too_large) or names is ids:
-                for place in own:
-                    chosen[place] = names[place] in found
+            name_sizes: dict[str, int] = defaultdict(int)
+            for index in indices:
+                name_sizes[names[index]] += sizes[index]
+            chosen = choose_groups(name_sizes, limit, salt=f"{seed}/{language}")
+            too_large = sum(name_sizes[name] for name in chosen) > MAX_OVERSIZE * limit
+            if (chosen and not too_large) or names is ids:
+                for index in indices:
+                    held_out[index] = names[index] in chosen
                 break
-    return chosen
+    return held_out
 
 
-def choose(sizes: dict[str, int], limit: float, *, salt: str) -> set[str]:
-    """Names in the order of their salted hashes, as many as fit into `limit`; if none fits, the smallest.
+def choose_groups(sizes: dict[str, int], limit: float, *, salt: str) -> set[str]:
+    """Chooses groups in the order of their salted hashes, as many as fit into `limit`; if none fits, the smallest.
 
     Never all of them, and none if the limit is 0.
 
-    >>> sorted(choose({"a": 5, "b": 5, "c": 90}, 10, salt=""))
+    >>> sorted(choose_groups({"a": 5, "b": 5, "c": 90}, 10, salt=""))
     ['a', 'b']
     """
     if limit <= 0 or len(sizes) < 2:
         return set()
-    taken: set[str] = set()
-    used = 0
+    chosen: set[str] = set()
+    total = 0
     order = sorted(sizes, key=lambda name: (xxhash.xxh3_64_intdigest(f"{salt}/{name}".encode()), name))
-    # Those that would fill more than half come last, so that one large package does not judge alone.
+    # Groups that would fill more than half come last, so that held-out text is not one large package alone.
     for name in sorted(order, key=lambda name: sizes[name] > limit / 2):
-        if used + sizes[name] <= limit and len(taken) < len(sizes) - 1:
-            taken.add(name)
-            used += sizes[name]
-    return taken or {min(sizes, key=lambda name: (sizes[name], name))}
+        if total + sizes[name] <= limit and len(chosen) < len(sizes) - 1:
+            chosen.add(name)
+            total += sizes[name]
+    return chosen or {min(sizes, key=lambda name: (sizes[name], name))}
 
 
-def without_lines(text: str, lines: np.ndarray) -> tuple[str, float, int]:
-    """(the text without its lines whose hashes are among `lines`, the share of its columns those had, their number).
+def remove_lines(text: str, hashes: np.ndarray) -> tuple[str, float, int]:
+    """Removes the lines whose hashes are among `hashes` (uint64, sorted). Blanks around a line do not matter.
 
-    lines: uint64, sorted. Blanks around a line do not matter (measures.py)."""
-    if not len(lines):
+    Returns (the remaining text, the fraction of the text's columns in removed lines, the number of removed lines)."""
+    if not len(hashes):
         return text, 0.0, 0
-    own = text.split("\n")
-    pieces = cut(pa.array(own, pa.string()))
-    hashes = np.zeros(len(own), np.uint64)
-    widths = np.zeros(len(own), np.int64)
-    filled = np.diff(pieces.line_starts) > 0  # each piece is one line, or none if it is blank
-    hashes[filled], widths[filled] = pieces.lines, pieces.line_widths
-    gone = filled & among(hashes, lines)
-    kept = "\n".join(line for line, drop in zip(own, gone, strict=True) if not drop)
-    return kept.strip("\n"), float(widths[gone].sum() / max(widths.sum(), 1)), int(gone.sum())
+    lines = text.split("\n")
+    hashed = hash_texts(pa.array(lines, pa.string()))
+    line_hashes = np.zeros(len(lines), np.uint64)
+    widths = np.zeros(len(lines), np.int64)
+    not_blank = np.diff(hashed.line_starts) > 0  # each text is one line, or none if it is blank
+    line_hashes[not_blank], widths[not_blank] = hashed.lines, hashed.line_widths
+    removed = not_blank & is_in_sorted(line_hashes, hashes)
+    kept = "\n".join(line for line, remove in zip(lines, removed, strict=True) if not remove)
+    return kept.strip("\n"), float(widths[removed].sum() / max(widths.sum(), 1)), int(removed.sum())
 
 
-def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """bool: which values stand in the sorted array `known`."""
-    if not len(known):
+def is_in_sorted(values: np.ndarray, sorted_values: np.ndarray) -> np.ndarray:
+    """Returns bool, as many as `values`: whether each is in the sorted array."""
+    if not len(sorted_values):
         return np.zeros(len(values), np.bool_)
-    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return known[places] == values
+    positions = np.minimum(np.searchsorted(sorted_values, values), len(sorted_values) - 1)
+    return sorted_values[positions] == values
 
 
-def first_of_each(keys: np.ndarray) -> np.ndarray:
-    """bool[documents]: whether no document before it has the same key. keys: uint64[documents, 2]."""
-    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable, so the first of equal ones comes first
+def first_occurrences(keys: np.ndarray) -> np.ndarray:
+    """Returns bool[documents]: whether no earlier document has the same key. keys: uint64[documents, 2]."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable, so the first of equal keys comes first
     ordered = keys[order]
     first = np.ones(len(keys), np.bool_)
     first[order[1:]] = (ordered[1:] != ordered[:-1]).any(axis=1)

@@ -50,7 +50,7 @@ def held_out(
     for language, keys in sorted(sizes.items()):
         limit = min(share * keys_total(rows, languages, language), most)
         limit -= sum(rows[own] for own in chosen if languages[own] == language)
-        chosen |= splitting.choose(keys, limit, salt=f"{seed}/{language}")
+        chosen |= splitting.choose_groups(keys, limit, salt=f"{seed}/{language}")
     return chosen
 
 

@@ -1,1 +1,1 @@
-"""Plain text: normalising, languages, and measures of its quality."""
+"""Plain text: normalisation, languages, and statistics of its quality."""

@@ -1,4 +1,4 @@
-"""The languages a corpus tells apart: their names, and which one a text is in. Light, for recipes are read with it."""
+"""The languages of a corpus: their codes, and detection by script. Imports nothing heavy: recipe reading needs it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 NAMES = {"en": "en", "eng": "en", "english": "en", "zh": "zh", "zho": "zh", "cmn": "zh", "chinese": "zh"}
-LETTERS_A_CHARACTER = 3  # an English word has about five letters and says as much as 1.6 Chinese characters
+LETTERS_PER_CHARACTER = 3  # equal content: an English word of about five letters, and 1.6 Chinese characters
 CHINESE_CHARACTER = re.compile("[\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 def language_code(value: Any) -> str | None:
-    """en or zh for what people write in a language column; None for anything else.
+    """Converts a value of a language column to en or zh. Returns None for any other language.
 
     >>> language_code("zh-Hans"), language_code("English"), language_code("fr")
     ('zh', 'en', None)
@@ -20,12 +20,12 @@ def language_code(value: Any) -> str | None:
 
 
 def language_by_counts(*, chinese: int, letters: int) -> str:
-    """zh if a text says more in its Chinese characters than in its letters of other scripts, else en."""
-    return "zh" if chinese and LETTERS_A_CHARACTER * chinese >= letters else "en"
+    """Returns zh if a text has more content in its Chinese characters than in its letters of other scripts, else en."""
+    return "zh" if chinese and LETTERS_PER_CHARACTER * chinese >= letters else "en"
 
 
 def language_of(text: str) -> str:
-    """The same for a text.
+    """Detects the language of a text, en or zh, by its characters.
 
     >>> language_of("床前明月光"), language_of("The word 月 means moon.")
     ('zh', 'en')

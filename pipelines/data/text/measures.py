@@ -1,10 +1,10 @@
-"""What filters, deduplication and contamination look at, taken from the UTF-8 bytes of many texts in one pass.
+"""Statistics of texts for filters, deduplication and decontamination, from the UTF-8 bytes of many texts in one pass.
 
-    texts (Arrow) ──cut──► words and lines as 64-bit hashes, counts of characters ──► Measured, one a document
+    texts (Arrow) ──hash_texts──► words and lines as 64-bit hashes, counts of characters ──► DocumentStats
 
-A *word* is a Chinese character (or kana), or a run of anything else between blanks that holds a letter or digit.
-So texts in Chinese and English are measured by the same rules. Words are compared without case and punctuation,
-lines without blanks. Everything is compiled by numba: cutting words in Python costs a hundred times more.
+A *word* is a Chinese character (or kana), or a run of anything else between blanks that has a letter or digit.
+So Chinese and English texts are measured by the same rules. Words are compared without case and punctuation,
+lines without blanks. Everything is compiled by numba: splitting words in Python costs a hundred times more.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ CHINESE_RANGES = (
 )
 CODE_SIGNS = "#%&*@\\_/{}[]"  # punctuation to Unicode, signs of code and markup to a reader
 BULLETS = "-*+•·●○■□▪►▶※–"
-# (words, Chinese characters) of runs that prose hardly ever says twice, and of those that may come back now and then.
-# Eight English words say as much as thirteen Chinese characters.
+# (words, Chinese characters) of n-grams that prose hardly ever repeats, and of those that it may repeat now and then.
+# Eight English words have as much content as thirteen Chinese characters.
 NGRAM = (8, 13)
 TOP_NGRAM = (4, 6)
-RUN_CHARACTERS = 6  # "aaaaaa", "哈哈哈哈哈哈": from here on a run counts as repeated
-# Columns without blanks, a Chinese character taking two: 40 characters of English, 15 of Chinese. Shorter lines may
-# well stand in two honest texts.
+MIN_RUN_CHARACTERS = 6  # "aaaaaa", "哈哈哈哈哈哈": from this length on a run counts as repeated
+# Columns without blanks, a Chinese character taking two: 40 characters of English, 15 of Chinese. Unrelated texts may
+# have shorter lines in common.
 LONG_LINE_WIDTH = 30
 WIDE_FROM = 0x2E80  # Chinese, Japanese and Korean characters and full-width signs take two columns
 FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
@@ -44,23 +44,23 @@ COUNTS = (
     "chinese",
     "digits",
     "symbols",  # neither letters, digits nor punctuation
-    "broken",  # U+FFFD and private-use characters: what a wrong decoding leaves
+    "broken",  # U+FFFD and private-use characters: traces of a wrong decoding
     "spaced_words",  # words that are not Chinese characters
     "spaced_word_characters",  # letters and digits in them
     "alphabetic_words",  # words with a letter, Chinese characters among them
-    "lines",  # with a letter or digit: neither blank ones nor rulers
+    "lines",  # with a letter or digit: neither blank lines nor rulers
     "bullet_lines",
     "ellipsis_lines",
     "width",  # columns of all that is not blank: a Chinese character takes two
-    "duplicate_line_width",  # of lines that stood before
-    "duplicate_ngram_words",  # covered by n-grams of NGRAM words that stood before
+    "duplicate_line_width",  # of lines that repeat an earlier line
+    "duplicate_ngram_words",  # covered by n-grams of NGRAM words that repeat an earlier one
     "top_ngram_words",  # covered by the most frequent n-gram of TOP_NGRAM words
     "repeated_characters",  # letters and digits in runs of one character
 )
 
 
-class Measured(NamedTuple):
-    """A document as filters see it. Counts are explained at COUNTS."""
+class DocumentStats(NamedTuple):
+    """A document and its counts, the input of filters. COUNTS explains the counts."""
 
     text: str
     language: str
@@ -85,49 +85,50 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cut:
+class HashedTexts:
     """Words and lines of many documents, one after the other; document d has [starts[d], starts[d + 1])."""
 
     counts: np.ndarray  # int64[documents, len(COUNTS)]
-    words: np.ndarray  # uint64: a hash a word
+    words: np.ndarray  # uint64: the hash of each word
     word_starts: np.ndarray  # int64[documents + 1]
-    lines: np.ndarray  # uint64: a hash a line that is not blank
-    line_widths: np.ndarray  # int32: columns of its characters, blanks not counted
+    lines: np.ndarray  # uint64: the hash of each line that is not blank
+    line_widths: np.ndarray  # int32: columns of its characters without blanks
     line_starts: np.ndarray  # int64[documents + 1]
 
     def long_lines(self) -> pa.ListArray:
-        """Of each document the hashes of its long lines: what must not stand in training and held-out text."""
+        """Returns the hashes of each document's long lines, for decontamination of held-out text."""
         long = self.line_widths >= LONG_LINE_WIDTH
         starts = np.concatenate([[0], np.cumsum(long)])[self.line_starts]
         return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(self.lines[long], pa.uint64()))
 
 
-def cut(texts: pa.Array) -> Cut:
-    """Cuts an Arrow array of strings, none of them null, into words and lines."""
+def hash_texts(texts: pa.Array) -> HashedTexts:
+    """Splits an Arrow array of strings, none of them null, into words and lines, and hashes them."""
     data, offsets = buffers(texts)
     # A word takes at least two bytes (a letter and a blank; a Chinese character three), and so does a line.
-    room = len(data) // 2 + len(texts) + 1
-    words, lines, widths = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.int32)
-    rulers = np.zeros(room, np.bool_)  # lines without a letter or digit: as often in a table as its author liked
+    capacity = len(data) // 2 + len(texts) + 1
+    words, lines = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
+    widths = np.empty(capacity, np.int32)
+    rulers = np.zeros(capacity, np.bool_)  # lines without a letter or digit, which tables may repeat
     counts = np.zeros((len(texts), len(COUNTS)), np.int64)
     word_starts, line_starts = np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts) + 1, np.int64)
-    classes, bullets = _tables()
+    classes, bullets = _character_tables()
     if len(texts):
-        _cut_words(data, offsets, classes, counts, words, word_starts)
-        _cut_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, line_starts)
-        _repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
+        _hash_words(data, offsets, classes, counts, words, word_starts)
+        _hash_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, line_starts)
+        _count_repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
     words, lines, widths = words[: word_starts[-1]], lines[: line_starts[-1]], widths[: line_starts[-1]]
-    return Cut(counts, words, word_starts, lines, widths, line_starts)
+    return HashedTexts(counts, words, word_starts, lines, widths, line_starts)
 
 
-def measured(texts: pa.Array, languages: list[str], pieces: Cut) -> list[Measured]:
-    """One record a document, for the filters."""
-    rows = zip(texts.to_pylist(), languages, pieces.counts.tolist(), strict=True)
-    return [Measured(text, language, *counts) for text, language, counts in rows]
+def document_stats(texts: pa.Array, languages: list[str], hashed: HashedTexts) -> list[DocumentStats]:
+    """Returns the statistics of each document."""
+    rows = zip(texts.to_pylist(), languages, hashed.counts.tolist(), strict=True)
+    return [DocumentStats(text, language, *counts) for text, language, counts in rows]
 
 
 def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 bytes, int64 offsets) of an Arrow array of strings, without a copy of the bytes."""
+    """Returns (uint8 bytes, int64 offsets) of an Arrow array of strings, without copying the bytes."""
     texts = texts.cast(pa.large_string())
     _, offsets, data = texts.buffers()
     offsets = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
@@ -135,9 +136,9 @@ def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """(class, is a bullet) of each character of the Basic Multilingual Plane."""
-    classes = np.array([_class(chr(code)) for code in range(0x10000)], np.uint8)
+def _character_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Returns uint8[65536] each: the class of each character of the Basic Multilingual Plane, and 1 for bullets."""
+    classes = np.array([_unicode_class(chr(code)) for code in range(0x10000)], np.uint8)
     for first, last in CHINESE_RANGES:
         classes[first : last + 1] = CHINESE
     bullets = np.zeros(0x10000, np.uint8)
@@ -145,7 +146,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     return classes, bullets
 
 
-def _class(character: str) -> int:
+def _unicode_class(character: str) -> int:
     category = unicodedata.category(character)
     if category in ("Co", "Cs") or character == "\ufffd":
         return BROKEN
@@ -158,28 +159,29 @@ def _class(character: str) -> int:
     return PUNCTUATION if category[0] == "P" and character not in CODE_SIGNS else SYMBOL
 
 
-# Places in a row of counts, as constants that numba folds in.
+# Columns of a row of counts, as constants that numba folds in.
 (CHARACTERS, WORDS, LETTERS, CHINESE_CHARACTERS, DIGITS, SYMBOLS, BROKEN_CHARACTERS, SPACED_WORDS,
  SPACED_WORD_CHARACTERS, ALPHABETIC_WORDS, LINES, BULLET_LINES, ELLIPSIS_LINES, WIDTH, DUPLICATE_LINE_WIDTH,
  DUPLICATE_NGRAM_WORDS, TOP_NGRAM_WORDS, REPEATED) = range(len(COUNTS))  # fmt: skip
 
 
 @numba.njit(cache=True)
-def _decode(data, at):
-    """(code point, bytes it takes) of the UTF-8 character at `at`; Arrow's strings are valid UTF-8."""
-    first = np.int64(data[at])
+def _decode(data: np.ndarray, position: int) -> tuple[int | np.int64, int]:
+    """Returns (code point, number of bytes) of the UTF-8 character at `position`; Arrow's strings are valid UTF-8."""
+    first = np.int64(data[position])
     if first < 0x80:
         return first, 1
     if first < 0xE0:
-        return ((first & 0x1F) << 6) | (data[at + 1] & 0x3F), 2
+        return ((first & 0x1F) << 6) | (data[position + 1] & 0x3F), 2
     if first < 0xF0:
-        return ((first & 0x0F) << 12) | (np.int64(data[at + 1] & 0x3F) << 6) | (data[at + 2] & 0x3F), 3
-    high = ((first & 0x07) << 18) | (np.int64(data[at + 1] & 0x3F) << 12)
-    return high | (np.int64(data[at + 2] & 0x3F) << 6) | (data[at + 3] & 0x3F), 4
+        return ((first & 0x0F) << 12) | (np.int64(data[position + 1] & 0x3F) << 6) | (data[position + 2] & 0x3F), 3
+    high = ((first & 0x07) << 18) | (np.int64(data[position + 1] & 0x3F) << 12)
+    return high | (np.int64(data[position + 2] & 0x3F) << 6) | (data[position + 3] & 0x3F), 4
 
 
 @numba.njit(cache=True)
-def _kind(code, classes):
+def _character_class(code: int | np.int64, classes: np.ndarray) -> int | np.int64:
+    """Returns the class of a code point, from the table `classes` for the Basic Multilingual Plane."""
     if code < 0x10000:
         return np.int64(classes[code])
     if 0x20000 <= code < 0x40000:
@@ -188,21 +190,28 @@ def _kind(code, classes):
 
 
 @numba.njit(cache=True)
-def _cut_words(data, offsets, classes, counts, words, word_starts):
-    """Fills the hashes of words, and the counts of words and characters."""
+def _hash_words(
+    data: np.ndarray,
+    offsets: np.ndarray,
+    classes: np.ndarray,
+    counts: np.ndarray,
+    words: np.ndarray,
+    word_starts: np.ndarray,
+) -> None:
+    """Fills `words` and `word_starts` with the hashes of words, and `counts` with those of words and characters."""
     num_words = 0
     for document in range(len(offsets) - 1):
-        at, stop = offsets[document], offsets[document + 1]
+        position, stop = offsets[document], offsets[document + 1]
         count = counts[document]
         word, word_size, word_letters = FNV_OFFSET, 0, 0
-        run_of, run = -1, 0
-        while at <= stop:
-            code, size = _decode(data, at) if at < stop else (10, 1)  # a text ends like a line
-            at += size
-            kind = _kind(code, classes)
-            spoken = kind in (LETTER, DIGIT)
+        run_code, run = -1, 0
+        while position <= stop:
+            code, size = _decode(data, position) if position < stop else (10, 1)  # a text ends like a line
+            position += size
+            kind = _character_class(code, classes)
+            alphanumeric = kind in (LETTER, DIGIT)
             # A blank, a Chinese character or a full-width sign ends the word before it.
-            if kind in (SPACE, CHINESE) or (code >= WIDE_FROM and not spoken):
+            if kind in (SPACE, CHINESE) or (code >= WIDE_FROM and not alphanumeric):
                 if word_size:
                     words[num_words] = word
                     num_words += 1
@@ -213,9 +222,9 @@ def _cut_words(data, offsets, classes, counts, words, word_starts):
             if kind == SPACE:
                 continue
             count[CHARACTERS] += 1
-            run = run + 1 if code == run_of else 1
-            run_of = code
-            if spoken:
+            run = run + 1 if code == run_code else 1
+            run_code = code
+            if alphanumeric:
                 low = code + 32 if 65 <= code <= 90 else code
                 word = (word ^ np.uint64(low)) * FNV_PRIME
                 word_size += 1
@@ -228,39 +237,49 @@ def _cut_words(data, offsets, classes, counts, words, word_starts):
                 count[ALPHABETIC_WORDS] += 1
             count[SYMBOLS] += kind == SYMBOL
             count[BROKEN_CHARACTERS] += kind == BROKEN
-            if (spoken or kind == CHINESE) and run >= RUN_CHARACTERS:
-                count[REPEATED] += RUN_CHARACTERS if run == RUN_CHARACTERS else 1
+            if (alphanumeric or kind == CHINESE) and run >= MIN_RUN_CHARACTERS:
+                count[REPEATED] += MIN_RUN_CHARACTERS if run == MIN_RUN_CHARACTERS else 1
         word_starts[document + 1] = num_words
         count[WORDS] = num_words - word_starts[document]
 
 
 @numba.njit(cache=True)
-def _cut_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, line_starts):
-    """Fills the hashes and widths of lines that are not blank, and the counts of lines."""
+def _hash_lines(
+    data: np.ndarray,
+    offsets: np.ndarray,
+    classes: np.ndarray,
+    bullets: np.ndarray,
+    counts: np.ndarray,
+    lines: np.ndarray,
+    widths: np.ndarray,
+    rulers: np.ndarray,
+    line_starts: np.ndarray,
+) -> None:
+    """Fills `lines`, `widths`, `rulers` and `line_starts` for lines that are not blank, and `counts` of lines."""
     num_lines = 0
     for document in range(len(offsets) - 1):
-        at, stop = offsets[document], offsets[document + 1]
+        position, stop = offsets[document], offsets[document + 1]
         count = counts[document]
-        line, width, spoken, bullet, dots = FNV_OFFSET, 0, False, False, 0
-        while at <= stop:
-            code, size = _decode(data, at) if at < stop else (10, 1)
-            at += size
+        line, width, has_word, bullet, dots = FNV_OFFSET, 0, False, False, 0
+        while position <= stop:
+            code, size = _decode(data, position) if position < stop else (10, 1)
+            position += size
             if code == 10:
                 if width:
-                    lines[num_lines], widths[num_lines], rulers[num_lines] = line, width, not spoken
+                    lines[num_lines], widths[num_lines], rulers[num_lines] = line, width, not has_word
                     num_lines += 1
                 count[WIDTH] += width
-                count[LINES] += spoken
-                count[BULLET_LINES] += spoken and bullet
-                count[ELLIPSIS_LINES] += spoken and dots >= 3
-                line, width, spoken, bullet, dots = FNV_OFFSET, 0, False, False, 0
+                count[LINES] += has_word
+                count[BULLET_LINES] += has_word and bullet
+                count[ELLIPSIS_LINES] += has_word and dots >= 3
+                line, width, has_word, bullet, dots = FNV_OFFSET, 0, False, False, 0
                 continue
-            kind = _kind(code, classes)
+            kind = _character_class(code, classes)
             if kind == SPACE:
                 continue
             if width == 0:
                 bullet = code < 0x10000 and bullets[code] == 1
-            spoken |= kind in (LETTER, DIGIT, CHINESE)
+            has_word |= kind in (LETTER, DIGIT, CHINESE)
             dots = dots + 1 if code == 46 else (3 if code == 0x2026 else 0)
             line = (line ^ np.uint64(code)) * FNV_PRIME
             width += 2 if code >= WIDE_FROM else 1
@@ -268,52 +287,64 @@ def _cut_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, l
 
 
 @numba.njit(cache=True)
-def _slot(keys, stamps, stamp, key):
-    """(place of a key in an open-addressing table, whether it was there). A table is emptied by a new stamp."""
+def _insert(keys: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64) -> tuple[np.int64, bool]:
+    """Inserts a key into an open-addressing hash table. Returns (its slot, whether it was already in the table).
+
+    A slot is free unless it has the current stamp, so a new stamp empties the table."""
     mask = len(keys) - 1
-    place = np.int64((key * MIX) >> np.uint64(32)) & mask
-    while stamps[place] == stamp and keys[place] != key:
-        place = (place + 1) & mask
-    found = stamps[place] == stamp
-    keys[place], stamps[place] = key, stamp
-    return place, found
+    slot = np.int64((key * MIX) >> np.uint64(32)) & mask
+    while stamps[slot] == stamp and keys[slot] != key:
+        slot = (slot + 1) & mask
+    existed = stamps[slot] == stamp
+    keys[slot], stamps[slot] = key, stamp
+    return slot, existed
 
 
 @numba.njit(cache=True)
-def _repetition(words, word_starts, lines, widths, rulers, line_starts, counts):
-    """Fills what of each document stands in it more than once."""
+def _count_repetition(
+    words: np.ndarray,
+    word_starts: np.ndarray,
+    lines: np.ndarray,
+    widths: np.ndarray,
+    rulers: np.ndarray,
+    line_starts: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Fills `counts` of the lines and n-grams that occur more than once in a document."""
     largest = max(np.diff(word_starts).max(), np.diff(line_starts).max())
-    room = 16
-    while room < 2 * largest:
-        room *= 2
-    keys, stamps, seen = np.zeros(room, np.uint64), np.full(room, -1, np.int64), np.zeros(room, np.int64)
+    capacity = 16
+    while capacity < 2 * largest:
+        capacity *= 2
+    keys, stamps = np.zeros(capacity, np.uint64), np.full(capacity, -1, np.int64)
+    occurrences = np.zeros(capacity, np.int64)
     for document in range(len(counts)):
-        own = words[word_starts[document] : word_starts[document + 1]]
+        document_words = words[word_starts[document] : word_starts[document + 1]]
+        num_words = len(document_words)
         count = counts[document]
-        for place in range(line_starts[document], line_starts[document + 1]):
-            if not rulers[place] and _slot(keys, stamps, 3 * document, lines[place])[1]:
-                count[DUPLICATE_LINE_WIDTH] += widths[place]
-        script = 1 if 2 * count[CHINESE_CHARACTERS] > len(own) else 0
+        for line in range(line_starts[document], line_starts[document + 1]):
+            if not rulers[line] and _insert(keys, stamps, 3 * document, lines[line])[1]:
+                count[DUPLICATE_LINE_WIDTH] += widths[line]
+        script = 1 if 2 * count[CHINESE_CHARACTERS] > num_words else 0
         length = NGRAM[script]
-        covered = 0  # words before this place are counted already
-        for first in range(len(own) - length + 1):
-            if _slot(keys, stamps, 3 * document + 1, ngram(own, first, length))[1]:
+        covered = 0  # words before this position are already counted
+        for first in range(num_words - length + 1):
+            if _insert(keys, stamps, 3 * document + 1, ngram_hash(document_words, first, length))[1]:
                 count[DUPLICATE_NGRAM_WORDS] += first + length - max(first, covered)
                 covered = first + length
-        length, most = TOP_NGRAM[script], 1
-        for first in range(len(own) - length + 1):
-            place, found = _slot(keys, stamps, 3 * document + 2, ngram(own, first, length))
-            seen[place] = seen[place] + 1 if found else 1
-            most = max(most, seen[place])
-        if most > 1:
-            count[TOP_NGRAM_WORDS] = min(most * length, len(own))
+        length, max_occurrences = TOP_NGRAM[script], 1
+        for first in range(num_words - length + 1):
+            slot, existed = _insert(keys, stamps, 3 * document + 2, ngram_hash(document_words, first, length))
+            occurrences[slot] = occurrences[slot] + 1 if existed else 1
+            max_occurrences = max(max_occurrences, occurrences[slot])
+        if max_occurrences > 1:
+            count[TOP_NGRAM_WORDS] = min(max_occurrences * length, num_words)
 
 
 @numba.njit(cache=True)
-def ngram(words, first, length):
-    """A hash of `length` words from `first` on, in their order."""
-    mixed = FNV_OFFSET
-    for place in range(first, first + length):
-        mixed = (mixed ^ words[place]) * MIX
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
+def ngram_hash(words: np.ndarray, first: int, length: int) -> np.uint64:
+    """Hashes `length` words from `first` on, in their order."""
+    value = FNV_OFFSET
+    for index in range(first, first + length):
+        value = (value ^ words[index]) * MIX
+        value ^= value >> np.uint64(29)
+    return value

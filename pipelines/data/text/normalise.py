@@ -1,6 +1,6 @@
-"""One way to write a text: composed characters, `\\n` line ends, nothing invisible, no trailing or piled-up blanks.
+"""Normalises text: composed characters, `\\n` line ends, no invisible characters, no trailing or repeated blank space.
 
-Kept as they are: indentation (code and lists mean something by it), Chinese punctuation and full-width forms, case.
+Kept as they are: indentation (it has a meaning in code and lists), Chinese punctuation and full-width forms, case.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import re
 import unicodedata
 
 LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
-# Controls but tab and line feed; soft hyphen; zero-width space, word joiner, byte order mark; direction marks.
-# The zero-width joiners U+200C and U+200D stay: scripts and emoji are spelled with them.
+# Controls except tab and line feed; soft hyphen; zero-width space, word joiner, byte order mark; direction marks.
+# The zero-width joiners U+200C and U+200D are kept: scripts and emoji are spelled with them.
 CONTROLS = "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f"
 INVISIBLE = re.compile(f"[{CONTROLS}\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
-ASCII_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")  # all that the two above can find in ASCII
-OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # but U+3000, by which Chinese paragraphs indent
+ASCII_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")  # everything in ASCII that the two above match
+OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # except U+3000, which indents Chinese paragraphs
 TRAILING_SPACE = re.compile("[ \t\u3000]+$", re.MULTILINE)
 BLANK_LINES = re.compile("\n{3,}")
 
 
 def normalise(text: str) -> str:
-    """The text in its one form. Doing it twice changes nothing."""
+    """Returns the normalised text. Idempotent."""
     if not text.isascii():
         text = LINE_ENDS.sub("\n", text)
         text = INVISIBLE.sub("", text)

@@ -116,7 +116,7 @@ def _cleaned(work: Work, missing: list[Block]) -> Iterator[tuple[Block, tuple[in
         tasks=at_once(work),
         cpus_per_task=work.cluster.cpus_per_task,
         sources=dict(work.sources),
-        filters=work.options.filters.switched_on(),
+        filters=work.options.filters.enabled(),
         permutations=work.options.permutations,
         max_bad_rows=work.options.max_bad_rows,
     )

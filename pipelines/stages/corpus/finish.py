@@ -96,7 +96,7 @@ def load(blocks: list[Block]) -> Marks:
 
 def without_duplicates(marks: Marks, threshold: float | None) -> tuple[np.ndarray, Facts]:
     """(bool[documents]: the first of each set of equal documents, then of each cluster of near ones; what went)."""
-    kept = splitting.first_of_each(marks.keys)
+    kept = splitting.first_occurrences(marks.keys)
     places = np.flatnonzero(kept)
     first = np.arange(len(places)) if threshold is None else minhash.clusters(marks.signatures[places], threshold)
     near = places[first != np.arange(len(places))]
@@ -109,12 +109,12 @@ def choose_held_out(marks: Marks, kept: np.ndarray, *, share: float, seed: int) 
     """bool[documents]: those of the kept ones that are held out, whole groups of each language."""
     table = marks.table.filter(pa.array(kept))
     sources, names = table.column("source").to_pylist(), table.column("group").to_pylist()
-    chosen = splitting.held_out(
+    chosen = splitting.held_out_mask(
         table.column("id").to_pylist(),
         [f"{source}/{name}" for source, name in zip(sources, names, strict=True)],
         table.column("language").to_pylist(),
         table.column("text_bytes").to_pylist(),
-        share=share,
+        fraction=share,
         seed=seed,
     )
     held = np.zeros(len(kept), np.bool_)
@@ -133,7 +133,7 @@ def clear_held_out(options: Any, blocks: list[Block], marks: Marks, train: np.nd
     tables, num_lines = [], 0
     for _, block, rows in per_block(blocks, marks.starts, different):
         table = pq.read_table(block.file, columns=DOCUMENTS.names).take(pa.array(rows))
-        results = [splitting.without_lines(text, shared) for text in table.column("text").to_pylist()]
+        results = [splitting.remove_lines(text, shared) for text in table.column("text").to_pylist()]
         clean = [share <= options.held_out_shared and text != "" for text, share, _ in results]
         num_lines += sum(lines for (_, _, lines), stays in zip(results, clean, strict=True) if stays)
         texts = pa.array([text for text, _, _ in results], pa.string())
@@ -150,7 +150,7 @@ def shared_lines(blocks: list[Block], starts: np.ndarray, train: np.ndarray, hel
     if len(own):
         for _, block, rows in per_block(blocks, starts, train):  # a block at a time: lines of training text are many
             theirs = np.unique(_lines(block, rows))
-            seen |= splitting.among(own, theirs)
+            seen |= splitting.is_in_sorted(own, theirs)
     return own[seen]
 
 
@@ -213,7 +213,7 @@ def facts(work: Work, read: Read, marks: Marks, train: np.ndarray, held: pa.Tabl
         found[f"bytes/kept{suffix}"] = sum(rest.column("text_bytes").to_pylist()) + held_bytes
         found[f"documents/held_out{suffix}"] = own.num_rows
         found[f"bytes/held_out{suffix}"] = held_bytes
-    reasons = [EMPTY, *(reason for used in work.options.filters.switched_on() for reason in used.reasons)]
+    reasons = [EMPTY, *(reason for used in work.options.filters.enabled() for reason in used.reasons)]
     for reason in reasons:
         found[f"documents/dropped_{reason}"] = read.counts[f"documents/dropped_{reason}"]
     if read.documents_per_s is not None:

@@ -1,4 +1,4 @@
-"""Rows become clean documents: everything is counted once, and batches do not show."""
+"""Cleaning rows to documents: every row is counted once, and batching does not change the result."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ RECORDS = [
     {"text": "Too short.", "from": "a"},
     {"text": " \n ", "from": "b"},
     {"text": GOOD.format(2) + " \r\n", "from": "b"},
-    {"nothing": 1},
+    {"other": 1},
     {"text": "月亮总是以同一面朝向我们，因为它自转一圈的时间正好等于绕地球一圈。", "from": "c"},
 ]
 
 
-def cleaned(tmp_path: Path, records: list[dict], language: str = "auto") -> list[cleaning.Cleaned]:
+def cleaned(tmp_path: Path, records: list[dict], language: str = "auto") -> list[cleaning.CleanedBatch]:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
     source = Jsonl.model_validate({"path": str(file), "group": "from", "language": language})
-    return list(cleaning.clean("web", source, source.parts(), filters=Filters().switched_on(), permutations=32))
+    return list(cleaning.clean("web", source, source.parts(), filters=Filters().enabled(), permutations=32))
 
 
 def test_every_row_is_counted_once(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_every_row_is_counted_once(tmp_path: Path) -> None:
     assert batch.documents.schema == cleaning.schema(32)
 
 
-def test_documents_say_where_they_stood(tmp_path: Path) -> None:
+def test_documents_record_their_origin(tmp_path: Path) -> None:
     (batch,) = cleaned(tmp_path, RECORDS)
     rows = batch.documents.select(DOCUMENTS.names).to_pylist()
     assert [(row["id"], row["group"], row["language"]) for row in rows] == [
@@ -62,12 +62,12 @@ def test_documents_say_where_they_stood(tmp_path: Path) -> None:
     assert "no column 'text'" in rejected[0]["problem"]
 
 
-def test_a_sources_language_is_believed(tmp_path: Path) -> None:
+def test_language_of_the_source_replaces_detection(tmp_path: Path) -> None:
     (batch,) = cleaned(tmp_path, RECORDS, language="zh")
     assert set(batch.documents.column("language").to_pylist()) == {"zh"}
 
 
-def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_does_not_depend_on_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [{"text": GOOD.format(n) * (n % 3 + 1), "from": str(n)} for n in range(50)]
     (whole,) = cleaned(tmp_path, records)
     monkeypatch.setattr(cleaning, "BATCH_BYTES", 300)
@@ -77,7 +77,7 @@ def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert sum((batch.counts for batch in batches), Counter()) == whole.counts
 
 
-def test_a_source_of_nothing_but_bad_rows_gives_an_empty_table(tmp_path: Path) -> None:
+def test_a_source_with_only_bad_rows_gives_an_empty_table(tmp_path: Path) -> None:
     (batch,) = cleaned(tmp_path, [{"no": 1}, {"no": 2}])
     assert batch.documents.num_rows == 0
     assert batch.documents.schema == cleaning.schema(32)

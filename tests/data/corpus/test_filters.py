@@ -1,4 +1,4 @@
-"""Filters: each rule drops what it is for, keeps what resembles it, and judges Chinese and English alike."""
+"""Filters: each rule drops its target, keeps what resembles it, and treats Chinese and English alike."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipelines.data.corpus.filters import FILTERS, Filters, judge
+from pipelines.data.corpus.filters import FILTERS, Filters, apply_filters
 from pipelines.data.corpus.filters.length import Length
 from pipelines.data.corpus.filters.quality import Quality
 from pipelines.data.corpus.filters.repetition import Repetition
-from pipelines.data.text.measures import Measured, cut, measured
+from pipelines.data.text.measures import document_stats, hash_texts
 
 ENGLISH = (
     "The moon turns once about its own axis while it goes once around the earth, and so it always shows us the same "
@@ -35,7 +35,7 @@ PLACES = (
     "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼港澳台深圳广州杭州宁波温州绍兴湖州嘉兴金华衢州舟山台州"
     "丽水合肥芜湖蚌埠淮南马鞍山淮北铜陵安庆黄山滁州阜阳宿州六安亳州池州宣城福州厦门莆田三明泉州漳州南平龙岩"
 )
-# The same text twice; a verdict on one must be the verdict on the other.
+# The same text in two languages, and the reason for dropping both.
 PAIRS = {
     "prose": (ENGLISH, CHINESE, ""),
     "a sentence": ("The name of the file that is opened at the start.", "程序启动时所打开的文件的名字。", ""),
@@ -93,8 +93,8 @@ Examples
 
 def verdict(text: str, language: str, filters: Filters | None = None) -> str:
     texts = pa.array([text], pa.string())
-    document: Measured = measured(texts, [language], cut(texts))[0]
-    return judge((filters or Filters()).switched_on(), document).reason
+    document = document_stats(texts, [language], hash_texts(texts))[0]
+    return apply_filters((filters or Filters()).enabled(), document).reason
 
 
 @pytest.mark.parametrize(("english", "chinese", "reason"), PAIRS.values(), ids=PAIRS.keys())
@@ -108,48 +108,54 @@ def test_the_defaults_keep_a_classical_quatrain_and_a_docstring() -> None:
     assert verdict(CODE, "en") == ""
 
 
-def test_wrongly_decoded_text_is_found_in_both_directions() -> None:
+def test_wrongly_decoded_text_is_dropped_in_both_languages() -> None:
     assert verdict("Il dÃ©jÃ  vu du cafÃ© est trÃ¨s franÃ§ais et il le reste Ã  jamais ici.", "en") == "mojibake"
     assert verdict("锟斤拷锟斤拷，烫烫烫烫烫烫，这个文件的内容已经不能读了，请重新打开它。", "zh") == "mojibake"
 
 
-def test_long_words_are_asked_of_english_alone() -> None:
+def test_word_length_rule_applies_to_english_only() -> None:
     paths = "/usr/lib/python/site-packages/something_long " * 12
     only_quality = Filters(length=None, repetition=None)
     assert verdict(paths, "en", only_quality) == "word_length"
     assert verdict(paths, "zh", only_quality) != "word_length"
 
 
-def test_null_switches_a_filter_off() -> None:
+def test_null_disables_a_filter() -> None:
     assert verdict("Yes.", "en", Filters(length=None)) == ""
 
 
-def test_an_unknown_setting_is_an_error_at_its_place() -> None:
+def test_error_names_the_position_of_an_unknown_option() -> None:
     with pytest.raises(ValidationError) as error:
-        Filters.model_validate({"length": {"minimum_word": 3}})
-    assert error.value.errors()[0]["loc"] == ("length", "minimum_word")
+        Filters.model_validate({"length": {"min_word": 3}})
+    assert error.value.errors()[0]["loc"] == ("length", "min_word")
     with pytest.raises(ValidationError):
         Filters.model_validate({"lenght": {}})
 
 
-def test_every_reason_is_declared_once_and_given_by_a_pair() -> None:
+def test_every_reason_is_declared_once_and_covered_by_a_pair() -> None:
     declared = [reason for name in FILTERS for reason in getattr(Filters(), name).reasons]
     assert len(declared) == len(set(declared))
-    given = {reason for _, _, reason in PAIRS.values()} | {"word_length"}
-    assert set(declared) - given == {"too_long", "top_ngram"}  # tried below
+    covered = {reason for _, _, reason in PAIRS.values()} | {"word_length"}
+    assert set(declared) - covered == {"too_long", "top_ngram"}  # tested below
 
 
 def test_too_long_and_top_ngram() -> None:
-    assert verdict("word " * 11, "en", Filters(length=Length(maximum_words=10))) == "too_long"
+    assert verdict("word " * 11, "en", Filters(length=Length(max_words=10))) == "too_long"
     often = " ".join(f"on the other hand {n} {n * 7} {n * 3} {n * 11} apples" for n in range(100, 130))
-    settings = Filters(repetition=Repetition(duplicate_ngrams=1, duplicate_lines=1), quality=None)
-    assert verdict(often, "en", settings) == "top_ngram"
-    assert verdict(often, "en", Filters(repetition=None, quality=Quality(alphabetic_words=0, stop_words=0))) == ""
+    filters = Filters(
+        repetition=Repetition(max_duplicate_ngram_fraction=1, max_duplicate_line_fraction=1), quality=None
+    )
+    assert verdict(often, "en", filters) == "top_ngram"
+    quality = Quality(min_alphabetic_word_fraction=0, min_stop_words=0)
+    assert verdict(often, "en", Filters(repetition=None, quality=quality)) == ""
 
 
 def test_the_defaults_keep_nearly_all_classical_poems(data_dir: Path) -> None:
     with gzip.open(data_dir / "corpus_zh.jsonl.gz", "rt", encoding="utf-8") as lines:
         texts = pa.array([json.loads(line)["text"] for line in lines], pa.string())
-    filters = Filters().switched_on()
-    reasons = Counter(judge(filters, d).reason for d in measured(texts, ["zh"] * len(texts), cut(texts)))
+    filters = Filters().enabled()
+    reasons = Counter(
+        apply_filters(filters, document).reason
+        for document in document_stats(texts, ["zh"] * len(texts), hash_texts(texts))
+    )
     assert reasons[""] > 0.998 * len(texts), reasons

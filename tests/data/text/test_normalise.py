@@ -1,4 +1,4 @@
-"""Normal form: what goes, what stays, and that doing it twice changes nothing."""
+"""Normalisation: what it removes, what it keeps, and that it is idempotent."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CASES = {
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES.keys())
-def test_normal_form(text: str, expected: str) -> None:
+def test_normalised_text(text: str, expected: str) -> None:
     assert normalise(text) == expected
 
 
 @pytest.mark.parametrize("text", [text for text, _ in CASES.values()] + ["", "\n", " \u200b \n", "a \x00\n\n \nb"])
-def test_twice_changes_nothing(text: str) -> None:
+def test_normalising_is_idempotent(text: str) -> None:
     once = normalise(text)
     assert normalise(once) == once

@@ -1,9 +1,11 @@
-"""The filters of a corpus, in the order in which they judge. A new one is a file here and a line in Filters."""
+"""The filters of a corpus, in the order in which they run. A new one is a file here and a line in Filters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict
 from pipelines.data.corpus.filters.length import Length
@@ -12,30 +14,33 @@ from pipelines.data.corpus.filters.repetition import Repetition
 from pipelines.options import Options
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import Measured
+    from pipelines.data.text.measures import DocumentStats
 
-__all__ = ["FILTERS", "KEEP", "Filter", "Filters", "Verdict", "judge"]
+__all__ = ["FILTERS", "KEEP", "Filter", "Filters", "Verdict", "apply_filters"]
 
 
 class Filters(Options):
-    """Settings of every filter by name, as a recipe writes them: {length: {minimum_words: 20}, quality: null}."""
+    """Options of every filter by name, as a recipe writes them: {length: {min_words: 20}, quality: null}."""
 
-    length: Length | None = Length()
-    repetition: Repetition | None = Repetition()
-    quality: Quality | None = Quality()
+    length: Length | None = Field(default=Length(), description="Options of the length filter; null disables it")
+    repetition: Repetition | None = Field(
+        default=Repetition(), description="Options of the repetition filter; null disables it"
+    )
+    quality: Quality | None = Field(default=Quality(), description="Options of the quality filter; null disables it")
 
-    def switched_on(self) -> list[Filter]:
+    def enabled(self) -> list[Filter]:
         """The filters that are not null, in order."""
-        return [found for name in FILTERS if (found := getattr(self, name)) is not None]
+        filters: list[Filter | None] = [getattr(self, name) for name in FILTERS]
+        return [filter_ for filter_ in filters if filter_ is not None]
 
 
 FILTERS = tuple(Filters.model_fields)
 
 
-def judge(filters: Sequence[Filter], document: Measured) -> Verdict:
-    """The first verdict that drops the document, else KEEP."""
+def apply_filters(filters: Sequence[Filter], document: DocumentStats) -> Verdict:
+    """Returns the first verdict that drops the document, else KEEP."""
     for filter_ in filters:
-        verdict = filter_.judge(document)
+        verdict = filter_.apply(document)
         if not verdict.keep:
             return verdict
     return KEEP

@@ -1,7 +1,7 @@
-"""What a filter is: a rule that looks at one document and says keep, or drop and why.
+"""The interface of a filter: a rule that keeps a document, or drops it with a reason.
 
-A new filter is one file with a class derived from `Filter` and one line in `FILTERS` (filters/__init__.py). Its
-options are its fields, so they stand once, with their reasons; the rules below it are plain functions.
+A new filter is one file with a class derived from `Filter` and one line in `Filters` (filters/__init__.py). Its
+options are its fields, described once; the rules below the class are plain functions.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 from pipelines.options import Options
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import Measured
+    from pipelines.data.text.measures import DocumentStats
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a document stays, and if not the reason, which is counted in `documents/dropped_<reason>`."""
+    """Whether a document is kept, and if not the reason, which is counted in `documents/dropped_<reason>`."""
 
     keep: bool
     reason: str = ""
@@ -27,15 +27,20 @@ KEEP = Verdict(True)
 
 
 def drop(reason: str) -> Verdict:
-    """A document that goes."""
+    """Returns the verdict that drops a document for this reason."""
     return Verdict(False, reason)
 
 
+def fraction(part: int, total: int) -> float:
+    """part ÷ total, or 0 if the total is 0."""
+    return part / total if total else 0.0
+
+
 class Filter(Options):
-    """One entry of a corpus's `filters:`; `null` there switches it off."""
+    """One entry of a corpus's `filters:`; `null` there disables it."""
 
-    reasons: ClassVar[tuple[str, ...]]  # all that `judge` may give, in its order: each is a figure of the corpus
+    reasons: ClassVar[tuple[str, ...]]  # all that `apply` may return, in its order: each is a fact of the corpus
 
-    def judge(self, document: Measured) -> Verdict:
-        """KEEP, or the first of the filter's reasons to drop."""
+    def apply(self, document: DocumentStats) -> Verdict:
+        """Returns KEEP, or drops the document with the first reason that applies."""
         raise NotImplementedError

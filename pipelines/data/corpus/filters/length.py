@@ -1,8 +1,8 @@
-"""Texts too short to teach anything, or too long to be a text.
+"""Drops texts that are too short to teach anything, or too long to be running text.
 
 A Chinese character counts as a word. The same text has about 1.6 characters in Chinese for a word in English, so
-Chinese is let in a little earlier; that is meant, for it says the same in fewer bytes, and the shortest form that
-stands alone, a quatrain of four characters a line, has sixteen.
+Chinese passes with slightly less content; that is intended, as it needs fewer bytes for the same content, and the
+shortest form that stands alone, a quatrain of four characters a line, has sixteen.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ from pydantic import Field
 from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import Measured
+    from pipelines.data.text.measures import DocumentStats
 
 
 class Length(Filter):
-    """Number of words."""
+    """Limits on the number of words."""
 
-    minimum_words: int = Field(
-        default=10, ge=0, description='"Return a copy of self." teaches little; a sentence has ten words or more'
+    min_words: int = Field(
+        default=10, ge=0, description='Minimum words of a document; "Return a copy of self." has five, a sentence ten'
     )
-    maximum_words: int = Field(default=100_000, ge=1, description="a novel has that many; beyond are dumps and tables")
+    max_words: int = Field(
+        default=100_000, ge=1, description="Maximum words of a document: those of a novel; longer are dumps and tables"
+    )
     reasons: ClassVar = ("too_short", "too_long")
 
-    def judge(self, document: Measured) -> Verdict:
-        return length(document.words, minimum=self.minimum_words, maximum=self.maximum_words)
+    def apply(self, document: DocumentStats) -> Verdict:
+        return length(document.words, min_words=self.min_words, max_words=self.max_words)
 
 
-def length(words: int, *, minimum: int, maximum: int) -> Verdict:
-    """
-    >>> length(3, minimum=10, maximum=100)
+def length(words: int, *, min_words: int, max_words: int) -> Verdict:
+    """Drops documents with too few or too many words.
+
+    >>> length(3, min_words=10, max_words=100)
     Verdict(keep=False, reason='too_short')
     """
-    if words < minimum:
+    if words < min_words:
         return drop("too_short")
-    return drop("too_long") if words > maximum else KEEP
+    return drop("too_long") if words > max_words else KEEP

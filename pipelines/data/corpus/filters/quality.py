@@ -1,7 +1,7 @@
-"""Texts that are not running text: tables, dumps, lists of links, wrongly decoded bytes.
+"""Drops texts that are not running text: tables, dumps, lists of links, wrongly decoded bytes.
 
-After the quality rules of MassiveText (Rae et al. 2021, appendix A.1.1), said in words and characters that Chinese
-has too. What holds for English alone (the length of words) is asked of English alone.
+After the quality rules of MassiveText (Rae et al. 2021, appendix A.1.1), in words and characters that Chinese has too.
+The rule on the length of words applies to English only.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
-from pipelines.data.corpus.filters.repetition import share
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop, fraction
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import Measured
+    from pipelines.data.text.measures import DocumentStats
 
-# The most frequent words of running text. For Chinese both of today's language and of the classical one, in both
-# scripts: a poem has no 的, but hardly a hundred characters go by without 不, 人 or 有.
+# The most frequent words of running text. Those of Chinese are of both the modern and the classical language, in both
+# scripts: a poem has no 的, but hardly any hundred characters are without 不, 人 or 有.
 ENGLISH = frozenset(
     ("the", "be", "to", "of", "and", "that", "have", "with", "a", "in", "is", "it", "for", "as", "are", "was", "on",
      "or", "by", "this", "an", "at", "from", "not", "if", "can", "will", "which")
@@ -27,9 +26,9 @@ CHINESE = frozenset(
     "的了是在不和有我这這人他也就都一个個上中大为為以于於之其而所者无無何来來时時自如与與可天日此相誰谁更欲且莫已得"
 )
 
-SENTENCE_WIDTH = 50  # columns, a Chinese character taking two: bullets longer than that on average hold sentences
+SENTENCE_WIDTH = 50  # columns, a Chinese character taking two: longer bullets, on average, contain sentences
 
-# What UTF-8 looks like when it was read as Latin-1 or GBK, and what GBK decoders print for what they cannot read.
+# UTF-8 decoded as Latin-1 or GBK, and the replacement characters of GBK decoders.
 MOJIBAKE = re.compile(
     "[ÃÂ][\u00a1-\u00bf]|â[\u0080€][\u0080-\u00bf\u2018-\u201d™œ˜]|ï»¿"
     "|锟斤拷|烫烫烫|屯屯屯|鈥[檚淭渃]|銆[\ue000-\uf8ff侀]"
@@ -37,57 +36,69 @@ MOJIBAKE = re.compile(
 
 
 class Quality(Filter):
-    """Shares and counts that tell running text from other things."""
+    """Limits on fractions and counts that distinguish running text from other content."""
 
-    alphabetic_words: float = Field(
-        default=0.6, ge=0, le=1, description="of the words, at least: with a letter or Chinese"
+    min_alphabetic_word_fraction: float = Field(
+        default=0.6, ge=0, le=1, description="Minimum fraction of the words that have a letter or Chinese character"
     )
-    symbols: float = Field(
-        default=0.3, ge=0, le=1, description="of the characters, at most: neither letters, digits nor punctuation"
+    max_symbol_fraction: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Maximum fraction of the characters that are neither letters, digits nor punctuation",
     )
-    bullet_lines: float = Field(
-        default=0.9, ge=0, le=1, description="of the lines, at most, if they are short: lists without sentences"
+    max_bullet_line_fraction: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Maximum fraction of the lines that begin with a bullet, in texts of short lines",
     )
-    ellipsis_lines: float = Field(default=0.3, ge=0, le=1, description="of the lines, at most: cut-off teasers")
-    lines_from: int = Field(
-        default=10, ge=0, description="the two rules on lines look at texts of so many lines or more"
+    max_ellipsis_line_fraction: float = Field(
+        default=0.3, ge=0, le=1, description="Maximum fraction of the lines that end with an ellipsis, as teasers do"
     )
-    mean_word_characters: float = Field(
-        default=12, gt=0, description="at most, English: beyond are encodings and lists of paths"
+    min_lines_for_line_rules: int = Field(
+        default=10, ge=0, description="Lines of a document from which on the bullet and ellipsis rules apply"
     )
-    stop_words: int = Field(
-        default=2, ge=0, description="different ones, at least, of the most frequent of the language"
+    max_mean_word_characters: float = Field(
+        default=12,
+        gt=0,
+        description="Maximum mean length of words, English only; longer are encodings and lists of paths",
     )
-    stop_words_from_words: int = Field(default=100, ge=0, description="shorter texts may well do without")
-    broken: float = Field(
-        default=0.005, ge=0, le=1, description="of the characters, at most: traces of a wrong decoding"
+    min_stop_words: int = Field(
+        default=2, ge=0, description="Minimum number of different stop words of the document's language"
+    )
+    min_words_for_stop_words: int = Field(
+        default=100, ge=0, description="Words of a document from which on the stop-word rule applies"
+    )
+    max_mojibake_fraction: float = Field(
+        default=0.005, ge=0, le=1, description="Maximum fraction of the characters that are traces of a wrong decoding"
     )
     reasons: ClassVar = ("few_letters", "symbols", "bullets", "ellipses", "word_length", "stop_words", "mojibake")
 
-    def judge(self, document: Measured) -> Verdict:
-        if share(document.alphabetic_words, document.words) < self.alphabetic_words:
+    def apply(self, document: DocumentStats) -> Verdict:
+        if fraction(document.alphabetic_words, document.words) < self.min_alphabetic_word_fraction:
             return drop("few_letters")
-        if share(document.symbols, document.characters) > self.symbols:
+        if fraction(document.symbols, document.characters) > self.max_symbol_fraction:
             return drop("symbols")
-        if document.lines >= self.lines_from:
+        if document.lines >= self.min_lines_for_line_rules:
             short = document.width < SENTENCE_WIDTH * document.lines
-            if short and share(document.bullet_lines, document.lines) > self.bullet_lines:
+            if short and fraction(document.bullet_lines, document.lines) > self.max_bullet_line_fraction:
                 return drop("bullets")
-            if share(document.ellipsis_lines, document.lines) > self.ellipsis_lines:
+            if fraction(document.ellipsis_lines, document.lines) > self.max_ellipsis_line_fraction:
                 return drop("ellipses")
-        english = document.language == "en"
-        if english and share(document.spaced_word_characters, document.spaced_words) > self.mean_word_characters:
+        mean_word_characters = fraction(document.spaced_word_characters, document.spaced_words)
+        if document.language == "en" and mean_word_characters > self.max_mean_word_characters:
             return drop("word_length")
-        if document.words >= self.stop_words_from_words:
-            if distinct_stop_words(document.text, language=document.language) < self.stop_words:
+        if document.words >= self.min_words_for_stop_words:
+            if distinct_stop_words(document.text, language=document.language) < self.min_stop_words:
                 return drop("stop_words")
-        if share(document.broken + mojibake(document.text), document.characters) > self.broken:
+        if fraction(document.broken + mojibake(document.text), document.characters) > self.max_mojibake_fraction:
             return drop("mojibake")
         return KEEP
 
 
 def distinct_stop_words(text: str, *, language: str) -> int:
-    """How many of the language's most frequent words the text has.
+    """Counts the different stop words of the language in the text.
 
     >>> distinct_stop_words("The name of the rose", language="en")
     2
@@ -96,7 +107,7 @@ def distinct_stop_words(text: str, *, language: str) -> int:
 
 
 def mojibake(text: str) -> int:
-    """How often the text shows a well-known trace of a wrong decoding.
+    """Counts well-known traces of a wrong decoding in the text.
 
     >>> mojibake("cafÃ© is café")
     1

@@ -1,8 +1,8 @@
-"""Texts that say the same over and over: after MassiveText's repetition rules (Rae et al. 2021, table A1).
+"""Drops texts that repeat themselves: after MassiveText's repetition rules (Rae et al. 2021, table A1).
 
-Shares are of words or columns, which Chinese has like English, so one threshold serves both; runs of words are as
-long as they must be to say equally much (measures.py). Short texts are let
-through by the n-gram rules: in twenty characters a pair of words said twice is style.
+Fractions are of words or columns, which Chinese has like English, so one threshold serves both; n-grams are longer in
+Chinese, so that they have as much content as in English (measures.py). The n-gram rules skip short texts: in twenty
+characters a pair of words that occurs twice is style.
 """
 
 from __future__ import annotations
@@ -11,39 +11,49 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop, fraction
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import Measured
+    from pipelines.data.text.measures import DocumentStats
 
 
 class Repetition(Filter):
-    """Shares of a text that stand in it more than once."""
+    """Limits on the fractions of a text that occur in it more than once."""
 
-    duplicate_lines: float = Field(default=0.3, ge=0, le=1, description="of the columns: lines that stood before")
-    duplicate_ngrams: float = Field(default=0.5, ge=0, le=1, description="of the words: in runs of 8 that stood before")
-    top_ngram: float = Field(default=0.2, ge=0, le=1, description="of the words: the most frequent run of 4")
-    repeated_characters: float = Field(
-        default=0.2, ge=0, le=1, description="of the characters: letters in runs of six or more of one"
+    max_duplicate_line_fraction: float = Field(
+        default=0.3, ge=0, le=1, description="Maximum fraction of the columns in lines that repeat an earlier line"
     )
-    ngrams_from_words: int = Field(
-        default=100, ge=0, description="the two rules on n-grams look at texts of so many words or more"
+    max_duplicate_ngram_fraction: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Maximum fraction of the words in repeated n-grams (of 8 words or 13 Chinese characters)",
+    )
+    max_top_ngram_fraction: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Maximum fraction of the words in the most frequent n-gram (of 4 words or 6 Chinese characters)",
+    )
+    max_repeated_character_fraction: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Maximum fraction of the characters in runs of six or more of the same letter or digit",
+    )
+    min_words_for_ngrams: int = Field(
+        default=100, ge=0, description="Words of a document from which on the two n-gram rules apply"
     )
     reasons: ClassVar = ("duplicate_lines", "duplicate_ngrams", "top_ngram", "repeated_characters")
 
-    def judge(self, document: Measured) -> Verdict:
-        if share(document.duplicate_line_width, document.width) > self.duplicate_lines:
+    def apply(self, document: DocumentStats) -> Verdict:
+        if fraction(document.duplicate_line_width, document.width) > self.max_duplicate_line_fraction:
             return drop("duplicate_lines")
-        if document.words >= self.ngrams_from_words:
-            if share(document.duplicate_ngram_words, document.words) > self.duplicate_ngrams:
+        if document.words >= self.min_words_for_ngrams:
+            if fraction(document.duplicate_ngram_words, document.words) > self.max_duplicate_ngram_fraction:
                 return drop("duplicate_ngrams")
-            if share(document.top_ngram_words, document.words) > self.top_ngram:
+            if fraction(document.top_ngram_words, document.words) > self.max_top_ngram_fraction:
                 return drop("top_ngram")
-        if share(document.repeated_characters, document.characters) > self.repeated_characters:
+        if fraction(document.repeated_characters, document.characters) > self.max_repeated_character_fraction:
             return drop("repeated_characters")
         return KEEP
-
-
-def share(part: int, whole: int) -> float:
-    """part ÷ whole; nothing is no share of nothing."""
-    return part / whole if whole else 0.0
