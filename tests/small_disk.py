@@ -26,7 +26,7 @@ def run_python(folder: Path, *arguments: str, kilobytes: int, files: int = 1000)
     size = f"size={kilobytes}k,nr_inodes={files}"
     script = f"mount -t tmpfs -o {size} tmpfs {shlex.quote(str(folder))} && exec {command}"
     return subprocess.run(
-        ["unshare", *OPTIONS, "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+        ["unshare", *OPTIONS, "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
 
 

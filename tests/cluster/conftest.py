@@ -16,9 +16,10 @@ import sys
 import sysconfig
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,12 +27,24 @@ from cluster import reaper, token
 from cluster.session import Session, temporary_folder
 
 ROOT = Path(__file__).parent.parent.parent
+TIMEOUT_S = 600.0  # only ends a test that hangs: where many things run, a start of Ray takes minutes
 
 
 @pytest.fixture(scope="package")
 def session() -> Iterator[Session]:
     with Session(cpus=4, say=lambda text: None) as session:
         yield session
+
+
+def wait_until(
+    condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, *, within_s: float = TIMEOUT_S
+) -> None:
+    """Polls until the condition holds, and while the process, if there is one, lives."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -61,13 +74,14 @@ class Head:
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment["PATH"] = f"{self.python.parent}:{environment['PATH']}"
         environment |= {"RAY_AUTH_MODE": "token", reaper.VARIABLE: mark or self.mark}
-        log, end = self.folder / f"log-{len(self.processes)}", time.monotonic() + 120
+        log = self.folder / f"log-{len(self.processes)}"
         with log.open("wb") as out:
             process = subprocess.Popen([*command, *arguments], cwd=self.folder, env=environment, stdout=out, stderr=out)
         self.processes.append(process)
-        while b"Ray runtime started" not in log.read_bytes():
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
+        try:
+            wait_until(lambda: b"Ray runtime started" in log.read_bytes(), process)
+        except AssertionError as error:
+            raise AssertionError(log.read_text()) from error
 
     @contextlib.contextmanager
     def another_node(self, prefix: Sequence[str] = ()) -> Iterator[None]:
@@ -77,15 +91,15 @@ class Head:
             self.start(f"--address={self.address}", prefix=prefix, mark=mark)
             yield
         finally:
-            assert not reaper.kill_all(mark, seconds=20)
-            self.processes.pop().wait(timeout=20)
+            assert not reaper.kill_all(mark, seconds=60)
+            self.processes.pop().wait(timeout=60)
 
     def stop(self) -> None:
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
-        assert not reaper.kill_all(self.mark, seconds=20)
+        assert not reaper.kill_all(self.mark, seconds=60)
         for process in self.processes:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
@@ -122,5 +136,11 @@ def run_driver(
     """Runs Python code as a driver of its own, with our packages on its path, outside of the repository."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
     return subprocess.run(
-        [sys.executable, "-c", code], cwd="/", env=environment, text=True, capture_output=True, timeout=120, check=check
+        [sys.executable, "-c", code],
+        cwd="/",
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=check,
     )

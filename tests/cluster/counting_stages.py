@@ -11,17 +11,17 @@ from pydantic import Field
 
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 
-RECIPE = "name: counting\nstages:\n  count: {steps: STEPS, pause_s: PAUSE}\n"
+RECIPE = "name: counting\nstages:\n  count: {steps: 10}\n"
 
 
 class CountOptions(Options):
     steps: int = Field(20, ge=1, description="Steps to count; a checkpoint follows every second one")
-    pause_s: float = Field(0.0, ge=0, description="Seconds that each step lasts")
 
 
 def run(work: Work) -> Facts:
-    """Counts in two workers and writes the total."""
+    """Counts in two workers and writes the total. Waits before step 6 until there is a file `open` in the store."""
     options: CountOptions = work.options
+    assert work.cache is not None
     work.session.start()
     from cluster.resources import Resources
     from cluster.workers import run_workers
@@ -29,7 +29,7 @@ def run(work: Work) -> Facts:
 
     result = run_workers(
         loops.count,
-        {"steps": options.steps, "pause_s": options.pause_s},
+        {"steps": options.steps, "gate": {6: str(work.cache.parent / "open")}},
         resources=Resources(workers=2),
         storage=work.draft.path,
         name="training",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from cluster import checkpoints
 from cluster.workers import Worker
 
 
@@ -40,9 +42,10 @@ def report(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def count(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
-    """Counts to config["steps"], adding every rank's share, with a checkpoint every 2 steps.
+    """Counts to config["steps"], adding every rank's part, with a checkpoint every 2 steps.
 
-    Each rank keeps its own file: the total, as of the step. kill: {rank: step} dies there, once per `marks` folder.
+    Each rank's checkpoint is a file of its own: the step and the total. kill: {rank: step} dies there, once for each
+    `marks` folder. gate: {step: path} waits before that step until the file exists.
     """
     import torch
 
@@ -53,6 +56,7 @@ def count(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
         start, total = int(files[0].read_text().split()[0]), float(files[0].read_text().split()[1])
     resumed = {"step": start, "files": sorted(file.name for file in folder.glob("rank-*"))} if folder else None
     for step in range(start + 1, config["steps"] + 1):
+        wait_for_gate(config, step)
         part = torch.tensor([1.0 / worker.world])
         torch.distributed.all_reduce(part)
         total += part.item() * step
@@ -66,13 +70,24 @@ def count(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
     return {"total": total, "resumed": resumed, "world": worker.world}
 
 
+def wait_for_gate(config: dict[str, Any], step: int) -> None:
+    """Waits until a file exists: so a test can act while it is certain that the loop has not gone further."""
+    gate = config.get("gate", {}).get(step)
+    while gate is not None and not Path(gate).exists():
+        time.sleep(0.02)
+
+
 def die_perhaps(worker: Worker, config: dict[str, Any], step: int) -> None:
-    """kill -9 of this worker at config["kill"][rank], once; with always, each time."""
+    """kill -9 of this worker at config["kill"][rank], once; with always, each time, a checkpoint or not.
+
+    Once: not before Ray Train has registered a checkpoint, from which the next attempt can go on."""
     if config.get("kill", {}).get(worker.rank) != step:
         return
     mark = Path(config["marks"]) / f"killed-{worker.rank}-{step}"
     if not mark.exists() or config.get("always"):
         mark.touch()
+        while not config.get("always") and not registered(worker.place):
+            time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -83,6 +98,14 @@ def fail(worker: Worker, config: dict[str, Any]) -> None:
     if worker.rank == worker.world - 1:
         raise Mistake("corpus.jsonl, line 3: not JSON")
     torch.distributed.barrier()
+
+
+def registered(place: Path) -> list[int]:
+    """Steps of the checkpoints that Ray Train has registered in the folder of a run, so that an attempt finds them."""
+    file = place / checkpoints.COPY
+    if not file.exists():
+        return []
+    return sorted(result["metrics"]["step"] for result in json.loads(file.read_text())["checkpoint_results"])
 
 
 class Odd(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 SEEN = {
     name: os.environ.get(name)
@@ -54,6 +55,12 @@ class Member:
             """Of no module that could be imported."""
 
         raise Odd("left")
+
+    def wait_for(self, file: Path) -> str:
+        """Returns once the file exists."""
+        while not file.exists():
+            time.sleep(0.02)
+        return file.name
 
     def sleep(self, seconds: float) -> float:
         time.sleep(seconds)

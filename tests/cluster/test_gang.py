@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
 from tests.cluster import members
+from tests.cluster.conftest import wait_until
 
 NOTHING = Resources(cpus_per_worker=0)
 
@@ -42,13 +44,14 @@ def test_arguments_are_shared_or_per_rank(pair: Gang):
         pair.call("times", per_rank=[1, 2, 3], deadline_s=60)
 
 
-def test_what_is_sent_at_once_is_done_in_its_order(pair: Gang):
-    begin = time.monotonic()
-    first, second = pair.send("sleep", 0.5), pair.send("times", 3, 1)
-    assert time.monotonic() - begin < 0.5  # nobody waited
+def test_what_is_sent_at_once_is_done_in_its_order(pair: Gang, tmp_path: Path):
+    gate = tmp_path / "open"
+    first, second = pair.send("wait_for", gate), pair.send("times", 3, 1)  # neither waits for a reply: the gate is shut
+    with pytest.raises(ClusterError, match="did not answer times within 1 s"):
+        pair.collect(second, deadline_s=1)
+    gate.touch()
     assert pair.collect(second, deadline_s=60) == [31, 31]
-    assert time.monotonic() - begin >= 0.5
-    assert pair.collect(first, deadline_s=60) == [0.5, 0.5]
+    assert pair.collect(first, deadline_s=60) == ["open", "open"]
 
 
 def test_members_meet_in_a_process_group(pair: Gang):
@@ -73,10 +76,10 @@ def test_a_deadline_names_who_is_late(session: Session):
     with Gang("tests.cluster.members:Member", 2, resources=NOTHING, name="late") as gang:
         begin = time.monotonic()
         with pytest.raises(
-            ClusterError, match=r"gang late: rank 1 on .* \(127\.0\.0\.1\) did not answer sleep within 2 s"
+            ClusterError, match=r"gang late: rank 1 on .* \(127\.0\.0\.1\) did not answer sleep within 5 s"
         ):
-            gang.call("sleep", per_rank=[0, 60], deadline_s=2)
-        assert time.monotonic() - begin < 10
+            gang.call("sleep", per_rank=[0, 600], deadline_s=5)
+        assert time.monotonic() - begin < 60
 
 
 @pytest.mark.chaos
@@ -85,26 +88,25 @@ def test_a_dead_member_is_named_though_the_others_only_lost_a_connection(session
         first = gang.call("facts", deadline_s=60)[0]["pid"]
         with pytest.raises(ClusterError, match=r"gang lossy: rank 1 on .* died in all_reduce_but after .* s .*Logs: "):
             gang.call("all_reduce_but", 1, deadline_s=120)
-    end = time.monotonic() + 10
-    while (
-        psutil.pid_exists(first) and psutil.Process(first).status() != psutil.STATUS_ZOMBIE
-    ):  # closed: the other ends too
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(lambda: ended(first), within_s=60)  # closed: the other member ends too
     with pytest.raises(ClusterError, match="gang lossy: closed, cannot facts"):
         gang.call("facts", deadline_s=1)
 
 
-def test_an_exception_of_the_constructor_comes_back_as_itself(session: Session):
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_an_exception_of_the_constructor_comes_back_as_itself(pair: Gang):
     import ray
 
-    before = ray.available_resources()["CPU"]
+    wait_until(lambda: ray.available_resources().get("CPU") == 4 - pair.size)  # Ray hears of changes a moment later
     with pytest.raises(members.Mistake, match="factor: -1; expected 0 or more"):
         Gang(members.Member, 1, resources=Resources(), name="wrong", factor=-1)
-    end = time.monotonic() + 20
-    while ray.available_resources()["CPU"] < before:  # what was reserved is given back
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(lambda: ray.available_resources().get("CPU") == 4 - pair.size, within_s=60)  # all is given back
 
 
 def test_a_gang_that_never_fits_is_refused(session: Session):
@@ -113,4 +115,4 @@ def test_a_gang_that_never_fits_is_refused(session: Session):
         ClusterError, match=r"gang big: asks for 2 x \{3 CPU\}; the cluster has 1 node \(.*4 CPU.*room for 1"
     ):
         Gang(members.Member, 2, resources=Resources(cpus_per_worker=3), name="big")
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60  # a gang that may come to fit is waited for 900 s

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from cluster import progress
 from cluster.progress import Tail, append, cut, read_progress
+from tests.cluster.conftest import wait_until
 
 
 @pytest.fixture
@@ -45,15 +45,12 @@ def test_going_back_drops_what_came_after_and_any_half_line(file: Path):
 def test_a_follower_shows_new_lines_once_and_follows_a_step_back(file: Path):
     append(file, 1, {})  # of an earlier run: not shown
     shown: list[int] = []
-    with Tail(file, lambda figures: shown.append(figures["step"]), every_s=0.01):
+    with Tail(file, lambda figures: shown.append(figures["step"]), every_s=0.01) as tail:
         append(file, 2, {})
         append(file, 3, {})
-        end = time.monotonic() + 10
-        while shown != [2, 3]:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_until(lambda: shown == [2, 3])
         cut(file, 2)
-        time.sleep(0.1)
+        wait_until(lambda: tail._position == file.stat().st_size)  # it has seen that the file is shorter
         append(file, 3, {})
         append(file, 4, {})
     assert shown == [2, 3, 3, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 from cluster import reaper
 from cluster.errors import ClusterError
 from cluster.session import Session, default_object_store_bytes
-from tests.cluster.conftest import ROOT, Head, run_driver
+from tests.cluster.conftest import ROOT, Head, run_driver, wait_until
 
 FOREVER = """
 import os, subprocess, sys, time
@@ -63,16 +64,21 @@ def test_a_local_session_listens_on_loopback_only_and_leaves_the_environment_alo
 
     mark = ray.get(ray.remote(os.getenv).options(num_cpus=0).remote(reaper.VARIABLE))
     assert mark
-    processes = reaper.marked(mark)
-    assert len(processes) >= 6  # head's daemons and the worker that just answered
-    heard = [
-        connection.laddr.ip
-        for process in [*processes, os.getpid()]
-        for connection in psutil.Process(process).net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert len(heard) > 5 and all(ip in ("127.0.0.1", "::ffff:127.0.0.1", "::1") for ip in heard), heard
+    wait_until(lambda: len(reaper.marked(mark)) >= 6)  # the head's daemons and the worker that just replied
+    wait_until(lambda: len(listening_addresses(mark)) > 5)  # agents listen a while after Ray says that it has started
+    addresses = listening_addresses(mark)
+    assert all(ip in ("127.0.0.1", "::ffff:127.0.0.1", "::1") for ip in addresses), addresses
     assert reaper.VARIABLE not in os.environ and "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
+
+
+def listening_addresses(mark: str) -> list[str]:
+    """The addresses on which this process and those of a local Ray listen."""
+    addresses = []
+    for process in [*reaper.marked(mark), os.getpid()]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            connections = psutil.Process(process).net_connections()
+            addresses += [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]
+    return addresses
 
 
 def test_a_ray_that_runs_in_this_process_is_used_and_left_running(session: Session):
@@ -91,15 +97,12 @@ def test_a_killed_driver_takes_its_whole_ray_along(tmp_path: Path):
     )  # fmt: skip
     assert driver.stdout
     mark = driver.stdout.readline().strip()
-    assert len(reaper.marked(mark)) >= 7  # one of them: what the actor started
+    wait_until(lambda: len(reaper.marked(mark)) >= 7, driver)  # one of them: what the actor started
     (link,) = tmp_path.iterdir()
     folder = link.readlink().parent.parent
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    end = time.monotonic() + 15
-    while reaper.marked(mark) or folder.exists():
-        assert time.monotonic() < end, [psutil.Process(process).cmdline() for process in reaper.marked(mark)]
-        time.sleep(0.1)
+    wait_until(lambda: not reaper.marked(mark) and not folder.exists(), within_s=60)
     assert not link.is_symlink() and (link / "raylet.out").is_file()  # the logs are kept
 
 

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,22 +16,11 @@ from cluster import jobs, reaper
 from cluster.termination import INTERRUPTED
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import latest, resolve
-from tests.cluster import counting_stages
-from tests.cluster.conftest import ROOT, Head
+from tests.cluster import counting_stages, loops
+from tests.cluster.conftest import ROOT, TIMEOUT_S, Head, wait_until
 from tests.cluster.test_workers import counted
 
-STEPS = 16
 MESSAGE = "interrupted; what is made stays made: the same command goes on\n"
-TIMEOUT_S = 600
-
-
-def wait_until(condition: Callable[[], object], while_alive: subprocess.Popen[str] | None = None) -> None:
-    """Polls until the condition holds, while the process lives."""
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert while_alive is None or while_alive.poll() is None, while_alive.communicate()
-        assert time.monotonic() < end, "the condition did not come true"
-        time.sleep(0.02)
 
 
 @dataclass
@@ -43,8 +30,7 @@ class Counting:
     folder: Path
 
     def __post_init__(self) -> None:
-        recipe = counting_stages.RECIPE.replace("STEPS", str(STEPS)).replace("PAUSE", "0.25")
-        (self.folder / "recipe.yaml").write_text(recipe)
+        (self.folder / "recipe.yaml").write_text(counting_stages.RECIPE)
         self.store = Store(self.folder / "store")
         self.command = [sys.executable, "-m", "tests.cluster.counting_stages", "run", str(self.folder / "recipe.yaml"),
                         "--store", str(self.store.root)]  # fmt: skip
@@ -52,19 +38,17 @@ class Counting:
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def steps(self) -> int:
-        """Steps that the workers have counted so far."""
-        return sum(file.read_bytes().count(b"\n") for file in self.store.root.glob("drafts/*/training/progress.jsonl"))
-
-    def checkpoints(self) -> int:
-        return len(list(self.store.root.glob("drafts/*/training/checkpoint_*/.metadata.json")))
+    def is_at_the_gate(self) -> bool:
+        """Whether the workers wait before step 6, and the checkpoint of step 4 is registered."""
+        return any(loops.registered(folder)[-1:] == [4] for folder in self.store.root.glob("drafts/*/training"))
 
     def goes_on(self) -> int:
         """Runs the command to its end. Returns the step of the checkpoint from which it went on."""
+        (self.store.root / "open").touch()
         done = subprocess.run(self.command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
         assert done.returncode == 0, done.stderr
         artifact = resolve(self.store, "count")
-        assert float((artifact.path / "total.txt").read_text()) == counted(STEPS)
+        assert float((artifact.path / "total.txt").read_text()) == counted(10)
         return int(artifact.facts["count/resumed_step"])
 
 
@@ -100,11 +84,11 @@ def terminate(process: subprocess.Popen[str]) -> str:
 
 def test_sigterm_in_the_middle_of_a_stage_ends_the_run_and_the_same_command_goes_on(counting: Counting) -> None:
     process = counting.start()
-    wait_until(lambda: counting.steps() >= 6, process)
+    wait_until(counting.is_at_the_gate, process)
     terminate(process)
     assert latest(counting.store).outcome == "interrupted"
     assert not list(counting.store.root.glob("drafts/*/lease.json"))
-    assert counting.goes_on() >= 2
+    assert counting.goes_on() == 4
 
 
 @pytest.mark.parametrize("num_processes", [1, 4])
@@ -118,7 +102,7 @@ def test_sigterm_while_ray_starts_is_as_quiet(counting: Counting, num_processes:
 def test_a_job_that_is_stopped_says_how_to_go_on(head: Head, counting: Counting) -> None:
     command = ["python", *counting.command[1:]]
     job_id = jobs.submit(head.dashboard, command, env={"PYTHONPATH": str(ROOT)})
-    wait_until(lambda: counting.steps() >= 6 or jobs.status(head.dashboard, job_id).done)
+    wait_until(lambda: counting.is_at_the_gate() or jobs.status(head.dashboard, job_id).done)
     assert jobs.stop_job(head.dashboard, job_id)
     log: list[str] = []
     job = jobs.follow(head.dashboard, job_id, log.append)
@@ -126,7 +110,7 @@ def test_a_job_that_is_stopped_says_how_to_go_on(head: Head, counting: Counting)
     assert "".join(log).endswith(MESSAGE), "".join(log)
     assert "***" not in "".join(log)
     assert latest(counting.store).outcome == "interrupted"
-    assert counting.goes_on() >= 2
+    assert counting.goes_on() == 4
 
 
 CLEANUP = """
