@@ -56,16 +56,25 @@ class PairOptions(OptimizerOptions):
     )
 
 
-class TrainCluster(ClusterOptions):
-    workers: int = Field(2, ge=1, description="processes that train together")
-    threads_per_worker: int = Field(1, ge=1, description="of arithmetic; on a CPU two workers beat two threads")
-    cpus_per_worker: float = Field(1, ge=0, description="logical CPUs of a worker")
-    gpus_per_worker: Literal[0, 1] = Field(0, description="GPUs of a worker")
-    micro_batch_rows: int = Field(8, ge=1, description="rows of a backward pass: less takes less memory")
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        1, description="what workers share out: 1 optimiser, 2 gradients, 3 weights"
+class WorkerOptions(ClusterOptions):
+    """Of every stage whose workers learn together."""
+
+    workers: int = Field(2, ge=1, description="Number of processes that train together")
+    threads_per_worker: int = Field(
+        1, ge=1, description="Number of threads that compute in a worker; on a CPU two workers beat two threads"
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs, float32 on CPUs")
+    cpus_per_worker: float = Field(1, ge=0, description="Number of logical CPUs that Ray reserves for a worker")
+    gpus_per_worker: Literal[0, 1] = Field(0, description="Number of GPUs of a worker")
+    micro_batch_rows: int = Field(8, ge=1, description="Rows of one backward pass: fewer take less memory")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        1, description="What ZeRO partitions over the workers: 1 the optimizer's state, 2 gradients too, 3 weights too"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Type of the matrix products; auto: bfloat16 on GPUs, float32 on CPUs"
+    )
+
+
+class TrainCluster(WorkerOptions):
     checkpoint_every_steps: int | None = Field(None, ge=1, description="default: as often as costs 2% of the time")
     log_every_steps: int = Field(10, ge=1, description="steps between two lines of figures")
 

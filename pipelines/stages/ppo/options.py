@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipelines.stage import ClusterOptions, Options
+from pipelines.stage import Options
+from pipelines.training import WorkerOptions
 
 RewardName = Literal["reward_model", "exact_match", "length", "safety", "function"]
 
@@ -73,14 +74,10 @@ class PpoOptions(Options):
         return self.prompts_per_iteration * self.replies_per_prompt
 
 
-class PpoCluster(ClusterOptions):
-    workers: int = Field(2, ge=1, description="actors; each writes replies and learns from them")
-    threads_per_worker: int = Field(1, ge=1, description="of arithmetic; on a CPU two actors beat two threads")
-    cpus_per_worker: float = Field(1, ge=0, description="logical CPUs of an actor")
-    gpus_per_worker: Literal[0, 1] = Field(0, description="GPUs of an actor")
-    micro_batch_rows: int = Field(32, ge=1, description="replies of a backward pass: less takes less memory")
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what actors share out: 1 optimiser, 2 gradients, 3 weights")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs, float32 on CPUs")
+class PpoCluster(WorkerOptions):
+    """Each worker is an actor that generates replies and learns from them."""
+
+    micro_batch_rows: int = Field(32, ge=1, description="Replies of one backward pass: fewer take less memory")
     kv_cache_bytes: int | None = Field(None, ge=2**24, description="memory of an actor for keys and values")
     save_every: int = Field(1, ge=1, description="iterations that a lost actor costs at most")
     start_s: float = Field(900, gt=0, description="seconds for all actors to stand")
