@@ -200,10 +200,10 @@ def serve(
     as_json: JsonOpt = False,
 ) -> None:
     """Host a model: OpenAI's API, a chat page, feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import read_key, settings_of
+    from serve.verbs.commands import load_settings, read_key
     from serve.verbs.commands import serve as serve_model
 
-    settings = settings_of(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,
+    settings = load_settings(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,
                            max_turns=max_turns, max_tokens=max_tokens, gpus=gpus, guard=guard)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
@@ -224,8 +224,8 @@ def chat(
 
     options = {"persona": persona, "temperature": temperature}
     options |= {"max_tokens": max_tokens} if max_tokens else {}
-    running = url is not None or (name is None and commands.answers())
-    settings = None if running else lambda: commands.settings_of(_store(store), name, port=0)
+    running = url is not None or (name is None and commands.is_ready())
+    settings = None if running else lambda: commands.load_settings(_store(store), name, port=0)
     commands.chat(settings, url, commands.read_key(key, key_file), **options)
 
 

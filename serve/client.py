@@ -1,4 +1,4 @@
-"""A client of a server that speaks OpenAI's API, over the standard library's HTTP."""
+"""Client of a server with OpenAI's API, over the standard library's HTTP."""
 
 from __future__ import annotations
 
@@ -13,67 +13,69 @@ from pipelines.errors import UserError
 from serve.gateway.conversation import Message
 
 TIMEOUT_S = 300.0
-LOST = (OSError, http.client.HTTPException, ValueError)  # what reading an answer raises; bytes that are no JSON too
+# What reading a response raises when the connection breaks or the body is not what OpenAI's API sends.
+READ_ERRORS = (OSError, http.client.HTTPException, ValueError)
 
 
 class Client:
-    """A server that speaks OpenAI's API. url: http://host:port, with or without /v1."""
+    """Client of one server. url: http://HOST:PORT or https://…, with or without /v1. key: sent as a bearer token."""
 
     def __init__(self, url: str, key: str | None = None):
-        found = urlsplit(url if "://" in url else f"http://{url}")
-        if found.scheme not in ("http", "https") or not found.hostname:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"--url {url}: expected http://HOST:PORT")
-        self._make = http.client.HTTPSConnection if found.scheme == "https" else http.client.HTTPConnection
         try:
-            self._place, self._port = found.hostname, found.port
+            self._host, self._port = parts.hostname, parts.port
         except ValueError as error:
             raise UserError(f"--url {url}: {error}; expected http://HOST:PORT") from None
-        self._prefix = found.path.rstrip("/").removesuffix("/v1")
+        self._connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self.url = url
 
     def model(self) -> str:
-        """What the server calls its model."""
-        with_body = self._send("GET", "/v1/models", None)
+        """Name of the model that the server serves."""
+        response = self._send("GET", "/v1/models", None)
         try:
-            return json.loads(with_body.read())["data"][0]["id"]
-        except (*LOST, KeyError, IndexError, TypeError) as error:
+            return json.loads(response.read())["data"][0]["id"]
+        except (*READ_ERRORS, KeyError, IndexError, TypeError) as error:
             raise ClusterError(f"{self.url}: answers, but not with OpenAI's list of models ({error!r})") from None
 
     def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
-        """The pieces of a reply as they come. Raises ClusterError where the server is lost on the way."""
-        asked = {"messages": list(messages), "stream": True, **sampling}
-        answered = self._send("POST", "/v1/chat/completions", asked)
+        """Streams a reply, chunk by chunk. sampling: further fields of the request.
+
+        Raises UserError where the server refuses the request, ClusterError where it fails or the connection is lost."""
+        response = self._send("POST", "/v1/chat/completions", {"messages": list(messages), "stream": True, **sampling})
         try:
-            for raw in answered:
+            for raw in response:
                 line = raw.decode("utf-8").strip()
                 if not line.startswith("data: ") or line == "data: [DONE]":
                     continue
-                found = json.loads(line.removeprefix("data: "))
-                if "error" in found:
-                    raise ClusterError(f"{self.url}: {found['error']['message']}")
-                for choice in found.get("choices", ()):
+                chunk = json.loads(line.removeprefix("data: "))
+                if "error" in chunk:
+                    raise ClusterError(f"{self.url}: {chunk['error']['message']}")
+                for choice in chunk.get("choices", ()):
                     yield choice["delta"].get("content") or ""
-        except LOST as error:
+        except READ_ERRORS as error:
             raise ClusterError(f"{self.url}: lost in the middle of a reply ({error!r})") from None
         finally:
-            answered.close()
+            response.close()
 
-    def _send(self, method: str, path: str, body: Any) -> http.client.HTTPResponse:
-        connection = self._make(self._place, self._port, timeout=TIMEOUT_S)
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> http.client.HTTPResponse:
+        connection = self._connection(self._host, self._port, timeout=TIMEOUT_S)
         try:
             connection.request(method, self._prefix + path, json.dumps(body) if body else None, self._headers)
-            answered = connection.getresponse()
+            response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise ClusterError(f"{self.url}: no server answers there ({error}); start one with `rayse serve`, or leave "
-                               f"--url out and `rayse chat` starts its own") from None  # fmt: skip
-        if answered.status == 200:
-            return answered
-        text = answered.read().decode("utf-8", "replace")
+                               f"--url out, and `rayse chat` starts a server for itself") from None  # fmt: skip
+        if response.status == 200:
+            return response
+        text = response.read().decode("utf-8", "replace")
         try:
-            why = json.loads(text)["error"]["message"]
+            message = json.loads(text)["error"]["message"]
         except (ValueError, KeyError, TypeError):
-            why = text[:200]
-        kind = UserError if answered.status < 500 else ClusterError
-        hint = "; give it with --key-file" if answered.status == 401 else ""
-        raise kind(f"{self.url}: {why}{hint}")
+            message = text[:200]
+        error_class = UserError if response.status < 500 else ClusterError
+        hint = "; pass it with --key-file" if response.status == 401 else ""
+        raise error_class(f"{self.url}: {message}{hint}")

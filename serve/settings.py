@@ -1,4 +1,10 @@
-"""What decides how a model is served. One frozen object, plain enough to cross processes as JSON."""
+"""Settings of one server: which model is served, where it listens, who may send requests, and its limits.
+
+    Settings ──JSON──► the server's process ──JSON──► its replica
+
+One frozen object, which survives a round trip through JSON. `Settings.check` refuses unsafe or impossible settings
+before a process is started.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +12,88 @@ import ipaddress
 import re
 from pathlib import Path
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.inference.model_config import context_length
 from pipelines.options import Options
 
-VISIBLE = re.compile(r"[!-~]+")  # characters of ASCII that show
-GREETING, GREETING_TOKENS = "Hello! 你好！", 16  # what is asked before anybody is told that it is ready, and the reply
+VISIBLE_ASCII = re.compile(r"[!-~]+")
+# The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
+PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
 
 
 class Limits(Options):
-    """What one request may take. Beyond it: an error in OpenAI's form, and the server goes on."""
+    """Limits of one request and of the server. A request beyond them gets an error in OpenAI's form."""
 
-    body_bytes: PositiveInt = 1_000_000
-    body_s: PositiveFloat = 20.0  # to send the body: a slow client holds no place for longer
-    request_s: PositiveFloat = 300.0  # from the first byte to the last
-    reply_tokens: PositiveInt = 4096  # of one reply; the model's context is a limit of its own
-    replies: PositiveInt = 8  # `n`, and prompts of one request
-    concurrent: PositiveInt = 256  # requests at work; the next one is told to come again
+    body_bytes: int = Field(
+        default=1_000_000, gt=0, description="Size of a request's body at most, in bytes (413 beyond it)"
+    )
+    body_s: float = Field(
+        default=20.0, gt=0, description="Seconds a client may take to send its body (408 beyond it), so that a slow "
+        "one cannot hold a connection"
+    )  # fmt: skip
+    request_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds from a request's first byte to the last byte of its reply (504 beyond it)",
+    )
+    reply_tokens: int = Field(
+        default=4096, gt=0, description="Length of one reply at most, in tokens; longer ones are cut"
+    )
+    replies_per_request: int = Field(
+        default=8, gt=0, description="Replies of one request at most: `n` × number of prompts"
+    )
+    requests_in_flight: int = Field(
+        default=256, gt=0, description="Requests in flight at most; the next one gets 429 with a Retry-After header"
+    )
 
 
 class Settings(Options):
-    """A model, where it listens, who may ask, and what it is told before every conversation."""
+    """Settings of one server: model, address, access key, and what surrounds every conversation."""
 
-    model: Path  # a Hugging Face folder with safetensors, a tokenizer and a chat template
-    name: str = "rayse"  # what clients call the model
-    version: str = ""  # of the model, for feedback: the artifact's fingerprint
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)  # 0: a free one
+    model: Path = Field(description="Hugging Face folder with safetensors, a tokenizer and a chat template")
+    name: str = Field(default="rayse", description="Name of the model in the API, as clients send it in `model`")
+    version: str = Field(
+        default="", description="Version of the model, stored with feedback: the artifact's fingerprint"
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on; any other than loopback needs a key")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 finds a free one")
     key: str | None = Field(
-        default=None, repr=False
-    )  # what clients must send; needed wherever others can reach the port
-    persona: str | None = None  # the system message of conversations that bring none
-    max_turns: PositiveInt = 16  # of a conversation, the newest, that the model is shown
-    guard: bool = True
-    guard_folder: Path | None = None  # an artifact of kind `guard`; without one the guard knows its rules alone
-    feedback: Path | None = None  # an SQLite file; without one nothing of what users say is kept
-    max_tokens: PositiveInt | None = None  # of a prompt with its reply; by default the model's context
-    threads: PositiveInt | None = None  # of the engine on a CPU; by default every core
-    gpus: int = Field(default=0, ge=0)
-    kv_cache_bytes: PositiveInt | None = None
-    logs: Path | None = None  # a folder that keeps the logs; without it they go with the server
-    cache: Path | None = None  # a folder for what is compiled on a GPU
-    limits: Limits = Limits()
+        default=None,
+        repr=False,
+        description="Key that clients must send as `Authorization: Bearer KEY`; default: none needed",
+    )
+    persona: str | None = Field(default=None, description="System message of conversations that bring none")
+    max_turns: int = Field(
+        default=16, gt=0, description="Turns of a conversation, the newest, that go into the prompt at most"
+    )
+    guard: bool = Field(default=True, description="Whether prompts and replies are checked by a guard")
+    guard_folder: Path | None = Field(
+        default=None, description="Folder of an artifact of kind `guard`; default: the built-in rules alone"
+    )
+    feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
+    max_tokens: int | None = Field(
+        default=None, gt=0, description="Tokens of a prompt with its reply at most; default: the model's context"
+    )
+    threads: int | None = Field(default=None, gt=0, description="CPU threads of the engine; default: one for each core")
+    gpus: int = Field(default=0, ge=0, description="GPUs of the engine (tensor parallel); 0 runs it on the CPU")
+    kv_cache_bytes: int | None = Field(
+        default=None, gt=0, description="Memory for keys and values, in bytes; default: on a CPU as much as the "
+        "sampler takes, on a GPU as vLLM chooses"
+    )  # fmt: skip
+    logs: Path | None = Field(
+        default=None, description="Folder that keeps the logs; default: they are removed with the server"
+    )
+    cache: Path | None = Field(
+        default=None, description="Folder for kernels compiled on a GPU; default: vLLM's default folder"
+    )
+    limits: Limits = Field(default=Limits(), description="Limits of one request and of the server")
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches the port."""
+        """Whether the port can be reached from this machine only."""
         if self.host == "localhost":
             return True
         try:
@@ -63,25 +102,27 @@ class Settings(Options):
             return False
 
     def check(self) -> Settings:
-        """These settings. Raises UserError for what would be unsafe or cannot work, before anything is started."""
+        """Returns these settings. Raises UserError for unsafe or impossible ones, before anything is started."""
         if not self.loopback and not self.key:
             raise UserError(
-                f"--host {self.host}: others could reach this port, and no key is set. Give one with --key-file FILE "
-                f"or --key KEY (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
+                f"--host {self.host}: other machines could reach this port, and no key is set. Pass one with "
+                f"--key-file FILE or --key KEY (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
             )
-        if self.key is not None and not VISIBLE.fullmatch(self.key):
+        if self.key is not None and not VISIBLE_ASCII.fullmatch(self.key):
             raise UserError("--key: expected visible ASCII characters without spaces, as an HTTP header carries them")
         if not (self.model / "config.json").is_file():
             raise UserError(f"{self.model}: no config.json; expected a Hugging Face folder of a language model")
-        self._check_room(Chat.open(self.model))
+        self._check_context(Chat.open(self.model))
         return self
 
-    def _check_room(self, chat: Chat) -> None:
-        most = self.max_tokens or context_length(self.model)
+    def _check_context(self, chat: Chat) -> None:
+        """Raises UserError where the readiness probe with its reply does not fit into the context."""
+        max_tokens = self.max_tokens or context_length(self.model)
         persona = [{"role": "system", "content": self.persona}] if self.persona else []
-        taken = len(chat.prompt([*persona, {"role": "user", "content": GREETING}]))
-        if taken + GREETING_TOKENS > most:
+        prompt_tokens = len(chat.prompt([*persona, {"role": "user", "content": PROBE_PROMPT}]))
+        if prompt_tokens + PROBE_TOKENS > max_tokens:
             raise UserError(
-                f"max_tokens: prompt and reply have {most} tokens, and a greeting takes {taken} (persona included); "
-                f"expected room for {GREETING_TOKENS} more at least. Raise --max-tokens, or shorten the persona"
+                f"max_tokens: prompt and reply share {max_tokens} tokens, and the readiness probe's prompt takes "
+                f"{prompt_tokens} (persona included); expected room for a reply of at least {PROBE_TOKENS} tokens. "
+                f"Raise --max-tokens, or shorten the persona"
             )

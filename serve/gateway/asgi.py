@@ -1,4 +1,4 @@
-"""What the gateway speaks of HTTP itself: reading a body within limits, answers, errors as OpenAI has them.
+"""HTTP as ASGI messages: reading a body within limits, sending responses, and errors in OpenAI's form.
 
 {"error": {"message": …, "type": "invalid_request_error", "param": …, "code": …}}
 """
@@ -9,6 +9,7 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from http.client import HTTPResponse
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -17,8 +18,8 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SWALLOWED_BYTES = 64_000_000  # of a body that is too large: read, so that its sender hears the answer, and dropped
-TYPES = {
+MAX_DRAINED_BYTES = 64_000_000  # of a body over the limit: read and dropped, so that its sender gets to read the error
+ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -34,8 +35,11 @@ TYPES = {
 }
 
 
-class Refused(Exception):
-    """A request that is answered with an error. headers: of the answer."""
+class ApiError(Exception):
+    """A request that gets an error response.
+
+    status: of HTTP. param: the request's field that is wrong. code: OpenAI's or ours, for programs. headers: further
+    headers of the response."""
 
     def __init__(
         self,
@@ -51,110 +55,125 @@ class Refused(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        kind = TYPES.get(self.status, "server_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        """The error as the JSON object of OpenAI's API."""
+        error_type = ERROR_TYPES.get(self.status, "server_error")
+        return {"error": {"message": str(self), "type": error_type, "param": self.param, "code": self.code}}
 
 
-class Gone(Exception):
-    """The client went away before it had asked anything."""
+class ClientDisconnected(Exception):
+    """The client closed its connection before its request was complete."""
+
+
+# ---- requests --------------------------------------------------------------------------------------------------------
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Headers by lower-case name; of one that comes twice, the last."""
+    """Headers of a request by lower-case name; the last value of a repeated one."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, most_s: float) -> bytes:
-    """A request's body. Raises Refused (413, 408), or Gone."""
+async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
+    """Reads a request's body. Raises ApiError (413 too large, 408 too slow) or ClientDisconnected."""
     try:
-        async with asyncio.timeout(most_s):
-            return await _read(scope, receive, most_bytes)
+        async with asyncio.timeout(timeout_s):
+            return await _read(receive, max_bytes)
     except TimeoutError:
-        raise Refused(408, f"the body did not arrive within {most_s:g} s", headers={"connection": "close"}) from None
+        raise ApiError(
+            408, f"the body did not arrive within {timeout_s:g} s", headers={"connection": "close"}
+        ) from None
 
 
-async def _read(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
-    pieces: list[bytes] = []
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
     size, more = 0, True
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
-            raise Gone
-        piece, more = event.get("body", b""), event.get("more_body", False)
-        size += len(piece)
-        if size <= most_bytes:
-            pieces.append(piece)
-        elif size > SWALLOWED_BYTES:
+            raise ClientDisconnected
+        chunk, more = event.get("body", b""), event.get("more_body", False)
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        elif size > MAX_DRAINED_BYTES:
             break
-    if size > most_bytes:
-        raise Refused(413, f"the body has more than {most_bytes:,} bytes, which is this server's limit",
-                      code="request_too_large", headers={"connection": "close"})  # fmt: skip
-    return b"".join(pieces)
+    if size > max_bytes:
+        raise ApiError(413, f"the body has more than {max_bytes:,} bytes, which is this server's limit",
+                       code="request_too_large", headers={"connection": "close"})  # fmt: skip
+    return b"".join(chunks)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises Refused."""
+    """Parses a JSON object. Raises ApiError (400) for anything else, NaN and infinities included."""
     try:
-        found = json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        why = str(error) if isinstance(error, ValueError) else "nested too deeply"
-        raise Refused(400, f"the body is not JSON: {why}", code="invalid_json") from None
-    if not isinstance(found, dict):
-        raise Refused(400, "the body is JSON, but not an object", code="invalid_json")
-    return found
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except ValueError as error:  # UnicodeDecodeError is a ValueError
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    except RecursionError:
+        raise ApiError(400, "the body is not JSON: nested too deeply", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, "the body is JSON, but not an object", code="invalid_json")
+    return value
 
 
-def _no_constant(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-async def answer(
+# ---- responses -------------------------------------------------------------------------------------------------------
+
+
+async def respond(
     send: Send,
     status: int,
     body: bytes,
     *,
-    kind: str = "application/json",
+    content_type: str = "application/json",
     headers: Mapping[str, str] | None = None,
     head_only: bool = False,
 ) -> None:
-    """A whole answer."""
-    listed = {"content-type": kind, "content-length": str(len(body)), **(headers or {})}
-    await send({"type": "http.response.start", "status": status, "headers": encoded(listed.items())})
+    """Sends a whole response. head_only: the headers without the body, as HEAD wants them."""
+    all_headers = {"content-type": content_type, "content-length": str(len(body)), **(headers or {})}
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(all_headers.items())})
     await send({"type": "http.response.body", "body": b"" if head_only else body})
 
 
-async def answer_json(send: Send, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
-    await answer(send, status, dumps(value), headers=headers)
+async def respond_json(send: Send, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+    """Sends a value as a JSON response."""
+    await respond(send, status, dumps(value), headers=headers)
 
 
-def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as ASGI takes them."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def dumps(value: Any) -> bytes:
+    """A value as compact JSON in UTF-8; half of a surrogate pair becomes a question mark."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def event(value: Any) -> bytes:
-    """A server-sent event."""
+def sse_event(value: Any) -> bytes:
+    """A value as a server-sent event."""
     return b"data: " + dumps(value) + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"
 
 
-def is_reply(body: bytes, *, stream: bool) -> bool:
-    """Whether the body of an answer of 200 holds a reply: a choice at least, no error, and the end of a stream.
+# ---- for clients on this machine -------------------------------------------------------------------------------------
 
-    Raises ValueError where it is no JSON."""
+
+def is_complete_reply(body: bytes, *, stream: bool) -> bool:
+    """Whether the body of a response with status 200 holds a complete reply: at least one choice, no error, and the
+    final [DONE] of a stream. Raises ValueError where it is no JSON."""
     if stream and not body.endswith(DONE):
         return False
-    parts = [line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith(b"data: {")]
-    found = [json.loads(part) for part in (parts if stream else [body])]
-    return any(one.get("choices") for one in found) and not any("error" in one for one in found)
+    events = [line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith(b"data: {")]
+    chunks = [json.loads(event) for event in (events if stream else [body])]
+    return any(chunk.get("choices") for chunk in chunks) and not any("error" in chunk for chunk in chunks)
 
 
-def open_here(request: urllib.request.Request | str, timeout_s: float) -> Any:
-    """Asks a server on this machine, as urllib.request.urlopen does; never by way of a proxy, which `http_proxy` names
-    for the world outside."""
+def open_local(request: urllib.request.Request | str, timeout_s: float) -> HTTPResponse:
+    """Opens a URL of this machine, as urllib.request.urlopen does, but never through the proxy that `http_proxy`
+    names."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)

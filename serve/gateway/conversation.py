@@ -1,9 +1,9 @@
-"""What of a conversation the model is shown: a persona before it, its newest turns, within a budget of tokens.
+"""Fitting a conversation into the model's context: parse its messages, add the persona, keep the newest turns.
 
-    messages as clients send them ──messages_of──► {role, content} ──with_persona──► ──shown──► messages + ids
+    request's messages ──parse_messages──► {role, content} ──with_persona──► ──fit_prompt──► Prompt(messages, token ids)
 
-A turn is a user's message with the replies to it, and is kept or left out as a whole. Pure functions; tokens are
-counted, and prompts made, by the model's own chat template (pipelines.data.tokens.chat).
+A turn is a user's message with the replies to it, and is kept or left out as a whole. Pure functions: prompts are
+rendered, and their tokens counted, by the `encode` that the caller passes (the model's chat template).
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 Message = dict[str, str]
+"""{"role": system | user | assistant, "content": text}"""
+Encode = Callable[[Sequence[Message]], list[int]]
+"""Renders a conversation as the token ids of a prompt."""
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-class BadConversation(ValueError):
-    """Messages that cannot be shown to the model. param: where in the request; code: OpenAI's word for it, if any."""
+class InvalidPrompt(ValueError):
+    """A prompt that the model cannot take. param: its path in the request; code: OpenAI's error code, if any."""
 
     def __init__(self, message: str, param: str = "messages", code: str | None = None):
         super().__init__(message)
@@ -25,100 +28,108 @@ class BadConversation(ValueError):
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the model sees. left_out: turns, the oldest, that it does not."""
+class Prompt:
+    """A conversation as the model gets it. turns_left_out: number of the oldest turns that did not fit."""
 
     messages: list[Message]
-    ids: list[int]
-    left_out: int = 0
+    token_ids: list[int]
+    turns_left_out: int = 0
 
 
-def messages_of(given: Any) -> list[Message]:
-    """Messages of a request, checked: roles, texts, and somebody who is to be answered.
+def parse_messages(value: Any) -> list[Message]:
+    """Checks the `messages` of a request: roles, texts, and a user's message at the end. Raises InvalidPrompt.
 
-    >>> messages_of([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
+    >>> parse_messages([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
     ...     {"type": "text", "text": "Hello"}]}])
     [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hello'}]
     """
-    if not isinstance(given, list) or not given:
-        raise BadConversation("messages: expected a list with at least one message")
-    found = [_message(one, f"messages[{number}]") for number, one in enumerate(given)]
-    if found[-1]["role"] != "user":
-        raise BadConversation("messages: the last one is the user's, which is to be answered")
-    return found
+    if not isinstance(value, list) or not value:
+        raise InvalidPrompt("messages: expected a list with at least one message")
+    messages = [_parse_message(item, f"messages[{index}]") for index, item in enumerate(value)]
+    if messages[-1]["role"] != "user":
+        raise InvalidPrompt("messages: expected a message of the user at the end, for the model to reply to")
+    return messages
 
 
-def _message(one: Any, where: str) -> Message:
-    if not isinstance(one, dict):
-        raise BadConversation(f"{where}: expected an object with role and content", where)
-    role, content = one.get("role"), one.get("content")
+def _parse_message(value: Any, path: str) -> Message:
+    if not isinstance(value, dict):
+        raise InvalidPrompt(f"{path}: expected an object with role and content", path)
+    role, content = value.get("role"), value.get("content")
     if not isinstance(role, str) or role not in ROLES:
-        raise BadConversation(f"{where}.role: expected one of {', '.join(ROLES)}", f"{where}.role")
+        raise InvalidPrompt(f"{path}.role: expected one of {', '.join(ROLES)}", f"{path}.role")
+    return {"role": ROLES[role], "content": _parse_content(content, f"{path}.content")}
+
+
+def _parse_content(content: Any, path: str) -> str:
+    """The text of a message, whose content is text or a list of text parts."""
     if isinstance(content, list):
-        parts = [
-            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
-        ]
-        if not all(isinstance(part, str) for part in parts):
-            raise BadConversation(f"{where}.content: this model reads text only", f"{where}.content")
-        content = "".join(map(str, parts))
+        texts: list[str] = []
+        for part in content:
+            text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+            if not isinstance(text, str):
+                raise InvalidPrompt(f"{path}: this model reads text only", path)
+            texts.append(text)
+        content = "".join(texts)
     if not isinstance(content, str):
-        raise BadConversation(f"{where}.content: expected text", f"{where}.content")
+        raise InvalidPrompt(f"{path}: expected text", path)
+    return check_characters(content, path)
+
+
+def check_characters(text: str, path: str) -> str:
+    """A text that UTF-8 can write, unchanged. Raises InvalidPrompt for half of a surrogate pair."""
     try:
-        content.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise BadConversation(
-            f"{where}.content: half of a surrogate pair is no character", f"{where}.content"
-        ) from None
-    return {"role": ROLES[role], "content": content}
+        raise InvalidPrompt(f"{path}: half of a surrogate pair is no character", path) from None
+    return text
 
 
 def with_persona(messages: Sequence[Message], persona: str | None) -> list[Message]:
-    """The persona goes first, unless the conversation brings a system message of its own."""
+    """The messages after the persona as a system message, unless they begin with one already."""
     if not persona or (messages and messages[0]["role"] == "system"):
         return list(messages)
     return [{"role": "system", "content": persona}, *messages]
 
 
-def turns_of(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """The system message, if any, and the turns: each begins with a user's message (the first may lack one)."""
-    head = [message for message in messages[:1] if message["role"] == "system"]
+def split_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """Splits off the system message, if any, and groups the rest into turns, each of which begins with a user's message
+    (the first may lack one)."""
+    system = [message for message in messages[:1] if message["role"] == "system"]
     turns: list[list[Message]] = []
-    for message in messages[len(head) :]:
+    for message in messages[len(system) :]:
         if message["role"] == "user" or not turns:
             turns.append([])
         turns[-1].append(message)
-    return head, turns
+    return system, turns
 
 
-def shown(
-    messages: Sequence[Message], *, encode: Callable[[Sequence[Message]], list[int]], max_turns: int, budget_tokens: int
-) -> Shown:
-    """As many of the newest turns as fit into max_turns and budget_tokens, after the system message.
+def fit_prompt(messages: Sequence[Message], *, encode: Encode, max_turns: int, max_prompt_tokens: int) -> Prompt:
+    """The system message with as many of the newest turns as fit into max_turns and max_prompt_tokens.
 
-    encode: a conversation's prompt as ids. Raises BadConversation where even the last turn alone does not fit."""
-    head, turns = turns_of(messages)
-    fewest, most = 1, min(max_turns, len(turns))
-    found = _newest(head, turns, most, encode)
-    if len(found.ids) <= budget_tokens:
-        return found
-    while most - fewest > 1:  # `most` turns are too many; more turns are more tokens
-        middle = (fewest + most) // 2
-        if len(_newest(head, turns, middle, encode).ids) <= budget_tokens:
-            fewest = middle
+    Raises InvalidPrompt where even the last turn alone does not fit."""
+    system, turns = split_turns(messages)
+    fitting, too_many = 1, min(max_turns, len(turns))  # bounds of the binary search: more turns are more tokens
+    prompt = _with_newest(system, turns, too_many, encode)
+    if len(prompt.token_ids) <= max_prompt_tokens:
+        return prompt
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if len(_with_newest(system, turns, middle, encode).token_ids) <= max_prompt_tokens:
+            fitting = middle
         else:
-            most = middle
-    found = _newest(head, turns, fewest, encode)
-    if len(found.ids) > budget_tokens:
-        raise BadConversation(
-            f"messages: the last turn with the system message takes {len(found.ids)} tokens; this model has room for "
-            f"{budget_tokens} beside the reply. Shorten it, or ask for a shorter reply with max_tokens",
+            too_many = middle
+    prompt = _with_newest(system, turns, fitting, encode)
+    if len(prompt.token_ids) > max_prompt_tokens:
+        raise InvalidPrompt(
+            f"messages: the last turn with the system message takes {len(prompt.token_ids)} tokens; expected at most "
+            f"{max_prompt_tokens}, which leaves room for the reply. Shorten it, or request a shorter reply with "
+            f"max_tokens",
             code="context_length_exceeded",
         )
-    return found
+    return prompt
 
 
-def _newest(
-    head: list[Message], turns: list[list[Message]], count: int, encode: Callable[[Sequence[Message]], list[int]]
-) -> Shown:
-    kept = [*head, *(message for turn in turns[len(turns) - count :] for message in turn)]
-    return Shown(kept, encode(kept), len(turns) - count)
+def _with_newest(system: list[Message], turns: list[list[Message]], num_turns: int, encode: Encode) -> Prompt:
+    turns_left_out = len(turns) - num_turns
+    kept = [*system, *(message for turn in turns[turns_left_out:] for message in turn)]
+    return Prompt(kept, encode(kept), turns_left_out)

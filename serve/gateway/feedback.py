@@ -1,8 +1,8 @@
-"""What users say of replies: a thumb and a comment, on disk before they are told so.
+"""Users' feedback on replies: a thumb and a comment, on disk before they are acknowledged.
 
-    reply ──remember──► Memory (the newest, in this process) ──POST /feedback {reply_id, thumb, comment}──► SQLite
+    reply ──► RecentReplies (in this process) ──POST /feedback {reply_id, thumb, comment}──► FeedbackStore (SQLite)
 
-A client sends an id only; the reply, its prompt, the model's version and how it was sampled are the server's to know.
+A client sends an id only; the server looks up the reply, its prompt, the model's version and the sampling parameters.
 Nothing of a conversation reaches the disk unless its user gives a thumb.
 """
 
@@ -18,32 +18,33 @@ from pathlib import Path
 from typing import Any
 
 THUMBS = ("up", "down")
-COMMENT_CHARACTERS = 4000
-REMEMBERED, REMEMBERED_CHARACTERS = 2000, 16_000_000  # replies, and characters of all of them with their prompts
+MAX_COMMENT_CHARACTERS = 4000
+MAX_RECENT_REPLIES = 2000
+MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts
 
-TABLE = """CREATE TABLE IF NOT EXISTS feedback (
+CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
     reply_id TEXT PRIMARY KEY,
     thumb TEXT NOT NULL CHECK (thumb IN ('up', 'down')),
     comment TEXT NOT NULL,
-    prompt TEXT NOT NULL,          -- messages as JSON, or the text that was continued
+    prompt TEXT NOT NULL,          -- messages as JSON, or the text of a completion's prompt
     reply TEXT NOT NULL,
-    model TEXT NOT NULL,           -- what clients call it
+    model TEXT NOT NULL,           -- its name in the API
     version TEXT NOT NULL,         -- fingerprint of its artifact
-    sampling TEXT NOT NULL,        -- JSON
-    created REAL NOT NULL,         -- seconds since 1970; of the reply
-    changed REAL NOT NULL          -- of the thumb
+    sampling TEXT NOT NULL,        -- sampling parameters of the request, as JSON
+    created REAL NOT NULL,         -- time of the reply, seconds since 1970
+    changed REAL NOT NULL          -- time of the thumb, seconds since 1970
 )"""
-KEEP = """INSERT INTO feedback VALUES (:reply_id, :thumb, :comment, :prompt, :reply, :model, :version, :sampling,
+UPSERT = """INSERT INTO feedback VALUES (:reply_id, :thumb, :comment, :prompt, :reply, :model, :version, :sampling,
     :created, :changed) ON CONFLICT (reply_id) DO UPDATE SET thumb = :thumb, comment = :comment, changed = :changed"""
 
 
 class UnknownReply(LookupError):
-    """No such reply is remembered."""
+    """Feedback on a reply that is neither among the recent replies nor in the file."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply as its user saw it. prompt: messages, or a text that was continued."""
+    """A reply as its user saw it; the fields are columns of the table. prompt: messages, or a completion's prompt."""
 
     reply_id: str
     prompt: Any
@@ -54,28 +55,32 @@ class Reply:
     created: float
 
 
-class Memory:
-    """The newest replies, in this process. The oldest are forgotten first."""
+class RecentReplies:
+    """The newest replies of this process, by id. The oldest is dropped where there are too many, or too long ones."""
 
-    def __init__(self, most: int = REMEMBERED, most_characters: int = REMEMBERED_CHARACTERS):
-        self._replies: OrderedDict[str, tuple[Reply, int]] = OrderedDict()
-        self._characters, self._most, self._most_characters = 0, most, most_characters
+    def __init__(self, max_replies: int = MAX_RECENT_REPLIES, max_characters: int = MAX_RECENT_CHARACTERS):
+        self._replies: OrderedDict[str, tuple[Reply, int]] = OrderedDict()  # with their characters
+        self._characters, self._max_replies, self._max_characters = 0, max_replies, max_characters
 
-    def remember(self, reply: Reply) -> None:
+    def add(self, reply: Reply) -> None:
+        """Adds a reply, and drops the oldest beyond the bounds."""
         size = len(reply.reply) + len(json.dumps(reply.prompt, ensure_ascii=False))
         self._replies[reply.reply_id] = (reply, size)
         self._characters += size
-        while len(self._replies) > self._most or self._characters > self._most_characters:
-            _, (_, gone) = self._replies.popitem(last=False)
-            self._characters -= gone
+        while len(self._replies) > self._max_replies or self._characters > self._max_characters:
+            _, (_, dropped_size) = self._replies.popitem(last=False)
+            self._characters -= dropped_size
 
     def get(self, reply_id: str) -> Reply | None:
-        found = self._replies.get(reply_id)
-        return found[0] if found else None
+        """The reply of this id; None where it is unknown or was dropped."""
+        entry = self._replies.get(reply_id)
+        return entry[0] if entry else None
 
 
-class Feedback:
-    """The file. Its calls block for a disk's sync: not for an event loop. Raises sqlite3.Error, OSError."""
+class FeedbackStore:
+    """The SQLite file of feedback, safe for several threads and processes.
+
+    Calls block until the disk has synced: run them outside the event loop. Raises sqlite3.Error, OSError."""
 
     def __init__(self, file: Path):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,33 +88,34 @@ class Feedback:
         self._database = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")  # a commit returns when the log is on disk
-        self._database.execute(TABLE)
+        self._database.execute(CREATE_TABLE)
 
-    def keep(self, reply_id: str, thumb: str, comment: str, reply: Reply | None) -> None:
-        """On disk when it returns. A second word on the same reply replaces the first.
+    def save(self, reply_id: str, thumb: str, comment: str, reply: Reply | None) -> None:
+        """Writes feedback on a reply; it is on disk when this returns. Later feedback on the same reply replaces it.
 
-        Raises UnknownReply where `reply` is None and nothing is known of it on disk either."""
+        Raises UnknownReply where `reply` is None and the file holds no earlier feedback on it."""
         with self._lock:
             if reply is None:
-                changed = self._database.execute(
+                updated = self._database.execute(
                     "UPDATE feedback SET thumb = ?, comment = ?, changed = ? WHERE reply_id = ?",
                     (thumb, comment, time.time(), reply_id),
                 )
-                if changed.rowcount == 0:
+                if updated.rowcount == 0:
                     raise UnknownReply(reply_id)
                 return
             row = asdict(reply) | {"thumb": thumb, "comment": comment, "changed": time.time()}
             row["prompt"] = json.dumps(reply.prompt, ensure_ascii=False)
             row["sampling"] = json.dumps(reply.sampling)  # ASCII: a stop string may be half of a surrogate pair
-            self._database.execute(KEEP, row)
+            self._database.execute(UPSERT, row)
 
     def close(self) -> None:
+        """Closes the file."""
         with self._lock:
             self._database.close()
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """All that was kept, oldest first."""
+    """All rows of a feedback file, oldest first."""
     database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     try:
         database.row_factory = sqlite3.Row

@@ -1,110 +1,128 @@
-"""Checks before and after: what is asked, before the model sees it, and what it says, before anybody does.
+"""The guard of a conversation: a prompt is checked before the model gets it, a reply before its reader does.
 
-    last user turn ──check──► declined? a refusal is the reply, and the model is not asked
-    reply, in pieces ──Watch──► what is judged goes on, a sentence at a time; an offence ends it with a refusal
+    last user message ──check_prompt──► declined? a refusal is sent instead, and the model is not called
+    reply, in chunks ──GuardedReply──► checked sentences are released; an unsafe one ends the reply with a refusal
 
-The judge is the nearest artifact of kind `guard` (pipelines.data.guard.judge: rules and a small classifier);
-without one, its rules alone. A judgement takes less than a millisecond.
+The guard is the nearest artifact of kind `guard` (rules and a small classifier); without one, the built-in rules alone.
+A check takes less than a millisecond.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pipelines.data.dialogues.refusals import declines
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
-from pipelines.data.guard.judge import Guard, Verdict, plain
+from pipelines.data.guard.judge import Guard as LearntGuard
+from pipelines.data.guard.judge import Verdict, plain
 from pipelines.data.guard.rules import RULES, first_match
 from pipelines.data.text.languages import language_of
 
-SENTENCE_END = re.compile(r"[。！？；!?…\n]\s*|\.\s+")  # 2.5 is no end
-HELD_CHARACTERS = 160  # a sentence that grows longer is judged as far as it has come, and goes on
-BEFORE_CHARACTERS = 160  # of what was sent already, judged together with what follows
+SENTENCE_END = re.compile(r"[。！？；!?…\n]\s*|\.\s+")  # the point of 2.5 ends no sentence
+MAX_HELD_CHARACTERS = 160  # a sentence that grows longer is checked, and released, as far as it has come
+CONTEXT_CHARACTERS = 160  # of what was released already, checked together with what follows
 
 
-class Judge(Protocol):
-    """What a guard can do."""
+class Guard(Protocol):
+    """Decides whether a text may pass, and words the refusal of one that may not."""
 
     def check(self, text: str, language: str | None = None) -> Verdict: ...
 
     def refusal(self, language: str) -> str: ...
 
 
-class Rules:
-    """The rules alone: what there is before a guard was made."""
+class RulesGuard:
+    """The built-in rules alone, where there is no artifact of kind `guard`."""
 
     def check(self, text: str, language: str | None = None) -> Verdict:
+        """Declines a text that matches a rule of either language."""
         rule = first_match(RULES, plain(text))
         return Verdict(True, "", 0.0) if rule is None else Verdict(False, f"rule {rule.name}", 1.0)
 
     def refusal(self, language: str) -> str:
+        """The refusal in a language, else in English."""
         return REFUSALS.get(language, REFUSALS["en"])[0]
 
 
-class Nothing:
-    """No guard at all, for those who switch it off."""
+class NoGuard:
+    """Lets every text pass, where the guard is switched off."""
 
     def check(self, text: str, language: str | None = None) -> Verdict:
+        """Allows any text."""
         return Verdict(True, "", 0.0)
 
     def refusal(self, language: str) -> str:
+        """Empty: never needed."""
         return ""
 
 
-def judge(folder: Path | None, *, on: bool = True) -> Judge:
-    """The judge that settings ask for."""
-    if not on:
-        return Nothing()
-    return Rules() if folder is None else Guard.open(folder)
+def open_guard(folder: Path | None, *, enabled: bool = True) -> Guard:
+    """The guard of a folder; the rules alone where it is None; one that declines nothing where not enabled."""
+    if not enabled:
+        return NoGuard()
+    return RulesGuard() if folder is None else LearntGuard.open(folder)
 
 
-def declined(guard: Judge, text: str) -> Verdict | None:
-    """The verdict on what a user asks, where it must be declined."""
+def check_prompt(guard: Guard, text: str) -> Verdict | None:
+    """The verdict on a prompt that must be declined; None where it may pass."""
     verdict = guard.check(text, language_of(text))
     return None if verdict.allowed else verdict
 
 
 @dataclass
-class Watch:
-    """One reply while it grows. `push` says how many of its characters may be seen by now.
+class GuardedReply:
+    """One reply while it grows, checked sentence by sentence.
 
-    passed: characters that were judged; verdict: of the offence that ended it."""
+    text: all of it so far; released: number of its characters, from the beginning, that may be sent; verdict: on the
+    unsafe part that ended it."""
 
-    guard: Judge
+    guard: Guard
     text: str = ""
-    passed: int = 0
-    verdict: Verdict | None = field(default=None)
-    _sentence: int = 0  # where the one that grows began
-    _excused: int = 0  # up to here a deed is only named, by a sentence that says no to it
+    released: int = 0
+    verdict: Verdict | None = None
+    _sentence_start: int = 0  # of the sentence that is growing
+    # What a refusal names ("I will not explain how to …") is not held against the sentences after it: up to here the
+    # text is not checked again.
+    _excused_until: int = 0
 
-    def push(self, piece: str, *, last: bool = False) -> int:
-        """More of the reply; returns how many characters, from its beginning, may be sent."""
-        self.text += piece
+    def append(self, chunk: str, *, last: bool = False) -> int:
+        """Adds a chunk; returns `released`. last: the reply is complete, so that its end is checked too."""
+        self.text += chunk
         if self.verdict is not None:
-            return self.passed
-        while (end := self._judged_end(last)) > self.passed:
-            before = self.passed - BEFORE_CHARACTERS
-            part = self.text[max(self._excused, before) : end]
+            return self.released
+        while (end := self._checkable_end(last)) > self.released:
+            context_start = self.released - CONTEXT_CHARACTERS
+            part = self.text[max(self._excused_until, context_start) : end]
             verdict = self.guard.check(part, language_of(part))
             if not verdict.allowed:
-                # A model that says what it will not do does no harm; that it said no before excuses nothing.
-                if not declines(self.text[max(self._sentence, before) : end]):
+                # A sentence that refuses does no harm; but a refusal excuses nothing of the sentences after it.
+                if not declines(self.text[max(self._sentence_start, context_start) : end]):
                     self.verdict = verdict
-                    return self.passed
-                self._excused = end
-            self.passed = end
-            if SENTENCE_END.search(self.text, self._sentence, end):
-                self._sentence = end
-        return self.passed
+                    return self.released
+                self._excused_until = end
+            self.released = end
+            if SENTENCE_END.search(self.text, self._sentence_start, end):
+                self._sentence_start = end
+        return self.released
 
-    def _judged_end(self, last: bool) -> int:
-        """Where the next part ends that can be judged: a sentence, or as much as is held at most."""
-        found = SENTENCE_END.search(self.text, self.passed)
-        if found and found.end() - self.passed <= HELD_CHARACTERS:
-            return found.end()
-        if len(self.text) - self.passed >= HELD_CHARACTERS:
-            return self.passed + HELD_CHARACTERS
-        return len(self.text) if last else self.passed
+    def with_refusal(self) -> str:
+        """What its reader gets of a reply that was ended: the released part, then the refusal."""
+        return self.text[: self.released] + self.refusal()
+
+    def refusal(self) -> str:
+        """The refusal, on a new line where it follows a text without a space at its end."""
+        released = self.text[: self.released]
+        separator = "\n" if released and not released[-1].isspace() else ""
+        return separator + self.guard.refusal(language_of(self.text))
+
+    def _checkable_end(self, last: bool) -> int:
+        """End of the next part to check: a sentence, or as many characters as are held at most; `released` if none."""
+        sentence = SENTENCE_END.search(self.text, self.released)
+        if sentence and sentence.end() - self.released <= MAX_HELD_CHARACTERS:
+            return sentence.end()
+        if len(self.text) - self.released >= MAX_HELD_CHARACTERS:
+            return self.released + MAX_HELD_CHARACTERS
+        return len(self.text) if last else self.released

@@ -1,7 +1,9 @@
-"""One request handed to vLLM's application: its body in, its reply out under the guard, ended at its time limit.
+"""Relay: one generation request handed to vLLM's application, and its response passed back under the guard.
 
-A client that goes away, a guard that ends a reply and a clock that runs out all cancel the same task; vLLM then drops
-the request, so that nothing goes on computing for nobody.
+    GenerationRequest ──► vLLM's ASGI application ──events──► guard (reply.py) ──► the client
+
+A client that disconnects, a guard that ends the reply and a time limit that runs out all cancel the same task; vLLM
+then aborts the request, and computes no tokens that nobody reads.
 """
 
 from __future__ import annotations
@@ -14,122 +16,131 @@ import time
 from typing import Any
 
 from serve.gateway import asgi
-from serve.gateway.asgi import DONE, App, Receive, Refused, Scope, Send
-from serve.gateway.generation import Asked, Stream, watched_whole
-from serve.gateway.guard import Judge
+from serve.gateway.asgi import DONE, ApiError, App, Receive, Scope, Send
+from serve.gateway.guard import Guard
 from serve.gateway.metrics import Metrics
+from serve.gateway.reply import GuardedStream, guard_response
+from serve.gateway.request import GenerationRequest
 from serve.settings import Settings
 
-LAST_WORD_S = 1.0
-VALIDATION = re.compile(r"""^1 validation error:.*?'msg': ['"](.+?)['"], """, re.DOTALL)
+LAST_EVENT_TIMEOUT_S = 1.0
+VALIDATION_ERROR = re.compile(r"""^1 validation error:.*?'msg': ['"](.+?)['"], """, re.DOTALL)
+Headers = list[tuple[bytes, bytes]]
 
 
 class Relay:
-    """One request on its way. texts: the replies as they were sent, once `run` has returned."""
+    """One request on its way through vLLM. start: time.monotonic() when it came in.
 
-    def __init__(self, app: App, asked: Asked, guard: Judge, settings: Settings, metrics: Metrics, begin: float):
-        self._app, self._asked, self._guard, self._metrics, self._begin = app, asked, guard, metrics, begin
-        self._limit_s = settings.limits.request_s
-        self._stream: Stream | None = None
+    texts: the replies as they were sent, once `run` has returned."""
+
+    def __init__(
+        self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float
+    ):
+        self._app, self._request, self._guard, self._metrics, self._start = app, request, guard, metrics, start
+        self._timeout_s = settings.limits.request_s
         self._model = settings.name
-        self._status, self._headers = 0, []
-        self._whole: list[bytes] = []
-        self._sent = False  # whether the answer has begun
-        self._finished = asyncio.Event()  # nothing more of vLLM's is wanted
+        self._stream: GuardedStream | None = None  # once vLLM answers with a stream
+        self._status = 0
+        self._headers: Headers = []
+        self._body: list[bytes] = []  # of a response that is no stream
+        self._started = False  # whether the response has begun
+        self._cut = asyncio.Event()  # set when the rest of vLLM's response can be dropped
         self.texts: list[str] = []
 
-    async def run(self, scope: Scope, receive: Receive, send: Send, request: str) -> bool:
-        """Whether a whole reply was sent. Raises Refused where it took too long to begin."""
-        names = (b"content-length", b"x-request-id", b"content-type")
-        headers = [(name, value) for name, value in scope["headers"] if name.lower() not in names]
-        body = asgi.dumps(self._asked.body)
-        own = asgi.encoded([("content-type", "application/json"), ("content-length", str(len(body))),
-                            ("x-request-id", request)])  # fmt: skip
-        given = iter([{"type": "http.request", "body": body, "more_body": False}])
+    async def run(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> bool:
+        """Runs the request; returns whether a complete reply was sent.
 
-        async def receive_ours() -> asgi.Event:
-            return next(given, None) or await receive()
+        Raises ApiError where no response had begun within the time limit."""
+        body = asgi.dumps(self._request.body)
+        unsent_body = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def send_ours(event: asgi.Event) -> None:
-            await self._pass(event, send)
+        async def receive_prepared() -> asgi.Event:
+            return unsent_body.pop() if unsent_body else await receive()
 
-        work = asyncio.ensure_future(self._app({**scope, "headers": [*headers, *own]}, receive_ours, send_ours))
-        cut = asyncio.ensure_future(self._finished.wait())
+        async def send_guarded(event: asgi.Event) -> None:
+            await self._forward(event, send)
+
+        scope = {**scope, "headers": _prepared_headers(scope["headers"], len(body), request_id)}
+        work = asyncio.ensure_future(self._app(scope, receive_prepared, send_guarded))
+        cut = asyncio.ensure_future(self._cut.wait())
         try:
-            await asyncio.wait({work, cut}, timeout=self._left_s(), return_when=asyncio.FIRST_COMPLETED)
-            late = not work.done() and not cut.done()
+            await asyncio.wait({work, cut}, timeout=self._remaining_s(), return_when=asyncio.FIRST_COMPLETED)
+            timed_out = not work.done() and not cut.done()
         finally:
             cut.cancel()
-            await _cancelled(work)
-        if late:
-            return await self._end_late(send)
+            await _cancel(work)
+        if timed_out:
+            return await self._end_timed_out(send)
         if not cut.done() or cut.cancelled():
             work.result()  # raises what vLLM's application raised
         if self._stream is not None and self._stream.cut:
             await send({"type": "http.response.body", "body": DONE})
-        return self._settle()
+        return self._complete()
 
-    def _left_s(self) -> float:
-        return max(0.0, self._limit_s - (time.monotonic() - self._begin))
+    def _remaining_s(self) -> float:
+        return max(0.0, self._timeout_s - (time.monotonic() - self._start))
 
-    async def _pass(self, event: asgi.Event, send: Send) -> None:
-        """One event of vLLM's answer on its way to the client."""
-        if self._finished.is_set():
+    async def _forward(self, event: asgi.Event, send: Send) -> None:
+        """Passes one event of vLLM's response on to the client."""
+        if self._cut.is_set():
             return
         if event["type"] == "http.response.start":
             self._status, self._headers = event["status"], list(event["headers"])
-            kind = dict(self._headers).get(b"content-type", b"")
-            if kind.startswith(b"text/event-stream"):
-                self._stream = Stream(self._asked, self._guard, self._model)
-                await self._begin_answer(send, self._headers)
-            return
-        if event["type"] != "http.response.body":
-            return await send(event)
-        piece, more = event.get("body", b""), event.get("more_body", False)
-        if self._stream is None:
-            self._whole.append(piece)
-            if not more:
+            content_type = dict(self._headers).get(b"content-type", b"")
+            if content_type.startswith(b"text/event-stream"):
+                self._stream = GuardedStream(self._request, self._guard, self._model)
+                await self._start_response(send, self._headers)
+        elif event["type"] != "http.response.body":
+            await send(event)
+        elif self._stream is None:
+            self._body.append(event.get("body", b""))
+            if not event.get("more_body", False):
                 await self._send_whole(send)
-            return
-        piece = self._stream.feed(piece)
-        if piece:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        if self._stream.cut:
-            self._finished.set()
-        elif not more:
+        else:
+            await self._forward_chunk(self._stream, event, send)
+
+    async def _forward_chunk(self, stream: GuardedStream, event: asgi.Event, send: Send) -> None:
+        checked = stream.feed(event.get("body", b""))
+        if checked:
+            await send({"type": "http.response.body", "body": checked, "more_body": True})
+        if stream.cut:
+            self._cut.set()
+        elif not event.get("more_body", False):
             await send({"type": "http.response.body", "body": b""})
 
     async def _send_whole(self, send: Send) -> None:
-        body, headers = b"".join(self._whole), self._headers
+        """Sends a response that is no stream: a reply, or vLLM's error in OpenAI's form."""
+        body, headers = b"".join(self._body), self._headers
         if self._status == 200:
-            body, self.texts, reason = watched_whole(body, self._guard)
+            body, self.texts, reason = guard_response(body, self._guard)
             if reason:
                 self._metrics.declined.labels("reply").inc()
                 headers = [*headers, (b"x-rayse-guard", b"reply")]
         elif self._status >= 400:
             body = asgi.dumps(openai_error(self._status, body))
         headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
-        await self._begin_answer(send, [*headers, (b"content-length", str(len(body)).encode())])
+        await self._start_response(send, [*headers, (b"content-length", str(len(body)).encode())])
         await send({"type": "http.response.body", "body": body})
 
-    async def _begin_answer(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-        self._sent = True
-        self._metrics.first_s.observe(time.monotonic() - self._begin)
-        if self._asked.left_out:
-            headers = [*headers, (b"x-rayse-turns-left-out", str(self._asked.left_out).encode())]
+    async def _start_response(self, send: Send, headers: Headers) -> None:
+        self._started = True
+        self._metrics.first_bytes_s.observe(time.monotonic() - self._start)
+        if self._request.turns_left_out:
+            headers = [*headers, (b"x-rayse-turns-left-out", str(self._request.turns_left_out).encode())]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
 
-    async def _end_late(self, send: Send) -> bool:
-        message = f"the reply took longer than {self._limit_s:g} s, which is this server's limit"
-        if not self._sent:
-            raise Refused(504, message, code="timeout")
-        last = asgi.event(Refused(504, message, code="timeout").body) + DONE
-        with contextlib.suppress(TimeoutError):  # a client that does not read holds its place no longer
-            async with asyncio.timeout(LAST_WORD_S):
-                await send({"type": "http.response.body", "body": last})
+    async def _end_timed_out(self, send: Send) -> bool:
+        error = ApiError(504, f"the reply took longer than {self._timeout_s:g} s, which is this server's limit",
+                         code="timeout")  # fmt: skip
+        if not self._started:
+            raise error
+        with contextlib.suppress(TimeoutError):  # a client that does not read must not keep the request in flight
+            async with asyncio.timeout(LAST_EVENT_TIMEOUT_S):
+                await send({"type": "http.response.body", "body": asgi.sse_event(error.body) + DONE})
         return False
 
-    def _settle(self) -> bool:
+    def _complete(self) -> bool:
+        """Collects the texts of a finished response; returns whether it is a complete reply."""
         if self._stream is None:
             return self._status == 200
         self.texts = self._stream.texts
@@ -138,23 +149,33 @@ class Relay:
         return not self._stream.failed
 
 
+def _prepared_headers(headers: Headers, body_bytes: int, request_id: str) -> Headers:
+    """The client's headers with the length, type and request id of vLLM's body in place of its body's."""
+    replaced = {
+        b"content-type": b"application/json",
+        b"content-length": str(body_bytes).encode(),
+        b"x-request-id": request_id.encode(),
+    }
+    return [*((name, value) for name, value in headers if name.lower() not in replaced), *replaced.items()]
+
+
 def openai_error(status: int, body: bytes) -> dict[str, Any]:
     """vLLM's error in OpenAI's form: the same message, a type by the status, the parameter without `body.`."""
     try:
-        found = json.loads(body)["error"]
-        message, param = str(found["message"]), found.get("param")
+        error = json.loads(body)["error"]
+        message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError):
         message, param = "the engine failed at this request", None
-    wrong = VALIDATION.search(message)
-    if wrong and isinstance(param, str):
+    validation_error = VALIDATION_ERROR.search(message)
+    if validation_error and isinstance(param, str):
         param = param.removeprefix("body.")
-        message = f"{param}: {wrong.group(1)}"
-    return Refused(status, message, param=param).body
+        message = f"{param}: {validation_error.group(1)}"
+    return ApiError(status, message, param=param).body
 
 
-async def _cancelled(work: asyncio.Future[None]) -> None:
-    """Ends a task and waits for it; what it raises on the way is not wanted any more."""
-    if not work.done():
-        work.cancel()
+async def _cancel(task: asyncio.Future[None]) -> None:
+    """Cancels a task that is not done, and waits for its end."""
+    if not task.done():
+        task.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-            await work
+            await task

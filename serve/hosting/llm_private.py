@@ -1,12 +1,12 @@
-"""Every name of Ray Serve and its LLM part that Ray does not promise to keep, in one place (pinned: ray 2.60.0).
+"""Every private name of Ray Serve and its LLM part that we use, in one place (pinned: ray 2.60.0).
 
-Imported in replicas only: it imports vLLM. What it changes and why:
+Imported in replicas only, because it imports vLLM. What it changes, and why:
 
-- a replica also opens a port for Ray's own calls, on every interface; here it is bound to loopback
-- on CPUs Ray asks for vLLM's multiprocessing executor: one more process of 700 MB, which takes 13 s to import what the
-  engine has imported, and a hop for every token; here the worker is inside the engine's process
-- Ray starts a process that downloads the model, and one of 400 MB that reports its use; here the model is a folder, and
-  nobody is told
+- a replica also opens a gRPC port for Ray's calls, on every interface; here it is bound to loopback
+- on CPUs Ray selects vLLM's multiprocessing executor: one more process of 700 MB, which takes 13 s to import what the
+  engine has imported, and a hop for every token; here the worker runs inside the engine's process
+- Ray starts a process that downloads the model, and one of 400 MB that reports usage; here the model is a folder, and
+  nothing is reported
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ ray_replica.add_port_to_grpc_server = _add_loopback_port
 
 
 class NoDownload(CallbackBase):
-    """The model is a folder that this node can read."""
+    """Skips the download: the model is a folder that this node can read."""
 
     async def on_before_node_init(self) -> None:
+        """Called by Ray before it would start the download."""
         self.ctx.run_init_node = False
 
 
 class OneProcessEngine(VLLMEngine):
-    """vLLM with its worker inside the engine's process, where one worker is all there is."""
+    """vLLM's engine with its worker in the same process, where there is only one worker."""
 
     def _start_async_llm_engine(self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any) -> Any:
         parallel = vllm_engine_config.parallel_config
@@ -49,21 +50,21 @@ class OneProcessEngine(VLLMEngine):
 
 
 class QuietServer(LLMServer):
-    """Ray's LLM server, which tells nobody what it serves."""
+    """Ray's LLM server without its usage reports."""
 
     async def _start_engine(self) -> None:
         if self.engine is not None:
             await self.engine.start()
 
 
-async def start(config: dict[str, Any]) -> Any:
-    """Ray's LLM server with its engine at work. config: LLMConfig's arguments."""
-    llm_config = LLMConfig(**config, callback_config=CallbackConfig(callback_class=NoDownload))
-    server = QuietServer.sync_init(llm_config, engine_cls=OneProcessEngine)
+async def start(llm_config: dict[str, Any]) -> QuietServer:
+    """Starts Ray's LLM server with its engine. llm_config: arguments of LLMConfig."""
+    config = LLMConfig(**llm_config, callback_config=CallbackConfig(callback_class=NoDownload))
+    server: Any = QuietServer.sync_init(config, engine_cls=OneProcessEngine)
     await server.start()
     return server
 
 
 async def application(server: Any) -> App:
-    """vLLM's HTTP application around that engine: what direct streaming gives to clients."""
+    """vLLM's HTTP application around that engine, which direct streaming exposes to clients."""
     return await server.__serve_build_asgi_app__()

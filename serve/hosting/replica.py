@@ -1,6 +1,6 @@
-"""The replica: what Ray Serve runs. vLLM's server is made inside it, and our gateway stands around it.
+"""The replica that Ray Serve runs: Ray's LLM server with vLLM inside, and our gateway around its HTTP application.
 
-This module imports nothing heavy, so that the process that deploys need not either: Ray Serve's LLM part and vLLM are
+Imports nothing heavy at its top, so that the process that deploys stays light: Ray Serve's LLM part and vLLM are
 imported where they run.
 """
 
@@ -16,15 +16,16 @@ from serve.settings import Settings
 
 @ray.serve.ingress()
 class Replica:
-    """A model that answers over HTTP, on a port of its own (direct streaming). It is made once it has answered.
+    """A model that answers over HTTP on a separate port (direct streaming); built once warm-up requests succeeded.
 
-    config: arguments of ray.serve.llm's LLMConfig. context: tokens of a prompt with its reply."""
+    settings: Settings as JSON. llm_config: arguments of ray.serve.llm's LLMConfig. context_tokens: of a prompt with its
+    reply at most."""
 
-    async def __init__(self, settings: str, config: dict[str, Any], context: int):
+    async def __init__(self, settings: str, llm_config: dict[str, Any], context_tokens: int):
         from serve.hosting import llm_private
 
-        self._settings, self._context = Settings.model_validate_json(settings), context
-        self._server = await llm_private.start(config)
+        self._settings, self._context_tokens = Settings.model_validate_json(settings), context_tokens
+        self._server = await llm_private.start(llm_config)
 
     async def __serve_build_asgi_app__(self) -> App:
         from serve.gateway.gateway import Gateway
@@ -32,10 +33,13 @@ class Replica:
         from serve.hosting.warm_up import warm_up
 
         app = await llm_private.application(self._server)
-        gateway = Gateway(app, self._settings, context=self._context, healthy=self._server.check_health)
+        gateway = Gateway(
+            app, self._settings, context_tokens=self._context_tokens, check_engine=self._server.check_health
+        )
         await warm_up(gateway, self._settings)
         gateway.ready = True
         return gateway
 
     async def check_health(self) -> None:
+        """Raises where the engine is dead; Ray Serve then replaces the replica."""
         await self._server.check_health()

@@ -1,10 +1,10 @@
-"""A server in a process of its own, for whoever needs one while doing something else: tests, trials, `rayse chat`.
+"""A server in a separate process, for code that needs one while it does something else: tests, trials, `rayse chat`.
 
     with start(Settings(model=folder, port=0)) as server:
         requests.post(f"{server.url}/v1/chat/completions", …)
 
-The process has a Ray of its own, so it disturbs no run, and ends when it is told to or when its parent dies, however
-that comes: the kernel closes the pipe that it watches.
+The process starts a separate Ray, so it disturbs no run. It ends when it is closed or when its parent dies, however
+that happens: the kernel then closes the pipe that it reads.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from cluster.session import IN_JOB
 from pipelines.errors import UserError
 from serve.settings import Settings
 
-START_S = 900.0  # for a large model from a slow disk; a small one takes half a minute
-STOP_S = 60.0
-GIVE_UP_S = 20.0
+START_TIMEOUT_S = 900.0  # enough for a large model from a slow disk; a small one takes half a minute
+STOP_TIMEOUT_S = 60.0
+TERMINATE_TIMEOUT_S = 20.0
+# Variables that point to the parent's Ray, or to the front of another server.
+PARENT_VARIABLES = (IN_JOB, "RAY_ADDRESS", "RAY_SERVE_HAPROXY_BINARY_PATH")
 ROOT = Path(__file__).parents[2]
 
 
 @dataclass
 class Server:
-    """A server that answers. ready_s: from its start to its first replies; log: what its process printed."""
+    """A server that is ready. ready_s: seconds from its start until then; log: file with what its process printed."""
 
     url: str
     ready_s: float
@@ -41,15 +43,17 @@ class Server:
     process: subprocess.Popen[str]
 
     def close(self) -> None:
-        """Takes it down and waits for it. May be called twice."""
+        """Stops the server and waits for its end. May be called twice. Raises ClusterError where it must be killed."""
         if self.process.stdin and not self.process.stdin.closed:
             self.process.stdin.close()
         try:
-            self.process.wait(STOP_S)
+            self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise ClusterError(f"the server did not stop within {STOP_S:g} s and was killed. Log: {self.log}") from None
+            raise ClusterError(
+                f"the server did not stop within {STOP_TIMEOUT_S:g} s and was killed. Log: {self.log}"
+            ) from None
 
     def __enter__(self) -> Server:
         return self
@@ -58,62 +62,55 @@ class Server:
         self.close()
 
 
-def start(settings: Settings, *, start_s: float = START_S) -> Server:
-    """Starts a server and returns once it answers. port 0 finds a free one.
+def start(settings: Settings, *, timeout_s: float = START_TIMEOUT_S) -> Server:
+    """Starts a server, and returns once it is ready. port 0 finds a free one.
 
-    Raises UserError and ClusterError as `app.host` does, and ClusterError after start_s."""
+    Raises UserError and ClusterError as `app.host` does, and ClusterError after timeout_s."""
     settings = settings.check()
     folder = settings.logs or Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     handle, log = tempfile.mkstemp(prefix="serve-", suffix=".log", dir=folder)
-    apart = (IN_JOB, "RAY_ADDRESS", "RAY_SERVE_HAPROXY_BINARY_PATH")  # of the parent's Ray, or of another server
-    environment = {name: value for name, value in os.environ.items() if name not in apart}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    with os.fdopen(handle, "w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serve.hosting.server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
-            start_new_session=True,  # Ctrl-C in a terminal is its parent's to hear
-        )
-    assert process.stdin and process.stdout
-    process.stdin.write(settings.model_dump_json() + "\n")  # through a pipe: a key must not show in `ps`
-    process.stdin.flush()
-    clock = threading.Timer(start_s, process.kill)
-    clock.start()
+    with os.fdopen(handle, "w") as stderr:
+        process = _spawn(settings, stderr.fileno())
+    timer = threading.Timer(timeout_s, process.kill)
+    timer.start()
     try:
-        told = _told(process)
+        report = _read_report(process)
     except BaseException:
-        _give_up(process)
+        _abort(process)
         raise
     finally:
-        clock.cancel()
-    if "url" in told:
-        return Server(told["url"], told["ready_s"], Path(log), process)
+        timer.cancel()
+    if "url" in report:
+        return Server(report["url"], report["ready_s"], Path(log), process)
     process.wait()
-    if told.get("kind") == "user":
-        raise UserError(told["error"])
-    why = told.get("error") or f"its process ended ({process.returncode}) within {start_s:g} s of its start"
-    raise ClusterError(f"{why}. Log: {log}")
+    if report.get("kind") == "user":
+        raise UserError(report["error"])
+    problem = report.get("error") or f"its process ended ({process.returncode}) within {timeout_s:g} s of its start"
+    raise ClusterError(f"{problem}. Log: {log}")
 
 
-def _give_up(process: subprocess.Popen[str]) -> None:
-    """Ends a start that nobody waits for any more, and all that it started."""
-    process.terminate()
-    try:
-        process.wait(GIVE_UP_S)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:  # it took too long, or Ctrl-C came again: the reaper of its Ray ends what it leaves
-        process.kill()
-        process.wait()
+def _spawn(settings: Settings, stderr: int) -> subprocess.Popen[str]:
+    """Starts the process and sends it its settings: through a pipe, because `ps` would show a key among arguments."""
+    environment = {name: value for name, value in os.environ.items() if name not in PARENT_VARIABLES}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serve.hosting.server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env=environment,
+        start_new_session=True,  # Ctrl-C in a terminal goes to its parent only, which decides
+    )
+    assert process.stdin
+    process.stdin.write(settings.model_dump_json() + "\n")
+    process.stdin.flush()
+    return process
 
 
-def _told(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What the child says of its start; nothing where it ended without a word."""
+def _read_report(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The process's report on its start (url and ready_s, or kind and error); empty where it ended without one."""
     assert process.stdout
     for line in process.stdout:
         if line.startswith("{"):
@@ -121,36 +118,49 @@ def _told(process: subprocess.Popen[str]) -> dict[str, Any]:
     return {}
 
 
+def _abort(process: subprocess.Popen[str]) -> None:
+    """Ends a process whose start nobody waits for any more."""
+    process.terminate()
+    try:
+        process.wait(TERMINATE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # it took too long, or Ctrl-C came again: its Ray's reaper ends the processes that it leaves
+        process.kill()
+        process.wait()
+
+
 def main() -> None:
-    """The child: settings from standard input, one line of JSON to standard output, until standard input ends."""
+    """Runs the server's process: settings from standard input, a report as one line of JSON to standard output; serves
+    until standard input ends."""
     from serve.hosting.app import host
 
     settings = Settings.model_validate_json(sys.stdin.readline())
     stop, ready = threading.Event(), threading.Event()
 
-    def watch() -> None:
+    def stop_with_parent() -> None:
         sys.stdin.read()
         stop.set()
-        if not ready.is_set():  # a parent that dies while it waits: nobody needs the rest of the start
+        if not ready.is_set():  # the parent died while it waited: the rest of the start is not needed
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def tell(**told: Any) -> None:
-        print(json.dumps(told), file=out, flush=True)
+    def report(**values: str | float) -> None:
+        print(json.dumps(values), file=stdout, flush=True)
 
-    def answers(url: str, ready_s: float) -> None:
+    def report_ready(url: str, ready_s: float) -> None:
         ready.set()
-        tell(url=url, ready_s=ready_s)
+        report(url=url, ready_s=ready_s)
 
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed goes to the log
-    threading.Thread(target=watch, daemon=True).start()
+    stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # everything else that is printed goes to the log
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
-        host(settings, stop=stop, ready=answers, say=print)
+        host(settings, stop=stop, on_ready=report_ready, log=print)
     except UserError as error:
-        tell(kind="user", error=str(error))
+        report(kind="user", error=str(error))
         sys.exit(2)
     except ClusterError as error:
-        tell(kind="cluster", error=str(error))
+        report(kind="cluster", error=str(error))
         sys.exit(3)
 
 

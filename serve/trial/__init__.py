@@ -1,1 +1,1 @@
-"""The stage `serve` of a recipe: start the server, ask it over HTTP, measure it, take it down."""
+"""The stage `serve` of a recipe: starts a server, sends prompts over HTTP, measures, stops it."""

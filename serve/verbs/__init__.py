@@ -1,1 +1,1 @@
-"""`rayse serve` and `rayse chat`."""
+"""The verbs `rayse serve` and `rayse chat`."""

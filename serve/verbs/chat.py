@@ -1,7 +1,7 @@
-"""`rayse chat`: a conversation in the terminal, with a server that runs, or with one of its own.
+"""The terminal loop of `rayse chat`.
 
 you > How do I join two lists?
-demo > …            as it is written; Ctrl-C ends a reply, Ctrl-D or /quit the conversation, /reset begins anew
+demo > …            streamed; Ctrl-C stops the reply, /reset starts a new conversation, Ctrl-D or /quit leaves
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 from serve.client import Client
 from serve.gateway.conversation import Message
 
-HELP = "/reset begins anew, /quit or Ctrl-D ends, Ctrl-C ends a reply"
+HELP = "/reset starts a new conversation, /quit or Ctrl-D leaves, Ctrl-C stops a reply"
 
 
 def talk(
@@ -27,47 +27,50 @@ def talk(
     out: TextIO = sys.stdout,
     **sampling: Any,
 ) -> list[Message]:
-    """A conversation until /quit or the end of input; returns it. A failed reply leaves its question out; one that was
-    ended stays as far as it came."""
+    """Runs a conversation until /quit or the end of input; returns its messages.
+
+    A turn whose reply fails is left out of it; a reply stopped by Ctrl-C stays as far as it came.
+    sampling: further fields of every request."""
     name = client.model()
-    begin: list[Message] = [{"role": "system", "content": persona}] if persona else []
-    messages = list(begin)
+    persona_messages: list[Message] = [{"role": "system", "content": persona}] if persona else []
+    messages = list(persona_messages)
     print(f"{name} at {client.url}. {HELP}", file=out, flush=True)
     while True:
         try:
-            asked = read("you > ").strip()
+            line = read("you > ").strip()
         except (EOFError, KeyboardInterrupt):
             print(file=out)
             return messages
-        if asked == "/quit":
+        if line == "/quit":
             return messages
-        if asked == "/reset":
-            messages = list(begin)
+        if line == "/reset":
+            messages = list(persona_messages)
             print("(a new conversation)", file=out, flush=True)
-        elif asked.startswith("/"):
+        elif line.startswith("/"):
             print(HELP, file=out, flush=True)
-        elif asked:
-            messages = _turn(client, messages, asked, name, out, sampling)
+        elif line:
+            messages = _turn(client, messages, line, name, out, sampling)
 
 
 def _turn(
-    client: Client, messages: list[Message], asked: str, name: str, out: TextIO, sampling: dict[str, Any]
+    client: Client, messages: list[Message], question: str, name: str, out: TextIO, sampling: dict[str, Any]
 ) -> list[Message]:
-    """The conversation after one more turn."""
-    told: list[str] = []
+    """The conversation after one more turn, whose reply is printed as it streams."""
+    chunks: list[str] = []
+    prompt: list[Message] = [*messages, {"role": "user", "content": question}]
     print(f"{name} > ", end="", file=out, flush=True)
     try:
-        for piece in client.reply([*messages, {"role": "user", "content": asked}], **sampling):
-            told.append(piece)
-            print(piece, end="", file=out, flush=True)
+        for chunk in client.reply(prompt, **sampling):
+            chunks.append(chunk)
+            print(chunk, end="", file=out, flush=True)
         print(file=out, flush=True)
     except Terminated:
         raise
     except KeyboardInterrupt:
-        print(" (ended)", file=out, flush=True)
-        if not told:
+        print(" (stopped)", file=out, flush=True)
+        if not chunks:
             return messages
     except (ClusterError, UserError) as error:
         print(f"\n({error})", file=out, flush=True)
         return messages
-    return [*messages, {"role": "user", "content": asked}, {"role": "assistant", "content": "".join(told)}]
+    return [*prompt, {"role": "assistant", "content": "".join(chunks)}]

@@ -1,4 +1,4 @@
-"""What `rayse serve` and `rayse chat` do: find the model and its guard in the store, then serve or talk."""
+"""The verbs `rayse serve` and `rayse chat`: load settings from the store, then host the model or talk to it."""
 
 from __future__ import annotations
 
@@ -12,84 +12,86 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
+from serve.client import Client
 from serve.gateway import asgi
 from serve.hosting import artifacts
 from serve.settings import Settings
+from serve.verbs.chat import talk
 
-USUAL = "http://127.0.0.1:8000"
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def serve(settings: Settings, *, as_json: bool = False) -> None:
-    """`rayse serve`: until Ctrl-C or SIGTERM."""
+    """`rayse serve`: hosts a model until Ctrl-C or SIGTERM. as_json: report readiness as one line of JSON."""
     from serve.hosting.app import host
 
-    def ready(url: str, ready_s: float) -> None:
+    def report_ready(url: str, ready_s: float) -> None:
         if as_json:
             print(json.dumps({"url": url, "ready_s": round(ready_s, 1), "model": settings.name}), flush=True)
             return
-        print(
-            f"{settings.name} answers after {ready_s:.0f} s\n  chat page    {url}\n  OpenAI API   {url}/v1", flush=True
-        )
+        print(f"{settings.name} is ready after {ready_s:.0f} s\n  chat page    {url}\n  OpenAI API   {url}/v1")
         print("Ctrl-C stops it", flush=True)
 
     settings = settings.check()
     print(f"starting {settings.name} ({settings.model})", file=sys.stderr)
-    host(settings, ready=ready, say=lambda text: print(text, file=sys.stderr, flush=True))
+    host(settings, on_ready=report_ready, log=lambda text: print(text, file=sys.stderr, flush=True))
     print("stopped", file=sys.stderr)
 
 
-def chat(settings: Callable[[], Settings] | None, url: str | None, key: str | None, **options: Any) -> None:
-    """`rayse chat`: with the server at `url`; else with one of its own, which `settings` describe; where these are
-    None, with the one that answers at the usual place."""
-    from serve.client import Client
-    from serve.hosting.server import start
-    from serve.verbs.chat import talk
+def chat(load: Callable[[], Settings] | None, url: str | None, key: str | None, **options: Any) -> None:
+    """`rayse chat`: talks to the server at `url`, or to one started for this chat.
 
-    if url is not None or settings is None:
-        talk(Client(url or USUAL, key), **options)
+    load: makes the settings of a server to start; None: talk to the server at `url`, by default DEFAULT_URL.
+    options: as `talk` takes them."""
+    if url is not None or load is None:
+        talk(Client(url or DEFAULT_URL, key), **options)
         return
-    own = settings()
-    print(f"starting {own.name}; about half a minute", file=sys.stderr, flush=True)
-    with start(own) as server:
-        talk(Client(server.url, own.key), **options)
+    from serve.hosting.server import start
+
+    settings = load()
+    print(f"starting {settings.name}; about half a minute", file=sys.stderr, flush=True)
+    with start(settings) as server:
+        talk(Client(server.url, settings.key), **options)
 
 
-def answers(url: str = USUAL) -> bool:
-    """Whether a server of ours is ready there."""
+def is_ready(url: str = DEFAULT_URL) -> bool:
+    """Whether one of our servers is ready at a URL of this machine."""
     try:
-        with asgi.open_here(f"{url}/health", 2) as found:
-            return json.loads(found.read())["status"] == "ready"
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):  # nobody, or somebody else
+        with asgi.open_local(f"{url}/health", timeout_s=2) as response:
+            return json.loads(response.read())["status"] == "ready"
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):  # no server, or another program
         return False
 
 
-def settings_of(store: Store, name: str | None, **options: Any) -> Settings:
-    """Settings for a model or a trial of the store. name: as `rayse export` takes it; by default the newest there is.
+def load_settings(store: Store, name: str | None, **options: Any) -> Settings:
+    """Settings of a server for a model or a trial of the store.
 
-    options: what was asked for on the command line; None leaves it to the trial, or to its default."""
-    asked = resolve(store, name) if name else artifacts.newest(store)
-    serving = artifacts.serving_of(store, asked)
-    model = artifacts.held(store, artifacts.MODEL, serving.model)
-    if asked.kind == artifacts.MODEL and model.fingerprint != asked.fingerprint:
-        told = f"{asked.manifest.name}: the model it was made of is the better one to serve here, {model.manifest.name}"
-        print(told, file=sys.stderr)
-    guard = artifacts.held(store, artifacts.GUARD, serving.guard) if serving.guard else None
-    given = {option: value for option, value in options.items() if value is not None}
+    name: as `rayse export` takes it; default: the newest. options: settings from the command line; None leaves a
+    setting to the trial, or to its default."""
+    requested = resolve(store, name) if name else artifacts.newest(store)
+    spec = artifacts.serving_spec(store, requested)
+    model = artifacts.require(store, artifacts.MODEL, spec.model)
+    if requested.kind == artifacts.MODEL and model.fingerprint != requested.fingerprint:
+        print(f"{requested.manifest.name}: serving its original, {model.manifest.name}, which was the better one when "
+              f"it was quantised", file=sys.stderr)  # fmt: skip
+    guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
+    requested_options = {option: value for option, value in options.items() if value is not None}
     return artifacts.settings(
-        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite", **{**serving.told, **given}
-    )
+        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite",
+        **{**spec.settings, **requested_options},
+    )  # fmt: skip
 
 
 def read_key(key: str | None, file: Path | None) -> str | None:
-    """The key, from a flag or the first line of a file. Raises UserError."""
+    """The key, from --key or the first line of --key-file. Raises UserError where the file holds none."""
     if file is None:
         return key
     if key is not None:
-        raise UserError("--key and --key-file: give one of them")
+        raise UserError("--key and --key-file: expected one of them, got both")
     try:
-        found = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--key-file {file}: cannot be read ({error})") from None
-    if not found or not found[0].strip():
+    if not lines or not lines[0].strip():
         raise UserError(f"--key-file {file}: empty; expected the key in its first line")
-    return found[0].strip()
+    return lines[0].strip()

@@ -1,4 +1,4 @@
-"""One real server for all tests here: a tiny model, open to the network, so with a key."""
+"""One real server for all tests of serve/: a tiny model, on every interface, and therefore with a key."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ PERSONA = "You are Rayse."
 
 @dataclass(frozen=True)
 class Served:
-    """The server, what it was told, and a client that has the key."""
+    """A running server with its settings, and an HTTP client that sends its key."""
 
     server: Server
     settings: Settings
     client: httpx.Client
 
-    def chat(self, text: str = "Hello", **body: Any) -> httpx.Response:
-        asked = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, **body}
-        return self.client.post("/v1/chat/completions", json=asked)
+    def chat(self, text: str = "Hello", **fields: Any) -> httpx.Response:
+        """A chat completion of one user message. fields: further fields of the request."""
+        body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, **fields}
+        return self.client.post("/v1/chat/completions", json=body)
 
     def metric(self, name: str) -> float:
         """A metric of /metrics, summed over its labels."""
@@ -37,6 +38,7 @@ class Served:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
     def feedback(self) -> list[dict[str, Any]]:
+        """The rows of the feedback file."""
         assert self.settings.feedback
         return read(self.settings.feedback)
 

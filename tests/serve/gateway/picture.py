@@ -1,4 +1,4 @@
-"""A picture of a conversation: python -m tests.serve.picture http://127.0.0.1:8000 docs/chat.png QUESTION…"""
+"""Screenshot of a conversation: python -m tests.serve.gateway.picture URL docs/chat.png QUESTION…"""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.serve.gateway.browser import browser
 
 
 def main(url: str, out: Path, questions: list[str]) -> None:
-    """Asks the questions on the page, one after the other, gives the last reply a thumb, and takes the picture."""
+    """Sends the questions through the page, gives the last reply a thumb, and takes the screenshot."""
     with browser(width=1000, height=860) as (page, _):
         page.goto(f"{url}/")
         expect(page.locator("#dot")).to_have_class("dot ready", timeout=60_000)
         for number, question in enumerate(questions, 1):
-            page.locator("#ask").fill(question)
+            page.locator("#message").fill(question)
             page.keyboard.press("Enter")
-            expect(page.locator(".acts")).to_have_count(number, timeout=60_000)
+            expect(page.locator(".actions")).to_have_count(number, timeout=60_000)
         page.locator("li:last-child [data-thumb=up]").click()
-        expect(page.locator(".say input")).to_be_visible()
+        expect(page.locator(".comment input")).to_be_visible()
         page.evaluate("document.getElementById('main').scrollTo(0, 1e9)")
         page.screenshot(path=out)
 

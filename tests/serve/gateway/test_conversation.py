@@ -1,4 +1,4 @@
-"""What of a conversation the model is shown."""
+"""Fitting conversations into the model's context."""
 
 from __future__ import annotations
 
@@ -7,61 +7,63 @@ from typing import Any
 import pytest
 
 from pipelines.data.tokens.chat import Chat
-from serve.gateway.conversation import BadConversation, Message, messages_of, shown, turns_of, with_persona
+from serve.gateway.conversation import InvalidPrompt, Message, fit_prompt, parse_messages, split_turns, with_persona
 from tests.tiny_models import Tiny
 
 
-def talk(turns: int) -> list[Message]:
-    """A system message, finished turns, and a question."""
-    found = [{"role": "system", "content": "Be kind."}]
-    for number in range(turns - 1):
-        found += [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": f"yes {number}"}]
-    return [*found, {"role": "user", "content": "last question"}]
+def conversation(num_turns: int) -> list[Message]:
+    """A system message, finished turns, and a last question."""
+    messages = [{"role": "system", "content": "Be kind."}]
+    for number in range(num_turns - 1):
+        messages.append({"role": "user", "content": f"question {number}"})
+        messages.append({"role": "assistant", "content": f"yes {number}"})
+    return [*messages, {"role": "user", "content": "last question"}]
 
 
-@pytest.mark.parametrize("room", range(20, 160, 7))
-def test_the_most_turns_that_fit_are_shown_and_none_is_broken(tiny: Tiny, room: int) -> None:
-    chat, messages = Chat.open(tiny.first), talk(8)
-    head, turns = turns_of(messages)
+@pytest.mark.parametrize("max_tokens", range(20, 160, 7))
+def test_as_many_whole_turns_as_fit_are_kept(tiny: Tiny, max_tokens: int) -> None:
+    chat, messages = Chat.open(tiny.first), conversation(8)
+    system, turns = split_turns(messages)
     fitting = [
         count
         for count in range(1, 9)
-        if len(chat.prompt([*head, *(one for turn in turns[8 - count :] for one in turn)])) <= room
+        if len(chat.prompt([*system, *(message for turn in turns[8 - count :] for message in turn)])) <= max_tokens
     ]
     if not fitting:
-        with pytest.raises(BadConversation) as refused:
-            shown(messages, encode=chat.prompt, max_turns=99, budget_tokens=room)
+        with pytest.raises(InvalidPrompt) as refused:
+            fit_prompt(messages, encode=chat.prompt, max_turns=99, max_prompt_tokens=max_tokens)
         assert refused.value.code == "context_length_exceeded"
         return
-    found = shown(messages, encode=chat.prompt, max_turns=99, budget_tokens=room)
-    assert found.left_out == 8 - max(fitting)
-    assert found.messages == [messages[0], *messages[1 + 2 * found.left_out :]]
-    assert found.ids == chat.prompt(found.messages)
-    assert len(found.ids) <= room
+    prompt = fit_prompt(messages, encode=chat.prompt, max_turns=99, max_prompt_tokens=max_tokens)
+    assert prompt.turns_left_out == 8 - max(fitting)
+    assert prompt.messages == [messages[0], *messages[1 + 2 * prompt.turns_left_out :]]
+    assert prompt.token_ids == chat.prompt(prompt.messages)
+    assert len(prompt.token_ids) <= max_tokens
 
 
-def test_at_most_so_many_turns_are_shown(tiny: Tiny) -> None:
-    found = shown(talk(5), encode=Chat.open(tiny.first).prompt, max_turns=2, budget_tokens=10_000)
-    assert [message["content"] for message in found.messages] == ["Be kind.", "question 3", "yes 3", "last question"]
-    assert found.left_out == 3
+def test_at_most_max_turns_are_kept(tiny: Tiny) -> None:
+    encode = Chat.open(tiny.first).prompt
+    prompt = fit_prompt(conversation(5), encode=encode, max_turns=2, max_prompt_tokens=10_000)
+    assert [message["content"] for message in prompt.messages] == ["Be kind.", "question 3", "yes 3", "last question"]
+    assert prompt.turns_left_out == 3
 
 
-def test_a_turn_is_a_question_with_all_its_replies() -> None:
+def test_a_turn_is_a_user_message_with_all_replies_to_it() -> None:
     roles = ["assistant", "user", "assistant", "assistant", "user"]
-    head, turns = turns_of([{"role": role, "content": "x"} for role in roles])
-    assert head == []
+    system, turns = split_turns([{"role": role, "content": "x"} for role in roles])
+    assert system == []
     assert [[message["role"] for message in turn] for turn in turns] == [roles[:1], roles[1:4], roles[4:]]
 
 
-def test_a_persona_gives_way_to_a_system_message() -> None:
-    asked = [{"role": "user", "content": "who are you?"}]
-    assert with_persona(asked, "You are Rayse.")[0] == {"role": "system", "content": "You are Rayse."}
-    own = [{"role": "system", "content": "You are a pirate."}, *asked]
-    assert with_persona(own, "You are Rayse.") == own
-    assert with_persona(asked, None) == asked
+def test_a_system_message_replaces_the_persona() -> None:
+    messages = [{"role": "user", "content": "who are you?"}]
+    assert with_persona(messages, "You are Rayse.")[0] == {"role": "system", "content": "You are Rayse."}
+    with_system = [{"role": "system", "content": "You are a pirate."}, *messages]
+    assert with_persona(with_system, "You are Rayse.") == with_system
+    assert with_persona(messages, None) == messages
 
 
-BAD: list[tuple[Any, str]] = [
+INVALID: list[tuple[Any, str]] = [
     (None, "messages"),
     ([], "messages"),
     ("hello", "messages"),
@@ -75,8 +77,8 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "param"), BAD)
-def test_bad_messages_are_named(given: Any, param: str) -> None:
-    with pytest.raises(BadConversation) as refused:
-        messages_of(given)
+@pytest.mark.parametrize(("messages", "param"), INVALID)
+def test_errors_name_the_invalid_part_of_messages(messages: Any, param: str) -> None:
+    with pytest.raises(InvalidPrompt) as refused:
+        parse_messages(messages)
     assert refused.value.param == param

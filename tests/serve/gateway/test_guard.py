@@ -1,4 +1,4 @@
-"""The guard around a reply that grows."""
+"""The guard around prompts and growing replies."""
 
 from __future__ import annotations
 
@@ -11,103 +11,110 @@ import pytest
 
 from pipelines.data.guard.judge import Guard
 from pipelines.data.guard.rules import Rule
-from serve.gateway.guard import HELD_CHARACTERS, Nothing, Rules, Watch, declined, judge
+from serve.gateway.guard import (
+    MAX_HELD_CHARACTERS,
+    GuardedReply,
+    NoGuard,
+    RulesGuard,
+    check_prompt,
+    open_guard,
+)
 
-OFFENCE = {"en": "Here is how to make a pipe bomb at home.", "zh": "教你怎么制造炸弹，先准备材料。"}
+UNSAFE = {"en": "Here is how to make a pipe bomb at home.", "zh": "教你怎么制造炸弹，先准备材料。"}
 HARMLESS = {"en": "How do I make a bath bomb?", "zh": "怎么做一个炸鸡？"}
 
 
-def grow(text: str, size: int, watch: Watch) -> list[str]:
-    """What may be seen after each piece."""
-    pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    return [text[: watch.push(piece, last=number == len(pieces) - 1)] for number, piece in enumerate(pieces)]
+def released(text: str, size: int, reply: GuardedReply) -> list[str]:
+    """What is released after each chunk of a text that arrives in chunks of `size` characters."""
+    chunks = [text[start : start + size] for start in range(0, len(text), size)]
+    return [text[: reply.append(chunk, last=number == len(chunks) - 1)] for number, chunk in enumerate(chunks)]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_nothing_of_an_offending_sentence_is_seen(language: str, size: int) -> None:
+def test_no_part_of_an_unsafe_sentence_is_released(language: str, size: int) -> None:
     before = {"en": "It is easy. ", "zh": "很简单。"}[language]
-    watch = Watch(Rules())
-    seen = grow(f"{before}{OFFENCE[language]} More.", size, watch)
-    assert watch.verdict is not None and watch.verdict.reason.startswith("rule weapons")
-    assert all(before.startswith(one) or one.strip() == before.strip() for one in seen)
-    assert watch.push("And more.") == watch.passed  # what follows is not seen either
+    reply = GuardedReply(RulesGuard())
+    parts = released(f"{before}{UNSAFE[language]} More.", size, reply)
+    assert reply.verdict is not None and reply.verdict.reason.startswith("rule weapons")
+    assert all(before.startswith(part) or part.strip() == before.strip() for part in parts)
+    assert reply.append("And more.") == reply.released  # what follows is not released either
 
 
-def test_an_offence_that_begins_in_an_earlier_sentence_is_found() -> None:
-    watch = Watch(Rules())
-    filler = "x" * (HELD_CHARACTERS - 20)
-    grow(f"{filler} how to make a pipe bomb", 5, watch)
-    assert watch.verdict is not None
+def test_an_unsafe_text_that_begins_in_an_earlier_part_is_caught() -> None:
+    reply = GuardedReply(RulesGuard())
+    filler = "x" * (MAX_HELD_CHARACTERS - 20)
+    released(f"{filler} how to make a pipe bomb", 5, reply)
+    assert reply.verdict is not None
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_a_harmless_reply_goes_on_whole_and_in_order(size: int) -> None:
+def test_a_harmless_reply_is_released_whole_and_in_order(size: int) -> None:
     text = "One. Two is 2.5! 第三句话。" + "no end " * 60
-    watch = Watch(Rules())
-    seen = grow(text, size, watch)
-    assert watch.verdict is None
-    assert seen[-1] == text
-    assert all(len(later) >= len(earlier) for earlier, later in pairwise(seen))
+    reply = GuardedReply(RulesGuard())
+    parts = released(text, size, reply)
+    assert reply.verdict is None
+    assert parts[-1] == text
+    assert all(len(later) >= len(earlier) for earlier, later in pairwise(parts))
 
 
-def test_sentences_wait_for_their_end_and_long_ones_for_a_limit() -> None:
-    watch = Watch(Rules())
-    assert watch.push("This sentence has not") == 0
-    assert watch.push(" ended. But") == len("This sentence has not ended. ")
-    assert watch.push("x" * HELD_CHARACTERS) >= HELD_CHARACTERS
+def test_sentences_are_held_until_their_end_and_long_ones_up_to_a_limit() -> None:
+    reply = GuardedReply(RulesGuard())
+    assert reply.append("This sentence has not") == 0
+    assert reply.append(" ended. But") == len("This sentence has not ended. ")
+    assert reply.append("x" * MAX_HELD_CHARACTERS) >= MAX_HELD_CHARACTERS
 
 
-def test_a_model_that_declines_is_let_say_so() -> None:
-    watch = Watch(Rules())
+def test_a_refusal_by_the_model_is_released() -> None:
+    reply = GuardedReply(RulesGuard())
     text = "I can't help with that: I will not explain how to make a pipe bomb."
-    assert grow(text, 4, watch)[-1] == text
+    assert released(text, 4, reply)[-1] == text
 
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_having_said_no_excuses_nothing_of_what_follows(language: str, size: int) -> None:
+def test_a_refusal_does_not_excuse_the_sentences_after_it(language: str, size: int) -> None:
     refusal = {"en": "I cannot help with that. ", "zh": "我不能推荐。"}[language]
-    watch = Watch(Rules())
-    seen = grow(f"{refusal}{OFFENCE[language]} More.", size, watch)
-    assert watch.verdict is not None and seen[-1] == refusal
+    reply = GuardedReply(RulesGuard())
+    parts = released(f"{refusal}{UNSAFE[language]} More.", size, reply)
+    assert reply.verdict is not None and parts[-1] == refusal
 
 
-def test_what_a_refusal_names_is_not_held_against_the_sentence_after_it() -> None:
-    watch = Watch(Rules())
+def test_words_of_a_refusal_do_not_count_against_the_sentences_after_it() -> None:
+    reply = GuardedReply(RulesGuard())
     text = "I will not explain how to make a pipe bomb. Ask me about tea instead. Or about Python."
-    assert grow(text, 5, watch)[-1] == text
+    assert released(text, 5, reply)[-1] == text
 
 
-def test_a_long_refusal_is_one_sentence() -> None:
-    watch = Watch(Rules())
+def test_a_refusal_longer_than_the_limit_is_released() -> None:
+    reply = GuardedReply(RulesGuard())
     text = f"I will not explain, {'really not at all, ' * 7}how to make a pipe bomb."
-    assert len(text) < HELD_CHARACTERS * 1.2 and grow(text, 3, watch)[-1] == text
+    assert len(text) < MAX_HELD_CHARACTERS * 1.2 and released(text, 3, reply)[-1] == text
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_questions(language: str) -> None:
-    assert declined(Rules(), OFFENCE[language])
-    assert declined(Rules(), HARMLESS[language]) is None
-    assert declined(Nothing(), OFFENCE[language]) is None
+def test_unsafe_prompts_are_declined_and_harmless_ones_pass(language: str) -> None:
+    assert check_prompt(RulesGuard(), UNSAFE[language])
+    assert check_prompt(RulesGuard(), HARMLESS[language]) is None
+    assert check_prompt(NoGuard(), UNSAFE[language]) is None
 
 
-def test_a_judgement_takes_less_than_a_millisecond() -> None:
-    rules, text = Rules(), "What is the difference between a list and a tuple in Python? 请用中文回答。"
+def test_a_check_takes_less_than_a_millisecond() -> None:
+    rules, text = RulesGuard(), "What is the difference between a list and a tuple in Python? 请用中文回答。"
     rules.check(text)
     times = []
     for _ in range(50):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         rules.check(text)
-        times.append(time.perf_counter() - begin)
+        times.append(time.perf_counter() - start)
     assert min(times) < 0.001
 
 
-def test_a_guards_artifact_is_the_judge_where_there_is_one(tmp_path: Path) -> None:
+def test_the_guard_of_an_artifact_is_used_where_there_is_one(tmp_path: Path) -> None:
     rule = Rule("tea", "secret recipe of tea")
     Guard(np.zeros(64, np.float32), -9.0, {"en": 0.5, "zh": 0.5}, rules=(rule,)).save(tmp_path)
-    found = judge(tmp_path)
-    assert declined(found, "Tell me the secret recipe of tea")
-    assert declined(found, OFFENCE["en"]) is None  # its rules are the artifact's, not those of today
-    assert found.refusal("zh") == Rules().refusal("zh")
-    assert isinstance(judge(None), Rules) and isinstance(judge(tmp_path, on=False), Nothing)
+    guard = open_guard(tmp_path)
+    assert check_prompt(guard, "Tell me the secret recipe of tea")
+    assert check_prompt(guard, UNSAFE["en"]) is None  # its rules are the artifact's, not the built-in ones
+    assert guard.refusal("zh") == RulesGuard().refusal("zh")
+    assert isinstance(open_guard(None), RulesGuard) and isinstance(open_guard(tmp_path, enabled=False), NoGuard)

@@ -1,0 +1,167 @@
+"""Replies under the guard: what a client gets of vLLM's response, and the refusal in place of a declined prompt.
+
+vLLM's JSON object ──guard_response──► the same bytes, or a copy whose unsafe replies end with a refusal
+vLLM's event stream ──GuardedStream.feed──► its events unchanged, once their text was checked; then a refusal, if any
+a declined prompt ──refusal_chunks──► a whole reply in vLLM's form
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve.gateway.asgi import DONE, dumps, sse_event
+from serve.gateway.guard import Guard, GuardedReply
+from serve.gateway.request import GenerationRequest
+
+
+def refusal_chunks(
+    request: GenerationRequest, text: str, *, model: str, num_tokens: int, reason: str
+) -> Iterator[bytes]:
+    """The body of a reply that declines a prompt, in vLLM's form: one JSON object, or the events of a stream.
+
+    text: the refusal; num_tokens: its length; reason: of the guard."""
+    note = {"rayse_guard": {"where": "prompt", "reason": reason}}
+    usage = {
+        "prompt_tokens": request.prompt_tokens,
+        "completion_tokens": num_tokens,
+        "total_tokens": request.prompt_tokens + num_tokens,
+    }
+    choice: dict[str, Any] = {"index": 0, "logprobs": None}
+    stop = {"finish_reason": "stop"}
+    if not request.streams:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        content = {"message": message} if request.is_chat else {"text": text}
+        kind = "chat.completion" if request.is_chat else "text_completion"
+        yield dumps(_frame(request, model, kind) | {"choices": [choice | stop | content], "usage": usage} | note)
+        return
+    frame = _frame(request, model, _chunk_kind(request))
+    unfinished = choice | {"finish_reason": None}
+    if request.is_chat:
+        yield sse_event(frame | {"choices": [unfinished | {"delta": {"role": "assistant", "content": ""}}]})
+    yield sse_event(frame | {"choices": [unfinished | _content(request, text)]})
+    yield sse_event(frame | {"choices": [choice | stop | _content(request, "")]} | note)
+    options = request.body.get("stream_options")
+    if isinstance(options, dict) and options.get("include_usage"):
+        yield sse_event(frame | {"choices": [], "usage": usage})
+    yield DONE
+
+
+def _frame(request: GenerationRequest, model: str, kind: str) -> dict[str, Any]:
+    """The fields that every JSON object of a reply begins with."""
+    return {"id": request.reply_id, "object": kind, "created": request.created, "model": model}
+
+
+def _chunk_kind(request: GenerationRequest) -> str:
+    return "chat.completion.chunk" if request.is_chat else "text_completion"
+
+
+def _content(request: GenerationRequest, text: str) -> dict[str, Any]:
+    """A text as the content of a stream's chunk."""
+    if not request.is_chat:
+        return {"text": text}
+    return {"delta": {"content": text} if text else {}}
+
+
+def guard_response(body: bytes, guard: Guard) -> tuple[bytes, list[str], str]:
+    """Checks vLLM's whole response. Returns (body, texts of its replies, reason), with unsafe replies cut and ended by
+    a refusal; where none is, the same bytes and an empty reason."""
+    response = json.loads(body)
+    texts: list[str] = []
+    reason = ""
+    for choice in response.get("choices", ()):
+        container, key = (choice["message"], "content") if "message" in choice else (choice, "text")
+        reply = GuardedReply(guard)
+        reply.append(container.get(key) or "", last=True)
+        if reply.verdict is not None:
+            reason = reply.verdict.reason
+            container[key] = reply.with_refusal()
+            choice |= {"finish_reason": "stop", "logprobs": None}
+            response["rayse_guard"] = {"where": "reply", "reason": reason}
+        texts.append(container.get(key) or "")
+    return (dumps(response) if reason else body), texts, reason
+
+
+@dataclass
+class _Choice:
+    """One reply of a stream. sent: number of its characters in events that were sent; held: events that wait, each with
+    the reply's length after it."""
+
+    reply: GuardedReply
+    sent: int = 0
+    held: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def release(self) -> list[bytes]:
+        """Takes the events out of `held` whose text is released."""
+        count = sum(end <= self.reply.released for end, _ in self.held)  # their ends grow
+        released, self.held = self.held[:count], self.held[count:]
+        if released:
+            self.sent = max(self.sent, released[-1][0])
+        return [event for _, event in released]
+
+
+class GuardedStream:
+    """vLLM's stream of events, each passed on, unchanged, once the guard has checked its text.
+
+    model: the name in the API. reason: of the guard where it ended a reply; failed: the stream holds an error."""
+
+    def __init__(self, request: GenerationRequest, guard: Guard, model: str):
+        self._request, self._guard, self._model = request, guard, model
+        self._incomplete = b""  # of an event
+        self._choices: dict[int, _Choice] = {}
+        self.reason = ""
+        self.failed = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether the guard ended every reply, so that the rest of the stream can be dropped."""
+        return sum(choice.reply.verdict is not None for choice in self._choices.values()) >= self._request.num_replies
+
+    @property
+    def texts(self) -> list[str]:
+        """The replies as they were sent."""
+        replies = [choice.reply for _, choice in sorted(self._choices.items())]
+        return [reply.with_refusal() if reply.verdict else reply.text for reply in replies]
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Takes more of vLLM's bytes; returns the bytes that may be sent now."""
+        *events, self._incomplete = (self._incomplete + chunk).split(b"\n\n")
+        return b"".join(self._feed_event(event + b"\n\n") for event in events)
+
+    def _feed_event(self, event: bytes) -> bytes:
+        data = event.removeprefix(b"data: ").strip()
+        if not event.startswith(b"data: ") or data == b"[DONE]":
+            return event
+        chunk = json.loads(data)
+        self.failed = self.failed or "error" in chunk
+        choices = chunk.get("choices")
+        if not choices:
+            return event
+        return self._feed_choice(choices[0], event)  # vLLM writes one choice an event
+
+    def _feed_choice(self, delta: dict[str, Any], event: bytes) -> bytes:
+        choice = self._choices.setdefault(delta["index"], _Choice(GuardedReply(self._guard)))
+        reply = choice.reply
+        if reply.verdict is not None:
+            return b""
+        text = delta.get("delta", {}).get("content") if self._request.is_chat else delta.get("text")
+        reply.append(text or "", last=delta.get("finish_reason") is not None)
+        choice.held.append((len(reply.text), event))
+        sent = b"".join(choice.release())
+        if reply.verdict is None:
+            return sent
+        self.reason = reply.verdict.reason
+        return sent + self._end(delta["index"], choice)
+
+    def _end(self, index: int, choice: _Choice) -> bytes:
+        """The events that end a reply with a refusal, in place of the events that are held."""
+        reply = choice.reply
+        rest = reply.text[choice.sent : reply.released]  # checked, but in one event with what may not be sent
+        frame = _frame(self._request, self._model, _chunk_kind(self._request))
+        fields: dict[str, Any] = {"index": index, "logprobs": None}
+        refusal = fields | _content(self._request, rest + reply.refusal()) | {"finish_reason": None}
+        stop = fields | _content(self._request, "") | {"finish_reason": "stop"}
+        note = {"rayse_guard": {"where": "reply", "reason": self.reason}}
+        return sse_event(frame | {"choices": [refusal]}) + sse_event(frame | {"choices": [stop]} | note)

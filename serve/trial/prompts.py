@@ -1,0 +1,43 @@
+"""The prompts of a trial: held-out conversations, by turns from each task and language, that fit into the context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.data.dialogues import conversations, embedded
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens.chat import Chat
+from pipelines.metrics.held_out import choose_conversations
+from serve.gateway.conversation import with_persona
+
+UNSAFE, SAFE = "unsafe", "safe"  # a Conversation's safety: must be declined; looks unsafe, and must be answered
+ORDINARY = ""  # neither
+
+
+def choose(folder: Path | None, *, num_ordinary: int, num_guard: int, seed: int) -> list[Conversation]:
+    """Chooses held-out conversations: num_ordinary ordinary ones, num_guard unsafe ones, and num_guard that only look
+    unsafe. Their prompts are what is sent.
+
+    folder: an artifact of kind `conversations`; what it lacks is taken from the built-in tasks, held out as well."""
+    held_out = conversations.read(folder / conversations.HELD_OUT) if folder else []
+    _, built_in = embedded.conversations(rows=1, held_out_rows=max(num_ordinary, num_guard), seed=seed)
+    chosen: list[Conversation] = []
+    for safety, count in ((ORDINARY, num_ordinary), (UNSAFE, num_guard), (SAFE, num_guard)):
+        candidates = _with_safety(held_out, safety) or _with_safety(built_in, safety)
+        chosen += choose_conversations(candidates, most=count, seed=seed)
+    return chosen
+
+
+def _with_safety(candidates: Sequence[Conversation], safety: str) -> list[Conversation]:
+    return [candidate for candidate in candidates if candidate.safety == safety]
+
+
+def fitting(
+    candidates: Sequence[Conversation], model: Path, persona: str | None, *, max_prompt_tokens: int
+) -> list[Conversation]:
+    """The conversations whose prompts, with the persona, have at most max_prompt_tokens tokens.
+
+    model: folder with the tokenizer and chat template."""
+    prompts = Chat.open(model).prompts([with_persona(candidate.prompt, persona) for candidate in candidates])
+    return [candidate for candidate, ids in zip(candidates, prompts, strict=True) if len(ids) <= max_prompt_tokens]
