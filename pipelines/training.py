@@ -35,11 +35,14 @@ class OptimizerOptions(Options):
     schedule: Literal["wsd", "cosine"] = Field("wsd", description="wsd: warm-up, stable, decay")
     warmup_share: float = Field(0.02, ge=0, le=1, description="share of the steps with a rising rate")
     decay_share: float = Field(0.3, ge=0, le=1, description="wsd: share of the steps with a falling rate")
-    clip_norm: float = Field(1.0, ge=0, description="longest gradient, all weights together; 0: any")
+    clip_norm: float = Field(
+        1.0, ge=0, description="Maximum norm of the gradient under adamw, all weights together; 0: no maximum. Muon's "
+                               "step does not depend on the norm: its gradient is not clipped")  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        """A rate that is written out is the same as its default."""
-        return super().identity() | {"learning_rate": self.peak_rate}
+        """A rate that is written out is the same as its default; clipping does nothing under muon."""
+        clip_norm = self.clip_norm if self.optimizer == "adamw" else None
+        return super().identity() | {"learning_rate": self.peak_rate, "clip_norm": clip_norm}
 
     @property
     def peak_rate(self) -> float:

@@ -1,10 +1,10 @@
 """The one door to DeepSpeed: two verbs, `backward` and `step`, and the training state by parameter name.
 
-    batch ──backward──► gradient, summed over micro-batches and ranks ──step: clip, then Muon or AdamW──► weights
+    batch ──backward──► gradient, summed over micro-batches and ranks ──step: Muon, or clip and AdamW──► weights
 
-DeepSpeed divides a gradient by the number of ranks; the loop asks for sum × world / step_tokens, so what is learnt is
+DeepSpeed divides a gradient by the number of ranks; the loop scales by world / step_tokens, so a step's gradient is
 the sum over all valid tokens of the step divided by their count, however the step was cut. Left out on purpose:
-DeepSpeed's own checkpoints, which do not fit another number of ranks or another ZeRO stage, and its clipping (zero.py).
+DeepSpeed's own checkpoints, which do not fit another number of ranks or another ZeRO stage.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelines.learning.lesson import Batch
-from pipelines.learning.zero import Partitioned, Replicated, Shared, Zero
-
-ZERO: dict[int, Callable[[Any, Any], Zero]] = {0: Replicated, 1: Shared, 2: Shared, 3: Partitioned}
+from pipelines.learning.zero import state_access
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class OptimizerPlan:
     rate: float  # of the hidden matrices under Muon; of everything under AdamW
     adam_rate: float  # of what Muon leaves to AdamW
     weight_decay: float
-    clip_norm: float  # of the whole gradient, before any optimiser sees it; 0: never
+    clip_norm: float  # of the whole gradient under AdamW, 0: never. Muon's step does not depend on the norm: unclipped
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.95)
 
@@ -65,11 +63,12 @@ class Engine:
             learner, {id(p) for p in hidden_matrices}, plan, "standard" if muon_in_bfloat16 else "gram"
         )
         self._peaks = [group["lr"] for group in optimizer.param_groups]
-        self._clip_norm = plan.clip_norm
+        clip_norm = plan.clip_norm if plan.kind == "adamw" else 0.0
+        config = _config(learner, zero_stage, clip_norm)
         self._engine, *_ = deepspeed.initialize(
-            model=learner, optimizer=optimizer, config=_config(learner, zero_stage), dist_init_required=False
+            model=learner, optimizer=optimizer, config=config, dist_init_required=False
         )
-        self._zero: Zero = ZERO[zero_stage](self._engine, deepspeed)
+        self._zero = state_access(self._engine, deepspeed, zero_stage)
         self.parameters = dict(learner.named_parameters())
         self.learnt = {name: p for name, p in self.parameters.items() if p.requires_grad}
         self.device = self._engine.device
@@ -90,17 +89,13 @@ class Engine:
             return self._engine(question)
 
     def step(self, share: float) -> float:
-        """Clips, updates the weights at this share of the peak learning rates, and forgets the gradient.
+        """Clips (AdamW), updates the weights at this share of the peak learning rates, and forgets the gradient.
 
-        Returns the norm of the whole gradient before it was clipped, the same on every rank."""
-        norm = self._zero.gradient_norm()
-        if 0 < self._clip_norm < norm:
-            self._zero.scale_gradient(self._clip_norm / norm)
-        self._zero.ready()
+        Returns the norm of the whole gradient before clipping, the same on every rank; inf where it is no number, and
+        nothing was updated. From ZeRO 1 on Muon's matrices count with their orthogonalised update."""
         for group, peak in zip(self._engine.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share
-        self._engine.step()
-        return norm
+        return self._zero.step()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """This rank's share of the training state: (kind/parameter, float32 tensor on the CPU), the kind being weight,
@@ -153,8 +148,11 @@ def _import_deepspeed() -> Any:
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     import deepspeed
     from deepspeed.runtime import compiler
+    from deepspeed.runtime.zero.muon import original_muon
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # "gram" would take float16 where a device has instructions for it, and float32 elsewhere: steps off by 1e-3.
+    original_muon.ns_compute_dtype = lambda method: torch.bfloat16 if method == "standard" else torch.float32
     if not on_gpu:
         # A shared-memory all-reduce for inference only: compiling it with g++ takes 40 s and serves nothing here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -163,18 +161,18 @@ def _import_deepspeed() -> Any:
     return deepspeed
 
 
-def _config(learner: nn.Module, stage: int) -> dict[str, Any]:
+def _config(learner: nn.Module, stage: int, clip_norm: float) -> dict[str, Any]:
     numel = sum(p.numel() for p in learner.parameters())
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(numel, 2**28), "allgather_bucket_size": 2**28}
     if stage in (1, 2):
-        zero |= {"compute_grad_norm": False, "overlap_comm": False}
+        zero |= {"overlap_comm": False}
     if stage == 3:
         zero |= {"reduce_scatter": False}  # Muon needs whole gradients
     return {
         "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: batches are cut by the loop
         "gradient_accumulation_steps": 1,
         "zero_optimization": zero,
-        "gradient_clipping": 0.0,  # 1.0 by default, of whatever Muon has left in the gradient's place
+        "gradient_clipping": clip_norm,
         "zero_allow_untested_optimizer": True,
     }
 
@@ -182,7 +180,7 @@ def _config(learner: nn.Module, stage: int) -> dict[str, Any]:
 def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan, ns_method: str) -> torch.optim.Optimizer:
     """DeepSpeed's Muon for hidden matrices with torch's AdamW for the rest, or AdamW for all.
 
-    ns_method: DeepSpeed's "standard" Newton-Schulz iterates in bfloat16; "gram" in float32, on a GPU in float16."""
+    ns_method: DeepSpeed's "standard" Newton-Schulz iterates in bfloat16, "gram" in float32."""
     groups: dict[str, list[Tensor]] = {"muon": [], "matrices": [], "vectors": []}
     for parameter in learner.parameters():
         by_muon = plan.kind == "muon" and id(parameter) in hidden and parameter.requires_grad

@@ -22,7 +22,7 @@ ALONG = {"ppo/iteration": "iteration", "train/tokens": "tokens", "train/step": "
 CAPTIONS = {
     "train/loss_nats": "Training loss, nats per token",
     "train/learning_rate": "Learning rate",
-    "train/gradient_norm": "Length of the gradient before clipping",
+    "train/gradient_norm": "Norm of the gradient before clipping (Muon: with its orthogonalised updates)",
 }
 
 

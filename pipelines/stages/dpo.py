@@ -95,7 +95,7 @@ def judge(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="dpo",
-    version=1,
+    version=2,
     makes="model",
     needs=("model", "preferences"),
     options=DpoOptions,

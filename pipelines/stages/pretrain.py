@@ -119,7 +119,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="pretrain",
-    version=1,
+    version=2,
     makes="model",
     needs=("tokens",),
     takes=("model",),

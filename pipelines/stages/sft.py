@@ -236,7 +236,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="sft",
-    version=1,
+    version=2,
     makes="model",
     needs=("model", "conversations"),
     options=SftOptions,

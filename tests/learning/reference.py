@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -23,10 +24,16 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return (x * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5).float()
 
 
-def train(
-    learner: NextTokenLearner, batch: PackedBatch, plan: OptimizerPlan, shares: list[float]
-) -> tuple[dict[str, Tensor], list[float]]:
-    """Weights and gradient norms after len(shares) steps on the same batch."""
+class Trained(NamedTuple):
+    """Weights after some steps, and norms at each of them, before clipping."""
+
+    weights: dict[str, Tensor]
+    gradient_norms: list[float]
+    update_norms: list[float]  # with the orthogonalised updates of Muon's matrices in place of their gradients
+
+
+def train(learner: NextTokenLearner, batch: PackedBatch, plan: OptimizerPlan, lr_factors: list[float]) -> Trained:
+    """Trains on the same batch, a step for each factor of the peak learning rates."""
     by_muon = {id(p) for p in hidden_matrices(learner.model)} if plan.kind == "muon" else set()
     matrices = [p for p in learner.parameters() if id(p) not in by_muon and p.ndim == 2]
     vectors = [p for p in learner.parameters() if p.ndim == 1]
@@ -37,20 +44,29 @@ def train(
         betas=plan.betas,
     )
     momenta = {id(p): torch.zeros_like(p) for p in learner.parameters()}
-    norms = []
-    for share in shares:
+    gradient_norms, update_norms = [], []
+    for lr_factor in lr_factors:
         learner.zero_grad()
         (learner(batch) / batch.num_labels).backward()
-        gradients = {id(p): cast(Tensor, p.grad) for p in learner.parameters()}
-        norms.append(float(torch.cat([g.flatten().double() for g in gradients.values()]).norm()))
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), plan.clip_norm or float("inf"))
+        gradients = {id(p): cast(Tensor, p.grad).clone() for p in learner.parameters()}
+        gradient_norms.append(norm(gradients.values()))
+        if plan.kind == "adamw":
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), plan.clip_norm or float("inf"))
         for group in adam.param_groups:
-            group["lr"] = rate * share
+            group["lr"] = rate * lr_factor
         adam.step()
+        updates = {}
         for parameter in learner.parameters():
             if id(parameter) in by_muon:
                 momentum, gradient = momenta[id(parameter)], gradients[id(parameter)]
                 momentum.lerp_(gradient, 1 - plan.momentum)
-                update = orthogonal(gradient.lerp(momentum, plan.momentum))
-                parameter.data.mul_(1 - plan.rate * share * plan.weight_decay).sub_(update, alpha=plan.rate * share)
-    return {name: p.detach().clone() for name, p in learner.named_parameters()}, norms
+                updates[id(parameter)] = update = orthogonal(gradient.lerp(momentum, plan.momentum))
+                step_size = plan.rate * lr_factor
+                parameter.data.mul_(1 - step_size * plan.weight_decay).sub_(update, alpha=step_size)
+        update_norms.append(norm((gradients | updates).values()))
+    weights = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    return Trained(weights, gradient_norms, update_norms)
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    return float(torch.cat([tensor.flatten().double() for tensor in tensors]).norm())
