@@ -33,9 +33,7 @@ def lesson(model: Path, rows: PairRows, dtype: torch.dtype) -> Lesson:
     return dpo_lesson(policy, rows, dtype, reference_N2, beta=0.2, label_smoothing=0.0)
 
 
-def run(
-    folder: Path, model: Path, name: str, *, die_after: int | None = None, optimizer: OptimizerPlan = MUON
-) -> None:
+def run(folder: Path, model: Path, name: str, *, die_after: int | None = None, optimizer: OptimizerPlan = MUON) -> None:
     out = folder / name / "out"
     out.mkdir(parents=True, exist_ok=True)
     plan = TrainingPlan(
