@@ -1,1 +1,1 @@
-"""Where things run: sessions, resources, workers, gangs of actors, jobs. Knows no algorithm, nothing of `pipelines`."""
+"""Where things run: sessions, resources, workers, gangs of actors, jobs. Knows no algorithm and no pipeline."""

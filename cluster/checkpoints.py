@@ -1,7 +1,7 @@
-"""Checkpoints on disk between two attempts: the list Ray Train keeps of them must be readable, the rest is swept.
+"""Repairs a run's folder of checkpoints before the next attempt: the list must be readable, unlisted ones are deleted.
 
-Ray Train writes its list (checkpoint_manager_snapshot.json) in place, so a kill can leave half of one, and every
-later attempt would fail on it. After each checkpoint a copy is made by rename; a broken list is replaced by it.
+Ray Train rewrites its list (checkpoint_manager_snapshot.json) in place, so a kill can leave half of it, and every later
+attempt would fail. So the list is copied atomically after each checkpoint, and a broken list is replaced by its copy.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ LIST = "checkpoint_manager_snapshot.json"
 COPY = "checkpoints.json"
 
 
-def keep_copy(place: Path) -> None:
-    """Copies the list, whole or not at all. Called by Ray Train's controller after it has written the list."""
-    temporary = place / f".{COPY}.{os.getpid()}"
-    temporary.write_bytes((place / LIST).read_bytes())
-    os.replace(temporary, place / COPY)
+def copy_list(folder: Path) -> None:
+    """Copies the list of checkpoints atomically. Ray Train's controller calls it after it has written the list."""
+    temporary = folder / f".{COPY}.{os.getpid()}"
+    temporary.write_bytes((folder / LIST).read_bytes())
+    os.replace(temporary, folder / COPY)
 
 
-def tidy(place: Path) -> None:
-    """Before an attempt: a broken list gives way to its copy, or to none; checkpoints that no list names go.
+def repair(folder: Path) -> None:
+    """Replaces a broken list by its copy, or deletes it if there is none, and deletes checkpoints that are not listed.
 
-    Those are uploads cut by a kill. The folder must be held by one run (the draft's lease sees to that).
+    Those are uploads that a kill interrupted. Only one run may use the folder (the draft's lease ensures it).
     """
-    names = _listed(place / LIST)
+    names = _listed(folder / LIST)
     if names is None:
-        (place / LIST).unlink(missing_ok=True)
-        names = _listed(place / COPY)
+        (folder / LIST).unlink(missing_ok=True)
+        names = _listed(folder / COPY)
         if names is not None:
-            shutil.copyfile(place / COPY, place / LIST)
-    for folder in place.glob("checkpoint_*"):
-        if folder.is_dir() and folder.name not in (names or ()):
-            shutil.rmtree(folder)
+            shutil.copyfile(folder / COPY, folder / LIST)
+    for checkpoint in folder.glob("checkpoint_*"):
+        if checkpoint.is_dir() and checkpoint.name not in (names or ()):
+            shutil.rmtree(checkpoint)
 
 
 def _listed(path: Path) -> set[str] | None:
-    """Names of the checkpoints in a list; None where it is missing, cut, or names one that is not there."""
+    """Names of the checkpoints in a list; None if it is missing, truncated, or names a folder that does not exist."""
     try:
         results = json.loads(path.read_text())["checkpoint_results"]
         names = {result["checkpoint_dir_name"] for result in results}

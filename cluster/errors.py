@@ -1,4 +1,4 @@
-"""What went wrong with the machines rather than with what the user wrote."""
+"""Failures of the cluster or the machine, as opposed to mistakes in what the user wrote."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import traceback
 
 
 class ClusterError(Exception):
-    """The cluster or the machine failed: no route, a port in use, a full disk, a worker that does not answer.
+    """The cluster or the machine failed: no route, a port in use, a full disk, a worker that does not reply.
 
-    The message says where, what was found, what was expected and what to do. The command line exits with 3.
+    The message says where it failed, what happened, what was expected and what to do. The command line exits with 3.
     """
 
 
 class MemberLost(ClusterError):
-    """A member of a gang died or did not answer in time. Who has kept enough to go on may make a new gang."""
+    """A member of a gang died or missed a deadline. A caller that has kept enough state may start a new gang."""
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether an error says that a disk or a quota is used up. (safetensors says so in words alone.)"""
-    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or "No space left on device" in str(error)
+    """Whether an error means that a disk or a quota is used up. (safetensors says it only in its message.)"""
+    has_code = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return has_code or "No space left on device" in str(error)
 
 
-def travelling(error: Exception) -> Exception:
-    """The exception itself where it can go to another process by pickle, else a RuntimeError that says all of it: Ray
-    would name neither what was raised nor by whom."""
+def picklable(error: Exception) -> Exception:
+    """The exception itself if it can be pickled, else a RuntimeError with its traceback as text.
+
+    From an exception that cannot be pickled Ray would make one that names neither its type nor its origin."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,6 +1,6 @@
-"""A recipe as a Ray job: submit, follow, stop, list. For a cluster of which this machine need not be a part.
+"""Ray jobs: submit, follow, stop, list. This machine need not be a node of the cluster.
 
-    submit ── our packages, the resolved recipe, a command ──► head ── runs the command there, Session joins by itself
+    submit ── our packages, the resolved recipe, a command ──► head ── runs the command there; Session joins the cluster
     follow ◄── log, then the exit code ──────────────────────────┘
 
 `address` is the dashboard's: http://host:8265. Ray's token travels with every request (cluster/token.py).
@@ -25,15 +25,15 @@ from cluster import route, token
 from cluster.errors import ClusterError
 from cluster.termination import INTERRUPTED
 
-LEFT_OUT = ["__pycache__", "*.pyc"]  # of the packages that travel with a job
-QUIET_S = 20.0  # without a line for so long, the job is asked whether it still runs
-PATIENCE_S = 300.0  # how long a broken connection is tried again
+EXCLUDED = ["__pycache__", "*.pyc"]  # of the packages that travel with a job
+STATUS_CHECK_S = 20.0  # without a line of the log for so long, the job's status is checked
+RECONNECT_S = 300.0  # how long a broken connection is retried
 STOP_S = 30  # from a stopped job's SIGTERM to its SIGKILL, as for a pod; Ray's default is 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the cluster knows it. status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED; times in s since 1970."""
+    """The cluster's record of a job. status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED; times in s since 1970."""
 
     id: str
     status: str
@@ -46,17 +46,18 @@ class Job:
 
     @property
     def done(self) -> bool:
+        """Whether the job has ended."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
     @property
     def exit_code(self) -> int:
-        """What a command that waited for the job should end with: the job's own code; 130 if stopped, 3 if lost."""
+        """Exit code of a command that waits for the job: that of the job; 130 if it was stopped, 3 if it was lost."""
         if self.status == "SUCCEEDED":
             return 0
         if self.status == "STOPPED":
             return INTERRUPTED
         code = self.driver_exit_code
-        return code if code is not None and (0 < code < 128 or code == INTERRUPTED) else 3  # others: killed by a signal
+        return code if code is not None and (0 < code < 128 or code == INTERRUPTED) else 3  # else: killed
 
 
 def submit(
@@ -70,14 +71,14 @@ def submit(
 ) -> str:
     """Starts a job and returns its id.
 
-    command: program and arguments, quoted here. packages: folders that the job and its workers import.
-    files: name -> text, in the folder the command is run in. metadata is shown by `list_jobs`; put no secrets there.
+    command: program and arguments, unquoted. packages: folders that the job and its workers import.
+    files: name -> text, in the job's working folder. metadata: visible to all in `list_jobs`, so without secrets.
     """
     with tempfile.TemporaryDirectory(prefix="rayse-job-") as folder:
         for name, text in (files or {}).items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), **(env or {})}
-        environment: dict[str, Any] = {"working_dir": folder, "excludes": LEFT_OUT, "env_vars": variables}
+        environment: dict[str, Any] = {"working_dir": folder, "excludes": EXCLUDED, "env_vars": variables}
         if packages:
             environment["py_modules"] = [str(package.absolute()) for package in packages]
         with _client(address) as client:
@@ -87,39 +88,39 @@ def submit(
 
 
 def status(address: str, job_id: str) -> Job:
+    """The job as it is now. Raises ClusterError if the cluster does not know it."""
     with _client(address) as client:
         return _job(client.get_job_info(job_id))
 
 
 def list_jobs(address: str) -> list[Job]:
-    """All submitted jobs the cluster remembers, oldest first; drivers that connected otherwise are not among them."""
+    """All submitted jobs in the cluster's records, oldest first, without drivers that connected otherwise."""
     with _client(address) as client:
-        found = [_job(details) for details in client.list_jobs() if details.submission_id]
-    return sorted(found, key=lambda job: job.started or 0.0)
+        submitted = [_job(details) for details in client.list_jobs() if details.submission_id]
+    return sorted(submitted, key=lambda job: job.started or 0.0)
 
 
 def stop_job(address: str, job_id: str) -> bool:
-    """Asks a job to end. False if it had ended. What it made stays; submitted again it goes on from there."""
+    """Sends SIGTERM to a job. Returns False if it had already ended. Submitted again, its run resumes."""
     with _client(address) as client:
         return client.stop_job(job_id)
 
 
 def follow(address: str, job_id: str, write: Callable[[str], Any]) -> Job:
-    """Hands on the job's log as it grows, from its start, and returns the job when it has ended.
+    """Passes the job's log to `write` as it grows, from its start, and returns the job when it has ended.
 
-    A connection that breaks is made again, for up to 5 minutes, and nothing is written twice. Ctrl-C leaves the job
-    running.
+    A broken connection is retried for up to 5 minutes, and no text is written twice. Ctrl-C leaves the job running.
     """
-    written = _Written(write)
+    log = _Log(write)
     lost_since: float | None = None
     while True:
         try:
             with _client(address) as client:
-                asyncio.run(_tail(client, job_id, written))
+                asyncio.run(_tail(client, job_id, log))
                 job = _job(client.get_job_info(job_id))
         except ClusterError:
             lost_since = lost_since or time.monotonic()
-            if time.monotonic() - lost_since > PATIENCE_S:
+            if time.monotonic() - lost_since > RECONNECT_S:
                 raise
         else:
             lost_since = None
@@ -128,45 +129,47 @@ def follow(address: str, job_id: str, write: Callable[[str], Any]) -> Job:
         time.sleep(1.0)
 
 
-class _Written:
-    """Passes on what is new of a text that each connection tells from its beginning."""
+class _Log:
+    """Passes on the new part of a log that each connection sends from its start."""
 
     def __init__(self, write: Callable[[str], Any]):
         self._write = write
-        self._length = 0
-        self._heard = 0
+        self._num_written = 0
+        self._num_received = 0  # by this connection
 
-    def start_again(self) -> None:
-        self._heard = 0
+    def reconnect(self) -> None:
+        """A new connection sends the log from its start."""
+        self._num_received = 0
 
-    def hear(self, text: str) -> None:
-        new = text[max(0, self._length - self._heard) :]
-        self._heard += len(text)
+    def receive(self, text: str) -> None:
+        """Writes what of the text has not been written before."""
+        new = text[max(0, self._num_written - self._num_received) :]
+        self._num_received += len(text)
         if new:
-            self._length += len(new)
+            self._num_written += len(new)
             self._write(new)
 
 
-async def _tail(client: Any, job_id: str, written: _Written) -> None:
-    """One connection: until the log ends, or breaks, or the job turns out to be over."""
-    written.start_again()
-    lines = client.tail_job_logs(job_id)
-    following: asyncio.Future[str] | None = None
+async def _tail(client: Any, job_id: str, log: _Log) -> None:
+    """Follows the log over one connection, until it ends or breaks, or the job has ended."""
+    log.reconnect()
+    pieces = client.tail_job_logs(job_id)
+    piece: asyncio.Future[str] | None = None
     while True:
-        following = following or asyncio.ensure_future(anext(lines))
-        ready, _ = await asyncio.wait([following], timeout=QUIET_S)
+        piece = piece or asyncio.ensure_future(anext(pieces))
+        ready, _ = await asyncio.wait([piece], timeout=STATUS_CHECK_S)
         if not ready:
             details = await asyncio.to_thread(client.get_job_info, job_id)
             if _job(details).done:
-                following.cancel()
+                piece.cancel()
                 return
             continue
         try:
-            text = following.result()
+            text = piece.result()
         except StopAsyncIteration:
             return
-        written.hear(text)
-        following = None
+        log.receive(text)
+        piece = None
 
 
 def _job(details: Any) -> Job:
@@ -184,7 +187,7 @@ def _job(details: Any) -> Job:
 
 @contextlib.contextmanager
 def _client(address: str) -> Iterator[Any]:
-    """Ray's job client, with its errors in our words."""
+    """Ray's job client; its exceptions become ClusterError."""
     url = _url(address)
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -195,17 +198,17 @@ def _client(address: str) -> Iterator[Any]:
     from ray.job_submission import JobSubmissionClient
 
     token.send()
-    for chatter in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-        logging.getLogger(chatter).setLevel(logging.ERROR)
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with _address_is(url):
+        with _no_other_address(url):
             client = JobSubmissionClient(url)
         yield client
     except AuthenticationError as error:
-        raise ClusterError(f"{address}: {route.why_not(error)}") from error
+        raise ClusterError(f"{address}: {route.explain(error)}") from error
     except (requests.RequestException, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         raise ClusterError(f"{address}: the connection to the cluster broke ({error}); is the head up?") from error
-    except RuntimeError as error:  # what Ray raises for every answer that is not 200
+    except RuntimeError as error:  # Ray raises it for every status but 200
         text = " ".join(str(error).split())[:500]
         raise ClusterError(
             f"{address}: the cluster refused ({text}); its jobs: rayse jobs --address {address}"
@@ -223,8 +226,8 @@ def _url(address: str) -> str:
 
 
 @contextlib.contextmanager
-def _address_is(url: str) -> Iterator[None]:
-    """Ray lets RAY_API_SERVER_ADDRESS and RAY_ADDRESS win over the address it is given; here the user's word wins."""
+def _no_other_address(url: str) -> Iterator[None]:
+    """Makes Ray use this address: RAY_API_SERVER_ADDRESS and RAY_ADDRESS would take precedence over its argument."""
     before = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
     os.environ["RAY_API_SERVER_ADDRESS"] = url
     try:

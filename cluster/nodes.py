@@ -1,4 +1,4 @@
-"""What nodes there are, what nodes there could be, and whether they share a folder."""
+"""The nodes of the cluster, the node types that an autoscaler may add, and a check that all nodes share a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.errors import ClusterError
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves its configuration here, on the head
 
-_seen: dict[str, Node] = {}  # by address: nodes that answered at any time since this process connected to Ray
+_seen: dict[str, Node] = {}  # by address: nodes that were alive at any time since this process connected to Ray
 
 
 @dataclass(frozen=True)
@@ -30,45 +30,47 @@ class Node:
 
     @property
     def resources(self) -> dict[str, float]:
+        """The node's resources by Ray's names."""
         return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_bytes}
 
 
 @dataclass(frozen=True)
 class NodeType:
-    """A kind of node that an autoscaler may add, and how many of them there may be in all."""
+    """A type of node that an autoscaler may add, and the largest number of them."""
 
     name: str
     resources: dict[str, float]
-    most: int
+    max_nodes: int
 
 
 def alive() -> list[Node]:
-    """The nodes that answer now, the head first as Ray lists them. Ray must have been started."""
+    """The nodes that are alive now, the head first as Ray lists them. Ray must have been started."""
     import ray
 
-    found = [_node(facts) for facts in ray.nodes() if facts["Alive"]]
-    _seen.update({node.address: node for node in found})
-    return found
+    present = [_node(entry) for entry in ray.nodes() if entry["Alive"]]
+    _seen.update({node.address: node for node in present})
+    return present
 
 
-def lost(found: list[Node]) -> list[Node]:
-    """The nodes that answered before and are not among those found now. They, or others in their place, may come."""
-    here = {node.address for node in found}
-    return [node for address, node in _seen.items() if address not in here]
+def lost(present: list[Node]) -> list[Node]:
+    """The nodes that were alive before and are not among `present`. They, or replacements, may still join."""
+    addresses = {node.address for node in present}
+    return [node for address, node in _seen.items() if address not in addresses]
 
 
 def forget() -> None:
-    """Another Ray: the nodes of the one before are not missed."""
+    """Clears the record of nodes seen: this process connects to another Ray."""
     _seen.clear()
 
 
-def _node(facts: dict[str, Any]) -> Node:
-    resources = facts["Resources"]
+def _node(entry: dict[str, Any]) -> Node:
+    """A node from an entry of ray.nodes()."""
+    resources = entry["Resources"]
     accelerators = [name.split(":", 1)[1] for name in resources if name.startswith("accelerator_type:")]
     return Node(
-        id=facts["NodeID"],
-        host=facts["NodeManagerHostname"],
-        address=facts["NodeManagerAddress"],
+        id=entry["NodeID"],
+        host=entry["NodeManagerHostname"],
+        address=entry["NodeManagerAddress"],
         cpus=resources.get("CPU", 0.0),
         gpus=resources.get("GPU", 0.0),
         memory_bytes=int(resources.get("memory", 0)),
@@ -77,10 +79,10 @@ def _node(facts: dict[str, Any]) -> Node:
 
 
 def possible() -> list[NodeType] | None:
-    """The kinds of node an autoscaler may add: none where there is no autoscaler, None where it cannot be known.
+    """The node types an autoscaler may add: [] without an autoscaler, None if its limits cannot be known.
 
-    A cluster of `ray up` leaves its configuration on the head, where a job's driver runs. KubeRay tells its pods
-    nothing about the limits, so there one has to ask and wait.
+    A cluster of `ray up` has its configuration on the head, where a job's driver runs. KubeRay does not tell its pods
+    the limits, so there a request has to be made and waited for.
     """
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return None
@@ -92,30 +94,30 @@ def possible() -> list[NodeType] | None:
     config = yaml.safe_load(path.read_text())
     head = config.get("head_node_type")
     return [
-        NodeType(name, kind["resources"], kind.get("max_workers", config.get("max_workers", 2)))
-        for name, kind in config.get("available_node_types", {}).items()
-        if name != head and kind.get("resources")
+        NodeType(name, entry["resources"], entry.get("max_workers", config.get("max_workers", 2)))
+        for name, entry in config.get("available_node_types", {}).items()
+        if name != head and entry.get("resources")
     ]
 
 
 def check_shared(folder: Path, *, deadline_s: float = 60.0) -> None:
-    """Raises ClusterError, naming the node, unless every node sees our files in `folder` and we see theirs."""
+    """Raises ClusterError, naming the node, unless every node sees this machine's files in `folder` and vice versa."""
     nodes = alive()
-    if len(nodes) == 1 and _is_here(nodes[0]):
+    if len(nodes) == 1 and _is_this_node(nodes[0]):
         return
     try:
         _check_shared(nodes, folder, deadline_s)
     except ClusterError:
-        left = alive()
-        if len(left) == len(nodes):
+        remaining = alive()
+        if len(remaining) == len(nodes):
             raise
-        _check_shared(left, folder, deadline_s)  # a node went meanwhile, and what it did not answer says nothing
+        _check_shared(remaining, folder, deadline_s)  # a node was lost meanwhile: that is no fault of the folder
 
 
 def _check_shared(nodes: list[Node], folder: Path, deadline_s: float) -> None:
     token = uuid.uuid4().hex
-    ours = folder / f".shared-{token}"
-    ours.write_text(token)
+    token_file = folder / f".shared-{token}"
+    token_file.write_text(token)
     try:
         for node, problem in _probe(nodes, folder, token, deadline_s):
             if problem:
@@ -129,7 +131,7 @@ def _check_shared(nodes: list[Node], folder: Path, deadline_s: float) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _is_here(node: Node) -> bool:
+def _is_this_node(node: Node) -> bool:
     """Whether this process runs on that node; behind ray:// it runs on none."""
     import ray
     from ray.util.client import ray as client
@@ -138,7 +140,7 @@ def _is_here(node: Node) -> bool:
 
 
 def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> list[tuple[Node, str | None]]:
-    """Asks every node to read our token and write its own; then looks for theirs."""
+    """Lets every node read our token and write its own, then reads theirs. Returns each node's problem, or None."""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -146,10 +148,10 @@ def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> li
     task = ray.remote(num_cpus=0, max_retries=0)(_read_and_write)
     calls = []
     for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        calls.append(task.options(scheduling_strategy=there).remote(str(folder), token, node.id))
+        on_node = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        calls.append(task.options(scheduling_strategy=on_node).remote(str(folder), token, node.id))
     ray.wait(calls, num_returns=len(calls), timeout=deadline_s)
-    found = []
+    problems = []
     for node, call in zip(nodes, calls, strict=True):
         try:
             problem = ray.get(call, timeout=0)
@@ -159,12 +161,12 @@ def _probe(nodes: list[Node], folder: Path, token: str, deadline_s: float) -> li
             problem = f"failed ({' '.join(str(error).split())[:200]})"
         if problem is None and not _appears(folder / f".shared-{token}-{node.id}", node.id):
             problem = "wrote a file there that this machine does not see"
-        found.append((node, problem))
-    return found
+        problems.append((node, problem))
+    return problems
 
 
 def _read_and_write(folder: str, token: str, name: str) -> str | None:
-    """Runs on a node. What is wrong with the folder there, or None."""
+    """Runs on a node. Returns what is wrong with the folder there, or None."""
     if not os.path.isdir(folder):
         return "does not have it"
     if not _appears(Path(folder) / f".shared-{token}", token):
@@ -177,11 +179,11 @@ def _read_and_write(folder: str, token: str, name: str) -> str | None:
 
 
 def _appears(path: Path, text: str, seconds: float = 10.0) -> bool:
-    """Whether the file is there with this text; network file systems may show it some seconds late."""
+    """Whether the file exists with this text; network file systems may show it some seconds late."""
     end = time.monotonic() + seconds
     while not (path.is_file() and path.read_text() == text):
         if time.monotonic() > end:
             return False
-        os.listdir(path.parent)  # makes an NFS client ask the server again
+        os.listdir(path.parent)  # makes an NFS client query the server again
         time.sleep(0.2)
     return True

@@ -1,8 +1,8 @@
-"""What a dead actor had reserved: Ray gives it back only when the whole job ends, so we do.
+"""Removes placement groups whose creator is dead: Ray itself removes them only when the whole job ends.
 
-A placement group lives as long as the actor that made it *or* that actor's job. Where one job outlives many actors
-that reserve something (trials of a sweep, a controller of Ray Train that was killed), what they leave would keep the
-next one waiting for ever.
+A placement group lives as long as the actor that created it *or* that actor's job. Where one job outlives many actors
+that reserve resources (trials of a sweep, a controller of Ray Train that was killed), the next one would wait forever
+for what they still hold.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Any
 
 
 def free_orphans(*, wait_s: float = 0.0) -> int:
-    """Gives back the placement groups of this job whose makers are dead, and nobody else's. Returns how many.
+    """Removes this job's placement groups whose creators are dead, and no others. Returns their number.
 
-    wait_s: how long to look for a first one, where an actor has only just died.
-    Behind ray:// there is nothing to see, and nothing to do: that job ends with its client."""
+    wait_s: how long to wait for a first one, if an actor has only just died.
+    Does nothing behind ray://, where a client cannot see them: they go when the client's job ends."""
     import ray
     from ray.util.client import ray as client
 
     end = time.monotonic() + wait_s
     while ray.is_initialized() and not client.is_connected():
-        found = _free()
-        if found or time.monotonic() >= end:
-            return found
+        num_freed = _free_once()
+        if num_freed or time.monotonic() >= end:
+            return num_freed
         time.sleep(0.1)
     return 0
 
 
-def _free() -> int:
+def _free_once() -> int:
     import ray
     from ray import PlacementGroupID
     from ray._private.state import state
@@ -36,14 +36,14 @@ def _free() -> int:
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     job = ray.get_runtime_context().get_job_id()
-    kind: Any = gcs_pb2.__dict__["PlacementGroupTableData"]  # made at import: type checkers do not see it
-    found = 0
+    message: Any = gcs_pb2.__dict__["PlacementGroupTableData"]  # created at import: type checkers do not see it
+    num_freed = 0
     for raw in state._connect_and_get_accessor().get_placement_group_table():
-        group = kind.FromString(raw)
-        ours = group.creator_job_id.hex() == job
-        by_actor = set(group.creator_actor_id) not in (set(), {255})  # all ones: made by the driver itself
-        removed = group.state == kind.REMOVED
-        if ours and by_actor and group.creator_actor_dead and not removed:
+        group = message.FromString(raw)
+        of_this_job = group.creator_job_id.hex() == job
+        by_actor = set(group.creator_actor_id) not in (set(), {255})  # all ones: created by the driver itself
+        removed = group.state == message.REMOVED
+        if of_this_job and by_actor and group.creator_actor_dead and not removed:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
-            found += 1
-    return found
+            num_freed += 1
+    return num_freed

@@ -1,14 +1,14 @@
-"""Ends what a local Ray left behind when the process that started it dies, even by kill -9.
+"""Kills what a local Ray leaves behind when the process that started it dies, even by kill -9.
 
-Ray ties its daemons to the driver, but its node agents outlive the raylet by up to a minute, and what a worker
-started may stay for ever. So Session runs this file beside its local Ray, as a program of its own:
+Ray ties its daemons to the driver, but its node agents outlive the raylet by up to a minute, and a subprocess of a
+worker may stay forever. So Session runs this file beside its local Ray, as a program of its own:
 
     driver ──(pipe, closed by the kernel at death)──► reaper ── SIGKILL ──► every process with RAYSE_SESSION=<mark>
 
-The mark is in the environment Ray was started with, so all its children inherit it. Those that give themselves a
-title (ray::DashboardAgent) overwrite the memory their environment is read from: they are known by that title and the
-files they hold open in the session's folder. Only the standard library is
-imported, and the program is started with -I -S: 8 MB and 20 ms.
+The mark is in the environment that Ray is started with, so all its children inherit it. Processes that set their own
+title (ray::DashboardAgent) overwrite the memory that their environment is read from: they are recognised by the title
+and by open files in the session's folder. Only the standard library is imported, and the program is started with
+-I -S: it takes 8 MB and starts in 20 ms.
 """
 
 import os
@@ -22,11 +22,11 @@ VARIABLE = "RAYSE_SESSION"
 
 
 def marked(mark: str, folder: str = "") -> list[int]:
-    """Process ids, other than ours, whose environment holds the mark, or titled ray:: with a file open in `folder`.
+    """Ids of other processes whose environment holds the mark, or titled ray:: with a file open in `folder`.
 
-    Processes of other users cannot be read."""
+    Processes of other users cannot be read and are left out."""
     entry = f"{VARIABLE}={mark}".encode()
-    found = []
+    pids = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -34,21 +34,21 @@ def marked(mark: str, folder: str = "") -> list[int]:
             with open(f"/proc/{name}/environ", "rb") as file:
                 environment = file.read()
             titled = folder and is_titled_inside(name, folder)
-        except OSError:  # it ended, or it is another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
         if entry in environment.split(b"\0") or titled:
-            found.append(int(name))
-    return found
+            pids.append(int(name))
+    return pids
 
 
-def is_titled_inside(process: str, folder: str) -> bool:
-    """Whether a process calls itself ray::… and holds a file of this folder open."""
-    with open(f"/proc/{process}/cmdline", "rb") as file:
+def is_titled_inside(pid: str, folder: str) -> bool:
+    """Whether a process is titled ray::… and has a file of this folder open."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
         if not file.read().startswith(b"ray::"):
             return False
-    for number in os.listdir(f"/proc/{process}/fd"):
+    for number in os.listdir(f"/proc/{pid}/fd"):
         try:
-            if os.readlink(f"/proc/{process}/fd/{number}").startswith(f"{folder}/"):
+            if os.readlink(f"/proc/{pid}/fd/{number}").startswith(f"{folder}/"):
                 return True
         except FileNotFoundError:  # closed meanwhile
             continue
@@ -56,40 +56,44 @@ def is_titled_inside(process: str, folder: str) -> bool:
 
 
 def wait_for_end(parent: int) -> None:
-    """Returns when the driver closed its end of the pipe on our standard input, or died."""
-    while os.getppid() == parent:  # a forked child of the driver may hold the pipe open after its death
+    """Returns when the driver has closed its end of the pipe on standard input, or has died."""
+    while os.getppid() == parent:  # a forked child of the driver may hold the pipe open after the driver's death
         ready, _, _ = select.select([0], [], [], 1.0)
         if ready and not os.read(0, 1):
             return
 
 
 def kill_all(mark: str, seconds: float = 10.0, folder: str = "") -> list[int]:
-    """Kills the marked processes, also those born meanwhile. Returns the ids of any still there at the end."""
+    """Kills the marked processes, new ones included, for at most so long. Returns the ids of those that remain."""
     end = time.monotonic() + seconds
-    while (left := marked(mark, folder)) and time.monotonic() < end:
-        for process in left:
+    remaining = marked(mark, folder)
+    while remaining and time.monotonic() < end:
+        for pid in remaining:
             try:
-                os.kill(process, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         time.sleep(0.05)
-    return left
+        remaining = marked(mark, folder)
+    return remaining
 
 
 def main(mark: str, parent: int, folder: str, logs: str) -> int:
-    """Waits, kills, keeps Ray's logs in `logs` (unless it is empty) and removes Ray's temporary folder."""
+    """Waits for the driver's end, kills, moves Ray's logs to `logs` (unless empty) and deletes Ray's temporary folder.
+
+    Returns the exit code: 1 if a marked process could not be killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wait_for_end(parent)
-    left = kill_all(mark, folder=folder)
+    remaining = kill_all(mark, folder=folder)
     if logs:
         keep_logs(folder, logs)
     shutil.rmtree(folder, ignore_errors=True)
-    return 1 if left else 0
+    return 1 if remaining else 0
 
 
 def keep_logs(folder: str, logs: str) -> None:
-    """Moves the session's logs to where Session linked to them. A full disk must not keep the rest from happening."""
+    """Replaces the session's link to its logs by the logs themselves. A full disk must not stop the rest."""
     latest = os.path.join(folder, "session_latest", "logs")
     try:
         if os.path.islink(logs):

@@ -1,10 +1,10 @@
-"""How the processes of one group find each other, and how losing one looks to the others."""
+"""How the processes of a group find each other, and how to recognise the loss of one in the errors of the others."""
 
 from __future__ import annotations
 
 import socket
 
-LOST_PEER = (  # what gloo, NCCL and TCPStore say when the other side is gone
+LOST_PEER = (  # messages of gloo, NCCL and TCPStore when the other side has gone
     "Connection closed by peer",
     "Connection reset by peer",
     "Connection refused",
@@ -20,7 +20,7 @@ LOST_PEER = (  # what gloo, NCCL and TCPStore say when the other side is gone
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether an exception of a worker only says that another worker is gone. Its own death is then the news."""
+    """Whether a worker's exception only means that another worker has gone, so that the cause is elsewhere."""
     module = type(error).__module__
     if module.startswith("torch") and type(error).__name__.startswith("Dist"):
         return True
@@ -28,7 +28,9 @@ def lost_peer(error: BaseException) -> bool:
 
 
 def group_environment(*, loopback: bool) -> dict[str, str]:
-    """Variables for gloo and NCCL. On loopback gloo neither asks a name server for our host nor listens outside."""
+    """Variables that keep gloo on the loopback interface: no name server is queried, no outside port listens.
+
+    Empty if `loopback` is False: then gloo and NCCL choose the interface."""
     if not loopback:
         return {}
     interface = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
@@ -36,8 +38,9 @@ def group_environment(*, loopback: bool) -> dict[str, str]:
 
 
 def reserve_port(host: str) -> socket.socket:
-    """A socket bound to a free port of this address. Keep it: while it is there nobody else is given the port, but who
-    sets SO_REUSEADDR, as torch's store does, may listen there. Or listen on it yourself."""
+    """A socket bound to a free port of this address, which reserves the port while the socket exists.
+
+    The caller may listen on it, as may any process that sets SO_REUSEADDR (torch's TCPStore does)."""
     reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind((host, 0))

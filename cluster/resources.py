@@ -1,8 +1,8 @@
-"""What a stage asks for, as Ray wants to hear it, and whether the cluster can ever give it.
+"""The resources that a stage requests, in Ray's terms, and a check that the cluster can ever provide them.
 
     Resources(workers=2, cpus_per_worker=1, threads=1) ─► bundles [{"CPU": 1}, {"CPU": 1}] ─► workers.py, gang.py
 
-CPU and GPU alike: only the numbers differ. Logical CPUs are labels; threads are what a worker really uses.
+The same code serves CPUs and GPUs. Logical CPUs are labels; `threads` is what a worker really uses.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def cores() -> int:
-    """CPU cores that this process may use; where the system does not say, those of the machine."""
+    """CPU cores that this process may use; those of the machine where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Resources:
-    """workers: processes, one rank each. cpus_per_worker, gpus_per_worker: Ray's logical units, fractions allowed.
+    """What a stage requests. workers: number of processes, a rank each.
 
-    threads: of each worker's own arithmetic (OpenMP, torch). memory_bytes: of each worker, for scheduling only.
+    cpus_per_worker, gpus_per_worker: Ray's logical units, fractions allowed. threads: of each worker's arithmetic
+    (OpenMP, torch). memory_bytes: of each worker, for scheduling only.
     """
 
     workers: int = 1
@@ -40,50 +41,54 @@ class Resources:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """What one worker takes, without zeros; {} when it takes nothing that is counted."""
-        asked = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, "memory": self.memory_bytes or 0}
-        return {name: amount for name, amount in asked.items() if amount}
+        """The resources of one worker, without zeros; {} if it takes none that Ray counts."""
+        amounts = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, "memory": self.memory_bytes or 0}
+        return {name: amount for name, amount in amounts.items() if amount}
 
     @property
     def bundles(self) -> list[dict[str, float]]:
+        """The bundle of each worker."""
         return [self.bundle] * self.workers
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that hold a worker to its threads; they count only if set before its libraries are imported."""
+        """Variables that limit a worker to its threads; they must be set before its libraries are imported."""
         return {name: str(self.threads) for name in THREAD_VARIABLES}
 
-    def check(self, what: str, *, wait_s: float = 0.0, say: Callable[[str], Any] = lambda text: None) -> None:
-        """Raises ClusterError if the cluster can never give this, with the nodes it has and those it may add.
+    def check(self, name: str, *, wait_s: float = 0.0, on_message: Callable[[str], Any] = lambda text: None) -> None:
+        """Raises ClusterError if the cluster can never provide this, with its nodes and those it may add.
 
-        Without this Ray waits for ever. What is only taken at the moment is no error: it is waited for. Nor is, for
-        `wait_s`, what is only missing because nodes were lost since we connected: they may come back.
+        Without this check Ray waits forever. Resources that are only in use are no error: Ray waits for them. For
+        `wait_s`, neither are those that are missing because nodes were lost since we connected: they may come back.
+        name: who requests the resources, for messages.
         """
-        end, told = time.monotonic() + wait_s, False
+        end, notified = time.monotonic() + wait_s, False
         while True:
-            found, addable = alive(), possible()
-            if addable is None or self.room(found, addable) >= self.workers:  # None: limits that cannot be known
+            present, addable = alive(), possible()
+            if addable is None or self.capacity(present, addable) >= self.workers:  # None: the limits cannot be known
                 return
-            gone = lost(found)
-            if self.room(found + gone, addable) < self.workers or time.monotonic() >= end:
+            gone = lost(present)
+            if self.capacity(present + gone, addable) < self.workers or time.monotonic() >= end:
                 break
-            if not told:
-                say(f"{what}: waits up to {wait_s:.0f} s for {_nodes_text(gone)} that was lost, or others in its place")
-                told = True
+            if not notified:
+                wait = f"waits up to {wait_s:.0f} s for {_nodes_text(gone)} that was lost, or others in its place"
+                on_message(f"{name}: {wait}")
+                notified = True
             time.sleep(POLL_S)
         raise ClusterError(
-            f"{what}: asks for {self.workers} x {_text(self.bundle)}; the cluster has {_nodes_text(found)}"
-            f"{_types_text(addable)}, room for {self.room(found, addable)}"
+            f"{name}: asks for {self.workers} x {_text(self.bundle)}; the cluster has {_nodes_text(present)}"
+            f"{_types_text(addable)}, room for {self.capacity(present, addable)}"
             f"{f', and lost {_nodes_text(gone)}' if gone else ''}. "
             f"Ask for less in the recipe's cluster section (workers, cpus_per_worker, gpus_per_worker) or add nodes"
         )
 
-    def room(self, found: list[Node], addable: list[NodeType]) -> int:
-        """How many workers fit, if nothing else ran, on these nodes and those that may be added."""
-        here = sum(self._fit(node.resources) for node in found)
-        return here + sum(self._fit(kind.resources) * kind.most for kind in addable)
+    def capacity(self, nodes: list[Node], addable: list[NodeType]) -> int:
+        """How many workers fit on these nodes and those that may be added, if nothing else ran there."""
+        present = sum(self._fit(node.resources) for node in nodes)
+        return present + sum(self._fit(type_.resources) * type_.max_nodes for type_ in addable)
 
     def _fit(self, resources: dict[str, float]) -> int:
+        """How many workers fit on a node with these resources."""
         counts = [int(resources.get(name, 0) / amount + 1e-9) for name, amount in self.bundle.items()]
         return min(counts, default=self.workers)
 
@@ -95,13 +100,15 @@ def _text(bundle: dict[str, float]) -> str:
     return "{" + ", ".join(units.values()) + "}"
 
 
-def _nodes_text(found: list[Node]) -> str:
-    sizes = [f"{node.host}: {_text({k: v for k, v in node.resources.items() if v})}" for node in found[:8]]
-    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-    return f"{len(found)} node{'s' if len(found) != 1 else ''} ({'; '.join(sizes)}{more})"
+def _nodes_text(nodes: list[Node]) -> str:
+    sizes = [f"{node.host}: {_text({k: v for k, v in node.resources.items() if v})}" for node in nodes[:8]]
+    more = f" and {len(nodes) - 8} more" if len(nodes) > 8 else ""
+    return f"{len(nodes)} node{'s' if len(nodes) != 1 else ''} ({'; '.join(sizes)}{more})"
 
 
 def _types_text(addable: list[NodeType]) -> str:
     if not addable:
         return ""
-    return " and may add " + ", ".join(f"{kind.most} x {kind.name} {_text(kind.resources)}" for kind in addable)
+    return " and may add " + ", ".join(
+        f"{type_.max_nodes} x {type_.name} {_text(type_.resources)}" for type_ in addable
+    )

@@ -1,4 +1,4 @@
-"""Whether a cluster can be reached, and what to do when it cannot. Shared by the session and by jobs."""
+"""Checks that a cluster can be reached, and explains why it cannot. Used by the session and by jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONNECT_S = 10.0
 
 
 def check(address: str, host: str, port: int, remedy: str) -> None:
-    """Raises ClusterError, soon, unless something listens there; Ray's own clients would try for a minute or more."""
+    """Raises ClusterError within 10 s unless something listens there: Ray's clients would retry for minutes."""
     try:
         socket.create_connection((host.strip("[]"), port), timeout=CONNECT_S).close()
     except OSError as error:
@@ -22,8 +22,8 @@ def check(address: str, host: str, port: int, remedy: str) -> None:
         ) from error
 
 
-def why_not(error: BaseException) -> str:
-    """What a Ray client's exception means, and the remedy."""
+def explain(error: BaseException) -> str:
+    """What an exception of a Ray client means, and the remedy."""
     text = " ".join(str(error).split())[:500]
     if "ersion mismatch" in text:
         return (
@@ -32,7 +32,7 @@ def why_not(error: BaseException) -> str:
         )
     if "uthenticat" in text or "auth token" in text.lower():
         return (
-            f"the cluster refused this machine's token ({text}). Expected the cluster's own token in {token.place()}: "
+            f"the cluster refused this machine's token ({text}). Expected the cluster's token in {token.location()}: "
             f"copy ~/.ray/auth_token of the head there, readable by you alone"
         )
     return (

@@ -1,12 +1,12 @@
-"""Session: the connection to Ray. Starts a local Ray and ends it, joins a cluster, or is inside one of its jobs.
+"""Session: the connection to Ray. Starts and stops a local Ray, joins a cluster, or uses that of the job it is in.
 
-    Session().start()             no address, not in a job: a Ray of our own, on loopback, gone with this process
-    Session("head:6379").start()  joins; also "auto" (a Ray on this machine) and ray://host:10001
-    inside a Ray job              joins the cluster that runs the job, with the code the job came with
+    Session().start()             no address, not in a job: a local Ray on loopback, which ends with this process
+    Session("head:6379").start()  joins a cluster; also "auto" (a Ray on this machine) and ray://host:10001
+    inside a Ray job              joins the cluster that runs the job, with the code that came with the job
 
-Nothing of Ray is imported before start(), so that a run which makes nothing costs nothing. A local Ray prints nothing:
-its logs are files, and `describe()` says where. Left out on purpose: the dashboard (`ray start` has it), usage
-statistics, and Ray's metrics.
+Ray is not imported before start(), so that a run without work to do starts at once. A local Ray prints no output: its
+logs are files, and `describe()` says where. Left out on purpose: the dashboard (`ray start` has it), usage statistics,
+and Ray's metrics.
 """
 
 from __future__ import annotations
@@ -33,37 +33,38 @@ IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job agent sets it, and RAY_ADDRE
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the node is 127.0.0.1 and every port on loopback
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",  # nobody scrapes a local Ray: 1 port and some CPU less
+    "RAY_enable_metrics_collection": "0",  # a local Ray is not scraped: saves a port and some CPU
     "RAY_enable_open_telemetry": "0",
-    "RAY_worker_niceness": "0",  # Ray's own is 15: on a laptop whatever else runs, Ray's agents too, would go before
-    "RAY_enable_worker_prestart": "0",  # idle workers of 60 MB each; ours have an environment of their own anyway
+    "RAY_worker_niceness": "0",  # default 15: all else on a laptop, Ray's agents too, would take precedence
+    "RAY_enable_worker_prestart": "0",  # idle workers of 60 MB each, unused: ours need other environments
     "RAY_prestart_worker_first_driver": "0",
 }
 
-_log_place = "the session's folder under Ray's temporary folder on each node"
-_tell: Callable[[str], Any] = print
+_log_location = "the session's folder under Ray's temporary folder on each node"
+_on_message: Callable[[str], Any] = print
 
 
-def log_place() -> str:
+def log_location() -> str:
     """Where the logs of Ray and of the workers are, for messages."""
-    return _log_place
+    return _log_location
 
 
-def tell(text: str) -> None:
-    """A line for whoever watches the run, where no stage is at hand: goes to the `say` of the session."""
-    _tell(text)
+def notify(text: str) -> None:
+    """Passes a line for the user to the session's `on_message`, for code that has no stage's progress at hand."""
+    _on_message(text)
 
 
 class Session:
     """A connection to Ray, made at the first start().
 
-    address: None (a local Ray, or the cluster of the job we are in), "auto", host:port of a head, or ray://host:port.
+    address: None (a local Ray, or the cluster of the job this runs in), "auto", host:port of a head, ray://host:port.
     cpus: logical CPUs of a local Ray. They are labels, not cores: at least 4 by default, because two workers beside a
-        pipeline of Ray Data would wait for ever on a machine of two cores. Speed is a matter of workers and threads.
-    object_store_bytes: most memory for objects shared between the workers of a local Ray; used only as it fills.
-    logs: folder that keeps the logs of a local Ray, one folder a session; without it they go when the session ends.
-    shared: folder that all nodes must share; looked at once, when the session starts.
-    packages: folders of our packages, sent to the nodes of a cluster that is joined. In a job they came with the job.
+        pipeline of Ray Data would wait forever on a machine of two cores. Workers and threads decide the speed.
+    object_store_bytes: largest size of a local Ray's object store; memory is used only as it fills.
+    logs: folder that keeps the logs of a local Ray, a folder for each session; None deletes them with the session.
+    shared: folder that all nodes must share; checked once, when the session starts.
+    packages: folders of our packages, sent to the nodes of a cluster that is joined. A job's came with the job.
+    on_message: receives lines for the user.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Session:
         logs: Path | None = None,
         packages: Sequence[Path] = (),
         shared: Path | None = None,
-        say: Callable[[str], Any] = print,
+        on_message: Callable[[str], Any] = print,
     ):
         self.address = address
         self.cpus = cpus or max(4, cores())
@@ -83,7 +84,7 @@ class Session:
         self.logs = logs
         self.packages = tuple(packages)
         self.shared = shared
-        self.say = say
+        self.on_message = on_message
         self.start_s = 0.0
         self._connected = False
         self._borrowed = False
@@ -92,14 +93,16 @@ class Session:
 
     @property
     def started(self) -> bool:
+        """Whether this session is connected to Ray."""
         return self._connected
 
     @property
     def local(self) -> bool:
-        """Whether Ray is, or will be, one of our own on this machine."""
-        return self._where() == "local"
+        """Whether Ray is, or will be, a local one that this session starts."""
+        return self._target() == "local"
 
-    def _where(self) -> str:
+    def _target(self) -> str:
+        """The address to join, or "local"."""
         return self.address or os.environ.get("RAY_ADDRESS") or "local"
 
     def __enter__(self) -> Session:
@@ -109,15 +112,15 @@ class Session:
         self.stop()
 
     def start(self) -> Session:
-        """Connects, if that has not been done. Ray's daemons end with the thread that calls this: use the main one.
+        """Connects, unless already connected. Ray's daemons end with the calling thread: call it in the main one.
 
-        Without an address, a Ray to which this process is connected already is used, and left as it was found.
-        Raises ClusterError where Ray cannot be started or reached, or a node does not share the folder it must.
+        Without an address, a Ray to which this process is connected already is used, and left running by stop().
+        Raises ClusterError if Ray cannot be started or reached, or if a node does not share the required folder.
         """
-        global _tell
+        global _on_message
         if self._connected:
             return self
-        _tell = self.say
+        _on_message = self.on_message
         nodes.forget()
         begin = time.monotonic()
         try:
@@ -129,7 +132,7 @@ class Session:
         except BaseException:
             self.stop()
             raise
-        self.say(self.describe())
+        self.on_message(self.describe())
         return self
 
     def _connect(self) -> None:
@@ -138,10 +141,10 @@ class Session:
         elif self.local:
             self._start_local()
         else:
-            self._join(self._where())
+            self._join(self._target())
 
     def stop(self) -> None:
-        """Ends a local Ray with all its processes, or leaves the cluster that was joined. May be called twice."""
+        """Stops a local Ray with all its processes, or leaves the cluster that was joined. May be called twice."""
         connected, self._connected = self._connected, False
         try:
             if (connected or self._folder) and not self._borrowed:
@@ -149,20 +152,20 @@ class Session:
 
                 ray.shutdown()
         finally:
-            self._bury()
+            self._finish_reaper()
             self._borrowed = False
 
-    def _bury(self) -> None:
-        """Lets the reaper end what is left of a local Ray, and waits for it."""
-        undertaker, self._reaper, self._folder = self._reaper, None, None
-        if undertaker and undertaker.stdin:
-            undertaker.stdin.close()
-            undertaker.wait(timeout=30)
+    def _finish_reaper(self) -> None:
+        """Lets the reaper kill what is left of a local Ray, and waits for it."""
+        process, self._reaper, self._folder = self._reaper, None, None
+        if process and process.stdin:
+            process.stdin.close()
+            process.wait(timeout=30)
 
-    # ---- a Ray of our own ---------------------------------------------------------------------------------------
+    # ---- a local Ray --------------------------------------------------------------------------------------------
 
     def _start_local(self) -> None:
-        """Twice if need be: Ray gives its agents 15 s to start, which a very busy machine can overrun."""
+        """Starts Ray, twice if necessary: Ray gives its agents 15 s to start, too little on a very busy machine."""
         for attempt in (1, 2):
             try:
                 return self._start_local_once()
@@ -172,10 +175,10 @@ class Session:
                 if attempt == 2:
                     raise ClusterError(
                         f"this machine: Ray did not start ({reason}); expected a local Ray of {self.cpus} logical "
-                        f"CPUs. Logs: {log_place()}. Look for a full disk or memory ({tempfile.gettempdir()}, "
+                        f"CPUs. Logs: {log_location()}. Look for a full disk or memory ({tempfile.gettempdir()}, "
                         f"/dev/shm), or join a running cluster with --address"
                     ) from error
-                self.say(f"Ray did not start ({reason}); trying once more")
+                self.on_message(f"Ray did not start ({reason}); trying once more")
 
     def _start_local_once(self) -> None:
         import ray
@@ -185,7 +188,7 @@ class Session:
         self._folder = folder = temporary_folder()
         self._reaper = self._start_reaper(mark, folder)
         token.ensure(folder)
-        was, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False  # for a Ray imported earlier
+        before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False  # if imported earlier
         try:
             environment = {**LOCAL_ENVIRONMENT, reaper.VARIABLE: mark, "PYTHONPATH": _python_path()}
             with _environment(environment), _signal_handlers_unchanged():
@@ -200,33 +203,33 @@ class Session:
                     _temp_dir=str(folder),
                 )
         finally:
-            ray_constants.ENABLE_RAY_CLUSTER = was
+            ray_constants.ENABLE_RAY_CLUSTER = before
 
     def _start_reaper(self, mark: str, folder: Path) -> subprocess.Popen[bytes] | None:
-        """The program that ends this Ray when we are killed. Where there is no /proc, Ray's own means must do."""
-        global _log_place
-        kept = ""  # where the logs go when the session ends; until then it is a link to where Ray writes them
+        """Starts the program that kills this Ray if this process dies. None without /proc: Ray's own means must do."""
+        global _log_location
+        kept = ""  # path of the logs after the session's end; until then it is a link to where Ray writes them
         if self.logs:
             self.logs.mkdir(parents=True, exist_ok=True)
             link = self.logs.absolute() / f"ray-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}-{mark[:4]}"
             link.symlink_to(folder / "session_latest" / "logs")
             kept = str(link)
-        _log_place = kept or f"{folder}/session_latest/logs while the session lives"
+        _log_location = kept or f"{folder}/session_latest/logs while the session lives"
         if not Path("/proc/self/environ").exists():
             return None
         return subprocess.Popen(
             [sys.executable, "-I", "-S", reaper.__file__, mark, str(os.getpid()), str(folder), kept],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a signal for our whole group, Ctrl-C or kill -9, must not reach it
+            start_new_session=True,  # a signal for the whole process group, Ctrl-C or kill -9, must not reach it
         )
 
-    # ---- somebody else's Ray ------------------------------------------------------------------------------------
+    # ---- a cluster that is joined -------------------------------------------------------------------------------
 
     def _join(self, address: str) -> None:
-        global _log_place
+        global _log_location
         check_route(address)
-        with _environment({"RAY_NUM_REDIS_GET_RETRIES": "5"}):  # 20 s is long to hear that a token is wrong
+        with _environment({"RAY_NUM_REDIS_GET_RETRIES": "5"}):  # by default it takes 20 s to refuse a wrong token
             import ray
         token.send()
         options: dict[str, Any] = {}
@@ -240,60 +243,62 @@ class Session:
                 _silence()
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises nearly every kind here
-            raise ClusterError(f"{address}: {route.why_not(error)}") from error
+            raise ClusterError(f"{address}: {route.explain(error)}") from error
         from ray._private import worker
 
         node = worker._global_node  # none behind ray://
-        _log_place = f"{node.get_logs_dir_path()} on the node" if node else "/tmp/ray/session_latest/logs on the node"
+        _log_location = (
+            f"{node.get_logs_dir_path()} on the node" if node else "/tmp/ray/session_latest/logs on the node"
+        )
 
     # ---- facts --------------------------------------------------------------------------------------------------
 
     def nodes(self) -> list[Node]:
-        """The nodes that answer now. Starts Ray if that has not been done."""
+        """The nodes that are alive now. Starts Ray if necessary."""
         self.start()
         return nodes.alive()
 
     def check_shared(self, folder: Path) -> None:
-        """Raises ClusterError, naming the node, where a node of the cluster does not share this folder."""
+        """Raises ClusterError, naming the node, if a node of the cluster does not share this folder."""
         self.start()
         nodes.check_shared(folder)
 
     def describe(self) -> str:
-        """One line: which Ray this is, what it has, where its logs are."""
+        """One line: Ray's version, address, resources and the location of its logs."""
         if not self._connected:
-            return f"Ray ({self._where()}): not started"
+            return f"Ray ({self._target()}): not started"
         import ray
 
-        found = nodes.alive()
-        kind = "local" if self.local else f"at {self._where()}"
-        cpus, gpus = sum(node.cpus for node in found), sum(node.gpus for node in found)
+        present = nodes.alive()
+        kind = "local" if self.local else f"at {self._target()}"
+        cpus, gpus = sum(node.cpus for node in present), sum(node.gpus for node in present)
         return (
             f"Ray {ray.__version__}, {kind}, in {self.start_s:.1f} s: "
-            f"{len(found)} node{'' if len(found) == 1 else 's'}, {cpus:g} logical CPUs, "
-            f"{gpus:g} GPU{'' if gpus == 1 else 's'}; logs: {log_place()}"
+            f"{len(present)} node{'' if len(present) == 1 else 's'}, {cpus:g} logical CPUs, "
+            f"{gpus:g} GPU{'' if gpus == 1 else 's'}; logs: {log_location()}"
         )
 
 
 def default_object_store_bytes() -> int:
-    """15% of the machine's memory, 200 MB to 8 GB, and not more than half of what is free in shared memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    wanted = min(max(int(memory * 0.15), 200_000_000), 8_000_000_000)
+    """15% of the machine's memory, 200 MB to 8 GB, and not more than half of the free shared memory."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    store_bytes = min(max(int(memory_bytes * 0.15), 200_000_000), 8_000_000_000)
     with contextlib.suppress(FileNotFoundError):
         shared = os.statvfs("/dev/shm")
-        free = shared.f_bavail * shared.f_frsize
-        if free > 400_000_000:  # with less Ray falls back to files under the temporary folder
-            wanted = min(wanted, free // 2)
-    return wanted
+        free_bytes = shared.f_bavail * shared.f_frsize
+        if free_bytes > 400_000_000:  # with less Ray falls back to files under the temporary folder
+            store_bytes = min(store_bytes, free_bytes // 2)
+    return store_bytes
 
 
 def temporary_folder() -> Path:
-    """A private folder with a short name: Ray adds 64 characters for its sockets, whose paths end at 107 bytes."""
+    """A private folder with a short path: Ray appends 64 characters for its sockets, whose paths hold 107 bytes."""
     parent = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="rayse-", dir=parent if len(parent) <= 25 else "/tmp"))
 
 
 def check_route(address: str) -> None:
-    """Raises ClusterError unless something listens at host:port or ray://host:port; "auto" is for Ray to find."""
+    """Raises ClusterError unless something listens at host:port or ray://host:port; "auto" is resolved by Ray."""
     if address == "auto":
         return
     scheme, _, rest = address.rpartition("://")
@@ -307,13 +312,14 @@ def check_route(address: str) -> None:
 
 
 def _python_path() -> str:
-    """Where our packages are, before what was there: workers import them from any working folder, installed or not."""
+    """PYTHONPATH with the folder of our packages first: workers import them from any folder, installed or not."""
     return os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
 
 
 def _silence() -> None:
-    """Ray prints what befalls workers to the driver's standard output even with log_to_driver=False, where it would
-    spoil `--json`. It is in Ray's logs as well."""
+    """Sends to a logger what Ray prints about workers to the driver's stdout, even with log_to_driver=False.
+
+    There it would corrupt the output of `--json`; it is in Ray's logs as well."""
     from ray._private import worker
 
     worker.print_to_stdstream = lambda data, ignore_prefix=False: logging.getLogger("ray").debug(data)
@@ -321,10 +327,10 @@ def _silence() -> None:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets variables for what is started inside; the user's settings of Ray win; all is as before afterwards."""
+    """Sets environment variables inside the block. Variables that the user has set take precedence, but for ours."""
     before = {name: os.environ.get(name) for name in values}
-    ours = (reaper.VARIABLE, "PYTHONPATH")
-    os.environ.update({name: value for name, value in values.items() if name in ours or before[name] is None})
+    always = (reaper.VARIABLE, "PYTHONPATH")
+    os.environ.update({name: value for name, value in values.items() if name in always or before[name] is None})
     try:
         yield
     finally:
@@ -337,10 +343,10 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signal_handlers_unchanged() -> Iterator[None]:
-    """Keeps ray.init from setting signal handlers in this process: SIGTERM stays what the program made of it.
+    """Keeps ray.init from setting signal handlers in this process, so that the program's own stay in place.
 
-    Ray's Python handlers call sys.exit, and its native one, set last, prints a C++ stack and ends the process. Workers
-    keep theirs, for the stacks of their crashes in Ray's logs; a crash of this process is left to faulthandler."""
+    Ray's Python handlers call sys.exit; its native handler, set last, prints a C++ stack and ends the process. Workers
+    keep theirs, which print the stack of a crash to Ray's logs; a crash of this process is reported by faulthandler."""
     from ray._private import ray_constants, utils
 
     native, set_handler = ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler

@@ -1,7 +1,7 @@
-"""Ray's token: the secret a local Ray is started with and every client of a cluster must send.
+"""Ray's authentication token: the secret that a local Ray is started with and every client of a cluster must send.
 
 Ray 2.60 keeps it in ~/.ray/auth_token (or RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH). It is never printed and never passed
-on a command line; messages name the place only.
+on a command line; messages name its location only.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 
-def place() -> str:
-    """Where Ray looks for the token, in its order."""
+def location() -> str:
+    """Where Ray reads the token from, by Ray's precedence."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "the environment variable RAY_AUTH_TOKEN"
     return os.environ.get("RAY_AUTH_TOKEN_PATH") or str(_home_file())
 
 
 def ensure(folder: Path) -> None:
-    """Makes a token where none exists, readable by the user alone; in `folder` when the home folder cannot be written.
+    """Creates a token if none exists, readable by the user alone; in `folder` if the home folder is not writable.
 
-    Ray would make one itself, but readable by everybody (mode 644), and fail where there is no writable home.
+    Ray would create one itself, but readable by everybody (mode 644), and fail without a writable home folder.
     """
     from ray._private.authentication import authentication_token_setup
 
@@ -41,13 +41,13 @@ def ensure(folder: Path) -> None:
 
 
 def send() -> None:
-    """Makes this process send the token, if it has one, to clusters it did not start.
+    """Makes this process send the token, if it has one, to clusters that it did not start.
 
-    Ray does so by itself only for a cluster it finds on this machine, not for an address that was given.
+    Ray does so only for a cluster that it discovers on this machine, not for an explicit address.
     """
     from ray._private.authentication import authentication_token_setup
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that what is wanted is on
+    logging.getLogger("ray").setLevel(logging.ERROR)  # else it warns that token authentication gets switched on
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
@@ -59,7 +59,7 @@ def _write(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:  # another run made it just now
+    except FileExistsError:  # another run has just created it
         return
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_hex(32))

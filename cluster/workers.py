@@ -1,14 +1,14 @@
-"""run_workers: one function on N Ray Train workers, with checkpoints, restarts and progress.
+"""run_workers: runs a function on N Ray Train workers, with checkpoints, restarts and progress.
 
-The only door to ray.train.
+The only module that imports ray.train.
 
     driver ── run_workers ──► controller (Ray Train) ──► rank 0 … rank N-1: loop(worker, config)
                  ▲                                          │ save():     storage/name/checkpoint_*/ (all ranks' files)
                  └── on_progress ◄── progress.jsonl ◄───────┘ progress(): rank 0 only
 
-The same storage and name go on from the last complete checkpoint, whatever was killed and with any number of workers.
-A worker that dies is a failure of the machine: the group starts again, up to max_failures times. An exception of the
-loop is a result: it comes back as it was raised, at once, because it would be raised again.
+With the same storage and name a run resumes from the last complete checkpoint, whatever was killed, on any number of
+workers. A worker that dies is a failure of the machine: the group is restarted, up to max_failures times. An exception
+of the loop is raised in the driver at once, because it would be raised again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import checkpoints, nodes, progress
-from cluster.errors import ClusterError, disk_full, travelling
+from cluster.errors import ClusterError, disk_full, picklable
 from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
-from cluster.session import log_place, tell
+from cluster.session import log_location, notify
 
 __all__ = ["Worker", "read_progress", "run_workers"]
 
@@ -43,7 +43,7 @@ Loop = Callable[["Worker", dict[str, Any]], Any]
 
 START_S = 900.0  # an autoscaler needs minutes; what can never fit is refused
 TRAIN_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon an end or a death is seen; 2 s by default
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon the end of a worker is noticed; 2 s by default
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{START_S:.0f}",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -61,47 +61,49 @@ def run_workers(
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     max_failures: int = 3,
     env: dict[str, str] | None = None,
-    say: Callable[[str], Any] | None = None,
+    on_message: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Runs loop(worker, config) on each worker and returns what rank 0 returned (what pickles, but no tensors).
+    """Runs loop(worker, config) on each worker and returns the value of rank 0 (picklable, no tensors).
 
-    loop: a function of an importable module; it and config travel by pickle. storage: a folder that all nodes share.
-    env: variables set before a worker imports anything. say: told of each restart.
-    Raises ClusterError when workers were lost more than max_failures times without a checkpoint between, naming rank,
-    node and logs; an exception of the loop as itself.
+    loop: a function of an importable module; it and config are pickled. storage: a folder that all nodes share.
+    env: variables set before a worker imports anything. on_message: receives a line about each restart.
+    Raises ClusterError, naming rank, node and logs, if workers were lost more than max_failures times without a
+    checkpoint between; an exception of the loop as it was raised.
     """
-    place = storage.absolute() / name
-    place.mkdir(parents=True, exist_ok=True)
+    folder = storage.absolute() / name
+    folder.mkdir(parents=True, exist_ok=True)
     one_node = _set_environment()
-    payload = {"loop": loop, "config": config, "threads": resources.threads, "place": str(place)}
+    payload = {"loop": loop, "config": config, "threads": resources.threads, "folder": str(folder)}
     variables = {**resources.environment, **group_environment(loopback=one_node), **(env or {})}
-    failures, reached = 0, ""
-    with Tail(place / progress.FILE, on_progress):
+    num_failures, last_checkpoint = 0, ""
+    with Tail(folder / progress.FILE, on_progress):
         while True:
-            resources.check(f"workers of {name}", wait_s=START_S, say=say or tell)
-            checkpoints.tidy(place)
-            outcome = _attempt(payload, resources, place, variables)
+            resources.check(f"workers of {name}", wait_s=START_S, on_message=on_message or notify)
+            checkpoints.repair(folder)
+            outcome = _attempt(payload, resources, folder, variables)
             if not isinstance(outcome, _Lost):
                 return outcome
-            newest = max((path.name for path in place.glob("checkpoint_*")), default="")
-            failures, reached = (failures + 1 if newest == reached else 1), newest
-            if failures > max_failures:
+            newest = max((path.name for path in folder.glob("checkpoint_*")), default="")
+            num_failures = num_failures + 1 if newest == last_checkpoint else 1
+            last_checkpoint = newest
+            if num_failures > max_failures:
                 break
-            if say:
-                say(f"{outcome.text}; starting again from the last checkpoint ({failures} of {max_failures})")
+            if on_message:
+                restart = f"starting again from the last checkpoint ({num_failures} of {max_failures})"
+                on_message(f"{outcome.text}; {restart}")
     raise ClusterError(
-        f"workers of {name}: {outcome.text}, the last of {failures} times without a checkpoint between; expected them "
-        f"to live until the end. Logs: {log_place()}. Look there, and for a lack of memory on that node; run again to "
-        f"go on from the last checkpoint"
+        f"workers of {name}: {outcome.text}, the last of {num_failures} times without a checkpoint between; expected "
+        f"them to live until the end. Logs: {log_location()}. Look there, and for a lack of memory on that node; "
+        f"run again to resume from the last checkpoint"
     )
 
 
 def _set_environment() -> bool:
-    """Ray Train reads its settings from our environment. Returns whether all runs on this machine's loopback."""
+    """Sets the environment variables that configure Ray Train. Returns whether Ray is local, on loopback alone."""
     one_node = [node.address for node in nodes.alive()] == ["127.0.0.1"]
     settings = dict(TRAIN_ENVIRONMENT)
     if one_node:
-        settings["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # one process less: nobody takes our own machine away
+        settings["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # saves a process: a local machine is not preempted
     for variable, value in settings.items():
         os.environ.setdefault(variable, value)
     return one_node
@@ -112,32 +114,36 @@ def _set_environment() -> bool:
 
 @dataclass(frozen=True)
 class _Lost:
-    """Workers were lost. text: which, where and why."""
+    """Workers were lost. text: which ones, where and why."""
 
     text: str
 
 
-FREE_S = 2.0  # within which Ray knows that a controller is dead
-NOT_NEEDED = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # a process each, 1.5 s of CPU at every start
+FREE_S = 2.0  # within which Ray notices that a controller is dead
+UNUSED_CALLBACKS = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # each starts a process: 1.5 s of CPU
 
 
-class _OneView(Backend):
-    """Workers of a node see each other's GPUs, as NCCL wants. The process group is made in the workers, by _join_group:
-    TorchTrainer would import torch in the driver and in the controller as well, 1.3 s of CPU each."""
+class _SharedGpuView(Backend):
+    """Makes the GPUs of a node visible to all its workers, as NCCL requires.
+
+    The process group is made in the workers, by _join_group: TorchTrainer would import torch in the driver and in the
+    controller as well, 1.3 s of CPU each."""
 
     share_cuda_visible_devices = True
 
 
-class _OneViewConfig(BackendConfig):
+class _SharedGpuViewConfig(BackendConfig):
+    """Selects _SharedGpuView."""
+
     @property
     def backend_cls(self) -> type[Backend]:
-        return _OneView
+        return _SharedGpuView
 
 
 class _Trainer(DataParallelTrainer):
-    """Ray Train without what is not needed here; if a name changes in Ray the process is back, nothing breaks.
+    """Ray Train without callbacks that are not used here; if Ray renames one, its process is started again.
 
-    Ctrl-C is left to the caller: Ray's own handler would stay in place after fit() and end the program with code 0.
+    Ctrl-C is left to the caller: Ray's handler would stay in place after fit() and end the program with code 0.
     """
 
     controller: Any = None
@@ -147,85 +153,88 @@ class _Trainer(DataParallelTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if type(callback).__name__ not in NOT_NEEDED]
+        return [callback for callback in callbacks if type(callback).__name__ not in UNUSED_CALLBACKS]
 
 
-class _KeepCopy(ray.train.UserCallback):
+class _CopyCheckpointList(ray.train.UserCallback):
     """Runs in the controller. Ray Train calls it after it has written its list of checkpoints."""
 
-    def __init__(self, place: str):
-        self.place = place
+    def __init__(self, folder: str):
+        self.folder = folder
 
     def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
-        checkpoints.keep_copy(Path(self.place))
+        checkpoints.copy_list(Path(self.folder))
 
 
-def _attempt(payload: dict[str, Any], resources: Resources, place: Path, variables: dict[str, str]) -> Any:
-    """One life of the group: rank 0's value, or _Lost. Raises what the loop raised."""
+def _attempt(payload: dict[str, Any], resources: Resources, folder: Path, variables: dict[str, str]) -> Any:
+    """Runs the group once. Returns rank 0's value, or _Lost. Raises the exceptions of the loop."""
     trainer = _Trainer(
         _run,
         train_loop_config=payload,
-        backend_config=_OneViewConfig(),
+        backend_config=_SharedGpuViewConfig(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=resources.bundle or {"CPU": 0},
         ),
         run_config=ray.train.RunConfig(
-            name=place.name,
-            storage_path=str(place.parent),
+            name=folder.name,
+            storage_path=str(folder.parent),
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[_KeepCopy(str(place))],
+            callbacks=[_CopyCheckpointList(str(folder))],
             worker_runtime_env={"env_vars": variables},
         ),
     )
     try:
         return trainer.fit().return_value
     except ray.train.WorkerGroupError as error:
-        return _judge(error)
+        return _classify(error)
     except ray.train.ControllerError as error:
         if type(error.controller_failure).__name__ != "WorkerGroupStartupFailedError":
             reason = _last_line(error)
-            raise ClusterError(f"workers of {place.name}: Ray Train failed ({reason}). Logs: {log_place()}") from error
+            raise ClusterError(
+                f"workers of {folder.name}: Ray Train failed ({reason}). Logs: {log_location()}"
+            ) from error
         return _Lost(f"a worker died while it started ({_last_line(error)})")
     except RayActorError as error:
         free_orphans(wait_s=FREE_S)
         if "creation task" in str(error):  # its constructor raised, and would again
             reason = _last_line(error)
-            raise ClusterError(f"workers of {place.name} did not start: {reason}. Logs: {log_place()}") from error
+            raise ClusterError(f"workers of {folder.name} did not start: {reason}. Logs: {log_location()}") from error
         return _Lost(f"Ray Train's controller died ({_last_line(error)})")
-    except BaseException:  # Ctrl-C: end the workers before anybody else cleans up
+    except BaseException:  # Ctrl-C: end the workers before the callers clean up
         _abort(trainer.controller)
         free_orphans(wait_s=FREE_S)
         raise
     finally:
-        if trainer.controller is not None:  # or it takes its time to go, with 150 MB
+        if trainer.controller is not None:  # else it lives on for a while, with 150 MB
             ray.kill(trainer.controller)
 
 
 def _abort(controller: Any) -> None:
+    """Ends the workers and the controller."""
     if controller is not None:
         with contextlib.suppress(RayActorError, GetTimeoutError):
             ray.get(controller.abort.remote(), timeout=10)
         ray.kill(controller)
 
 
-def _judge(error: ray.train.WorkerGroupError) -> _Lost:
-    """Tells a lost worker from an exception of the loop, and raises the latter.
+def _classify(error: ray.train.WorkerGroupError) -> _Lost:
+    """Returns _Lost if a worker died, and raises the exception of the loop otherwise.
 
-    When one worker dies the others fail too, on a closed connection: only what fails without a death is the loop's own.
+    When a worker dies the others fail too, on a closed connection, so their exceptions count only without a death.
     """
     failures = dict(sorted(error.worker_failures.items()))
-    own = {rank: e for rank, e in failures.items() if not _is_death(e)}
-    if len(own) < len(failures):
-        rank, death = next((rank, e) for rank, e in failures.items() if rank not in own)
+    deaths = {rank: failure for rank, failure in failures.items() if _is_death(failure)}
+    if deaths:
+        rank, death = next(iter(deaths.items()))
         return _Lost(f"rank {rank} on node {_node_of(death)} died ({_reason(death)})")
-    for rank, exception in own.items():
+    for rank, exception in failures.items():
         if not lost_peer(exception):
-            exception.add_note(f"raised by rank {rank}; logs: {log_place()}\n{error}")
+            exception.add_note(f"raised by rank {rank}; logs: {log_location()}\n{error}")
             raise exception
-    rank, exception = next(iter(own.items()))
+    rank, exception = next(iter(failures.items()))
     return _Lost(f"rank {rank} lost another worker ({_last_line(exception)})")
 
 
@@ -252,40 +261,41 @@ def _last_line(error: BaseException) -> str:
 
 
 def _run(payload: dict[str, Any]) -> Any:
-    """What Ray Train calls in each worker."""
+    """Runs in each worker: prepares the process, then calls the loop."""
     import torch
 
     torch.set_num_threads(payload["threads"])
-    worker = Worker(Path(payload["place"]))
+    worker = Worker(Path(payload["folder"]))
     if worker.rank == 0:
-        progress.cut(worker.place / progress.FILE, worker.resumed_step)
+        progress.cut(worker.folder / progress.FILE, worker.resumed_step)
     _join_group(worker)
     try:
         value = payload["loop"](worker, payload["config"])
     except Exception as error:
-        raise _told(error, worker.place) from None
+        raise _portable(error, worker.folder) from None
     torch.distributed.destroy_process_group()
     return value if worker.rank == 0 else None
 
 
 def _join_group(worker: Worker) -> None:
-    """Makes torch's process group, NCCL on GPUs and gloo on CPUs, with torchrun's variables set.
+    """Makes torch's process group, NCCL on GPUs and gloo on CPUs, and sets torchrun's variables.
 
-    The store it meets in listens on the node's address only: on a local Ray that is loopback.
+    The store of the rendezvous listens on the node's address only: on a local Ray that is loopback.
     """
     import torch
     from torch.distributed import TCPStore
 
     timeout = timedelta(minutes=30)
-    store, here = None, None
+    store, endpoint = None, None
     if worker.rank == 0:
         address = ray.util.get_node_ip_address()
-        listening = reserve_port(address)
-        listening.listen()
-        here = (address, listening.getsockname()[1])
-        listener = listening.detach()
-        store = TCPStore(*here, worker.world, True, timeout, wait_for_workers=False, master_listen_fd=listener)
-    address, port = cast(tuple[str, int], ray.train.collective.broadcast_from_rank_zero(here))
+        listener = reserve_port(address)
+        listener.listen()
+        endpoint = (address, listener.getsockname()[1])
+        store = TCPStore(
+            *endpoint, worker.world, True, timeout, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
+    address, port = cast(tuple[str, int], ray.train.collective.broadcast_from_rank_zero(endpoint))
     store = store or TCPStore(address, port, worker.world, False, timeout)
     _set_variables(worker, address, port)
     device = torch.device(worker.device)
@@ -310,23 +320,24 @@ def _set_variables(worker: Worker, address: str, port: int) -> None:
     )
 
 
-def _told(error: Exception, place: Path) -> Exception:
-    """The exception as the driver should see it: a full disk is the machine's failure, and it must pickle (or else Ray
-    would call the worker dead)."""
+def _portable(error: Exception, folder: Path) -> Exception:
+    """The exception as the driver should get it: a full disk is a ClusterError, and it can be pickled.
+
+    For one that cannot, Ray would report the worker as dead."""
     if disk_full(error):
         return ClusterError(
-            f"{place}: the disk is full ({str(error)[:200]}); the last complete checkpoint is intact. "
+            f"{folder}: the disk is full ({str(error)[:200]}); the last complete checkpoint is intact. "
             f"Make room and run again"
         )
-    return travelling(error)
+    return picklable(error)
 
 
 class Worker:
-    """What a loop knows of the group it is in. rank, world, local_rank; device: "cpu" or "cuda:<index>"."""
+    """A loop's view of its group. folder: the run's; device: "cpu" or "cuda:<index>"; resumed_step: -1 at the start."""
 
-    def __init__(self, place: Path):
+    def __init__(self, folder: Path):
         context = ray.train.get_context()
-        self.place = place
+        self.folder = folder
         self.rank: int = context.get_world_rank()
         self.world: int = context.get_world_size()
         self.local_rank: int = context.get_local_rank()
@@ -335,13 +346,13 @@ class Worker:
         self.resumed_step: int = self._checkpoint.get_metadata()["step"] if self._checkpoint else -1
 
     def resume(self) -> Path | None:
-        """The folder of the last complete checkpoint, with the files of all ranks that made it; None at the start."""
+        """The folder of the last complete checkpoint, with the files of all ranks; None at the start."""
         return Path(self._checkpoint.path) if self._checkpoint else None
 
     def save(self, step: int, folder: Path) -> None:
-        """Adds a checkpoint. All ranks call it together, each with a folder of its own files (distinct names).
+        """Saves a checkpoint. All ranks call it together, each with a folder of its files, with distinct names.
 
-        It counts once every rank's files are copied; the last two are kept.
+        The checkpoint is complete once the files of every rank are copied; the last two are kept.
         """
         checkpoint = ray.train.Checkpoint.from_directory(str(folder))
         if self.rank == 0:
@@ -349,13 +360,13 @@ class Worker:
         ray.train.report({"step": step}, checkpoint=checkpoint)
 
     def progress(self, step: int, figures: dict[str, float]) -> None:
-        """Figures of a step, for the curve and for who watches. Rank 0's count; cheap, and no barrier."""
+        """Reports figures of a step, for the curve and the display. Only rank 0's are used; cheap, and no barrier."""
         if self.rank == 0:
-            progress.append(self.place / progress.FILE, step, figures)
+            progress.append(self.folder / progress.FILE, step, figures)
 
 
 def _device() -> str:
-    """The worker's own GPU, as an index into those its node's workers see, or the CPU."""
+    """The worker's GPU, as an index into those visible to its node's workers, or the CPU."""
     if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
         return "cpu"
     from ray.train.torch import get_device

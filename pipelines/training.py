@@ -108,7 +108,7 @@ def launch(
         storage=work.draft.path,
         name="training",
         on_progress=show,
-        say=work.progress.note,
+        on_message=work.progress.note,
     )
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 from cluster.errors import ClusterError, disk_full
-from cluster.session import Session, log_place
+from cluster.session import Session, log_location
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
 from pipelines.recipe.reader import Recipe
@@ -229,7 +229,7 @@ def explain(error: BaseException, store: Store) -> BaseException:
             first = (str(inner).strip().splitlines() or [""])[0]
             return ClusterError(
                 f"the cluster lost a part of itself ({type(inner).__name__}: {first}); expected its nodes to live to "
-                f"the end. Run the same command: what is made stays made. Logs: {log_place()}"
+                f"the end. Run the same command: what is made stays made. Logs: {log_location()}"
             )
     return error
 

@@ -29,7 +29,7 @@ import ray.tune.schedulers
 
 from cluster.errors import ClusterError
 from cluster.orphans import free_orphans
-from cluster.session import Session, log_place
+from cluster.session import Session, log_location
 from pipelines.errors import UserError
 from pipelines.recipe.reader import Recipe
 from pipelines.run.progress import Story
@@ -167,7 +167,7 @@ class _Events(ray.tune.Callback):
         self._watcher.ended(number, self._last_words.get(number))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        problem = f"its process died {LIVES} times; look for a lack of memory. Logs: {log_place()}"
+        problem = f"its process died {LIVES} times; look for a lack of memory. Logs: {log_location()}"
         self._watcher.ended(trial.config["number"], {"problem": problem, "final": False, "figures": ""})
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -204,7 +204,7 @@ def walk(job: Job, story: Story) -> None:
     walked = Walk(
         job.recipe,
         Store(job.store),
-        Session(say=story.note),
+        Session(on_message=story.note),
         story,
         records=f"sweeps/{job.folder.name}/trial-{job.number}",
         measured=os.getppid(),  # Ray's daemon on this node: the trial's workers are its children, not ours

@@ -30,7 +30,7 @@ def run_recipe(
     store = Store(recipe.store).create()
     packages = [Path(package.__file__ or "").parent for package in (cluster, pipelines)]
     logs = store.root / "cache" / "logs"
-    session = Session(address, logs=logs, packages=packages, shared=store.root, say=story.note)
+    session = Session(address, logs=logs, packages=packages, shared=store.root, on_message=story.note)
     try:  # not `with`: a session starts when the first stage asks for it
         record = Walk(recipe, store, session, story, wait).run(until=until, force=force, from_=from_)
     finally:

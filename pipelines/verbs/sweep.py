@@ -241,7 +241,7 @@ def _session(store: Store, address: str | None, story: Story, cpus: int | None =
 
     packages = [Path(package.__file__ or "").parent for package in (cluster, pipelines)]
     logs = store.root / "cache" / "logs"
-    return Session(address, cpus=cpus, logs=logs, packages=packages, shared=store.root, say=story.note)
+    return Session(address, cpus=cpus, logs=logs, packages=packages, shared=store.root, on_message=story.note)
 
 
 def _shared(candidate: Candidate, written: Written) -> set[str]:

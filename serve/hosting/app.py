@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
 from cluster.resources import cores
-from cluster.session import Session, log_place
+from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
 from pipelines.inference import sampler
@@ -141,7 +141,7 @@ def url_of(settings: Settings) -> str:
 
 
 def _serve(settings: Settings, stop: threading.Event, on_ready: Callable[[], object], log: Log) -> None:
-    with Session("local", logs=settings.logs, say=log):
+    with Session("local", logs=settings.logs, on_message=log):
         import ray.serve
 
         _check_gpus(settings)
@@ -153,8 +153,8 @@ def _serve(settings: Settings, stop: threading.Event, on_ready: Callable[[], obj
             ray.serve.run(application(settings), name=APP, route_prefix="/")
         except RuntimeError as error:
             raise ClusterError(f"{settings.model}: vLLM does not serve this model here ({_failure()}). Logs: "
-                               f"{log_place()}") from error  # fmt: skip
-        wait_until_steady(url_of(settings), settings.key, log_place())
+                               f"{log_location()}") from error  # fmt: skip
+        wait_until_steady(url_of(settings), settings.key, log_location())
         on_ready()
         while not stop.wait(1.0):
             _check_ray()
@@ -193,4 +193,4 @@ def _check_ray() -> None:
     import ray
 
     if not ray.is_initialized():
-        raise ClusterError(f"Ray ended under the server. Logs: {log_place()}")
+        raise ClusterError(f"Ray ended under the server. Logs: {log_location()}")

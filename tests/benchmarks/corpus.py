@@ -85,7 +85,7 @@ def stage_twice(source: Source) -> list[tuple[float, int]]:
     """(seconds, documents) of the stage, twice on one local Ray."""
     from cluster.session import Session
 
-    with Session(say=lambda text: None) as session:
+    with Session(on_message=lambda text: None) as session:
         return [stage(source, session) for _ in range(2)]
 
 

@@ -105,7 +105,7 @@ def real(folder: Path, job: Job, dtype: str, **options: Any) -> Seen:
     os.environ.setdefault("RAY_worker_niceness", "0")  # a busy machine is to slow both sides alike
     (folder / "data").mkdir(parents=True)
     conversations.write(folder / "data" / conversations.TRAIN, bench_model.questions(len(job.prompts)))
-    with Session(say=str) as session:
+    with Session(on_message=str) as session:
         work = work_of(folder, job, session, dtype, options)
         task, journal = Endless.open(work), Watched(kl_coefficient=job.kl_coefficient)
         with Learners(work, max_tokens=task.max_tokens) as learners:

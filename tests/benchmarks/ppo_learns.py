@@ -129,7 +129,7 @@ def main() -> dict[str, float]:
     asked = {"iterations": arguments.iterations, "advantage": arguments.advantage}
     torch.set_num_threads(1)  # the model is tiny: two threads would wait for each other
     curves = {}
-    with Session(say=str) as session:
+    with Session(on_message=str) as session:
         for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as folder:
                 curves[seed] = learn(Path(folder), seed, session, **asked)

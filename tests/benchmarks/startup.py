@@ -28,7 +28,7 @@ def main() -> dict[str, float]:
     """Seconds to start a local Ray, then of an empty Ray Data pass and of an empty Ray Train run on it."""
     from cluster.session import Session
 
-    session = Session(say=lambda text: None)
+    session = Session(on_message=lambda text: None)
     try:
         session.start()
         figures = {

@@ -71,7 +71,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     cluster = TrainCluster.model_validate({"workers": WORLD, "dtype": "float32", "log_every_steps": PIECE})
     folder.mkdir()
     told = Told()
-    with Session(say=str) as session:
+    with Session(on_message=str) as session:
         work = Work(
             name="pretrain", options=options, cluster=cluster, seed=seed, sources={}, draft=Draft(folder, "bench"),
             inputs={"tokens": SimpleNamespace(local=lambda: tokens)},  # pyright: ignore[reportArgumentType]

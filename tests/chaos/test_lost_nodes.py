@@ -42,9 +42,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch, *moments: list[Node]) -> None:
 
 def test_a_lost_node_is_waited_for_and_one_line_says_so(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
     cluster(monkeypatch, [HEAD, WORKER], [HEAD], [HEAD], [HEAD], [HEAD, AGAIN])
-    ONE_A_NODE.check("gang of two", wait_s=60, say=told.append)
+    ONE_A_NODE.check("gang of two", wait_s=60, on_message=told.append)
     assert told == []  # all are there
-    ONE_A_NODE.check("gang of two", wait_s=60, say=told.append)
+    ONE_A_NODE.check("gang of two", wait_s=60, on_message=told.append)
     assert told == ["gang of two: waits up to 60 s for 1 node (worker: {2 CPU, 8.0 GB memory}) that was lost, "
                     "or others in its place"]  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_another_node_in_its_place_will_do(monkeypatch: pytest.MonkeyPatch, told
     other = Node("4", "other", "10.77.0.13", 4, 0, 8_000_000_000)
     cluster(monkeypatch, [HEAD, WORKER], [HEAD], [HEAD], [HEAD, other])
     ONE_A_NODE.check("gang of two")
-    ONE_A_NODE.check("gang of two", wait_s=60, say=told.append)
+    ONE_A_NODE.check("gang of two", wait_s=60, on_message=told.append)
     assert len(told) == 1
 
 
@@ -61,7 +61,7 @@ def test_one_that_never_comes_is_named_at_the_deadline(monkeypatch: pytest.Monke
     cluster(monkeypatch, [HEAD, WORKER], [HEAD])
     ONE_A_NODE.check("gang of two")
     with pytest.raises(ClusterError, match=r"1 node \(head.*room for 1, and lost 1 node \(worker: .*\)\. Ask for less"):
-        ONE_A_NODE.check("gang of two", wait_s=5, say=told.append)
+        ONE_A_NODE.check("gang of two", wait_s=5, on_message=told.append)
     assert len(told) == 1
 
 
@@ -69,5 +69,5 @@ def test_what_never_fitted_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, t
     cluster(monkeypatch, [HEAD, WORKER], [HEAD])
     ONE_A_NODE.check("gang of two")
     with pytest.raises(ClusterError, match="asks for 3 x"):
-        Resources(workers=3, cpus_per_worker=2).check("gang of three", wait_s=600, say=told.append)
+        Resources(workers=3, cpus_per_worker=2).check("gang of three", wait_s=600, on_message=told.append)
     assert told == []

@@ -32,7 +32,7 @@ TIMEOUT_S = 600.0  # only ends a test that hangs: where many things run, a start
 
 @pytest.fixture(scope="package")
 def session() -> Iterator[Session]:
-    with Session(cpus=4, say=lambda text: None) as session:
+    with Session(cpus=4, on_message=lambda text: None) as session:
         yield session
 
 

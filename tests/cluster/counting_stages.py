@@ -34,7 +34,7 @@ def run(work: Work) -> Facts:
         storage=work.draft.path,
         name="training",
         on_progress=lambda line: work.progress.update(line["step"], options.steps, "steps"),
-        say=work.progress.note,
+        on_message=work.progress.note,
     )
     (work.draft.out / "total.txt").write_text(f"{result['total']}\n")
     return {"count/resumed_step": result["resumed"]["step"] if result["resumed"] else 0}

@@ -86,7 +86,7 @@ def die_perhaps(worker: Worker, config: dict[str, Any], step: int) -> None:
     mark = Path(config["marks"]) / f"killed-{worker.rank}-{step}"
     if not mark.exists() or config.get("always"):
         mark.touch()
-        while not config.get("always") and not registered(worker.place):
+        while not config.get("always") and not registered(worker.folder):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGKILL)
 

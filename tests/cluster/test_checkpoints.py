@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cluster.checkpoints import COPY, LIST, keep_copy, tidy
+from cluster.checkpoints import COPY, LIST, copy_list, repair
 
 
 def write_list(place: Path, *names: str) -> str:
@@ -23,7 +23,7 @@ def folders(place: Path, *names: str) -> None:
 def test_what_no_list_names_is_swept(tmp_path: Path):
     folders(tmp_path, "checkpoint_1", "checkpoint_2", "checkpoint_3")
     text = write_list(tmp_path, "checkpoint_1", "checkpoint_2")
-    tidy(tmp_path)
+    repair(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("checkpoint_?")) == ["checkpoint_1", "checkpoint_2"]
     assert (tmp_path / LIST).read_text() == text
 
@@ -31,9 +31,9 @@ def test_what_no_list_names_is_swept(tmp_path: Path):
 def test_a_cut_list_gives_way_to_its_copy(tmp_path: Path):
     folders(tmp_path, "checkpoint_1", "checkpoint_2")
     text = write_list(tmp_path, "checkpoint_1")
-    keep_copy(tmp_path)
+    copy_list(tmp_path)
     (tmp_path / LIST).write_text(text[:20])
-    tidy(tmp_path)
+    repair(tmp_path)
     assert (tmp_path / LIST).read_text() == text == (tmp_path / COPY).read_text()
     assert [path.name for path in tmp_path.glob("checkpoint_?")] == ["checkpoint_1"]
 
@@ -41,5 +41,5 @@ def test_a_cut_list_gives_way_to_its_copy(tmp_path: Path):
 def test_without_any_good_list_the_run_starts_anew(tmp_path: Path):
     folders(tmp_path, "checkpoint_1")
     write_list(tmp_path, "checkpoint_1", "checkpoint_gone")
-    tidy(tmp_path)
+    repair(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ def test_arguments_are_shared_or_per_rank(pair: Gang):
 def test_what_is_sent_at_once_is_done_in_its_order(pair: Gang, tmp_path: Path):
     gate = tmp_path / "open"
     first, second = pair.send("wait_for", gate), pair.send("times", 3, 1)  # neither waits for a reply: the gate is shut
-    with pytest.raises(ClusterError, match="did not answer times within 1 s"):
+    with pytest.raises(ClusterError, match="did not reply to times within 1 s"):
         pair.collect(second, deadline_s=1)
     gate.touch()
     assert pair.collect(second, deadline_s=60) == [31, 31]
@@ -76,7 +76,7 @@ def test_a_deadline_names_who_is_late(session: Session):
     with Gang("tests.cluster.members:Member", 2, resources=NOTHING, name="late") as gang:
         begin = time.monotonic()
         with pytest.raises(
-            ClusterError, match=r"gang late: rank 1 on .* \(127\.0\.0\.1\) did not answer sleep within 5 s"
+            ClusterError, match=r"gang late: rank 1 on .* \(127\.0\.0\.1\) did not reply to sleep within 5 s"
         ):
             gang.call("sleep", per_rank=[0, 600], deadline_s=5)
         assert time.monotonic() - begin < 60

@@ -9,7 +9,7 @@ import pytest
 
 from cluster import jobs
 from cluster.errors import ClusterError
-from cluster.jobs import Job, _Written
+from cluster.jobs import Job, _Log
 from tests.cluster.conftest import ROOT, Head, run_driver
 
 IN_JOB = """
@@ -19,7 +19,7 @@ print("code from", cluster.__file__)
 print("arguments", sys.argv[1:])
 print("recipe", open("recipe.yaml", encoding="utf-8").read())
 print("variable", os.environ["EXTRA"])
-session = Session(say=print)
+session = Session(on_message=print)
 with session:
     import ray
     def where():
@@ -104,11 +104,11 @@ def test_the_address_given_wins_over_the_environment(head: Head, monkeypatch: py
 
 def test_a_log_told_again_after_a_broken_connection_is_written_once():
     parts: list[str] = []
-    written = _Written(parts.append)
-    written.start_again()
+    log = _Log(parts.append)
+    log.reconnect()
     for text in ("one\n", "two\nth"):
-        written.hear(text)
-    written.start_again()
+        log.receive(text)
+    log.reconnect()
     for text in ("one\ntw", "o\n", "three\nfour\n", "five\n"):
-        written.hear(text)
+        log.receive(text)
     assert "".join(parts) == "one\ntwo\nthree\nfour\nfive\n"

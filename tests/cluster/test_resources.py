@@ -37,7 +37,7 @@ def test_a_bundle_holds_what_is_counted_and_nothing_else():
     ],
 )
 def test_room_is_counted_by_whole_workers(resources: Resources, found, addable, room: int):
-    assert resources.room(found, addable) == room
+    assert resources.capacity(found, addable) == room
 
 
 def test_what_fits_is_let_through(session: Session):

@@ -35,7 +35,7 @@ class Busy:
         while True:
             pass
 
-with Session(logs=Path(sys.argv[1]), say=lambda text: None):
+with Session(logs=Path(sys.argv[1]), on_message=lambda text: None):
     busy = ray.remote(Busy).remote()
     mark = ray.get(busy.start.remote())
     busy.spin.remote()
@@ -84,7 +84,7 @@ def listening_addresses(mark: str) -> list[str]:
 def test_a_ray_that_runs_in_this_process_is_used_and_left_running(session: Session):
     import ray
 
-    with Session(say=lambda text: None) as second:
+    with Session(on_message=lambda text: None) as second:
         assert second.nodes() == session.nodes()
     assert ray.is_initialized()
 
@@ -112,7 +112,7 @@ import json, os, ray
 from pathlib import Path
 from cluster import reaper
 from cluster.session import Session
-session = Session(logs=Path({str(tmp_path)!r}), say=lambda text: None)
+session = Session(logs=Path({str(tmp_path)!r}), on_message=lambda text: None)
 with session:
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     facts = dict(mode=token.stat().st_mode & 0o777, auth=os.environ["RAY_AUTH_MODE"])
@@ -127,10 +127,8 @@ print(json.dumps(facts | dict(left=len(reaper.marked(facts["mark"])), token=toke
 
 
 def test_a_token_of_ours_is_readable_by_its_owner_alone(tmp_path: Path):
-    code = (
-        "from pathlib import Path; from cluster import token; token.ensure(Path('/proc/never')); print(token.place())"
-    )
-    done = run_driver(code, variables={"HOME": str(tmp_path)})
+    code = "from pathlib import Path; from cluster import token; token.ensure(Path('/proc/never'));"
+    done = run_driver(code + "print(token.location())", variables={"HOME": str(tmp_path)})
     file = tmp_path / ".ray" / "auth_token"
     assert done.stdout.strip() == str(file)
     assert file.stat().st_mode & 0o777 == 0o600 and len(file.read_text()) == 64
@@ -160,7 +158,7 @@ import sys
 from pathlib import Path
 from cluster.session import Session
 {before}
-session = Session({address!r}, packages=[Path({package!r})], say=lambda text: None)
+session = Session({address!r}, packages=[Path({package!r})], on_message=lambda text: None)
 with session:
     import ray
     def where():
@@ -198,7 +196,7 @@ SHARED = """
 import sys
 from pathlib import Path
 from cluster.session import Session
-with Session({address!r}, packages=[Path({package!r})], say=lambda text: None) as session:
+with Session({address!r}, packages=[Path({package!r})], on_message=lambda text: None) as session:
     print(len(session.nodes()))
     for folder in sys.argv[1:]:
         try:
@@ -206,7 +204,7 @@ with Session({address!r}, packages=[Path({package!r})], say=lambda text: None) a
             print("shared")
         except Exception as error:
             print(type(error).__name__, error)
-session = Session({address!r}, packages=[Path({package!r})], shared=Path(folder), say=lambda text: None)
+session = Session({address!r}, packages=[Path({package!r})], shared=Path(folder), on_message=lambda text: None)
 try:
     session.start()
 except Exception as error:

@@ -54,7 +54,7 @@ def test_a_killed_worker_goes_on_from_the_last_checkpoint_and_no_step_is_shown_t
 
     shown, said = [], []
     config = {"steps": 9, "kill": {1: 5}, "marks": str(tmp_path), "pause_s": 0.4}
-    found = run(loops.count, config, on_progress=shown.append, say=said.append)
+    found = run(loops.count, config, on_progress=shown.append, on_message=said.append)
     assert found["total"] == counted(9)
     resumed = found["resumed"]["step"]
     assert resumed in (2, 4)  # step 4's checkpoint counts once Ray Train has seen it, a quarter of a second later
@@ -81,7 +81,7 @@ def test_a_worker_that_always_dies_is_a_cluster_error(run, tmp_path: Path):
 def test_an_exception_of_the_loop_comes_back_as_itself_at_once(run, tmp_path: Path):
     said = []
     with pytest.raises(loops.Mistake, match=r"^corpus\.jsonl, line 3: not JSON") as caught:
-        run(loops.fail, say=said.append)
+        run(loops.fail, on_message=said.append)
     assert type(caught.value) is loops.Mistake and str(caught.value).endswith("not JSON") and not said
     assert "raised by rank 1" in caught.value.__notes__[0]
 
@@ -117,7 +117,7 @@ def test_a_killed_controller_is_a_failure_of_the_machine_and_holds_nothing_back(
     # All the logical CPUs there are, so that what the first attempt held must be free again for the second.
     everything = Resources(workers=2, cpus_per_worker=2)
     config = {"steps": 6, "gate": {4: str(gate)}}
-    result = run(loops.count, config, resources=everything, on_progress=kill_once, say=messages.append)
+    result = run(loops.count, config, resources=everything, on_progress=kill_once, on_message=messages.append)
     assert len(killed) == 1 and result["total"] == counted(6)
     assert len(messages) == 1 and "controller died" in messages[0]
 
@@ -135,7 +135,7 @@ from pathlib import Path
 from cluster.resources import Resources
 from cluster.session import Session
 from tests.cluster import loops
-with Session(say=lambda text: None):
+with Session(on_message=lambda text: None):
     from cluster.workers import run_workers
     run_workers(loops.count, {"steps": 10, "gate": {6: sys.argv[1] + "/open"}}, resources=Resources(workers=2),
                 storage=Path(sys.argv[1]), name="run", on_progress=lambda figures: print(figures["step"], flush=True))

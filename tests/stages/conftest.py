@@ -12,5 +12,5 @@ from cluster.session import Session
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
     """A local Ray for the tests of one module."""
-    with Session(say=str) as session:
+    with Session(on_message=str) as session:
         yield session

@@ -53,7 +53,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    with Session(cpus=2, say=lambda text: None) as session:
+    with Session(cpus=2, on_message=lambda text: None) as session:
         yield session
 
 

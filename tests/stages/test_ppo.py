@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from cluster.errors import ClusterError
-from cluster.gang import Gang, Sent
+from cluster.gang import Gang, PendingCall
 from cluster.session import Session
 from pipelines.errors import UserError
 from pipelines.inference import probe
@@ -158,7 +158,7 @@ def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) ->
     counted: dict[str, int] = {}
     collect = Gang.collect
 
-    def killing(self: Gang, sent: Sent, **options: Any) -> list[Any]:
+    def killing(self: Gang, sent: PendingCall, **options: Any) -> list[Any]:
         counted[sent.method] = counted.get(sent.method, 0) + 1
         if phases and sent.method == phases[0][0] and counted[sent.method] >= phases[0][1]:
             children = psutil.Process().children(recursive=True)
@@ -223,7 +223,7 @@ def test_actors_that_die_again_and_again_are_given_up(
 
 
 def opened(inputs: dict[str, Path], tmp_path: Path, **options: Any) -> Task:
-    return Task.open(work(tmp_path / "draft", Session(say=str), inputs, {}, **options))
+    return Task.open(work(tmp_path / "draft", Session(on_message=str), inputs, {}, **options))
 
 
 def test_another_tokenizer_than_the_reward_models(inputs: dict[str, Path], tmp_path: Path) -> None:

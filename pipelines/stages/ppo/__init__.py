@@ -29,7 +29,7 @@ def run(work: Work) -> Facts:
     replies with other weights than the policy's."""
     from cluster.errors import ClusterError, MemberLost
     from cluster.rendezvous import lost_peer
-    from cluster.session import log_place
+    from cluster.session import log_location
     from pipelines.inference.probe import NotProven
     from pipelines.stages.ppo.journal import Steps
     from pipelines.stages.ppo.learners import Learners
@@ -48,11 +48,11 @@ def run(work: Work) -> Facts:
         except NotProven as error:
             who = "; ".join(getattr(error, "__notes__", ()))
             raise ClusterError(f"ppo: {error} ({who}); expected a model that vLLM runs as its learner does. "
-                               f"Logs: {log_place()}") from error  # fmt: skip
+                               f"Logs: {log_location()}") from error  # fmt: skip
         except (MemberLost, RuntimeError) as error:
             if not isinstance(error, MemberLost) and not lost_peer(error):
                 raise ClusterError(f"ppo: an actor failed ({type(error).__name__}: {error}); expected it to learn and "
-                                   f"to write replies. Logs: {log_place()}") from error  # fmt: skip
+                                   f"to write replies. Logs: {log_location()}") from error  # fmt: skip
             latest = steps.latest()
             done = latest[1].iterations if latest else 0
             losses, reached = (losses + 1 if done == reached else 1), done

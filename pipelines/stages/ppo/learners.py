@@ -13,7 +13,7 @@ import numpy as np
 from cluster.errors import ClusterError
 from cluster.gang import Gang
 from cluster.resources import Resources
-from cluster.session import log_place
+from cluster.session import log_location
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import Loaded, environment
 from pipelines.rollout.experience import Annotation, Rollout, Step, own_part
@@ -56,7 +56,7 @@ class Learners:
         except ValueError as error:  # so vLLM refuses a model that it does not know, or that does not fit
             raise ClusterError(
                 f"{work.name}: the actors cannot start with {model}: {error}; expected a model that vLLM runs, and "
-                f"room for one row in kv_cache_bytes (cluster section). Logs: {log_place()}"
+                f"room for one row in kv_cache_bytes (cluster section). Logs: {log_location()}"
             ) from error
         self.size = self._gang.size
 
