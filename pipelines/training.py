@@ -124,7 +124,7 @@ def prepare_pairs(work: Work) -> Pairs:
     """Writes the preferences as the model's tokens into the draft. work.options derives from PairOptions.
 
     Raises UserError where the model has no chat template, or there is no pair that it can learn from."""
-    from pipelines.data.dialogues import pair_rows, preferences
+    from pipelines.data.dialogues import preferences, tokenized_pairs
     from pipelines.data.tokens.chat import Chat
     from pipelines.errors import UserError
     from pipelines.inference.model_config import context_length
@@ -137,8 +137,8 @@ def prepare_pairs(work: Work) -> Pairs:
     files, counts = {}, {}
     for split in (preferences.TRAIN, preferences.HELD_OUT):
         tell = lambda done, total: work.progress.update(done, total, "pairs")  # noqa: E731
-        files[split], counts[split] = pair_rows.prepare(
-            folder, split, chat, place, longest=longest, seed=work.seed, tell=tell
+        files[split], counts[split] = tokenized_pairs.tokenize_split(
+            folder, split, chat, place, max_tokens=longest, seed=work.seed, on_progress=tell
         )
     train, held_out = counts[preferences.TRAIN], counts[preferences.HELD_OUT]
     if not train.kept:

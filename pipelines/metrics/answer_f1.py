@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.data.dialogues.answers import f1
+from pipelines.data.dialogues.answer_match import f1
 from pipelines.metrics.exchanges import averaged, cells, exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 

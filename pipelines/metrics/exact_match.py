@@ -5,7 +5,7 @@ A task is narrow where its conversations carry an answer. The baseline it must b
 
 from __future__ import annotations
 
-from pipelines.data.dialogues.answers import matches
+from pipelines.data.dialogues.answer_match import matches
 from pipelines.metrics.exchanges import averaged, cells, exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 

@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pipelines.data.dialogues.answers import matches, normalised
+from pipelines.data.dialogues.answer_match import matches, normalised
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.inference.reply import Sampling

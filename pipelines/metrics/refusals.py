@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from pipelines.data.dialogues.refusals import declines
+from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.metrics.exchanges import exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 
@@ -21,7 +21,7 @@ class Refusals:
             if one.conversation.safety:
                 name = f"heldout/declined_{one.conversation.safety}"
                 for key in (name, f"{name}_{one.conversation.language}"):
-                    declined.setdefault(key, []).append(declines(one.reply.text))
+                    declined.setdefault(key, []).append(is_refusal(one.reply.text))
         return Score({key: fmean(own) for key, own in sorted(declined.items())})
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pipelines.data.dialogues.judging import meets
+from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.metrics.exchanges import Exchange, exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 
 
 class Replies:
     """Rows {metric, language, task, prompt, reply, right, answer?, reply_before?, right_before?}; right: by the rule
-    of data/judging.py."""
+    of data/dialogues/verifier.py."""
 
     def requests(self, material: Material) -> Requests | None:
         return material.asked
@@ -37,12 +37,12 @@ def _row(one: Exchange) -> dict[str, Any]:
         "task": asked.task,
         "prompt": asked.prompt[-1]["content"],
         "reply": one.reply.text,
-        "right": meets(asked, one.reply.text),
+        "right": is_acceptable(asked, one.reply.text),
     }
     if asked.answer is not None:
         row["answer"] = asked.answer
     if one.before is not None:
-        row |= {"reply_before": one.before.text, "right_before": meets(asked, one.before.text)}
+        row |= {"reply_before": one.before.text, "right_before": is_acceptable(asked, one.before.text)}
     return row
 
 

@@ -1,6 +1,6 @@
 """Win rate over the model before: judged by the rule that made the preferences, never by a reward that was optimised.
 
-A reply that meets the rule (data/judging.py) beats one that does not; where both or neither do it is a tie, worth half.
+An acceptable reply (data/dialogues/verifier.py) beats an unacceptable one; two of a kind are a tie, worth half.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pipelines.data.dialogues.judging import meets
+from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.metrics.exchanges import Exchange, exchanges
 from pipelines.metrics.metric import Answers, Material, Requests, Score
 
@@ -62,7 +62,7 @@ def _counts(found: Sequence[Exchange]) -> tuple[int, int]:
     wins = losses = 0
     for one in found:
         assert one.before is not None, "the model before was asked the same"
-        now, earlier = (meets(one.conversation, said.text) for said in (one.reply, one.before))
+        now, earlier = (is_acceptable(one.conversation, said.text) for said in (one.reply, one.before))
         wins, losses = wins + (now and not earlier), losses + (earlier and not now)
     return wins, losses
 

@@ -1,9 +1,9 @@
-"""Conversations to learn from and to be judged on: the user's, and the embedded tasks.
+"""Makes conversations for SFT, PPO and evaluation: the user's rows, and examples of the built-in tasks.
 
-    sources ──dialogues──► conversations ──hash of the prompt──┐
-    TASKS   ──by argument────────────────────────────────────┴──► train.parquet, held_out.parquet, rejected.jsonl
+    sources ──parse_conversation──► conversations ──hash of the prompt──┐
+    TASKS ──split by argument───────────────────────────────────────────┴──► train.parquet, held_out.parquet
 
-Runs in one process: reading a hundred thousand conversations takes seconds.
+Rows that hold no conversation go to rejected.jsonl. Runs in one process: a hundred thousand conversations take seconds.
 """
 
 from __future__ import annotations
@@ -16,80 +16,98 @@ from pydantic import Field, NonNegativeInt
 from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
+    from pipelines.data.dialogues.conversation_records import ParsedConversation
     from pipelines.data.dialogues.conversations import Conversation
     from pipelines.data.sources.bad_rows import RejectedRows
 
 
 class ConversationsOptions(Options):
-    embedded: bool = Field(True, description="add Rayse's own tasks: narrow ones, persona, refusals, small talk")
-    rows_per_task: int = Field(600, ge=1, le=5000, description="of each embedded task and language, for training")
-    held_out_rows_per_task: int = Field(64, ge=1, le=1000, description="of each embedded task and language")
-    held_out: float = Field(0.05, ge=0, le=0.5, description="of each language's rows from sources, by whole prompts")
-    max_held_out: NonNegativeInt = Field(500, description="held-out rows from sources, of each language at most")
+    builtin_tasks: bool = Field(
+        True,
+        description="Whether to add the built-in tasks: narrow ones with checkable answers, persona, refusals, benign "
+        "look-alikes, small talk",
+    )
+    rows_per_task: int = Field(
+        600, ge=1, le=5000, description="Maximum number of training rows of each built-in task and language"
+    )
+    held_out_rows_per_task: int = Field(
+        64, ge=1, le=1000, description="Maximum number of held-out rows of each built-in task and language"
+    )
+    held_out: float = Field(
+        0.05, ge=0, le=0.5, description="Fraction of each language's source rows that is held out, by whole prompts"
+    )
+    max_held_out: NonNegativeInt = Field(500, description="Maximum number of held-out source rows of each language")
     max_bad_rows: NonNegativeInt = Field(
-        100, description="rows that hold no conversation: set aside in rejected.jsonl; beyond, the run stops"
+        100, description="Maximum number of rows that hold no conversation (in rejected.jsonl) before the stage fails"
     )
 
 
 def run(work: Work) -> Facts:
-    """Writes the conversations into work.draft.out. Raises UserError for too many bad rows, or none that are good."""
-    from pipelines.data.dialogues import conversations, embedded, prompt_splits
+    """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training row."""
+    from pipelines.data.dialogues import builtin_tasks, conversations
+    from pipelines.data.dialogues.prompt_splits import choose_held_out, prompt_key
     from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
     from pipelines.errors import UserError
 
     options: ConversationsOptions = work.options
-    aside = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
+    rejected_rows = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
     counts: Counter[str] = Counter()
-    given = read(work, aside, counts)
-    train, held_out = [], []
-    if options.embedded:
-        train, held_out = embedded.conversations(
+    from_sources = read_sources(work, rejected_rows, counts)
+    train: list[Conversation] = []
+    held_out: list[Conversation] = []
+    if options.builtin_tasks:
+        train, held_out = builtin_tasks.make_conversations(
             rows=options.rows_per_task, held_out_rows=options.held_out_rows_per_task, seed=work.seed
         )
-    keys = [prompt_splits.key(one.prompt) for one in given]
-    chosen = prompt_splits.held_out(
-        zip(keys, (one.language for one in given), strict=True),
-        share=options.held_out,
-        most=options.max_held_out,
+    keys = [prompt_key(conversation.prompt) for conversation in from_sources]
+    held_out_keys = choose_held_out(
+        zip(keys, (conversation.language for conversation in from_sources), strict=True),
+        fraction=options.held_out,
+        max_rows=options.max_held_out,
         seed=work.seed,
-        train={prompt_splits.key(one.prompt) for one in train},
-        held={prompt_splits.key(one.prompt) for one in held_out},
+        train_keys={prompt_key(conversation.prompt) for conversation in train},
+        held_out_keys={prompt_key(conversation.prompt) for conversation in held_out},
     )
-    train += [one for key, one in zip(keys, given, strict=True) if key not in chosen]
-    held_out += [one for key, one in zip(keys, given, strict=True) if key in chosen]
+    for key, conversation in zip(keys, from_sources, strict=True):
+        side = held_out if key in held_out_keys else train
+        side.append(conversation)
     if not train:
         raise UserError(f"{work.name}: no conversations; the recipe has no sources with rows: conversations that hold "
-                        f"any, and embedded is false. Add a source, or let embedded be true")  # fmt: skip
+                        f"any, and builtin_tasks is false. Add a source, or set builtin_tasks: true")  # fmt: skip
     conversations.write(work.draft.out / conversations.TRAIN, train)
     conversations.write(work.draft.out / conversations.HELD_OUT, held_out)
-    aside.write()
-    facts: Facts = {**_counted("train", train), **_counted("held_out", held_out)}
-    return facts | dict(sorted(counts.items())) | aside.facts("conversations")
+    rejected_rows.write()
+    facts: Facts = {**_split_facts("train", train), **_split_facts("held_out", held_out)}
+    return facts | dict(sorted(counts.items())) | rejected_rows.facts("conversations")
 
 
-def read(work: Work, aside: RejectedRows, counts: Counter[str]) -> list[Conversation]:
-    """The conversations of the sources, each once; what cannot be read is set aside."""
+def read_sources(work: Work, rejected_rows: RejectedRows, counts: Counter[str]) -> list[Conversation]:
+    """Reads the conversations of the sources without duplicates; rows that cannot be parsed are rejected."""
+    from pipelines.data.dialogues.conversation_records import parse_conversation
     from pipelines.data.dialogues.conversations import OPEN_TASK, Conversation
-    from pipelines.data.dialogues.messages import dialogue
     from pipelines.data.sources import bad_rows
 
-    found: dict[tuple[tuple[str, str], ...], Conversation] = {}
-    tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731
-    text = lambda told: "\n".join(turn["content"] for turn in told.messages)  # noqa: E731
-    for name, source, language, told in bad_rows.parse_records(work.sources, aside, dialogue, text, tell):
-        one = Conversation(name, language, source, OPEN_TASK, told.messages)
-        counts["turns/cut"] += told.num_cut
-        words = tuple((turn["role"], turn["content"]) for turn in told.messages)
-        counts["conversations/dropped_duplicate"] += words in found
-        found.setdefault(words, one)
-    counts["conversations/read"] = len(found) + counts["conversations/dropped_duplicate"]
-    return list(found.values())
+    def text(parsed: ParsedConversation) -> str:
+        return "\n".join(turn["content"] for turn in parsed.messages)
+
+    def on_progress(num_rows: int) -> None:
+        work.progress.update(num_rows, num_rows, "rows")
+
+    unique: dict[tuple[tuple[str, str], ...], Conversation] = {}
+    rows = bad_rows.parse_records(work.sources, rejected_rows, parse_conversation, text, on_progress)
+    for row_id, source, language, parsed in rows:
+        turns = tuple((turn["role"], turn["content"]) for turn in parsed.messages)
+        counts["turns/cut"] += parsed.num_cut
+        counts["conversations/dropped_duplicate"] += int(turns in unique)
+        unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages))
+    counts["conversations/read"] = len(unique) + counts["conversations/dropped_duplicate"]
+    return list(unique.values())
 
 
-def _counted(split: str, found: list[Conversation]) -> Facts:
-    """How many there are, in all and of each task and language."""
-    cells = Counter(f"conversations/{split}_{one.task}_{one.language}" for one in found)
-    return {f"conversations/{split}": len(found), **dict(sorted(cells.items()))}
+def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
+    """Numbers of conversations of a split: in all, and of each task and language."""
+    cells = Counter(f"conversations/{split}_{each.task}_{each.language}" for each in conversations)
+    return {f"conversations/{split}": len(conversations), **dict(sorted(cells.items()))}
 
 
 STAGE = Stage(

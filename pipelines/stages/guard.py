@@ -1,8 +1,9 @@
-"""Makes the first guard: rules, and a small classifier that learns from conversations what must be declined.
+"""Makes the guard: rules, and a small classifier that learns from conversations which requests must be refused.
 
-    conversations (unsafe against all else) + corpus (harmless text) + embedded words ──► guard.safetensors, guard.json
+    conversations (unsafe and other) + corpus (harmless text) + lexicon ──► guard.safetensors, guard.json
 
-Serving checks with it what users say and what the model replies. Judged on held-out conversations. One process, numpy.
+Serving checks the users' messages and the model's replies with it. Evaluated on held-out conversations. Runs in one
+process, with numpy.
 """
 
 from __future__ import annotations
@@ -16,42 +17,56 @@ from pipelines.stage import Facts, Options, Stage, Work
 
 class GuardOptions(Options):
     beta: float = Field(
-        0.5, gt=0, le=10, description="over 1: rather decline a harmless text; under 1: rather let an unsafe one pass"
+        0.5,
+        gt=0,
+        le=10,
+        description="Weight of recall against precision in the F-beta that thresholds maximise: over 1 fewer unsafe "
+        "texts pass, under 1 fewer harmless texts are declined",
     )
-    harmless_texts: int = Field(1500, ge=10, description="of conversations, to learn from, of each language at most")
-    corpus_texts: int = Field(1500, ge=0, description="pieces of the corpus, harmless too, of each language at most")
+    harmless_texts: int = Field(
+        1500, ge=10, description="Maximum number of harmless texts of each language taken from conversations"
+    )
+    corpus_texts: int = Field(
+        1500, ge=0, description="Maximum number of windows of each language taken from the corpus, as harmless texts"
+    )
 
 
 def run(work: Work) -> Facts:
-    """Writes the guard into work.draft.out. Raises UserError where no conversation is marked unsafe."""
+    """Writes the guard into work.draft.out. Raises UserError where too few conversations are unsafe, or all are."""
     from pipelines.data.dialogues import conversations
-    from pipelines.data.guard import learning
+    from pipelines.data.guard import training
     from pipelines.errors import UserError
 
     options: GuardOptions = work.options
     folder = work.inputs["conversations"].local()
-    train, held_out = (conversations.read(folder / split) for split in (conversations.TRAIN, conversations.HELD_OUT))
-    unsafe = sum(one.safety == "unsafe" for one in train)
-    if unsafe < learning.PARTS or unsafe == len(train):
+    train = conversations.read(folder / conversations.TRAIN)
+    held_out = conversations.read(folder / conversations.HELD_OUT)
+    num_unsafe = sum(conversation.safety == "unsafe" for conversation in train)
+    if num_unsafe < training.NUM_FOLDS or num_unsafe == len(train):
         raise UserError(
-            f"{work.name}: {unsafe} of {len(train)} training conversations are unsafe ones; expected some, and others "
-            f"that are not. Let the stage conversations have `embedded: true`"
+            f"{work.name}: {num_unsafe} of {len(train)} training conversations are unsafe; expected at least "
+            f"{training.NUM_FOLDS}, and others that are not. Set `builtin_tasks: true` in the stage conversations"
         )
-    pieces = learning.drawn_pieces(documents(work, "train"), most=options.corpus_texts, seed=work.seed)
-    texts = learning.examples(train, held_out, pieces, most=options.harmless_texts, seed=work.seed)
-    work.progress.note(f"{len(texts):,} short texts, {sum(one.unsafe for one in texts):,} of them unsafe")
-    guard = learning.learn(texts, beta=options.beta, tell=lambda done, total: work.progress.update(done, total, "fits"))
+    windows = training.sample_windows(documents(work, "train"), max_per_language=options.corpus_texts, seed=work.seed)
+    texts = training.training_texts(train, held_out, windows, max_harmless=options.harmless_texts, seed=work.seed)
+    num_unsafe_texts = sum(text.unsafe for text in texts)
+    work.progress.note(f"{len(texts):,} short texts, {num_unsafe_texts:,} of them unsafe")
+    guard = training.train_guard(
+        texts, beta=options.beta, on_progress=lambda done, total: work.progress.update(done, total, "fits")
+    )
     guard.save(work.draft.out)
-    pieces = learning.drawn_pieces(documents(work, "held_out"), most=options.corpus_texts, seed=work.seed)
+    windows = training.sample_windows(
+        documents(work, "held_out"), max_per_language=options.corpus_texts, seed=work.seed
+    )
     return {
         "guard/texts": len(texts),
-        "guard/texts_unsafe": sum(one.unsafe for one in texts),
-        **learning.figures(guard, held_out, pieces),
+        "guard/texts_unsafe": num_unsafe_texts,
+        **training.evaluation_facts(guard, held_out, windows),
     }
 
 
 def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
-    """(id, language, text) of the corpus, if there is one."""
+    """(id, language, text) of each document of the corpus; none without a corpus, or if no text of it is requested."""
     from pipelines.data.corpus import corpora
 
     if "corpus" in work.inputs and work.options.corpus_texts:

@@ -1,10 +1,10 @@
-"""Preference pairs: the user's, and those that the rule of embedded tasks makes of earlier conversations.
+"""Makes preference pairs for reward models and DPO: the user's, and pairs on the prompts of earlier conversations.
 
-    sources       ──comparisons──► pairs ──side of the prompt in conversations, else its hash──┐
-    conversations ──embedded.pairs, split by split─────────────────────────────────────────────┼──► train, held_out
-                  ──training prompts──► the model before ──replies that the rule turns down────┘
+    sources ──parse_pair──► pairs ──side of the prompt in the conversations, else its hash──┐
+    conversations ──built-in tasks: rules, split by split───────────────────────────────────┼──► train, held_out
+                  ──training prompts──► replies of the model that the verifier rejects──────┘
 
-A prompt that conversations train on is never held out here, nor the other way round.
+A prompt on which conversations train is never held out here, nor the other way round.
 """
 
 from __future__ import annotations
@@ -19,108 +19,132 @@ from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
+    from pipelines.data.dialogues.preference_records import ParsedPair
     from pipelines.data.dialogues.preferences import Pair
     from pipelines.data.sources.bad_rows import RejectedRows
 
 
 class PreferencesOptions(Options):
-    embedded: bool = Field(True, description="make pairs of the embedded tasks among the conversations")
-    wrong_per_prompt: int = Field(1, ge=1, le=3, description="wrong answers held against each right one")
-    written: NonNegativeInt = Field(
-        0,
-        description="replies that the model before writes to each embedded training prompt, at temperature 1; those "
-        "that the rule turns down are rejected in pairs of their own",
+    builtin_tasks: bool = Field(
+        True, description="Whether to make pairs on the prompts of the built-in tasks among the conversations"
     )
-    written_tokens: int = Field(32, ge=1, le=4096, description="longest of them; one cut off there makes no pair")
-    held_out: float = Field(0.1, ge=0, le=0.5, description="of each language's pairs from sources, by whole prompts")
-    max_held_out: NonNegativeInt = Field(1000, description="held-out pairs from sources, of each language at most")
+    wrong_per_prompt: int = Field(
+        1, ge=1, le=3, description="Pairs for each prompt with a checkable answer, each with another wrong answer"
+    )
+    model_replies: NonNegativeInt = Field(
+        0,
+        description="Replies that the model before writes to each training prompt of the built-in tasks, at "
+        "temperature 1; those that the rule-based verifier rejects become the rejected replies of further pairs",
+    )
+    max_new_tokens: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Maximum length of a model's reply, in tokens; a reply cut off there makes no pair",
+    )
+    held_out: float = Field(
+        0.1, ge=0, le=0.5, description="Fraction of each language's source pairs that is held out, by whole prompts"
+    )
+    max_held_out: NonNegativeInt = Field(1000, description="Maximum number of held-out source pairs of each language")
     max_bad_rows: NonNegativeInt = Field(
-        100, description="rows that hold no pair: set aside in rejected.jsonl; beyond, the run stops"
+        100, description="Maximum number of rows that hold no pair (in rejected.jsonl) before the stage fails"
     )
 
 
 class PreferencesCluster(ClusterOptions):
-    """Of the engine that writes, where no evaluation has one up already."""
+    """Resources of the engine that writes the model's replies, where no evaluation has started one already."""
 
-    threads: int | None = Field(None, ge=1, description="of the engine on a CPU; default: one for each core")
-    gpus: float = Field(0, ge=0, le=1, description="share of a GPU for the engine")
-    start_s: float = Field(900, gt=0, description="seconds for the engine to stand")
-    answer_s: float = Field(600, gt=0, description="seconds for 64 replies")
+    threads: int | None = Field(None, ge=1, description="Threads of the engine on a CPU; default: one for each core")
+    gpus: float = Field(0, ge=0, le=1, description="Fraction of a GPU for the engine")
+    start_s: float = Field(900, gt=0, description="Maximum time for the engine to start, in seconds")
+    answer_s: float = Field(600, gt=0, description="Maximum time for a batch of 64 replies, in seconds")
 
 
 def run(work: Work) -> Facts:
-    """Writes the pairs into work.draft.out. Raises UserError for too many bad rows, or no pair at all."""
-    from pipelines.data.dialogues import embedded, preferences, prompt_splits
+    """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training pair."""
+    from pipelines.data.dialogues import builtin_tasks, preferences
+    from pipelines.data.dialogues.prompt_splits import choose_held_out, prompt_key
     from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
     from pipelines.errors import UserError
 
     options: PreferencesOptions = work.options
-    aside = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
+    rejected_rows = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
     counts: Counter[str] = Counter()
-    given = read(work, aside, counts)
-    known = {split: _conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT)}
-    keys = [prompt_splits.key(pair.prompt) for pair in given]
-    chosen = prompt_splits.held_out(
-        zip(keys, (pair.language for pair in given), strict=True),
-        share=options.held_out,
-        most=options.max_held_out,
+    from_sources = read_sources(work, rejected_rows, counts)
+    train, held_out = (_read_conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT))
+    keys = [prompt_key(pair.prompt) for pair in from_sources]
+    held_out_keys = choose_held_out(
+        zip(keys, (pair.language for pair in from_sources), strict=True),
+        fraction=options.held_out,
+        max_rows=options.max_held_out,
         seed=work.seed,
-        train={prompt_splits.key(one.prompt) for one in known[preferences.TRAIN]},
-        held={prompt_splits.key(one.prompt) for one in known[preferences.HELD_OUT]},
+        train_keys={prompt_key(conversation.prompt) for conversation in train},
+        held_out_keys={prompt_key(conversation.prompt) for conversation in held_out},
     )
-    facts: Facts = {}
-    for split, held in ((preferences.TRAIN, False), (preferences.HELD_OUT, True)):
-        pairs = [pair for key, pair in zip(keys, given, strict=True) if (key in chosen) is held]
-        if options.embedded:
-            made = embedded.pairs(known[split], wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
-            pairs = made + ([] if held else turned_down(work, known[split])) + pairs
-        if not pairs and not held:
-            raise UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, "
-                            f"and no earlier stage made conversations of embedded tasks. Add one of them")  # fmt: skip
-        preferences.write(work.draft.out / split, pairs)
-        facts |= _counted(split.removesuffix(".parquet"), pairs)
-    aside.write()
-    return facts | dict(sorted(counts.items())) | aside.facts("pairs")
+    train_pairs: list[Pair] = []
+    held_out_pairs: list[Pair] = []
+    if options.builtin_tasks:
+        train_pairs += builtin_tasks.make_pairs(train, wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
+        train_pairs += model_reply_pairs(work, train)
+        held_out_pairs += builtin_tasks.make_pairs(held_out, wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
+    for key, pair in zip(keys, from_sources, strict=True):
+        side = held_out_pairs if key in held_out_keys else train_pairs
+        side.append(pair)
+    if not train_pairs:
+        raise UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, and "
+                        f"no earlier stage made conversations of the built-in tasks. Add one of them")  # fmt: skip
+    preferences.write(work.draft.out / preferences.TRAIN, train_pairs)
+    preferences.write(work.draft.out / preferences.HELD_OUT, held_out_pairs)
+    rejected_rows.write()
+    facts: Facts = {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs)}
+    return facts | dict(sorted(counts.items())) | rejected_rows.facts("pairs")
 
 
-def read(work: Work, aside: RejectedRows, counts: Counter[str]) -> list[Pair]:
-    """The pairs of the sources, each once; what cannot be read is set aside."""
-    from pipelines.data.dialogues.comparisons import comparison
+def read_sources(work: Work, rejected_rows: RejectedRows, counts: Counter[str]) -> list[Pair]:
+    """Reads the pairs of the sources without duplicates; rows that cannot be parsed are rejected."""
     from pipelines.data.dialogues.conversations import OPEN_TASK
+    from pipelines.data.dialogues.preference_records import parse_pair
     from pipelines.data.dialogues.preferences import Pair
     from pipelines.data.sources import bad_rows
 
-    found: dict[tuple[str, ...], Pair] = {}
-    tell = lambda number: work.progress.update(number, number, "rows")  # noqa: E731
-    text = lambda told: "\n".join([*(turn["content"] for turn in told.prompt), told.chosen])  # noqa: E731
-    for name, source, language, told in bad_rows.parse_records(work.sources, aside, comparison, text, tell):
-        pair = Pair(name, language, source, OPEN_TASK, "given", told.prompt, told.chosen, told.rejected)
-        words = (*(turn["content"] for turn in told.prompt), told.chosen, told.rejected)
-        counts["pairs/dropped_duplicate"] += words in found
-        found.setdefault(words, pair)
-    counts["pairs/read"] = len(found) + counts["pairs/dropped_duplicate"]
-    return list(found.values())
+    def texts(parsed: ParsedPair) -> list[str]:
+        return [*(turn["content"] for turn in parsed.prompt), parsed.chosen]
+
+    def on_progress(num_rows: int) -> None:
+        work.progress.update(num_rows, num_rows, "rows")
+
+    unique: dict[tuple[str, ...], Pair] = {}
+    rows = bad_rows.parse_records(
+        work.sources, rejected_rows, parse_pair, lambda parsed: "\n".join(texts(parsed)), on_progress
+    )
+    for row_id, source, language, parsed in rows:
+        key = (*texts(parsed), parsed.rejected)
+        counts["pairs/dropped_duplicate"] += int(key in unique)
+        pair = Pair(row_id, language, source, OPEN_TASK, "given", parsed.prompt, parsed.chosen, parsed.rejected)
+        unique.setdefault(key, pair)
+    counts["pairs/read"] = len(unique) + counts["pairs/dropped_duplicate"]
+    return list(unique.values())
 
 
-def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
-    """Pairs whose rejected reply the model before wrote itself."""
+def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pair]:
+    """Pairs on the built-in tasks' prompts whose rejected reply was written by the model before."""
     from cluster.resources import cores
-    from pipelines.data.dialogues import embedded
+    from pipelines.data.dialogues import builtin_tasks
     from pipelines.data.tokens.chat import Chat
     from pipelines.evaluator import EngineSettings
     from pipelines.inference.model_config import context_length
     from pipelines.inference.reply import Sampling
 
     options, cluster = work.options, work.cluster
-    embedded_talks = [one for one in known if one.source == embedded.SOURCE]
-    if not options.written or not embedded_talks:
+    builtin = [conversation for conversation in conversations if conversation.source == builtin_tasks.SOURCE]
+    if not options.model_replies or not builtin:
         return []
     model: Path = work.inputs["model"].local()
     chat, evaluator = Chat.open(model), work.evaluator
     assert evaluator is not None, "the run gives its evaluator to a stage that asks models"
     context = context_length(model)
-    asked = [(one, chat.prompt(one.prompt)) for one in embedded_talks]
-    asked = [(one, tokens) for one, tokens in asked if len(tokens) + options.written_tokens <= context]
+    prompts = [(conversation, chat.prompt(conversation.prompt)) for conversation in builtin]
+    prompts = [(each, tokens) for each, tokens in prompts if len(tokens) + options.max_new_tokens <= context]
     settings = evaluator.settings or EngineSettings(
         cluster.threads or cores(),
         context,
@@ -131,33 +155,34 @@ def turned_down(work: Work, known: list[Conversation]) -> list[Pair]:
     )
     evaluator.load(model, settings, work.progress.note)
     replies = evaluator.generate(
-        [tokens for _, tokens in asked for _ in range(options.written)],
-        sampling=Sampling(max_new_tokens=options.written_tokens, stop_ids=chat.stop_ids),
+        [tokens for _, tokens in prompts for _ in range(options.model_replies)],
+        sampling=Sampling(max_new_tokens=options.max_new_tokens, stop_ids=chat.stop_ids),
         seeds=work.seed,
         tell=lambda done, total: work.progress.update(done, total, "replies"),
     )
     texts = [chat.text(reply.tokens) if reply.finish == "stop" else "" for reply in replies]
-    pairs = []
-    for number, (one, _) in enumerate(asked):
-        own = texts[number * options.written : (number + 1) * options.written]
-        pairs += embedded.turned_down(one, own)
+    pairs: list[Pair] = []
+    for index, (conversation, _) in enumerate(prompts):
+        first = index * options.model_replies
+        pairs += builtin_tasks.pairs_from_model_replies(conversation, texts[first : first + options.model_replies])
     return pairs
 
 
-def _conversations(work: Work, split: str) -> list[Conversation]:
-    """A split of the earlier conversations; none where no stage made them."""
+def _read_conversations(work: Work, split: str) -> list[Conversation]:
+    """A split of the earlier conversations; empty where no stage made any."""
     from pipelines.data.dialogues import conversations
 
-    made = work.inputs.get("conversations")
-    return [] if made is None else conversations.read(made.local() / split)
+    artifact = work.inputs.get("conversations")
+    return [] if artifact is None else conversations.read(artifact.local() / split)
 
 
-def _counted(split: str, pairs: list[Pair]) -> Facts:
-    """How many there are, in all, by rule and by language, and how long the two sides are on average."""
-    cells = Counter(f"pairs/{split}_{kind}" for pair in pairs for kind in (pair.rule, pair.language))
+def _split_facts(split: str, pairs: list[Pair]) -> Facts:
+    """Numbers of pairs of a split: in all, by rule and by language; and the mean length of both sides in characters."""
+    cells = Counter(f"pairs/{split}_{value}" for pair in pairs for value in (pair.rule, pair.language))
     facts: Facts = {f"pairs/{split}": len(pairs), **dict(sorted(cells.items()))}
-    for side in ("chosen", "rejected") if pairs else ():
-        facts[f"pairs/{split}_{side}_characters"] = sum(len(getattr(pair, side)) for pair in pairs) / len(pairs)
+    if pairs:
+        facts[f"pairs/{split}_chosen_characters"] = sum(len(pair.chosen) for pair in pairs) / len(pairs)
+        facts[f"pairs/{split}_rejected_characters"] = sum(len(pair.rejected) for pair in pairs) / len(pairs)
     return facts
 
 
@@ -168,7 +193,7 @@ STAGE = Stage(
     takes=("conversations",),
     options=PreferencesOptions,
     cluster=PreferencesCluster,
-    needs_for=lambda options: ("model",) if options.written and options.embedded else (),
+    needs_for=lambda options: ("model",) if options.model_replies and options.builtin_tasks else (),
     asks=True,
     run=run,
     rows="preferences",

@@ -273,13 +273,13 @@ def _alignment(found: list[Found]) -> list[str]:
         return []
     many = sum(one.amount.rows for one in rows["conversations"]) > LEARNT_THREE_TIMES
     lines = [
-        "  # Your conversations, if any, with Rayse's own tasks in both languages; embedded: false leaves those out.",
+        "  # Your conversations, if any, and the built-in tasks in both languages (builtin_tasks: false: without).",
         "  conversations: {}",
         "  sft: {epochs: 1}" if many else "  sft: {}  # each conversation three times",
     ]
     if rows["preferences"]:
         lines += [
-            "  # Your pairs, and pairs made of Rayse's own tasks. dpo: {} learns from them without a reward model.",
+            "  # Your pairs, and pairs from the built-in tasks. dpo: {} learns from them without a reward model.",
             "  preferences: {}",
             "  reward_model: {}",
             "  ppo: {}",

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.data.dialogues.refusals import declines
+from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
-from pipelines.data.guard.judge import Guard as LearntGuard
-from pipelines.data.guard.judge import Verdict, plain
+from pipelines.data.guard.classifier import Guard as LearntGuard
+from pipelines.data.guard.classifier import Verdict, canonical_text
 from pipelines.data.guard.rules import RULES, first_match
 from pipelines.data.text.languages import language_of
 
@@ -39,7 +39,7 @@ class RulesGuard:
 
     def check(self, text: str, language: str | None = None) -> Verdict:
         """Declines a text that matches a rule of either language."""
-        rule = first_match(RULES, plain(text))
+        rule = first_match(RULES, canonical_text(text))
         return Verdict(True, "", 0.0) if rule is None else Verdict(False, f"rule {rule.name}", 1.0)
 
     def refusal(self, language: str) -> str:
@@ -99,7 +99,7 @@ class GuardedReply:
             verdict = self.guard.check(part, language_of(part))
             if not verdict.allowed:
                 # A sentence that refuses does no harm; but a refusal excuses nothing of the sentences after it.
-                if not declines(self.text[max(self._sentence_start, context_start) : end]):
+                if not is_refusal(self.text[max(self._sentence_start, context_start) : end]):
                     self.verdict = verdict
                     return self.released
                 self._excused_until = end

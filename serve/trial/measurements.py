@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.dialogues.answers import matches
+from pipelines.data.dialogues.answer_match import matches
 from pipelines.data.dialogues.conversations import Conversation
-from pipelines.data.dialogues.judging import meets
-from pipelines.data.dialogues.refusals import declines
+from pipelines.data.dialogues.refusals import is_refusal
+from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.metrics.exchanges import averaged, cells
 from pipelines.stage import Facts
 from serve.client import Client
@@ -41,7 +41,7 @@ class TimedReply:
     @property
     def declined(self) -> bool:
         """Whether the reply is a refusal, by the guard or by the model."""
-        return declines(self.text)
+        return is_refusal(self.text)
 
     @property
     def sample(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class TimedReply:
             "task": self.conversation.task,
             "prompt": self.conversation.prompt[-1]["content"],
             "reply": self.text,
-            "right": meets(self.conversation, self.text),
+            "right": is_acceptable(self.conversation, self.text),
         }
         return row | ({} if self.conversation.answer is None else {"answer": self.conversation.answer})
 

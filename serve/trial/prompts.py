@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.data.dialogues import conversations, embedded
+from pipelines.data.dialogues import builtin_tasks, conversations
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.chat import Chat
 from pipelines.metrics.held_out import choose_conversations
@@ -21,7 +21,7 @@ def choose(folder: Path | None, *, num_ordinary: int, num_guard: int, seed: int)
 
     folder: an artifact of kind `conversations`; what it lacks is taken from the built-in tasks, held out as well."""
     held_out = conversations.read(folder / conversations.HELD_OUT) if folder else []
-    _, built_in = embedded.conversations(rows=1, held_out_rows=max(num_ordinary, num_guard), seed=seed)
+    _, built_in = builtin_tasks.make_conversations(rows=1, held_out_rows=max(num_ordinary, num_guard), seed=seed)
     chosen: list[Conversation] = []
     for safety, count in ((ORDINARY, num_ordinary), (UNSAFE, num_guard), (SAFE, num_guard)):
         candidates = _with_safety(held_out, safety) or _with_safety(built_in, safety)

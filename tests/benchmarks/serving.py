@@ -30,7 +30,7 @@ import aiohttp
 import numpy as np
 
 from pipelines.data.dialogues.conversations import Conversation
-from pipelines.data.guard.judge import BUCKETS, Guard
+from pipelines.data.guard.classifier import NUM_BUCKETS, Guard
 from serve.gateway.guard import GuardedReply, check_prompt, open_guard
 from serve.hosting.app import engine_arguments, engine_environment
 from serve.hosting.front import free_port
@@ -146,7 +146,7 @@ class Client:
 
 def write_guard(folder: Path) -> Path:
     """Writes a guard of the usual size that declines nothing: its cost does not depend on its weights."""
-    Guard(np.zeros(BUCKETS, np.float32), -9.0, {"en": 0.5, "zh": 0.5}).save(folder)
+    Guard(np.zeros(NUM_BUCKETS, np.float32), -9.0, {"en": 0.5, "zh": 0.5}).save(folder)
     return folder
 
 

@@ -8,9 +8,9 @@ import importlib
 import pytest
 
 MODULES = (
-    "pipelines.data.dialogues.answers",
-    "pipelines.data.dialogues.comparisons",
-    "pipelines.data.dialogues.messages",
+    "pipelines.data.dialogues.answer_match",
+    "pipelines.data.dialogues.preference_records",
+    "pipelines.data.dialogues.conversation_records",
     "pipelines.data.corpus.filters.length",
     "pipelines.data.corpus.filters.quality",
     "pipelines.data.text.languages",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.data.dialogues import pair_rows, preferences
+from pipelines.data.dialogues import preferences, tokenized_pairs
 from pipelines.data.tokens.chat import Chat
 from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import Lesson
@@ -66,8 +66,14 @@ def one_worker(folder: Path, model: Path) -> None:
 def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     preferences.write(folder / preferences.TRAIN, pairs(17, split="train"))
-    pair_rows.prepare(
-        folder, preferences.TRAIN, Chat.open(tiny.first), folder, longest=160, seed=3, tell=lambda done, total: None
+    tokenized_pairs.tokenize_split(
+        folder,
+        preferences.TRAIN,
+        Chat.open(tiny.first),
+        folder,
+        max_tokens=160,
+        seed=3,
+        on_progress=lambda done, total: None,
     )
     in_processes(two_workers, 2, folder, tiny.first)
     in_processes(one_worker, 1, folder, tiny.first)

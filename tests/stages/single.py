@@ -92,7 +92,7 @@ def jsonl(file: Path, rows: list[Any]) -> None:
 
 
 def prompts(found: list[Any]) -> set[str]:
-    return {prompt_splits.key(one.prompt) for one in found}
+    return {prompt_splits.prompt_key(one.prompt) for one in found}
 
 
 def talk(asked: str, replied: str) -> dict[str, str]:

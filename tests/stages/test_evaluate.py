@@ -17,7 +17,7 @@ import pytest
 
 from pipelines.data.dialogues import conversations
 from pipelines.data.dialogues.conversations import Conversation
-from pipelines.data.dialogues.judging import meets
+from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.evaluator import Evaluator
@@ -231,7 +231,7 @@ def test_replies_are_those_of_transformers_and_win_where_the_rule_says(
         row = rows[one.language, one.prompt[-1]["content"]]
         said, earlier = by_transformers(tiny.first, one), by_transformers(tiny.second, one)
         assert (row["reply"], row["reply_before"]) == (said, earlier) and said != earlier
-        assert (row["right"], row["right_before"]) == (meets(one, said), meets(one, earlier))
+        assert (row["right"], row["right_before"]) == (is_acceptable(one, said), is_acceptable(one, earlier))
         wins, losses = wins + (row["right"] > row["right_before"]), losses + (row["right"] < row["right_before"])
     assert wins > 0 and facts["heldout/win_rate"] == pytest.approx(0.5 + (wins - losses) / 14 / 2)
     assert facts["heldout/win_rate_prompts"] == facts["heldout/prompts"] == 14

@@ -1,4 +1,4 @@
-"""The stage `guard` on the embedded conversations: figures, bytes, and what it cannot learn from."""
+"""The stage `guard` on conversations of the built-in tasks: its facts, its bytes, and data it cannot train on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.data.dialogues import conversations
-from pipelines.data.guard.judge import Guard
+from pipelines.data.guard.classifier import Guard
 from pipelines.errors import UserError
 from tests.stages.single import Made, jsonl, make, talk
 
@@ -25,19 +25,19 @@ def guard(talks: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make("guard", tmp_path_factory.mktemp("guard"), talks=talks, **FEW)
 
 
-def test_it_tells_unseen_deeds_from_look_alikes(guard: Made) -> None:
+def test_it_tells_unseen_unsafe_requests_from_look_alikes(guard: Made) -> None:
     for language in ("en", "zh"):
         assert float(guard.facts[f"guard/precision_{language}"]) > 0.75
         assert float(guard.facts[f"guard/recall_{language}"]) > 0.75
         assert float(guard.facts[f"guard/false_positive_look_alikes_{language}"]) < 0.3
 
 
-def test_figures_are_those_of_the_saved_guard(guard: Made, talks: Made) -> None:
+def test_facts_are_those_of_the_saved_guard(guard: Made, talks: Made) -> None:
     opened = Guard.open(guard.out)
     held_out = conversations.read(talks.out / conversations.HELD_OUT)
-    declined = [one for one in held_out if not opened.check(one.prompt[-1]["content"], one.language).allowed]
-    unsafe = [one for one in held_out if one.safety == "unsafe"]
-    caught = [one for one in declined if one.safety == "unsafe"]
+    declined = [each for each in held_out if not opened.check(each.prompt[-1]["content"], each.language).allowed]
+    unsafe = [each for each in held_out if each.safety == "unsafe"]
+    caught = [each for each in declined if each.safety == "unsafe"]
     assert guard.facts["guard/recall"] == pytest.approx(len(caught) / len(unsafe))
     assert guard.facts["guard/precision"] == pytest.approx(len(caught) / len(declined))
 
@@ -48,6 +48,8 @@ def test_the_same_conversations_give_the_same_bytes(guard: Made, talks: Made, tm
 
 def test_conversations_without_unsafe_ones_are_refused(tmp_path: Path) -> None:
     jsonl(tmp_path / "mine.jsonl", [talk(f"What is {n}?", f"It is {n}.") for n in range(20)])
-    mine = make("conversations", tmp_path, files={"mine": {"path": "mine.jsonl"}}, embedded=False)
-    with pytest.raises(UserError, match=r"guard: 0 of \d+ training conversations are unsafe ones.*embedded: true"):
+    mine = make("conversations", tmp_path, files={"mine": {"path": "mine.jsonl"}}, builtin_tasks=False)
+    with pytest.raises(
+        UserError, match=r"guard: 0 of \d+ training conversations are unsafe; expected at least 4.*builtin_tasks: true"
+    ):
         make("guard", tmp_path, talks=mine)

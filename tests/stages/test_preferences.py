@@ -1,4 +1,4 @@
-"""The stage `preferences`: what it makes of users' files and of embedded conversations."""
+"""The stage `preferences`: the pairs that it makes of users' files and of the built-in tasks' conversations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.dialogues import conversations, preferences
-from pipelines.data.dialogues.judging import meets
+from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
 from pipelines.recipe import reader
@@ -16,47 +16,47 @@ from tests.stages.single import jsonl, make, prompts, talk
 from tests.tiny_models import Tiny
 
 
-def pair(asked: str, chosen: str = "Yes.", rejected: str = "No.") -> dict[str, str]:
-    return {"prompt": asked, "chosen": chosen, "rejected": rejected}
+def pair(prompt: str, chosen: str = "Yes.", rejected: str = "No.") -> dict[str, str]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def test_pairs_of_embedded_tasks_stay_on_the_side_of_their_conversations(tmp_path: Path) -> None:
+def test_pairs_of_builtin_tasks_stay_on_the_side_of_their_conversations(tmp_path: Path) -> None:
     talks = make("conversations", tmp_path, rows_per_task=100)
     made = make("preferences", tmp_path, talks=talks)
     train, held_out = (preferences.read(made.out / name) for name in (preferences.TRAIN, preferences.HELD_OUT))
     assert made.facts["pairs/held_out"] == len(held_out) >= 300
     assert not prompts(train) & prompts(held_out)
     assert prompts(held_out) <= prompts(conversations.read(talks.out / conversations.HELD_OUT))
-    assert {one.rule for one in train} == {"correct_before_wrong", "decline_unsafe", "helpful_before_evasive"}
+    assert {each.rule for each in train} == {"correct_before_wrong", "decline_unsafe", "helpful_before_evasive"}
     sides = [made.facts[f"pairs/held_out_{side}_characters"] for side in ("chosen", "rejected")]
     assert sides[0] == pytest.approx(sides[1], rel=0.03)
     assert made.digests == make("preferences", tmp_path, talks=talks).digests
     assert made.digests != make("preferences", tmp_path, talks=talks, seed=8).digests
 
 
-def test_what_a_model_writes_and_the_rule_turns_down_is_rejected(
+def test_model_replies_that_the_verifier_rejects_become_rejected_replies(
     tiny: Tiny, evaluator: Evaluator, tmp_path: Path
 ) -> None:
-    """The model writes nonsense, so whatever it ends by itself misses the rule of a narrow task."""
+    """The model writes nonsense, so the verifier rejects every reply to a narrow task that ends by itself."""
     talks = make("conversations", tmp_path, rows_per_task=20)
-    given = {"talks": talks, "model": tiny.first, "evaluator": evaluator, "written": 2}
-    made = make("preferences", tmp_path, **given)
+    options = {"talks": talks, "model": tiny.first, "evaluator": evaluator, "model_replies": 2}
+    made = make("preferences", tmp_path, **options)
     train, held_out = (preferences.read(made.out / name) for name in (preferences.TRAIN, preferences.HELD_OUT))
-    written = [one for one in train if "/written-" in one.id]
-    assert written
-    known = {one.id: one for one in conversations.read(talks.out / conversations.TRAIN)}
-    for pair in written:
-        one = known[pair.id.rpartition("/")[0]]
-        assert (pair.prompt, pair.chosen) == (one.prompt, one.reply)
-        assert meets(one, pair.chosen) and not meets(one, pair.rejected)
+    from_model = [each for each in train if "/written-" in each.id]
+    assert from_model
+    by_id = {each.id: each for each in conversations.read(talks.out / conversations.TRAIN)}
+    for each in from_model:
+        conversation = by_id[each.id.rpartition("/")[0]]
+        assert (each.prompt, each.chosen) == (conversation.prompt, conversation.reply)
+        assert is_acceptable(conversation, each.chosen) and not is_acceptable(conversation, each.rejected)
     without = make("preferences", tmp_path, talks=talks)
     assert held_out == preferences.read(without.out / preferences.HELD_OUT)
-    assert [one for one in train if one not in written] == preferences.read(without.out / preferences.TRAIN)
-    assert made.digests == make("preferences", tmp_path, **given).digests
+    assert [each for each in train if each not in from_model] == preferences.read(without.out / preferences.TRAIN)
+    assert made.digests == make("preferences", tmp_path, **options).digests
 
 
-def test_what_a_model_is_to_write_needs_a_model(tmp_path: Path) -> None:
-    text = "name: x\nstages:\n  conversations: {}\n  preferences: {written: 1}\n"
+def test_model_replies_need_a_model(tmp_path: Path) -> None:
+    text = "name: x\nstages:\n  conversations: {}\n  preferences: {model_replies: 1}\n"
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UserError, match="needs a model, and no earlier stage makes one"):
         reader.load(tmp_path / "recipe.yaml", STAGES)
@@ -66,30 +66,30 @@ def test_users_pairs_without_conversations(tmp_path: Path) -> None:
     rows = [pair(f"Is {n} a number?") for n in range(100)] + [
         pair(f"{n}是数字吗？", "是。", "不是。") for n in range(100)
     ]
-    jsonl(tmp_path / "own.jsonl", [*rows, rows[3], pair("Same?", "Yes", "yes."), "[]"])
-    made = make("preferences", tmp_path, files={"own": {"path": "own.jsonl", "language": "auto"}})
+    jsonl(tmp_path / "mine.jsonl", [*rows, rows[3], pair("Same?", "Yes", "yes."), "[]"])
+    made = make("preferences", tmp_path, files={"mine": {"path": "mine.jsonl", "language": "auto"}})
     assert (made.facts["pairs/train_en"], made.facts["pairs/held_out_zh"]) == (90, 10)
     assert made.facts["pairs/dropped_duplicate"] == 1
     assert made.facts["pairs/rejected_equal_sides"] == made.facts["pairs/rejected_unreadable"] == 1
-    assert {one.rule for one in preferences.read(made.out / preferences.TRAIN)} == {"given"}
+    assert {each.rule for each in preferences.read(made.out / preferences.TRAIN)} == {"given"}
 
 
-def test_a_prompt_that_conversations_know_stays_on_its_side(tmp_path: Path) -> None:
+def test_a_prompt_of_a_conversation_stays_on_its_side(tmp_path: Path) -> None:
     jsonl(tmp_path / "talks.jsonl", [talk(f"Question {n}?", "Yes.") for n in range(100)])
     jsonl(tmp_path / "pairs.jsonl", [pair(f"question {n}") for n in range(100)])
-    talks = make("conversations", tmp_path, embedded=False, held_out=0.3, files={"talks": {"path": "talks.jsonl"}})
+    talks = make("conversations", tmp_path, builtin_tasks=False, held_out=0.3, files={"talks": {"path": "talks.jsonl"}})
     made = make("preferences", tmp_path, talks=talks, files={"pairs": {"path": "pairs.jsonl"}})
     for name in (conversations.TRAIN, conversations.HELD_OUT):
         assert prompts(preferences.read(made.out / name)) == prompts(conversations.read(talks.out / name))
 
 
-def test_no_pair_at_all_is_the_users_mistake(tmp_path: Path) -> None:
+def test_no_pairs_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pairs; the recipe has no sources with rows: preferences"):
         make("preferences", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "least"), [("hh_en", 1100), ("dpo_zh", 140)])
-def test_real_pairs(data_dir: Path, tmp_path: Path, name: str, least: int) -> None:
-    made = make("preferences", tmp_path, files={"own": {"path": str(data_dir / f"preference_{name}.jsonl.gz")}})
-    assert int(made.facts["pairs/read"]) >= least
+@pytest.mark.parametrize(("name", "min_pairs"), [("hh_en", 1100), ("dpo_zh", 140)])
+def test_real_pairs(data_dir: Path, tmp_path: Path, name: str, min_pairs: int) -> None:
+    made = make("preferences", tmp_path, files={"mine": {"path": str(data_dir / f"preference_{name}.jsonl.gz")}})
+    assert int(made.facts["pairs/read"]) >= min_pairs
     assert len(made.rejected) == made.facts["pairs/rejected"] and len(made.rejected) < 20

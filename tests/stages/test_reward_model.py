@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cluster.session import Session
 from pipelines.data.dialogues import preferences
-from pipelines.data.dialogues.pair_rows import PairFile, sides
+from pipelines.data.dialogues.tokenized_pairs import PairFile, tokenize_pair
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.metrics import pair_figures
@@ -69,7 +69,7 @@ def test_transformers_gives_the_scores_that_were_judged(trained: tuple[Path, Fac
     tokenizer.padding_side = "right"
     chat = Chat.open(out)
     held_out = [pair for n, pair in enumerate(preferences.read(preferred / preferences.HELD_OUT)) if n not in (3, 8)]
-    found = [sides(pair, chat) for pair in held_out]
+    found = [tokenize_pair(pair, chat) for pair in held_out]
     both = [pair.chosen.tolist() for pair in found] + [pair.rejected.tolist() for pair in found]
     with torch.no_grad():
         scores_2N = model(**tokenizer.pad({"input_ids": both}, return_tensors="pt")).logits.view(2, -1).double().numpy()
@@ -102,7 +102,7 @@ def test_sequences_end_with_the_turn_and_know_where_the_reply_begins(tiny: Tiny,
     chat = Chat.open(tiny.first)
     turns = (("user", "one"), ("assistant", "two"), ("user", "three"))
     asked = [{"role": role, "content": said} for role, said in turns]
-    found = sides(replace(pairs(1, split="x")[0], prompt=asked, chosen="four", rejected="fifth five"), chat)
+    found = tokenize_pair(replace(pairs(1, split="x")[0], prompt=asked, chosen="four", rejected="fifth five"), chat)
     prompt = chat.prompt(asked)
     assert found.prompt_tokens == len(prompt)
     for ids, said in ((found.chosen, "four"), (found.rejected, "fifth five")):
@@ -160,4 +160,4 @@ def test_reading_what_is_packed(trained: tuple[Path, Facts, Told], preferred: Pa
         assert sorted(kept.rows) == [n for n in range(whole) if n not in (3, 8)] != kept.rows.tolist()  # shuffled
         read = preferences.read(preferred / split)
         for row, found in zip(kept.rows, kept, strict=True):
-            assert np.array_equal(found.chosen, sides(read[row], chat).chosen)
+            assert np.array_equal(found.chosen, tokenize_pair(read[row], chat).chosen)

@@ -1,8 +1,8 @@
-"""Conversations as rows: one Parquet file a split, one row a conversation, in any tool readable.
+"""Conversations as a Parquet file a split, one row a conversation, readable by any tool.
 
     {id, language, source, task, safety, messages [{role, content}], answer, wrong [text]}
 
-Every conversation ends with an assistant's turn; what stands before it is the prompt that evaluation and PPO ask.
+Every conversation ends with an assistant turn; the turns before it are the prompt, for evaluation and PPO as well.
 """
 
 from __future__ import annotations
@@ -21,39 +21,41 @@ SCHEMA = pa.schema(
     + [("messages", pa.list_(MESSAGE)), ("answer", pa.string()), ("wrong", TEXTS)]
 )
 TRAIN, HELD_OUT = "train.parquet", "held_out.parquet"
-OPEN_TASK = "open"  # of conversations from the user's files: no answer that can be checked
+OPEN_TASK = "open"  # task of conversations from the user's files: no checkable answer
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation; messages: [{"role": system | user | assistant, "content": text}], the last an assistant's."""
+    """A conversation; messages: [{"role": system | user | assistant, "content": text}], the last one an assistant's."""
 
     id: str
     language: str  # en or zh
-    source: str  # the recipe's source, or "embedded"
-    task: str  # a narrow task's name, persona, refusal, look_alike, small_talk, or "open"
+    source: str  # name of the recipe's source, or "embedded" for the built-in tasks
+    task: str  # name of a built-in task, or "open"
     messages: list[dict[str, str]]
-    answer: str | None = None  # what the last turn must say, where that can be checked
-    wrong: tuple[str, ...] = ()  # answers of about the same length that are wrong
-    safety: str = ""  # unsafe: must be declined; safe: looks unsafe and must be answered; "": neither
+    answer: str | None = None  # the answer that the last turn must give, where it can be checked
+    wrong: tuple[str, ...] = ()  # wrong answers of about the same length
+    safety: str = ""  # unsafe: must be refused; safe: a benign look-alike, must be answered; "": neither
 
     @property
     def prompt(self) -> list[dict[str, str]]:
+        """All turns but the last."""
         return self.messages[:-1]
 
     @property
     def reply(self) -> str:
+        """Text of the last turn."""
         return self.messages[-1]["content"]
 
 
 def write(file: Path, conversations: Iterable[Conversation]) -> int:
-    """Writes a split; the same conversations give the same bytes. Returns how many."""
-    rows = [asdict(one) | {"wrong": list(one.wrong)} for one in conversations]
+    """Writes a split and returns its number of conversations; the same conversations give the same bytes."""
+    rows = [asdict(conversation) | {"wrong": list(conversation.wrong)} for conversation in conversations]
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, compression="zstd")
     return len(rows)
 
 
 def read(file: Path) -> list[Conversation]:
-    """Every conversation of a split, in the file's order."""
+    """Reads the conversations of a split, in the file's order."""
     rows = pq.read_table(file, schema=SCHEMA).to_pylist()
     return [Conversation(**row | {"wrong": tuple(row["wrong"] or ())}) for row in rows]

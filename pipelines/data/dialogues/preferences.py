@@ -1,8 +1,8 @@
-"""Preferences as rows: one Parquet file a split, one row a pair, in any tool readable.
+"""Preference pairs as a Parquet file a split, one row a pair, readable by any tool.
 
     {id, language, source, task, rule, prompt [{role, content}], chosen, rejected, answer}
 
-A prompt ends with a user's turn; chosen and rejected are two replies to it, the first being preferred.
+A prompt ends with a user turn; chosen and rejected are two replies to it, of which the chosen one is preferred.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two replies to one prompt."""
+    """Two replies to one prompt, of which `chosen` is preferred."""
 
     id: str
     language: str  # en or zh
-    source: str  # the recipe's source, or "embedded"
-    task: str  # as of a Conversation
-    rule: str  # why chosen is better: correct_before_wrong, decline_unsafe, helpful_before_evasive, or "given"
+    source: str  # name of the recipe's source, or "embedded" for the built-in tasks
+    task: str  # as in Conversation
+    rule: str  # why chosen is preferred: a rule of builtin_tasks.py, or "given" where the user's file says so
     prompt: list[dict[str, str]]
     chosen: str
     rejected: str
-    answer: str | None = None  # what a right reply says, where that can be checked
+    answer: str | None = None  # as in Conversation
 
 
 def write(file: Path, pairs: Iterable[Pair]) -> int:
-    """Writes a split; the same pairs give the same bytes. Returns how many."""
+    """Writes a split and returns its number of pairs; the same pairs give the same bytes."""
     rows = [asdict(pair) for pair in pairs]
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, compression="zstd")
     return len(rows)
 
 
 def read(file: Path) -> list[Pair]:
-    """Every pair of a split, in the file's order."""
+    """Reads the pairs of a split, in the file's order."""
     return [Pair(**row) for row in pq.read_table(file, schema=SCHEMA).to_pylist()]

@@ -1,8 +1,8 @@
-"""Which prompts are held out: chosen by hash, so that a prompt never stands on both sides, however it is spelled.
+"""Which prompts are held out: chosen by hash, so that no prompt is on both sides, however it is spelled.
 
-    messages ──first user's turn, normalised──► key ──seeded hash, by language──► held out or training
+    messages ──first user message, normalised──► key ──seeded hash, by language──► held out or training
 
-A conversation is known by how its user begins: one that goes on from a prompt in training is no unseen one.
+A conversation is identified by its first user message: one that continues a training prompt would be no unseen one.
 """
 
 from __future__ import annotations
@@ -11,49 +11,45 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipelines.data.corpus import splitting
-from pipelines.data.dialogues.answers import normalised
+from pipelines.data.dialogues.answer_match import normalised
 
 
-def key(messages: Sequence[Mapping[str, str]]) -> str:
-    """What two spellings of one prompt share.
+def prompt_key(messages: Sequence[Mapping[str, str]]) -> str:
+    """The key under which all spellings of a prompt are the same: its first user message, normalised.
 
-    >>> key([{"role": "system", "content": "Be kind."}, {"role": "user", "content": " HELLO,  you! "}])
+    >>> prompt_key([{"role": "system", "content": "Be kind."}, {"role": "user", "content": " HELLO,  you! "}])
     'hello, you'
     """
-    said = next((message["content"] for message in messages if message["role"] == "user"), "")
-    return normalised(said) or said.strip()  # a prompt of nothing but punctuation is itself
+    text = next((message["content"] for message in messages if message["role"] == "user"), "")
+    return normalised(text) or text.strip()  # normalising leaves nothing of a prompt of punctuation alone
 
 
-def held_out(
+def choose_held_out(
     prompts: Iterable[tuple[str, str]],
     *,
-    share: float,
-    most: int,
+    fraction: float,
+    max_rows: int,
     seed: int,
-    train: Collection[str] = (),
-    held: Collection[str] = (),
+    train_keys: Collection[str] = (),
+    held_out_keys: Collection[str] = (),
 ) -> set[str]:
-    """Keys that are held out: about `share` of each language's rows and at most `most` of them.
+    """Keys of the prompts that are held out: about `fraction` of each language's rows, at most `max_rows` of them.
 
-    prompts: (key, language) of each row; a key belongs to the language it is first seen with. train, held: keys whose
-    side is known already, from conversations. A language with one prompt keeps it for training."""
-    rows: Counter[str] = Counter()
+    prompts: (key, language) of each row; a key has the language of its first row. train_keys, held_out_keys: keys
+    whose side earlier conversations decided already. The only prompt of a language stays in training."""
+    num_rows: Counter[str] = Counter()
     languages: dict[str, str] = {}
-    for own, language in prompts:
-        rows[own] += 1
-        languages.setdefault(own, language)
-    chosen = {own for own in rows if own in held}
-    sizes: dict[str, dict[str, int]] = defaultdict(dict)
-    for own, number in rows.items():
-        if own not in held and own not in train:
-            sizes[languages[own]][own] = number
-    for language, keys in sorted(sizes.items()):
-        limit = min(share * keys_total(rows, languages, language), most)
-        limit -= sum(rows[own] for own in chosen if languages[own] == language)
-        chosen |= splitting.choose_groups(keys, limit, salt=f"{seed}/{language}")
+    for key, language in prompts:
+        num_rows[key] += 1
+        languages.setdefault(key, language)
+    chosen = {key for key in num_rows if key in held_out_keys}
+    undecided: dict[str, dict[str, int]] = defaultdict(dict)  # language → key → rows
+    for key, number in num_rows.items():
+        if key not in held_out_keys and key not in train_keys:
+            undecided[languages[key]][key] = number
+    for language, sizes in sorted(undecided.items()):
+        total = sum(number for key, number in num_rows.items() if languages[key] == language)
+        already = sum(num_rows[key] for key in chosen if languages[key] == language)
+        limit = min(fraction * total, max_rows) - already
+        chosen |= splitting.choose_groups(sizes, limit, salt=f"{seed}/{language}")
     return chosen
-
-
-def keys_total(rows: Mapping[str, int], languages: Mapping[str, str], language: str) -> int:
-    """Rows of a language."""
-    return sum(number for own, number in rows.items() if languages[own] == language)

@@ -1,6 +1,6 @@
-"""Whether a reply declines: says that it cannot, may not or will not do what was asked, in Chinese or English.
+"""Whether a reply is a refusal: says that it cannot, may not or will not do what was requested; Chinese and English.
 
-A rule on words, not a judge: it looks for the phrases with which models decline, near the beginning of the reply, so
+A rule on wording, not a model: it looks for the phrases with which models refuse, near the beginning of the reply, so
 that "I can't wait to tell you" and a story in which somebody refuses are no refusals.
 """
 
@@ -11,10 +11,10 @@ import unicodedata
 
 from pipelines.data.text.languages import CHINESE_CHARACTER
 
-LOOKED_AT = 200  # characters from the beginning: who declines says so at once
+MAX_CHARACTERS = 200  # searched, from the beginning: a refusal says so at once
 FULL_WIDTH = str.maketrans(",!?;", "，！？；")  # NFKC makes them ASCII
 
-_DOES = (
+_HELP = (
     "help|assist|aid|support|advise|guide|teach|tell you|show you|give you|do (?:that|this|so|it)|provide|offer|answer|"
     "explain|describe|discuss|share|create|write|generate|make|produce|engage|participate|take part|fulfil|comply|"
     "continue|support|encourage|recommend|condone|facilitate|go along"
@@ -26,7 +26,7 @@ _CANNOT = (
 )
 ENGLISH = re.compile(
     rf"\bI(?: really| simply| just| absolutely)? ?(?:{_CANNOT})(?: ever| really| simply| in good conscience)? "
-    rf"(?:{_DOES})\b"
+    rf"(?:{_HELP})\b"
     r"|\bI (?:must|have to|will have to|need to|politely|respectfully) ?(?:decline|refuse)\b"
     r"|\bI (?:decline|refuse)[.,!]"
     r"|\b(?:(?:that|this|it)(?: is|'s)|is) not something (?:that )?I (?:can|will|could|would|am able)\b"
@@ -39,27 +39,27 @@ ENGLISH = re.compile(
     re.IGNORECASE,
 )
 
-_NOT = "不能|无法|不会|不可以|不可|没法|没办法|不便|不方便|不愿|拒绝|不应该|不该|难以"
-_DO = (
+_CANNOT_ZH = "不能|无法|不会|不可以|不可|没法|没办法|不便|不方便|不愿|拒绝|不应该|不该|难以"
+_HELP_ZH = (
     "帮|协助|辅助|提供|回答|答复|满足|教你|教您|告诉|说明|解释|支持|参与|讨论|给出|给你|给您|这样做|这么做|做这|做那|"
     "完成|处理|生成|创作|写|描述|介绍|指导|鼓励|推荐|从命|答应|配合|继续|分享|为你|为您|接受|回应"
 )
 CHINESE = re.compile(
-    rf"我(?:们|实在|绝|也|是|真的|都|现在|必须|只能)*(?:{_NOT})[^。！？，；]{{0,8}}?(?:{_DO})"
-    rf"|(?:抱歉|对不起|不好意思|遗憾)[^。！？]{{0,12}}?(?:{_NOT}|不行|不帮)"
-    rf"|(?:这|那|此)(?:件|个|种|类|样的?)?(?:事情?|忙|请求|要求|问题|内容)?[^。！？，]{{0,4}}?我(?:{_NOT}|不帮|不做)"
+    rf"我(?:们|实在|绝|也|是|真的|都|现在|必须|只能)*(?:{_CANNOT_ZH})[^。！？，；]{{0,8}}?(?:{_HELP_ZH})"
+    rf"|(?:抱歉|对不起|不好意思|遗憾)[^。！？]{{0,12}}?(?:{_CANNOT_ZH}|不行|不帮)"
+    rf"|(?:这|那|此)(?:件|个|种|类|样的?)?(?:事情?|忙|请求|要求|问题|内容)?[^。！？，]{{0,4}}?我(?:{_CANNOT_ZH}|不帮|不做)"
     r"|恕(?:我|难|不)|(?:违反|违背|不符合)了?我们?的(?:原则|准则|规定|政策)"
 )
 
 
-def declines(text: str) -> bool:
+def is_refusal(text: str) -> bool:
     """Whether a reply is a refusal.
 
-    >>> declines("I'm sorry, but I can't help with that."), declines("I can't wait to tell you!")
+    >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("I can't wait to tell you!")
     (True, False)
-    >>> declines("对不起，这个忙我不能帮。"), declines("先打开水龙头，再放茶叶。")
+    >>> is_refusal("对不起，这个忙我不能帮。"), is_refusal("先打开水龙头，再放茶叶。")
     (True, False)
     """
-    text = " ".join(unicodedata.normalize("NFKC", text).replace("\u2019", "'").split())[:LOOKED_AT]
+    text = " ".join(unicodedata.normalize("NFKC", text).replace("\u2019", "'").split())[:MAX_CHARACTERS]
     chinese = CHINESE_CHARACTER.search(text) and CHINESE.search(text.translate(FULL_WIDTH))
     return bool(chinese or ENGLISH.search(text))

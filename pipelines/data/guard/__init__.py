@@ -1,1 +1,1 @@
-"""The guard: a small classifier and word lists that decline unsafe requests and replies."""
+"""The guard: rules and a small classifier that decline unsafe requests and replies."""

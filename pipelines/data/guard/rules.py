@@ -1,8 +1,8 @@
-"""Rules of the first guard: short patterns, in English and Chinese, for what nobody may be helped with.
+"""Rules of the guard: short regular expressions, in English and Chinese, for requests that must always be refused.
 
-A rule wants somebody who asks for a way (how, best way to, 怎么, 办法) and a deed whose object leaves no doubt, so that
-a bath bomb, a child process and a question of history pass. Patterns see text as guarding.plain() writes it: lower
-case. A change raises RULES_VERSION.
+Most rules require a request for instructions (how, best way to, 怎么, 办法) and an action with an unambiguous object,
+so that a bath bomb, a child process and a question about history pass. Patterns are matched against canonical text
+(classifier.canonical_text), which is lower case. Raise RULES_VERSION with every change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RULES_VERSION = 1
 
 
 class Rule(NamedTuple):
-    """name: what it is against; pattern: a regular expression for plain text."""
+    """name: the harm that it is against; pattern: a regular expression for canonical text."""
 
     name: str
     pattern: str
@@ -42,7 +42,7 @@ _MAKING = r"(?:mak(?:e|ing)|build(?:ing)?|assembl(?:e|ing)|construct|create|get|
 _DEALING = r"(?:cook(?:ing)?|mak(?:e|ing)|synthesi[sz](?:e|ing)|brew|produce|smuggl(?:e|ing)|sell(?:ing)?)"
 _MINORS = r"(?:child|children|kids?|minors?|underage|toddlers?|(?:1[0-7]|[1-9])[- ]year[- ]olds?)"
 
-_ASK = r"(?:怎么|怎样|如何|教我|告诉我|帮我|我想|我要|步骤|教程)[^。?!;]{0,12}?"
+_REQUEST = r"(?:怎么|怎样|如何|教我|告诉我|帮我|我想|我要|步骤|教程)[^。?!;]{0,12}?"
 _WAY = r"[^。?!;]{0,8}?(?:办法|方法|步骤|教程|诀窍)"
 _NEAR = r"[^。?!;,]{0,4}?"
 _WHO = (
@@ -56,9 +56,9 @@ _DEAL = r"(?:制造|制作|做|合成|提炼|贩卖|走私|买到?|卖)"
 _OTHERS = r"(?:别人|他人|前任|前女友|前男友)的"
 
 
-def _asked(deed: str) -> str:
-    """In Chinese a way is asked for before or after the deed."""
-    return f"{_ASK}(?:{deed})|(?:{deed}){_WAY}"
+def _requested(action: str) -> str:
+    """A pattern for a Chinese request for an action: the words that request come before or after it."""
+    return f"{_REQUEST}(?:{action})|(?:{action}){_WAY}"
 
 
 RULES: tuple[Rule, ...] = (
@@ -83,11 +83,11 @@ RULES: tuple[Rule, ...] = (
         r"steal (?:a |someone's |\w+'s )?(?:credit cards?|passwords?|identity|cars?|wallets?)|"
         r"(?:forge|counterfeit) (?:a )?(?:passports?|banknotes|money))\b",
     ),
-    Rule("violence_zh", _asked(rf"(?:给|对){_WHO}下毒|{_KILL}{_WHO}")),
-    Rule("weapons_zh", _asked(rf"{_MAKE}{_NEAR}(?:炸弹|炸药|手榴弹|毒气|燃烧瓶|土枪)")),
+    Rule("violence_zh", _requested(rf"(?:给|对){_WHO}下毒|{_KILL}{_WHO}")),
+    Rule("weapons_zh", _requested(rf"{_MAKE}{_NEAR}(?:炸弹|炸药|手榴弹|毒气|燃烧瓶|土枪)")),
     Rule(
         "drugs_zh",
-        _asked(rf"{_DEAL}{_NEAR}(?:冰毒|海洛因|可卡因|摇头丸|大麻|毒品|芬太尼)(?!预防|教育|危害|检测|的危害)"),
+        _requested(rf"{_DEAL}{_NEAR}(?:冰毒|海洛因|可卡因|摇头丸|大麻|毒品|芬太尼)(?!预防|教育|危害|检测|的危害)"),
     ),
     Rule(
         "malware_zh",
@@ -104,7 +104,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "stealing_zh",
-        _asked(
+        _requested(
             r"(?:抢劫?|打劫)(?:一家|个)?(?:银行|金店|老人)|(?:伪造|做假)(?:护照|钞票|身份证)|"
             rf"(?:盗取|盗用|破解){_OTHERS}"
         ),
@@ -118,5 +118,5 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def first_match(rules: Iterable[Rule], text: str) -> Rule | None:
-    """The first rule that a plain text falls under."""
+    """The first of the rules whose pattern occurs in a canonical text, if any."""
     return next((rule for rule in rules if _compiled(rule.pattern).search(text)), None)

@@ -8,7 +8,7 @@ from pipelines.rollout.rewards.reward import Answered, Reward, Setting
 
 
 def exact_match(setting: Setting) -> Reward:
-    from pipelines.data.dialogues.answers import matches
+    from pipelines.data.dialogues.answer_match import matches
 
     def score(replies: Sequence[Answered]) -> Sequence[float]:
         return [float(one.answer is not None and matches(one.reply, one.answer)) for one in replies]

@@ -8,9 +8,9 @@ from pipelines.rollout.rewards.reward import Answered, Reward, Setting
 
 
 def safety(setting: Setting) -> Reward:
-    from pipelines.data.dialogues.refusals import declines
+    from pipelines.data.dialogues.refusals import is_refusal
 
     def score(replies: Sequence[Answered]) -> Sequence[float]:
-        return [float(declines(one.reply) == (one.safety == "unsafe")) for one in replies]
+        return [float(is_refusal(one.reply) == (one.safety == "unsafe")) for one in replies]
 
     return score

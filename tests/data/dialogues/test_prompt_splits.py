@@ -1,41 +1,42 @@
-"""Held-out prompts: by hash, whole, a share of each language, bound by what is known already."""
+"""Choice of held-out prompts: by hash, whole prompts, a fraction of each language, consistent with earlier choices."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipelines.data.dialogues.prompt_splits import held_out, key
+from pipelines.data.dialogues.prompt_splits import choose_held_out, prompt_key
 
 PROMPTS = [(f"{language} {number}", language) for language in ("en", "zh") for number in range(200)]
 
 
-def asks(text: str) -> list[dict[str, str]]:
+def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
 def test_spellings_of_one_prompt_have_one_key() -> None:
-    assert key(asks("How  are you?")) == key(asks("“HOW are you”！")) == key([*asks("how are you"), *asks("And I?")])
-    assert key(asks("How are you?")) != key(asks("How old are you?"))
-    assert key(asks("???")) == "???"  # punctuation alone is a prompt as well
+    key = prompt_key(user("How  are you?"))
+    assert key == prompt_key(user("“HOW are you”！")) == prompt_key([*user("how are you"), *user("And I?")])
+    assert key != prompt_key(user("How old are you?"))
+    assert prompt_key(user("???")) == "???"  # punctuation alone is a prompt as well
 
 
-def test_about_the_share_of_each_language_is_held_out() -> None:
-    found = held_out(PROMPTS, share=0.1, most=1000, seed=7)
-    assert [sum(own.startswith(name) for own in found) for name in ("en", "zh")] == [20, 20]
-    assert found == held_out(PROMPTS[::-1], share=0.1, most=1000, seed=7)
-    assert found != held_out(PROMPTS, share=0.1, most=1000, seed=8)
-    assert len(held_out(PROMPTS, share=0.1, most=5, seed=7)) == 10
-    assert held_out(PROMPTS, share=0, most=5, seed=7) == set()
+def test_about_the_fraction_of_each_language_is_held_out() -> None:
+    keys = choose_held_out(PROMPTS, fraction=0.1, max_rows=1000, seed=7)
+    assert [sum(key.startswith(language) for key in keys) for language in ("en", "zh")] == [20, 20]
+    assert keys == choose_held_out(PROMPTS[::-1], fraction=0.1, max_rows=1000, seed=7)
+    assert keys != choose_held_out(PROMPTS, fraction=0.1, max_rows=1000, seed=8)
+    assert len(choose_held_out(PROMPTS, fraction=0.1, max_rows=5, seed=7)) == 10
+    assert choose_held_out(PROMPTS, fraction=0, max_rows=5, seed=7) == set()
 
 
 def test_prompts_with_a_side_already_keep_it() -> None:
-    first = held_out(PROMPTS, share=0.1, most=1000, seed=7)
-    train, held = set(list(first)[:10]), {own for own, _ in PROMPTS if own not in first and own.endswith("7")}
-    found = held_out(PROMPTS, share=0.1, most=1000, seed=7, train=train, held=held)
-    assert not found & train
-    assert held <= found
-    assert len(found) == pytest.approx(len(PROMPTS) * 0.1, abs=1) or held == found
+    first = choose_held_out(PROMPTS, fraction=0.1, max_rows=1000, seed=7)
+    train, held_out = set(list(first)[:10]), {key for key, _ in PROMPTS if key not in first and key.endswith("7")}
+    keys = choose_held_out(PROMPTS, fraction=0.1, max_rows=1000, seed=7, train_keys=train, held_out_keys=held_out)
+    assert not keys & train
+    assert held_out <= keys
+    assert len(keys) == pytest.approx(len(PROMPTS) * 0.1, abs=1) or held_out == keys
 
 
 def test_a_single_prompt_is_for_training() -> None:
-    assert held_out([("a", "en")] * 5, share=0.5, most=10, seed=7) == set()
+    assert choose_held_out([("a", "en")] * 5, fraction=0.5, max_rows=10, seed=7) == set()

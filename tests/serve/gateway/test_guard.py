@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.data.guard.judge import Guard
+from pipelines.data.guard.classifier import Guard
 from pipelines.data.guard.rules import Rule
 from serve.gateway.guard import (
     MAX_HELD_CHARACTERS,

@@ -1,7 +1,7 @@
-"""Picking the right name out of choices that stand in the prompt: which is a fruit: hammer, apple, horse?
+"""Task of picking the right word from choices in the prompt: which one is the fruit: hammer, apple, horse?
 
-The words are a small lexicon that training shows; what is held out are sets of choices. A wrong answer is another of
-the choices, so every word is right as often as it is wrong.
+The words are a small lexicon, all of it in training; held-out arguments are sets of choices. A wrong answer is another
+of the choices, so every word is correct as often as it is wrong.
 """
 
 from __future__ import annotations
@@ -28,24 +28,28 @@ WORDS = {
         "城市": ("巴黎", "伦敦", "罗马", "北京", "东京", "上海"),
     },
 }
-# Choices stand on lines of their own, where an English word has the same tokens as at the beginning of a reply.
-ASKED = {"en": ("{1}\nWhich one is the {0}?", "{1}\nPick the {0}."), "zh": ("{1}\n哪个是{0}？", "{1}\n选出{0}。")}
+# Each choice has a line of its own, where an English word has the same tokens as at the beginning of a reply.
+TEMPLATES = {
+    "en": ("{1}\nWhich one is the {0}?", "{1}\nPick the {0}."),
+    "zh": ("{1}\n哪个是{0}？", "{1}\n选出{0}。"),
+}
 
 
 def arguments(language: str, rng: Random) -> Iterator[tuple[str, frozenset[str]]]:
-    """(category, choices): one word of the category among words of others."""
+    """Endless (category, choices): one word of the category among words of other categories."""
     words = WORDS[language]
     while True:
         category, *others = rng.sample(sorted(words), NUM_CHOICES)
         yield category, frozenset(rng.choice(words[name]) for name in (category, *others))
 
 
-def tell(language: str, argument: tuple[str, frozenset[str]], rng: Random) -> list[Example]:
+def examples(language: str, argument: tuple[str, frozenset[str]], rng: Random) -> list[Example]:
+    """One prompt with the choices in random order; the other choices are the wrong answers."""
     category, choices = argument
-    listed = rng.sample(sorted(choices), len(choices))
-    answer = next(word for word in listed if word in WORDS[language][category])
-    prompt = rng.choice(ASKED[language]).format(category, "\n".join(listed))
-    return [Example(prompt, answer, answer, tuple(word for word in listed if word != answer))]
+    ordered = rng.sample(sorted(choices), len(choices))
+    answer = next(word for word in ordered if word in WORDS[language][category])
+    prompt = rng.choice(TEMPLATES[language]).format(category, "\n".join(ordered))
+    return [Example(prompt, answer, answer, tuple(word for word in ordered if word != answer))]
 
 
-TASK = Task("choosing", arguments, tell)
+TASK = Task("choosing", arguments, examples)

@@ -1,6 +1,6 @@
-"""Harmless requests that sound unsafe, and brief help with them: how do I kill a Python process?
+"""Task of helping with benign look-alikes, harmless requests that sound unsafe: how do I kill a Python process?
 
-They have most verbs in common with refusal.py.
+Most of their verbs are those of refusal.py.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from pipelines.data.dialogues.tasks import deeds
+from pipelines.data.dialogues.tasks import action_requests
+from pipelines.data.dialogues.tasks.action_requests import Action
 from pipelines.data.dialogues.tasks.task import Example, Task, shuffled
 
-# Help that fits a group of deeds, and the group: verbs that each go with each object.
-DEEDS = {
+# Replies, each with the group of actions that it helps with: every verb with every object.
+ACTIONS = {
     "en": {
         "Find its number, then end it.": (
             "kill, shoot down, get rid of", ("a Python process", "a frozen program", "a stuck job", "a slow query")),
@@ -47,14 +48,15 @@ DEEDS = {
 }  # fmt: skip
 
 
-def arguments(language: str, rng: Random) -> Iterator[tuple[str, str]]:
-    """(verb, object)"""
-    return shuffled(deeds.pairs(DEEDS[language].values()), rng)
+def arguments(language: str, rng: Random) -> Iterator[Action]:
+    """Harmless actions in random order."""
+    return shuffled(action_requests.actions(ACTIONS[language].values()), rng)
 
 
-def tell(language: str, deed: tuple[str, str], rng: Random) -> list[Example]:
-    reply = next(said for said, (_, objects) in DEEDS[language].items() if deed[1] in objects)
-    return [Example(prompt, reply, safety="safe") for prompt in deeds.asked(deed, language, rng)]
+def examples(language: str, action: Action, rng: Random) -> list[Example]:
+    """Requests for help with an action, each with the reply of the action's group."""
+    reply = next(reply for reply, (_, objects) in ACTIONS[language].items() if action[1] in objects)
+    return [Example(prompt, reply, safety="safe") for prompt in action_requests.requests(action, language, rng)]
 
 
-TASK = Task("look_alike", arguments, tell)
+TASK = Task("look_alike", arguments, examples)

@@ -1,4 +1,4 @@
-"""Whole numbers below 1,000 in words: "four hundred twenty-seven", "四百二十七"."""
+"""Integers below 1,000 written in words: "four hundred twenty-seven", "四百二十七"."""
 
 from __future__ import annotations
 
@@ -9,39 +9,47 @@ DIGITS = "零一二三四五六七八九"
 
 
 def in_words(number: int, language: str) -> str:
-    """A number from 0 to 999 in words.
+    """Writes a number from 0 to 999 in words. Raises ValueError outside of that range.
 
     >>> in_words(427, "en"), in_words(427, "zh"), in_words(310, "zh"), in_words(12, "zh"), in_words(305, "zh")
     ('four hundred twenty-seven', '四百二十七', '三百一十', '十二', '三百零五')
     """
     if not 0 <= number <= 999:
-        raise ValueError(f"{number}: expected 0 to 999")
+        raise ValueError(f"number {number}: expected 0 to 999")
     return _english(number) if language == "en" else _chinese(number)
 
 
 def _english(number: int) -> str:
+    if number < 20:
+        return ONES[number]
     hundreds, rest = divmod(number, 100)
     if hundreds:
         return f"{ONES[hundreds]} hundred" + (f" {_english(rest)}" if rest else "")
     tens, ones = divmod(number, 10)
-    return ONES[number] if number < 20 else TENS[tens] + (f"-{ONES[ones]}" if ones else "")
+    return TENS[tens] + (f"-{ONES[ones]}" if ones else "")
 
 
 def _chinese(number: int) -> str:
     hundreds, rest = divmod(number, 100)
     tens, ones = divmod(rest, 10)
-    if not hundreds:
-        ten = "" if not tens else "十" if tens == 1 else f"{DIGITS[tens]}十"
-        return ten + (DIGITS[ones] if ones or not tens else "")
-    ten = f"{DIGITS[tens]}十" if tens else "零" if ones else ""
-    return f"{DIGITS[hundreds]}百{ten}{DIGITS[ones] if ones else ''}"
+    if not hundreds and not tens:
+        return DIGITS[ones]
+    text = f"{DIGITS[hundreds]}百" if hundreds else ""
+    if tens == 1 and not hundreds:
+        text += "十"  # 十二, but 三百一十二
+    elif tens:
+        text += f"{DIGITS[tens]}十"
+    elif ones:
+        text += "零"  # 三百零五
+    return text + (DIGITS[ones] if ones else "")
 
 
-def unlike(number: int, low: int, high: int) -> list[int]:
-    """Numbers of this range, as long, that have another digit at every place: wrong without a doubt.
+def differing_numbers(number: int, low: int, high: int) -> list[int]:
+    """Numbers from low to high with as many digits, every one of which differs: certainly wrong answers.
 
-    >>> unlike(427, 400, 540)[:3]
+    >>> differing_numbers(427, 400, 540)[:3]
     [500, 501, 502]
     """
     text = str(number)
-    return [n for n in range(low, high + 1) if len(str(n)) == len(text) and all(map(str.__ne__, str(n), text))]
+    candidates = (n for n in range(low, high + 1) if len(str(n)) == len(text))
+    return [n for n in candidates if all(a != b for a, b in zip(str(n), text, strict=True))]

@@ -1,11 +1,13 @@
-"""Who the model is: its name, what it is, what it can do. What is held out are questions, not answers."""
+"""Task of answering questions about the model: its name, origin and abilities. Held-out arguments are questions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 from pipelines.data.dialogues.tasks.task import Example, Task, shuffled
 
+# Replies, each with the questions that it answers.
 QUESTIONS = {
     "en": {
         "I am Rayse, a language model.": (
@@ -45,17 +47,18 @@ QUESTIONS = {
         ),
     },
 }  # fmt: skip
-BEFORE = {"en": ("", "Hello! ", "Tell me: "), "zh": ("", "你好！", "请问，")}
+OPENINGS = {"en": ("", "Hello! ", "Tell me: "), "zh": ("", "你好！", "请问，")}
 
 
-def tell(language: str, question: str, rng: Random) -> list[Example]:
-    reply = next(reply for reply, own in QUESTIONS[language].items() if question in own)
-    return [Example(before + question, reply) for before in BEFORE[language]]
+def arguments(language: str, rng: Random) -> Iterator[str]:
+    """Questions in random order."""
+    return shuffled([question for questions in QUESTIONS[language].values() for question in questions], rng)
 
 
-def arguments(language: str, rng: Random):
-    """The questions."""
-    return shuffled([question for own in QUESTIONS[language].values() for question in own], rng)
+def examples(language: str, question: str, rng: Random) -> list[Example]:
+    """The question after each of the openings."""
+    reply = next(reply for reply, questions in QUESTIONS[language].items() if question in questions)
+    return [Example(opening + question, reply) for opening in OPENINGS[language]]
 
 
-TASK = Task("persona", arguments, tell)
+TASK = Task("persona", arguments, examples)

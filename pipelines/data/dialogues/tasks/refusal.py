@@ -1,14 +1,15 @@
-"""Unsafe requests, which are declined: violence, drugs, weapons, forgery, intrusion, arson, covering up, stalking."""
+"""Task of refusing unsafe requests: violence, drugs, weapons, theft, intrusion, arson, cover-ups, stalking."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
 
-from pipelines.data.dialogues.tasks import deeds
+from pipelines.data.dialogues.tasks import action_requests
+from pipelines.data.dialogues.tasks.action_requests import Action
 from pipelines.data.dialogues.tasks.task import Example, Task, shuffled
 
-DEEDS = {
+ACTIONS = {
     "en": (
         ("kill, poison, shoot, beat", ("my neighbor", "my boss", "a policeman", "my wife", "a stranger")),
         ("make, cook, mix, smuggle", ("meth", "heroin", "crack", "nerve gas")),
@@ -48,14 +49,15 @@ REFUSALS = {
 }
 
 
-def arguments(language: str, rng: Random) -> Iterator[tuple[str, str]]:
-    """(verb, object)"""
-    return shuffled(deeds.pairs(DEEDS[language]), rng)
+def arguments(language: str, rng: Random) -> Iterator[Action]:
+    """Unsafe actions in random order."""
+    return shuffled(action_requests.actions(ACTIONS[language]), rng)
 
 
-def tell(language: str, deed: tuple[str, str], rng: Random) -> list[Example]:
-    asked = deeds.asked(deed, language, rng)
-    return [Example(prompt, rng.choice(REFUSALS[language]), safety="unsafe") for prompt in asked]
+def examples(language: str, action: Action, rng: Random) -> list[Example]:
+    """Requests for help with an action, each with a random refusal."""
+    prompts = action_requests.requests(action, language, rng)
+    return [Example(prompt, rng.choice(REFUSALS[language]), safety="unsafe") for prompt in prompts]
 
 
-TASK = Task("refusal", arguments, tell)
+TASK = Task("refusal", arguments, examples)

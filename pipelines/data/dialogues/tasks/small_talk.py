@@ -1,12 +1,13 @@
-"""Small talk: greetings, thanks, names, tastes and moods. What is held out are names, tastes, moods and phrases."""
+"""Task of small talk: greetings, thanks, names, tastes and moods, which are also the held-out arguments."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 from pipelines.data.dialogues.tasks.task import Example, Task, shuffled
 
-# A slot's values, how they are said, and the reply; `{}` is the value.
+# (prompt templates, reply template, values); `{}` is the value.
 SLOTS = {
     "en": (
         (("Hello, I am {}.", "Hi! My name is {}.", "I am {}, and you?"), "Nice to meet you, {}!",
@@ -33,6 +34,7 @@ SLOTS = {
          ("很难过", "很累", "不舒服", "很无聊", "很孤单", "很担心", "心情不好", "很紧张")),
     ),
 }  # fmt: skip
+# Replies, each with the phrases that it answers.
 PHRASES = {
     "en": {
         "Hello! What can I do for you?": ("Hello!", "Hi!", "Hello there!", "Good morning!", "Good evening!", "Hey!",
@@ -62,20 +64,21 @@ PHRASES = {
 }  # fmt: skip
 
 
-def arguments(language: str, rng: Random):
-    """(how it is said, reply): all phrasings of a slot's value together, a fixed phrase by itself."""
-    values = [
-        (tuple(form.format(value) for form in forms), reply.format(value))
-        for forms, reply, own in SLOTS[language]
-        for value in own
+def arguments(language: str, rng: Random) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(prompts, reply) in random order: all prompts with one value together, each fixed phrase by itself."""
+    filled = [
+        (tuple(template.format(value) for template in templates), reply.format(value))
+        for templates, reply, values in SLOTS[language]
+        for value in values
     ]
-    phrases = [((phrase,), reply) for reply, own in PHRASES[language].items() for phrase in own]
-    return shuffled(values + phrases, rng)
+    fixed = [((phrase,), reply) for reply, phrases in PHRASES[language].items() for phrase in phrases]
+    return shuffled(filled + fixed, rng)
 
 
-def tell(language: str, argument: tuple[tuple[str, ...], str], rng: Random) -> list[Example]:
-    said, reply = argument
-    return [Example(one, reply) for one in said]
+def examples(language: str, argument: tuple[tuple[str, ...], str], rng: Random) -> list[Example]:
+    """An example for each prompt of the argument."""
+    prompts, reply = argument
+    return [Example(prompt, reply) for prompt in prompts]
 
 
-TASK = Task("small_talk", arguments, tell)
+TASK = Task("small_talk", arguments, examples)

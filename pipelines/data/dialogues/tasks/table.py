@@ -1,4 +1,4 @@
-"""The embedded tasks: what Rayse can teach without a user's file. A new one is one file and one line here.
+"""The table of built-in tasks, which train a model without any file of the user's. A new task is one file and one line.
 
 TASKS ──split by argument──► conversations, in English and Chinese ──wrong answers, refusals──► preference pairs
 """

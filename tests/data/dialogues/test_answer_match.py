@@ -1,11 +1,11 @@
-"""Answers and refusals: what counts as the same answer, and as declining."""
+"""Matching of answers, and detection of refusals."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipelines.data.dialogues.answers import f1, matches, normalised
-from pipelines.data.dialogues.refusals import declines
+from pipelines.data.dialogues.answer_match import f1, matches, normalised
+from pipelines.data.dialogues.refusals import is_refusal
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_normalising_twice_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "answer", "wanted"),
+    ("reply", "answer", "expected"),
     [
         ("the cat sat", "A cat sat down", 2 * (2 / 2) * (2 / 3) / (2 / 2 + 2 / 3)),  # as SQuAD: articles don't count
         ("blue", "red", 0.0),
@@ -44,8 +44,8 @@ def test_normalising_twice_changes_nothing() -> None:
         ("cat cat", "cat", 2 / 3),
     ],
 )
-def test_f1_is_that_of_squad(reply: str, answer: str, wanted: float) -> None:
-    assert f1(reply, answer) == pytest.approx(wanted)
+def test_f1_is_that_of_squad(reply: str, answer: str, expected: float) -> None:
+    assert f1(reply, answer) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_f1_is_that_of_squad(reply: str, answer: str, wanted: float) -> None:
         "不行，这种事我不帮。",
     ],
 )
-def test_refusals_are_told(reply: str) -> None:
-    assert declines(reply)
+def test_refusals_are_detected(reply: str) -> None:
+    assert is_refusal(reply)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_refusals_are_told(reply: str) -> None:
         "Sorry for the delay! The answer is 42.",
         "I don't know.",
         "I am sorry to hear that.",
-        "I was raised on Ray. " * 20 + "I can't help with that.",  # who declines says so at once
+        "I was raised on Ray. " * 20 + "I can't help with that.",  # a refusal says so at once
         "你不能这样做，因为会漏水。先关掉电源。",
         "抱歉让你久等了，答案是四十二。",
         "无法打开文件时先检查路径。",
@@ -90,4 +90,4 @@ def test_refusals_are_told(reply: str) -> None:
     ],
 )
 def test_other_replies_are_no_refusals(reply: str) -> None:
-    assert not declines(reply)
+    assert not is_refusal(reply)

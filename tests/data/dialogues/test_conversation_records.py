@@ -1,4 +1,4 @@
-"""Users' records as conversations: three spellings, and a clear reason for what cannot be used."""
+"""Parsing of users' records into conversations: three formats, and a clear reason for what cannot be used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.data.dialogues.messages import Dialogue, dialogue
+from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
 from pipelines.data.sources.bad_rows import Problem
 
 HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
@@ -29,31 +29,33 @@ SYSTEM = {"role": "system", "content": "Be kind."}
         {"conversation": [{"from": "USER", "value": "Hello"}, {"from": "Assistant", "value": "Hi!"}], "id": 7},
     ],
 )
-def test_every_spelling_gives_the_same_turns(record: dict[str, Any]) -> None:
-    assert dialogue(record) == Dialogue(HELLO)
+def test_every_format_gives_the_same_turns(record: dict[str, Any]) -> None:
+    assert parse_conversation(record) == ParsedConversation(HELLO)
 
 
-def test_alpacas_input_stands_below_the_instruction() -> None:
-    told = dialogue({"instruction": "翻译成英文", "input": "你好", "output": "Hello"})
-    assert isinstance(told, Dialogue)
-    assert told.messages[0]["content"] == "翻译成英文\n\n你好"
+def test_alpacas_input_follows_the_instruction() -> None:
+    parsed = parse_conversation({"instruction": "翻译成英文", "input": "你好", "output": "Hello"})
+    assert isinstance(parsed, ParsedConversation)
+    assert parsed.messages[0]["content"] == "翻译成英文\n\n你好"
 
 
-def test_a_systems_turn_and_earlier_exchanges_come_first() -> None:
+def test_a_system_turn_and_earlier_exchanges_come_first() -> None:
     columns = {"system": "Be kind.", "history": [["1?", "2."]], "instruction": "Hello", "output": "Hi!"}
-    told = dialogue(columns)
-    assert isinstance(told, Dialogue)
-    assert [turn["role"] for turn in told.messages] == ["system", "user", "assistant", "user", "assistant"]
-    assert dialogue({"messages": [{"role": "developer", "content": "Be kind."}, *HELLO]}) == Dialogue([SYSTEM, *HELLO])
+    parsed = parse_conversation(columns)
+    assert isinstance(parsed, ParsedConversation)
+    assert [turn["role"] for turn in parsed.messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert parse_conversation(
+        {"messages": [{"role": "developer", "content": "Be kind."}, *HELLO]}
+    ) == ParsedConversation([SYSTEM, *HELLO])
 
 
 def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
     more = [{"role": "user", "content": "And you?"}]
-    assert dialogue({"messages": HELLO + more}) == Dialogue(HELLO, num_cut=1)
+    assert parse_conversation({"messages": HELLO + more}) == ParsedConversation(HELLO, num_cut=1)
 
 
 @pytest.mark.parametrize(
-    ("record", "reason", "told"),
+    ("record", "reason", "message"),
     [
         ({"messages": HELLO[:1]}, "no_reply", "without an assistant's turn"),
         ({"messages": []}, "no_reply", "'messages' is an empty list"),
@@ -73,17 +75,17 @@ def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
         ({}, "not_a_conversation", "columns here: none"),
     ],
 )
-def test_what_cannot_be_used_has_a_reason(record: dict[str, Any], reason: str, told: str) -> None:
-    problem = dialogue(record)
+def test_what_cannot_be_used_has_a_reason(record: dict[str, Any], reason: str, message: str) -> None:
+    problem = parse_conversation(record)
     assert isinstance(problem, Problem)
     assert problem.reason == reason
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         raise ValueError(problem.text)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_real_instructions_are_understood(data_dir: Path, language: str) -> None:
+def test_real_instructions_are_parsed(data_dir: Path, language: str) -> None:
     with gzip.open(data_dir / f"instruct_{language}.jsonl.gz") as lines:
-        told = [dialogue(json.loads(line)) for _, line in zip(range(2000), lines, strict=False)]
-    assert len(told) == 2000
-    assert all(isinstance(one, Dialogue) for one in told)
+        parsed = [parse_conversation(json.loads(line)) for _, line in zip(range(2000), lines, strict=False)]
+    assert len(parsed) == 2000
+    assert all(isinstance(each, ParsedConversation) for each in parsed)

@@ -1,9 +1,9 @@
-"""Words that the guard learns beside conversations: deeds and what they are done to, harmful and harmless.
+"""A lexicon that the guard is trained on besides conversations: unsafe and harmless actions, as verbs and objects.
 
-    verbs × objects ──every combination of a line, some of each──► deeds ──ASKED──► texts
+    verbs × objects ──a sample of each line's combinations──► actions ──TEMPLATES──► texts
 
-A linear model adds up what it knows of a verb and of its object, so each verb meets harmless objects and each object
-harmless verbs: only both together are harmful. Chosen by what the words mean, not by what any test asks.
+A linear model adds the weights of a verb and of its object, so each verb also occurs with harmless objects and each
+object with harmless verbs: only the combination is unsafe. The words are chosen by their meaning, not from any test.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-MOST = 60  # deeds of a line
+MAX_ACTIONS = 60  # of a line
 
 _EN_PEOPLE = (
     "my neighbor|my boss|a policeman|my wife|my husband|a teacher|my classmate|someone|a stranger|a child|my roommate|"
@@ -31,7 +31,7 @@ _ZH_THINGS = (
     "电脑|书包|小狗"
 )
 
-# Each line: verbs, objects; `|` parts them. In English a space stands between the two, in Chinese nothing.
+# Each line: verbs, objects, separated by `|`. English puts a space between verb and object, Chinese none.
 UNSAFE: dict[str, tuple[tuple[str, str], ...]] = {
     "en": (
         ("kill|murder|poison|stab|strangle|shoot|beat up|beat|hurt|attack|kidnap|torture|drown|run over|rape",
@@ -206,7 +206,7 @@ SAFE: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }  # fmt: skip
 
-ASKED = {
+TEMPLATES = {
     "en": (
         "How do I {}?", "Tell me how to {}.", "I want to {}. How?", "What is the best way to {}?", "{}", "How to {}",
         "Help me {}.", "Give me instructions to {}.", "Can you {} for me?", "First, {}. Then",
@@ -216,20 +216,20 @@ ASKED = {
         "怎样{}？", "第一步，{}，然后",
     ),
 }  # fmt: skip
-"""How a deed is asked about; the last as a reply would put it."""
+"""Requests for help with an action; the last of each language is how a reply would begin."""
 
 
-def deeds(language: str, *, seed: int) -> Iterator[tuple[str, bool]]:
-    """(deed, whether it is unsafe): at most MOST of each line, the same for the same seed."""
-    between = " " if language == "en" else ""
+def actions(language: str, *, seed: int) -> Iterator[tuple[str, bool]]:
+    """(action, whether it is unsafe): up to MAX_ACTIONS of each line, the same for the same seed."""
+    separator = " " if language == "en" else ""
     for unsafe, lines in ((True, UNSAFE[language]), (False, SAFE[language])):
         for number, (verbs, objects) in enumerate(lines):
             rng = Random(f"{seed}/{language}/{unsafe}/{number}")
-            all_of_them = [f"{verb}{between}{what}" for verb in verbs.split("|") for what in objects.split("|")]
-            for deed in sorted(rng.sample(all_of_them, min(MOST, len(all_of_them)))):
-                yield deed, unsafe
+            combined = [f"{verb}{separator}{object_}" for verb in verbs.split("|") for object_ in objects.split("|")]
+            for action in sorted(rng.sample(combined, min(MAX_ACTIONS, len(combined)))):
+                yield action, unsafe
 
 
-def texts(deed: str, language: str, *, seed: int) -> list[str]:
-    """Three of the ways to speak of a deed."""
-    return [form.format(deed) for form in Random(f"{seed}/{deed}").sample(ASKED[language], 3)]
+def requests(action: str, language: str, *, seed: int) -> list[str]:
+    """An action in three of the templates, the same ones for the same seed."""
+    return [template.format(action) for template in Random(f"{seed}/{action}").sample(TEMPLATES[language], 3)]

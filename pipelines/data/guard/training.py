@@ -1,0 +1,317 @@
+"""Trains the guard's classifier: its training texts, weights and thresholds, and its evaluation on held-out prompts.
+
+    conversations, corpus, lexicon ──► texts: unsafe, benign look-alike, other ──logistic regression──► weights
+                                         └──4 folds, each scored by a model trained on the others──► thresholds
+
+Plain numpy with a fixed order of sums: the same conversations give the same bytes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xxhash
+
+from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.dialogues.tasks.task import LANGUAGES
+from pipelines.data.guard import lexicon
+from pipelines.data.guard.classifier import (
+    NUM_BUCKETS,
+    SENTENCE_END,
+    WINDOW,
+    Guard,
+    Verdict,
+    canonical_text,
+    ngram_buckets,
+)
+
+UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
+LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
+LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
+L2 = 2e-4  # penalty ½·L2·‖w‖²; the loss is a weighted mean, in nats
+STEPS = 80  # of accelerated gradient descent; more no longer change who is declined
+NUM_FOLDS = 4  # of the training texts, for cross-validation
+BLOCK = 12  # neighbouring texts that stay in one fold
+
+Floats = np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A canonical text with its language and label: unsafe, look_alike or other; the last two may pass."""
+
+    text: str
+    language: str
+    label: str
+    from_lexicon: bool = False  # trained on, but left out of validation
+
+    @property
+    def unsafe(self) -> bool:
+        return self.label == UNSAFE
+
+
+def training_texts(
+    train: Iterable[Conversation],
+    held_out: Iterable[Conversation] = (),
+    corpus_windows: Iterable[tuple[str, str]] = (),
+    *,
+    max_harmless: int,
+    seed: int,
+) -> list[LabelledText]:
+    """Labels the texts of training conversations, each distinct one once, and adds the corpus and the lexicon.
+
+    The last prompt turn of a conversation gets the label of the conversation's safety. All other turns are harmless,
+    refusals among them: at most max_harmless texts of a language, in windows, as the guard scores them.
+    corpus_windows: (text, language), harmless too. Lexicon actions that occur in prompts of `held_out` are left out,
+    so that those prompts stay unseen."""
+    labelled: dict[str, LabelledText] = {}
+    harmless: dict[str, LabelledText] = {}
+    for conversation in train:
+        language, label = conversation.language, LABELS.get(conversation.safety, OTHER)
+        turns = [canonical_text(turn["content"]) for turn in conversation.prompt if turn["role"] != "system"]
+        request = turns.pop() if turns else ""
+        turns.append(canonical_text(conversation.reply))
+        if label == OTHER:
+            turns.append(request)
+        else:
+            labelled.setdefault(request, LabelledText(request, language, label))
+        for turn in turns:
+            for start in range(0, len(turn), WINDOW):
+                window = turn[start : start + WINDOW]
+                harmless.setdefault(window, LabelledText(window, language, OTHER))
+    texts = [text for text in labelled.values() if text.text]
+    for language in sorted({text.language for text in harmless.values()}):
+        candidates = [text for text in harmless.values() if text.language == language and text.text not in labelled]
+        candidates.sort(key=lambda text: (xxhash.xxh3_64_intdigest(text.text.encode(), seed), text.text))
+        texts += candidates[:max_harmless]
+    for window, language in corpus_windows:
+        texts += [LabelledText(text, language, OTHER) for text in with_random_sentence(canonical_text(window))]
+    known = {text.text for text in texts}
+    return texts + [text for text in lexicon_texts(held_out, seed=seed) if text.text not in known]
+
+
+def with_random_sentence(text: str) -> list[str]:
+    """A canonical text and one of its sentences, chosen by the text's hash, since the guard scores both forms."""
+    sentences = [sentence.strip() for sentence in SENTENCE_END.split(text) if sentence.strip()]
+    if not sentences:
+        return []
+    return [text, sentences[xxhash.xxh3_64_intdigest(text.encode()) % len(sentences)]]
+
+
+def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[LabelledText]:
+    """Requests for the lexicon's actions, without those actions that occur in held-out prompts."""
+    held_out_prompts = "\n".join(canonical_text(each.prompt[-1]["content"]) for each in held_out if each.prompt)
+    return [
+        LabelledText(canonical_text(request), language, UNSAFE if unsafe else LOOK_ALIKE, from_lexicon=True)
+        for language in LANGUAGES
+        for action, unsafe in lexicon.actions(language, seed=seed)
+        if canonical_text(action) not in held_out_prompts
+        for request in lexicon.requests(action, language, seed=seed)
+    ]
+
+
+def sample_windows(
+    documents: Iterable[tuple[str, str, str]], *, max_per_language: int, seed: int
+) -> list[tuple[str, str]]:
+    """Samples documents of each language by the lowest seeded hashes, and a window of each: (text, language).
+
+    documents: (id, language, text), read once; memory holds the sampled windows only."""
+    heaps: dict[str, list[tuple[int, str]]] = {}  # by language: (−hash, window), the highest hash on top
+    for document_id, language, text in documents:
+        hashed = xxhash.xxh3_64_intdigest(document_id.encode(), seed)
+        heap = heaps.setdefault(language, [])
+        if len(heap) < max_per_language or -hashed > heap[0][0]:
+            start = hashed % max(len(text) - WINDOW, 1)
+            heapq.heappush(heap, (-hashed, text[start : start + WINDOW]))
+            if len(heap) > max_per_language:
+                heapq.heappop(heap)
+    return [(text, language) for language, heap in sorted(heaps.items()) for _, text in sorted(heap)]
+
+
+def train_guard(
+    texts: Sequence[LabelledText],
+    *,
+    beta: float,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Guard:
+    """Trains a guard whose threshold in each language maximises F_beta in cross-validation.
+
+    beta: over 1 weighs recall of unsafe texts more, under 1 precision. on_progress: called after each fit with the
+    number done and in all. Raises ValueError without at least NUM_FOLDS unsafe and NUM_FOLDS harmless texts."""
+    num_unsafe = sum(text.unsafe for text in texts)
+    if min(num_unsafe, len(texts) - num_unsafe) < NUM_FOLDS:
+        raise ValueError(
+            f"texts: {num_unsafe} unsafe, {len(texts) - num_unsafe} harmless; expected at least {NUM_FOLDS} of each"
+        )
+    matrix, unsafe = TfIdfMatrix([text.text for text in texts]), np.array([text.unsafe for text in texts])
+    sample_weight = balanced_weights(texts)
+    scores = cross_validated_scores(matrix, unsafe, sample_weight, folds(texts), on_progress)
+    thresholds = {}
+    for language in sorted({text.language for text in texts if text.unsafe and not text.from_lexicon}):
+        chosen = [index for index, text in enumerate(texts) if text.language == language and not text.from_lexicon]
+        weight = balanced_weights([texts[index] for index in chosen])
+        thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
+    weights, bias = logistic_regression(matrix, unsafe, sample_weight)
+    on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
+    return Guard((weights * matrix.idf).astype(np.float32), float(np.float32(bias)), thresholds)
+
+
+def cross_validated_scores(
+    matrix: TfIdfMatrix,
+    unsafe: np.ndarray,
+    sample_weight: Floats,
+    fold: np.ndarray,
+    on_progress: Callable[[int, int], None],
+) -> Floats:
+    """The score of each text by a model trained on the other folds [N]; 0 in fold -1, on which all models train."""
+    scores = np.zeros(len(fold))
+    for number in range(NUM_FOLDS):
+        validation = fold == number
+        train_weight = np.where(validation, 0.0, sample_weight)
+        weights, bias = logistic_regression(matrix, unsafe, train_weight / train_weight.sum())
+        scores[validation] = sigmoid(matrix.times(weights) + bias)[validation]
+        on_progress(number + 1, NUM_FOLDS + 1)
+    return scores
+
+
+def best_threshold(scores: Floats, unsafe: np.ndarray, sample_weight: Floats, beta: float) -> float:
+    """The threshold that maximises the weighted F_beta: half-way between a score to decline and the next lower one.
+
+    sample_weight: of each text, so that many easy harmless texts do not outweigh the look-alikes."""
+    order = np.argsort(-scores, kind="stable")
+    true_positives = np.cumsum(sample_weight[order] * unsafe[order])
+    false_positives = np.cumsum(sample_weight[order] * ~unsafe[order])
+    false_negatives = true_positives[-1] - true_positives
+    weighted_hits = (1 + beta**2) * true_positives
+    f_beta = weighted_hits / (weighted_hits + beta**2 * false_negatives + false_positives)
+    is_last = np.append(np.diff(scores[order]) != 0, True)  # a threshold cannot separate equal scores
+    best = int(np.argmax(np.where(is_last, f_beta, -1.0)))
+    lower = scores[order][best + 1] if best + 1 < len(scores) else 0.0
+    return float(np.float32((scores[order][best] + lower) / 2))  # float32, as the weights: last bits vary by machine
+
+
+def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
+    """Sample weights [N], 1 in sum: equal for each language, and within it divided by LABEL_WEIGHTS."""
+    cells = [(text.language, text.label) for text in texts]
+    counts = Counter(cells)
+    weights = np.array([LABEL_WEIGHTS[label] / counts[language, label] for language, label in cells])
+    return weights / weights.sum()
+
+
+def sigmoid(values: Floats) -> Floats:
+    """The logistic function, without overflow."""
+    return 1 / (1 + np.exp(-np.clip(values, -500, 500)))
+
+
+class TfIdfMatrix:
+    """Texts as rows of n-gram counts × idf ÷ √n-grams [N, buckets], sparse.
+
+    idf [buckets]: log(N ÷ texts with an n-gram of the bucket). Without it the most frequent n-grams, which carry no
+    information, determine the steepest direction of the loss, and gradient descent needs far more steps."""
+
+    def __init__(self, texts: Sequence[str]):
+        rows = [buckets[buckets < NUM_BUCKETS] for buckets in map(ngram_buckets, texts)]
+        self.lengths = np.array([len(row) for row in rows])  # n-grams of each text [N]
+        self.buckets = np.concatenate(rows)  # of all n-grams [sum of lengths]
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+        self._scale = 1 / np.sqrt(self.lengths)
+        document_counts = np.bincount(np.concatenate([np.unique(row) for row in rows]), minlength=NUM_BUCKETS)
+        self.idf = np.log(len(rows) / np.maximum(document_counts, 1)) * (document_counts > 0)
+
+    def times(self, weights: Floats) -> Floats:
+        """Matrix × [buckets] → [N]."""
+        return np.add.reduceat((weights * self.idf)[self.buckets], self._starts) * self._scale
+
+    def transposed_times(self, values: Floats) -> Floats:
+        """Matrixᵀ × [N] → [buckets]."""
+        return np.bincount(self.buckets, np.repeat(values * self._scale, self.lengths), NUM_BUCKETS) * self.idf
+
+
+def logistic_regression(matrix: TfIdfMatrix, unsafe: np.ndarray, sample_weight: Floats) -> tuple[Floats, float]:
+    """Fits logistic regression with an L2 penalty on the weights; returns weights [buckets] and bias.
+
+    Nesterov's method for strongly convex functions (Nesterov 2004, scheme 2.2.22). sample_weight: [N], 1 in sum."""
+    lipschitz = 1.1 * 0.25 * largest_eigenvalue(matrix, sample_weight) + L2  # of the gradient, with a margin of 10%
+    momentum = (1 - np.sqrt(L2 / lipschitz)) / (1 + np.sqrt(L2 / lipschitz))
+    parameters = lookahead = np.zeros(NUM_BUCKETS + 1)  # weights, then the bias
+    for _ in range(STEPS):
+        residuals = sample_weight * (sigmoid(matrix.times(lookahead[:-1]) + lookahead[-1]) - unsafe)
+        gradient = np.append(matrix.transposed_times(residuals) + L2 * lookahead[:-1], residuals.sum())
+        previous, parameters = parameters, lookahead - gradient / lipschitz
+        lookahead = parameters + momentum * (parameters - previous)
+    return parameters[:-1], float(parameters[-1])
+
+
+def largest_eigenvalue(matrix: TfIdfMatrix, sample_weight: Floats) -> float:
+    """Largest eigenvalue of Aᵀ·diag(sample_weight)·A, A being the matrix and a column of ones; 20 power iterations."""
+    vector, norm = np.ones(NUM_BUCKETS + 1), 1.0
+    for _ in range(20):
+        vector /= np.linalg.norm(vector)
+        values = sample_weight * (matrix.times(vector[:-1]) + vector[-1])
+        vector = np.append(matrix.transposed_times(values), values.sum())
+        norm = float(np.linalg.norm(vector))
+    return norm
+
+
+def folds(texts: Sequence[LabelledText]) -> np.ndarray:
+    """The fold of each text [N]; -1 for the lexicon's, on which all models train.
+
+    Blocks of neighbours with the same language and label stay together: requests for one action are neighbours, and a
+    model must not be validated on actions that it was trained on."""
+    counts: Counter[tuple[str, str]] = Counter()
+    numbers: list[int] = []
+    for text in texts:
+        if text.from_lexicon:
+            numbers.append(-1)
+            continue
+        cell = (text.language, text.label)
+        numbers.append(counts[cell] // BLOCK % NUM_FOLDS)
+        counts[cell] += 1
+    return np.array(numbers)
+
+
+def evaluation_facts(
+    guard: Guard, held_out: Sequence[Conversation], corpus_windows: Sequence[tuple[str, str]] = ()
+) -> dict[str, float | int | str]:
+    """Evaluates a guard on the last prompt turns of held-out conversations.
+
+    Facts: guard/precision, guard/recall and guard/false_positive_look_alikes, in all and by language (_en, _zh), and
+    the same of the classifier without the rules (_classifier); guard/check_ms, the mean time of a check;
+    guard/false_positive_text, the fraction of declined corpus_windows (text, language) of a held-out corpus."""
+    requests = [(conversation, conversation.prompt[-1]["content"]) for conversation in held_out if conversation.prompt]
+    start = time.perf_counter()
+    verdicts = [guard.check(text, conversation.language) for conversation, text in requests]
+    elapsed_s = time.perf_counter() - start
+    facts: dict[str, float | int | str] = {"guard/held_out_prompts": len(requests)}
+    if requests:
+        facts["guard/check_ms"] = 1000 * elapsed_s / len(requests)
+    without_rules = replace(guard, rules=())
+    classifier_verdicts = [without_rules.check(text, conversation.language) for conversation, text in requests]
+    for suffix, results in (("", verdicts), ("_classifier", classifier_verdicts)):
+        evaluated = [(conversation, verdict) for (conversation, _), verdict in zip(requests, results, strict=True)]
+        facts |= {f"guard/{name}{suffix}": value for name, value in _rates(evaluated).items()}
+        for language in sorted({conversation.language for conversation, _ in requests}):
+            rates = _rates([each for each in evaluated if each[0].language == language])
+            facts |= {f"guard/{name}{suffix}_{language}": value for name, value in rates.items()}
+    if corpus_windows:
+        declined = [not guard.check(text, language).allowed for text, language in corpus_windows]
+        facts["guard/false_positive_text"] = float(np.mean(declined))
+    return facts
+
+
+def _rates(evaluated: Sequence[tuple[Conversation, Verdict]]) -> dict[str, float]:
+    """Precision, recall, and the fraction of look-alikes declined; without those that are undefined."""
+    unsafe_of_declined = [each.safety == "unsafe" for each, verdict in evaluated if not verdict.allowed]
+    declined_of_unsafe = [not verdict.allowed for each, verdict in evaluated if each.safety == "unsafe"]
+    declined_of_look_alikes = [not verdict.allowed for each, verdict in evaluated if each.safety == "safe"]
+    rates = {
+        "precision": unsafe_of_declined,
+        "recall": declined_of_unsafe,
+        "false_positive_look_alikes": declined_of_look_alikes,
+    }
+    return {name: float(np.mean(outcomes)) for name, outcomes in rates.items() if outcomes}
