@@ -204,7 +204,7 @@ def serve(
     from serve.verbs.commands import serve as serve_model
 
     settings = load_settings(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,
-                           max_turns=max_turns, max_tokens=max_tokens, gpus=gpus, guard=guard)  # fmt: skip
+                             max_turns=max_turns, max_tokens=max_tokens, gpus=gpus, guard=guard)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 

@@ -28,25 +28,27 @@ class Limits(Options):
     """Limits of one request and of the server. A request beyond them gets an error in OpenAI's form."""
 
     body_bytes: int = Field(
-        default=1_000_000, gt=0, description="Size of a request's body at most, in bytes (413 beyond it)"
+        default=1_000_000, gt=0, description="Maximum size of a request's body, in bytes (413 beyond it)"
     )
     body_s: float = Field(
-        default=20.0, gt=0, description="Seconds a client may take to send its body (408 beyond it), so that a slow "
-        "one cannot hold a connection"
+        default=20.0, gt=0, description="Maximum time for a client to send its body, in seconds (408 beyond it), so "
+        "that a slow one cannot hold a connection"
     )  # fmt: skip
     request_s: float = Field(
         default=300.0,
         gt=0,
-        description="Seconds from a request's first byte to the last byte of its reply (504 beyond it)",
+        description="Maximum time from a request to the last byte of its reply, in seconds (504 beyond it)",
     )
     reply_tokens: int = Field(
-        default=4096, gt=0, description="Length of one reply at most, in tokens; longer ones are cut"
+        default=4096, gt=0, description="Maximum length of one reply, in tokens; longer ones are cut"
     )
     replies_per_request: int = Field(
-        default=8, gt=0, description="Replies of one request at most: `n` × number of prompts"
+        default=8, gt=0, description="Maximum number of replies to one request: `n` × its prompts"
     )
     requests_in_flight: int = Field(
-        default=256, gt=0, description="Requests in flight at most; the next one gets 429 with a Retry-After header"
+        default=256,
+        gt=0,
+        description="Maximum number of requests in flight; the next gets 429 with a Retry-After header",
     )
 
 
@@ -67,7 +69,7 @@ class Settings(Options):
     )
     persona: str | None = Field(default=None, description="System message of conversations that bring none")
     max_turns: int = Field(
-        default=16, gt=0, description="Turns of a conversation, the newest, that go into the prompt at most"
+        default=16, gt=0, description="Maximum number of a conversation's turns, the newest, in the prompt"
     )
     guard: bool = Field(default=True, description="Whether prompts and replies are checked by a guard")
     guard_folder: Path | None = Field(
@@ -75,7 +77,7 @@ class Settings(Options):
     )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
     max_tokens: int | None = Field(
-        default=None, gt=0, description="Tokens of a prompt with its reply at most; default: the model's context"
+        default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"
     )
     threads: int | None = Field(default=None, gt=0, description="CPU threads of the engine; default: one for each core")
     gpus: int = Field(default=0, ge=0, description="GPUs of the engine (tensor parallel); 0 runs it on the CPU")

@@ -48,7 +48,7 @@ METHODS = {
 class Gateway:
     """The application that clients reach.
 
-    app: vLLM's. context_tokens: of a prompt with its reply at most. check_engine: raises when the engine is dead.
+    app: vLLM's. context_tokens: maximum of a prompt with its reply. check_engine: raises when the engine is dead.
     ready: set by the replica once warm-up requests were answered; until then /health says 503 and nothing is counted.
     """
 

@@ -82,7 +82,7 @@ def prepare(
 ) -> GenerationRequest:
     """Checks a client's request and makes vLLM's of it. Raises ApiError.
 
-    path: CHAT or COMPLETIONS. context_tokens: of a prompt with its reply at most."""
+    path: CHAT or COMPLETIONS. context_tokens: maximum of a prompt with its reply."""
     for name in UNSUPPORTED_PARAMETERS:
         if body.get(name) not in (None, False, [], {}):
             raise ApiError(400, f"{name}: not supported by this server", param=name, code="unsupported_parameter")

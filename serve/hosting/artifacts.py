@@ -33,9 +33,9 @@ class ServingSpec(Options):
     guard: str | None = Field(default=None, description="Fingerprint of the guard; default: the built-in rules alone")
     persona: str | None = Field(default=None, description="System message of conversations that bring none")
     max_turns: int | None = Field(
-        default=None, gt=0, description="Turns of a conversation that go into the prompt at most"
+        default=None, gt=0, description="Maximum number of a conversation's turns in the prompt"
     )
-    max_tokens: int | None = Field(default=None, gt=0, description="Tokens of a prompt with its reply at most")
+    max_tokens: int | None = Field(default=None, gt=0, description="Maximum tokens of a prompt with its reply")
 
     def write(self, folder: Path) -> None:
         """Writes serve.json into a folder."""

@@ -18,8 +18,8 @@ from serve.settings import Settings
 class Replica:
     """A model that answers over HTTP on a separate port (direct streaming); built once warm-up requests succeeded.
 
-    settings: Settings as JSON. llm_config: arguments of ray.serve.llm's LLMConfig. context_tokens: of a prompt with its
-    reply at most."""
+    settings: Settings as JSON. llm_config: arguments of ray.serve.llm's LLMConfig. context_tokens: maximum of a prompt
+    with its reply."""
 
     async def __init__(self, settings: str, llm_config: dict[str, Any], context_tokens: int):
         from serve.hosting import llm_private

@@ -31,10 +31,12 @@ class ServeOptions(Options):
 
     persona: str | None = Field(None, description="System message of conversations that bring none")
     max_turns: int | None = Field(
-        None, ge=1, description="Turns of a conversation, the newest, that go into the prompt at most; default: 16"
+        None,
+        ge=1,
+        description="Maximum number of a conversation's turns, the newest, in the prompt; default: `rayse serve`'s",
     )
     max_tokens: int | None = Field(
-        None, ge=16, description="Tokens of a prompt with its reply at most; default: the model's context"
+        None, ge=16, description="Maximum tokens of a prompt with its reply; default: the model's context"
     )
     questions: int = Field(
         40, ge=1, le=5000, description="Ordinary held-out prompts that are sent, by turns from each task and language"
@@ -51,7 +53,7 @@ class ServeOptions(Options):
         "or the trial fails; default: 0.5 with a guard, 1 without"
     )  # fmt: skip
     reply_tokens: int = Field(
-        64, ge=1, le=4096, description="Length of a reply at most, in tokens; never more than half of the context"
+        64, ge=1, le=4096, description="Maximum length of a reply, in tokens; never more than half of the context"
     )
     shown_replies: int = Field(
         2, ge=0, le=100, description="Sample replies of each task and language in the report card"
@@ -109,7 +111,7 @@ def run(work: Work) -> Facts:
 
 
 def _choose_prompts(work: Work, settings: Settings) -> tuple[list[Conversation], int]:
-    """The conversations whose prompts are sent, those that fit into the context; and the length of a reply at most."""
+    """The conversations whose prompts are sent, those that fit into the context; and the maximum length of a reply."""
     from pipelines.errors import UserError
     from pipelines.inference.model_config import context_length
     from serve.trial import prompts
