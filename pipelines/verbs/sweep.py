@@ -63,7 +63,7 @@ def sweep_recipe(
     best_file, store, until = _place(written.path, out), asked.store.create(), asked.until
     story = Story(quiet=quiet)
     lease = Lease(store.root / "sweeps" / asked.id / "lease.json")
-    lease.acquire(wait=True, say=lambda text: story.warn(text.replace("draft", "sweep", 1)))
+    lease.acquire(wait=True, log=lambda text: story.warn(text.replace("draft", "sweep", 1)))
     with lease.kept():
         record, recipes = _prepared(written, asked)
         candidates = [

@@ -107,7 +107,7 @@ def serving_spec(store: Store, artifact: Artifact) -> ServingSpec:
     if artifact.kind != MODEL:
         raise UserError(
             f"{artifact.manifest.name}: is of kind {artifact.kind}; expected a model, or a trial of one. `rayse ls` "
-            f"lists what the store holds"
+            f"lists the artifacts of the store"
         )
     guard = nearest_guard(store, artifact)
     return ServingSpec(model=model_to_serve(artifact).fingerprint, guard=guard.fingerprint if guard else None)

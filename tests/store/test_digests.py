@@ -10,14 +10,14 @@ import xxhash
 from pipelines.store.digests import FileDigests, digest_file, digest_value
 
 
-def test_a_value_is_known_by_what_it_holds_not_by_the_order_of_its_keys() -> None:
+def test_the_digest_of_a_value_does_not_depend_on_the_order_of_its_keys() -> None:
     assert digest_value({"a": 1, "b": [1, 2]}) == digest_value({"b": [1, 2], "a": 1})
     assert digest_value({"a": 1, "b": [1, 2]}) != digest_value({"a": 1, "b": [2, 1]})
     assert digest_value({"text": "中文"}) != digest_value({"text": "中國"})
     assert digest_value(1) != digest_value("1")
 
 
-def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     data = os.urandom((1 << 22) + 17)  # more than one chunk
     (tmp_path / "file").write_bytes(data)
     assert digest_file(tmp_path / "file") == xxhash.xxh3_128_hexdigest(data)
@@ -32,16 +32,16 @@ def test_a_file_is_read_again_only_when_its_size_or_time_changes(tmp_path: Path)
 
     file.write_text("two")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert FileDigests(cache).of(file) == first  # as if nothing happened: that is the price of not reading
+    assert FileDigests(cache).of(file) == first  # the change goes unnoticed: the price of not reading the file
 
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert FileDigests(cache).of(file) == digest_file(file) != first
 
 
-@pytest.mark.parametrize("left", ["", "{", "[]", '{"cut sho'])
-def test_a_cache_that_cannot_be_read_costs_only_time(tmp_path: Path, left: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cut sho'])
+def test_a_cache_that_cannot_be_read_costs_only_time(tmp_path: Path, text: str) -> None:
     cache, file = tmp_path / "digests.json", tmp_path / "file"
-    cache.write_text(left)
+    cache.write_text(text)
     file.write_text("one")
     assert FileDigests(cache).of(file) == digest_file(file)
     assert str(file) in json.loads(cache.read_text())
@@ -55,7 +55,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["digests.json", "file"]
 
 
-def test_nothing_is_written_where_there_is_no_store(tmp_path: Path) -> None:
+def test_no_cache_is_written_without_a_store(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("one")
     FileDigests(tmp_path / "store" / "cache" / "digests.json").of(file)

@@ -1,4 +1,4 @@
-"""One run at a time works on a draft; a dead one never blocks the next."""
+"""One run at a time works on a draft; a dead run never blocks the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from pipelines.store import lease
-from pipelines.store.lease import Lease, describe
+from pipelines.store.lease import Lease, Owner, describe
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -48,24 +48,24 @@ def holder(file: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_run_waits_and_names_the_owner(file: Path, holder: subprocess.Popen[str]) -> None:
-    said: list[str] = []
-    ours = Lease(file)
+    messages: list[str] = []
+    this_lease = Lease(file)
 
-    def let_go() -> None:
-        while not said:
+    def release_holder() -> None:
+        while not messages:
             time.sleep(0.01)
         holder.communicate("go\n")
 
-    thread = threading.Thread(target=let_go)
+    thread = threading.Thread(target=release_holder)
     thread.start()
-    ours.acquire(wait=True, say=said.append)
+    this_lease.acquire(wait=True, log=messages.append)
     thread.join()
-    assert len(said) == 1
-    assert said[0].startswith(f"draft 0123456789abcdef is held by process {holder.pid} on ")
-    assert ours.held()
+    assert len(messages) == 1
+    assert messages[0].startswith(f"draft 0123456789abcdef is held by process {holder.pid} on ")
+    assert this_lease.held()
 
 
-def test_no_wait_raises_at_once(file: Path, holder: subprocess.Popen[str]) -> None:
+def test_without_wait_a_held_lease_raises_at_once(file: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(ClusterError, match=f"held by process {holder.pid} on .*--no-wait"):
         Lease(file).acquire(wait=False)
 
@@ -80,7 +80,7 @@ def test_the_lease_of_a_killed_process_is_free_at_once(file: Path, holder: subpr
     holder.wait()
 
 
-def test_another_host_is_believed_for_thirty_seconds(file: Path) -> None:
+def test_a_lease_of_another_host_is_valid_for_thirty_seconds(file: Path) -> None:
     file.parent.mkdir()
     file.write_text(json.dumps({"host": "elsewhere", "pid": os.getpid(), "started": 1.0}))
     with pytest.raises(ClusterError, match="on elsewhere"):
@@ -90,10 +90,10 @@ def test_another_host_is_believed_for_thirty_seconds(file: Path) -> None:
     Lease(file).acquire(wait=False)
 
 
-def test_a_process_that_only_has_the_number_of_the_owner_is_told_apart_by_the_heartbeat(file: Path) -> None:
-    ours = Lease(file)
-    ours.acquire(wait=False)
-    owner = ours.owner()
+def test_the_heartbeat_decides_when_the_owners_pid_belongs_to_a_process_with_another_start_time(file: Path) -> None:
+    this_lease = Lease(file)
+    this_lease.acquire(wait=False)
+    owner = this_lease.owner()
     assert owner is not None
     file.write_text(json.dumps(owner | {"started": owner["started"] - 100}))
     with pytest.raises(ClusterError):  # it may be the same process after the clock was set
@@ -102,40 +102,40 @@ def test_a_process_that_only_has_the_number_of_the_owner_is_told_apart_by_the_he
     Lease(file).acquire(wait=False)
 
 
-def test_a_heartbeat_moves_only_our_own_lease(file: Path) -> None:
-    ours = Lease(file)
-    ours.acquire(wait=False)
+def test_a_heartbeat_renews_only_a_lease_that_is_held(file: Path) -> None:
+    this_lease = Lease(file)
+    this_lease.acquire(wait=False)
     os.utime(file, (1, 1))
-    ours.beat()
+    this_lease.beat()
     assert time.time() - file.stat().st_mtime < 5
 
     file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0}))  # taken over
     os.utime(file, (1, 1))
-    ours.beat()
+    this_lease.beat()
     assert file.stat().st_mtime == 1
-    assert not ours.held()
-    ours.release()
+    assert not this_lease.held()
+    this_lease.release()
     assert file.exists()
 
 
 def test_a_released_lease_is_free_and_can_be_released_again(file: Path) -> None:
-    ours = Lease(file)
-    ours.acquire(wait=False)
-    ours.release()
-    ours.release()
-    ours.beat()
-    assert ours.owner() is None
+    this_lease = Lease(file)
+    this_lease.acquire(wait=False)
+    this_lease.release()
+    this_lease.release()
+    this_lease.beat()
+    assert this_lease.owner() is None
     Lease(file).acquire(wait=False)
 
 
-@pytest.mark.parametrize("left", ["", '{"host": "els'])
-def test_a_lease_cut_short_by_a_kill_is_free(file: Path, left: str) -> None:
+@pytest.mark.parametrize("text", ["", '{"host": "els'])
+def test_a_lease_file_truncated_by_a_kill_is_free(file: Path, text: str) -> None:
     file.parent.mkdir()
-    file.write_text(left)
+    file.write_text(text)
     Lease(file).acquire(wait=False)
 
 
-def test_two_that_take_over_at_once_never_both_get_it(file: Path) -> None:
+def test_of_several_processes_that_take_over_at_once_one_gets_the_lease(file: Path) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -162,39 +162,39 @@ else:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.stdout.readline() for process in processes if process.stdout is not None]
+    outputs = [process.stdout.readline() for process in processes if process.stdout is not None]
     for process in processes:
         process.communicate("end\n")
-    assert sorted(answers) == ["held\n", "refused\n", "refused\n", "refused\n"]
+    assert sorted(outputs) == ["held\n", "refused\n", "refused\n", "refused\n"]
 
 
-def test_a_draft_dropped_while_another_waits_for_the_lock_is_begun_anew(file: Path, tmp_path: Path) -> None:
-    """The waiter's lock is on a file that is gone; holding that would guard nothing."""
+def test_a_draft_dropped_while_another_run_waits_for_the_lock_is_created_anew(file: Path, tmp_path: Path) -> None:
+    """The waiter's lock is on a file that is gone; it would protect no lease."""
     import fcntl
 
     file.parent.mkdir()
     with (file.parent / ".lease.lock").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        ours = Lease(file)
-        thread = threading.Thread(target=ours.acquire, kwargs={"wait": False})
+        this_lease = Lease(file)
+        thread = threading.Thread(target=this_lease.acquire, kwargs={"wait": False})
         thread.start()
         time.sleep(0.2)
         file.parent.rename(tmp_path / "dropped")
     thread.join()
-    assert ours.held()
+    assert this_lease.held()
     assert not (tmp_path / "dropped" / "lease.json").exists()
 
 
-def test_an_owner_is_described_as_people_read_it() -> None:
-    owner = {"host": "node-1", "pid": 123, "started": time.mktime((2025, 1, 2, 10, 15, 2, 0, 0, -1))}
+def test_an_owner_is_described_by_process_host_and_start_time() -> None:
+    owner: Owner = {"host": "node-1", "pid": 123, "started": time.mktime((2025, 1, 2, 10, 15, 2, 0, 0, -1))}
     assert describe(owner) == "process 123 on node-1 (since 10:15:02)"
 
 
-def test_a_kept_lease_beats_by_itself_and_is_free_afterwards(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_lease_renews_itself_and_is_free_afterwards(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "STALE_AFTER_S", 0.3)
-    ours = Lease(file)
-    ours.acquire(wait=False)
-    with ours.kept():
+    this_lease = Lease(file)
+    this_lease.acquire(wait=False)
+    with this_lease.kept():
         os.utime(file, (0, 0))
         end = time.monotonic() + 10
         while file.stat().st_mtime == 0:
