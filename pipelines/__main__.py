@@ -1,4 +1,4 @@
-"""`python -m pipelines …` is `rayse …`: what a Ray job's entrypoint runs."""
+"""Entry point of `python -m pipelines`, the same program as `rayse`; a Ray job runs it."""
 
 from pipelines.cli import main
 

@@ -1,6 +1,6 @@
-"""The command line: parses arguments, calls a verb, turns errors into messages and exit codes. Nothing else.
+"""The command line: parses arguments, calls a verb, and turns errors into messages and exit codes.
 
-Imports happen inside the verbs, so that `rayse --help` answers at once.
+Imports are inside the functions, so that `rayse --help` answers in under a second.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from cluster.termination import INTERRUPTED, sigterm_interrupts
 
+if TYPE_CHECKING:
+    from pipelines.recipe.reader import Recipe, RecipeTemplate
+    from pipelines.stage import Stage
+    from pipelines.store.artifacts import Store
+
 USER_ERROR, CLUSTER_ERROR = 2, 3  # and INTERRUPTED, 130
 
 
 class _Verbs(TyperGroup):
-    """All verbs, with our exit codes around whichever one is called."""
+    """The group of all commands; errors in any of them become exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
         with sigterm_interrupts(), _exit_codes():
@@ -40,19 +45,35 @@ app = typer.Typer(
 )
 
 RecipeArg = Annotated[
-    str, typer.Argument(help="A YAML file, or the name of a recipe that comes with Rayse (demo, micro).")
+    str, typer.Argument(help="The recipe: a YAML file, or the name of one that comes with Rayse (demo, micro).")
 ]
-StoreOpt = Annotated[str | None, typer.Option(help="Folder of artifacts, shared by all nodes. Default: the recipe's.")]
-SeedOpt = Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")]
-SetOpt = Annotated[list[str] | None, typer.Option("--set", help="Change a value: pretrain.budget_tokens=1000000.")]
-UntilOpt = Annotated[str | None, typer.Option(help="The last stage to make, its evaluation included.")]
-FromOpt = Annotated[str | None, typer.Option("--from", help="Make this stage and all after it again.")]
-ForceOpt = Annotated[str | None, typer.Option(help="Make this stage and what stands on it again.")]
+StoreOpt = Annotated[
+    str | None, typer.Option(help="Folder of all artifacts, readable by all nodes. Default: the recipe's `store:`.")
+]
+ReadStoreOpt = Annotated[str | None, typer.Option("--store", help="Folder of all artifacts. Default: ./store.")]
+SeedOpt = Annotated[int | None, typer.Option(help="Random seed, instead of the recipe's `seed:`.")]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the recipe, such as pretrain.budget_tokens=1000000; repeatable."),
+]
+UntilOpt = Annotated[str | None, typer.Option(help="Last stage to run, its evaluation included. Default: all stages.")]
+FromOpt = Annotated[
+    str | None, typer.Option("--from", help="Remake this stage and all later ones; old artifacts are set aside.")
+]
+ForceOpt = Annotated[
+    str | None, typer.Option(help="Remake this stage and all that depend on it; old artifacts are set aside.")
+]
 AddressOpt = Annotated[
-    str | None, typer.Option(help="A Ray cluster to work on. Default: a local one, started and stopped.")
+    str | None,
+    typer.Option(help="Address of a running Ray cluster, HOST:6379. Default: Ray on this machine, for this command."),
 ]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-NameArg = Annotated[str, typer.Argument(help="A stage of the latest run, or the first letters of a fingerprint.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
+NameArg = Annotated[
+    str, typer.Argument(help="The artifact: a stage of the latest run, or the first letters of a fingerprint.")
+]
+DashboardOpt = Annotated[str, typer.Option(help="Address of the cluster's dashboard, http://HOST:8265.")]
+LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 
 
 @app.command()
@@ -66,12 +87,15 @@ def run(
     seed: SeedOpt = None,
     address: AddressOpt = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Don't wait for a run that holds a draft: exit 3.")
+        bool, typer.Option("--no-wait", help="Exit with 3 instead of waiting for another run that makes the same.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Make every stage that is not made yet, in order. Killed and run again, it goes on where it stood."""
+    """Run every stage whose artifact is not in the store yet, in order.
+
+    After a kill or Ctrl-C the same command resumes from the last checkpoint; finished stages are never run twice.
+    """
     from pipelines.verbs.run import run_recipe
 
     record = run_recipe(_load(recipe, set_, store, seed), until=until, from_=from_, force=force, address=address,
@@ -91,7 +115,7 @@ def plan(
     seed: SeedOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Show what would run and what is made already. Starts nothing."""
+    """Show which stages would run, and which artifacts are in the store already. Runs no stage."""
     from pipelines.verbs.plan import show_plan
 
     show_plan(_load(recipe, set_, store, seed), until=until, as_json=as_json)
@@ -101,33 +125,36 @@ def plan(
 def sweep(
     recipe: RecipeArg,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="How many; more than before goes on with those there are.")
+        int | None, typer.Option(min=1, help="Number of trials; with a higher number the earlier ones are kept.")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="The last stage of a trial, its evaluation included.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the best recipe goes. Default: best.yaml beside it.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last stage of a trial, its evaluation included.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the best trial's recipe. Default: best.yaml beside the recipe.")
+    ] = None,
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
     address: AddressOpt = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Try the values of the recipe's search spaces with Ray Tune; the best trial is an ordinary artifact.
+    """Search the values of a recipe's search spaces with Ray Tune; the best trial is an ordinary artifact.
 
-    A search space stands in the place of the value it varies: `pretrain: {learning_rate: {log_uniform: [1e-3, 1e-1],
+    A search space replaces the value it varies: `pretrain: {learning_rate: {log_uniform: [1e-3, 1e-1],
     default: 0.02}}`; also choose: [a, b, …], uniform: [from, to], range: [from, to, step]. `sweep: {metric:
-    heldout/bits_per_byte, trials: 8}` says what decides. Trials share the stages before; the worse are ended early.
-    Killed and run again, it goes on where it stood.
+    heldout/bits_per_byte, trials: 8}` names the metric that ranks trials. Trials share the stages that do not vary, and
+    the worse ones are stopped early. After a kill the same command resumes.
     """
-    from pipelines.verbs.sweep import sweep_recipe
-
-    asked = [f"sweep.{key}={value}" for key, value in (("trials", trials), ("until", until)) if value is not None]
-    record, best = sweep_recipe(
-        _read(recipe, [*(set_ or ()), *asked], store, seed), out=out, address=address, quiet=quiet
-    )
     from pipelines.console import print_json
     from pipelines.report.sweep import facts, print_sweep
+    from pipelines.verbs.sweep import sweep_recipe
 
+    overrides = list(set_ or ())
+    if trials is not None:
+        overrides.append(f"sweep.trials={trials}")
+    if until is not None:
+        overrides.append(f"sweep.until={until}")
+    record, best = sweep_recipe(_read(recipe, overrides, store, seed), out=out, address=address, quiet=quiet)
     if as_json:
         return print_json({**facts(record), "best_recipe": str(best)})
     return print_sweep(record, best)
@@ -135,28 +162,28 @@ def sweep(
 
 @app.command()
 def report(
-    store: StoreOpt = None,
-    recipe: Annotated[str | None, typer.Option(help="The newest run of this recipe, by its name.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write report.html. Default: the store.")] = None,
+    store: ReadStoreOpt = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe: report on its latest run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the page. Default: report.html in the store.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """The report card of the latest run: a table here, plots and samples in report.html."""
+    """Report on the latest run: a table in the terminal, plots and samples in report.html."""
     from pipelines.verbs.report import show_report
 
     show_report(_store(store), recipe=recipe, out=out, as_json=as_json)
 
 
 @app.command()
-def lineage(name: NameArg, store: StoreOpt = None, as_json: JsonOpt = False) -> None:
-    """Where an artifact came from: its parents down to the sources, with code, packages and machine."""
+def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
+    """Show the provenance of an artifact: its parents down to the sources, with code, packages and machine."""
     from pipelines.verbs.inspect import show_lineage
 
     show_lineage(_store(store), name, as_json=as_json)
 
 
 @app.command()
-def ls(store: StoreOpt = None, as_json: JsonOpt = False) -> None:
-    """What the store holds: artifacts, and drafts with who works on them."""
+def ls(store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
+    """List the artifacts of the store, and its drafts with the process that works on each."""
     from pipelines.verbs.inspect import show_store
 
     show_store(_store(store), as_json=as_json)
@@ -165,42 +192,48 @@ def ls(store: StoreOpt = None, as_json: JsonOpt = False) -> None:
 @app.command()
 def export(
     name: NameArg,
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    store: StoreOpt = None,
+    folder: Annotated[Path, typer.Argument(help="The target: a new or empty folder.")],
+    store: ReadStoreOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Copy an artifact's files: a model becomes a plain Hugging Face folder that any tool opens."""
+    """Copy an artifact's files to a folder: a model becomes a plain Hugging Face folder that any tool opens."""
     from pipelines.verbs.export import export_artifact
 
     export_artifact(_store(store), name, folder, as_json=as_json)
 
 
-KeyOpt = Annotated[str | None, typer.Option(help="What clients must send as `Authorization: Bearer KEY`.")]
-KeyFileOpt = Annotated[Path | None, typer.Option(help="A file whose first line is the key.")]
-PersonaOpt = Annotated[str | None, typer.Option(help="The system message of conversations that bring none.")]
+KeyOpt = Annotated[str | None, typer.Option(help="API key that clients send as `Authorization: Bearer KEY`.")]
+KeyFileOpt = Annotated[Path | None, typer.Option(help="File whose first line is the API key.")]
+PersonaOpt = Annotated[str | None, typer.Option(help="System message for conversations that have none.")]
 ModelArg = Annotated[
     str | None,
-    typer.Argument(help="A model or a trial: its stage, or a fingerprint's first letters. Default: the newest."),
+    typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Default: the newest."),
 ]
 
 
 @app.command()
 def serve(
     name: ModelArg = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 finds a free port.")] = 8000,
-    host: Annotated[str, typer.Option(help="Other than loopback needs a key.")] = "127.0.0.1",
-    store: StoreOpt = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any other than loopback requires an API key.")
+    ] = "127.0.0.1",
+    store: ReadStoreOpt = None,
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    max_turns: Annotated[int | None, typer.Option(min=1, help="Newest turns that the model is shown.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=16, help="Of a prompt with its reply.")] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs for the model; 0 serves on the CPU.")] = 0,
-    guard: Annotated[bool, typer.Option(help="Check what is asked, and what is replied.")] = True,
+    max_turns: Annotated[
+        int | None, typer.Option(min=1, help="Number of latest turns of a conversation that the model sees.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="Number of GPUs for the model; 0 serves on the CPU.")] = 0,
+    guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
     as_json: JsonOpt = False,
 ) -> None:
-    """Host a model: OpenAI's API, a chat page, feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import load_settings, read_key
+    """Serve a model: an OpenAI-compatible API, a chat page, feedback, health and metrics. Ctrl-C stops it."""
+    from serve.verbs.commands import read_key, load_settings
     from serve.verbs.commands import serve as serve_model
 
     settings = load_settings(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,
@@ -211,31 +244,37 @@ def serve(
 @app.command()
 def chat(
     name: ModelArg = None,
-    url: Annotated[str | None, typer.Option(help="A running server, http://HOST:PORT.")] = None,
-    store: StoreOpt = None,
+    url: Annotated[str | None, typer.Option(help="Address of a running server, http://HOST:PORT.")] = None,
+    store: ReadStoreOpt = None,
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always says the most likely.")] = 0.7,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the most likely token.")
+    ] = 0.7,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
 ) -> None:
-    """Talk to a model: to the server at --url or on port 8000, else to one started for this. /reset, /quit, Ctrl-C."""
+    """Chat with a model in the terminal: /reset starts anew, /quit or Ctrl-C ends.
+
+    Talks to the server at --url, or on port 8000 of this machine, or starts a server for this chat.
+    """
     from serve.verbs import commands
 
     options = {"persona": persona, "temperature": temperature}
-    options |= {"max_tokens": max_tokens} if max_tokens else {}
-    running = url is not None or (name is None and commands.is_ready())
-    settings = None if running else lambda: commands.load_settings(_store(store), name, port=0)
+    if max_tokens:
+        options["max_tokens"] = max_tokens
+    is_running = url is not None or (name is None and commands.is_ready())
+    settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0)
     commands.chat(settings, url, commands.read_key(key, key_file), **options)
 
 
 @app.command()
 def init(
     data: Annotated[list[Path], typer.Argument(help="Your files or folders: txt, md, jsonl(.gz), parquet, csv.")],
-    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+    out: Annotated[Path, typer.Option(help="File for the recipe; it must not exist.")] = Path("recipe.yaml"),
     as_json: JsonOpt = False,
 ) -> None:
-    """Look at your files, show the rows as they were understood, write a starter recipe."""
+    """Detect the format of your files, show sample rows as they were understood, and write a starter recipe."""
     from pipelines.verbs.init import write_recipe
 
     write_recipe(data, out, as_json=as_json)
@@ -243,11 +282,13 @@ def init(
 
 @app.command()
 def recipe(
-    keys: Annotated[str | None, typer.Option(help="Explain the keys of a stage or of a kind of source.")] = None,
+    keys: Annotated[
+        str | None, typer.Option(help="Name of a stage or of a kind of source: explain its keys, with defaults.")
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
-    show: Annotated[str | None, typer.Option(help="Print a recipe that comes with Rayse.")] = None,
+    show: Annotated[str | None, typer.Option(help="Name of a recipe that comes with Rayse: print it.")] = None,
 ) -> None:
-    """Teach the recipe's language: the keys of each stage and source, with defaults."""
+    """Explain recipes: which stages and kinds of sources there are, and the keys of each."""
     from pipelines.verbs.explain import explain_recipe
 
     explain_recipe(_stages(), keys=keys, schema=schema, show=show)
@@ -256,14 +297,14 @@ def recipe(
 @app.command()
 def submit(
     recipe: RecipeArg,
-    address: Annotated[str, typer.Option(help="The cluster's dashboard, http://HOST:8265.")] = "http://127.0.0.1:8265",
+    address: DashboardOpt = LOCAL_DASHBOARD,
     until: UntilOpt = None,
     from_: FromOpt = None,
     force: ForceOpt = None,
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Don't follow the log.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once instead of following the log.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Run a recipe as a Ray job on a cluster, and follow its log."""
@@ -275,11 +316,8 @@ def submit(
 
 
 @app.command()
-def jobs(
-    address: Annotated[str, typer.Option(help="The cluster's dashboard.")] = "http://127.0.0.1:8265",
-    as_json: JsonOpt = False,
-) -> None:
-    """List the cluster's Rayse jobs."""
+def jobs(address: DashboardOpt = LOCAL_DASHBOARD, as_json: JsonOpt = False) -> None:
+    """List the Rayse jobs of a cluster."""
     from pipelines.verbs.submit import show_jobs
 
     show_jobs(address, as_json=as_json)
@@ -287,46 +325,49 @@ def jobs(
 
 @app.command()
 def stop(
-    job: Annotated[str, typer.Argument(help="A job's id, as `rayse jobs` lists it.")],
-    address: Annotated[str, typer.Option(help="The cluster's dashboard.")] = "http://127.0.0.1:8265",
+    job: Annotated[str, typer.Argument(help="Id of the job, as `rayse jobs` lists it.")],
+    address: DashboardOpt = LOCAL_DASHBOARD,
 ) -> None:
-    """Stop a job. What it made stays made; submitted again it goes on."""
+    """Stop a job. Finished stages are kept, and the recipe resumes when submitted again."""
     from pipelines.verbs.submit import stop_job
 
     stop_job(address, job)
 
 
-def _load(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None):
-    return _read(recipe, overrides, store, seed).recipe()
+def _load(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None) -> Recipe:
+    return _read(recipe, overrides, store, seed).fill()
 
 
-def _read(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None):
+def _read(recipe: str, overrides: list[str] | None, store: str | None, seed: int | None) -> RecipeTemplate:
     from pipelines.recipe.reader import read
 
     return read(recipe, _stages(), overrides=overrides or (), store=store, seed=seed)
 
 
-def _stages():
-    """Every stage of a recipe: those of pipelines, which knows nothing of serve, and serve's trial."""
+def _stages() -> dict[str, Stage]:
+    """The stages of pipelines, and the trial of serve, which pipelines must not import."""
     from pipelines.stages import STAGES
     from serve.trial import stage
 
     return {**STAGES, stage.STAGE.kind: stage.STAGE}
 
 
-def _store(path: str | None):
+def _store(path: str | None) -> Store:
+    """An existing store, ./store by default. Raises UserError if there is none."""
     from pipelines.errors import UserError
     from pipelines.store.artifacts import Store
 
     store = Store(path or "./store")
     if not (store.root / "artifacts").is_dir():
-        raise UserError(f"store {store.root}: there is none; name one with --store, or make it with `rayse run RECIPE`")
+        raise UserError(
+            f"store {store.root}: does not exist; pass one with --store, or make it with `rayse run RECIPE`"
+        )
     return store
 
 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
-    """Errors people can act on become one message on stderr and the right code; anything else keeps its traceback."""
+    """Turns errors that the user can fix into one line on stderr and an exit code; others keep their traceback."""
     from cluster.errors import ClusterError
     from pipelines.errors import UserError
 
@@ -343,7 +384,7 @@ def _exit_codes() -> Iterator[None]:
             raise
         _fail(ClusterError(f"{error.filename or 'a disk'}: no space left on the device; free some"), CLUSTER_ERROR)
     except KeyboardInterrupt:
-        print("interrupted; what is made stays made: the same command goes on", file=sys.stderr)
+        print("interrupted; finished stages are kept, and the same command resumes", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

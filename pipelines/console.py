@@ -1,4 +1,4 @@
-"""How facts are printed: a plain console, a table, one JSON object."""
+"""Output of the command line: a plain console, a table, one JSON object."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rich.table import Table
 
 
 def console() -> Console:
-    """Prints what recipes and files are called as it is: [brackets] and :colons: are no markup here."""
+    """A console that prints names of recipes and files verbatim: [brackets] and :colons: are not markup."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def table(*columns: str) -> Table:
-    """An empty table with these columns, without lines around them."""
-    made = Table(box=None, pad_edge=False)
+    """An empty table with these columns and no border."""
+    empty = Table(box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+        empty.add_column(column, overflow="fold")
+    return empty
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Prints one JSON object to stdout."""
     print(json.dumps(value, ensure_ascii=False, indent=1))

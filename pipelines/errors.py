@@ -1,9 +1,9 @@
-"""What the user can mend."""
+"""Errors that the user can fix."""
 
 
 class UserError(Exception):
-    """The user's input is wrong: a recipe, a flag, a row, an unwritable store.
+    """Invalid user input: a recipe, a flag, a row, an unwritable store.
 
-    The message says where (file, key or row), what was found, what was expected and what to do. The command line
-    exits with 2. It travels through Ray by pickling, so it carries a message and nothing else.
+    The message names the file, key or row, what it has, what was expected and what to do. The command line exits with
+    code 2. Ray pickles it between processes, so it carries a message and no other state.
     """

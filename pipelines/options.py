@@ -1,4 +1,4 @@
-"""The model that everything a user may write derives from: strict and frozen."""
+"""Options: the strict, frozen base model of everything a recipe may set."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """Options as a recipe gives them: an unknown key is an error, a value is never changed after loading."""
+    """Options of a recipe: an unknown key is an error, and values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
-        """What of these options decides the result: part of a fingerprint."""
+        """The part of the options that determines the result and enters the fingerprint."""
         return self.model_dump(mode="json")

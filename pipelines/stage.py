@@ -1,9 +1,9 @@
-"""Stage: what every step of a recipe is, and Work: what it is given when it runs.
+"""Stage: the type of every step of a recipe, and Work: the inputs of one attempt at running it.
 
     recipe ──► Stage(kind, needs, makes, options, run) ──run(Work)──► files in work.draft.out + facts ──► Artifact
 
 A stage file's top imports only pydantic and this module; `run` imports the crafts, so that reading a recipe and
-planning cost nothing. Stages never import each other: artifacts are all that passes between them.
+planning load no heavy library. Stages never import each other: only artifacts pass between them.
 """
 
 from __future__ import annotations
@@ -27,46 +27,47 @@ __all__ = ["ClusterOptions", "Facts", "Options", "Progress", "Stage", "Work"]
 
 
 class ClusterOptions(Options):
-    """What changes only speed, from the recipe's `cluster:` section; never part of a fingerprint."""
+    """Options from the recipe's `cluster:` section: they affect only speed and never enter a fingerprint."""
 
 
 class Progress(Protocol):
-    """How a stage tells what it does: a bar in a terminal, plain lines in a log."""
+    """Receives a stage's progress: a bar in a terminal, plain lines in a log."""
 
     def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        """`done` of `total` `unit`s are made; figures (loss=2.1, tokens_per_s=5200) are shown beside the bar."""
+        """Reports `done` of `total` `unit`s; figures (loss=2.1, tokens_per_s=5200) are displayed beside the bar."""
         ...
 
     def note(self, text: str) -> None:
-        """One line of the run's story, shown once."""
+        """Logs one line."""
         ...
 
 
 @dataclass(frozen=True)
 class Work:
-    """One attempt at one stage. Killed and started again, a stage finds what it left in `draft` and goes on."""
+    """Inputs of one attempt at one stage. After a kill, the next attempt resumes from the files in `draft`."""
 
-    name: str  # the stage's name in the recipe
-    options: Any  # the stage's options model
-    cluster: Any  # the stage's cluster options model
+    name: str  # name of the stage in the recipe
+    options: Any  # validated options of the stage, an instance of Stage.options
+    cluster: Any  # validated cluster options of the stage, an instance of Stage.cluster
     seed: int
-    inputs: Mapping[str, Artifact]  # by kind; `.local()` gives the verified directory
+    inputs: Mapping[str, Artifact]  # by kind; `.local()` is the verified directory
     sources: Mapping[str, Source]  # by name in the recipe: those with the rows this stage reads
     draft: Draft  # draft.path: blocks and checkpoints; draft.out: the artifact's files
     progress: Progress
-    session: Session  # session.start() connects to Ray at first use, so that a stage without Ray costs none
-    cache: Path | None = None  # a folder of the store for things worth keeping between runs
-    evaluator: Evaluator | None = None  # the run's one evaluator, for stages that ask models
+    session: Session  # session.start() connects to Ray at first use, so a stage without Ray does not start it
+    cache: Path | None = None  # a folder of the store for data that can be reused by later runs
+    evaluator: Evaluator | None = None  # the evaluator that the run shares between stages; see Stage.uses_evaluator
 
 
 @dataclass(frozen=True)
 class Stage:
     """A step of a recipe.
 
-    needs: kinds of artifact it cannot do without; takes: kinds it uses when an earlier stage made one;
-    needs_for: what else it cannot do without because of its options.
-    A `model` also serves where a `tokenizer` is needed: its folder holds one.
-    version: raised when the same options would now give another result.
+    version: incremented when the same options would now give another result.
+    makes: kind of artifact it makes.
+    needs: kinds of artifact it requires; takes: kinds it uses if an earlier stage made one;
+    needs_for: kinds it requires in addition, depending on its options.
+    A `model` also satisfies the need for a `tokenizer`: its folder holds one.
     """
 
     kind: str
@@ -77,8 +78,8 @@ class Stage:
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     needs_for: Callable[[Any], tuple[str, ...]] = lambda options: ()
-    asks: bool = False  # whether it asks models through the run's evaluator
-    judged: bool = True  # of a stage that makes a model: whether an evaluation follows it
+    uses_evaluator: bool = False  # whether it generates or scores replies through the run's evaluator
+    evaluated: bool = True  # for a stage that makes a model: whether an evaluation follows it
     rows: str | None = None  # reads the recipe's sources with this kind of rows
-    files: Callable[[Any], list[Path]] | None = None  # files beyond sources whose bytes decide the result, from options
+    files: Callable[[Any], list[Path]] | None = None  # its options -> files that enter the fingerprint beside sources
     cluster: type[ClusterOptions] = field(default=ClusterOptions)

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pipelines.evaluator import Evaluator
     from tests.tiny_models import Tiny
 
-# Set before anything imports Ray: tests tell nobody how they used it.
+# Set before Ray is imported: tests send no usage statistics.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-# A shell starts what is in the background with Ctrl-C ignored, and so would be what the tests start and interrupt.
+# A shell starts background jobs with SIGINT ignored, and processes that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
@@ -42,10 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Real corpora, which the project does not ship: a folder shared/data beside the repository, where there is one."""
+    """Real corpora, which are not part of the repository: the folder shared/data beside it, if it exists."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("no real data: put it into shared/data beside the repository")
+        pytest.skip("no real data; put it into shared/data beside the repository")
     return folder
 
 
@@ -59,11 +59,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def evaluator() -> Iterator[Evaluator]:
-    """The one vLLM engine of the tests; each test loads the model it wants."""
+    """The vLLM engine that all tests use; each test loads its model."""
     from cluster.session import Session
     from pipelines.evaluator import Evaluator
 
     with Session() as session:
-        found = Evaluator(session)
-        yield found
-        found.close()
+        evaluator = Evaluator(session)
+        yield evaluator
+        evaluator.close()

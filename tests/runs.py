@@ -1,4 +1,4 @@
-"""Runs of micro.yaml as a user's: a process that can be watched, killed and started again."""
+"""Runs of micro.yaml in a process of their own, which tests observe, kill and start again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -18,30 +19,30 @@ TIMEOUT_S = 600
 
 
 def start(store: Path, *flags: str) -> subprocess.Popen[str]:
-    """Starts a run of micro.yaml on a store."""
+    """Starts a run of micro.yaml with this store."""
     command = [sys.executable, "-m", "tests.driver", "micro", str(store), *flags]
     log = (store.parent / f"{store.name}.log").open("a")
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
 
 
-def finish(process: subprocess.Popen[str], store: Path) -> dict:
+def finish(process: subprocess.Popen[str], store: Path) -> dict[str, Any]:
     """Waits for a run and returns its record."""
     out, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, (store.parent / f"{store.name}.log").read_text()[-6000:]
     return json.loads(out.splitlines()[-1])
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str], store: Path) -> None:
-    """Polls until `what()` is true, while the run lives."""
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], store: Path) -> None:
+    """Polls until `condition()` is true, while the run is alive."""
     deadline = time.monotonic() + TIMEOUT_S
-    while not what():
+    while not condition():
         assert process.poll() is None, (store.parent / f"{store.name}.log").read_text()[-6000:]
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
 
 
 def kill_worker(process: subprocess.Popen[str], title: str) -> int:
-    """kill -9 of one Ray worker of a run while it works, found by the start of its title among its descendants."""
+    """kill -9 of the first Ray worker of a run whose title starts with `title`. Returns its pid."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for child in psutil.Process(process.pid).children(recursive=True):
@@ -57,7 +58,7 @@ def kill_worker(process: subprocess.Popen[str], title: str) -> int:
 
 
 def kill_driver(process: subprocess.Popen[str], within_s: float = 30) -> None:
-    """kill -9 of the driver; everything it started must go by itself."""
+    """kill -9 of the driver. Fails unless all its descendants end by themselves within this time."""
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
@@ -67,10 +68,10 @@ def kill_driver(process: subprocess.Popen[str], within_s: float = 30) -> None:
 
 def artifacts(store: Path) -> dict[str, Path]:
     """The artifacts of a store by the stage that made them, but for evaluations; no stage made two."""
-    found = [path.parent for path in store.glob("artifacts/*/*/manifest.json") if "evaluation" not in path.parts]
-    named = {json.loads((path / "manifest.json").read_text())["name"]: path for path in found}
-    assert len(named) == len(found), "a stage made two artifacts"
-    return named
+    folders = [path.parent for path in store.glob("artifacts/*/*/manifest.json") if "evaluation" not in path.parts]
+    by_name = {json.loads((path / "manifest.json").read_text())["name"]: path for path in folders}
+    assert len(by_name) == len(folders), "a stage made two artifacts"
+    return by_name
 
 
 def contents(folder: Path) -> dict[str, bytes]:

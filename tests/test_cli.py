@@ -1,4 +1,4 @@
-"""The command line: every verb teaches, wrong flags and wrong input exit with 2, JSON is one object."""
+"""The command line: every command explains itself, invalid flags and input exit with 2, JSON is one object."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import cli, stages
 from pipelines.store.runs import resolve
-from tests.toy_stages import ROOT, TABLE, Place
+from tests.toy_stages import ROOT, TABLE, ToyProject
 
 VERBS = {
     "run": ("--until", "--from", "--force", "--set", "--store", "--seed", "--address", "--no-wait", "--json"),
@@ -33,35 +34,35 @@ VERBS = {
 
 
 def rayse(*arguments: str) -> Result:
-    """The program in this process, which is what `python -m pipelines` runs."""
+    """Runs `rayse` in this process."""
     return CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
 
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy stages in the place of the real ones."""
+    """The toy stages in the project of the real ones."""
     monkeypatch.setattr(stages, "STAGES", TABLE)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A recipe that was run."""
-    place = Place(tmp_path_factory.mktemp("cli"))
-    place.run()
-    return place
+def project(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
+    """A project whose recipe has been run."""
+    project = ToyProject(tmp_path_factory.mktemp("cli"))
+    project.run()
+    return project
 
 
-def test_the_program_lists_its_verbs_and_its_exit_codes() -> None:
+def test_help_lists_the_commands_and_the_exit_codes() -> None:
     done = rayse("--help")
     assert done.exit_code == 0
     assert all(f"\n  {verb} " in done.output for verb in VERBS)
-    said = " ".join(done.output.split())
-    assert "0 done, 2 the input is wrong, 3 the cluster or machine failed, 130 interrupted" in said
-    assert "rayse run demo" in said
+    text = " ".join(done.output.split())
+    assert "0 done, 2 the input is wrong, 3 the cluster or machine failed, 130 interrupted" in text
+    assert "rayse run demo" in text
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb_explains_it_and_each_of_its_flags(verb: str) -> None:
+def test_help_of_a_command_explains_it_and_each_of_its_flags(verb: str) -> None:
     done = rayse(verb, "--help")
     assert done.exit_code == 0
     lines = done.output.splitlines()
@@ -69,11 +70,11 @@ def test_help_of_a_verb_explains_it_and_each_of_its_flags(verb: str) -> None:
     assert len(explained) > 30
     for flag in VERBS[verb]:
         (line,) = [line for line in lines if flag in line.split()[:3] or f"{flag}," in line.split()[:3]]
-        assert len(line.split()) >= 4, f"{flag} says nothing of itself"
+        assert len(line.split()) >= 4, f"{flag} has no help text"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["run", "demo", "--untill", "corpus"], "No such option: --untill (Possible options: --until)"),
         (["rnu", "demo"], "No such command 'rnu'"),
@@ -82,18 +83,18 @@ def test_help_of_a_verb_explains_it_and_each_of_its_flags(verb: str) -> None:
         (["export", "model"], "Missing argument 'folder'"),
     ],
 )
-def test_wrong_flags_exit_with_2_and_name_what_is_wrong(arguments: list[str], said: str) -> None:
+def test_invalid_flags_exit_with_2_and_an_error_that_names_them(arguments: list[str], message: str) -> None:
     done = rayse(*arguments)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
-            ["run", "nothing.yaml"],
-            "error: nothing.yaml: no such recipe; give a YAML file or one that comes with Rayse: demo",
+            ["run", "missing.yaml"],
+            "error: missing.yaml: no such recipe; give a YAML file or one that comes with Rayse: demo",
         ),
         (["plan", "micro", "--set", "pretrian.size=2m"], "no stage or key 'pretrian'. Did you mean pretrain?"),
         (["plan", "micro", "--until", "pretrian"], "no stage 'pretrian'. Did you mean pretrain?"),
@@ -101,78 +102,78 @@ def test_wrong_flags_exit_with_2_and_name_what_is_wrong(arguments: list[str], sa
         (["ls", "--store", "s3://bucket/x"], "error: store s3://bucket/x: object stores are not supported yet"),
         (
             ["ls", "--store", "nowhere"],
-            "nowhere: there is none; name one with --store, or make it with `rayse run RECIPE`",
+            "nowhere: does not exist; pass one with --store, or make it with `rayse run RECIPE`",
         ),
-        (["report", "--store", "nowhere"], "nowhere: there is none"),
+        (["report", "--store", "nowhere"], "nowhere: does not exist"),
         (["recipe", "--keys", "pretrian"], "error: --keys pretrian: no such stage or kind of source"),
-        (["recipe", "--show", "nothing"], "error: nothing: no such recipe"),
+        (["recipe", "--show", "missing"], "error: missing: no such recipe"),
     ],
 )
-def test_wrong_input_exits_with_2_and_one_message(arguments: list[str], said: str) -> None:
+def test_invalid_input_exits_with_2_and_one_message(arguments: list[str], message: str) -> None:
     done = rayse(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_module_is_the_program() -> None:
-    command = [sys.executable, "-m", "pipelines", "run", "nothing.yaml"]
+def test_the_module_is_the_same_program() -> None:
+    command = [sys.executable, "-m", "pipelines", "run", "missing.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: nothing.yaml: no such recipe")
+    assert done.stderr.startswith("error: missing.yaml: no such recipe")
 
 
-def test_a_cluster_that_does_not_answer_exits_with_3() -> None:
-    done = rayse("jobs", "--address", "http://127.0.0.1:9")  # discard: nobody listens there
+def test_an_unreachable_cluster_exits_with_3() -> None:
+    done = rayse("jobs", "--address", "http://127.0.0.1:9")  # the discard port: no server listens there
     assert done.exit_code == 3
     assert done.stderr.startswith("error: ") and "127.0.0.1:9" in done.stderr
 
 
-def one_object(done: Result) -> dict:
+def one_object(done: Result) -> dict[str, Any]:
     assert done.exit_code == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
+    value = json.loads(done.stdout)
+    assert isinstance(value, dict)
+    return value
 
 
 @pytest.mark.usefixtures("toys")
-def test_plan_prints_one_object(place: Place) -> None:
-    found = one_object(rayse("plan", str(place.file), "--json"))
-    assert list(found) == ["corpus", "tokenizer", "tokens", "pretrain", "pretrain/evaluate"]
-    assert {facts["state"] for facts in found.values()} == {"made"}
-    assert found["tokenizer"]["inputs"] == {"corpus": found["corpus"]["fingerprint"]}
-    other = one_object(rayse("plan", str(place.file), "--json", "--set", "tokens.word=b"))
-    assert [facts["state"] for facts in other.values()] == ["made", "made", "to make", "to make", "to make"]
-    shown = rayse("plan", str(place.file))
-    assert found["corpus"]["fingerprint"] in shown.stdout and "made" in shown.stdout
+def test_plan_prints_one_object(project: ToyProject) -> None:
+    steps = one_object(rayse("plan", str(project.file), "--json"))
+    assert list(steps) == ["corpus", "tokenizer", "tokens", "pretrain", "pretrain/evaluate"]
+    assert {step["state"] for step in steps.values()} == {"made"}
+    assert steps["tokenizer"]["inputs"] == {"corpus": steps["corpus"]["fingerprint"]}
+    other = one_object(rayse("plan", str(project.file), "--json", "--set", "tokens.word=b"))
+    assert [step["state"] for step in other.values()] == ["made", "made", "to make", "to make", "to make"]
+    text = rayse("plan", str(project.file)).stdout
+    assert steps["corpus"]["fingerprint"] in text and "made" in text
 
 
-def test_lineage_goes_down_to_the_sources(place: Place) -> None:
-    found = one_object(rayse("lineage", "pretrain", "--store", str(place.store.root), "--json"))
-    assert found["parents"]["tokens"]["parents"]["corpus"]["sources"]["books"]["identity"]["kind"] == "text"
-    shown = rayse("lineage", "pretrain", "--store", str(place.store.root)).stdout
-    assert [line.split()[0] for line in shown.splitlines() if " by " in line] == [
+def test_lineage_goes_down_to_the_sources(project: ToyProject) -> None:
+    tree = one_object(rayse("lineage", "pretrain", "--store", str(project.store.root), "--json"))
+    assert tree["parents"]["tokens"]["parents"]["corpus"]["sources"]["books"]["identity"]["kind"] == "text"
+    text = rayse("lineage", "pretrain", "--store", str(project.store.root)).stdout
+    assert [line.split()[0] for line in text.splitlines() if " by " in line] == [
         "model", "tokens", "corpus", "tokenizer", "corpus"
     ]  # fmt: skip
-    assert "source books (text)" in shown
+    assert "source books (text)" in text
 
 
-def test_ls_lists_artifacts_and_drafts(place: Place) -> None:
-    draft = place.store.draft("feed" * 4, wait=False)
-    found = one_object(rayse("ls", "--store", str(place.store.root), "--json"))
-    assert {a["kind"] for a in found["artifacts"]} == {"corpus", "tokenizer", "tokens", "model", "evaluation"}
-    assert [d["fingerprint"] for d in found["drafts"]] == ["feed" * 4]
-    assert found["drafts"][0]["owner"].startswith("process ")
+def test_ls_lists_artifacts_and_drafts(project: ToyProject) -> None:
+    draft = project.store.draft("feed" * 4, wait=False)
+    listed = one_object(rayse("ls", "--store", str(project.store.root), "--json"))
+    assert {a["kind"] for a in listed["artifacts"]} == {"corpus", "tokenizer", "tokens", "model", "evaluation"}
+    assert [d["fingerprint"] for d in listed["drafts"]] == ["feed" * 4]
+    assert listed["drafts"][0]["owner"].startswith("process ")
     draft.release()
-    shown = rayse("ls", "--store", str(place.store.root)).stdout
-    assert f"draft {'feed' * 4}: nobody works on it; run its recipe to go on" in shown
-    place.store.drop(draft)
+    text = rayse("ls", "--store", str(project.store.root)).stdout
+    assert f"draft {'feed' * 4}: no run works on it; run its recipe to continue" in text
+    project.store.drop(draft)
 
 
-def test_export_copies_files_and_refuses_to_overwrite(place: Place, tmp_path: Path) -> None:
-    store = ["--store", str(place.store.root)]
-    found = one_object(rayse("export", "pretrain", str(tmp_path / "out"), *store, "--json"))
-    assert found["fingerprint"] == resolve(place.store, "pretrain").fingerprint
+def test_export_copies_files_and_refuses_to_overwrite(project: ToyProject, tmp_path: Path) -> None:
+    store = ["--store", str(project.store.root)]
+    exported = one_object(rayse("export", "pretrain", str(tmp_path / "out"), *store, "--json"))
+    assert exported["fingerprint"] == resolve(project.store, "pretrain").fingerprint
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["text.txt"]
     again = rayse("export", "pretrain", str(tmp_path / "out"), *store)
     assert (again.exit_code, again.stdout) == (2, "")
@@ -184,12 +185,12 @@ def test_export_copies_files_and_refuses_to_overwrite(place: Place, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("toys")
-def test_recipe_teaches_keys_and_schema() -> None:
+def test_recipe_explains_keys_and_prints_the_schema() -> None:
     keys = rayse("recipe", "--keys", "corpus").stdout
     assert "cluster: corpus" in keys and "workers" in keys
-    assert any(line.split()[:2] == ["word", "'a'"] and "what is written" in line for line in keys.splitlines())
+    assert any(line.split()[:2] == ["word", "'a'"] and "Word that is written" in line for line in keys.splitlines())
     assert any(line.split() == ["schedule.warmup", "0.1"] for line in keys.splitlines())
-    assert "guard_questions" in rayse("recipe", "--keys", "serve").stdout  # a stage that pipelines does not know
+    assert "guard_questions" in rayse("recipe", "--keys", "serve").stdout  # a stage of serve, not of pipelines
     schema = json.loads(rayse("recipe", "--schema").stdout)
     assert set(schema["properties"]["stages"]["properties"]) == {*TABLE, "serve"} - {"evaluate"}
     listed = rayse("recipe").stdout

@@ -1,6 +1,7 @@
-"""Small stages that write files, so that recipes, plans and walks can be tested in seconds: real Stage objects of the
-kinds the real ones have, in a table of their own. What they do is decided by their options. Place is a folder with a
-recipe of them and its store.
+"""Toy stages that only write small files, so that recipes, plans and runs can be tested in seconds.
+
+They are Stage objects of the same kinds as the real ones, in the table TABLE; their options decide what they do.
+ToyProject is a folder with a recipe of toy stages and its store.
 
     python -m tests.toy_stages run RECIPE …      `rayse` with this table instead of the real one
 """
@@ -12,14 +13,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from cluster.session import Session
 from pipelines.errors import UserError
 from pipelines.recipe import reader
-from pipelines.run.progress import Story
+from pipelines.run.progress import RunLog
 from pipelines.run.walk import Walk
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 from pipelines.store.artifacts import Store
@@ -34,10 +35,10 @@ class Schedule(Options):
 
 
 class ToyOptions(Options):
-    word: str = Field("a", description="what is written")
-    times: int = Field(1, ge=1, le=1000, description="how often it is written")
+    word: str = Field("a", description="Word that is written")
+    times: int = Field(1, ge=1, le=1000, description="Number of times that the word is written")
     rate: float = Field(1e-3, gt=0, lt=1)
-    shares: dict[str, float] | None = None
+    weights: dict[str, float] | None = None
     schedule: Schedule = Schedule()
     behaviour: Literal["write", "sleep", "user_error", "bug", "fill"] = "write"
 
@@ -51,7 +52,7 @@ class ToyCluster(ClusterOptions):
 
 
 def run(work: Work) -> Facts:
-    """Writes what it read and its own words; leaves a line in ran.txt for every attempt, so that tests can count."""
+    """Writes its inputs and its word; appends a line to ran.txt at every attempt, so that tests can count them."""
     options: ToyOptions = work.options
     assert work.cache is not None
     with (work.cache / "ran.txt").open("a", encoding="utf-8") as ran:
@@ -82,8 +83,8 @@ def _behave(behaviour: str, folder: Path) -> None:
                 file.flush()
 
 
-def _stage(kind: str, makes: str, **rest) -> Stage:
-    return Stage(kind=kind, version=1, makes=makes, options=ToyOptions, cluster=ToyCluster, run=run, **rest)
+def _stage(kind: str, makes: str, **fields: Any) -> Stage:
+    return Stage(kind=kind, version=1, makes=makes, options=ToyOptions, cluster=ToyCluster, run=run, **fields)
 
 
 TABLE = {
@@ -115,19 +116,19 @@ stages:
 STAGES = ["corpus", "tokenizer", "tokens", "pretrain"]
 
 
-class Place:
-    """A folder with a recipe and its store."""
+class ToyProject:
+    """A folder with a recipe of toy stages and its store."""
 
     def __init__(self, folder: Path):
         self.folder, self.file = folder, folder / "recipe.yaml"
         self.store = Store(folder / "store")
-        self.said = io.StringIO()
+        self.output = io.StringIO()
         self.file.write_text(TEXT.replace("STORE", str(self.store.root)), encoding="utf-8")
         (folder / "books.txt").write_text("Once upon a time.")
 
-    def run(self, *overrides: str, wait: bool = True, **rest: str | None) -> RunRecord:
+    def run(self, *overrides: str, wait: bool = True, **arguments: str | None) -> RunRecord:
         loaded = reader.load(self.file, TABLE, overrides=overrides)
-        return Walk(loaded, self.store.create(), Session(), Story(self.said), wait).run(**rest)
+        return Walk(loaded, self.store.create(), Session(), RunLog(self.output), wait).run(**arguments)
 
     def ran(self) -> list[str]:
         """The stages that ran since the last call."""
@@ -149,7 +150,7 @@ class Place:
         )  # fmt: skip
 
     def start_and_sleep(self, stage: str, *arguments: str) -> subprocess.Popen[str]:
-        """A run in another process, which is inside the stage now."""
+        """Starts a run in another process, and returns once it is inside the stage."""
         for old in self.store.root.glob("drafts/*/asleep"):
             old.unlink()
         process = self.start("--set", f"{stage}.behaviour=sleep", *arguments)

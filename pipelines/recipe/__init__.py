@@ -1,1 +1,1 @@
-"""A recipe: everything a user may change, read strictly from one YAML file."""
+"""Recipes: everything a user may change, read strictly from one YAML file."""

@@ -1,4 +1,4 @@
-"""The JSON Schema of recipes: what editors complete and check while a recipe is written."""
+"""The JSON Schema of recipes, by which editors complete and check a recipe."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipelines.stage import Stage
 
 SPACE = {
     "type": "object",
-    "description": "a search space for `rayse sweep`",
+    "description": "Search space of this option, for `rayse sweep`",
     "properties": {**{kind: {"type": "array"} for kind in KINDS}, "default": {}},
     "additionalProperties": False,
 }
 
 
 def json_schema(stages: Mapping[str, Stage]) -> dict[str, Any]:
-    """A JSON Schema of recipes, for editors: the options of every stage and source, with their descriptions."""
+    """The JSON Schema of recipes: the options of every stage and source, with their descriptions."""
     entry = {"stage": {"enum": list(stages)}, "from": {}, "sources": {"type": "array", "items": {"type": "string"}}}
     kinds = {kind: stage.options.model_json_schema() for kind, stage in stages.items()}
     listed = {
@@ -46,5 +46,8 @@ def json_schema(stages: Mapping[str, Stage]) -> dict[str, Any]:
 
 
 def _searchable(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Each option as itself or as a search space."""
-    return {key: {"description": own.get("description", ""), "anyOf": [own, SPACE]} for key, own in properties.items()}
+    """The schema of each option, or a search space instead of it."""
+    return {
+        key: {"description": option.get("description", ""), "anyOf": [option, SPACE]}
+        for key, option in properties.items()
+    }

@@ -1,15 +1,16 @@
-"""Search spaces: where a recipe writes a space instead of a value, and which values a sweep tries.
+"""Search spaces: a range or list that a recipe has instead of a value, and the values that a sweep tries.
 
     pretrain: {learning_rate: {log_uniform: [1e-3, 1e-1], default: 0.02}}
-              ──find──► Space ──draw(spaces, trials, seed)──► [{path: 0.0031}, {path: 0.047}, …]
+              ──find_spaces──► Space ──draw(spaces, num_trials, seed)──► [{path: 0.0031}, {path: 0.047}, …]
 
-A space stands in a stage's options (or in `base:`), beside the value it varies. `rayse run` takes its default. Trials
-are a function of the seed and their number, so a sweep that is asked for more trials goes on with those it has.
+A space replaces the value of an option of a stage, or of a key of `base:`. `rayse run` uses its default. The values are
+a function of the seed and the trial's number, so a sweep with more trials keeps the earlier ones.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,53 +25,71 @@ from pipelines.recipe.yaml_lines import Path, dotted
 
 KINDS = ("choose", "uniform", "log_uniform", "range")
 SPELLINGS = "{choose: [1, 2]}, {uniform: [from, to]}, {log_uniform: [from, to]} or {range: [from, to, step]}"
-DIGITS = 4  # of a number that is drawn: what a person would write down
-MOST_POINTS = 10_000  # of one range
+DIGITS = 4  # significant digits of a drawn number, so that it can be typed by hand
+MAX_POINTS = 10_000  # of one range; beyond that it is drawn like a continuous space
+MAX_TRIALS = 100_000
+MAX_DRAWS = 100 * MAX_TRIALS  # a bound for spaces whose values, rounded to DIGITS, repeat
 NO_DEFAULT: Any = object()
 Values = dict[Path, Any]
-"""What one trial puts in the place of each space, by the space's path in the recipe."""
+"""The values of one trial, by the path of their space in the recipe."""
 
-LOWER = ("loss", "nats", "bits_per_byte", "perplexity", "error", "kl", "wall_s", "bytes", "gap")
-HIGHER = ("accuracy", "exact_match", "f1", "win_rate", "reward", "tokens_per_s", "documents_per_s", "distinct")
+# Parts of a figure's name that tell its direction.
+LOWER_IS_BETTER = ("loss", "nats", "bits_per_byte", "perplexity", "error", "kl", "wall_s", "bytes", "gap")
+HIGHER_IS_BETTER = ("accuracy", "exact_match", "f1", "win_rate", "reward", "tokens_per_s", "documents_per_s",
+                    "distinct")  # fmt: skip
 
 
 class SweepOptions(Options):
-    """The recipe's `sweep:` section."""
+    """Options of the recipe's `sweep:` section."""
 
-    metric: str = Field(description="figure of the last stage that decides, such as heldout/bits_per_byte")
-    mode: Literal["min", "max"] | None = Field(None, description="whether less or more is better; default: by its name")
-    trials: int | None = Field(
-        None, ge=1, le=100_000, description="default: every combination, where all spaces are lists or ranges"
+    metric: str = Field(description="Figure of the last stage by which trials are ranked, such as "
+                        "heldout/bits_per_byte")  # fmt: skip
+    mode: Literal["min", "max"] | None = Field(
+        None, description="Direction of the metric: min or max is best; default: derived from its name"
     )
-    parallel: int | None = Field(None, ge=1, description="trials at once; default: as many as the cluster holds")
-    until: str | None = Field(None, description="last stage of a trial; default: the last that has a search space")
-    seed: int | None = Field(None, ge=0, lt=2**32, description="of the values that are tried; default: the recipe's")
-    watch: str = Field("loss", description="live figure of that stage by which the worse trials are ended early")
-    watch_mode: Literal["min", "max"] | None = Field(None, description="as mode, for watch")
-    grace: float = Field(0.2, gt=0, le=1, description="share of its stage a trial may work before it can be ended; 1: "
-                         "every trial works to the end")  # fmt: skip
+    trials: int | None = Field(
+        None, ge=1, le=MAX_TRIALS,
+        description="Number of trials; default: every combination, where all spaces are lists or ranges",
+    )  # fmt: skip
+    parallel: int | None = Field(
+        None, ge=1, description="Number of trials at once; default: as many as fit on the cluster"
+    )
+    until: str | None = Field(
+        None, description="Last stage of a trial, its evaluation included; default: the last with a search space"
+    )
+    seed: int | None = Field(None, ge=0, lt=2**32, description="Seed of the drawn values; default: the recipe's seed")
+    watch: str = Field("loss", description="Live figure of the last stage by which the worse trials are stopped early")
+    watch_mode: Literal["min", "max"] | None = Field(
+        None, description="Direction of `watch`: min or max is best; default: derived from its name"
+    )
+    grace: float = Field(
+        0.2, gt=0, le=1,
+        description="Fraction of its last stage that a trial completes before it can be stopped early; "
+        "1: no trial is stopped",
+    )  # fmt: skip
 
     @property
-    def direction(self) -> str | None:
-        """min or max: which of the metric's figures is the best."""
-        return self.mode or better(self.metric)
+    def direction(self) -> Literal["min", "max"] | None:
+        """Direction of the metric; None if neither `mode` nor its name tells."""
+        return self.mode or direction_of(self.metric)
 
     @property
-    def watch_direction(self) -> str | None:
-        """min or max: which of the live figures is the best."""
-        return self.watch_mode or better(self.watch)
+    def watch_direction(self) -> Literal["min", "max"] | None:
+        """Direction of the live figure; None if neither `watch_mode` nor its name tells."""
+        return self.watch_mode or direction_of(self.watch)
 
     @property
-    def undecided(self) -> str | None:
-        """The key that must be given because a figure's name does not tell, or None."""
+    def missing_mode(self) -> str | None:
+        """The key that is required because a figure's name does not tell its direction, or None."""
         if self.direction is None:
             return "mode"
         return "watch_mode" if self.watch_direction is None else None
 
 
-def better(name: str) -> Literal["min", "max"] | None:
-    """Whether less (min) or more (max) of a figure is better, where its name tells."""
-    lower, higher = any(word in name for word in LOWER), any(word in name for word in HIGHER)
+def direction_of(name: str) -> Literal["min", "max"] | None:
+    """Whether the lowest (min) or highest (max) value of a figure is best, as far as its name tells."""
+    lower = any(word in name for word in LOWER_IS_BETTER)
+    higher = any(word in name for word in HIGHER_IS_BETTER)
     if lower == higher:
         return None
     return "min" if lower else "max"
@@ -81,13 +100,13 @@ class Space:
     """The values that one key of the recipe may take."""
 
     path: Path
-    kind: str  # of KINDS
-    bounds: tuple[Any, ...]  # the choices; from, to; or from, to, step
+    kind: str  # one of KINDS
+    bounds: tuple[Any, ...]  # choose: the choices; range: from, to, step; otherwise: from, to
     default: Any = NO_DEFAULT
 
     @property
     def name(self) -> str:
-        """As people write it: pretrain.learning_rate."""
+        """The key as --set has it: pretrain.learning_rate."""
         return dotted(self.path[1:] if self.path[0] == "stages" else self.path)
 
     @property
@@ -96,7 +115,7 @@ class Space:
 
     @property
     def points(self) -> tuple[Any, ...] | None:
-        """Every value, where they can be counted."""
+        """All values of a discrete space, otherwise None."""
         if self.kind == "choose":
             return self.bounds
         if self.kind != "range":
@@ -107,68 +126,70 @@ class Space:
 
     @property
     def is_wide(self) -> bool:
-        """Whether its values are better shown on a logarithmic scale."""
-        numbers = all(isinstance(value, int | float) for value in self.bounds)
-        wide = numbers and min(self.bounds) > 0 and max(self.bounds) >= 20 * min(self.bounds)
-        return self.kind == "log_uniform" or (self.kind == "choose" and wide)
+        """Whether its values are best plotted on a logarithmic scale."""
+        if self.kind == "log_uniform":
+            return True
+        if self.kind != "choose" or not all(isinstance(value, int | float) for value in self.bounds):
+            return False
+        return min(self.bounds) > 0 and max(self.bounds) >= 20 * min(self.bounds)
 
-    def at(self, share: float) -> Any:
-        """The value at a share of the way through the space, 0 ≤ share < 1."""
+    def at(self, fraction: float) -> Any:
+        """The value at a fraction of the space, 0 ≤ fraction < 1."""
         points = self.points
         if points is not None:
-            return points[int(share * len(points))]
+            return points[int(fraction * len(points))]
         low, high = self.bounds
         if self.kind == "log_uniform":
-            value = low * (high / low) ** share
+            value = low * (high / low) ** fraction
         else:
-            value = low + (high - low) * share
+            value = low + (high - low) * fraction
         return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
-    def described(self) -> str:
-        """As the recipe writes it: log_uniform [0.001, 0.1]."""
+    def __str__(self) -> str:
+        """The space without its default: log_uniform [0.001, 0.1]."""
         return f"{self.kind} [{', '.join(str(value) for value in self.bounds)}]"
 
 
 Error = Callable[[Path, str], UserError]
-"""Makes the error of a place in a recipe: (path, problem)."""
+"""Builds the error for a path of the recipe: (path, problem)."""
 
 
-def find(tree: Mapping[str, Any], error: Error) -> tuple[Space, ...]:
-    """Every search space of a recipe's tree, in its order. Raises UserError for one that is wrong or misplaced."""
-    found: list[Space] = []
+def find_spaces(tree: Mapping[str, Any], error: Error) -> tuple[Space, ...]:
+    """Every search space of a recipe's tree, in its order. Raises UserError for an invalid or misplaced one."""
+    spaces: list[Space] = []
     for path, value in _mappings(tree, ()):
         kinds = [kind for kind in KINDS if kind in value]
-        if not kinds or not _is_option(path):
-            if kinds and set(value) <= {*KINDS, "default"} and isinstance(value[kinds[0]], list):
-                raise error(path, "a search space can only stand in the options of a stage, or under base")
-            continue
-        found.append(_read(path, kinds, value, error))
-    return tuple(found)
+        if kinds and _is_option(path):
+            spaces.append(_parse(path, kinds, value, error))
+        elif kinds and set(value) <= {*KINDS, "default"} and isinstance(value[kinds[0]], list):
+            raise error(path, "a search space can only replace an option of a stage, or a key of base")
+    return tuple(spaces)
 
 
-def filled(tree: Mapping[str, Any], spaces: Sequence[Space], values: Values | None, error: Error) -> dict[str, Any]:
-    """A recipe's tree with a value in the place of each space: a trial's, or the default where values is None.
+def fill(tree: Mapping[str, Any], spaces: Sequence[Space], values: Values | None, error: Error) -> dict[str, Any]:
+    """A recipe's tree with each space replaced by its value: a trial's, or the default where values is None.
 
     Raises UserError for a space without a default."""
-    chosen = dict(values or {})
-    for space in spaces if values is None else ():
-        if not space.has_default:
-            raise error(space.path, "a search space without a default; add `default: …`, or try its values with "
-                                    "`rayse sweep`")  # fmt: skip
-        chosen[space.path] = space.default
-    return _replaced(tree, (), chosen)
+    if values is None:
+        for space in spaces:
+            if not space.has_default:
+                raise error(space.path, "a search space without a default; add `default: …`, or try its values with "
+                                        "`rayse sweep`")  # fmt: skip
+        values = {space.path: space.default for space in spaces}
+    return _replace(tree, (), values)
 
 
-def _replaced(value: Any, path: Path, chosen: Values) -> Any:
-    if path in chosen:
-        return chosen[path]
+def _replace(value: Any, path: Path, values: Values) -> Any:
+    """A copy of a tree in which the nodes at these paths are replaced. path: that of `value`."""
+    if path in values:
+        return values[path]
     if isinstance(value, Mapping):
-        return {key: _replaced(inner, (*path, key), chosen) for key, inner in value.items()}
+        return {key: _replace(inner, (*path, key), values) for key, inner in value.items()}
     return value
 
 
 def _mappings(value: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Every mapping inside a mapping, those inside a search space excepted."""
+    """Every mapping inside a mapping, except those inside a search space."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             yield (*path, key), inner
@@ -177,36 +198,38 @@ def _mappings(value: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapp
 
 
 def _is_option(path: Path) -> bool:
-    """Whether a place is an option of a stage: stages.NAME.KEY… or base.KEY…"""
+    """Whether a path is that of an option of a stage: stages.NAME.KEY… or base.KEY…"""
     if path[:1] == ("stages",) and len(path) > 2:
-        return path[2:3] not in (("stage",), ("from",), ("sources",))
+        return path[2] not in ("stage", "from", "sources")
     return path[:1] == ("base",) and len(path) > 1
 
 
-def _read(path: Path, kinds: list[str], value: Mapping[str, Any], error: Error) -> Space:
+def _parse(path: Path, kinds: list[str], value: Mapping[str, Any], error: Error) -> Space:
     for key in value:
         if key not in (*KINDS, "default"):
             nearest = difflib.get_close_matches(key, ("default",), n=1, cutoff=0.5)
             hint = " Did you mean default?" if nearest else ""
             raise error((*path, key), f"unknown key of a search space.{hint} (Spaces: {SPELLINGS}, each with default)")
     if len(kinds) > 1:
-        raise error((*path, kinds[1]), f"one space for one value; found {kinds[0]} and {kinds[1]}")
+        raise error((*path, kinds[1]), f"expected one space for one value, got {kinds[0]} and {kinds[1]}")
     kind = kinds[0]
     bounds = value[kind]
     problem = _choices_problem(bounds) if kind == "choose" else _bounds_problem(kind, bounds)
     if problem:
-        raise error((*path, kind), f"expected {problem}; found {bounds!r}")
+        raise error((*path, kind), f"expected {problem}; got {bounds!r}")
     return Space(path, kind, tuple(bounds), value.get("default", NO_DEFAULT))
 
 
 def _choices_problem(choices: Any) -> str | None:
+    """What was expected instead of these choices, or None if they are valid."""
     if not isinstance(choices, list) or not choices:
         return "a list of values, such as [1e-3, 3e-3]"
-    seen = [repr(choice) for choice in choices]
-    return "each value once" if len(set(seen)) < len(seen) else None
+    has_duplicates = len({repr(choice) for choice in choices}) < len(choices)
+    return "each value once" if has_duplicates else None
 
 
 def _bounds_problem(kind: str, bounds: Any) -> str | None:
+    """What was expected instead of these bounds, or None if they are valid."""
     names = ["from", "to", "step"] if kind == "range" else ["from", "to"]
     shape = f"{len(names)} numbers, [{', '.join(names)}]"
     if not isinstance(bounds, list) or len(bounds) != len(names):
@@ -216,11 +239,11 @@ def _bounds_problem(kind: str, bounds: Any) -> str | None:
     if bounds[0] >= bounds[1]:
         return f"{shape}, the lower first"
     if kind == "log_uniform" and bounds[0] <= 0:
-        return f"{shape} above 0: there is no logarithm of others"
+        return f"{shape} above 0, since other numbers have no logarithm"
     if kind == "range" and bounds[2] <= 0:
         return f"{shape}, the step above 0"
-    if kind == "range" and (bounds[1] - bounds[0]) / bounds[2] > MOST_POINTS:
-        return f"{shape} of at most {MOST_POINTS:,} values; use uniform"
+    if kind == "range" and (bounds[1] - bounds[0]) / bounds[2] > MAX_POINTS:
+        return f"{shape} of at most {MAX_POINTS:,} values; use uniform"
     return None
 
 
@@ -228,53 +251,56 @@ def _bounds_problem(kind: str, bounds: Any) -> str | None:
 
 
 def num_combinations(spaces: Sequence[Space]) -> int | None:
-    """How many combinations of values there are, where they can be counted."""
-    sizes = [None if space.points is None else len(space.points) for space in spaces]
-    return None if None in sizes else math.prod(size for size in sizes if size is not None)
+    """Number of combinations of values; None if a space is continuous."""
+    count = 1
+    for space in spaces:
+        if space.points is None:
+            return None
+        count *= len(space.points)
+    return count
 
 
-def draw(spaces: Sequence[Space], trials: int, seed: int) -> list[Values]:
-    """The values of the first trials, no two alike; fewer where there are fewer combinations.
+def draw(spaces: Sequence[Space], num_trials: int, seed: int) -> list[Values]:
+    """The values of the first `num_trials` trials, all different; fewer where there are fewer combinations.
 
     Points of a low-discrepancy sequence cover the spaces more evenly than random ones, whatever their number; the seed
-    shifts it. Where all combinations can be listed they are taken in an order that the seed decides.
+    shifts it. Where all combinations can be listed, they are taken in an order that depends on the seed.
     """
     total = num_combinations(spaces)
-    if total is not None and total <= MOST_POINTS:
+    if total is not None and total <= MAX_POINTS:
         order = list(range(total))
         random.Random(seed).shuffle(order)
-        return [_combination(spaces, number) for number in order[:trials]]
-    found: list[Values] = []
-    seen: set[str] = set()
-    for shares in _sequence(len(spaces), seed):
-        values = {space.path: space.at(share) for space, share in zip(spaces, shares, strict=True)}
-        if (key := repr(values)) not in seen:
-            seen.add(key)
-            found.append(values)
-        if len(found) == min(trials, total or trials):
+        return [_combination(spaces, number) for number in order[:num_trials]]
+    num_distinct = num_trials if total is None else min(num_trials, total)
+    distinct: dict[str, Values] = {}
+    points = _quasirandom_points(len(spaces), seed)
+    for point in itertools.islice(points, MAX_DRAWS):
+        values = {space.path: space.at(fraction) for space, fraction in zip(spaces, point, strict=True)}
+        distinct.setdefault(repr(values), values)
+        if len(distinct) == num_distinct:
             break
-    return found
+    return list(distinct.values())
 
 
 def _combination(spaces: Sequence[Space], number: int) -> Values:
-    """The combination of this number, the last space turning fastest."""
+    """The combination with this number, in the order in which the last space varies fastest."""
     values: Values = {}
     for space in reversed(spaces):
         points = space.points or ()
-        number, rest = divmod(number, len(points))
-        values[space.path] = points[rest]
+        number, remainder = divmod(number, len(points))
+        values[space.path] = points[remainder]
     return {space.path: values[space.path] for space in spaces}
 
 
-def _sequence(dimensions: int, seed: int) -> Iterator[list[float]]:
+def _quasirandom_points(dimensions: int, seed: int) -> Iterator[list[float]]:
     """Points of the unit cube by the additive recurrence R_d (M. Roberts, "The unreasonable effectiveness of
-    quasirandom sequences", 2018), begun at a random point."""
+    quasirandom sequences", 2018), starting at a random point. Endless."""
     root = 2.0
-    for _ in range(64):  # the positive root of x^(d+1) = x + 1, of which golden ratio is the first
+    for _ in range(64):  # the positive root of x^(d+1) = x + 1; for d = 1 it is the golden ratio
         root = (1 + root) ** (1 / (dimensions + 1))
     steps = [root ** -(number + 1) % 1 for number in range(dimensions)]
-    chance = random.Random(seed)
-    place = [chance.random() for _ in range(dimensions)]
-    for _ in range(100 * 100_000):
-        yield place
-        place = [(share + step) % 1 for share, step in zip(place, steps, strict=True)]
+    rng = random.Random(seed)
+    point = [rng.random() for _ in range(dimensions)]
+    while True:
+        yield point
+        point = [(position + step) % 1 for position, step in zip(point, steps, strict=True)]

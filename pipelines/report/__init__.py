@@ -1,1 +1,1 @@
-"""The report card of a run: figures, a table, and a self-contained page with plots."""
+"""The report on a run: its facts and figures, the terminal table, and a self-contained page with plots."""

@@ -1,4 +1,4 @@
-"""Pictures as inline SVG: axes without ornament, in colours that can be read on light and on dark."""
+"""Plots as inline SVG, without frames, in colours that are legible on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INK, BLUE, ORANGE, GREY = "#64748b", "#2563eb", "#ea580c", "#94a3b8"
 
 
 def new_axes(*, width: float = 6.4, height: float) -> tuple[Any, Axes]:
-    """A figure of so many inches, and its axes."""
+    """A matplotlib figure of this size in inches, and its axes."""
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
@@ -28,7 +28,7 @@ def new_axes(*, width: float = 6.4, height: float) -> tuple[Any, Axes]:
 
 
 def svg(figure: Any) -> str:
-    """The figure as an SVG element, the same bytes each time; the figure is closed."""
+    """The figure as an SVG element, the same bytes every time. Closes the figure."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rayse", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

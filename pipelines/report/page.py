@@ -1,4 +1,4 @@
-"""report.html: self-contained, opens offline; pictures are inline SVG. Its looks are in report.html.jinja."""
+"""The page report.html: self-contained, with plots as inline SVG. Its layout is report.html.jinja."""
 
 from __future__ import annotations
 
@@ -11,113 +11,126 @@ import jinja2
 from matplotlib.ticker import MaxNLocator
 
 from pipelines.report import sweep as sweep_report
-from pipelines.report.card import Card, figure
+from pipelines.report.card import Card
 from pipelines.report.drawing import BLUE, GREY, INK, new_axes, svg
+from pipelines.report.figures import caption, headlines, name_and_value, plain_number
 from pipelines.store.artifacts import Store
 from pipelines.store.lineage import lineage
+from pipelines.sweep.tracker import short_names
 
+DROPPED = "documents/dropped_"  # facts: documents dropped, by reason
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 LANGUAGES = {"en": "English", "zh": "中文"}
-ALONG = {"ppo/iteration": "iteration", "train/tokens": "tokens", "train/step": "step"}  # what curves go on by
-CAPTIONS = {
-    "train/loss_nats": "Training loss, nats per token",
-    "train/learning_rate": "Learning rate",
-    "train/gradient_norm": "Norm of the gradient before clipping (Muon: with its orthogonalised updates)",
-}
+X_AXES = {"ppo/iteration": "iteration", "train/tokens": "tokens", "train/step": "step"}  # keys of curves, and labels
 
 
 def page(store: Store, card: Card) -> str:
-    """The whole page as text."""
+    """The page as HTML."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = figure
+    environment.filters["number"] = plain_number
     last = list(card.artifacts.values())[-1] if card.artifacts else None
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         card=card,
         machine=last.manifest.machine if last else {},
         packages=last.manifest.packages if last else {},
-        headline=_headline(card),
+        highlights=_highlights(card),
+        figures={name: headlines(artifact.kind, card.facts[name]) for name, artifact in card.artifacts.items()},
+        name_and_value=name_and_value,
         plots=_plots(card),
-        samples=_written(card, "samples"),
-        replies=_written(card, "replies"),
+        samples=_samples(card, "samples"),
+        replies=_samples(card, "replies"),
         trials=_trials(card),
         lineage=lineage(store, last) if last else None,
         languages=LANGUAGES,
     )
 
 
-def _headline(card: Card) -> list[tuple[str, str, str]]:
-    """The few figures a reader looks for first: value, what it is, and how it compares."""
-    found = [*_aligned(card)]
-    judged = [facts for facts in card.facts.values() if "heldout/bits_per_byte" in facts]
-    untaught = [facts for facts in judged if "heldout/exact_match" not in facts]
-    for facts in (untaught or judged)[-1:]:  # text is what base models learn; later ones give some of it up
+Highlight = tuple[str, str, str]
+"""Value, name and comparison of a figure at the top of the page."""
+
+
+def _highlights(card: Card) -> list[Highlight]:
+    """The most important figures of the run."""
+    return [*_quality(card), *_compression(card), *_latency(card), _cost(card)]
+
+
+def _quality(card: Card) -> Iterator[Highlight]:
+    """Exact match and win rate of the last models that were evaluated on conversations."""
+    evaluated = [name for name, facts in card.facts.items() if "heldout/exact_match" in facts]
+    for name in evaluated[-1:]:
+        for code, language in LANGUAGES.items():
+            key, baseline_key = f"heldout/exact_match_{code}", f"heldout/exact_match_baseline_{code}"
+            baselines = [float(card.facts[n][baseline_key]) for n in evaluated if baseline_key in card.facts[n]]
+            if key in card.facts[name]:
+                comparison = f"{name}, on held-out prompts"
+                comparison += f"; baseline {baselines[-1]:.0%}" if baselines else ""
+                yield f"{float(card.facts[name][key]):.0%}", f"exact match, {language}", comparison
+    compared = [name for name, facts in card.facts.items() if "heldout/win_rate" in facts]
+    for name in compared[-1:]:
+        facts = card.facts[name]
+        rate, low = float(facts["heldout/win_rate"]), float(facts["heldout/win_rate_low"])
+        comparison = f"at least {low:.1%} with 95% confidence, {facts['heldout/win_rate_prompts']} prompts"
+        yield f"{rate:.1%}", f"win rate of {name} over the model before", comparison
+
+
+def _compression(card: Card) -> Iterator[Highlight]:
+    """Bits per byte of the last base model, or of the last model if there is none: fine-tuning makes them worse."""
+    evaluated = [facts for facts in card.facts.values() if "heldout/bits_per_byte" in facts]
+    base_models = [facts for facts in evaluated if "heldout/exact_match" not in facts]
+    for facts in (base_models or evaluated)[-1:]:
         for code, language in LANGUAGES.items():
             bits = facts.get(f"heldout/bits_per_byte_{code}")
             uniform = facts.get(f"heldout/bits_per_byte_uniform_{code}")
             unigram = facts.get(f"heldout/bits_per_byte_unigram_{code}")
             if bits is not None and uniform:
-                against = f"{1 - float(bits) / float(uniform):.0%} below uniform"
+                comparison = f"{1 - float(bits) / float(uniform):.0%} below uniform"
                 if unigram:
-                    against += f", {1 - float(bits) / float(unigram):.0%} below unigram"
-                found.append((f"{float(bits):.2f}", f"bits per byte, {language}", against))
+                    comparison += f", {1 - float(bits) / float(unigram):.0%} below unigram"
+                yield f"{float(bits):.2f}", f"bits per byte, {language}", comparison
+
+
+def _latency(card: Card) -> Iterator[Highlight]:
+    """Latency of replies over HTTP."""
     for facts in card.facts.values():
         if "latency/first_token_s_p50" in facts:
-            first, whole = float(facts["latency/first_token_s_p50"]), float(facts["latency/reply_s_p50"])
-            found.append((f"{first:.2f} s", "to the first words of a reply", f"{whole:.2f} s to the last; over HTTP"))
+            first, reply = float(facts["latency/first_token_s_p50"]), float(facts["latency/reply_s_p50"])
+            yield f"{first:.2f} s", "to the first token of a reply", f"{reply:.2f} s to the last; over HTTP"
+
+
+def _cost(card: Card) -> Highlight:
+    """Time and peak memory of the whole run."""
     run = card.facts["run"]
-    memory = f"{float(run['run/peak_memory_bytes']) / 2**30:.1f} GiB at most"
-    return [*found, (_minutes(float(run["run/wall_s"])), "from raw text", memory)]
-
-
-def _aligned(card: Card) -> Iterator[tuple[str, str, str]]:
-    """Exact match and win rate of the last models that were judged on conversations."""
-    judged = [(name, facts) for name, facts in card.facts.items() if "heldout/exact_match" in facts]
-    for name, facts in judged[-1:]:
-        for code, language in LANGUAGES.items():
-            baselines = [own[f"heldout/exact_match_baseline_{code}"] for _, own in judged
-                         if f"heldout/exact_match_baseline_{code}" in own]  # fmt: skip
-            if f"heldout/exact_match_{code}" in facts:
-                value = float(facts[f"heldout/exact_match_{code}"])
-                against = f"; baseline {float(baselines[-1]):.0%}" if baselines else ""
-                yield f"{value:.0%}", f"exact match, {language}", f"{name}, on held-out prompts{against}"
-    compared = [(name, facts) for name, facts in card.facts.items() if "heldout/win_rate" in facts]
-    for name, facts in compared[-1:]:
-        value, low = float(facts["heldout/win_rate"]), float(facts["heldout/win_rate_low"])
-        against = f"at least {low:.1%} with 95% confidence, {facts['heldout/win_rate_prompts']} prompts"
-        yield f"{value:.1%}", f"win rate of {name} over the model before", against
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    seconds, memory_bytes = float(run["run/wall_s"]), float(run["run/peak_memory_bytes"])
+    time = f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return time, "from raw text", f"{memory_bytes / 2**30:.1f} GiB at most"
 
 
 def _plots(card: Card) -> dict[str, list[tuple[str, str]]]:
-    """Pictures by stage: (caption, svg)."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    """Plots by stage: (caption, svg)."""
+    plots: dict[str, list[tuple[str, str]]] = {}
     for name, artifact in card.artifacts.items():
         pictures = []
-        funnel = {k: float(v) for k, v in artifact.facts.items() if k.startswith("documents/dropped_")}
-        if funnel:
-            pictures.append(("What happened to the documents", _funnel(card.facts[name])))
+        if any(key.startswith(DROPPED) for key in artifact.facts):
+            pictures.append(("Documents by outcome", _funnel(card.facts[name])))
         curve = artifact.path / "curve.jsonl"
         if curve.is_file():
             lines = curve.read_text(encoding="utf-8").splitlines()
             pictures += _curves([json.loads(line) for line in lines])
         if "heldout/bits_per_byte" in card.facts[name]:
-            pictures.append(("Held-out bits per byte: lower is better", _bits(card.facts[name])))
+            pictures.append(("Held-out bits per byte: lower is better", _bits_per_byte(card.facts[name])))
         if pictures:
-            found[name] = pictures
-    return found
+            plots[name] = pictures
+    return plots
 
 
 def _funnel(facts: dict[str, Any]) -> str:
-    prefix = "documents/dropped_"
-    dropped = {k.removeprefix(prefix): float(v) for k, v in facts.items() if k.startswith(prefix)}
-    rows = sorted(((v, k.replace("_", " ")) for k, v in dropped.items() if v), reverse=True)
+    """Bars of the documents kept, held out, and dropped for each reason."""
+    dropped = {key.removeprefix(DROPPED): float(value) for key, value in facts.items() if key.startswith(DROPPED)}
+    rows = sorted(((count, reason.replace("_", " ")) for reason, count in dropped.items() if count), reverse=True)
     kept = float(facts.get("documents/kept", 0))
-    held = float(facts.get("documents/held_out", 0))
-    labels = ["kept for training", "held out", *(name for _, name in rows)]
-    values = [kept - held, held, *(value for value, _ in rows)]
+    held_out = float(facts.get("documents/held_out", 0))
+    labels = ["kept for training", "held out", *(reason for _, reason in rows)]
+    values = [kept - held_out, held_out, *(count for count, _ in rows)]
     figure, axes = new_axes(height=0.5 + 0.28 * len(labels))
     bars = axes.barh(range(len(values)), values, color=[BLUE, BLUE] + [GREY] * len(rows))
     axes.set_yticks(range(len(labels)), labels)
@@ -129,24 +142,24 @@ def _funnel(facts: dict[str, Any]) -> str:
 
 
 def _curves(points: list[dict[str, float]]) -> list[tuple[str, str]]:
-    """A picture of each series of a curve against what it went on by: (caption, svg)."""
+    """A plot of each numeric series of a curve against its iterations, tokens or steps: (caption, svg)."""
     keys = list(dict.fromkeys(key for point in points for key in point))
-    along = next((key for key in ALONG if key in keys), None)
-    if along is None:
+    x_key = next((key for key in X_AXES if key in keys), None)
+    if x_key is None:
         return []
-    found = []
+    plots = []
     for key in keys:
-        drawn = [(point[along], point[key]) for point in points if key in point and along in point]
-        if key not in ALONG and all(isinstance(value, int | float) for _, value in drawn):
-            found.append((CAPTIONS.get(key, key), _curve(drawn, along)))
-    return found
+        series = [(point[x_key], point[key]) for point in points if key in point and x_key in point]
+        if key not in X_AXES and all(isinstance(value, int | float) for _, value in series):
+            plots.append((caption(key), _curve(series, X_AXES[x_key])))
+    return plots
 
 
-def _curve(points: list[tuple[float, float]], along: str) -> str:
+def _curve(points: list[tuple[float, float]], x_label: str) -> str:
     figure, axes = new_axes(width=4.2, height=2.2)
-    few = len(points) <= 40
-    axes.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.2, marker="o" if few else None, markersize=3)
-    axes.set_xlabel(ALONG[along])
+    marker = "o" if len(points) <= 40 else None
+    axes.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.2, marker=marker, markersize=3)
+    axes.set_xlabel(x_label)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -154,12 +167,13 @@ def _curve(points: list[tuple[float, float]], along: str) -> str:
     return svg(figure)
 
 
-def _bits(facts: dict[str, Any]) -> str:
+def _bits_per_byte(facts: dict[str, Any]) -> str:
+    """Bars of the model's bits per byte beside those of the baselines, by language."""
     codes = [code for code in LANGUAGES if f"heldout/bits_per_byte_{code}" in facts]
     figure, axes = new_axes(width=4.2, height=2.2)
-    kinds = [("uniform_", "uniform", "#cbd5e1"), ("unigram_", "unigram", GREY), ("", "this model", BLUE)]
-    kinds = [kind for kind in kinds if any(f"heldout/bits_per_byte_{kind[0]}{code}" in facts for code in codes)]
-    for number, (infix, label, color) in enumerate(kinds):
+    series = [("uniform_", "uniform", "#cbd5e1"), ("unigram_", "unigram", GREY), ("", "this model", BLUE)]
+    series = [one for one in series if any(f"heldout/bits_per_byte_{one[0]}{code}" in facts for code in codes)]
+    for number, (infix, label, color) in enumerate(series):
         values = [float(facts.get(f"heldout/bits_per_byte_{infix}{code}", 0)) for code in codes]
         bars = axes.bar([i + number * 0.27 for i in range(len(codes))], values, 0.25, label=label, color=color)
         axes.bar_label(bars, fmt="%.2f", fontsize=8, color=INK)
@@ -170,22 +184,22 @@ def _bits(facts: dict[str, Any]) -> str:
 
 
 def _trials(card: Card) -> dict[str, Any] | None:
-    """What the page shows of the recipe's last sweep."""
+    """Template variables for the recipe's latest sweep."""
     if card.sweep is None:
         return None
-    names = sweep_report.short_names(list(card.sweep.spaces))
-    return {"sweep": card.sweep, "names": names, "pictures": sweep_report.pictures(card.sweep),
-            "outcome": sweep_report.outcome}  # fmt: skip
+    names = short_names(list(card.sweep.spaces))
+    plots = sweep_report.plots(card.sweep)
+    return {"sweep": card.sweep, "names": names, "plots": plots, "outcome": sweep_report.outcome}
 
 
-def _written(card: Card, metric: str) -> dict[str, list[dict[str, Any]]]:
-    """What models wrote, by stage: a metric's rows for people to read, of evaluations and of trials."""
-    found = {}
-    tried = {name: artifact for name, artifact in card.artifacts.items() if artifact.kind == "trial"}
-    for name, artifact in {**card.evaluations, **tried}.items():
+def _samples(card: Card, metric: str) -> dict[str, list[dict[str, Any]]]:
+    """Generated texts by stage: the rows of this metric in samples.json of evaluations and trials."""
+    samples = {}
+    trials = {name: artifact for name, artifact in card.artifacts.items() if artifact.kind == "trial"}
+    for name, artifact in {**card.evaluations, **trials}.items():
         file = artifact.path / "samples.json"
         rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-        own = [row for row in rows if row["metric"] == metric]
-        if own:
-            found[name] = own
-    return found
+        rows = [row for row in rows if row["metric"] == metric]
+        if rows:
+            samples[name] = rows
+    return samples

@@ -1,1 +1,1 @@
-"""A run: one walk of one recipe, planned, metered, and shown while it works."""
+"""A run of a recipe: its plan, its execution, its cost and its log."""

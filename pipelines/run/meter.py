@@ -1,6 +1,6 @@
-"""What an attempt at a stage costs, measured from outside: wall time and memory of the whole process tree.
+"""The cost of an attempt at a stage: wall time and peak memory of the whole process tree.
 
-A thread samples each second and writes to the draft, so that an attempt that is killed is counted too.
+A thread samples each second and writes to the draft, so that killed attempts count too.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ import psutil
 from pipelines.store.artifacts import write_atomically
 
 PERIOD_S = 1.0
-FRESH_SAMPLES = 30  # after so many a process is looked at anew, whatever its resident size says
-SLACK_BYTES = 2**20
+REFRESH_EVERY = 30  # samples; after that many a process is measured again even if its resident size is unchanged
+SLACK_BYTES = 2**20  # a change of the resident size below this (or 0.5%) does not count
 
 
 class Meter:
-    """Measures from `start` to `stop`; keeps the record of every attempt in a folder of the draft."""
+    """Measures from `start` to `stop`, and records every attempt in a folder of the draft.
 
-    def __init__(self, folder: Path, beat: Callable[[], None], process: int | None = None):
+    beat: called with every sample, to renew a lease; pid: root of the measured process tree, default this process."""
+
+    def __init__(self, folder: Path, beat: Callable[[], None], pid: int | None = None):
         self.folder, self.beat = folder, beat
         self.peak_bytes = 0
-        self._tree = Tree(process or os.getpid())
-        self.extra: dict[str, float] = {}
-        self._began = 0.0
+        self._tree = ProcessTree(pid or os.getpid())
+        self._started = 0.0  # monotonic clock, seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="meter")
         self._name = f"{time.time_ns()}-{os.getpid()}.json"
 
     def start(self) -> Meter:
-        self._began = time.monotonic()
+        """Starts the sampling thread. Returns this meter."""
+        self._started = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write()
         self._thread.start()
         return self
 
     def stop(self) -> dict[str, float]:
-        """Ends measuring. Returns run/wall_s (summed over attempts), run/peak_memory_bytes, run/attempts."""
+        """Stops sampling. Returns run/wall_s (summed over attempts), run/peak_memory_bytes, run/attempts."""
         self._stopping.set()
         self._thread.join()
         if self.folder.exists():
@@ -54,7 +56,7 @@ class Meter:
         while not self._stopping.wait(PERIOD_S):
             try:
                 self._sample()
-            except OSError:  # a full or vanished disk: the stage itself meets it, and says so
+            except OSError:  # a full or vanished disk: the stage itself fails on it and reports it
                 continue
 
     def _sample(self) -> None:
@@ -63,12 +65,12 @@ class Meter:
         self.beat()
 
     def _write(self) -> None:
-        record = {"wall_s": round(time.monotonic() - self._began, 3), "peak_memory_bytes": self.peak_bytes}
+        record = {"wall_s": round(time.monotonic() - self._started, 3), "peak_memory_bytes": self.peak_bytes}
         write_atomically(self.folder / self._name, json.dumps(record))
 
 
 def total(folder: Path) -> dict[str, float]:
-    """Facts of all attempts recorded in a folder."""
+    """Facts of all attempts recorded in a folder: run/wall_s, run/peak_memory_bytes, run/attempts."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[0-9]*.json"))]
     return {
         "run/wall_s": round(sum(r["wall_s"] for r in records), 3),
@@ -80,29 +82,30 @@ def total(folder: Path) -> dict[str, float]:
 def tree_memory_bytes(pid: int) -> int:
     """Memory of a process and all its descendants: the sum of their proportional set sizes plus the shared memory
     (/dev/shm: Ray's object store) that no process has mapped. On systems without smaps: the sum of resident sizes."""
-    return Tree(pid).memory_bytes()
+    return ProcessTree(pid).memory_bytes()
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a process was found to hold, and when."""
+class _ProcessMemory:
+    """Memory of one process at one sample, in bytes."""
 
-    resident: int  # bytes
-    pss: int  # proportional set size, bytes
-    shmem: int  # the part of it that is shared memory
-    number: int  # of the sample
+    resident: int
+    pss: int  # proportional set size
+    shmem: int  # shared memory, part of pss
+    sample: int  # number of the sample
 
 
-class Tree:
-    """A process and its descendants, sampled again and again.
+class ProcessTree:
+    """A process and its descendants, sampled repeatedly.
 
-    The kernel walks every page of a process to tell its proportional set size: 75 ms a sample for a local Ray with two
-    workers, 7% of a core. It is asked again only once a process's resident size has changed, and now and then."""
+    The kernel walks every page of a process to compute its proportional set size: 75 ms a sample for a local Ray with
+    two workers, 7% of a core. So it is read again only when the resident size has changed, or after REFRESH_EVERY
+    samples."""
 
     def __init__(self, pid: int):
         self._pid = pid
-        self._seen: dict[int, _Seen] = {}
-        self._number = 0
+        self._processes: dict[int, _ProcessMemory] = {}  # by pid, as of the last sample
+        self._num_samples = 0
 
     def memory_bytes(self) -> int:
         """See tree_memory_bytes."""
@@ -111,22 +114,24 @@ class Tree:
             processes = [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
             return 0
-        self._number += 1
-        self._seen = {process.pid: self._look(process) for process in processes}
-        private = sum(seen.pss - seen.shmem for seen in self._seen.values())
-        shared = sum(seen.shmem for seen in self._seen.values())
+        self._num_samples += 1
+        self._processes = {process.pid: self._measure(process) for process in processes}
+        private = sum(memory.pss - memory.shmem for memory in self._processes.values())
+        shared = sum(memory.shmem for memory in self._processes.values())
         return private + max(shared, _shared_files_bytes() if shared else 0)
 
-    def _look(self, process: psutil.Process) -> _Seen:
-        resident, last = _resident(process), self._seen.get(process.pid)
-        if last is not None and self._number - last.number < FRESH_SAMPLES:
+    def _measure(self, process: psutil.Process) -> _ProcessMemory:
+        resident = _resident_bytes(process)
+        last = self._processes.get(process.pid)
+        if last is not None and self._num_samples - last.sample < REFRESH_EVERY:
             if abs(resident - last.resident) <= max(SLACK_BYTES, last.resident // 200):
                 return last
-        return _Seen(resident, *_pss(process.pid, resident), self._number)
+        pss, shmem = _pss_bytes(process.pid, resident)
+        return _ProcessMemory(resident, pss, shmem, self._num_samples)
 
 
-def _pss(pid: int, resident: int) -> tuple[int, int]:
-    """Proportional set size of a process in bytes, and the part of it that is shared memory."""
+def _pss_bytes(pid: int, resident: int) -> tuple[int, int]:
+    """Proportional set size of a process, and the part of it that is shared memory. Without smaps: `resident`, 0."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
@@ -134,22 +139,23 @@ def _pss(pid: int, resident: int) -> tuple[int, int]:
     except PermissionError:
         return 0, 0
     fields = {line.split(":")[0]: line.split(":")[1] for line in text.splitlines()[1:] if ":" in line}
-    return _kilobytes(fields.get("Pss", "0 kB")), _kilobytes(fields.get("Pss_Shmem", "0 kB"))
+    return _to_bytes(fields.get("Pss", "0 kB")), _to_bytes(fields.get("Pss_Shmem", "0 kB"))
 
 
-def _resident(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process) -> int:
     try:
         return process.memory_info().rss
     except psutil.NoSuchProcess:
         return 0
 
 
-def _kilobytes(text: str) -> int:
+def _to_bytes(text: str) -> int:
+    """12 kB -> 12,288."""
     return int(text.split()[0]) * 1024
 
 
 def _shared_files_bytes() -> int:
-    """Bytes in use of the /dev/shm files that belong to us (allocated blocks, not the size reserved)."""
+    """Bytes allocated (not reserved) in the /dev/shm files of this user's Ray and of this process."""
     used = 0
     for file in Path("/dev/shm").glob("*"):
         try:

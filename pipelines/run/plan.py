@@ -1,4 +1,4 @@
-"""What a recipe would do: the fingerprint of every stage, and whether the store holds it already."""
+"""The plan of a recipe: the fingerprint of every stage, and its artifact if the store has one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.recipe.reader import Entry, Recipe
 from pipelines.stage import Stage
@@ -16,14 +17,14 @@ from pipelines.store.provenance import code_digest
 
 @dataclass(frozen=True)
 class Step:
-    """One stage as it would run."""
+    """One stage of a plan."""
 
     entry: Entry
     fingerprint: str
     parents: Mapping[str, str]  # kind -> fingerprint
     sources: Mapping[str, object]  # name -> identity and digests of its files
-    artifact: Artifact | None  # what the store holds already
-    evaluates: str = ""  # for an evaluation: the name of the stage it judges
+    artifact: Artifact | None  # the store's artifact with this fingerprint
+    evaluates: str = ""  # for an evaluation: the name of the stage whose model it evaluates
 
     @property
     def name(self) -> str:
@@ -31,53 +32,65 @@ class Step:
 
     @property
     def made_by_other_code(self) -> bool:
+        """Whether the artifact was made by another version of the stage's code."""
         return self.artifact is not None and self.artifact.manifest.code != step_code(self.entry.stage)
 
 
 def step_code(stage: Stage) -> str:
-    """Digest of the code a stage runs."""
+    """Digest of the code that a stage runs."""
     return code_digest(stage.run.__module__)
 
 
 def plan(
     recipe: Recipe, store: Store, *, until: str | None = None, warn: Callable[[str], object] = print
 ) -> list[Step]:
-    """Every step of a recipe in order, evaluations included, each with the artifact the store holds or None.
+    """Every step of a recipe in order, evaluations included.
 
-    until: the last stage wanted, its evaluation included. Raises UserError for a source that cannot be read."""
+    until: the last stage, its evaluation included; warn: called for each damaged artifact of the store.
+    Raises UserError for an unknown stage and for a source that cannot be read."""
     last = recipe.entry(until).name if until else None
-    prints: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}  # by name of the entry
     steps: list[Step] = []
     for entry in recipe.entries:
-        step = _step(recipe, store, entry, {kind: prints[name] for kind, name in entry.inputs.items()}, warn)
-        prints[entry.name] = step.fingerprint
+        parents = {kind: fingerprints[name] for kind, name in entry.inputs.items()}
+        step = _step(recipe, store, entry, parents, warn)
+        fingerprints[entry.name] = step.fingerprint
         steps.append(step)
-        if entry.stage.makes == "model" and entry.stage.judged and recipe.evaluate is not None:
-            steps.append(_evaluation(recipe, store, entry, prints, warn))
+        if entry.stage.makes == "model" and entry.stage.evaluated and recipe.evaluate is not None:
+            parents = _evaluation_parents(recipe, recipe.evaluate.stage, entry, fingerprints)
+            steps.append(_step(recipe, store, recipe.evaluate, parents, warn, evaluates=entry.name))
         if entry.name == last:
             break
     return steps
 
 
-def _evaluation(recipe: Recipe, store: Store, judged: Entry, prints: Mapping[str, str], warn) -> Step:
-    """The evaluation of a model: its parents are the model, the model before it in the lineage, and held-out data."""
-    assert recipe.evaluate is not None
-    parents = {"model": prints[judged.name]}
-    if "model" in judged.inputs:
-        parents["previous"] = prints[judged.inputs["model"]]
+def _evaluation_parents(
+    recipe: Recipe, evaluation: Stage, evaluated: Entry, fingerprints: Mapping[str, str]
+) -> dict[str, str]:
+    """Parents of a model's evaluation: the model, the model it was trained from, and the nearest held-out data."""
+    parents = {"model": fingerprints[evaluated.name]}
+    if "model" in evaluated.inputs:
+        parents["previous"] = fingerprints[evaluated.inputs["model"]]
     for entry in recipe.entries:
-        if entry.name == judged.name:
+        if entry.name == evaluated.name:
             break
-        if entry.stage.makes in recipe.evaluate.stage.takes:
-            parents[entry.stage.makes] = prints[entry.name]  # the nearest one stays
-    return _step(recipe, store, recipe.evaluate, parents, warn, evaluates=judged.name)
+        if entry.stage.makes in evaluation.takes:
+            parents[entry.stage.makes] = fingerprints[entry.name]  # replaces an earlier entry's
+    return parents
 
 
-def _step(recipe: Recipe, store: Store, entry: Entry, parents: Mapping[str, str], warn, evaluates: str = "") -> Step:
-    sources = {name: _source(source, store.digests) for name, source in entry.sources.items()}
+def _step(
+    recipe: Recipe,
+    store: Store,
+    entry: Entry,
+    parents: Mapping[str, str],
+    warn: Callable[[str], object],
+    evaluates: str = "",
+) -> Step:
+    sources = {name: _source_identity(source, store.digests) for name, source in entry.sources.items()}
     if entry.stage.files is not None:
         sources["files"] = {p.name: _digest(p, store.digests) for p in entry.stage.files(entry.options)}
-    found = fingerprint(
+    digest = fingerprint(
         stage=entry.stage.kind,
         version=entry.stage.version,
         options=entry.options.identity(),
@@ -85,10 +98,10 @@ def _step(recipe: Recipe, store: Store, entry: Entry, parents: Mapping[str, str]
         parents=dict(parents),
         sources=sources,
     )
-    return Step(entry, found, parents, sources, store.find(entry.stage.makes, found, warn), evaluates)
+    return Step(entry, digest, parents, sources, store.find(entry.stage.makes, digest, warn), evaluates)
 
 
-def _source(source, digests: FileDigests) -> dict[str, object]:
+def _source_identity(source: Source, digests: FileDigests) -> dict[str, object]:
     return {"identity": source.identity(), "files": [_digest(path, digests) for path in source.files()]}
 
 
@@ -100,9 +113,9 @@ def _digest(path: Path, digests: FileDigests) -> str:
 
 
 def descendants(steps: Iterable[Step], roots: set[str]) -> set[str]:
-    """Fingerprints of the steps that stand on any of the given fingerprints, those included."""
-    found = set(roots)
+    """Fingerprints of all steps that descend from any of `roots`, with the roots. steps: in the order of the plan."""
+    fingerprints = set(roots)
     for step in steps:
-        if found & set(step.parents.values()):
-            found.add(step.fingerprint)
-    return found
+        if fingerprints & set(step.parents.values()):
+            fingerprints.add(step.fingerprint)
+    return fingerprints

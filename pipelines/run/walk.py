@@ -1,8 +1,8 @@
-"""Walks a recipe: makes what the store does not hold, in order; killed and run again, it goes on where it stood.
+"""Runs a recipe: makes each artifact that the store does not have, in order. After a kill it resumes from the drafts.
 
-    plan ──► for each step: found? skip : lease draft → stage.run(Work) → commit → artifact ──► record
+    plan ──► for each step: in the store? skip : lease draft → stage.run(Work) → commit → artifact ──► record
 
-Ray is started by the first stage that asks for it, so a recipe that is made already starts nothing.
+The first stage that needs Ray starts it, so a run with no artifact to make starts no process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.evaluator import Evaluator
 from pipelines.recipe.reader import Recipe
 from pipelines.run.meter import Meter
 from pipelines.run.plan import Step, descendants, plan, step_code
-from pipelines.run.progress import Story
+from pipelines.run.progress import RunLog
 from pipelines.stage import Facts, Work
 from pipelines.store.artifacts import NO_SPACE, Artifact, Draft, Manifest, Store
 from pipelines.store.provenance import machine, packages
@@ -28,15 +28,15 @@ from pipelines.store.runs import RunRecord, StageRecord
 
 @dataclass
 class Walk:
-    """One run of one recipe, and what lives as long as it: the session and the evaluator."""
+    """One run of one recipe; owns the evaluator that its stages share."""
 
     recipe: Recipe
     store: Store
     session: Session
-    story: Story = field(default_factory=Story)
-    wait: bool = True  # for a draft that another run holds
-    records: str = "runs"  # the store's folder for the record of this run
-    measured: int = field(default_factory=os.getpid)  # the process whose tree's memory is the cost of a stage
+    log: RunLog = field(default_factory=RunLog)
+    wait: bool = True  # for a draft that another run holds; otherwise ClusterError
+    records_folder: str = "runs"  # folder of the store for the record of this run
+    measured_pid: int = field(default_factory=os.getpid)  # root of the process tree whose memory counts for a stage
 
     def run(
         self,
@@ -46,72 +46,75 @@ class Walk:
         from_: str | None = None,
         only: Collection[str] | None = None,
     ) -> RunRecord:
-        """Makes every step that is missing, or of the steps with the fingerprints in `only`.
+        """Makes every missing artifact; with `only`, those with these fingerprints.
 
-        Raises UserError or ClusterError; the record says how it ended."""
+        until: the last stage; force: a stage to remake with its descendants; from_: the first of the stages to remake.
+        Raises UserError or ClusterError; the record has the outcome."""
+        recipe = self.recipe
         with self._explained():
-            steps = plan(self.recipe, self.store, until=until, warn=self.story.warn)
-            steps = self._forced(steps, force, from_, until)
-            recipe = self.recipe
+            steps = plan(recipe, self.store, until=until, warn=self.log.warn)
+            if force is not None or from_ is not None:
+                self._set_aside(steps, force, from_, until)
+                steps = plan(recipe, self.store, until=until, warn=self.log.warn)
+            if only is not None:
+                steps = [step for step in steps if step.fingerprint in only]
             record = RunRecord.begin(
-                self.store, recipe=recipe.name, path=recipe.path, seed=recipe.seed, folder=self.records
+                self.store, recipe=recipe.name, path=recipe.path, seed=recipe.seed, folder=self.records_folder
             )
             self.evaluator = Evaluator(self.session)
             with self._recorded(record):
-                for step in steps if only is None else [step for step in steps if step.fingerprint in only]:
+                for step in steps:
                     artifact = step.artifact or self._make(step)
-                    self._note(record, step, artifact, made=step.artifact is None)
+                    self._record(record, step, artifact, made=step.artifact is None)
         return record
 
-    def _forced(self, steps: list[Step], force: str | None, from_: str | None, until: str | None) -> list[Step]:
-        """Sets aside what --force and --from name and all that stands on it, then plans again."""
-        if force is None and from_ is None:
-            return steps
-        names = [step.entry.name for step in steps if not step.evaluates]
+    def _set_aside(self, steps: list[Step], force: str | None, from_: str | None, until: str | None) -> None:
+        """Sets aside the artifacts of the stages that --force and --from name, and of their descendants."""
+        stages = [step for step in steps if not step.evaluates]
+        names = [step.name for step in stages]
         for name in (force, from_):
             if name is not None and self.recipe.entry(name).name not in names:
-                raise UserError(f"{name}: comes after --until {until}; there is nothing of it to make again")
-        roots = {s.fingerprint for s in steps if s.entry.name == force}
+                raise UserError(f"{name}: comes after --until {until}, so it cannot be made again in this run")
+        roots = {step.fingerprint for step in steps if step.entry.name == force}
         if from_ is not None:
-            roots |= {s.fingerprint for s in steps if not s.evaluates and s.entry.name in names[names.index(from_) :]}
-        gone = descendants(steps, roots)
+            roots |= {step.fingerprint for step in stages[names.index(from_) :]}
+        fingerprints = descendants(steps, roots)
         for step in steps:
-            if step.fingerprint in gone:
-                self._forget(step)
-        return plan(self.recipe, self.store, until=until, warn=self.story.warn)
+            if step.fingerprint in fingerprints:
+                self._remove(step)
 
-    def _forget(self, step: Step) -> None:
-        """Sets a step's artifact aside and drops its draft, both only once no other run works on them."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.story.warn)
-        artifact = self.store.find(step.entry.stage.makes, step.fingerprint, self.story.warn)
+    def _remove(self, step: Step) -> None:
+        """Sets a step's artifact aside and drops its draft, once no other run holds it."""
+        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.log.warn)
+        artifact = self.store.find(step.entry.stage.makes, step.fingerprint, self.log.warn)
         if artifact is not None:
-            self.story.note(f"{step.name}: set aside in {self.store.set_aside(artifact)}")
+            self.log.note(f"{step.name}: set aside in {self.store.set_aside(artifact)}")
         self.store.drop(draft)
 
     def _make(self, step: Step) -> Artifact:
-        """One stage, from its draft to its artifact."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.story.warn)
+        """Runs a stage in its draft and commits its artifact."""
+        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.log.warn)
         try:
-            made = self.store.find(step.entry.stage.makes, step.fingerprint, self.story.warn)
-            if made is not None:  # another run made it while we waited
+            existing = self.store.find(step.entry.stage.makes, step.fingerprint, self.log.warn)
+            if existing is not None:  # another run made it while this one waited
                 self.store.drop(draft)
-                return made
+                return existing
             facts = self._attempt(step, draft)
             artifact = self.store.commit(draft, self._manifest(step, facts))
         except BaseException:
             draft.release()
             raise
-        self.story.end(f"done in {facts['run/wall_s']:.1f} s")
+        self.log.end(f"done in {facts['run/wall_s']:.1f} s")
         return artifact
 
     def _attempt(self, step: Step, draft: Draft) -> Facts:
-        """Runs a stage, measured. Returns its facts, with those of all attempts at it."""
-        self.story.begin(step.name, step.fingerprint)
-        meter = Meter(draft.folder("attempts"), draft.beat, self.measured).start()
+        """Runs a stage and measures it. Returns its facts, with the cost of all attempts."""
+        self.log.begin(step.name, step.fingerprint)
+        meter = Meter(draft.folder("attempts"), draft.beat, self.measured_pid).start()
         try:
             facts = step.entry.stage.run(self._work(step, draft))
         except BaseException:
-            with suppress(OSError):  # a full disk: what the stage met matters more than the last second of its record
+            with suppress(OSError):  # a full disk: the stage's error matters more than the meter's last second
                 meter.stop()
             raise
         return {**facts, **meter.stop()}
@@ -125,11 +128,11 @@ class Walk:
                     f"{step.name}: its {kind} {fingerprint} vanished from the store; run again to remake it"
                 )
             inputs[kind] = artifact
-        asks = step.entry.stage.asks
+        uses_evaluator = step.entry.stage.uses_evaluator
         if step.entry.stage.makes == "trial":
-            self.evaluator.close()  # a server takes as much memory as it does
-        elif not asks:
-            self.evaluator.rest()  # it works only while no stage works
+            self.evaluator.close()  # the trial's server needs the same memory
+        elif not uses_evaluator:
+            self.evaluator.rest()  # it must not take cores from a stage
         return Work(
             name=step.entry.name,
             options=step.entry.options,
@@ -138,13 +141,13 @@ class Walk:
             inputs=inputs,
             sources=step.entry.sources,
             draft=draft,
-            progress=self.story,
+            progress=self.log,
             session=self.session,
             cache=self.store.root / "cache",
-            evaluator=self.evaluator if asks else None,
+            evaluator=self.evaluator if uses_evaluator else None,
         )
 
-    def _manifest(self, step: Step, facts) -> Manifest:
+    def _manifest(self, step: Step, facts: Facts) -> Manifest:
         return Manifest(
             kind=step.entry.stage.makes,
             fingerprint=step.fingerprint,
@@ -161,13 +164,14 @@ class Walk:
             facts=facts,
         )
 
-    def _note(self, record: RunRecord, step: Step, artifact: Artifact, *, made: bool) -> None:
+    def _record(self, record: RunRecord, step: Step, artifact: Artifact, *, made: bool) -> None:
+        """Adds a step's artifact to the record of the run."""
         if not made:
             self.store.drop_leftover(step.fingerprint)
-            self.story.note(f"{step.name:<20} {step.fingerprint}  made already")
+            self.log.note(f"{step.name:<20} {step.fingerprint}  made already")
             if step.made_by_other_code:
-                self.story.warn(
-                    f"{step.name} was made by other code than is here now; remake it with --force {step.entry.name}"
+                self.log.warn(
+                    f"{step.name} was made by other code than the current; remake it with --force {step.entry.name}"
                 )
         if step.evaluates:
             record.stages[step.evaluates].evaluation = artifact.fingerprint
@@ -183,11 +187,11 @@ class Walk:
 
     @contextmanager
     def _recorded(self, record: RunRecord) -> Iterator[None]:
-        """Writes down how the run ends."""
+        """Records the outcome of the run."""
         try:
             yield
         except BaseException as error:
-            self.story.end()
+            self.log.end()
             outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # a full disk: the error itself matters more than its record
                 record.end(self.store, outcome, str(explain(error, self.store)))
@@ -199,48 +203,56 @@ class Walk:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns what libraries raise into what people can act on."""
+        """Replaces errors of libraries by a UserError or ClusterError where there is one; see explain."""
         try:
             yield
         except Exception as error:
-            known = explain(error, self.store)
-            if known is error:
+            explained = explain(error, self.store)
+            if explained is error:
                 raise
-            raise known from error
+            raise explained from error
 
 
-# What Ray raises when a node or a process of its own is gone, by name: this module never loads Ray.
-LOST = ("LocalRayletDiedError", "NodeDiedError", "RaySystemError", "WorkerCrashedError", "OwnerDiedError",
-        "ObjectLostError", "ActorDiedError", "ActorUnavailableError", "OutOfMemoryError")  # fmt: skip
+# Classes of ray.exceptions that Ray raises when it has lost a node or a process. Names, so that Ray is not imported.
+RAY_LOSSES = ("LocalRayletDiedError", "NodeDiedError", "RaySystemError", "WorkerCrashedError", "OwnerDiedError",
+              "ObjectLostError", "ActorDiedError", "ActorUnavailableError", "OutOfMemoryError")  # fmt: skip
 
 
 def explain(error: BaseException, store: Store) -> BaseException:
-    """The error a user can act on inside what Ray or a library wrapped it in; `error` itself if there is none."""
-    for inner in _chain(error):
+    """The UserError or ClusterError inside an error of Ray or of a library; `error` itself if there is none."""
+    for inner in _causes(error):
         if isinstance(inner, UserError | ClusterError):
-            # Ray hands back a class that is both its own error and ours; ours alone says it plainly.
-            kind = UserError if isinstance(inner, UserError) else ClusterError
-            plain = getattr(inner, "cause", inner)
-            return inner if type(inner) is kind else kind(str(plain if isinstance(plain, kind) else inner))
+            return _unwrapped(inner)
         if disk_full(inner):
             return ClusterError(NO_SPACE.format(store.root))
-    for inner in _chain(error):
-        if type(inner).__name__ in LOST and type(inner).__module__.startswith("ray."):
-            first = (str(inner).strip().splitlines() or [""])[0]
+    for inner in _causes(error):
+        if type(inner).__name__ in RAY_LOSSES and type(inner).__module__.startswith("ray."):
+            lines = str(inner).strip().splitlines()
+            first_line = lines[0] if lines else ""
             return ClusterError(
-                f"the cluster lost a part of itself ({type(inner).__name__}: {first}); expected its nodes to live to "
-                f"the end. Run the same command: what is made stays made. Logs: {log_location()}"
+                f"the cluster lost a node or a process ({type(inner).__name__}: {first_line}); expected all to run to "
+                f"the end. Run the same command: finished stages are kept. Logs: {log_location()}"
             )
     return error
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        found = waiting.pop(0)
-        if found is None or id(found) in seen:
+def _unwrapped(error: UserError | ClusterError) -> UserError | ClusterError:
+    """The plain error: Ray raises a class that derives from its own error and ours, with a long traceback as text."""
+    kind = UserError if isinstance(error, UserError) else ClusterError
+    if type(error) is kind:
+        return error
+    cause = getattr(error, "cause", None)
+    return kind(str(cause if isinstance(cause, kind) else error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and, breadth first, every error that caused it or that it wraps."""
+    visited: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is None or id(current) in visited:
             continue
-        seen.add(id(found))
-        yield found
-        waiting += [getattr(found, "cause", None), found.__cause__, found.__context__]
+        visited.add(id(current))
+        yield current
+        queue += [getattr(current, "cause", None), current.__cause__, current.__context__]

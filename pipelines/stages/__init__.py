@@ -1,4 +1,4 @@
-"""The stages, in the order of the story."""
+"""The table of stages, in the order in which a recipe runs them."""
 
 from pipelines.stage import Stage
 from pipelines.stages import (

@@ -79,4 +79,4 @@ def _check(model: str, names: set[str]) -> None:
         raise UserError(f"base.model: {model}: has no {', '.join(missing)}; expected a Hugging Face folder")
 
 
-STAGE = Stage(kind="base", version=1, makes="model", options=BaseOptions, files=files, run=run, judged=False)
+STAGE = Stage(kind="base", version=1, makes="model", options=BaseOptions, files=files, run=run, evaluated=False)

@@ -141,7 +141,7 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
         return []
     model: Path = work.inputs["model"].local()
     chat, evaluator = Chat.open(model), work.evaluator
-    assert evaluator is not None, "the run gives its evaluator to a stage that asks models"
+    assert evaluator is not None, "uses_evaluator: the run passes its evaluator"
     context = context_length(model)
     prompts = [(conversation, chat.prompt(conversation.prompt)) for conversation in builtin]
     prompts = [(each, tokens) for each, tokens in prompts if len(tokens) + options.max_new_tokens <= context]
@@ -194,7 +194,7 @@ STAGE = Stage(
     options=PreferencesOptions,
     cluster=PreferencesCluster,
     needs_for=lambda options: ("model",) if options.model_replies and options.builtin_tasks else (),
-    asks=True,
+    uses_evaluator=True,
     run=run,
     rows="preferences",
 )

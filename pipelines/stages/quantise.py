@@ -256,5 +256,5 @@ STAGE = Stage(
     options=QuantiseOptions,
     cluster=QuantiseCluster,
     run=run,
-    judged=False,
+    evaluated=False,
 )

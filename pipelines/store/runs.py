@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Artifact, Store, write_atomically
 
-
 MIN_PREFIX_LENGTH = 4  # characters of a fingerprint
 
 

@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps: trials side by side under Ray Tune, and their record."""
+"""A sweep of a recipe: its record, its trials under Ray Tune."""

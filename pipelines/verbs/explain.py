@@ -1,4 +1,4 @@
-"""`rayse recipe`: teaches the keys of stages and sources."""
+"""`rayse recipe`: explains the keys of stages and sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pipelines.stage import Stage
 
 
 def explain_recipe(stages: Mapping[str, Stage], *, keys: str | None, schema: bool, show: str | None) -> None:
-    """`rayse recipe`: teaches the keys of these stages and of sources."""
+    """`rayse recipe`: explains the keys of one of these stages or of a kind of source; without arguments lists both.
+
+    schema: prints the JSON Schema; show: prints this recipe. Raises UserError for an unknown stage, kind or recipe."""
     from pipelines.data.sources import SOURCES
 
     if schema:
@@ -30,7 +32,7 @@ def explain_recipe(stages: Mapping[str, Stage], *, keys: str | None, schema: boo
     models = {name: [stage.options, stage.cluster] for name, stage in stages.items()}
     models |= {name: [source] for name, source in SOURCES.items()}
     if keys not in models:
-        raise UserError(f"--keys {keys}: no such stage or kind of source (there are {', '.join(models)})")
+        raise UserError(f"--keys {keys}: no such stage or kind of source; expected one of {', '.join(models)}")
     for model, title in zip(models[keys], (keys, f"cluster: {keys}"), strict=False):
         print(title)
         for key, default, description in keys_of(model):
@@ -41,8 +43,8 @@ def explain_recipe(stages: Mapping[str, Stage], *, keys: str | None, schema: boo
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """(dotted key, default, description) of every key of a model and of the models inside it."""
     for name, field in model.model_fields.items():
-        kinds: tuple[Any, ...] = (field.annotation, *get_args(field.annotation))
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        types: tuple[Any, ...] = (field.annotation, *get_args(field.annotation))
+        inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
         if inner is not None:
             yield from keys_of(inner, f"{prefix}{name}.")
         else:

@@ -1,4 +1,4 @@
-"""`rayse export`."""
+"""`rayse export`: copies an artifact out of the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pipelines.store.runs import resolve
 
 
 def export_artifact(store: Store, name: str, folder: Path, *, as_json: bool) -> None:
-    """`rayse export`: the artifact's files without the manifest; whole, or not there."""
+    """`rayse export`: copies the artifact's files, without the manifest, to a new or empty folder; all or none.
+
+    Raises UserError for a folder that is not empty or not writable, and for a damaged artifact."""
     artifact = resolve(store, name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not an empty folder; name a new one")
@@ -26,7 +28,7 @@ def export_artifact(store: Store, name: str, folder: Path, *, as_json: bool) -> 
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
-    except shutil.Error as error:  # copytree gathers what went wrong with each file: (from, to, why)
+    except shutil.Error as error:  # copytree collects the errors of all files: (source, destination, reason)
         raise UserError(f"{folder}: cannot be written ({error.args[0][0][2]}); choose another folder") from None
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None

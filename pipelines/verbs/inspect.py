@@ -1,4 +1,4 @@
-"""`rayse lineage` and `rayse ls`: what the store holds and where it came from."""
+"""`rayse lineage` and `rayse ls`: the content of the store and its provenance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.store.runs import resolve
 
 
 def show_lineage(store: Store, name: str, *, as_json: bool) -> None:
-    """`rayse lineage`: an artifact and its parents, down to the sources."""
+    """`rayse lineage`: prints an artifact and its ancestors, down to the sources, as a tree or as JSON."""
     tree = lineage(store, resolve(store, name))
     if as_json:
         return print_json(tree)
@@ -23,44 +23,45 @@ def show_lineage(store: Store, name: str, *, as_json: bool) -> None:
 
 
 def _print_tree(screen: Console, tree: dict[str, Any], depth: int) -> None:
-    pad = "   " * depth
+    indent = "   " * depth
     if tree.get("missing"):
-        screen.print(f"{pad}{tree['fingerprint']}  no longer in the store")
+        screen.print(f"{indent}{tree['fingerprint']}  no longer in the store")
         return
     title = f"{tree['kind']} {tree['fingerprint']}"
-    screen.print(f"{pad}{title}  by {tree['name']}, {tree['created'][:19]} UTC, seed {tree['seed']}")
-    screen.print(f"{pad}   code {tree['code'][:12]}  torch {tree['packages'].get('torch', '-')}")
+    screen.print(f"{indent}{title}  by {tree['name']}, {tree['created'][:19]} UTC, seed {tree['seed']}")
+    screen.print(f"{indent}   code {tree['code'][:12]}  torch {tree['packages'].get('torch', '-')}")
     for name, source in tree["sources"].items():
         kind = source.get("identity", {}).get("kind", "files") if isinstance(source, dict) else "files"
-        screen.print(f"{pad}   source {name} ({kind})")
+        screen.print(f"{indent}   source {name} ({kind})")
     for parent in tree["parents"].values():
         _print_tree(screen, parent, depth + 1)
 
 
 def show_store(store: Store, *, as_json: bool) -> None:
-    """`rayse ls`."""
+    """`rayse ls`: prints all artifacts and drafts, as tables or as JSON."""
     artifacts = [
         {
-            "kind": a.kind,
-            "fingerprint": a.fingerprint,
-            "name": a.manifest.name,
-            "created": a.manifest.created,
-            "bytes": sum(f.bytes for f in a.manifest.files.values()),
-            "path": str(a.path),
+            "kind": artifact.kind,
+            "fingerprint": artifact.fingerprint,
+            "name": artifact.manifest.name,
+            "created": artifact.manifest.created,
+            "bytes": sum(file.bytes for file in artifact.manifest.files.values()),
+            "path": str(artifact.path),
         }
-        for a in store.artifacts()
+        for artifact in store.artifacts()
     ]
     drafts = [_draft(path) for path in sorted((store.root / "drafts").glob("*")) if path.is_dir()]
     if as_json:
         return print_json({"artifacts": artifacts, "drafts": drafts})
     rows = table("kind", "fingerprint", "name", "created (UTC)", "size")
-    for a in artifacts:
-        rows.add_row(a["kind"], a["fingerprint"], a["name"], a["created"][:19], f"{a['bytes'] / 1e6:,.1f} MB")
+    for row in artifacts:
+        megabytes = f"{row['bytes'] / 1e6:,.1f} MB"
+        rows.add_row(row["kind"], row["fingerprint"], row["name"], row["created"][:19], megabytes)
     console().print(rows)
     for draft in drafts:
-        print(f"draft {draft['fingerprint']}: {draft['owner'] or 'nobody works on it; run its recipe to go on'}")
+        print(f"draft {draft['fingerprint']}: {draft['owner'] or 'no run works on it; run its recipe to continue'}")
 
 
 def _draft(path: Path) -> dict[str, Any]:
-    lease = Lease(path / "lease.json")
-    return {"fingerprint": path.name, "owner": describe(owner) if (owner := lease.live_owner()) else None}
+    owner = Lease(path / "lease.json").live_owner()
+    return {"fingerprint": path.name, "owner": None if owner is None else describe(owner)}

@@ -1,18 +1,18 @@
-"""`rayse plan`."""
+"""`rayse plan`: what a run would make."""
 
 from __future__ import annotations
 
 from pipelines.console import console, print_json, table
 from pipelines.recipe.reader import Recipe
 from pipelines.run.plan import plan
-from pipelines.run.progress import Story
+from pipelines.run.progress import RunLog
 from pipelines.store.artifacts import Store
 
 
 def show_plan(recipe: Recipe, *, until: str | None, as_json: bool) -> None:
-    """`rayse plan`."""
-    steps = plan(recipe, Store(recipe.store), until=until, warn=Story().warn)
-    facts = {
+    """`rayse plan`: prints the fingerprint and state of every step, as a table or as JSON."""
+    steps = plan(recipe, Store(recipe.store), until=until, warn=RunLog().warn)
+    state_by_step = {
         step.name: {
             "fingerprint": step.fingerprint,
             "state": "made" if step.artifact else "to make",
@@ -22,9 +22,9 @@ def show_plan(recipe: Recipe, *, until: str | None, as_json: bool) -> None:
         for step in steps
     }
     if as_json:
-        return print_json(facts)
+        return print_json(state_by_step)
     rows = table("stage", "fingerprint", "state")
-    for name, fact in facts.items():
-        other = ", by other code than is here now" if fact["made_by_other_code"] else ""
-        rows.add_row(name, fact["fingerprint"], fact["state"] + other)
+    for step in steps:
+        state = "made" if step.artifact else "to make"
+        rows.add_row(step.name, step.fingerprint, state + (", by other code" if step.made_by_other_code else ""))
     console().print(rows)

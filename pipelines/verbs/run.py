@@ -1,4 +1,4 @@
-"""`rayse run`."""
+"""`rayse run`: makes the missing artifacts of a recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import cluster
 import pipelines
 from pipelines.recipe.reader import Recipe
-from pipelines.run.progress import Story
+from pipelines.run.progress import RunLog
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import RunRecord
 
@@ -22,27 +22,28 @@ def run_recipe(
     wait: bool = True,
     quiet: bool = False,
 ) -> RunRecord:
-    """`rayse run`: makes what is missing and says where it is."""
+    """`rayse run`: makes the missing artifacts, and logs where they are and what to do next."""
     from cluster.session import Session
     from pipelines.run.walk import Walk
 
-    story = Story(quiet=quiet)
+    log = RunLog(quiet=quiet)
     store = Store(recipe.store).create()
     packages = [Path(package.__file__ or "").parent for package in (cluster, pipelines)]
     logs = store.root / "cache" / "logs"
-    session = Session(address, logs=logs, packages=packages, shared=store.root, on_message=story.note)
-    try:  # not `with`: a session starts when the first stage asks for it
-        record = Walk(recipe, store, session, story, wait).run(until=until, force=force, from_=from_)
+    session = Session(address, logs=logs, packages=packages, shared=store.root, on_message=log.note)
+    try:  # not `with`: the first stage that needs the session starts it
+        record = Walk(recipe, store, session, log, wait).run(until=until, force=force, from_=from_)
     finally:
         session.stop()
-    story.note(f"{recipe.name}: {record.made} made, {_count(record) - record.made} found, in {store.root}")
-    story.note(f"next: rayse report --store {recipe.store}")
-    tried = next((name for name, stage in reversed(record.stages.items()) if stage.makes == "trial"), None)
-    if tried is not None:
-        story.note(f"talk to it: rayse chat {tried} --store {recipe.store}")
-        story.note(f"host it: rayse serve {tried} --store {recipe.store}")
+    num_reused = _num_artifacts(record) - record.made
+    log.note(f"{recipe.name}: {record.made} made, {num_reused} reused, in {store.root}")
+    log.note(f"next: rayse report --store {recipe.store}")
+    trials = [name for name, stage in record.stages.items() if stage.makes == "trial"]
+    if trials:
+        log.note(f"talk to it: rayse chat {trials[-1]} --store {recipe.store}")
+        log.note(f"host it: rayse serve {trials[-1]} --store {recipe.store}")
     return record
 
 
-def _count(record: RunRecord) -> int:
+def _num_artifacts(record: RunRecord) -> int:
     return len(record.stages) + sum(stage.evaluation is not None for stage in record.stages.values())

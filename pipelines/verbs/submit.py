@@ -1,9 +1,9 @@
-"""A recipe as a Ray job: what travels, and following it.
+"""`rayse submit`, `rayse jobs` and `rayse stop`: a recipe as a Ray job.
 
-    client: resolved recipe + our packages ──Jobs API──► head: python -m pipelines run recipe.yaml
-            local sources ──copied by digest──► STORE/sources/   (the store is the one disk that all nodes share)
+    client: resolved recipe + Rayse's packages ──Jobs API──► head: python -m pipelines run recipe.yaml
+            local sources ──copied by digest──► STORE/sources/   (the store is the disk that all nodes share)
 
-A store that only this machine sees is refused before anything is sent.
+A store that only this machine can read is refused before the job is submitted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ SHARED_FILE_SYSTEMS = ("nfs", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "
 
 
 def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None], detach: bool, as_json: bool) -> int:
-    """`rayse submit`: returns the exit code of the run on the cluster (0 when detached)."""
+    """`rayse submit`: runs a recipe on a cluster and follows its log. Returns the run's exit code (0 when detached).
+
+    address: the cluster's dashboard; flags: further arguments of `rayse run`, None for those that are not set."""
     from cluster import jobs
 
     store = _shared_store(recipe, address)
@@ -42,7 +44,8 @@ def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None],
     tree["store"] = str(store.root)
     entrypoint = ["python", "-m", "pipelines", "run", "recipe.yaml"]
     for flag, value in flags.items():
-        entrypoint += [flag, value] if value is not None else []
+        if value is not None:
+            entrypoint += [flag, value]
     packages = [folder_of(package) for package in OURS]
     job = jobs.submit(
         address,
@@ -61,10 +64,10 @@ def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None],
 
 
 def show_jobs(address: str, *, as_json: bool) -> None:
-    """`rayse jobs`."""
+    """`rayse jobs`: prints the cluster's Rayse jobs, as lines or as JSON."""
     from cluster import jobs
 
-    found = [
+    rows = [
         {
             "id": job.id,
             "status": job.status,
@@ -76,62 +79,66 @@ def show_jobs(address: str, *, as_json: bool) -> None:
         if "rayse_recipe" in job.metadata
     ]
     if as_json:
-        return print_json({"jobs": found})
-    for job in found:
-        print(f"{job['id']}  {job['status']:<10} {job['recipe']:<16} {job['started'] or ''}".rstrip())
-    if not found:
+        return print_json({"jobs": rows})
+    for row in rows:
+        print(f"{row['id']}  {row['status']:<10} {row['recipe']:<16} {row['started'] or ''}".rstrip())
+    if not rows:
         print(f"no jobs on {address}")
 
 
 def stop_job(address: str, job: str) -> None:
-    """`rayse stop`."""
+    """`rayse stop`: stops a job."""
     from cluster import jobs
 
-    stopped = jobs.stop_job(address, job)
-    print(f"{job}: stopped; submitted again, the recipe goes on where it stood" if stopped else f"{job}: had ended")
+    if jobs.stop_job(address, job):
+        print(f"{job}: stopped; submit the recipe again to resume it")
+    else:
+        print(f"{job}: had ended")
 
 
 def _shared_store(recipe: Recipe, address: str) -> Store:
-    """The recipe's store, if the cluster can be expected to see it. Raises UserError otherwise."""
+    """The recipe's store. Raises UserError if the cluster presumably cannot read it."""
     store = Store(recipe.store)
     if is_this_machine(address):
         return store.create()
     kind = file_system(store.root)
     if not kind.startswith(SHARED_FILE_SYSTEMS):
         raise UserError(
-            f"store {store.root}: lies on this machine's own disk ({kind}), and the cluster at {address} cannot see "
-            f"it; mount a folder that client and nodes share (NFS, Lustre, EFS) and pass it with --store"
+            f"store {store.root}: is on a local disk of this machine ({kind}), and the cluster at {address} cannot "
+            f"read it; mount a folder that client and nodes share (NFS, Lustre, EFS) and pass it with --store"
         )
     return store.create()
 
 
 def is_this_machine(address: str) -> bool:
-    """Whether the host of an address is one of this machine's own."""
+    """Whether the host of an address resolves to this machine."""
     host = urlparse(address if "://" in address else f"http://{address}").hostname or "127.0.0.1"
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+        host_addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
     except OSError:
         return False
-    own = {a.address.split("%")[0] for addresses in psutil.net_if_addrs().values() for a in addresses}
-    return any(str(ip) in own or ipaddress.ip_address(ip).is_loopback for ip in found)
+    interfaces = psutil.net_if_addrs().values()
+    local_addresses = {entry.address.split("%")[0] for interface in interfaces for entry in interface}
+    return any(str(ip) in local_addresses or ipaddress.ip_address(ip).is_loopback for ip in host_addresses)
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system a path lies on: ext4, nfs4, fuse.juicefs."""
+    """The type of the file system that holds a path: ext4, nfs4, fuse.juicefs."""
     mounts = [p for p in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(p.mountpoint)]
     return max(mounts, key=lambda p: len(p.mountpoint)).fstype if mounts else "unknown"
 
 
 def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
-    """The recipe's tree with every local source copied into the store and pointed to there."""
+    """The recipe's tree with every local source copied into the store, and its path changed to the copy."""
     tree = copy.deepcopy(dict(recipe.tree))
     for entry in recipe.entries:
         for name, source in entry.sources.items():
-            if "path" in tree["sources"][name]:  # others come with Rayse or with the environment
+            if "path" in tree["sources"][name]:  # other sources come with Rayse or with the environment
                 tree["sources"][name]["path"] = [str(_upload(file, store)) for file in source.files()]
-        if entry.stage.files is not None and (files := entry.stage.files(entry.options)):
-            copies = {file.name: store.digests.of(file) for file in files}
-            folder = store.root / "sources" / digest_value(copies)[:16]
+        files = entry.stage.files(entry.options) if entry.stage.files is not None else []
+        if files:
+            digests = {file.name: store.digests.of(file) for file in files}
+            folder = store.root / "sources" / digest_value(digests)[:16]
             for file in files:
                 _copy(file, folder / file.name)
             tree["base"]["model"] = str(folder)
@@ -139,14 +146,15 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
 
 
 def _upload(file: Path, store: Store) -> Path:
-    """A file's copy in the store, by digest: sent once however often it is submitted."""
+    """Copies a file into the store under its digest, unless an earlier submission did. Returns the copy."""
     return _copy(file, store.root / "sources" / store.digests.of(file)[:16] / file.name)
 
 
-def _copy(file: Path, place: Path) -> Path:
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_name(f".{place.name}.{os.getpid()}")
+def _copy(file: Path, target: Path) -> Path:
+    """Copies a file unless the target exists; a kill leaves no partial target. Returns the target."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.copy(file, partial)
-        partial.rename(place)
-    return place
+        partial.rename(target)
+    return target

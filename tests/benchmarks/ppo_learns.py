@@ -31,7 +31,7 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.learning import model as models
 from pipelines.learning.losses import IGNORE
 from pipelines.report import drawing
-from pipelines.run.progress import Story
+from pipelines.run.progress import RunLog
 from pipelines.stages import ppo
 from tests.benchmarks import goals
 from tests.stages.ppo_work import work
@@ -96,7 +96,7 @@ def learn(folder: Path, seed: int, session: Session, **options: Any) -> list[flo
     given = work(folder / "draft", session, {"model": folder / "model", "conversations": folder / "data"},
                  {"save_every": 1000}, seed=seed, **OPTIONS, **options)  # fmt: skip
     begin = time.monotonic()
-    facts = ppo.run(replace(given, progress=Story()))
+    facts = ppo.run(replace(given, progress=RunLog()))
     points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
     rewards = [point["reward/mean"] for point in points]
     path = " ".join(f"{reward:.2f}" for reward in rewards[:: max(1, len(rewards) // 10)])

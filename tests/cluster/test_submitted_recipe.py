@@ -69,7 +69,7 @@ def test_a_whole_recipe_runs_as_a_job(head: Head, folder: Path) -> None:
         "tokens",
     )
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "0 made, 3 found" in again.stderr
+    assert "0 made, 3 reused" in again.stderr
     jobs = json.loads(rayse(folder, "jobs", "--json", "--address", head.dashboard).stdout)["jobs"]
     assert [job["recipe"] for job in jobs][-2:] == ["submitted", "submitted"]
 

@@ -1,10 +1,11 @@
-"""A recipe is read strictly; whatever is wrong with it is named by file, line and key."""
+"""A recipe is read strictly; errors name file, line and key."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,39 +36,39 @@ cluster:
 """
 
 
-def load(folder: Path, text: str, **rest) -> Recipe:
+def load(folder: Path, text: str, **arguments: Any) -> Recipe:
     file = folder / "recipe.yaml"
     file.write_text(text, encoding="utf-8")
-    return reader.load(file, TABLE, **rest)
+    return reader.load(file, TABLE, **arguments)
 
 
-def error(folder: Path, text: str, **rest) -> str:
-    """What is said of a wrong recipe, without the folder."""
+def error(folder: Path, text: str, **arguments: Any) -> str:
+    """The message for an invalid recipe, without the folder."""
     with pytest.raises(UserError) as caught:
-        load(folder, text, **rest)
+        load(folder, text, **arguments)
     return str(caught.value).replace(f"{folder}/", "")
 
 
-def test_a_recipe_is_read_into_entries_that_know_their_inputs(tmp_path: Path) -> None:
-    found = load(tmp_path, GOOD)
-    assert (found.name, found.seed, found.store) == ("small", 3, Path("somewhere"))
-    assert [e.name for e in found.entries] == ["corpus", "tokenizer", "tokens", "pretrain", "again"]
-    assert found.entry("corpus").options.model_dump()["word"] == "中文"
-    assert found.entry("tokens").options.model_dump()["rate"] == 0.003
-    assert found.entry("pretrain").options.model_dump()["times"] == 10
-    assert found.entry("tokens").inputs == {"corpus": "corpus", "tokenizer": "tokenizer"}
-    assert found.entry("pretrain").inputs == {"tokens": "tokens"}
-    assert found.entry("again").inputs == {"tokens": "tokens", "model": "pretrain"}
-    assert list(found.entry("corpus").sources) == ["books"]
-    assert found.entry("corpus").sources["books"].model_dump()["path"] == "books.jsonl"
-    assert found.entry("pretrain").cluster == ToyCluster(workers=2)
-    assert found.evaluate is not None and found.evaluate.options.model_dump()["times"] == 2
-    assert found.evaluate.cluster == ToyCluster(workers=3)
+def test_a_recipe_is_read_into_entries_with_their_inputs(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD)
+    assert (recipe.name, recipe.seed, recipe.store) == ("small", 3, Path("somewhere"))
+    assert [e.name for e in recipe.entries] == ["corpus", "tokenizer", "tokens", "pretrain", "again"]
+    assert recipe.entry("corpus").options.model_dump()["word"] == "中文"
+    assert recipe.entry("tokens").options.model_dump()["rate"] == 0.003
+    assert recipe.entry("pretrain").options.model_dump()["times"] == 10
+    assert recipe.entry("tokens").inputs == {"corpus": "corpus", "tokenizer": "tokenizer"}
+    assert recipe.entry("pretrain").inputs == {"tokens": "tokens"}
+    assert recipe.entry("again").inputs == {"tokens": "tokens", "model": "pretrain"}
+    assert list(recipe.entry("corpus").sources) == ["books"]
+    assert recipe.entry("corpus").sources["books"].model_dump()["path"] == "books.jsonl"
+    assert recipe.entry("pretrain").cluster == ToyCluster(workers=2)
+    assert recipe.evaluate is not None and recipe.evaluate.options.model_dump()["times"] == 2
+    assert recipe.evaluate.cluster == ToyCluster(workers=3)
 
 
-def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
-    found = load(tmp_path, "sources: {s: {kind: chinese}}\nstages: {corpus: {}}\n")
-    assert (found.name, found.seed, found.store) == ("recipe", 0, Path("store"))
+def test_omitted_keys_have_defaults(tmp_path: Path) -> None:
+    recipe = load(tmp_path, "sources: {s: {kind: chinese}}\nstages: {corpus: {}}\n")
+    assert (recipe.name, recipe.seed, recipe.store) == ("recipe", 0, Path("store"))
 
 
 S = "sources: {s: {kind: chinese}}\n"
@@ -77,7 +78,7 @@ D = T + "  corpus: {}\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         # keys
         (C + "stagse: {}\n", "3: stagse: unknown key. Did you mean stages? (Keys: name,"),
@@ -91,27 +92,27 @@ D = T + "  corpus: {}\n"
         (T + "  corpus:\n    word: a\n    word: b\n", "5: stages.corpus.word: doubled key, first on line 4"),
         # values
         (T + "  corpus:\n    times: 0\n",
-         "4: corpus.times: input should be greater than or equal to 1; found 0"),
-        (T + "  corpus:\n    rate: 1.0\n", "4: corpus.rate: input should be less than 1; found 1.0"),
+         "4: corpus.times: input should be greater than or equal to 1; got 0"),
+        (T + "  corpus:\n    rate: 1.0\n", "4: corpus.rate: input should be less than 1; got 1.0"),
         (S + "stages: {corpus: {rate: fast}}\n", "2: corpus.rate: input should be a valid number"),
         (S + "stages: {corpus: {rate: .nan}}\n", "2: corpus.rate: input should be"),
         (S + "stages: {corpus: {rate: 1e999}}\n", "2: corpus.rate: input should be"),
         (S + "stages: {corpus: {times: 1.5}}\n", "2: corpus.times: input should be a valid integer"),
         (S + "stages: {corpus: {schedule: {kind: wds}}}\n",
-         "2: corpus.schedule.kind: input should be 'wsd' or 'cosine'; found 'wds'"),
-        (S + "stages: {corpus: {shares: {en: much}}}\n", "2: corpus.shares.en: input should be a valid number"),
-        (S + "stages: {corpus: 5}\n", "2: stages.corpus: expected keys and values, found 5"),
-        (S + "stages: [corpus, tokenizer]\n", "2: stages: expected keys and values, found a list"),
+         "2: corpus.schedule.kind: input should be 'wsd' or 'cosine'; got 'wds'"),
+        (S + "stages: {corpus: {weights: {en: much}}}\n", "2: corpus.weights.en: input should be a valid number"),
+        (S + "stages: {corpus: 5}\n", "2: stages.corpus: expected keys and values, got 5"),
+        (S + "stages: [corpus, tokenizer]\n", "2: stages: expected keys and values, got a list"),
         (S + "stages: {}\n", "2: stages: missing: list the stages to run"),
         (S, "1: stages: missing: list the stages to run"),
-        (C + "seed: seven\n", "3: seed: expected a whole number, found 'seven'"),
-        (C + "seed: true\n", "3: seed: expected a whole number, found True"),
-        (C + "seed: -1\n", "3: seed: expected a whole number from 0 to 4294967295, found -1"),
-        (C + "name: 5\n", "3: name: expected text, found 5"),
-        (C + "store: 5\n", "3: store: expected text, found 5"),
+        (C + "seed: seven\n", "3: seed: expected a whole number, got 'seven'"),
+        (C + "seed: true\n", "3: seed: expected a whole number, got True"),
+        (C + "seed: -1\n", "3: seed: expected a whole number from 0 to 4294967295, got -1"),
+        (C + "name: 5\n", "3: name: expected text, got 5"),
+        (C + "store: 5\n", "3: store: expected text, got 5"),
         (C + "store: s3://bucket/x\n", "3: store: s3://bucket/x: object stores are not supported yet; expected"),
-        ("- a\n- b\n", "1: expected keys and values (name, sources, stages, …), found a list"),
-        ("", "1: expected keys and values (name, sources, stages, …), found nothing"),
+        ("- a\n- b\n", "1: expected keys and values (name, sources, stages, …), got a list"),
+        ("", "1: expected keys and values (name, sources, stages, …), got no value"),
         ("stages: [\n", "2: not readable as YAML"),
         # stages
         (T + "  corpsu: {}\n",
@@ -121,9 +122,9 @@ D = T + "  corpus: {}\n"
          "(another name for a stage is written `name: {stage: KIND, …}`)"),
         (T + "  mine: {stage: corpsu}\n", "3: stages.mine: unknown stage 'corpsu'. Did you mean corpus?"),
         (T + "  mine: {stage: [corpus]}\n", "3: stages.mine: unknown stage ['corpus']."),
-        (T + "  evaluate: {}\n", "3: stages.evaluate: this name is taken"),
-        (T + "  run: {stage: corpus}\n", "3: stages.run: this name is taken"),
-        (T + "  a/b: {stage: corpus}\n", "3: stages.a/b: this name is taken"),
+        (T + "  evaluate: {}\n", "3: stages.evaluate: this name is reserved"),
+        (T + "  run: {stage: corpus}\n", "3: stages.run: this name is reserved"),
+        (T + "  a/b: {stage: corpus}\n", "3: stages.a/b: this name is reserved"),
         (T + "  mine: {stage: evaluate}\n", "3: stages.mine: unknown stage 'evaluate'."),
         # inputs
         ("stages:\n  tokenizer: {}\n",
@@ -133,9 +134,9 @@ D = T + "  corpus: {}\n"
          "4: tokenizer.from: no earlier stage 'corpsu'. Did you mean corpus?"),
         (T + "  tokenizer: {from: corpus}\n  corpus: {}\n", "3: tokenizer.from: no earlier stage 'corpus'."),
         (D + "  tokenizer: {from: {a: b}}\n",
-         "4: tokenizer.from: expected a name or a list of names, found keys and values"),
+         "4: tokenizer.from: expected a name or a list of names, got keys and values"),
         (D + "  tokenizer: {from: 5}\n",
-         "4: tokenizer.from: expected a name or a list of names, found 5"),
+         "4: tokenizer.from: expected a name or a list of names, got 5"),
         (D + "  tokenizer: {}\n  tokens: {}\n  pretrain: {from: tokenizer}\n",
          "6: pretrain.from: tokenizer makes a tokenizer; pretrain uses tokens, model"),
         # sources
@@ -145,13 +146,13 @@ D = T + "  corpus: {}\n"
         ("sources:\n  s: {kind: [jsonl]}\nstages: {corpus: {}}\n", "2: sources.s.kind: unknown kind"),
         ("sources:\n  s: {kind: jsonl}\nstages: {corpus: {}}\n", "2: sources.s.path: missing; it has no default"),
         ("sources:\n  s:\n    kind: jsonl\n    path: 5\nstages: {corpus: {}}\n",
-         "4: sources.s.path: input should be a valid string; found 5"),
+         "4: sources.s.path: input should be a valid string; got 5"),
         ("sources:\n  s:\n    kind: jsonl\n    path: a\n    langauge: en\nstages: {corpus: {}}\n",
          "5: sources.s.langauge: unknown key. Did you mean sources.s.language?"),
         ("sources:\n  s: {kind: jsonl, path: a, rows: prefs}\nstages: {corpus: {}}\n",
-         "2: sources.s.rows: input should be 'text', 'conversations', 'preferences' or 'prompts'; found 'prefs'"),
-        ("sources: [a]\nstages: {corpus: {}}\n", "1: sources: expected keys and values, found a list"),
-        ("sources:\n  s:\nstages: {corpus: {}}\n", "2: sources.s: expected keys and values, found nothing"),
+         "2: sources.s.rows: input should be 'text', 'conversations', 'preferences' or 'prompts'; got 'prefs'"),
+        ("sources: [a]\nstages: {corpus: {}}\n", "1: sources: expected keys and values, got a list"),
+        ("sources:\n  s:\nstages: {corpus: {}}\n", "2: sources.s: expected keys and values, got no value"),
         ("stages:\n  corpus: {}\n", "2: stages.corpus: reads sources with rows: text, and the recipe has none"),
         ("sources:\n  s: {kind: jsonl, path: a, rows: preferences}\nstages:\n  corpus: {}\n",
          "4: stages.corpus: reads sources with rows: text, and the recipe has none"),
@@ -166,51 +167,51 @@ D = T + "  corpus: {}\n"
         (C + "cluster:\n  corpus: {wrokers: 2}\n",
          "4: cluster.corpus.wrokers: unknown key. Did you mean cluster.corpus.workers?"),
         (C + "cluster:\n  corpus: {workers: 0}\n", "4: cluster.corpus.workers: input should be"),
-        (C + "cluster: [corpus]\n", "3: cluster: expected keys and values, found a list"),
+        (C + "cluster: [corpus]\n", "3: cluster: expected keys and values, got a list"),
         (C + "evaluate: {wrod: a}\n", "3: evaluate.wrod: unknown key. Did you mean evaluate.word?"),
-        (C + "base: Qwen/Qwen3-0.6B\n", "3: base: expected keys and values, found text"),
+        (C + "base: Qwen/Qwen3-0.6B\n", "3: base: expected keys and values, got text"),
         (C + "base: {modle: x}\n", "3: base.modle: unknown key. Did you mean base.model?"),
         (C + "base: {}\n", "3: base.model: missing; it has no default"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_by_file_line_and_key(tmp_path: Path, text: str, said: str) -> None:
-    assert f"recipe.yaml:{said}" in error(tmp_path, text)
+def test_errors_name_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:
+    assert f"recipe.yaml:{message}" in error(tmp_path, text)
 
 
-def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes("name: 中文".encode("gb18030"))
     with pytest.raises(UserError, match=r"recipe.yaml: not UTF-8 text"):
         reader.load(tmp_path / "recipe.yaml", TABLE)
 
 
-def test_from_names_the_inputs_and_the_nearest_fills_the_rest(tmp_path: Path) -> None:
-    found = load(tmp_path, S + "stages:\n  corpus: {}\n  tokenizer: {}\n  tokens: {}\n  one: {stage: pretrain}\n"
+def test_from_names_inputs_and_the_nearest_earlier_stages_are_the_others(tmp_path: Path) -> None:
+    recipe = load(tmp_path, S + "stages:\n  corpus: {}\n  tokenizer: {}\n  tokens: {}\n  one: {stage: pretrain}\n"
                                "  two: {stage: pretrain, from: one}\n  other: {stage: tokenizer, word: b}\n"
                                "  three: {stage: pretrain, from: [one, tokens]}\n")  # fmt: skip
-    assert found.entry("two").inputs == {"tokens": "tokens", "model": "one"}
-    assert found.entry("three").inputs == {"tokens": "tokens", "model": "one"}
+    assert recipe.entry("two").inputs == {"tokens": "tokens", "model": "one"}
+    assert recipe.entry("three").inputs == {"tokens": "tokens", "model": "one"}
 
 
-def test_a_model_serves_where_a_tokenizer_is_needed(tmp_path: Path) -> None:
-    found = load(tmp_path, "base: {model: a/b}\n" + S + "stages:\n  corpus: {}\n  tokens: {}\n  pretrain: {}\n")
-    assert found.entry("tokens").inputs == {"corpus": "corpus", "tokenizer": "base"}
-    assert found.entry("pretrain").inputs == {"tokens": "tokens", "model": "base"}
+def test_a_model_satisfies_the_need_for_a_tokenizer(tmp_path: Path) -> None:
+    recipe = load(tmp_path, "base: {model: a/b}\n" + S + "stages:\n  corpus: {}\n  tokens: {}\n  pretrain: {}\n")
+    assert recipe.entry("tokens").inputs == {"corpus": "corpus", "tokenizer": "base"}
+    assert recipe.entry("pretrain").inputs == {"tokens": "tokens", "model": "base"}
 
 
-def test_a_base_beside_the_recipe_is_found_from_anywhere_and_a_hub_id_stays_one(tmp_path: Path) -> None:
+def test_a_base_model_beside_the_recipe_has_its_full_path_and_a_hub_id_is_kept(tmp_path: Path) -> None:
     text = "base: {model: mine}\n" + S + "stages: {corpus: {}}\n"
     assert load(tmp_path, text).entry("base").options.model_dump()["model"] == "mine"
     (tmp_path / "mine").mkdir()
     assert load(tmp_path, text).entry("base").options.model_dump()["model"] == str(tmp_path / "mine")
 
 
-def test_a_stage_reads_all_sources_of_its_rows_or_those_it_names(tmp_path: Path) -> None:
+def test_a_stage_reads_all_sources_of_its_kind_of_rows_or_those_it_names(tmp_path: Path) -> None:
     sources = (
         "sources: {a: {kind: chinese}, b: {kind: text, path: x}, c: {kind: jsonl, path: y, rows: conversations}}\n"
     )
-    found = load(tmp_path, sources + "stages: {corpus: {}, one: {stage: corpus, sources: b}, "
+    recipe = load(tmp_path, sources + "stages: {corpus: {}, one: {stage: corpus, sources: b}, "
                                      "two: {stage: corpus, sources: [b, a]}}\n")  # fmt: skip
-    assert [list(e.sources) for e in found.entries] == [["a", "b"], ["b"], ["a", "b"]]
+    assert [list(e.sources) for e in recipe.entries] == [["a", "b"], ["b"], ["a", "b"]]
 
 
 @pytest.mark.parametrize(
@@ -218,58 +219,58 @@ def test_a_stage_reads_all_sources_of_its_rows_or_those_it_names(tmp_path: Path)
     [
         ("pretrain.rate=1e-4", "pretrain", "rate", 1e-4),
         ("stages.pretrain.times=5", "pretrain", "times", 5),
-        ("tokenizer.word=中文", "tokenizer", "word", "中文"),  # the recipe gives it no keys at all
+        ("tokenizer.word=中文", "tokenizer", "word", "中文"),  # the recipe has no keys for it
         ("pretrain.schedule.kind=cosine", "pretrain", "schedule", {"kind": "cosine", "warmup": 0.1}),
-        ("tokens.shares={en: 0.8, zh: 0.2}", "tokens", "shares", {"en": 0.8, "zh": 0.2}),
+        ("tokens.weights={en: 0.8, zh: 0.2}", "tokens", "weights", {"en": 0.8, "zh": 0.2}),
         ("corpus.word=a=b", "corpus", "word", "a=b"),
     ],
 )
-def test_set_changes_a_value(tmp_path: Path, override: str, stage: str, key: str, value: object) -> None:
+def test_set_overrides_a_value(tmp_path: Path, override: str, stage: str, key: str, value: object) -> None:
     assert load(tmp_path, GOOD, overrides=[override]).entry(stage).options.model_dump()[key] == value
 
 
-def test_set_store_and_seed_reach_the_top_too(tmp_path: Path) -> None:
-    found = load(tmp_path, GOOD, overrides=["seed=9", "cluster.pretrain.workers=4", "sources.books.language=zh"])
-    assert found.seed == 9
-    assert found.entry("pretrain").cluster == ToyCluster(workers=4)
-    assert found.entry("corpus").sources["books"].language == "zh"
-    found = load(tmp_path, GOOD, overrides=["seed=9"], seed=11, store="/else/where")
-    assert (found.seed, found.store) == (11, Path("/else/where"))
+def test_set_store_and_seed_override_top_keys(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD, overrides=["seed=9", "cluster.pretrain.workers=4", "sources.books.language=zh"])
+    assert recipe.seed == 9
+    assert recipe.entry("pretrain").cluster == ToyCluster(workers=4)
+    assert recipe.entry("corpus").sources["books"].language == "zh"
+    recipe = load(tmp_path, GOOD, overrides=["seed=9"], seed=11, store="/else/where")
+    assert (recipe.seed, recipe.store) == (11, Path("/else/where"))
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("pretrain.rate", "--set pretrain.rate: expected key.path=value, such as pretrain.budget_tokens=1000000"),
         ("=5", "--set =5: expected key.path=value"),
         ("pretrain..rate=5", "expected key.path=value"),
         ("pretrian.rate=5", "--set pretrian.rate=5: no stage or key 'pretrian'. Did you mean pretrain?"),
-        ("pretrain.rate.x=5", "recipe.yaml:11: pretrain.rate: input should be a valid number; found {'x': 5}"),
+        ("pretrain.rate.x=5", "recipe.yaml:11: pretrain.rate: input should be a valid number; got {'x': 5}"),
         ("tokens.rate.x=5", "--set tokens.rate.x=5: rate is 0.003, it has no keys"),
         ("pretrain.wrod=5", "recipe.yaml:11: pretrain.wrod: unknown key. Did you mean pretrain.word?"),
         ("pretrain.rate=[1,", "not readable as YAML"),
-        ("pretrain=5", "recipe.yaml:11: stages.pretrain: expected keys and values, found 5"),
+        ("pretrain=5", "recipe.yaml:11: stages.pretrain: expected keys and values, got 5"),
         ("seed=-5", "recipe.yaml:2: seed: expected a whole number from 0"),
     ],
 )
-def test_a_wrong_set_is_named(tmp_path: Path, override: str, said: str) -> None:
-    assert said in error(tmp_path, GOOD, overrides=[override])
+def test_an_invalid_set_is_an_error(tmp_path: Path, override: str, message: str) -> None:
+    assert message in error(tmp_path, GOOD, overrides=[override])
 
 
-def test_set_on_a_recipe_whose_stages_are_a_list_is_an_error_of_its_own(tmp_path: Path) -> None:
+def test_set_on_a_recipe_whose_stages_are_a_list_is_an_error(tmp_path: Path) -> None:
     text = S + "stages: [{corpus: {}}]\n"
     assert "--set corpus.word=b: no stage or key 'corpus'." in error(tmp_path, text, overrides=["corpus.word=b"])
 
 
-def test_the_resolved_recipe_loads_to_the_same(tmp_path: Path) -> None:
-    found = load(tmp_path, GOOD, overrides=["pretrain.rate=1e-4"], seed=5)
-    again = load(tmp_path, found.to_yaml())
-    assert again.entries == found.entries
+def test_the_resolved_recipe_loads_to_the_same_entries(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD, overrides=["pretrain.rate=1e-4"], seed=5)
+    again = load(tmp_path, recipe.to_yaml())
+    assert again.entries == recipe.entries
     assert again.seed == 5
-    assert yaml.safe_load(found.to_yaml())["stages"]["corpus"]["word"] == "中文"
+    assert yaml.safe_load(recipe.to_yaml())["stages"]["corpus"]["word"] == "中文"
 
 
-def test_an_unknown_stage_asked_for_by_name_is_named(tmp_path: Path) -> None:
+def test_an_unknown_entry_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no stage 'pretrian'. Did you mean pretrain\? \(Stages here: corpus,"):
         load(tmp_path, GOOD).entry("pretrian")
 
@@ -280,9 +281,9 @@ def test_shipped_recipes_are_found_from_anywhere(tmp_path: Path, monkeypatch: py
     assert reader.find(name).parent == reader.SHIPPED
 
 
-def test_a_recipe_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nothing.yaml: no such recipe; give a YAML file or one .*: demo, .*micro"):
-        reader.find(tmp_path / "nothing.yaml")
+def test_a_missing_recipe_is_an_error_that_lists_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing.yaml: no such recipe; give a YAML file or one .*: demo, .*micro"):
+        reader.find(tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="no such recipe"):
         reader.find(tmp_path)
     with pytest.raises(UserError, match="no such recipe"):
@@ -291,17 +292,17 @@ def test_a_recipe_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 
 def test_shipped_recipes_load_with_the_real_stages() -> None:
     for file in reader.SHIPPED.glob("*.yaml"):
-        found = reader.load(file, cli._stages())
-        assert found.name == file.stem
-        assert found.evaluate is not None
+        recipe = reader.load(file, cli._stages())
+        assert recipe.name == file.stem
+        assert recipe.evaluate is not None
 
 
-def test_the_json_schema_knows_every_stage_and_its_keys() -> None:
+def test_the_json_schema_has_every_stage_and_its_keys() -> None:
     tree = schema.json_schema(TABLE)
     assert set(tree["properties"]) == set(reader.TOP_KEYS)
     stages = tree["properties"]["stages"]["properties"]
     assert "evaluate" not in stages
-    assert stages["corpus"]["properties"]["word"]["description"] == "what is written"
+    assert stages["corpus"]["properties"]["word"]["description"] == "Word that is written"
     assert {"stage", "from", "sources"} <= set(stages["corpus"]["properties"])
 
 

@@ -1,4 +1,4 @@
-"""YAML as recipes write it: strict, and every key has its line."""
+"""The YAML of recipes: strict, with the line of every key."""
 
 import pytest
 
@@ -25,15 +25,15 @@ from pipelines.recipe import yaml_lines
         ("", None),
     ],
 )
-def test_values_are_read_as_yaml_1_2_has_them(text: str, value: object) -> None:
-    found = yaml_lines.scalar(text)
-    assert (found, type(found)) == (value, type(value))
+def test_values_are_parsed_as_in_yaml_1_2(text: str, value: object) -> None:
+    parsed = yaml_lines.scalar(text)
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
     "text", ["no", "on", "yes", "1:30", "2024-01-02", "1e", ".", "e5", "3e-3x", "0x10", ".inf", "中文"]
 )
-def test_what_only_looks_like_a_number_stays_text(text: str) -> None:
+def test_text_that_resembles_another_type_stays_text(text: str) -> None:
     assert yaml_lines.scalar(text) == text
 
 
@@ -78,10 +78,10 @@ def test_unreadable_yaml_names_its_line(text: str, line: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "[" * 1500])
-def test_bottomless_yaml_is_an_error_too(text: str) -> None:
+def test_endlessly_nested_yaml_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match="nested too deeply"):
         yaml_lines.load(text, "r.yaml")
 
 
-def test_no_document_is_nothing() -> None:
+def test_an_empty_document_is_none() -> None:
     assert yaml_lines.load("# only a comment\n", "r.yaml") == (None, {})

@@ -1,4 +1,4 @@
-"""What an attempt costs: the whole process tree, killed attempts included."""
+"""The cost of an attempt: that of the whole process tree, killed attempts included."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sys.stdin.readline()
 
 
 def hold(megabytes: int, script: str = HOLD) -> subprocess.Popen[str]:
-    """A child that holds so much memory until it reads a line."""
+    """A child process that holds this much memory until it reads a line."""
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(megabytes)],
         stdin=subprocess.PIPE,
@@ -43,7 +43,7 @@ def end(child: subprocess.Popen[str]) -> None:
     assert child.returncode == 0
 
 
-def test_the_memory_of_children_and_their_children_is_seen() -> None:
+def test_the_memory_of_all_descendants_counts() -> None:
     before = tree_memory_bytes(psutil.Process().pid)
     parent = hold(100, f"""
 import subprocess, sys
@@ -59,7 +59,7 @@ child.communicate(b"end")
     assert abs(after - before) < 20e6
 
 
-def test_memory_that_processes_share_is_counted_once() -> None:
+def test_memory_shared_between_processes_counts_once() -> None:
     script = """
 import mmap, os, sys
 shared = mmap.mmap(-1, int(sys.argv[1]) * 1_000_000)
@@ -83,13 +83,13 @@ os.wait()
     assert 195e6 < during - before < 260e6
 
 
-def test_a_process_that_is_gone_uses_nothing() -> None:
+def test_a_process_that_is_gone_uses_no_memory() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert tree_memory_bytes(child.pid) == 0
 
 
-def test_a_meter_measures_time_and_peak_and_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_meter_measures_time_and_memory_and_renews_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "PERIOD_S", 0.05)
     beats: list[float] = []
     began = time.monotonic()
@@ -118,21 +118,21 @@ time.sleep(60)
 """
 
 
-def test_attempts_that_were_killed_are_summed(tmp_path: Path) -> None:
+def test_killed_attempts_are_summed(tmp_path: Path) -> None:
     for megabytes in (150, 10):
         command = [sys.executable, "-c", ATTEMPT, str(tmp_path), str(megabytes)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert process.stdout is not None and process.stdout.readline() == "worked\n"
         process.send_signal(signal.SIGKILL)
         process.wait()
-    own = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    records = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
     facts = Meter(tmp_path, lambda: None).start().stop()
     assert facts["run/attempts"] == 3
-    assert facts["run/wall_s"] >= sum(record["wall_s"] for record in own) > 0.6
-    assert facts["run/peak_memory_bytes"] >= max(record["peak_memory_bytes"] for record in own) > 150e6
+    assert facts["run/wall_s"] >= sum(record["wall_s"] for record in records) > 0.6
+    assert facts["run/peak_memory_bytes"] >= max(record["peak_memory_bytes"] for record in records) > 150e6
 
 
-def test_a_disk_that_vanishes_while_measuring_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_vanishes_does_not_stop_the_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "PERIOD_S", 0.02)
     beats: list[None] = []
     running = Meter(tmp_path / "attempts", lambda: beats.append(None)).start()
@@ -141,11 +141,11 @@ def test_a_disk_that_vanishes_while_measuring_stops_nothing(tmp_path: Path, monk
     time.sleep(0.1)
     (tmp_path / "attempts").unlink()
     (tmp_path / "away").rename(tmp_path / "attempts")
-    seen = len(beats)
+    num_beats = len(beats)
     time.sleep(0.2)
-    assert len(beats) > seen
+    assert len(beats) > num_beats
     assert running.stop()["run/attempts"] == 1
 
 
-def test_no_attempts_are_no_cost(tmp_path: Path) -> None:
+def test_without_attempts_the_cost_is_zero(tmp_path: Path) -> None:
     assert total(tmp_path / "none") == {"run/wall_s": 0, "run/peak_memory_bytes": 0, "run/attempts": 0}

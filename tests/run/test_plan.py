@@ -1,16 +1,19 @@
-"""Which artifact a stage stands for: what decides a result enters its fingerprint, and nothing else."""
+"""Fingerprints of a plan: everything that determines a result enters them, and no more."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.errors import UserError
 from pipelines.recipe import reader
 from pipelines.run.plan import Step, descendants, plan
+from pipelines.stage import Stage
 from pipelines.stages import evaluate, imported
 from pipelines.store.artifacts import Store
 from pipelines.store.provenance import code_digest
@@ -31,46 +34,57 @@ evaluate: {}
 NAMES = ["corpus", "tokenizer", "tokens", "pretrain", "pretrain/evaluate", "more", "more/evaluate"]
 
 
-def steps(folder: Path, text: str = TEXT, *, stages=TABLE, until: str | None = None, **rest) -> dict[str, Step]:
+def steps(
+    folder: Path,
+    text: str = TEXT,
+    *,
+    stages: Mapping[str, Stage] = TABLE,
+    until: str | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+) -> dict[str, Step]:
     folder.mkdir(exist_ok=True)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     if not (folder / "books.txt").exists():
         (folder / "books.txt").write_text("Once upon a time.")
-    loaded = reader.load(folder / "recipe.yaml", stages, **rest)
+    loaded = reader.load(folder / "recipe.yaml", stages, overrides=overrides, seed=seed)
     return {step.name: step for step in plan(loaded, Store(folder / "store"), until=until, warn=pytest.fail)}
 
 
-def prints(*args, **rest) -> dict[str, str]:
-    return {name: step.fingerprint for name, step in steps(*args, **rest).items()}
+def fingerprints(folder: Path, text: str = TEXT, **arguments: Any) -> dict[str, str]:
+    return {name: step.fingerprint for name, step in steps(folder, text, **arguments).items()}
 
 
-def changed(folder: Path, *args, **rest) -> list[str]:
-    """The steps whose fingerprint is another than that of the plain recipe."""
-    plain, other = prints(folder / "plain"), prints(folder / "other", *args, **rest)
+def changed(folder: Path, text: str = TEXT, **arguments: Any) -> list[str]:
+    """The steps whose fingerprint differs from that of the plain recipe."""
+    plain, other = fingerprints(folder / "plain"), fingerprints(folder / "other", text, **arguments)
     return [name for name in plain if plain[name] != other[name]]
 
 
-def test_every_step_in_order_with_its_evaluation(tmp_path: Path) -> None:
-    found = steps(tmp_path)
-    assert list(found) == NAMES
-    assert all(re.fullmatch("[0-9a-f]{16}", step.fingerprint) and step.artifact is None for step in found.values())
-    assert not (tmp_path / "store").exists()  # planning writes nothing
+def test_a_plan_has_every_step_in_order_with_its_evaluation(tmp_path: Path) -> None:
+    planned = steps(tmp_path)
+    assert list(planned) == NAMES
+    assert all(re.fullmatch("[0-9a-f]{16}", step.fingerprint) and step.artifact is None for step in planned.values())
+    assert not (tmp_path / "store").exists()  # planning writes no file
 
 
-def test_steps_know_their_parents(tmp_path: Path) -> None:
-    found = steps(tmp_path)
-    assert found["tokens"].parents == {
-        "corpus": found["corpus"].fingerprint,
-        "tokenizer": found["tokenizer"].fingerprint,
+def test_steps_have_the_fingerprints_of_their_parents(tmp_path: Path) -> None:
+    planned = steps(tmp_path)
+    assert planned["tokens"].parents == {
+        "corpus": planned["corpus"].fingerprint,
+        "tokenizer": planned["tokenizer"].fingerprint,
     }
-    assert found["more"].parents == {"tokens": found["tokens"].fingerprint, "model": found["pretrain"].fingerprint}
-    judged = {"corpus": found["corpus"].fingerprint, "tokens": found["tokens"].fingerprint}
-    assert found["pretrain/evaluate"].parents == judged | {"model": found["pretrain"].fingerprint}
-    previous = {"model": found["more"].fingerprint, "previous": found["pretrain"].fingerprint}
-    assert found["more/evaluate"].parents == judged | previous
+    assert planned["more"].parents == {
+        "tokens": planned["tokens"].fingerprint,
+        "model": planned["pretrain"].fingerprint,
+    }
+    held_out = {"corpus": planned["corpus"].fingerprint, "tokens": planned["tokens"].fingerprint}
+    assert planned["pretrain/evaluate"].parents == held_out | {"model": planned["pretrain"].fingerprint}
+    previous = {"model": planned["more"].fingerprint, "previous": planned["pretrain"].fingerprint}
+    assert planned["more/evaluate"].parents == held_out | previous
 
 
-def test_a_model_is_judged_with_the_nearest_conversations_before_it(tmp_path: Path) -> None:
+def test_a_model_is_evaluated_with_the_nearest_conversations_before_it(tmp_path: Path) -> None:
     takes = (*TABLE["evaluate"].takes, "conversations")
     table = TABLE | {"evaluate": dataclasses.replace(TABLE["evaluate"], takes=takes)}
     assert evaluate.STAGE.takes == takes
@@ -79,11 +93,11 @@ def test_a_model_is_judged_with_the_nearest_conversations_before_it(tmp_path: Pa
     text = TEXT.replace("sources:", talks).replace("  more: {stage: pretrain, word: b}", (
         "  conversations: {}\n  sft: {}\n  others: {stage: conversations, word: b}\n  persona: {stage: sft}"
     ))  # fmt: skip
-    found = steps(tmp_path, text, stages=table)
-    assert "conversations" not in found["pretrain/evaluate"].parents
-    assert found["sft/evaluate"].parents["conversations"] == found["conversations"].fingerprint
-    assert found["persona/evaluate"].parents["conversations"] == found["others"].fingerprint
-    assert found["persona/evaluate"].parents["previous"] == found["sft"].fingerprint
+    planned = steps(tmp_path, text, stages=table)
+    assert "conversations" not in planned["pretrain/evaluate"].parents
+    assert planned["sft/evaluate"].parents["conversations"] == planned["conversations"].fingerprint
+    assert planned["persona/evaluate"].parents["conversations"] == planned["others"].fingerprint
+    assert planned["persona/evaluate"].parents["previous"] == planned["sft"].fingerprint
 
 
 def test_until_ends_with_the_evaluation_of_its_stage(tmp_path: Path) -> None:
@@ -93,7 +107,7 @@ def test_until_ends_with_the_evaluation_of_its_stage(tmp_path: Path) -> None:
         steps(tmp_path, until="pretrian")
 
 
-def test_a_changed_option_changes_its_stage_and_what_stands_on_it(tmp_path: Path) -> None:
+def test_a_changed_option_changes_its_stage_and_its_descendants(tmp_path: Path) -> None:
     assert changed(tmp_path, overrides=["tokens.word=b"]) == NAMES[2:]
     assert changed(tmp_path, overrides=["more.times=2"]) == ["more", "more/evaluate"]
     assert changed(tmp_path, overrides=["evaluate.times=2"]) == ["pretrain/evaluate", "more/evaluate"]
@@ -114,45 +128,45 @@ def test_the_seed_changes_everything(tmp_path: Path) -> None:
         TEXT.replace("  pretrain: {}", "  pretrain: {stage: pretrain, from: tokens}"),
     ],
 )
-def test_what_changes_no_result_changes_no_fingerprint(tmp_path: Path, text: str) -> None:
+def test_a_change_without_effect_on_the_result_keeps_the_fingerprints(tmp_path: Path, text: str) -> None:
     assert changed(tmp_path, text) == []
 
 
 def test_a_stage_under_another_name_is_the_same_artifact(tmp_path: Path) -> None:
     text = TEXT.replace("  pretrain: {}", "  first: {stage: pretrain}")
-    assert prints(tmp_path / "other", text)["first"] == prints(tmp_path / "plain")["pretrain"]
+    assert fingerprints(tmp_path / "other", text)["first"] == fingerprints(tmp_path / "plain")["pretrain"]
 
 
-def test_a_new_version_of_a_stage_changes_it_and_what_stands_on_it(tmp_path: Path) -> None:
+def test_a_new_version_of_a_stage_changes_it_and_its_descendants(tmp_path: Path) -> None:
     table = TABLE | {"tokens": dataclasses.replace(TABLE["tokens"], version=2)}
     assert changed(tmp_path, stages=table) == NAMES[2:]
 
 
-def test_a_source_is_known_by_its_bytes_and_names_wherever_it_lies(tmp_path: Path) -> None:
-    plain = prints(tmp_path / "plain")
+def test_a_source_is_identified_by_its_bytes_and_names_not_by_its_folder(tmp_path: Path) -> None:
+    plain = fingerprints(tmp_path / "plain")
     (tmp_path / "moved" / "deep").mkdir(parents=True)
     (tmp_path / "moved" / "deep" / "books.txt").write_text("Once upon a time.")
-    assert prints(tmp_path / "moved", TEXT.replace("books.txt", "deep/books.txt")) == plain
+    assert fingerprints(tmp_path / "moved", TEXT.replace("books.txt", "deep/books.txt")) == plain
 
     (tmp_path / "edited").mkdir()
     (tmp_path / "edited" / "books.txt").write_text("Once upon a time!")
-    assert set(prints(tmp_path / "edited").values()).isdisjoint(plain.values())
+    assert set(fingerprints(tmp_path / "edited").values()).isdisjoint(plain.values())
 
     (tmp_path / "named").mkdir()
     (tmp_path / "named" / "novels.txt").write_text("Once upon a time.")
-    named = prints(tmp_path / "named", TEXT.replace("path: books", "path: novels"))
-    assert set(named.values()).isdisjoint(plain.values())  # a file's name is a group: it decides what is held out
+    named = fingerprints(tmp_path / "named", TEXT.replace("path: books", "path: novels"))
+    assert set(named.values()).isdisjoint(plain.values())  # a file's name is a group, by which documents are held out
 
 
-def test_a_source_that_is_missing_or_empty_is_the_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nothing.txt: no such file; check the source's path"):
-        steps(tmp_path, TEXT.replace("books.txt", "nothing.txt"))
+def test_a_source_that_is_missing_or_empty_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing.txt: no such file; check the source's path"):
+        steps(tmp_path, TEXT.replace("books.txt", "missing.txt"))
     (tmp_path / "books.txt").write_text("")
     with pytest.raises(UserError, match=r"books.txt: the file is empty"):
         steps(tmp_path)
 
 
-def test_a_base_in_a_folder_is_known_by_its_bytes(tmp_path: Path) -> None:
+def test_a_base_model_in_a_folder_is_identified_by_its_bytes(tmp_path: Path) -> None:
     table = TABLE | {"base": imported.STAGE}
 
     def base(name: str, weights: bytes) -> str:
@@ -168,14 +182,14 @@ def test_a_base_in_a_folder_is_known_by_its_bytes(tmp_path: Path) -> None:
     assert base("here", b"weights") == base("there", b"weights") != base("other", b"others")
 
 
-def test_descendants_are_all_that_stands_on_a_step(tmp_path: Path) -> None:
-    found = steps(tmp_path)
-    gone = descendants(found.values(), {found["pretrain"].fingerprint})
-    assert [name for name, step in found.items() if step.fingerprint in gone] == NAMES[3:]
-    gone = descendants(found.values(), {found["more"].fingerprint})
-    assert [name for name, step in found.items() if step.fingerprint in gone] == NAMES[5:]
+def test_descendants_are_a_step_and_all_that_depend_on_it(tmp_path: Path) -> None:
+    planned = steps(tmp_path)
+    below = descendants(planned.values(), {planned["pretrain"].fingerprint})
+    assert [name for name, step in planned.items() if step.fingerprint in below] == NAMES[3:]
+    below = descendants(planned.values(), {planned["more"].fingerprint})
+    assert [name for name, step in planned.items() if step.fingerprint in below] == NAMES[5:]
 
 
-def test_the_code_of_a_stage_is_its_module_and_what_that_imports() -> None:
+def test_the_code_digest_of_a_stage_covers_its_module_and_what_that_imports() -> None:
     assert code_digest("pipelines.stages.tokens") != code_digest("pipelines.stages.tokenizer")
     assert code_digest("pipelines.stages.tokens") == code_digest("pipelines.stages.tokens")

@@ -1,4 +1,4 @@
-"""Walking a recipe: what is made stays made; only what is missing, changed or forced is made."""
+"""Running a recipe: only artifacts that are missing, changed or forced are made."""
 
 from __future__ import annotations
 
@@ -18,185 +18,187 @@ from pipelines.report.card import card
 from pipelines.stage import Facts, Stage, Work
 from pipelines.store.runs import latest, resolve
 from pipelines.verbs.run import run_recipe
-from tests.toy_stages import ROOT, STAGES, TABLE, Place, ToyOptions
+from tests.toy_stages import ROOT, STAGES, TABLE, ToyOptions, ToyProject
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def project(tmp_path: Path) -> ToyProject:
+    return ToyProject(tmp_path)
 
 
-def test_everything_is_made_once(place: Place) -> None:
-    record = place.run()
-    assert place.ran() == [*STAGES, "evaluate"]
+def test_every_artifact_is_made_once(project: ToyProject) -> None:
+    record = project.run()
+    assert project.ran() == [*STAGES, "evaluate"]
     assert (record.outcome, record.made) == ("done", 5)
     assert list(record.stages) == STAGES
     assert record.stages["pretrain"].evaluation is not None
-    assert place.text("corpus").splitlines() == ["books: 1 parts", "a"]
-    assert list(place.store.root.glob("drafts/*")) == []
+    assert project.text("corpus").splitlines() == ["books: 1 parts", "a"]
+    assert list(project.store.root.glob("drafts/*")) == []
 
-    before = card(place.store).facts
-    files = sorted(p for p in (place.store.root / "artifacts").rglob("*"))
-    again = place.run()
-    assert place.ran() == []
+    before = card(project.store).facts
+    files = sorted(p for p in (project.store.root / "artifacts").rglob("*"))
+    again = project.run()
+    assert project.ran() == []
     assert again.made == 0 and again.stages["corpus"].fingerprint == record.stages["corpus"].fingerprint
-    assert card(place.store).facts == before
-    assert sorted(p for p in (place.store.root / "artifacts").rglob("*")) == files
+    assert card(project.store).facts == before
+    assert sorted(p for p in (project.store.root / "artifacts").rglob("*")) == files
 
 
-def test_a_changed_option_remakes_only_it_and_what_stands_on_it(place: Place) -> None:
-    place.run()
-    place.ran()
-    place.run("tokens.word=b")
-    assert place.ran() == ["tokens", "pretrain", "evaluate"]
-    place.run()
-    assert place.ran() == []  # both are in the store now
-    place.run("evaluate.word=b")
-    assert place.ran() == ["evaluate"]
+def test_a_changed_option_remakes_only_its_stage_and_descendants(project: ToyProject) -> None:
+    project.run()
+    project.ran()
+    project.run("tokens.word=b")
+    assert project.ran() == ["tokens", "pretrain", "evaluate"]
+    project.run()
+    assert project.ran() == []  # both are in the store now
+    project.run("evaluate.word=b")
+    assert project.ran() == ["evaluate"]
 
 
-def test_until_stops_after_its_stage_and_its_evaluation(place: Place) -> None:
-    place.run(until="tokenizer")
-    assert place.ran() == ["corpus", "tokenizer"]
-    place.run(until="pretrain")
-    assert place.ran() == ["tokens", "pretrain", "evaluate"]
+def test_until_stops_after_its_stage_and_its_evaluation(project: ToyProject) -> None:
+    project.run(until="tokenizer")
+    assert project.ran() == ["corpus", "tokenizer"]
+    project.run(until="pretrain")
+    assert project.ran() == ["tokens", "pretrain", "evaluate"]
 
 
-def test_force_remakes_a_stage_and_what_stands_on_it_and_keeps_the_old(place: Place) -> None:
-    old = place.run().stages["tokens"].fingerprint
-    place.ran()
-    record = place.run(force="tokens")
-    assert place.ran() == ["tokens", "pretrain", "evaluate"]
+def test_force_remakes_a_stage_and_its_descendants_and_keeps_the_old_artifacts(project: ToyProject) -> None:
+    old = project.run().stages["tokens"].fingerprint
+    project.ran()
+    record = project.run(force="tokens")
+    assert project.ran() == ["tokens", "pretrain", "evaluate"]
     assert record.stages["tokens"].fingerprint == old
-    aside = {p.name.split("-")[0] for p in (place.store.root / "aside").iterdir()}
+    aside = {p.name.split("-")[0] for p in (project.store.root / "aside").iterdir()}
     assert aside == {"tokens", "model", "evaluation"}
 
 
-def test_force_of_a_stage_nothing_stands_on_remakes_it_alone(place: Place) -> None:
-    place.run()
-    place.ran()
-    place.run(force="pretrain")
-    assert place.ran() == ["pretrain", "evaluate"]
+def test_force_of_a_stage_without_descendants_remakes_it_alone(project: ToyProject) -> None:
+    project.run()
+    project.ran()
+    project.run(force="pretrain")
+    assert project.ran() == ["pretrain", "evaluate"]
 
 
-def test_from_remakes_a_stage_and_all_after_it(place: Place) -> None:
-    place.run()
-    place.ran()
-    place.run(from_="tokenizer", until="tokens")
-    assert place.ran() == ["tokenizer", "tokens"]
-    place.run()
-    assert place.ran() == []  # the same fingerprints: what stood on them before does so again
+def test_from_remakes_a_stage_and_all_after_it(project: ToyProject) -> None:
+    project.run()
+    project.ran()
+    project.run(from_="tokenizer", until="tokens")
+    assert project.ran() == ["tokenizer", "tokens"]
+    project.run()
+    assert project.ran() == []  # the fingerprints are the same, so the descendants of the old artifacts are valid
 
 
-def test_force_drops_the_draft_of_an_unfinished_attempt(place: Place) -> None:
+def test_force_drops_the_draft_of_an_unfinished_attempt(project: ToyProject) -> None:
     with pytest.raises(ZeroDivisionError):
-        place.run("corpus.behaviour=bug")
-    (draft,) = (place.store.root / "drafts").iterdir()
+        project.run("corpus.behaviour=bug")
+    (draft,) = (project.store.root / "drafts").iterdir()
     (draft / "blocks" / "old").touch()
     with pytest.raises(ZeroDivisionError):
-        place.run("corpus.behaviour=bug", force="corpus")
+        project.run("corpus.behaviour=bug", force="corpus")
     assert (draft / "blocks" / "half").exists() and not (draft / "blocks" / "old").exists()
 
 
 @pytest.mark.parametrize("flag", ["force", "from_"])
-def test_forcing_what_comes_after_until_is_the_users_mistake(place: Place, flag: str) -> None:
+def test_forcing_a_stage_after_until_is_a_user_error(project: ToyProject, flag: str) -> None:
     tokens: Any = {flag: "tokens"}
     wrong: Any = {flag: "tokenz"}
     with pytest.raises(UserError, match="tokens: comes after --until corpus"):
-        place.run(until="corpus", **tokens)
+        project.run(until="corpus", **tokens)
     with pytest.raises(UserError, match=r"no stage 'tokenz'. Did you mean tokens"):
-        place.run(**wrong)
+        project.run(**wrong)
 
 
-def test_the_same_stage_twice_is_made_once_and_can_be_forced(place: Place) -> None:
+def test_a_stage_listed_twice_is_made_once_and_can_be_forced(project: ToyProject) -> None:
     twice = "  first: {stage: corpus}\n  second: {stage: corpus}\n"
-    place.file.write_text(place.file.read_text().replace("  pretrain: {}\n", twice))
-    place.run()
-    assert place.ran() == ["corpus", "tokenizer", "tokens"]
-    place.run(from_="first")
-    assert place.ran() == ["corpus", "tokenizer", "tokens"]  # it is the corpus that the others stand on
+    project.file.write_text(project.file.read_text().replace("  pretrain: {}\n", twice))
+    project.run()
+    assert project.ran() == ["corpus", "tokenizer", "tokens"]
+    project.run(from_="first")
+    assert project.ran() == ["corpus", "tokenizer", "tokens"]  # the others depend on the same corpus
 
 
-def test_a_damaged_artifact_is_rebuilt_and_nothing_else(place: Place) -> None:
-    place.run()
-    place.ran()
-    tokens = resolve(place.store, "tokens").path
+def test_a_damaged_artifact_is_rebuilt_and_no_other(project: ToyProject) -> None:
+    project.run()
+    project.ran()
+    tokens = resolve(project.store, "tokens").path
     (tokens / "text.txt").write_text("harmed")
-    place.run()
-    assert place.ran() == ["tokens"]
-    assert f"damaged artifact: {tokens}/text.txt" in place.said.getvalue()
-    assert resolve(place.store, "tokens").damage() is None
+    project.run()
+    assert project.ran() == ["tokens"]
+    assert f"damaged artifact: {tokens}/text.txt" in project.output.getvalue()
+    assert resolve(project.store, "tokens").damage() is None
 
 
-def test_an_artifact_made_by_other_code_is_kept_with_a_warning(place: Place) -> None:
-    place.run()
-    place.ran()
-    file = resolve(place.store, "tokens").path / "manifest.json"
+def test_an_artifact_made_by_other_code_is_kept_with_a_warning(project: ToyProject) -> None:
+    project.run()
+    project.ran()
+    file = resolve(project.store, "tokens").path / "manifest.json"
     manifest = json.loads(file.read_text())
     file.write_text(json.dumps(manifest | {"code": "of another day"}))
-    place.run()
-    assert place.ran() == []
-    said = "tokens was made by other code than is here now; remake it with --force tokens"
-    assert said in place.said.getvalue().replace("\n", " ")
-    shown = subprocess.run(place.command("plan", str(place.file), "--json"), cwd=ROOT, capture_output=True, text=True)
-    assert json.loads(shown.stdout)["tokens"]["made_by_other_code"] is True
-    assert json.loads(shown.stdout)["corpus"]["made_by_other_code"] is False
-    place.run(force="tokens")
-    place.said.truncate(0)
-    place.run()
-    assert "other code" not in place.said.getvalue()
+    project.run()
+    assert project.ran() == []
+    warning = "tokens was made by other code than the current; remake it with --force tokens"
+    assert warning in project.output.getvalue().replace("\n", " ")
+    done = subprocess.run(
+        project.command("plan", str(project.file), "--json"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout)["tokens"]["made_by_other_code"] is True
+    assert json.loads(done.stdout)["corpus"]["made_by_other_code"] is False
+    project.run(force="tokens")
+    project.output.truncate(0)
+    project.run()
+    assert "other code" not in project.output.getvalue()
 
 
-def test_a_run_prints_its_story_and_json_alone_goes_to_stdout(place: Place) -> None:
-    done = subprocess.run(place.command("run", str(place.file), "--json"), cwd=ROOT, capture_output=True, text=True)
+def test_a_run_logs_to_stderr_and_prints_only_json_to_stdout(project: ToyProject) -> None:
+    done = subprocess.run(project.command("run", str(project.file), "--json"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["outcome"], record["made"]) == ("done", 5)
     assert [line.split()[0] for line in done.stderr.splitlines() if not line.startswith(" ")] == [
         "corpus", "tokenizer", "tokens", "pretrain", "pretrain/evaluate", "small:", "next:"
     ]  # fmt: skip
-    quiet = subprocess.run(place.command("run", str(place.file), "-q"), cwd=ROOT, capture_output=True, text=True)
+    quiet = subprocess.run(project.command("run", str(project.file), "-q"), cwd=ROOT, capture_output=True, text=True)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
-def test_the_evaluator_ends_before_a_server_is_tried(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_evaluator_is_closed_before_a_trial_of_the_server(
+    project: ToyProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both at once take more memory than a machine has that holds either. And the run says how to talk to it."""
+    """Both at once would need twice the memory. The run also logs how to chat with the server."""
     events: list[str] = []
 
-    class Watched(Evaluator):
+    class RecordingEvaluator(Evaluator):
         def rest(self) -> None:
             events.append("rests")
 
         def close(self) -> None:
             events.append("ends")
 
-    def tried(work: Work) -> Facts:
+    def run_trial(work: Work) -> Facts:
         events.append("trial")
         return {}
 
-    monkeypatch.setattr("pipelines.run.walk.Evaluator", Watched)
-    stages = {**TABLE, "serve": Stage("serve", 1, "trial", ToyOptions, tried, needs=("model",))}
-    place.file.write_text(place.file.read_text() + "  host: {stage: serve}\n")
-    run_recipe(load(place.file, stages))
+    monkeypatch.setattr("pipelines.run.walk.Evaluator", RecordingEvaluator)
+    stages = {**TABLE, "serve": Stage("serve", 1, "trial", ToyOptions, run_trial, needs=("model",))}
+    project.file.write_text(project.file.read_text() + "  host: {stage: serve}\n")
+    run_recipe(load(project.file, stages))
     assert set(events[:-3]) == {"rests"} and events[-3:] == ["ends", "trial", "ends"]
-    assert f"talk to it: rayse chat host --store {place.store.root}" in capsys.readouterr().err
+    assert f"talk to it: rayse chat host --store {project.store.root}" in capsys.readouterr().err
 
 
-def test_names_stand_for_stages_of_the_latest_run_or_fingerprints(place: Place) -> None:
-    place.run()
-    corpus = resolve(place.store, "corpus")
-    assert resolve(place.store, corpus.fingerprint[:6]) == corpus
+def test_a_name_refers_to_a_stage_of_the_latest_run_or_to_a_fingerprint(project: ToyProject) -> None:
+    project.run()
+    corpus = resolve(project.store, "corpus")
+    assert resolve(project.store, corpus.fingerprint[:6]) == corpus
     with pytest.raises(UserError, match="neither a stage of the latest run"):
-        resolve(place.store, "corpsu")
+        resolve(project.store, "corpsu")
     with pytest.raises(UserError, match="neither a stage"):
-        resolve(place.store, corpus.fingerprint[:3])  # too short to mean one
+        resolve(project.store, corpus.fingerprint[:3])  # too short for a prefix
     shutil.rmtree(corpus.path)
     with pytest.raises(UserError, match="corpus: the latest run did not make it"):
-        resolve(place.store, "corpus")
+        resolve(project.store, "corpus")
     with pytest.raises(UserError, match="no run of 'other' yet"):
-        latest(place.store, "other")
-    os.rename(place.store.root / "runs", place.store.root / "none")
+        latest(project.store, "other")
+    os.rename(project.store.root / "runs", project.store.root / "none")
     with pytest.raises(UserError, match="no run yet; make one with `rayse run RECIPE"):
-        latest(place.store)
+        latest(project.store)

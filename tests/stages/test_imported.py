@@ -10,7 +10,7 @@ import pytest
 
 from cluster.session import Session
 from pipelines.errors import UserError
-from pipelines.run.progress import Story
+from pipelines.run.progress import RunLog
 from pipelines.stage import ClusterOptions, Facts, Work
 from pipelines.stages.imported import STAGE, BaseOptions, files
 from pipelines.store.artifacts import Draft
@@ -43,7 +43,7 @@ def options(model: str | Path) -> BaseOptions:
 def run(given: BaseOptions, folder: Path) -> tuple[Path, Facts]:
     draft = Draft(folder / "draft", "f")
     work = Work(name="base", options=given, cluster=ClusterOptions(), seed=0, inputs={}, sources={}, draft=draft,
-                progress=Story(io.StringIO()), session=Session())  # fmt: skip
+                progress=RunLog(io.StringIO()), session=Session())  # fmt: skip
     return draft.out, STAGE.run(work)
 
 

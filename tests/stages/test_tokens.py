@@ -17,7 +17,7 @@ from cluster.session import Session
 from pipelines.data.corpus import corpora
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
-from pipelines.run.progress import Story
+from pipelines.run.progress import RunLog
 from pipelines.stage import Facts, Options, Stage, Work
 from pipelines.stages import tokenizer as tokenizer_stage
 from pipelines.stages import tokens as tokens_stage
@@ -54,7 +54,7 @@ def run(
     session = Session()
     work = Work(name=stage.kind, options=options, cluster=stage.cluster(), seed=seed, sources={},
                 inputs={kind: artifact(place, kind) for kind, place in inputs.items()},
-                draft=Draft(folder, "f"), progress=Story(said or io.StringIO()), session=session)  # fmt: skip
+                draft=Draft(folder, "f"), progress=RunLog(said or io.StringIO()), session=session)  # fmt: skip
     facts = stage.run(work)
     assert not session.started
     return work.draft.out, facts

@@ -1,5 +1,5 @@
-"""A sweep of real pretraining: DeepSpeed under Ray Train under Ray Tune. Killed in its first trial, the same command
-goes on from the checkpoint, ends the worse trial early and leaves of it a draft; the best is an ordinary artifact."""
+"""A sweep of real pretraining: DeepSpeed under Ray Train under Ray Tune. After a kill in its first trial, the same
+command resumes from the checkpoint and stops the worse trial early, of which a draft remains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.report.card import card
 from pipelines.store.artifacts import Store
 from tests import runs
 
-# With this seed the better rate is tried first. One worker: what is tried here is the sweep, not the training.
+# With this seed the better rate is tried first. One worker: the test is about the sweep, not the training.
 RECIPE = """\
 name: tiny
 seed: 7
@@ -50,13 +50,13 @@ def start(folder: Path, verb: str, recipe: Path, *arguments: str) -> subprocess.
 def checkpoints(store: Path) -> list[Path]:
     try:
         return list(store.glob("drafts/*/training/checkpoint_*/*.safetensors"))
-    except FileNotFoundError:  # a draft became an artifact while we looked
+    except FileNotFoundError:  # a draft became an artifact meanwhile
         return []
 
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_a_sweep_of_real_training_is_killed_and_goes_on(tmp_path: Path) -> None:
+def test_a_killed_sweep_of_real_training_resumes(tmp_path: Path) -> None:
     store, recipe = tmp_path / "store", tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("STORE", str(store)))
     process = start(tmp_path, "sweep", recipe)
@@ -67,23 +67,23 @@ def test_a_sweep_of_real_training_is_killed_and_goes_on(tmp_path: Path) -> None:
     assert not list(store.glob("artifacts/model/*")), "killed too late to prove anything"
 
     out, _ = start(tmp_path, "sweep", recipe, "--json").communicate(timeout=runs.TIMEOUT_S)
-    said, story = json.loads(out), (tmp_path / "log.txt").read_text()
-    first, second = said["trials"]
-    assert (first["outcome"], second["outcome"]) == ("done", "pruned"), story
-    assert "trial 1   learning_rate 0.02: goes on from its draft" in story
+    output, log = json.loads(out), (tmp_path / "log.txt").read_text()
+    first, second = output["trials"]
+    assert (first["outcome"], second["outcome"]) == ("done", "pruned"), log
+    assert "trial 1   learning_rate 0.02: resumes from its draft" in log
     manifest = json.loads((store / "artifacts" / "model" / first["fingerprint"] / "manifest.json").read_text())
     assert manifest["facts"]["run/attempts"] == 2
-    assert manifest["facts"]["run/peak_memory_bytes"] > 300e6  # its workers, which are no children of the trial
+    assert manifest["facts"]["run/peak_memory_bytes"] > 300e6  # its workers, which are not children of the trial
     curve = (store / "artifacts" / "model" / first["fingerprint"] / "curve.jsonl").read_text().splitlines()
     assert [json.loads(line)["train/step"] for line in curve] == list(range(1, 65))
     assert first["figure"] == pytest.approx(manifest["facts"]["train/loss_nats"])
 
     assert [path.name for path in (store / "drafts").iterdir()] == [second["fingerprint"]]
-    assert checkpoints(store), "an ended trial keeps its checkpoint"
+    assert checkpoints(store), "a stopped trial keeps its checkpoint"
     assert second["reached"] < 0.5
     assert second["live"] > first["live"]
 
-    out, _ = start(tmp_path, "run", Path(said["best_recipe"]), "--json").communicate(timeout=runs.TIMEOUT_S)
+    out, _ = start(tmp_path, "run", Path(output["best_recipe"]), "--json").communicate(timeout=runs.TIMEOUT_S)
     assert json.loads(out)["made"] == 0
-    found = card(Store(store))
-    assert found.sweep is not None and found.artifacts["pretrain"].fingerprint == first["fingerprint"]
+    report = card(Store(store))
+    assert report.sweep is not None and report.artifacts["pretrain"].fingerprint == first["fingerprint"]

@@ -1,4 +1,4 @@
-"""`rayse init`: files are shown as they were understood, and the recipe it writes is one that runs."""
+"""`rayse init`: prints what each file contains, and writes a recipe that runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -24,7 +25,7 @@ ENGLISH = [f"Chapter {i}. It was a bright cold day in April, and the clocks were
 CHINESE = [f"第{i}回。话说天下大势，分久必合，合久必分。" for i in range(200)]
 
 
-def jsonl(file: Path, rows: list[dict]) -> Path:
+def jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
@@ -36,13 +37,13 @@ def texts(file: Path, rows: list[str]) -> Path:
 
 
 def load(out: Path) -> Recipe:
-    """The written recipe, as `rayse run` reads it: its sources found and its options going together."""
-    found = reader.load(out, STAGES)
-    plan(found, Store(out.parent / "store"))
-    pretrain, tokens = found.entry("pretrain").options, found.entry("tokens").options
+    """Reads the recipe as `rayse run` does, and checks that its sources exist and its options are consistent."""
+    recipe = reader.load(out, STAGES)
+    plan(recipe, Store(out.parent / "store"))
+    pretrain, tokens = recipe.entry("pretrain").options, recipe.entry("tokens").options
     assert pretrain.model_dump()["budget_tokens"] >= pretrain.model_dump()["batch_tokens"]
     check(pretrain, {"length": tokens.model_dump()["length"]}, out, None)  # type: ignore[arg-type]
-    return found
+    return recipe
 
 
 def init(*arguments: str | Path) -> Result:
@@ -62,78 +63,80 @@ def test_files_of_both_languages_make_a_bilingual_recipe(tmp_path: Path) -> None
     assert "三国: jsonl, 800 rows" in done.stdout and "    第0回。话说天下大势" in done.stdout
     assert f"next: rayse run {tmp_path / 'a.yaml'}" in done.stdout
 
-    found = load(tmp_path / "a.yaml")
-    sources = {name: source.model_dump() for name, source in found.entry("corpus").sources.items()}
+    recipe = load(tmp_path / "a.yaml")
+    sources = {name: source.model_dump() for name, source in recipe.entry("corpus").sources.items()}
     assert list(sources) == ["novels", "三国"]
     assert sources["novels"]["path"] == "data/novels.jsonl.gz"  # relative: the folder can move
     assert (sources["novels"]["language"], sources["三国"]["language"]) == ("en", "zh")
     assert sources["novels"]["group"] == "source"
-    tokens = found.entry("tokens").options.model_dump()
+    tokens = recipe.entry("tokens").options.model_dump()
     assert (tokens["mixture"], tokens["least_share"], tokens["max_repeats"]) == (None, 0.2, 3)
-    assert [entry.name for entry in found.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
-    assert found.evaluate is not None
+    assert [entry.name for entry in recipe.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
+    assert recipe.evaluate is not None
     shutil.move(tmp_path / "a.yaml", tmp_path / "data" / "b.yaml")
     with pytest.raises(UserError, match="no such file"):
         load(tmp_path / "data" / "b.yaml")
 
 
-def test_one_language_is_not_lifted(tmp_path: Path) -> None:
+def test_a_single_language_is_not_repeated(tmp_path: Path) -> None:
     init(texts(tmp_path / "novels.jsonl", ENGLISH), "--out", tmp_path / "recipe.yaml")
-    found = load(tmp_path / "recipe.yaml")
-    assert found.entry("tokens").options.model_dump()["least_share"] == 0
-    assert found.name == tmp_path.name
+    recipe = load(tmp_path / "recipe.yaml")
+    assert recipe.entry("tokens").options.model_dump()["least_share"] == 0
+    assert recipe.name == tmp_path.name
 
 
-def test_data_elsewhere_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_outside_the_recipes_folder_have_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts(tmp_path / "data" / "novels.jsonl", ENGLISH)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert init("../data/novels.jsonl").exit_code == 0
-    found = load(tmp_path / "here" / "recipe.yaml")
-    path = found.entry("corpus").sources["novels"].model_dump()["path"]
+    recipe = load(tmp_path / "here" / "recipe.yaml")
+    path = recipe.entry("corpus").sources["novels"].model_dump()["path"]
     assert path == str(tmp_path / "data" / "novels.jsonl")
 
 
-def test_conversations_and_pairs_go_on_after_the_base_model(tmp_path: Path) -> None:
+def test_conversations_and_pairs_add_stages_after_the_base_model(tmp_path: Path) -> None:
     texts(tmp_path / "novels.jsonl", ENGLISH)
     jsonl(tmp_path / "pairs.jsonl", [{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}] * 3)
     jsonl(tmp_path / "talks.jsonl", [{"instruction": "Greet me", "output": "Hi"}] * 3)
     init(tmp_path / "novels.jsonl", tmp_path / "talks.jsonl", "--out", tmp_path / "sft.yaml")
-    found = load(tmp_path / "sft.yaml")
-    assert [entry.name for entry in found.entries][4:] == ["conversations", "sft"]
-    assert list(found.entry("conversations").sources) == ["talks"]
-    assert found.entry("tokens").options.model_dump()["length"] == 512  # a conversation fits in
+    recipe = load(tmp_path / "sft.yaml")
+    assert [entry.name for entry in recipe.entries][4:] == ["conversations", "sft"]
+    assert list(recipe.entry("conversations").sources) == ["talks"]
+    assert recipe.entry("tokens").options.model_dump()["length"] == 512  # enough for a conversation
     init(*(tmp_path / f"{name}.jsonl" for name in ("novels", "talks", "pairs")), "--out", tmp_path / "ppo.yaml")
-    found = load(tmp_path / "ppo.yaml")
+    recipe = load(tmp_path / "ppo.yaml")
     aligned = ["conversations", "sft", "preferences", "reward_model", "ppo"]
-    assert [entry.name for entry in found.entries][4:] == aligned
-    assert list(found.entry("preferences").sources) == ["pairs"]
-    assert dict(found.entry("ppo").inputs) == {
+    assert [entry.name for entry in recipe.entries][4:] == aligned
+    assert list(recipe.entry("preferences").sources) == ["pairs"]
+    assert dict(recipe.entry("ppo").inputs) == {
         "model": "sft", "conversations": "conversations", "reward_model": "reward_model"
     }  # fmt: skip
-    assert list(found.entry("corpus").sources) == ["novels"]
+    assert list(recipe.entry("corpus").sources) == ["novels"]
 
 
 def test_rows_that_no_stage_reads_are_listed(tmp_path: Path) -> None:
     texts(tmp_path / "novels.jsonl", ENGLISH)
-    jsonl(tmp_path / "asked.jsonl", [{"prompt": "Why?"}] * 3)
-    done = init(tmp_path / "novels.jsonl", tmp_path / "asked.jsonl", "--out", tmp_path / "r.yaml")
+    jsonl(tmp_path / "questions.jsonl", [{"prompt": "Why?"}] * 3)
+    done = init(tmp_path / "novels.jsonl", tmp_path / "questions.jsonl", "--out", tmp_path / "r.yaml")
     assert "listed, not used; they are for ppo" in done.stdout
     assert "# prompts: listed, not used" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
-    found = load(tmp_path / "r.yaml")
-    assert [entry.name for entry in found.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
+    recipe = load(tmp_path / "r.yaml")
+    assert [entry.name for entry in recipe.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
 
 
-@pytest.mark.parametrize(("said", "sources"), [("Why?", ["documentation"]), (CHINESE[0], ["documentation", "essays"])])
-def test_without_running_text_that_of_rayse_stands_in(tmp_path: Path, said: str, sources: list[str]) -> None:
-    jsonl(tmp_path / "talks.jsonl", [{"messages": [{"role": "user", "content": said}]}] * 3)
+@pytest.mark.parametrize(
+    ("prompt", "sources"), [("Why?", ["documentation"]), (CHINESE[0], ["documentation", "essays"])]
+)
+def test_without_running_text_the_bundled_text_is_used(tmp_path: Path, prompt: str, sources: list[str]) -> None:
+    jsonl(tmp_path / "talks.jsonl", [{"messages": [{"role": "user", "content": prompt}]}] * 3)
     assert init(tmp_path / "talks.jsonl", "--out", tmp_path / "r.yaml").exit_code == 0
-    found = reader.load(tmp_path / "r.yaml", STAGES)
-    assert list(found.entry("corpus").sources) == sources
-    assert "text that comes with Rayse stands in" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    recipe = reader.load(tmp_path / "r.yaml", STAGES)
+    assert list(recipe.entry("corpus").sources) == sources
+    assert "text that comes with Rayse replaces it" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
 
 
-def test_a_folder_of_files_alike_is_one_source(tmp_path: Path) -> None:
+def test_files_of_one_format_in_a_folder_are_one_source(tmp_path: Path) -> None:
     for number in range(3):
         texts(tmp_path / "data" / f"part-{number}.jsonl", ENGLISH)
         (tmp_path / "data" / f"page-{number}.txt").write_text("\n".join(ENGLISH), encoding="utf-8")
@@ -150,7 +153,7 @@ def test_a_folder_of_files_alike_is_one_source(tmp_path: Path) -> None:
     ]
 
 
-def test_awkward_names_are_read_back_as_they_are(tmp_path: Path) -> None:
+def test_unusual_file_names_are_preserved(tmp_path: Path) -> None:
     names = [
         "a b: c.jsonl",
         "1e5.jsonl",
@@ -163,13 +166,13 @@ def test_awkward_names_are_read_back_as_they_are(tmp_path: Path) -> None:
     ]
     files = [texts(tmp_path / name, ENGLISH) for name in names]
     assert init(*files, "--out", tmp_path / "r.yaml").exit_code == 0
-    found = load(tmp_path / "r.yaml").entry("corpus").sources
-    assert [source.model_dump()["path"] for source in found.values()] == names
-    assert all("." not in name and " " not in name for name in found)  # --set sources.NAME.language=zh works
+    sources = load(tmp_path / "r.yaml").entry("corpus").sources
+    assert [source.model_dump()["path"] for source in sources.values()] == names
+    assert all("." not in name and " " not in name for name in sources)  # --set sources.NAME.language=zh works
 
 
-def test_files_of_one_name_become_sources_of_two(tmp_path: Path) -> None:
-    files = [texts(tmp_path / place / "text.jsonl", ENGLISH) for place in ("a", "b")]
+def test_files_with_the_same_name_get_different_source_names(tmp_path: Path) -> None:
+    files = [texts(tmp_path / folder / "text.jsonl", ENGLISH) for folder in ("a", "b")]
     init(*files, "--out", tmp_path / "r.yaml")
     assert list(load(tmp_path / "r.yaml").entry("corpus").sources) == ["text", "text_2"]
 
@@ -178,13 +181,13 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     texts(tmp_path / "novels.jsonl", ENGLISH)
     jsonl(tmp_path / "numbers.jsonl", [{"a": 1}])
     done = init(tmp_path / "novels.jsonl", tmp_path / "numbers.jsonl", "--out", tmp_path / "r.yaml", "--json")
-    found = json.loads(done.stdout)
-    assert found["recipe"] == str(tmp_path / "r.yaml")
-    assert found["sources"]["novels"]["num_rows"] == 200
-    assert found["sources"]["novels"]["text_bytes"] == {"en": sum(len(text) for text in ENGLISH)}
-    assert len(found["sources"]["novels"]["sample"]) == 3
-    assert found["left_out"] == ["numbers.jsonl: no column with text; columns are: a"]
-    assert found["sizes"]["size"] == "2m"
+    facts = json.loads(done.stdout)
+    assert facts["recipe"] == str(tmp_path / "r.yaml")
+    assert facts["sources"]["novels"]["num_rows"] == 200
+    assert facts["sources"]["novels"]["text_bytes"] == {"en": sum(len(text) for text in ENGLISH)}
+    assert len(facts["sources"]["novels"]["sample"]) == 3
+    assert facts["left_out"] == ["numbers.jsonl: no column with text; columns are: a"]
+    assert facts["sizes"]["size"] == "2m"
 
 
 def test_an_existing_recipe_is_never_overwritten(tmp_path: Path) -> None:
@@ -196,9 +199,9 @@ def test_an_existing_recipe_is_never_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
-        ("nothing.jsonl", None, "nothing.jsonl: no such file"),
+        ("missing.jsonl", None, "missing.jsonl: no such file"),
         ("empty.jsonl", b"", "empty.jsonl: the file is empty"),
         ("picture.png", b"\x89PNG", "picture.png: its suffix belongs to no kind of source; expected .txt"),
         ("numbers.jsonl", b'{"a": 1}\n', "none of these files was understood: numbers.jsonl: no column with text"),
@@ -207,18 +210,18 @@ def test_an_existing_recipe_is_never_overwritten(tmp_path: Path) -> None:
         ("damaged.parquet", b"PAR1", "damaged.parquet: not a Parquet file or damaged"),
     ],
 )
-def test_what_cannot_be_used_is_named_and_nothing_is_written(
-    tmp_path: Path, name: str, content: bytes | None, said: str
+def test_unusable_files_are_reported_and_no_recipe_is_written(
+    tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     done = init(tmp_path / name, "--out", tmp_path / "r.yaml")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "r.yaml").exists()
 
 
-def test_a_recipe_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:
+def test_an_unwritable_recipe_is_a_user_error(tmp_path: Path) -> None:
     data = texts(tmp_path / "novels.jsonl", ENGLISH)
     with pytest.raises(UserError, match=r"novels.jsonl/r.yaml: cannot be written \(.*\); name another recipe"):
         write_recipe([data], data / "r.yaml", as_json=False)
@@ -239,7 +242,9 @@ MB, GB = 10**6, 10**9
         ({"en": 500 * GB}, 32_768, "1b", 20_000_000_000, {"en": 1}),
     ],
 )  # fmt: skip
-def test_sizes_follow_from_the_amount_of_text(text_bytes, vocabulary, size, budget, repeats) -> None:
+def test_sizes_follow_from_the_amount_of_text(
+    text_bytes: dict[str, int], vocabulary: int, size: str, budget: int, repeats: dict[str, float]
+) -> None:
     sizes = Sizes(text_bytes)
     assert (sizes.vocabulary, sizes.size, sizes.budget_tokens) == (vocabulary, size, budget)
     assert sizes.repeats == pytest.approx(repeats)
@@ -249,7 +254,7 @@ def test_sizes_follow_from_the_amount_of_text(text_bytes, vocabulary, size, budg
 @pytest.mark.parametrize(
     "value", ["a", "a b", "1e5", "true", "null", "~", "", "中文", "a: b", "x\ny", "é", "-", "a#b", "#"]
 )
-def test_what_is_written_is_read_back(value: str) -> None:
+def test_plain_yaml_parses_to_the_same_value(value: str) -> None:
     assert yaml_lines.scalar(plain({"key": [value, 0.2, 5, 123_456, True]}))["key"] == [value, 0.2, 5, 123_456, True]
 
 
@@ -259,9 +264,9 @@ def test_real_corpora_make_a_sensible_recipe(data_dir: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert "corpus_en: jsonl, 16,194 rows, 6.9 MB" in done.stdout
     assert "corpus_zh: jsonl, 20,206 rows, 3.4 MB" in done.stdout
-    found = load(tmp_path / "r.yaml")
-    assert found.entry("tokenizer").options.model_dump()["vocabulary"] == 4096
-    assert found.entry("tokens").options.model_dump()["least_share"] == 0.2
-    pretrain = found.entry("pretrain").options.model_dump()
+    recipe = load(tmp_path / "r.yaml")
+    assert recipe.entry("tokenizer").options.model_dump()["vocabulary"] == 4096
+    assert recipe.entry("tokens").options.model_dump()["least_share"] == 0.2
+    pretrain = recipe.entry("pretrain").options.model_dump()
     assert pretrain["size"] == "2m" and 5_000_000 < pretrain["budget_tokens"] < 10_000_000
-    assert list(found.entry("corpus").sources) == ["corpus_en", "corpus_zh"]
+    assert list(recipe.entry("corpus").sources) == ["corpus_en", "corpus_zh"]

@@ -1,9 +1,10 @@
-"""What travels to a cluster, and what is refused before anything does. Jobs themselves: tests/cluster."""
+"""What is uploaded to a cluster, and what is refused before any upload. Jobs: tests/cluster."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from pipelines.verbs.submit import file_system, is_this_machine
 from tests import small_disk
 from tests.toy_stages import TABLE
 
-ELSEWHERE = "http://192.0.2.1:8265"  # an address that is nobody's (RFC 5737)
+ELSEWHERE = "http://192.0.2.1:8265"  # an address reserved for documentation (RFC 5737)
 TEXT = """\
 name: small
 store: store
@@ -43,13 +44,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(folder: Path, text: str | None = None, **rest) -> Recipe:
+def load(folder: Path, text: str | None = None, **arguments: Any) -> Recipe:
     if text is not None:
         (folder / "recipe.yaml").write_text(text)
-    return reader.load(folder / "recipe.yaml", TABLE | {"base": imported.STAGE}, **rest)
+    return reader.load(folder / "recipe.yaml", TABLE | {"base": imported.STAGE}, **arguments)
 
 
-def test_local_files_travel_through_the_store_by_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_are_uploaded_to_the_store_by_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     loaded = load(folder, overrides=["corpus.word=b"])
     store = Store(folder / "store").create()
@@ -60,25 +61,25 @@ def test_local_files_travel_through_the_store_by_digest(folder: Path, monkeypatc
     assert [copy.read_text() for copy in copies] == [f"the text of {name}" for name in names]
     assert all(copy.is_relative_to(store.root / "sources") for copy in copies)
     assert tree["sources"]["essays"] == {"kind": "chinese"}  # comes with Rayse
-    assert tree["sources"]["talks"]["path"] == "talks.jsonl"  # no stage reads it, so it stays at home
+    assert tree["sources"]["talks"]["path"] == "talks.jsonl"  # no stage reads it, so it is not uploaded
     base = Path(tree["base"]["model"])
     assert sorted(path.name for path in base.iterdir()) == ["config.json", "model.safetensors"]
     assert tree["stages"]["corpus"] == {"word": "b"}
-    assert loaded.tree["sources"]["books"]["path"] == ["deep/books.txt", "folder"]  # nothing changes a recipe
+    assert loaded.tree["sources"]["books"]["path"] == ["deep/books.txt", "folder"]  # the recipe itself is unchanged
 
 
-def test_what_was_sent_stands_for_the_same_artifacts(folder: Path, tmp_path: Path) -> None:
+def test_the_uploaded_recipe_has_the_same_fingerprints(folder: Path, tmp_path: Path) -> None:
     store = Store(folder / "store").create()
     loaded = load(folder)
     tree = submit._with_uploads(loaded, store)
-    there = tmp_path / "on the head"
-    there.mkdir()
-    arrived = load(there, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
-    here = [step.fingerprint for step in plan(loaded, store)]
-    assert [step.fingerprint for step in plan(arrived, store)] == here
+    head = tmp_path / "on the head"
+    head.mkdir()
+    uploaded = load(head, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    expected = [step.fingerprint for step in plan(loaded, store)]
+    assert [step.fingerprint for step in plan(uploaded, store)] == expected
 
 
-def test_a_file_is_sent_once_and_a_changed_one_again(folder: Path) -> None:
+def test_a_file_is_uploaded_once_and_again_when_it_changes(folder: Path) -> None:
     store = Store(folder / "store").create()
     first = submit._with_uploads(load(folder), store)
     files = {p: p.stat().st_mtime_ns for p in (store.root / "sources").rglob("*") if p.is_file()}
@@ -89,23 +90,27 @@ def test_a_file_is_sent_once_and_a_changed_one_again(folder: Path) -> None:
     second = submit._with_uploads(load(folder), store)
     assert second["sources"]["books"]["path"][0] != first["sources"]["books"]["path"][0]
     assert second["sources"]["books"]["path"][1:] == first["sources"]["books"]["path"][1:]
-    assert Path(first["sources"]["books"]["path"][0]).read_text() == "the text of deep/books.txt"  # others may read it
+    assert (
+        Path(first["sources"]["books"]["path"][0]).read_text() == "the text of deep/books.txt"
+    )  # another run may read it
 
 
-def test_a_missing_source_is_told_before_anything_is_sent(folder: Path) -> None:
+def test_a_missing_source_is_reported_before_the_upload(folder: Path) -> None:
     (folder / "deep" / "books.txt").unlink()
     with pytest.raises(UserError, match=r"books.txt: no such file"):
         submit._with_uploads(load(folder), Store(folder / "store").create())
 
 
-def test_a_store_on_this_machines_own_disk_is_refused_for_another_cluster(folder: Path) -> None:
+def test_a_store_on_a_local_disk_is_refused_for_a_remote_cluster(folder: Path) -> None:
     loaded = load(folder, store=str(folder / "new"))
-    with pytest.raises(UserError, match=r"new: lies on this machine's own disk \(.+\), and the cluster at http://192"):
+    with pytest.raises(
+        UserError, match=r"new: is on a local disk of this machine \(.+\), and the cluster at http://192"
+    ):
         submit.submit_recipe(loaded, address=ELSEWHERE, flags={}, detach=True, as_json=False)
     assert not (folder / "new").exists()
 
 
-def test_any_store_serves_a_head_on_this_machine(folder: Path) -> None:
+def test_any_store_is_accepted_for_a_head_on_this_machine(folder: Path) -> None:
     loaded = load(folder, store=str(folder / "new"))
     assert submit._shared_store(loaded, "http://127.0.0.1:8265").root == folder / "new"
     assert (folder / "new" / "artifacts").is_dir()
@@ -118,17 +123,17 @@ def test_loopback_is_this_machine(address: str) -> None:
     assert is_this_machine(address)
 
 
-def test_own_addresses_are_this_machine() -> None:
+def test_addresses_of_its_interfaces_are_this_machine() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks which address would be used
+            probe.connect(("192.0.2.1", 9))  # sends no packet: it only selects the local address
         except OSError:
             pytest.skip("no network at all")
         assert is_this_machine(f"http://{probe.getsockname()[0]}:8265")
 
 
 @pytest.mark.parametrize("address", [ELSEWHERE, "http://no-such-host.invalid:8265"])
-def test_others_are_not_this_machine(address: str) -> None:
+def test_other_addresses_are_not_this_machine(address: str) -> None:
     assert not is_this_machine(address)
 
 
@@ -142,9 +147,9 @@ from pathlib import Path
 from pipelines.verbs.submit import file_system
 print(*map(file_system, map(Path, sys.argv[1:])))
 """
-    here = str(tmp_path / "deep")
-    Path(here).mkdir()
-    done = small_disk.run_python(Path(here), "-c", script, here, f"{here}/x/y", str(tmp_path), kilobytes=64)
+    mount = str(tmp_path / "deep")
+    Path(mount).mkdir()
+    done = small_disk.run_python(Path(mount), "-c", script, mount, f"{mount}/x/y", str(tmp_path), kilobytes=64)
     first, second, third = done.stdout.split()
     assert first == second == "tmpfs"
     assert third == file_system(tmp_path)
