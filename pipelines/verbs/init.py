@@ -56,6 +56,11 @@ class DetectedSource:
     problems: tuple[str, ...]
     amount: Amount
 
+    @property
+    def rows(self) -> str:
+        """The kind of rows: text, conversations, preferences or prompts."""
+        return self.row_format.rows
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -161,7 +166,7 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
         text_bytes.update(source.amount.text_bytes)
     for name in bundled:
         text_bytes.update(BUNDLED_TEXT[name][1])
-    sizes = Sizes(dict(text_bytes), any(source.row_format.rows in ("conversations", "preferences") for source in sources))
+    sizes = Sizes(dict(text_bytes), any(source.rows in ("conversations", "preferences") for source in sources))
     try:
         write_atomically(out, recipe_text(out, sources, bundled, sizes))
     except OSError as error:
@@ -226,7 +231,7 @@ def _relative(path: str, folder: Path) -> str:
 
 def _bundled_text(sources: list[DetectedSource]) -> list[str]:
     """Names of the texts that come with Rayse and are needed because the user has no running text."""
-    if any(source.row_format.rows == "text" for source in sources):
+    if any(source.rows == "text" for source in sources):
         return []
     return list(BUNDLED_TEXT) if any(source.language != "en" for source in sources) else ["documentation"]
 
@@ -245,8 +250,8 @@ def recipe_text(out: Path, sources: list[DetectedSource], bundled: list[str], si
         lines.append("  # None of your files is running text, so text that comes with Rayse replaces it.")
         lines += [f"  {source}: {BUNDLED_TEXT[source][0]}" for source in bundled]
     for source in sources:
-        if source.row_format.rows in UNUSED_ROWS:
-            lines.append(f"  # {source.row_format.rows}: listed, not used; they are for {UNUSED_ROWS[source.row_format.rows]}")
+        if source.rows in UNUSED_ROWS:
+            lines.append(f"  # {source.rows}: listed, not used; they are for {UNUSED_ROWS[source.rows]}")
         lines.append(f"  {plain(source.name)}: {plain(source.options)}  # {_describe(source.amount)}")
     lines += [*_pretraining_stages(sizes), *_alignment_stages(sources), "evaluate: {}"]
     return "\n".join(lines) + "\n"
@@ -280,8 +285,8 @@ def _pretraining_stages(sizes: Sizes) -> list[str]:
 
 def _alignment_stages(sources: list[DetectedSource]) -> list[str]:
     """The stages after the base model for which the user has rows."""
-    conversations = [source for source in sources if source.row_format.rows == "conversations"]
-    preferences = [source for source in sources if source.row_format.rows == "preferences"]
+    conversations = [source for source in sources if source.rows == "conversations"]
+    preferences = [source for source in sources if source.rows == "preferences"]
     if not conversations and not preferences:
         return []
     num_conversations = sum(source.amount.rows for source in conversations)
@@ -337,8 +342,8 @@ def _training_time(sizes: Sizes) -> str:
 def _print_summary(out: Path, sources: list[DetectedSource], problems: list[str], sizes: Sizes) -> None:
     for source in sources:
         row_format, options = source.row_format, source.options
-        is_column = row_format.rows == "text" and row_format.columns
-        rows = f"text in column {row_format.columns[0]}" if is_column else f"{row_format.rows} ({row_format.description})"
+        is_column = source.rows == "text" and row_format.columns
+        rows = f"text in column {row_format.columns[0]}" if is_column else f"{source.rows} ({row_format.description})"
         group = f", grouped by {options['group']}" if "group" in options else ""
         amount_text = _describe(source.amount)
         print(f"{source.name}: {options['kind']}, {amount_text}, {rows}, language {source.language}{group}")
@@ -346,8 +351,8 @@ def _print_summary(out: Path, sources: list[DetectedSource], problems: list[str]
             print(f"    {text[:MAX_SAMPLE_CHARACTERS]}{'…' if len(text) > MAX_SAMPLE_CHARACTERS else ''}")
         for problem in source.problems:
             print(f"    note: {problem}")
-        if row_format.rows in UNUSED_ROWS:
-            print(f"    listed, not used; they are for {UNUSED_ROWS[row_format.rows]}")
+        if source.rows in UNUSED_ROWS:
+            print(f"    listed, not used; they are for {UNUSED_ROWS[source.rows]}")
     for problem in problems:
         print(f"left out: {problem}")
     if sizes.total_bytes < LITTLE_TEXT_BYTES:
@@ -360,7 +365,7 @@ def _facts(out: Path, sources: list[DetectedSource], problems: list[str], sizes:
     source_facts = {
         source.name: {
             "options": source.options,
-            "rows": source.row_format.rows,
+            "rows": source.rows,
             "spelling": source.row_format.description,
             "columns": list(source.row_format.columns),
             "language": source.language,

@@ -20,7 +20,7 @@ from tests.cluster import counting_stages, loops
 from tests.cluster.conftest import ROOT, TIMEOUT_S, Head, wait_until
 from tests.cluster.test_workers import counted
 
-MESSAGE = "interrupted; what is made stays made: the same command goes on\n"
+MESSAGE = "interrupted; finished stages are kept, and the same command resumes\n"
 
 
 @dataclass

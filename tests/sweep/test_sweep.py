@@ -224,7 +224,7 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (INTERRUPTED, "")
-    assert err.endswith("interrupted; what is made stays made: the same command goes on\n")
+    assert err.endswith("interrupted; finished stages are kept, and the same command resumes\n")
     assert "Traceback" not in err and "***" not in err
     assert psutil.wait_procs(children, timeout=30)[1] == []
     assert sweep.record().outcome == "interrupted"
