@@ -233,7 +233,7 @@ def serve(
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: an OpenAI-compatible API, a chat page, feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import read_key, load_settings
+    from serve.verbs.commands import load_settings, read_key
     from serve.verbs.commands import serve as serve_model
 
     settings = load_settings(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,

@@ -85,7 +85,7 @@ class Walk:
 
     def _remove(self, step: Step) -> None:
         """Sets a step's artifact aside and drops its draft, once no other run holds it."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.log.warn)
+        draft = self.store.draft(step.fingerprint, wait=self.wait, on_message=self.log.warn)
         artifact = self.store.find(step.entry.stage.makes, step.fingerprint, self.log.warn)
         if artifact is not None:
             self.log.note(f"{step.name}: set aside in {self.store.set_aside(artifact)}")
@@ -93,7 +93,7 @@ class Walk:
 
     def _make(self, step: Step) -> Artifact:
         """Runs a stage in its draft and commits its artifact."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, log=self.log.warn)
+        draft = self.store.draft(step.fingerprint, wait=self.wait, on_message=self.log.warn)
         try:
             existing = self.store.find(step.entry.stage.makes, step.fingerprint, self.log.warn)
             if existing is not None:  # another run made it while this one waited

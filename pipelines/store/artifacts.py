@@ -226,15 +226,15 @@ class Store:
         artifact.path.rename(new_path)
         return new_path
 
-    def draft(self, fingerprint: str, *, wait: bool = True, log: Callable[[str], object] = print) -> Draft:
+    def draft(self, fingerprint: str, *, wait: bool = True, on_message: Callable[[str], object] = print) -> Draft:
         """Opens (or resumes) the draft of a fingerprint and leases it.
 
-        If another live run holds it: waits, naming the owner through `log`; raises ClusterError if wait is False.
+        If another live run holds it: waits and reports the owner, or raises ClusterError if not `wait`.
         """
         path = self.root / "drafts" / fingerprint
         path.mkdir(parents=True, exist_ok=True)
         lease = Lease(path / "lease.json")
-        lease.acquire(wait=wait, log=log)
+        lease.acquire(wait=wait, on_message=on_message)
         return Draft(path, fingerprint, lease)
 
     def commit(self, draft: Draft, manifest: Manifest) -> Artifact:

@@ -41,16 +41,16 @@ class Lease:
         self.path = path
         self._acquired: Owner | None = None  # the owner record this process wrote, once it holds the lease
 
-    def acquire(self, *, wait: bool, log: Callable[[str], object] = print) -> None:
-        """Takes the lease. If another run holds it: waits and logs the owner, or raises ClusterError if not `wait`."""
-        logged = False
+    def acquire(self, *, wait: bool, on_message: Callable[[str], object] = print) -> None:
+        """Takes the lease. If another run holds it: waits and reports the owner; without `wait` raises ClusterError."""
+        reported = False
         while (owner := self.attempt()) is not None:
             text = f"draft {self.path.parent.name} is held by {describe(owner)}"
             if not wait:
                 raise ClusterError(f"{text}; let it end, or leave --no-wait out to wait for it")
-            if not logged:
-                log(f"{text}; waiting for it")
-                logged = True
+            if not reported:
+                on_message(f"{text}; waiting for it")
+                reported = True
             time.sleep(POLL_S)
 
     def attempt(self) -> Owner | None:

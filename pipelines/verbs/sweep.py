@@ -65,7 +65,7 @@ def sweep_recipe(
     best_file, store, until = _best_file(template.path, out), settings.store.create(), settings.until
     log = RunLog(quiet=quiet)
     lease = Lease(store.root / "sweeps" / settings.id / "lease.json")
-    lease.acquire(wait=True, log=lambda text: log.warn(text.replace("draft", "sweep", 1)))
+    lease.acquire(wait=True, on_message=lambda text: log.warn(text.replace("draft", "sweep", 1)))
     with lease.kept():
         record, recipes = _open_record(template, settings)
         candidates = [

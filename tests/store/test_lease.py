@@ -58,7 +58,7 @@ def test_a_second_run_waits_and_names_the_owner(file: Path, holder: subprocess.P
 
     thread = threading.Thread(target=release_holder)
     thread.start()
-    this_lease.acquire(wait=True, log=messages.append)
+    this_lease.acquire(wait=True, on_message=messages.append)
     thread.join()
     assert len(messages) == 1
     assert messages[0].startswith(f"draft 0123456789abcdef is held by process {holder.pid} on ")
