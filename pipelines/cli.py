@@ -359,9 +359,8 @@ def _store(path: str | None) -> Store:
 
     store = Store(path or "./store")
     if not (store.root / "artifacts").is_dir():
-        raise UserError(
-            f"store {store.root}: does not exist; pass one with --store, or make it with `rayse run RECIPE`"
-        )
+        problem = "does not exist; pass one with --store, or make it with `rayse run RECIPE`"
+        raise UserError(f"store {store.root}: {problem}")
     return store
 
 
@@ -396,7 +395,3 @@ def _fail(error: Exception, code: int) -> None:
 def main() -> None:
     """The console script `rayse`."""
     app()
-
-
-if __name__ == "__main__":
-    main()
