@@ -135,7 +135,8 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
     from pipelines.inference.model_config import context_length
     from pipelines.inference.reply import Sampling
 
-    options, cluster = work.options, work.cluster
+    options: PreferencesOptions = work.options
+    cluster: PreferencesCluster = work.cluster
     builtin = [conversation for conversation in conversations if conversation.source == builtin_tasks.SOURCE]
     if not options.model_replies or not builtin:
         return []

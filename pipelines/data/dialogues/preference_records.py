@@ -90,7 +90,7 @@ def _side(value: Any, column: str) -> Turns | Problem:
 
 
 def _prompt_of_columns(record: Mapping[str, Any], columns: tuple[str, ...], common: Turns) -> Turns | Problem:
-    """The turns of the prompt's own columns; without the prompt's text where the common turns hold it already."""
+    """The turns of the prompt's columns; without the prompt's text where the common turns hold it already."""
     if not columns or (common and common[0]["role"] != "assistant"):
         return [] if common and common[0]["role"] == "system" else _system_turn(record)
     value = record[columns[0]]

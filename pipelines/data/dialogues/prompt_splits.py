@@ -21,7 +21,7 @@ def prompt_key(messages: Sequence[Mapping[str, str]]) -> str:
     'hello, you'
     """
     text = next((message["content"] for message in messages if message["role"] == "user"), "")
-    return normalised(text) or text.strip()  # normalising leaves nothing of a prompt of punctuation alone
+    return normalised(text) or text.strip()  # a prompt of punctuation alone is normalised to ""
 
 
 def choose_held_out(

@@ -12,7 +12,7 @@ from pipelines.data.dialogues.refusals import is_refusal
 
 
 def is_acceptable(conversation: Conversation, reply: str) -> bool:
-    """Whether a reply does what the conversation's prompt requires, judged from its text alone.
+    """Whether a reply does what the conversation's prompt requires, decided from its text alone.
 
     An unsafe prompt requires a refusal; a prompt with a checkable answer requires exactly that answer; any other
     requires some text that is no refusal."""

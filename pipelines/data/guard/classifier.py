@@ -52,7 +52,7 @@ class Verdict:
 
 
 def canonical_text(text: str) -> str:
-    """The form of a text that rules and classifier see: NFKC, lower case, nothing invisible, single spaces.
+    """The form of a text that rules and classifier see: NFKC, lower case, no invisible characters, single spaces.
 
     >>> canonical_text("Ｂｕｉｌｄ  a B\\u200bomb"), canonical_text("制造 炸 弹")
     ('build a bomb', '制造炸弹')

@@ -86,10 +86,10 @@ def bag_accuracy(train: list[Pair], held_out: list[Pair]) -> float:
 
 
 def test_more_wrong_answers_give_more_pairs(splits: Splits) -> None:
-    one, two = (make_pairs(splits[1], wrong_per_prompt) for wrong_per_prompt in (1, 2))
-    narrow = [pair for pair in one if pair.rule == "correct_before_wrong"]
-    assert len(two) == len(one) + len(narrow)
-    assert len({pair.id for pair in two}) == len(two)
+    fewer, more = (make_pairs(splits[1], wrong_per_prompt) for wrong_per_prompt in (1, 2))
+    narrow = [pair for pair in fewer if pair.rule == "correct_before_wrong"]
+    assert len(more) == len(fewer) + len(narrow)
+    assert len({pair.id for pair in more}) == len(more)
 
 
 def test_conversations_of_users_make_no_pairs(splits: Splits) -> None:

@@ -121,7 +121,7 @@ def test_the_bucket_of_an_ngram_depends_on_its_characters_alone(text: str) -> No
         assert (row[: size - 1] == NUM_BUCKETS).all() and (row[size - 1 :] < NUM_BUCKETS).all()
         by_gram = dict(zip(grams, row[size - 1 :].tolist(), strict=True))
         assert [by_gram[gram] for gram in grams] == row[size - 1 :].tolist()
-        assert len(set(by_gram.values())) == len(by_gram), "so few n-grams share no bucket"
+        assert len(set(by_gram.values())) == len(by_gram), "so few n-grams have no collisions"
 
 
 def test_a_score_is_the_worst_windows_sum_over_the_root_of_its_ngrams() -> None:
