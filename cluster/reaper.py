@@ -5,7 +5,7 @@ worker may stay forever. So Session runs this file beside its local Ray, as a pr
 
     driver ──(pipe, closed by the kernel at death)──► reaper ── SIGKILL ──► every process with RAYSE_SESSION=<mark>
 
-The mark is in the environment that Ray is started with, so all its children inherit it. Processes that set their own
+The mark is in the environment that Ray is started with, so all its children inherit it. Processes that set a
 title (ray::DashboardAgent) overwrite the memory that their environment is read from: they are recognised by the title
 and by open files in the session's folder. Only the standard library is imported, and the program is started with
 -I -S: it takes 8 MB and starts in 20 ms.

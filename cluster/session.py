@@ -206,7 +206,7 @@ class Session:
             ray_constants.ENABLE_RAY_CLUSTER = before
 
     def _start_reaper(self, mark: str, folder: Path) -> subprocess.Popen[bytes] | None:
-        """Starts the program that kills this Ray if this process dies. None without /proc: Ray's own means must do."""
+        """Starts the program that kills this Ray if this process dies. None without /proc: then Ray's cleanup must suffice."""
         global _log_location
         kept = ""  # path of the logs after the session's end; until then it is a link to where Ray writes them
         if self.logs:
@@ -343,7 +343,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signal_handlers_unchanged() -> Iterator[None]:
-    """Keeps ray.init from setting signal handlers in this process, so that the program's own stay in place.
+    """Keeps ray.init from setting signal handlers in this process, so that those of the program stay in place.
 
     Ray's Python handlers call sys.exit; its native handler, set last, prints a C++ stack and ends the process. Workers
     keep theirs, which print the stack of a crash to Ray's logs; a crash of this process is reported by faulthandler."""

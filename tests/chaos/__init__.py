@@ -1,1 +1,1 @@
-"""Proofs that need more than pytest may ask of a machine: real nodes that are really lost. Run by hand, as root."""
+"""Experiments that need root: real nodes that are really lost. Run by hand; pytest runs only the tests among them."""

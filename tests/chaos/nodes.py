@@ -1,13 +1,13 @@
-"""Two machines inside one: Ray nodes that share nothing but the processor and a disk.
+"""Two machines inside one: Ray nodes that have only the processor and a disk in common.
 
     head ── eth0 10.77.0.11 ◄────── a cable (veth) ──────► 10.77.0.12 eth0 ── worker
 
-Each node has namespaces of its own for the network, mounts, processes and its host's name, and in them its own
-/dev/shm, names of hosts and Ray's temporary folder. So a node can be lost as a machine is: its cable goes dead first,
-then every process of it at once. Nobody is told; who talked to it hears nothing any more.
+Each node has separate namespaces for network, mounts, processes and host name, and in them a separate /dev/shm, hosts
+file and temporary folder of Ray. So a node can be lost as a machine is: first its cable goes dead, then all its
+processes end at once. Peers are not notified; their connections just stop responding.
 
-Nodes run in an environment that has all packages of ours but not Rayse: what a job needs of it must come with the job.
-Needs root, iproute2 (ip) and util-linux (unshare, setpriv). All processes end with the one that made them;
+Nodes run in an environment with all installed packages but Rayse: a job must bring what it needs of it.
+Needs root, iproute2 (ip) and util-linux (unshare, setpriv). All processes end with the one that started them;
 a kill -9 of that one leaves two empty namespaces behind (`ip netns list`).
 """
 
@@ -28,11 +28,11 @@ from types import TracebackType
 import psutil
 
 HEAD, WORKER = "head", "worker"
-ADDRESSES = {HEAD: "10.77.0.11", WORKER: "10.77.0.12"}  # each cable is of its own: no other network can be in the way
+ADDRESSES = {HEAD: "10.77.0.11", WORKER: "10.77.0.12"}  # a separate network: no conflict with others
 START_S = 180.0  # a Ray node on a busy machine of two cores takes 10 to 40 s
 
-# What the first process of a node does: $1 is the host's name, $2 our folder, the rest Ray's command. The shell stays
-# as process 1, since somebody must bury orphans: a dead raylet that is never waited for looks alive to its workers.
+# Script of a node's process 1: $1 is the host name, $2 the folder of TwoNodes, the rest Ray's command. The shell stays
+# process 1, because orphans must be waited for: a raylet that is a zombie looks alive to its workers.
 FIRST_PROCESS = """
 set -e
 hostname "$1"
@@ -44,7 +44,7 @@ shift 2
 echo "Ray ended: $?"
 """
 
-# With port 0, Ray's choice, a node waits 15 s for each agent to tell its port, and gives up where the machine is busy.
+# With port 0, chosen by Ray, a node waits 15 s for each agent to report its port, and gives up if the machine is busy.
 AGENT_PORTS = {
     "dashboard-agent-grpc-port": 52366,
     "dashboard-agent-listen-port": 52365,
@@ -55,31 +55,34 @@ AGENT_PORTS = {
 
 @dataclass
 class Node:
-    """A node that was started. process: of `unshare`; its only child is the node's process 1."""
+    """A node that has been started. process: `unshare`, whose only child is the node's process 1."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     @property
     def first(self) -> psutil.Process:
+        """The node's process 1."""
         return psutil.Process(self.process.pid).children()[0]
 
     def titles(self) -> list[str]:
-        """The command lines of its processes; Ray's workers call themselves ray::Class.method there."""
-        found = []
+        """The command lines of its processes; those of Ray's workers are titles like ray::Class.method."""
+        titles = []
         for process in self.first.children(recursive=True):
             try:
-                found.append(" ".join(process.cmdline()).strip())
-            except psutil.Error:  # it ended while we looked
+                titles.append(" ".join(process.cmdline()).strip())
+            except psutil.Error:  # it has ended meanwhile
                 continue
-        return found
+        return titles
 
 
 class TwoNodes:
-    """A Ray cluster of a head and a worker. Its folder keeps the logs of both where what was done with it failed."""
+    """A Ray cluster of a head and a worker node. Its folder, with the logs of both, is kept if the block fails."""
 
     def __init__(self, *, cpus: int):
-        self.folder = Path(tempfile.mkdtemp(prefix="rc-"))  # short: sockets' paths end at 107 bytes, 64 are Ray's
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="rc-")
+        )  # short: paths of sockets hold 107 bytes, of which Ray needs 64
         self.cpus = cpus
         self.mark = secrets.token_hex(3)
         self.nodes: dict[str, Node] = {}
@@ -87,6 +90,7 @@ class TwoNodes:
 
     @property
     def dashboard(self) -> str:
+        """The address that jobs are submitted to."""
         return f"http://{ADDRESSES[HEAD]}:8265"
 
     def __enter__(self) -> TwoNodes:
@@ -108,7 +112,7 @@ class TwoNodes:
             shutil.rmtree(self.folder)
 
     def start(self, host: str) -> None:
-        """Switches a node on, for the first time or again, and waits until Ray runs there."""
+        """Starts a node, for the first time or again, and waits until Ray runs there."""
         _run("ip", "-n", self.namespace(host), "link", "set", "eth0", "up")
         self._starts += 1
         log = self.folder / f"{self._starts}-{host}.log"
@@ -118,7 +122,7 @@ class TwoNodes:
             process = subprocess.Popen(
                 [*self.inside(host), *isolated, *first, *self._ray(host)],
                 cwd=self.folder, env=self._environment(host), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True,  # Ctrl-C is for us; nodes end when we say so
+                start_new_session=True,  # Ctrl-C must not reach it: down() ends the nodes
             )  # fmt: skip
         self.nodes[host] = Node(process, log)
         end = time.monotonic() + START_S
@@ -128,14 +132,14 @@ class TwoNodes:
             time.sleep(0.2)
 
     def crash(self, host: str) -> None:
-        """The machine is gone: nothing comes out of its cable any more, and all its processes end at once."""
+        """Loses a machine: its cable goes dead, then all its processes end at once."""
         _run("ip", "-n", self.namespace(host), "link", "set", "eth0", "down")
         node = self.nodes.pop(host)
         node.first.kill()  # the kernel ends all of a process namespace with its first process
         node.process.wait(timeout=60)
 
     def down(self) -> None:
-        """Ends both nodes and takes the network away."""
+        """Ends both nodes and deletes their network."""
         for host in list(self.nodes):
             node = self.nodes.pop(host)
             node.process.kill()  # --kill-child: process 1 goes with it, and all others with that
@@ -144,19 +148,21 @@ class TwoNodes:
             subprocess.run(["ip", "netns", "delete", self.namespace(host)], capture_output=True)
 
     def namespace(self, host: str) -> str:
+        """The name of a node's network namespace."""
         return f"rayse-{self.mark}-{host}"
 
     def inside(self, host: str) -> list[str]:
-        """What to put before a command so that it uses this host's network, and ends when we do."""
+        """A prefix for a command, which then uses this host's network and ends with this process."""
         return ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.namespace(host)]
 
     def client_environment(self) -> dict[str, str]:
-        """Of a user who may send jobs: the cluster's token is all it takes."""
+        """The environment of a user who may submit jobs: it has the cluster's token."""
         return {**os.environ, "RAY_AUTH_TOKEN_PATH": str(self.folder / "token")}
 
-    # ---- what a node is made of ---------------------------------------------------------------------------------
+    # ---- parts of a node ----------------------------------------------------------------------------------------
 
     def _lay_cable(self) -> None:
+        """Makes the network namespaces and connects them by a veth pair."""
         for host in ADDRESSES:
             _run("ip", "netns", "add", self.namespace(host))
             _run("ip", "-n", self.namespace(host), "link", "set", "lo", "up")
@@ -167,7 +173,7 @@ class TwoNodes:
             _run("ip", "-n", self.namespace(host), "link", "set", "eth0", "up")
 
     def _write_files(self) -> None:
-        """Names of hosts (asking a name server that cannot be reached takes seconds each time), token, environment."""
+        """Writes the hosts file (queries to an unreachable name server take seconds), the token and the environment."""
         names = "".join(f"{address} {host}\n" for host, address in ADDRESSES.items())
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
         (self.folder / "resolv.conf").write_text("options timeout:1 attempts:1\n")
@@ -188,11 +194,12 @@ class TwoNodes:
             "PATH": f"{self.folder / 'env' / 'bin'}:{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
-            "RAY_TMPDIR": str(temporary),  # where Ray also notes which cluster this machine belongs to
+            "RAY_TMPDIR": str(temporary),  # Ray also records there which cluster the machine belongs to
             "RAY_worker_niceness": "0",
         }
 
     def _ray(self, host: str) -> list[str]:
+        """The command that starts Ray on a node."""
         ports = [f"--{name}={port}" for name, port in AGENT_PORTS.items()]
         role = [f"--address={ADDRESSES[HEAD]}:6379"]
         if host == HEAD:
@@ -205,6 +212,7 @@ class TwoNodes:
 
 
 def _run(*command: str) -> None:
+    """Runs a command. Raises RuntimeError with its stderr if it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -1,7 +1,7 @@
-"""One local Ray for the tests of this folder, and one real head that does not share our code.
+"""Fixtures: a local Ray for the tests of this folder, and a real Ray head that cannot import our code.
 
-The head runs in an environment of its own whose only content is a path to the packages we use, without Rayse; it is
-started in another folder, with token authentication, its dashboard on loopback.
+The head runs in a separate virtual environment that holds only a path to the installed packages, without Rayse. It is
+started in another folder, with token authentication and its dashboard on loopback.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from cluster import reaper, token
 from cluster.session import Session, temporary_folder
 
 ROOT = Path(__file__).parent.parent.parent
-TIMEOUT_S = 600.0  # only ends a test that hangs: where many things run, a start of Ray takes minutes
+TIMEOUT_S = 600.0  # only ends a test that hangs: on a busy machine a start of Ray takes minutes
 
 
 @pytest.fixture(scope="package")
 def session() -> Iterator[Session]:
+    """A local Ray with 4 logical CPUs."""
     with Session(cpus=4, on_message=lambda text: None) as session:
         yield session
 
@@ -39,7 +40,7 @@ def session() -> Iterator[Session]:
 def wait_until(
     condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, *, within_s: float = TIMEOUT_S
 ) -> None:
-    """Polls until the condition holds, and while the process, if there is one, lives."""
+    """Polls until the condition holds. Fails when the process, if there is one, ends before."""
     end = time.monotonic() + within_s
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
@@ -48,6 +49,7 @@ def wait_until(
 
 
 def free_port() -> int:
+    """A port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -55,7 +57,9 @@ def free_port() -> int:
 
 @dataclass
 class Head:
-    """A Ray head, and the environment that other nodes of its cluster are started with."""
+    """A Ray head, and the environment in which other nodes of its cluster are started.
+
+    python: the interpreter of the environment; mark: identifies the processes (cluster/reaper.py)."""
 
     python: Path
     folder: Path
@@ -66,7 +70,7 @@ class Head:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *arguments: str, prefix: Sequence[str] = (), mark: str = "") -> None:
-        """`ray start --block …` in the foreground of a process of ours, until it is up, as its own log says."""
+        """Runs `ray start --block …` in a subprocess and waits until its log says that it has started."""
         command = [*prefix, str(self.python), "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2"]
         command += ["--object-store-memory=100000000", "--dashboard-agent-listen-port=0", "--metrics-export-port=0"]
         command += ["--runtime-env-agent-port=0", "--dashboard-agent-grpc-port=0", "--disable-usage-stats"]
@@ -85,7 +89,7 @@ class Head:
 
     @contextlib.contextmanager
     def another_node(self, prefix: Sequence[str] = ()) -> Iterator[None]:
-        """A second node on this machine, behind a command that may hide things from it."""
+        """A second node on this machine. prefix: a command that starts it, for example in another mount namespace."""
         mark = uuid.uuid4().hex
         try:
             self.start(f"--address={self.address}", prefix=prefix, mark=mark)
@@ -95,6 +99,7 @@ class Head:
             self.processes.pop().wait(timeout=60)
 
     def stop(self) -> None:
+        """Ends all processes of the head."""
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
         assert not reaper.kill_all(self.mark, seconds=60)
@@ -105,6 +110,7 @@ class Head:
 
 @pytest.fixture(scope="package")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A head that has all installed packages but not Rayse."""
     folder = tmp_path_factory.mktemp("head")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
     python = folder / "env" / "bin" / "python"
@@ -113,7 +119,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     )
     (site / "packages.pth").write_text(
         sysconfig.get_path("purelib")
-    )  # its own .pth files, Rayse's among them, are not read
+    )  # the .pth files in there, Rayse's among them, are not read
     import ray
 
     address = f"{ray.util.get_node_ip_address()}:{free_port()}"
@@ -132,8 +138,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 def run_driver(
     code: str, *, check: bool = True, variables: dict[str, str] | None = None
-) -> subprocess.CompletedProcess:
-    """Runs Python code as a driver of its own, with our packages on its path, outside of the repository."""
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python code in a subprocess, with our packages on its path, outside of the repository."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
     return subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""A recipe whose one stage trains nothing: two workers of Ray Train count, with checkpoints. For tests that stop a run.
+"""A recipe with one cheap stage, in which two workers of Ray Train count, with checkpoints. For tests that stop a run.
 
 python -m tests.cluster.counting_stages run RECIPE …      `rayse` with this stage instead of the real ones
 """
@@ -50,9 +50,9 @@ TABLE = {
 if __name__ == "__main__":
     from pipelines import stages
     from pipelines.cli import main
-    from tests.cluster import counting_stages  # by this name, not as __main__: code digests go by modules
+    from tests.cluster import counting_stages  # not as __main__: code digests are by module name
 
-    stages.STAGES = counting_stages.TABLE  # what pipelines.cli imports when a verb is called
+    stages.STAGES = counting_stages.TABLE  # pipelines.cli imports it when a verb is called
 
     sys.argv[0] = "rayse"
     main()

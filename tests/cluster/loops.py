@@ -1,4 +1,4 @@
-"""Loops for run_workers, as a stage's would be: plain functions of an importable module."""
+"""Loops for run_workers, plain functions of an importable module as in a stage."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cluster.workers import Worker
 
 
 class Mistake(Exception):
-    """Stands for a user's error: one string argument, from a module the driver can import."""
+    """A user's error: one string argument, from a module that the driver can import."""
 
 
 def report(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
-    """What a worker finds around it, and the sum of all ranks + 1."""
+    """Returns what a worker sees of its environment, and the sum over all ranks of rank + 1."""
     import torch
 
     total = torch.tensor([worker.rank + 1.0])
@@ -42,7 +42,7 @@ def report(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def count(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
-    """Counts to config["steps"], adding every rank's part, with a checkpoint every 2 steps.
+    """Sums the steps to config["steps"], each rank contributing its part, with a checkpoint every 2 steps.
 
     Each rank's checkpoint is a file of its own: the step and the total. kill: {rank: step} dies there, once for each
     `marks` folder. gate: {step: path} waits before that step until the file exists.
@@ -62,25 +62,25 @@ def count(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
         total += part.item() * step
         worker.progress(step, {"total": total})
         if step % 2 == 0:
-            with tempfile.TemporaryDirectory() as place:
-                (Path(place) / f"rank-{worker.rank}").write_text(f"{step} {total}")
-                worker.save(step, Path(place))
-        die_perhaps(worker, config, step)
+            with tempfile.TemporaryDirectory() as checkpoint:
+                (Path(checkpoint) / f"rank-{worker.rank}").write_text(f"{step} {total}")
+                worker.save(step, Path(checkpoint))
+        kill_if_configured(worker, config, step)
         time.sleep(config.get("pause_s", 0.0))
     return {"total": total, "resumed": resumed, "world": worker.world}
 
 
 def wait_for_gate(config: dict[str, Any], step: int) -> None:
-    """Waits until a file exists: so a test can act while it is certain that the loop has not gone further."""
+    """Waits until a file exists, so that a test can act while the loop stands at a known step."""
     gate = config.get("gate", {}).get(step)
     while gate is not None and not Path(gate).exists():
         time.sleep(0.02)
 
 
-def die_perhaps(worker: Worker, config: dict[str, Any], step: int) -> None:
-    """kill -9 of this worker at config["kill"][rank], once; with always, each time, a checkpoint or not.
+def kill_if_configured(worker: Worker, config: dict[str, Any], step: int) -> None:
+    """Kills this worker with SIGKILL at the step config["kill"][rank]: once, or in every attempt if config["always"].
 
-    Once: not before Ray Train has registered a checkpoint, from which the next attempt can go on."""
+    Once means: not before Ray Train has registered a checkpoint, from which the next attempt can resume."""
     if config.get("kill", {}).get(worker.rank) != step:
         return
     mark = Path(config["marks"]) / f"killed-{worker.rank}-{step}"
@@ -92,7 +92,7 @@ def die_perhaps(worker: Worker, config: dict[str, Any], step: int) -> None:
 
 
 def fail(worker: Worker, config: dict[str, Any]) -> None:
-    """Rank 1 raises; rank 0 waits for it in a collective, as it would."""
+    """Raises in the last rank while the others wait for it in a collective operation."""
     import torch
 
     if worker.rank == worker.world - 1:
@@ -100,20 +100,21 @@ def fail(worker: Worker, config: dict[str, Any]) -> None:
     torch.distributed.barrier()
 
 
-def registered(place: Path) -> list[int]:
-    """Steps of the checkpoints that Ray Train has registered in the folder of a run, so that an attempt finds them."""
-    file = place / checkpoints.COPY
+def registered(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a run's folder that Ray Train has registered: an attempt resumes from the last."""
+    file = folder / checkpoints.COPY
     if not file.exists():
         return []
     return sorted(result["metrics"]["step"] for result in json.loads(file.read_text())["checkpoint_results"])
 
 
-class Odd(Exception):
-    """Cannot be unpickled: its constructor wants two arguments."""
+class Unpicklable(Exception):
+    """Cannot be unpickled: its constructor takes two arguments."""
 
-    def __init__(self, one: str, two: str):
-        super().__init__(one)
+    def __init__(self, left: str, right: str):
+        super().__init__(left)
 
 
-def fail_oddly(worker: Worker, config: dict[str, Any]) -> None:
-    raise Odd("left", "right")
+def fail_unpicklable(worker: Worker, config: dict[str, Any]) -> None:
+    """Raises an exception that cannot reach the driver."""
+    raise Unpicklable("left", "right")

@@ -1,4 +1,4 @@
-"""Classes for gangs: plain ones, as a craft's would be."""
+"""A plain class for gangs, as in a craft."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 SEEN = {
     name: os.environ.get(name)
@@ -14,16 +15,18 @@ SEEN = {
 
 
 class Mistake(Exception):
-    """Stands for a user's error."""
+    """A user's error."""
 
 
 class Member:
+    """Multiplies, waits, fails and dies on request. SEEN: the environment when this module was imported."""
+
     def __init__(self, rank: int, world: int, factor: int = 1):
         if factor < 0:
             raise Mistake(f"factor: {factor}; expected 0 or more")
         self.rank, self.world, self.factor = rank, world, factor
 
-    def facts(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         return {"rank": self.rank, "world": self.world, "seen": SEEN, "pid": os.getpid()}
 
     def times(self, value: int, plus: int, *, minus: int = 0) -> int:
@@ -39,7 +42,7 @@ class Member:
         return total.item()
 
     def all_reduce_but(self, rank: int) -> float:
-        """One member dies while the other waits for it."""
+        """Kills one member while the others wait for it."""
         self.all_reduce()
         if self.rank == rank:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -47,14 +50,16 @@ class Member:
 
     def fail(self, rank: int) -> int:
         if self.rank == rank:
-            raise Mistake(f"rank {rank} was told to")
+            raise Mistake(f"rank {rank} fails on request")
         return self.rank
 
-    def fail_oddly(self) -> None:
-        class Odd(Exception):
-            """Of no module that could be imported."""
+    def fail_unpicklable(self) -> None:
+        """Raises an exception whose class no other process can import."""
 
-        raise Odd("left")
+        class Unpicklable(Exception):
+            """Local to this call."""
+
+        raise Unpicklable("left")
 
     def wait_for(self, file: Path) -> str:
         """Returns once the file exists."""

@@ -1,4 +1,4 @@
-"""The list of checkpoints survives a kill in the middle of being written."""
+"""cluster/checkpoints.py: the list of checkpoints survives a kill while it is written."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from cluster.checkpoints import COPY, LIST, copy_list, repair
 
 
-def write_list(place: Path, *names: str) -> str:
+def write_list(folder: Path, *names: str) -> str:
     text = json.dumps({"checkpoint_results": [{"checkpoint_dir_name": name, "metrics": {}} for name in names]})
-    (place / LIST).write_text(text)
+    (folder / LIST).write_text(text)
     return text
 
 
-def folders(place: Path, *names: str) -> None:
+def folders(folder: Path, *names: str) -> None:
     for name in names:
-        (place / name).mkdir()
-        (place / name / "rank-0").touch()
+        (folder / name).mkdir()
+        (folder / name / "rank-0").touch()
 
 
-def test_what_no_list_names_is_swept(tmp_path: Path):
+def test_checkpoints_that_are_not_listed_are_deleted(tmp_path: Path) -> None:
     folders(tmp_path, "checkpoint_1", "checkpoint_2", "checkpoint_3")
     text = write_list(tmp_path, "checkpoint_1", "checkpoint_2")
     repair(tmp_path)
@@ -28,7 +28,7 @@ def test_what_no_list_names_is_swept(tmp_path: Path):
     assert (tmp_path / LIST).read_text() == text
 
 
-def test_a_cut_list_gives_way_to_its_copy(tmp_path: Path):
+def test_a_truncated_list_is_replaced_by_its_copy(tmp_path: Path) -> None:
     folders(tmp_path, "checkpoint_1", "checkpoint_2")
     text = write_list(tmp_path, "checkpoint_1")
     copy_list(tmp_path)
@@ -38,7 +38,7 @@ def test_a_cut_list_gives_way_to_its_copy(tmp_path: Path):
     assert [path.name for path in tmp_path.glob("checkpoint_?")] == ["checkpoint_1"]
 
 
-def test_without_any_good_list_the_run_starts_anew(tmp_path: Path):
+def test_without_a_valid_list_the_run_starts_from_the_beginning(tmp_path: Path) -> None:
     folders(tmp_path, "checkpoint_1")
     write_list(tmp_path, "checkpoint_1", "checkpoint_gone")
     repair(tmp_path)

@@ -1,9 +1,10 @@
-"""Jobs on a real head that has none of our code: what it runs came with the job."""
+"""cluster/jobs.py on a real head that cannot import our code: what runs there came with the job."""
 
 from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import pytest
 
@@ -30,17 +31,18 @@ sys.exit(2)
 """
 
 
-def submit(head: Head, *command: str, **options) -> str:
+def submit(head: Head, *command: str, **options: Any) -> str:
     return jobs.submit(head.dashboard, command, **options)
 
 
 def follow(head: Head, job_id: str) -> tuple[Job, str]:
+    """The job when it has ended, and its log."""
     parts: list[str] = []
     job = jobs.follow(head.dashboard, job_id, parts.append)
     return job, "".join(parts)
 
 
-def test_a_job_brings_its_code_its_recipe_and_its_exit_code(head: Head):
+def test_a_job_brings_its_code_its_recipe_and_its_exit_code(head: Head) -> None:
     begin = time.time()
     recipe = "name: 演示\nseed: 7\n"
     job_id = submit(
@@ -55,18 +57,18 @@ def test_a_job_brings_its_code_its_recipe_and_its_exit_code(head: Head):
     assert re.search(rf"^worker {code} False 1$", log, re.MULTILINE)
     assert job.done and job.metadata["recipe"] == "demo" and job.started and job.started > begin - 60
 
-    assert [found.id for found in jobs.list_jobs(head.dashboard)] == [job_id]
+    assert [listed.id for listed in jobs.list_jobs(head.dashboard)] == [job_id]
     assert jobs.status(head.dashboard, job_id) == job
-    assert follow(head, job_id)[1] == log  # followed again, it is told again
+    assert follow(head, job_id)[1] == log  # followed again, it is sent again
 
 
-def test_the_head_has_none_of_our_code(head: Head):
+def test_the_head_cannot_import_our_code(head: Head) -> None:
     job, log = follow(head, submit(head, "python", "-c", "import ray; print('ray'); import cluster"))
     assert (job.status, job.exit_code) == ("FAILED", 1) and "ray\n" in log
     assert "No module named 'cluster'" in log
 
 
-def test_a_job_can_be_stopped(head: Head):
+def test_a_job_can_be_stopped(head: Head) -> None:
     job_id = submit(head, "python", "-c", "import time; print('beg' + 'un', flush=True); time.sleep(600)")
     seen: list[str] = []
 
@@ -81,7 +83,7 @@ def test_a_job_can_be_stopped(head: Head):
     assert not jobs.stop_job(head.dashboard, job_id)
 
 
-def test_an_unknown_job_and_a_wrong_address_are_named(head: Head):
+def test_an_unknown_job_and_a_wrong_address_are_named(head: Head) -> None:
     with pytest.raises(ClusterError, match=r"refused .*raysubmit_none.*rayse jobs --address"):
         jobs.status(head.dashboard, "raysubmit_none")
     with pytest.raises(ClusterError, match="no route to the cluster"):
@@ -90,19 +92,21 @@ def test_an_unknown_job_and_a_wrong_address_are_named(head: Head):
         jobs.list_jobs("ray://127.0.0.1:10001")
 
 
-def test_a_wrong_token_is_refused_and_its_place_named(head: Head):
+def test_a_wrong_token_is_refused_and_its_location_named(head: Head) -> None:
     code = f"from cluster import jobs; print(jobs.list_jobs({head.dashboard!r}))"
     done = run_driver(code, check=False, variables={"RAY_AUTH_TOKEN": "0" * 64})
     assert "ClusterError" in done.stderr and "the environment variable RAY_AUTH_TOKEN" in done.stderr, done.stderr
     assert "0" * 64 not in done.stderr
 
 
-def test_the_address_given_wins_over_the_environment(head: Head, monkeypatch: pytest.MonkeyPatch):
+def test_the_address_argument_takes_precedence_over_the_environment(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
     assert jobs.list_jobs(head.dashboard)
 
 
-def test_a_log_told_again_after_a_broken_connection_is_written_once():
+def test_a_log_that_is_sent_again_after_a_broken_connection_is_written_once() -> None:
     parts: list[str] = []
     log = _Log(parts.append)
     log.reconnect()

@@ -1,4 +1,4 @@
-"""ray_config.yaml as `ray up` would read it, short of an AWS account."""
+"""ray_config.yaml as `ray up` reads it, without an AWS account."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ COMMANDS = (
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    """With Ray's defaults filled in, after Ray's own strict check of what we wrote and of the whole."""
+    """The configuration with Ray's defaults, after Ray's strict check of both the file and the result."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    ours = yaml.safe_load((ROOT / "ray_config.yaml").read_text())
-    validate_config(ours | {"cluster_synced_files": []})  # a key Ray fills in itself
-    whole = prepare_config(ours)
-    validate_config(whole)
-    return whole
+    written = yaml.safe_load((ROOT / "ray_config.yaml").read_text())
+    validate_config(written | {"cluster_synced_files": []})  # a key that Ray fills in
+    complete = prepare_config(written)
+    validate_config(complete)
+    return complete
 
 
 def commands(config: dict[str, Any]) -> list[str]:
+    """All shell commands that nodes run."""
     lists = [config[key] for key in COMMANDS]
     lists += [kind.get("worker_setup_commands", []) for kind in config["available_node_types"].values()]
     return [command for each in lists for command in each]
 
 
-def test_there_are_cpu_and_gpu_nodes_that_come_and_go(config: dict[str, Any]):
+def test_cpu_and_gpu_nodes_scale_from_zero(config: dict[str, Any]) -> None:
     types = config["available_node_types"]
     assert {name: (kind["min_workers"], kind["max_workers"]) for name, kind in types.items()} == {
         "head": (0, 0), "cpu": (0, 6), "gpu": (0, 2)
@@ -45,7 +46,7 @@ def test_there_are_cpu_and_gpu_nodes_that_come_and_go(config: dict[str, Any]):
     assert sum(kind["max_workers"] for kind in types.values()) <= config["max_workers"]
 
 
-def test_each_kind_of_node_installs_its_lock_and_nothing_of_rays_defaults(config: dict[str, Any]):
+def test_each_node_type_installs_its_lock_instead_of_rays_defaults(config: dict[str, Any]) -> None:
     gpu = config["available_node_types"]["gpu"]["worker_setup_commands"]
     for kind, installed in {"cpu": config["head_setup_commands"], "gpu": gpu}.items():
         assert re.findall(r"LOCK=(\w+) bash (\S+)", " ".join(installed)) == [(kind, "cluster/setup.sh")]
@@ -55,7 +56,7 @@ def test_each_kind_of_node_installs_its_lock_and_nothing_of_rays_defaults(config
     assert not any("wheels" in command or "anaconda" in command for command in commands(config))
 
 
-def test_what_is_copied_is_there_and_the_token_is_among_it(config: dict[str, Any]):
+def test_copied_files_exist_and_include_the_token(config: dict[str, Any]) -> None:
     mounts = dict(config["file_mounts"])
     assert mounts.pop("~/.ray/auth_token") == "~/.ray/auth_token"
     assert all((ROOT / local).exists() for local in mounts.values())
@@ -64,6 +65,6 @@ def test_what_is_copied_is_there_and_the_token_is_among_it(config: dict[str, Any
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
 
 
-def test_the_commands_are_shell(config: dict[str, Any], tmp_path: Path):
+def test_the_commands_are_valid_shell(config: dict[str, Any], tmp_path: Path) -> None:
     for command in commands(config):
         subprocess.run(["bash", "-n", "-c", command], check=True)

@@ -1,4 +1,4 @@
-"""The locks are complete, pinned, and the same environment twice but for what a GPU needs."""
+"""The locks are complete and pinned, and differ only in what a GPU needs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "cluster" / "locks"
 KINDS = ("cpu", "gpu")
 
-# Versions that differ, because a package that only the GPU environment has wants another one than Ray and xgrammar take
-# on their own: vllm pins apache-tvm-ffi for its kernels; its nvidia-cutlass-dsl wants protobuf below 7, and
+# Versions that differ, because a package of the GPU environment alone requires another one than Ray and xgrammar would
+# take: vllm pins apache-tvm-ffi for its kernels; its nvidia-cutlass-dsl requires protobuf below 7, and
 # grpcio-reflection follows protobuf.
 DIFFERENT = {"apache-tvm-ffi", "grpcio-reflection", "protobuf"}
 
 
 def pins(kind: str) -> dict[str, str]:
     """name → version of a lock; fails on a line that is not exactly a pin."""
-    found = {}
+    versions: dict[str, str] = {}
     for number, line in enumerate((LOCKS / f"{kind}.txt").read_text().splitlines(), 1):
         if line.startswith("#"):
             continue
         match = re.fullmatch(r"([a-z0-9]+(?:-[a-z0-9]+)*)==([0-9][a-z0-9.]*)", line)
         assert match, f"cluster/locks/{kind}.txt:{number}: {line!r} is not name==version (normalised, no local version)"
         name, version = match.groups()
-        assert name not in found, f"cluster/locks/{kind}.txt:{number}: {name} stands there twice"
-        found[name] = version
-    return found
+        assert name not in versions, f"cluster/locks/{kind}.txt:{number}: {name} occurs twice"
+        versions[name] = version
+    return versions
 
 
 def direct(kind: str) -> list[Requirement]:
+    """The requirements of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     return [Requirement(text) for text in (*project["dependencies"], *extras[kind], *extras["dev"])]

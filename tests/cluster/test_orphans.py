@@ -1,4 +1,4 @@
-"""What a dead actor had reserved is given back while its job lives on; what others hold stays."""
+"""cluster/orphans.py: what a dead actor had reserved is freed while its job lives on; what others hold stays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.session import Session
 from tests.cluster.conftest import wait_until
 
 
-class Maker:
+class Creator:
     """Reserves a CPU and holds it."""
 
     def reserve(self) -> bool:
@@ -20,13 +20,13 @@ class Maker:
         return self.group.wait(60)
 
 
-def test_only_what_dead_actors_reserved_is_given_back(session: Session) -> None:
-    actor: Any = ray.remote(num_cpus=0)(Maker)
+def test_only_placement_groups_of_dead_actors_are_removed(session: Session) -> None:
+    actor: Any = ray.remote(num_cpus=0)(Creator)
     dead, alive = actor.remote(), actor.remote()
     assert ray.get([dead.reserve.remote(), alive.reserve.remote()]) == [True, True]
     driver_group = placement_group([{"CPU": 1}])
     assert driver_group.wait(60)
-    wait_until(lambda: free_cpus() == 1)  # of 4; Ray hears of changes a moment later
+    wait_until(lambda: free_cpus() == 1)  # of 4; Ray learns of changes a moment later
     assert free_orphans() == 0
 
     ray.kill(dead)

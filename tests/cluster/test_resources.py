@@ -1,4 +1,4 @@
-"""What is asked for, in Ray's terms, and whether it can ever be had."""
+"""cluster/resources.py: requests in Ray's terms, and whether the cluster can ever fulfil them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def node(cpus: float, gpus: float = 0.0, memory_bytes: int = 64_000_000_000) -> 
     return Node("id", "host", "10.0.0.1", cpus, gpus, memory_bytes)
 
 
-def test_a_bundle_holds_what_is_counted_and_nothing_else():
+def test_a_bundle_holds_only_resources_that_ray_counts() -> None:
     assert Resources(workers=2, cpus_per_worker=1.5).bundles == [{"CPU": 1.5}, {"CPU": 1.5}]
     assert Resources(gpus_per_worker=1, memory_bytes=5).bundle == {"CPU": 1, "GPU": 1, "memory": 5}
     assert Resources(cpus_per_worker=0).bundle == {}
@@ -24,10 +24,10 @@ def test_a_bundle_holds_what_is_counted_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("resources", "found", "addable", "room"),
+    ("resources", "present", "addable", "capacity"),
     [
         (Resources(cpus_per_worker=1), [node(4)], [], 4),
-        (Resources(cpus_per_worker=3), [node(4), node(4)], [], 2),  # pieces of two nodes are no worker
+        (Resources(cpus_per_worker=3), [node(4), node(4)], [], 2),  # a worker does not span nodes
         (Resources(cpus_per_worker=0.1), [node(1)], [], 10),
         (Resources(gpus_per_worker=1), [node(4)], [], 0),
         (Resources(cpus_per_worker=4, gpus_per_worker=1), [node(16, gpus=2)], [], 2),
@@ -36,15 +36,17 @@ def test_a_bundle_holds_what_is_counted_and_nothing_else():
         (Resources(workers=5, cpus_per_worker=0), [node(1)], [], 5),
     ],
 )
-def test_room_is_counted_by_whole_workers(resources: Resources, found, addable, room: int):
-    assert resources.capacity(found, addable) == room
+def test_capacity_counts_whole_workers(
+    resources: Resources, present: list[Node], addable: list[NodeType], capacity: int
+) -> None:
+    assert resources.capacity(present, addable) == capacity
 
 
-def test_what_fits_is_let_through(session: Session):
+def test_a_request_that_fits_is_accepted(session: Session) -> None:
     Resources(workers=4).check("four")
 
 
-def test_what_an_autoscaler_may_add_is_read_from_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_node_types_of_an_autoscaler_are_read_from_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert nodes.possible() == []
     (tmp_path / "ray_bootstrap_config.yaml").write_text(

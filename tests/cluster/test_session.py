@@ -1,4 +1,4 @@
-"""The session: a local Ray that is ours alone and always ends, and clusters that are joined."""
+"""cluster/session.py: a local Ray that is private and always ends, and clusters that are joined."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ with Session(logs=Path(sys.argv[1]), on_message=lambda text: None):
 """
 
 
-def test_a_session_that_is_not_started_imports_nothing_of_ray():
+def test_a_session_that_is_not_started_does_not_import_ray() -> None:
     code = "import sys; from cluster.session import Session; s = Session(); assert s.local and not s.started;"
     done = run_driver(code + "print(s.describe()); assert 'ray' not in sys.modules")
     assert done.stdout == "Ray (local): not started\n"
 
 
-def test_a_local_session_tells_what_it_has(session: Session):
+def test_a_local_session_describes_its_resources(session: Session) -> None:
     assert session.started and session.local and 0 < session.start_s < 120
-    assert session.start() is session  # a second start does nothing
+    assert session.start() is session  # a second start has no effect
     (node,) = session.nodes()
     assert (node.address, node.cpus, node.gpus) == ("127.0.0.1", 4, 0)
     assert node.memory_bytes > 1e9
     assert re.match(r"Ray \S+, local, in [0-9.]+ s: 1 node, 4 logical CPUs, 0 GPUs; logs: /", session.describe())
 
 
-def test_a_local_session_listens_on_loopback_only_and_leaves_the_environment_alone(session: Session):
+def test_a_local_session_listens_on_loopback_only_and_leaves_the_environment_alone(session: Session) -> None:
     import ray
 
     mark = ray.get(ray.remote(os.getenv).options(num_cpus=0).remote(reaper.VARIABLE))
@@ -81,7 +81,7 @@ def listening_addresses(mark: str) -> list[str]:
     return addresses
 
 
-def test_a_ray_that_runs_in_this_process_is_used_and_left_running(session: Session):
+def test_a_ray_to_which_this_process_is_connected_is_used_and_left_running(session: Session) -> None:
     import ray
 
     with Session(on_message=lambda text: None) as second:
@@ -90,7 +90,7 @@ def test_a_ray_that_runs_in_this_process_is_used_and_left_running(session: Sessi
 
 
 @pytest.mark.chaos
-def test_a_killed_driver_takes_its_whole_ray_along(tmp_path: Path):
+def test_a_killed_driver_leaves_no_process_of_its_ray_behind(tmp_path: Path) -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", FOREVER, str(tmp_path)],
         cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
@@ -106,7 +106,7 @@ def test_a_killed_driver_takes_its_whole_ray_along(tmp_path: Path):
     assert not link.is_symlink() and (link / "raylet.out").is_file()  # the logs are kept
 
 
-def test_it_works_without_a_home_and_leaves_nothing_behind(tmp_path: Path):
+def test_it_works_without_a_home_and_leaves_nothing_behind(tmp_path: Path) -> None:
     code = f"""
 import json, os, ray
 from pathlib import Path
@@ -126,7 +126,7 @@ print(json.dumps(facts | dict(left=len(reaper.marked(facts["mark"])), token=toke
     assert [path.is_symlink() for path in tmp_path.iterdir()] == [False]
 
 
-def test_a_token_of_ours_is_readable_by_its_owner_alone(tmp_path: Path):
+def test_a_new_token_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     code = "from pathlib import Path; from cluster import token; token.ensure(Path('/proc/never'));"
     done = run_driver(code + "print(token.location())", variables={"HOME": str(tmp_path)})
     file = tmp_path / ".ray" / "auth_token"
@@ -142,14 +142,14 @@ def test_a_token_of_ours_is_readable_by_its_owner_alone(tmp_path: Path):
         ("nowhere", "Expected host:6379"),
     ],
 )
-def test_an_address_without_a_cluster_is_refused_soon(address: str, message: str):
+def test_an_address_without_a_cluster_is_refused_soon(address: str, message: str) -> None:
     begin = time.monotonic()
     with pytest.raises(ClusterError, match=message):
         Session(address).start()
     assert time.monotonic() - begin < 12
 
 
-def test_the_object_store_is_bounded():
+def test_the_object_store_is_bounded() -> None:
     assert 75_000_000 < default_object_store_bytes() <= 8_000_000_000
 
 
@@ -169,25 +169,26 @@ with session:
 """
 
 
-def join(head: Head, before: str = "", variables: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+def join(head: Head, before: str = "", variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a driver that joins the head. before: code that it runs first."""
     code = JOIN.format(address=head.address, package=str(ROOT / "cluster"), before=before)
     return run_driver(code, check=False, variables=variables)
 
 
-def test_a_cluster_that_is_joined_gets_our_packages(head: Head):
+def test_a_joined_cluster_receives_our_packages(head: Head) -> None:
     done = join(head)
     assert done.returncode == 0, done.stderr
-    local, nodes, place = done.stdout.split()
+    local, nodes, path = done.stdout.split()
     assert (local, nodes) == ("False", "1")
-    assert "py_modules_files" in place, place
+    assert "py_modules_files" in path, path
 
 
-def test_another_version_is_refused(head: Head):
+def test_another_version_is_refused(head: Head) -> None:
     done = join(head, before="import ray; ray.__version__ = '1.0.0'")
     assert "ClusterError" in done.stderr and "Expected the same Ray" in done.stderr, done.stderr
 
 
-def test_a_wrong_token_is_refused(head: Head):
+def test_a_wrong_token_is_refused(head: Head) -> None:
     done = join(head, variables={"RAY_AUTH_TOKEN": "0" * 64})
     assert "ClusterError" in done.stderr and "RAY_AUTH_TOKEN" in done.stderr, done.stderr
 
@@ -214,7 +215,7 @@ except Exception as error:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="hiding a folder from a node needs root")
-def test_a_folder_that_a_node_does_not_share_is_refused(head: Head, tmp_path: Path):
+def test_a_folder_that_a_node_does_not_share_is_refused(head: Head, tmp_path: Path) -> None:
     both, hidden = tmp_path / "both", tmp_path / "hidden"
     both.mkdir()
     hidden.mkdir()
@@ -222,8 +223,8 @@ def test_a_folder_that_a_node_does_not_share_is_refused(head: Head, tmp_path: Pa
     code = SHARED.format(address=head.address, package=str(ROOT / "cluster"))
     with head.another_node(prefix=["unshare", "-m", "bash", "-c", hide, "--"]):
         code = f"import sys; sys.argv[1:] = {[str(both), str(hidden)]!r}\n" + code
-        nodes, *said = run_driver(code).stdout.splitlines()
-    assert (nodes, said[0]) == ("2", "shared")
-    assert re.match(rf"ClusterError {hidden}: node \S+ \(\S+\) does not see a file .* name it with --store$", said[1])
-    assert said[2] == "ClusterError False"
+        nodes, *lines = run_driver(code).stdout.splitlines()
+    assert (nodes, lines[0]) == ("2", "shared")
+    assert re.match(rf"ClusterError {hidden}: node \S+ \(\S+\) does not see a file .* name it with --store$", lines[1])
+    assert lines[2] == "ClusterError False"
     assert list(both.iterdir()) == list(hidden.iterdir()) == []

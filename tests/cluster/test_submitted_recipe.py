@@ -1,4 +1,4 @@
-"""`rayse submit` as a user's: a whole recipe on a real head that has none of our code, and on its user's own files."""
+"""`rayse submit` as a user runs it: a complete recipe with local files, on a real head that cannot import our code."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ stages:
 
 
 def rayse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipelines", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
@@ -34,26 +35,26 @@ def rayse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What a user has: a recipe and a file beside it."""
+    """A user's folder: a recipe and a data file."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     words = ["river", "stone", "market", "garden", "window", "letter", "winter", "morning", "bridge"]
     with (tmp_path / "mine.jsonl").open("w") as file:
         for number in range(300):
-            picked = [words[(number * 7 + k * k) % len(words)] for k in range(8)]
-            rest = " ".join(picked[2:])
-            text = f"Note {number}: the {picked[0]} was near the {picked[1]}, and a {rest} came to {number * 37}."
+            chosen = [words[(number * 7 + k * k) % len(words)] for k in range(8)]
+            rest = " ".join(chosen[2:])
+            text = f"Note {number}: the {chosen[0]} was near the {chosen[1]}, and a {rest} came to {number * 37}."
             file.write(json.dumps({"text": text}) + "\n")
     return tmp_path
 
 
-def test_a_whole_recipe_runs_as_a_job(head: Head, folder: Path) -> None:
+def test_a_complete_recipe_runs_as_a_job(head: Head, folder: Path) -> None:
     done = rayse(folder, "submit", "recipe.yaml", "--address", head.dashboard, "--store", str(folder / "store"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pretrain" in done.stderr, "the log was not followed"
     report = json.loads(rayse(folder, "report", "--json", "--store", str(folder / "store")).stdout)
     assert report["pretrain"]["train/steps"] == 8
     assert report["pretrain"]["heldout/bits_per_byte"] > 0
-    assert report["serve"]["latency/reply_s_p50"] > 0  # a server beside the cluster's Ray, with a Ray of its own
+    assert report["serve"]["latency/reply_s_p50"] > 0  # its server starts another Ray beside the cluster's
     (uploaded,) = (folder / "store" / "sources").glob("*/mine.jsonl")
     assert uploaded.read_bytes() == (folder / "mine.jsonl").read_bytes()
 
@@ -74,14 +75,14 @@ def test_a_whole_recipe_runs_as_a_job(head: Head, folder: Path) -> None:
     assert [job["recipe"] for job in jobs][-2:] == ["submitted", "submitted"]
 
 
-def test_a_wrong_recipe_never_leaves_the_client(head: Head, folder: Path) -> None:
+def test_an_invalid_recipe_is_refused_by_the_client(head: Head, folder: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE.replace("vocabulary", "vocabulry"))
     done = rayse(folder, "submit", "recipe.yaml", "--address", head.dashboard)
     assert done.returncode == 2
     assert "Did you mean tokenizer.vocabulary" in done.stderr
 
 
-def test_no_route_is_a_failure_of_the_cluster(folder: Path) -> None:
+def test_an_unreachable_cluster_exits_with_3(folder: Path) -> None:
     done = rayse(folder, "submit", "recipe.yaml", "--address", "http://127.0.0.1:9", "--store", str(folder / "store"))
     assert done.returncode == 3
     assert "127.0.0.1:9" in done.stderr

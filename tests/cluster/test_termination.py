@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does: quietly, with all its processes, and the same command goes on."""
+"""cluster/termination.py: SIGTERM ends a run as Ctrl-C does, without a C++ stack; the same command resumes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MESSAGE = "interrupted; finished stages are kept, and the same command resumes\n
 
 @dataclass
 class Counting:
-    """A recipe that counts, its store, and the command that runs it."""
+    """The recipe of counting_stages.py, its store, and the command that runs it."""
 
     folder: Path
 
@@ -42,8 +42,8 @@ class Counting:
         """Whether the workers wait before step 6, and the checkpoint of step 4 is registered."""
         return any(loops.registered(folder)[-1:] == [4] for folder in self.store.root.glob("drafts/*/training"))
 
-    def goes_on(self) -> int:
-        """Runs the command to its end. Returns the step of the checkpoint from which it went on."""
+    def resume(self) -> int:
+        """Runs the command to its end. Returns the step of the checkpoint from which it resumed."""
         (self.store.root / "open").touch()
         done = subprocess.run(self.command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
         assert done.returncode == 0, done.stderr
@@ -58,18 +58,20 @@ def counting(tmp_path: Path) -> Counting:
 
 
 def marks(pid: int) -> set[str]:
-    """What marks the processes of the local Ray that a process has started."""
-    found = set()
+    """The marks (cluster/reaper.py) of the local Ray that a process has started: one, or none before it starts."""
+    values = set()
     for child in psutil.Process(pid).children(recursive=True):
         try:
-            found.add(child.environ().get(reaper.VARIABLE, ""))
-        except psutil.Error:  # it ended meanwhile
+            values.add(child.environ().get(reaper.VARIABLE, ""))
+        except psutil.Error:  # it has ended meanwhile
             continue
-    return found - {""}
+    return values - {""}
 
 
 def terminate(process: subprocess.Popen[str]) -> str:
-    """Sends SIGTERM and returns stderr, once it is certain that the end was quiet and left no process behind."""
+    """Sends SIGTERM, checks that the process ends with the message alone and leaves no process behind.
+
+    Returns its stderr."""
     (mark,) = marks(process.pid)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
@@ -82,24 +84,24 @@ def terminate(process: subprocess.Popen[str]) -> str:
     return err
 
 
-def test_sigterm_in_the_middle_of_a_stage_ends_the_run_and_the_same_command_goes_on(counting: Counting) -> None:
+def test_sigterm_in_the_middle_of_a_stage_ends_the_run_and_the_same_command_resumes_it(counting: Counting) -> None:
     process = counting.start()
     wait_until(counting.is_at_the_gate, process)
     terminate(process)
     assert latest(counting.store).outcome == "interrupted"
     assert not list(counting.store.root.glob("drafts/*/lease.json"))
-    assert counting.goes_on() == 4
+    assert counting.resume() == 4
 
 
 @pytest.mark.parametrize("num_processes", [1, 4])
-def test_sigterm_while_ray_starts_is_as_quiet(counting: Counting, num_processes: int) -> None:
-    """Inside ray.init, which sets handlers of its own: at its first process, and when most of its daemons are there."""
+def test_sigterm_while_ray_starts_ends_the_run(counting: Counting, num_processes: int) -> None:
+    """Inside ray.init, which would set signal handlers: at its first process, and when most of its daemons run."""
     process = counting.start()
     wait_until(lambda: sum(len(reaper.marked(mark)) for mark in marks(process.pid)) >= num_processes, process)
     terminate(process)
 
 
-def test_a_job_that_is_stopped_says_how_to_go_on(head: Head, counting: Counting) -> None:
+def test_a_stopped_job_says_how_to_resume(head: Head, counting: Counting) -> None:
     command = ["python", *counting.command[1:]]
     job_id = jobs.submit(head.dashboard, command, env={"PYTHONPATH": str(ROOT)})
     wait_until(lambda: counting.is_at_the_gate() or jobs.status(head.dashboard, job_id).done)
@@ -110,7 +112,7 @@ def test_a_job_that_is_stopped_says_how_to_go_on(head: Head, counting: Counting)
     assert "".join(log).endswith(MESSAGE), "".join(log)
     assert "***" not in "".join(log)
     assert latest(counting.store).outcome == "interrupted"
-    assert counting.goes_on() == 4
+    assert counting.resume() == 4
 
 
 CLEANUP = """
@@ -129,7 +131,7 @@ with termination.sigterm_interrupts():
 
 
 def interrupted_twice(repeat_s: float) -> subprocess.Popen[str]:
-    """A program whose cleanup lasts until it is sent a line, after two SIGTERMs."""
+    """A program that has received two SIGTERMs; its cleanup lasts until it reads a line."""
     program = subprocess.Popen(
         [sys.executable, "-c", CLEANUP.format(repeat_s=repeat_s)], cwd="/",
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -143,14 +145,14 @@ def interrupted_twice(repeat_s: float) -> subprocess.Popen[str]:
     return program
 
 
-def test_a_second_sigterm_ends_the_cleanup_at_once() -> None:
+def test_a_second_sigterm_ends_the_process_at_once() -> None:
     program = interrupted_twice(repeat_s=0.0)
     program.wait(timeout=30)
     assert program.stderr and "without cleaning up; the same command goes on" in program.stderr.read()
     assert program.returncode == INTERRUPTED
 
 
-def test_a_sigterm_that_is_sent_to_the_process_and_to_its_group_counts_once() -> None:
+def test_a_sigterm_to_the_process_and_to_its_group_counts_once() -> None:
     program = interrupted_twice(repeat_s=3600.0)
     out, err = program.communicate("\n", timeout=30)
     assert (program.returncode, out, err) == (0, "clean\n", "")
