@@ -206,7 +206,7 @@ class Session:
             ray_constants.ENABLE_RAY_CLUSTER = before
 
     def _start_reaper(self, mark: str, folder: Path) -> subprocess.Popen[bytes] | None:
-        """Starts the program that kills this Ray if this process dies. None without /proc: then Ray's cleanup must suffice."""
+        """Starts the program that kills this Ray if this process dies; returns None where there is no /proc."""
         global _log_location
         kept = ""  # path of the logs after the session's end; until then it is a link to where Ray writes them
         if self.logs:
