@@ -167,7 +167,7 @@ def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int) -> Pac
     file = work.draft.folder("rows") / "train.arrow"
     num_rows = 0
     pad_id = chat.encoder.pad_id
-    for num_rows in packing.write_whole(file, pieces, learnt, length=length, pad_id=pad_id, seed=work.seed):
+    for num_rows in packing.write_sequences(file, pieces, learnt, length=length, pad_id=pad_id, seed=work.seed):
         work.progress.note(f"{num_rows:,} rows of {length:,} tokens")
     tokens = sum(map(len, pieces))
     facts: Facts = {
@@ -195,7 +195,7 @@ def _fitted(
     for first in range(0, len(chosen), RENDER_AT_ONCE):
         some = chosen[first : first + RENDER_AT_ONCE]
         for one, rendered in zip(some, chat.conversations([c.messages for c in some]), strict=True):
-            places = np.flatnonzero(rendered.learnt)
+            places = np.flatnonzero(rendered.loss_mask)
             if not len(places):
                 raise UserError(f"{work.name}: conversation {one.id} has no assistant's turn, so there is nothing to "
                                 f"learn in it; expected one at its end")  # fmt: skip
@@ -203,7 +203,7 @@ def _fitted(
             num_cut += end > length
             if places[0] < length:
                 pieces.append(rendered.ids[: min(end, length)])
-                learnt.append(rendered.learnt[: min(end, length)])
+                learnt.append(rendered.loss_mask[: min(end, length)])
         work.progress.update(first + len(some), len(chosen), "conversations")
     return pieces, learnt, num_cut
 

@@ -1,4 +1,4 @@
-"""Trains a byte-level BPE tokenizer on the corpus, fair to small languages.
+"""Trains a byte-level BPE tokenizer on a sample of the corpus, balanced by language.
 
 Runs in one process: the Rust trainer uses every core, and a sample of the corpus is enough.
 """
@@ -16,57 +16,73 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipelines.data.tokens.tokenizing import Encoder
+    from pipelines.stage import Progress
 
 
 class TokenizerOptions(Options):
-    vocabulary: int = Field(4096, ge=512, le=1_000_000, description="token ids, with 256 bytes and 5 special tokens")
-    sample_bytes: int = Field(8_000_000, ge=10_000, description="text to learn from; more hardly changes the result")
-    balance: float = Field(0.5, ge=0, le=1, description="languages count as size**balance: 1 as they are, 0 all equal")
-    max_tokens: int = Field(32_768, ge=64, description="the longest text the tokenizer says it is for")
-    judge_bytes: int = Field(1_000_000, ge=1000, description="held-out text per language to measure bytes per token on")
+    """Corpus → a byte-level BPE tokenizer with a chat template."""
+
+    vocabulary: int = Field(
+        4096, ge=512, le=1_000_000, description="Number of token ids, including 256 bytes and 5 special tokens"
+    )
+    sample_bytes: int = Field(
+        8_000_000, ge=10_000, description="Bytes of text to train on; more hardly changes the result"
+    )
+    balance: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Exponent of language sampling, size**balance: 1 keeps the corpus's sizes, 0 makes all equal",
+    )
+    max_tokens: int = Field(32_768, ge=64, description="Maximum length that the tokenizer's configuration states")
+    eval_bytes: int = Field(
+        1_000_000, ge=1000, description="Bytes of held-out text of each language on which to measure bytes per token"
+    )
 
 
 def run(work: Work) -> Facts:
+    """Writes the tokenizer into work.draft.out, in Hugging Face layout."""
     from pipelines.data.corpus import corpora
     from pipelines.data.tokens import tokenizing
 
     options: TokenizerOptions = work.options
     corpus = work.inputs["corpus"].local()
     sizes = corpora.bytes_by_language(corpus, "train")
-    shares = tokenizing.balanced_sample(sizes, total_bytes=options.sample_bytes, exponent=options.balance)
-    wanted = sum(shares[language] * sizes[language] for language in shares)
-    texts = _told(corpora.sample(corpus, "train", shares, work.seed), wanted, work)
+    repeats = tokenizing.balanced_repeats(sizes, total_bytes=options.sample_bytes, exponent=options.balance)
+    sample_bytes = sum(repeats[language] * sizes[language] for language in repeats)
+    texts = _with_progress(corpora.sample(corpus, "train", repeats, work.seed), sample_bytes, work.progress)
     tokenizer = tokenizing.train(texts, options.vocabulary)
     tokenizing.save(tokenizer, work.draft.out, max_tokens=options.max_tokens)
     encoder = tokenizing.Encoder.open(work.draft.out)
     if encoder.vocabulary < options.vocabulary:
-        work.progress.note(f"the text gives {encoder.vocabulary:,} tokens, not the {options.vocabulary:,} asked for")
+        work.progress.note(f"the text gives {encoder.vocabulary:,} tokens; {options.vocabulary:,} were requested")
     facts: Facts = {"tokenizer/vocabulary": encoder.vocabulary}
-    return facts | _bytes_per_token(encoder, corpus, options.judge_bytes)
+    return facts | _bytes_per_token(encoder, corpus, options.eval_bytes)
 
 
-def _told(texts: Iterator[str], total: float, work: Work) -> Iterator[str]:
+def _with_progress(texts: Iterator[str], total_bytes: float, progress: Progress) -> Iterator[str]:
+    """Yields the texts and reports their bytes as progress, every 64 texts."""
     done = 0
-    for text in texts:
+    for number, text in enumerate(texts, start=1):
         done += len(text.encode())
         yield text
-        if done % 64 == 0:
-            work.progress.update(min(done, total), total, "bytes")
-    work.progress.update(total, total, "bytes")
+        if number % 64 == 0:
+            progress.update(min(done, total_bytes), total_bytes, "bytes")
+    progress.update(total_bytes, total_bytes, "bytes")
 
 
-def _bytes_per_token(encoder: Encoder, corpus: Path, judge_bytes: int) -> Facts:
-    """Bytes per token on held-out text, of each language and of all of it together."""
+def _bytes_per_token(encoder: Encoder, corpus: Path, max_bytes: int) -> Facts:
+    """Measures bytes per token on held-out text, by language and in total. max_bytes: of text of each language."""
     from pipelines.data.corpus import corpora
 
     texts: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
     for batch in corpora.batches(corpus, "held_out"):
         for language, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if sizes.get(language, 0) < judge_bytes:
+            if sizes.get(language, 0) < max_bytes:
                 texts.setdefault(language, []).append(text)
                 sizes[language] = sizes.get(language, 0) + len(text.encode())
-    tokens = {language: sum(map(len, encoder.encode(own))) for language, own in texts.items()}
+    tokens = {name: sum(map(len, encoder.encode(language_texts))) for name, language_texts in texts.items()}
     facts: Facts = {f"text/bytes_per_token_{name}": sizes[name] / tokens[name] for name in sorted(tokens)}
     if tokens:
         facts["text/bytes_per_token"] = sum(sizes.values()) / sum(tokens.values())

@@ -1,8 +1,8 @@
-"""Turns the corpus into packed rows of tokens, mixed by language and shuffled once.
+"""Encodes the corpus and packs it into rows of tokens, mixed by language and shuffled once.
 
-    corpus parts ──Ray Data: encode──► blocks of token ids ──mix, lay out──► stream ──cut, shuffle──► train.arrow
+    corpus parts ──Ray Data: encode──► blocks of token ids ──mix, concatenate──► stream ──cut, shuffle──► train.arrow
 
-Finished blocks stay in the draft, so a killed run encodes nothing twice.
+Finished blocks stay in the draft, so a resumed run does not encode them again.
 """
 
 from __future__ import annotations
@@ -25,28 +25,40 @@ if TYPE_CHECKING:
 
 
 class TokensOptions(Options):
-    length: int = Field(256, ge=16, le=1_048_576, description="tokens of a row: what a model sees at once")
+    """Corpus and tokenizer → packed rows of tokens."""
+
+    length: int = Field(256, ge=16, le=1_048_576, description="Tokens of a row: the length of training sequences")
     mixture: dict[str, NonNegativeFloat] | None = Field(
-        None, description="share of training tokens by language, {en: 0.8, zh: 0.2}; default: every document once"
+        None,
+        description="Mixture weights of training tokens by language, {en: 0.8, zh: 0.2}; default: every document once",
     )
-    least_share: float = Field(
-        0.0, ge=0, le=0.5, description="without a mixture: share that every language has at least, repeated for it"
+    min_language_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Minimum fraction of training tokens of each language, reached by repeating its documents; used "
+        "without a mixture",
     )
-    max_repeats: float = Field(1.0, gt=0, le=100, description="how often a document may be used to reach the mixture")
+    max_repeats: float = Field(
+        1.0, gt=0, le=100, description="Maximum number of times a document is used to reach the mixture or fraction"
+    )
 
     @field_validator("mixture")
     @classmethod
-    def _some_share(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
-        if shares is not None and not any(shares.values()):
-            raise ValueError("expected at least one language with a share above 0, such as {en: 0.8, zh: 0.2}")
-        return shares
+    def _has_positive_weight(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        if weights is not None and not any(weights.values()):
+            raise ValueError("expected at least one language with a weight above 0, such as {en: 0.8, zh: 0.2}")
+        return weights
 
 
 class TokensCluster(ClusterOptions):
-    cpus: float = Field(1, ge=0, description="logical CPUs of a task that encodes one part of the corpus")
+    """Resources to encode the corpus."""
+
+    cpus: float = Field(1, ge=0, description="Logical CPUs of a task that encodes one part of the corpus")
 
 
 def run(work: Work) -> Facts:
+    """Writes packed rows and the tokenizer into work.draft.out. Raises UserError for a mixture that is impossible."""
     from pipelines.data.tokens.tokenizing import TOKENIZER_FILES, Encoder
 
     tokenizer = work.inputs["tokenizer"].local()
@@ -73,7 +85,7 @@ def run(work: Work) -> Facts:
 
 
 def encode_part(part: Path, block: Path, tokenizer: Path) -> None:
-    """Encodes one Parquet part into an Arrow file: language, tokens (framed document), one row a document."""
+    """Encodes one Parquet part into an Arrow file with the language and framed tokens of each document."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -84,8 +96,8 @@ def encode_part(part: Path, block: Path, tokenizer: Path) -> None:
     partial = block.with_suffix(".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for batch in pq.ParquetFile(part).iter_batches(columns=["language", "text"], batch_size=1024):
-            ids = [encoder.frame(i) for i in encoder.encode(batch.column("text").to_pylist())]
-            writer.write_batch(pa.record_batch([batch.column("language"), _ragged(ids)], schema=schema))
+            documents = [encoder.frame(ids) for ids in encoder.encode(batch.column("text").to_pylist())]
+            writer.write_batch(pa.record_batch([batch.column("language"), _list_array(documents)], schema=schema))
     os.replace(partial, block)
 
 
@@ -95,22 +107,26 @@ def _block_schema() -> pa.Schema:
     return pa.schema([("language", pa.string()), ("tokens", pa.large_list(pa.int32()))])
 
 
-def _ragged(arrays: list[np.ndarray]) -> pa.LargeListArray:
+def _list_array(arrays: list[np.ndarray]) -> pa.LargeListArray:
     import numpy as np
     import pyarrow as pa
 
-    offsets = np.concatenate([[0], np.cumsum([len(a) for a in arrays])]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
     values = np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32()))
 
 
 def _encode(work: Work, corpus: Path, split: str, tokenizer: Path) -> list[Path]:
-    """Encodes the parts of a split that are not encoded yet, in parallel. Returns the blocks in order."""
+    """Encodes the parts of a split that are not encoded yet, in parallel. Returns the split's blocks in order."""
     from pipelines.data.corpus import corpora
 
     folder = work.draft.folder(f"encoded/{split}")
     pairs = [(part, folder / f"{part.stem}.arrow") for part in corpora.parts(corpus, split)]
-    missing = [{"part": str(p), "block": str(b), "tokenizer": str(tokenizer)} for p, b in pairs if not b.exists()]
+    missing = [
+        {"part": str(part), "block": str(block), "tokenizer": str(tokenizer)}
+        for part, block in pairs
+        if not block.exists()
+    ]
     if missing:
         import ray.data
 
@@ -128,7 +144,7 @@ def _encode_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _documents(blocks: list[Path]) -> tuple[pa.LargeListArray, np.ndarray]:
-    """All documents of the blocks, memory-mapped: token lists and languages."""
+    """Memory-maps all documents of the blocks. Returns (column of token lists, language of each document)."""
     import pyarrow as pa
 
     tables = [pa.ipc.open_file(pa.memory_map(str(block))).read_all() for block in blocks]
@@ -136,8 +152,10 @@ def _documents(blocks: list[Path]) -> tuple[pa.LargeListArray, np.ndarray]:
     return table.column("tokens"), table.column("language").to_numpy(zero_copy_only=False)
 
 
-def _lay_out(work: Work, name: str, tokens: Any, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The documents in this order, end to end, on disk: token ids [N] and where documents begin [N]."""
+def _concatenate(work: Work, name: str, tokens: pa.ChunkedArray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Concatenates the documents in this order, on disk.
+
+    Returns (token ids int32 [N], bool [N]: True where a document begins)."""
     import numpy as np
 
     from pipelines.data.tokens.ragged import RaggedColumn
@@ -151,8 +169,8 @@ def _lay_out(work: Work, name: str, tokens: Any, order: np.ndarray) -> tuple[np.
     ends = np.cumsum(lengths)
     starts[ends - lengths] = True
     for document, end in zip(order, ends, strict=True):
-        row = column[document]
-        stream[end - len(row) : end] = row
+        ids = column[document]
+        stream[end - len(ids) : end] = ids
     return stream, starts
 
 
@@ -163,13 +181,14 @@ def _write_train(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
 
     options: TokensOptions = work.options
     tokens, languages = _documents(blocks)
-    lengths = np.concatenate([np.diff(c.offsets.to_numpy()) for c in tokens.chunks])
-    there = {str(n): int(lengths[languages == n].sum()) for n in sorted(set(languages))}
-    repeats = packing.lifted_counts(there, options.least_share, options.max_repeats)
+    lengths = np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in tokens.chunks])
+    corpus_tokens = {str(name): int(lengths[languages == name].sum()) for name in sorted(set(languages))}
     if options.mixture is not None:
-        repeats = packing.mixture_counts(there, options.mixture, options.max_repeats)
+        repeats = packing.mixture_repeats(corpus_tokens, options.mixture, options.max_repeats)
+    else:
+        repeats = packing.min_fraction_repeats(corpus_tokens, options.min_language_fraction, options.max_repeats)
     order = packing.choose_documents(languages, repeats, work.seed)
-    stream, starts = _lay_out(work, "train", tokens, order)
+    stream, starts = _concatenate(work, "train", tokens, order)
     _write_unigram(work, stream, starts, languages[order], encoder)
     rows = 0
     total = -(-len(stream) // options.length)
@@ -177,9 +196,10 @@ def _write_train(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
     for rows in packing.write_rows(file, stream, starts, length=options.length, pad_id=encoder.pad_id, seed=work.seed):
         work.progress.update(rows, total, "rows")
     facts: Facts = {"rows/train": rows, "tokens/train": len(stream), "documents/train": len(order)}
-    for language in there:
-        used = int(lengths[order][languages[order] == language].sum())
-        facts |= {f"tokens/train_{language}": used, f"tokens/share_{language}": used / max(len(stream), 1)}
+    for language in corpus_tokens:
+        num_tokens = int(lengths[order][languages[order] == language].sum())
+        facts[f"tokens/train_{language}"] = num_tokens
+        facts[f"tokens/fraction_{language}"] = num_tokens / max(len(stream), 1)
         facts[f"tokens/repeats_{language}"] = repeats.get(language, 0.0)
     return facts
 
@@ -190,7 +210,7 @@ def _write_held_out(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
     from pipelines.data.tokens import packing
 
     tokens, _ = _documents(blocks)
-    stream, starts = _lay_out(work, "held_out", tokens, np.arange(len(tokens)))
+    stream, starts = _concatenate(work, "held_out", tokens, np.arange(len(tokens)))
     file = work.draft.out / "held_out.arrow"
     rows = 0
     for rows in packing.write_rows(file, stream, starts, length=work.options.length, pad_id=encoder.pad_id, seed=None):
@@ -199,17 +219,17 @@ def _write_held_out(work: Work, blocks: list[Path], encoder: Encoder) -> Facts:
 
 
 def _write_unigram(work: Work, stream: np.ndarray, starts: np.ndarray, languages: np.ndarray, encoder: Encoder) -> None:
-    """How often each token stands in the training text of each language: what a unigram model knows."""
+    """Counts the tokens of the training text by language, for unigram baselines. languages: of each document."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = sorted(set(languages))
     codes = np.searchsorted(names, languages)
-    of_token = codes[np.cumsum(starts) - 1]
+    token_codes = codes[np.cumsum(starts) - 1]
     columns = {}
     for code, name in enumerate(names):
-        counts = np.bincount(stream[of_token == code], minlength=encoder.vocabulary)
+        counts = np.bincount(stream[token_codes == code], minlength=encoder.vocabulary)
         counts[[i for i in (encoder.bos_id, encoder.eos_id) if i is not None]] = 0  # framing is not text
         columns[str(name)] = pa.array(counts.astype(np.int64))
     pq.write_table(pa.table(columns), work.draft.out / "unigram.parquet", compression="zstd")

@@ -20,7 +20,7 @@ from pipelines.console import print_json
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
 from pipelines.data.sources.sniffing import RowFormat, SniffResult
-from pipelines.data.tokens.packing import lifted_counts
+from pipelines.data.tokens.packing import min_fraction_repeats
 from pipelines.errors import UserError
 from pipelines.recipe import yaml_lines
 from pipelines.stages.pretrain import Size
@@ -93,7 +93,7 @@ class Sizes:
     @property
     def repeats(self) -> dict[str, float]:
         """Repeats of each language's text in one epoch; above 1 for a language below MIN_LANGUAGE_FRACTION."""
-        return lifted_counts(self.text_bytes, MIN_LANGUAGE_FRACTION, MAX_REPEATS)
+        return min_fraction_repeats(self.text_bytes, MIN_LANGUAGE_FRACTION, MAX_REPEATS)
 
     @property
     def has_repeats(self) -> bool:
@@ -269,7 +269,7 @@ def _pretraining_stages(sizes: Sizes) -> list[str]:
     if sizes.has_repeats:
         lines.append(f"  # {language} is {fraction:.0%} of the text: if it is below {MIN_LANGUAGE_FRACTION:.0%} after "
                      f"cleaning, it is repeated.")  # fmt: skip
-        mixture = f", least_share: {MIN_LANGUAGE_FRACTION}, max_repeats: {MAX_REPEATS}"
+        mixture = f", min_language_fraction: {MIN_LANGUAGE_FRACTION}, max_repeats: {MAX_REPEATS}"
     elif language:
         lines.append(f"  # {language} is {fraction:.0%} of the text: enough, so it is not repeated.")
     pretrain = {"size": sizes.size, "budget_tokens": sizes.budget_tokens, "batch_tokens": sizes.batch_tokens}

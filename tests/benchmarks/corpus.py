@@ -1,4 +1,4 @@
-"""How fast a corpus is made: the whole stage on real docstrings, beside a bare loop of the same functions.
+"""Throughput of the corpus stage on real docstrings, compared with a plain loop of the same functions.
 
 python -m tests.benchmarks.corpus [MEGABYTES]
 """
@@ -27,7 +27,7 @@ MEGABYTES = 20
 
 
 class Silence:
-    """A progress that tells nothing."""
+    """A progress without output."""
 
     def update(self, done: float, total: float, unit: str, **figures: float | str) -> None: ...
 
@@ -37,14 +37,14 @@ class Silence:
 def main(megabytes: int = MEGABYTES) -> dict[str, float]:
     """Documents/s and seconds of the stage and of one process without Ray.
 
-    The stage runs twice on a Ray that has just started: first its workers must come up, then they are there."""
+    The stage runs twice on a Ray that has just started: the first run starts its workers, the second reuses them."""
     source = SOURCES["docstrings"].model_validate({"limit_bytes": megabytes * 1_000_000})
-    cleaning.warm_up()  # compiled once on a machine, by whoever comes first
-    list(source.read(source.parts()[0]))  # files into memory as far as may be: both sides find them there
+    cleaning.warm_up()  # numba compiles once on a machine
+    list(source.read(source.parts()[0]))  # reads files into the page cache, for both measurements
     bare_s, documents = bare(source)
-    (stage_s, found), (warm_s, again) = stage_twice(source)
-    if not documents == found == again:
-        raise RuntimeError(f"documents read: the stage {found} and {again}, the bare loop {documents}")
+    (stage_s, first), (warm_s, second) = stage_twice(source)
+    if not documents == first == second:
+        raise RuntimeError(f"documents read: the stage {first} and {second}, the plain loop {documents}")
     return {
         "corpus/documents_per_s": documents / stage_s,
         "corpus/documents_per_s_warm": documents / warm_s,
@@ -57,7 +57,7 @@ def main(megabytes: int = MEGABYTES) -> dict[str, float]:
 
 def bare(source: Source) -> tuple[float, int]:
     """(seconds, documents) of reading, cleaning and deduplicating in this process."""
-    began = time.monotonic()
+    start = time.monotonic()
     options = CorpusOptions()
     parts = source.parts()
     batches = list(
@@ -72,7 +72,7 @@ def bare(source: Source) -> tuple[float, int]:
     keys, signatures = (np.concatenate([column(batch, name) for batch in batches]) for name in ("key", "signature"))
     kept = splitting.first_occurrences(keys.view(np.uint64))
     minhash.clusters(signatures.view(np.uint32)[kept], options.near_duplicates or 1)
-    return time.monotonic() - began, sum(batch.counts["documents/read"] for batch in batches)
+    return time.monotonic() - start, sum(batch.counts["documents/read"] for batch in batches)
 
 
 def column(batch: cleaning.CleanedBatch, name: str) -> np.ndarray:
@@ -90,7 +90,7 @@ def stage_twice(source: Source) -> list[tuple[float, int]]:
 
 
 def stage(source: Source, session: Session) -> tuple[float, int]:
-    """(seconds, documents) of the stage from nothing to its files."""
+    """(seconds, documents) of one run of the stage on an empty draft."""
     from pipelines.store.artifacts import Draft
 
     with tempfile.TemporaryDirectory() as folder:
@@ -105,9 +105,9 @@ def stage(source: Source, session: Session) -> tuple[float, int]:
             progress=Silence(),
             session=session,
         )
-        began = time.monotonic()
+        start = time.monotonic()
         facts = STAGE.run(work)
-        return time.monotonic() - began, int(facts["documents/read"])
+        return time.monotonic() - start, int(facts["documents/read"])
 
 
 if __name__ == "__main__":

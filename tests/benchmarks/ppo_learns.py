@@ -80,7 +80,7 @@ def make_model(folder: Path, seed: int, steps: int = 150) -> None:
         for number, row in enumerate(rows):
             ids = torch.from_numpy(row.ids).long()
             tokens[number, : len(ids)] = ids
-            labels[number, : len(ids)] = torch.where(torch.from_numpy(row.learnt), ids, IGNORE)
+            labels[number, : len(ids)] = torch.where(torch.from_numpy(row.loss_mask), ids, IGNORE)
         model(input_ids=tokens, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -19,7 +19,7 @@ sources:
   essays: {kind: chinese, language: zh}
 stages:
   corpus: {}
-  tokenizer: {vocabulary: 768, sample_bytes: 300_000, judge_bytes: 50_000}
+  tokenizer: {vocabulary: 768, sample_bytes: 300_000, eval_bytes: 50_000}
   tokens: {length: 64}
   pretrain: {size: micro, budget_tokens: 4096, batch_tokens: 512}
   serve: {questions: 4, guard_questions: 2, reply_tokens: 8}

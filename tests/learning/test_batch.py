@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipelines.data.tokens.packing import write_whole
+from pipelines.data.tokens.packing import write_sequences
 from pipelines.learning.batch import DataOrder, PackedRows, batch_from_packed, labels_from_packed
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch, last_hidden, output_embedding
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarr
     pieces = [random.integers(3, 128, random.integers(4, 40)).astype(np.int32) for _ in range(30)]
     learnt = [random.random(len(piece)) < 0.4 for piece in pieces]
     file = tmp_path_factory.mktemp("whole") / "train.arrow"
-    list(write_whole(file, pieces, learnt, length=64, pad_id=0, seed=1))
+    list(write_sequences(file, pieces, learnt, length=64, pad_id=0, seed=1))
     return file, pieces, learnt
 
 

@@ -1,4 +1,4 @@
-"""The corpus stage on a real Ray: what comes out, that it is always the same, and that a kill costs one block."""
+"""The corpus stage on a real Ray: its documents and facts, determinism, and that a kill loses at most one block."""
 
 from __future__ import annotations
 
@@ -32,20 +32,38 @@ from pipelines.store.artifacts import Draft, Store
 SMALL = {"block_bytes": 4000, "part_bytes": 20_000, "held_out": 0.1}
 WORDS = ("time", "way", "year", "work", "day", "man", "world", "life", "hand", "part", "child", "eye", "place", "case",
          "week", "company", "system", "program", "question", "night", "water", "room", "friend", "power")  # fmt: skip
-GLUE = ("the", "of", "and", "to", "a", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not")
+FUNCTION_WORDS = (
+    "the",
+    "of",
+    "and",
+    "to",
+    "a",
+    "in",
+    "is",
+    "that",
+    "for",
+    "it",
+    "as",
+    "was",
+    "with",
+    "be",
+    "by",
+    "on",
+    "not",
+)
 HAN = "天地人山水火木土日月星雲雨風花草鳥魚馬牛羊手足目口心言行食衣住學書文字詩歌酒茶路門城國家父母子女兄弟友"
 
 
 @dataclass
-class Watch:
-    """A progress that remembers, and may act after each step."""
+class RecordingProgress:
+    """A progress that records notes and calls back after each block."""
 
-    then: Callable[[float], None] = lambda done: None
+    on_block: Callable[[float], None] = lambda done: None
     notes: list[str] = field(default_factory=list)
 
     def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
         if unit == "blocks":
-            self.then(done)
+            self.on_block(done)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -58,7 +76,7 @@ def session() -> Iterator[Session]:
 
 
 def sentence(rng: random.Random) -> str:
-    words = [rng.choice(GLUE if n % 2 else WORDS) for n in range(rng.randint(8, 20))]
+    words = [rng.choice(FUNCTION_WORDS if n % 2 else WORDS) for n in range(rng.randint(8, 20))]
     return " ".join(words).capitalize() + f" {rng.randint(0, 9999)}."
 
 
@@ -94,8 +112,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sources(folder: Path) -> dict[str, Source]:
-    given = {"web": {"path": "en"}, "poems": {"path": "zh.jsonl", "language": "zh"}}
-    return {name: SOURCES["jsonl"].model_validate({"kind": "jsonl", **o}).at(folder) for name, o in given.items()}
+    options = {"web": {"path": "en"}, "poems": {"path": "zh.jsonl", "language": "zh"}}
+    return {
+        name: SOURCES["jsonl"].model_validate({"kind": "jsonl", **source_options}).at(folder)
+        for name, source_options in options.items()
+    }
 
 
 def work(
@@ -104,7 +125,7 @@ def work(
     sources: dict[str, Source],
     *,
     tasks: int = 2,
-    watch: Watch | None = None,
+    progress: RecordingProgress | None = None,
     **options: Any,
 ) -> Work:
     return Work(
@@ -115,7 +136,7 @@ def work(
         inputs={},
         sources=sources,
         draft=Draft(draft, "fingerprint"),
-        progress=watch or Watch(),
+        progress=progress or RecordingProgress(),
         session=session,
     )
 
@@ -126,7 +147,7 @@ def digests(draft: Path) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Made:
+class Result:
     folder: Path
     draft: Path
     facts: Facts
@@ -138,13 +159,13 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(session: Session, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def result(session: Session, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     draft = tmp_path_factory.mktemp("draft")
-    return Made(folder, draft, STAGE.run(work(session, draft, sources(folder))))
+    return Result(folder, draft, STAGE.run(work(session, draft, sources(folder))))
 
 
-def test_the_funnel_adds_up(made: Made) -> None:
-    facts = made.facts
+def test_the_funnel_adds_up(result: Result) -> None:
+    facts = result.facts
     dropped = {name: number for name, number in facts.items() if name.startswith("documents/dropped_")}
     assert facts["documents/read"] == 20 * 15 + 60
     assert facts["documents/read"] == int(facts["documents/kept"]) + sum(int(number) for number in dropped.values())
@@ -157,49 +178,49 @@ def test_the_funnel_adds_up(made: Made) -> None:
     assert {f"documents/dropped_{r}" for r in ("empty", "stop_words", "contaminated", "mojibake")} <= facts.keys()
 
 
-def test_files_are_what_the_facts_say(made: Made) -> None:
-    train, held = made.table("train"), made.table("held_out")
+def test_files_agree_with_the_facts(result: Result) -> None:
+    train, held = result.table("train"), result.table("held_out")
     assert train.schema.equals(DOCUMENTS)
     assert held.schema.equals(DOCUMENTS)
-    assert train.num_rows + held.num_rows == made.facts["documents/kept"]
-    assert held.num_rows == made.facts["documents/held_out"]
+    assert train.num_rows + held.num_rows == result.facts["documents/kept"]
+    assert held.num_rows == result.facts["documents/held_out"]
     text_bytes = sum(len(text.encode()) for table in (train, held) for text in table.column("text").to_pylist())
-    assert text_bytes == made.facts["bytes/kept"]
-    assert len(list((made.draft / "out" / "train").iterdir())) > 1
-    rejected = pq.read_table(made.draft / "out" / "rejected.parquet")
+    assert text_bytes == result.facts["bytes/kept"]
+    assert len(list((result.draft / "out" / "train").iterdir())) > 1
+    rejected = pq.read_table(result.draft / "out" / "rejected.parquet")
     assert rejected.schema.equals(REJECTED)
     assert [(r["source"], r["where"], r["row"]) for r in rejected.to_pylist()] == [("web", "en/07.jsonl", 4)]
 
 
-def test_documents_stand_in_the_order_of_their_sources(made: Made) -> None:
-    ids = [tuple(id.split("/")) for id in made.table("train").column("id").to_pylist()]
+def test_documents_are_in_the_order_of_their_sources(result: Result) -> None:
+    ids = [tuple(id.split("/")) for id in result.table("train").column("id").to_pylist()]
     assert ids == sorted(ids, key=lambda id: (id[0], int(id[1]), int(id[2])))
     assert len(ids) == len(set(ids))
 
 
-def test_held_out_groups_are_not_trained_on(made: Made) -> None:
+def test_held_out_groups_are_not_in_training_text(result: Result) -> None:
     split = {}
     for name in ("train", "held_out"):
-        rows = made.table(name).select(["language", "group", "text"]).to_pylist()
+        rows = result.table(name).select(["language", "group", "text"]).to_pylist()
         split[name] = [row for row in rows if row["language"] == "en"]
-        assert any(row["language"] == "zh" for row in made.table(name).to_pylist())
+        assert any(row["language"] == "zh" for row in result.table(name).to_pylist())
     assert not {row["group"] for row in split["train"]} & {row["group"] for row in split["held_out"]}
     lines = [line for row in split["train"] for line in row["text"].split("\n") if len(line) > 60]
     assert not set(lines) & {line for row in split["held_out"] for line in row["text"].split("\n")}
 
 
 @pytest.mark.parametrize("tasks", [1, 2])
-def test_two_runs_give_the_same_bytes_whatever_the_parallelism(
-    session: Session, made: Made, tmp_path: Path, tasks: int
+def test_two_runs_write_the_same_bytes_with_any_parallelism(
+    session: Session, result: Result, tmp_path: Path, tasks: int
 ) -> None:
-    given = dict(reversed(sources(made.folder).items()))  # the order in the recipe does not matter either
-    facts = STAGE.run(work(session, tmp_path, given, tasks=tasks))
-    assert digests(tmp_path) == digests(made.draft)
+    reversed_sources = dict(reversed(sources(result.folder).items()))  # the order in the recipe does not matter either
+    facts = STAGE.run(work(session, tmp_path, reversed_sources, tasks=tasks))
+    assert digests(tmp_path) == digests(result.draft)
     del facts["corpus/documents_per_s"]
-    assert facts == {name: figure for name, figure in made.facts.items() if name in facts}
+    assert facts == {name: figure for name, figure in result.facts.items() if name in facts}
 
 
-def test_finished_blocks_are_not_read_again(session: Session, made: Made, tmp_path: Path) -> None:
+def test_finished_blocks_are_not_read_again(session: Session, result: Result, tmp_path: Path) -> None:
     class Stopped(Exception):
         pass
 
@@ -208,59 +229,59 @@ def test_finished_blocks_are_not_read_again(session: Session, made: Made, tmp_pa
             raise Stopped
 
     with pytest.raises(Stopped):
-        STAGE.run(work(session, tmp_path, sources(made.folder), watch=Watch(stop)))
+        STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(stop)))
     blocks = tmp_path / "blocks"
     before = {file.name: file.stat().st_mtime_ns for file in blocks.glob("*.parquet")}
-    assert 6 <= len(before) < len(list((made.draft / "blocks").glob("*.parquet")))
+    assert 6 <= len(before) < len(list((result.draft / "blocks").glob("*.parquet")))
     lines: list[float] = []
-    STAGE.run(work(session, tmp_path, sources(made.folder), watch=Watch(lines.append)))
+    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(lines.append)))
     assert min(lines) > 3
     assert {name: (blocks / name).stat().st_mtime_ns for name in before} == before
-    assert digests(tmp_path) == digests(made.draft)
+    assert digests(tmp_path) == digests(result.draft)
 
 
-def test_a_run_with_all_blocks_reads_nothing_and_gives_the_same(session: Session, made: Made) -> None:
-    before = digests(made.draft)
+def test_a_run_with_all_blocks_reads_no_source_and_writes_the_same_bytes(session: Session, result: Result) -> None:
+    before = digests(result.draft)
     seen: list[float] = []
-    facts = STAGE.run(work(session, made.draft, sources(made.folder), watch=Watch(seen.append)))
+    facts = STAGE.run(work(session, result.draft, sources(result.folder), progress=RecordingProgress(seen.append)))
     assert seen == []
     assert "corpus/documents_per_s" not in facts
-    assert digests(made.draft) == before
+    assert digests(result.draft) == before
 
 
-def test_a_killed_worker_costs_nothing(session: Session, made: Made, tmp_path: Path) -> None:
+def test_a_killed_worker_does_not_change_the_result(session: Session, result: Result, tmp_path: Path) -> None:
     killed: list[int] = []
 
     def kill(done: float) -> None:
         for process in psutil.process_iter(["cmdline"]):
             title = " ".join(process.info["cmdline"] or [])
-            if not killed and title.startswith("ray::MapBatches") and ours(process):
+            if not killed and title.startswith("ray::MapBatches") and is_descendant(process):
                 os.kill(process.pid, 9)
                 killed.append(process.pid)
 
-    STAGE.run(work(session, tmp_path, sources(made.folder), watch=Watch(kill)))
+    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(kill)))
     assert killed
-    assert digests(tmp_path) == digests(made.draft)
+    assert digests(tmp_path) == digests(result.draft)
 
 
-def ours(process: psutil.Process) -> bool:
+def is_descendant(process: psutil.Process) -> bool:
     return os.getpid() in [parent.pid for parent in process.parents()]
 
 
-def test_too_many_bad_rows_name_the_first(session: Session, made: Made, tmp_path: Path) -> None:
+def test_too_many_bad_rows_name_the_first(session: Session, result: Result, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"en/07\.jsonl:4: not JSON.*max_bad_rows allows 0"):
-        STAGE.run(work(session, tmp_path, sources(made.folder), max_bad_rows=0))
+        STAGE.run(work(session, tmp_path, sources(result.folder), max_bad_rows=0))
 
 
-def test_what_a_task_cannot_read_is_the_users_to_mend(session: Session, tmp_path: Path) -> None:
+def test_an_unreadable_file_in_a_task_is_a_user_error(session: Session, tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00garbage")
-    given = {"web": SOURCES["jsonl"].model_validate({"path": "cut.jsonl.gz"}).at(tmp_path)}
+    web = {"web": SOURCES["jsonl"].model_validate({"path": "cut.jsonl.gz"}).at(tmp_path)}
     with pytest.raises(UserError, match=r"cut\.jsonl\.gz"):
-        STAGE.run(work(session, tmp_path / "draft", given))
+        STAGE.run(work(session, tmp_path / "draft", web))
 
 
 class FullDisk(Source):
-    """What a task meets on a node whose disk is full."""
+    """A source whose reading fails as on a node with a full disk."""
 
     kind: str = "full"
 
@@ -271,29 +292,31 @@ class FullDisk(Source):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_machines_failure_in_a_task_is_told_as_one(session: Session, tmp_path: Path) -> None:
+def test_a_machine_failure_in_a_task_is_a_cluster_error(session: Session, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="No space left") as caught:
         STAGE.run(work(session, tmp_path / "draft", {"web": FullDisk()}))
     assert isinstance(explain(caught.value, Store(tmp_path)), ClusterError)
 
 
-def test_nothing_left_is_said_with_the_reasons(session: Session, tmp_path: Path) -> None:
+def test_error_names_the_reasons_if_no_document_is_left(session: Session, tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"text": "Short."}, {"text": ""}])
-    given = {"web": SOURCES["jsonl"].model_validate({"path": "a.jsonl"}).at(tmp_path)}
+    web = {"web": SOURCES["jsonl"].model_validate({"path": "a.jsonl"}).at(tmp_path)}
     with pytest.raises(UserError, match=r"no document is left of 2 read \(1 empty, 1 too_short"):
-        STAGE.run(work(session, tmp_path / "draft", given))
+        STAGE.run(work(session, tmp_path / "draft", web))
 
 
-def test_held_out_text_like_training_text_is_dropped_or_cleared(session: Session, tmp_path: Path) -> None:
-    """Every held-out text here shares with training text a line, most of its lines, or most of its phrases."""
+def test_held_out_text_similar_to_training_text_is_dropped_or_loses_shared_lines(
+    session: Session, tmp_path: Path
+) -> None:
+    """Every held-out text here has a line, most of its lines or most of its phrases in common with training text."""
     rng = random.Random(3)
     template = "This function is deprecated since version 2.0 and will be removed from the library in a while."
     shared = [english(rng) for _ in range(30)]
     records = []
     for group in range(10):
         for n in range(30):
-            own = english(rng)
-            text = [f"{own}\n{template}", own, f"{shared[n]}\n{sentence(rng)}"][n % 3]
+            unique = english(rng)
+            text = [f"{unique}\n{template}", unique, f"{shared[n]}\n{sentence(rng)}"][n % 3]
             records.append({"text": text, "from": f"group {group}"})
     write(tmp_path / "a.jsonl", records)
     source = SOURCES["jsonl"].model_validate({"path": "a.jsonl", "group": "from"}).at(tmp_path)

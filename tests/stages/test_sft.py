@@ -117,7 +117,7 @@ def test_facts(taught: tuple[Path, Facts]) -> None:
     rendered = chat.conversations([one.messages for one in talks(ASKED)])
     assert facts["conversations/train"] == 48
     assert facts["conversations/cut"] == 0
-    assert facts["tokens/learnt"] == 12 * sum(int(one.learnt.sum()) for one in rendered)
+    assert facts["tokens/learnt"] == 12 * sum(int(one.loss_mask.sum()) for one in rendered)
     held = sum(len(one.ids) - 1 for one in rendered)  # less the line break at the end
     assert facts["tokens/train"] == 12 * held
     assert facts["rows/filled_share"] == pytest.approx(
@@ -217,7 +217,7 @@ def test_no_conversations_are_refused(base: Path, session: Session, tmp_path: Pa
 def test_a_model_must_know_a_chat_format(base: Path, session: Session, tmp_path: Path) -> None:
     bare = shutil.copytree(base, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
-    with pytest.raises(UserError, match=r"no chat_template.jinja .* expected a model that knows a chat format"):
+    with pytest.raises(UserError, match=r"no chat_template.jinja .* expected a model with a chat format"):
         sft.run(work(tmp_path / "draft", session, bare, write(tmp_path / "talks", talks(ASKED))))
 
 

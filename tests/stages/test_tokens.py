@@ -1,5 +1,5 @@
-"""The stages `tokenizer` and `tokens` on a corpus of a few documents. Ray is not started: the blocks are encoded here,
-as the stage's tasks would (tests/test_end_to_end.py runs those)."""
+"""The stages `tokenizer` and `tokens` on a corpus of a few documents. Ray is not started: the tests encode the blocks
+as the stage's tasks do (tests/test_end_to_end.py runs the tasks)."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def artifact(folder: Path, kind: str) -> Artifact:
 
 
 def run(
-    stage: Stage, folder: Path, options: Options, seed: int = 7, said: Any = None, **inputs: Path
+    stage: Stage, folder: Path, options: Options, seed: int = 7, output: io.StringIO | None = None, **inputs: Path
 ) -> tuple[Path, Facts]:
-    """What the stage leaves in a draft, and its facts."""
+    """Runs a stage. Returns (its output folder, its facts)."""
     session = Session()
     work = Work(name=stage.kind, options=options, cluster=stage.cluster(), seed=seed, sources={},
-                inputs={kind: artifact(place, kind) for kind, place in inputs.items()},
-                draft=Draft(folder, "f"), progress=RunLog(said or io.StringIO()), session=session)  # fmt: skip
+                inputs={kind: artifact(path, kind) for kind, path in inputs.items()},
+                draft=Draft(folder, "f"), progress=RunLog(output or io.StringIO()), session=session)  # fmt: skip
     facts = stage.run(work)
     assert not session.started
     return work.draft.out, facts
@@ -82,16 +82,16 @@ def tokenizer(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def documents_of(file: Path) -> list[list[int]]:
-    """The documents in a file of packed rows, put together again; of rows in their order."""
+    """Reassembles the documents of a file of packed rows that are not shuffled."""
     rows = pa.ipc.open_file(pa.memory_map(str(file))).read_all().to_pylist()
-    found: list[list[int]] = []
+    documents: list[list[int]] = []
     for row in rows:
         for token, segment, position in zip(row["tokens"], row["segments"], row["positions"], strict=True):
-            if segment and position == 0 and token == 1:  # the start token: not a document that goes on here
-                found.append([])
+            if segment and position == 0 and token == 1:  # the bos token: otherwise a document continues here
+                documents.append([])
             if segment:
-                found[-1].append(token)
-    return found
+                documents[-1].append(token)
+    return documents
 
 
 def framed(tokenizer: Path, texts: list[str]) -> list[list[int]]:
@@ -99,10 +99,10 @@ def framed(tokenizer: Path, texts: list[str]) -> list[list[int]]:
     return [encoder.frame(ids).tolist() for ids in encoder.encode(texts)]
 
 
-def test_the_tokenizer_tells_bytes_per_token_of_held_out_text(corpus: Path, tmp_path: Path) -> None:
-    said = io.StringIO()
+def test_the_tokenizer_measures_bytes_per_token_of_held_out_text(corpus: Path, tmp_path: Path) -> None:
+    output = io.StringIO()
     options = TokenizerOptions.model_validate({"vocabulary": 5000, "sample_bytes": 10_000})
-    folder, facts = run(tokenizer_stage.STAGE, tmp_path, options, said=said, corpus=corpus)
+    folder, facts = run(tokenizer_stage.STAGE, tmp_path, options, output=output, corpus=corpus)
     encoder = Encoder.open(folder)
     sizes = {language: len(text.encode()) for language, text in HELD_OUT}
     lengths = {language: len(encoder.encode([text])[0]) for language, text in HELD_OUT}
@@ -110,10 +110,10 @@ def test_the_tokenizer_tells_bytes_per_token_of_held_out_text(corpus: Path, tmp_
     assert facts["text/bytes_per_token_zh"] == sizes["zh"] / lengths["zh"]
     assert facts["text/bytes_per_token"] == sum(sizes.values()) / sum(lengths.values())
     assert facts["tokenizer/vocabulary"] == encoder.vocabulary < 5000
-    assert f"the text gives {encoder.vocabulary:,} tokens, not the 5,000 asked for" in said.getvalue()
+    assert f"the text gives {encoder.vocabulary:,} tokens; 5,000 were requested" in output.getvalue()
 
 
-def test_the_tokenizer_is_the_same_every_time_and_hears_the_small_language(corpus: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_is_deterministic_and_has_tokens_for_the_small_language(corpus: Path, tmp_path: Path) -> None:
     options = TokenizerOptions.model_validate({"vocabulary": 600, "sample_bytes": 10_000})
     made = [run(tokenizer_stage.STAGE, tmp_path / str(i), options, corpus=corpus)[0] for i in range(2)]
     assert (made[0] / "tokenizer.json").read_bytes() == (made[1] / "tokenizer.json").read_bytes()
@@ -121,14 +121,14 @@ def test_the_tokenizer_is_the_same_every_time_and_hears_the_small_language(corpu
     assert len(ids) == 1
 
 
-def test_every_training_document_is_there_once(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_every_training_document_is_packed_once(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
     folder, facts = tokens(tmp_path, corpus, tokenizer, {})
-    wanted = framed(tokenizer, [text for _, text in DOCUMENTS])
+    expected = framed(tokenizer, [text for _, text in DOCUMENTS])
     rows = pa.ipc.open_file(pa.memory_map(str(folder / "train.arrow"))).read_all()
     segments = np.array(rows["segments"].to_pylist())
-    there = np.array(rows["tokens"].to_pylist())[segments > 0]
-    assert np.bincount(there).tolist() == np.bincount(np.concatenate(wanted)).tolist()
-    num_tokens = sum(map(len, wanted))
+    packed = np.array(rows["tokens"].to_pylist())[segments > 0]
+    assert np.bincount(packed).tolist() == np.bincount(np.concatenate(expected)).tolist()
+    num_tokens = sum(map(len, expected))
     assert facts["tokens/train"] == num_tokens
     assert facts["rows/train"] == rows.num_rows == -(-num_tokens // 32)
     assert facts["documents/train"] == len(DOCUMENTS)
@@ -140,36 +140,37 @@ def test_every_training_document_is_there_once(corpus: Path, tokenizer: Path, tm
     assert (folder / "tokenizer" / "chat_template.jinja").is_file()
 
 
-def test_held_out_documents_stand_in_their_order(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_held_out_documents_keep_their_order(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
     folder, facts = tokens(tmp_path, corpus, tokenizer, {})
-    wanted = framed(tokenizer, [text for _, text in HELD_OUT])
-    assert documents_of(folder / "held_out.arrow") == wanted
-    assert facts["tokens/held_out"] == sum(map(len, wanted))
+    expected = framed(tokenizer, [text for _, text in HELD_OUT])
+    assert documents_of(folder / "held_out.arrow") == expected
+    assert facts["tokens/held_out"] == sum(map(len, expected))
 
 
-def test_the_unigram_counts_are_those_of_each_languages_training_text(
+def test_unigram_counts_equal_the_tokens_of_each_languages_training_text(
     corpus: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     folder, _ = tokens(tmp_path, corpus, tokenizer, {})
     table = pq.read_table(folder / "unigram.parquet").to_pydict()
     encoder = Encoder.open(tokenizer)
     for language in ("en", "zh"):
-        ids = np.concatenate(encoder.encode([text for own, text in DOCUMENTS if own == language]))
+        ids = np.concatenate(encoder.encode([text for text_language, text in DOCUMENTS if text_language == language]))
         assert table[language] == np.bincount(ids, minlength=encoder.vocabulary).tolist()  # framing is not text
 
 
-def test_a_mixture_has_its_shares(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_training_tokens_have_the_weights_of_the_mixture(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
     _, facts = tokens(tmp_path, corpus, tokenizer, {"mixture": {"en": 0.5, "zh": 0.5}, "max_repeats": 3})
-    assert facts["tokens/share_zh"] == pytest.approx(0.5, abs=0.03)
-    assert facts["tokens/share_en"] == pytest.approx(0.5, abs=0.03)
+    assert facts["tokens/fraction_zh"] == pytest.approx(0.5, abs=0.03)
+    assert facts["tokens/fraction_en"] == pytest.approx(0.5, abs=0.03)
     assert max(facts["tokens/repeats_en"], facts["tokens/repeats_zh"]) == pytest.approx(3)
     _, facts = tokens(tmp_path / "en", corpus, tokenizer, {"mixture": {"en": 1}})
-    assert (facts["tokens/share_en"], facts["tokens/train_zh"]) == (1, 0)
-    with pytest.raises(UserError, match="mixture: fr has a share, but the corpus holds no text in it; there is en, zh"):
+    assert (facts["tokens/fraction_en"], facts["tokens/train_zh"]) == (1, 0)
+    message = "mixture: fr has a weight, but the corpus has no text in it; expected languages of the corpus: en, zh"
+    with pytest.raises(UserError, match=message):
         tokens(tmp_path / "fr", corpus, tokenizer, {"mixture": {"en": 0.5, "fr": 0.5}})
 
 
-def test_the_same_seed_leaves_the_same_bytes_even_over_what_a_kill_left(
+def test_the_same_seed_writes_the_same_bytes_over_files_of_a_killed_run(
     corpus: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -178,8 +179,8 @@ def test_the_same_seed_leaves_the_same_bytes_even_over_what_a_kill_left(
     first, _ = tokens(tmp_path / "1", corpus, tokenizer, {})
     (tmp_path / "2" / "out" / "tokenizer").mkdir(parents=True)
     (tmp_path / "2" / "stream").mkdir()
-    for left in ("out/train.arrow", "stream/train.int32", "out/tokenizer/tokenizer.json"):
-        (tmp_path / "2" / left).write_bytes(b"half" * 1000)
+    for name in ("out/train.arrow", "stream/train.int32", "out/tokenizer/tokenizer.json"):
+        (tmp_path / "2" / name).write_bytes(b"half" * 1000)
     second, _ = tokens(tmp_path / "2", corpus, tokenizer, {})
     assert bytes_of(first) == bytes_of(second)
     third, _ = tokens(tmp_path / "3", corpus, tokenizer, {}, seed=8)
@@ -187,7 +188,7 @@ def test_the_same_seed_leaves_the_same_bytes_even_over_what_a_kill_left(
     assert bytes_of(third)["held_out.arrow"] == bytes_of(first)["held_out.arrow"]
 
 
-def test_a_corpus_without_held_out_text_is_tokenised_all_the_same(tmp_path: Path) -> None:
+def test_a_corpus_without_held_out_text_is_encoded(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", held_out=[])
     options = TokenizerOptions.model_validate({"vocabulary": 512, "sample_bytes": 10_000})
     tokenizer, facts = run(tokenizer_stage.STAGE, tmp_path / "tokenizer", options, corpus=corpus)
@@ -198,6 +199,6 @@ def test_a_corpus_without_held_out_text_is_tokenised_all_the_same(tmp_path: Path
 
 
 @pytest.mark.parametrize("mixture", [{"en": -0.1, "zh": 1}, {"en": 0, "zh": 0}, {}])
-def test_a_mixture_without_meaning_is_refused(mixture: dict[str, float]) -> None:
+def test_a_mixture_without_positive_weights_is_refused(mixture: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="mixture"):
         TokensOptions.model_validate({"mixture": mixture})

@@ -24,7 +24,7 @@ sources:
   essays: {kind: chinese, language: zh}
 stages:
   corpus: {}
-  tokenizer: {vocabulary: 512, sample_bytes: 60_000, judge_bytes: 20_000}
+  tokenizer: {vocabulary: 512, sample_bytes: 60_000, eval_bytes: 20_000}
   tokens: {length: 64}
   pretrain: {size: micro, budget_tokens: 32_768, batch_tokens: 512, learning_rate: {choose: [2e-2, 1e-4]}}
 sweep: {metric: train/loss_nats, parallel: 1, seed: 0}

@@ -70,7 +70,7 @@ def test_files_of_both_languages_make_a_bilingual_recipe(tmp_path: Path) -> None
     assert (sources["novels"]["language"], sources["三国"]["language"]) == ("en", "zh")
     assert sources["novels"]["group"] == "source"
     tokens = recipe.entry("tokens").options.model_dump()
-    assert (tokens["mixture"], tokens["least_share"], tokens["max_repeats"]) == (None, 0.2, 3)
+    assert (tokens["mixture"], tokens["min_language_fraction"], tokens["max_repeats"]) == (None, 0.2, 3)
     assert [entry.name for entry in recipe.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
     assert recipe.evaluate is not None
     shutil.move(tmp_path / "a.yaml", tmp_path / "data" / "b.yaml")
@@ -81,7 +81,7 @@ def test_files_of_both_languages_make_a_bilingual_recipe(tmp_path: Path) -> None
 def test_a_single_language_is_not_repeated(tmp_path: Path) -> None:
     init(texts(tmp_path / "novels.jsonl", ENGLISH), "--out", tmp_path / "recipe.yaml")
     recipe = load(tmp_path / "recipe.yaml")
-    assert recipe.entry("tokens").options.model_dump()["least_share"] == 0
+    assert recipe.entry("tokens").options.model_dump()["min_language_fraction"] == 0
     assert recipe.name == tmp_path.name
 
 
@@ -266,7 +266,7 @@ def test_real_corpora_make_a_sensible_recipe(data_dir: Path, tmp_path: Path) -> 
     assert "corpus_zh: jsonl, 20,206 rows, 3.4 MB" in done.stdout
     recipe = load(tmp_path / "r.yaml")
     assert recipe.entry("tokenizer").options.model_dump()["vocabulary"] == 4096
-    assert recipe.entry("tokens").options.model_dump()["least_share"] == 0.2
+    assert recipe.entry("tokens").options.model_dump()["min_language_fraction"] == 0.2
     pretrain = recipe.entry("pretrain").options.model_dump()
     assert pretrain["size"] == "2m" and 5_000_000 < pretrain["budget_tokens"] < 10_000_000
     assert list(recipe.entry("corpus").sources) == ["corpus_en", "corpus_zh"]

@@ -65,8 +65,8 @@ def tokenize_pair(pair: Pair, chat: Chat) -> TokenizedPair:
 def _sequence(prompt: Sequence[dict[str, str]], reply: str, chat: Chat) -> tuple[np.ndarray, int]:
     """Tokens of prompt and reply up to the one that ends the turn, int32 [T], and the index where the reply begins."""
     rendered = chat.conversation([*prompt, {"role": "assistant", "content": reply}])
-    end = int(np.flatnonzero(rendered.learnt)[-1]) + 1
-    start = int(np.flatnonzero(~rendered.learnt[:end])[-1]) + 1  # earlier assistant turns are learnt as well
+    end = int(np.flatnonzero(rendered.loss_mask)[-1]) + 1
+    start = int(np.flatnonzero(~rendered.loss_mask[:end])[-1]) + 1  # the mask covers earlier assistant turns as well
     return rendered.ids[:end], start
 
 

@@ -1,1 +1,1 @@
-"""Tokenizers, packed rows of tokens, and the chat template."""
+"""Tokenizers, sequence packing, and the chat template."""

@@ -1,13 +1,13 @@
-"""The chat format that a tokenizer made by Rayse is born with.
+"""The chat format of tokenizers that Rayse trains.
 
-The template lives in the artifact (chat_template.jinja); everything renders through that file (chat.py), never through
-this constant. Each turn stands between <|im_start|> and <|im_end|>, as in ChatML, with the start-of-document token
+The template is stored in the artifact (chat_template.jinja); everything renders through that file (chat.py), never
+through this constant. Each turn is between <|im_start|> and <|im_end|>, as in ChatML, with the start-of-document token
 before the first.
 """
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
-ROLES = ("system", "user", "assistant")  # worth a token each, whatever text a tokenizer is trained on
+ROLES = ("system", "user", "assistant")  # each a single token, whatever text a tokenizer is trained on
 SPECIAL_TOKENS = (PAD, BOS, EOS, TURN_START, TURN_END)  # ids 0 to 4
 
 TEMPLATE = (

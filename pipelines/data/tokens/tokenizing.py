@@ -1,6 +1,6 @@
 """Tokenizers: training one, opening one from a Hugging Face folder, encoding text in batches.
 
-Only the Rust library `tokenizers` is used: it opens in 0.1 s, where transformers' wrapper costs seconds a process.
+Only the Rust library `tokenizers` is used: it opens in 0.1 s, while transformers' wrapper costs seconds per process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.data.tokens import chat_format
 from pipelines.errors import UserError
 
 # Words with the space before them, contractions, single digits, punctuation, line breaks. Chinese has no spaces: runs
-# of CJK characters are words here, and BPE finds the ones worth a token. Kana, Hangul and Latin stay apart from them.
+# of CJK characters are words here, and BPE merges the frequent ones. Kana, Hangul and Latin stay apart from them.
 WORDS = (
     r"'(?i:[sdmt]|ll|ve|re)"
     r"|\p{Han}+"
@@ -32,14 +32,14 @@ WORDS = (
 )
 
 
-ROLE_REPEATS = 10_000  # more often than nearly any word of a sample: the chat template writes them in every turn
+ROLE_REPEATS = 10_000  # more than nearly any word of a sample: the chat template writes a role in every turn
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2) with digits split singly and the chat tokens.
+    """Trains byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2) with single digits and the chat tokens.
 
-    vocabulary: size wanted, special tokens and the 256 bytes included. Text that is too small gives fewer; the
-    same texts in the same order give the same tokenizer."""
+    vocabulary: target size, special tokens and the 256 bytes included; too little text gives a smaller one. The same
+    texts in the same order give the same tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -94,28 +94,28 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-"""The files of a tokenizer in a Hugging Face folder; those that are there travel with every model."""
+"""The files of a tokenizer in a Hugging Face folder; those that exist are copied with every model."""
 
 
 def same_tokenizer(first: Path, second: Path) -> bool:
-    """Whether the tokenizers of two Hugging Face folders give every token the same id, by the same merges."""
-    one, other = ((folder / "tokenizer.json").read_bytes() for folder in (first, second))
-    return one == other or _tokens_and_merges(one) == _tokens_and_merges(other)
+    """Whether the tokenizers of two Hugging Face folders have the same token ids and merges."""
+    first_json, second_json = ((folder / "tokenizer.json").read_bytes() for folder in (first, second))
+    return first_json == second_json or _tokens_and_merges(first_json) == _tokens_and_merges(second_json)
 
 
-def _tokens_and_merges(file: bytes) -> tuple[Any, ...]:
-    """What of a tokenizer.json decides which ids a text gets; libraries write the rest in their own ways."""
-    found = json.loads(file)
-    added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
-    return added, found["model"].get("vocab"), found["model"].get("merges")
+def _tokens_and_merges(tokenizer_json: bytes) -> tuple[Any, ...]:
+    """The parts of a tokenizer.json that decide the ids of a text; libraries write the rest differently."""
+    tokenizer = json.loads(tokenizer_json)
+    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
+    return added, tokenizer["model"].get("vocab"), tokenizer["model"].get("merges")
 
 
 @dataclass(frozen=True)
 class Encoder:
     """A tokenizer and the ids that frame a document: [bos?] text [eos].
 
-    A document that speaks of <|im_end|> or another special token gets the tokens of those characters, never the special
-    one: only framing and the chat template may write these."""
+    Where a document's text contains <|im_end|> or another special token, it gets the tokens of those characters, never
+    the special token: only framing and the chat template write these."""
 
     tokenizer: Tokenizer
     bos_id: int | None
@@ -124,14 +124,14 @@ class Encoder:
 
     @classmethod
     def open(cls, folder: Path) -> Encoder:
-        """Opens a Hugging Face folder. Raises UserError if its tokenizer cannot be read or names no end token."""
+        """Opens a Hugging Face folder. Raises UserError if its tokenizer cannot be read or has no eos_token."""
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise UserError(f"{folder}: no tokenizer.json; expected a Hugging Face folder with a fast tokenizer")
         config_file = folder / "tokenizer_config.json"
         try:
             tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more particular
+        except Exception as error:  # the library raises no more specific type
             raise UserError(f"{file}: not readable as a tokenizer ({error})") from None
         try:
             config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
@@ -151,28 +151,28 @@ class Encoder:
         return self.tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, without framing. int32 [T] each."""
-        encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.asarray(e.ids, dtype=np.int32) for e in encoded]
+        """Returns the token ids of each text, without framing. int32 [T] each."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def frame(self, ids: np.ndarray) -> np.ndarray:
-        """A document as models see it: start token (where there is one), text, end token."""
-        start = [] if self.bos_id is None else [self.bos_id]
-        return np.concatenate([np.asarray(start, np.int32), ids, np.asarray([self.eos_id], np.int32)])
+        """Frames a document for models: bos token (if the tokenizer has one), text, eos token. int32 [T]."""
+        bos = [] if self.bos_id is None else [self.bos_id]
+        return np.concatenate([np.asarray(bos, np.int32), ids, np.asarray([self.eos_id], np.int32)])
 
 
-def _token_id(tokenizer: Tokenizer, token: str | dict | None) -> int | None:
+def _token_id(tokenizer: Tokenizer, token: str | dict[str, Any] | None) -> int | None:
     text = token.get("content") if isinstance(token, dict) else token
     return None if text is None else tokenizer.token_to_id(text)
 
 
-def balanced_sample(sizes: dict[str, int], *, total_bytes: int, exponent: float) -> dict[str, float]:
-    """How often to show each language's text to the tokenizer's training: bytes wanted ÷ bytes there.
+def balanced_repeats(sizes: dict[str, int], *, total_bytes: int, exponent: float) -> dict[str, float]:
+    """Returns how often each language's text repeats in the tokenizer's training sample: 0.3 means 30% of the text.
 
-    Languages get shares proportional to size^exponent (Conneau & Lample 2019, eq. 1: exponent 1 keeps the sizes,
-    0 makes all equal), so that a small one keeps tokens of its own. 0.3 means 30% of the text, 2.5 each text two to
-    three times."""
+    sizes: bytes of text by language; total_bytes: size of the sample, at most all text. A language's fraction of the
+    sample is proportional to size^exponent (Conneau & Lample 2019, eq. 1: 1 keeps the sizes, 0 makes all languages
+    equal), so that a small language gets tokens for its words."""
     weights = {language: size**exponent for language, size in sizes.items() if size > 0}
-    whole = sum(weights.values())
-    wanted = min(total_bytes, sum(sizes.values()))
-    return {language: wanted * weight / whole / sizes[language] for language, weight in weights.items()}
+    total_weight = sum(weights.values())
+    sample_bytes = min(total_bytes, sum(sizes.values()))
+    return {language: sample_bytes * weight / total_weight / sizes[language] for language, weight in weights.items()}

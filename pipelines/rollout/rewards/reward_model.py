@@ -29,7 +29,7 @@ def reward_model(setting: Setting) -> Reward:
         rows = []
         for one in replies:
             rendered = chat.conversation([*one.messages, {"role": "assistant", "content": one.reply}])
-            rows.append(rendered.ids[: int(rendered.learnt.nonzero()[0][-1]) + 1].tolist())
+            rows.append(rendered.ids[: int(rendered.loss_mask.nonzero()[0][-1]) + 1].tolist())
         return judge(rows)
 
     return score

@@ -1,11 +1,11 @@
-"""Raw text → a corpus: read, cleaned, deduplicated, split.
+"""Makes a corpus of raw text: read, cleaned, deduplicated, split.
 
     sources ──parts──► blocks ──Ray Data: read, normalise, filter, sign──► draft/blocks/*.parquet
-    signatures of all blocks ──exact and near duplicates──► held-out split ──► out/train, out/held_out, out/rejected
+    signatures of all blocks ──exact and fuzzy dedup──► held-out split ──► out/train, out/held_out, out/rejected
 
 Blocks survive a kill and are not read again. Files are named by number and written in the order of (source, part,
-row), so two runs give the same bytes, whatever the number of workers. Texts never pass through the driver but for
-held-out ones; keys and signatures do (532 bytes a document).
+row), so two runs write the same bytes, whatever the number of workers. No texts except held-out ones pass through the
+driver; keys and signatures do (532 bytes per document).
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 
 
 def run(work: Work) -> Facts:
-    """Makes the corpus in work.draft.out. Raises UserError for sources that cannot be read, or too many bad rows."""
+    """Writes the corpus into work.draft.out. Raises UserError for sources that cannot be read, or too many bad rows."""
     from pipelines.stages.corpus import blocks, finish
 
-    read = blocks.read(work)
-    return finish.finish(work, read)
+    return finish.finish(work, blocks.read(work))
 
 
 STAGE = Stage(

@@ -1,9 +1,9 @@
-"""Second half of the stage: duplicates go, held-out text is chosen and cleared, files are written.
+"""Second half of the stage: drops duplicates, chooses and decontaminates held-out text, writes the files.
 
-    blocks ──keys, signatures, groups──► kept? ──► held out? ──► train/part-*.parquet (on the cluster)
-                                                            └──► held_out/part-*.parquet, rejected.parquet (here)
+    blocks ──keys, signatures, groups──► kept? ──► held out? ──► train/part-*.parquet (in tasks)
+                                                            └──► held_out/part-*.parquet, rejected.parquet (driver)
 
-Only columns without texts are looked at as a whole. The texts of training documents go from block to file in tasks.
+The driver loads only columns without texts as a whole. Tasks copy the texts of training documents from block to file.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from pipelines.data.corpus.cleaning import EMPTY
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus.blocks import Block, Publication, Read, at_once
-from pipelines.stages.corpus.parallel import in_order
+from pipelines.stages.corpus.blocks import AtomicFile, Block, CleanedBlocks, num_parallel_tasks
+from pipelines.stages.corpus.options import CorpusOptions
+from pipelines.stages.corpus.parallel import map_in_order
 
 LANGUAGES = ("en", "zh")
-MARKS = ["id", "source", "group", "language", "text_bytes", "key", "signature"]
-ROW_GROUP = 16_384  # documents: a reader's unit of work
+INDEX_COLUMNS = ["id", "source", "group", "language", "text_bytes", "key", "signature"]
+ROW_GROUP_DOCUMENTS = 16_384  # a reader's unit of work
 
 
 @dataclass(frozen=True)
-class Marks:
+class DocumentIndex:
     """All documents of all blocks in order, without their texts."""
 
     table: pa.Table
@@ -42,207 +43,220 @@ class Marks:
 
     @property
     def signatures(self) -> np.ndarray:
-        """uint32[documents, permutations]"""
-        column = self.table.column("signature").combine_chunks()
-        return _fixed(column).view(np.uint32)
+        """MinHash signatures, uint32[documents, permutations]."""
+        return _fixed_size_bytes(self.table.column("signature").combine_chunks()).view(np.uint32)
 
     @property
     def keys(self) -> np.ndarray:
-        """uint64[documents, 2]"""
-        return _fixed(self.table.column("key").combine_chunks()).view(np.uint64)
+        """Keys of exact deduplication, uint64[documents, 2]."""
+        return _fixed_size_bytes(self.table.column("key").combine_chunks()).view(np.uint64)
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out documents, a table a block, cleared of training text."""
+    """Decontaminated held-out documents, one table for each block."""
 
     tables: list[pa.Table]
-    num_contaminated: int  # documents dropped for what they share with training text
-    num_lines: int  # taken out of the others
+    num_contaminated: int  # documents dropped because of their overlap with training text
+    num_lines: int  # lines of training text that were removed from the kept documents
 
     @property
     def table(self) -> pa.Table:
         return pa.concat_tables([DOCUMENTS.empty_table(), *self.tables])
 
 
-def finish(work: Work, read: Read) -> Facts:
-    """Writes the corpus into work.draft.out and returns its facts. Raises UserError if no document is left."""
+def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
+    """Writes the corpus into work.draft.out and returns its facts. Raises UserError if all documents were dropped."""
     work.progress.note("looking for duplicates")
-    marks = load(read.blocks)
-    if not marks.table.num_rows:
-        raise UserError(_nothing_left(read.counts))
-    kept, dropped = without_duplicates(marks, work.options.near_duplicates)
-    held = choose_held_out(marks, kept, share=work.options.held_out, seed=work.seed)
-    train = kept & ~held
+    blocks = cleaned.blocks
+    index = load_index(blocks)
+    if not index.table.num_rows:
+        raise UserError(_no_documents(cleaned.counts))
+    kept, dropped = deduplicate(index, work.options.near_duplicates)
+    held_out = choose_held_out(index, kept, fraction=work.options.held_out, seed=work.seed)
+    train = kept & ~held_out
     out = work.draft.out
-    shutil.rmtree(out)  # what an attempt before this one may have left
+    shutil.rmtree(out)  # an earlier attempt may have left files
     (out / "train").mkdir(parents=True)
     (out / "held_out").mkdir()
-    cleared = clear_held_out(work.options, read.blocks, marks, train, held)
-    write_held_out(cleared, out / "held_out", work.options.part_bytes)
-    write_rejected(read.blocks, out / "rejected.parquet")
-    write_train(work, read.blocks, marks, train, out / "train")
-    dropped["documents/dropped_contaminated"] = cleared.num_contaminated
-    dropped["lines/dropped_contaminated"] = cleared.num_lines
-    return {**facts(work, read, marks, train, cleared.table), **dropped}
+    decontaminated = decontaminate(work.options, blocks, index, train, held_out)
+    write_held_out(decontaminated, out / "held_out", work.options.part_bytes)
+    write_rejected(blocks, out / "rejected.parquet")
+    write_train(work, blocks, index, train, out / "train")
+    dropped["documents/dropped_contaminated"] = decontaminated.num_contaminated
+    dropped["lines/dropped_contaminated"] = decontaminated.num_lines
+    return {**facts(work, cleaned, index, train, decontaminated.table), **dropped}
 
 
-def load(blocks: list[Block]) -> Marks:
-    """The columns that decide what stays."""
-    tables = [pq.read_table(block.file, columns=MARKS) for block in blocks]
+def load_index(blocks: list[Block]) -> DocumentIndex:
+    """Loads the columns that decide which documents are kept."""
+    tables = [pq.read_table(block.file, columns=INDEX_COLUMNS) for block in blocks]
     starts = np.concatenate([[0], np.cumsum([table.num_rows for table in tables])])
-    return Marks(pa.concat_tables(tables), starts)
+    return DocumentIndex(pa.concat_tables(tables), starts)
 
 
-def without_duplicates(marks: Marks, threshold: float | None) -> tuple[np.ndarray, Facts]:
-    """(bool[documents]: the first of each set of equal documents, then of each cluster of near ones; what went)."""
-    kept = splitting.first_occurrences(marks.keys)
-    places = np.flatnonzero(kept)
-    first = np.arange(len(places)) if threshold is None else minhash.clusters(marks.signatures[places], threshold)
-    near = places[first != np.arange(len(places))]
-    kept[near] = False
-    exact = len(kept) - len(places)
-    return kept, {"documents/dropped_duplicate_exact": exact, "documents/dropped_duplicate_near": len(near)}
+def deduplicate(index: DocumentIndex, threshold: float | None) -> tuple[np.ndarray, Facts]:
+    """Keeps the first of each set of equal documents, then the first of each cluster of near duplicates.
+
+    threshold: Jaccard similarity of near duplicates; None: exact dedup only.
+    Returns (bool[documents]: kept, counts of dropped documents)."""
+    kept = splitting.first_occurrences(index.keys)
+    unique = np.flatnonzero(kept)
+    positions = np.arange(len(unique))
+    first = positions if threshold is None else minhash.clusters(index.signatures[unique], threshold)
+    near_duplicates = unique[first != positions]
+    kept[near_duplicates] = False
+    num_exact = len(kept) - len(unique)
+    num_near = len(near_duplicates)
+    return kept, {"documents/dropped_duplicate_exact": num_exact, "documents/dropped_duplicate_near": num_near}
 
 
-def choose_held_out(marks: Marks, kept: np.ndarray, *, share: float, seed: int) -> np.ndarray:
-    """bool[documents]: those of the kept ones that are held out, whole groups of each language."""
-    table = marks.table.filter(pa.array(kept))
+def choose_held_out(index: DocumentIndex, kept: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
+    """Returns bool[documents]: the kept documents that are held out, in whole groups of each language."""
+    table = index.table.filter(pa.array(kept))
     sources, names = table.column("source").to_pylist(), table.column("group").to_pylist()
     chosen = splitting.held_out_mask(
         table.column("id").to_pylist(),
         [f"{source}/{name}" for source, name in zip(sources, names, strict=True)],
         table.column("language").to_pylist(),
         table.column("text_bytes").to_pylist(),
-        fraction=share,
+        fraction=fraction,
         seed=seed,
     )
-    held = np.zeros(len(kept), np.bool_)
-    held[np.flatnonzero(kept)[chosen]] = True
-    return held
+    held_out = np.zeros(len(kept), np.bool_)
+    held_out[np.flatnonzero(kept)[chosen]] = True
+    return held_out
 
 
-def clear_held_out(options: Any, blocks: list[Block], marks: Marks, train: np.ndarray, held: np.ndarray) -> HeldOut:
-    """Held-out documents without those that resemble training text, the others without its long lines."""
-    places = np.flatnonzero(held)
-    found = marks.signatures
-    similar = minhash.similar_to_any(found[places], found[train], options.held_out_similarity)
-    different = held.copy()
-    different[places[similar]] = False
-    shared = shared_lines(blocks, marks.starts, train, different)
+def decontaminate(
+    options: CorpusOptions, blocks: list[Block], index: DocumentIndex, train: np.ndarray, held_out: np.ndarray
+) -> HeldOut:
+    """Drops held-out documents that are similar to training text, and removes its long lines from the others."""
+    candidates = np.flatnonzero(held_out)
+    signatures = index.signatures
+    similar = minhash.similar_to_any(signatures[candidates], signatures[train], options.max_held_out_similarity)
+    remaining = held_out.copy()
+    remaining[candidates[similar]] = False
+    train_lines = shared_lines(blocks, index.starts, train, remaining)
     tables, num_lines = [], 0
-    for _, block, rows in per_block(blocks, marks.starts, different):
+    for _, block, rows in per_block(blocks, index.starts, remaining):
         table = pq.read_table(block.file, columns=DOCUMENTS.names).take(pa.array(rows))
-        results = [splitting.remove_lines(text, shared) for text in table.column("text").to_pylist()]
-        clean = [share <= options.held_out_shared and text != "" for text, share, _ in results]
-        num_lines += sum(lines for (_, _, lines), stays in zip(results, clean, strict=True) if stays)
+        results = [splitting.remove_lines(text, train_lines) for text in table.column("text").to_pylist()]
+        kept = [overlap <= options.max_held_out_overlap and text != "" for text, overlap, _ in results]
+        num_lines += sum(removed for (_, _, removed), keep in zip(results, kept, strict=True) if keep)
         texts = pa.array([text for text, _, _ in results], pa.string())
         table = table.set_column(DOCUMENTS.get_field_index("text"), DOCUMENTS.field("text"), texts)
-        tables.append(table.filter(pa.array(clean, pa.bool_())))
-    return HeldOut(tables, len(places) - sum(table.num_rows for table in tables), num_lines)
+        tables.append(table.filter(pa.array(kept, pa.bool_())))
+    return HeldOut(tables, len(candidates) - sum(table.num_rows for table in tables), num_lines)
 
 
-def shared_lines(blocks: list[Block], starts: np.ndarray, train: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """uint64, sorted: hashes of the long lines that stand in training and in held-out text."""
-    own = [_lines(block, rows) for _, block, rows in per_block(blocks, starts, held)]
-    own = np.unique(np.concatenate([np.empty(0, np.uint64), *own]))
-    seen = np.zeros(len(own), np.bool_)
-    if len(own):
-        for _, block, rows in per_block(blocks, starts, train):  # a block at a time: lines of training text are many
-            theirs = np.unique(_lines(block, rows))
-            seen |= splitting.is_in_sorted(own, theirs)
-    return own[seen]
+def shared_lines(blocks: list[Block], starts: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Returns the hashes of the long lines that occur both in training and in held-out text. uint64, sorted."""
+    lines = [_long_lines(block, rows) for _, block, rows in per_block(blocks, starts, held_out)]
+    held_out_lines = np.unique(np.concatenate([np.empty(0, np.uint64), *lines]))
+    in_train = np.zeros(len(held_out_lines), np.bool_)
+    if len(held_out_lines):
+        for _, block, rows in per_block(blocks, starts, train):  # one block at a time: training text has many lines
+            in_train |= splitting.is_in_sorted(held_out_lines, np.unique(_long_lines(block, rows)))
+    return held_out_lines[in_train]
 
 
-def write_train(work: Work, blocks: list[Block], marks: Marks, train: np.ndarray, folder: Path) -> None:
-    """Training documents, blocks taken together until a file is full; each file is written by one task."""
-    sizes = marks.table.column("text_bytes").to_numpy()
+def write_train(work: Work, blocks: list[Block], index: DocumentIndex, train: np.ndarray, folder: Path) -> None:
+    """Writes the training documents, adding blocks to a file until it is full; one task writes each file."""
+    sizes = index.table.column("text_bytes").to_numpy()
     items: list[dict[str, Any]] = []
-    room = 0
-    for number, block, rows in per_block(blocks, marks.starts, train):
-        if room <= 0:
-            items.append({"place": str(folder / f"part-{len(items):05}.parquet"), "files": [], "rows": []})
-            room = work.options.part_bytes
+    bytes_left = 0
+    for number, block, rows in per_block(blocks, index.starts, train):
+        if bytes_left <= 0:
+            items.append({"path": str(folder / f"part-{len(items):05}.parquet"), "files": [], "rows": []})
+            bytes_left = work.options.part_bytes
         items[-1]["files"].append(str(block.file))
         items[-1]["rows"].append(rows.astype(np.int64).tobytes())
-        room -= int(sizes[marks.starts[number] + rows].sum())
+        bytes_left -= int(sizes[index.starts[number] + rows].sum())
     work.session.start()
-    written = in_order(write_part, items, tasks=at_once(work), cpus_per_task=work.cluster.cpus_per_task)
+    written = map_in_order(write_part, items, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus_per_task)
     for done, _ in enumerate(written, start=1):
         work.progress.update(done, len(items), "files")
 
 
 def write_part(item: dict[str, Any]) -> None:
-    """Writes one file of training documents; a task. {"place", "files": of blocks, "rows": of each, int64 bytes}."""
+    """Writes one file of training documents. Runs in a task.
+
+    item: {"path": of the file, "files": those of its blocks, "rows": int64 bytes, the row numbers in each block}."""
     tables = []
-    for file, rows in zip(item["files"], item["rows"], strict=True):
-        taken = np.frombuffer(rows, np.int64)
-        tables.append(pq.read_table(file, columns=DOCUMENTS.names, use_threads=False).take(pa.array(taken)))
-    _write(pa.concat_tables(tables), Path(item["place"]))
+    for file, row_bytes in zip(item["files"], item["rows"], strict=True):
+        rows = np.frombuffer(row_bytes, np.int64)
+        tables.append(pq.read_table(file, columns=DOCUMENTS.names, use_threads=False).take(pa.array(rows)))
+    _write(pa.concat_tables(tables), Path(item["path"]))
 
 
-def write_held_out(held: HeldOut, folder: Path, part_bytes: int) -> None:
-    """Held-out documents, blocks taken together until a file is full; one empty file if there are none."""
+def write_held_out(held_out: HeldOut, folder: Path, part_bytes: int) -> None:
+    """Writes the held-out documents, adding blocks to a file until it is full; one empty file if there are none."""
     parts: list[list[pa.Table]] = [[]]
-    room = part_bytes
-    for table in held.tables:
-        if room <= 0:
+    bytes_left = part_bytes
+    for table in held_out.tables:
+        if bytes_left <= 0:
             parts.append([])
-            room = part_bytes
+            bytes_left = part_bytes
         parts[-1].append(table)
-        room -= _text_bytes(table)
+        bytes_left -= _text_bytes(table)
     for number, part in enumerate(parts):
         _write(pa.concat_tables([DOCUMENTS.empty_table(), *part]), folder / f"part-{number:05}.parquet")
 
 
-def write_rejected(blocks: list[Block], place: Path) -> None:
-    """The bad rows of all blocks."""
-    _write(pa.concat_tables([REJECTED.empty_table(), *(pq.read_table(block.rejected) for block in blocks)]), place)
+def write_rejected(blocks: list[Block], path: Path) -> None:
+    """Writes the bad rows of all blocks."""
+    _write(pa.concat_tables([REJECTED.empty_table(), *(pq.read_table(block.rejected) for block in blocks)]), path)
 
 
-def facts(work: Work, read: Read, marks: Marks, train: np.ndarray, held: pa.Table) -> Facts:
-    """The funnel: documents/read = documents/kept + every documents/dropped_*; kept ones are training or held out."""
-    kept = marks.table.filter(pa.array(train)).select(["language", "text_bytes"])
-    found: Facts = {name: read.counts[name] for name in ("documents/read", "bytes/read", "rows/bad")}
-    for suffix, rest, own in [("", kept, held)] + [
-        (f"_{language}", kept.filter(pc.field("language") == language), held.filter(pc.field("language") == language))
-        for language in LANGUAGES
-    ]:
-        held_bytes = _text_bytes(own)
-        found[f"documents/kept{suffix}"] = rest.num_rows + own.num_rows
-        found[f"bytes/kept{suffix}"] = sum(rest.column("text_bytes").to_pylist()) + held_bytes
-        found[f"documents/held_out{suffix}"] = own.num_rows
-        found[f"bytes/held_out{suffix}"] = held_bytes
-    reasons = [EMPTY, *(reason for used in work.options.filters.enabled() for reason in used.reasons)]
-    for reason in reasons:
-        found[f"documents/dropped_{reason}"] = read.counts[f"documents/dropped_{reason}"]
-    if read.documents_per_s is not None:
-        found["corpus/documents_per_s"] = read.documents_per_s
-    return found
+def facts(work: Work, cleaned: CleanedBlocks, index: DocumentIndex, train: np.ndarray, held_out: pa.Table) -> Facts:
+    """Returns the funnel: documents/read = documents/kept + every documents/dropped_*; kept = training + held out."""
+    training = index.table.filter(pa.array(train)).select(["language", "text_bytes"])
+    result: Facts = {name: cleaned.counts[name] for name in ("documents/read", "bytes/read", "rows/bad")}
+    result |= _kept_facts("", training, held_out)
+    for language in LANGUAGES:
+        in_language = pc.field("language") == language
+        result |= _kept_facts(f"_{language}", training.filter(in_language), held_out.filter(in_language))
+    for reason in [EMPTY, *(reason for filter_ in work.options.filters.enabled() for reason in filter_.reasons)]:
+        result[f"documents/dropped_{reason}"] = cleaned.counts[f"documents/dropped_{reason}"]
+    if cleaned.documents_per_s is not None:
+        result["corpus/documents_per_s"] = cleaned.documents_per_s
+    return result
+
+
+def _kept_facts(suffix: str, training: pa.Table, held_out: pa.Table) -> Facts:
+    held_out_bytes = _text_bytes(held_out)
+    return {
+        f"documents/kept{suffix}": training.num_rows + held_out.num_rows,
+        f"bytes/kept{suffix}": sum(training.column("text_bytes").to_pylist()) + held_out_bytes,
+        f"documents/held_out{suffix}": held_out.num_rows,
+        f"bytes/held_out{suffix}": held_out_bytes,
+    }
 
 
 def per_block(blocks: list[Block], starts: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, Block, np.ndarray]]:
-    """(number, block, its chosen rows counted from its first) of each block with any."""
+    """Yields (number, block, its chosen rows counted from its first) of each block with chosen documents."""
     for number, block in enumerate(blocks):
         rows = np.flatnonzero(chosen[starts[number] : starts[number + 1]])
         if len(rows):
             yield number, block, rows
 
 
-def _lines(block: Block, rows: np.ndarray) -> np.ndarray:
+def _long_lines(block: Block, rows: np.ndarray) -> np.ndarray:
+    """Reads the hashes of the long lines of a block's rows. uint64."""
     column = pq.read_table(block.file, columns=["long_lines"]).column(0).take(pa.array(rows))
     return pc.call_function("list_flatten", [column]).to_numpy().astype(np.uint64)
 
 
-def _write(table: pa.Table, place: Path) -> None:
-    with Publication(place) as file:
-        # One chunk a column: how a table was put together must not show in the bytes.
-        pq.write_table(table.combine_chunks(), file.temporary, compression="zstd", row_group_size=ROW_GROUP)
+def _write(table: pa.Table, path: Path) -> None:
+    with AtomicFile(path) as file:
+        # One chunk in each column, so that the bytes do not depend on how the table was assembled.
+        pq.write_table(table.combine_chunks(), file.temporary, compression="zstd", row_group_size=ROW_GROUP_DOCUMENTS)
         file.publish()
 
 
-def _fixed(column: Any) -> np.ndarray:
-    """uint8[rows, width] of a fixed-size binary array."""
+def _fixed_size_bytes(column: pa.FixedSizeBinaryArray) -> np.ndarray:
+    """Returns uint8[rows, width] of a fixed-size binary array."""
     width = column.type.byte_width
     data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width : (column.offset + len(column)) * width]
     return data.reshape(len(column), width)
@@ -252,10 +266,11 @@ def _text_bytes(table: pa.Table) -> int:
     return sum(utf8_bytes(text) for text in table.column("text").to_pylist())
 
 
-def _nothing_left(counts: Counter[str]) -> str:
-    reasons = {name.removeprefix("documents/dropped_"): number for name, number in counts.items() if "dropped_" in name}
-    told = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items())) or "none was dropped"
+def _no_documents(counts: Counter[str]) -> str:
+    prefix = "documents/dropped_"
+    dropped = {name.removeprefix(prefix): number for name, number in counts.items() if name.startswith(prefix)}
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items())) or "none was dropped"
     return (
-        f"corpus: no document is left of {counts['documents/read']:,} read ({told}; {counts['rows/bad']:,} bad rows); "
-        f"check the sources' text columns, or loosen corpus.filters"
+        f"corpus: no document is left of {counts['documents/read']:,} read "
+        f"({reasons}; {counts['rows/bad']:,} bad rows); check the sources' text columns, or loosen corpus.filters"
     )

@@ -1,4 +1,4 @@
-"""What a recipe may say of its corpus. Imported when a recipe is read, so nothing heavy here."""
+"""Options of the corpus stage. Imported when a recipe is read, so no heavy imports here."""
 
 from __future__ import annotations
 
@@ -11,36 +11,50 @@ from pipelines.stage import ClusterOptions, Options
 class CorpusOptions(Options):
     """Text → cleaned, deduplicated documents, split into training and held-out text."""
 
-    filters: Filters = Field(default=Filters(), description="of each filter its settings; null switches one off")
+    filters: Filters = Field(default=Filters(), description="Options of each filter; null disables one")
     near_duplicates: float | None = Field(
-        default=0.8, gt=0, le=1, description="Jaccard similarity from which on; null: exact ones only"
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Jaccard similarity from which on documents are near duplicates; null: exact dedup only",
     )
     permutations: int = Field(
-        default=128, ge=16, le=1024, description="of MinHash: the similarity's standard error is 0.5 / √permutations"
+        default=128,
+        ge=16,
+        le=1024,
+        description="Hash functions of MinHash; the standard error of the similarity is 0.5 / √permutations",
     )
-    held_out: float = Field(default=0.05, ge=0, le=0.5, description="of each language's bytes, in whole groups")
-    held_out_similarity: float = Field(
-        default=0.5, gt=0, le=1, description="to a training text: a held-out text so similar is dropped"
+    held_out: float = Field(
+        default=0.05, ge=0, le=0.5, description="Fraction of each language's bytes to hold out, in whole groups"
     )
-    held_out_shared: float = Field(
+    max_held_out_similarity: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Jaccard similarity to a training text from which on held-out text is dropped",
+    )
+    max_held_out_overlap: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="share of a held-out text that may be lines of training text: they go; beyond, the whole text",
+        description="Maximum fraction of a held-out text in lines of training text, which are removed; over it, the "
+        "whole text is dropped",
     )
     max_bad_rows: NonNegativeInt = Field(
-        default=100, description="rows that cannot be read: set aside in rejected.parquet; beyond, the run stops"
+        default=100,
+        description="Maximum rows that cannot be read; they go to rejected.parquet, and over it the run stops",
     )
     block_bytes: PositiveInt = Field(
-        default=2_000_000, description="of text read by one task: what a kill can cost; decides where files end"
+        default=2_000_000,
+        description="Bytes of text read by one task: the work that a kill can lose; decides where files end",
     )
-    part_bytes: PositiveInt = Field(default=256_000_000, description="of text in one file of the corpus")
+    part_bytes: PositiveInt = Field(default=256_000_000, description="Bytes of text in one file of the corpus")
 
 
 class CorpusCluster(ClusterOptions):
-    """Where the corpus is read and cleaned."""
+    """Resources to read and clean the corpus."""
 
     tasks: PositiveInt | None = Field(
-        default=None, description="at once; default: as many as this machine has cores, or the cluster has CPUs"
+        default=None, description="Number of parallel tasks; default: this machine's cores, or the cluster's CPUs"
     )
-    cpus_per_task: PositiveFloat = Field(default=1, description="logical CPUs of a task")
+    cpus_per_task: PositiveFloat = Field(default=1, description="Logical CPUs of a task")

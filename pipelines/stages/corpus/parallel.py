@@ -1,7 +1,7 @@
-"""The stage's one door to Ray Data: a plain function over many small descriptions of work, in order, on all nodes.
+"""The stage's one door to Ray Data: maps a plain function over many small work items, in order, on all nodes.
 
-Results and errors travel as values. An error raised inside Ray Data would come back as a page of its own, without the
-one that caused it.
+Results and errors are returned as values. An error raised inside Ray Data would arrive as another error, with a page of
+trace and without the original one.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ Result = TypeVar("Result")
 OUTCOMES = pa.schema([("result", pa.binary()), ("error", pa.binary())])
 
 
-def in_order(
+def map_in_order(
     function: Callable[..., Result], items: Sequence[Item], *, tasks: int | None, cpus_per_task: float, **arguments: Any
 ) -> Iterator[Result]:
-    """function(item, **arguments) of each item, in the items' order, as many at once as `tasks` and the CPUs allow.
+    """Yields function(item, **arguments) of each item, in the items' order, in as many parallel tasks as allowed.
 
-    items: flat dictionaries of text, numbers, bytes and lists of them. A task whose worker dies is run again elsewhere.
-    Raises what the function raises first, with a note of where. Ray must be connected."""
-    _be_quiet()
+    items: flat dictionaries of text, numbers, bytes and lists of them. tasks: maximum number of parallel tasks (None:
+    as many as the CPUs allow). A task whose worker dies is run again elsewhere. Ray must be connected.
+    Raises the first error of the function, with a note that names the node."""
+    _silence_ray_data()
     data = ray.data.from_items(list(items), override_num_blocks=len(items))
     data.context.execution_options.preserve_order = True
     outcomes = data.map_batches(
-        cast(Any, _outcomes),
+        cast(Any, _run_items),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=cpus_per_task,
-        concurrency=tasks and min(tasks, len(items)),
+        concurrency=None if tasks is None else min(tasks, len(items)),
         fn_kwargs={"function": function, "arguments": arguments},
     )
     for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -46,29 +47,30 @@ def in_order(
             yield pickle.loads(outcome["result"])
 
 
-def _outcomes(table: pa.Table, *, function: Callable[..., Any], arguments: dict[str, Any]) -> pa.Table:
-    found = []
+def _run_items(table: pa.Table, *, function: Callable[..., Any], arguments: dict[str, Any]) -> pa.Table:
+    """Runs the function on each item of a block of work; returns a table of OUTCOMES."""
+    outcomes = []
     for item in table.to_pylist():
         try:
-            found.append({"result": pickle.dumps(function(item, **arguments)), "error": None})
+            outcomes.append({"result": pickle.dumps(function(item, **arguments)), "error": None})
         except Exception as error:  # raised again by the driver
-            found.append({"result": None, "error": _packed(error)})
-    return pa.Table.from_pylist(found, schema=OUTCOMES)
+            outcomes.append({"result": None, "error": _pickled(error)})
+    return pa.Table.from_pylist(outcomes, schema=OUTCOMES)
 
 
-def _packed(error: Exception) -> bytes:
-    told = f"in a task on {platform.node()}:\n{''.join(traceback.format_exception(error))}"
+def _pickled(error: Exception) -> bytes:
+    note = f"in a task on {platform.node()}:\n{''.join(traceback.format_exception(error))}"
     try:
-        error.add_note(told)
-        packed = pickle.dumps(error)
-        pickle.loads(packed)
-    except Exception:  # it cannot travel: its words can
-        packed = pickle.dumps(RuntimeError(told))
-    return packed
+        error.add_note(note)
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:  # an error that cannot be pickled: send its text
+        pickled = pickle.dumps(RuntimeError(note))
+    return pickled
 
 
-def _be_quiet() -> None:
-    """Ray Data tells its story to its log file alone; what fails is raised, so it need not be printed as well."""
+def _silence_ray_data() -> None:
+    """Limits Ray Data's messages to its log file; errors are raised, so they need not be printed as well."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

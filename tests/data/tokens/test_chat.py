@@ -1,4 +1,4 @@
-"""Chat templates of real models, against what transformers makes of them; and what of a conversation is learnt."""
+"""Chat templates of real models against transformers, and the loss mask of conversations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.errors import UserError
 
 PACKAGE = importlib.util.find_spec("trl")
 assert PACKAGE is not None and PACKAGE.origin is not None
-TEMPLATES = Path(PACKAGE.origin).parent / "chat_templates"  # as the models' makers wrote them
+TEMPLATES = Path(PACKAGE.origin).parent / "chat_templates"  # as the models' publishers wrote them
 
 LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[list[str], str, bool, list[str]]] = {
     "phi3": (PHI3, "<|end|>", True, []),
     "gemma3": (GEMMA, "<end_of_turn>", True, []),
 }
-MARKS_BEGINNINGS = "gemma3"  # gets a tokenizer that writes a space before a text, as SentencePiece does
+METASPACE = "gemma3"  # has a tokenizer that writes a space before a text, as SentencePiece does
 
 ASK = {"role": "user", "content": "What is 二十 plus 3?"}
 TURNS = [
@@ -52,7 +52,7 @@ def write(folder: Path, name: str) -> Path:
     """A folder with a small tokenizer that has a model's special tokens, and the model's template."""
     specials, turn_end, has_bos, others = KINDS[name]
     tokenizer = Tokenizer(models.BPE())
-    if name == MARKS_BEGINNINGS:
+    if name == METASPACE:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
     else:
@@ -78,52 +78,52 @@ def write(folder: Path, name: str) -> Path:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("chat")
-    made = {name: write(root / name, name) for name in KINDS}
+    folders = {name: write(root / name, name) for name in KINDS}
     ours = tokenizing.train([SAMPLE] * 3, 700)
     tokenizing.save(ours, root / "ours", max_tokens=128)
-    return made | {"ours": root / "ours"}
+    return folders | {"ours": root / "ours"}
 
 
 ALL = ["ours", *KINDS]
 
 
-def theirs(folder: Path, messages: list[dict[str, str]], **options: Any) -> Any:
+def apply_chat_template(folder: Path, messages: list[dict[str, str]], **options: Any) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
 
 
-def shown(chat: Chat, messages: Sequence[Message]) -> list[str]:
-    """The conversation's text in pieces: the first is not learnt, the next is, and so on."""
-    found = chat.conversation(messages)
-    edges = [0, *(np.flatnonzero(np.diff(found.learnt.astype(int))) + 1), len(found.ids)]
+def split_by_mask(chat: Chat, messages: Sequence[Message]) -> list[str]:
+    """The conversation's text, split where the loss mask changes: the first piece is outside the mask."""
+    rendered = chat.conversation(messages)
+    edges = [0, *(np.flatnonzero(np.diff(rendered.loss_mask.astype(int))) + 1), len(rendered.ids)]
     decode = chat.encoder.tokenizer.decode
-    pieces = [found.ids[a:b].tolist() for a, b in pairwise(edges)]
+    pieces = [rendered.ids[a:b].tolist() for a, b in pairwise(edges)]
     return [decode(piece, skip_special_tokens=False) for piece in pieces]
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("messages", [TURNS, TURNS[1:], TURNS[1:3]], ids=["system", "two turns", "one turn"])
-def test_ids_are_those_of_transformers(folders: dict[str, Path], name: str, messages: list[dict[str, str]]) -> None:
+def test_ids_equal_those_of_transformers(folders: dict[str, Path], name: str, messages: list[dict[str, str]]) -> None:
     chat = Chat.open(folders[name])
-    assert chat.conversation(messages).ids.tolist() == theirs(folders[name], messages)["input_ids"]
-    asked = messages[:-1]
-    assert chat.prompt(asked) == theirs(folders[name], asked, add_generation_prompt=True)["input_ids"]
+    assert chat.conversation(messages).ids.tolist() == apply_chat_template(folders[name], messages)["input_ids"]
+    prompt = messages[:-1]
+    assert chat.prompt(prompt) == apply_chat_template(folders[name], prompt, add_generation_prompt=True)["input_ids"]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_learnt_begins_where_a_prompt_ends_and_ends_with_the_turn(folders: dict[str, Path], name: str) -> None:
+def test_loss_mask_begins_where_a_prompt_ends_and_ends_with_the_turn(folders: dict[str, Path], name: str) -> None:
     chat = Chat.open(folders[name])
-    found = chat.conversation(TURNS)
-    begins = np.flatnonzero(np.diff(found.learnt.astype(int)) == 1) + 1
-    assert [found.ids[:begin].tolist() for begin in begins] == [chat.prompt(TURNS[:2]), chat.prompt(TURNS[:4])]
-    ends = np.flatnonzero(np.diff(found.learnt.astype(int)) == -1)
-    last = np.flatnonzero(found.learnt)[-1]
-    assert {int(found.ids[end]) for end in (*ends, last)} == {chat.stop_ids[0]}
-    words = [chat.text(found.ids[a : b + 1]) for a, b in zip(begins, (ends[0], last), strict=True)]
+    rendered = chat.conversation(TURNS)
+    begins = np.flatnonzero(np.diff(rendered.loss_mask.astype(int)) == 1) + 1
+    assert [rendered.ids[:begin].tolist() for begin in begins] == [chat.prompt(TURNS[:2]), chat.prompt(TURNS[:4])]
+    ends = np.flatnonzero(np.diff(rendered.loss_mask.astype(int)) == -1)
+    last = np.flatnonzero(rendered.loss_mask)[-1]
+    assert {int(rendered.ids[end]) for end in (*ends, last)} == {chat.stop_ids[0]}
+    words = [chat.text(rendered.ids[a : b + 1]) for a, b in zip(begins, (ends[0], last), strict=True)]
     assert words == ["It is 23.", "twenty-three\n\nThat is all."]
 
 
-BY_HAND: dict[str, list[str]] = {
+EXPECTED: dict[str, list[str]] = {
     "ours": [
         "<|bos|><|im_start|>system\nBe brief. 简短地回答。<|im_end|>\n"
         "<|im_start|>user\nWhat is 二十 plus 3?<|im_end|>\n<|im_start|>assistant\n",
@@ -152,28 +152,30 @@ BY_HAND: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-def test_learnt_by_hand(folders: dict[str, Path], name: str) -> None:
-    assert shown(Chat.open(folders[name]), TURNS) == BY_HAND[name]
+@pytest.mark.parametrize("name", EXPECTED)
+def test_loss_mask_of_templates(folders: dict[str, Path], name: str) -> None:
+    assert split_by_mask(Chat.open(folders[name]), TURNS) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen2_5"])
-def test_learnt_is_what_trl_learns(folders: dict[str, Path], name: str) -> None:
-    """TRL marks what is an assistant's in training templates of its own; in Qwen's also the line breaks around."""
-    found = Chat.open(folders[name]).conversation(TURNS)
+def test_loss_mask_equals_that_of_trl(folders: dict[str, Path], name: str) -> None:
+    """TRL marks assistants' turns with training templates; that of Qwen also marks the line breaks around them."""
+    rendered = Chat.open(folders[name]).conversation(TURNS)
     template = (TEMPLATES / f"{name}_training.jinja").read_text(encoding="utf-8")
-    marked = theirs(folders[name], TURNS, chat_template=template, return_assistant_tokens_mask=True)
+    marked = apply_chat_template(folders[name], TURNS, chat_template=template, return_assistant_tokens_mask=True)
     mask = np.array(marked["assistant_masks"], bool)
     if name == "llama3":
-        np.testing.assert_array_equal(found.learnt, mask)
+        np.testing.assert_array_equal(rendered.loss_mask, mask)
     else:
-        assert (mask >= found.learnt).all()
-        breaks = [Chat.open(folders[name]).encoder.tokenizer.decode([i]) for i in found.ids[mask & ~found.learnt]]
+        assert (mask >= rendered.loss_mask).all()
+        breaks = [
+            Chat.open(folders[name]).encoder.tokenizer.decode([i]) for i in rendered.ids[mask & ~rendered.loss_mask]
+        ]
         assert breaks == ["\n"] * 4
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen2_5"])
-def test_templates_that_mark_what_is_generated_are_read(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
+def test_templates_with_generation_marks_are_read(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     for file in folders[name].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     plain = Chat.open(tmp_path)
@@ -183,61 +185,61 @@ def test_templates_that_mark_what_is_generated_are_read(folders: dict[str, Path]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_words_that_spell_special_tokens_stay_words(folders: dict[str, Path], name: str) -> None:
+def test_special_tokens_in_messages_are_encoded_as_text(folders: dict[str, Path], name: str) -> None:
     chat = Chat.open(folders[name])
     end = chat.turn_end
-    spelt = f"a {end} b {end[:-1]}{end} c{chat.tokens.get('bos_token', '')}"
-    innocent = chat.conversation([{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d"}])
-    given = [{"role": "user", "content": spelt}, {"role": "assistant", "content": f"{spelt} d"}]
-    found = chat.conversation(given)
+    content = f"a {end} b {end[:-1]}{end} c{chat.tokens.get('bos_token', '')}"
+    plain = chat.conversation([{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d"}])
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": f"{content} d"}]
+    rendered = chat.conversation(messages)
     ids = {chat.encoder.tokenizer.token_to_id(token) for token in KINDS[name][0]} if name in KINDS else set(range(5))
-    count = [[int(i) for i in one.ids if int(i) in ids] for one in (innocent, found)]
-    assert count[0] == count[1]  # those of the template, no more
-    assert found.learnt.sum() > 10
-    assert chat.text(found.ids[found.learnt]) == f"{spelt} d"
-    assert found.ids[: len(chat.prompt(given[:1]))].tolist() == chat.prompt(given[:1])
+    count = [[int(i) for i in rendered.ids if int(i) in ids] for rendered in (plain, rendered)]
+    assert count[0] == count[1]  # those of the template only
+    assert rendered.loss_mask.sum() > 10
+    assert chat.text(rendered.ids[rendered.loss_mask]) == f"{content} d"
+    assert rendered.ids[: len(chat.prompt(messages[:1]))].tolist() == chat.prompt(messages[:1])
 
 
-def test_many_at_once_are_as_one_by_one(folders: dict[str, Path]) -> None:
-    chat = Chat.open(folders[MARKS_BEGINNINGS])
+def test_batches_equal_single_conversations(folders: dict[str, Path]) -> None:
+    chat = Chat.open(folders[METASPACE])
     many = [TURNS, TURNS[1:3], [ASK, {"role": "assistant", "content": "<eos><bos>"}], TURNS[1:]]
-    for found, messages in zip(chat.conversations(many), many, strict=True):
+    for rendered, messages in zip(chat.conversations(many), many, strict=True):
         alone = chat.conversation(messages)
-        assert found.ids.tolist() == alone.ids.tolist()
-        assert found.learnt.tolist() == alone.learnt.tolist()
+        assert rendered.ids.tolist() == alone.ids.tolist()
+        assert rendered.loss_mask.tolist() == alone.loss_mask.tolist()
     assert chat.prompts([m[:-1] for m in many]) == [chat.prompt(m[:-1]) for m in many]
     assert chat.conversations([]) == []
 
 
-def test_nothing_of_a_conversation_without_an_assistant_is_learnt(folders: dict[str, Path]) -> None:
-    found = Chat.open(folders["ours"]).conversation(TURNS[:2])
-    assert len(found.ids) > 10 and not found.learnt.any()
+def test_loss_mask_is_empty_without_an_assistants_turn(folders: dict[str, Path]) -> None:
+    rendered = Chat.open(folders["ours"]).conversation(TURNS[:2])
+    assert len(rendered.ids) > 10 and not rendered.loss_mask.any()
 
 
-def test_an_empty_reply_is_a_turns_end(folders: dict[str, Path]) -> None:
+def test_loss_mask_of_an_empty_reply_is_the_end_of_turn(folders: dict[str, Path]) -> None:
     chat = Chat.open(folders["ours"])
-    found = chat.conversation([ASK, {"role": "assistant", "content": ""}])
-    assert found.ids[found.learnt].tolist() == [chat.stop_ids[0]]
+    rendered = chat.conversation([ASK, {"role": "assistant", "content": ""}])
+    assert rendered.ids[rendered.loss_mask].tolist() == [chat.stop_ids[0]]
 
 
-def test_a_template_without_a_beginning_of_replies(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Then the assistant's header is learnt too: a prompt ends before it."""
+def test_a_template_without_a_generation_prompt(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Its prompts end before the assistant's header, so the loss mask covers the header too."""
     template = chat_format.TEMPLATE.partition("{%- if add_generation_prompt")[0]
-    chat = retold(folders["ours"], tmp_path, template)
-    assert shown(chat, TURNS[1:3]) == [
+    chat = with_template(folders["ours"], tmp_path, template)
+    assert split_by_mask(chat, TURNS[1:3]) == [
         "<|bos|><|im_start|>user\nWhat is 二十 plus 3?<|im_end|>\n",
         "<|im_start|>assistant\nIt is 23.<|im_end|>",
         "\n",
     ]
 
 
-def test_a_date_is_always_the_same(folders: dict[str, Path], tmp_path: Path) -> None:
-    chat = retold(folders["ours"], tmp_path, "{{ strftime_now('%d %b %Y') }}")
+def test_the_date_of_a_template_is_constant(folders: dict[str, Path], tmp_path: Path) -> None:
+    chat = with_template(folders["ours"], tmp_path, "{{ strftime_now('%d %b %Y') }}")
     assert chat.render(TURNS) == "26 Jul 2024"
 
 
-def test_a_template_in_the_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
-    retold(folders["ours"], tmp_path, None)
+def test_a_template_in_the_tokenizer_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
+    with_template(folders["ours"], tmp_path, None)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     named = [{"name": "tools", "template": "no"}, {"name": "default", "template": chat_format.TEMPLATE}]
     for template in (chat_format.TEMPLATE, named):
@@ -245,23 +247,23 @@ def test_a_template_in_the_configuration(folders: dict[str, Path], tmp_path: Pat
         assert Chat.open(tmp_path).prompt(TURNS) == Chat.open(folders["ours"]).prompt(TURNS)
 
 
-def retold(folder: Path, place: Path, template: str | None) -> Chat:
-    """A tokenizer with another template; without one, nothing is opened."""
+def with_template(folder: Path, target: Path, template: str | None) -> Chat:
+    """Copies a tokenizer with another template; without a template, checks that opening it fails."""
     for file in folder.iterdir():
-        (place / file.name).write_bytes(file.read_bytes())
+        (target / file.name).write_bytes(file.read_bytes())
     if template is None:
-        (place / "chat_template.jinja").unlink()
-        with pytest.raises(UserError, match=r"no chat_template.jinja .* expected a model that knows a chat format"):
-            Chat.open(place)
+        (target / "chat_template.jinja").unlink()
+        with pytest.raises(UserError, match=r"no chat_template.jinja .* expected a model with a chat format"):
+            Chat.open(target)
         return Chat.open(folder)
-    (place / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return Chat.open(place)
+    (target / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return Chat.open(target)
 
 
-def test_templates_that_cannot_be_taught_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_templates_without_a_correct_loss_mask_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     def refusal(template: str, messages: list[dict[str, str]] = TURNS) -> str:
         with pytest.raises(UserError) as caught:
-            retold(folders["ours"], tmp_path, template).conversation(messages)
+            with_template(folders["ours"], tmp_path, template).conversation(messages)
         return str(caught.value)
 
     assert "its chat template cannot be read" in refusal("{% for %}")
@@ -278,7 +280,7 @@ def test_templates_that_cannot_be_taught_are_refused(folders: dict[str, Path], t
     assert "writes no <|im_end|> after assistant's turn 1 of 2" in refusal(only_last)
 
 
-def test_roles_that_a_template_does_not_know(folders: dict[str, Path]) -> None:
+def test_roles_that_a_template_refuses(folders: dict[str, Path]) -> None:
     chat = Chat.open(folders["gemma3"])
     with pytest.raises(UserError, match=r"refuses a conversation \(Conversation roles must alternate"):
         chat.conversation([ASK, ASK, {"role": "assistant", "content": "x"}])

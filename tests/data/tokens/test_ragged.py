@@ -1,4 +1,4 @@
-"""Documents as token ids, row by row."""
+"""Rows of a chunked column of lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.data.tokens.ragged import RaggedColumn
 
 
 @pytest.mark.parametrize("sizes", [[5], [2, 3], [0, 4, 0, 1], [1, 1, 1, 1, 1]])
-def test_rows_of_a_ragged_column_are_those_of_the_lists(sizes: list[int]) -> None:
+def test_rows_equal_the_lists_of_the_column(sizes: list[int]) -> None:
     lists = [[1, 2, 3], [], [4], [5, 6], []]
     chunks, first = [], 0
     for size in sizes:
@@ -21,7 +21,7 @@ def test_rows_of_a_ragged_column_are_those_of_the_lists(sizes: list[int]) -> Non
     assert [column[row].tolist() for row in range(5)] == lists
 
 
-def test_a_slice_of_a_column_reads_as_its_own_rows() -> None:
+def test_a_slice_of_a_column_has_only_its_rows() -> None:
     whole = pa.array([[1, 2], [3], [4, 5, 6], [7]], pa.large_list(pa.int32()))
     column = RaggedColumn(pa.chunked_array([whole.slice(1, 2), whole.slice(3)]))
     assert column.lengths.tolist() == [1, 3, 1]

@@ -1,8 +1,9 @@
-"""Tokenizers, against transformers where it has a say."""
+"""Training, opening and encoding with tokenizers, compared with transformers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
@@ -30,9 +31,9 @@ AWKWARD = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("tokenizer")
-    tokenizing.save(tokenizing.train([ENGLISH] * 50 + [CHINESE] * 50, 600), place, max_tokens=2048)
-    return place
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizing.save(tokenizing.train([ENGLISH] * 50 + [CHINESE] * 50, 600), folder, max_tokens=2048)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ def decoded(encoder: Encoder, ids: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE, *AWKWARD])
-def test_any_text_comes_back_as_it_was(encoder: Encoder, text: str) -> None:
+def test_any_text_round_trips(encoder: Encoder, text: str) -> None:
     (ids,) = encoder.encode([text])
     assert ids.dtype == np.int32
     assert decoded(encoder, ids) == text
 
 
-def test_digits_are_tokens_of_their_own(encoder: Encoder) -> None:
+def test_each_digit_is_a_token(encoder: Encoder) -> None:
     (ids,) = encoder.encode(["2024年12月 has 365.25 days"])
     pieces = [decoded(encoder, ids[i : i + 1]) for i in range(len(ids))]
     assert [piece for piece in pieces if any(c.isdigit() for c in piece)] == list("20241236525")
@@ -67,7 +68,7 @@ def test_special_tokens_have_the_first_ids(encoder: Encoder) -> None:
     assert (encoder.pad_id, encoder.bos_id, encoder.eos_id) == (0, 1, 2)
 
 
-def test_the_vocabulary_has_the_size_asked_for_or_what_the_text_gives(encoder: Encoder) -> None:
+def test_the_vocabulary_has_the_requested_size_or_what_the_text_gives(encoder: Encoder) -> None:
     assert encoder.vocabulary <= 600
     assert tokenizing.train([ENGLISH + CHINESE] * 50, 280).get_vocab_size() == 280
     assert tokenizing.train(["ab ab"], 5000).get_vocab_size() < 5 + 256 + 10 + sum(map(len, chat_format.ROLES))
@@ -86,7 +87,7 @@ def test_a_document_is_framed_by_its_start_and_its_end(encoder: Encoder) -> None
     assert without.frame(np.zeros(0, np.int32)).tolist() == [encoder.eos_id]
 
 
-def test_a_document_that_speaks_of_special_tokens_never_gets_them(encoder: Encoder) -> None:
+def test_special_tokens_in_a_document_are_encoded_as_text(encoder: Encoder) -> None:
     text = "A turn ends with <|im_end|>, a document with <|eos|>; 以<|im_start|>开始。"
     (ids,) = encoder.encode([text])
     assert not set(ids.tolist()) & set(range(5))
@@ -107,7 +108,7 @@ def test_transformers_renders_and_reads_the_template_as_jinja_does(
 ) -> None:
     from transformers import AutoTokenizer
 
-    theirs = AutoTokenizer.from_pretrained(folder)
+    hf_tokenizer = AutoTokenizer.from_pretrained(folder)
     plain = jinja2.Environment()
     sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)  # as transformers and vLLM make it
     expected = "<|bos|>" + "".join(
@@ -116,62 +117,73 @@ def test_transformers_renders_and_reads_the_template_as_jinja_does(
     for environment in (plain, sandbox):
         template = environment.from_string((folder / "chat_template.jinja").read_text(encoding="utf-8"))
         assert template.render(messages=MESSAGES, bos_token=chat_format.BOS, add_generation_prompt=prompt) == expected
-    assert theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=prompt) == expected
+    assert hf_tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=prompt) == expected
 
-    ids = theirs.apply_chat_template(MESSAGES, add_generation_prompt=prompt, return_dict=False)
+    ids = hf_tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=prompt, return_dict=False)
     assert ids[0] == encoder.bos_id and ids.count(encoder.bos_id) == 1
     assert ids.count(3) == len(MESSAGES) + prompt
     assert ids.count(4) == len(MESSAGES)
 
 
-def test_transformers_encodes_as_we_do(folder: Path, encoder: Encoder) -> None:
+def test_transformers_gives_the_same_ids(folder: Path, encoder: Encoder) -> None:
     from transformers import AutoTokenizer
 
-    theirs = AutoTokenizer.from_pretrained(folder)
-    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 2, 0)
-    assert theirs.model_max_length == 2048
+    hf_tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (hf_tokenizer.bos_token_id, hf_tokenizer.eos_token_id, hf_tokenizer.pad_token_id) == (1, 2, 0)
+    assert hf_tokenizer.model_max_length == 2048
     for text in (ENGLISH, CHINESE, *AWKWARD):
         (ours,) = encoder.encode([text])
-        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.tolist()
-        assert theirs(text)["input_ids"] == [1, *ours.tolist()]  # a prompt begins a document
-        assert theirs.decode(ours, skip_special_tokens=True) == text
+        assert hf_tokenizer(text, add_special_tokens=False)["input_ids"] == ours.tolist()
+        assert hf_tokenizer(text)["input_ids"] == [1, *ours.tolist()]  # a prompt begins a document
+        assert hf_tokenizer.decode(ours, skip_special_tokens=True) == text
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "message"),
     [
-        (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json; expected a Hugging Face folder"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json; expected a Hugging Face folder"),
         (
-            lambda f: (f / "tokenizer.json").write_text('{"version": "1.0"'),
+            lambda folder: (folder / "tokenizer.json").write_text('{"version": "1.0"'),
             "tokenizer.json: not readable as a tokenizer",
         ),
-        (lambda f: (f / "tokenizer_config.json").write_text("{"), "tokenizer_config.json: not readable as JSON"),
-        (lambda f: (f / "tokenizer_config.json").write_text("{}"), "names no eos_token that is in the vocabulary"),
-        (lambda f: (f / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'), "names no eos_token that is in"),
-        (lambda f: (f / "tokenizer_config.json").unlink(), "names no eos_token that is in the vocabulary"),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text("{"),
+            "tokenizer_config.json: not readable as JSON",
+        ),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text("{}"),
+            "names no eos_token that is in the vocabulary",
+        ),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'),
+            "names no eos_token that is in",
+        ),
+        (lambda folder: (folder / "tokenizer_config.json").unlink(), "names no eos_token that is in the vocabulary"),
     ],
 )
-def test_a_folder_that_holds_no_tokenizer_is_the_users_mistake(folder: Path, tmp_path: Path, harm, said: str) -> None:
+def test_a_folder_without_a_valid_tokenizer_is_a_user_error(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    harm(tmp_path)
-    with pytest.raises(UserError, match=said):
+    damage(tmp_path)
+    with pytest.raises(UserError, match=message):
         Encoder.open(tmp_path)
 
 
-def test_tokens_named_as_objects_are_understood_and_padding_falls_back_to_the_end(folder: Path, tmp_path: Path) -> None:
+def test_tokens_given_as_objects_are_read_and_padding_falls_back_to_eos(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     config = {"eos_token": {"content": chat_format.EOS, "lstrip": False}, "bos_token": None}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    found = Encoder.open(tmp_path)
-    assert (found.bos_id, found.eos_id, found.pad_id) == (None, 2, 2)
+    encoder = Encoder.open(tmp_path)
+    assert (encoder.bos_id, encoder.eos_id, encoder.pad_id) == (None, 2, 2)
 
 
-def test_truncation_and_padding_of_a_foreign_tokenizer_are_switched_off(folder: Path, tmp_path: Path) -> None:
-    foreign = Encoder.open(folder).tokenizer
-    foreign.enable_truncation(4)
-    foreign.enable_padding(length=4)
-    tokenizing.save(foreign, tmp_path, max_tokens=4)
+def test_truncation_and_padding_of_another_tokenizer_are_disabled(folder: Path, tmp_path: Path) -> None:
+    other = Encoder.open(folder).tokenizer
+    other.enable_truncation(4)
+    other.enable_padding(length=4)
+    tokenizing.save(other, tmp_path, max_tokens=4)
     lengths = [len(ids) for ids in Encoder.open(tmp_path).encode(["a", ENGLISH])]
     assert lengths[0] == 1 and lengths[1] > 4
 
@@ -187,9 +199,11 @@ def test_truncation_and_padding_of_a_foreign_tokenizer_are_switched_off(folder: 
         ({}, 1000, 0.5, {}),
     ],
 )
-def test_a_balanced_sample_counts_languages_as_size_to_the_exponent(sizes, total, exponent, expected) -> None:
-    found = tokenizing.balanced_sample(sizes, total_bytes=total, exponent=exponent)
-    assert found == pytest.approx(expected)
+def test_a_balanced_sample_weights_languages_by_size_to_the_exponent(
+    sizes: dict[str, int], total: int, exponent: float, expected: dict[str, float]
+) -> None:
+    repeats = tokenizing.balanced_repeats(sizes, total_bytes=total, exponent=exponent)
+    assert repeats == pytest.approx(expected)
 
 
 def test_the_same_tokens_and_merges_are_the_same_tokenizer_however_they_are_written(
@@ -198,10 +212,10 @@ def test_the_same_tokens_and_merges_are_the_same_tokenizer_however_they_are_writ
     other, changed = tmp_path / "other", tmp_path / "changed"
     tokenizing.save(tokenizing.train([ENGLISH] * 50, 600), other, max_tokens=2048)
     assert not tokenizing.same_tokenizer(folder, other)
-    found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     changed.mkdir()
-    (changed / "tokenizer.json").write_text(json.dumps(found | {"truncation": None}), encoding="utf-8")
+    (changed / "tokenizer.json").write_text(json.dumps(tokenizer | {"truncation": None}), encoding="utf-8")
     assert tokenizing.same_tokenizer(folder, changed) and tokenizing.same_tokenizer(folder, folder)
-    found["added_tokens"][0]["content"] = "<|other|>"
-    (changed / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    tokenizer["added_tokens"][0]["content"] = "<|other|>"
+    (changed / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     assert not tokenizing.same_tokenizer(folder, changed)
