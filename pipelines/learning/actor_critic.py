@@ -100,19 +100,11 @@ class HiddenBatch:
 
 
 class Learning(nn.Module):
-    """A module with a loss that also counts, for whoever watches."""
+    """A module whose forward is the loss of a batch, summed over tokens; it also counts, for whoever watches."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counted: dict[str, Tensor] = {}
-
-    def forward(self, asked: Any) -> Tensor:
-        """The loss of a batch, or the answer to a question, a callable without arguments (Engine.ask)."""
-        return self.loss(asked) if isinstance(asked, (ExperienceBatch, HiddenBatch)) else asked()
-
-    def loss(self, batch: Any) -> Tensor:
-        """Summed over tokens."""
-        raise NotImplementedError
 
     def count(self, **sums: Tensor) -> None:
         for name, value in sums.items():
@@ -134,7 +126,7 @@ class Policy(Learning):
         self.model, self.dtype = model, dtype
         self.temperature, self.clip, self.entropy_bonus = temperature, clip, entropy_bonus
 
-    def loss(self, batch: ExperienceBatch) -> Tensor:
+    def forward(self, batch: ExperienceBatch) -> Tensor:
         """The clipped loss less the bonus for entropy, summed over tokens."""
 
         def of_chunk(scored: TokenScores, here: slice) -> Tensor:
@@ -159,7 +151,7 @@ class Critic(Learning):
         super().__init__()
         self.model, self.dtype, self.value_clip = model, dtype, value_clip
 
-    def loss(self, batch: ExperienceBatch) -> Tensor:
+    def forward(self, batch: ExperienceBatch) -> Tensor:
         return _value_loss(self, self.values(batch), batch)
 
     def values(self, batch: Sequences) -> Tensor:
@@ -181,7 +173,7 @@ class ValueHead(Learning):
         self.inner = nn.Parameter(inner_HH * self.hidden**-0.5)
         self.out = nn.Parameter(torch.zeros_like(self.score))
 
-    def loss(self, batch: HiddenBatch) -> Tensor:
+    def forward(self, batch: HiddenBatch) -> Tensor:
         return _value_loss(self, self.values(batch.hidden_NH), batch)
 
     def values(self, hidden_NH: Tensor) -> Tensor:

@@ -66,8 +66,9 @@ class Engine:
         clip_norm = plan.clip_norm if plan.kind == "adamw" else 0.0
         config = _config(learner, zero_stage, clip_norm)
         self._engine, *_ = deepspeed.initialize(
-            model=learner, optimizer=optimizer, config=config, dist_init_required=False
+            model=_Root(learner), optimizer=optimizer, config=config, dist_init_required=False
         )
+        self._learner = learner
         self._zero = state_access(self._engine, deepspeed, zero_stage)
         self.parameters = dict(learner.named_parameters())
         self.learnt = {name: p for name, p in self.parameters.items() if p.requires_grad}
@@ -78,15 +79,15 @@ class Engine:
 
         Returns the loss in nats, summed over the batch's labels on this rank, unscaled. Scalar, on the device."""
         self._engine.set_gradient_accumulation_boundary(last)
-        total = self._engine(batch.to(self.device))
+        total = self._engine(self._learner, batch.to(self.device))
         self._engine.backward(total * scale, scale_wrt_gas=False)
         return total.detach()
 
-    def ask(self, question: Callable[[], Tensor]) -> Tensor:
-        """What is asked of the learner as it stands, without a gradient. It must be a learner whose forward calls what
-        it is given; ZeRO 3 brings weights together inside a forward only. Every rank must ask."""
+    def evaluate(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
+        """function(*args) without a gradient; it may use any of the learner's weights as they are now. Every rank must
+        call it, since ZeRO 3 gathers weights on the way."""
         with torch.no_grad():
-            return self._engine(question)
+            return self._engine(function, *args)
 
     def step(self, share: float) -> float:
         """Clips (AdamW), updates the weights at this share of the peak learning rates, and forgets the gradient.
@@ -135,6 +136,18 @@ class Engine:
                 if dist.get_rank() == 0:
                     whole[name] = parameter.detach().to("cpu", copy=True)
         return whole
+
+
+class _Root(nn.Module):
+    """What DeepSpeed wraps: ZeRO 3 gathers a learner's weights only inside the forward of a module above it, whatever
+    it is that is computed there."""
+
+    def __init__(self, learner: nn.Module):
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
+        return function(*args)
 
 
 def _kinds(parameter: Any) -> tuple[str, ...]:

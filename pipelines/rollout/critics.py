@@ -70,7 +70,7 @@ class OwnBody:
     def values(
         self, engine: Engine, batch: Sequences, hidden_NH: Tensor, numbers: Iterable[int], lengths: Sequence[int]
     ) -> Tensor:
-        return engine.ask(lambda: self._critic.values(batch))
+        return engine.evaluate(self._critic.values, batch)
 
     def batches(self, step: Step, rows: Sequence[ExperienceBatch], micro_batch_rows: int) -> Sequence[ExperienceBatch]:
         return rows
@@ -100,7 +100,7 @@ class FrozenBody:
             hidden_NH = hidden_at(self._body, batch, self._dtype)
         for number, own_AH in zip(numbers, hidden_NH.to("cpu", self._dtype).split(list(lengths)), strict=True):
             self._kept[number] = own_AH
-        return engine.ask(lambda: self._head.values(hidden_NH))
+        return engine.evaluate(self._head.values, hidden_NH)
 
     def batches(self, step: Step, rows: Sequence[ExperienceBatch], micro_batch_rows: int) -> Sequence[HiddenBatch]:
         pieces = cut_evenly(np.arange(len(step.home)), -(-step.most_home // micro_batch_rows))

@@ -15,7 +15,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +162,8 @@ class Learner:
             if self._critic is not None:
                 columns["values"] = self._critic.values(self._engines["critic"], batch, hidden_NH, piece, lengths)
             if not self._exact:
-                policy = self._policy.model
-                columns["old"] = self._engines["policy"].ask(
-                    partial(logprobs, policy, batch, self.plan.temperature, self._dtype)
+                columns["old"] = self._engines["policy"].evaluate(
+                    logprobs, self._policy.model, batch, self.plan.temperature, self._dtype
                 )
             edges = np.cumsum(lengths)[:-1]
             cut = {name: np.split(column.cpu().numpy(), edges) for name, column in columns.items()}
@@ -230,7 +228,7 @@ class Learner:
         model = self._policy.model
         row = probe.tokens(model.config.vocab_size, min(model.config.max_position_embeddings, self.plan.max_tokens))
         tokens_BT = torch.tensor([row], device=self.device)
-        logits_TV = self._engines["policy"].ask(
+        logits_TV = self._engines["policy"].evaluate(
             lambda: models.last_hidden(model, tokens_BT)[0] @ models.output_embedding(model).T
         )
         return probe.from_logits(row, logits_TV.cpu().numpy())

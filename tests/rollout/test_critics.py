@@ -23,9 +23,9 @@ REPLIES = [[21, 22], [30], [40, 41, 42, 43, 44], [9] * 7, [12, 13, 14]]
 class Asking:
     """An engine whose learner is whole."""
 
-    def ask(self, question: Any) -> torch.Tensor:
+    def evaluate(self, function: Any, *args: Any) -> torch.Tensor:
         with torch.no_grad():
-            return question()
+            return function(*args)
 
 
 def annotated(critic: FrozenBody, reference: Any, numbers: range, rows: int = 2) -> list[np.ndarray]:
