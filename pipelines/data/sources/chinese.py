@@ -1,4 +1,4 @@
-"""The Chinese text that comes with Rayse: articles on everyday and learned matters, one file for each topic.
+"""The Chinese text that comes with Rayse: articles on everyday and scholarly topics, one file for each topic.
 
 In a file an article begins with a line `# title`; paragraphs are separated by blank lines.
 """

@@ -1,4 +1,4 @@
-"""The languages of a corpus: their codes, and detection by script. Imports nothing heavy: recipe reading needs it."""
+"""The languages of a corpus: their codes, and detection by script. Light imports only: recipes are read with it."""
 
 from __future__ import annotations
 
