@@ -1,4 +1,4 @@
-"""Runs of micro.yaml in a process of their own, which tests observe, kill and start again."""
+"""Runs of micro.yaml in a separate process, which tests observe, kill and start again."""
 
 from __future__ import annotations
 

@@ -195,4 +195,4 @@ def test_recipe_explains_keys_and_prints_the_schema() -> None:
     assert set(schema["properties"]["stages"]["properties"]) == {*TABLE, "serve"} - {"evaluate"}
     listed = rayse("recipe").stdout
     assert "stages: base, corpus, tokenizer" in listed and "recipes that come with Rayse: demo, micro" in listed
-    assert rayse("recipe", "--show", "micro").stdout.startswith("# The smallest whole run")
+    assert rayse("recipe", "--show", "micro").stdout.startswith("# The smallest complete run")

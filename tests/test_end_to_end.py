@@ -1,7 +1,7 @@
-"""Raw text to a quantised chat model with every real engine; and the promise that nothing is lost.
+"""Raw text to a quantised chat model with every real engine, and recovery from kills without any loss.
 
-One run of micro.yaml is shared by all tests here. Kills are real: SIGKILL to the driver or to one worker, then the
-same command, and the artifacts must equal those of the undisturbed run to the byte.
+All tests compare with one undisturbed run of micro.yaml. Kills are real: SIGKILL to the driver or to one worker, then
+the same command; the artifacts must equal those of the undisturbed run byte for byte.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def based(undisturbed: Path, tmp_path: Path) -> Path:
-    """A store that has all up to the base model."""
-    store = tmp_path / "based"
+def pretrained(undisturbed: Path, tmp_path: Path) -> Path:
+    """A store with all artifacts up to the base model."""
+    store = tmp_path / "pretrained"
     for name in BASE:
-        made = runs.artifacts(undisturbed)[name]
-        shutil.copytree(made, store / made.relative_to(undisturbed))
+        folder = runs.artifacts(undisturbed)[name]
+        shutil.copytree(folder, store / folder.relative_to(undisturbed))
     return store
 
 
-def same_artifacts(first: Path, second: Path, stages: tuple[str, ...]) -> None:
-    ours, theirs = runs.artifacts(first), runs.artifacts(second)
+def assert_same_artifacts(first: Path, second: Path, stages: tuple[str, ...]) -> None:
+    """Fails unless both stores have the same bytes in the artifacts of these stages."""
+    artifacts, others = runs.artifacts(first), runs.artifacts(second)
     for stage in stages:
-        assert ours[stage].name == theirs[stage].name, f"{stage}: fingerprints differ"
-        left, right = runs.contents(ours[stage]), runs.contents(theirs[stage])
-        assert left.keys() == right.keys()
-        assert [name for name in left if left[name] != right[name]] == [], f"{stage}: these files differ"
+        assert artifacts[stage].name == others[stage].name, f"{stage}: fingerprints differ"
+        files, other_files = runs.contents(artifacts[stage]), runs.contents(others[stage])
+        assert files.keys() == other_files.keys()
+        assert [name for name in files if files[name] != other_files[name]] == [], f"{stage}: these files differ"
 
 
 def rayse(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,16 +75,16 @@ def test_report_has_the_promised_facts(undisturbed: Path) -> None:
     assert facts["run"]["run/wall_s"] >= sum(facts[s]["run/wall_s"] for s in facts if s != "run") - 0.01
 
 
-def test_a_second_run_starts_nothing_and_changes_no_fact(undisturbed: Path) -> None:
+def test_a_second_run_does_not_start_ray_and_changes_no_fact(undisturbed: Path) -> None:
     before = rayse("report", "--json", "--store", str(undisturbed)).stdout
     done = rayse("run", "micro", "--store", str(undisturbed), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == 0
-    assert json.loads(done.stdout)["nodes"] == [], "Ray was started for nothing"
+    assert json.loads(done.stdout)["nodes"] == [], "Ray was started needlessly"
     assert rayse("report", "--json", "--store", str(undisturbed)).stdout == before
 
 
-def test_the_report_page_stands_alone(undisturbed: Path) -> None:
+def test_the_report_page_is_self_contained(undisturbed: Path) -> None:
     assert rayse("report", "--store", str(undisturbed)).returncode == 0
     page = (undisturbed / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and "documents" in page
@@ -109,13 +110,13 @@ def test_transformers_opens_the_exported_model(undisturbed: Path, tmp_path: Path
 def test_two_fresh_runs_give_equal_weights(undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "again"
     runs.finish(runs.start(store, "--until=ppo"), store)
-    same_artifacts(undisturbed, store, (*BASE, *ALIGNED))
+    assert_same_artifacts(undisturbed, store, (*BASE, *ALIGNED))
 
 
 def draft_files(store: Path, pattern: str) -> list[Path]:
     try:
         return list(store.glob(f"drafts/*/{pattern}"))
-    except FileNotFoundError:  # a draft became an artifact while we looked
+    except FileNotFoundError:  # a draft became an artifact meanwhile
         return []
 
 
@@ -136,35 +137,35 @@ Reached = Callable[[Path], bool]
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("reached", [corpus_has_a_block, training_has_a_checkpoint])
-def test_kill_of_the_driver_loses_nothing(undisturbed: Path, tmp_path: Path, reached: Reached) -> None:
+def test_a_killed_driver_loses_no_work(undisturbed: Path, tmp_path: Path, reached: Reached) -> None:
     store = tmp_path / "killed"
     kill_driver_when(reached, store, "pretrain")
     runs.finish(runs.start(store, "--until=pretrain"), store)
-    same_artifacts(undisturbed, store, BASE)
+    assert_same_artifacts(undisturbed, store, BASE)
     facts = json.loads((runs.artifacts(store)["corpus"] / "manifest.json").read_text())["facts"]
     assert facts["run/attempts"] == (2 if reached is corpus_has_a_block else 1)
 
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_kills_of_the_driver_while_aligning_lose_nothing(undisturbed: Path, based: Path) -> None:
-    kill_driver_when(training_has_a_checkpoint, based, "sft")
-    kill_driver_when(training_has_a_checkpoint, based, "reward_model")
-    kill_driver_when(ppo_has_an_iteration, based, "ppo")
-    runs.finish(runs.start(based, "--until=ppo"), based)
-    same_artifacts(undisturbed, based, ALIGNED)
+def test_a_driver_killed_in_each_alignment_stage_loses_no_work(undisturbed: Path, pretrained: Path) -> None:
+    kill_driver_when(training_has_a_checkpoint, pretrained, "sft")
+    kill_driver_when(training_has_a_checkpoint, pretrained, "reward_model")
+    kill_driver_when(ppo_has_an_iteration, pretrained, "ppo")
+    runs.finish(runs.start(pretrained, "--until=ppo"), pretrained)
+    assert_same_artifacts(undisturbed, pretrained, ALIGNED)
 
 
 def kill_driver_when(reached: Reached, store: Path, stage: str) -> None:
-    """Runs until the stage, and kills the driver once something of the draft is there, before the stage is done."""
+    """Runs until the stage, and kills the driver once the draft has files, before the stage is done."""
     process = runs.start(store, f"--until={stage}")
-    runs.wait_for(lambda: reached(store) and near(store, stage), process, store)
+    runs.wait_for(lambda: reached(store) and has_earlier_stages(store, stage), process, store)
     runs.kill_driver(process)
-    assert stage not in runs.artifacts(store), "killed too late to prove anything"
+    assert stage not in runs.artifacts(store), "killed too late for the test"
 
 
-def near(store: Path, stage: str) -> bool:
-    """Whether the aligning stages before this one are made; those of the base are made in one go with it."""
+def has_earlier_stages(store: Path, stage: str) -> bool:
+    """Whether the alignment stages before this one are made. Always true for a stage of the base model."""
     return stage not in ALIGNED or set(ALIGNED[: ALIGNED.index(stage)]) <= set(runs.artifacts(store))
 
 
@@ -173,28 +174,28 @@ def near(store: Path, stage: str) -> bool:
     ("reached", "title"),
     [(corpus_has_a_block, "ray::MapBatches"), (training_has_a_checkpoint, "ray::RayTrainWorker")],
 )
-def test_kill_of_a_worker_loses_nothing(undisturbed: Path, tmp_path: Path, reached: Reached, title: str) -> None:
+def test_a_killed_worker_loses_no_work(undisturbed: Path, tmp_path: Path, reached: Reached, title: str) -> None:
     store = tmp_path / "worker"
     process = runs.start(store, "--until=pretrain")
     kill_worker_when(reached, process, store, "pretrain", title)
     runs.finish(process, store)
-    same_artifacts(undisturbed, store, BASE)
+    assert_same_artifacts(undisturbed, store, BASE)
 
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_kills_of_workers_while_aligning_lose_nothing(undisturbed: Path, based: Path) -> None:
-    """One run: a worker of each stage that learns is killed."""
-    process = runs.start(based, "--until=ppo")
-    kill_worker_when(training_has_a_checkpoint, process, based, "sft", "ray::RayTrainWorker")
-    kill_worker_when(training_has_a_checkpoint, process, based, "reward_model", "ray::RayTrainWorker")
-    kill_worker_when(ppo_has_an_iteration, process, based, "ppo", "ray::Member")
-    runs.finish(process, based)
-    same_artifacts(undisturbed, based, ALIGNED)
+def test_a_worker_killed_in_each_alignment_stage_loses_no_work(undisturbed: Path, pretrained: Path) -> None:
+    """One run in which a worker of each training stage is killed."""
+    process = runs.start(pretrained, "--until=ppo")
+    kill_worker_when(training_has_a_checkpoint, process, pretrained, "sft", "ray::RayTrainWorker")
+    kill_worker_when(training_has_a_checkpoint, process, pretrained, "reward_model", "ray::RayTrainWorker")
+    kill_worker_when(ppo_has_an_iteration, process, pretrained, "ppo", "ray::Member")
+    runs.finish(process, pretrained)
+    assert_same_artifacts(undisturbed, pretrained, ALIGNED)
 
 
 def kill_worker_when(reached: Reached, process: Popen[str], store: Path, stage: str, title: str) -> None:
-    """Kills a worker once something of the stage's draft is there, before the stage is done."""
-    runs.wait_for(lambda: reached(store) and near(store, stage), process, store)
+    """Kills a worker once the stage's draft has files, before the stage is done."""
+    runs.wait_for(lambda: reached(store) and has_earlier_stages(store, stage), process, store)
     runs.kill_worker(process, title)
-    assert stage not in runs.artifacts(store), "killed too late to prove anything"
+    assert stage not in runs.artifacts(store), "killed too late for the test"

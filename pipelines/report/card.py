@@ -2,7 +2,7 @@
 
     run record ──► artifacts' manifests ──► {stage: {area/what_unit: value}, "run": totals} ──► JSON | table | page
 
-Everything is read from the store; this module measures nothing.
+Everything is read from the store; this module makes no measurements.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _evaluation_facts(facts: Facts) -> Facts:
 
 
 def _totals(facts: dict[str, Facts]) -> Facts:
-    """The cost of the whole run."""
+    """The cost of the run."""
 
     def values(*keys: str) -> list[float]:
         return [float(stage_facts[key]) for stage_facts in facts.values() for key in keys if key in stage_facts]

@@ -98,7 +98,7 @@ def _latency(card: Card) -> Iterator[Highlight]:
 
 
 def _cost(card: Card) -> Highlight:
-    """Time and peak memory of the whole run."""
+    """Time and peak memory of the run."""
     run = card.facts["run"]
     seconds, memory_bytes = float(run["run/wall_s"]), float(run["run/peak_memory_bytes"])
     time = f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
@@ -172,7 +172,7 @@ def _bits_per_byte(facts: dict[str, Any]) -> str:
     codes = [code for code in LANGUAGES if f"heldout/bits_per_byte_{code}" in facts]
     figure, axes = new_axes(width=4.2, height=2.2)
     series = [("uniform_", "uniform", "#cbd5e1"), ("unigram_", "unigram", GREY), ("", "this model", BLUE)]
-    series = [one for one in series if any(f"heldout/bits_per_byte_{one[0]}{code}" in facts for code in codes)]
+    series = [row for row in series if any(f"heldout/bits_per_byte_{row[0]}{code}" in facts for code in codes)]
     for number, (infix, label, color) in enumerate(series):
         values = [float(facts.get(f"heldout/bits_per_byte_{infix}{code}", 0)) for code in codes]
         bars = axes.bar([i + number * 0.27 for i in range(len(codes))], values, 0.25, label=label, color=color)

@@ -2,7 +2,7 @@
 
     STORE/artifacts/<kind>/<fingerprint>/   files + manifest.json: complete, or absent
     STORE/drafts/<fingerprint>/             the one mutable place: leased, resumable; out/ becomes the artifact
-    STORE/runs/<time>.json                  one walk of one recipe (pipelines/run/walk.py)
+    STORE/runs/<time>.json                  the record of one run (pipelines/store/runs.py)
     STORE/aside/                            damaged artifacts and those replaced by --force: never deleted
     STORE/cache/                            digests of files by (path, size, mtime), and whatever else can be rebuilt
 

@@ -99,7 +99,7 @@ class Lease:
         return self._acquired is not None and self.owner() == self._acquired
 
     def beat(self) -> None:
-        """Renews the lease (heartbeat). Does nothing once released."""
+        """Renews the lease (heartbeat). No effect once released."""
         if self.held():
             os.utime(self.path)
 
