@@ -115,7 +115,7 @@ def plan(
     seed: SeedOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Show which stages would run, and which artifacts are in the store already. Runs no stage."""
+    """Show which stages would run and which are made. Runs no stage."""
     from pipelines.verbs.plan import show_plan
 
     show_plan(_load(recipe, set_, store, seed), until=until, as_json=as_json)
@@ -138,7 +138,7 @@ def sweep(
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Search the values of a recipe's search spaces with Ray Tune; the best trial is an ordinary artifact.
+    """Search the values of a recipe's search spaces with Ray Tune. The best trial is an ordinary artifact.
 
     A search space replaces the value it varies: `pretrain: {learning_rate: {log_uniform: [1e-3, 1e-1],
     default: 0.02}}`; also choose: [a, b, …], uniform: [from, to], range: [from, to, step]. `sweep: {metric:
@@ -167,7 +167,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="File for the page. Default: report.html in the store.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Report on the latest run: a table in the terminal, plots and samples in report.html."""
+    """Report on the latest run. Prints a table, and writes report.html with plots and samples."""
     from pipelines.verbs.report import show_report
 
     show_report(_store(store), recipe=recipe, out=out, as_json=as_json)
@@ -175,7 +175,7 @@ def report(
 
 @app.command()
 def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
-    """Show the provenance of an artifact: its parents down to the sources, with code, packages and machine."""
+    """Show the provenance of an artifact. Its parents down to the sources, with code, packages and machine."""
     from pipelines.verbs.inspect import show_lineage
 
     show_lineage(_store(store), name, as_json=as_json)
@@ -183,7 +183,7 @@ def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False)
 
 @app.command()
 def ls(store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
-    """List the artifacts of the store, and its drafts with the process that works on each."""
+    """List the artifacts and drafts of the store. Shows the process that works on a draft."""
     from pipelines.verbs.inspect import show_store
 
     show_store(_store(store), as_json=as_json)
@@ -196,7 +196,7 @@ def export(
     store: ReadStoreOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Copy an artifact's files to a folder: a model becomes a plain Hugging Face folder that any tool opens."""
+    """Copy an artifact's files to a folder. A model becomes a plain Hugging Face folder that any tool opens."""
     from pipelines.verbs.export import export_artifact
 
     export_artifact(_store(store), name, folder, as_json=as_json)
@@ -232,7 +232,7 @@ def serve(
     guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
     as_json: JsonOpt = False,
 ) -> None:
-    """Serve a model: an OpenAI-compatible API, a chat page, feedback, health and metrics. Ctrl-C stops it."""
+    """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
     from serve.verbs.commands import load_settings, read_key
     from serve.verbs.commands import serve as serve_model
 
@@ -254,7 +254,7 @@ def chat(
     ] = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
 ) -> None:
-    """Chat with a model in the terminal: /reset starts anew, /quit or Ctrl-C ends.
+    """Chat with a model in the terminal. /reset starts anew, /quit or Ctrl-C ends.
 
     Talks to the server at --url, or on port 8000 of this machine, or starts a server for this chat.
     """
@@ -274,7 +274,7 @@ def init(
     out: Annotated[Path, typer.Option(help="File for the recipe; it must not exist.")] = Path("recipe.yaml"),
     as_json: JsonOpt = False,
 ) -> None:
-    """Detect the format of your files, show sample rows as they were understood, and write a starter recipe."""
+    """Write a starter recipe for your files. Detects their format, and shows sample rows as they were understood."""
     from pipelines.verbs.init import write_recipe
 
     write_recipe(data, out, as_json=as_json)
@@ -288,7 +288,7 @@ def recipe(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
     show: Annotated[str | None, typer.Option(help="Name of a recipe that comes with Rayse: print it.")] = None,
 ) -> None:
-    """Explain recipes: which stages and kinds of sources there are, and the keys of each."""
+    """Explain the keys of recipes. Without options, list the stages, kinds of sources and recipes."""
     from pipelines.verbs.explain import explain_recipe
 
     explain_recipe(_stages(), keys=keys, schema=schema, show=show)

@@ -35,8 +35,10 @@ def explain_recipe(stages: Mapping[str, Stage], *, keys: str | None, schema: boo
         raise UserError(f"--keys {keys}: no such stage or kind of source; expected one of {', '.join(models)}")
     for model, title in zip(models[keys], (keys, f"cluster: {keys}"), strict=False):
         print(title)
-        for key, default, description in keys_of(model):
-            print(f"  {key:<32} {default:<20} {description}".rstrip())
+        rows = list(keys_of(model))
+        width = max((len(key) for key, _, _ in rows), default=0)
+        for key, default, description in rows:
+            print(f"  {key:<{width}}  {default:<10}  {description}".rstrip())
     return None
 
 
