@@ -96,7 +96,7 @@ def launch(
 
     def show(figures: dict[str, Any]) -> None:
         shown = {"loss": figures["train/loss_nats"], "tokens_per_s": figures["train/tokens_per_s"]}
-        work.progress.update(figures["step"], steps, "steps", peak=f"{figures['train/peak_share']:.0%}", **shown)
+        work.progress.update(figures["step"], steps, "steps", mfu=f"{figures['train/mfu']:.0%}", **shown)
 
     work.session.start()
     return run_workers(

@@ -34,6 +34,10 @@ class PackedBatch:
     def num_labels(self) -> int:
         return int((self.labels_BT != IGNORE).sum())
 
+    @property
+    def num_predicted(self) -> int:
+        return self.num_labels
+
     def to(self, device: str | torch.device) -> PackedBatch:
         return PackedBatch(self.tokens_BT.to(device), self.positions_BT.to(device), self.labels_BT.to(device))
 

@@ -16,7 +16,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -31,7 +31,7 @@ from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.lesson import Batch, Lesson, Rows
 from pipelines.learning.model import dtype_of, hidden_matrices, num_parameters
 from pipelines.learning.schedule import Schedule
-from pipelines.learning.throughput import Meter, gemm_flops_per_s, multiplies_bfloat16, training_flops_per_token
+from pipelines.learning.throughput import Elapsed, Meter, multiplies_bfloat16, peak_flops_per_s, training_flops
 
 CURVE_POINTS = 200  # of the artifact's curve, however often figures are shown
 CHECKPOINT_SHARE = 0.02  # of a run's time, where no number of steps is given
@@ -83,7 +83,8 @@ class StepDone(NamedTuple):
     """What a step gave, the same on every rank."""
 
     nats: float  # the loss summed over the step's labels
-    labels: int  # tokens of the step whose successor was learnt, all ranks and micro-batches
+    labels: int  # of the step, all ranks and micro-batches: what the loss is summed over
+    predicted_tokens: int  # whose logits the loss took
     gradient_norm: float  # before clipping
     checkpoint_due: bool
 
@@ -99,6 +100,7 @@ class Journal:
 
     step: int = 0  # steps done
     seconds: float = 0.0  # spent on them, over all attempts
+    flops: float = 0.0  # of all of them
     curve: list[Figures] = field(default_factory=list)
     nats: float = 0.0  # summed since the curve's last point
     labels: int = 0
@@ -128,7 +130,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
     peak = peak_of_all(worker, dtype)
-    flops = training_flops_per_token(model.config, num_parameters(model), round(rows.row_tokens))
+    flops = training_flops(model, round(rows.row_tokens))
     engine = Engine(
         lesson.learner.train(),
         hidden_matrices(model),
@@ -146,7 +148,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
         "train/steps": plan.total_steps,
         "train/parameters": num_parameters(model),
         "train/gemm_gflops": peak / 1e9,
-        **meter.over(journal.step, journal.seconds),
+        **meter.figures(Elapsed(journal.step, journal.seconds, journal.flops)),
     }
 
 
@@ -170,35 +172,46 @@ def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, jo
         }
         last = step + 1 == plan.total_steps
         journal.add(done, figures if (step + 1) % curve_every == 0 or last else None)
-        journal.seconds += meter.lap()
+        elapsed = meter.step_done(done.predicted_tokens)
+        journal.seconds += elapsed.seconds
+        journal.flops += elapsed.flops
         if worker.rank == 0 and ((step + 1) % plan.log_every_steps == 0 or last):
-            worker.progress(step + 1, {"train/loss_nats": done.loss, **figures, **meter.speed()})
+            worker.progress(step + 1, {"train/loss_nats": done.loss, **figures, **meter.recent()})
         if done.checkpoint_due or last:
             saver.save(engine, journal)
 
 
-def optimise(worker: Worker, engine: Engine, batches: list[Batch], share: float, checkpoint: bool) -> StepDone:
+class PredictingBatch(Batch, Protocol):
+    @property
+    def num_predicted(self) -> int:
+        """Tokens that are predicted, by the output embedding: what utilisation counts."""
+        ...
+
+
+def optimise(
+    worker: Worker, engine: Engine, batches: list[PredictingBatch], share: float, checkpoint: bool
+) -> StepDone:
     """One optimiser step on this rank's micro-batches, at this share of the peak learning rates.
 
     checkpoint: whether this rank wants one afterwards; rank 0 decides, its clock being the only one that counts."""
-    (labels,) = sum_over_ranks([sum(batch.num_labels for batch in batches)], engine.device)
+    counts = [sum(batch.num_labels for batch in batches), sum(batch.num_predicted for batch in batches)]
+    labels, predicted = sum_over_ranks(counts, engine.device)
     labels = max(labels, 1.0)
     scale = worker.world / labels
     losses = [engine.backward(b, scale=scale, last=n == len(batches)) for n, b in enumerate(batches, 1)]
     norm = engine.step(share)
     wanted = float(checkpoint and worker.rank == 0)
     nats, due = sum_over_ranks([sum(loss.item() for loss in losses), wanted], engine.device)
-    return StepDone(nats, int(labels), norm, due > 0)
+    return StepDone(nats, int(labels), int(predicted), norm, due > 0)
 
 
 def peak_of_all(worker: Worker, dtype: torch.dtype) -> float:
-    """FLOP/s of matrix products, summed over all workers, measuring at once: they may share memory and clocks."""
+    """Peak FLOP/s of matrix products, summed over all workers, measuring at once: they may share memory and clocks."""
     dist.barrier()
-    own = gemm_flops_per_s(worker.device, dtype)
-    return sum_over_ranks([own], torch.device(worker.device))[0]
+    return sum_over_ranks([peak_flops_per_s(worker.device, dtype)], torch.device(worker.device))[0]
 
 
-def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+def sum_over_ranks(values: Sequence[float], device: torch.device) -> list[float]:
     """Sums numbers over all ranks, in float64."""
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)

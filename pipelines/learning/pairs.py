@@ -54,6 +54,11 @@ class PairBatch:
         """Pairs."""
         return len(self.numbers_P)
 
+    @property
+    def num_predicted(self) -> int:
+        """Tokens of replies, under DPO; a reward model predicts none, having no output embedding."""
+        return len(self.actions_N)
+
     def to(self, device: str | torch.device) -> PairBatch:
         return PairBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 

@@ -1,27 +1,42 @@
-"""How fast a device multiplies, and how much multiplying a token takes: what a share of the peak is made of."""
+"""Model FLOPs utilisation (MFU): operations that training takes ÷ operations that the hardware could have done.
+
+products of square matrices ──fastest one──► peak FLOP/s of each worker, summed ─┐
+shape of the model ──► FLOPs of a token ──× tokens per second────────────────────┴──► train/mfu, at most 1
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
+from transformers import PreTrainedModel
+
+CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
+GPU_SIZES = (4096, 8192)
 
 
-def gemm_flops_per_s(device: str, dtype: torch.dtype, *, seconds: float = 0.2) -> float:
-    """Measured rate of large square matrix products on this process's threads or GPU: 2·n³ operations each."""
-    size = 8192 if device.startswith("cuda") else 768
+def peak_flops_per_s(device: str, dtype: torch.dtype, *, seconds: float = 0.5) -> float:
+    """Highest measured rate of a product of square matrices, of 2·n³ operations, on this process's threads or GPU.
+
+    The fastest of all products counts: whatever else the machine does can only slow one down. seconds: of measuring."""
+    sizes = GPU_SIZES if device.startswith("cuda") else CPU_SIZES
+    return max(2 * size**3 / _fastest_product_s(size, device, dtype, seconds / len(sizes)) for size in sizes)
+
+
+def _fastest_product_s(size: int, device: str, dtype: torch.dtype, seconds: float) -> float:
     a = torch.randn(size, size, device=device, dtype=dtype)
     b = torch.randn(size, size, device=device, dtype=dtype)
     product = a @ b  # the first one also starts threads and picks kernels
     _wait(device)
-    count, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds:
+    fastest_s, end = float("inf"), time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
         torch.mm(a, b, out=product)
         _wait(device)
-        count += 1
-    return 2 * size**3 * count / spent
+        fastest_s = min(fastest_s, time.perf_counter() - start)
+    return fastest_s
 
 
 def _wait(device: str) -> None:
@@ -37,45 +52,76 @@ def multiplies_bfloat16(device: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def training_flops_per_token(config: Any, num_parameters: int, length: int) -> float:
-    """Floating-point operations of forward and backward for one token: 6·N + 12·L·H·Q·T.
+@dataclass(frozen=True)
+class Elapsed:
+    """What some steps took."""
 
-    Chowdhery et al. 2022 (PaLM), appendix B. config: a transformers configuration; N counts parameters that multiply:
-    all, less an input embedding that is not also the output embedding; L layers, H heads of Q columns, T tokens of a
-    row. Attention counts in full, as there, though causal attention over packed documents needs less than half of it.
-    """
-    multiplying = num_parameters
-    if not config.tie_word_embeddings:
-        multiplying -= config.vocab_size * config.hidden_size
+    steps: int = 0
+    seconds: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, other: Elapsed) -> Elapsed:
+        return Elapsed(self.steps + other.steps, self.seconds + other.seconds, self.flops + other.flops)
+
+
+@dataclass(frozen=True)
+class TrainingFlops:
+    """Floating-point operations of forward and backward."""
+
+    per_token: float  # of everything but the output embedding
+    per_predicted_token: float  # of the output embedding, which the loss applies only where a token is predicted
+
+    def total(self, tokens: float, predicted_tokens: float) -> float:
+        """Operations of so many tokens, some of which predict another."""
+        return tokens * self.per_token + predicted_tokens * self.per_predicted_token
+
+
+def training_flops(model: PreTrainedModel, length: int) -> TrainingFlops:
+    """Operations of one token in a row of `length` tokens: 6·N + 12·L·H·Q·T (Chowdhery et al. 2022, PaLM, appendix B).
+
+    N: parameters that multiply, so all but the input embedding; a frozen one counts 4, having no gradient. L layers, H
+    heads of Q columns, T tokens of a row. Attention counts in full, as there, though causal attention over packed
+    documents needs less than half of it; products that are computed twice to save memory count once."""
+    config = cast(Any, model.config)
+    head = model.get_output_embeddings()
+    tables = [table.weight for table in (model.get_input_embeddings(), head) if table is not None]
+    inner = [p for p in model.parameters() if not any(p is table for table in tables)]
     columns = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 6 * multiplying + 12 * config.num_hidden_layers * config.num_attention_heads * columns * length
+    attention = 12 * config.num_hidden_layers * config.num_attention_heads * columns * length
+    return TrainingFlops(_multiply_flops(inner) + attention, 0 if head is None else _multiply_flops([head.weight]))
+
+
+def _multiply_flops(parameters: Iterable[Any]) -> int:
+    """Operations of a token in these matrices: its output, its input's gradient, and the weights' where they learn."""
+    return sum((6 if parameter.requires_grad else 4) * parameter.numel() for parameter in parameters)
 
 
 @dataclass
 class Meter:
-    """Tokens a second while steps are made, and the share of the measured peak that they are."""
+    """Tokens a second while steps are made, and the utilisation (MFU) that they amount to."""
 
     tokens_per_step: int
-    flops_per_token: float
+    flops: TrainingFlops
     peak_flops_per_s: float  # of all workers together
-    _lap: float = field(default_factory=time.perf_counter)  # when the last step ended
-    _asked: float = field(default_factory=time.perf_counter)  # the end of the last step that `speed` counted
-    _steps: int = 0
+    _step_end: float = field(default_factory=time.perf_counter)
+    _window: Elapsed = Elapsed()  # since `recent` was last called
 
-    def lap(self) -> float:
-        """A step ended. Seconds since the one before, with whatever came between them."""
+    def step_done(self, predicted_tokens: int) -> Elapsed:
+        """What the step that ended took, with whatever came between it and the one before."""
         now = time.perf_counter()
-        seconds, self._lap = now - self._lap, now
-        self._steps += 1
-        return seconds
+        step = Elapsed(1, now - self._step_end, self.flops.total(self.tokens_per_step, predicted_tokens))
+        self._step_end = now
+        self._window += step
+        return step
 
-    def speed(self) -> dict[str, float]:
-        """Over the steps since the last time it was asked for."""
-        figures = self.over(self._steps, self._lap - self._asked)
-        self._asked, self._steps = self._lap, 0
-        return figures
+    def recent(self) -> dict[str, float]:
+        """Figures of the steps since the last call."""
+        window, self._window = self._window, Elapsed()
+        return self.figures(window)
 
-    def over(self, steps: int, seconds: float) -> dict[str, float]:
-        """Over so many steps and seconds."""
-        rate = steps * self.tokens_per_step / seconds
-        return {"train/tokens_per_s": rate, "train/peak_share": rate * self.flops_per_token / self.peak_flops_per_s}
+    def figures(self, elapsed: Elapsed) -> dict[str, float]:
+        """train/tokens_per_s and train/mfu."""
+        return {
+            "train/tokens_per_s": elapsed.steps * self.tokens_per_step / elapsed.seconds,
+            "train/mfu": elapsed.flops / elapsed.seconds / self.peak_flops_per_s,
+        }

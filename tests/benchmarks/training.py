@@ -94,7 +94,7 @@ def main(size: str = "2m", steps: int = 60) -> dict[str, float]:
         facts, ours = real(Path(place) / "draft", tokens, size, steps, seed)
         _, second = bare(tokens, size, steps, seed)
     last_tenth = losses[-max(1, steps // 10) :]
-    kept = ("train/peak_share", "train/gemm_gflops", "train/parameters", "train/loss_nats")
+    kept = ("train/mfu", "train/gemm_gflops", "train/parameters", "train/loss_nats")
     return {name: float(facts[name]) for name in kept} | {
         "train/loss_nats_bare": sum(last_tenth) / len(last_tenth),
         "train/tokens_per_s": median(ours),

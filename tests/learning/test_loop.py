@@ -189,7 +189,7 @@ def test_figures_and_facts(folder: Path) -> None:
     assert facts["train/steps"] == STEPS
     last_tenth = [point["train/loss_nats"] for point in curve(folder, "whole")[-2:]]
     assert facts["train/loss_nats"] == pytest.approx(sum(last_tenth) / 2)
-    assert 0 < facts["train/peak_share"] < 1
+    assert 0 < facts["train/mfu"] < 1
     assert told[-1][1]["train/learning_rate"] == pytest.approx(0.02 / 3)
 
 

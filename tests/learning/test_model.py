@@ -6,12 +6,30 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from pipelines.errors import UserError
+from pipelines.learning import throughput
 from pipelines.learning.batch import PackedRows
-from pipelines.learning.model import SIZES, NextTokenLearner, Size, from_folder, from_scratch, hidden_matrices, save
-from pipelines.learning.throughput import gemm_flops_per_s, training_flops_per_token
+from pipelines.learning.model import (
+    SIZES,
+    NextTokenLearner,
+    Size,
+    from_folder,
+    from_scratch,
+    hidden_matrices,
+    num_parameters,
+    save,
+)
+from pipelines.learning.throughput import Elapsed, Meter, TrainingFlops, peak_flops_per_s, training_flops
 from pipelines.stages import pretrain
 from tests.learning.packed import write_tokens
 
@@ -103,12 +121,42 @@ def test_a_folder_that_holds_no_model_is_the_users_mistake(tmp_path: Path) -> No
 
 def test_operations_per_token_by_hand() -> None:
     model = from_scratch(TINY, vocabulary=60, length=64, seed=1)
-    number = sum(p.numel() for p in model.parameters())
+    number, embedding = num_parameters(model), 60 * 32
     # 12 × 2 layers × 2 heads × 16 columns × 64 tokens = 49,152
-    assert training_flops_per_token(model.config, number, 64) == 6 * number + 49_152
-    untied = LlamaConfig(**SMALL, tie_word_embeddings=False)
-    assert training_flops_per_token(untied, 10_000, 64) == 6 * (10_000 - 60 * 32) + 49_152
+    assert training_flops(model, 64) == TrainingFlops(6 * (number - embedding) + 49_152, 6 * embedding)
+    untied = LlamaForCausalLM(LlamaConfig(**SMALL, tie_word_embeddings=False))
+    number, embedding = num_parameters(untied), SMALL["vocab_size"] * SMALL["hidden_size"]
+    attention = 12 * SMALL["num_hidden_layers"] * SMALL["hidden_size"] * 64
+    assert training_flops(untied, 64) == TrainingFlops(6 * (number - 2 * embedding) + attention, 6 * embedding)
+    untied.requires_grad_(False)
+    assert training_flops(untied, 64) == TrainingFlops(4 * (number - 2 * embedding) + attention, 4 * embedding)
+    assert TrainingFlops(10.0, 3.0).total(5, 2) == 56
 
 
-def test_the_gemm_peak_is_a_cpus() -> None:
-    assert 1e9 < gemm_flops_per_s("cpu", torch.float32, seconds=0.05) < 1e13
+def test_a_model_that_scores_has_no_output_embedding_to_apply() -> None:
+    config = LlamaConfig(**SMALL)
+    config.num_labels = 1
+    scorer = LlamaForSequenceClassification(config)
+    flops = training_flops(scorer, 64)
+    assert flops.per_predicted_token == 0
+    attention = 12 * SMALL["num_hidden_layers"] * SMALL["hidden_size"] * 64
+    assert flops.per_token == 6 * (num_parameters(scorer) - SMALL["vocab_size"] * SMALL["hidden_size"]) + attention
+
+
+def test_the_meter_counts_each_steps_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock[0])
+    meter = Meter(tokens_per_step=10, flops=TrainingFlops(8.0, 4.0), peak_flops_per_s=100.0, _step_end=100.0)
+    steps = []
+    for predicted in (0, 5):
+        clock[0] += 2.0
+        steps.append(meter.step_done(predicted))
+    assert steps == [Elapsed(1, 2.0, 80.0), Elapsed(1, 2.0, 100.0)]
+    assert meter.recent() == {"train/tokens_per_s": 5.0, "train/mfu": 0.45}
+    clock[0] += 1.0
+    meter.step_done(5)
+    assert meter.recent() == {"train/tokens_per_s": 10.0, "train/mfu": 1.0}
+
+
+def test_the_peak_is_a_cpus() -> None:
+    assert 1e9 < peak_flops_per_s("cpu", torch.float32, seconds=0.05) < 1e13

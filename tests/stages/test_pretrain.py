@@ -61,7 +61,7 @@ def test_tells_what_it_does(trained: tuple[Path, Facts, Told]) -> None:
     assert facts["train/steps"] == 24
     assert facts["train/epochs"] == pytest.approx(3)
     assert float(facts["train/loss_nats"]) < 4.3 < told.updates[0][3]["loss"]
-    assert {"train/tokens_per_s", "train/peak_share", "train/parameters", "train/gemm_gflops"} <= facts.keys()
+    assert {"train/tokens_per_s", "train/mfu", "train/parameters", "train/gemm_gflops"} <= facts.keys()
     assert told.notes == [note for note in told.notes if "more than max_epochs: 2" in note]
     assert len(told.notes) == 1
 
