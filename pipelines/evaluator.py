@@ -1,7 +1,7 @@
-"""Evaluator: the run's one judge, a vLLM engine in its own process, living from the first evaluation to the end.
+"""Evaluator: the run's one vLLM engine for evaluations, in a separate process from the first evaluation to the end.
 
     load(folder) ── same shape: weights pushed and proven; another: the process is replaced
-    logprobs, generate ── in batches, so that progress is seen and every wait has a deadline
+    logprobs, generate ── in batches, so that progress is visible and every wait has a deadline
     rest() ── before any other stage: it works only while no stage works
 
 It takes no logical CPU, since it never works beside a stage. It dies with the driver.
@@ -27,21 +27,21 @@ ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million paramet
 PROMPTS_BATCH = 64  # of one call of generate: as many as the engine works on at once
 REST_S = 60.0  # to copy weights out of a GPU
 
-Tell = Callable[[int, int], None]
-"""Told after each batch: requests answered, requests in all."""
+OnProgress = Callable[[int, int], None]
+"""Called after each batch with the number of requests that are done, and of all."""
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What decides how the engine runs, not what it runs: any change needs a fresh process."""
+    """How the engine runs, whatever the model: any change needs a fresh process."""
 
     threads: int
     max_tokens: int  # of a row, and of a prompt with its reply
     kv_cache_bytes: int | None = None  # default: what the rows that run at once need
-    gpus: float = 0.0
-    start_s: float = 900.0  # within which the engine must stand, a large model read from a slow disk included
-    answer_s: float = 600.0  # within which a batch must be answered, or a model's weights pushed
-    cache: Path | None = None
+    gpus: float = 0.0  # fraction of a GPU
+    start_s: float = 900.0  # deadline for the engine's start, a large model read from a slow disk included
+    answer_s: float = 600.0  # deadline for a batch, or for pushing a model's weights
+    cache: Path | None = None  # folder for what vLLM compiles on a GPU
 
 
 class Evaluator:
@@ -55,55 +55,57 @@ class Evaluator:
         self._settings: EngineSettings | None = None
         self._folder: Path | None = None
 
-    def load(self, folder: Path, settings: EngineSettings, note: Callable[[str], Any] = lambda text: None) -> None:
-        """Makes this model the one that answers. note: told in a line what was done.
+    def load(self, folder: Path, settings: EngineSettings, notify: Callable[[str], object] = lambda text: None) -> None:
+        """Makes this model the one that runs. notify: gets a line about what was done.
 
         Raises ClusterError where vLLM does not compute what the model's learner did."""
-        if settings == self.settings and self._takes(folder, settings, note):
+        if settings == self.settings and self._push(folder, settings, notify):
             return
         self.close()
         self._start(folder, settings)
-        about = self.describe()
-        proof = "" if about["gap_nats"] is None else f", {about['gap_nats']:.1e} nats off the model's probe"
-        note(
-            f"evaluator up: vLLM on {about['device']}, {about['dtype']}, {settings.threads} threads, "
-            f"import {about['import_s']:.1f} s, engine {about['engine_s']:.1f} s{proof}"
+        engine = self.describe()
+        proof = "" if engine["gap_nats"] is None else f", {engine['gap_nats']:.1e} nats off the model's probe"
+        notify(
+            f"evaluator up: vLLM on {engine['device']}, {engine['dtype']}, {settings.threads} threads, "
+            f"import {engine['import_s']:.1f} s, engine {engine['engine_s']:.1f} s{proof}"
         )
 
-    def _takes(self, folder: Path, settings: EngineSettings, note: Callable[[str], Any]) -> bool:
-        """Whether the live process answers for this model now. If not, a fresh one must, and the note has said why."""
-        held, self._folder = self._folder, None
+    def _push(self, folder: Path, settings: EngineSettings, notify: Callable[[str], object]) -> bool:
+        """Loads the model into the live process. False where it needs a fresh one, and the notice said why."""
+        loaded_folder, self._folder = self._folder, None
         try:
-            if folder == held:
+            if folder == loaded_folder:
                 self._call("describe", deadline_s=settings.answer_s)
             else:
                 loaded: Loaded = self._call("load", folder, deadline_s=settings.answer_s)
                 if not loaded.pushed:
-                    note(f"the evaluator's process is replaced: {loaded.why}")
+                    notify(f"the evaluator's process is replaced: {loaded.why}")
                     return False
-                note(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
+                notify(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
         except MemberLost as error:  # while stages worked, with its node perhaps
-            note(f"the evaluator's process is replaced: {error}")
+            notify(f"the evaluator's process is replaced: {error}")
             return False
         self._folder = folder
         return True
 
     @property
     def settings(self) -> EngineSettings | None:
-        """Those of the live engine: with the same, `load` needs no fresh process."""
+        """Settings of the live engine, None without one. With equal settings `load` may keep the process."""
         return self._settings if self._gang is not None else None
 
     def describe(self) -> dict[str, Any]:
-        """The engine's process, device, type, and what its start took."""
+        """The engine's process, device, dtype, and the seconds that its start took."""
         return self._call("describe", deadline_s=self._live.answer_s)
 
-    def logprobs(self, rows: Sequence[Sequence[int]], tell: Tell = lambda done, total: None) -> list[np.ndarray]:
-        """Nats of every token but the first of each row: float32 [T-1] each. See Sampler.logprobs."""
-        found: list[np.ndarray] = []
+    def logprobs(
+        self, rows: Sequence[Sequence[int]], on_progress: OnProgress = lambda done, total: None
+    ) -> list[np.ndarray]:
+        """Log-probability of every token but the first of each row: float32 [T-1] each, nats. See Sampler.logprobs."""
+        logprobs: list[np.ndarray] = []
         for batch in _by_tokens(rows, ROWS_BATCH_TOKENS):
-            found += self._call("logprobs", batch, deadline_s=self._live.answer_s)
-            tell(len(found), len(rows))
-        return found
+            logprobs += self._call("logprobs", batch, deadline_s=self._live.answer_s)
+            on_progress(len(logprobs), len(rows))
+        return logprobs
 
     def generate(
         self,
@@ -111,16 +113,21 @@ class Evaluator:
         *,
         sampling: Sampling,
         seeds: Sequence[int] | int | None = None,
-        tell: Tell = lambda done, total: None,
+        on_progress: OnProgress = lambda done, total: None,
     ) -> list[Reply]:
-        """A reply to each prompt. See Sampler.generate; one seed for all is another for each batch."""
+        """A reply to each prompt. See Sampler.generate. seeds: one each, or one from which each batch derives its."""
         replies: list[Reply] = []
         for first in range(0, len(prompts), PROMPTS_BATCH):
             part = slice(first, first + PROMPTS_BATCH)
-            own = seeds + first if isinstance(seeds, int) else None if seeds is None else list(seeds[part])
-            asked = [list(prompt) for prompt in prompts[part]]
-            replies += self._call("generate", asked, sampling=sampling, seeds=own, deadline_s=self._live.answer_s)
-            tell(len(replies), len(prompts))
+            if isinstance(seeds, int):
+                batch_seeds: list[int] | int | None = seeds + first
+            else:
+                batch_seeds = None if seeds is None else list(seeds[part])
+            batch = [list(prompt) for prompt in prompts[part]]
+            replies += self._call(
+                "generate", batch, sampling=sampling, seeds=batch_seeds, deadline_s=self._live.answer_s
+            )
+            on_progress(len(replies), len(prompts))
         return replies
 
     def rest(self) -> None:
@@ -162,7 +169,7 @@ class Evaluator:
         self._folder = folder
 
     def _call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> Any:
-        """One call of the engine. A process that died or is late is given up."""
+        """One call of the engine. A process that died or missed the deadline is closed."""
         if self._gang is None:
             raise ValueError("evaluator: no model is loaded; call load first")
         try:
@@ -176,22 +183,22 @@ class Evaluator:
             raise _failed(method, folder, error) from error
 
 
-def _failed(doing: str, folder: Path | None, error: Exception) -> ClusterError:
+def _failed(method: str, folder: Path | None, error: Exception) -> ClusterError:
     return ClusterError(
-        f"evaluator: vLLM failed in {doing} with {folder} ({type(error).__name__}: {error}); expected a model "
+        f"evaluator: vLLM failed in {method} with {folder} ({type(error).__name__}: {error}); expected a model "
         f"that vLLM can run here"
     )
 
 
-def _by_tokens(rows: Iterable[Sequence[int]], most: int) -> Iterator[list[list[int]]]:
-    """Rows in batches of at most so many tokens; a longer row is a batch of its own."""
+def _by_tokens(rows: Iterable[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
+    """Rows in batches of at most so many tokens; a longer row is a batch by itself."""
     batch: list[list[int]] = []
-    held = 0
+    batch_tokens = 0
     for row in rows:
-        if batch and held + len(row) > most:
+        if batch and batch_tokens + len(row) > max_tokens:
             yield batch
-            batch, held = [], 0
+            batch, batch_tokens = [], 0
         batch.append(list(row))
-        held += len(row)
+        batch_tokens += len(row)
     if batch:
         yield batch

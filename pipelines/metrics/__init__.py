@@ -1,10 +1,11 @@
-"""The metrics. Each says what it asks of a model and scores the answers; a new one is one file and one line here."""
+"""The metrics, and the request sets whose outputs they score."""
 
 from pipelines.metrics import (
     answer_f1,
     bits_per_byte,
     distinct_n,
     exact_match,
+    exchanges,
     few_shot,
     refusals,
     replies,
@@ -12,17 +13,24 @@ from pipelines.metrics import (
     samples,
     win_rate,
 )
-from pipelines.metrics.metric import Metric
+from pipelines.metrics.metric import MakeRequests, Metric
+
+REQUEST_SETS: dict[str, MakeRequests] = {
+    "windows": bits_per_byte.windows_of_documents,
+    "samples": samples.beginnings,
+    "few_shot": few_shot.few_shot_prompts,
+    "replies": exchanges.chat_prompts,
+}
 
 METRICS: dict[str, Metric] = {
-    "bits_per_byte": bits_per_byte.METRIC,
-    "samples": samples.METRIC,
-    "exact_match": exact_match.METRIC,
-    "few_shot": few_shot.METRIC,
-    "answer_f1": answer_f1.METRIC,
-    "win_rate": win_rate.METRIC,
-    "refusals": refusals.METRIC,
-    "distinct_n": distinct_n.METRIC,
-    "reply_length": reply_length.METRIC,
-    "replies": replies.METRIC,
+    "bits_per_byte": Metric("windows", bits_per_byte.score),
+    "samples": Metric("samples", samples.score),
+    "exact_match": Metric("replies", exact_match.score),
+    "few_shot": Metric("few_shot", few_shot.score),
+    "answer_f1": Metric("replies", answer_f1.score),
+    "win_rate": Metric("replies", win_rate.score),
+    "refusals": Metric("replies", refusals.score),
+    "distinct_n": Metric("replies", distinct_n.score),
+    "reply_length": Metric("replies", reply_length.score),
+    "replies": Metric("replies", replies.score),
 }

@@ -1,25 +1,17 @@
-"""Answer F1: how much of the right answer a reply has, and how little else (Rajpurkar et al. 2016, SQuAD, §6.1)."""
+"""Answer F1: overlap of a reply with the right answer, in words (Rajpurkar et al. 2016, SQuAD, §6.1)."""
 
 from __future__ import annotations
 
 from pipelines.data.dialogues.answer_match import f1
-from pipelines.metrics.exchanges import averaged, cells, exchanges
-from pipelines.metrics.metric import Answers, Material, Requests, Score
+from pipelines.metrics.exchanges import cell_means, exchanges, macro_averages
+from pipelines.metrics.metric import Material, Outputs, Requests, Score
 
 
-class AnswerF1:
-    """heldout/answer_f1: the mean over narrow tasks and languages; _en, _zh."""
-
-    def requests(self, material: Material) -> Requests | None:
-        return material.asked
-
-    def score(self, material: Material, requests: Requests, answers: Answers, previous: Answers | None) -> Score:
-        by_cell = cells(
-            (one.conversation, f1(one.reply.text, one.conversation.answer))
-            for one in exchanges(material, requests, answers, previous)
-            if one.conversation.answer is not None
-        )
-        return Score(averaged("heldout/answer_f1", by_cell)) if by_cell else Score()
-
-
-METRIC = AnswerF1()
+def score(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> Score:
+    """heldout/answer_f1: the macro average over tasks with answers and languages; _en, _zh."""
+    means = cell_means(
+        (exchange.conversation, f1(exchange.reply.text, exchange.conversation.answer))
+        for exchange in exchanges(material, requests, outputs, previous)
+        if exchange.conversation.answer is not None
+    )
+    return Score(macro_averages("heldout/answer_f1", means)) if means else Score()

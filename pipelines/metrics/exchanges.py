@@ -1,7 +1,7 @@
-"""Exchanges: a held-out conversation's prompt with what the model, and the one before it, replied; and means of them.
+"""Exchanges: a held-out conversation's prompt with the replies of this model and of the previous one; and their means.
 
-What all metrics of replies share. Figures are unweighted means over tasks and languages, so that a task with many
-prompts says no more than one with few.
+What all metrics of replies have in common. Figures are macro averages: unweighted means over tasks and languages, so
+that a task with many prompts counts no more than one with few.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.tokens.chat import Chat
 from pipelines.inference.reply import Reply
-from pipelines.metrics.metric import Answers, Material, Requests
+from pipelines.metrics.metric import Material, Outputs, Prompt, Requests, named_seed
 
-Cells = Mapping[tuple[str, str], float]
+CellMeans = Mapping[tuple[str, str], float]
 """A figure by (task, language)."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """A reply's words, and its tokens without the one that ends it."""
+class ReplyText:
+    """A reply as text, and its tokens without the one that ends it."""
 
     text: str
     tokens: list[int]
@@ -28,39 +29,52 @@ class Said:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt and its replies. before: of the model before, where there is one that could be asked."""
+    """A conversation, the reply to its prompt, and the previous model's where there is one that could run."""
 
     conversation: Conversation
-    reply: Said
-    before: Said | None = None
+    reply: ReplyText
+    previous_reply: ReplyText | None = None
 
 
-def exchanges(material: Material, requests: Requests, answers: Answers, previous: Answers | None) -> list[Exchange]:
-    """The answers to `material.asked`, as text."""
-    before = [None] * len(requests.prompts) if previous is None else [_said(material, r) for r in previous.replies]
-    return [
-        Exchange(prompt.about, _said(material, reply), earlier)
-        for prompt, reply, earlier in zip(requests.prompts, answers.replies, before, strict=True)
+def chat_prompts(material: Material) -> Requests | None:
+    """The prompts of the held-out conversations, for this model and the previous one.
+
+    A prompt that leaves no room in the context for a whole reply is left out."""
+    if material.chat is None:
+        return None
+    max_prompt_tokens = material.context - material.chat_sampling.max_new_tokens
+    prompts = [
+        Prompt(material.chat.prompt(c.prompt), named_seed(c.id, material.seed), c.language, conversation=c)
+        for c in material.conversations
     ]
+    prompts = [prompt for prompt in prompts if len(prompt.tokens) <= max_prompt_tokens]
+    return Requests(prompts=prompts, sampling=material.chat_sampling, models="both") if prompts else None
 
 
-def _said(material: Material, reply: Reply) -> Said:
-    assert material.chat is not None, "prompts were made with it"
-    return Said(material.chat.text(reply.tokens), reply.tokens[:-1] if reply.finish == "stop" else reply.tokens)
+def exchanges(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> list[Exchange]:
+    """The outputs for `chat_prompts` as text."""
+    assert material.chat is not None, "its template rendered the prompts"
+    replies = [_text(material.chat, reply) for reply in outputs.replies]
+    earlier = [None] * len(replies) if previous is None else [_text(material.chat, r) for r in previous.replies]
+    conversations = [prompt.conversation for prompt in requests.prompts]
+    return [Exchange(*columns) for columns in zip(conversations, replies, earlier, strict=True)]
 
 
-def cells(values: Iterable[tuple[Conversation, float]]) -> dict[tuple[str, str], float]:
+def _text(chat: Chat, reply: Reply) -> ReplyText:
+    return ReplyText(chat.text(reply.tokens), reply.tokens[:-1] if reply.finish == "stop" else reply.tokens)
+
+
+def cell_means(values: Iterable[tuple[Conversation, float]]) -> dict[tuple[str, str], float]:
     """Means by (task, language), in alphabetical order."""
-    found: dict[tuple[str, str], list[float]] = {}
+    cells: dict[tuple[str, str], list[float]] = {}
     for conversation, value in values:
-        found.setdefault((conversation.task, conversation.language), []).append(value)
-    return {cell: fmean(own) for cell, own in sorted(found.items())}
+        cells.setdefault((conversation.task, conversation.language), []).append(value)
+    return {cell: fmean(cell_values) for cell, cell_values in sorted(cells.items())}
 
 
-def averaged(name: str, by_cell: Cells) -> dict[str, float | int | str]:
+def macro_averages(name: str, means: CellMeans) -> dict[str, float | int | str]:
     """The unweighted mean over all cells as `name`, and over those of each language as `name_en`, `name_zh`."""
-    languages = sorted({language for _, language in by_cell})
-    facts: dict[str, float | int | str] = {name: fmean(by_cell.values())}
-    for code in languages:
-        facts[f"{name}_{code}"] = fmean(value for (_, language), value in by_cell.items() if language == code)
+    facts: dict[str, float | int | str] = {name: fmean(means.values())}
+    for code in sorted({language for _, language in means}):
+        facts[f"{name}_{code}"] = fmean(value for (_, language), value in means.items() if language == code)
     return facts

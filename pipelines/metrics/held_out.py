@@ -1,4 +1,4 @@
-"""Which held-out documents and conversations a model is judged on: some of each kind, always the same ones."""
+"""The held-out documents and conversations that models are evaluated on: some of each kind, always the same ones."""
 
 from __future__ import annotations
 
@@ -12,56 +12,60 @@ from pipelines.data.dialogues.conversations import Conversation
 from pipelines.metrics.metric import Document
 
 
-def choose(corpus: Path | None, *, bytes_per_language: int, seed: int) -> list[Document]:
+def choose_documents(corpus: Path | None, *, bytes_per_language: int, seed: int) -> list[Document]:
     """Documents of the held-out split in the order of their seeded hash, so many bytes of text of each language.
 
-    Without a corpus there are none. The last one is cut at a whole character. Independent of how the corpus is cut into
-    parts; holds a few times the bytes it gives."""
+    None without a corpus. The last one is cut at a whole character. Does not depend on how the corpus is cut into
+    parts; holds at most a few times the bytes it returns in memory."""
     kept: dict[str, list[tuple[int, Document]]] = {}
-    held: dict[str, int] = {}
+    kept_bytes: dict[str, int] = {}
     batches = [] if corpus is None else corpora.batches(corpus, "held_out", ("id", "language", "text"))
     for batch in batches:
         for name, language, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            own = kept.setdefault(language, [])
-            own.append((xxhash.xxh3_64_intdigest(name.encode(), seed), Document(name, language, text)))
-            held[language] = held.get(language, 0) + len(text.encode())
-            if held[language] > 4 * bytes_per_language:
-                kept[language] = own = _first(own, bytes_per_language)
-                held[language] = sum(len(document.text.encode()) for _, document in own)
+            documents = kept.setdefault(language, [])
+            documents.append((xxhash.xxh3_64_intdigest(name.encode(), seed), Document(name, language, text)))
+            kept_bytes[language] = kept_bytes.get(language, 0) + _size(text)
+            if kept_bytes[language] > 4 * bytes_per_language:
+                kept[language] = _lowest_hashes(documents, bytes_per_language)
+                kept_bytes[language] = sum(_size(document.text) for _, document in kept[language])
     chosen = []
     for language in sorted(kept):
-        own = _first(kept[language], bytes_per_language)
-        over = sum(len(document.text.encode()) for _, document in own) - bytes_per_language
-        chosen += [document for _, document in own[:-1]]
-        chosen += [_cut(document, len(document.text.encode()) - max(over, 0)) for _, document in own[-1:]]
+        documents = [document for _, document in _lowest_hashes(kept[language], bytes_per_language)]
+        surplus = max(sum(_size(document.text) for document in documents) - bytes_per_language, 0)
+        chosen += [*documents[:-1], _cut(documents[-1], _size(documents[-1].text) - surplus)]
     return [document for document in chosen if document.text]
 
 
-def choose_conversations(held_out: Iterable[Conversation], *, most: int, seed: int) -> list[Conversation]:
-    """At most so many conversations with a prompt, by turns from each task and language, in the order of their hash.
+def choose_conversations(held_out: Iterable[Conversation], *, max_conversations: int, seed: int) -> list[Conversation]:
+    """Conversations with a prompt, round robin over tasks and languages, in the order of their hash.
 
     A task with few conversations leaves its turns to the others."""
     cells: dict[tuple[str, str], list[Conversation]] = {}
-    for one in held_out:
-        if one.prompt:
-            cells.setdefault((one.task, one.language), []).append(one)
+    for conversation in held_out:
+        if conversation.prompt:
+            cells.setdefault((conversation.task, conversation.language), []).append(conversation)
     turns = []
-    for cell, own in sorted(cells.items()):
-        own.sort(key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode(), seed), one.id))
-        turns += [(turn, cell, one) for turn, one in enumerate(own)]
-    turns.sort(key=lambda found: found[:2])
-    return [one for _, _, one in turns[:most]]
+    for cell, conversations in sorted(cells.items()):
+        conversations.sort(key=lambda c: (xxhash.xxh3_64_intdigest(c.id.encode(), seed), c.id))
+        turns += [(turn, cell, conversation) for turn, conversation in enumerate(conversations)]
+    turns.sort(key=lambda entry: entry[:2])
+    return [conversation for _, _, conversation in turns[:max_conversations]]
 
 
-def _first(documents: list[tuple[int, Document]], wanted_bytes: int) -> list[tuple[int, Document]]:
-    """The documents of lowest hash that together have the wanted bytes, or all."""
-    ordered = sorted(documents, key=lambda one: (one[0], one[1].id))
+def _lowest_hashes(documents: list[tuple[int, Document]], min_bytes: int) -> list[tuple[int, Document]]:
+    """The documents of lowest hash that together have so many bytes, or all."""
+    ordered = sorted(documents, key=lambda entry: (entry[0], entry[1].id))
     total = 0
     for number, (_, document) in enumerate(ordered, 1):
-        total += len(document.text.encode())
-        if total >= wanted_bytes:
+        total += _size(document.text)
+        if total >= min_bytes:
             return ordered[:number]
     return ordered
+
+
+def _size(text: str) -> int:
+    """Bytes in UTF-8."""
+    return len(text.encode())
 
 
 def _cut(document: Document, num_bytes: int) -> Document:

@@ -1,6 +1,6 @@
-"""Win rate over the model before: judged by the rule that made the preferences, never by a reward that was optimised.
+"""Win rate over the previous model, by the rule that made the preferences, never by a reward that was optimised.
 
-An acceptable reply (data/dialogues/verifier.py) beats an unacceptable one; two of a kind are a tie, worth half.
+An acceptable reply (data/dialogues/verifier.py) beats an unacceptable one; two of a kind are a tie and count half.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.metrics.exchanges import Exchange, exchanges
-from pipelines.metrics.metric import Answers, Material, Requests, Score
+from pipelines.metrics.metric import Material, Outputs, Requests, Score
 
 Z95 = 1.959964  # the standard normal's 97.5% quantile
 
@@ -35,36 +35,30 @@ def win_rate_low(wins: int, losses: int, num_prompts: int) -> float:
     return 0.5 + ((won - lost) / count - Z95 * spread) / 2
 
 
-class WinRate:
+def score(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> Score:
     """heldout/win_rate, heldout/win_rate_low, heldout/win_rate_prompts; the first also by language (_en, _zh)."""
-
-    def requests(self, material: Material) -> Requests | None:
-        return material.asked
-
-    def score(self, material: Material, requests: Requests, answers: Answers, previous: Answers | None) -> Score:
-        if previous is None:
-            return Score()
-        found = exchanges(material, requests, answers, previous)
-        wins, losses = _counts(found)
-        facts: dict[str, float | int | str] = {
-            "heldout/win_rate": win_rate(wins, losses, len(found)),
-            "heldout/win_rate_low": win_rate_low(wins, losses, len(found)),
-            "heldout/win_rate_prompts": len(found),
-        }
-        for language in sorted({one.conversation.language for one in found}):
-            own = [one for one in found if one.conversation.language == language]
-            facts[f"heldout/win_rate_{language}"] = win_rate(*_counts(own), len(own))
-        return Score(facts)
+    if previous is None:
+        return Score()
+    pairs = exchanges(material, requests, outputs, previous)
+    wins, losses = _counts(pairs)
+    facts: dict[str, float | int | str] = {
+        "heldout/win_rate": win_rate(wins, losses, len(pairs)),
+        "heldout/win_rate_low": win_rate_low(wins, losses, len(pairs)),
+        "heldout/win_rate_prompts": len(pairs),
+    }
+    for language in sorted({exchange.conversation.language for exchange in pairs}):
+        in_language = [exchange for exchange in pairs if exchange.conversation.language == language]
+        facts[f"heldout/win_rate_{language}"] = win_rate(*_counts(in_language), len(in_language))
+    return Score(facts)
 
 
-def _counts(found: Sequence[Exchange]) -> tuple[int, int]:
-    """Wins and losses against the model before."""
+def _counts(pairs: Sequence[Exchange]) -> tuple[int, int]:
+    """Wins and losses against the previous model."""
     wins = losses = 0
-    for one in found:
-        assert one.before is not None, "the model before was asked the same"
-        now, earlier = (is_acceptable(one.conversation, said.text) for said in (one.reply, one.before))
-        wins, losses = wins + (now and not earlier), losses + (earlier and not now)
+    for exchange in pairs:
+        assert exchange.previous_reply is not None, "both models got the same prompts"
+        right = is_acceptable(exchange.conversation, exchange.reply.text)
+        previous_right = is_acceptable(exchange.conversation, exchange.previous_reply.text)
+        wins += right and not previous_right
+        losses += previous_right and not right
     return wins, losses
-
-
-METRIC = WinRate()

@@ -1,15 +1,15 @@
-"""Judges a model on held-out data, through the run's one evaluator. It follows each stage that makes a model.
+"""Evaluates a model on held-out data, through the run's one evaluator. It follows each stage that makes a model.
 
-    corpus, tokens, conversations ──► material ──every metric──► requests ──evaluator──► answers ──► facts, rows
+    corpus, tokens, conversations ──► material ──► request sets ──evaluator──► outputs ──every metric──► facts, rows
 
 What is missing (no corpus, no conversations yet, tokens of another tokenizer, a previous model of another shape) leaves
-its figures out. Facts go into figures.json, what people read into samples.json.
+its figures out. Facts go into figures.json, texts for people into samples.json.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,61 +22,82 @@ if TYPE_CHECKING:
 
     from pipelines.data.dialogues.conversations import Conversation
     from pipelines.evaluator import EngineSettings
-    from pipelines.metrics.metric import Answers, Material, Requests
+    from pipelines.metrics.metric import Material, Outputs, Requests
 
-UNTAUGHT = ("pretrain", "base")  # stages whose models have only ever seen plain text
+BASE_STAGES = ("pretrain", "base")  # stages whose models were trained on plain text alone
 
 
 class EvaluateOptions(Options):
-    held_out_bytes: int = Field(150_000, ge=1000, description="text of each language that is judged")
-    context: int = Field(4096, ge=16, le=1_048_576, description="longest row judged, at most what the model can see")
-    samples: int = Field(3, ge=0, le=100, description="held-out texts of each language whose beginnings are continued")
-    prompt_tokens: int = Field(32, ge=1, le=4096, description="length of such a beginning")
-    reply_tokens: int = Field(64, ge=1, le=4096, description="longest continuation")
-    temperature: float = Field(0.8, ge=0, le=10, description="of samples; 0 takes the likeliest token")
-    held_out_prompts: int = Field(600, ge=1, description="held-out conversations that are replied to, at most")
-    chat_reply_tokens: int = Field(32, ge=1, le=4096, description="longest reply to them")
-    chat_temperature: float = Field(0, ge=0, le=10, description="of those replies; 0 takes the likeliest token")
-    shots: int = Field(4, ge=0, le=64, description="examples in a prompt of the base model, which knows no chat")
-    shown_replies: int = Field(2, ge=0, le=100, description="replies of each task and language that people are shown")
+    held_out_bytes: int = Field(150_000, ge=1000, description="Bytes of held-out text of each language, at most")
+    context: int = Field(
+        4096, ge=16, le=1_048_576, description="Tokens of a row at most, where the model can attend to so many"
+    )
+    samples: int = Field(3, ge=0, le=100, description="Number of held-out texts of each language that are continued")
+    prompt_tokens: int = Field(32, ge=1, le=4096, description="Tokens of a held-out text before its continuation")
+    reply_tokens: int = Field(64, ge=1, le=4096, description="Tokens of a continuation at most")
+    temperature: float = Field(0.8, ge=0, le=10, description="Sampling temperature of continuations; 0: greedy")
+    held_out_prompts: int = Field(600, ge=1, description="Number of held-out conversations to reply to, at most")
+    chat_reply_tokens: int = Field(32, ge=1, le=4096, description="Tokens of a reply to a conversation at most")
+    chat_temperature: float = Field(0, ge=0, le=10, description="Sampling temperature of those replies; 0: greedy")
+    shots: int = Field(4, ge=0, le=64, description="Number of examples in a few-shot prompt of the base model")
+    shown_replies: int = Field(2, ge=0, le=100, description="Number of replies of each task and language in the report")
 
 
 class EvaluateCluster(ClusterOptions):
-    threads: int | None = Field(None, ge=1, description="of the evaluator on a CPU; default: one for each core")
-    gpus: float = Field(0, ge=0, le=1, description="share of a GPU that the evaluator keeps; stages then have the rest")
-    kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="memory for keys and values; default: enough, up to 4 GiB"
+    threads: int | None = Field(None, ge=1, description="Threads of the evaluator on a CPU; default: one for each core")
+    gpus: float = Field(
+        0, ge=0, le=1, description="Fraction of a GPU that the evaluator keeps; the other stages have the rest"
     )
-    start_s: float = Field(900, gt=0, description="seconds for the evaluator to stand")
-    answer_s: float = Field(600, gt=0, description="seconds for a batch: 64 replies or 33,000 tokens")
+    kv_cache_bytes: int | None = Field(
+        None, ge=2**24, description="Memory for keys and values, in bytes; default: as much as needed, up to 4 GiB"
+    )
+    start_s: float = Field(900, gt=0, description="Seconds within which the evaluator must be up")
+    answer_s: float = Field(
+        600, gt=0, description="Seconds within which a batch must be done: 64 replies or 33,000 tokens"
+    )
 
 
 def run(work: Work) -> Facts:
-    from pipelines.metrics import METRICS
-    from pipelines.metrics.metric import Answers
+    from pipelines.metrics import METRICS, REQUEST_SETS
+    from pipelines.metrics.metric import Outputs
     from pipelines.store.artifacts import write_json
 
     model = work.inputs["model"].local()
     settings = _settings(work, model)
     material = _material(work, model, settings.max_tokens)
-    asked = {name: metric.requests(material) for name, metric in METRICS.items()}
-    wanted = {name: requests for name, requests in asked.items() if requests is not None}
-    first: dict[int, str] = {}  # who asks the same shares the answers of the first to ask
-    for name, requests in wanted.items():
-        first.setdefault(id(requests), name)
-    once = {name: wanted[name] for name in first.values()}
-    before = _previous_answers(work, model, settings, {n: r for n, r in once.items() if r.asks != "model"})
-    answers = _answers(work, model, settings, {n: r for n, r in once.items() if r.asks != "previous"})
+    made = {key: make(material) for key, make in REQUEST_SETS.items()}
+    requests = {key: request_set for key, request_set in made.items() if request_set is not None}
+    _note_left_out(work, material, requests.get("replies"))
+    # The previous model first: the evaluator then holds this one when the next evaluation starts with it.
+    previous = _previous_outputs(work, model, settings, _for_model(requests, "previous"))
+    outputs = _outputs(work, model, settings, _for_model(requests, "current"))
     facts: Facts = {}
     rows: list[dict[str, Any]] = []
-    for name, requests in wanted.items():
-        asker = first[id(requests)]
-        score = METRICS[name].score(material, requests, answers.get(asker, Answers()), before.get(asker))
-        facts |= score.facts
-        rows += score.rows
+    for metric in METRICS.values():
+        key = metric.requests
+        if key in requests:
+            score = metric.score(material, requests[key], outputs.get(key, Outputs()), previous.get(key))
+            facts |= score.facts
+            rows += score.rows
     write_json(work.draft.out / "figures.json", facts)
     write_json(work.draft.out / "samples.json", rows)
     return facts
+
+
+def _note_left_out(work: Work, material: Material, requests: Requests | None) -> None:
+    """Notes how many conversations have a prompt that is too long to reply to."""
+    total = len(material.conversations)
+    num_left_out = total - (len(requests.prompts) if requests is not None else 0)
+    if num_left_out:
+        work.progress.note(
+            f"{num_left_out} of {total} held-out conversations are left out: with a reply of "
+            f"{work.options.chat_reply_tokens} tokens they are longer than the context, {material.context}"
+        )
+
+
+def _for_model(requests: Mapping[str, Requests], model: str) -> dict[str, Requests]:
+    """The request sets that go to this model, "current" or "previous"."""
+    return {key: request_set for key, request_set in requests.items() if request_set.models in (model, "both")}
 
 
 def _settings(work: Work, model: Path) -> EngineSettings:
@@ -97,7 +118,7 @@ def _settings(work: Work, model: Path) -> EngineSettings:
 
 
 def _material(work: Work, model: Path, context: int) -> Material:
-    """What there is to judge this model with."""
+    """Everything that this model is measured with."""
     from pipelines.data.tokens.tokenizing import Encoder
     from pipelines.inference.reply import Sampling
     from pipelines.metrics import held_out
@@ -106,35 +127,28 @@ def _material(work: Work, model: Path, context: int) -> Material:
     options: EvaluateOptions = work.options
     encoder = Encoder.open(model)
     corpus = work.inputs["corpus"].local() if "corpus" in work.inputs else None
-    documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
+    documents = held_out.choose_documents(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
     if not documents:
-        work.progress.note("no held-out text: nothing to measure bits per byte on")
-    material = Material(
+        work.progress.note("no held-out text: bits per byte are not measured")
+    return Material(
         encoder=encoder,
         context=context,
         seed=work.seed,
         documents=documents,
-        unigram=_unigram(work, model),
+        unigram_counts=_unigram_counts(work, model),
         num_samples=options.samples,
         prompt_tokens=options.prompt_tokens,
         sampling=Sampling(
             temperature=options.temperature, max_new_tokens=options.reply_tokens, stop_ids=(encoder.eos_id,)
         ),
-        num_shown=options.shown_replies,
+        max_reply_rows=options.shown_replies,
         num_shots=options.shots,
-        **_talk(work, model),
+        **_chat_material(work, model),
     )
-    asked = len(material.asked.prompts) if material.asked is not None else 0
-    if asked < len(material.conversations):
-        work.progress.note(
-            f"{len(material.conversations) - asked} of {len(material.conversations)} held-out conversations are left "
-            f"out: with a reply of {options.chat_reply_tokens} tokens they are longer than the context, {context}"
-        )
-    return material
 
 
-def _talk(work: Work, model: Path) -> dict[str, Any]:
-    """What of the material is for replies in a chat: none before the recipe's first conversations."""
+def _chat_material(work: Work, model: Path) -> dict[str, Any]:
+    """The part of the material for replies in a chat: empty before the recipe's first conversations."""
     from pipelines.data.dialogues import conversations
     from pipelines.data.tokens.chat import Chat
     from pipelines.errors import UserError
@@ -148,14 +162,16 @@ def _talk(work: Work, model: Path) -> dict[str, Any]:
         chat = Chat.open(model)
         stop_ids = chat.stop_ids
     except UserError as error:
-        work.progress.note(f"no replies are judged: {error}")
+        work.progress.note(f"no replies are evaluated: {error}")
         return {}
     folder = work.inputs["conversations"].local()
     split = conversations.read(folder / conversations.HELD_OUT)
-    previous_is_base = "previous" in work.inputs and work.inputs["previous"].manifest.stage in UNTAUGHT
+    previous_is_base = "previous" in work.inputs and work.inputs["previous"].manifest.stage in BASE_STAGES
     return {
         "chat": chat,
-        "conversations": held_out.choose_conversations(split, most=options.held_out_prompts, seed=work.seed),
+        "conversations": held_out.choose_conversations(
+            split, max_conversations=options.held_out_prompts, seed=work.seed
+        ),
         "chat_sampling": Sampling(
             temperature=options.chat_temperature, max_new_tokens=options.chat_reply_tokens, stop_ids=stop_ids
         ),
@@ -168,10 +184,10 @@ def _shots(folder: Path) -> list[Conversation]:
     """Training conversations with an answer that can be checked."""
     from pipelines.data.dialogues import conversations
 
-    return [one for one in conversations.read(folder / conversations.TRAIN) if one.answer is not None]
+    return [c for c in conversations.read(folder / conversations.TRAIN) if c.answer is not None]
 
 
-def _unigram(work: Work, model: Path) -> dict[str, np.ndarray] | None:
+def _unigram_counts(work: Work, model: Path) -> dict[str, np.ndarray] | None:
     """Counts of each token in the training text of each language, if they were counted with this model's tokenizer."""
     import pyarrow.parquet as pq
 
@@ -187,63 +203,63 @@ def _unigram(work: Work, model: Path) -> dict[str, np.ndarray] | None:
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
-def _previous_answers(
-    work: Work, model: Path, settings: EngineSettings, wanted: dict[str, Requests]
-) -> dict[str, Answers]:
-    """What the model before this one in the lineage answers to the same requests.
+def _previous_outputs(
+    work: Work, model: Path, settings: EngineSettings, requests: Mapping[str, Requests]
+) -> dict[str, Outputs]:
+    """Outputs of the previous model in the lineage for the same requests.
 
-    Only one that the live engine can take in turn: the same shape, the same tokenizer."""
+    Empty unless the live engine can take its weights: the same shape, the same tokenizer."""
     from pipelines.data.tokens.tokenizing import same_tokenizer
     from pipelines.inference.model_config import shape
 
-    if "previous" not in work.inputs or not wanted:
+    if "previous" not in work.inputs or not requests:
         return {}
     previous = work.inputs["previous"].local()
     if shape(previous) != shape(model) or not same_tokenizer(previous, model):
-        work.progress.note("the model before has another shape or tokenizer: nothing is compared with its answers")
+        work.progress.note("the previous model has another shape or tokenizer: no comparison with its replies")
         return {}
-    return _answers(work, previous, settings, wanted, who=" by the model before")
+    return _outputs(work, previous, settings, requests, suffix=", previous model")
 
 
-def _answers(
-    work: Work, model: Path, settings: EngineSettings, wanted: dict[str, Requests], *, who: str = ""
-) -> dict[str, Answers]:
-    """Asks a model everything, showing progress."""
-    from pipelines.metrics.metric import Answers
+def _outputs(
+    work: Work, model: Path, settings: EngineSettings, requests: Mapping[str, Requests], *, suffix: str = ""
+) -> dict[str, Outputs]:
+    """Runs a model on every request set, showing progress."""
+    from pipelines.metrics.metric import Outputs
 
-    if not wanted:
+    if not requests:
         return {}
     evaluator = work.evaluator
-    assert evaluator is not None, "the run gives an evaluator to every evaluation"
+    assert evaluator is not None, "the run passes an evaluator to every evaluation"
     evaluator.load(model, settings, work.progress.note)
-    answers = {}
-    for name, requests in wanted.items():
-        rows = [row.tokens for row in requests.rows]
-        prompts = [prompt.tokens for prompt in requests.prompts]
-        seeds = [prompt.seed for prompt in requests.prompts]
-        answers[name] = Answers(
-            logprobs=evaluator.logprobs(rows, _tell(work, f"rows of {name}{who}", sum(map(len, rows)))),
-            replies=evaluator.generate(
-                prompts, sampling=requests.sampling, seeds=seeds, tell=_tell(work, f"replies of {name}{who}")
-            ),
+    outputs = {}
+    for key, request_set in requests.items():
+        rows = [row.tokens for row in request_set.rows]
+        prompts = [prompt.tokens for prompt in request_set.prompts]
+        seeds = [prompt.seed for prompt in request_set.prompts]
+        show_rows = _show_progress(work, f"rows of {key}{suffix}", num_tokens=sum(map(len, rows)))
+        show_prompts = _show_progress(work, f"prompts of {key}{suffix}")
+        outputs[key] = Outputs(
+            logprobs=evaluator.logprobs(rows, on_progress=show_rows),
+            replies=evaluator.generate(prompts, sampling=request_set.sampling, seeds=seeds, on_progress=show_prompts),
         )
-    return answers
+    return outputs
 
 
-def _tell(work: Work, unit: str, num_tokens: int = 0) -> Callable[[int, int], None]:
-    """Shows how many requests are answered, and how fast where it is known how many tokens they are."""
-    begin = time.monotonic()
+def _show_progress(work: Work, unit: str, *, num_tokens: int = 0) -> Callable[[int, int], None]:
+    """Shows the number of requests that are done, and tokens per second where the number of tokens is known."""
+    start = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
-        speed = {"tokens_per_s": num_tokens * done / total / (time.monotonic() - begin)} if num_tokens else {}
+    def show(done: int, total: int) -> None:
+        speed = {"tokens_per_s": num_tokens * done / total / (time.monotonic() - start)} if num_tokens else {}
         work.progress.update(done, total, unit, **speed)
 
-    return tell
+    return show
 
 
 STAGE = Stage(
     kind="evaluate",
-    version=2,
+    version=3,
     makes="evaluation",
     needs=("model",),
     takes=("corpus", "tokens", "conversations"),

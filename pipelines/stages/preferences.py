@@ -159,7 +159,7 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
         [tokens for _, tokens in prompts for _ in range(options.model_replies)],
         sampling=Sampling(max_new_tokens=options.max_new_tokens, stop_ids=chat.stop_ids),
         seeds=work.seed,
-        tell=lambda done, total: work.progress.update(done, total, "replies"),
+        on_progress=lambda done, total: work.progress.update(done, total, "replies"),
     )
     texts = [chat.text(reply.tokens) if reply.finish == "stop" else "" for reply in replies]
     pairs: list[Pair] = []

@@ -110,7 +110,7 @@ def judged(work: Work, model: Path) -> Material:
 
     options: QuantiseOptions = work.options
     corpus = work.inputs["corpus"].local() if "corpus" in work.inputs else None
-    documents = held_out.choose(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
+    documents = held_out.choose_documents(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
     if not documents:
         work.progress.note("no held-out text: nothing to measure bits per byte on")
     context = min(options.context, context_length(model))
@@ -148,18 +148,18 @@ def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Mea
 
 
 def bits_per_byte(work: Work, engine: Evaluator, material: Material) -> Facts:
-    """heldout/bits_per_byte, in all and by language; nothing where there is no text."""
-    from pipelines.metrics.bits_per_byte import METRIC
-    from pipelines.metrics.metric import Answers
+    """heldout/bits_per_byte, in all and by language; empty where there is no text."""
+    from pipelines.metrics.bits_per_byte import score, windows_of_documents
+    from pipelines.metrics.metric import Outputs
 
-    requests = METRIC.requests(material)
+    requests = windows_of_documents(material)
     if requests is None:
         return {}
-    tell = lambda done, total: work.progress.update(done, total, "rows")  # noqa: E731
-    answers = Answers(logprobs=engine.logprobs([row.tokens for row in requests.rows], tell))
-    found = METRIC.score(material, requests, answers, None).facts
+    rows = [row.tokens for row in requests.rows]
+    logprobs = engine.logprobs(rows, lambda done, total: work.progress.update(done, total, "rows"))
+    facts = score(material, requests, Outputs(logprobs=logprobs), None).facts
     names = ("heldout/bits_per_byte", *(f"heldout/bits_per_byte_{language}" for language in material.languages))
-    return {name: found[name] for name in names}
+    return {name: facts[name] for name in names}
 
 
 def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:

@@ -19,7 +19,7 @@ from pipelines.data.dialogues.answer_match import matches
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.verifier import is_acceptable
-from pipelines.metrics.exchanges import averaged, cells
+from pipelines.metrics.exchanges import cell_means, macro_averages
 from pipelines.stage import Facts
 from serve.client import Client
 from serve.trial.prompts import SAFE, UNSAFE
@@ -113,10 +113,10 @@ def facts(replies: Sequence[TimedReply]) -> Facts:
         measured |= {f"latency/{name}_p50": float(p50), f"latency/{name}_p95": float(p95)}
     checkable = [reply for reply in ordinary if reply.conversation.answer is not None]
     if checkable:
-        by_cell = cells(
+        means = cell_means(
             (reply.conversation, float(matches(reply.text, reply.conversation.answer or ""))) for reply in checkable
         )
-        measured |= averaged("served/exact_match", by_cell)
+        measured |= macro_averages("served/exact_match", means)
     for (safety, language), in_language in _by_safety_and_language(replies).items():
         measured[f"guard/declined_{safety}_{language}"] = _declined_fraction(in_language)
     for safety in (UNSAFE, SAFE):

@@ -25,7 +25,7 @@ def choose(folder: Path | None, *, num_ordinary: int, num_guard: int, seed: int)
     chosen: list[Conversation] = []
     for safety, count in ((ORDINARY, num_ordinary), (UNSAFE, num_guard), (SAFE, num_guard)):
         candidates = _with_safety(held_out, safety) or _with_safety(built_in, safety)
-        chosen += choose_conversations(candidates, most=count, seed=seed)
+        chosen += choose_conversations(candidates, max_conversations=count, seed=seed)
     return chosen
 
 

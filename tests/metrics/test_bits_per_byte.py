@@ -1,4 +1,4 @@
-"""Bits a byte against sums by hand over transformers' log-probabilities; unigram against a hand loop."""
+"""Bits per byte against sums by hand over transformers' log-probabilities; unigram against a hand loop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipelines.data.tokens.tokenizing import Encoder
-from pipelines.metrics.bits_per_byte import METRIC, bits_per_byte, unigram_nats, windows
-from pipelines.metrics.metric import Answers, Document, Material
+from pipelines.metrics.bits_per_byte import bits_per_byte, score, unigram_nats, windows, windows_of_documents
+from pipelines.metrics.metric import Document, Material, Outputs
 from tests import tiny_models
 from tests.tiny_models import CONTEXT, Tiny
 
@@ -73,11 +73,11 @@ def by_hand(tiny: Tiny, what: Material) -> dict[str, tuple[float, int, int]]:
 
 def test_score_equals_sums_by_hand_in_both_languages(tiny: Tiny) -> None:
     what = material(tiny)
-    requests = METRIC.requests(what)
+    requests = windows_of_documents(what)
     assert requests is not None and any(len(row.tokens) == CONTEXT for row in requests.rows)
     rows = [row.tokens for row in requests.rows]
-    answers = Answers(logprobs=[a.astype(np.float32) for a in tiny_models.reference_logprobs(tiny.first, rows)])
-    facts = METRIC.score(what, requests, answers, None).facts
+    outputs = Outputs(logprobs=[a.astype(np.float32) for a in tiny_models.reference_logprobs(tiny.first, rows)])
+    facts = score(what, requests, outputs, None).facts
     sums = by_hand(tiny, what)
     for name in ("en", "zh"):
         nats, num_tokens, num_bytes = sums[name]
@@ -87,22 +87,22 @@ def test_score_equals_sums_by_hand_in_both_languages(tiny: Tiny) -> None:
         assert facts[f"heldout/bits_per_byte_uniform_{name}"] == pytest.approx(uniform)
     nats, num_tokens, num_bytes = (sum(parts) for parts in zip(*sums.values(), strict=True))
     assert facts["heldout/bits_per_byte"] == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-6)
-    assert facts["heldout/judged_tokens"] == num_tokens and facts["heldout/judged_bytes"] == num_bytes
+    assert facts["heldout/evaluated_tokens"] == num_tokens and facts["heldout/evaluated_bytes"] == num_bytes
     assert "heldout/bits_per_byte_unigram" not in facts
 
 
-def test_unigram_is_of_each_language_and_judged_on_the_same_tokens(tiny: Tiny) -> None:
+def test_unigram_is_of_each_language_and_evaluated_on_the_same_tokens(tiny: Tiny) -> None:
     plain = material(tiny)
     tables = {
         language: np.bincount(np.concatenate(plain.encoder.encode(texts)), minlength=plain.encoder.vocabulary)
         for language, texts in tiny.texts.items()
     }
     del tables["zh"]  # never trained on: as good as uniform
-    what = material(tiny, unigram=tables)
-    requests = METRIC.requests(what)
+    what = material(tiny, unigram_counts=tables)
+    requests = windows_of_documents(what)
     assert requests is not None
-    answers = Answers(logprobs=[np.full(len(row.tokens) - 1, -1, np.float32) for row in requests.rows])
-    facts = METRIC.score(what, requests, answers, None).facts
+    outputs = Outputs(logprobs=[np.full(len(row.tokens) - 1, -1, np.float32) for row in requests.rows])
+    facts = score(what, requests, outputs, None).facts
     bits, total = 0.0, tables["en"].sum() + what.encoder.vocabulary
     english = [document.text for document in what.documents if document.language == "en"]
     for text in english:
@@ -116,17 +116,17 @@ def test_unigram_is_of_each_language_and_judged_on_the_same_tokens(tiny: Tiny) -
 
 def test_a_language_that_is_not_there_has_no_figure_and_no_text_is_no_request(tiny: Tiny) -> None:
     what = material(tiny, documents=[Document("a", "en", "only English here, 1 2 3")])
-    requests = METRIC.requests(what)
+    requests = windows_of_documents(what)
     assert requests is not None
-    answers = Answers(logprobs=[np.full(len(row.tokens) - 1, -2, np.float32) for row in requests.rows])
-    facts = METRIC.score(what, requests, answers, None).facts
+    outputs = Outputs(logprobs=[np.full(len(row.tokens) - 1, -2, np.float32) for row in requests.rows])
+    facts = score(what, requests, outputs, None).facts
     assert facts["heldout/bits_per_byte"] == facts["heldout/bits_per_byte_en"]
     assert not any(name.endswith("_zh") for name in facts)
-    assert METRIC.requests(material(tiny, documents=())) is None
+    assert windows_of_documents(material(tiny, documents=())) is None
 
 
 def test_a_model_without_a_start_token_begins_with_the_end_of_the_text_before(tiny: Tiny) -> None:
     encoder = Encoder.open(tiny.first)
     without = Encoder(encoder.tokenizer, None, encoder.eos_id, encoder.pad_id)
-    requests = METRIC.requests(material(tiny, encoder=without))
+    requests = windows_of_documents(material(tiny, encoder=without))
     assert requests is not None and {row.tokens[0] for row in requests.rows} == {encoder.eos_id}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.metrics.distinct_n import METRIC, distinct
-from tests.metrics.talks import material, replies, score, talk
+from pipelines.metrics import distinct_n
+from pipelines.metrics.distinct_n import distinct
+from tests.metrics.dialogues import dialogue, material, replies, score
 from tests.tiny_models import Tiny
 
 
@@ -25,10 +26,10 @@ def test_it_equals_zipped_shifts() -> None:
 
 
 def test_replies_of_each_language_and_of_all(tiny: Tiny) -> None:
-    what = material(tiny, [talk("1", "a", "en"), talk("2", "a", "zh"), talk("3", "a", "en")])
-    said = ["1 2 1 2", "你好你好", "1 2"]
-    facts = score(METRIC, what, replies(tiny, said)).facts
-    tokens = [ids.tolist() for ids in what.encoder.encode(said)]
+    what = material(tiny, [dialogue("1", "a", "en"), dialogue("2", "a", "zh"), dialogue("3", "a", "en")])
+    texts_of_replies = ["1 2 1 2", "你好你好", "1 2"]
+    facts = score(distinct_n.score, what, replies(tiny, texts_of_replies)).facts
+    tokens = [ids.tolist() for ids in what.encoder.encode(texts_of_replies)]
     for n in (1, 2):
         assert facts[f"heldout/distinct_{n}"] == distinct(tokens, n)
         assert facts[f"heldout/distinct_{n}_en"] == distinct([tokens[0], tokens[2]], n)

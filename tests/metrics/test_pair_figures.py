@@ -51,11 +51,11 @@ def test_sure_of_everything_is_in_the_last_bin() -> None:
 
 def test_figures_of_groups() -> None:
     margins = np.array([1.0, -1.0, 0.0, 2.0])
-    found = figures(margins, [("en", np.array([True, True, False, False])), ("none", np.zeros(4, bool))])
-    assert found["heldout/accuracy"] == accuracy(margins) == 0.625
-    assert found["heldout/accuracy_en"] == 0.5
-    assert "heldout/accuracy_none" not in found
-    assert found["heldout/margin"] == 0.5
+    facts = figures(margins, [("en", np.array([True, True, False, False])), ("none", np.zeros(4, bool))])
+    assert facts["heldout/accuracy"] == accuracy(margins) == 0.625
+    assert facts["heldout/accuracy_en"] == 0.5
+    assert "heldout/accuracy_none" not in facts
+    assert facts["heldout/margin"] == 0.5
 
 
 def test_length_learns_its_direction_from_training_pairs() -> None:
@@ -86,5 +86,5 @@ def test_logistic_regression_is_at_its_minimum() -> None:
         p = 1 / (1 + np.exp(differences @ weights))
         hessian = np.eye(7) + differences.T @ (differences * (p * (1 - p))[:, None])
         weights -= np.linalg.solve(hessian, weights - differences.T @ p)
-    found = pair_baselines.logistic_regression(torch.from_numpy(differences))
-    np.testing.assert_allclose(found.numpy(), weights, atol=2e-4)
+    fitted = pair_baselines.logistic_regression(torch.from_numpy(differences))
+    np.testing.assert_allclose(fitted.numpy(), weights, atol=2e-4)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pipelines.metrics.reply_length import METRIC
-from tests.metrics.talks import material, replies, score, talk
+from pipelines.metrics import reply_length
+from tests.metrics.dialogues import dialogue, material, replies, score
 from tests.tiny_models import Tiny
 
 
 def test_means_of_both_models(tiny: Tiny) -> None:
-    what = material(tiny, [talk("1", "a", "en"), talk("2", "a", "zh")])
+    what = material(tiny, [dialogue("1", "a", "en"), dialogue("2", "a", "zh")])
     now, before = ["1 2 3", ""], ["12", "3456"]
-    facts = score(METRIC, what, replies(tiny, now), replies(tiny, before, end=False)).facts
+    facts = score(reply_length.score, what, replies(tiny, now), replies(tiny, before, end=False)).facts
     lengths = [len(what.encoder.tokenizer.encode(text, add_special_tokens=False).ids) for text in now + before]
     assert facts == {
         "heldout/prompts": 2,
@@ -18,5 +18,5 @@ def test_means_of_both_models(tiny: Tiny) -> None:
         "heldout/replies_ended": 1.0,
         "heldout/reply_tokens_before": sum(lengths[2:]) / 2,
     }
-    alone = score(METRIC, what, replies(tiny, now, end=False)).facts
+    alone = score(reply_length.score, what, replies(tiny, now, end=False)).facts
     assert alone["heldout/replies_ended"] == 0 and "heldout/reply_tokens_before" not in alone

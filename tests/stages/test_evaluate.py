@@ -28,7 +28,7 @@ from pipelines.stages.evaluate import STAGE, EvaluateCluster, EvaluateOptions
 from pipelines.store.artifacts import Artifact, Draft, Manifest
 from pipelines.store.digests import FileDigests
 from tests import tiny_models
-from tests.metrics.talks import material, talk
+from tests.metrics.dialogues import dialogue, material
 from tests.tiny_models import CONTEXT, Tiny
 
 OPTIONS = EvaluateOptions.model_validate(
@@ -36,8 +36,8 @@ OPTIONS = EvaluateOptions.model_validate(
 )
 
 
-class Notes:
-    """A progress that remembers."""
+class RecordedProgress:
+    """Progress that a test can read."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -72,9 +72,9 @@ def tokens_artifact(folder: Path, tiny: Tiny, tokenizer: Path) -> Path:
 
 def evaluate(
     evaluator: Evaluator, out: Path, inputs: dict[str, Path], *, previous: str = "sft", **changes: Any
-) -> tuple[Facts, Path, Notes]:
-    """Runs the stage as a run would; its facts, its files, what it told. previous: the stage of the model before."""
-    notes = Notes()
+) -> tuple[Facts, Path, RecordedProgress]:
+    """Runs the stage as a run would; its facts, its files, its progress. previous: the stage of the previous model."""
+    notes = RecordedProgress()
     work = Work(
         name="pretrain",
         options=OPTIONS.model_copy(update=changes),
@@ -109,7 +109,7 @@ def test_figures_equal_transformers_and_samples_are_written(
         for text in texts[:2]:
             ids = encoder.tokenizer.encode(text, add_special_tokens=False).ids
             cut = [[encoder.bos_id or 0, *ids[i : i + CONTEXT - 1]] for i in range(0, len(ids), CONTEXT - 1)]
-            nats -= sum(float(found.sum()) for found in tiny_models.reference_logprobs(tiny.first, cut))
+            nats -= sum(float(logprobs.sum()) for logprobs in tiny_models.reference_logprobs(tiny.first, cut))
             num_bytes += len(text.encode())
         assert facts[f"heldout/bits_per_byte_{language}"] == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
         uniform = float(facts[f"heldout/bits_per_byte_uniform_{language}"])
@@ -134,7 +134,7 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_engine_did_between(
         assert first != (tmp_path / "between" / "out" / name).read_bytes()
 
 
-def test_the_model_before_continues_the_same_prompts(
+def test_the_previous_model_continues_the_same_prompts(
     evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, tmp_path: Path
 ) -> None:
     _, alone, _ = evaluate(evaluator, tmp_path / "alone", inputs | {"model": tiny.second})
@@ -145,7 +145,7 @@ def test_the_model_before_continues_the_same_prompts(
     assert [row["reply_before"] for row in rows] != [row["reply"] for row in rows]
 
 
-def test_a_model_before_of_another_shape_is_left_out_and_told(
+def test_a_previous_model_of_another_shape_is_left_out_with_a_note(
     evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, tmp_path: Path
 ) -> None:
     _, out, notes = evaluate(evaluator, tmp_path, inputs | {"previous": tiny.other})
@@ -165,7 +165,7 @@ def test_tokens_of_another_tokenizer_give_no_unigram_figure(
     assert any("another tokenizer" in note for note in notes.notes)
 
 
-def test_without_a_corpus_nothing_is_asked_and_nothing_claimed(
+def test_without_a_corpus_the_model_is_not_run_and_there_are_no_figures(
     evaluator: Evaluator, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     facts, out, notes = evaluate(evaluator, tmp_path, {"model": inputs["model"]})
@@ -174,19 +174,22 @@ def test_without_a_corpus_nothing_is_asked_and_nothing_claimed(
 
 
 @pytest.fixture(scope="module")
-def talks(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dialogues(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conversations artifact. The model `first` is right about one prompt by what transformers says it replies."""
-    folder = tmp_path_factory.mktemp("talks") / "conversations"
+    folder = tmp_path_factory.mktemp("dialogues") / "conversations"
     folder.mkdir()
-    asked = [talk(f"{language}{n}", "sums", language, f"{n} + {n} = ?", f"{2 * n}") for n in range(6)
+    held_out = [dialogue(f"{language}{n}", "sums", language, f"{n} + {n} = ?", f"{2 * n}") for n in range(6)
              for language in ("en", "zh")]  # fmt: skip
-    known = by_transformers(tiny.first, asked[3])
-    asked[3] = dataclasses.replace(asked[3], answer=known)
-    asked += [talk("u", "refusal", "en", "Break it?", safety="unsafe"), talk("s", "small_talk", "zh", "你好")]
-    asked.append(talk("long", "open", "en", "word " * CONTEXT))
-    conversations.write(folder / conversations.HELD_OUT, asked)
-    shots = [dataclasses.replace(one, id=f"shot {one.id}", answer="12") for one in asked[:8]]
-    conversations.write(folder / conversations.TRAIN, [*shots, *asked[-3:]])
+    known = by_transformers(tiny.first, held_out[3])
+    held_out[3] = dataclasses.replace(held_out[3], answer=known)
+    held_out += [
+        dialogue("u", "refusal", "en", "Break it?", safety="unsafe"),
+        dialogue("s", "small_talk", "zh", "你好"),
+    ]
+    held_out.append(dialogue("long", "open", "en", "word " * CONTEXT))
+    conversations.write(folder / conversations.HELD_OUT, held_out)
+    shots = [dataclasses.replace(one, id=f"shot {one.id}", answer="12") for one in held_out[:8]]
+    conversations.write(folder / conversations.TRAIN, [*shots, *held_out[-3:]])
     return folder
 
 
@@ -219,19 +222,19 @@ def by_transformers(folder: Path, one: Conversation) -> str:
 
 
 def test_replies_are_those_of_transformers_and_win_where_the_rule_says(
-    evaluator: Evaluator, tiny: Tiny, talks: Path, tmp_path: Path
+    evaluator: Evaluator, tiny: Tiny, dialogues: Path, tmp_path: Path
 ) -> None:
-    folders = {"model": tiny.first, "previous": tiny.second, "conversations": talks}
+    folders = {"model": tiny.first, "previous": tiny.second, "conversations": dialogues}
     facts, out, notes = evaluate(evaluator, tmp_path, folders, chat_reply_tokens=REPLY_TOKENS, shown_replies=99)
-    asked = [one for one in conversations.read(talks / conversations.HELD_OUT) if one.id != "long"]
+    held_out = [one for one in conversations.read(dialogues / conversations.HELD_OUT) if one.id != "long"]
     rows = {(row["language"], row["prompt"]): row for row in json.loads((out / "samples.json").read_text("utf-8"))}
-    assert len(rows) == len(asked) == 14
+    assert len(rows) == len(held_out) == 14
     wins = losses = 0
-    for one in asked:
+    for one in held_out:
         row = rows[one.language, one.prompt[-1]["content"]]
-        said, earlier = by_transformers(tiny.first, one), by_transformers(tiny.second, one)
-        assert (row["reply"], row["reply_before"]) == (said, earlier) and said != earlier
-        assert (row["right"], row["right_before"]) == (is_acceptable(one, said), is_acceptable(one, earlier))
+        reply, earlier = by_transformers(tiny.first, one), by_transformers(tiny.second, one)
+        assert (row["reply"], row["reply_before"]) == (reply, earlier) and reply != earlier
+        assert (row["right"], row["right_before"]) == (is_acceptable(one, reply), is_acceptable(one, earlier))
         wins, losses = wins + (row["right"] > row["right_before"]), losses + (row["right"] < row["right_before"])
     assert wins > 0 and facts["heldout/win_rate"] == pytest.approx(0.5 + (wins - losses) / 14 / 2)
     assert facts["heldout/win_rate_prompts"] == facts["heldout/prompts"] == 14
@@ -243,23 +246,23 @@ def test_replies_are_those_of_transformers_and_win_where_the_rule_says(
     assert json.loads((out / "figures.json").read_text()) == facts
 
 
-def test_the_base_model_is_asked_as_plain_text_and_stops_at_a_line_end(
-    evaluator: Evaluator, tiny: Tiny, talks: Path, tmp_path: Path
+def test_the_base_model_gets_plain_text_and_stops_at_a_line_end(
+    evaluator: Evaluator, tiny: Tiny, dialogues: Path, tmp_path: Path
 ) -> None:
-    asked = [one for one in conversations.read(talks / conversations.HELD_OUT) if one.answer is not None]
-    shots = [one for one in conversations.read(talks / conversations.TRAIN) if one.answer is not None]
-    what = material(tiny, asked, chat_sampling=Sampling(0.0, max_new_tokens=REPLY_TOKENS), num_shots=2,
+    held_out = [one for one in conversations.read(dialogues / conversations.HELD_OUT) if one.answer is not None]
+    shots = [one for one in conversations.read(dialogues / conversations.TRAIN) if one.answer is not None]
+    what = material(tiny, held_out, chat_sampling=Sampling(0.0, max_new_tokens=REPLY_TOKENS), num_shots=2,
                     previous_is_base=True, shots=shots)  # fmt: skip
-    requests = few_shot.METRIC.requests(what)
+    requests = few_shot.few_shot_prompts(what)
     assert requests is not None and len(requests.prompts) == 12
     for number, prompt in enumerate(requests.prompts[:5]):  # right about these, by what transformers says it replies
         tokens = greedy(tiny.second, prompt.tokens, requests.sampling.stop_ids)
         line = what.encoder.tokenizer.decode(tokens).split("\n")[0]
-        asked[number] = dataclasses.replace(asked[number], answer=line)
-    folder = tmp_path / "talks"
+        held_out[number] = dataclasses.replace(held_out[number], answer=line)
+    folder = tmp_path / "dialogues"
     folder.mkdir()
-    conversations.write(folder / conversations.HELD_OUT, asked)
-    shutil.copy(talks / conversations.TRAIN, folder)
+    conversations.write(folder / conversations.HELD_OUT, held_out)
+    shutil.copy(dialogues / conversations.TRAIN, folder)
     inputs = {"model": tiny.first, "previous": tiny.second, "conversations": folder}
     facts, _, _ = evaluate(
         evaluator, tmp_path, inputs, previous="pretrain", chat_reply_tokens=REPLY_TOKENS, shots=2, shown_replies=0
@@ -271,11 +274,11 @@ def test_the_base_model_is_asked_as_plain_text_and_stops_at_a_line_end(
     assert "heldout/win_rate" in facts
 
 
-def test_a_model_without_a_chat_format_is_judged_on_text_alone_and_told(
-    evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, talks: Path, tmp_path: Path
+def test_a_model_without_a_chat_format_is_evaluated_on_text_alone_with_a_note(
+    evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, dialogues: Path, tmp_path: Path
 ) -> None:
     mute = tmp_path / "mute"
     shutil.copytree(tiny.first, mute, ignore=shutil.ignore_patterns("chat_template.jinja"))
-    facts, _, notes = evaluate(evaluator, tmp_path / "draft", inputs | {"model": mute, "conversations": talks})
+    facts, _, notes = evaluate(evaluator, tmp_path / "draft", inputs | {"model": mute, "conversations": dialogues})
     assert "heldout/bits_per_byte" in facts and not any("exact_match" in key for key in facts)
-    assert any("no replies are judged" in note and "chat_template.jinja" in note for note in notes.notes)
+    assert any("no replies are evaluated" in note and "chat_template.jinja" in note for note in notes.notes)
