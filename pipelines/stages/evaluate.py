@@ -40,7 +40,7 @@ class EvaluateOptions(Options):
     chat_reply_tokens: int = Field(32, ge=1, le=4096, description="Tokens of a reply to a conversation at most")
     chat_temperature: float = Field(0, ge=0, le=10, description="Sampling temperature of those replies; 0: greedy")
     shots: int = Field(4, ge=0, le=64, description="Number of examples in a few-shot prompt of the base model")
-    shown_replies: int = Field(2, ge=0, le=100, description="Number of replies of each task and language in the report")
+    sample_replies: int = Field(2, ge=0, le=100, description="Number of replies of each task and language in the report")
 
 
 class EvaluateCluster(ClusterOptions):
@@ -141,7 +141,7 @@ def _material(work: Work, model: Path, context: int) -> Material:
         sampling=Sampling(
             temperature=options.temperature, max_new_tokens=options.reply_tokens, stop_ids=(encoder.eos_id,)
         ),
-        max_reply_rows=options.shown_replies,
+        max_reply_rows=options.sample_replies,
         num_shots=options.shots,
         **_chat_material(work, model),
     )

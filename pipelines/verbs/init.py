@@ -366,7 +366,7 @@ def _facts(out: Path, sources: list[DetectedSource], problems: list[str], sizes:
         source.name: {
             "options": source.options,
             "rows": source.rows,
-            "spelling": source.row_format.description,
+            "format": source.row_format.description,
             "columns": list(source.row_format.columns),
             "language": source.language,
             "num_rows": source.amount.rows,

@@ -55,7 +55,7 @@ class ServeOptions(Options):
     reply_tokens: int = Field(
         64, ge=1, le=4096, description="Maximum length of a reply, in tokens; never more than half of the context"
     )
-    shown_replies: int = Field(
+    sample_replies: int = Field(
         2, ge=0, le=100, description="Sample replies of each task and language in the report card"
     )
 
@@ -169,7 +169,7 @@ def _write_replies(work: Work, settings: Settings, facts: Facts, replies: Sequen
     for reply in replies:
         cell = (reply.conversation.language, reply.conversation.task)
         num_samples[cell] += 1
-        if num_samples[cell] <= options.shown_replies:
+        if num_samples[cell] <= options.sample_replies:
             samples.append(reply.sample)
     samples.sort(key=lambda row: (row["language"], row["task"]))
     records = [reply.record for reply in replies]

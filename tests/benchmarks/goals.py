@@ -25,7 +25,7 @@ class Goal:
 GOALS: Mapping[str, Goal] = {
     "train/ratio_to_bare": Goal(0.9),
     "ppo/ratio_to_trl": Goal(1.5),
-    "ppo/publish_share": Goal(0.02, is_minimum=False),
+    "ppo/publish_fraction": Goal(0.02, is_minimum=False),
     "publish/logprob_gap": Goal(1e-4, is_minimum=False),
     "ppo/reward_last": Goal(0.9),
     "sampler/ratio_to_bare": Goal(0.9),

@@ -64,7 +64,7 @@ class Seen:
         return {
             "ppo/iteration_s": median(whole),
             **{f"ppo/{name}_s": value for name, value in spent.items()},
-            "ppo/publish_share": spent["publish"] / mean_s,
+            "ppo/publish_fraction": spent["publish"] / mean_s,
             "publish/logprob_gap": self.gap,
         }
 

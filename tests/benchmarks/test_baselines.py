@@ -71,7 +71,7 @@ def test_the_table_shows_goal_and_baseline(capsys: pytest.CaptureFixture[str]) -
         ("serve/tokens_per_s_8", "tokens/s"),
         ("corpus/warm_over_bare", "ratio"),
         ("ppo/publish_s", "s"),
-        ("ppo/publish_share", "fraction"),
+        ("ppo/publish_fraction", "fraction"),
     ],
 )
 def test_a_figures_name_says_its_unit(name: str, unit: str) -> None:

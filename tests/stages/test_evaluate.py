@@ -225,7 +225,7 @@ def test_replies_are_those_of_transformers_and_win_where_the_rule_says(
     evaluator: Evaluator, tiny: Tiny, dialogues: Path, tmp_path: Path
 ) -> None:
     folders = {"model": tiny.first, "previous": tiny.second, "conversations": dialogues}
-    facts, out, notes = evaluate(evaluator, tmp_path, folders, chat_reply_tokens=REPLY_TOKENS, shown_replies=99)
+    facts, out, notes = evaluate(evaluator, tmp_path, folders, chat_reply_tokens=REPLY_TOKENS, sample_replies=99)
     held_out = [one for one in conversations.read(dialogues / conversations.HELD_OUT) if one.id != "long"]
     rows = {(row["language"], row["prompt"]): row for row in json.loads((out / "samples.json").read_text("utf-8"))}
     assert len(rows) == len(held_out) == 14
@@ -265,7 +265,7 @@ def test_the_base_model_gets_plain_text_and_stops_at_a_line_end(
     shutil.copy(dialogues / conversations.TRAIN, folder)
     inputs = {"model": tiny.first, "previous": tiny.second, "conversations": folder}
     facts, _, _ = evaluate(
-        evaluator, tmp_path, inputs, previous="pretrain", chat_reply_tokens=REPLY_TOKENS, shots=2, shown_replies=0
+        evaluator, tmp_path, inputs, previous="pretrain", chat_reply_tokens=REPLY_TOKENS, shots=2, sample_replies=0
     )
     assert facts["heldout/exact_match_few_shot_en"] == facts["heldout/exact_match_baseline_en"] == 3 / 6
     assert facts["heldout/exact_match_few_shot_zh"] == facts["heldout/exact_match_baseline_zh"] == 2 / 6

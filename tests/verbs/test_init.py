@@ -184,6 +184,7 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert facts["recipe"] == str(tmp_path / "r.yaml")
     assert facts["sources"]["novels"]["num_rows"] == 200
+    assert facts["sources"]["novels"]["format"] == "text: text"
     assert facts["sources"]["novels"]["text_bytes"] == {"en": sum(len(text) for text in ENGLISH)}
     assert len(facts["sources"]["novels"]["sample"]) == 3
     assert facts["left_out"] == ["numbers.jsonl: no column with text; columns are: a"]

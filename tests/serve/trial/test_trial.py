@@ -324,7 +324,7 @@ def test_serve_hosts_what_was_tried_until_ctrl_c(tried: Tried) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_run_leaves_no_server_behind(tried: Tried, number: signal.Signals) -> None:
-    command = tried.rayse("run", str(tried.recipe), "--set", "serve.shown_replies=1")
+    command = tried.rayse("run", str(tried.recipe), "--set", "serve.sample_replies=1")
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline, ids = time.monotonic() + 120, set()
     while not ids:
