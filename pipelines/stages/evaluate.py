@@ -40,7 +40,7 @@ class EvaluateOptions(Options):
     chat_reply_tokens: int = Field(32, ge=1, le=4096, description="Tokens of a reply to a conversation at most")
     chat_temperature: float = Field(0, ge=0, le=10, description="Sampling temperature of those replies; 0: greedy")
     shots: int = Field(4, ge=0, le=64, description="Number of examples in a few-shot prompt of the base model")
-    sample_replies: int = Field(2, ge=0, le=100, description="Number of replies of each task and language in the report")
+    sample_replies: int = Field(2, ge=0, le=100, description="Number of sample replies of each task and language")
 
 
 class EvaluateCluster(ClusterOptions):
