@@ -1,4 +1,4 @@
-"""The evaluator's process: what starts it, what replaces it, what its death looks like."""
+"""The evaluator's process: when it is started, when it is replaced, and which error its death raises."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny_models import CONTEXT, Tiny
 SETTINGS = EngineSettings(threads=1, max_tokens=CONTEXT, answer_s=120)
 
 
-def test_nothing_is_started_before_a_model_is_loaded() -> None:
+def test_no_process_is_started_before_a_model_is_loaded() -> None:
     session = Session()
     evaluator = Evaluator(session)
     evaluator.rest()
@@ -31,30 +31,32 @@ def test_nothing_is_started_before_a_model_is_loaded() -> None:
         evaluator.logprobs([[1, 2]])
 
 
-def test_batches_hold_rows_in_order_and_at_most_so_many_tokens() -> None:
+def test_batches_keep_the_order_of_rows_and_the_token_limit() -> None:
     rows = [[1] * length for length in (3, 3, 3, 9, 1, 1)]
     assert [[len(row) for row in batch] for batch in _by_tokens(rows, 6)] == [[3, 3], [3], [9], [1, 1]]
 
 
-def test_rows_of_many_batches_are_answered_in_order_and_told(evaluator: Evaluator, tiny: Tiny) -> None:
+def test_logprobs_of_many_batches_are_in_order_and_report_progress(evaluator: Evaluator, tiny: Tiny) -> None:
     evaluator.load(tiny.first, SETTINGS)
     rows = [[1, 2 + number % 600, 7] for number in range(11_000)]
-    told: list[tuple[int, int]] = []
-    found = evaluator.logprobs(rows, lambda done, total: told.append((done, total)))
-    assert len(told) == 2 and told[-1] == (11_000, 11_000)
+    progress: list[tuple[int, int]] = []
+    logprobs = evaluator.logprobs(rows, lambda done, total: progress.append((done, total)))
+    assert len(progress) == 2 and progress[-1] == (11_000, 11_000)
     for number in (0, 5_000, 10_999):
         expected = tiny_models.reference_logprobs(tiny.first, [rows[number]])[0]
-        assert found[number] == pytest.approx(expected, abs=1e-4)
+        assert logprobs[number] == pytest.approx(expected, abs=1e-4)
 
 
-def test_same_shape_keeps_the_process_and_another_replaces_it(evaluator: Evaluator, tiny: Tiny, tmp_path: Path) -> None:
+def test_process_is_kept_for_the_same_shape_and_replaced_for_another(
+    evaluator: Evaluator, tiny: Tiny, tmp_path: Path
+) -> None:
     notes: list[str] = []
     evaluator.load(tiny.first, SETTINGS)
     pid = evaluator.describe()["pid"]
     evaluator.load(tiny.second, SETTINGS, notes.append)
     assert evaluator.describe()["pid"] == pid and "pushed" in notes[0]
     evaluator.load(tiny.second, SETTINGS, notes.append)
-    assert len(notes) == 1  # it is there already: nothing was done
+    assert len(notes) == 1  # loaded already: no message, no work
     other = tmp_path / "other"
     shutil.copytree(tiny.other, other)
     probe.write(other, probe.by_transformers(tiny.other))
@@ -62,13 +64,13 @@ def test_same_shape_keeps_the_process_and_another_replaces_it(evaluator: Evaluat
     about = evaluator.describe()
     assert about["pid"] != pid and not psutil.pid_exists(pid)
     assert "another shape" in notes[1] and "evaluator up" in notes[2]
-    assert about["gap_nats"] < 1e-4  # a fresh engine is proven as well, where a probe is recorded
+    assert about["gap_nats"] < 1e-4  # a new engine is checked too, where the model has a probe
     (row,) = tiny_models.rows(1, CONTEXT)
-    (found,) = evaluator.logprobs([row])
-    assert float(np.abs(found - tiny_models.reference_logprobs(tiny.other, [row])[0]).max()) < 1e-4
+    (logprobs,) = evaluator.logprobs([row])
+    assert float(np.abs(logprobs - tiny_models.reference_logprobs(tiny.other, [row])[0]).max()) < 1e-4
 
 
-def test_a_killed_process_is_a_cluster_error_that_names_it(evaluator: Evaluator, tiny: Tiny) -> None:
+def test_killed_process_raises_a_cluster_error_that_names_it(evaluator: Evaluator, tiny: Tiny) -> None:
     evaluator.load(tiny.other, SETTINGS)
     os.kill(evaluator.describe()["pid"], signal.SIGKILL)
     with pytest.raises(ClusterError, match=r"gang evaluator: rank 0 on .* died in logprobs"):
@@ -77,20 +79,20 @@ def test_a_killed_process_is_a_cluster_error_that_names_it(evaluator: Evaluator,
         evaluator.logprobs([[1, 2, 3]])
 
 
-def test_the_next_load_replaces_a_process_that_died_unnoticed(evaluator: Evaluator, tiny: Tiny) -> None:
+def test_load_replaces_a_process_that_died_while_idle(evaluator: Evaluator, tiny: Tiny) -> None:
     evaluator.load(tiny.first, SETTINGS)
     pid = evaluator.describe()["pid"]
-    os.kill(pid, signal.SIGKILL)  # while other stages work, say
+    os.kill(pid, signal.SIGKILL)  # as if it died while another stage runs
     notes: list[str] = []
-    evaluator.load(tiny.first, SETTINGS, notes.append)  # the same folder: nothing would have been pushed
+    evaluator.load(tiny.first, SETTINGS, notes.append)  # the same folder: a living process would keep its weights
     assert evaluator.describe()["pid"] != pid
     assert "process is replaced" in notes[0] and "died" in notes[0] and "evaluator up" in notes[1]
-    (found,) = evaluator.logprobs([[1, 2, 3]])
-    assert found == pytest.approx(tiny_models.reference_logprobs(tiny.first, [[1, 2, 3]])[0], abs=1e-4)
+    (logprobs,) = evaluator.logprobs([[1, 2, 3]])
+    assert logprobs == pytest.approx(tiny_models.reference_logprobs(tiny.first, [[1, 2, 3]])[0], abs=1e-4)
 
 
 @pytest.mark.slow
-def test_a_fresh_engine_that_computes_something_else_than_the_learner_is_refused(
+def test_new_engine_that_disagrees_with_the_learners_probe_is_refused(
     evaluator: Evaluator, tiny: Tiny, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "wrong"

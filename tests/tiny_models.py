@@ -1,6 +1,7 @@
 """Tiny models with random weights, a tokenizer trained on a little English and Chinese, and the texts themselves.
 
-Weights are drawn wide, so that the models are sure of something: an engine that mixed them up would be found out.
+Weights are drawn with a wide spread, so that the models' distributions are peaked and differ: an engine that mixed two
+models up would fail a comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-CONTEXT = 160  # more than a block of vLLM's cache (128 tokens), so that the cache can be wrong
+CONTEXT = 160  # more than one block of vLLM's KV cache (128 tokens), so that tests cover a second block
 VOCABULARY = 640
 MODULES = ("json", "re", "statistics", "random", "argparse", "logging", "threading", "typing", "decimal", "datetime")
 CHINESE = Path(__file__).parent.parent / "pipelines" / "data" / "chinese"
@@ -31,18 +32,18 @@ class Tiny:
 
 
 def texts() -> dict[str, list[str]]:
-    """Documents of both languages: what the standard library says of itself, and essays."""
+    """Documents of both languages: docstrings of the standard library, and essays."""
     english = [str(inspect.getdoc(importlib.import_module(name))) for name in MODULES]
     chinese = [path.read_text(encoding="utf-8")[:1500] for path in sorted(CHINESE.glob("*.txt"))[:6]]
     return {"en": english, "zh": chinese}
 
 
 def build(folder: Path) -> Tiny:
-    """Writes three models into a folder."""
+    """Writes the three models, each with the tokenizer, below `folder`."""
     from pipelines.data.tokens import tokenizing
 
     documents = texts()
-    tokenizer = tokenizing.train([text for own in documents.values() for text in own], VOCABULARY)
+    tokenizer = tokenizing.train([text for language_texts in documents.values() for text in language_texts], VOCABULARY)
     shapes = {
         "first": {"hidden_size": 64, "tie_word_embeddings": True, "seed": 1},
         "second": {"hidden_size": 64, "tie_word_embeddings": True, "seed": 2},
@@ -67,7 +68,7 @@ def _model(folder: Path, *, hidden_size: int, tie_word_embeddings: bool, seed: i
         hidden_size=hidden_size,
         intermediate_size=96,
         num_hidden_layers=2,
-        num_attention_heads=hidden_size // 32,  # vLLM on a CPU knows no narrower heads
+        num_attention_heads=hidden_size // 32,  # 32 is the smallest head size that vLLM supports on CPUs
         num_key_value_heads=1,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=tie_word_embeddings,
@@ -80,12 +81,12 @@ def _model(folder: Path, *, hidden_size: int, tie_word_embeddings: bool, seed: i
 
 
 def rows(count: int, length: int, seed: int = 0) -> list[list[int]]:
-    """Random token ids."""
+    """Rows of random token ids, no special tokens."""
     return np.random.default_rng(seed).integers(5, VOCABULARY, (count, length)).tolist()
 
 
 def reference_logits(folder: Path, row: list[int]) -> np.ndarray:
-    """What transformers computes: float32 [T, V]."""
+    """Logits of a row by transformers, float32 [T, V]."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -94,26 +95,30 @@ def reference_logits(folder: Path, row: list[int]) -> np.ndarray:
         return model(torch.tensor([row])).logits[0].numpy()
 
 
-def reference_logprobs(folder: Path, asked: list[list[int]]) -> list[np.ndarray]:
-    """Natural-log probability of every token but the first, one row at a time, by transformers."""
+def reference_logprobs(folder: Path, rows: list[list[int]]) -> list[np.ndarray]:
+    """Log-probability in nats of every token of each row but the first, by transformers, one row at a time: [T - 1]."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    found = []
-    for row in asked:
+    result = []
+    for row in rows:
         with torch.no_grad():
             logprobs = model(torch.tensor([row])).logits[0].double().log_softmax(-1)
-        found.append(np.array([float(logprobs[place, token]) for place, token in enumerate(row[1:])]))
-    return found
+        result.append(np.array([float(logprobs[position, token]) for position, token in enumerate(row[1:])]))
+    return result
 
 
 def write_corpus(folder: Path, held_out: dict[str, list[str]], parts: int = 1) -> Path:
-    """A corpus artifact's folder with these held-out documents, cut into so many Parquet parts."""
-    documents = [(f"{n}/{i}", n, n, text) for n, own in sorted(held_out.items()) for i, text in enumerate(own)]
+    """Writes a corpus artifact with these held-out documents by language, in `parts` Parquet files."""
+    documents = [
+        (f"{language}/{number}", language, language, text)
+        for language, language_texts in sorted(held_out.items())
+        for number, text in enumerate(language_texts)
+    ]
     (folder / "held_out").mkdir(parents=True)
-    for number, piece in enumerate(np.array_split(np.arange(len(documents)), parts)):
-        columns = zip(*(documents[i] for i in piece), strict=True)
+    for number, indices in enumerate(np.array_split(np.arange(len(documents)), parts)):
+        columns = zip(*(documents[i] for i in indices), strict=True)
         table = pa.table(dict(zip(("id", "source", "language", "text"), map(list, columns), strict=True)))
         pq.write_table(table, folder / "held_out" / f"{number:05d}.parquet")
     return folder

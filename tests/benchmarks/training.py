@@ -60,7 +60,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     from pipelines.stages import pretrain
     from pipelines.store.artifacts import Draft
     from pipelines.training import TrainCluster
-    from tests.stages.working import Told
+    from tests.stages.working import RecordedProgress
 
     batch = BATCH_ROWS * LENGTH
     # A constant rate and no clipping, as the bare loop has it: both must end at the same loss.
@@ -70,7 +70,7 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     )
     cluster = TrainCluster.model_validate({"workers": WORLD, "dtype": "float32", "log_every_steps": PIECE})
     folder.mkdir()
-    told = Told()
+    told = RecordedProgress()
     with Session(on_message=str) as session:
         work = Work(
             name="pretrain", options=options, cluster=cluster, seed=seed, sources={}, draft=Draft(folder, "bench"),

@@ -1,4 +1,4 @@
-"""What tests of stages share."""
+"""Fixtures of the stages' tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from cluster.session import Session
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    """A local Ray for the tests of one module."""
+    """A local Ray cluster for the tests of one module."""
     with Session(on_message=str) as session:
         yield session

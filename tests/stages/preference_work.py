@@ -1,4 +1,4 @@
-"""Preferences that a tiny model learns in a few steps, and the Work of a stage that learns from them."""
+"""Preference pairs that a tiny model learns in a few steps, and the Work of a stage that trains on them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ KIND, UNKIND = ("thanks", "谢谢"), ("wrong", "不对")
 
 
 def pairs(num: int, *, split: str) -> list[Pair]:
-    """Prompts of random words; preferred is the reply that ends kindly. Both replies have the same words elsewhere, and
-    about the same length."""
+    """Pairs of a prompt of random words and two replies of about the same length, of which the one that ends kindly is
+    preferred; alternately English and Chinese."""
     rng = random.Random(split)
-    made = []
+    result = []
     for number in range(num):
         language = number % 2
-        said = " ".join(rng.sample(WORDS, rng.randint(1, 3)))
-        prompt = [{"role": "user", "content": f"{said} {rng.randrange(10**6)}"}]
+        words = " ".join(rng.sample(WORDS, rng.randint(1, 3)))
+        prompt = [{"role": "user", "content": f"{words} {rng.randrange(10**6)}"}]
         replies = [f"{rng.choice(WORDS)} {end[language]}" for end in (KIND, UNKIND)]
         name = ("en", "zh")[language]
-        made.append(Pair(f"{split}-{number}", name, "embedded", "small_talk", "given", prompt, *replies))
-    return made
+        result.append(Pair(f"{split}-{number}", name, "embedded", "small_talk", "given", prompt, *replies))
+    return result
 
 
 def write(folder: Path, *, train: list[Pair], held_out: list[Pair]) -> Path:
-    """A preferences artifact's folder."""
+    """Writes a preferences artifact; returns its folder."""
     folder.mkdir(parents=True)
     preferences.write(folder / preferences.TRAIN, train)
     preferences.write(folder / preferences.HELD_OUT, held_out)
@@ -45,8 +45,8 @@ def work(stage: Stage, folder: Path, session: Session, model: Path, preferences_
     return work_of(stage, folder, session, inputs, options, {"workers": 2, "log_every_steps": 5, "micro_batch_rows": 4})
 
 
-def without_template(model: Path, place: Path) -> Path:
-    """The same model without a chat template."""
-    shutil.copytree(model, place)
-    (place / "chat_template.jinja").unlink()
-    return place
+def without_template(model: Path, folder: Path) -> Path:
+    """Copies a model without its chat template; returns the copy."""
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").unlink()
+    return folder

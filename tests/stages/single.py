@@ -1,4 +1,4 @@
-"""Runs a stage that needs no Ray by itself, on a user's files."""
+"""Runs one stage that needs no Ray, on rows of a JSON Lines file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from pipelines.store.artifacts import Artifact, Draft, Manifest, Store
 
 
 @dataclass
-class Watch:
+class ProgressNotes:
+    """Progress that keeps its notes and checks that no update is beyond its total."""
+
     notes: list[str] = field(default_factory=list)
 
     def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
@@ -30,7 +32,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage left, and its facts."""
+    """A stage's artifact folder and its facts."""
 
     out: Path
     facts: Facts
@@ -55,20 +57,24 @@ def make(
     files: dict[str, Any] | None = None,
     **options: Any,
 ) -> Made:
-    """Runs a stage. files: a source's options by name; talks: conversations made before; model: asked through the
-    evaluator."""
+    """Runs the stage `kind` in a new draft below `folder`.
+
+    files: options of each source of JSON Lines, by name; talks: a conversations artifact as input; model: folder of a
+    model as input, which the evaluator generates with."""
     stage: Stage = STAGES[kind]
     sources = {
-        name: SOURCES["jsonl"].model_validate({"kind": "jsonl", "rows": stage.rows, **given}).at(folder)
-        for name, given in (files or {}).items()
+        name: SOURCES["jsonl"].model_validate({"kind": "jsonl", "rows": stage.rows, **source}).at(folder)
+        for name, source in (files or {}).items()
     }
     store = Store(folder / "store").create()
     inputs = {}
-    for made, place in (("conversations", talks.out if talks else None), ("model", model)):
-        if place is not None:
-            manifest = Manifest(kind=made, fingerprint="f", stage=made, name=made, stage_version=1, seed=seed,
-                                options={}, code="")  # fmt: skip
-            inputs[made] = Artifact(place, manifest, store.digests)
+    for input_kind, path in (("conversations", talks.out if talks else None), ("model", model)):
+        if path is not None:
+            manifest = Manifest(
+                kind=input_kind, fingerprint="f", stage=input_kind, name=input_kind, stage_version=1, seed=seed,
+                options={}, code="",
+            )  # fmt: skip
+            inputs[input_kind] = Artifact(path, manifest, store.digests)
     number = sum(1 for _ in folder.glob("draft-*"))
     draft = Draft(folder / f"draft-{number}", "fingerprint")
     work = Work(
@@ -79,7 +85,7 @@ def make(
         inputs=inputs,
         sources=sources,
         draft=draft,
-        progress=Watch(),
+        progress=ProgressNotes(),
         session=Session(),  # never started: none of these stages needs Ray itself
         evaluator=evaluator,
     )
@@ -91,9 +97,11 @@ def jsonl(file: Path, rows: list[Any]) -> None:
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def prompts(found: list[Any]) -> set[str]:
-    return {prompt_splits.prompt_key(one.prompt) for one in found}
+def prompts(rows: list[Any]) -> set[str]:
+    """Normalised prompts of conversations or pairs."""
+    return {prompt_splits.prompt_key(row.prompt) for row in rows}
 
 
-def talk(asked: str, replied: str) -> dict[str, str]:
-    return {"instruction": asked, "input": "", "output": replied}
+def talk(prompt: str, reply: str) -> dict[str, str]:
+    """A record of a single-turn conversation in Alpaca's format."""
+    return {"instruction": prompt, "input": "", "output": reply}

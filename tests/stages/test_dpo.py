@@ -20,7 +20,7 @@ from pipelines.stages import dpo
 from pipelines.stages.dpo import STAGE, DpoOptions
 from tests.stages import preference_work
 from tests.stages.preference_work import pairs, without_template, work
-from tests.stages.working import Told
+from tests.stages.working import RecordedProgress
 from tests.tiny_models import Tiny
 
 BETA = 0.2
@@ -35,17 +35,17 @@ def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(
     tiny: Tiny, preferred: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Facts, Told]:
+) -> tuple[Path, Facts, RecordedProgress]:
     given = work(
         STAGE, tmp_path_factory.mktemp("run") / "draft", session, tiny.first, preferred,
         epochs=2, batch_pairs=16, optimizer="adamw", learning_rate=1e-3, beta=BETA,
     )  # fmt: skip
     facts = dpo.run(given)
-    assert isinstance(given.progress, Told)
+    assert isinstance(given.progress, RecordedProgress)
     return given.draft.out, facts, given.progress
 
 
-def test_leaves_a_model_like_any_other(trained: tuple[Path, Facts, Told], tiny: Tiny) -> None:
+def test_leaves_a_model_like_any_other(trained: tuple[Path, Facts, RecordedProgress], tiny: Tiny) -> None:
     out, _, _ = trained
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json",
@@ -68,7 +68,7 @@ def reply_logprob(model, chat: Chat, pair: preferences.Pair, reply: str) -> floa
 
 
 def test_implicit_rewards_are_those_of_the_two_models(
-    trained: tuple[Path, Facts, Told], tiny: Tiny, preferred: Path
+    trained: tuple[Path, Facts, RecordedProgress], tiny: Tiny, preferred: Path
 ) -> None:
     out, facts, _ = trained
     chat = Chat.open(out)
@@ -85,7 +85,7 @@ def test_implicit_rewards_are_those_of_the_two_models(
     assert facts["heldout/pairs"] == 20
 
 
-def test_starts_at_the_reference(trained: tuple[Path, Facts, Told]) -> None:
+def test_starts_at_the_reference(trained: tuple[Path, Facts, RecordedProgress]) -> None:
     """Before the first step policy and reference are one model, so every pair costs log 2."""
     out, facts, _ = trained
     curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The recipe's `base:`: another's model in a folder. Hub ids need a network and are refused plainly without one."""
+"""The recipe's `base:`, a pretrained model in a folder. Hub ids need a network; here they only fail."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ FILES = {
     "model-00002-of-00002.safetensors": "678",
     "model.safetensors.index.json": "{}",
 }
-LEFT = {"pytorch_model.bin": "pickled", "README.md": "about", "modeling_own.py": "import os", "training_args.bin": "x"}
+IGNORED = {
+    "pytorch_model.bin": "pickled",
+    "README.md": "about",
+    "modeling_own.py": "import os",
+    "training_args.bin": "x",
+}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    for name, text in (FILES | LEFT).items():
+    for name, text in (FILES | IGNORED).items():
         (folder / name).write_text(text)
     return folder
 
@@ -40,32 +45,32 @@ def options(model: str | Path) -> BaseOptions:
     return BaseOptions.model_validate({"model": str(model)})
 
 
-def run(given: BaseOptions, folder: Path) -> tuple[Path, Facts]:
+def run(options: BaseOptions, folder: Path) -> tuple[Path, Facts]:
     draft = Draft(folder / "draft", "f")
-    work = Work(name="base", options=given, cluster=ClusterOptions(), seed=0, inputs={}, sources={}, draft=draft,
+    work = Work(name="base", options=options, cluster=ClusterOptions(), seed=0, inputs={}, sources={}, draft=draft,
                 progress=RunLog(io.StringIO()), session=Session())  # fmt: skip
     return draft.out, STAGE.run(work)
 
 
-def test_weights_tokenizer_and_template_come_and_code_and_pickles_stay(model: Path, tmp_path: Path) -> None:
+def test_weights_tokenizer_and_template_are_copied_but_not_code_or_pickles(model: Path, tmp_path: Path) -> None:
     out, facts = run(options(model), tmp_path)
     assert {path.name: path.read_text() for path in out.iterdir()} == FILES
     assert facts == {"model/architecture": "LlamaForCausalLM", "model/bytes": 8}
 
 
-def test_only_the_files_that_come_decide_the_result(model: Path) -> None:
+def test_only_copied_files_are_part_of_the_fingerprint(model: Path) -> None:
     assert [path.name for path in files(options(model))] == sorted(FILES)
-    assert options(model).identity() == {"folder": True}  # wherever it lies: its bytes are digested
+    assert options(model).identity() == {"folder": True}  # the path does not count: the files' bytes are digested
 
 
-def test_a_hub_id_is_known_by_its_name_and_revision() -> None:
-    named = BaseOptions.model_validate({"model": "no-such-owner/no-such-model", "revision": "abc"})
-    assert files(named) == []
-    assert named.identity() == {"model": "no-such-owner/no-such-model", "revision": "abc"}
+def test_fingerprint_of_a_hub_model_is_its_id_and_revision() -> None:
+    hub_model = BaseOptions.model_validate({"model": "no-such-owner/no-such-model", "revision": "abc"})
+    assert files(hub_model) == []
+    assert hub_model.identity() == {"model": "no-such-owner/no-such-model", "revision": "abc"}
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         (["config.json"], "has no config.json; expected a Hugging Face folder"),
         (["tokenizer.json"], "has no tokenizer.json; expected"),
@@ -73,16 +78,16 @@ def test_a_hub_id_is_known_by_its_name_and_revision() -> None:
          r"has no \*.safetensors \(pickled weights are not read\); expected"),
     ],
 )  # fmt: skip
-def test_a_folder_that_lacks_something_is_the_users_mistake(
-    model: Path, tmp_path: Path, missing: list[str], said: str
+def test_folder_without_a_required_file_is_refused(
+    model: Path, tmp_path: Path, missing: list[str], message: str
 ) -> None:
     for name in missing:
         (model / name).unlink()
-    with pytest.raises(UserError, match=f"base.model: {model}: {said}"):
+    with pytest.raises(UserError, match=f"base.model: {model}: {message}"):
         run(options(model), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["no such folder", "../nowhere", "a/b/c"])
-def test_what_is_neither_a_folder_nor_a_hub_id_is_the_users_mistake(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="is neither a folder nor a model the hub gives"):
+def test_name_that_is_neither_a_folder_nor_on_the_hub_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is neither a folder nor a model that the hub can deliver"):
         run(options(name), tmp_path)

@@ -31,7 +31,7 @@ from tests import tiny_models
 from tests.learning.test_actor_critic import reward_model
 from tests.runs import contents
 from tests.stages.ppo_work import work, write_conversations
-from tests.stages.working import Told
+from tests.stages.working import RecordedProgress
 from tests.tiny_models import Tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,7 +74,7 @@ def test_leaves_a_model_that_learnt_and_the_curve_of_the_run(whole: tuple[Any, F
 
 def test_tells_what_it_does(whole: tuple[Any, Facts]) -> None:
     given, facts = whole
-    assert isinstance(given.progress, Told)
+    assert isinstance(given.progress, RecordedProgress)
     assert [update[:3] for update in given.progress.updates] == [(done, 3, "iterations") for done in (1, 2, 3)]
     assert given.progress.updates[0][3].keys() == {"reward", "kl", "tokens", "entropy"}
     assert given.progress.notes == [note for note in given.progress.notes if note.startswith("1 prompts left out")]
@@ -179,7 +179,7 @@ def test_a_lost_actor_costs_an_iteration_and_changes_nothing(
     given = work(tmp_path / "draft", session, inputs, {})
     ppo.run(given)
     assert killed == ["update"]
-    assert isinstance(given.progress, Told)
+    assert isinstance(given.progress, RecordedProgress)
     assert any("a new gang goes on after iteration 1" in note for note in given.progress.notes)
     assert contents(given.draft.out) == contents(whole[0].draft.out)
 

@@ -16,7 +16,7 @@ from pipelines.stage import Facts, Work
 from pipelines.stages import pretrain
 from pipelines.stages.pretrain import PretrainOptions
 from tests.learning.packed import write_tokens
-from tests.stages.working import Told, work_of
+from tests.stages.working import RecordedProgress, work_of
 
 VOCABULARY, LENGTH = 128, 64
 
@@ -34,18 +34,20 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tokens: Path, session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts, Told]:
+def trained(
+    tokens: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Facts, RecordedProgress]:
     """A model from scratch by two workers, 24 steps."""
     given = work(
         tmp_path_factory.mktemp("run") / "draft", session, {"tokens": tokens},
         size="micro", budget_tokens=12_288, max_epochs=2,
     )  # fmt: skip
     facts = pretrain.run(given)
-    assert isinstance(given.progress, Told)
+    assert isinstance(given.progress, RecordedProgress)
     return given.draft.out, facts, given.progress
 
 
-def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, Told], tokens: Path) -> None:
+def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, RecordedProgress], tokens: Path) -> None:
     out, _, _ = trained
     names = {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json"}
     assert {path.name for path in out.iterdir()} == names | {p.name for p in (tokens / "tokenizer").iterdir()}
@@ -55,7 +57,7 @@ def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, Told], tokens:
     assert len(AutoTokenizer.from_pretrained(out)) == VOCABULARY
 
 
-def test_tells_what_it_does(trained: tuple[Path, Facts, Told]) -> None:
+def test_tells_what_it_does(trained: tuple[Path, Facts, RecordedProgress]) -> None:
     _, facts, told = trained
     assert [update[:3] for update in told.updates] == [(done, 24, "steps") for done in (5, 10, 15, 20, 24)]
     assert facts["train/steps"] == 24
@@ -67,7 +69,7 @@ def test_tells_what_it_does(trained: tuple[Path, Facts, Told]) -> None:
 
 
 def test_an_earlier_model_goes_on_learning(
-    trained: tuple[Path, Facts, Told], tokens: Path, session: Session, tmp_path: Path
+    trained: tuple[Path, Facts, RecordedProgress], tokens: Path, session: Session, tmp_path: Path
 ) -> None:
     out, before, _ = trained
     inputs = {"tokens": tokens, "model": out}

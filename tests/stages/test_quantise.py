@@ -27,12 +27,12 @@ from pipelines.stages.quantise import STAGE, Measured, choose
 from pipelines.store.artifacts import Artifact, Draft, Manifest, Store
 from pipelines.store.digests import FileDigests
 from tests import tiny_models
-from tests.stages.single import Watch
+from tests.stages.single import ProgressNotes
 from tests.tiny_models import CONTEXT, Tiny
 
 
 @dataclass(frozen=True)
-class Made:
+class Result:
     facts: Facts
     out: Path
     notes: list[str]
@@ -52,7 +52,7 @@ def work(folder: Path, session: Session, inputs: dict[str, Path], *, gpus: float
         inputs={kind: artifact(path, kind) for kind, path in inputs.items()},
         sources={},
         draft=Draft(folder / "draft", "0" * 16),
-        progress=Watch(),
+        progress=ProgressNotes(),
         session=session,
     )
 
@@ -64,21 +64,21 @@ def corpus(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tiny: Tiny, corpus: Path, evaluator: Evaluator, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The tied tiny model, quantised and measured. The evaluator is there for its session alone."""
-    folder = tmp_path_factory.mktemp("made")
-    one = work(folder, evaluator._session, {"model": tiny.first, "corpus": corpus}, max_change=1.0)
-    return Made(STAGE.run(one), one.draft.out, one.progress.notes)  # pyright: ignore[reportAttributeAccessIssue]
+def result(tiny: Tiny, corpus: Path, evaluator: Evaluator, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The tied tiny model, quantised and evaluated. Of the evaluator only the session is used."""
+    folder = tmp_path_factory.mktemp("result")
+    stage_work = work(folder, evaluator._session, {"model": tiny.first, "corpus": corpus}, max_change=1.0)
+    return Result(STAGE.run(stage_work), stage_work.draft.out, stage_work.progress.notes)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def rounded(values: torch.Tensor) -> torch.Tensor:
-    """To the nearest of 255 steps between ± the largest of each row: symmetric int8."""
+    """Rounds each row to symmetric int8 with its largest magnitude as the range; returns floats again."""
     step = values.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127.5
     return (values / step).round().clamp(-128, 127) * step
 
 
-def imitation(folder: Path) -> Any:
-    """The model with matrices rounded by row and their inputs rounded by token, in plain float32; not the head."""
+def fake_quantised(folder: Path) -> Any:
+    """The model in float32 with weights rounded by row and activations by token, except in the output embedding."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
@@ -88,6 +88,7 @@ def imitation(folder: Path) -> Any:
 
 
 def bits_per_byte(model: Any, folder: Path, texts: list[str]) -> float:
+    """Cross-entropy in bits per UTF-8 byte, in windows of the model's context, by transformers."""
     encoder, nats = Encoder.open(folder), 0.0
     for text in texts:
         ids = encoder.tokenizer.encode(text, add_special_tokens=False).ids
@@ -99,53 +100,53 @@ def bits_per_byte(model: Any, folder: Path, texts: list[str]) -> float:
     return nats / math.log(2) / sum(len(text.encode()) for text in texts)
 
 
-def test_both_models_predict_as_an_independent_reference_does(made: Made, tiny: Tiny) -> None:
-    """Wrong scales, or an output matrix that is not the input's any more, would be bits away."""
+def test_bits_per_byte_of_both_models_match_an_independent_reference(result: Result, tiny: Tiny) -> None:
+    """Wrong scales, or an output embedding that is no longer tied, would be off by bits."""
     before: Any = AutoModelForCausalLM.from_pretrained(tiny.first, dtype=torch.float32)
     for language, texts in tiny.texts.items():
-        known = bits_per_byte(before, tiny.first, texts[:2])
-        assert made.facts[f"heldout/bits_per_byte_before_{language}"] == pytest.approx(known, rel=1e-5)
-        quantised = bits_per_byte(imitation(tiny.first), tiny.first, texts[:2])
-        assert made.facts[f"heldout/bits_per_byte_{language}"] == pytest.approx(quantised, rel=2e-3)
-    assert made.facts["heldout/bits_per_byte"] != made.facts["heldout/bits_per_byte_before"]
+        expected = bits_per_byte(before, tiny.first, texts[:2])
+        assert result.facts[f"heldout/bits_per_byte_before_{language}"] == pytest.approx(expected, rel=1e-5)
+        quantised = bits_per_byte(fake_quantised(tiny.first), tiny.first, texts[:2])
+        assert result.facts[f"heldout/bits_per_byte_{language}"] == pytest.approx(quantised, rel=2e-3)
+    assert result.facts["heldout/bits_per_byte"] != result.facts["heldout/bits_per_byte_before"]
 
 
-def test_the_head_stays_tied_and_all_else_is_int8(made: Made, tiny: Tiny) -> None:
-    with safe_open(str(made.out / "model.safetensors"), framework="pt") as found:
-        kinds = {name: found.get_slice(name).get_dtype() for name in found.keys()}  # noqa: SIM118 (no mapping)
-    assert "lm_head.weight" not in kinds
-    matrices = {name: kind for name, kind in kinds.items() if name.endswith("proj.weight")}
+def test_output_embedding_stays_tied_and_linear_layers_are_int8(result: Result, tiny: Tiny) -> None:
+    with safe_open(str(result.out / "model.safetensors"), framework="pt") as weights:
+        dtypes = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118 (no mapping)
+    assert "lm_head.weight" not in dtypes
+    matrices = {name: dtype for name, dtype in dtypes.items() if name.endswith("proj.weight")}
     assert len(matrices) == 2 * 7 and set(matrices.values()) == {"I8"}
-    assert kinds["model.embed_tokens.weight"] == "F32"
-    assert made.facts["model/bytes_before"] == (tiny.first / "model.safetensors").stat().st_size
-    assert made.facts["model/bytes"] == (made.out / "model.safetensors").stat().st_size
-    assert int(made.facts["model/bytes"]) < int(made.facts["model/bytes_before"])
+    assert dtypes["model.embed_tokens.weight"] == "F32"
+    assert result.facts["model/bytes_before"] == (tiny.first / "model.safetensors").stat().st_size
+    assert result.facts["model/bytes"] == (result.out / "model.safetensors").stat().st_size
+    assert int(result.facts["model/bytes"]) < int(result.facts["model/bytes_before"])
 
 
-def test_the_artifact_is_a_whole_model_that_says_which_to_serve(made: Made, tiny: Tiny) -> None:
+def test_artifact_is_a_complete_model_and_records_which_to_serve(result: Result, tiny: Tiny) -> None:
     names = {"choice.json", "config.json", "generation_config.json", "model.safetensors"}
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    assert {file.name for file in made.out.iterdir()} == names | tokenizer
+    assert {file.name for file in result.out.iterdir()} == names | tokenizer
     for name in tokenizer:
-        assert (made.out / name).read_bytes() == (tiny.first / name).read_bytes()
+        assert (result.out / name).read_bytes() == (tiny.first / name).read_bytes()
     speeds = {
-        "quantised": float(made.facts["engine/tokens_per_s"]),
-        "original": float(made.facts["engine/tokens_per_s_before"]),
+        "quantised": float(result.facts["engine/tokens_per_s"]),
+        "original": float(result.facts["engine/tokens_per_s_before"]),
     }
     assert min(speeds.values()) > 0
     faster = max(speeds, key=lambda name: speeds[name])
-    assert made.facts["serve/faster"] == made.facts["serve/chosen"] == faster
-    assert json.loads((made.out / "choice.json").read_text()) == {"serve": faster, "asked": "auto", "faster": faster}
+    assert result.facts["serve/faster"] == result.facts["serve/chosen"] == faster
+    assert json.loads((result.out / "choice.json").read_text()) == {"serve": faster, "asked": "auto", "faster": faster}
 
 
-def test_the_same_model_gives_the_same_bytes(made: Made, tiny: Tiny, tmp_path: Path) -> None:
+def test_quantising_is_deterministic(result: Result, tiny: Tiny, tmp_path: Path) -> None:
     Quantiser().quantise(tiny.first, tmp_path, "int8")
     for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / name).read_bytes() == (made.out / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (result.out / name).read_bytes()
 
 
-def test_four_bits_are_calibrated_and_smaller(tiny: Tiny, tmp_path: Path) -> None:
-    """GPTQ's weights, at the same 4 bits, must predict what the model predicts better than rounded ones do."""
+def test_int4_is_calibrated_and_smaller_than_int8(tiny: Tiny, tmp_path: Path) -> None:
+    """int4 weights are within one standard deviation of the model's log-probabilities, int8 within a tenth."""
     model, vocabulary = tmp_path / "model", tiny_models.VOCABULARY
     torch.manual_seed(3)
     config = LlamaConfig(vocab_size=vocabulary, hidden_size=128, intermediate_size=256, num_hidden_layers=1,
@@ -160,24 +161,26 @@ def test_four_bits_are_calibrated_and_smaller(tiny: Tiny, tmp_path: Path) -> Non
     Quantiser().quantise(model, tmp_path / "int4", "int4", rows)
     Quantiser().quantise(model, tmp_path / "int8", "int8")
     assert weight_bytes(tmp_path / "int4") < weight_bytes(tmp_path / "int8") < weight_bytes(model)
-    asked = tiny_models.rows(4, 64, seed=9)
-    known = np.concatenate(tiny_models.reference_logprobs(model, asked))
+    test_rows = tiny_models.rows(4, 64, seed=9)
+    expected = np.concatenate(tiny_models.reference_logprobs(model, test_rows))
     gaps = {
-        name: float(np.abs(np.concatenate(tiny_models.reference_logprobs(tmp_path / name, asked)) - known).mean())
+        name: float(
+            np.abs(np.concatenate(tiny_models.reference_logprobs(tmp_path / name, test_rows)) - expected).mean()
+        )
         for name in ("int4", "int8")
     }
-    assert gaps["int8"] < 0.1 * known.std() and gaps["int4"] < known.std()
+    assert gaps["int8"] < 0.1 * expected.std() and gaps["int4"] < expected.std()
 
 
-def test_what_cannot_be_done_is_refused_before_anything_starts(made: Made, tiny: Tiny, tmp_path: Path) -> None:
-    never = Session()
+def test_impossible_options_are_refused_before_ray_starts(result: Result, tiny: Tiny, tmp_path: Path) -> None:
+    session = Session()
     with pytest.raises(UserError, match=r"int4 is not run by vLLM on CPUs; expected int8, or a GPU: .*gpus: 1"):
-        STAGE.run(work(tmp_path, never, {"model": tiny.first}, scheme="int4"))
+        STAGE.run(work(tmp_path, session, {"model": tiny.first}, scheme="int4"))
     with pytest.raises(UserError, match="int4 is calibrated on text; put a stage corpus before it"):
-        STAGE.run(work(tmp_path, never, {"model": tiny.first}, scheme="int4", gpus=1))
+        STAGE.run(work(tmp_path, session, {"model": tiny.first}, scheme="int4", gpus=1))
     with pytest.raises(UserError, match="is quantised already"):
-        STAGE.run(work(tmp_path, never, {"model": made.out}))
-    assert not never.started
+        STAGE.run(work(tmp_path, session, {"model": result.out}))
+    assert not session.started
 
 
 @pytest.mark.parametrize(
@@ -190,16 +193,18 @@ def test_what_cannot_be_done_is_refused_before_anything_starts(made: Made, tiny:
         ("original", 200.0, 2.0, "original"),
     ],
 )
-def test_which_to_serve(serve: str, speed: float, bits: float, chosen: str, tmp_path: Path) -> None:
+def test_chosen_model_depends_on_speed_and_bits_per_byte(
+    serve: str, speed: float, bits: float, chosen: str, tmp_path: Path
+) -> None:
     key = "heldout/bits_per_byte"
-    one = work(tmp_path, Session(), {}, serve=serve)
-    facts = choose(one, Measured({key: 2.0}, 100.0), Measured({key: bits}, speed))
-    assert facts["serve/chosen"] == chosen == json.loads((one.draft.out / "choice.json").read_text())["serve"]
+    stage_work = work(tmp_path, Session(), {}, serve=serve)
+    facts = choose(stage_work, Measured({key: 2.0}, 100.0), Measured({key: bits}, speed))
+    assert facts["serve/chosen"] == chosen == json.loads((stage_work.draft.out / "choice.json").read_text())["serve"]
     assert facts["serve/faster"] == ("quantised" if speed > 100 else "original")
     assert facts["heldout/bits_per_byte_change"] == pytest.approx(bits / 2 - 1)
 
 
-def test_no_evaluation_follows(tmp_path: Path) -> None:
+def test_plan_adds_no_evaluation_after_quantise(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         "name: q\nsources: {essays: {kind: chinese, language: zh}}\n"
         "stages: {corpus: {}, tokenizer: {}, tokens: {}, pretrain: {}, quantise: {}}\n"

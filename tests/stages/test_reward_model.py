@@ -22,7 +22,7 @@ from pipelines.stages import reward_model
 from pipelines.stages.reward_model import STAGE, padding_id
 from tests.stages import preference_work
 from tests.stages.preference_work import pairs, without_template, work
-from tests.stages.working import Told
+from tests.stages.working import RecordedProgress
 from tests.tiny_models import CONTEXT, Tiny
 
 
@@ -39,17 +39,17 @@ def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(
     tiny: Tiny, preferred: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Facts, Told]:
+) -> tuple[Path, Facts, RecordedProgress]:
     given = work(
         STAGE, tmp_path_factory.mktemp("run") / "draft", session, tiny.first, preferred,
         epochs=3, batch_pairs=16, optimizer="adamw", learning_rate=3e-3,
     )  # fmt: skip
     facts = reward_model.run(given)
-    assert isinstance(given.progress, Told)
+    assert isinstance(given.progress, RecordedProgress)
     return given.draft.out, facts, given.progress
 
 
-def test_leaves_a_folder_that_scores_sequences(trained: tuple[Path, Facts, Told], tiny: Tiny) -> None:
+def test_leaves_a_folder_that_scores_sequences(trained: tuple[Path, Facts, RecordedProgress], tiny: Tiny) -> None:
     out, _, _ = trained
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "config.json", "curve.jsonl", "reliability.json",
@@ -61,7 +61,9 @@ def test_leaves_a_folder_that_scores_sequences(trained: tuple[Path, Facts, Told]
     assert Chat.open(out).turn_end == "<|im_end|>"
 
 
-def test_transformers_gives_the_scores_that_were_judged(trained: tuple[Path, Facts, Told], preferred: Path) -> None:
+def test_transformers_gives_the_scores_that_were_judged(
+    trained: tuple[Path, Facts, RecordedProgress], preferred: Path
+) -> None:
     """In one padded batch, by its own rule of where a sequence ends."""
     out, facts, _ = trained
     model = AutoModelForSequenceClassification.from_pretrained(out).eval()
@@ -80,7 +82,7 @@ def test_transformers_gives_the_scores_that_were_judged(trained: tuple[Path, Fac
     assert sum(one["pairs"] for one in json.loads((out / "reliability.json").read_text())) == 40
 
 
-def test_learns_what_is_preferred_and_says_what_was_easy(trained: tuple[Path, Facts, Told]) -> None:
+def test_learns_what_is_preferred_and_says_what_was_easy(trained: tuple[Path, Facts, RecordedProgress]) -> None:
     _, facts, told = trained
     assert float(facts["heldout/accuracy"]) > 0.9
     assert facts["heldout/accuracy_low"] == pair_figures.wilson_low(float(facts["heldout/accuracy"]), 40)
@@ -151,7 +153,7 @@ def test_padding_is_never_the_token_that_ends_a_turn(tiny: Tiny, tmp_path: Path)
     assert padding_id(folder) not in (None, turn_end)
 
 
-def test_reading_what_is_packed(trained: tuple[Path, Facts, Told], preferred: Path) -> None:
+def test_reading_what_is_packed(trained: tuple[Path, Facts, RecordedProgress], preferred: Path) -> None:
     """Rows of the preferences' file are found again from the pairs that were kept."""
     out, _, _ = trained
     chat = Chat.open(out)

@@ -28,7 +28,7 @@ from pipelines.recipe import reader
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES, sft
 from pipelines.stages.sft import SftOptions
-from tests.stages.working import Told, work_of
+from tests.stages.working import RecordedProgress, work_of
 from tests.tiny_models import Tiny
 
 LENGTH = 96
@@ -154,7 +154,7 @@ def prepare(base: Path, session: Session, tmp_path: Path):
     def make(found: list[Conversation], length: int = LENGTH, **options: Any):
         given = work(tmp_path / "draft", session, base, write(tmp_path / "talks", found), **options)
         packed = sft.pack(given, Chat.open(base), sft.choose(given), length)
-        assert isinstance(given.progress, Told)
+        assert isinstance(given.progress, RecordedProgress)
         return PackedRows(packed.file), packed.facts, given.progress.notes
 
     return make

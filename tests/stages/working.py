@@ -1,4 +1,4 @@
-"""Work for one stage as a run would give it, and progress that a test can look at."""
+"""Builds the Work of one stage as a run does, with progress that a test can inspect."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipelines.stage import Stage, Work
 from pipelines.store.artifacts import Draft
 
 
-class Told:
-    """Progress that remembers."""
+class RecordedProgress:
+    """Progress that records its updates and notes."""
 
     def __init__(self) -> None:
         self.updates: list[tuple[float, float, str, dict[str, Any]]] = []
@@ -25,6 +25,11 @@ class Told:
         self.notes.append(text)
 
 
+def _input(path: Path) -> Any:
+    """An artifact as far as a stage reads it: its local folder."""
+    return SimpleNamespace(local=lambda: path)
+
+
 def work_of(
     stage: Stage,
     folder: Path,
@@ -34,16 +39,16 @@ def work_of(
     cluster: dict[str, Any],
     seed: int = 7,
 ) -> Work:
-    """Work on a draft in this folder, new or left by an earlier attempt. inputs: artifacts' folders by kind."""
+    """Work whose draft is `folder`, new or left by an earlier attempt. inputs: artifacts' folders by kind."""
     folder.mkdir(exist_ok=True)
     return Work(
         name=stage.kind,
         options=stage.options.model_validate(options),
         cluster=stage.cluster.model_validate(cluster),
         seed=seed,
-        inputs={k: SimpleNamespace(local=lambda p=p: p) for k, p in inputs.items()},  # pyright: ignore[reportArgumentType]
+        inputs={kind: _input(path) for kind, path in inputs.items()},
         sources={},
         draft=Draft(folder, "test"),
-        progress=Told(),
+        progress=RecordedProgress(),
         session=session,
     )

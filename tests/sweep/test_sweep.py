@@ -126,7 +126,7 @@ def test_a_killed_sweep_resumes_with_the_same_command(finished: tuple[Sweep, dic
     assert "trial 2   rate 0.01, flavour plain: resumes from its draft" in log
     assert "trial 1 " not in log
     model = sweep.store.by_fingerprint(sweep.fingerprint(rate=0.01, flavour="plain"))
-    assert model is not None and 8 <= int(model.facts["run/begun"]) < 20
+    assert model is not None and 8 <= int(model.facts["run/resumed_after_step"]) < 20
     assert model.facts["run/attempts"] == 2
     shared = [name for name in sweep.ran() if name != "evaluate"]
     assert shared == ["corpus", "tokenizer", "tokens"]  # made once, before the trials
