@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 
 from pipelines.learning.losses import IGNORE
+
+Cut = TypeVar("Cut", np.ndarray, list[Any])
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def num_micro_batches(batch_rows: int, world: int, micro_batch_rows: int) -> int
     return -(-most_rows // micro_batch_rows)
 
 
-def cut_evenly(rows: np.ndarray, num_pieces: int) -> list[np.ndarray]:
+def cut_evenly(rows: Cut, num_pieces: int) -> list[Cut]:
     """Contiguous pieces whose sizes differ by at most one."""
     edges = [len(rows) * i // num_pieces for i in range(num_pieces + 1)]
     return [rows[start:end] for start, end in pairwise(edges)]

@@ -1,7 +1,7 @@
-"""How much better a token was than expected: plain functions of tensors, for a whole batch of replies.
+"""Advantages of tokens: plain functions of tensors, for a whole batch of replies.
 
-    score of a reply, KL of each token ──► reward of each token ──GAE, values──────────► advantages ──► whitened
-                                                                ──other replies' mean──►
+    score of a reply, KL of each token ──► reward of each token ──GAE, values──────────────► advantages ──► whitened
+                                                                ──other replies' rewards──►
 
 Shapes: B replies, A tokens of the longest; mask_BA is True where a reply has a token, and nothing elsewhere counts.
 """
@@ -30,29 +30,29 @@ def generalised_advantages(
 ) -> Tensor:
     """GAE: Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V_{t+1} − V_t (Schulman et al. 2016, eq. 16); after a reply all is 0.
 
-    values_BA: what the critic expected before each token. Advantages plus values are the returns a critic learns."""
+    values_BA: the critic's, before each token. Advantages plus values are the returns that a critic learns."""
     advantages_BA = torch.zeros_like(rewards_BA)
-    following_B = torch.zeros_like(rewards_BA[:, 0])
-    value_after_B = torch.zeros_like(following_B)
-    for place in reversed(range(rewards_BA.shape[1])):
-        there_B = mask_BA[:, place]
-        delta_B = rewards_BA[:, place] + gamma * value_after_B - values_BA[:, place]
-        following_B = torch.where(there_B, delta_B + gamma * lam * following_B, 0.0)
-        value_after_B = torch.where(there_B, values_BA[:, place], 0.0)
-        advantages_BA[:, place] = following_B
+    next_advantage_B = torch.zeros_like(rewards_BA[:, 0])
+    next_value_B = torch.zeros_like(next_advantage_B)
+    for t in reversed(range(rewards_BA.shape[1])):
+        mask_B = mask_BA[:, t]
+        delta_B = rewards_BA[:, t] + gamma * next_value_B - values_BA[:, t]
+        next_advantage_B = torch.where(mask_B, delta_B + gamma * lam * next_advantage_B, 0.0)
+        next_value_B = torch.where(mask_B, values_BA[:, t], 0.0)
+        advantages_BA[:, t] = next_advantage_B
     return advantages_BA
 
 
-def group_advantages(rewards_B: Tensor, mask_BA: Tensor, *, group: int) -> Tensor:
+def group_advantages(rewards_B: Tensor, mask_BA: Tensor, *, group_size: int) -> Tensor:
     """A reply's reward less the mean reward of the other replies to its prompt, for each of its tokens: REINFORCE
     leave-one-out (Kool et al. 2019; Ahmadian et al. 2024, eq. 8), which needs no critic.
 
-    rewards_B: of whole replies, the KL's cost included; `group` in a row belong to one prompt. float32 [B, A].
-    Raises ValueError for a group without others, or rewards that are no whole number of groups."""
-    if group < 2 or len(rewards_B) % group:
-        raise ValueError(f"{len(rewards_B)} rewards in groups of {group}; expected whole groups of 2 or more")
-    rewards_PG = rewards_B.view(-1, group)
-    others_PG = (rewards_PG.sum(1, keepdim=True) - rewards_PG) / (group - 1)
+    rewards_B: of whole replies, the KL's cost included; `group_size` in a row belong to one prompt. float32 [B, A].
+    Raises ValueError for groups of one reply, or where groups are not complete."""
+    if group_size < 2 or len(rewards_B) % group_size:
+        raise ValueError(f"{len(rewards_B)} rewards in groups of {group_size}; expected whole groups of 2 or more")
+    rewards_PG = rewards_B.view(-1, group_size)
+    others_PG = (rewards_PG.sum(1, keepdim=True) - rewards_PG) / (group_size - 1)
     return torch.where(mask_BA, (rewards_PG - others_PG).view(-1, 1), 0.0)
 
 
@@ -64,15 +64,15 @@ def whitened(values_BA: Tensor, mask_BA: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class KlControl:
-    """What a nat of KL costs, as it goes on: fixed, or moved so that a reply's KL comes to `target` nats.
+class KlController:
+    """The coefficient of the KL penalty over iterations: fixed, or moved so that a reply's KL approaches `target` nats.
 
     Adaptive as in Ziegler et al. 2019, section 2.2: β ← β (1 + 0.1 · clip(KL/target − 1, −0.2, 0.2))."""
 
     target: float | None = None  # nats a reply; None: the coefficient stays
 
     def next(self, coefficient: float, kl_nats: float) -> float:
-        """The coefficient of the next iteration, given the mean KL of a reply in this one."""
+        """The next iteration's coefficient, from this iteration's and the mean KL of its replies."""
         if self.target is None:
             return coefficient
         return coefficient * (1 + 0.1 * max(-0.2, min(0.2, kl_nats / self.target - 1)))

@@ -1,118 +1,113 @@
-"""Critics of a learner: what is asked of them, and what they learn from. Two kinds, which the learner does not tell
-apart.
+"""Critics of a learner: what values they give and what they learn from. Two kinds, alike to the learner.
 
-    own body     tokens ──body, head──► values        a second model learns; it learns from the rows that the policy
-                                                      learns from
-    frozen body  what a model that stays as it is says of a reply is kept when it is annotated
-                 ──head──► values                     only the head learns, on the rank that has kept it
+ModelCritic    tokens ──body, head──► values           a second model learns
+HeadCritic     frozen body's hidden states, kept when a reply is annotated
+               ──head──► values                        only the head learns, on the rank that has kept them
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipelines.learning.actor_critic import (
-    Critic,
-    ExperienceBatch,
     HiddenBatch,
-    Learning,
     Sequences,
+    SummedLoss,
+    ValueBatch,
     ValueHead,
+    ValueModel,
+    concatenated,
     hidden_at,
     new_critic,
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine
-from pipelines.rollout.experience import Step, joined
+from pipelines.learning.lesson import Batch
+from pipelines.rollout.experience import Row, Step, ValueRow
 
 
-class Values(Protocol):
-    module: Learning  # what the engine teaches
+@dataclass(frozen=True)
+class ReferencePass:
+    """A micro-batch of rollouts that the frozen reference has read."""
 
-    def begin(self, count: int) -> None:
-        """So many rollouts will be annotated; what was known of others is forgotten."""
+    indices: Sequence[int]  # of the rollouts, among those that this rank annotates
+    lengths: Sequence[int]  # tokens of each reply
+    sequences: Sequences
+    hidden_NH: Tensor  # the reference's hidden states where each token of a reply is predicted
+
+
+class Critic(Protocol):
+    module: SummedLoss  # what the engine trains
+
+    def values(self, engine: Engine, batch: ReferencePass) -> Tensor:
+        """Expected return before each token of the replies. float32 [N]."""
         ...
 
-    def values(
-        self, engine: Engine, batch: Sequences, hidden_NH: Tensor, numbers: Iterable[int], lengths: Sequence[int]
-    ) -> Tensor:
-        """What is expected before each token of some rollouts. float32 [N].
-
-        hidden_NH: what the reference says there; numbers: which rollouts these are; lengths: tokens of each reply."""
+    def micro_batches(self, step: Step, micro_batch_rows: int) -> Sequence[Batch]:
+        """This rank's micro-batches of a step, as many on every rank; some may be empty."""
         ...
 
-    def batches(self, step: Step, rows: Sequence[ExperienceBatch], micro_batch_rows: int) -> Sequence[Any]:
-        """What a step teaches on this rank, as many micro-batches on every rank. rows: what the policy learns from."""
-        ...
-
-    def nothing(self) -> Any:
+    def empty_batch(self) -> Batch:
         """A batch without labels."""
         ...
 
 
-class OwnBody:
-    """A whole model that learns. folder: what it begins as."""
+class ModelCritic:
+    """A whole model that learns, from the same rows as the policy. folder: its initial model."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, *, value_clip: float):
-        self._critic = Critic(new_critic(folder), dtype, value_clip=value_clip)
-        self.module: Learning = self._critic
+        self._model = ValueModel(new_critic(folder), dtype, value_clip=value_clip)
+        self.module: SummedLoss = self._model
 
-    def begin(self, count: int) -> None:
-        """Nothing is kept."""
+    def values(self, engine: Engine, batch: ReferencePass) -> Tensor:
+        return engine.evaluate(self._model.values, batch.sequences)
 
-    def values(
-        self, engine: Engine, batch: Sequences, hidden_NH: Tensor, numbers: Iterable[int], lengths: Sequence[int]
-    ) -> Tensor:
-        return engine.evaluate(self._critic.values, batch)
+    def micro_batches(self, step: Step, micro_batch_rows: int) -> list[ValueBatch]:
+        return [_value_batch(rows) for rows in cut_evenly(step.rows, -(-step.max_rows // micro_batch_rows))]
 
-    def batches(self, step: Step, rows: Sequence[ExperienceBatch], micro_batch_rows: int) -> Sequence[ExperienceBatch]:
-        return rows
-
-    def nothing(self) -> ExperienceBatch:
-        return ExperienceBatch.nothing()
+    def empty_batch(self) -> ValueBatch:
+        return _value_batch([])
 
 
-class FrozenBody:
-    """A head on a body that is there anyway and stays as it is: the reward model's, or the reference's (None).
-
-    score_1H: what the head begins with."""
+class HeadCritic:
+    """A head that learns on a frozen body. score_1H: the head's initial score; body: None: the reference's."""
 
     def __init__(self, score_1H: Tensor, body: PreTrainedModel | None, dtype: torch.dtype, *, value_clip: float):
         self._head = ValueHead(score_1H, value_clip=value_clip)
-        self.module: Learning = self._head
+        self.module: SummedLoss = self._head
         self._body, self._dtype = body, dtype
-        self._kept: list[Tensor] = []
+        self._hidden: dict[int, Tensor] = {}  # [A, H] of each rollout that this rank annotated last
 
-    def begin(self, count: int) -> None:
-        self._kept = [torch.zeros(0)] * count
-
-    def values(
-        self, engine: Engine, batch: Sequences, hidden_NH: Tensor, numbers: Iterable[int], lengths: Sequence[int]
-    ) -> Tensor:
-        if self._body is not None:
-            hidden_NH = hidden_at(self._body, batch, self._dtype)
-        for number, own_AH in zip(numbers, hidden_NH.to("cpu", self._dtype).split(list(lengths)), strict=True):
-            self._kept[number] = own_AH
+    def values(self, engine: Engine, batch: ReferencePass) -> Tensor:
+        hidden_NH = batch.hidden_NH if self._body is None else hidden_at(self._body, batch.sequences, self._dtype)
+        hidden = hidden_NH.to("cpu", self._dtype).split(list(batch.lengths))
+        self._hidden.update(zip(batch.indices, hidden, strict=True))
         return engine.evaluate(self._head.values, hidden_NH)
 
-    def batches(self, step: Step, rows: Sequence[ExperienceBatch], micro_batch_rows: int) -> Sequence[HiddenBatch]:
-        pieces = cut_evenly(np.arange(len(step.home)), -(-step.most_home // micro_batch_rows))
-        found = []
-        for piece in pieces:
-            own = [step.home[number] for number in piece]
-            columns = [joined(one.values for one in own), joined(one.returns for one in own)]
-            kept = [self._kept[one.number] for one in own]
-            hidden_NH = torch.cat(kept) if kept else self.nothing().hidden_NH
-            found.append(HiddenBatch(hidden_NH, *map(torch.from_numpy, columns)))
-        return found
+    def micro_batches(self, step: Step, micro_batch_rows: int) -> list[HiddenBatch]:
+        num_pieces = -(-step.max_value_rows // micro_batch_rows)
+        return [self._batch(rows) for rows in cut_evenly(step.value_rows, num_pieces)]
 
-    def nothing(self) -> HiddenBatch:
-        empty = torch.zeros(0)
-        return HiddenBatch(torch.zeros(0, self._head.hidden, dtype=self._dtype), empty, empty)
+    def empty_batch(self) -> HiddenBatch:
+        return self._batch([])
+
+    def _batch(self, rows: Sequence[ValueRow]) -> HiddenBatch:
+        empty = torch.zeros(0, self._head.hidden_size, dtype=self._dtype)
+        hidden_NH = torch.cat([empty, *(self._hidden[row.index] for row in rows)])
+        return HiddenBatch(
+            hidden_NH, concatenated([row.values for row in rows]), concatenated([row.returns for row in rows])
+        )
+
+
+def _value_batch(rows: Sequence[Row]) -> ValueBatch:
+    return ValueBatch.pack(
+        [row.prompt for row in rows], [row.reply for row in rows],
+        values_N=[row.values for row in rows], returns_N=[row.returns for row in rows],
+    )  # fmt: skip

@@ -1,9 +1,11 @@
-"""Experience: what was asked, replied and thought of it, as rows to learn from.
+"""Experience: a batch of rollouts with all that PPO computes of them, and its rows for each optimiser step and rank.
 
-    rollouts + scores + annotations ──whole batch──► KL, advantages, whitened ──► rows ──cut──► each rank's steps
+    rollouts + annotations ──pack──► Experience ──rewards, advantages──► rows ──minibatches──► each rank's steps
 
-Advantages are made over the whole batch, on the driver; only then is it cut, so that nothing depends on how many
+Advantages are computed over the whole batch, on the driver; only then is it cut, so that nothing depends on how many
 learners there are. The order of rows is a function of the seed and the iteration.
+
+Shapes: B replies, A tokens of the longest. Tensors are 0 beyond a reply's end.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from pipelines.inference.reply import Reply
 from pipelines.rollout import advantage
 
 Floats = np.ndarray
@@ -23,25 +27,28 @@ Floats = np.ndarray
 
 @dataclass(frozen=True)
 class Rollout:
-    """A prompt and a reply to it, as tokens; logprobs: nats, when it was sampled."""
+    """A prompt, as token ids, and the policy's reply to it."""
 
     prompt: list[int]
-    reply: list[int]
-    logprobs: Floats
+    reply: Reply
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + len(self.reply.tokens)
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What the learners think of a reply."""
+    """What the learners compute for each token of a reply. Log-probabilities in nats."""
 
-    reference: Floats  # log p of the model that training began with
-    values: Floats | None = None  # what the critic expected before each token, where there is one
-    old: Floats | None = None  # log p of the policy, where the sampler's is too rough
+    ref_logprobs: Floats  # under the model that training began with
+    values: Floats | None = None  # the critic's, before each token; None: there is no critic
+    old_logprobs: Floats | None = None  # under the policy, where the sampler's own are too rough; None: the sampler's
 
 
 @dataclass(frozen=True)
 class Row:
-    """A rollout to learn from."""
+    """A reply as policy and critic learn from it."""
 
     prompt: list[int]
     reply: list[int]
@@ -52,129 +59,123 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Valued:
-    """What a critic learns of a rollout that its rank annotated."""
+class ValueRow:
+    """A reply as a critic with a frozen body learns from it, on the rank that has kept its hidden states."""
 
-    number: int  # of that rank's rollouts
+    index: int  # among the rollouts that the rank annotated
     values: Floats
     returns: Floats
 
 
 @dataclass(frozen=True)
 class Step:
-    """One rank's rows of an optimiser step, the longest first.
+    """One rank's part of an optimiser step. Every rank makes as many micro-batches as the one with most rows."""
 
-    home: those of the step that the rank annotated, for a critic that learns from what was kept then."""
-
-    rows: list[Row]
-    tokens: int  # of replies, on all ranks: what the step's gradient is divided by
-    most_rows: int  # of any rank, so that all make as many micro-batches
-    home: list[Valued]
-    most_home: int
+    rows: list[Row]  # the longest first
+    num_tokens: int  # of replies, on all ranks: what the step's gradient is divided by
+    max_rows: int  # of any rank
+    value_rows: list[ValueRow]  # those of the step's rows that this rank annotated
+    max_value_rows: int  # of any rank
 
 
 @dataclass(frozen=True)
 class Experience:
-    """A whole batch."""
+    """Replies with what the learners computed of them. float32 [B, A] on the CPU but for the mask."""
 
-    rows: list[Row]
-    kl_nats: Floats  # of each reply: Σ log p − log p_reference. float32
+    prompts: list[list[int]]
+    replies: list[list[int]]
+    action_mask_BA: Tensor  # bool: where a reply has a token
+    old_logprobs_BA: Tensor
+    ref_logprobs_BA: Tensor
+    values_BA: Tensor  # 0 where there is no critic
 
     @classmethod
-    def build(
-        cls,
-        rollouts: Sequence[Rollout],
-        scores: Sequence[float],
-        annotations: Sequence[Annotation],
-        *,
-        kl_coefficient: float,
-        gamma: float,
-        lam: float,
-        group: int | None = None,
-    ) -> Experience:
-        """Everything of a batch of replies, each of one token or more.
-
-        scores: of each rollout's reply. group: there is no critic, and so many replies in a row, to one prompt, are
-        measured against each other."""
-        old = [r.logprobs if note.old is None else note.old for r, note in zip(rollouts, annotations, strict=True)]
-        old_BA, mask_BA = padded(old)
-        reference_BA, _ = padded([note.reference for note in annotations])
-        nothing = [np.zeros(len(own), np.float32) for own in old]
-        values_BA, _ = padded(
-            [none if n.values is None else n.values for none, n in zip(nothing, annotations, strict=True)]
-        )
-        kl_BA = torch.where(mask_BA, old_BA - reference_BA, 0.0)
-        scores_B = torch.tensor(list(scores), dtype=torch.float32)
-        rewards_BA = advantage.token_rewards(scores_B, kl_BA, mask_BA, coefficient=kl_coefficient)
-        if group is None:
-            advantages_BA = advantage.generalised_advantages(rewards_BA, values_BA, mask_BA, gamma=gamma, lam=lam)
-        else:
-            advantages_BA = advantage.group_advantages(rewards_BA.sum(1), mask_BA, group=group)
-        returns_BA = advantages_BA + values_BA
-        whitened_BA = advantage.whitened(advantages_BA, mask_BA)
-        columns = [old_BA, whitened_BA, values_BA, returns_BA]
-        rows = [
-            Row(r.prompt, r.reply, *(column[n, : len(r.reply)].numpy() for column in columns))
-            for n, r in enumerate(rollouts)
+    def pack(cls, rollouts: Sequence[Rollout], annotations: Sequence[Annotation]) -> Experience:
+        """Rollouts, each of a reply of one token or more, and their annotations in the same order."""
+        replies = [rollout.reply.tokens for rollout in rollouts]
+        old_logprobs = [
+            rollout.reply.logprobs if note.old_logprobs is None else note.old_logprobs
+            for rollout, note in zip(rollouts, annotations, strict=True)
         ]
-        return cls(rows, kl_nats(rollouts, annotations))
+        values = [
+            np.zeros(len(reply), np.float32) if note.values is None else note.values
+            for reply, note in zip(replies, annotations, strict=True)
+        ]
+        lengths_B = torch.tensor([len(reply) for reply in replies])
+        return cls(
+            prompts=[rollout.prompt for rollout in rollouts],
+            replies=replies,
+            action_mask_BA=torch.arange(int(lengths_B.max())) < lengths_B[:, None],
+            old_logprobs_BA=_padded(old_logprobs),
+            ref_logprobs_BA=_padded([note.ref_logprobs for note in annotations]),
+            values_BA=_padded(values),
+        )
 
-    def steps(self, *, seed: int, iteration: int, epochs: int, minibatches: int, world: int) -> list[list[Step]]:
-        """For each rank the optimiser steps of this iteration: every epoch a new order, cut into minibatches whose
-        numbers of replies differ by at most one."""
-        ranks: list[list[Step]] = [[] for _ in range(world)]
-        for epoch in range(epochs):
-            order = np.random.default_rng([seed, iteration, epoch]).permutation(len(self.rows))
-            for part in np.array_split(order, minibatches):
-                dealt = deal([self.rows[number] for number in part], world)
-                homes = [self._home(part, rank, world) for rank in range(world)]
-                tokens = sum(len(self.rows[number].reply) for number in part)
-                most, most_home = max(map(len, dealt)), max(map(len, homes))
-                for rank, (rows, home) in enumerate(zip(dealt, homes, strict=True)):
-                    ranks[rank].append(Step(rows, tokens, most, home, most_home))
-        return ranks
+    @property
+    def kl_BA(self) -> Tensor:
+        """log p − log p_reference of each token, an estimate of the KL divergence from the reference. Nats."""
+        return self.old_logprobs_BA - self.ref_logprobs_BA
 
-    def _home(self, part: Iterable[int], rank: int, world: int) -> list[Valued]:
-        """Those of a minibatch that this rank annotated, in its order."""
-        first, last = own_part(len(self.rows), rank, world)
-        rows = [(number - first, self.rows[number]) for number in sorted(part) if first <= number < last]
-        return [Valued(number, row.values, row.returns) for number, row in rows]
+    @property
+    def kl_nats_B(self) -> Tensor:
+        """The KL estimate of each reply."""
+        return self.kl_BA.sum(1)
+
+    def token_rewards(self, scores: Sequence[float], *, kl_coefficient: float) -> Tensor:
+        """Rewards of all tokens, from the score of each reply and the cost of its KL. float32 [B, A]."""
+        scores_B = torch.tensor(list(scores), dtype=torch.float32)
+        return advantage.token_rewards(scores_B, self.kl_BA, self.action_mask_BA, coefficient=kl_coefficient)
+
+    def rows(self, advantages_BA: Tensor) -> list[Row]:
+        """Rows to learn from: advantages are whitened, and the critic's returns are advantages + values."""
+        returns_BA = advantages_BA + self.values_BA
+        whitened_BA = advantage.whitened(advantages_BA, self.action_mask_BA)
+        columns = [self.old_logprobs_BA, whitened_BA, self.values_BA, returns_BA]
+        return [
+            Row(prompt, reply, *(column_BA[number, : len(reply)].numpy() for column_BA in columns))
+            for number, (prompt, reply) in enumerate(zip(self.prompts, self.replies, strict=True))
+        ]
 
 
-def own_part(count: int, rank: int, world: int) -> tuple[int, int]:
-    """Which of so many rollouts are a rank's to score and annotate: from … to, without the last."""
-    return count * rank // world, count * (rank + 1) // world
+def optimizer_steps(
+    rows: Sequence[Row], *, seed: int, iteration: int, epochs: int, minibatches: int, world: int
+) -> list[list[Step]]:
+    """For each rank its optimiser steps of an iteration: every epoch has a new order of the rows, cut into minibatches
+    whose numbers of rows differ by at most one."""
+    ranks: list[list[Step]] = [[] for _ in range(world)]
+    for epoch in range(epochs):
+        order = np.random.default_rng([seed, iteration, epoch]).permutation(len(rows))
+        for minibatch in np.array_split(order, minibatches):
+            dealt = deal([rows[number] for number in minibatch], world)
+            value_rows = [_value_rows(rows, minibatch, rank_range(len(rows), rank, world)) for rank in range(world)]
+            num_tokens = sum(len(rows[number].reply) for number in minibatch)
+            max_rows, max_value_rows = max(map(len, dealt)), max(map(len, value_rows))
+            for rank, steps in enumerate(ranks):
+                steps.append(Step(dealt[rank], num_tokens, max_rows, value_rows[rank], max_value_rows))
+    return ranks
 
 
-def kl_nats(rollouts: Sequence[Rollout], annotations: Sequence[Annotation]) -> Floats:
-    """Σ log p − log p_reference over the tokens of each reply. float32 [B]."""
-    pairs = zip(rollouts, annotations, strict=True)
-    differences = [(r.logprobs if note.old is None else note.old) - note.reference for r, note in pairs]
-    return np.array([own.sum() for own in differences], np.float32)
+def rank_range(num_rollouts: int, rank: int, world: int) -> range:
+    """Which of the rollouts a rank generates, scores and annotates."""
+    return range(num_rollouts * rank // world, num_rollouts * (rank + 1) // world)
 
 
 def deal(rows: Sequence[Row], world: int) -> list[list[Row]]:
     """Rows for each rank, longest first, so that ranks have the same work and padding is short."""
     ordered = sorted(rows, key=lambda row: -(len(row.prompt) + len(row.reply)))
-    turns = [list(range(world)), list(range(world))[::-1]]  # 0 1 1 0 0 1 …: nobody always gets the longer one
+    ranks = [*range(world), *reversed(range(world))]  # 0 1 1 0 0 1 …: no rank always gets the longer one
     dealt: list[list[Row]] = [[] for _ in range(world)]
     for number, row in enumerate(ordered):
-        turn, place = divmod(number, world)
-        dealt[turns[turn % 2][place]].append(row)
+        dealt[ranks[number % len(ranks)]].append(row)
     return dealt
 
 
-def joined(values: Iterable[Floats]) -> Floats:
-    """Values of some replies, one after the other. float32 [N]; of none [0]."""
-    return np.concatenate([np.zeros(0, np.float32), *values])
+def _value_rows(rows: Sequence[Row], minibatch: Iterable[int], annotated: range) -> list[ValueRow]:
+    """Those rows of a minibatch that a rank annotated, in its order."""
+    numbers = sorted(number for number in minibatch if number in annotated)
+    return [ValueRow(number - annotated.start, rows[number].values, rows[number].returns) for number in numbers]
 
 
-def padded(values: Sequence[Floats]) -> tuple[Tensor, Tensor]:
-    """Values of each reply as float32 [B, A], zeros after the end, and the mask of what is there."""
-    width = max(map(len, values))
-    whole_BA = torch.zeros(len(values), width)
-    mask_BA = torch.zeros(len(values), width, dtype=torch.bool)
-    for number, own in enumerate(values):
-        whole_BA[number, : len(own)] = torch.tensor(own, dtype=torch.float32)
-        mask_BA[number, : len(own)] = True
-    return whole_BA, mask_BA
+def _padded(values: Sequence[Floats]) -> Tensor:
+    """float32 [B, A]."""
+    return pad_sequence([torch.tensor(row, dtype=torch.float32) for row in values], batch_first=True)

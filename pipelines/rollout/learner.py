@@ -1,11 +1,11 @@
-"""Learner: one rank of PPO. A policy and a critic that learn (DeepSpeed), what they are measured against (the frozen
-reference and reward model), and the sampler that writes replies (vLLM), all in one process, taking turns.
+"""Learner: one rank of PPO. Policy and critic that learn (DeepSpeed), the frozen reference and reward model, and the
+sampler that generates replies (vLLM), all in one process, taking turns.
 
     generate ──► score, annotate ──► update ──► publish: from the policy's tensors in memory into the sampler, which
                                                 proves them with the next batch that it generates
 
-Plain: cluster/gang.py makes N of them, which share a torch process group. Advantages are made elsewhere, over the whole
-batch (experience.py).
+A plain class: cluster/gang.py makes N of them, which share a torch process group. Advantages are computed elsewhere,
+over the whole batch (experience.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelines.errors import UserError
 from pipelines.inference import probe
@@ -30,18 +30,19 @@ from pipelines.inference.sampler import Loaded, Sampler
 from pipelines.learning import checkpoint
 from pipelines.learning import model as models
 from pipelines.learning.actor_critic import (
-    ExperienceBatch,
-    Learning,
     Policy,
+    PolicyBatch,
     Sequences,
+    SummedLoss,
     hidden_at,
     logprobs,
-    logprobs_at,
+    logprobs_of_hidden,
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan
-from pipelines.rollout.critics import FrozenBody, OwnBody, Values
-from pipelines.rollout.experience import Annotation, Rollout, Row, Step, joined
+from pipelines.learning.lesson import Batch
+from pipelines.rollout.critics import Critic, HeadCritic, ModelCritic, ReferencePass
+from pipelines.rollout.experience import Annotation, Rollout, Row, Step
 from pipelines.rollout.rewards.reward_model import RewardModel
 
 
@@ -59,16 +60,26 @@ class LearnerPlan:
     max_tokens: int  # of a prompt with its reply
     micro_batch_rows: int
     zero_stage: int
-    critic_body: str  # "learnt": a model of its own; "frozen": a head on the reward model's body, or the reference's
+    critic_body: str  # "learnt": the critic is a second model; "frozen": a head on a frozen model
     dtype: str  # "auto": bfloat16 on a GPU, float32 on a CPU
     threads: int
     kv_cache_bytes: int | None = None
     cache: str | None = None
 
 
+@dataclass(frozen=True)
+class RankUpdate:
+    """Figures of one rank's update."""
+
+    num_tokens: int  # of its rows' replies, all steps together
+    sums: dict[str, float]  # over its tokens, by figure
+    gradient_norms: dict[str, float]  # by model, means over steps; the same on every rank
+    logprob_gap: float  # between sampler and policy when the replies were generated, nats
+
+
 class Learner:
-    """model: the folder that training begins with, and the reference. reward_model: its folder, if one judges.
-    critic: the folder whose body and head the critic begins with: `reward_model` or `model`; None: no critic.
+    """model: folder of the initial policy, which is also the reference. reward_model: folder of the reward model, if
+    there is one. critic: folder of the critic's initial model, `reward_model` or `model`; None: no critic.
 
     Raises UserError for a folder that cannot be read or trained."""
 
@@ -90,11 +101,13 @@ class Learner:
             models.from_folder(model), self._dtype, temperature=self.plan.temperature, clip=self.plan.clip,
             entropy_bonus=self.plan.entropy_bonus,
         ).eval()  # fmt: skip
-        self._reference = _frozen(models.from_folder(model), self.device)
-        self._judge = None if reward_model is None else RewardModel(reward_model, self.device, self._dtype)
+        reference: Any = models.from_folder(model).requires_grad_(False).eval()
+        self._reference = reference.to(self.device)
+        self._reward_model = None if reward_model is None else RewardModel(reward_model, self.device, self._dtype)
         self._engines = {"policy": self._engine(self._policy, self.plan.learning_rate)}
-        self._critic = None if critic is None else self._new_critic(critic, shared=critic == reward_model)
-        if self._critic is not None:
+        self._critic: Critic | None = None
+        if critic is not None:
+            self._critic = self._new_critic(critic, on_reward_model=critic == reward_model)
             self._engines["critic"] = self._engine(self._critic.module.eval(), self.plan.critic_learning_rate)
         self._sampler = Sampler(
             model,
@@ -103,25 +116,24 @@ class Learner:
             threads=self.plan.threads,
             cache=None if self.plan.cache is None else Path(self.plan.cache),
         )
-        # The sampler's log-probabilities are the learner's to 1e-4 where both are float32, and cost nothing more.
-        self._exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
+        # Both in float32, the sampler's log-probabilities are the learner's to 1e-4, and cost nothing more.
+        self._sampler_is_exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
         self._steps = 0
 
-    def _new_critic(self, folder: Path, *, shared: bool) -> Values:
-        """shared: its body is the reward model's."""
+    def _new_critic(self, folder: Path, *, on_reward_model: bool) -> Critic:
         if self.plan.critic_body == "learnt":
-            return OwnBody(folder, self._dtype, value_clip=self.plan.value_clip)
-        body = self._judge.model if shared and self._judge is not None else None
-        score_1H = (
-            torch.zeros(1, self._reference.config.hidden_size)
-            if body is None
-            else models.score_head(body).weight.detach()
-        )
-        return FrozenBody(score_1H, body, self._dtype, value_clip=self.plan.value_clip)
+            return ModelCritic(folder, self._dtype, value_clip=self.plan.value_clip)
+        if on_reward_model and self._reward_model is not None:
+            body = self._reward_model.model
+            score_1H = models.score_head(body).weight.detach()
+        else:
+            body = None
+            score_1H = torch.zeros(1, self._reference.config.hidden_size)
+        return HeadCritic(score_1H, body, self._dtype, value_clip=self.plan.value_clip)
 
-    def _engine(self, learner: Learning, rate: float) -> Engine:
-        plan = OptimizerPlan("adamw", rate, rate, weight_decay=0.0, clip_norm=self.plan.clip_norm)
-        return Engine(learner, [], plan, zero_stage=self.plan.zero_stage)
+    def _engine(self, module: SummedLoss, learning_rate: float) -> Engine:
+        plan = OptimizerPlan("adamw", learning_rate, learning_rate, weight_decay=0.0, clip_norm=self.plan.clip_norm)
+        return Engine(module, [], plan, zero_stage=self.plan.zero_stage)
 
     # ---- rollouts ----------------------------------------------------------------------------------------------------
 
@@ -129,83 +141,90 @@ class Learner:
         """A reply to each prompt, drawn from the policy as it was last published. seed: of all ranks together.
 
         Raises NotProven where the sampler does not compute what the policy does: nothing is learnt from its replies."""
-        own = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-        replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(own)) if prompts else []
+        rank_seed = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+        replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(rank_seed)) if prompts else []
         self._sampler.rest()
         return replies
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """The reward model's score of whole conversations (token ids)."""
-        if self._judge is None:
-            raise ValueError("score: no reward model was given")
+        if self._reward_model is None:
+            raise ValueError("score: there is no reward model")
         if not rows:  # fewer conversations than ranks
             return []
         scores = np.zeros(len(rows))
-        for piece in self._by_length([len(row) for row in rows]):
-            scores[piece] = self._judge.scores([rows[number] for number in piece])
+        for indices in self._by_length([len(row) for row in rows], self._num_pieces(len(rows))):
+            scores[indices] = self._reward_model.scores([rows[index] for index in indices])
         return scores.tolist()
 
     @torch.no_grad()
     def annotate(self, rollouts: Sequence[Rollout]) -> list[Annotation]:
-        """What policy, reference and critic think of each token of each reply."""
-        notes: dict[int, Annotation] = {}
-        if self._critic is not None:
-            self._critic.begin(len(rollouts))
-        most = torch.tensor(max(1, -(-len(rollouts) // self.plan.micro_batch_rows)))
-        dist.all_reduce(most, dist.ReduceOp.MAX)  # at ZeRO 3 every rank must ask as often
-        for piece in self._by_length([len(r.prompt) + len(r.reply) for r in rollouts], pieces=int(most)):
-            own = [rollouts[number] for number in piece]
-            batch = Sequences.pack([r.prompt for r in own], [r.reply for r in own]).to(self.device)
-            lengths = [len(r.reply) for r in own]
-            hidden_NH = hidden_at(self._reference, batch, self._dtype)
-            columns = {"reference": logprobs_at(self._reference, hidden_NH, batch, self.plan.temperature, self._dtype)}
-            if self._critic is not None:
-                columns["values"] = self._critic.values(self._engines["critic"], batch, hidden_NH, piece, lengths)
-            if not self._exact:
-                columns["old"] = self._engines["policy"].evaluate(
-                    logprobs, self._policy.model, batch, self.plan.temperature, self._dtype
-                )
-            edges = np.cumsum(lengths)[:-1]
-            cut = {name: np.split(column.cpu().numpy(), edges) for name, column in columns.items()}
-            for place, number in enumerate(piece):
-                notes[int(number)] = Annotation(**{name: parts[place] for name, parts in cut.items()})
-        return [notes[number] for number in range(len(rollouts))]
+        """Log-probabilities of each reply's tokens under reference and policy, and the critic's values."""
+        annotations: dict[int, Annotation] = {}
+        num_pieces = torch.tensor(max(1, self._num_pieces(len(rollouts))))
+        dist.all_reduce(num_pieces, dist.ReduceOp.MAX)  # at ZeRO 3 every rank must evaluate as often
+        for indices in self._by_length([rollout.num_tokens for rollout in rollouts], int(num_pieces)):
+            annotations.update(self._annotate([rollouts[index] for index in indices], indices.tolist()))
+        return [annotations[index] for index in range(len(rollouts))]
 
-    def _by_length(self, lengths: Sequence[int], pieces: int | None = None) -> list[np.ndarray]:
-        """Numbers of rows in micro-batches of about one length each; in so many, some perhaps empty."""
-        order = np.argsort(-np.asarray(lengths), kind="stable")
-        return cut_evenly(order, -(-len(order) // self.plan.micro_batch_rows) if pieces is None else pieces)
+    def _annotate(self, rollouts: Sequence[Rollout], indices: list[int]) -> dict[int, Annotation]:
+        """Annotations of one micro-batch, by the rollouts' indices."""
+        replies = [rollout.reply.tokens for rollout in rollouts]
+        batch = Sequences.pack([rollout.prompt for rollout in rollouts], replies).to(self.device)
+        lengths = [len(reply) for reply in replies]
+        hidden_NH = hidden_at(self._reference, batch, self._dtype)
+        columns = {
+            "ref_logprobs": logprobs_of_hidden(self._reference, hidden_NH, batch, self.plan.temperature, self._dtype)
+        }
+        if self._critic is not None:
+            reference_pass = ReferencePass(indices, lengths, batch, hidden_NH)
+            columns["values"] = self._critic.values(self._engines["critic"], reference_pass)
+        if not self._sampler_is_exact:
+            columns["old_logprobs"] = self._engines["policy"].evaluate(
+                logprobs, self._policy.model, batch, self.plan.temperature, self._dtype
+            )
+        parts = {name: [part.cpu().numpy() for part in column.split(lengths)] for name, column in columns.items()}
+        return {
+            index: Annotation(**{name: of_replies[number] for name, of_replies in parts.items()})
+            for number, index in enumerate(indices)
+        }
+
+    def _num_pieces(self, num_rows: int) -> int:
+        return -(-num_rows // self.plan.micro_batch_rows)
+
+    def _by_length(self, lengths: Sequence[int], num_pieces: int) -> list[np.ndarray]:
+        """Indices of rows in micro-batches of about one length each; some may be empty."""
+        return cut_evenly(np.argsort(-np.asarray(lengths), kind="stable"), num_pieces)
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
-    def update(self, steps: Sequence[Step], share: float = 1.0) -> dict[str, float]:
-        """Optimiser steps of policy and critic on this rank's rows, at this share of their learning rates.
+    def update(self, steps: Sequence[Step], lr_factor: float = 1.0) -> RankUpdate:
+        """Optimiser steps of policy and critic on this rank's rows, at lr_factor × their peak learning rates.
 
-        Returns sums over its tokens (`tokens` of them, those of all steps together), the mean gradient norms of all
-        ranks, and `logprob_gap`, how far its sampler was from the policy when it wrote, in nats. Raises UserError when
-        a gradient is no longer a number."""
+        Raises UserError when a gradient is no longer a number."""
         norms: dict[str, list[float]] = {name: [] for name in self._engines}
         for step in steps:
-            rows = self._micro_batches(step)
-            batches: dict[str, Sequence[Any]] = {"policy": rows}
-            if self._critic is not None:
-                batches["critic"] = self._critic.batches(step, rows, self.plan.micro_batch_rows)
+            batches = self._micro_batches(step)
             for name, engine in self._engines.items():
                 for number, batch in enumerate(batches[name], 1):
-                    engine.backward(batch, scale=self.world / step.tokens, last=number == len(batches[name]))
-                norms[name].append(engine.step(share))
+                    engine.backward(batch, scale=self.world / step.num_tokens, last=number == len(batches[name]))
+                norms[name].append(engine.step(lr_factor))
                 _check_finite(name, norms[name][-1])
             self._steps += 1
-        figures = {f"{name}_gradient_norm": float(np.mean(own)) for name, own in norms.items()}
-        tokens = sum(len(row.reply) for step in steps for row in step.rows)
-        critics = {} if self._critic is None else self._critic.module.told()
-        gap = self._sampler.gap_nats or 0.0
-        return {"tokens": float(tokens), "logprob_gap": gap, **self._policy.told(), **critics, **figures}
+        return RankUpdate(
+            num_tokens=sum(len(row.reply) for step in steps for row in step.rows),
+            sums=self._policy.pop_sums() | ({} if self._critic is None else self._critic.module.pop_sums()),
+            gradient_norms={name: float(np.mean(values)) for name, values in norms.items()},
+            logprob_gap=self._sampler.gap_nats or 0.0,
+        )
 
-    def _micro_batches(self, step: Step) -> list[ExperienceBatch]:
-        """As many on every rank, since each backward pass may communicate; some may be empty."""
-        pieces = cut_evenly(np.arange(len(step.rows)), -(-step.most_rows // self.plan.micro_batch_rows))
-        return [_batch([step.rows[number] for number in piece]) for piece in pieces]
+    def _micro_batches(self, step: Step) -> dict[str, Sequence[Batch]]:
+        """Of each engine, as many on every rank, since each backward pass may communicate; some may be empty."""
+        pieces = cut_evenly(step.rows, self._num_pieces(step.max_rows))
+        batches: dict[str, Sequence[Batch]] = {"policy": [_policy_batch(rows) for rows in pieces]}
+        if self._critic is not None:
+            batches["critic"] = self._critic.micro_batches(step, self.plan.micro_batch_rows)
+        return batches
 
     # ---- weights -----------------------------------------------------------------------------------------------------
 
@@ -218,13 +237,14 @@ class Learner:
         return self._sampler.push(named, self._probe, tied=tied, at_once=False)
 
     def prove(self) -> float:
-        """How far the sampler is from the policy, in nats: of weights that no batch has proven yet it is asked now.
+        """The largest difference of a probe's log-probability between sampler and policy, in nats; weights that no
+        batch has proven yet are proven now.
 
         Raises NotProven where that is too far."""
         return self._sampler.prove() or 0.0
 
     def _probe(self) -> probe.Probe:
-        """What the policy says of the probe's row, in float32."""
+        """The policy's probe, in float32."""
         model = self._policy.model
         row = probe.tokens(model.config.vocab_size, min(model.config.max_position_embeddings, self.plan.max_tokens))
         tokens_BT = torch.tensor([row], device=self.device)
@@ -234,20 +254,21 @@ class Learner:
         return probe.from_logits(row, logits_TV.cpu().numpy())
 
     def save(self, folder: Path) -> None:
-        """This rank's share of all that is needed to go on, into folder/rank-R."""
-        own = folder / f"rank-{self.rank}"
-        own.mkdir(parents=True, exist_ok=True)
+        """Writes this rank's part of the training state into folder/rank-R."""
+        rank_folder = folder / f"rank-{self.rank}"
+        rank_folder.mkdir(parents=True, exist_ok=True)
         state = ((f"{name}/{key}", t) for name, engine in self._engines.items() for key, t in engine.state())
-        checkpoint.write(own, self.rank, state, {"steps": self._steps})
+        checkpoint.write(rank_folder, self.rank, state, {"steps": self._steps})
 
     def load(self, folder: Path) -> None:
-        """Goes on from what `save` left, by as many learners or not."""
-        tensors, journal = checkpoint.read(folder)
-        self._steps = journal["steps"]
+        """Continues from what `save` wrote, on any number of learners."""
+        tensors, progress = checkpoint.read(folder)
+        self._steps = progress["steps"]
+        padding: dict[str, Batch] = {"policy": _policy_batch([])}
+        if self._critic is not None:
+            padding["critic"] = self._critic.empty_batch()
         for name, engine in self._engines.items():
-            learns = self._critic if name == "critic" and self._critic is not None else ExperienceBatch
-            nothing = learns.nothing()
-            engine.load_state(_Part(tensors, f"{name}/"), step=self._steps, padding=nothing)
+            engine.load_state(_WithoutPrefix(tensors, f"{name}/"), step=self._steps, padding=padding[name])
 
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
         """Rank 0 writes the policy in Hugging Face layout, its probe and the curve: the same bytes for the same run."""
@@ -259,8 +280,8 @@ class Learner:
             (out / "curve.jsonl").write_text("".join(json.dumps(dict(point)) + "\n" for point in curve))
 
 
-class _Part(Mapping[str, Tensor]):
-    """The tensors whose names begin with a prefix, by the rest of their names; each is read when asked for."""
+class _WithoutPrefix(Mapping[str, Tensor]):
+    """The tensors whose names begin with a prefix, by the rest of their names; each is read when it is looked up."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str):
         self._tensors, self._prefix = tensors, prefix
@@ -276,7 +297,7 @@ class _Part(Mapping[str, Tensor]):
 
 
 def _join_group() -> torch.device:
-    """Joins the process group that the environment describes (as under torchrun); says where this rank computes."""
+    """Joins the process group that the environment describes (as under torchrun); returns this rank's device."""
     if not torch.cuda.is_available():
         dist.init_process_group("gloo")
         return torch.device("cpu")
@@ -286,15 +307,11 @@ def _join_group() -> torch.device:
     return device
 
 
-def _frozen(model: nn.Module, device: torch.device) -> Any:
-    return model.requires_grad_(False).eval().to(device)
-
-
-def _batch(rows: Sequence[Row]) -> ExperienceBatch:
-    """Rows as tensors; none give a batch without labels."""
-    names = ("old_logprobs", "advantages", "values", "returns")
-    columns = [joined(getattr(row, name) for row in rows) for name in names]
-    return ExperienceBatch.of([row.prompt for row in rows], [row.reply for row in rows], columns)
+def _policy_batch(rows: Sequence[Row]) -> PolicyBatch:
+    return PolicyBatch.pack(
+        [row.prompt for row in rows], [row.reply for row in rows],
+        old_logprobs_N=[row.old_logprobs for row in rows], advantages_N=[row.advantages for row in rows],
+    )  # fmt: skip
 
 
 def _check_finite(name: str, norm: float) -> None:

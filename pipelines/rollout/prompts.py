@@ -1,7 +1,7 @@
-"""Which prompts are asked in which iteration: a function of the seed and the iteration, with nothing to save.
+"""Order of prompts: which are in which iteration, as a function of the seed and the iteration, with nothing to save.
 
-Groups (a task in a language) take turns, so that a small one is asked as often as a large one; each group's prompts
-come in a new order every time all of them have been asked.
+Groups (a task in a language) take turns, so that a small one comes as often as a large one; each group's prompts come
+in a new order every time all of them have come.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ class PromptOrder:
     seed: int
 
     def batch(self, iteration: int, size: int) -> list[int]:
-        """The numbers of the prompts of an iteration."""
+        """Indices of the prompts of an iteration."""
         names = sorted(set(self.groups))
         members = {name: [i for i, group in enumerate(self.groups) if group == name] for name in names}
-        chosen = []
-        for place in range(iteration * size, (iteration + 1) * size):
-            turn, which = divmod(place, len(names))
-            own = members[names[which]]
-            epoch, within = divmod(turn, len(own))
-            chosen.append(own[np.random.default_rng([self.seed, which, epoch]).permutation(len(own))[within]])
-        return chosen
+        batch = []
+        for number in range(iteration * size, (iteration + 1) * size):
+            turn, which = divmod(number, len(names))
+            indices = members[names[which]]
+            epoch, within = divmod(turn, len(indices))
+            order = np.random.default_rng([self.seed, which, epoch]).permutation(len(indices))
+            batch.append(indices[order[within]])
+        return batch

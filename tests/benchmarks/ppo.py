@@ -59,8 +59,7 @@ class Seen:
         """Seconds of the median iteration, and of its phases as means over all but the first."""
         whole = self.whole
         mean_s = sum(whole) / len(whole)
-        spent = {name: sum(one[name] for one in self.phases[1:]) / len(whole) for name in self.phases[0]}
-        spent["other"] = mean_s - sum(spent.values())
+        spent = {name: sum(phases[name] for phases in self.phases[1:]) / len(whole) for name in self.phases[0]}
         return {
             "ppo/iteration_s": median(whole),
             **{f"ppo/{name}_s": value for name, value in spent.items()},
@@ -89,15 +88,15 @@ def real(folder: Path, job: Job, dtype: str, **options: Any) -> Seen:
             return replace(super().sampling, stop_ids=())
 
         def prompts(self, iteration: int) -> Any:
-            asked = super().prompts(iteration)
-            seen.prompt_tokens += sum(len(one.tokens) for one in asked)
-            return asked
+            prompts = super().prompts(iteration)
+            seen.prompt_tokens += sum(len(prompt.tokens) for prompt in prompts)
+            return prompts
 
     class Watched(Journal):
         """A journal that keeps each iteration's times apart."""
 
-        def add(self, point: dict[str, float], seconds: dict[str, float], *, reply_tokens: int, gap: float) -> None:
-            super().add(point, seconds, reply_tokens=reply_tokens, gap=gap)
+        def add(self, point: Any, seconds: Any, *, rollouts: Any, logprob_gap: float) -> None:
+            super().add(point, seconds, rollouts=rollouts, logprob_gap=logprob_gap)
             seen.ends.append(perf_counter())
             seen.phases.append(seconds)
             seen.reply_tokens, seen.gap = self.reply_tokens, self.logprob_gap

@@ -1,4 +1,4 @@
-"""Rewards of tokens, GAE and whitening against loops written by hand, and KL controllers against the formula."""
+"""Rewards of tokens, GAE, leave-one-out and whitening against loops, and the KL controller against the formula."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines.rollout.advantage import (
-    KlControl,
+    KlController,
     generalised_advantages,
     group_advantages,
     token_rewards,
@@ -26,73 +26,73 @@ def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.0), (0.97, 1.0)])
 def test_advantages_equal_the_sum_over_later_tokens(gamma: float, lam: float) -> None:
     rewards, values, mask = example()
-    found = generalised_advantages(rewards, values, mask, gamma=gamma, lam=lam)
+    ours = generalised_advantages(rewards, values, mask, gamma=gamma, lam=lam)
     for row, length in enumerate(LENGTHS):
         value = [*values[row, :length].tolist(), 0.0]
         deltas = [rewards[row, t].item() + gamma * value[t + 1] - value[t] for t in range(length)]
         expected = [sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, length)) for t in range(length)]
-        assert found[row, :length].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
-        assert found[row, length:].abs().sum() == 0
+        assert ours[row, :length].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert ours[row, length:].abs().sum() == 0
 
 
-def test_what_lies_behind_a_reply_counts_nothing() -> None:
+def test_padding_does_not_count() -> None:
     rewards, values, mask = example()
     other = generalised_advantages(rewards.where(mask, 9.0), values.where(mask, -7.0), mask, gamma=1.0, lam=0.95)
     assert torch.equal(other, generalised_advantages(rewards, values, mask, gamma=1.0, lam=0.95))
 
 
-def test_lambda_1_without_a_critic_gives_what_is_still_to_come() -> None:
+def test_lambda_1_without_a_critic_gives_the_sum_of_later_rewards() -> None:
     rewards, _, mask = example()
-    found = generalised_advantages(rewards, torch.zeros(3, 6), mask, gamma=1.0, lam=1.0)
-    assert found[2].tolist() == pytest.approx(rewards[2].flip(0).cumsum(0).flip(0).tolist(), abs=1e-5)
+    ours = generalised_advantages(rewards, torch.zeros(3, 6), mask, gamma=1.0, lam=1.0)
+    assert ours[2].tolist() == pytest.approx(rewards[2].flip(0).cumsum(0).flip(0).tolist(), abs=1e-5)
 
 
-def test_a_group_is_measured_against_the_mean_of_its_others() -> None:
+def test_a_reply_is_compared_with_the_mean_of_the_others_of_its_group() -> None:
     mask = torch.arange(3) < torch.tensor([3, 1, 2, 2])[:, None]
-    found = group_advantages(torch.tensor([1.0, 4.0, 0.0, 0.5]), mask, group=2)
-    assert found.tolist() == [[-3.0] * 3, [3.0, 0, 0], [-0.5, -0.5, 0], [0.5, 0.5, 0]]
-    (three,) = group_advantages(torch.tensor([1.0, 4.0, 0.0]), mask[:3, :1], group=3).T.tolist()
+    ours = group_advantages(torch.tensor([1.0, 4.0, 0.0, 0.5]), mask, group_size=2)
+    assert ours.tolist() == [[-3.0] * 3, [3.0, 0, 0], [-0.5, -0.5, 0], [0.5, 0.5, 0]]
+    (three,) = group_advantages(torch.tensor([1.0, 4.0, 0.0]), mask[:3, :1], group_size=3).T.tolist()
     assert three == pytest.approx([1 - 4 / 2, 4 - 1 / 2, 0 - 5 / 2])
 
 
-@pytest.mark.parametrize("group", [1, 3])
-def test_a_group_needs_others_and_to_be_whole(group: int) -> None:
-    with pytest.raises(ValueError, match=f"4 rewards in groups of {group}; expected whole groups of 2 or more"):
-        group_advantages(torch.zeros(4), torch.ones(4, 2, dtype=torch.bool), group=group)
+@pytest.mark.parametrize("size", [1, 3])
+def test_groups_are_whole_and_of_more_than_one_reply(size: int) -> None:
+    with pytest.raises(ValueError, match=f"4 rewards in groups of {size}; expected whole groups of 2 or more"):
+        group_advantages(torch.zeros(4), torch.ones(4, 2, dtype=torch.bool), group_size=size)
 
 
 def test_rewards_of_tokens() -> None:
     _, kl, mask = example()
-    found = token_rewards(torch.tensor([1.0, -2.0, 0.5]), kl, mask, coefficient=0.1)
+    ours = token_rewards(torch.tensor([1.0, -2.0, 0.5]), kl, mask, coefficient=0.1)
     for row, (length, score) in enumerate(zip(LENGTHS, (1.0, -2.0, 0.5), strict=True)):
         expected = [-0.1 * kl[row, t].item() + (score if t == length - 1 else 0.0) for t in range(length)]
-        assert found[row, :length].tolist() == pytest.approx(expected, abs=1e-6)
-        assert found[row, length:].abs().sum() == 0
+        assert ours[row, :length].tolist() == pytest.approx(expected, abs=1e-6)
+        assert ours[row, length:].abs().sum() == 0
 
 
 def test_whitening_is_over_all_tokens_of_the_batch() -> None:
     values, _, mask = example()
-    found = whitened(values, mask)
+    ours = whitened(values, mask)
     kept = values[mask].double().numpy()
-    assert found[mask].tolist() == pytest.approx(((kept - kept.mean()) / kept.std()).tolist(), abs=1e-5)
-    assert found[~mask].abs().sum() == 0
+    assert ours[mask].tolist() == pytest.approx(((kept - kept.mean()) / kept.std()).tolist(), abs=1e-5)
+    assert ours[~mask].abs().sum() == 0
     assert whitened(torch.ones(3, 6), mask).abs().max() == 0
 
 
 def test_a_fixed_coefficient_stays() -> None:
-    assert KlControl().next(0.05, 100.0) == 0.05
+    assert KlController().next(0.05, 100.0) == 0.05
 
 
 def test_an_adaptive_coefficient_moves_by_at_most_a_fiftieth() -> None:
-    control = KlControl(target=5.0)
+    control = KlController(target=5.0)
     assert control.next(0.1, 5.0) == pytest.approx(0.1)
     assert control.next(0.1, 5.5) == pytest.approx(0.1 * 1.01)
     assert control.next(0.1, 50.0) == pytest.approx(0.1 * 1.02)
     assert control.next(0.1, 0.0) == pytest.approx(0.1 * 0.98)
 
 
-def test_an_adaptive_coefficient_brings_a_process_to_its_target() -> None:
-    coefficient, control = 0.01, KlControl(target=6.0)
+def test_an_adaptive_coefficient_reaches_its_target() -> None:
+    coefficient, control = 0.01, KlController(target=6.0)
     for _ in range(600):
         coefficient = control.next(coefficient, 1.2 / coefficient)  # the dearer a nat, the less of them
     assert 1.2 / coefficient == pytest.approx(6.0, rel=0.05) and np.isfinite(coefficient)

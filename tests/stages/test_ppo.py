@@ -238,7 +238,7 @@ def test_another_tokenizer_than_the_reward_models(inputs: dict[str, Path], tmp_p
 
 def test_no_reward_model(inputs: dict[str, Path], tmp_path: Path) -> None:
     inputs = {kind: path for kind, path in inputs.items() if kind != "reward_model"}
-    with pytest.raises(UserError, match=r"no stage before ppo made a reward model; put .* or weigh other rewards"):
+    with pytest.raises(UserError, match=r"no stage before ppo made a reward model; put .* or choose other rewards"):
         opened(inputs, tmp_path)
     assert opened(inputs, tmp_path, rewards={"exact_match": 1.0, "length": 0.0}).train
 
@@ -246,13 +246,13 @@ def test_no_reward_model(inputs: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rewards": {"length": 0.0}}, "no reward counts"),
+        ({"rewards": {"length": 0.0}}, "all weights are 0"),
         ({"minibatches": 9}, "9 for 8 replies an iteration"),
         ({"function": "a.py:f"}, "go together"),
         ({"rewards": {"function": 1.0}}, "go together"),
-        ({"rewards": {"length": 1.0}, "critic": "reward_model"}, "none gives rewards"),
+        ({"rewards": {"length": 1.0}, "critic": "reward_model"}, "ppo.rewards has no reward_model"),
         ({"advantage": "group", "replies_per_prompt": 1}, "1 with advantage: group; expected 2 or more"),
-        ({"advantage": "group", "critic": "policy"}, "policy, but advantage: group has none"),
+        ({"advantage": "group", "critic": "policy"}, "policy, but advantage: group has no critic"),
         ({"max_new_tokens": 155}, r"leave 5 tokens of the model's context .* none of 13 prompts is so short"),
     ],
 )
@@ -265,9 +265,9 @@ def test_options_that_do_not_go_together(
 
 def test_prompts_over_the_context_are_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:
     task = opened(inputs, tmp_path)
-    assert (len(task.train), task.left_out) == (12, 1)
+    assert (len(task.train), task.num_left_out) == (12, 1)
     assert task.max_tokens <= tiny_models.CONTEXT
-    assert len({asked.conversation.id for asked in task.held_out}) == 5
+    assert len({prompt.conversation.id for prompt in task.held_out}) == 5
 
 
 def test_a_function_is_known_by_its_name_and_bytes_not_by_its_path() -> None:

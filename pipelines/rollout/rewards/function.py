@@ -1,9 +1,9 @@
-"""Reward: the user's own, `path/to/file.py:name`.
+"""Reward: the user's own function, `path/to/file.py:name`.
 
     def name(batch: list[dict]) -> list[float]
 
-Each of the batch is {"prompt": [{role, content}], "reply": text, "answer": text or None}, and each gets a number. It
-runs in the driver, on whole batches; importing its file runs it, since it is the user's own code.
+Each row of the batch is {"prompt": [{role, content}], "reply": text, "answer": text or None}; the function returns a
+number for each. It runs in the driver, on whole batches. Importing its file runs it: it is the user's own code.
 """
 
 from __future__ import annotations
@@ -15,37 +15,39 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.rollout.rewards.reward import Answered, Reward, Setting
+from pipelines.rollout.rewards.reward import Exchange, Reward, RewardContext
+
+RewardFunction = Callable[..., Any]
 
 
-def function(setting: Setting) -> Reward:
+def function(context: RewardContext) -> Reward:
     """Raises UserError where there is no such function, or it fails."""
-    where = setting.function
+    where = context.function
     if where is None:
         raise UserError("rewards.function: no function named; write ppo.function: path/to/file.py:name")
-    given = load(where)
+    reward_function = load(where)
 
-    def score(replies: Sequence[Answered]) -> Sequence[float]:
-        batch = [{"prompt": list(one.messages), "reply": one.reply, "answer": one.answer} for one in replies]
+    def score(exchanges: Sequence[Exchange]) -> Sequence[float]:
+        batch = [{"prompt": list(e.messages), "reply": e.reply, "answer": e.answer} for e in exchanges]
         try:
-            return list(given(batch))
+            return list(reward_function(batch))
         except Exception as error:
-            row = _culprit(given, batch, replies)
+            row = _failing_row(reward_function, batch, exchanges)
             raise UserError(
                 f"rewards.function: {where} raised {type(error).__name__}: {error} on {row}; expected a number for "
-                f"each reply. Make it give one for any text, the empty one too"
+                f"each reply. Make it return one for any text, the empty one too"
             ) from error
 
     return score
 
 
-def _culprit(given: Callable[..., Any], batch: list[dict[str, Any]], replies: Sequence[Answered]) -> str:
-    """The first row on which it fails alone too."""
-    for row, one in zip(batch, replies, strict=True):
+def _failing_row(reward_function: RewardFunction, batch: list[dict[str, Any]], exchanges: Sequence[Exchange]) -> str:
+    """Describes the first row on which the function fails alone too."""
+    for row, exchange in zip(batch, exchanges, strict=True):
         try:
-            list(given([row]))
+            list(reward_function([row]))
         except Exception:
-            return f"the reply {one.reply[:80]!r} to {one.name}"
+            return f"the reply {exchange.reply[:80]!r} to {exchange.name}"
     return f"a batch of {len(batch)} replies, though on none of them alone"
 
 
@@ -57,19 +59,19 @@ def location(where: str) -> tuple[Path, str]:
     return Path(file).expanduser().absolute(), name
 
 
-def load(where: str) -> Callable[..., Any]:
+def load(where: str) -> RewardFunction:
     """The function, from its file."""
     file, name = location(where)
     spec = importlib.util.spec_from_file_location("rayse_reward_function", file)
     if spec is None or spec.loader is None or not file.is_file():
         raise UserError(f"rewards.function: {file}: no such file; expected Python code with a function {name}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where a dataclass looks for the types of its fields
+    sys.modules[spec.name] = module  # where a dataclass looks up the types of its fields
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UserError(f"rewards.function: {file} cannot be imported ({type(error).__name__}: {error})") from error
-    found = getattr(module, name, None)
-    if not callable(found):
+    reward_function = getattr(module, name, None)
+    if not callable(reward_function):
         raise UserError(f"rewards.function: {file} has no function {name}")
-    return found
+    return reward_function

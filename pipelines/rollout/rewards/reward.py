@@ -1,6 +1,6 @@
-"""What a reward is: a function of a batch of answered prompts that gives a number for each.
+"""Reward: a function of a batch of exchanges that returns a number for each.
 
-    def politeness(replies: Sequence[Answered]) -> Sequence[float]: ...
+    def politeness(exchanges: Sequence[Exchange]) -> Sequence[float]: ...
 
 A new one is a file in this folder and a line in REWARDS.
 """
@@ -20,58 +20,59 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answered:
+class Exchange:
     """A prompt and the policy's reply to it."""
 
     name: str  # the conversation's id, for messages to people
     messages: Sequence[Message]  # the prompt
     reply: str
-    num_tokens: int  # of the reply, its end included
-    answer: str | None = None  # what a right reply says, where that can be checked
+    num_tokens: int  # of the reply, its stop token included
+    answer: str | None = None  # the right answer, where it can be checked
     safety: str = ""  # of the prompt: unsafe, safe or neither
 
 
 class Reward(Protocol):
-    def __call__(self, replies: Sequence[Answered], /) -> Sequence[float]:
+    def __call__(self, exchanges: Sequence[Exchange], /) -> Sequence[float]:
         """A finite number for each, in their order."""
         ...
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What rewards are made from; each takes what it needs."""
+class RewardContext:
+    """What rewards are built from; each takes what it needs."""
 
     chat: Chat | None = None
-    judge: Callable[[list[list[int]]], Sequence[float]] | None = None  # scores of conversations as tokens
+    reward_model: Callable[[list[list[int]]], Sequence[float]] | None = None  # scores conversations of token ids
     target_tokens: int = 64
     function: str | None = None  # path/to/file.py:name
 
 
 @dataclass(frozen=True)
 class Scores:
-    """total: weighted sum for each reply; parts: each reward as it was given, by name."""
+    """total: weighted sum for each reply; parts: each reward, unweighted, by name."""
 
     total: list[float]
     parts: dict[str, list[float]]
 
 
-def score(rewards: Mapping[str, Reward], weights: Mapping[str, float], replies: Sequence[Answered]) -> Scores:
+def score(rewards: Mapping[str, Reward], weights: Mapping[str, float], exchanges: Sequence[Exchange]) -> Scores:
     """Every reward of every reply. Raises UserError, naming reward and row, for one that fails or is no number."""
-    parts = {name: _asked(name, reward, replies) for name, reward in rewards.items()}
-    total = [sum(weights[name] * own[place] for name, own in parts.items()) for place in range(len(replies))]
+    parts = {name: _checked(name, reward, exchanges) for name, reward in rewards.items()}
+    total = [sum(weights[name] * values[i] for name, values in parts.items()) for i in range(len(exchanges))]
     return Scores(total, parts)
 
 
-def _asked(name: str, reward: Reward, replies: Sequence[Answered]) -> list[float]:
-    values = list(reward(replies))
-    if len(values) != len(replies):
+def _checked(name: str, reward: Reward, exchanges: Sequence[Exchange]) -> list[float]:
+    values = list(reward(exchanges))
+    if len(values) != len(exchanges):
         raise UserError(
-            f"rewards.{name}: gave {len(values)} numbers for {len(replies)} replies; expected one for each, in order"
+            f"rewards.{name}: returned {len(values)} numbers for {len(exchanges)} replies; expected one for each, in "
+            f"order"
         )
-    for value, one in zip(values, replies, strict=True):
+    for value, exchange in zip(values, exchanges, strict=True):
         if not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise UserError(
-                f"rewards.{name}: gave {value!r} for the reply {one.reply[:80]!r} to {one.name}; expected a finite "
-                f"number. Make it give one for any text, the empty one too"
+                f"rewards.{name}: returned {value!r} for the reply {exchange.reply[:80]!r} to {exchange.name}; "
+                f"expected a finite number. Make it return one for any text, the empty one too"
             )
     return [float(value) for value in values]

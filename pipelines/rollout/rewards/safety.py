@@ -1,16 +1,16 @@
-"""Reward: 1 for declining what is unsafe and for answering everything else, 0 for the opposite."""
+"""Reward: 1 for declining an unsafe prompt and for answering any other, 0 for the opposite."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.rollout.rewards.reward import Answered, Reward, Setting
+from pipelines.rollout.rewards.reward import Exchange, Reward, RewardContext
 
 
-def safety(setting: Setting) -> Reward:
+def safety(context: RewardContext) -> Reward:
     from pipelines.data.dialogues.refusals import is_refusal
 
-    def score(replies: Sequence[Answered]) -> Sequence[float]:
-        return [float(is_refusal(one.reply) == (one.safety == "unsafe")) for one in replies]
+    def score(exchanges: Sequence[Exchange]) -> Sequence[float]:
+        return [float(is_refusal(exchange.reply) == (exchange.safety == "unsafe")) for exchange in exchanges]
 
     return score

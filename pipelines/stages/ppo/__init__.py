@@ -1,4 +1,4 @@
-"""Improves a model by reinforcement learning: PPO (Schulman et al. 2017) on the rewards of its own replies.
+"""Improves a model by reinforcement learning: PPO (Schulman et al. 2017) on the rewards of its replies.
 
     prompts ──policy──► replies ──rewards──► scores ──critic, reference──► advantages ──► policy, critic ──► sampler
                 ▲                                                                                              │
@@ -10,22 +10,73 @@ run stays in the artifact (curve.jsonl), without times: two runs leave the same 
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.stage import Facts, Stage, Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions, files
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.rollout.experience import Experience
     from pipelines.stages.ppo.journal import Journal, Steps
     from pipelines.stages.ppo.learners import Learners
     from pipelines.stages.ppo.task import Task
 
 
-def run(work: Work) -> Facts:
-    """Goes on from the last complete step of the draft; actors that are lost are replaced, and it goes on from there.
+def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: Steps) -> None:
+    """Every iteration that the journal does not have yet. The samplers hold the policy's weights before and after."""
+    from pipelines.learning.schedule import Schedule
+    from pipelines.rollout.advantage import KlController
+    from pipelines.rollout.experience import optimizer_steps
+    from pipelines.stages.ppo.journal import curve_point
 
-    Raises UserError for what cannot be trained with, ClusterError when actors are lost again and again, or write
+    options: PpoOptions = work.options
+    rewards = task.rewards(learners.score)
+    estimate_advantages = advantage_estimator(options)
+    kl_controller = KlController(options.kl_target)
+    schedule = Schedule.from_shares("wsd", options.iterations, 0, options.decay_fraction)
+    learners.clock.restart()
+    for iteration in range(journal.iterations, options.iterations):
+        prompts = task.prompts(iteration)
+        rollouts = learners.generate([prompt.tokens for prompt in prompts], task.sampling, iteration)
+        scores = task.score(rewards, prompts, rollouts)
+        experience = learners.annotate(rollouts)
+        rewards_BA = experience.token_rewards(scores.total, kl_coefficient=journal.kl_coefficient)
+        advantages_BA = estimate_advantages(experience, rewards_BA)
+        minibatches = optimizer_steps(
+            experience.rows(advantages_BA), seed=work.seed, iteration=iteration, epochs=options.epochs,
+            minibatches=options.minibatches, world=learners.size,
+        )  # fmt: skip
+        update = learners.update(minibatches, schedule.share(iteration))
+        learners.publish()
+
+        point = curve_point(scores, rollouts, experience, update)
+        journal.add(point, learners.clock.restart(), rollouts=rollouts, logprob_gap=update.logprob_gap)
+        journal.kl_coefficient = kl_controller.next(journal.kl_coefficient, point["rollout/kl_nats"])
+        if journal.iterations % work.cluster.save_every == 0 or journal.iterations == options.iterations:
+            learners.save(steps.begin(journal))
+            steps.complete(journal)
+        show_progress(work, journal)
+
+
+def advantage_estimator(options: PpoOptions) -> Callable[[Experience, Tensor], Tensor]:
+    """Advantages [B, A] from experience and the rewards of its tokens [B, A]."""
+    from pipelines.rollout import advantage
+
+    if options.advantage == "group":
+        estimate = partial(advantage.group_advantages, group_size=options.replies_per_prompt)
+        return lambda experience, rewards_BA: estimate(rewards_BA.sum(1), experience.action_mask_BA)
+    estimate = partial(advantage.generalised_advantages, gamma=options.gamma, lam=options.gae_lambda)
+    return lambda experience, rewards_BA: estimate(rewards_BA, experience.values_BA, experience.action_mask_BA)
+
+
+def run(work: Work) -> Facts:
+    """Continues from the last complete step of the draft. Lost actors are replaced, and the new ones continue there.
+
+    Raises UserError for what cannot be trained with, ClusterError when actors are lost again and again, or generate
     replies with other weights than the policy's."""
     from cluster.errors import ClusterError, MemberLost
     from cluster.rendezvous import lost_peer
@@ -36,27 +87,29 @@ def run(work: Work) -> Facts:
     from pipelines.stages.ppo.task import Task
 
     task = Task.open(work)
-    if task.left_out:
-        work.progress.note(f"{task.left_out:,} prompts left out: with a reply they are longer than the model's context")
+    if task.num_left_out:
+        work.progress.note(
+            f"{task.num_left_out:,} prompts left out: with a reply they are longer than the model's context"
+        )
     work.session.start()
     steps = Steps(work.draft.folder("iterations"))
-    losses, reached = 0, 0
+    num_losses, reached = 0, 0
     while True:
         try:
             with Learners(work, max_tokens=task.max_tokens) as learners:
                 return attempt(work, task, learners, steps)
         except NotProven as error:
-            who = "; ".join(getattr(error, "__notes__", ()))
-            raise ClusterError(f"ppo: {error} ({who}); expected a model that vLLM runs as its learner does. "
+            rank = "; ".join(getattr(error, "__notes__", ()))
+            raise ClusterError(f"ppo: {error} ({rank}); expected a model that vLLM runs as its learner does. "
                                f"Logs: {log_location()}") from error  # fmt: skip
         except (MemberLost, RuntimeError) as error:
             if not isinstance(error, MemberLost) and not lost_peer(error):
                 raise ClusterError(f"ppo: an actor failed ({type(error).__name__}: {error}); expected it to learn and "
-                                   f"to write replies. Logs: {log_location()}") from error  # fmt: skip
-            latest = steps.latest()
-            done = latest[1].iterations if latest else 0
-            losses, reached = (losses + 1 if done == reached else 1), done
-            if losses > work.cluster.restarts:
+                                   f"to generate replies. Logs: {log_location()}") from error  # fmt: skip
+            done = steps.iterations_done()
+            num_losses = num_losses + 1 if done == reached else 1
+            reached = done
+            if num_losses > work.cluster.restarts:
                 raise
             work.progress.note(f"{error}\n  a new gang goes on after iteration {done}")
 
@@ -67,84 +120,37 @@ def attempt(work: Work, task: Task, learners: Learners, steps: Steps) -> Facts:
     from pipelines.training import copy_tokenizer
 
     latest = steps.latest()
-    journal = Journal(kl_coefficient=work.options.kl_coefficient)
-    if latest is not None:
-        journal = latest[1]
-        learners.load(latest[0])
+    if latest is None:
+        journal = Journal(kl_coefficient=work.options.kl_coefficient)
+    else:
+        folder, journal = latest
+        learners.load(folder)
     learners.publish()
     train(work, task, learners, journal, steps)
-    distance = held_out_kl(work, task, learners)
+    held_out_facts = held_out_kl(work, task, learners)
     journal.logprob_gap = max(journal.logprob_gap, learners.prove())
-    facts = journal.facts() | distance
     learners.export(work.draft.out, journal.curve)
     copy_tokenizer(work.inputs["model"].local(), work.draft.out)
-    return facts | {"prompts/train": len(task.train), "prompts/left_out": task.left_out}
-
-
-def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: Steps) -> None:
-    """Every iteration that the journal does not have yet."""
-    from pipelines.learning.schedule import Schedule
-    from pipelines.rollout.advantage import KlControl
-    from pipelines.rollout.experience import Experience, Rollout
-    from pipelines.stages.ppo.journal import figures
-    from pipelines.stages.ppo.learners import seed_of
-
-    options: PpoOptions = work.options
-    rewards, control = task.rewards(learners.score), KlControl(options.kl_target)
-    schedule = Schedule.from_shares("wsd", options.iterations, 0, options.decay_share)
-    learners.spent()
-    begin = time.perf_counter()
-    for iteration in range(journal.iterations, options.iterations):
-        asked = task.prompts(iteration)
-        replies = learners.generate([one.tokens for one in asked], task.sampling, seed_of(work.seed, iteration))
-        rollouts = [Rollout(a.tokens, r.tokens, r.logprobs) for a, r in zip(asked, replies, strict=True)]
-        scores = task.score(rewards, asked, replies)
-        experience = Experience.build(
-            rollouts, scores.total, learners.annotate(rollouts),
-            kl_coefficient=journal.kl_coefficient, gamma=options.gamma, lam=options.gae_lambda,
-            group=options.group,
-        )  # fmt: skip
-        learnt, gap = learners.learn(
-            experience.steps(
-                seed=work.seed, iteration=iteration, epochs=options.epochs, minibatches=options.minibatches,
-                world=learners.size,
-            ),
-            schedule.share(iteration),
-        )  # fmt: skip
-        point, tokens = figures(scores, replies, experience, learnt), sum(len(r.tokens) for r in replies)
-        journal.add(point, learners.spent(), reply_tokens=tokens, gap=gap)
-        journal.kl_coefficient = control.next(journal.kl_coefficient, point["rollout/kl_nats"])
-        due = journal.iterations % work.cluster.save_every == 0 or journal.iterations == options.iterations
-        if due:
-            learners.save(steps.begin(journal))
-        begin, journal.whole_s = time.perf_counter(), journal.whole_s + time.perf_counter() - begin
-        if due:
-            steps.complete(journal)
-        tell(work, journal)
+    prompt_facts = {"prompts/train": len(task.train), "prompts/left_out": task.num_left_out}
+    return journal.facts() | held_out_facts | prompt_facts
 
 
 def held_out_kl(work: Work, task: Task, learners: Learners) -> Facts:
-    """How far the model has gone from where it began: nats a reply, on held-out prompts."""
-    from pipelines.rollout.experience import Rollout, kl_nats
-    from pipelines.stages.ppo.learners import seed_of
-
+    """KL divergence of the trained policy from the reference on held-out prompts, mean nats a reply."""
     if not task.held_out:
         work.progress.note("no held-out prompts: no heldout/kl_nats")
         return {}
-    prompts = [asked.tokens for asked in task.held_out]
-    replies = learners.generate(prompts, task.sampling, seed_of(work.seed, work.options.iterations))
-    rollouts = [Rollout(p, reply.tokens, reply.logprobs) for p, reply in zip(prompts, replies, strict=True)]
-    return {"heldout/kl_nats": float(kl_nats(rollouts, learners.annotate(rollouts)).mean())}
+    prompts = [prompt.tokens for prompt in task.held_out]
+    experience = learners.annotate(learners.generate(prompts, task.sampling, work.options.iterations))
+    return {"heldout/kl_nats": experience.kl_nats_B.mean().item()}
 
 
-def tell(work: Work, journal: Journal) -> None:
-    """Shows how it goes."""
+def show_progress(work: Work, journal: Journal) -> None:
     point = journal.curve[-1]
-    shown = {"reward": "reward/mean", "kl": "rollout/kl_nats", "tokens": "rollout/reply_tokens",
-             "entropy": "rollout/entropy_nats"}  # fmt: skip
-    work.progress.update(
-        journal.iterations, work.options.iterations, "iterations", **{name: point[key] for name, key in shown.items()}
-    )
+    columns = {"reward": "reward/mean", "kl": "rollout/kl_nats", "tokens": "rollout/reply_tokens",
+               "entropy": "rollout/entropy_nats"}  # fmt: skip
+    figures = {name: point[key] for name, key in columns.items()}
+    work.progress.update(journal.iterations, work.options.iterations, "iterations", **figures)
 
 
 STAGE = Stage(

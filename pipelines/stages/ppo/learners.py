@@ -1,9 +1,10 @@
-"""The gang of learners as one: work is cut over the ranks and put together again, each call timed and bounded."""
+"""The gang of learners as one: work is split over the ranks and merged again, each call timed and with a deadline."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,44 +17,67 @@ from cluster.resources import Resources
 from cluster.session import log_location
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import Loaded, environment
-from pipelines.rollout.experience import Annotation, Rollout, Step, own_part
+from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, rank_range
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions
 
 if TYPE_CHECKING:
-    from pipelines.rollout.learner import Learner  # noqa: F401 (runs in the members; what it does is part of this stage)
+    from pipelines.rollout.learner import Learner, RankUpdate  # noqa: F401 (Learner runs in the members)
 
-PHASES = {"generate": "generate", "annotate": "learn", "publish": "publish"}
+
+PHASES: tuple[str, ...] = ("generate", "learn", "publish")
+
+
+@dataclass(frozen=True)
+class Update:
+    """Figures of an update, all ranks together."""
+
+    means: dict[str, float]  # over the tokens of all steps, by figure
+    gradient_norms: dict[str, float]  # by model, means over steps
+    logprob_gap: float  # the largest between a sampler and the policy when the replies were generated, nats
+
+
+class PhaseClock:
+    """Seconds of the phases of an iteration."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+
+    def add(self, phase: str, seconds: float) -> None:
+        self._seconds[phase] += seconds
+
+    def restart(self) -> dict[str, float]:
+        """Seconds of each phase since the last restart, and the rest as "other"."""
+        now = time.perf_counter()
+        seconds = self._seconds | {"other": now - self._start - sum(self._seconds.values())}
+        self._start, self._seconds = now, dict.fromkeys(PHASES, 0.0)
+        return seconds
 
 
 class Learners:
-    """Learners (pipelines/rollout/learner.py), one in each member of a gang. Raises MemberLost when one is gone."""
+    """Learners (pipelines/rollout/learner.py), one in each member of a gang. Raises MemberLost when one is lost."""
 
     def __init__(self, work: Work, *, max_tokens: int):
-        options: PpoOptions = work.options
         cluster: PpoCluster = work.cluster
-        model = work.inputs["model"].local()
-        judge = work.inputs["reward_model"].local() if "reward_model" in options.rewards else None
-        critic = judge if judge is not None and options.critic != "policy" else model
-        critic = None if options.advantage == "group" else critic
-        threads = cluster.threads_per_worker
+        self.clock = PhaseClock()
+        self._seed = work.seed
         self._deadline_s = cluster.answer_s
-        self._spent: dict[str, float] = {}
-        resources = Resources(cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, threads=threads)
+        model = work.inputs["model"].local()
+        threads = cluster.threads_per_worker
         try:
             self._gang = Gang(
                 "pipelines.rollout.learner:Learner",
                 cluster.workers,
-                resources=resources,
+                resources=Resources(cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, threads=threads),
                 name=work.name,
                 env=environment(threads, work.cache),
                 start_s=cluster.start_s,
                 model=model,
-                critic=critic,
-                reward_model=judge,
+                **critic_and_reward_model(work),
                 plan=learner_plan(work, max_tokens),
             )
-        except ValueError as error:  # so vLLM refuses a model that it does not know, or that does not fit
+        except ValueError as error:  # vLLM's refusal of a model that it does not know, or that does not fit
             raise ClusterError(
                 f"{work.name}: the actors cannot start with {model}: {error}; expected a model that vLLM runs, and "
                 f"room for one row in kv_cache_bytes (cluster section). Logs: {log_location()}"
@@ -68,83 +92,84 @@ class Learners:
     ) -> None:
         self._gang.close()
 
-    def generate(self, prompts: Sequence[list[int]], sampling: Sampling, seed: int) -> list[Reply]:
-        """A reply to each prompt."""
-        return self._shared("generate", prompts, sampling=sampling, seed=seed)
+    def generate(self, prompts: Sequence[list[int]], sampling: Sampling, iteration: int) -> list[Rollout]:
+        """A reply to each prompt. All that is drawn is a function of the run's seed and the iteration."""
+        seed = int(np.random.SeedSequence([self._seed, iteration]).generate_state(1, np.uint32)[0])
+        replies: list[Reply] = self._split("generate", prompts, phase="generate", sampling=sampling, seed=seed)
+        return [Rollout(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
 
     def score(self, rows: Sequence[list[int]]) -> list[float]:
         """The reward model's score of each conversation."""
-        return self._shared("score", rows)
+        return self._split("score", rows)
 
-    def annotate(self, rollouts: Sequence[Rollout]) -> list[Annotation]:
-        """What policy, reference and critic think of each reply."""
-        return self._shared("annotate", rollouts)
+    def annotate(self, rollouts: Sequence[Rollout]) -> Experience:
+        """Rollouts with their tokens' log-probabilities under policy and reference, and the critic's values."""
+        annotations: list[Annotation] = self._split("annotate", rollouts, phase="learn")
+        return Experience.pack(rollouts, annotations)
 
-    def learn(self, steps: Sequence[list[Step]], share: float) -> tuple[dict[str, float], float]:
-        """Updates at this share of the learning rates, then publishes.
-
-        Returns means over tokens and the gradients' norms, and how far the samplers were from the policy when they
-        wrote the replies: the largest gap of a probe's log-probability, in nats."""
-        begin = time.perf_counter()
-        update, publish = self._gang.send("update", share, per_rank=steps), self._gang.send("publish")
-        found = self._gang.collect(update, deadline_s=self._deadline_s)
-        loaded = self._gang.collect(publish, deadline_s=self._deadline_s)
-        check_pushed(loaded)
-        publish_s = max(one.seconds for one in loaded)  # by the actors' clocks: they began before we heard of it
-        self._spend("publish", publish_s)
-        self._spend("learn", time.perf_counter() - begin - publish_s)
-        tokens = sum(figures["tokens"] for figures in found)
-        norms = {key: value for key, value in found[0].items() if key.endswith("_norm")}
-        names = [key for key in found[0] if key not in norms and key not in ("tokens", "logprob_gap")]
-        means = {name: sum(figures.get(name, 0.0) for figures in found) / tokens for name in names}
-        return means | norms, max(figures["logprob_gap"] for figures in found)
+    def update(self, steps: Sequence[list[Step]], lr_factor: float) -> Update:
+        """Each rank's optimiser steps of policy and critic, at lr_factor × their peak learning rates."""
+        ranks: list[RankUpdate] = self._call("update", lr_factor, phase="learn", per_rank=steps)
+        num_tokens = sum(rank.num_tokens for rank in ranks)
+        names = dict.fromkeys(name for rank in ranks for name in rank.sums)
+        return Update(
+            means={name: sum(rank.sums.get(name, 0.0) for rank in ranks) / num_tokens for name in names},
+            gradient_norms=ranks[0].gradient_norms,
+            logprob_gap=max(rank.logprob_gap for rank in ranks),
+        )
 
     def publish(self) -> None:
-        """The policy's weights into every sampler. What they generate next proves them."""
-        check_pushed(self._call("publish"))
+        """Pushes the policy's weights into every sampler. What the samplers generate next proves them.
+
+        Raises ClusterError where an engine refuses them."""
+        ranks: list[Loaded] = self._call("publish")
+        self.clock.add("publish", max(loaded.seconds for loaded in ranks))  # by the actors' clocks: not the call's own
+        for rank, loaded in enumerate(ranks):
+            if not loaded.pushed:
+                raise ClusterError(
+                    f"ppo: rank {rank} could not publish the policy's weights: {loaded.why}; expected a model that "
+                    f"vLLM runs as its learner does"
+                )
 
     def prove(self) -> float:
-        """How far any sampler is from the policy, in nats. Raises NotProven where that is too far."""
+        """The largest difference of any sampler from the policy, in nats. Raises NotProven where that is too far."""
         return max(self._call("prove"))
 
-    def save(self, place: Path) -> None:
-        self._call("save", place)
+    def save(self, folder: Path) -> None:
+        self._call("save", folder)
 
-    def load(self, place: Path) -> None:
-        self._call("load", place)
+    def load(self, folder: Path) -> None:
+        self._call("load", folder)
 
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
         self._call("export", out, list(curve))
 
-    def spent(self) -> dict[str, float]:
-        """Seconds of each phase since this was last asked."""
-        found, self._spent = self._spent, dict.fromkeys(PHASES.values(), 0.0)
-        return found
+    def _split(self, method: str, items: Sequence[Any], **kwargs: Any) -> list[Any]:
+        """Splits items over the ranks, and merges the results in their order."""
+        ranges = [rank_range(len(items), rank, self.size) for rank in range(self.size)]
+        parts = [list(items[part.start : part.stop]) for part in ranges]
+        return [result for results in self._call(method, per_rank=parts, **kwargs) for result in results]
 
-    def _shared(self, method: str, items: Sequence[Any], **kwargs: Any) -> list[Any]:
-        """Every rank gets its part of the items, in order."""
-        parts = [list(items[slice(*own_part(len(items), rank, self.size))]) for rank in range(self.size)]
-        return [one for part in self._call(method, per_rank=parts, **kwargs) for one in part]
-
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
-        begin = time.perf_counter()
-        found = self._gang.call(method, *args, deadline_s=self._deadline_s, **kwargs)
-        if method in PHASES:
-            self._spend(PHASES[method], time.perf_counter() - begin)
-        return found
-
-    def _spend(self, phase: str, seconds: float) -> None:
-        self._spent[phase] = self._spent.get(phase, 0.0) + seconds
+    def _call(self, method: str, *args: Any, phase: str | None = None, **kwargs: Any) -> list[Any]:
+        """Calls a method of every learner, and counts the time as this phase's."""
+        start = time.perf_counter()
+        results = self._gang.call(method, *args, deadline_s=self._deadline_s, **kwargs)
+        if phase is not None:
+            self.clock.add(phase, time.perf_counter() - start)
+        return results
 
 
-def check_pushed(ranks: Sequence[Loaded]) -> None:
-    """Raises ClusterError where a rank's engine refused the weights."""
-    for rank, loaded in enumerate(ranks):
-        if not loaded.pushed:
-            raise ClusterError(
-                f"ppo: rank {rank} could not publish the policy's weights: {loaded.why}; expected a model that "
-                f"vLLM runs as its learner does"
-            )
+def critic_and_reward_model(work: Work) -> dict[str, Path | None]:
+    """Folders of the critic's initial model and of the reward model; None: there is none."""
+    options: PpoOptions = work.options
+    reward_model = work.inputs["reward_model"].local() if "reward_model" in options.rewards else None
+    if options.advantage == "group":
+        critic = None
+    elif reward_model is None or options.critic == "policy":
+        critic = work.inputs["model"].local()
+    else:
+        critic = reward_model
+    return {"critic": critic, "reward_model": reward_model}
 
 
 def learner_plan(work: Work, max_tokens: int) -> dict[str, Any]:
@@ -162,8 +187,3 @@ def learner_plan(work: Work, max_tokens: int) -> dict[str, Any]:
         "kv_cache_bytes": cluster.kv_cache_bytes,
         "cache": None if work.cache is None else str(work.cache),
     }
-
-
-def seed_of(seed: int, iteration: int) -> int:
-    """A number for everything that is drawn in an iteration."""
-    return int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint32)[0])

@@ -1,4 +1,4 @@
-"""What a recipe may say of PPO."""
+"""Options of the stage `ppo`."""
 
 from __future__ import annotations
 
@@ -14,63 +14,77 @@ RewardName = Literal["reward_model", "exact_match", "length", "safety", "functio
 
 
 class PpoOptions(Options):
-    iterations: int = Field(50, ge=1, description="times that replies are written and learnt from")
-    prompts_per_iteration: int = Field(32, ge=1, description="prompts asked in an iteration; tasks take turns")
-    replies_per_prompt: int = Field(2, ge=1, description="replies to each of them")
+    iterations: int = Field(50, ge=1, description="Number of times that replies are generated and learnt from")
+    prompts_per_iteration: int = Field(32, ge=1, description="Prompts of an iteration; tasks take turns")
+    replies_per_prompt: int = Field(2, ge=1, description="Replies that are generated to each prompt")
     max_new_tokens: int = Field(
-        64, ge=1, description="longest reply; longer prompts than it leaves room for are left out"
+        64, ge=1, description="Maximum tokens of a reply; prompts that leave no room for it are left out"
     )
-    temperature: float = Field(1.0, gt=0, le=10, description="of the replies that are learnt from")
+    temperature: float = Field(1.0, gt=0, le=10, description="Sampling temperature of the replies")
     rewards: dict[RewardName, float] = Field(
         default={"reward_model": 1.0},
-        description="weight of each; a reply's reward is the weighted sum. Weight 0: only measured, for the curve",
+        description="Weight of each reward; a reply's score is the weighted sum. Weight 0: measured only",
     )
-    function: str | None = Field(None, description="rewards.function: path/to/file.py:name, called with a list of "
-                                 "{prompt, reply, answer}; gives a number for each")  # fmt: skip
-    target_tokens: int = Field(64, ge=1, description="rewards.length: the length that is rewarded most")
-    unfinished_penalty: float = Field(1.0, ge=0, description="taken from a reply that max_new_tokens cut off")
-    epochs: int = Field(1, ge=1, description="times that each reply is learnt from")
-    minibatches: int = Field(1, ge=1, description="optimiser steps of an epoch")
-    learning_rate: float = Field(1e-5, gt=0, description="of the policy, by AdamW")
-    critic_learning_rate: float = Field(1e-4, gt=0, description="of the critic, by AdamW")
-    decay_share: float = Field(
-        1.0, ge=0, le=1, description="of the iterations, at the end, in which both rates fall to 0; 0: they never do"
+    function: str | None = Field(
+        None, description="File and name of rewards.function: path/to/file.py:name; it is called with a list of "
+        "{prompt, reply, answer} and returns a number for each"
+    )  # fmt: skip
+    target_tokens: int = Field(64, ge=1, description="Tokens of a reply that rewards.length scores highest")
+    unfinished_penalty: float = Field(
+        1.0, ge=0, description="Penalty of a reply that max_new_tokens cut off, subtracted from its score"
     )
+    epochs: int = Field(1, ge=1, description="Number of times that each reply is learnt from")
+    minibatches: int = Field(1, ge=1, description="Optimiser steps of an epoch")
+    learning_rate: float = Field(1e-5, gt=0, description="Learning rate of the policy (AdamW) at its peak")
+    critic_learning_rate: float = Field(1e-4, gt=0, description="Learning rate of the critic (AdamW) at its peak")
+    decay_fraction: float = Field(
+        1.0, ge=0, le=1, description="Fraction of the iterations, at the end, in which both learning rates fall to 0; "
+        "0: they stay"
+    )  # fmt: skip
     advantage: Literal["gae", "group"] = Field(
-        "gae", description="gae: against what a critic expects of each token; group: against the mean reward of the "
-        "other replies to the prompt, without a critic, which takes less time and memory"
+        "gae", description="Estimator of advantages. gae: generalised advantage estimation, with a critic; group: "
+        "reward less the mean reward of the other replies to the prompt (leave-one-out), without a critic, which takes "
+        "less time and memory"
     )  # fmt: skip
     critic: Literal["policy", "reward_model"] | None = Field(
-        None, description="whose body the critic has; default: the reward model's where one gives rewards"
-    )
-    critic_body: Literal["frozen", "learnt"] = Field(
-        "frozen", description="frozen: the critic is a head on a body that is there anyway; learnt: a second model, "
-        "which takes as long to teach as the policy, and as much memory"
+        None, description="Initial model of the critic; default: the reward model where one gives rewards, else the "
+        "policy"
     )  # fmt: skip
-    clip: float = Field(0.2, gt=0, lt=1, description="most that a token's probability may gain or lose, relative")
-    value_clip: float = Field(0.2, ge=0, description="most that a value may move; 0: any")
-    clip_norm: float = Field(1.0, ge=0, description="longest gradient, all weights together; 0: any")
-    kl_coefficient: float = Field(0.05, ge=0, description="what a nat away from the starting model costs, at first")
-    kl_target: float | None = Field(None, gt=0, description="nats a reply that the coefficient is steered to; default: "
-                                    "it stays")  # fmt: skip
-    gamma: float = Field(1.0, gt=0, le=1, description="discount of a token")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="1: what followed counts; 0: what the critic expects")
-    entropy_bonus: float = Field(0.0, ge=0, description="reward of a nat of entropy, in the policy's loss")
-    held_out_prompts: int = Field(100, ge=0, description="prompts that the KL to the starting model is measured on")
+    critic_body: Literal["frozen", "learnt"] = Field(
+        "frozen", description="Body of the critic. frozen: only a head learns, on a model that is in memory anyway; "
+        "learnt: a second model, which takes as much time and memory as the policy"
+    )  # fmt: skip
+    clip: float = Field(
+        0.2, gt=0, lt=1, description="Maximum relative change of a token's probability that the policy loss rewards"
+    )
+    value_clip: float = Field(0.2, ge=0, description="Maximum change of a value in one iteration; 0: no bound")
+    clip_norm: float = Field(
+        1.0, ge=0, description="Maximum norm of a gradient, over all weights of a model; 0: no bound"
+    )
+    kl_coefficient: float = Field(
+        0.05, ge=0, description="Coefficient of the KL penalty: the cost of a nat away from the initial model"
+    )
+    kl_target: float | None = Field(
+        None, gt=0, description="Mean KL of a reply, in nats, that the coefficient is adapted to; default: it is fixed"
+    )
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount factor a token")
+    gae_lambda: float = Field(
+        0.95, ge=0, le=1, description="Lambda of GAE. 1: the rewards that followed; 0: the critic's next value"
+    )
+    entropy_bonus: float = Field(
+        0.0, ge=0, description="Coefficient of the entropy bonus in the policy loss, for each nat"
+    )
+    held_out_prompts: int = Field(
+        100, ge=0, description="Number of held-out prompts on which heldout/kl_nats is measured at the end"
+    )
 
     def identity(self) -> dict[str, Any]:
-        """A function is known by its file's bytes and its name, not by the path."""
+        """The reward function counts by its name, and its file by its bytes: the path does not matter."""
         name = None if self.function is None else self.function.rpartition(":")[2]
         return super().identity() | {"function": name}
 
     @property
-    def group(self) -> int | None:
-        """Replies that are measured against each other; None: a critic measures them."""
-        return self.replies_per_prompt if self.advantage == "group" else None
-
-    @property
-    def replies(self) -> int:
-        """Replies of an iteration."""
+    def replies_per_iteration(self) -> int:
         return self.prompts_per_iteration * self.replies_per_prompt
 
 
@@ -78,15 +92,19 @@ class PpoCluster(WorkerOptions):
     """Each worker is an actor that generates replies and learns from them."""
 
     micro_batch_rows: int = Field(32, ge=1, description="Replies of one backward pass: fewer take less memory")
-    kv_cache_bytes: int | None = Field(None, ge=2**24, description="memory of an actor for keys and values")
-    save_every: int = Field(1, ge=1, description="iterations that a lost actor costs at most")
-    start_s: float = Field(900, gt=0, description="seconds for all actors to stand")
-    answer_s: float = Field(600, gt=0, description="seconds for anything they are asked")
-    restarts: int = Field(3, ge=0, description="times in a row that lost actors are replaced without getting further")
+    kv_cache_bytes: int | None = Field(
+        None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 4 GiB"
+    )
+    save_every: int = Field(1, ge=1, description="Iterations between two checkpoints: what a lost actor costs at most")
+    start_s: float = Field(900, gt=0, description="Seconds until all actors must have started")
+    answer_s: float = Field(600, gt=0, description="Seconds within which an actor must return from any call")
+    restarts: int = Field(
+        3, ge=0, description="Number of times in a row that lost actors are replaced without a further iteration"
+    )
 
 
 def files(options: PpoOptions) -> list[Path]:
-    """The user's code that decides the result."""
+    """The user's code that changes the result."""
     if options.function is None:
         return []
     from pipelines.rollout.rewards.function import location

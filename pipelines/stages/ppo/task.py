@@ -1,4 +1,4 @@
-"""What PPO is to learn: prompts as tokens, the rewards of replies, all checked before anything is trained."""
+"""The task of a PPO run: prompts as tokens and the rewards of replies, all checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.tokenizing import same_tokenizer
 from pipelines.errors import UserError
 from pipelines.inference.model_config import context_length
-from pipelines.inference.reply import Reply, Sampling
+from pipelines.inference.reply import Sampling
+from pipelines.rollout.experience import Rollout
 from pipelines.rollout.prompts import PromptOrder
 from pipelines.rollout.rewards import REWARDS
-from pipelines.rollout.rewards.reward import Answered, Reward, Scores, Setting, score
+from pipelines.rollout.rewards.reward import Exchange, Reward, RewardContext, Scores, score
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoOptions
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prompt, and how it is asked."""
+class Prompt:
+    """A conversation whose last turn the policy is to write; tokens: ids of what stands before it."""
 
     conversation: Conversation
     tokens: list[int]
@@ -30,13 +31,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Task:
-    """The prompts and the rewards of one run."""
+    """Prompts and rewards of one run."""
 
     options: PpoOptions
     chat: Chat
-    train: list[Asked]
-    held_out: list[Asked]
-    left_out: int  # training prompts over the context
+    train: list[Prompt]
+    held_out: list[Prompt]
+    num_left_out: int  # training prompts that are too long for the context
     order: PromptOrder
 
     @classmethod
@@ -46,54 +47,63 @@ class Task:
         model, data = work.inputs["model"].local(), work.inputs["conversations"].local()
         check(work)
         chat = Chat.open(model)
-        longest = context_length(model) - options.max_new_tokens
-        found = conversations.read(data / conversations.TRAIN)
-        train = _asked(chat, found, longest)
+        max_tokens = context_length(model) - options.max_new_tokens
+        rows = conversations.read(data / conversations.TRAIN)
+        train = _prompts(chat, rows, max_tokens)
         if not train:
-            raise UserError(_no_prompts(len(found), longest, options.max_new_tokens))
-        order = PromptOrder([_group(asked.conversation) for asked in train], work.seed)
-        file = data / conversations.HELD_OUT
-        return cls(options, chat, train, _held_out(chat, file, longest, work), len(found) - len(train), order)
+            raise UserError(_no_prompts(len(rows), max_tokens, options.max_new_tokens))
+        return cls(
+            options=options,
+            chat=chat,
+            train=train,
+            held_out=_held_out(chat, data / conversations.HELD_OUT, max_tokens, options.held_out_prompts, work.seed),
+            num_left_out=len(rows) - len(train),
+            order=_order(train, work.seed),
+        )
 
     @property
     def max_tokens(self) -> int:
-        """Of a prompt with its reply."""
-        return max(len(asked.tokens) for asked in [*self.train, *self.held_out]) + self.options.max_new_tokens
+        """Tokens of the longest prompt with the longest reply."""
+        return max(len(prompt.tokens) for prompt in [*self.train, *self.held_out]) + self.options.max_new_tokens
 
     @property
     def sampling(self) -> Sampling:
-        options = self.options
-        stop = self.chat.stop_ids
-        return Sampling(temperature=options.temperature, max_new_tokens=options.max_new_tokens, stop_ids=stop)
+        return Sampling(
+            temperature=self.options.temperature,
+            max_new_tokens=self.options.max_new_tokens,
+            stop_ids=self.chat.stop_ids,
+        )
 
-    def prompts(self, iteration: int) -> list[Asked]:
-        """The prompts of an iteration, each as often as it is to be replied to."""
+    def prompts(self, iteration: int) -> list[Prompt]:
+        """Prompts of an iteration, each replies_per_prompt times in a row."""
         numbers = self.order.batch(iteration, self.options.prompts_per_iteration)
         return [self.train[number] for number in numbers for _ in range(self.options.replies_per_prompt)]
 
-    def rewards(self, judge: Callable[[list[list[int]]], Sequence[float]]) -> dict[str, Reward]:
-        """The rewards that the recipe names. judge: the reward model, where there is one."""
-        setting = Setting(self.chat, judge, self.options.target_tokens, self.options.function)
-        return {name: REWARDS[name](setting) for name in self.options.rewards}
+    def rewards(self, reward_model: Callable[[list[list[int]]], Sequence[float]]) -> dict[str, Reward]:
+        """Rewards by the names that the recipe gives. reward_model: scores conversations of token ids, if there is
+        one."""
+        context = RewardContext(self.chat, reward_model, self.options.target_tokens, self.options.function)
+        return {name: REWARDS[name](context) for name in self.options.rewards}
 
-    def score(self, rewards: dict[str, Reward], asked: Sequence[Asked], replies: Sequence[Reply]) -> Scores:
-        """The reward of each reply, less the penalty of those that were cut off."""
-        answered = [
-            Answered(
-                name=one.conversation.id,
-                messages=one.conversation.prompt,
-                reply=self.chat.text(reply.tokens),
-                num_tokens=len(reply.tokens),
-                answer=one.conversation.answer,
-                safety=one.conversation.safety,
+    def score(self, rewards: dict[str, Reward], prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Scores:
+        """The rewards of each reply; the total is less the penalty of replies that were cut off."""
+        exchanges = [
+            Exchange(
+                name=prompt.conversation.id,
+                messages=prompt.conversation.prompt,
+                reply=self.chat.text(rollout.reply.tokens),
+                num_tokens=len(rollout.reply.tokens),
+                answer=prompt.conversation.answer,
+                safety=prompt.conversation.safety,
             )
-            for one, reply in zip(asked, replies, strict=True)
+            for prompt, rollout in zip(prompts, rollouts, strict=True)
         ]
-        scores = score(rewards, {**self.options.rewards}, answered)
+        scores = score(rewards, {**self.options.rewards}, exchanges)
         penalty = self.options.unfinished_penalty
         total = [
-            own - penalty * (reply.finish == "length") for own, reply in zip(scores.total, replies, strict=True)
-        ]  # fmt: skip
+            value - penalty * (rollout.reply.finish == "length")
+            for value, rollout in zip(scores.total, rollouts, strict=True)
+        ]
         return Scores(total, scores.parts)
 
 
@@ -102,57 +112,58 @@ def check(work: Work) -> None:
     options: PpoOptions = work.options
     model = work.inputs["model"].local()
     if not any(options.rewards.values()):
-        raise UserError("ppo.rewards: no reward counts; give one a weight, such as reward_model: 1.0")
-    if options.minibatches > options.replies:
+        raise UserError("ppo.rewards: all weights are 0; expected one reward with a weight, such as reward_model: 1.0")
+    if options.minibatches > options.replies_per_iteration:
         raise UserError(
-            f"ppo.minibatches: {options.minibatches} for {options.replies} replies an iteration; expected at most one "
-            f"optimiser step a reply"
+            f"ppo.minibatches: {options.minibatches} for {options.replies_per_iteration} replies an iteration; "
+            f"expected at most one optimiser step a reply"
         )
     if options.advantage == "group" and options.replies_per_prompt < 2:
-        raise UserError("ppo.replies_per_prompt: 1 with advantage: group; expected 2 or more, since they are measured "
-                        "against each other")  # fmt: skip
+        raise UserError("ppo.replies_per_prompt: 1 with advantage: group; expected 2 or more, since they are compared "
+                        "with each other")  # fmt: skip
     if options.advantage == "group" and options.critic is not None:
-        raise UserError(f"ppo.critic: {options.critic}, but advantage: group has none; leave critic out")
+        raise UserError(f"ppo.critic: {options.critic}, but advantage: group has no critic; leave critic out")
     if ("function" in options.rewards) != (options.function is not None):
         raise UserError("ppo.function: path/to/file.py:name and ppo.rewards.function: WEIGHT go together; expected "
-                        "both or none")  # fmt: skip
+                        "both or neither")  # fmt: skip
     if "reward_model" not in options.rewards:
         if options.critic == "reward_model":
-            raise UserError("ppo.critic: reward_model, but none gives rewards; leave critic out")
+            raise UserError("ppo.critic: reward_model, but ppo.rewards has no reward_model; leave critic out")
         return
     if "reward_model" not in work.inputs:
         raise UserError("ppo.rewards.reward_model: no stage before ppo made a reward model; put the stage reward_model "
-                        "before it, or weigh other rewards: exact_match, length, safety, function")  # fmt: skip
-    judge = work.inputs["reward_model"].local()
-    if not same_tokenizer(model, judge):
+                        "before it, or choose other rewards: exact_match, length, safety, function")  # fmt: skip
+    reward_model = work.inputs["reward_model"].local()
+    if not same_tokenizer(model, reward_model):
         raise UserError(
-            f"ppo: the policy ({model}) and the reward model ({judge}) have different tokenizers; expected the same. "
-            f"Train the reward model on this policy's model"
+            f"ppo: the policy ({model}) and the reward model ({reward_model}) have different tokenizers; expected the "
+            f"same. Train the reward model on this policy's model"
         )
 
 
-def _asked(chat: Chat, found: Sequence[Conversation], longest: int) -> list[Asked]:
-    """Those that leave room for a reply."""
-    every = [Asked(one, chat.prompt(one.prompt)) for one in found]
-    return [asked for asked in every if len(asked.tokens) <= longest]
+def _prompts(chat: Chat, rows: Sequence[Conversation], max_tokens: int) -> list[Prompt]:
+    """The prompts of at most max_tokens tokens."""
+    prompts = [Prompt(row, chat.prompt(row.prompt)) for row in rows]
+    return [prompt for prompt in prompts if len(prompt.tokens) <= max_tokens]
 
 
-def _held_out(chat: Chat, file: Path, longest: int, work: Work) -> list[Asked]:
-    """Some held-out prompts, tasks in turn, always the same; none twice."""
-    fit = _asked(chat, conversations.read(file) if file.is_file() else [], longest)
-    count = min(work.options.held_out_prompts, len(fit))
-    order = PromptOrder([_group(asked.conversation) for asked in fit], work.seed)
-    return [fit[number] for number in dict.fromkeys(order.batch(0, count) if count else [])]
+def _held_out(chat: Chat, file: Path, max_tokens: int, count: int, seed: int) -> list[Prompt]:
+    """At most `count` different held-out prompts, tasks in turn; the same for the same seed."""
+    prompts = _prompts(chat, conversations.read(file), max_tokens) if file.is_file() else []
+    if not prompts or not count:
+        return []
+    numbers = _order(prompts, seed).batch(0, min(count, len(prompts)))
+    return [prompts[number] for number in dict.fromkeys(numbers)]
 
 
-def _group(one: Conversation) -> str:
-    return f"{one.task} {one.language}"
+def _order(prompts: Sequence[Prompt], seed: int) -> PromptOrder:
+    return PromptOrder([f"{prompt.conversation.task} {prompt.conversation.language}" for prompt in prompts], seed)
 
 
-def _no_prompts(found: int, longest: int, max_new_tokens: int) -> str:
-    if not found:
+def _no_prompts(num_rows: int, max_tokens: int, max_new_tokens: int) -> str:
+    if not num_rows:
         return "ppo: the conversations have no training prompts; expected at least one"
     return (
-        f"ppo.max_new_tokens: {max_new_tokens:,} leave {max(0, longest):,} tokens of the model's context for a prompt, "
-        f"and none of {found:,} prompts is so short; lower max_new_tokens, or take shorter prompts"
+        f"ppo.max_new_tokens: {max_new_tokens:,} leave {max(0, max_tokens):,} tokens of the model's context for a "
+        f"prompt, and none of {num_rows:,} prompts is so short; lower max_new_tokens, or use shorter prompts"
     )
