@@ -1,9 +1,11 @@
-"""The bare loop that training is measured against: plain PyTorch, nothing around it.
+"""The reference that training is measured against: a data-parallel training loop in plain PyTorch.
 
 Two processes of one thread each, the same Llama written out by hand (parameters named as transformers names them, so
-that weights can be loaded and losses compared), attention by SDPA, cross-entropy in chunks, torch's own Muon and fused
+that weights can be loaded and losses compared), attention by SDPA, cross-entropy in chunks, torch's Muon and fused
 AdamW, and one all-reduce of the flat gradient at the end of a step. No DeepSpeed, no Ray, no transformers, no
 checkpoints, no clipping.
+
+Shape suffixes: B rows, T tokens of a row, H hidden size.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import os
 import time
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from multiprocessing.queues import SimpleQueue
+from typing import cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -22,6 +26,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Shape:
+    """Sizes of a Llama without grouped-query attention."""
+
     vocabulary: int
     hidden: int
     layers: int
@@ -29,7 +35,13 @@ class Shape:
     intermediate: int
 
 
+RankResult = tuple[list[float], list[float]]
+"""Of each step: the rank's summand of the batch's mean loss in nats, and seconds."""
+
+
 class Layer(nn.Module):
+    """One decoder layer: attention, then a SwiGLU MLP, each after an RMSNorm and with a residual connection."""
+
     def __init__(self, shape: Shape):
         super().__init__()
         hidden, self.heads = shape.hidden, shape.heads
@@ -49,70 +61,77 @@ class Layer(nn.Module):
         q, k, v = (
             self.self_attn[f"{name}_proj"](normed).view(batch, length, self.heads, -1).transpose(1, 2) for name in "qkv"
         )
-        mixed = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_mask=mask)
-        x_BTH = x_BTH + self.self_attn["o_proj"](mixed.transpose(1, 2).reshape(batch, length, hidden))
+        attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_mask=mask)
+        x_BTH = x_BTH + self.self_attn["o_proj"](attended.transpose(1, 2).reshape(batch, length, hidden))
         normed = self.post_attention_layernorm(x_BTH)
         return x_BTH + self.mlp["down_proj"](F.silu(self.mlp["gate_proj"](normed)) * self.mlp["up_proj"](normed))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Applies rotary position embeddings (Su et al. 2021) to queries or keys [B, heads, T, head size]."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat((-second, first), -1) * sin
 
 
 class BareLlama(nn.Module):
-    """Tied embeddings, full heads, rotary base 10,000."""
+    """A Llama with tied embeddings, as many key-value heads as query heads, and a rotary base of 10,000."""
 
     def __init__(self, shape: Shape):
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.hidden)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.hidden, 1e-6)
-        width = shape.hidden // shape.heads
-        self.frequencies = 10_000.0 ** -(torch.arange(0, width, 2) / width)
+        head_size = shape.hidden // shape.heads
+        self.frequencies = 10_000.0 ** -(torch.arange(0, head_size, 2) / head_size)
 
     def loss(self, tokens_BT: Tensor, positions_BT: Tensor, labels_BT: Tensor) -> Tensor:
-        """Cross-entropy summed over labels that are not -100."""
+        """Cross-entropy in nats, summed over labels that are not -100. positions_BT: 0 begins a new document."""
         documents_BT = (positions_BT == 0).cumsum(1)
-        same = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
-        mask = same & torch.ones(same.shape[-2:], dtype=torch.bool).tril()
+        same_document = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
+        mask = same_document & torch.ones(same_document.shape[-2:], dtype=torch.bool).tril()
         angles = (positions_BT[:, None, :, None] * self.frequencies).repeat(1, 1, 1, 2)
         cos, sin = angles.cos(), angles.sin()
         x_BTH = self.embed_tokens(tokens_BT)
         for layer in self.layers:
             x_BTH = layer(x_BTH, mask, cos, sin)
-        # In chunks of 256 tokens: 34 MB of logits at once are mapped and cleared by the kernel anew in every step.
+        # In chunks of 256 tokens: the kernel would map and clear 34 MB for the logits of all tokens anew in every step.
         chunks = zip(self.norm(x_BTH).flatten(0, 1).split(256), labels_BT.flatten().split(256), strict=True)
         head = self.embed_tokens.weight
         return sum((F.cross_entropy(F.linear(x, head), y, reduction="sum") for x, y in chunks), torch.zeros(()))
 
 
 def run(
-    rank: int, world: int, port: int, shape: Shape, weights: dict[str, Tensor], steps: list[list[Any]], results: Any
+    rank: int,
+    world: int,
+    port: int,
+    shape: Shape,
+    weights: dict[str, Tensor],
+    batches: list[list[np.ndarray]],
+    results: SimpleQueue[RankResult],
 ) -> None:
-    """One process: trains on its share of each step's rows; puts (its share of the losses, seconds) in `results`.
+    """Trains in one process on the rank's rows of each batch, and puts its RankResult into `results`.
 
-    steps: per step (tokens, positions, labels) of all ranks' rows."""
+    batches: for each step (tokens, positions, labels), each [rows of all ranks, T]."""
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
     model = BareLlama(shape)
     model.load_state_dict(weights)
     matrices = [p for layer in model.layers for p in layer.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    not_matrices = [p for p in model.parameters() if not any(p is m for m in matrices)]
     optimisers = [
         torch.optim.Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.AdamW(not_matrices, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
     losses, ends = [], []
     dist.barrier()
     ends.append(time.perf_counter())
-    for columns in steps:
-        rows = len(columns[0]) // world
-        mine = [torch.as_tensor(column)[rank * rows : (rank + 1) * rows].long() for column in columns]
-        count = int((torch.as_tensor(columns[2]) != -100).sum())
-        loss = model.loss(*mine)
-        (loss / count).backward()
+    for batch in batches:
+        num_rows = len(batch[0]) // world
+        rank_rows = [torch.as_tensor(column)[rank * num_rows : (rank + 1) * num_rows].long() for column in batch]
+        num_labels = int((torch.as_tensor(batch[2]) != -100).sum())
+        loss = model.loss(*rank_rows)
+        (loss / num_labels).backward()
         gradients = [cast(Tensor, p.grad) for p in model.parameters()]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
@@ -121,7 +140,7 @@ def run(
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
-        losses.append(loss.item() / count)  # this rank's share of the step's loss
+        losses.append(loss.item() / num_labels)  # this rank's summand of the batch's mean loss
         ends.append(time.perf_counter())
     results.put((losses, [end - start for start, end in pairwise(ends)]))
     dist.destroy_process_group()

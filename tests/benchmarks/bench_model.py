@@ -1,8 +1,8 @@
-"""The model that PPO, the sampler and the server are measured with: the 2m shape, random weights, 4,096 tokens.
+"""The model of the PPO, sampler and server benchmarks: the 2m shape, random weights, a vocabulary of 4,096 tokens.
 
-    docstrings, essays ──► tokenizer with a chat template ──► new Llama ──► a Hugging Face folder; questions to ask it
+    Python sources, essays ──► tokenizer with a chat template ──► new Llama ──► a Hugging Face folder
 
-Weights are random, so it writes nonsense; what it costs to write it is the same.
+With random weights the replies are nonsense, but generating them takes as long as with trained ones.
 """
 
 from __future__ import annotations
@@ -16,11 +16,22 @@ from pipelines.data.tokens import tokenizing
 from tests.tiny_models import CHINESE, MODULES
 
 SIZE, VOCABULARY, LENGTH = "2m", 4096, 256
-MORE = ("asyncio", "subprocess", "unittest", "tarfile", "ssl", "socket", "inspect", "doctest", "optparse", "pathlib")
+MORE_MODULES = (
+    "asyncio",
+    "subprocess",
+    "unittest",
+    "tarfile",
+    "ssl",
+    "socket",
+    "inspect",
+    "doctest",
+    "optparse",
+    "pathlib",
+)
 
 
 def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
-    """Writes the model; the same arguments give the same bytes."""
+    """Writes the model and its tokenizer into `folder` and returns it; the same arguments give the same bytes."""
     from pipelines.data.tokens.chat import Chat
     from pipelines.learning import model as models
 
@@ -36,19 +47,19 @@ def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
 
 
 def texts() -> list[str]:
-    """What a tokenizer of that size is learnt from: sources of the standard library, and essays."""
-    modules = [importlib.import_module(name) for name in (*MODULES, *MORE)]
+    """The tokenizer's training text: source code of the standard library, and Chinese essays."""
+    modules = [importlib.import_module(name) for name in (*MODULES, *MORE_MODULES)]
     essays = [path.read_text(encoding="utf-8") for path in sorted(CHINESE.glob("*.txt"))]
     return [inspect.getsource(module) for module in modules] + essays
 
 
 def questions(count: int) -> list[Conversation]:
-    """Sums in both languages, of about 16 tokens each with the chat template around them."""
-    made = []
+    """Sums, English and Chinese in turn; each prompt has about 16 tokens with the chat template."""
+    conversations = []
     for number in range(count):
         language, text = (("en", "What is {} + {}?"), ("zh", "{}加{}等于几?"))[number % 2]
-        asked = {"role": "user", "content": text.format(10 + number % 80, 10 + number % 70)}
+        prompt = {"role": "user", "content": text.format(10 + number % 80, 10 + number % 70)}
         answer = str(20 + number % 80 + number % 70)
-        messages = [asked, {"role": "assistant", "content": answer}]
-        made.append(Conversation(f"sums/{number}", language, "bench", "sums", messages, answer))
-    return made
+        messages = [prompt, {"role": "assistant", "content": answer}]
+        conversations.append(Conversation(f"sums/{number}", language, "bench", "sums", messages, answer))
+    return conversations

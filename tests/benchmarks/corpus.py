@@ -1,4 +1,4 @@
-"""Throughput of the corpus stage on real docstrings, compared with a plain loop of the same functions.
+"""Throughput of the stage `corpus` on real docstrings, against a plain loop over the same functions.
 
 python -m tests.benchmarks.corpus [MEGABYTES]
 """
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MEGABYTES = 20
 
 
-class Silence:
-    """A progress without output."""
+class SilentProgress:
+    """Progress that prints no output."""
 
     def update(self, done: float, total: float, unit: str, **figures: float | str) -> None: ...
 
@@ -35,16 +35,17 @@ class Silence:
 
 
 def main(megabytes: int = MEGABYTES) -> dict[str, float]:
-    """Documents/s and seconds of the stage and of one process without Ray.
+    """Figures: documents/s and seconds of the stage, and of one process without Ray.
 
     The stage runs twice on a Ray that has just started: the first run starts its workers, the second reuses them."""
     source = SOURCES["docstrings"].model_validate({"limit_bytes": megabytes * 1_000_000})
     cleaning.warm_up()  # numba compiles once on a machine
     list(source.read(source.parts()[0]))  # reads files into the page cache, for both measurements
-    bare_s, documents = bare(source)
-    (stage_s, first), (warm_s, second) = stage_twice(source)
-    if not documents == first == second:
-        raise RuntimeError(f"documents read: the stage {first} and {second}, the plain loop {documents}")
+    bare_s, documents = run_bare(source)
+    (stage_s, stage_documents), (warm_s, warm_documents) = run_stage_twice(source)
+    if not documents == stage_documents == warm_documents:
+        read = f"the stage read {stage_documents} and {warm_documents} documents"
+        raise RuntimeError(f"{read}; expected {documents}, as the plain loop")
     return {
         "corpus/documents_per_s": documents / stage_s,
         "corpus/documents_per_s_warm": documents / warm_s,
@@ -55,8 +56,8 @@ def main(megabytes: int = MEGABYTES) -> dict[str, float]:
     }
 
 
-def bare(source: Source) -> tuple[float, int]:
-    """(seconds, documents) of reading, cleaning and deduplicating in this process."""
+def run_bare(source: Source) -> tuple[float, int]:
+    """(seconds, documents) of reading, cleaning and deduplicating in the calling process."""
     start = time.monotonic()
     options = CorpusOptions()
     parts = source.parts()
@@ -69,27 +70,28 @@ def bare(source: Source) -> tuple[float, int]:
             permutations=options.permutations,
         )
     )
-    keys, signatures = (np.concatenate([column(batch, name) for batch in batches]) for name in ("key", "signature"))
+    keys = np.concatenate([column_bytes(batch, "key") for batch in batches])
+    signatures = np.concatenate([column_bytes(batch, "signature") for batch in batches])
     kept = splitting.first_occurrences(keys.view(np.uint64))
     minhash.clusters(signatures.view(np.uint32)[kept], options.near_duplicates or 1)
     return time.monotonic() - start, sum(batch.counts["documents/read"] for batch in batches)
 
 
-def column(batch: cleaning.CleanedBatch, name: str) -> np.ndarray:
-    """uint8[documents, width] of a column of fixed width."""
+def column_bytes(batch: cleaning.CleanedBatch, name: str) -> np.ndarray:
+    """Bytes of a fixed-width column: uint8 [documents, width]."""
     values = batch.documents.column(name).combine_chunks()
     return np.frombuffer(values.buffers()[1], np.uint8).reshape(-1, values.type.byte_width)
 
 
-def stage_twice(source: Source) -> list[tuple[float, int]]:
-    """(seconds, documents) of the stage, twice on one local Ray."""
+def run_stage_twice(source: Source) -> list[tuple[float, int]]:
+    """(seconds, documents) of two runs of the stage on one local Ray."""
     from cluster.session import Session
 
     with Session(on_message=lambda text: None) as session:
-        return [stage(source, session) for _ in range(2)]
+        return [run_stage(source, session) for _ in range(2)]
 
 
-def stage(source: Source, session: Session) -> tuple[float, int]:
+def run_stage(source: Source, session: Session) -> tuple[float, int]:
     """(seconds, documents) of one run of the stage on an empty draft."""
     from pipelines.store.artifacts import Draft
 
@@ -102,7 +104,7 @@ def stage(source: Source, session: Session) -> tuple[float, int]:
             inputs={},
             sources={"documentation": source},
             draft=Draft(Path(folder), "benchmark"),
-            progress=Silence(),
+            progress=SilentProgress(),
             session=session,
         )
         start = time.monotonic()

@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks import goals
-from tests.benchmarks.trl_loop import Job, Told, measure, with_vllm
+from tests.benchmarks.trl_loop import Job, RankTimes, measure, with_vllm
 
 if TYPE_CHECKING:
     from pipelines.stage import Work
@@ -129,14 +129,14 @@ def work_of(folder: Path, job: Job, session: Any, dtype: str, more: dict[str, An
     return work(folder / "draft", session, inputs, cluster, seed=job.seed, **options)
 
 
-def whole_iterations(told: list[Told], job: Job) -> tuple[list[float], list[float]]:
+def whole_iterations(told: list[RankTimes], job: Job) -> tuple[list[float], list[float]]:
     """TRL's seconds of each iteration but the first, the slowest rank's; and those of them in which it generates."""
     ends = [max(rank.ends[number] for rank in told) for number in range(job.steps - 1, len(told[0].ends), job.steps)]
     writing = [max(each) for each in zip(*(rank.generate_s for rank in told), strict=True)]
     return [end - begin for begin, end in pairwise(ends)], writing[1:]
 
 
-def medians(runs: list[list[Told]], job: Job) -> tuple[float, float]:
+def medians(runs: list[list[RankTimes]], job: Job) -> tuple[float, float]:
     """Seconds of TRL's median iteration over several runs, and of its median generation."""
     pairs = [whole_iterations(run, job) for run in runs]
     return median([s for whole, _ in pairs for s in whole]), median([s for _, writing in pairs for s in writing])
@@ -146,7 +146,7 @@ def shown(seconds: list[float]) -> str:
     return "seconds of each iteration " + " ".join(f"{each:.2f}" for each in seconds)
 
 
-def check_equal(job: Job, seen: Seen, told: list[Told]) -> None:
+def check_equal(job: Job, seen: Seen, told: list[RankTimes]) -> None:
     """Raises RuntimeError where the two did not read and write the same number of tokens."""
     wanted = job.iterations * job.replies * job.reply_tokens
     theirs = sum(rank.reply_tokens for rank in told)

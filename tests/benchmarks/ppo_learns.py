@@ -1,12 +1,12 @@
-"""Does PPO learn? A tiny model that answers with any digit is to say the digit that a word names, in two languages.
+"""PPO learns from reward alone: a tiny model that replies with a random digit learns which digit a word names.
 
-    seven ► 4, 七 ► 0, …  (reward 0.1: chance)  ──the stage ppo, exact match as the reward──►  seven ► 7, 七 ► 7, …
+    seven ► 4, 七 ► 0, …  (reward 0.1: chance)  ──stage ppo, exact match as the reward──►  seven ► 7, 七 ► 7, …
 
     python -m tests.benchmarks.ppo_learns [--seeds 1 2 3] [--iterations 100] [--advantage gae]
                                             [--out docs/ppo_learns.svg]
 
-The model is made here: a new tokenizer, a new Llama, taught the form of a reply and nothing of its meaning. Nothing of
-the stage is left out: two actors, DeepSpeed, vLLM, publishing, drafts.
+The model is made here: a new tokenizer and a new Llama, trained to reply with one digit, whichever it is. The whole
+stage runs: two actors, DeepSpeed, vLLM, publishing, drafts.
 """
 
 from __future__ import annotations
@@ -49,29 +49,31 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def words() -> list[Conversation]:
-    """Every word with the digit it names."""
-    found = []
-    for language, own in (("en", ENGLISH), ("zh", CHINESE)):
-        for digit, word in enumerate(own):
+def digit_words() -> list[Conversation]:
+    """A conversation for every word: the word as the prompt, the digit it names as the answer."""
+    rows = []
+    for language, words in (("en", ENGLISH), ("zh", CHINESE)):
+        for digit, word in enumerate(words):
             messages = [{"role": "user", "content": word}, {"role": "assistant", "content": str(digit)}]
-            found.append(Conversation(f"digits/{word}", language, "bench", "digits", messages, str(digit)))
-    return found
+            rows.append(Conversation(f"digits/{word}", language, "bench", "digits", messages, str(digit)))
+    return rows
 
 
 def make_model(folder: Path, seed: int, steps: int = 150) -> None:
-    """A micro Llama that answers every word with one digit, any digit."""
+    """Writes a micro Llama, trained for `steps` steps to reply to every word with one digit, drawn at random."""
     tokenizing.save(tokenizing.train([*ENGLISH, CHINESE, "0123456789"] * 50, 512), folder, max_tokens=64)
     chat = Chat.open(folder)
     special = {f"{name}_token_id": getattr(chat.encoder, f"{name}_id") for name in ("bos", "eos", "pad")}
     model = models.from_scratch(
         models.SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=64, seed=seed, special=special
     )
-    asked = [one.prompt for one in words()]
+    prompts = [conversation.prompt for conversation in digit_words()]
     random, optimizer = np.random.default_rng(seed), torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(steps):
         rows = [
-            chat.conversation([*asked[random.integers(20)], {"role": "assistant", "content": str(random.integers(10))}])
+            chat.conversation(
+                [*prompts[random.integers(20)], {"role": "assistant", "content": str(random.integers(10))}]
+            )
             for _ in range(64)
         ]
         width = max(len(row.ids) for row in rows)
@@ -88,51 +90,51 @@ def make_model(folder: Path, seed: int, steps: int = 150) -> None:
 
 
 def learn(folder: Path, seed: int, session: Session, **options: Any) -> list[float]:
-    """The mean reward of each iteration."""
+    """Runs the stage on a new model, prints a summary, and returns the mean reward of each iteration."""
     make_model(folder / "model", seed)
     (folder / "data").mkdir()
     for file in (conversations.TRAIN, conversations.HELD_OUT):
-        conversations.write(folder / "data" / file, words())
-    given = work(folder / "draft", session, {"model": folder / "model", "conversations": folder / "data"},
-                 {"save_every": 1000}, seed=seed, **OPTIONS, **options)  # fmt: skip
+        conversations.write(folder / "data" / file, digit_words())
+    ppo_work = work(folder / "draft", session, {"model": folder / "model", "conversations": folder / "data"},
+                    {"save_every": 1000}, seed=seed, **OPTIONS, **options)  # fmt: skip
     begin = time.monotonic()
-    facts = ppo.run(replace(given, progress=RunLog()))
-    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    facts = ppo.run(replace(ppo_work, progress=RunLog()))
+    points = [json.loads(line) for line in (ppo_work.draft.out / "curve.jsonl").read_text().splitlines()]
     rewards = [point["reward/mean"] for point in points]
-    path = " ".join(f"{reward:.2f}" for reward in rewards[:: max(1, len(rewards) // 10)])
-    print(f"seed {seed}: {path}; last {facts['reward/last']:.2f}, {time.monotonic() - begin:.0f} s, gap "
+    curve = " ".join(f"{reward:.2f}" for reward in rewards[:: max(1, len(rewards) // 10)])
+    print(f"seed {seed}: {curve}; last {facts['reward/last']:.2f}, {time.monotonic() - begin:.0f} s, gap "
           f"{facts['publish/logprob_gap']:.1e} nats", flush=True)  # fmt: skip
     return rewards
 
 
-def draw(curves: dict[int, list[float]], place: Path) -> None:
-    """The curves as a picture of their own; the same curves give the same bytes."""
+def draw(curves: dict[int, list[float]], file: Path) -> None:
+    """Plots the rewards of each seed into an SVG file; the same curves give the same bytes."""
     figure, axes = drawing.new_axes(height=3)
     for (seed, rewards), colour in zip(curves.items(), itertools.cycle((drawing.BLUE, drawing.ORANGE, drawing.INK))):
         axes.plot(range(1, len(rewards) + 1), rewards, label=f"seed {seed}", linewidth=1.2, color=colour)
     axes.axhline(CHANCE, color=drawing.GREY, linewidth=0.8, linestyle="--", label="chance")
     axes.axhline(goals.GOALS["ppo/reward_last"].bound, color=drawing.GREY, linewidth=0.8, linestyle=":", label="goal")
-    axes.set(xlabel="iteration", ylabel="share of right answers", ylim=(0, 1.02))
+    axes.set(xlabel="iteration", ylabel="fraction of right answers", ylim=(0, 1.02))
     axes.legend(frameon=False, labelcolor=drawing.INK, fontsize=8, loc="lower right")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(drawing.svg(figure), encoding="utf-8")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(drawing.svg(figure), encoding="utf-8")
 
 
 def main() -> dict[str, float]:
-    """Figures: the first and the last reward, of the seed that did worst."""
+    """Figures: the highest first reward and the lowest last reward of all seeds."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ppo_learns", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ppo_learns.svg")
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--advantage", choices=["gae", "group"], default="gae")
     arguments, _ = parser.parse_known_args()
-    asked = {"iterations": arguments.iterations, "advantage": arguments.advantage}
+    options = {"iterations": arguments.iterations, "advantage": arguments.advantage}
     torch.set_num_threads(1)  # the model is tiny: two threads would wait for each other
     curves = {}
     with Session(on_message=str) as session:
         for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                curves[seed] = learn(Path(folder), seed, session, **asked)
+                curves[seed] = learn(Path(folder), seed, session, **options)
     draw(curves, arguments.out)
     lasts = {seed: float(np.mean(rewards[-6:])) for seed, rewards in curves.items()}
     print(f"drawn in {arguments.out}; the worst seed ends at {min(lasts.values()):.2f}")

@@ -1,9 +1,9 @@
-"""Tokens a second of the Sampler that PPO and evaluation write replies with, against bare vLLM, same run.
+"""Generation throughput of the Sampler that PPO and evaluation use, against bare vLLM, in the same run.
 
     python -m tests.benchmarks.sampling [--rounds 3] [--reply-tokens 64]
 
-Each lives in a fresh process of its own, with the same variables, threads, engine and sampling parameters; they take
-turns, one waiting while the other writes, and the best round of each counts. Goal: a ratio of 0.9 or more.
+Each runs in a fresh process, with the same environment, threads, engine and sampling parameters. They take turns: one
+waits while the other generates. The fastest round of each counts. Goal: a ratio of 0.9 or more.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pipelines.inference import sampler
 from tests.benchmarks import bench_model, goals
 
 THREADS = 1
-Write = Callable[[int], int]
-"""Writes a reply to every prompt; the seed of a round → how many tokens were written."""
+Generate = Callable[[int], int]
+"""Generates a reply to every prompt with a seed, and returns the number of tokens of all replies."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Every prompt gets a reply of exactly so many tokens."""
+    """What both generate. reply_tokens: exact length of every reply."""
 
     model: str
     prompts: list[list[int]]
@@ -37,19 +37,21 @@ class Job:
 
     @property
     def tokens(self) -> int:
+        """Tokens of all replies of a round."""
         return len(self.prompts) * self.reply_tokens
 
 
-def ours(job: Job) -> Write:
+def rayse_generator(job: Job) -> Generate:
+    """Generation with the Sampler."""
     from pipelines.inference.reply import Sampling
 
-    writer = sampler.Sampler(Path(job.model), threads=THREADS)
+    engine = sampler.Sampler(Path(job.model), threads=THREADS)
     sampling = Sampling(temperature=1.0, max_new_tokens=job.reply_tokens)
-    return lambda seed: sum(len(r.tokens) for r in writer.generate(job.prompts, sampling=sampling, seeds=seed))
+    return lambda seed: sum(len(r.tokens) for r in engine.generate(job.prompts, sampling=sampling, seeds=seed))
 
 
-def bare(job: Job) -> Write:
-    """vLLM as its user would call it for the same replies: those of its arguments that the Sampler gives too."""
+def vllm_generator(job: Job) -> Generate:
+    """Generation with vLLM as its user would call it: only those arguments that the Sampler passes too."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(
@@ -66,95 +68,95 @@ def bare(job: Job) -> Write:
         temperature=1.0, max_tokens=job.reply_tokens, ignore_eos=True, logprobs=0, flat_logprobs=True, detokenize=False
     )
 
-    def write(seed: int) -> int:
+    def generate(seed: int) -> int:
         llm.reset_prefix_cache()
-        asked = [{"prompt_token_ids": ids} for ids in job.prompts]
-        found = llm.generate(asked, params, use_tqdm=False)  # pyright: ignore[reportArgumentType]
-        return sum(len(one.outputs[0].token_ids) for one in found)
+        prompts = [{"prompt_token_ids": ids} for ids in job.prompts]
+        requests = llm.generate(prompts, params, use_tqdm=False)  # pyright: ignore[reportArgumentType]
+        return sum(len(request.outputs[0].token_ids) for request in requests)
 
-    return write
-
-
-SIDES: dict[str, Callable[[Job], Write]] = {"ours": ours, "bare": bare}
+    return generate
 
 
-class Side:
-    """A process that writes replies whenever it is asked."""
+GENERATORS: dict[str, Callable[[Job], Generate]] = {"rayse": rayse_generator, "bare": vllm_generator}
+
+
+class GeneratorProcess:
+    """A process that generates a round of replies on request."""
 
     def __init__(self, name: str, job: Job, log: Path):
         self._log = log
         with log.open("w") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.benchmarks.sampling", "--side", name],
+                [sys.executable, "-m", "tests.benchmarks.sampling", "--generator", name],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
                 env=os.environ | sampler.environment(THREADS), cwd=Path(__file__).parents[2],
             )  # fmt: skip
-        self._say(json.dumps(asdict(job)))
+        self._send(json.dumps(asdict(job)))
 
     def round(self, seed: int) -> float:
-        """Seconds of one round, by the process's own clock."""
-        self._say(str(seed))
-        return float(self._hear())
+        """Seconds of one round, as the process measured them."""
+        self._send(str(seed))
+        return self._receive_seconds()
 
-    def warm(self) -> None:
-        """Waits until it has written once."""
+    def warm_up(self) -> None:
+        """Runs one round that is not counted, and waits for it."""
         self.round(0)
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
-    def _hear(self) -> str:
+    def _receive_seconds(self) -> float:
         assert self._process.stdout
         for line in self._process.stdout:
             if line.startswith("took "):
-                return line.removeprefix("took ")
-        raise RuntimeError(f"a side of the benchmark ended: {self._log.read_text()[-2000:]}")
+                return float(line.removeprefix("took "))
+        raise RuntimeError(f"a generator of the benchmark ended: {self._log.read_text()[-2000:]}")
 
 
-def live(name: str) -> None:
-    """The process: a job, then a seed a line, until standard input ends."""
+def serve_rounds(name: str) -> None:
+    """Main function of a generator's process. Standard input: a job as JSON, then one seed on each line."""
     job = Job(**json.loads(sys.stdin.readline()))
-    write = SIDES[name](job)
+    generate = GENERATORS[name](job)
     for line in sys.stdin:
         begin = time.perf_counter()
-        tokens = write(int(line))
+        tokens = generate(int(line))
         if tokens != job.tokens:
-            raise RuntimeError(f"{name} wrote {tokens} tokens; expected {job.tokens}")
+            raise RuntimeError(f"{name} generated {tokens} tokens; expected {job.tokens}")
         print(f"took {time.perf_counter() - begin}", flush=True)
 
 
 def main(rounds: int = 3, reply_tokens: int = 64, num_prompts: int = 64) -> dict[str, float]:
-    """Measures both: sampler/tokens_per_s, sampler/tokens_per_s_bare, sampler/ratio_to_bare."""
+    """Figures of both: sampler/tokens_per_s, sampler/tokens_per_s_bare, sampler/ratio_to_bare."""
     from pipelines.data.tokens.chat import Chat
 
-    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as temporary:
+        folder = Path(temporary)
         model = bench_model.write(folder / "model")
         chat = Chat.open(model)
-        job = Job(str(model), [chat.prompt(one.prompt) for one in bench_model.questions(num_prompts)], reply_tokens)
-        sides: dict[str, Side] = {}
+        job = Job(str(model), [chat.prompt(c.prompt) for c in bench_model.questions(num_prompts)], reply_tokens)
+        processes: dict[str, GeneratorProcess] = {}
         try:
-            for name in SIDES:
-                sides[name] = Side(name, job, folder / f"{name}.log")
-                sides[name].warm()
-            seconds = {name: [] for name in SIDES}
+            for name in GENERATORS:
+                processes[name] = GeneratorProcess(name, job, folder / f"{name}.log")
+                processes[name].warm_up()
+            seconds: dict[str, list[float]] = {name: [] for name in GENERATORS}
             for number in range(rounds):
-                for name in list(SIDES) if number % 2 else list(SIDES)[::-1]:
-                    seconds[name].append(sides[name].round(1 + number))
+                for name in list(GENERATORS) if number % 2 else list(GENERATORS)[::-1]:
+                    seconds[name].append(processes[name].round(1 + number))
         finally:
-            for side in sides.values():
-                side.close()
-    rates = {name: job.tokens / min(each) for name, each in seconds.items()}
+            for process in processes.values():
+                process.close()
+    rates = {name: job.tokens / min(round_s) for name, round_s in seconds.items()}
     return {
-        "sampler/tokens_per_s": rates["ours"],
+        "sampler/tokens_per_s": rates["rayse"],
         "sampler/tokens_per_s_bare": rates["bare"],
-        "sampler/ratio_to_bare": rates["ours"] / rates["bare"],
+        "sampler/ratio_to_bare": rates["rayse"] / rates["bare"],
     }
 
 
@@ -162,9 +164,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reply-tokens", type=int, default=64)
-    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--generator", choices=list(GENERATORS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.side:
-        live(arguments.side)
+    if arguments.generator:
+        serve_rounds(arguments.generator)
     else:
         goals.print_figures(main(arguments.rounds, arguments.reply_tokens))

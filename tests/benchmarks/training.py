@@ -1,17 +1,16 @@
-"""Training tokens a second: the real path (Ray Train, DeepSpeed, checkpoints, figures) against a bare loop, same run.
+"""Training throughput of the stage `pretrain` (Ray Train, DeepSpeed, checkpoints, metrics) against a bare loop.
 
     python -m tests.benchmarks.training [--steps 60] [--size 2m]
 
 Both train the same model from the same weights on the same rows, with two processes of one thread each, and end at the
-same loss. The bare loop runs before and after the real path, and what counts is the median over pieces of five steps,
-so that a machine that is busy for a moment does not decide. Goal: a ratio of 0.9 or more.
+same loss. The bare loop runs before and after the stage. The figures are medians over intervals of five steps, so that
+other work of the machine for a moment does not change them. Goal: a ratio of 0.9 or more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import socket
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -23,38 +22,39 @@ if TYPE_CHECKING:
 
 GOAL = 0.9
 WORLD, LENGTH, VOCABULARY, BATCH_ROWS = 2, 256, 4096, 8
-PIECE = 5  # steps
+INTERVAL = 5  # steps of a measured interval
 
 
-def bare(tokens: Path, size: str, steps: int, seed: int) -> tuple[list[float], list[float]]:
-    """Losses of the bare loop, and tokens a second of each piece."""
+def run_bare(tokens: Path, size: str, steps: int, seed: int) -> tuple[list[float], list[float]]:
+    """Loss of each step of the bare loop, and tokens/s of each interval."""
     import torch.multiprocessing
 
     from pipelines.learning import model
     from pipelines.learning.batch import DataOrder, PackedRows
+    from serve.hosting.front import free_port
     from tests.benchmarks.bare_loop import Shape, run
 
-    wanted = model.SIZES[size]
-    llama = model.from_scratch(wanted, vocabulary=VOCABULARY, length=LENGTH, seed=seed)
+    model_size = model.SIZES[size]
+    llama = model.from_scratch(model_size, vocabulary=VOCABULARY, length=LENGTH, seed=seed)
     weights = {n.removeprefix("model."): w for n, w in llama.state_dict().items() if n != "lm_head.weight"}
-    shape = Shape(VOCABULARY, wanted.hidden, wanted.layers, wanted.heads, wanted.intermediate)
+    shape = Shape(VOCABULARY, model_size.hidden, model_size.layers, model_size.heads, model_size.intermediate)
     rows = PackedRows(tokens / "train.arrow")
     order = DataOrder(len(rows), BATCH_ROWS, seed)
-    batches = [rows.read(order.rows_of_step(step)) for step in range(steps)]
-    columns = [[b.tokens_BT.numpy(), b.positions_BT.numpy(), b.labels_BT.numpy()] for b in batches]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    packed = [rows.read(order.rows_of_step(step)) for step in range(steps)]
+    batches = [[b.tokens_BT.numpy(), b.positions_BT.numpy(), b.labels_BT.numpy()] for b in packed]
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    torch.multiprocessing.spawn(run, (WORLD, port, shape, weights, columns, results), nprocs=WORLD)
-    shares, seconds = zip(*(results.get() for _ in range(WORLD)), strict=True)
-    pieces = [sum(seconds[0][start : start + PIECE]) for start in range(0, steps - PIECE + 1, PIECE)]
-    return [sum(parts) for parts in zip(*shares, strict=True)], [PIECE * BATCH_ROWS * LENGTH / s for s in pieces]
+    torch.multiprocessing.spawn(run, (WORLD, free_port(), shape, weights, batches, results), nprocs=WORLD)
+    rank_losses, rank_seconds = zip(*(results.get() for _ in range(WORLD)), strict=True)
+    losses = [float(sum(summands)) for summands in zip(*rank_losses, strict=True)]
+    seconds = rank_seconds[0]  # ranks end each step together
+    starts = range(0, steps - INTERVAL + 1, INTERVAL)
+    interval_s = [sum(seconds[start : start + INTERVAL]) for start in starts]
+    return losses, [INTERVAL * BATCH_ROWS * LENGTH / s for s in interval_s]
 
 
-def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[Facts, list[float]]:
-    """Facts of the stage as a recipe runs it, and tokens a second of each piece."""
+def run_stage(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[Facts, list[float]]:
+    """Facts of the stage, run as a recipe runs it, and tokens/s of each interval."""
     from cluster.session import Session
     from pipelines.stage import Work
     from pipelines.stages import pretrain
@@ -62,44 +62,45 @@ def real(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> tuple[
     from pipelines.training import TrainCluster
     from tests.stages.working import RecordedProgress
 
-    batch = BATCH_ROWS * LENGTH
+    batch_tokens = BATCH_ROWS * LENGTH
     # A constant rate and no clipping, as the bare loop has it: both must end at the same loss.
     as_bare = {"warmup_share": 0, "decay_share": 0, "clip_norm": 0, "adam_learning_rate": 3e-3}
     options = pretrain.PretrainOptions.model_validate(
-        {"size": size, "batch_tokens": batch, "budget_tokens": steps * batch, **as_bare}
+        {"size": size, "batch_tokens": batch_tokens, "budget_tokens": steps * batch_tokens, **as_bare}
     )
-    cluster = TrainCluster.model_validate({"workers": WORLD, "dtype": "float32", "log_every_steps": PIECE})
+    cluster = TrainCluster.model_validate({"workers": WORLD, "dtype": "float32", "log_every_steps": INTERVAL})
     folder.mkdir()
-    told = RecordedProgress()
+    progress = RecordedProgress()
     with Session(on_message=str) as session:
         work = Work(
             name="pretrain", options=options, cluster=cluster, seed=seed, sources={}, draft=Draft(folder, "bench"),
             inputs={"tokens": SimpleNamespace(local=lambda: tokens)},  # pyright: ignore[reportArgumentType]
-            progress=told, session=session,
+            progress=progress, session=session,
         )  # fmt: skip
         facts = pretrain.run(work)
-    return facts, [float(figures["tokens_per_s"]) for *_, figures in told.updates]
+    return facts, [float(figures["tokens_per_s"]) for *_, figures in progress.updates]
 
 
 def main(size: str = "2m", steps: int = 60) -> dict[str, float]:
-    """Measures both: train/tokens_per_s, train/tokens_per_s_bare, train/ratio_to_bare and what explains them."""
+    """Figures: train/tokens_per_s, train/tokens_per_s_bare, train/ratio_to_bare, losses, GEMM peak, parameters."""
     from tests.learning.packed import write_tokens
 
     seed = 7
-    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as place:
-        tokens = Path(place) / "tokens"
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as folder:
+        tokens = Path(folder) / "tokens"
         tokens.mkdir()
         write_tokens(tokens, num_rows=max(512, steps * BATCH_ROWS), length=LENGTH, vocabulary=VOCABULARY)
-        losses, first = bare(tokens, size, steps, seed)
-        facts, ours = real(Path(place) / "draft", tokens, size, steps, seed)
-        _, second = bare(tokens, size, steps, seed)
+        losses, bare_before = run_bare(tokens, size, steps, seed)
+        facts, stage = run_stage(Path(folder) / "draft", tokens, size, steps, seed)
+        _, bare_after = run_bare(tokens, size, steps, seed)
+    stage_tokens_per_s, bare_tokens_per_s = median(stage), median(bare_before + bare_after)
     last_tenth = losses[-max(1, steps // 10) :]
-    kept = ("train/mfu", "train/gemm_gflops", "train/parameters", "train/loss_nats")
-    return {name: float(facts[name]) for name in kept} | {
+    reported = ("train/mfu", "train/gemm_gflops", "train/parameters", "train/loss_nats")
+    return {name: float(facts[name]) for name in reported} | {
         "train/loss_nats_bare": sum(last_tenth) / len(last_tenth),
-        "train/tokens_per_s": median(ours),
-        "train/tokens_per_s_bare": median(first + second),
-        "train/ratio_to_bare": median(ours) / median(first + second),
+        "train/tokens_per_s": stage_tokens_per_s,
+        "train/tokens_per_s_bare": bare_tokens_per_s,
+        "train/ratio_to_bare": stage_tokens_per_s / bare_tokens_per_s,
     }
 
 
@@ -108,7 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", default="2m")
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
-    found = main(arguments.size, arguments.steps)
-    print(json.dumps(found, indent=1))
-    ratio = found["train/ratio_to_bare"]
+    figures = main(arguments.size, arguments.steps)
+    print(json.dumps(figures, indent=1))
+    ratio = figures["train/ratio_to_bare"]
     print(f"ratio {ratio:.2f}, goal {GOAL}: {'met' if ratio >= GOAL else 'missed'}")

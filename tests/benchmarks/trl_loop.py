@@ -1,4 +1,4 @@
-"""The iteration that PPO is measured against: TRL's GRPOTrainer, each rank a process of its own.
+"""The reference that PPO is measured against: iterations of TRL's GRPOTrainer, one process for each rank.
 
     python -m tests.benchmarks.trl_loop '{"model": …, "prompts": …, …}'     with RANK, WORLD_SIZE, … as under torchrun
 
@@ -22,12 +22,12 @@ from typing import Any, Literal
 
 from pipelines.inference.sampler import environment
 from serve.hosting.front import free_port
-from tests.benchmarks.digits_reward import digits
+from tests.benchmarks.digits_reward import digit_fractions
 
 
 @dataclass(frozen=True)
 class Job:
-    """What both sides do: so many iterations, each of so many replies of exactly so many tokens."""
+    """The training that both sides run. reply_tokens: exact length of every reply."""
 
     model: str
     prompts: list[list[dict[str, str]]]
@@ -40,10 +40,11 @@ class Job:
     learning_rate: float = 1e-5
     kl_coefficient: float = 0.05
     seed: int = 7
-    extra: dict[str, Any] = field(default_factory=dict)  # more of GRPOConfig, for trials
+    extra: dict[str, Any] = field(default_factory=dict)  # further arguments of GRPOConfig
 
     @property
     def replies(self) -> int:
+        """Replies of an iteration."""
         return self.prompts_per_iteration * self.replies_per_prompt
 
     @property
@@ -63,12 +64,12 @@ def with_vllm(job: Job) -> Job:
 
 
 def allow_weight_pushes(dtype: Literal["float32", "bfloat16"]) -> None:
-    """Lets TRL's vLLM engine take new weights on a CPU. To be called before the engine is built.
+    """Makes TRL's vLLM engine accept new weights on a CPU. Must be called before the engine is built.
 
     By default vLLM packs each matrix of a CPU's model for oneDNN and empties the original, so that the `load_weights`
     of TRL's first push fails. Without packing it runs, and its log-probabilities equal the learner's to 1e-6 nats.
-    TRL passes no type and vLLM would run a float32 model in 16 bits: the engine gets the learner's type, and, as our
-    sampler's, no compiled graphs."""
+    TRL passes no dtype, and vLLM would run a float32 model in 16 bits: the engine gets the learner's dtype and, like
+    Rayse's sampler, no compiled graphs."""
     import torch
     import trl.generation.vllm_generation as generation
     import vllm
@@ -80,8 +81,11 @@ def allow_weight_pushes(dtype: Literal["float32", "bfloat16"]) -> None:
 
 
 @dataclass
-class Told:
-    """What a rank saw. ends: clock at the end of each optimiser step; the rest summed over all iterations."""
+class RankTimes:
+    """Measurements of one rank.
+
+    ends: clock at the end of each optimiser step; generate_s: seconds of each generation; token counts are of all
+    iterations."""
 
     ends: list[float] = field(default_factory=list)
     generate_s: list[float] = field(default_factory=list)
@@ -89,36 +93,39 @@ class Told:
     reply_tokens: int = 0
 
 
-def run(job: Job) -> Told:
-    """One rank's life."""
+def run(job: Job) -> RankTimes:
+    """Trains as one rank. The environment says which, as under torchrun."""
     import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
     from trl import GRPOConfig, GRPOTrainer
 
     if job.extra.get("use_vllm"):
         allow_weight_pushes("bfloat16" if job.extra.get("bf16") else "float32")
-    told, world = Told(), int(os.environ["WORLD_SIZE"])
+    times = RankTimes()
+    world = int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
-    class Clock(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            told.ends.append(time.perf_counter())
+    class StepClock(TrainerCallback):
+        def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        ) -> None:
+            times.ends.append(time.perf_counter())
 
-    class Timed(GRPOTrainer):
-        def _generate_single_turn(self, prompt_ids: Any, *given: Any, **named: Any) -> Any:
+    class TimedTrainer(GRPOTrainer):
+        def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
             begin = time.perf_counter()
-            found = super()._generate_single_turn(prompt_ids, *given, **named)
-            told.generate_s.append(time.perf_counter() - begin)
-            told.prompt_tokens += sum(map(len, prompt_ids))
-            told.reply_tokens += sum(map(len, found[0]))
-            return found
+            outputs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            times.generate_s.append(time.perf_counter() - begin)
+            times.prompt_tokens += sum(map(len, prompt_ids))
+            times.reply_tokens += sum(map(len, outputs[0]))
+            return outputs
 
-    def reward(completions: list[Any], **given: Any) -> list[float | None]:
-        return [*digits([messages[0]["content"] for messages in completions])]
+    def reward(completions: list[list[dict[str, str]]], **kwargs: Any) -> list[float | None]:
+        return [*digit_fractions([messages[0]["content"] for messages in completions])]
 
     with tempfile.TemporaryDirectory() as folder:
-        plan = {
+        config = {
             "output_dir": folder, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "seed": job.seed,
             "ddp_backend": "gloo" if world > 1 else None, "model_init_kwargs": {"dtype": "float32"},
             "max_steps": job.iterations * job.steps, "num_iterations": job.epochs,
@@ -129,42 +136,45 @@ def run(job: Job) -> Told:
             "beta": job.kl_coefficient, "learning_rate": job.learning_rate, "lr_scheduler_type": "constant",
             "save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True,
         }  # fmt: skip
-        Timed(
+        TimedTrainer(
             model=job.model,
             reward_funcs=reward,
-            args=GRPOConfig(**{**plan, **job.extra}),
+            args=GRPOConfig(**{**config, **job.extra}),
             train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in job.prompts]),
-            callbacks=[Clock()],
+            callbacks=[StepClock()],
         ).train()
-    return told
+    return times
 
 
-def measure(job: Job, *, world: int, threads: int) -> list[Told]:
-    """What each rank saw, in processes that have just started."""
-    port, ranks = free_port(), []
+def measure(job: Job, *, world: int, threads: int) -> list[RankTimes]:
+    """Runs the job in a fresh process for each rank; returns their measurements. Raises RuntimeError if one fails."""
+    port = free_port()
+    processes: list[subprocess.Popen[str]] = []
     for rank in range(world):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        process_group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1",
+                         "MASTER_PORT": port}  # fmt: skip
         quiet = {"HF_HUB_OFFLINE": 1, "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
         vllm = {**environment(threads), "VLLM_CPU_KVCACHE_SPACE": 1}  # GiB of keys and values: 64 rows take 0.1
-        ours = {name: str(value) for name, value in {**vllm, **place, **quiet, "OMP_NUM_THREADS": threads}.items()}
-        ranks.append(
+        settings = {**vllm, **process_group, **quiet, "OMP_NUM_THREADS": threads}
+        variables = {name: str(value) for name, value in settings.items()}
+        processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.benchmarks.trl_loop", json.dumps(asdict(job))],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | ours,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | variables,
                 cwd=Path(__file__).parents[2],
             )
         )  # fmt: skip
-    found = []
+    times = []
     try:
-        for process in ranks:
+        for process in processes:
             out, errors = process.communicate(timeout=900)
             if process.returncode:
                 raise RuntimeError(f"TRL ended with {process.returncode}: {errors[-2000:]}")
-            found.append(Told(**json.loads(out.splitlines()[-1])))
+            times.append(RankTimes(**json.loads(out.splitlines()[-1])))
     finally:
-        for process in ranks:
+        for process in processes:
             process.kill()
-    return found
+    return times
 
 
 if __name__ == "__main__":
