@@ -43,7 +43,7 @@ def sigterm_interrupts() -> Iterator[None]:
             first_s = now_s
             raise Terminated("SIGTERM")
         if now_s - first_s > REPEAT_S:
-            os.write(2, b"a second SIGTERM: ended without cleaning up; the same command goes on\n")
+            os.write(2, b"a second SIGTERM: ended without cleaning up; the same command resumes\n")
             os._exit(INTERRUPTED)
 
     before = signal.signal(signal.SIGTERM, handle)

@@ -148,7 +148,7 @@ def interrupted_twice(repeat_s: float) -> subprocess.Popen[str]:
 def test_a_second_sigterm_ends_the_process_at_once() -> None:
     program = interrupted_twice(repeat_s=0.0)
     program.wait(timeout=30)
-    assert program.stderr and "without cleaning up; the same command goes on" in program.stderr.read()
+    assert program.stderr and "without cleaning up; the same command resumes" in program.stderr.read()
     assert program.returncode == INTERRUPTED
 
 
