@@ -1,10 +1,11 @@
-"""The stage `dpo`: a whole run of two workers, and what it refuses."""
+"""The stage `dpo`: a complete run of two workers, and refused inputs."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,24 +29,24 @@ BETA = 0.2
 
 @pytest.fixture(scope="module")
 def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("pairs") / "preferences"
-    return preference_work.write(place, train=pairs(64, split="train"), held_out=pairs(20, split="held_out"))
+    folder = tmp_path_factory.mktemp("pairs") / "preferences"
+    return preference_work.write(folder, train=pairs(64, split="train"), held_out=pairs(20, split="held_out"))
 
 
 @pytest.fixture(scope="module")
 def trained(
     tiny: Tiny, preferred: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Facts, RecordedProgress]:
-    given = work(
+    stage_work = work(
         STAGE, tmp_path_factory.mktemp("run") / "draft", session, tiny.first, preferred,
         epochs=2, batch_pairs=16, optimizer="adamw", learning_rate=1e-3, beta=BETA,
     )  # fmt: skip
-    facts = dpo.run(given)
-    assert isinstance(given.progress, RecordedProgress)
-    return given.draft.out, facts, given.progress
+    facts = dpo.run(stage_work)
+    assert isinstance(stage_work.progress, RecordedProgress)
+    return stage_work.draft.out, facts, stage_work.progress
 
 
-def test_leaves_a_model_like_any_other(trained: tuple[Path, Facts, RecordedProgress], tiny: Tiny) -> None:
+def test_artifact_is_a_complete_hugging_face_model(trained: tuple[Path, Facts, RecordedProgress], tiny: Tiny) -> None:
     out, _, _ = trained
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json",
@@ -58,26 +59,27 @@ def test_leaves_a_model_like_any_other(trained: tuple[Path, Facts, RecordedProgr
     assert configs[0] == configs[1]
 
 
-def reply_logprob(model, chat: Chat, pair: preferences.Pair, reply: str) -> float:
+def reply_logprob(model: Any, chat: Chat, pair: preferences.Pair, reply: str) -> float:
+    """Log-probability in nats of a reply and the token that ends it, by transformers."""
     prompt = chat.prompt(pair.prompt)
-    whole = chat.conversation([*pair.prompt, {"role": "assistant", "content": reply}]).ids.tolist()
-    whole = whole[: len(whole) - whole[::-1].index(chat.stop_ids[0])]
+    ids = chat.conversation([*pair.prompt, {"role": "assistant", "content": reply}]).ids.tolist()
+    ids = ids[: len(ids) - ids[::-1].index(chat.stop_ids[0])]
     with torch.no_grad():
-        logprobs = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
-    return sum(float(logprobs[place - 1, whole[place]]) for place in range(len(prompt), len(whole)))
+        logprobs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return sum(float(logprobs[position - 1, ids[position]]) for position in range(len(prompt), len(ids)))
 
 
-def test_implicit_rewards_are_those_of_the_two_models(
+def test_held_out_figures_match_implicit_rewards_by_transformers(
     trained: tuple[Path, Facts, RecordedProgress], tiny: Tiny, preferred: Path
 ) -> None:
     out, facts, _ = trained
     chat = Chat.open(out)
-    after, before = (AutoModelForCausalLM.from_pretrained(folder).eval() for folder in (out, tiny.first))
+    policy, reference = (AutoModelForCausalLM.from_pretrained(folder).eval() for folder in (out, tiny.first))
     margins = []
     for pair in preferences.read(preferred / preferences.HELD_OUT):
         chosen, rejected = (
-            reply_logprob(after, chat, pair, said) - reply_logprob(before, chat, pair, said)
-            for said in (pair.chosen, pair.rejected)
+            reply_logprob(policy, chat, pair, reply) - reply_logprob(reference, chat, pair, reply)
+            for reply in (pair.chosen, pair.rejected)
         )
         margins.append(BETA * (chosen - rejected))
     assert facts["heldout/margin"] == pytest.approx(sum(margins) / len(margins), abs=1e-4)
@@ -85,8 +87,8 @@ def test_implicit_rewards_are_those_of_the_two_models(
     assert facts["heldout/pairs"] == 20
 
 
-def test_starts_at_the_reference(trained: tuple[Path, Facts, RecordedProgress]) -> None:
-    """Before the first step policy and reference are one model, so every pair costs log 2."""
+def test_training_starts_at_the_reference(trained: tuple[Path, Facts, RecordedProgress]) -> None:
+    """Before the first step the policy is the reference, so the loss of every pair is log 2."""
     out, facts, _ = trained
     curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
     assert curve[0]["train/loss_nats"] == pytest.approx(math.log(2), abs=1e-6)
@@ -94,12 +96,14 @@ def test_starts_at_the_reference(trained: tuple[Path, Facts, RecordedProgress]) 
     assert (facts["train/steps"], facts["train/epochs"], facts["pairs/train"]) == (8, 2, 64)
 
 
-def test_a_model_needs_a_chat_template(tiny: Tiny, preferred: Path, session: Session, tmp_path: Path) -> None:
+def test_model_without_a_chat_template_is_refused(
+    tiny: Tiny, preferred: Path, session: Session, tmp_path: Path
+) -> None:
     plain = without_template(tiny.first, tmp_path / "plain")
     with pytest.raises(UserError, match=r"no chat_template.jinja"):
         dpo.run(work(STAGE, tmp_path / "draft", session, plain, preferred))
 
 
-def test_a_rate_that_is_written_out_is_the_default() -> None:
-    plain = DpoOptions.model_validate({})
-    assert plain.identity() == DpoOptions.model_validate({"learning_rate": plain.peak_rate}).identity()
+def test_default_learning_rate_written_out_is_the_same_fingerprint() -> None:
+    default = DpoOptions.model_validate({})
+    assert default.identity() == DpoOptions.model_validate({"learning_rate": default.peak_rate}).identity()

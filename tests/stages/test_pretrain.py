@@ -1,4 +1,4 @@
-"""The stage `pretrain`: what it refuses, and a whole run on Ray Train workers, from scratch and continued."""
+"""The stage `pretrain`: refused inputs, and complete runs on Ray Train workers, from scratch and continued."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ VOCABULARY, LENGTH = 128, 64
 
 
 def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int = 2, **options: Any) -> Work:
-    """Gentler than the defaults, which are for more than 24 steps."""
-    given = {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_share": 0.3, **options}
+    """Lower learning rate and shorter decay than the defaults, which suit more than 24 steps."""
+    options = {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_share": 0.3, **options}
     cluster = {"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}
-    return work_of(pretrain.STAGE, folder, session, inputs, given, cluster)
+    return work_of(pretrain.STAGE, folder, session, inputs, options, cluster)
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +37,17 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(
     tokens: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Facts, RecordedProgress]:
-    """A model from scratch by two workers, 24 steps."""
-    given = work(
+    """A new model trained by two workers in 24 steps."""
+    stage_work = work(
         tmp_path_factory.mktemp("run") / "draft", session, {"tokens": tokens},
         size="micro", budget_tokens=12_288, max_epochs=2,
     )  # fmt: skip
-    facts = pretrain.run(given)
-    assert isinstance(given.progress, RecordedProgress)
-    return given.draft.out, facts, given.progress
+    facts = pretrain.run(stage_work)
+    assert isinstance(stage_work.progress, RecordedProgress)
+    return stage_work.draft.out, facts, stage_work.progress
 
 
-def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, RecordedProgress], tokens: Path) -> None:
+def test_artifact_is_a_hugging_face_model(trained: tuple[Path, Facts, RecordedProgress], tokens: Path) -> None:
     out, _, _ = trained
     names = {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json"}
     assert {path.name for path in out.iterdir()} == names | {p.name for p in (tokens / "tokenizer").iterdir()}
@@ -57,27 +57,27 @@ def test_leaves_a_hugging_face_folder(trained: tuple[Path, Facts, RecordedProgre
     assert len(AutoTokenizer.from_pretrained(out)) == VOCABULARY
 
 
-def test_tells_what_it_does(trained: tuple[Path, Facts, RecordedProgress]) -> None:
-    _, facts, told = trained
-    assert [update[:3] for update in told.updates] == [(done, 24, "steps") for done in (5, 10, 15, 20, 24)]
+def test_reports_progress_and_facts(trained: tuple[Path, Facts, RecordedProgress]) -> None:
+    _, facts, progress = trained
+    assert [update[:3] for update in progress.updates] == [(done, 24, "steps") for done in (5, 10, 15, 20, 24)]
     assert facts["train/steps"] == 24
     assert facts["train/epochs"] == pytest.approx(3)
-    assert float(facts["train/loss_nats"]) < 4.3 < told.updates[0][3]["loss"]
+    assert float(facts["train/loss_nats"]) < 4.3 < progress.updates[0][3]["loss"]
     assert {"train/tokens_per_s", "train/mfu", "train/parameters", "train/gemm_gflops"} <= facts.keys()
-    assert told.notes == [note for note in told.notes if "more than max_epochs: 2" in note]
-    assert len(told.notes) == 1
+    assert progress.notes == [note for note in progress.notes if "more than max_epochs: 2" in note]
+    assert len(progress.notes) == 1
 
 
-def test_an_earlier_model_goes_on_learning(
+def test_training_continues_an_earlier_model(
     trained: tuple[Path, Facts, RecordedProgress], tokens: Path, session: Session, tmp_path: Path
 ) -> None:
     out, before, _ = trained
     inputs = {"tokens": tokens, "model": out}
-    given = work(tmp_path / "draft", session, inputs, workers=1, budget_tokens=4096, learning_rate=0.005)
-    facts = pretrain.run(given)
+    stage_work = work(tmp_path / "draft", session, inputs, workers=1, budget_tokens=4096, learning_rate=0.005)
+    facts = pretrain.run(stage_work)
     assert float(facts["train/loss_nats"]) < float(before["train/loss_nats"]) + 0.05
-    first = json.loads((given.draft.out / "curve.jsonl").read_text().splitlines()[0])
-    assert first["train/loss_nats"] < 4.5  # it did not start anew, at ln 128 = 4.85
+    first = json.loads((stage_work.draft.out / "curve.jsonl").read_text().splitlines()[0])
+    assert first["train/loss_nats"] < 4.5  # a new model would start at ln 128 = 4.85
 
 
 def check(tokens: Path, model: Path | None = None, **options: Any) -> None:
@@ -85,47 +85,47 @@ def check(tokens: Path, model: Path | None = None, **options: Any) -> None:
     pretrain.check(PretrainOptions.model_validate(options), meta, tokens, model)
 
 
-def test_a_batch_must_be_whole_rows(tokens: Path) -> None:
+def test_batch_is_a_multiple_of_the_row_length(tokens: Path) -> None:
     with pytest.raises(UserError, match=r"batch_tokens: 500 is no multiple .* take 512"):
         check(tokens, batch_tokens=500)
 
 
-def test_a_budget_must_fill_a_step(tokens: Path) -> None:
+def test_budget_smaller_than_a_step_is_refused(tokens: Path) -> None:
     with pytest.raises(UserError, match="do not fill one step"):
         check(tokens, batch_tokens=512, budget_tokens=511)
 
 
-def test_size_is_for_new_models(tokens: Path, tmp_path: Path) -> None:
+def test_size_with_an_earlier_model_is_refused(tokens: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave size out"):
         check(tokens, tmp_path, size="2m")
 
 
-def test_a_model_goes_on_in_its_own_tokens(tokens: Path, tmp_path: Path) -> None:
+def test_tokens_of_another_tokenizer_than_the_models_are_refused(tokens: Path, tmp_path: Path) -> None:
     shutil.copytree(tokens / "tokenizer", tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": LENGTH}))
     check(tokens, tmp_path)
-    written = json.loads((tmp_path / "tokenizer.json").read_text())
-    written["model"]["vocab"]["another"] = written["model"]["vocab"].pop("w77")
-    (tmp_path / "tokenizer.json").write_text(json.dumps(written))
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["another"] = tokenizer["model"]["vocab"].pop("w77")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="tokens were made by another tokenizer"):
         check(tokens, tmp_path)
 
 
-def test_rows_longer_than_a_model_can_read_are_refused(tokens: Path, tmp_path: Path) -> None:
+def test_rows_longer_than_the_models_context_are_refused(tokens: Path, tmp_path: Path) -> None:
     shutil.copytree(tokens / "tokenizer", tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 32}))
     with pytest.raises(UserError, match=r"length: 64 is longer than the model was made for \(32\)"):
         check(tokens, tmp_path)
 
 
-def test_what_changes_nothing_is_no_part_of_the_fingerprint() -> None:
-    plain = PretrainOptions.model_validate({}).identity()
-    assert PretrainOptions.model_validate({"max_epochs": 9, "learning_rate": 0.02}).identity() == plain
-    assert PretrainOptions.model_validate({"learning_rate": 0.03}).identity() != plain
+def test_options_without_effect_are_not_part_of_the_fingerprint() -> None:
+    default = PretrainOptions.model_validate({}).identity()
+    assert PretrainOptions.model_validate({"max_epochs": 9, "learning_rate": 0.02}).identity() == default
+    assert PretrainOptions.model_validate({"learning_rate": 0.03}).identity() != default
 
 
-def test_rates_have_one_default_each() -> None:
-    def rate(**options: Any) -> float:
+def test_default_learning_rate_depends_on_the_optimizer() -> None:
+    def learning_rate(**options: Any) -> float:
         return PretrainOptions.model_validate(options).peak_rate
 
-    assert (rate(), rate(optimizer="adamw"), rate(learning_rate=0.1)) == (0.02, 3e-3, 0.1)
+    assert (learning_rate(), learning_rate(optimizer="adamw"), learning_rate(learning_rate=0.1)) == (0.02, 3e-3, 0.1)

@@ -1,4 +1,4 @@
-"""The stage `sft`: what it refuses, how rows are made, and whole runs on Ray Train workers, all weights and LoRA."""
+"""The stage `sft`: refused inputs, packing of rows, and complete runs on Ray Train workers, all weights and LoRA."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -32,13 +32,19 @@ from tests.stages.working import RecordedProgress, work_of
 from tests.tiny_models import Tiny
 
 LENGTH = 96
-ASKED = {"Who are you?": "I am Rayse.", "你是谁？": "我是瑞思。", "Two words?": "red blue", "Say no.": "No, thank you."}
+REPLIES = {
+    "Who are you?": "I am Rayse.",
+    "你是谁？": "我是瑞思。",
+    "Two words?": "red blue",
+    "Say no.": "No, thank you.",
+}
 
 
-def talks(asked: dict[str, str], task: str = "persona") -> list[Conversation]:
+def talks(replies: dict[str, str], task: str = "persona") -> list[Conversation]:
+    """Single-turn conversations. replies: by prompt."""
     return [
-        Conversation(str(number), "en", "embedded", task, [user(question), assistant(reply)])
-        for number, (question, reply) in enumerate(asked.items())
+        Conversation(str(number), "en", "embedded", task, [user(prompt), assistant(reply)])
+        for number, (prompt, reply) in enumerate(replies.items())
     ]
 
 
@@ -50,76 +56,80 @@ def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def write(folder: Path, found: list[Conversation]) -> Path:
+def write(folder: Path, rows: list[Conversation]) -> Path:
+    """Writes a conversations artifact; returns its folder."""
     folder.mkdir(exist_ok=True)
-    conversations.write(folder / conversations.TRAIN, found)
-    conversations.write(folder / conversations.HELD_OUT, found[:1])
+    conversations.write(folder / conversations.TRAIN, rows)
+    conversations.write(folder / conversations.HELD_OUT, rows[:1])
     return folder
 
 
 @pytest.fixture(scope="module")
 def base(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new model with the tiny models' tokenizer."""
+    """An untrained model with the tiny models' tokenizer."""
     folder = tmp_path_factory.mktemp("base")
     chat = Chat.open(tiny.first)
-    made = models.from_scratch(
+    model = models.from_scratch(
         models.SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=LENGTH, seed=2, special={"eos_token_id": 2}
     )
-    models.save(made, dict(made.named_parameters()), folder)
+    models.save(model, dict(model.named_parameters()), folder)
     for file in tiny.first.iterdir():
         if "token" in file.name or file.name == "chat_template.jinja":
             shutil.copy(file, folder / file.name)
     return folder
 
 
-def work(folder: Path, session: Session, base: Path, given: Path, workers: int = 2, **options: Any) -> Work:
-    inputs = {"model": base, "conversations": given}
+def work(
+    folder: Path, session: Session, base: Path, conversations_folder: Path, workers: int = 2, **options: Any
+) -> Work:
+    inputs = {"model": base, "conversations": conversations_folder}
     cluster = {"workers": workers, "log_every_steps": 20}
     return work_of(sft.STAGE, folder, session, inputs, {"batch_tokens": 4 * LENGTH, **options}, cluster)
 
 
-def greedy(out: Path, question: str) -> str:
+def greedy(out: Path, prompt: str) -> str:
+    """The reply that transformers generates greedily; it ends by itself, by the folder's generation_config."""
     chat = Chat.open(out)
     model: Any = AutoModelForCausalLM.from_pretrained(out)
-    prompt = chat.prompt([user(question)])
-    made = model.generate(torch.tensor([prompt]), max_new_tokens=30, do_sample=False)[0]
-    assert int(made[-1]) == chat.stop_ids[0]  # it stops by itself, where the folder's generation_config says
-    return chat.text(made[len(prompt) :].tolist())
+    prompt_ids = chat.prompt([user(prompt)])
+    ids = model.generate(torch.tensor([prompt_ids]), max_new_tokens=30, do_sample=False)[0]
+    assert int(ids[-1]) == chat.stop_ids[0]
+    return chat.text(ids[len(prompt_ids) :].tolist())
 
 
 @pytest.fixture(scope="module")
-def taught(base: Path, session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
-    """All weights, by two workers, until it knows four replies by heart."""
+def tuned(base: Path, session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
+    """All weights trained by two workers until the model memorises four replies."""
     root = tmp_path_factory.mktemp("full")
-    given = work(root / "draft", session, base, write(root / "talks", talks(ASKED) * 12), epochs=30)
-    return given.draft.out, sft.run(given)
+    stage_work = work(root / "draft", session, base, write(root / "talks", talks(REPLIES) * 12), epochs=30)
+    return stage_work.draft.out, sft.run(stage_work)
 
 
-def test_learns_the_replies_and_where_they_end(taught: tuple[Path, Facts]) -> None:
-    out, _ = taught
-    assert {question: greedy(out, question) for question in ASKED} == ASKED
+def test_model_learns_the_replies_and_where_they_end(tuned: tuple[Path, Facts]) -> None:
+    out, _ = tuned
+    assert {prompt: greedy(out, prompt) for prompt in REPLIES} == REPLIES
 
 
-def test_leaves_a_model_that_any_tool_opens(taught: tuple[Path, Facts], base: Path) -> None:
-    out, _ = taught
+def test_artifact_is_a_complete_hugging_face_model(tuned: tuple[Path, Facts], base: Path) -> None:
+    out, _ = tuned
     tokenizer = {path.name for path in base.iterdir() if "token" in path.name} | {"chat_template.jinja"}
     assert {path.name for path in out.iterdir()} == tokenizer | {
         "model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json",
     }  # fmt: skip
-    said = AutoTokenizer.from_pretrained(out).apply_chat_template([user("x")], add_generation_prompt=True)
-    assert said["input_ids"] == Chat.open(out).prompt([user("x")])
+    rendered = AutoTokenizer.from_pretrained(out).apply_chat_template([user("x")], add_generation_prompt=True)
+    assert rendered["input_ids"] == Chat.open(out).prompt([user("x")])
     assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [4, 2]
 
 
-def test_facts(taught: tuple[Path, Facts]) -> None:
-    _, facts = taught
-    chat = Chat.open(taught[0])
-    rendered = chat.conversations([one.messages for one in talks(ASKED)])
+def test_facts_count_conversations_tokens_and_rows(tuned: tuple[Path, Facts]) -> None:
+    _, facts = tuned
+    chat = Chat.open(tuned[0])
+    rendered = chat.conversations([conversation.messages for conversation in talks(REPLIES)])
     assert facts["conversations/train"] == 48
     assert facts["conversations/cut"] == 0
-    assert facts["tokens/learnt"] == 12 * sum(int(one.loss_mask.sum()) for one in rendered)
-    held = sum(len(one.ids) - 1 for one in rendered)  # less the line break at the end
-    assert facts["tokens/train"] == 12 * held
+    assert facts["tokens/learnt"] == 12 * sum(int(conversation.loss_mask.sum()) for conversation in rendered)
+    num_tokens = sum(len(conversation.ids) - 1 for conversation in rendered)  # without the line break at the end
+    assert facts["tokens/train"] == 12 * num_tokens
     assert facts["rows/filled_share"] == pytest.approx(
         float(facts["tokens/train"]) / (float(facts["rows/train"]) * LENGTH)
     )
@@ -127,52 +137,62 @@ def test_facts(taught: tuple[Path, Facts]) -> None:
     assert float(facts["train/loss_nats"]) < 0.2
 
 
-def test_adapters_learn_too(base: Path, taught: tuple[Path, Facts], session: Session, tmp_path: Path) -> None:
-    new = {"Who are you?": "You are Rayse."}  # something else than the taught model says
-    given = work(
-        tmp_path / "draft", session, taught[0], write(tmp_path / "talks", talks(new) * 40),
+def test_lora_adapters_learn_and_are_merged(
+    base: Path, tuned: tuple[Path, Facts], session: Session, tmp_path: Path
+) -> None:
+    new = {"Who are you?": "You are Rayse."}  # differs from the base model's reply
+    stage_work = work(
+        tmp_path / "draft", session, tuned[0], write(tmp_path / "talks", talks(new) * 40),
         lora={"rank": 16, "alpha": 32}, learning_rate=0.01, budget_tokens=80 * 4 * LENGTH,
     )  # fmt: skip
-    facts = sft.run(given)
+    facts = sft.run(stage_work)
     assert facts["train/steps"] == 80
-    assert greedy(given.draft.out, "Who are you?") == "You are Rayse."
-    adapted = PeftModel.from_pretrained(models.from_folder(taught[0]), str(given.draft.out / "adapter")).eval()
-    merged = models.from_folder(given.draft.out)
+    assert greedy(stage_work.draft.out, "Who are you?") == "You are Rayse."
+    adapted = PeftModel.from_pretrained(models.from_folder(tuned[0]), str(stage_work.draft.out / "adapter")).eval()
+    merged = models.from_folder(stage_work.draft.out)
     ids = torch.tensor([probe.tokens(merged.config.vocab_size, LENGTH)])
     with torch.no_grad():
         torch.testing.assert_close(adapted(input_ids=ids).logits, merged(input_ids=ids).logits, rtol=0, atol=1e-4)
     assert merged.generation_config is not None and merged.generation_config.eos_token_id == [4, 2]
 
 
-# ---- before training -------------------------------------------------------------------------------------------------
+# ---- before the workers start ---------------------------------------------------------------------------------------
+
+
+class Prepare(Protocol):
+    """The function that the fixture `prepare` returns."""
+
+    def __call__(
+        self, rows: list[Conversation], length: int = LENGTH, **options: Any
+    ) -> tuple[PackedRows, Facts, list[str]]: ...
 
 
 @pytest.fixture
-def prepare(base: Path, session: Session, tmp_path: Path):
-    """Everything before the workers start: the rows of these conversations, their facts and what was told."""
+def prepare(base: Path, session: Session, tmp_path: Path) -> Prepare:
+    """Runs the stage up to the start of the workers: the rows of conversations, their facts and the notes."""
 
-    def make(found: list[Conversation], length: int = LENGTH, **options: Any):
-        given = work(tmp_path / "draft", session, base, write(tmp_path / "talks", found), **options)
-        packed = sft.pack(given, Chat.open(base), sft.choose(given), length)
-        assert isinstance(given.progress, RecordedProgress)
-        return PackedRows(packed.file), packed.facts, given.progress.notes
+    def make(rows: list[Conversation], length: int = LENGTH, **options: Any) -> tuple[PackedRows, Facts, list[str]]:
+        stage_work = work(tmp_path / "draft", session, base, write(tmp_path / "talks", rows), **options)
+        packed = sft.pack(stage_work, Chat.open(base), sft.choose(stage_work), length)
+        assert isinstance(stage_work.progress, RecordedProgress)
+        return PackedRows(packed.file), packed.facts, stage_work.progress.notes
 
     return make
 
 
-def test_labels_are_the_assistants_turns(prepare, base: Path) -> None:
-    turns = [*talks(ASKED)[0].messages, user("Again?"), assistant("Still Rayse.")]
-    rows, _, _ = prepare([*talks(ASKED), Conversation("t", "en", "mine", "open", turns)])
+def test_labels_are_the_assistants_turns(prepare: Prepare, base: Path) -> None:
+    turns = [*talks(REPLIES)[0].messages, user("Again?"), assistant("Still Rayse.")]
+    rows, _, _ = prepare([*talks(REPLIES), Conversation("t", "en", "mine", "open", turns)])
     batch = rows.read(np.arange(len(rows)))
     decode = Chat.open(base).encoder.tokenizer.decode
     learnt = decode(batch.labels_BT[batch.labels_BT != IGNORE].tolist(), skip_special_tokens=False)
-    wanted = [*ASKED.values(), ASKED["Who are you?"], "Still Rayse."]
-    assert sorted(learnt.split("<|im_end|>")) == sorted([*wanted, ""])
+    expected = [*REPLIES.values(), REPLIES["Who are you?"], "Still Rayse."]
+    assert sorted(learnt.split("<|im_end|>")) == sorted([*expected, ""])
 
 
-def test_conversations_longer_than_a_row_are_cut_and_told(prepare) -> None:
+def test_conversations_longer_than_a_row_are_cut_and_reported(prepare: Prepare) -> None:
     long = [talks({"Who are you?": "I am Rayse. " * 30})[0], talks({"Who are you? " * 40: "I am Rayse."})[0]]
-    rows, facts, notes = prepare([*talks(ASKED), *long], length=64)
+    rows, facts, notes = prepare([*talks(REPLIES), *long], length=64)
     assert (facts["conversations/train"], facts["conversations/cut"]) == (5, 2)
     assert (
         "2 of 6 conversations are longer than a row of 64 tokens and are cut there; 1 of them hold nothing" in notes[0]
@@ -183,73 +203,73 @@ def test_conversations_longer_than_a_row_are_cut_and_told(prepare) -> None:
         prepare(long[1:], length=16)
 
 
-def test_tasks_say_how_often_conversations_are_used(prepare) -> None:
-    given = [*talks(ASKED), *talks(ASKED, "small_talk")]
-    assert prepare(given, tasks={"small_talk": 2.5})[1]["conversations/train"] == 4 + 10
-    assert prepare(given, tasks={"small_talk": 0})[1]["conversations/train"] == 4
+def test_conversations_are_repeated_by_task(prepare: Prepare) -> None:
+    rows = [*talks(REPLIES), *talks(REPLIES, "small_talk")]
+    assert prepare(rows, tasks={"small_talk": 2.5})[1]["conversations/train"] == 4 + 10
+    assert prepare(rows, tasks={"small_talk": 0})[1]["conversations/train"] == 4
     with pytest.raises(UserError, match=r"no conversation has the task 'smalltalk'; there are: persona, small_talk"):
-        prepare(given, tasks={"smalltalk": 0})
+        prepare(rows, tasks={"smalltalk": 0})
     with pytest.raises(UserError, match=r"no conversation to learn from; 8 were given and `tasks` keeps none"):
-        prepare(given, tasks={"small_talk": 0, "persona": 0})
+        prepare(rows, tasks={"small_talk": 0, "persona": 0})
 
 
-def test_rows_are_the_same_for_the_same_seed(prepare, tmp_path: Path) -> None:
-    given = talks({f"Say {n}.": str(n) * (n % 7 + 1) for n in range(50)})
-    written = []
+def test_rows_are_the_same_for_the_same_seed(prepare: Prepare, tmp_path: Path) -> None:
+    rows = talks({f"Say {n}.": str(n) * (n % 7 + 1) for n in range(50)})
+    files = []
     for _ in range(2):
-        prepare(given)
-        written.append((tmp_path / "draft" / "rows" / "train.arrow").read_bytes())
-    assert written[0] == written[1]
+        prepare(rows)
+        files.append((tmp_path / "draft" / "rows" / "train.arrow").read_bytes())
+    assert files[0] == files[1]
 
 
-def test_a_conversation_without_an_assistant_is_refused(prepare) -> None:
-    silent = replace(talks(ASKED)[0], id="silent", messages=[user("Hello?")])
+def test_conversation_without_an_assistants_turn_is_refused(prepare: Prepare) -> None:
+    silent = replace(talks(REPLIES)[0], id="silent", messages=[user("Hello?")])
     with pytest.raises(UserError, match="conversation silent has no assistant's turn"):
-        prepare([*talks(ASKED), silent])
+        prepare([*talks(REPLIES), silent])
 
 
-def test_no_conversations_are_refused(base: Path, session: Session, tmp_path: Path) -> None:
-    given = work(tmp_path / "draft", session, base, write(tmp_path / "talks", []))
+def test_empty_conversations_are_refused(base: Path, session: Session, tmp_path: Path) -> None:
+    stage_work = work(tmp_path / "draft", session, base, write(tmp_path / "talks", []))
     with pytest.raises(UserError, match="no conversation to learn from; 0 were given"):
-        sft.run(given)
+        sft.run(stage_work)
 
 
-def test_a_model_must_know_a_chat_format(base: Path, session: Session, tmp_path: Path) -> None:
-    bare = shutil.copytree(base, tmp_path / "bare")
-    (bare / "chat_template.jinja").unlink()
+def test_model_without_a_chat_template_is_refused(base: Path, session: Session, tmp_path: Path) -> None:
+    without_template = shutil.copytree(base, tmp_path / "bare")
+    (without_template / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match=r"no chat_template.jinja .* expected a model with a chat format"):
-        sft.run(work(tmp_path / "draft", session, bare, write(tmp_path / "talks", talks(ASKED))))
+        sft.run(work(tmp_path / "draft", session, without_template, write(tmp_path / "talks", talks(REPLIES))))
 
 
-def test_rows_are_as_long_as_the_model_reads(base: Path, tmp_path: Path) -> None:
+def test_row_length_is_bounded_by_the_models_context(base: Path, tmp_path: Path) -> None:
     chat = Chat.open(base)
     assert sft.row_length(SftOptions.model_validate({}), base, chat) == LENGTH
     assert sft.row_length(SftOptions.model_validate({"length": 40}), base, chat) == 40
     with pytest.raises(UserError, match=rf"sft.length: 200 is longer than the model was made for \({LENGTH}\)"):
         sft.row_length(SftOptions.model_validate({"length": 200}), base, chat)
-    for config, said in (({"max_position_embeddings": 4096, "vocab_size": 640}, 512), ({"vocab_size": 600}, None)):
+    for config, length in (({"max_position_embeddings": 4096, "vocab_size": 640}, 512), ({"vocab_size": 600}, None)):
         (tmp_path / "config.json").write_text(json.dumps(config))
-        if said:
-            assert sft.row_length(SftOptions.model_validate({}), tmp_path, chat) == said
+        if length:
+            assert sft.row_length(SftOptions.model_validate({}), tmp_path, chat) == length
         else:
             with pytest.raises(UserError, match="its tokenizer has 640 tokens, the model knows 600"):
                 sft.row_length(SftOptions.model_validate({}), tmp_path, chat)
 
 
-def test_rates_have_one_default_each() -> None:
-    def rate(**options: Any) -> tuple[str, float]:
-        found = SftOptions.model_validate(options)
-        return found.optimizer, found.peak_rate
+def test_default_learning_rate_depends_on_optimizer_and_lora() -> None:
+    def optimizer_and_rate(**options: Any) -> tuple[str, float]:
+        parsed = SftOptions.model_validate(options)
+        return parsed.optimizer, parsed.peak_rate
 
-    assert rate() == ("muon", 0.01)
-    assert rate(optimizer="adamw") == ("adamw", 2e-5)
-    assert rate(lora={}) == ("adamw", 2e-4)
-    assert rate(lora={"rank": 4}, learning_rate=0.1) == ("adamw", 0.1)
+    assert optimizer_and_rate() == ("muon", 0.01)
+    assert optimizer_and_rate(optimizer="adamw") == ("adamw", 2e-5)
+    assert optimizer_and_rate(lora={}) == ("adamw", 2e-4)
+    assert optimizer_and_rate(lora={"rank": 4}, learning_rate=0.1) == ("adamw", 0.1)
     with pytest.raises(ValidationError, match="expected optimizer: adamw with lora"):
-        rate(lora={}, optimizer="muon")
+        optimizer_and_rate(lora={}, optimizer="muon")
 
 
-def test_what_changes_nothing_is_no_part_of_the_fingerprint() -> None:
+def test_options_without_effect_are_not_part_of_the_fingerprint() -> None:
     def identity(**options: Any) -> dict[str, Any]:
         return SftOptions.model_validate(options).identity()
 
@@ -258,7 +278,7 @@ def test_what_changes_nothing_is_no_part_of_the_fingerprint() -> None:
     assert identity(budget_tokens=5000, epochs=2) == identity(budget_tokens=5000)
 
 
-def test_rounds_follow_each_other_in_a_recipe(tmp_path: Path) -> None:
+def test_rounds_of_a_recipe_take_the_model_of_the_round_before(tmp_path: Path) -> None:
     text = """
         base: {model: ./somewhere}
         stages:
@@ -268,7 +288,7 @@ def test_rounds_follow_each_other_in_a_recipe(tmp_path: Path) -> None:
           again: {stage: sft}
     """
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    found = reader.load(tmp_path / "recipe.yaml", STAGES)
-    assert found.entry("sft").inputs == {"model": "base", "conversations": "conversations"}
-    assert found.entry("persona").inputs == {"model": "sft", "conversations": "conversations"}
-    assert found.entry("again").inputs == {"model": "persona", "conversations": "conversations"}
+    recipe = reader.load(tmp_path / "recipe.yaml", STAGES)
+    assert recipe.entry("sft").inputs == {"model": "base", "conversations": "conversations"}
+    assert recipe.entry("persona").inputs == {"model": "sft", "conversations": "conversations"}
+    assert recipe.entry("again").inputs == {"model": "persona", "conversations": "conversations"}
