@@ -1,13 +1,13 @@
-"""Seconds of one PPO iteration, the real path (Ray actors, DeepSpeed, vLLM, the stage's loop) against TRL, same run.
+"""Seconds of one PPO iteration of the stage `ppo` (Ray actors, DeepSpeed, vLLM) against TRL, in the same run.
 
     python -m tests.benchmarks.ppo [--iterations 8] [--reply-tokens 64] [--epochs 1] [--minibatches 1] [--dtype float32]
 
-All have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies that
-end at the same length. TRL's trainer is GRPO, which has no critic (trl_loop.py). Ours runs as the stage does by itself,
-with a critic: this is what is measured against TRL. And twice more: with a critic that is a second model, and with none
-(`advantage: group`). TRL runs as it is by default, generating with transformers, and once more generating with vLLM, as
-ours does. What is compared runs first and last, TRL around it, since machines have moods; what counts is the median
-iteration, the first of each run left out.
+All runs have two processes of one thread each, the same model, the same prompts, the same optimiser steps, and replies
+of the same length. TRL's trainer is GRPO, which has no critic (trl_loop.py). The stage runs with its default critic,
+which is what is compared with TRL, then with a second model as the critic, then without one (`advantage: group`). TRL
+runs with its defaults, generating with transformers, and once more generating with vLLM as the stage does. The default
+critic is measured first and last of the stage's runs, and TRL before and after all of them, since a machine's speed
+drifts. The figures are medians over iterations, without the first of each run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,17 +27,23 @@ from tests.benchmarks import goals
 from tests.benchmarks.trl_loop import Job, RankTimes, measure, with_vllm
 
 if TYPE_CHECKING:
+    from cluster.session import Session
+    from pipelines.inference.reply import Sampling
+    from pipelines.rollout.experience import Rollout
     from pipelines.stage import Work
 
 WORLD, THREADS = 2, 1
 REWARD = Path(__file__).with_name("digits_reward.py")
-KINDS = {"critic": {}, "learnt_critic": {"critic_body": "learnt"}, "group": {"advantage": "group"}}
-PROMPTS, REPLIES = 32, 2  # of an iteration, and of a prompt: the stage's own defaults
+VARIANTS = {"critic": {}, "learnt_critic": {"critic_body": "learnt"}, "group": {"advantage": "group"}}
+PROMPTS, REPLIES = 32, 2  # prompts of an iteration and replies to each: the stage's defaults
 
 
 @dataclass
-class Seen:
-    """What was seen of the real path. ends: clock at the end of each iteration; phases: seconds in each of them."""
+class StageTimes:
+    """Measurements of the stage.
+
+    ends: clock at the end of each iteration; phases: seconds of each phase, for each iteration; token counts are of all
+    iterations; gap: largest difference of log-probabilities after a publishing, in nats."""
 
     ends: list[float] = field(default_factory=list)
     phases: list[dict[str, float]] = field(default_factory=list)
@@ -45,76 +52,84 @@ class Seen:
     gap: float = 0.0
 
     @property
-    def whole(self) -> list[float]:
+    def iteration_s(self) -> list[float]:
         """Seconds of each iteration but the first."""
         return [end - begin for begin, end in pairwise(self.ends)]
 
-    def followed_by(self, other: Seen) -> Seen:
-        """Both as one run, without the other's first iteration."""
-        shift = self.ends[-1] - other.ends[0]
-        ends, phases = [end + shift for end in other.ends[1:]], other.phases[1:]
-        return replace(self, ends=self.ends + ends, phases=self.phases + phases, gap=max(self.gap, other.gap))
+    def followed_by(self, later: StageTimes) -> StageTimes:
+        """Joins both as one run, without the first iteration of `later`."""
+        shift = self.ends[-1] - later.ends[0]
+        ends = self.ends + [end + shift for end in later.ends[1:]]
+        return replace(self, ends=ends, phases=self.phases + later.phases[1:], gap=max(self.gap, later.gap))
 
     def figures(self) -> dict[str, float]:
-        """Seconds of the median iteration, and of its phases as means over all but the first."""
-        whole = self.whole
-        mean_s = sum(whole) / len(whole)
-        spent = {name: sum(phases[name] for phases in self.phases[1:]) / len(whole) for name in self.phases[0]}
+        """Median seconds of an iteration, and mean seconds of each phase; the first iteration does not count."""
+        iteration_s = self.iteration_s
+        mean_s = sum(iteration_s) / len(iteration_s)
+        phase_s = {name: sum(p[name] for p in self.phases[1:]) / len(iteration_s) for name in self.phases[0]}
         return {
-            "ppo/iteration_s": median(whole),
-            **{f"ppo/{name}_s": value for name, value in spent.items()},
-            "ppo/publish_fraction": spent["publish"] / mean_s,
+            "ppo/iteration_s": median(iteration_s),
+            **{f"ppo/{name}_s": value for name, value in phase_s.items()},
+            "ppo/publish_fraction": phase_s["publish"] / mean_s,
             "publish/logprob_gap": self.gap,
         }
 
 
-def real(folder: Path, job: Job, dtype: str, **options: Any) -> Seen:
-    """The stage's own loop, told not to stop a reply early, and watched."""
+def run_stage(folder: Path, job: Job, dtype: str, **options: Any) -> StageTimes:
+    """Runs the stage's training loop with replies of full length, and measures it."""
     from cluster.session import Session
     from pipelines.data.dialogues import conversations
     from pipelines.stages import ppo
     from pipelines.stages.ppo.journal import Journal, Steps
     from pipelines.stages.ppo.learners import Learners
-    from pipelines.stages.ppo.task import Task
+    from pipelines.stages.ppo.task import Prompt, Task
     from tests.benchmarks import bench_model
 
-    seen = Seen()
+    times = StageTimes()
 
-    class Endless(Task):
+    class FullLengthTask(Task):
         """A task whose replies end at max_new_tokens only."""
 
         @property
-        def sampling(self) -> Any:
+        def sampling(self) -> Sampling:
             return replace(super().sampling, stop_ids=())
 
-        def prompts(self, iteration: int) -> Any:
+        def prompts(self, iteration: int) -> list[Prompt]:
             prompts = super().prompts(iteration)
-            seen.prompt_tokens += sum(len(prompt.tokens) for prompt in prompts)
+            times.prompt_tokens += sum(len(prompt.tokens) for prompt in prompts)
             return prompts
 
-    class Watched(Journal):
-        """A journal that keeps each iteration's times apart."""
+    class TimedJournal(Journal):
+        """A journal that records the times of each iteration."""
 
-        def add(self, point: Any, seconds: Any, *, rollouts: Any, logprob_gap: float) -> None:
+        def add(
+            self,
+            point: Mapping[str, float],
+            seconds: Mapping[str, float],
+            *,
+            rollouts: Sequence[Rollout],
+            logprob_gap: float,
+        ) -> None:
             super().add(point, seconds, rollouts=rollouts, logprob_gap=logprob_gap)
-            seen.ends.append(perf_counter())
-            seen.phases.append(seconds)
-            seen.reply_tokens, seen.gap = self.reply_tokens, self.logprob_gap
+            times.ends.append(perf_counter())
+            times.phases.append(dict(seconds))
+            times.reply_tokens = self.reply_tokens
+            times.gap = self.logprob_gap
 
-    os.environ.setdefault("RAY_worker_niceness", "0")  # a busy machine is to slow both sides alike
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as TRL's processes: a busy machine slows both alike
     (folder / "data").mkdir(parents=True)
     conversations.write(folder / "data" / conversations.TRAIN, bench_model.questions(len(job.prompts)))
     with Session(on_message=str) as session:
         work = work_of(folder, job, session, dtype, options)
-        task, journal = Endless.open(work), Watched(kl_coefficient=job.kl_coefficient)
+        task, journal = FullLengthTask.open(work), TimedJournal(kl_coefficient=job.kl_coefficient)
         with Learners(work, max_tokens=task.max_tokens) as learners:
             learners.publish()
             ppo.train(work, task, learners, journal, Steps(work.draft.folder("iterations")))
-    return seen
+    return times
 
 
-def work_of(folder: Path, job: Job, session: Any, dtype: str, more: dict[str, Any]) -> Work:
-    """The stage's work; what decides the cost is said by the job, the rest by the stage's defaults."""
+def work_of(folder: Path, job: Job, session: Session, dtype: str, more_options: dict[str, Any]) -> Work:
+    """Work of the stage: the job sets the options that decide the cost, the others are the stage's defaults."""
     from tests.stages.ppo_work import work
 
     options = {
@@ -122,84 +137,94 @@ def work_of(folder: Path, job: Job, session: Any, dtype: str, more: dict[str, An
         "replies_per_prompt": job.replies_per_prompt, "max_new_tokens": job.reply_tokens, "epochs": job.epochs,
         "minibatches": job.minibatches, "learning_rate": job.learning_rate, "kl_coefficient": job.kl_coefficient,
         "kl_target": None, "rewards": {"function": 1.0}, "function": f"{REWARD}:reward",
-        "held_out_prompts": 0, **more,
+        "held_out_prompts": 0, **more_options,
     }  # fmt: skip
-    cluster = {"workers": WORLD, "threads_per_worker": THREADS, "dtype": dtype, "save_every": 1000}  # as TRL: never
+    cluster = {"workers": WORLD, "threads_per_worker": THREADS, "dtype": dtype, "save_every": 1000}  # never, like TRL
     inputs = {"model": Path(job.model), "conversations": folder / "data"}
     return work(folder / "draft", session, inputs, cluster, seed=job.seed, **options)
 
 
-def whole_iterations(told: list[RankTimes], job: Job) -> tuple[list[float], list[float]]:
-    """TRL's seconds of each iteration but the first, the slowest rank's; and those of them in which it generates."""
-    ends = [max(rank.ends[number] for rank in told) for number in range(job.steps - 1, len(told[0].ends), job.steps)]
-    writing = [max(each) for each in zip(*(rank.generate_s for rank in told), strict=True)]
-    return [end - begin for begin, end in pairwise(ends)], writing[1:]
+def trl_seconds(ranks: list[RankTimes], job: Job) -> tuple[list[float], list[float]]:
+    """TRL's seconds of each iteration but the first, and of its generation; the slowest rank counts."""
+    last_steps = range(job.steps - 1, len(ranks[0].ends), job.steps)
+    ends = [max(rank.ends[step] for rank in ranks) for step in last_steps]
+    generate_s = [max(iteration) for iteration in zip(*(rank.generate_s for rank in ranks), strict=True)]
+    return [end - begin for begin, end in pairwise(ends)], generate_s[1:]
 
 
-def medians(runs: list[list[RankTimes]], job: Job) -> tuple[float, float]:
-    """Seconds of TRL's median iteration over several runs, and of its median generation."""
-    pairs = [whole_iterations(run, job) for run in runs]
-    return median([s for whole, _ in pairs for s in whole]), median([s for _, writing in pairs for s in writing])
+def trl_medians(runs: list[list[RankTimes]], job: Job) -> tuple[float, float]:
+    """Median seconds of TRL's iterations over several runs, and of their generation."""
+    seconds = [trl_seconds(ranks, job) for ranks in runs]
+    iteration_s = [s for run, _ in seconds for s in run]
+    generate_s = [s for _, run in seconds for s in run]
+    return median(iteration_s), median(generate_s)
 
 
-def shown(seconds: list[float]) -> str:
-    return "seconds of each iteration " + " ".join(f"{each:.2f}" for each in seconds)
+def format_seconds(seconds: list[float]) -> str:
+    """`seconds of each iteration 1.08 1.10 …`"""
+    return "seconds of each iteration " + " ".join(f"{s:.2f}" for s in seconds)
 
 
-def check_equal(job: Job, seen: Seen, told: list[RankTimes]) -> None:
-    """Raises RuntimeError where the two did not read and write the same number of tokens."""
-    wanted = job.iterations * job.replies * job.reply_tokens
-    theirs = sum(rank.reply_tokens for rank in told)
-    if not wanted == seen.reply_tokens == theirs:
-        raise RuntimeError(f"reply tokens: ours {seen.reply_tokens}, TRL's {theirs}; expected {wanted} of both")
-    read = sum(rank.prompt_tokens for rank in told)
-    if abs(read - seen.prompt_tokens) > 0.05 * read:  # both ask all prompts in turn, in orders of their own
-        raise RuntimeError(f"prompt tokens: ours {seen.prompt_tokens}, TRL's {read}; expected about the same")
+def check_equal_work(job: Job, stage: StageTimes, ranks: list[RankTimes]) -> None:
+    """Raises RuntimeError where stage and TRL did not process the same number of tokens."""
+    expected = job.iterations * job.replies * job.reply_tokens
+    trl_tokens = sum(rank.reply_tokens for rank in ranks)
+    if not expected == stage.reply_tokens == trl_tokens:
+        counts = f"the stage {stage.reply_tokens}, TRL {trl_tokens}"
+        raise RuntimeError(f"reply tokens: {counts}; expected {expected} of both")
+    trl_tokens = sum(rank.prompt_tokens for rank in ranks)
+    if abs(trl_tokens - stage.prompt_tokens) > 0.05 * trl_tokens:  # both go through all prompts, in different orders
+        raise RuntimeError(f"prompt tokens: the stage {stage.prompt_tokens}, TRL {trl_tokens}; expected about the same")
 
 
 def main(
     iterations: int = 8, reply_tokens: int = 64, epochs: int = 1, minibatches: int = 1, dtype: str = "float32"
 ) -> dict[str, float]:
-    """Measures all: seconds of an iteration, its phases, and what an iteration of TRL takes of ours."""
+    """Figures: seconds of an iteration and its phases, of the variants and of TRL, and ratios of TRL to the stage."""
     from tests.benchmarks import bench_model
 
-    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as temporary:
+        folder = Path(temporary)
         model = bench_model.write(folder / "model")
-        prompts = [one.prompt for one in bench_model.questions(4 * PROMPTS)]
+        prompts = [conversation.prompt for conversation in bench_model.questions(4 * PROMPTS)]
         job = Job(
             str(model), prompts, PROMPTS, REPLIES, reply_tokens, epochs, minibatches, iterations,
             extra={"bf16": dtype == "bfloat16"},
         )  # fmt: skip
-        peers = {"trl": job, "trl_vllm": with_vllm(job)}
-        runs = {name: [measure(peer, world=WORLD, threads=THREADS)] for name, peer in peers.items()}
-        for name, (first,) in runs.items():
-            print(f"{name}: {shown(whole_iterations(first, job)[0])}", flush=True)
-        seen: dict[str, Seen] = {}
-        for kind in (*KINDS, "critic"):
-            own = real(Path(tempfile.mkdtemp(dir=folder)), job, dtype, **KINDS[kind])
-            for (first,) in runs.values():
-                check_equal(job, own, first)
-            print(f"ours, {kind}: {shown(own.whole)}", flush=True)
-            seen[kind] = seen[kind].followed_by(own) if kind in seen else own
-        for name, peer in peers.items():
-            runs[name].append(measure(peer, world=WORLD, threads=THREADS))
-            print(f"{name} again: {shown(whole_iterations(runs[name][1], job)[0])}", flush=True)
-    trl_iteration_s, trl_generate_s = medians(runs["trl"], job)
-    vllm_iteration_s, vllm_generate_s = medians(runs["trl_vllm"], job)
-    others = {kind: own.figures() for kind, own in seen.items() if kind != "critic"}
-    figures = seen["critic"].figures()
+        trl_jobs = {"trl": job, "trl_vllm": with_vllm(job)}
+        trl_runs = {name: [measure(trl_job, world=WORLD, threads=THREADS)] for name, trl_job in trl_jobs.items()}
+        for name, (ranks,) in trl_runs.items():
+            print(f"{name}: {format_seconds(trl_seconds(ranks, job)[0])}", flush=True)
+        times: dict[str, StageTimes] = {}
+        for variant in (*VARIANTS, "critic"):
+            run = run_stage(Path(tempfile.mkdtemp(dir=folder)), job, dtype, **VARIANTS[variant])
+            for (ranks,) in trl_runs.values():
+                check_equal_work(job, run, ranks)
+            print(f"stage, {variant}: {format_seconds(run.iteration_s)}", flush=True)
+            times[variant] = times[variant].followed_by(run) if variant in times else run
+        for name, trl_job in trl_jobs.items():
+            trl_runs[name].append(measure(trl_job, world=WORLD, threads=THREADS))
+            print(f"{name} again: {format_seconds(trl_seconds(trl_runs[name][1], job)[0])}", flush=True)
+    return all_figures(times, trl_runs, job)
+
+
+def all_figures(times: dict[str, StageTimes], trl_runs: dict[str, list[list[RankTimes]]], job: Job) -> dict[str, float]:
+    """Figures of the default critic, then of the other variants, then of TRL, then the ratios."""
+    trl_iteration_s, trl_generate_s = trl_medians(trl_runs["trl"], job)
+    vllm_iteration_s, vllm_generate_s = trl_medians(trl_runs["trl_vllm"], job)
+    figures = times["critic"].figures()
+    variants = {name: run.figures() for name, run in times.items() if name != "critic"}
     return {
         **figures,
-        **{f"ppo/{kind}_iteration_s": own["ppo/iteration_s"] for kind, own in others.items()},
-        **{f"ppo/{kind}_learn_s": own["ppo/learn_s"] for kind, own in others.items()},
+        **{f"ppo/{name}_iteration_s": values["ppo/iteration_s"] for name, values in variants.items()},
+        **{f"ppo/{name}_learn_s": values["ppo/learn_s"] for name, values in variants.items()},
         "ppo/trl_iteration_s": trl_iteration_s,
         "ppo/trl_generate_s": trl_generate_s,
         "ppo/trl_vllm_iteration_s": vllm_iteration_s,
         "ppo/trl_vllm_generate_s": vllm_generate_s,
         "ppo/ratio_to_trl": trl_iteration_s / figures["ppo/iteration_s"],
         "ppo/ratio_to_trl_vllm": vllm_iteration_s / figures["ppo/iteration_s"],
-        **{f"ppo/ratio_to_trl_{kind}": trl_iteration_s / own["ppo/iteration_s"] for kind, own in others.items()},
+        **{f"ppo/ratio_to_trl_{name}": trl_iteration_s / run["ppo/iteration_s"] for name, run in variants.items()},
     }
 
 
@@ -209,5 +234,7 @@ if __name__ == "__main__":
     parser.add_argument("--reply-tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--minibatches", type=int, default=1)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of both sides' products")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="Data type of both sides' matrix products"
+    )
     goals.print_figures(main(**vars(parser.parse_args())))
