@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_an_exception_of_a_method_is_raised_as_it_was_and_the_gang_stays_usable(
 def test_an_exception_that_cannot_be_pickled_is_named_in_a_runtime_error(pair: Gang) -> None:
     with pytest.raises(RuntimeError, match="Unpicklable: left") as caught:
         pair.call("fail_unpicklable", deadline_s=60)
-    assert "raised by rank 0" in caught.value.__notes__[0]
+    assert re.match(r".*raised by rank [01]", caught.value.__notes__[0])  # both fail, and either may be heard first
     assert pair.call("times", 3, 1, deadline_s=60) == [31, 31]
 
 

@@ -36,7 +36,7 @@ from serve.trial.measurements import TimedReply, failures
 from serve.trial.prompts import choose
 from tests.runs import ROOT
 from tests.serve.hosting.test_server import session_ids, session_processes
-from tests.stages.test_quantise import imitation
+from tests.stages.test_quantise import fake_quantised
 from tests.tiny_models import Tiny, reference_logits
 
 PERSONA = "You are Rayse."
@@ -257,7 +257,7 @@ def test_an_int8_model_has_the_log_probabilities_of_an_independent_reference(
     messages = [{"role": "system", "content": PERSONA}, {"role": "user", "content": "Hi 你好"}]
     ids = Chat.open(tiny.first).prompt(messages)
     with torch.no_grad():
-        expected = float(imitation(tiny.first)(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).max())
+        expected = float(fake_quantised(tiny.first)(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).max())
     original = float(torch.tensor(reference_logits(tiny.first, ids)[-1]).double().log_softmax(-1).max())
     body = {"messages": messages, "max_tokens": 1, "temperature": 0, "logprobs": True}
     choice = httpx.post(f"{terminal.url}/v1/chat/completions", json=body, timeout=60).json()["choices"][0]
