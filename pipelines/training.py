@@ -1,16 +1,16 @@
-"""What all stages that train share: options of the optimiser, of the workers, and how the workers are started.
+"""Options and start-up that all training stages have in common.
 
     stage ──config──► launch ──Ray Train──► each worker: stage's function ──Lesson──► learn ──loop──► files + facts
 
-A stage adds what it teaches: a function that runs in each worker and makes a Lesson (learning/lesson.py) there.
+A stage adds its objective: a function that runs in each worker and makes a Lesson (learning/lesson.py) there.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -22,45 +22,56 @@ if TYPE_CHECKING:
     from pipelines.learning.lesson import Lesson
     from pipelines.learning.loop import Worker
 
-PEAK_RATES = {"muon": 0.02, "adamw": 3e-3}
+ADAM_LEARNING_RATE = "Peak learning rate of the weights that muon leaves to AdamW: embeddings and norms"
+DECAY_FRACTION = "Fraction of the steps in which the learning rate falls, under wsd"
 
 
 class OptimizerOptions(Options):
-    optimizer: Literal["muon", "adamw"] = Field("muon", description="muon: hidden matrices by Muon, the rest by AdamW")
-    learning_rate: float | None = Field(
-        None, gt=0, description="peak; default 0.02 for muon's matrices, 3e-3 for adamw"
+    """Options of every stage that trains."""
+
+    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.02, "adamw": 3e-3}
+
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="Optimizer; muon: Muon for hidden matrices, AdamW for all other weights"
     )
-    adam_learning_rate: float = Field(3e-3, gt=0, description="peak, for what muon leaves to AdamW: embeddings, norms")
-    weight_decay: float = Field(0.0, ge=0, description="of matrices, times the learning rate")
-    schedule: Literal["wsd", "cosine"] = Field("wsd", description="wsd: warm-up, stable, decay")
-    warmup_share: float = Field(0.02, ge=0, le=1, description="share of the steps with a rising rate")
-    decay_share: float = Field(0.3, ge=0, le=1, description="wsd: share of the steps with a falling rate")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; default 0.02 for muon's matrices, 3e-3 for adamw"
+    )
+    adam_learning_rate: float = Field(3e-3, gt=0, description=ADAM_LEARNING_RATE)
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of matrices, multiplied by the learning rate")
+    schedule: Literal["wsd", "cosine"] = Field(
+        "wsd", description="Learning-rate schedule; wsd: linear warm-up, stable, linear decay; cosine: half a wave"
+    )
+    warmup_fraction: float = Field(
+        0.02, ge=0, le=1, description="Fraction of the steps in which the learning rate rises"
+    )
+    decay_fraction: float = Field(0.3, ge=0, le=1, description=DECAY_FRACTION)
     clip_norm: float = Field(
         1.0, ge=0, description="Maximum norm of the gradient under adamw, all weights together; 0: no maximum. Muon's "
                                "step does not depend on the norm: its gradient is not clipped")  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        """A rate that is written out is the same as its default; clipping does nothing under muon."""
+        """An explicit learning rate equals its default; clipping has no effect under muon."""
         clip_norm = self.clip_norm if self.optimizer == "adamw" else None
-        return super().identity() | {"learning_rate": self.peak_rate, "clip_norm": clip_norm}
+        return super().identity() | {"learning_rate": self.peak_learning_rate, "clip_norm": clip_norm}
 
     @property
-    def peak_rate(self) -> float:
-        return self.learning_rate or PEAK_RATES[self.optimizer]
+    def peak_learning_rate(self) -> float:
+        return self.learning_rate or self.default_learning_rates[self.optimizer]
 
 
 class PairOptions(OptimizerOptions):
-    """Of a stage that learns from preferences."""
+    """Options of every stage that trains on preferences."""
 
-    epochs: float = Field(1, gt=0, description="how often each pair is learnt from")
-    batch_pairs: int = Field(32, ge=1, description="pairs of an optimiser step, all workers together")
+    epochs: float = Field(1, gt=0, description="Number of passes over the pairs")
+    batch_pairs: int = Field(32, ge=1, description="Pairs of an optimizer step, over all workers")
     max_tokens: int | None = Field(
-        None, ge=16, description="of a prompt with its reply; longer pairs are left out. Default: the model's context"
-    )
+        None, ge=16, description="Tokens of a prompt with its reply at most; longer pairs are left out. Default: the "
+                                 "model's context")  # fmt: skip
 
 
 class WorkerOptions(ClusterOptions):
-    """Of every stage whose workers learn together."""
+    """Cluster options of every stage whose workers train together."""
 
     workers: int = Field(2, ge=1, description="Number of processes that train together")
     threads_per_worker: int = Field(
@@ -78,8 +89,10 @@ class WorkerOptions(ClusterOptions):
 
 
 class TrainCluster(WorkerOptions):
-    checkpoint_every_steps: int | None = Field(None, ge=1, description="default: as often as costs 2% of the time")
-    log_every_steps: int = Field(10, ge=1, description="steps between two lines of figures")
+    checkpoint_every_steps: int | None = Field(
+        None, ge=1, description="Steps between two checkpoints; default: so many that checkpoints take 2% of the time"
+    )
+    log_every_steps: int = Field(10, ge=1, description="Steps between two lines of progress")
 
 
 def launch(
@@ -87,16 +100,18 @@ def launch(
 ) -> Facts:
     """Runs a stage's function in each worker, showing progress; returns the loop's facts.
 
-    work.options derives from OptimizerOptions, work.cluster from TrainCluster. lesson: plain values that `function`
-    finds under config["lesson"]; steps: optimiser steps; rows: of a step, all workers together."""
+    work.options derives from OptimizerOptions, work.cluster from TrainCluster. lesson: plain values, which `function`
+    gets as config["lesson"]; steps: optimiser steps; rows: of a step, over all workers."""
     from cluster.resources import Resources
     from cluster.workers import run_workers
 
     cluster: TrainCluster = work.cluster
 
     def show(figures: dict[str, Any]) -> None:
-        shown = {"loss": figures["train/loss_nats"], "tokens_per_s": figures["train/tokens_per_s"]}
-        work.progress.update(figures["step"], steps, "steps", mfu=f"{figures['train/mfu']:.0%}", **shown)
+        work.progress.update(
+            figures["step"], steps, "steps", mfu=f"{figures['train/mfu']:.0%}", loss=figures["train/loss_nats"],
+            tokens_per_s=figures["train/tokens_per_s"],
+        )  # fmt: skip
 
     work.session.start()
     return run_workers(
@@ -113,17 +128,17 @@ def launch(
 
 
 class Pairs(NamedTuple):
-    """Preferences as a stage's workers read them."""
+    """Preferences as files of tokens for a stage's workers."""
 
-    lesson: dict[str, Any]  # where they are: model, preferences, train and (where there are some) held_out
-    steps: int  # optimiser steps that the options ask for
+    lesson: dict[str, Any]  # paths: model, preferences, train and (where there are such pairs) held_out
+    steps: int  # optimiser steps, by the options
     facts: Facts
 
 
 def prepare_pairs(work: Work) -> Pairs:
     """Writes the preferences as the model's tokens into the draft. work.options derives from PairOptions.
 
-    Raises UserError where the model has no chat template, or there is no pair that it can learn from."""
+    Raises UserError where the model has no chat template, or no training pair fits it."""
     from pipelines.data.dialogues import preferences, tokenized_pairs
     from pipelines.data.tokens.chat import Chat
     from pipelines.errors import UserError
@@ -132,26 +147,26 @@ def prepare_pairs(work: Work) -> Pairs:
     options: PairOptions = work.options
     model, folder = work.inputs["model"].local(), work.inputs["preferences"].local()
     chat, context = Chat.open(model), context_length(model, default=2**31)
-    longest = min(options.max_tokens or context, context)
-    place = work.draft.folder("pairs")
+    max_tokens = min(options.max_tokens or context, context)
+    out = work.draft.folder("pairs")
     files, counts = {}, {}
     for split in (preferences.TRAIN, preferences.HELD_OUT):
-        tell = lambda done, total: work.progress.update(done, total, "pairs")  # noqa: E731
         files[split], counts[split] = tokenized_pairs.tokenize_split(
-            folder, split, chat, place, max_tokens=longest, seed=work.seed, on_progress=tell
-        )
+            folder, split, chat, out, max_tokens=max_tokens, seed=work.seed,
+            on_progress=lambda done, total: work.progress.update(done, total, "pairs"),
+        )  # fmt: skip
     train, held_out = counts[preferences.TRAIN], counts[preferences.HELD_OUT]
     if not train.kept:
         raise UserError(
-            f"{work.name}: none of {train.read:,} training pairs of the preferences can be learnt from: "
-            f"{train.too_long:,} are longer than {longest:,} tokens, of {train.equal:,} both replies are the same; "
-            f"expected at least one. Give shorter or more pairs, or a model with a longer context"
+            f"{work.name}: none of {train.read:,} training pairs of the preferences can be used: {train.too_long:,} "
+            f"are longer than {max_tokens:,} tokens, of {train.equal:,} both replies are the same; expected at least "
+            f"one. Provide shorter or more pairs, or a model with a longer context"
         )
     lesson = {"model": str(model), "preferences": str(folder), "train": str(files[preferences.TRAIN])}
     if held_out.kept:
         lesson["held_out"] = str(files[preferences.HELD_OUT])
     else:
-        work.progress.note("no held-out pair: nothing to judge on, no heldout/ figures")
+        work.progress.note("no held-out pair: there will be no heldout/ figures")
     left_out = {"too_long": train.too_long + held_out.too_long, "equal": train.equal + held_out.equal}
     for reason, count in left_out.items():
         if count:
@@ -162,8 +177,13 @@ def prepare_pairs(work: Work) -> Pairs:
     return Pairs(lesson, steps, facts)
 
 
+def scoring_arguments(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of learning.pairs.pair_scores in a worker: larger batches, since there is no backward pass."""
+    return {"device": worker.device, "batch_pairs": 4 * config["plan"]["micro_batch_rows"]}
+
+
 def copy_tokenizer(model: Path, out: Path) -> None:
-    """The tokenizer and the chat template travel with every model."""
+    """Copies the files of the tokenizer and the chat template from one model's folder to another's."""
     from pipelines.data.tokens.tokenizing import TOKENIZER_FILES
 
     for name in TOKENIZER_FILES:
@@ -172,22 +192,22 @@ def copy_tokenizer(model: Path, out: Path) -> None:
 
 
 def _config(work: Work, steps: int, rows: int) -> dict[str, Any]:
-    """What `learn` needs, as plain values."""
+    """The arguments of `learn` as plain values."""
     options: OptimizerOptions = work.options
     cluster: TrainCluster = work.cluster
     return {
         "optimizer": {
             "kind": options.optimizer,
-            "rate": options.peak_rate,
-            "adam_rate": options.adam_learning_rate,
+            "learning_rate": options.peak_learning_rate,
+            "adam_learning_rate": options.adam_learning_rate,
             "weight_decay": options.weight_decay,
             "clip_norm": options.clip_norm,
         },
         "schedule": {
             "kind": options.schedule,
             "total": steps,
-            "warmup_share": options.warmup_share,
-            "decay_share": options.decay_share,
+            "warmup_fraction": options.warmup_fraction,
+            "decay_fraction": options.decay_fraction,
         },
         "plan": {
             "out": str(work.draft.out),
@@ -204,11 +224,11 @@ def _config(work: Work, steps: int, rows: int) -> dict[str, Any]:
 
 
 def learn(worker: Worker, config: dict[str, Any], make_lesson: Callable[[torch.dtype], Lesson]) -> Facts:
-    """Runs in each worker process, where alone the crafts of learning are imported. See loop.train."""
+    """Trains in a worker process: torch and DeepSpeed are imported here, never in the driver. See loop.train."""
     from pipelines.learning.engine import OptimizerPlan
     from pipelines.learning.loop import TrainingPlan, train
     from pipelines.learning.schedule import Schedule
 
     plan = {**config["plan"], "out": Path(config["plan"]["out"])}
-    optimizer, schedule = OptimizerPlan(**config["optimizer"]), Schedule.from_shares(**config["schedule"])
+    optimizer, schedule = OptimizerPlan(**config["optimizer"]), Schedule.from_fractions(**config["schedule"])
     return dict(train(worker, TrainingPlan(**plan, optimizer=optimizer, schedule=schedule), make_lesson))

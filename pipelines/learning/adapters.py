@@ -1,8 +1,8 @@
-"""LoRA: small matrices learnt beside frozen linear layers, and merged into them at the end. The only door to PEFT.
+"""LoRA: low-rank matrices trained beside frozen linear layers, and merged into them at the end. The only door to PEFT.
 
     x ──► W x + alpha/rank · B A x        W frozen; A [rank, in] random, B [out, rank] zero at first
-    learnt ──┬──► adapter/                 A and B alone, as PEFT writes them
-             └──► model.safetensors        W + alpha/rank · B A: a model like any other
+    trained ──┬──► adapter/                A and B alone, as PEFT writes them
+              └──► model.safetensors       W + alpha/rank · B A: a model like any other
 
 Hu et al. 2021 (LoRA), section 4.1.
 """
@@ -28,12 +28,13 @@ from pipelines.learning.batch import PackedRows
 from pipelines.learning.lesson import Lesson, save_proven
 
 FOLDER = "adapter"
-TOLERANCE = 1e-4  # of logits before and after the merge, in float32; relative where they are larger than 1
+TOLERANCE = 1e-4  # difference of logits before and after the merge, in float32; relative where they exceed 1
 
 
 @dataclass(frozen=True)
 class Lora:
-    """targets: the layers' names, or the ends of them, such as q_proj; None: every linear layer but the head."""
+    """LoRA's options. targets: names of the layers, or suffixes of them, such as q_proj; None: every linear layer but
+    the head."""
 
     rank: int
     alpha: float
@@ -44,10 +45,10 @@ class Lora:
 def next_token(
     open_model: Callable[[], PreTrainedModel], rows: PackedRows, dtype: torch.dtype, lora: Lora, *, seed: int
 ) -> Lesson:
-    """As lesson.next_token, but only adapters learn. What is saved is the merged model, and the adapter beside it.
+    """Next-token prediction as lesson.next_token, training adapters alone; saves the merged model and the adapter.
 
-    open_model: gives the same float32 model at every call; it is called again to merge, since the one that learns may
-    lie in pieces on many ranks."""
+    open_model: returns the same float32 model at every call; it is called again to merge, since the model in training
+    may be partitioned over many ranks."""
     model = attach(open_model(), lora, seed).get_base_model()
 
     def save(weights: dict[str, Tensor], folder: Path) -> None:
@@ -57,7 +58,7 @@ def next_token(
 
 
 def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
-    """The model, now with adapters and frozen but for them: the same bits for the same seed.
+    """Adds adapters to the model and freezes everything else: the same bits for the same seed.
 
     Raises UserError where targets name no linear layer, or an embedding."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -87,43 +88,43 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
 def export(adapted: PeftModel, weights: dict[str, Tensor], folder: Path) -> None:
     """Writes FOLDER and the merged model in Hugging Face layout, with its probe.
 
-    adapted: with adapters of the shape that was learnt; weights: learnt, by the names they have in its inner model.
-    Raises UserError where the merged model is not the one that was learnt."""
+    adapted: a model with adapters of the trained shape; weights: the trained ones, by their names in its base model.
+    Raises UserError where the merged model computes something else."""
     with torch.no_grad():
         for name, parameter in adapted.get_base_model().named_parameters():
             parameter.copy_(weights[name])
     adapted.eval()
-    apart_TV = _logits(adapted.get_base_model())
+    unmerged_TV = _logits(adapted.get_base_model())
     _save_adapter(adapted, folder / FOLDER)
     merged = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
-    check_merge(apart_TV, _logits(merged))
+    check_merge(unmerged_TV, _logits(merged))
     save_proven(merged, dict(merged.named_parameters()), folder)
 
 
-def check_merge(apart_TV: Tensor, merged_TV: Tensor) -> None:
-    """Raises UserError where logits with adapters beside the layers and merged into them differ beyond rounding."""
-    gap = float((apart_TV - merged_TV).abs().max())
-    allowed = TOLERANCE * max(1.0, float(apart_TV.abs().max()))
-    if not gap <= allowed:
+def check_merge(unmerged_TV: Tensor, merged_TV: Tensor) -> None:
+    """Raises UserError where logits before and after the merge differ by more than rounding."""
+    gap = float((unmerged_TV - merged_TV).abs().max())
+    max_gap = TOLERANCE * max(1.0, float(unmerged_TV.abs().max()))
+    if not gap <= max_gap:
         raise UserError(
-            f"lora: merging the adapters changes logits by {gap:.2g}; expected at most {allowed:.2g}. The adapters "
+            f"lora: merging the adapters changes logits by {gap:.2g}; expected at most {max_gap:.2g}. The adapters "
             f"have grown beyond what float32 can add to the weights: lower learning_rate or lora.alpha"
         )
 
 
 def _logits(model: Any) -> Tensor:
-    """Of the probe's row. float32 [T, V]."""
+    """Logits of the probe's row. float32 [T, V]."""
     row = probe.tokens(model.config.vocab_size, model.config.max_position_embeddings)
     with torch.no_grad():
         return model(input_ids=torch.tensor([row]), use_cache=False).logits[0].float()
 
 
 def _save_adapter(adapted: PeftModel, folder: Path) -> None:
-    """adapter_model.safetensors and adapter_config.json: the same bytes for the same adapter."""
+    """Writes adapter_model.safetensors and adapter_config.json: the same bytes for the same adapter."""
     adapted.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # a card to be filled in by hand
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in any order
-    config["base_model_name_or_path"] = None  # a path of this machine helps nobody; the lineage knows
+    config["base_model_name_or_path"] = None  # a path of this machine; the lineage names the parent
     file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Packed rows from disk to tensors, and which rows a rank reads at a step.
+"""Packed rows from disk as tensors, and the rows that each rank reads at each step.
 
     train.arrow (memory-mapped) ──rows of (seed, step, rank)──► PackedBatch{tokens, positions, labels} [B, T]
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipelines.learning.losses import IGNORE
 
+COLUMNS = ("tokens", "segments", "positions", "loss_mask")
 Cut = TypeVar("Cut", np.ndarray, list[Any])
 
 
@@ -30,8 +31,8 @@ class PackedBatch:
     """Rows of packed documents, ready for a model. All int64 [B, T]."""
 
     tokens_BT: Tensor
-    positions_BT: Tensor  # place in its document, from 0; padding: 0
-    labels_BT: Tensor  # the next token of the same document, IGNORE at its end, in padding, and where it is not learnt
+    positions_BT: Tensor  # in the document, from 0; padding: 0
+    labels_BT: Tensor  # the next token of the same document; IGNORE at its end, in padding, and outside the loss mask
 
     @property
     def num_labels(self) -> int:
@@ -45,33 +46,33 @@ class PackedBatch:
         return PackedBatch(self.tokens_BT.to(device), self.positions_BT.to(device), self.labels_BT.to(device))
 
 
-def labels_from_packed(tokens_BT: Tensor, segments_BT: Tensor, learn_BT: Tensor | None = None) -> Tensor:
-    """The next token where it belongs to the same document and is learnt, otherwise IGNORE. int64 [B, T].
+def labels_from_packed(tokens_BT: Tensor, segments_BT: Tensor, loss_mask_BT: Tensor | None = None) -> Tensor:
+    """The next token where it belongs to the same document and is in the loss mask, otherwise IGNORE. int64 [B, T].
 
-    learn_BT: 1 where a token is to be predicted from those before it; None: everywhere."""
+    loss_mask_BT: 1 where a token is to be predicted from those before it; None: everywhere."""
     labels_BT = torch.full_like(tokens_BT, IGNORE, dtype=torch.int64)
-    wanted = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, :-1] != 0)
-    if learn_BT is not None:
-        wanted &= learn_BT[:, 1:] != 0
-    labels_BT[:, :-1] = torch.where(wanted, tokens_BT[:, 1:].long(), IGNORE)
+    predicted_BT = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, :-1] != 0)
+    if loss_mask_BT is not None:
+        predicted_BT &= loss_mask_BT[:, 1:] != 0
+    labels_BT[:, :-1] = torch.where(predicted_BT, tokens_BT[:, 1:].long(), IGNORE)
     return labels_BT
 
 
 def batch_from_packed(
-    tokens_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, learn_BT: Tensor | None = None
+    tokens_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, loss_mask_BT: Tensor | None = None
 ) -> PackedBatch:
     """The columns of packed rows as a model's input."""
-    return PackedBatch(tokens_BT.long(), positions_BT.long(), labels_from_packed(tokens_BT, segments_BT, learn_BT))
+    return PackedBatch(tokens_BT.long(), positions_BT.long(), labels_from_packed(tokens_BT, segments_BT, loss_mask_BT))
 
 
 class PackedRows:
     """Random access to the rows of an Arrow IPC file; memory-mapped, so only the rows that are read cost anything.
 
-    Columns: tokens, segments, positions; and learn, where not every token is to be predicted."""
+    Columns: tokens, segments, positions; and loss_mask, where not every token is to be predicted."""
 
     def __init__(self, path: Path):
         batches = pa.ipc.open_file(pa.memory_map(str(path)))
-        names = ("tokens", "segments", "positions", *(["learn"] if "learn" in batches.schema.names else []))
+        names = [name for name in COLUMNS if name in batches.schema.names]
         self._columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for number in range(batches.num_record_batches):
             batch = batches.get_batch(number)
@@ -91,28 +92,28 @@ class PackedRows:
         return float(self.length)
 
     def padding(self) -> PackedBatch:
-        """One row of padding, which adds nothing to a loss."""
+        """One row of padding, whose loss is 0."""
         zeros = torch.zeros(1, self.length, dtype=torch.int64)
         return PackedBatch(zeros, zeros, torch.full_like(zeros, IGNORE))
 
     def read(self, rows: np.ndarray) -> PackedBatch:
-        """These rows, in this order. No rows give one of padding: every rank takes part in every backward pass, also
-        one that has no row left."""
+        """These rows, in this order; one row of padding for no rows, since every rank takes part in every backward
+        pass."""
         if not len(rows):
             return self.padding()
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         columns = []
         for parts in self._columns.values():
             picked = np.empty((len(rows), self.length), np.int32)
-            for place, (row, part) in enumerate(zip(rows, part_of, strict=True)):
-                picked[place] = parts[part][row - self._starts[part]]
+            for number, (row, part) in enumerate(zip(rows, part_of, strict=True)):
+                picked[number] = parts[part][row - self._starts[part]]
             columns.append(torch.from_numpy(picked))
         return batch_from_packed(*columns)
 
 
 @dataclass(frozen=True)
 class DataOrder:
-    """Which rows are learnt at which step: epochs of seeded permutations, laid end to end and cut into steps."""
+    """The rows of each step: epochs of seeded permutations, end to end, cut into steps."""
 
     num_rows: int
     batch_rows: int  # rows of an optimiser step, all ranks together
@@ -121,14 +122,14 @@ class DataOrder:
     def rows_of_step(self, step: int) -> np.ndarray:
         """The rows of a step's whole batch. int64 [batch_rows]."""
         first = step * self.batch_rows
-        places = np.arange(first, first + self.batch_rows)
-        epochs = places // self.num_rows
+        indices = np.arange(first, first + self.batch_rows)  # into all epochs, end to end
+        epochs = indices // self.num_rows
         rows = np.empty(self.batch_rows, np.int64)
         for epoch in np.unique(epochs):
-            there = epochs == epoch
-            within = places[there] % self.num_rows
-            # Rows are shuffled once when they are written, so the first epoch reads the file as it lies.
-            rows[there] = within if epoch == 0 else _permutation(self.num_rows, self.seed, int(epoch))[within]
+            in_epoch = epochs == epoch
+            within = indices[in_epoch] % self.num_rows
+            # Rows are shuffled once when they are written, so the first epoch reads the file in order.
+            rows[in_epoch] = within if epoch == 0 else _permutation(self.num_rows, self.seed, int(epoch))[within]
         return rows
 
     def micro_batches(self, step: int, *, rank: int, world: int, micro_batch_rows: int) -> list[np.ndarray]:
@@ -136,14 +137,14 @@ class DataOrder:
 
         Every rank gets the same number of pieces, since each backward pass may communicate; where the rows do not
         divide evenly some pieces are shorter, or empty."""
-        own = cut_evenly(self.rows_of_step(step), world)[rank]
-        return cut_evenly(own, num_micro_batches(self.batch_rows, world, micro_batch_rows))
+        rank_rows = cut_evenly(self.rows_of_step(step), world)[rank]
+        return cut_evenly(rank_rows, num_micro_batches(self.batch_rows, world, micro_batch_rows))
 
 
 def num_micro_batches(batch_rows: int, world: int, micro_batch_rows: int) -> int:
     """Backward passes of a rank in one optimiser step."""
-    most_rows = -(-batch_rows // world)
-    return -(-most_rows // micro_batch_rows)
+    max_rank_rows = -(-batch_rows // world)
+    return -(-max_rank_rows // micro_batch_rows)
 
 
 def cut_evenly(rows: Cut, num_pieces: int) -> list[Cut]:

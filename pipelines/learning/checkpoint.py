@@ -1,9 +1,9 @@
-"""What a checkpoint is: float32 tensors by parameter name, shared out over ranks, and a small JSON of everything else.
+"""Checkpoints: float32 tensors by parameter name, distributed over ranks, and a small JSON of everything else.
 
-    FOLDER/rank-00000.safetensors  …  one file a rank; together every tensor once
+    FOLDER/rank-00000.safetensors  …  one file per rank; together every tensor once
     FOLDER/journal.json              written by rank 0
 
-It fits any number of workers and any ZeRO stage, since no file knows how the run was spread.
+A checkpoint fits any number of workers and any ZeRO stage, since no file depends on how the run was distributed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torch import Tensor
 
 
 def write(folder: Path, rank: int, tensors: Iterable[tuple[str, Tensor]], journal: dict[str, Any]) -> None:
-    """This rank's files. Ranks may write into one folder or each into its own."""
+    """Writes this rank's files. Ranks may write into one folder or each into another."""
     save_file(dict(tensors), folder / f"rank-{rank:05d}.safetensors")
     if rank == 0:
         (folder / "journal.json").write_text(json.dumps(journal), encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[Tensors, dict[str, Any]]:
-    """All tensors of all ranks, and the journal."""
-    (found,) = folder.rglob("journal.json")
-    return Tensors(sorted(folder.rglob("rank-*.safetensors"))), json.loads(found.read_text(encoding="utf-8"))
+    """Reads the tensors of all ranks, and the journal."""
+    (journal,) = folder.rglob("journal.json")
+    return Tensors(sorted(folder.rglob("rank-*.safetensors"))), json.loads(journal.read_text(encoding="utf-8"))
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The tensors of several files by name; each is read when it is asked for, since all may not fit in memory."""
+    """Tensors of several files by name; each is read when it is looked up, since all may not fit in memory."""
 
     def __init__(self, files: Iterable[Path]):
         opened = [safe_open(file, "pt") for file in files]

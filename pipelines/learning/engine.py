@@ -25,17 +25,17 @@ from pipelines.learning.zero import state_access
 
 @dataclass(frozen=True)
 class OptimizerPlan:
-    """Peak learning rates and what goes with them.
+    """The optimiser, its peak learning rates and its constants.
 
-    Muon (Jordan et al. 2024) moves a hidden matrix by an orthogonal one, so its rate is in units of spectral norm;
-    embeddings, norms and the head are AdamW's in both cases. Only matrices decay.
+    Muon (Jordan et al. 2024) adds an orthogonal matrix to a hidden matrix, so its learning rate is in units of spectral
+    norm; embeddings, norms and the head are updated by AdamW in both cases. Weight decay applies to matrices alone.
     """
 
     kind: Literal["muon", "adamw"]
-    rate: float  # of the hidden matrices under Muon; of everything under AdamW
-    adam_rate: float  # of what Muon leaves to AdamW
+    learning_rate: float  # of the hidden matrices under Muon; of all parameters under AdamW
+    adam_learning_rate: float  # under Muon, of the parameters that AdamW updates
     weight_decay: float
-    clip_norm: float  # of the whole gradient under AdamW, 0: never. Muon's step does not depend on the norm: unclipped
+    clip_norm: float  # maximum norm of the gradient under AdamW, 0: none. Muon's step does not depend on it: unclipped
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.95)
 
@@ -43,8 +43,8 @@ class OptimizerPlan:
 class Engine:
     """A learner (a module that turns a batch into a summed loss) under DeepSpeed. Needs an initialised process group.
 
-    hidden_matrices: the parameters that Muon is for. zero_stage: 0 keeps everything on every rank, 1 shares the
-    optimiser's state out, 2 the gradients too, 3 the weights too. All of it is float32; a learner may multiply in
+    hidden_matrices: the parameters that Muon is for. zero_stage: 0 replicates everything on every rank, 1 partitions
+    the optimiser's state, 2 the gradients too, 3 the weights too. All of it is float32; a learner may multiply in
     bfloat16 inside. muon_in_bfloat16: whether Muon does so when it orthogonalises, as its authors do. Parameters that
     need no gradient stay as they are, and are no part of the training state.
     """
@@ -62,7 +62,7 @@ class Engine:
         optimizer = _optimizer(
             learner, {id(p) for p in hidden_matrices}, plan, "standard" if muon_in_bfloat16 else "gram"
         )
-        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self._peak_learning_rates = [group["lr"] for group in optimizer.param_groups]
         clip_norm = plan.clip_norm if plan.kind == "adamw" else 0.0
         config = _config(learner, zero_stage, clip_norm)
         self._engine, *_ = deepspeed.initialize(
@@ -71,7 +71,7 @@ class Engine:
         self._learner = learner
         self._zero = state_access(self._engine, deepspeed, zero_stage)
         self.parameters = dict(learner.named_parameters())
-        self.learnt = {name: p for name, p in self.parameters.items() if p.requires_grad}
+        self.trainable = {name: p for name, p in self.parameters.items() if p.requires_grad}
         self.device = self._engine.device
 
     def backward(self, batch: Batch, *, scale: float, last: bool) -> Tensor:
@@ -89,32 +89,33 @@ class Engine:
         with torch.no_grad():
             return self._engine(function, *args)
 
-    def step(self, share: float) -> float:
-        """Clips (AdamW), updates the weights at this share of the peak learning rates, and forgets the gradient.
+    def step(self, lr_factor: float) -> float:
+        """Clips (AdamW), updates the weights at lr_factor × the peak learning rates, and zeroes the gradient.
 
-        Returns the norm of the whole gradient before clipping, the same on every rank; inf where it is no number, and
-        nothing was updated. From ZeRO 1 on Muon's matrices count with their orthogonalised update."""
-        for group, peak in zip(self._engine.optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * share
+        Returns the norm of the whole gradient before clipping, the same on every rank; inf where it is not finite, and
+        no weight was updated. From ZeRO 1 on Muon's matrices count with their orthogonalised update."""
+        for group, peak in zip(self._engine.optimizer.param_groups, self._peak_learning_rates, strict=True):
+            group["lr"] = peak * lr_factor
         return self._zero.step()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """This rank's share of the training state: (kind/parameter, float32 tensor on the CPU), the kind being weight,
-        momentum_buffer, exp_avg or exp_avg_sq. All ranks together give every tensor once. Every rank must walk to the
-        end: tensors are gathered on the way. There is none before the first step."""
-        for number, (name, parameter) in enumerate(self.learnt.items()):
+        """This rank's part of the training state: (kind/parameter, float32 tensor on the CPU), the kind being weight,
+        momentum_buffer, exp_avg or exp_avg_sq. All ranks together yield every tensor once. Every rank must iterate to
+        the end, since tensors are gathered on the way. There is no state before the first step."""
+        for number, (name, parameter) in enumerate(self.trainable.items()):
             for kind in _kinds(parameter):
                 whole = self._zero.get(parameter, kind)
                 if number % dist.get_world_size() == dist.get_rank():
                     yield f"{kind}/{name}", whole.detach().to("cpu", torch.float32, copy=True).contiguous()
 
     def load_state(self, tensors: Mapping[str, Tensor], *, step: int, padding: Batch) -> None:
-        """Goes on after `step` steps from what `state` gave, on any number of ranks and at any ZeRO stage.
+        """Restores what `state` yielded after `step` steps, on any number of ranks and at any ZeRO stage.
 
-        padding: a batch without labels; a step on it makes DeepSpeed create the optimiser's state, to be filled."""
+        padding: a batch without labels; a step on it makes DeepSpeed create the optimiser's state, to be overwritten.
+        """
         self.backward(padding, scale=0.0, last=True)
         self.step(0.0)
-        for name, parameter in self.learnt.items():
+        for name, parameter in self.trainable.items():
             for kind in _kinds(parameter):
                 self._zero.set(parameter, kind, tensors[f"{kind}/{name}"].to(self.device))
         for state in self._zero.optimizer.state.values():
@@ -122,8 +123,8 @@ class Engine:
                 state["step"] = torch.full_like(state["step"], step)
 
     def live_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight by name, whole and where it is, on every rank; good until the next one is asked for. Every rank
-        must walk to the end."""
+        """Every weight by name, whole, on the device, on every rank; valid until the next one is yielded. Every rank
+        must iterate to the end."""
         for name, parameter in self.parameters.items():
             with self._zero.gathered(parameter):
                 yield name, parameter.detach()
@@ -151,12 +152,12 @@ class _Root(nn.Module):
 
 
 def _kinds(parameter: Any) -> tuple[str, ...]:
-    """What there is to save of a parameter."""
+    """Kinds of state of a parameter."""
     return ("weight", "momentum_buffer") if parameter.use_muon else ("weight", "exp_avg", "exp_avg_sq")
 
 
 def _import_deepspeed() -> Any:
-    """DeepSpeed, quiet and without what training on a CPU does not use."""
+    """Imports DeepSpeed, quiet and without what training on a CPU does not use."""
     on_gpu = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     import deepspeed
@@ -167,9 +168,9 @@ def _import_deepspeed() -> Any:
     # "gram" would take float16 where a device has instructions for it, and float32 elsewhere: steps off by 1e-3.
     original_muon.ns_compute_dtype = lambda method: torch.bfloat16 if method == "standard" else torch.float32
     if not on_gpu:
-        # A shared-memory all-reduce for inference only: compiling it with g++ takes 40 s and serves nothing here.
+        # A shared-memory all-reduce for inference only: compiling it with g++ takes 40 s, and training does not use it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        # Muon's kernels are compiled when they are imported: 4 to 8 s for five matrix products that gain nothing.
+        # Muon's kernels are compiled when they are imported: 4 to 8 s for five matrix products that are no faster.
         compiler.compile = lambda: compiler.dummy_decorator
     return deepspeed
 
@@ -201,9 +202,15 @@ def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan, ns_met
         if not parameter.requires_grad:
             continue
         groups["muon" if by_muon else "matrices" if parameter.ndim >= 2 else "vectors"].append(parameter)
-    adam_rate = plan.adam_rate if plan.kind == "muon" else plan.rate
-    muon = {"lr": plan.rate, "momentum": plan.momentum, "weight_decay": plan.weight_decay, "use_muon": True}
-    adam = {"lr": adam_rate, "betas": plan.betas, "eps": 1e-8, "weight_decay": plan.weight_decay, "use_muon": False}
+    adam_learning_rate = plan.adam_learning_rate if plan.kind == "muon" else plan.learning_rate
+    muon = {"lr": plan.learning_rate, "momentum": plan.momentum, "weight_decay": plan.weight_decay, "use_muon": True}
+    adam = {
+        "lr": adam_learning_rate,
+        "betas": plan.betas,
+        "eps": 1e-8,
+        "weight_decay": plan.weight_decay,
+        "use_muon": False,
+    }
     settings = {"muon": muon | {"ns_method": ns_method}, "matrices": adam, "vectors": adam | {"weight_decay": 0.0}}
     param_groups = [{"params": groups[name], **settings[name]} for name in groups if groups[name]]
     if plan.kind == "adamw":

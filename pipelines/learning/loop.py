@@ -1,13 +1,13 @@
 """The training loop. Knows a Worker (what it runs on) and no Ray.
 
-    for every step: rows of (seed, step, rank) ──► loss and gradient, micro-batch by micro-batch ──► optimiser step
-    now and then:   figures to whoever watches, a checkpoint to wherever the worker keeps them
-    at the end:     a Hugging Face folder and the curve of the run
+    every step:    rows of (seed, step, rank) ──► loss and gradient, micro-batch by micro-batch ──► optimiser step
+    now and then:  figures to the worker's progress, a checkpoint to the worker's storage
+    at the end:    a Hugging Face folder and the curve of the run
 
-What is learnt is a Lesson (lesson.py): next tokens, preferences, rewards.
+The objective is a Lesson (lesson.py): next tokens, preferences, rewards.
 
-Nothing here has a state that a checkpoint would miss: data order, learning rate and random numbers are functions of the
-seed and the step. A run that was killed ends with the same bytes as one that was not, on as many workers.
+There is no state that a checkpoint would miss: data order, learning rate and random numbers are functions of the seed
+and the step. A run that was killed ends with the same bytes as one that was not, on as many workers.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from pipelines.learning.model import dtype_of, hidden_matrices, num_parameters
 from pipelines.learning.schedule import Schedule
 from pipelines.learning.throughput import Elapsed, Meter, multiplies_bfloat16, peak_flops_per_s, training_flops
 
-CURVE_POINTS = 200  # of the artifact's curve, however often figures are shown
-CHECKPOINT_SHARE = 0.02  # of a run's time, where no number of steps is given
+CURVE_POINTS = 200  # in the artifact's curve, however often figures are logged
+CHECKPOINT_FRACTION = 0.02  # of a run's time, where no number of steps is set
 FIRST_CHECKPOINT_S = 15.0  # until the cost of a checkpoint is known
 
 Figures = dict[str, float]
 
 
 class Worker(Protocol):
-    """What a loop runs on: one of `world` processes that share a torch process group."""
+    """The process that a loop runs in: one of `world` in a torch process group."""
 
     rank: int
     world: int
@@ -57,21 +57,21 @@ class Worker(Protocol):
         ...
 
     def progress(self, step: int, figures: Figures) -> None:
-        """Tells whoever watches."""
+        """Reports the figures of a step."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All that decides a run besides the model it starts from. Options and their defaults live in the stage."""
+    """Everything that determines a run besides the initial model. Options and their defaults live in the stage."""
 
-    out: Path  # where the finished model goes; every worker's machine can write there
+    out: Path  # folder of the finished model; every worker's machine can write there
     seed: int
     total_steps: int
     batch_rows: int  # of an optimiser step, all workers together
     optimizer: OptimizerPlan
     schedule: Schedule
-    # What follows changes speed only.
+    # The rest changes speed only.
     micro_batch_rows: int
     zero_stage: int
     dtype: str  # "auto": bfloat16 on a GPU, float32 on a CPU
@@ -80,33 +80,33 @@ class TrainingPlan:
 
 
 class StepDone(NamedTuple):
-    """What a step gave, the same on every rank."""
+    """Results of a step, the same on every rank."""
 
     nats: float  # the loss summed over the step's labels
-    labels: int  # of the step, all ranks and micro-batches: what the loss is summed over
-    predicted_tokens: int  # whose logits the loss took
+    labels: int  # of all ranks and micro-batches: what the loss is summed over
+    predicted_tokens: int  # tokens whose logits the loss uses
     gradient_norm: float  # before clipping
     checkpoint_due: bool
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Nats per label."""
         return self.nats / self.labels
 
 
 @dataclass
 class Journal:
-    """How far a run is: saved with every checkpoint."""
+    """Progress of a run, saved with every checkpoint."""
 
     step: int = 0  # steps done
-    seconds: float = 0.0  # spent on them, over all attempts
-    flops: float = 0.0  # of all of them
+    seconds: float = 0.0  # of these steps, over all attempts
+    flops: float = 0.0  # of these steps
     curve: list[Figures] = field(default_factory=list)
     nats: float = 0.0  # summed since the curve's last point
     labels: int = 0
 
     def add(self, done: StepDone, point: Figures | None) -> None:
-        """A step is done; `point` makes a point of the curve from it and the steps since the last one."""
+        """Adds a step; with `point`, also a point of the curve, with the mean loss since the last one."""
         self.step += 1
         self.nats += done.nats
         self.labels += done.labels
@@ -115,17 +115,16 @@ class Journal:
             self.nats, self.labels = 0.0, 0
 
     def final_loss(self) -> float:
-        """Nats a token, mean over the last tenth of the run."""
+        """Nats per label, mean over the last tenth of the run."""
         last = [p["train/loss_nats"] for p in self.curve if p["train/step"] > 0.9 * self.step]
         return sum(last) / len(last)
 
 
 def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype], Lesson]) -> Figures:
-    """Trains from the last checkpoint, or from the start, to the end; rank 0 leaves the model in plan.out.
+    """Trains from the last checkpoint, or from the start, to the end; rank 0 writes the model into plan.out.
 
-    make_lesson gets the type that matrix products shall have, and gives the same weights on every rank, in float32 on
-    the CPU. Returns the run's facts, on every rank. Raises UserError when the loss or the gradient is no longer a
-    number."""
+    make_lesson: gets the dtype of the matrix products; returns the same weights on every rank, in float32 on the CPU.
+    Returns the run's facts, on every rank. Raises UserError when the loss or the gradient is not finite."""
     dtype = dtype_of(plan.dtype, worker.device)
     lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
@@ -153,21 +152,21 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
 
 
 def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, journal: Journal, meter: Meter) -> None:
-    """Every step that the journal does not have yet."""
+    """Runs every step that the journal does not have yet."""
     order = DataOrder(len(rows), plan.batch_rows, plan.seed)
     saver = Saver(worker, plan.checkpoint_every_steps)
     curve_every = max(1, plan.total_steps // CURVE_POINTS)
     for step in range(journal.step, plan.total_steps):
         torch.manual_seed(((plan.seed << 32) + step * worker.world + worker.rank) % 2**63)  # for a base model's dropout
         pieces = order.micro_batches(step, rank=worker.rank, world=worker.world, micro_batch_rows=plan.micro_batch_rows)
-        share = plan.schedule.share(step)
-        done = optimise(worker, engine, [rows.read(piece) for piece in pieces], share, saver.wanted(step + 1))
-        rate = plan.optimizer.rate * share
-        check_finite(done, step, rate)
+        lr_factor = plan.schedule.lr_factor(step)
+        done = optimise(worker, engine, [rows.read(piece) for piece in pieces], lr_factor, saver.due(step + 1))
+        learning_rate = plan.optimizer.learning_rate * lr_factor
+        check_finite(done, step, learning_rate)
 
         figures = {
             "train/tokens": (step + 1) * meter.tokens_per_step,
-            "train/learning_rate": rate,
+            "train/learning_rate": learning_rate,
             "train/gradient_norm": done.gradient_norm,
         }
         last = step + 1 == plan.total_steps
@@ -181,32 +180,32 @@ def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, jo
             saver.save(engine, journal)
 
 
-class PredictingBatch(Batch, Protocol):
+class TrainingBatch(Batch, Protocol):
     @property
     def num_predicted(self) -> int:
-        """Tokens that are predicted, by the output embedding: what utilisation counts."""
+        """Tokens that the output embedding predicts: their FLOPs count in the utilisation."""
         ...
 
 
 def optimise(
-    worker: Worker, engine: Engine, batches: list[PredictingBatch], share: float, checkpoint: bool
+    worker: Worker, engine: Engine, batches: list[TrainingBatch], lr_factor: float, checkpoint_due: bool
 ) -> StepDone:
-    """One optimiser step on this rank's micro-batches, at this share of the peak learning rates.
+    """One optimiser step on this rank's micro-batches, at lr_factor × the peak learning rates.
 
-    checkpoint: whether this rank wants one afterwards; rank 0 decides, its clock being the only one that counts."""
+    checkpoint_due: whether a checkpoint follows, by this rank's clock; that of rank 0 decides."""
     counts = [sum(batch.num_labels for batch in batches), sum(batch.num_predicted for batch in batches)]
     labels, predicted = sum_over_ranks(counts, engine.device)
     labels = max(labels, 1.0)
     scale = worker.world / labels
     losses = [engine.backward(b, scale=scale, last=n == len(batches)) for n, b in enumerate(batches, 1)]
-    norm = engine.step(share)
-    wanted = float(checkpoint and worker.rank == 0)
-    nats, due = sum_over_ranks([sum(loss.item() for loss in losses), wanted], engine.device)
+    norm = engine.step(lr_factor)
+    due_at_rank_0 = float(checkpoint_due and worker.rank == 0)
+    nats, due = sum_over_ranks([sum(loss.item() for loss in losses), due_at_rank_0], engine.device)
     return StepDone(nats, int(labels), int(predicted), norm, due > 0)
 
 
 def peak_of_all(worker: Worker, dtype: torch.dtype) -> float:
-    """Peak FLOP/s of matrix products, summed over all workers, measuring at once: they may share memory and clocks."""
+    """Peak FLOP/s of matrix products, summed over workers, which measure at once: they may share memory and clocks."""
     dist.barrier()
     return sum_over_ranks([peak_flops_per_s(worker.device, dtype)], torch.device(worker.device))[0]
 
@@ -218,17 +217,18 @@ def sum_over_ranks(values: Sequence[float], device: torch.device) -> list[float]
     return tensor.tolist()
 
 
-def check_finite(done: StepDone, step: int, rate: float) -> None:
-    """Raises UserError where training has diverged; later steps could only make it worse."""
+def check_finite(done: StepDone, step: int, learning_rate: float) -> None:
+    """Raises UserError where training has diverged, from which no later step recovers."""
     if not (math.isfinite(done.nats) and math.isfinite(done.gradient_norm)):
         raise UserError(
             f"step {step + 1}: the loss is {done.loss:.4g} and the gradient's norm {done.gradient_norm:.4g} at a "
-            f"learning rate of {rate:.3g}; expected numbers. Lower learning_rate, or raise warmup_share"
+            f"learning rate of {learning_rate:.3g}; expected finite numbers. Lower learning_rate, or raise "
+            f"warmup_fraction"
         )
 
 
 def resume(worker: Worker, engine: Engine, rows: Rows) -> Journal:
-    """The journal of the last checkpoint, with the engine in its state; a new one where there is none."""
+    """The journal of the last checkpoint, with the engine restored to it; a new journal where there is none."""
     folder = worker.resume()
     if folder is None:
         return Journal()
@@ -239,7 +239,7 @@ def resume(worker: Worker, engine: Engine, rows: Rows) -> Journal:
 
 
 class Saver:
-    """Decides when checkpoints are made, and makes them."""
+    """Decides when a checkpoint is due, and saves it."""
 
     def __init__(self, worker: Worker, every_steps: int | None):
         self._worker = worker
@@ -247,26 +247,27 @@ class Saver:
         self._time = time.perf_counter()
         self._wait_s = FIRST_CHECKPOINT_S
 
-    def wanted(self, step: int) -> bool:
-        """After this many steps: every so many, or so rarely that checkpoints take CHECKPOINT_SHARE of the time."""
+    def due(self, step: int) -> bool:
+        """Whether to save after this many steps: at a fixed interval, or so that saving takes CHECKPOINT_FRACTION of
+        the time."""
         if self._every_steps is not None:
             return step % self._every_steps == 0
         return time.perf_counter() - self._time >= self._wait_s
 
     def save(self, engine: Engine, journal: Journal) -> None:
-        """All ranks together."""
+        """Saves a checkpoint; all ranks together."""
         start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="rayse-checkpoint-") as folder:
             checkpoint.write(Path(folder), self._worker.rank, engine.state(), asdict(journal))
             self._worker.save(journal.step, Path(folder))
         self._time = time.perf_counter()
-        self._wait_s = max(FIRST_CHECKPOINT_S, (self._time - start) / CHECKPOINT_SHARE)
+        self._wait_s = max(FIRST_CHECKPOINT_S, (self._time - start) / CHECKPOINT_FRACTION)
 
 
 def export(worker: Worker, engine: Engine, lesson: Lesson, journal: Journal, out: Path) -> None:
-    """Rank 0 writes the model and the curve: the same bytes for the same run."""
-    learnt = engine.weights()
+    """Writes the model and the curve, on rank 0: the same bytes for the same run."""
+    weights = engine.weights()
     if worker.rank == 0:
-        lesson.save(lesson.weights(learnt), out)
+        lesson.save(lesson.weights(weights), out)
         text = "".join(json.dumps(point) + "\n" for point in journal.curve)
         (out / "curve.jsonl").write_text(text, encoding="utf-8")

@@ -2,8 +2,8 @@
 
     folder ──transformers──► model ──scheme: rounding, or GPTQ on calibration rows──► folder: int8 matrices + scales
 
-The output matrix stays as it is: where it is tied to the input's, the folder holds it once. Runs in a process of its
-own (Quantiser is made remote by the caller), for llmcompressor keeps global state and much memory.
+The output matrix stays as it is: where it is tied to the input's, the folder holds it once. Runs in a separate process
+(Quantiser is made remote by the caller), since llmcompressor keeps global state and much memory.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.inference.model_config import read_config
 
-IGNORED = ("lm_head",)  # 8 bits there change a small model's predictions most, and save nothing where it is tied
+IGNORED = ("lm_head",)  # 8 bits there change a small model's predictions most, and save no space where it is tied
 WEIGHTS = "*.safetensors"
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """preset: its name in compressed-tensors. calibrated: by GPTQ (Frantar et al. 2023), which wants rows of text; else
-    weights are rounded to the nearest value. on_cpu: whether vLLM runs it there."""
+    """A quantisation scheme. preset: its name in compressed-tensors. calibrated: whether GPTQ (Frantar et al. 2023)
+    calibrates it on rows of text; otherwise weights are rounded to the nearest value. on_cpu: whether vLLM runs it on
+    CPUs."""
 
     preset: str
     calibrated: bool
@@ -32,7 +33,7 @@ class Scheme:
 
 
 SCHEMES: Mapping[str, Scheme] = {
-    "int8": Scheme("W8A8", calibrated=False, on_cpu=True),  # activations too, token by token as they come
+    "int8": Scheme("W8A8", calibrated=False, on_cpu=True),  # activations too, dynamically, per token
     "fp8": Scheme("FP8_DYNAMIC", calibrated=False, on_cpu=False),
     "int4": Scheme("W4A16", calibrated=True, on_cpu=False),  # in groups of 128 inputs
 }
@@ -42,7 +43,7 @@ class Quantiser:
     """Quantises models in this process."""
 
     def __init__(self, threads: int = 1):
-        # Nothing here may ask a hub.
+        # No requests to a hub.
         os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
         import torch
         from loguru import logger
@@ -67,7 +68,7 @@ class Quantiser:
                 f"model {model}: cannot be quantised to {scheme} ({error}); try another scheme, int8 fits any width"
             ) from error
         loaded.save_pretrained(out, save_compressed=True)
-        (out / "recipe.yaml").unlink(missing_ok=True)  # llmcompressor's own; the manifest says more
+        (out / "recipe.yaml").unlink(missing_ok=True)  # llmcompressor's recipe; the manifest says more
 
 
 def _recipe(scheme: Scheme) -> Any:
@@ -75,12 +76,12 @@ def _recipe(scheme: Scheme) -> Any:
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
-    kind = GPTQModifier if scheme.calibrated else QuantizationModifier
-    return kind(targets="Linear", scheme=scheme.preset, ignore=list(IGNORED))
+    modifier = GPTQModifier if scheme.calibrated else QuantizationModifier
+    return modifier(targets="Linear", scheme=scheme.preset, ignore=list(IGNORED))
 
 
 def _calibration(scheme: Scheme, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """What oneshot takes of rows: one at a time, so that none is padded."""
+    """oneshot's calibration arguments: batches of one row, so that there is no padding."""
     if not scheme.calibrated:
         return {}
     if not rows:
@@ -96,7 +97,7 @@ def _calibration(scheme: Scheme, rows: Sequence[Sequence[int]]) -> dict[str, Any
 
 
 def is_quantised(folder: Path) -> bool:
-    """Whether a model's folder says that it is quantised already."""
+    """Whether config.json of a model's folder names a quantisation."""
     return "quantization_config" in read_config(folder)
 
 

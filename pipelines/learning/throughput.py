@@ -54,7 +54,7 @@ def multiplies_bfloat16(device: str) -> bool:
 
 @dataclass(frozen=True)
 class Elapsed:
-    """What some steps took."""
+    """Number, duration and operations of some steps."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -98,7 +98,7 @@ def _multiply_flops(parameters: Iterable[Any]) -> int:
 
 @dataclass
 class Meter:
-    """Tokens a second while steps are made, and the utilisation (MFU) that they amount to."""
+    """Tokens a second while steps are made, and model FLOPs utilisation."""
 
     tokens_per_step: int
     flops: TrainingFlops
@@ -107,7 +107,7 @@ class Meter:
     _window: Elapsed = Elapsed()  # since `recent` was last called
 
     def step_done(self, predicted_tokens: int) -> Elapsed:
-        """What the step that ended took, with whatever came between it and the one before."""
+        """Ends a step. Returns its duration, including whatever came since the previous one, and its operations."""
         now = time.perf_counter()
         step = Elapsed(1, now - self._step_end, self.flops.total(self.tokens_per_step, predicted_tokens))
         self._step_end = now

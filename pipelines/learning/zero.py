@@ -18,10 +18,10 @@ from torch import Tensor
 
 
 class Zero(Protocol):
-    optimizer: torch.optim.Optimizer  # Muon or AdamW, whose state is keyed by the tensors this stage passed to it
+    optimizer: torch.optim.Optimizer  # Muon or AdamW, whose state is keyed by the tensors that this stage passed to it
 
     def step(self) -> float:
-        """Clips, updates the weights and forgets the gradient. Returns the gradient's norm before clipping."""
+        """Clips, updates the weights and zeroes the gradient. Returns the gradient's norm before clipping."""
         ...
 
     def get(self, parameter: Tensor, kind: str) -> Tensor:

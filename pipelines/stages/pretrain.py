@@ -1,9 +1,9 @@
-"""Trains a language model on packed tokens: one from scratch, or an earlier model that goes on learning.
+"""Trains a language model on packed tokens: from scratch, or continuing an earlier model.
 
     tokens ──DeepSpeed workers under Ray Train, loop in pipelines/learning/loop.py──► model in Hugging Face layout
 
-Checkpoints live in the draft, so a killed run goes on where the last one stood. The curve of the run stays in the
-artifact (curve.jsonl), without times: two runs leave the same bytes.
+Checkpoints live in the draft, so a killed run resumes from the last one. The curve of the run is part of the artifact
+(curve.jsonl), without times: two runs write the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pipelines.stage import Facts, Stage, Work
-from pipelines.training import OptimizerOptions, TrainCluster, launch, learn
+from pipelines.training import ADAM_LEARNING_RATE, DECAY_FRACTION, OptimizerOptions, TrainCluster, launch, learn
 
 if TYPE_CHECKING:
     from pipelines.learning.loop import Worker
@@ -25,17 +25,17 @@ Size = Literal["micro", "2m", "6m", "14m", "36m", "125m", "350m", "1b"]
 
 
 class PretrainOptions(OptimizerOptions):
-    size: Size | None = Field(None, description="shape of a new model, named by its parameters; default 2m. Not "
-                              "together with a model that goes on learning")  # fmt: skip
-    budget_tokens: int = Field(1_000_000, ge=1, description="tokens to learn from, repeated ones included")
-    batch_tokens: int = Field(2048, ge=16, description="tokens of an optimiser step, all workers together")
-    max_epochs: float = Field(4, gt=0, description="say so where the budget reads the data more often")
+    size: Size | None = Field(None, description="Shape of a new model, named by its number of parameters; default 2m. "
+                              "Excludes an earlier model to continue")  # fmt: skip
+    budget_tokens: int = Field(1_000_000, ge=1, description="Tokens to train on, repeated ones included")
+    batch_tokens: int = Field(2048, ge=16, description="Tokens of an optimizer step, over all workers")
+    max_epochs: float = Field(4, gt=0, description="Number of passes over the data above which a warning is printed")
     # 1e-2 and half of the steps: 0.9% and 0.3% fewer held-out nats a token than 3e-3 and 0.3, measured on the demo.
-    adam_learning_rate: float = Field(1e-2, gt=0, description="peak, for what muon leaves to AdamW: embeddings, norms")
-    decay_share: float = Field(0.5, ge=0, le=1, description="wsd: share of the steps with a falling rate")
+    adam_learning_rate: float = Field(1e-2, gt=0, description=ADAM_LEARNING_RATE)
+    decay_fraction: float = Field(0.5, ge=0, le=1, description=DECAY_FRACTION)
 
     def identity(self) -> dict[str, Any]:
-        """max_epochs only warns."""
+        """max_epochs affects a warning only."""
         return super().identity() | {"max_epochs": None}
 
 
@@ -49,8 +49,8 @@ def run(work: Work) -> Facts:
     epochs = steps * options.batch_tokens / (meta["num_rows"] * meta["length"])
     if epochs > options.max_epochs:
         work.progress.note(
-            f"budget_tokens: {options.budget_tokens:,} read the {meta['num_tokens']:,} tokens there are {epochs:.1f} "
-            f"times, more than max_epochs: {options.max_epochs:g}; more text would teach more"
+            f"budget_tokens: {options.budget_tokens:,} are {epochs:.1f} passes over the data's {meta['num_tokens']:,} "
+            f"tokens, more than max_epochs: {options.max_epochs:g}; more text would improve the model more"
         )
     rows = options.batch_tokens // meta["length"]
     facts = launch(work, train_on_worker, lesson(work, tokens, model, meta), steps=steps, rows=rows)
@@ -60,7 +60,7 @@ def run(work: Work) -> Facts:
 
 
 def check(options: PretrainOptions, meta: dict[str, Any], tokens: Path, model: Path | None) -> None:
-    """Raises UserError where options, tokens and model do not go together."""
+    """Raises UserError where options, tokens and model are incompatible."""
     from pipelines.data.tokens.tokenizing import same_tokenizer
     from pipelines.errors import UserError
     from pipelines.inference.model_config import context_length
@@ -68,53 +68,53 @@ def check(options: PretrainOptions, meta: dict[str, Any], tokens: Path, model: P
     length = meta["length"]
     if options.batch_tokens % length:
         raise UserError(
-            f"pretrain.batch_tokens: {options.batch_tokens} is no multiple of the rows' length, tokens.length: "
-            f"{length}; take {max(1, round(options.batch_tokens / length)) * length}"
+            f"pretrain.batch_tokens: {options.batch_tokens} is not a multiple of the rows' length, tokens.length: "
+            f"{length}; set {max(1, round(options.batch_tokens / length)) * length}"
         )
     if options.budget_tokens < options.batch_tokens:
         raise UserError(
-            f"pretrain.budget_tokens: {options.budget_tokens:,} do not fill one step, pretrain.batch_tokens: "
+            f"pretrain.budget_tokens: {options.budget_tokens:,} are fewer than one step, pretrain.batch_tokens: "
             f"{options.batch_tokens:,}; raise the budget or lower the batch"
         )
     if model is None:
         return
     if options.size is not None:
         raise UserError(
-            f"pretrain.size: {options.size} is for a new model, but an earlier stage made one that goes on learning; "
+            f"pretrain.size: {options.size} is for a new model, but pretrain continues the model of an earlier stage; "
             f"leave size out, or list what to read in pretrain.from"
         )
     if not same_tokenizer(tokens / "tokenizer", model):
         raise UserError(
-            f"tokens were made by another tokenizer ({tokens / 'tokenizer'}) than the model's ({model}); a model goes "
-            f"on learning in its own tokens only: leave the stage `tokenizer` out, so that tokens takes the model's"
+            f"the tokens were made by another tokenizer ({tokens / 'tokenizer'}) than the model's ({model}); expected "
+            f"the same: leave the stage `tokenizer` out, so that the stage tokens uses the model's"
         )
-    longest = context_length(model, default=length)
-    if length > longest:
-        raise UserError(f"tokens.length: {length} is longer than the model was made for ({longest}); lower it")
+    context = context_length(model, default=length)
+    if length > context:
+        raise UserError(f"tokens.length: {length} is longer than the model's context ({context}); lower it")
 
 
 def lesson(work: Work, tokens: Path, model: Path | None, meta: dict[str, Any]) -> dict[str, Any]:
-    """What train_on_worker needs, as plain values."""
-    wanted: dict[str, Any] = {"rows": str(tokens / "train.arrow"), "seed": work.seed}
+    """The arguments of train_on_worker as plain values."""
+    arguments: dict[str, Any] = {"rows": str(tokens / "train.arrow"), "seed": work.seed}
     if model is not None:
-        return wanted | {"folder": str(model)}
+        return arguments | {"folder": str(model)}
     special = {f"{name}_token_id": meta[f"{name}_id"] for name in ("bos", "eos", "pad")}
     shape = {"vocabulary": meta["vocabulary"], "length": meta["length"], "special": special}
-    return wanted | {"size": work.options.size or "2m", "shape": shape}
+    return arguments | {"size": work.options.size or "2m", "shape": shape}
 
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
-    """Runs in each worker process: the crafts are imported here, so that the driver never loads torch."""
+    """Runs in each worker process: torch is imported here, never in the driver."""
     from pipelines.learning import model
     from pipelines.learning.batch import PackedRows
     from pipelines.learning.lesson import next_token
 
-    wanted = config["lesson"]
-    if "folder" in wanted:
-        made = model.from_folder(Path(wanted["folder"]))
+    lesson = config["lesson"]
+    if "folder" in lesson:
+        initial = model.from_folder(Path(lesson["folder"]))
     else:
-        made = model.from_scratch(model.SIZES[wanted["size"]], seed=wanted["seed"], **wanted["shape"])
-    return learn(worker, config, lambda dtype: next_token(made, PackedRows(Path(wanted["rows"])), dtype))
+        initial = model.from_scratch(model.SIZES[lesson["size"]], seed=lesson["seed"], **lesson["shape"])
+    return learn(worker, config, lambda dtype: next_token(initial, PackedRows(Path(lesson["rows"])), dtype))
 
 
 STAGE = Stage(

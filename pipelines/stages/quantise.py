@@ -1,11 +1,11 @@
-"""Makes a model smaller by quantising it, measures both, and says which one to serve on this machine.
+"""Quantises a model, measures both, and records which one to serve on this machine.
 
     model ──────────────────────────────────────────────► vLLM ──► bits per byte, tokens/s ─┐
       └──llmcompressor──► model in 8 or 4 bits, smaller ──► vLLM ──► the same ────────────────┴──► choice.json
 
-Both answer the same rows and prompts, with the same threads, in fresh processes of their own: so no evaluation follows.
-Whether int8 is faster depends on the processor's instructions: hence the measuring. The original to be served is the
-artifact's parent.
+Both run on the same rows and prompts, with the same threads, each in a fresh process: so no evaluation follows. Whether
+int8 is faster depends on the processor's instructions, so it is measured. The original to be served is the artifact's
+parent.
 """
 
 from __future__ import annotations
@@ -25,41 +25,48 @@ if TYPE_CHECKING:
     from pipelines.metrics.metric import Material
 
 CHOICE = "choice.json"
-SEQUENCES = 64  # at once: as many as the engine takes
-PROMPT_TOKENS, REPLY_TOKENS = 32, 64  # of each, where the model's context holds them
-ROUNDS = 3  # timed, after one that warms up; the fastest counts, since other work can only slow one down
+NUM_PROMPTS = 64  # of a timed round: as many as the engine runs at once
+PROMPT_TOKENS, REPLY_TOKENS = 32, 64  # of each, at most, as far as the model's context allows
+NUM_ROUNDS = 3  # timed, after one that warms up; the fastest counts, since other work can only slow one down
 
 
 class QuantiseOptions(Options):
     scheme: Literal["int8", "fp8", "int4"] = Field(
-        "int8", description="int8: weights and activations, CPUs and GPUs; fp8: GPUs from Ada and Hopper on; int4: "
-                            "weights, calibrated on the corpus, GPUs")  # fmt: skip
-    calibration_documents: int = Field(256, ge=1, description="about so many of the corpus, a row each, for int4")
+        "int8", description="Quantisation scheme; int8: weights and activations, on CPUs and GPUs; fp8: on GPUs from "
+                            "Ada and Hopper on; int4: weights, calibrated on the corpus, on GPUs")  # fmt: skip
+    calibration_documents: int = Field(
+        256, ge=1, description="Number of documents of the corpus, about, that int4 is calibrated on, a row each"
+    )
     serve: Literal["auto", "quantised", "original"] = Field(
-        "auto",
-        description="auto: whichever was faster here, if quantising changed bits per byte by less than max_change",
-    )
+        "auto", description="Model to serve; auto: the faster one here, if quantising raised bits per byte by less "
+                            "than max_change")  # fmt: skip
     max_change: float = Field(
-        0.01, gt=0, le=1, description="share by which bits per byte may grow for auto to choose it"
+        0.01, gt=0, le=1, description="Fraction by which bits per byte may grow for auto to choose the quantised model"
     )
-    held_out_bytes: int = Field(150_000, ge=1000, description="text of each language that is judged, as in evaluate")
-    context: int = Field(4096, ge=16, le=1_048_576, description="longest row judged, as in evaluate")
+    held_out_bytes: int = Field(
+        150_000, ge=1000, description="Bytes of held-out text of each language, at most, as in evaluate"
+    )
+    context: int = Field(4096, ge=16, le=1_048_576, description="Tokens of a row at most, as in evaluate")
 
 
 class QuantiseCluster(ClusterOptions):
-    threads: int | None = Field(None, ge=1, description="of the engines on a CPU; default: one for each core")
-    gpus: float = Field(0, ge=0, le=1, description="share of a GPU for the engines and for quantising")
-    kv_cache_bytes: int | None = Field(None, ge=2**24, description="memory for keys and values; default: enough")
-    start_s: float = Field(900, gt=0, description="seconds for an engine to stand")
-    answer_s: float = Field(600, gt=0, description="seconds for a batch of rows or a round of replies")
-    quantise_s: float = Field(7200, gt=0, description="seconds for quantising itself")
+    threads: int | None = Field(None, ge=1, description="Threads of the engines on a CPU; default: one for each core")
+    gpus: float = Field(0, ge=0, le=1, description="Fraction of a GPU for the engines and for quantising")
+    kv_cache_bytes: int | None = Field(
+        None, ge=2**24, description="Memory for keys and values, in bytes; default: as much as needed"
+    )
+    start_s: float = Field(900, gt=0, description="Seconds within which an engine must be up")
+    answer_s: float = Field(
+        600, gt=0, description="Seconds within which a batch of rows or a round of replies must be done"
+    )
+    quantise_s: float = Field(7200, gt=0, description="Seconds within which quantising must be done")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an engine did. score: bits per byte by language, if there was text."""
+    """Measurements of an engine. bits_per_byte: in all and by language; empty without text."""
 
-    score: Facts
+    bits_per_byte: Facts
     tokens_per_s: float
 
 
@@ -71,10 +78,12 @@ def run(work: Work) -> Facts:
     check(work, model)
     quantise(work, model)
     copy_tokenizer(model, out)
-    before, after = compare(work, (model, out), judged(work, model))
+    before, after = compare(work, (model, out), held_out_material(work, model))
     return {
-        **{name.replace("bits_per_byte", "bits_per_byte_before"): value for name, value in before.score.items()},
-        **after.score,
+        **{
+            name.replace("bits_per_byte", "bits_per_byte_before"): value for name, value in before.bits_per_byte.items()
+        },
+        **after.bits_per_byte,
         "model/bytes_before": quantising.weight_bytes(model),
         "model/bytes": quantising.weight_bytes(out),
         "engine/tokens_per_s_before": before.tokens_per_s,
@@ -84,13 +93,13 @@ def run(work: Work) -> Facts:
 
 
 def check(work: Work, model: Path) -> None:
-    """Raises UserError for what cannot be done here, before anything is started."""
+    """Raises UserError where the options do not fit the model or this machine, before anything is started."""
     from pipelines.errors import UserError
     from pipelines.learning.quantising import SCHEMES, is_quantised
 
     options: QuantiseOptions = work.options
     if is_quantised(model):
-        raise UserError(f"{work.name}: the model {model} is quantised already; name another with `from:`")
+        raise UserError(f"{work.name}: the model {model} is quantised already; select another with `from:`")
     if not SCHEMES[options.scheme].on_cpu and not work.cluster.gpus:
         fit = ", ".join(name for name, scheme in SCHEMES.items() if scheme.on_cpu)
         raise UserError(
@@ -101,8 +110,8 @@ def check(work: Work, model: Path) -> None:
         raise UserError(f"{work.name}: scheme {options.scheme} is calibrated on text; put a stage corpus before it")
 
 
-def judged(work: Work, model: Path) -> Material:
-    """The text that evaluations judge, as far as this model can read it."""
+def held_out_material(work: Work, model: Path) -> Material:
+    """The held-out text that evaluations use, as material for this model."""
     from pipelines.data.tokens.tokenizing import Encoder
     from pipelines.inference.model_config import context_length
     from pipelines.metrics import held_out
@@ -112,21 +121,21 @@ def judged(work: Work, model: Path) -> Material:
     corpus = work.inputs["corpus"].local() if "corpus" in work.inputs else None
     documents = held_out.choose_documents(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
     if not documents:
-        work.progress.note("no held-out text: nothing to measure bits per byte on")
+        work.progress.note("no held-out text: bits per byte are not measured")
     context = min(options.context, context_length(model))
     return Material(encoder=Encoder.open(model), context=context, seed=work.seed, documents=documents)
 
 
 def compare(work: Work, folders: tuple[Path, Path], material: Material) -> list[Measured]:
-    """Bits per byte and speed of both models. On a CPU side by side: what else the machine does then slows both. A GPU
-    is held by one at a time."""
+    """Bits per byte and speed of both models. On a CPU with both engines up, so that whatever else the machine does
+    slows both; on a GPU one after the other."""
     if work.cluster.gpus:
-        return [found for folder in folders for found in measure(work, [folder], material)]
+        return [measured for folder in folders for measured in measure(work, [folder], material)]
     return measure(work, folders, material)
 
 
 def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Measured]:
-    """Bits per byte and speed of models, each in a fresh engine; they work by turns, never at once."""
+    """Bits per byte and speed of models, each in a fresh engine; the engines take turns."""
     from concurrent.futures import ThreadPoolExecutor
 
     from pipelines.evaluator import EngineSettings, Evaluator
@@ -140,8 +149,8 @@ def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Mea
     try:
         with ThreadPoolExecutor(len(engines)) as pool:
             list(pool.map(lambda engine, folder: engine.load(folder, settings, work.progress.note), engines, folders))
-        scores = [bits_per_byte(work, engine, material) for engine in engines]
-        return [Measured(*one) for one in zip(scores, speeds(engines, material), strict=True)]
+        qualities = [bits_per_byte(work, engine, material) for engine in engines]
+        return [Measured(*columns) for columns in zip(qualities, speeds(engines, material), strict=True)]
     finally:
         for engine in engines:
             engine.close()
@@ -163,26 +172,26 @@ def bits_per_byte(work: Work, engine: Evaluator, material: Material) -> Facts:
 
 
 def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
-    """Tokens a second of each engine: 64 replies at once, all of one length, the likeliest token each time."""
+    """Tokens per second of each engine: 64 replies at once, of one length, greedy."""
     import numpy as np
 
     from pipelines.inference.reply import Sampling
 
-    prompt = min(PROMPT_TOKENS, material.context // 4)
+    prompt_tokens = min(PROMPT_TOKENS, material.context // 4)
     sampling = Sampling(temperature=0.0, max_new_tokens=min(REPLY_TOKENS, material.context // 2))
     rng = np.random.default_rng(material.seed)
-    prompts = rng.integers(0, material.encoder.vocabulary, (SEQUENCES, prompt)).tolist()
+    prompts = rng.integers(0, material.encoder.vocabulary, (NUM_PROMPTS, prompt_tokens)).tolist()
     rates: list[list[float]] = [[] for _ in engines]
-    for _ in range(1 + ROUNDS):
-        for own, engine in zip(rates, engines, strict=True):
-            begin = time.perf_counter()
+    for _ in range(1 + NUM_ROUNDS):
+        for engine_rates, engine in zip(rates, engines, strict=True):
+            start = time.perf_counter()
             replies = engine.generate(prompts, sampling=sampling)
-            own.append(sum(len(reply.tokens) for reply in replies) / (time.perf_counter() - begin))
-    return [max(own[1:]) for own in rates]
+            engine_rates.append(sum(len(reply.tokens) for reply in replies) / (time.perf_counter() - start))
+    return [max(engine_rates[1:]) for engine_rates in rates]
 
 
 def quantise(work: Work, model: Path) -> None:
-    """Writes the quantised model into the artifact, in a process that ends with it."""
+    """Writes the quantised model into the artifact, in a separate process that ends afterwards."""
     from cluster.gang import Gang
     from cluster.resources import Resources
 
@@ -199,7 +208,7 @@ def quantise(work: Work, model: Path) -> None:
 
 
 def calibration(work: Work, model: Path) -> list[list[int]]:
-    """Beginnings of about so many training documents as token ids; none where the scheme needs none."""
+    """Beginnings of about calibration_documents training documents as token ids; empty where the scheme needs none."""
     import pyarrow.parquet as pq
 
     from pipelines.data.corpus import corpora
@@ -212,14 +221,14 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
         return []
     corpus = work.inputs["corpus"].local()
     documents = sum(pq.read_metadata(part).num_rows for part in corpora.parts(corpus, "train"))
-    share = options.calibration_documents / max(documents, 1)
-    shares = dict.fromkeys(corpora.bytes_by_language(corpus, "train"), share)
-    rows = Encoder.open(model).encode(list(corpora.sample(corpus, "train", shares, work.seed)))
+    fraction = options.calibration_documents / max(documents, 1)
+    fractions = dict.fromkeys(corpora.bytes_by_language(corpus, "train"), fraction)
+    rows = Encoder.open(model).encode(list(corpora.sample(corpus, "train", fractions, work.seed)))
     return [row[: context_length(model)].tolist() for row in rows if len(row)]
 
 
 def choose(work: Work, before: Measured, after: Measured) -> Facts:
-    """Which of the two to serve. Writes choice.json for the server."""
+    """Chooses the model to serve, and writes choice.json for the server."""
     from pipelines.store.artifacts import write_json
 
     options: QuantiseOptions = work.options
@@ -227,8 +236,8 @@ def choose(work: Work, before: Measured, after: Measured) -> Facts:
     facts: Facts = {"serve/faster": faster}
     chosen = faster if options.serve == "auto" else options.serve
     key = "heldout/bits_per_byte"
-    if key in after.score:
-        change = float(after.score[key]) / float(before.score[key]) - 1
+    if key in after.bits_per_byte:
+        change = float(after.bits_per_byte[key]) / float(before.bits_per_byte[key]) - 1
         facts["heldout/bits_per_byte_change"] = change
         if change > options.max_change:
             work.progress.note(f"bits per byte grew by {change:.1%}, more than {options.max_change:.1%}")
@@ -236,7 +245,7 @@ def choose(work: Work, before: Measured, after: Measured) -> Facts:
     facts["serve/chosen"] = chosen
     speeds = f"{after.tokens_per_s:,.0f} tokens/s, {before.tokens_per_s:,.0f} before"
     work.progress.note(f"to serve: {chosen} ({speeds}; serve: {options.serve})")
-    record = {"serve": chosen, "asked": options.serve, "faster": faster}
+    record = {"serve": chosen, "requested": options.serve, "faster": faster}
     write_json(work.draft.out / CHOICE, record)
     return facts
 

@@ -1,51 +1,55 @@
-"""Trains a reward model on preferences: one score for a reply, higher where it was preferred.
+"""Trains a reward model on preferences: a score of a reply, higher for the preferred one.
 
     preferences ──the model's chat template──► pairs of token sequences ──Bradley-Terry, DeepSpeed workers──►
     the model with a score head in place of its output embedding ──held-out pairs──► accuracy, calibration
 
 The artifact opens with transformers' AutoModelForSequenceClassification; a reply's reward is its score at the token
-that ends the assistant's turn. Beside it lies reliability.json: how often the model is right when it is so sure.
+that ends the assistant's turn. reliability.json holds its reliability diagram: accuracy by confidence.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from pipelines.stage import Facts, Stage, Work
-from pipelines.training import PairOptions, TrainCluster, copy_tokenizer, launch, learn, prepare_pairs
+from pipelines.training import (
+    ADAM_LEARNING_RATE,
+    PairOptions,
+    TrainCluster,
+    copy_tokenizer,
+    launch,
+    learn,
+    prepare_pairs,
+    scoring_arguments,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pipelines.data.dialogues.preferences import Pair
     from pipelines.learning.lesson import Lesson
     from pipelines.learning.loop import Worker
     from pipelines.learning.pairs import PairRows
 
 
-RATES = {"muon": 0.005, "adamw": 1e-5}
-
-
 class RewardModelOptions(PairOptions):
-    learning_rate: float | None = Field(
-        None, gt=0, description="peak; default 0.005 for muon's matrices, which suits models of a few million "
-                                "parameters that were raised here, 1e-5 for adamw, which suits large ones")  # fmt: skip
-    adam_learning_rate: float = Field(
-        1e-3, gt=0, description="peak, for what muon leaves to AdamW: also the score head"
-    )
-    every_token: bool = Field(
-        False, description="compare two replies at every token from the first that differs, not at their ends alone: "
-                           "learns faster where a single token makes a reply wrong, slower where replies differ anyhow"
-    )  # fmt: skip
+    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.005, "adamw": 1e-5}
 
-    @property
-    def peak_rate(self) -> float:
-        return self.learning_rate or RATES[self.optimizer]
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; default 0.005 for muon's matrices, which suits models of a few "
+                                "million parameters, 1e-5 for adamw, which suits large ones")  # fmt: skip
+    adam_learning_rate: float = Field(1e-3, gt=0, description=f"{ADAM_LEARNING_RATE}, and the score head")
+    every_token: bool = Field(
+        False, description="Whether the loss compares two replies at every token from the first that differs, not at "
+                           "their last tokens alone: learns faster where a single token makes a reply wrong, slower "
+                           "where replies differ in most tokens")  # fmt: skip
 
 
 def run(work: Work) -> Facts:
@@ -58,8 +62,10 @@ def run(work: Work) -> Facts:
 
 
 def padding_id(model: Path) -> int | None:
-    """A token that no sequence ends with. transformers scores at the last token that is no padding, so where a model
-    pads with the token that ends its turns (Llama 3 with eos), another one stands for it; None where there is none."""
+    """A padding token that no sequence ends with; None without one.
+
+    transformers takes the score at the last token that is not padding, so where a model pads with the token that ends
+    its turns (Llama 3 with eos), another one is used."""
     from pipelines.data.tokens.chat import Chat
 
     chat = Chat.open(model)
@@ -69,40 +75,37 @@ def padding_id(model: Path) -> int | None:
 
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
-    """Runs in each worker process: the crafts are imported here, so that the driver never loads torch."""
+    """Runs in each worker process: torch is imported here, never in the driver."""
     from pipelines.learning.pairs import PairRows, new_reward_model, reward_lesson
 
-    wanted = config["lesson"]
-    rows = PairRows(Path(wanted["train"]))
+    lesson = config["lesson"]
+    rows = PairRows(Path(lesson["train"]))
 
     def make_lesson(dtype: torch.dtype) -> Lesson:
-        model = new_reward_model(Path(wanted["model"]), seed=wanted["seed"], pad_id=wanted["pad_id"])
-        return reward_lesson(model, rows, dtype, every_token=wanted["every_token"])
+        model = new_reward_model(Path(lesson["model"]), seed=lesson["seed"], pad_id=lesson["pad_id"])
+        return reward_lesson(model, rows, dtype, every_token=lesson["every_token"])
 
     facts = learn(worker, config, make_lesson)
-    return facts | judge(worker, config, rows) if "held_out" in wanted else facts
+    return facts | evaluate_held_out(worker, config, rows) if "held_out" in lesson else facts
 
 
-def judge(worker: Worker, config: dict[str, Any], train: PairRows) -> Facts:
-    """Scores the held-out pairs with the finished model, each rank its share; rank 0 gives the facts."""
+def evaluate_held_out(worker: Worker, config: dict[str, Any], train: PairRows) -> Facts:
+    """Scores the held-out pairs with the finished model on all ranks; rank 0 returns the facts, the others none."""
     import torch.distributed as dist
 
-    from pipelines.learning.pairs import PairRows, each_side, open_reward_model, rewards
+    from pipelines.learning.pairs import PairRows, open_reward_model, pair_scores, rewards
 
     dist.barrier()  # rank 0 has written the model
     out = Path(config["plan"]["out"])
     held_out = PairRows(Path(config["lesson"]["held_out"]))
-    rewards_N2 = each_side(
-        open_reward_model(out), rewards, held_out,
-        device=worker.device, pairs_at_once=4 * config["plan"]["micro_batch_rows"],  # nothing is kept for later
-    )  # fmt: skip
+    rewards_N2 = pair_scores(open_reward_model(out), rewards, held_out, **scoring_arguments(worker, config))
     if worker.rank:
         return {}
     return held_out_facts(Path(config["lesson"]["preferences"]), train, held_out, rewards_N2, out)
 
 
 def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2: Tensor, out: Path) -> Facts:
-    """How good the rewards of the held-out pairs are, and what could be told without understanding them.
+    """Figures of the rewards of the held-out pairs, and of the baselines that do not understand them.
 
     folder: of the preferences, for the replies' texts. Writes reliability.json into `out`."""
     import numpy as np
@@ -110,25 +113,27 @@ def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2
     from pipelines.data.dialogues import preferences
     from pipelines.metrics import pair_baselines, pair_figures
 
-    learnt, judged = (
-        [found[row] for row in rows.pairs.rows]
-        for found, rows in (
-            (preferences.read(folder / preferences.TRAIN), train),
-            (preferences.read(folder / preferences.HELD_OUT), held_out),
-        )
-    )
+    def pairs(split: str, rows: PairRows) -> list[Pair]:
+        every_pair = preferences.read(folder / split)
+        return [every_pair[row] for row in rows.pairs.rows]
+
+    def texts(pairs: list[Pair]) -> list[tuple[str, str]]:
+        return [(pair.chosen, pair.rejected) for pair in pairs]
+
+    train_pairs, held_out_pairs = pairs(preferences.TRAIN, train), pairs(preferences.HELD_OUT, held_out)
     margins_N = (rewards_N2[:, 0] - rewards_N2[:, 1]).double().numpy()
     bins = pair_figures.reliability(margins_N)
-    (out / "reliability.json").write_text(json.dumps([asdict(one) for one in bins], indent=1) + "\n", encoding="utf-8")
-    names_N2 = np.array([[pair.language, pair.rule] for pair in judged])
+    (out / "reliability.json").write_text(json.dumps([asdict(b) for b in bins], indent=1) + "\n", encoding="utf-8")
+    names_N2 = np.array([[pair.language, pair.rule] for pair in held_out_pairs])
     groups = [(str(name), (names_N2 == name).any(axis=1)) for name in np.unique(names_N2)]
     lengths_N2 = held_out.pairs.reply_tokens_N2
-    texts = lambda pairs: [(pair.chosen, pair.rejected) for pair in pairs]  # noqa: E731
     return {
         **pair_figures.figures(margins_N, groups),
         "heldout/calibration_error": pair_figures.calibration_error(bins),
         "heldout/accuracy_length_only": pair_baselines.length_only(train.pairs.reply_tokens_N2, lengths_N2),
-        "heldout/accuracy_bag_of_characters": pair_baselines.bag_of_characters(texts(learnt), texts(judged)),
+        "heldout/accuracy_bag_of_characters": pair_baselines.bag_of_characters(
+            texts(train_pairs), texts(held_out_pairs)
+        ),
         "heldout/length_ratio": float(lengths_N2[:, 0].mean() / lengths_N2[:, 1].mean()),
     }
 

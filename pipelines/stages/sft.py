@@ -1,67 +1,80 @@
-"""Teaches a model to answer: supervised fine-tuning on conversations, all weights or LoRA adapters.
+"""Supervised fine-tuning (SFT) on conversations, of all weights or by LoRA adapters.
 
-    conversations ──chat template──► ids, learnt ──best-fit packing──► rows ──DeepSpeed workers──► model
+    conversations ──chat template──► ids, loss mask ──best-fit packing──► rows ──DeepSpeed workers──► model
 
-Loss is taken on the assistants' turns only, each with the token that ends it. Rows are made anew by each attempt, in
-this process: 100,000 short conversations take a minute, and the same ones give the same bytes. Several rounds are
-several entries of a recipe: `persona: {stage: sft, from: sft, …}`.
+The loss mask covers the assistants' turns alone, each with the token that ends it. Each attempt makes the rows again,
+in this process: 100,000 short conversations take a minute, and the same ones result in the same bytes. Several rounds
+are several entries of a recipe: `persona: {stage: sft, from: sft, …}`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from pipelines.stage import Facts, Options, Stage, Work
-from pipelines.training import OptimizerOptions, TrainCluster, copy_tokenizer, launch, learn
+from pipelines.training import (
+    ADAM_LEARNING_RATE,
+    OptimizerOptions,
+    TrainCluster,
+    copy_tokenizer,
+    launch,
+    learn,
+)
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedModel
 
     from pipelines.data.dialogues.conversations import Conversation
     from pipelines.data.tokens.chat import Chat
     from pipelines.learning.loop import Worker
 
-LONGEST = 512  # tokens of a row by default, where the model reads more: attention's cost grows with the length
-RENDER_AT_ONCE = 2000
-RATES = {"muon": 0.01, "adamw": 2e-5, "lora": 2e-4}
-LARGE_BYTES = 10**9  # of weights; Muon's default rate is for models that were raised here
+MAX_DEFAULT_LENGTH = 512  # tokens of a row, where the context is longer: attention's cost grows with the length
+RENDER_BATCH = 2000  # conversations
+LORA_LEARNING_RATE = 2e-4
+LARGE_BYTES = 10**9  # of weights; Muon's default learning rate suits smaller models
 
 
 class LoraOptions(Options):
-    rank: int = Field(16, ge=1, description="of the matrices that are learnt instead of a layer's weights")
-    alpha: float = Field(32, gt=0, description="adapters count alpha / rank times")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs that is left out in training")
+    rank: int = Field(16, ge=1, description="Rank of the matrices that are trained beside a layer's weights")
+    alpha: float = Field(32, gt=0, description="Scale of the adapters: their output is multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability of an adapter's inputs in training")
     targets: list[str] | None = Field(
-        None, min_length=1, description="layers by the end of their name, [q_proj, v_proj]; default: every linear layer"
-    )
+        None, min_length=1, description="Layers with adapters, by the end of their name, such as [q_proj, v_proj]; "
+                                        "default: every linear layer")  # fmt: skip
 
 
 class SftOptions(OptimizerOptions):
+    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.01, "adamw": 2e-5}
+
     learning_rate: float | None = Field(
-        None, gt=0, description="peak; default 0.01 for muon's matrices, 2e-5 for adamw, 2e-4 for lora"
+        None, gt=0, description="Peak learning rate; default 0.01 for muon's matrices, 2e-5 for adamw, 2e-4 for lora"
     )
-    adam_learning_rate: float = Field(5e-3, gt=0, description="peak, for what muon leaves to AdamW: embeddings, norms")
+    adam_learning_rate: float = Field(5e-3, gt=0, description=ADAM_LEARNING_RATE)
     length: int | None = Field(
-        None, ge=16, description="tokens of a row; longer conversations are cut. Default: the model's context, but "
+        None, ge=16, description="Tokens of a row; longer conversations are cut. Default: the model's context, but "
                                  "at most 512")  # fmt: skip
-    epochs: float = Field(3, gt=0, description="how often all rows are learnt from")
-    budget_tokens: int | None = Field(None, ge=1, description="tokens of rows to learn from, instead of epochs")
-    batch_tokens: int = Field(2048, ge=16, description="tokens of an optimiser step's rows, all workers together")
+    epochs: float = Field(3, gt=0, description="Number of passes over the rows")
+    budget_tokens: int | None = Field(None, ge=1, description="Tokens of rows to train on, instead of epochs")
+    batch_tokens: int = Field(2048, ge=16, description="Tokens of an optimizer step's rows, over all workers")
     tasks: dict[str, NonNegativeFloat] | None = Field(
-        None, description="how often a task's conversations are used, {persona: 2, small_talk: 0.5}; all others once"
+        None, description="Number of times that each task's conversations are used, such as {persona: 2, small_talk: "
+                          "0.5}; those of other tasks once")  # fmt: skip
+    lora: LoraOptions | None = Field(
+        None, description="Train LoRA adapters, by adamw, and merge them into the weights. Default: train all weights"
     )
-    lora: LoraOptions | None = Field(None, description="learn adapters and merge them; by adamw. Default: all weights")
 
     @model_validator(mode="before")
     @classmethod
-    def _adapters_by_adamw(cls, values: Any) -> Any:
+    def _lora_needs_adamw(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("lora") is not None:
             if values.setdefault("optimizer", "adamw") == "muon":
-                raise ValueError("muon is for whole matrices, expected optimizer: adamw with lora")
+                raise ValueError("muon does not fit LoRA's matrices, expected optimizer: adamw with lora")
         return values
 
     def identity(self) -> dict[str, Any]:
@@ -69,8 +82,9 @@ class SftOptions(OptimizerOptions):
         return super().identity() | ({"epochs": None} if self.budget_tokens is not None else {})
 
     @property
-    def peak_rate(self) -> float:
-        return self.learning_rate or RATES["lora" if self.lora else self.optimizer]
+    def peak_learning_rate(self) -> float:
+        default = LORA_LEARNING_RATE if self.lora else self.default_learning_rates[self.optimizer]
+        return self.learning_rate or default
 
 
 def run(work: Work) -> Facts:
@@ -81,14 +95,12 @@ def run(work: Work) -> Facts:
     chat = Chat.open(model)
     length = row_length(options, model, chat)
     if not (options.learning_rate or options.lora) and options.optimizer == "muon" and _is_large(model):
-        work.progress.note(f"{work.name}.learning_rate: the default, {options.peak_rate:g} by muon, suits small "
-                           f"models; large ones are usually taught with optimizer: adamw")  # fmt: skip
+        work.progress.note(f"{work.name}.learning_rate: the default, {options.peak_learning_rate:g} under muon, suits "
+                           f"small models; large ones usually need optimizer: adamw")  # fmt: skip
     packed = pack(work, chat, choose(work), length)
     batch_rows = max(1, options.batch_tokens // length)
-    wanted = options.epochs * packed.num_rows
-    if options.budget_tokens is not None:
-        wanted = options.budget_tokens / length
-    steps = max(1, round(wanted / batch_rows))
+    num_rows = options.epochs * packed.num_rows if options.budget_tokens is None else options.budget_tokens / length
+    steps = max(1, round(num_rows / batch_rows))
     lesson = {
         "model": str(model),
         "rows": str(packed.file),
@@ -102,42 +114,42 @@ def run(work: Work) -> Facts:
 
 
 def row_length(options: SftOptions, model: Path, chat: Chat) -> int:
-    """Tokens of a row. Raises UserError where the model cannot read rows so long, or tokens of its tokenizer."""
+    """Tokens of a row. Raises UserError where rows exceed the model's context, or its tokenizer its vocabulary."""
     from pipelines.errors import UserError
     from pipelines.inference.model_config import context_length, read_config
 
-    context = context_length(model, default=LONGEST)
+    context = context_length(model, default=MAX_DEFAULT_LENGTH)
     vocabulary = int(read_config(model).get("vocab_size") or 0)
     if 0 < vocabulary < chat.encoder.vocabulary:
-        raise UserError(f"model {model}: its tokenizer has {chat.encoder.vocabulary:,} tokens, the model knows "
-                        f"{vocabulary:,}; expected a tokenizer that belongs to the model")  # fmt: skip
+        raise UserError(f"model {model}: its tokenizer has {chat.encoder.vocabulary:,} tokens, the model's "
+                        f"vocabulary {vocabulary:,}; expected a tokenizer that belongs to the model")  # fmt: skip
     if options.length is not None and options.length > context:
-        raise UserError(f"sft.length: {options.length} is longer than the model was made for ({context}); lower it")
-    return options.length or min(context, LONGEST)
+        raise UserError(f"sft.length: {options.length} is longer than the model's context ({context}); lower it")
+    return options.length or min(context, MAX_DEFAULT_LENGTH)
 
 
 def choose(work: Work) -> list[Conversation]:
-    """The training conversations in a seeded order, each as often as `tasks` says.
+    """The training conversations in a seeded order, repeated or dropped by `tasks`.
 
-    Raises UserError where there are none, or a task is named that none has."""
+    Raises UserError where there are none, or `tasks` names one that none has."""
     import numpy as np
 
     from pipelines.data.dialogues import conversations
     from pipelines.data.tokens import packing
     from pipelines.errors import UserError
 
-    found = conversations.read(work.inputs["conversations"].local() / conversations.TRAIN)
-    wanted: dict[str, float] = work.options.tasks or {}
-    tasks = np.array([one.task for one in found])
-    there = sorted(set(tasks.tolist()))
-    for task in wanted:
-        if task not in there:
-            raise UserError(f"{work.name}.tasks: no conversation has the task {task!r}; there are: {', '.join(there)}")
-    order = packing.choose_documents(tasks, {task: wanted.get(task, 1.0) for task in there}, work.seed)
+    train = conversations.read(work.inputs["conversations"].local() / conversations.TRAIN)
+    repeats: dict[str, float] = work.options.tasks or {}
+    tasks = np.array([conversation.task for conversation in train])
+    known = sorted(set(tasks.tolist()))
+    for task in repeats:
+        if task not in known:
+            raise UserError(f"{work.name}.tasks: no conversation has the task {task!r}; expected {', '.join(known)}")
+    order = packing.choose_documents(tasks, {task: repeats.get(task, 1.0) for task in known}, work.seed)
     if not len(order):
-        raise UserError(f"{work.name}: no conversation to learn from; {len(found):,} were given and `tasks` keeps none "
-                        f"of them")  # fmt: skip
-    return [found[number] for number in order]
+        raise UserError(f"{work.name}: no conversation to train on; the input has {len(train):,} and `tasks` keeps "
+                        f"none of them")  # fmt: skip
+    return [train[number] for number in order]
 
 
 @dataclass(frozen=True)
@@ -152,60 +164,62 @@ class Packed:
 def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int) -> Packed:
     """Renders conversations and writes them as rows into the draft.
 
-    Raises UserError for a conversation in which nothing is to be learnt, and where none is left after cutting."""
+    Raises UserError for a conversation without an assistant's turn, and where cutting leaves none with one."""
     from pipelines.data.tokens import packing
     from pipelines.errors import UserError
 
-    pieces, learnt, num_cut = _fitted(work, chat, chosen, length)
-    empty = len(chosen) - len(pieces)
+    sequences, loss_masks, num_cut = _rendered(work, chat, chosen, length)
+    num_empty = len(chosen) - len(sequences)
     if num_cut:
-        work.progress.note(f"{num_cut:,} of {len(chosen):,} conversations are longer than a row of {length:,} tokens "
-                           f"and are cut there; {empty:,} of them hold nothing to learn and are left out")  # fmt: skip
-    if not pieces:
-        raise UserError(f"{work.name}.length: no conversation has anything to learn in its first {length:,} tokens; "
-                        f"raise it, or give shorter conversations")  # fmt: skip
+        work.progress.note(
+            f"{num_cut:,} of {len(chosen):,} conversations are longer than a row of {length:,} tokens and are cut "
+            f"there; {num_empty:,} of them have no assistant's turn left and are dropped"
+        )
+    if not sequences:
+        raise UserError(f"{work.name}.length: no conversation has an assistant's turn in its first {length:,} tokens; "
+                        f"raise it, or provide shorter conversations")  # fmt: skip
     file = work.draft.folder("rows") / "train.arrow"
     num_rows = 0
     pad_id = chat.encoder.pad_id
-    for num_rows in packing.write_sequences(file, pieces, learnt, length=length, pad_id=pad_id, seed=work.seed):
+    for num_rows in packing.write_sequences(file, sequences, loss_masks, length=length, pad_id=pad_id, seed=work.seed):
         work.progress.note(f"{num_rows:,} rows of {length:,} tokens")
-    tokens = sum(map(len, pieces))
+    tokens = sum(map(len, sequences))
     facts: Facts = {
-        "conversations/train": len(pieces),
+        "conversations/train": len(sequences),
         "conversations/cut": num_cut,
         "tokens/train": tokens,
-        "tokens/learnt": int(sum(mask.sum() for mask in learnt)),
+        "tokens/learnt": int(sum(mask.sum() for mask in loss_masks)),
         "rows/train": num_rows,
-        "rows/filled_share": tokens / (num_rows * length),
+        "rows/filled_fraction": tokens / (num_rows * length),
     }
     return Packed(file, num_rows, facts)
 
 
-def _fitted(
+def _rendered(
     work: Work, chat: Chat, chosen: list[Conversation], length: int
 ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Ids and what is learnt of each conversation that has something to learn in a row, and how many were cut."""
+    """Ids and loss mask of each conversation that has an assistant's turn within a row, and the number that are cut."""
     import numpy as np
 
     from pipelines.errors import UserError
 
-    pieces: list[np.ndarray] = []
-    learnt: list[np.ndarray] = []
+    sequences: list[np.ndarray] = []
+    loss_masks: list[np.ndarray] = []
     num_cut = 0
-    for first in range(0, len(chosen), RENDER_AT_ONCE):
-        some = chosen[first : first + RENDER_AT_ONCE]
-        for one, rendered in zip(some, chat.conversations([c.messages for c in some]), strict=True):
-            places = np.flatnonzero(rendered.loss_mask)
-            if not len(places):
-                raise UserError(f"{work.name}: conversation {one.id} has no assistant's turn, so there is nothing to "
-                                f"learn in it; expected one at its end")  # fmt: skip
-            end = int(places[-1]) + 1  # nothing is learnt from what comes later
+    for first in range(0, len(chosen), RENDER_BATCH):
+        batch = chosen[first : first + RENDER_BATCH]
+        for conversation, rendered in zip(batch, chat.conversations([c.messages for c in batch]), strict=True):
+            predicted = np.flatnonzero(rendered.loss_mask)
+            if not len(predicted):
+                raise UserError(f"{work.name}: conversation {conversation.id} has no assistant's turn to train on; "
+                                f"expected one at its end")  # fmt: skip
+            end = int(predicted[-1]) + 1  # what follows is in no loss
             num_cut += end > length
-            if places[0] < length:
-                pieces.append(rendered.ids[: min(end, length)])
-                learnt.append(rendered.loss_mask[: min(end, length)])
-        work.progress.update(first + len(some), len(chosen), "conversations")
-    return pieces, learnt, num_cut
+            if predicted[0] < length:
+                sequences.append(rendered.ids[: min(end, length)])
+                loss_masks.append(rendered.loss_mask[: min(end, length)])
+        work.progress.update(first + len(batch), len(chosen), "conversations")
+    return sequences, loss_masks, num_cut
 
 
 def _is_large(model: Path) -> bool:
@@ -213,25 +227,25 @@ def _is_large(model: Path) -> bool:
 
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
-    """Runs in each worker process: the crafts are imported here, so that the driver never loads torch."""
+    """Runs in each worker process: torch is imported here, never in the driver."""
     from pipelines.learning import lesson, model
     from pipelines.learning.batch import PackedRows
 
-    wanted = config["lesson"]
-    rows = PackedRows(Path(wanted["rows"]))
+    arguments = config["lesson"]
+    rows = PackedRows(Path(arguments["rows"]))
 
-    def open_model():
-        made = model.from_folder(Path(wanted["model"]))
-        assert made.generation_config is not None
-        made.generation_config.eos_token_id = wanted["stop_ids"]  # where any tool that serves the model looks
-        return made
+    def open_model() -> PreTrainedModel:
+        initial = model.from_folder(Path(arguments["model"]))
+        assert initial.generation_config is not None
+        initial.generation_config.eos_token_id = arguments["stop_ids"]  # where tools that serve the model look
+        return initial
 
-    if wanted["lora"] is None:
+    if arguments["lora"] is None:
         return learn(worker, config, lambda dtype: lesson.next_token(open_model(), rows, dtype))
     from pipelines.learning import adapters
 
-    lora = adapters.Lora(**wanted["lora"])
-    return learn(worker, config, lambda dtype: adapters.next_token(open_model, rows, dtype, lora, seed=wanted["seed"]))
+    lora, seed = adapters.Lora(**arguments["lora"]), arguments["seed"]
+    return learn(worker, config, lambda dtype: adapters.next_token(open_model, rows, dtype, lora, seed=seed))
 
 
 STAGE = Stage(

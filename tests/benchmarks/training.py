@@ -64,7 +64,7 @@ def run_stage(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> t
 
     batch_tokens = BATCH_ROWS * LENGTH
     # A constant rate and no clipping, as the bare loop has it: both must end at the same loss.
-    as_bare = {"warmup_share": 0, "decay_share": 0, "clip_norm": 0, "adam_learning_rate": 3e-3}
+    as_bare = {"warmup_fraction": 0, "decay_fraction": 0, "clip_norm": 0, "adam_learning_rate": 3e-3}
     options = pretrain.PretrainOptions.model_validate(
         {"size": size, "batch_tokens": batch_tokens, "budget_tokens": steps * batch_tokens, **as_bare}
     )

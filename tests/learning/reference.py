@@ -37,7 +37,7 @@ def train(learner: NextTokenLearner, batch: PackedBatch, plan: OptimizerPlan, lr
     by_muon = {id(p) for p in hidden_matrices(learner.model)} if plan.kind == "muon" else set()
     matrices = [p for p in learner.parameters() if id(p) not in by_muon and p.ndim == 2]
     vectors = [p for p in learner.parameters() if p.ndim == 1]
-    rate = plan.adam_rate if plan.kind == "muon" else plan.rate
+    rate = plan.adam_learning_rate if plan.kind == "muon" else plan.learning_rate
     adam = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=rate,
@@ -61,7 +61,7 @@ def train(learner: NextTokenLearner, batch: PackedBatch, plan: OptimizerPlan, lr
                 momentum, gradient = momenta[id(parameter)], gradients[id(parameter)]
                 momentum.lerp_(gradient, 1 - plan.momentum)
                 updates[id(parameter)] = update = orthogonal(gradient.lerp(momentum, plan.momentum))
-                step_size = plan.rate * lr_factor
+                step_size = plan.learning_rate * lr_factor
                 parameter.data.mul_(1 - step_size * plan.weight_decay).sub_(update, alpha=step_size)
         update_norms.append(norm((gradients | updates).values()))
     weights = {name: p.detach().clone() for name, p in learner.named_parameters()}

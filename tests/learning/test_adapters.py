@@ -28,7 +28,7 @@ from tests.learning.processes import Killed, PlainWorker, in_processes
 SIZE = Size(32, 2, 2, 1, 56)
 LORA = Lora(rank=4, alpha=12.0, dropout=0.0)
 STEPS, SEED = 6, 5
-ADAMW = OptimizerPlan("adamw", rate=0.02, adam_rate=1.0, weight_decay=0.1, clip_norm=0.3)
+ADAMW = OptimizerPlan("adamw", learning_rate=0.02, adam_learning_rate=1.0, weight_decay=0.1, clip_norm=0.3)
 SCHEDULE = Schedule("wsd", STEPS, warmup=1, decay=2)
 STAGES = (0, 1, 2, 3)
 
@@ -82,7 +82,7 @@ def merged_by_hand(folder: Path) -> dict[str, torch.Tensor]:
     inner = adapted.get_base_model()
     learner = NextTokenLearner(cast(Any, inner))
     learnt = [p for p in inner.parameters() if p.requires_grad]
-    adam = torch.optim.AdamW(learnt, lr=ADAMW.rate, betas=ADAMW.betas, weight_decay=ADAMW.weight_decay)
+    adam = torch.optim.AdamW(learnt, lr=ADAMW.learning_rate, betas=ADAMW.betas, weight_decay=ADAMW.weight_decay)
     rows = PackedRows(folder / "train.arrow")
     order = DataOrder(len(rows), 8, SEED)
     for step in range(STEPS):
@@ -90,7 +90,7 @@ def merged_by_hand(folder: Path) -> dict[str, torch.Tensor]:
         adam.zero_grad()
         (learner(batch) / batch.num_labels).backward()
         torch.nn.utils.clip_grad_norm_(learnt, ADAMW.clip_norm)
-        adam.param_groups[0]["lr"] = ADAMW.rate * SCHEDULE.share(step)
+        adam.param_groups[0]["lr"] = ADAMW.learning_rate * SCHEDULE.lr_factor(step)
         adam.step()
     found = {name: p.detach() for name, p in inner.named_parameters()}
     merged = {}

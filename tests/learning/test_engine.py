@@ -23,9 +23,11 @@ SHARES = [0.5, 1.0, 1.0, 0.25]
 STAGES = (0, 1, 2, 3)
 # The first steps' gradients have a norm of about 0.5: AdamW's are always clipped to 0.2, never to 1,000, Muon's never.
 PLANS = {
-    "muon": OptimizerPlan("muon", rate=0.02, adam_rate=3e-3, weight_decay=0.1, clip_norm=0.2),
-    "adamw": OptimizerPlan("adamw", rate=3e-3, adam_rate=1.0, weight_decay=0.1, clip_norm=0.2),
-    "adamw unclipped": OptimizerPlan("adamw", rate=3e-3, adam_rate=1.0, weight_decay=0.0, clip_norm=1000),
+    "muon": OptimizerPlan("muon", learning_rate=0.02, adam_learning_rate=3e-3, weight_decay=0.1, clip_norm=0.2),
+    "adamw": OptimizerPlan("adamw", learning_rate=3e-3, adam_learning_rate=1.0, weight_decay=0.1, clip_norm=0.2),
+    "adamw unclipped": OptimizerPlan(
+        "adamw", learning_rate=3e-3, adam_learning_rate=1.0, weight_decay=0.0, clip_norm=1000
+    ),
 }
 CASES = list(itertools.product(PLANS, STAGES))
 

@@ -26,8 +26,8 @@ from tests.learning.processes import Killed, PlainWorker, in_processes
 SIZE = Size(32, 2, 2, 2, 64)
 STEPS = 12
 MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "probe.json")
-MUON = OptimizerPlan("muon", rate=0.02, adam_rate=3e-3, weight_decay=0.0, clip_norm=1.0)
-ADAMW = replace(MUON, kind="adamw", rate=3e-3)
+MUON = OptimizerPlan("muon", learning_rate=0.02, adam_learning_rate=3e-3, weight_decay=0.0, clip_norm=1.0)
+ADAMW = replace(MUON, kind="adamw", learning_rate=3e-3)
 
 
 def new_model():
@@ -76,7 +76,7 @@ def two_workers(folder: Path) -> None:
     run(folder, "bfloat16", dtype="bfloat16")
     gradients(folder, "gradient-2x2")
     with pytest.raises(UserError, match=r"step 2: the loss is .* norm (nan|inf) at a learning rate of 1e\+30"):
-        run(folder, "diverges", optimizer=replace(MUON, rate=1e30, adam_rate=1e30))
+        run(folder, "diverges", optimizer=replace(MUON, learning_rate=1e30, adam_learning_rate=1e30))
 
 
 def multiply_float32(patch: pytest.MonkeyPatch) -> None:
@@ -222,11 +222,11 @@ def test_checkpoints_are_as_rare_as_they_are_dear(monkeypatch: pytest.MonkeyPatc
             return iter([])
 
     saver = loop.Saver(Nothing(), None)  # pyright: ignore[reportArgumentType]
-    assert not saver.wanted(1)
+    assert not saver.due(1)
     clock[0] += loop.FIRST_CHECKPOINT_S
-    assert saver.wanted(2)
+    assert saver.due(2)
     saver.save(NoState(), loop.Journal(step=2))  # pyright: ignore[reportArgumentType]
     clock[0] += 149
-    assert not saver.wanted(3)
+    assert not saver.due(3)
     clock[0] += 1  # 3 s of saving in 150 s: 2%
-    assert saver.wanted(4)
+    assert saver.due(4)

@@ -178,7 +178,7 @@ def test_rows_are_as_long_as_the_longest_sequence_and_hold_several() -> None:
     lengths += [p + r for p, (_, r) in zip(PROMPTS, REPLIES, strict=True)]
     assert packed.tokens_BT.shape == (math.ceil(sum(lengths) / 32), 32)  # as few rows as could be
     assert packed.num_labels == 4
-    assert len(packed.actions_N) == sum(map(sum, REPLIES))
+    assert len(packed.reply_tokens_N) == sum(map(sum, REPLIES))
 
 
 def test_no_pairs_teach_nothing_and_still_reach_every_weight(tiny: Tiny) -> None:

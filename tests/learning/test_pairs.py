@@ -16,20 +16,20 @@ from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import Lesson
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import from_folder
-from pipelines.learning.pairs import PairRows, dpo_lesson, each_side, reply_logprobs
+from pipelines.learning.pairs import PairRows, dpo_lesson, pair_scores, reply_logprobs
 from pipelines.learning.schedule import Schedule
 from tests.learning.processes import Killed, PlainWorker, in_processes
 from tests.stages.preference_work import pairs
 from tests.tiny_models import Tiny
 
 STEPS = 4
-MUON = OptimizerPlan("muon", rate=0.002, adam_rate=1e-3, weight_decay=0.0, clip_norm=1.0)
+MUON = OptimizerPlan("muon", learning_rate=0.002, adam_learning_rate=1e-3, weight_decay=0.0, clip_norm=1.0)
 ADAMW = replace(MUON, kind="adamw")
 
 
 def lesson(model: Path, rows: PairRows, dtype: torch.dtype) -> Lesson:
     policy = from_folder(model)
-    reference_N2 = each_side(policy, partial(reply_logprobs, dtype=dtype), rows, device="cpu", pairs_at_once=4)
+    reference_N2 = pair_scores(policy, partial(reply_logprobs, dtype=dtype), rows, device="cpu", batch_pairs=4)
     return dpo_lesson(policy, rows, dtype, reference_N2, beta=0.2, label_smoothing=0.0)
 
 

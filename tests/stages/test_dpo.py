@@ -106,4 +106,4 @@ def test_model_without_a_chat_template_is_refused(
 
 def test_default_learning_rate_written_out_is_the_same_fingerprint() -> None:
     default = DpoOptions.model_validate({})
-    assert default.identity() == DpoOptions.model_validate({"learning_rate": default.peak_rate}).identity()
+    assert default.identity() == DpoOptions.model_validate({"learning_rate": default.peak_learning_rate}).identity()

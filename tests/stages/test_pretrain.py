@@ -23,7 +23,7 @@ VOCABULARY, LENGTH = 128, 64
 
 def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int = 2, **options: Any) -> Work:
     """Lower learning rate and shorter decay than the defaults, which suit more than 24 steps."""
-    options = {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_share": 0.3, **options}
+    options = {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_fraction": 0.3, **options}
     cluster = {"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}
     return work_of(pretrain.STAGE, folder, session, inputs, options, cluster)
 
@@ -86,12 +86,12 @@ def check(tokens: Path, model: Path | None = None, **options: Any) -> None:
 
 
 def test_batch_is_a_multiple_of_the_row_length(tokens: Path) -> None:
-    with pytest.raises(UserError, match=r"batch_tokens: 500 is no multiple .* take 512"):
+    with pytest.raises(UserError, match=r"batch_tokens: 500 is not a multiple .* set 512"):
         check(tokens, batch_tokens=500)
 
 
 def test_budget_smaller_than_a_step_is_refused(tokens: Path) -> None:
-    with pytest.raises(UserError, match="do not fill one step"):
+    with pytest.raises(UserError, match="are fewer than one step"):
         check(tokens, batch_tokens=512, budget_tokens=511)
 
 
@@ -114,7 +114,7 @@ def test_tokens_of_another_tokenizer_than_the_models_are_refused(tokens: Path, t
 def test_rows_longer_than_the_models_context_are_refused(tokens: Path, tmp_path: Path) -> None:
     shutil.copytree(tokens / "tokenizer", tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 32}))
-    with pytest.raises(UserError, match=r"length: 64 is longer than the model was made for \(32\)"):
+    with pytest.raises(UserError, match=r"length: 64 is longer than the model's context \(32\)"):
         check(tokens, tmp_path)
 
 
@@ -126,6 +126,6 @@ def test_options_without_effect_are_not_part_of_the_fingerprint() -> None:
 
 def test_default_learning_rate_depends_on_the_optimizer() -> None:
     def learning_rate(**options: Any) -> float:
-        return PretrainOptions.model_validate(options).peak_rate
+        return PretrainOptions.model_validate(options).peak_learning_rate
 
     assert (learning_rate(), learning_rate(optimizer="adamw"), learning_rate(learning_rate=0.1)) == (0.02, 3e-3, 0.1)

@@ -130,7 +130,7 @@ def test_facts_count_conversations_tokens_and_rows(tuned: tuple[Path, Facts]) ->
     assert facts["tokens/learnt"] == 12 * sum(int(conversation.loss_mask.sum()) for conversation in rendered)
     num_tokens = sum(len(conversation.ids) - 1 for conversation in rendered)  # without the line break at the end
     assert facts["tokens/train"] == 12 * num_tokens
-    assert facts["rows/filled_share"] == pytest.approx(
+    assert facts["rows/filled_fraction"] == pytest.approx(
         float(facts["tokens/train"]) / (float(facts["rows/train"]) * LENGTH)
     )
     assert facts["train/epochs"] == pytest.approx(30, rel=0.05)
@@ -195,11 +195,12 @@ def test_conversations_longer_than_a_row_are_cut_and_reported(prepare: Prepare) 
     rows, facts, notes = prepare([*talks(REPLIES), *long], length=64)
     assert (facts["conversations/train"], facts["conversations/cut"]) == (5, 2)
     assert (
-        "2 of 6 conversations are longer than a row of 64 tokens and are cut there; 1 of them hold nothing" in notes[0]
+        "2 of 6 conversations are longer than a row of 64 tokens and are cut there; 1 of them have no assistant's turn"
+        in notes[0]
     )
     batch = rows.read(np.arange(len(rows)))
     assert batch.num_labels == facts["tokens/learnt"]
-    with pytest.raises(UserError, match=r"sft.length: no conversation has anything to learn in its first 16 tokens"):
+    with pytest.raises(UserError, match=r"sft.length: no conversation has an assistant's turn in its first 16 tokens"):
         prepare(long[1:], length=16)
 
 
@@ -207,9 +208,9 @@ def test_conversations_are_repeated_by_task(prepare: Prepare) -> None:
     rows = [*talks(REPLIES), *talks(REPLIES, "small_talk")]
     assert prepare(rows, tasks={"small_talk": 2.5})[1]["conversations/train"] == 4 + 10
     assert prepare(rows, tasks={"small_talk": 0})[1]["conversations/train"] == 4
-    with pytest.raises(UserError, match=r"no conversation has the task 'smalltalk'; there are: persona, small_talk"):
+    with pytest.raises(UserError, match=r"no conversation has the task 'smalltalk'; expected persona, small_talk"):
         prepare(rows, tasks={"smalltalk": 0})
-    with pytest.raises(UserError, match=r"no conversation to learn from; 8 were given and `tasks` keeps none"):
+    with pytest.raises(UserError, match=r"no conversation to train on; the input has 8 and `tasks` keeps none"):
         prepare(rows, tasks={"small_talk": 0, "persona": 0})
 
 
@@ -230,7 +231,7 @@ def test_conversation_without_an_assistants_turn_is_refused(prepare: Prepare) ->
 
 def test_empty_conversations_are_refused(base: Path, session: Session, tmp_path: Path) -> None:
     stage_work = work(tmp_path / "draft", session, base, write(tmp_path / "talks", []))
-    with pytest.raises(UserError, match="no conversation to learn from; 0 were given"):
+    with pytest.raises(UserError, match="no conversation to train on; the input has 0"):
         sft.run(stage_work)
 
 
@@ -245,21 +246,21 @@ def test_row_length_is_bounded_by_the_models_context(base: Path, tmp_path: Path)
     chat = Chat.open(base)
     assert sft.row_length(SftOptions.model_validate({}), base, chat) == LENGTH
     assert sft.row_length(SftOptions.model_validate({"length": 40}), base, chat) == 40
-    with pytest.raises(UserError, match=rf"sft.length: 200 is longer than the model was made for \({LENGTH}\)"):
+    with pytest.raises(UserError, match=rf"sft.length: 200 is longer than the model's context \({LENGTH}\)"):
         sft.row_length(SftOptions.model_validate({"length": 200}), base, chat)
     for config, length in (({"max_position_embeddings": 4096, "vocab_size": 640}, 512), ({"vocab_size": 600}, None)):
         (tmp_path / "config.json").write_text(json.dumps(config))
         if length:
             assert sft.row_length(SftOptions.model_validate({}), tmp_path, chat) == length
         else:
-            with pytest.raises(UserError, match="its tokenizer has 640 tokens, the model knows 600"):
+            with pytest.raises(UserError, match="its tokenizer has 640 tokens, the model's vocabulary 600"):
                 sft.row_length(SftOptions.model_validate({}), tmp_path, chat)
 
 
 def test_default_learning_rate_depends_on_optimizer_and_lora() -> None:
     def optimizer_and_rate(**options: Any) -> tuple[str, float]:
         parsed = SftOptions.model_validate(options)
-        return parsed.optimizer, parsed.peak_rate
+        return parsed.optimizer, parsed.peak_learning_rate
 
     assert optimizer_and_rate() == ("muon", 0.01)
     assert optimizer_and_rate(optimizer="adamw") == ("adamw", 2e-5)

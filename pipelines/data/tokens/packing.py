@@ -9,7 +9,7 @@ A token attends within its segment only, so the logits of a packed row equal tho
 shuffled once, when they are written, so that readers read them in order.
 
 Conversations are not cut: each is placed whole in a row by best-fit packing (`best_fit`, `write_sequences`), and a
-fourth column, `learn`, is the loss mask.
+fourth column, `loss_mask`, is the loss mask.
 
 Shape suffixes: N tokens of the stream (or sequences), R rows, T tokens of a row, D documents.
 """
@@ -119,13 +119,13 @@ def write_sequences(
     pad_id: int,
     seed: int,
 ) -> Iterator[int]:
-    """Packs whole sequences into rows and writes them shuffled, with the loss mask as a column `learn`.
+    """Packs whole sequences into rows and writes them shuffled, with the loss mask as a column `loss_mask`.
 
     sequences: token ids of each, at most `length`; loss_masks: bool, as long. Yields the number of rows written so far.
     """
     packed = best_fit(np.array([len(ids) for ids in sequences], np.int64), length)
     order = np.random.default_rng(seed).permutation(len(packed))
-    row_schema = schema(length).append(pa.field("learn", pa.list_(pa.int8(), length)))
+    row_schema = schema(length).append(pa.field("loss_mask", pa.list_(pa.int8(), length)))
 
     def columns(rows_R: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = [[(sequences[number], loss_masks[number]) for number in packed[row]] for row in rows_R]

@@ -37,7 +37,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
     rewards = task.rewards(learners.score)
     estimate_advantages = advantage_estimator(options)
     kl_controller = KlController(options.kl_target)
-    schedule = Schedule.from_shares("wsd", options.iterations, 0, options.decay_fraction)
+    schedule = Schedule.from_fractions("wsd", options.iterations, 0, options.decay_fraction)
     learners.clock.restart()
     for iteration in range(journal.iterations, options.iterations):
         prompts = task.prompts(iteration)
@@ -50,7 +50,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
             experience.rows(advantages_BA), seed=work.seed, iteration=iteration, epochs=options.epochs,
             minibatches=options.minibatches, world=learners.size,
         )  # fmt: skip
-        update = learners.update(minibatches, schedule.share(iteration))
+        update = learners.update(minibatches, schedule.lr_factor(iteration))
         learners.publish()
 
         point = curve_point(scores, rollouts, experience, update)

@@ -239,13 +239,13 @@ def test_sequences_are_whole_in_their_rows(tmp_path: Path, monkeypatch: pytest.M
     assert progress[-1] == table.num_rows == len(columns["tokens"]) > 7
     packed = []
     for row in range(table.num_rows):
-        tokens, segments, positions, learn = (columns[n][row] for n in ("tokens", "segments", "positions", "learn"))
+        tokens, segments, positions, mask = (columns[n][row] for n in ("tokens", "segments", "positions", "loss_mask"))
         assert (np.diff(segments[segments > 0]) >= 0).all() and segments[0] == 1
-        assert not tokens[segments == 0].any() and not learn[segments == 0].any()
+        assert not tokens[segments == 0].any() and not mask[segments == 0].any()
         for segment in range(1, segments.max() + 1):
             inside = segments == segment
             assert positions[inside].tolist() == list(range(inside.sum()))
-            packed.append((tokens[inside].tolist(), learn[inside].astype(bool).tolist()))
+            packed.append((tokens[inside].tolist(), mask[inside].astype(bool).tolist()))
     expected = [(ids.tolist(), mask.tolist()) for ids, mask in zip(sequences, loss_masks, strict=True)]
     assert sorted(packed) == sorted(expected)
 
