@@ -21,7 +21,7 @@ from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import Loaded, environment
+from pipelines.inference.sampler import PushResult, environment
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
 PROMPTS_BATCH = 64  # of one call of generate: as many as the engine works on at once
@@ -77,9 +77,9 @@ class Evaluator:
             if folder == loaded_folder:
                 self._call("describe", deadline_s=settings.answer_s)
             else:
-                loaded: Loaded = self._call("load", folder, deadline_s=settings.answer_s)
+                loaded: PushResult = self._call("load", folder, deadline_s=settings.answer_s)
                 if not loaded.pushed:
-                    notify(f"the evaluator's process is replaced: {loaded.why}")
+                    notify(f"the evaluator's process is replaced: {loaded.reason}")
                     return False
                 notify(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
         except MemberLost as error:  # while stages worked, with its node perhaps

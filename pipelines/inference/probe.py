@@ -2,8 +2,8 @@
 
     learner ──export──► folder/probe.json        engine ──log-probabilities of the same row──► gap ≤ tolerance: proven
 
-Whoever exports a model records the probe beside the weights, since it has the model at hand. A folder without one, a
-model from elsewhere, is computed with transformers on the CPU.
+The exporter of a model records the probe beside the weights. For a folder without one (a model from elsewhere) it is
+computed with transformers on the CPU.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ FILE = "probe.json"
 LENGTH = 16  # tokens: a wrong matrix anywhere moves all of them
 TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 """The largest gap of a token between two programs that run the same weights: rounding. 16-bit logits of size 16 are
-known to 16 × 2⁻⁹ (bfloat16) or 16 × 2⁻¹² (float16) each, and many roundings precede them."""
+exact to 16 × 2⁻⁹ (bfloat16) or 16 × 2⁻¹² (float16) each, after many other roundings."""
 
 
 class NotProven(ValueError):
-    """An engine holds weights that were refused, whose push or proof did not end, or that answer otherwise than their
-    learner does."""
+    """An engine holds weights that were refused, whose push or proof did not end, or that give other log-probabilities
+    than their learner."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """tokens: ids [T]; logprobs: nats [T-1], of every token but the first given those before it."""
+    """tokens: ids [T]; logprobs: nats [T-1], of every token but the first, after those before it."""
 
     tokens: list[int]
     logprobs: list[float]
 
 
 def tokens(vocabulary: int, context: int) -> list[int]:
-    """The row that models of this vocabulary are probed with: any tokens do, as long as they are always the same."""
+    """The row of tokens for models of this vocabulary: random, and always the same."""
     return np.random.default_rng(0).integers(0, vocabulary, min(LENGTH, context)).tolist()
 
 
@@ -47,10 +47,9 @@ def from_logits(row: list[int], logits_TV: np.ndarray) -> Probe:
     return Probe(list(row), (logits[np.arange(len(row) - 1), row[1:]] - total).tolist())
 
 
-def beginning(probe: Probe, most_tokens: int) -> Probe:
-    """As much of it as an engine of so many tokens takes: what a causal model says of a token does not depend on later
-    ones."""
-    return Probe(probe.tokens[:most_tokens], probe.logprobs[: most_tokens - 1])
+def truncated(probe: Probe, max_tokens: int) -> Probe:
+    """The probe's first tokens: in a causal model their log-probabilities do not depend on later ones."""
+    return Probe(probe.tokens[:max_tokens], probe.logprobs[: max_tokens - 1])
 
 
 def write(folder: Path, probe: Probe) -> None:
@@ -66,7 +65,7 @@ def read(folder: Path) -> Probe | None:
 
 
 def by_transformers(folder: Path) -> Probe:
-    """The probe of a model's folder as transformers computes it, in float32 on the CPU."""
+    """The probe of a model's folder, computed by transformers in float32 on the CPU."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -80,6 +79,6 @@ def by_transformers(folder: Path) -> Probe:
 def gap_nats(probe: Probe, logprobs: np.ndarray) -> float:
     """The largest difference of a token between the probe and an engine's log-probabilities [T-1] of its row.
 
-    Infinity where the engine gave something that is no number."""
+    Infinity where one of the engine's is no number."""
     gap = np.abs(np.asarray(probe.logprobs) - np.asarray(logprobs, np.float64)).max()
     return float(gap) if np.isfinite(gap) else float("inf")

@@ -1,12 +1,12 @@
-"""Sampler: a vLLM engine in the calling process. Tokens in, tokens and log-probabilities out; weights can change.
+"""Sampler: a vLLM engine in the calling process. Tokens in, tokens and log-probabilities out; weights can be replaced.
 
     Sampler(folder) ──logprobs(rows)──────────────► nats of every token
                     ──generate(prompts, seeds)────► replies
-                    ──load(another folder)────────► pushed and proven, or a fresh process is needed
-                    ──push(tensors, probe)────────► the same, from a learner's memory, proven now or next time
+                    ──load(another folder)────────► weights pushed and proven, or a new process is needed
+                    ──push(tensors, probe)────────► the same from a learner's memory, proven now or with the next batch
 
-The only door to vLLM. Left out on purpose: text and chat templates (callers have tokenizers), engines over several
-GPUs. On a CPU the engine keeps vLLM's packed weights: 1.5 × faster than without, and `push` packs anew.
+The only module that imports vLLM. Left out on purpose: text and chat templates (callers have tokenizers), engines over
+several GPUs. On a CPU the engine keeps vLLM's packed weights: 1.5 × faster than without, and `push` packs them again.
 
 In a process of an initialised torch process group the engine joins that group, though it works alone: then all
 processes of the group must make their samplers at the same time.
@@ -27,31 +27,32 @@ from pipelines.inference import probe
 from pipelines.inference.model_config import context_length, read_config, shape
 from pipelines.inference.reply import Reply, Sampling
 
-NUM_ROWS = 64  # sequences the engine works on at once; more gain nothing on a CPU
+NUM_ROWS = 64  # sequences in a batch of the engine; more are not faster on a CPU
 BATCH_TOKENS = 2048  # of one forward pass; 512 to 8,192 are equally fast on a CPU, and more take more memory
-KV_BYTES = 4 * 2**30  # most memory taken for keys and values unasked, if one row needs no more
+MAX_KV_BYTES = 4 * 2**30  # of the default KV cache, unless a single row needs more
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What became of `load` or `push`. Where weights were refused or not proven the engine answers nothing more until
-    others are; "another shape" changes nothing."""
+class PushResult:
+    """Result of `load` or `push`. After weights that were refused or failed their proof the engine serves no request
+    until others are proven; a model of another shape leaves it as it was."""
 
     pushed: bool
-    why: str = ""  # not: "another shape", or how the proof failed
+    reason: str = ""  # why not pushed: "another shape", or how the proof failed
     gap_nats: float | None = None  # of the proof; None: refused, or not proven yet
-    seconds: float = 0.0  # of pushing, and of proving if at once
+    seconds: float = 0.0  # of the push, and of the proof where it is made now
 
 
 def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
-    """What a process's environment must hold before torch and vLLM are imported there.
+    """Environment variables of a process, to be set before torch and vLLM are imported there.
 
-    threads: of the engine's arithmetic on a CPU. cache: a folder for what vLLM compiles on a GPU and may reuse."""
+    threads: number of threads that the engine computes with on a CPU. cache: a folder for what vLLM compiles on a GPU
+    and may reuse."""
     settings = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where weights are pushed by a call
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned threads would share cores with others' pinned threads
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned threads of several processes would meet on the same cores
         "OMP_NUM_THREADS": str(threads),  # vLLM turns torch.set_num_threads into a no-op
-        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one place more than the model's: see Sampler.max_tokens
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one token more than the model's context: see max_model_len
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
@@ -63,29 +64,29 @@ def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
 
 
 def kv_bytes(folder: Path, max_tokens: int) -> int:
-    """Memory for the keys and values, in float32, of as many rows as run at once; of fewer where that is over 4 GiB."""
+    """Bytes of a float32 KV cache for NUM_ROWS rows of max_tokens; for fewer where that is over MAX_KV_BYTES."""
     config = read_config(folder)
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
     size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     token_bytes = config["num_hidden_layers"] * 2 * heads * size * 4
     row_bytes = (max_tokens // 128 + 2) * 128 * token_bytes  # whole blocks of 128 tokens, and one that vLLM keeps
-    return max(row_bytes, min(NUM_ROWS * row_bytes, KV_BYTES))
+    return max(row_bytes, min(NUM_ROWS * row_bytes, MAX_KV_BYTES))
 
 
 def batching(max_tokens: int, *, on_cpu: bool) -> dict[str, Any]:
-    """How vLLM fills a forward pass. max_tokens: the longest sequence.
+    """vLLM's options of batching. max_tokens: of the longest sequence.
 
-    On a CPU no prompt is cut in two: vLLM would take back what a cut one drew from the generator of its own seed, which
-    torch's generators for CPUs cannot do, and the engine would die."""
+    On a CPU no prompt is prefilled in chunks: for a request with a seed vLLM would rewind the request's generator after
+    a chunk, which torch's CPU generators cannot do, and the engine would die."""
     return {"max_num_batched_tokens": max(BATCH_TOKENS, max_tokens) if on_cpu else BATCH_TOKENS,
             "enable_chunked_prefill": not on_cpu}  # fmt: skip
 
 
 def draw(logits_RV: Any) -> Any:
-    """A token of each row, with probability softmax(logits). int64 [R].
+    """Draws a token of each row, with probability softmax(logits). int64 [R].
 
     The largest p ÷ E, with E exponentially distributed, is token i with probability p_i. As in vLLM, but E is −log of a
-    uniform number: torch's own exponential numbers take a CPU five times as long (4.1 ms for 64 × 4,096, 0.8 ms so)."""
+    uniform number: Tensor.exponential_ takes a CPU five times as long (4.1 ms for 64 × 4,096 against 0.8 ms)."""
     import torch
 
     probs_RV = logits_RV.softmax(dim=-1, dtype=torch.float32)
@@ -94,11 +95,11 @@ def draw(logits_RV: Any) -> Any:
 
 
 class Sampler:
-    """A vLLM engine around one model at a time.
+    """A vLLM engine that holds one model at a time.
 
     model: a Hugging Face folder with safetensors. max_tokens: of a row, and of a prompt with its reply; by default the
-    model's context. kv_cache_bytes: memory for keys and values; it must hold one row of max_tokens, and 64 rows run at
-    once when it holds them; by default `kv_bytes`. threads, cache: see `environment`.
+    model's context. kv_cache_bytes: size of the KV cache; it must hold one row of max_tokens, and NUM_ROWS rows run at
+    once where it holds them; by default `kv_bytes`. threads, cache: see `environment`.
 
     Raises ValueError where a recorded probe does not match: the engine would not compute what the learner did."""
 
@@ -112,7 +113,7 @@ class Sampler:
         cache: Path | None = None,
     ):
         os.environ.update(environment(threads, cache))
-        begin = time.monotonic()
+        start = time.monotonic()
         import torch
         from vllm import LLM, ModelRegistry
         from vllm.platforms import current_platform
@@ -126,7 +127,7 @@ class Sampler:
             torch.compiler.set_stance("force_eager")
             topk_topp_sampler.compiled_random_sample = draw
         for name in self._shape.get("architectures") or ():
-            # Registered with its class vLLM looks at it here. It would start a process to import it there: 8 s.
+            # Registered with its class, it is inspected in this process. vLLM would start another to import it: 8 s.
             if name in ModelRegistry.models:
                 ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
         imported = time.monotonic()
@@ -135,15 +136,17 @@ class Sampler:
         self._vocabulary = self._llm.model_config.get_vocab_size()
         self._has_head = self._llm.apply_model(_has_head)[0]
         self._plain: dict[str, Any] = self._llm.apply_model(_plain)[0]
-        self._asleep, self._wrong = False, ""
-        self._owed: tuple[object, probe.Probe] | None = None  # whose weights wait for their proof, and the proof
-        self.gap_nats: float | None = None  # of the weights that are held, once they are proven
-        self._times = {"import_s": imported - begin, "engine_s": time.monotonic() - imported}
-        if recorded := probe.read(model):
-            self._owe(model, recorded)
+        self._asleep = False
+        self._problem = ""  # why the weights must not be used, if so
+        self._pending_proof: tuple[object, probe.Probe] | None = None  # source of the weights, and their probe
+        self.gap_nats: float | None = None  # of the current weights, once they are proven
+        self._times = {"import_s": imported - start, "engine_s": time.monotonic() - imported}
+        recorded = probe.read(model)
+        if recorded is not None:
+            self._expect(model, recorded)
             self._run([], [])
-        if self._wrong:
-            raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._wrong}")
+        if self._problem:
+            raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._problem}")
 
     def _engine_arguments(self, model: Path, kv_cache_bytes: int) -> dict[str, Any]:
         from torch import distributed
@@ -151,10 +154,10 @@ class Sampler:
         joins = distributed.is_available() and distributed.is_initialized()
         return {
             "model": str(model),
-            # A CPU's bfloat16 is 5 × slower than float32. A GPU takes the model as it is: vLLM's own choice would
-            # run a float32 model in 16 bits.
+            # A CPU's bfloat16 is 5 × slower than float32. A GPU takes the model as it is: by itself vLLM would run a
+            # float32 model in 16 bits.
             "dtype": "float32" if self._cpu else self._shape.get("dtype") or self._shape.get("torch_dtype") or "auto",
-            "max_model_len": self.max_tokens + 1,  # vLLM wants room for a reply; a whole row leaves none
+            "max_model_len": self.max_tokens + 1,  # vLLM requires room for a reply token after a full row
             "kv_cache_memory_bytes": kv_cache_bytes,
             "max_num_seqs": NUM_ROWS,
             **batching(self.max_tokens + 1, on_cpu=self._cpu),
@@ -162,14 +165,14 @@ class Sampler:
             "enforce_eager": self._cpu,
             "enable_sleep_mode": not self._cpu,
             "skip_tokenizer_init": True,
-            "generation_config": "vllm",  # the folder's would add stop tokens and temperatures of its own
+            "generation_config": "vllm",  # the folder's would add stop tokens and a temperature
             "use_tqdm_on_load": False,
             # Otherwise vLLM takes its rank in the process's group to be 0 of 1.
             "distributed_executor_backend": "external_launcher" if joins else None,
         }
 
     def describe(self) -> dict[str, Any]:
-        """What this engine is: its process, type, context, seconds to import and to start."""
+        """Facts of this engine: process, device, dtype, context, seconds to import and to start."""
         return {
             "pid": os.getpid(),
             "device": "cpu" if self._cpu else "gpu",
@@ -180,14 +183,14 @@ class Sampler:
         }
 
     def logprobs(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Natural-log probability of every token but the first, given those before it: float32 [T-1] for each row.
+        """Natural-log probability of every token but the first, after those before it: float32 [T-1] for each row.
 
         Raises ValueError for an empty row, one over max_tokens, or a token outside the vocabulary; NotProven where the
-        weights are not."""
+        weights are not proven."""
         self._check(rows, self.max_tokens)
-        asked = [list(map(int, row)) for row in rows if len(row) > 1]
+        longer = [list(map(int, row)) for row in rows if len(row) > 1]
         params = self._params(temperature=0, max_tokens=1, prompt_logprobs=0)
-        outputs = iter(self._answer(asked, [params] * len(asked)))
+        outputs = iter(self._run_proven(longer, [params] * len(longer)))
         return [_values(next(outputs).prompt_logprobs) if len(row) > 1 else np.zeros(0, np.float32) for row in rows]
 
     def generate(
@@ -195,18 +198,18 @@ class Sampler:
     ) -> list[Reply]:
         """One reply to each prompt (token ids); at max_tokens a reply ends.
 
-        seeds: needed unless temperature is 0. One a prompt: the same prompt and seed give the same reply, whatever else
-        is asked at the same time. One for all: faster, and only the same prompts together give the same replies, all
-        of them with a proof that was owed, or none.
+        seeds: required unless temperature is 0. One a prompt: the same prompt and seed give the same reply, whatever
+        else is in the batch. One for all: faster, and the same replies come only from the same batch of prompts, with a
+        pending proof in both or in neither.
         Raises as `logprobs` does, and ValueError for a prompt that leaves no room."""
         self._check(prompts, self.max_tokens - 1)
         if seeds is None and sampling.temperature > 0:
-            raise ValueError("seeds: none given; sampling at a temperature needs one a prompt, or one for all")
+            raise ValueError("seeds: missing; sampling at a temperature needs one a prompt, or one for all")
         if isinstance(seeds, int):
             import torch
 
-            torch.manual_seed(seeds)  # requests without seeds are drawn with torch's own generator
-        chosen = [None] * len(prompts) if seeds is None or isinstance(seeds, int) else list(seeds)
+            torch.manual_seed(seeds)  # requests without seeds are drawn with torch's global generator
+        request_seeds = [None] * len(prompts) if seeds is None or isinstance(seeds, int) else list(seeds)
         params = [
             self._params(
                 temperature=sampling.temperature,
@@ -217,20 +220,20 @@ class Sampler:
                 seed=seed,
                 logprobs=0,
             )
-            for prompt, seed in zip(prompts, chosen, strict=True)
+            for prompt, seed in zip(prompts, request_seeds, strict=True)
         ]
-        outputs = [output.outputs[0] for output in self._answer([list(map(int, p)) for p in prompts], params)]
+        outputs = [output.outputs[0] for output in self._run_proven([list(map(int, p)) for p in prompts], params)]
         return [
             Reply(list(o.token_ids), _values(o.logprobs), "stop" if o.finish_reason == "stop" else "length")
             for o in outputs
         ]
 
-    def load(self, folder: Path) -> Loaded:
-        """Puts another model's weights into the live engine and proves them with a probe.
+    def load(self, folder: Path) -> PushResult:
+        """Replaces the live engine's weights with those of another folder, and proves them with its probe.
 
-        A model of another shape, or quantised, needs a fresh process: nothing is changed."""
+        A model of another shape, or quantised, needs a new process: the engine stays as it was."""
         if shape(folder) != self._shape or "quantization_config" in self._shape:
-            return Loaded(False, "another shape")
+            return PushResult(False, "another shape")
         tied = "embed_tokens.weight" if read_config(folder).get("tie_word_embeddings") else None
         return self.push(
             _tensors(folder), lambda: probe.read(folder) or probe.by_transformers(folder), folder, tied=tied
@@ -240,44 +243,45 @@ class Sampler:
         self,
         tensors: Iterable[tuple[str, Any]],
         expected: Callable[[], probe.Probe],
-        what: object = "the learner",
+        source: object = "the learner",
         *,
         tied: str | None = None,
-        at_once: bool = True,
-    ) -> Loaded:
-        """Puts weights, by their names in a Hugging Face folder, into the live engine and proves them with a probe.
+        prove_now: bool = True,
+    ) -> PushResult:
+        """Replaces the live engine's weights, by their names in a Hugging Face folder, and proves them with a probe.
 
-        at_once: False leaves the proof to the next batch that is asked for, whatever it is: the probe is one row more
-        in it instead of a batch of its own, and NotProven is raised in place of the answers.
+        source: where they are from, for messages. prove_now: False leaves the proof to the next batch, whatever it is:
+        the probe is one row more in it instead of a batch by itself, and NotProven is raised in place of its results.
 
-        tied: how the name of a matrix ends that is input and output, if there is one. An engine keeps it once; a CPU's
-        packs a copy for each name that it comes by, and multiplies with the head's: it is pushed by that name alone."""
-        begin = time.perf_counter()
+        tied: last part of the name of a matrix that is both input and output embedding, if there is one. An engine
+        keeps it once; a CPU's packs a copy for each name and multiplies with the head's: it is pushed by the head's
+        name alone."""
+        start = time.perf_counter()
         self._wake()
         if tied and self._has_head:
             tensors = (("lm_head.weight" if name.endswith(tied) else name, tensor) for name, tensor in tensors)
         tensors = self._without_plain(tensors)
-        self._wrong, self._owed = f"a push of {what} did not end", None
-        wanted = expected()
+        self._problem, self._pending_proof = f"a push of {source} did not end", None
+        expected_probe = expected()
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         except (AssertionError, KeyError, RuntimeError, ValueError) as error:
-            self._wrong = f"vLLM refused the weights: {type(error).__name__}: {error}"
-            return Loaded(False, self._wrong)
-        self._owe(what, wanted)
-        if at_once:
+            self._problem = f"vLLM refused the weights: {type(error).__name__}: {error}"
+            return PushResult(False, self._problem)
+        self._expect(source, expected_probe)
+        if prove_now:
             self._run([], [])
-        return Loaded(not self._wrong, self._wrong, self.gap_nats, time.perf_counter() - begin)
+        return PushResult(not self._problem, self._problem, self.gap_nats, time.perf_counter() - start)
 
     def prove(self) -> float | None:
-        """The gap in nats of the weights that are held, proven now if that is owed; None: they came without a probe.
+        """The gap of the current weights in nats, after a pending proof; None: they came without a probe.
 
         Raises NotProven."""
-        self._answer([], [])
+        self._run_proven([], [])
         return self.gap_nats
 
     def _without_plain(self, tensors: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """What vLLM must prepare. Plain vectors are copied into its own: it would take 0.2 ms for each."""
+        """The tensors that vLLM must load. Plain vectors are copied in place: vLLM would take 0.2 ms for each."""
         for name, tensor in tensors:
             plain = self._plain.get(name)
             if plain is None or plain.shape != tensor.shape:
@@ -285,26 +289,27 @@ class Sampler:
             else:
                 plain.data.copy_(tensor)
 
-    def rest(self) -> None:
-        """Gives a GPU's memory back until the next call; the weights wait in the machine's memory. On a CPU nothing."""
+    def release_memory(self) -> None:
+        """Releases a GPU's memory until the next call; the weights stay in the host's. No effect on a CPU."""
         if not self._cpu and not self._asleep:
             self._llm.sleep(level=1)
             self._asleep = True
 
-    def _owe(self, what: object, expected: probe.Probe) -> None:
-        """The engine holds other weights: what it computes of this probe next decides whether it answers."""
-        self._wrong, self._owed = "", (what, probe.beginning(expected, self.max_tokens))
+    def _expect(self, source: object, expected: probe.Probe) -> None:
+        """After weights were replaced: the next batch must compute this probe."""
+        self._problem, self._pending_proof = "", (source, probe.truncated(expected, self.max_tokens))
         self.gap_nats = None
 
-    def _judge(self, logprobs: np.ndarray) -> None:
-        """Compares what the engine computed of the probe that is owed, and remembers the verdict."""
-        assert self._owed is not None
-        (what, expected), self._owed = self._owed, None
-        self._wrong = f"the proof of {what} did not end"
-        gap, most = probe.gap_nats(expected, logprobs), probe.TOLERANCE_NATS[self.dtype]
+    def _compare(self, logprobs: np.ndarray) -> None:
+        """Compares the engine's log-probabilities of the pending probe's row with the probe."""
+        assert self._pending_proof is not None
+        source, expected = self._pending_proof
+        self._pending_proof = None
+        self._problem = f"the proof of {source} did not end"
+        gap, tolerance = probe.gap_nats(expected, logprobs), probe.TOLERANCE_NATS[self.dtype]
         self.gap_nats = gap
-        self._wrong = "" if gap <= most else (
-            f"the probe of {what} is {gap:.3g} nats off; at most {most:g} is rounding in {self.dtype}"
+        self._problem = "" if gap <= tolerance else (
+            f"the probe of {source} is {gap:.3g} nats off; at most {tolerance:g} is rounding in {self.dtype}"
         )  # fmt: skip
 
     def _params(self, **values: Any) -> Any:
@@ -312,30 +317,30 @@ class Sampler:
 
         return SamplingParams(flat_logprobs=True, detokenize=False, ignore_eos=True, **values)
 
-    def _answer(self, rows: list[list[int]], params: list[Any]) -> list[Any]:
-        """What the engine makes of rows. Raises NotProven where its weights are not, or turn out not to be."""
-        self._ready()
+    def _run_proven(self, rows: list[list[int]], params: list[Any]) -> list[Any]:
+        """The engine's outputs of rows. Raises NotProven where its weights, or a pending proof, are wrong."""
+        self._check_proven()
         outputs = self._run(rows, params)
-        self._ready()
+        self._check_proven()
         return outputs
 
     def _run(self, rows: list[list[int]], params: list[Any]) -> list[Any]:
-        """One batch, and the proof that is owed with it."""
-        if self._owed:
-            rows = [*rows, self._owed[1].tokens]
+        """One batch, with the pending proof in it."""
+        if self._pending_proof:
+            rows = [*rows, self._pending_proof[1].tokens]
             params = [*params, self._params(temperature=0, max_tokens=1, prompt_logprobs=0)]
         if not rows:
             return []
-        # What earlier calls left in the cache would change how rows are batched, and so the last bits of the answers.
+        # Prefixes that earlier calls left in the cache would change the batches, and so the results' last bits.
         self._llm.reset_prefix_cache()
         outputs = self._llm.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False)
-        if self._owed:
-            self._judge(_values(outputs.pop().prompt_logprobs))
+        if self._pending_proof:
+            self._compare(_values(outputs.pop().prompt_logprobs))
         return outputs
 
-    def _ready(self) -> None:
-        if self._wrong:
-            raise probe.NotProven(f"the engine holds weights that are not proven: {self._wrong}")
+    def _check_proven(self) -> None:
+        if self._problem:
+            raise probe.NotProven(f"the engine holds weights that are not proven: {self._problem}")
         self._wake()
 
     def _wake(self) -> None:
@@ -343,31 +348,32 @@ class Sampler:
             self._llm.wake_up()
             self._asleep = False
 
-    def _check(self, rows: Sequence[Sequence[int]], most: int) -> None:
+    def _check(self, rows: Sequence[Sequence[int]], max_tokens: int) -> None:
         for number, row in enumerate(rows):
-            if not 0 < len(row) <= most:
-                raise ValueError(f"row {number}: {len(row)} tokens; expected 1 to {most}")
+            if not 0 < len(row) <= max_tokens:
+                raise ValueError(f"row {number}: {len(row)} tokens; expected 1 to {max_tokens}")
             if min(row) < 0 or max(row) >= self._vocabulary:
                 raise ValueError(f"row {number}: tokens {min(row)} to {max(row)}; expected 0 to {self._vocabulary - 1}")
 
 
 def _values(flat: Any) -> np.ndarray:
-    """The log-probabilities in vLLM's flat list: one a position, none for a row's first token."""
+    """The log-probabilities in vLLM's flat list: one a position; a row's first token has none."""
     return np.asarray(flat.logprobs, np.float32)
 
 
 def _has_head(model: Any) -> bool:
-    """Whether vLLM's model multiplies with a head; some have none, and take the input's matrix."""
+    """Whether vLLM's model has a head; some multiply with the input embedding instead."""
     return hasattr(model, "lm_head")
 
 
 def _plain(model: Any) -> dict[str, Any]:
-    """Vectors of vLLM's model that it takes as they are, norms for one: no loader of its own joins or cuts them."""
+    """Vectors of vLLM's model that are stored as in the folder, such as norms: no weight loader merges or splits
+    them."""
     return {name: p for name, p in model.named_parameters() if p.ndim == 1 and not hasattr(p, "weight_loader")}
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Every tensor of a model's folder by its name."""
+    """Every tensor of a model's folder, with its name."""
     from safetensors import safe_open
 
     for file in sorted(folder.glob("*.safetensors")):

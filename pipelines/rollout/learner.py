@@ -26,7 +26,7 @@ from torch import Tensor
 from pipelines.errors import UserError
 from pipelines.inference import probe
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import Loaded, Sampler
+from pipelines.inference.sampler import PushResult, Sampler
 from pipelines.learning import checkpoint
 from pipelines.learning import model as models
 from pipelines.learning.actor_critic import (
@@ -143,7 +143,7 @@ class Learner:
         Raises NotProven where the sampler does not compute what the policy does: nothing is learnt from its replies."""
         rank_seed = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(rank_seed)) if prompts else []
-        self._sampler.rest()
+        self._sampler.release_memory()
         return replies
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
@@ -228,13 +228,13 @@ class Learner:
 
     # ---- weights -----------------------------------------------------------------------------------------------------
 
-    def publish(self) -> Loaded:
+    def publish(self) -> PushResult:
         """The policy's weights into the sampler, from memory. The next batch proves them, by a probe's
         log-probabilities."""
         policy, output = self._engines["policy"], models.output_embedding(self._policy.model)
         tied = next(name for name, weight in policy.parameters.items() if weight is output).removeprefix("model.")
         named = ((name.removeprefix("model."), weight) for name, weight in policy.live_weights())
-        return self._sampler.push(named, self._probe, tied=tied, at_once=False)
+        return self._sampler.push(named, self._probe, tied=tied, prove_now=False)
 
     def prove(self) -> float:
         """The largest difference of a probe's log-probability between sampler and policy, in nats; weights that no

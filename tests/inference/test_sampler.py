@@ -20,7 +20,7 @@ from pipelines.evaluator import EngineSettings, Evaluator
 from pipelines.inference import probe
 from pipelines.inference.model_config import shape
 from pipelines.inference.reply import Sampling
-from pipelines.inference.sampler import Loaded, draw, kv_bytes
+from pipelines.inference.sampler import PushResult, draw, kv_bytes
 from tests import tiny_models
 from tests.tiny_models import CONTEXT, VOCABULARY, Tiny
 
@@ -35,7 +35,7 @@ def first(evaluator: Evaluator, tiny: Tiny) -> Evaluator:
     return evaluator
 
 
-def load(evaluator: Evaluator, folder: Path) -> Loaded:
+def load(evaluator: Evaluator, folder: Path) -> PushResult:
     """Sampler.load itself: no fresh process when it fails."""
     evaluator._folder = None
     return evaluator._call("load", folder, deadline_s=120)
@@ -95,11 +95,11 @@ def test_tokens_are_drawn_with_their_probabilities() -> None:
     assert found_V[4] == 0
 
 
-def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any], *, at_once: bool = True) -> Loaded:
+def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any], *, prove_now: bool = True) -> PushResult:
     """Sampler.push of these tensors, to be proven with the model of a folder."""
     evaluator._folder = None
     expected = partial(probe.by_transformers, folder)
-    return evaluator._call("push", list(tensors.items()), expected, at_once=at_once, deadline_s=120)
+    return evaluator._call("push", list(tensors.items()), expected, prove_now=prove_now, deadline_s=120)
 
 
 def test_weights_from_memory_are_proven(first: Evaluator, tiny: Tiny) -> None:
@@ -109,9 +109,9 @@ def test_weights_from_memory_are_proven(first: Evaluator, tiny: Tiny) -> None:
     assert loaded.pushed and loaded.gap_nats is not None and 0 < loaded.gap_nats <= 1e-4
     assert gap(first, tiny.second) < 1e-4
     stale = push(first, tiny.second, {**whole, "model.norm.weight": whole["model.norm.weight"] * 1.01})
-    assert not stale.pushed and "nats off" in stale.why
+    assert not stale.pushed and "nats off" in stale.reason
     forgotten = push(first, tiny.first, load_file(tiny.first / "model.safetensors"))  # without the output matrix
-    assert not forgotten.pushed and "nats off" in forgotten.why
+    assert not forgotten.pushed and "nats off" in forgotten.reason
 
 
 def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Tiny) -> None:
@@ -119,12 +119,12 @@ def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Ti
     tensors = load_file(tiny.second / "model.safetensors")
     whole = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
     prompts = tiny_models.rows(3, 12, seed=5)
-    loaded = push(first, tiny.second, whole, at_once=False)
+    loaded = push(first, tiny.second, whole, prove_now=False)
     assert loaded.pushed and loaded.gap_nats is None
     for prompt, reply in zip(prompts, first.generate(prompts, sampling=GREEDY), strict=True):
         assert reply.tokens == greedy(tiny.second, prompt, len(reply.tokens))
     assert 0 < first.describe()["gap_nats"] <= 1e-4
-    assert push(first, tiny.second, whole, at_once=False).pushed
+    assert push(first, tiny.second, whole, prove_now=False).pushed
     drawn = first.generate(prompts, sampling=Sampling(temperature=0.7, max_new_tokens=24), seeds=3)
     for prompt, reply in zip(prompts, drawn, strict=True):  # the probe's row, which is drawn otherwise, changes nothing
         logits = tiny_models.reference_logits(tiny.second, [*prompt, *reply.tokens])[len(prompt) - 1 : -1] / 0.7
@@ -134,11 +134,11 @@ def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Ti
     assert [reply.tokens for reply in drawn] != [greedy(tiny.second, prompt, 24) for prompt in prompts]
     stale = {**whole, "model.layers.0.mlp.down_proj.weight": whole["model.layers.0.mlp.down_proj.weight"] * 1.01}
     for ask in (lambda: first.generate(prompts, sampling=GREEDY), lambda: first.logprobs(prompts)):
-        assert push(first, tiny.second, stale, at_once=False).pushed
+        assert push(first, tiny.second, stale, prove_now=False).pushed
         for _ in range(2):
             with pytest.raises(probe.NotProven, match=r"nats off; at most 0\.0001"):
                 ask()
-    assert push(first, tiny.second, whole, at_once=False).pushed
+    assert push(first, tiny.second, whole, prove_now=False).pushed
     assert gap(first, tiny.second) < 1e-4
 
 
@@ -147,7 +147,7 @@ def test_a_probe_that_cannot_be_compared_proves_nothing(first: Evaluator, tiny: 
     whole = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
     damaged = partial(probe.Probe, [1, 2, 3, 4], [-1.0, -2.0])  # one log-probability is missing
     first._folder = None
-    assert first._call("push", list(whole.items()), damaged, at_once=False, deadline_s=120).pushed
+    assert first._call("push", list(whole.items()), damaged, prove_now=False, deadline_s=120).pushed
     with pytest.raises(ValueError, match="broadcast"):
         first.logprobs([[1, 2, 3]])
     with pytest.raises(probe.NotProven, match="the proof of the learner did not end"):
@@ -241,7 +241,7 @@ def test_rows_the_model_cannot_take_are_refused(first: Evaluator, rows: Any, pro
 
 
 def test_sampling_without_seeds_is_refused(first: Evaluator) -> None:
-    with pytest.raises(ValueError, match="seeds: none given"):
+    with pytest.raises(ValueError, match="seeds: missing"):
         first.generate([[1, 2]], sampling=Sampling(temperature=1.0))
 
 
@@ -267,7 +267,7 @@ def test_a_push_that_does_not_match_the_recorded_probe_is_caught(first: Evaluato
     shutil.copytree(tiny.second, wrong)
     probe.write(wrong, probe.by_transformers(tiny.first))
     loaded = load(first, wrong)
-    assert not loaded.pushed and "nats off; at most 0.0001" in loaded.why
+    assert not loaded.pushed and "nats off; at most 0.0001" in loaded.reason
     with pytest.raises(probe.NotProven, match="weights that are not proven"):
         first.logprobs([[1, 2, 3]])
     assert load(first, tiny.first).pushed
@@ -287,7 +287,7 @@ def test_a_push_that_forgets_a_matrix_is_caught(first: Evaluator, tiny: Tiny, tm
 
 
 def test_another_shape_is_not_pushed_and_changes_nothing(first: Evaluator, tiny: Tiny) -> None:
-    assert load(first, tiny.other) == Loaded(False, "another shape")
+    assert load(first, tiny.other) == PushResult(False, "another shape")
     assert gap(first, tiny.first) < 1e-4
 
 

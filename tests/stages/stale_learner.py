@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pipelines.inference.sampler import Loaded
+from pipelines.inference.sampler import PushResult
 from pipelines.rollout.learner import Learner
 
 
 class StaleLearner(Learner):
     """Publishes what training began with, and says that it is the policy."""
 
-    def publish(self) -> Loaded:
+    def publish(self) -> PushResult:
         policy = self._engines["policy"]
         if self._steps == 0:
             self._first = [(name.removeprefix("model."), weight.clone()) for name, weight in policy.live_weights()]
-        return self._sampler.push(iter(self._first), self._probe, tied="embed_tokens.weight", at_once=False)
+        return self._sampler.push(iter(self._first), self._probe, tied="embed_tokens.weight", prove_now=False)

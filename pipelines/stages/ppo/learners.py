@@ -16,7 +16,7 @@ from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import log_location
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import Loaded, environment
+from pipelines.inference.sampler import PushResult, environment
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, rank_range
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions
@@ -122,12 +122,12 @@ class Learners:
         """Pushes the policy's weights into every sampler. What the samplers generate next proves them.
 
         Raises ClusterError where an engine refuses them."""
-        ranks: list[Loaded] = self._call("publish")
+        ranks: list[PushResult] = self._call("publish")
         self.clock.add("publish", max(loaded.seconds for loaded in ranks))  # by the actors' clocks: not the call's own
         for rank, loaded in enumerate(ranks):
             if not loaded.pushed:
                 raise ClusterError(
-                    f"ppo: rank {rank} could not publish the policy's weights: {loaded.why}; expected a model that "
+                    f"ppo: rank {rank} could not publish the policy's weights: {loaded.reason}; expected a model that "
                     f"vLLM runs as its learner does"
                 )
 
