@@ -1,4 +1,4 @@
-"""Probes: what is recorded beside a model's weights to prove an engine by."""
+"""Probes: what is recorded beside a model's weights, to prove an engine."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ def test_probe_from_logits_is_torchs_log_softmax() -> None:
     logits_TV = np.random.default_rng(3).normal(0, 30, (9, 50)).astype(np.float32)  # wide: exp would overflow float32
     row = [4, 0, 49, 7, 7, 3, 12, 30, 1]
     expected = torch.log_softmax(torch.tensor(logits_TV, dtype=torch.float64), -1)
-    found = probe.from_logits(row, logits_TV)
-    assert found.logprobs == pytest.approx([float(expected[t, row[t + 1]]) for t in range(8)], abs=1e-12)
+    computed = probe.from_logits(row, logits_TV)
+    assert computed.logprobs == pytest.approx([float(expected[t, row[t + 1]]) for t in range(8)], abs=1e-12)
 
 
 def test_probe_of_a_folder_is_what_transformers_gives_and_survives_writing(tiny: Tiny, tmp_path) -> None:
-    found = probe.by_transformers(tiny.first)
-    assert len(found.tokens) == probe.LENGTH
-    assert found.logprobs == pytest.approx(tiny_models.reference_logprobs(tiny.first, [found.tokens])[0], abs=1e-6)
-    probe.write(tmp_path, found)
+    computed = probe.by_transformers(tiny.first)
+    assert len(computed.tokens) == probe.LENGTH
+    assert computed.logprobs == pytest.approx(
+        tiny_models.reference_logprobs(tiny.first, [computed.tokens])[0], abs=1e-6
+    )
+    probe.write(tmp_path, computed)
     again = probe.read(tmp_path)
-    assert again is not None and again.tokens == found.tokens
-    assert probe.gap_nats(found, np.array(again.logprobs)) < 1e-6
+    assert again is not None and again.tokens == computed.tokens
+    assert probe.gap_nats(computed, np.array(again.logprobs)) < 1e-6
     assert probe.read(tiny.first) is None
 
 
@@ -50,6 +52,6 @@ def test_every_single_matrix_moves_the_probe(tiny: Tiny) -> None:
         assert probe.gap_nats(expected, np.array(changed.logprobs)) > 100 * probe.TOLERANCE_NATS["float32"], name
 
 
-def test_what_is_no_number_is_an_infinite_gap() -> None:
+def test_a_log_probability_that_is_no_number_is_an_infinite_gap() -> None:
     assert probe.gap_nats(probe.Probe([1, 2, 3], [-1.0, -2.0]), np.array([-1.0, np.nan])) == math.inf
     assert probe.gap_nats(probe.Probe([1, 2, 3], [-1.0, -2.0]), np.array([-1.5, -2.0])) == 0.5

@@ -43,11 +43,11 @@ def load(evaluator: Evaluator, folder: Path) -> PushResult:
 
 def gap(evaluator: Evaluator, folder: Path) -> float:
     """Largest difference between the engine and transformers on a model's folder, over rows of several lengths."""
-    asked = [
+    rows = [
         row[:length] for row, length in zip(tiny_models.rows(6, CONTEXT), (CONTEXT, 2, 33, 64, 65, 95), strict=True)
     ]
-    found, expected = evaluator.logprobs(asked), tiny_models.reference_logprobs(folder, asked)
-    return max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+    ours, expected = evaluator.logprobs(rows), tiny_models.reference_logprobs(folder, rows)
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, expected, strict=True))
 
 
 def test_logprobs_equal_transformers(first: Evaluator, tiny: Tiny) -> None:
@@ -56,10 +56,10 @@ def test_logprobs_equal_transformers(first: Evaluator, tiny: Tiny) -> None:
 
 
 def test_logprobs_of_a_single_token_are_empty_and_keep_their_place(first: Evaluator, tiny: Tiny) -> None:
-    asked = [[7], [1, 8, 9], [3]]
-    found = first.logprobs(asked)
-    assert [len(one) for one in found] == [0, 2, 0] and found[1].dtype == np.float32
-    assert found[1] == pytest.approx(tiny_models.reference_logprobs(tiny.first, [asked[1]])[0], abs=1e-4)
+    rows = [[7], [1, 8, 9], [3]]
+    logprobs = first.logprobs(rows)
+    assert [len(row) for row in logprobs] == [0, 2, 0] and logprobs[1].dtype == np.float32
+    assert logprobs[1] == pytest.approx(tiny_models.reference_logprobs(tiny.first, [rows[1]])[0], abs=1e-4)
 
 
 def test_one_seed_for_all_gives_the_same_replies_again(first: Evaluator) -> None:
@@ -67,16 +67,16 @@ def test_one_seed_for_all_gives_the_same_replies_again(first: Evaluator) -> None
     sampling = Sampling(temperature=1.0, max_new_tokens=20)
 
     def replies(seed: int) -> list[list[int]]:
-        asked = {"sampling": sampling, "seeds": seed, "deadline_s": 120}
-        return [reply.tokens for reply in first._call("generate", prompts, **asked)]
+        options = {"sampling": sampling, "seeds": seed, "deadline_s": 120}
+        return [reply.tokens for reply in first._call("generate", prompts, **options)]
 
-    found = replies(5)
-    assert found == replies(5) != replies(6)
-    assert len({tuple(tokens[:5]) for tokens in found}) > 60  # each is drawn for itself
+    tokens = replies(5)
+    assert tokens == replies(5) != replies(6)
+    assert len({tuple(reply[:5]) for reply in tokens}) > 60  # each is drawn independently
 
 
-def test_seeds_of_their_own_with_more_prompts_than_a_pass_holds(first: Evaluator) -> None:
-    """vLLM on a CPU dies of a prompt that is cut in two and has a seed of its own."""
+def test_a_seed_for_each_of_more_prompts_than_a_forward_pass_holds(first: Evaluator) -> None:
+    """vLLM on a CPU dies of a prompt with a seed that is prefilled in chunks."""
     prompts = tiny_models.rows(40, 110, seed=8)
     sampling = Sampling(temperature=1.0, max_new_tokens=4)
     replies = first.generate(prompts, sampling=sampling, seeds=list(range(40)))
@@ -89,10 +89,10 @@ def test_tokens_are_drawn_with_their_probabilities() -> None:
     logits_V = torch.tensor([0.0, 1.0, 2.5, -1.0, float("-inf"), 0.3])
     torch.manual_seed(0)
     drawn = draw(logits_V.expand(200_000, -1))
-    found_V = torch.bincount(drawn, minlength=6) / len(drawn)
+    frequencies_V = torch.bincount(drawn, minlength=6) / len(drawn)
     expected_V = logits_V.softmax(0)
-    assert ((found_V - expected_V).abs() <= 5 * (expected_V * (1 - expected_V) / len(drawn)).sqrt()).all()
-    assert found_V[4] == 0
+    assert ((frequencies_V - expected_V).abs() <= 5 * (expected_V * (1 - expected_V) / len(drawn)).sqrt()).all()
+    assert frequencies_V[4] == 0
 
 
 def push(evaluator: Evaluator, folder: Path, tensors: dict[str, Any], *, prove_now: bool = True) -> PushResult:
@@ -115,7 +115,7 @@ def test_weights_from_memory_are_proven(first: Evaluator, tiny: Tiny) -> None:
 
 
 def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Tiny) -> None:
-    """It answers as if nothing had been added; where the proof fails it answers nothing, nor does what follows."""
+    """The probe's row changes no reply; where the proof fails, this batch and all later ones raise."""
     tensors = load_file(tiny.second / "model.safetensors")
     whole = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
     prompts = tiny_models.rows(3, 12, seed=5)
@@ -126,18 +126,20 @@ def test_weights_are_proven_by_the_batch_that_follows(first: Evaluator, tiny: Ti
     assert 0 < first.describe()["gap_nats"] <= 1e-4
     assert push(first, tiny.second, whole, prove_now=False).pushed
     drawn = first.generate(prompts, sampling=Sampling(temperature=0.7, max_new_tokens=24), seeds=3)
-    for prompt, reply in zip(prompts, drawn, strict=True):  # the probe's row, which is drawn otherwise, changes nothing
+    for prompt, reply in zip(
+        prompts, drawn, strict=True
+    ):  # the probe's row, sampled with other parameters, changes no reply
         logits = tiny_models.reference_logits(tiny.second, [*prompt, *reply.tokens])[len(prompt) - 1 : -1] / 0.7
         logits = logits - logits.max(1, keepdims=True)
         known = logits[np.arange(len(reply.tokens)), reply.tokens] - np.log(np.exp(logits).sum(1))
         assert reply.logprobs == pytest.approx(known, abs=1e-4)
     assert [reply.tokens for reply in drawn] != [greedy(tiny.second, prompt, 24) for prompt in prompts]
     stale = {**whole, "model.layers.0.mlp.down_proj.weight": whole["model.layers.0.mlp.down_proj.weight"] * 1.01}
-    for ask in (lambda: first.generate(prompts, sampling=GREEDY), lambda: first.logprobs(prompts)):
+    for request in (lambda: first.generate(prompts, sampling=GREEDY), lambda: first.logprobs(prompts)):
         assert push(first, tiny.second, stale, prove_now=False).pushed
         for _ in range(2):
             with pytest.raises(probe.NotProven, match=r"nats off; at most 0\.0001"):
-                ask()
+                request()
     assert push(first, tiny.second, whole, prove_now=False).pushed
     assert gap(first, tiny.second) < 1e-4
 
@@ -156,7 +158,7 @@ def test_a_probe_that_cannot_be_compared_proves_nothing(first: Evaluator, tiny: 
 
 
 def greedy(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:
-    """What transformers' own generate takes to be likeliest."""
+    """Tokens of transformers' greedy `generate`."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -175,7 +177,7 @@ def test_greedy_replies_equal_transformers(first: Evaluator, tiny: Tiny) -> None
         assert reply.finish == "length"
 
 
-def test_a_reply_does_not_depend_on_what_else_is_asked(first: Evaluator) -> None:
+def test_a_reply_does_not_depend_on_the_rest_of_the_batch(first: Evaluator) -> None:
     prompts = [row[: 5 + number % 30] for number, row in enumerate(tiny_models.rows(70, 40, seed=6))]
     seeds = list(range(1000, 1070))
     sampling = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=20)
@@ -201,9 +203,9 @@ def test_replies_are_drawn_from_the_models_distribution(first: Evaluator, tiny: 
     likely = np.flatnonzero(p_V * draws >= 5)
     expected = np.append(p_V[likely], 1 - p_V[likely].sum()) * draws
     counts = np.bincount(tokens, minlength=VOCABULARY)[likely]
-    found = np.append(counts, draws - counts.sum())
+    observed = np.append(counts, draws - counts.sum())
     freedom = len(expected) - 1
-    statistic = float(((found - expected) ** 2 / np.maximum(expected, 1e-9)).sum())
+    statistic = float(((observed - expected) ** 2 / np.maximum(expected, 1e-9)).sum())
     assert freedom >= 3
     assert statistic < freedom + 4 * np.sqrt(2 * freedom)  # mean and deviation of chi-squared
 
@@ -218,11 +220,11 @@ def test_top_k_of_one_is_greedy(first: Evaluator) -> None:
 def test_a_reply_ends_at_a_stop_token_or_at_the_contexts_end(first: Evaluator) -> None:
     prompt = tiny_models.rows(1, 10, seed=5)[0]
     (whole,) = first.generate([prompt], sampling=GREEDY)
-    place = next(i for i in range(3, 24) if whole.tokens[i] not in whole.tokens[:i])
-    stop = Sampling(temperature=0, max_new_tokens=24, stop_ids=(whole.tokens[place],))
+    end = next(i for i in range(3, 24) if whole.tokens[i] not in whole.tokens[:i])
+    stop = Sampling(temperature=0, max_new_tokens=24, stop_ids=(whole.tokens[end],))
     (stopped,) = first.generate([prompt], sampling=stop)
-    assert stopped.tokens == whole.tokens[: place + 1] and stopped.finish == "stop"
-    assert len(stopped.logprobs) == place + 1
+    assert stopped.tokens == whole.tokens[: end + 1] and stopped.finish == "stop"
+    assert len(stopped.logprobs) == end + 1
     (full,) = first.generate([tiny_models.rows(1, CONTEXT - 3)[0]], sampling=GREEDY)
     assert len(full.tokens) == 3 and full.finish == "length"
 
@@ -253,7 +255,7 @@ def test_weights_are_pushed_exactly_there_and_back(first: Evaluator, tiny: Tiny)
         assert gap(first, folder) < 1e-4
 
 
-def test_nothing_of_the_model_before_is_left_in_the_cache(first: Evaluator, tiny: Tiny) -> None:
+def test_a_push_empties_the_prefix_cache(first: Evaluator, tiny: Tiny) -> None:
     prompt = tiny_models.rows(1, 140, seed=11)[0]  # over a block of 128 tokens, whose keys and values are kept
     sampling = Sampling(temperature=0, max_new_tokens=8)
     before = first.generate([prompt], sampling=sampling)[0].tokens
@@ -306,7 +308,7 @@ def test_memory_for_keys_and_values_follows_the_model(tiny: Tiny) -> None:
 
 
 def test_weights_of_a_model_without_a_head_of_its_own_are_pushed(evaluator: Evaluator, tmp_path: Path) -> None:
-    """vLLM's Gemma 2 multiplies with the input's matrix: there is no head that could be told of another one."""
+    """vLLM's Gemma 2 multiplies with the input embedding: it has no head to push weights to."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(
@@ -338,7 +340,7 @@ def test_a_probe_longer_than_the_rows_is_used_as_far_as_they_go(
 
 
 def test_plain_vectors_are_pushed_too(first: Evaluator, tiny: Tiny, tmp_path: Path) -> None:
-    """Norms, which vLLM keeps as they are, go another way than matrices."""
+    """Norms are copied in place, not loaded as matrices are."""
     folder = tmp_path / "norms"
     shutil.copytree(tiny.first, folder)
     tensors = load_file(folder / "model.safetensors")

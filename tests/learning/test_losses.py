@@ -1,4 +1,4 @@
-"""The chunked cross-entropy against torch's own."""
+"""The chunked cross-entropy against torch.nn.functional."""
 
 import pytest
 import torch
@@ -8,7 +8,9 @@ from pipelines.learning import token_scores
 from pipelines.learning.losses import IGNORE, next_token_cross_entropy
 
 
-def example(tokens: int = 300, hidden: int = 16, vocabulary: int = 97, ignored: float = 0.2):
+def example(
+    tokens: int = 300, hidden: int = 16, vocabulary: int = 97, ignored: float = 0.2
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(3)
     hidden_NH = torch.randn(tokens, hidden, requires_grad=True)
     weight_VH = torch.randn(vocabulary, hidden, requires_grad=True)
@@ -63,7 +65,7 @@ def test_a_frozen_output_embedding_gets_no_gradient_and_changes_none() -> None:
     hidden, weight, labels = example()
     total = next_token_cross_entropy(hidden, weight.detach(), labels).total
     kept = total.grad_fn.saved_tensors  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-    assert kept[1] is None  # none was made
+    assert kept[1] is None  # it was not computed
     (ours,) = gradients(total, hidden)
     (theirs,) = gradients(next_token_cross_entropy(hidden, weight, labels).total, hidden)
     assert torch.equal(ours, theirs)
@@ -81,6 +83,6 @@ def test_bfloat16_products_are_close_and_keep_float32_gradients() -> None:
         assert (mine - other).norm() < 0.02 * other.norm()
 
 
-@pytest.mark.parametrize(("vocabulary", "most_bytes"), [(4096, 8.4e6), (151_936, 80e6)])
-def test_logits_of_a_large_vocabulary_are_never_whole(vocabulary: int, most_bytes: float) -> None:
-    assert token_scores.chunk_tokens(torch.empty(vocabulary, 1)) * vocabulary * 4 <= most_bytes
+@pytest.mark.parametrize(("vocabulary", "max_bytes"), [(4096, 8.4e6), (151_936, 80e6)])
+def test_logits_of_a_large_vocabulary_are_never_whole(vocabulary: int, max_bytes: float) -> None:
+    assert token_scores.chunk_tokens(torch.empty(vocabulary, 1)) * vocabulary * 4 <= max_bytes

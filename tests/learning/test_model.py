@@ -12,6 +12,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -53,7 +55,7 @@ def test_the_stage_offers_the_sizes_there_are() -> None:
 
 
 @pytest.mark.parametrize(("name", "millions"), [("2m", 2.1), ("6m", 5.9), ("14m", 14.0), ("36m", 36.2)])
-def test_sizes_are_what_they_are_called(name: str, millions: float) -> None:
+def test_sizes_have_the_parameters_of_their_names(name: str, millions: float) -> None:
     model = from_scratch(SIZES[name], vocabulary=4096, length=256, seed=0)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
 
@@ -64,7 +66,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
-def test_a_new_model_is_as_uncertain_as_can_be(tmp_path: Path) -> None:
+def test_a_new_model_predicts_a_uniform_distribution(tmp_path: Path) -> None:
     rows = PackedRows(write_tokens(tmp_path, num_rows=8, vocabulary=60) / "train.arrow")
     batch = rows.read(np.arange(8))
     loss = NextTokenLearner(from_scratch(TINY, vocabulary=60, length=64, seed=1))(batch).item() / batch.num_labels
@@ -89,7 +91,9 @@ def test_a_saved_model_opens_with_the_same_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", [(Qwen2Config, Qwen2ForCausalLM), (LlamaConfig, LlamaForCausalLM)])
-def test_other_architectures_are_read(architecture, tmp_path: Path) -> None:
+def test_other_architectures_are_read(
+    architecture: tuple[type[PreTrainedConfig], type[PreTrainedModel]], tmp_path: Path
+) -> None:
     config, kind = architecture
     kind(config(**SMALL)).save_pretrained(tmp_path)
     rows = PackedRows(write_tokens(tmp_path, num_rows=4, vocabulary=60) / "train.arrow")
@@ -102,11 +106,11 @@ def test_other_architectures_are_read(architecture, tmp_path: Path) -> None:
         position_ids=batch.positions_BT,
         attention_mask=same & torch.ones(64, 64, dtype=torch.bool).tril(),
     ).logits
-    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels_BT.flatten(), reduction="sum")
-    torch.testing.assert_close(NextTokenLearner(model)(batch), wanted, rtol=1e-5, atol=0)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels_BT.flatten(), reduction="sum")
+    torch.testing.assert_close(NextTokenLearner(model)(batch), expected, rtol=1e-5, atol=0)
 
 
-def test_a_model_that_bends_its_logits_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_changes_its_logits_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Gemma2ForCausalLM(Gemma2Config(**SMALL, final_logit_softcapping=0.1))
     model.save_pretrained(tmp_path)
@@ -114,7 +118,7 @@ def test_a_model_that_bends_its_logits_is_refused(tmp_path: Path) -> None:
         from_folder(tmp_path)
 
 
-def test_a_folder_that_holds_no_model_is_the_users_mistake(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read as a causal language model"):
         from_folder(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Chunked scores of tokens and losses of them against torch's own."""
+"""Chunked scores of tokens and their losses against torch.distributions."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ def by_torch(hidden: Tensor, weight: Tensor, actions: Tensor, temperature: float
 
 
 @pytest.mark.parametrize(("chunk", "temperature"), [(128, 1.0), (7, 0.7), (1000, 1.3)])
-@pytest.mark.parametrize("kept", [(1.0, 0.0), (0.0, 1.0), (0.3, -2.0)], ids=["logprobs", "entropies", "both"])
+@pytest.mark.parametrize("factors", [(1.0, 0.0), (0.0, 1.0), (0.3, -2.0)], ids=["logprobs", "entropies", "both"])
 def test_a_loss_of_tokens_and_its_gradients_equal_torch(
-    chunk: int, temperature: float, kept: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+    chunk: int, temperature: float, factors: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden, weight, actions = example()
     monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
     by_token = torch.randn(2, len(actions))
 
-    def loss(scored: TokenScores, here: slice) -> Tensor:
-        columns = zip(kept, scored, by_token, strict=True)
-        return torch.stack([s * (column.square() * own[here]).sum() for s, column, own in columns if s]).sum()
+    def loss(scores: TokenScores, part: slice) -> Tensor:
+        columns = zip(factors, scores, by_token, strict=True)
+        terms = [f * (column.square() * weights[part]).sum() for f, column, weights in columns if f]
+        return torch.stack(terms).sum()
 
-    total, scored = fused_token_loss(hidden, weight, actions, loss, temperature=temperature)
+    total, scores = fused_token_loss(hidden, weight, actions, loss, temperature=temperature)
     theirs = TokenScores(*by_torch(hidden, weight, actions, temperature))
-    for mine, other in zip(scored, theirs, strict=True):
+    for mine, other in zip(scores, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
         assert not mine.requires_grad
     expected = loss(theirs, slice(None))
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-3)
-    gradients = zip(*(torch.autograd.grad(3 * own, (hidden, weight)) for own in (total, expected)), strict=True)
+    gradients = zip(*(torch.autograd.grad(3 * value, (hidden, weight)) for value in (total, expected)), strict=True)
     for one, two in gradients:
         torch.testing.assert_close(one, two, rtol=1e-3, atol=5e-3)
 
@@ -57,24 +58,24 @@ def test_scores_and_their_gradients_equal_torch(
     theirs = by_torch(hidden, weight, actions, temperature)[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     by_token = torch.randn(len(actions))
-    gradients = (torch.autograd.grad((own * by_token).sum(), (hidden, weight)) for own in (ours, theirs))
+    gradients = (torch.autograd.grad((values * by_token).sum(), (hidden, weight)) for values in (ours, theirs))
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=2e-4)
 
 
-def test_no_tokens_give_nothing_and_zero_gradients() -> None:
+def test_no_tokens_give_a_loss_of_0_and_zero_gradients() -> None:
     hidden, weight, actions = example()
-    total, scored = fused_token_loss(hidden[:0], weight, actions[:0], lambda scored, _: scored.logprobs_N.sum())
-    assert total == 0 and len(scored.logprobs_N) == len(scored.entropies_N) == 0
+    total, scores = fused_token_loss(hidden[:0], weight, actions[:0], lambda scores, _: scores.logprobs_N.sum())
+    assert total == 0 and len(scores.logprobs_N) == len(scores.entropies_N) == 0
     assert all(g.abs().max() == 0 for g in torch.autograd.grad(total, (hidden, weight)))
 
 
 def test_in_bfloat16_only_the_products_are_rough() -> None:
     hidden, weight, actions = example()
-    exact, _ = fused_token_loss(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
+    exact, _ = fused_token_loss(hidden, weight, actions, lambda scores, _: scores.logprobs_N.sum())
     with torch.autocast("cpu", torch.bfloat16):
-        rough, scored = fused_token_loss(hidden, weight, actions, lambda scored, _: scored.logprobs_N.sum())
-    assert scored.logprobs_N.dtype == torch.float32
+        rough, scores = fused_token_loss(hidden, weight, actions, lambda scores, _: scores.logprobs_N.sum())
+    assert scores.logprobs_N.dtype == torch.float32
     assert rough != exact and rough.item() == pytest.approx(exact.item(), rel=1e-2)
-    one, two = (torch.autograd.grad(own, hidden)[0].flatten() for own in (exact, rough))
+    one, two = (torch.autograd.grad(total, hidden)[0].flatten() for total in (exact, rough))
     assert torch.cosine_similarity(one, two, dim=0) > 0.999

@@ -26,9 +26,9 @@ def write_conversations(folder: Path, count: int = 12) -> Path:
         rows = []
         for number in range(count):
             language, text = (("en", "What is {} + {}?"), ("zh", "{}加{}等于几?"))[number % 2]
-            asked = {"role": "user", "content": text.format(seed + number, number)}
+            question = {"role": "user", "content": text.format(seed + number, number)}
             answer = str(seed + 2 * number)
-            messages = [asked, {"role": "assistant", "content": answer}]
+            messages = [question, {"role": "assistant", "content": answer}]
             rows.append(Conversation(f"sums/{number}", language, "test", "sums", messages, answer))
         rows.append(Conversation("long/0", "en", "test", "sums", [
             {"role": "user", "content": "why? " * 200}, {"role": "assistant", "content": "yes"}]))  # fmt: skip

@@ -1,4 +1,4 @@
-"""A learner whose sampler never hears of what was learnt."""
+"""A learner whose sampler never gets the updated weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pipelines.rollout.learner import Learner
 
 
 class StaleLearner(Learner):
-    """Publishes what training began with, and says that it is the policy."""
+    """Publishes the initial weights in place of the policy's."""
 
     def publish(self) -> PushResult:
         policy = self._engines["policy"]

@@ -47,9 +47,9 @@ def inputs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 @pytest.fixture(scope="module")
 def whole(inputs: dict[str, Path], session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Facts]:
-    """Work that nobody disturbed, and its facts."""
-    given = work(tmp_path_factory.mktemp("whole") / "draft", session, inputs, {})
-    return given, ppo.run(given)
+    """An undisturbed run and its facts."""
+    job = work(tmp_path_factory.mktemp("whole") / "draft", session, inputs, {})
+    return job, ppo.run(job)
 
 
 def test_leaves_a_model_that_learnt_and_the_curve_of_the_run(whole: tuple[Any, Facts], tiny: Tiny) -> None:
@@ -72,30 +72,30 @@ def test_leaves_a_model_that_learnt_and_the_curve_of_the_run(whole: tuple[Any, F
     assert {"reward/reward_model", "reward/exact_match"} <= points[0].keys()
 
 
-def test_tells_what_it_does(whole: tuple[Any, Facts]) -> None:
-    given, facts = whole
-    assert isinstance(given.progress, RecordedProgress)
-    assert [update[:3] for update in given.progress.updates] == [(done, 3, "iterations") for done in (1, 2, 3)]
-    assert given.progress.updates[0][3].keys() == {"reward", "kl", "tokens", "entropy"}
-    assert given.progress.notes == [note for note in given.progress.notes if note.startswith("1 prompts left out")]
+def test_shows_progress_and_notes_and_returns_facts(whole: tuple[Any, Facts]) -> None:
+    job, facts = whole
+    assert isinstance(job.progress, RecordedProgress)
+    assert [update[:3] for update in job.progress.updates] == [(done, 3, "iterations") for done in (1, 2, 3)]
+    assert job.progress.updates[0][3].keys() == {"reward", "kl", "tokens", "entropy"}
+    assert job.progress.notes == [note for note in job.progress.notes if note.startswith("1 prompts left out")]
     assert facts["prompts/train"] == 12 and facts["prompts/left_out"] == 1
     assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4
     for name in ("generate_s", "learn_s", "publish_s", "other_s"):
         assert float(facts[f"iteration/{name}"]) > 0
-    wanted = {"rollout/tokens_per_s", "heldout/kl_nats", "reward/first", "reward/last"}
-    assert wanted <= facts.keys() and all(isinstance(facts[name], float) for name in wanted)
+    names = {"rollout/tokens_per_s", "heldout/kl_nats", "reward/first", "reward/last"}
+    assert names <= facts.keys() and all(isinstance(facts[name], float) for name in names)
 
 
 def test_without_a_critic(inputs: dict[str, Path], session: Session, tmp_path: Path) -> None:
-    partitioned = {"zero_stage": 3, "micro_batch_rows": 1}  # and one rank has a row less: all ask equally often
-    given = work(tmp_path / "draft", session, inputs, partitioned, advantage="group", iterations=2, held_out_prompts=3)
-    facts = ppo.run(given)
+    partitioned = {"zero_stage": 3, "micro_batch_rows": 1}  # one rank has a row less, but as many micro-batches
+    job = work(tmp_path / "draft", session, inputs, partitioned, advantage="group", iterations=2, held_out_prompts=3)
+    facts = ppo.run(job)
     assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4 and "heldout/kl_nats" in facts
-    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    points = [json.loads(line) for line in (job.draft.out / "curve.jsonl").read_text().splitlines()]
     assert len(points) == 2 and all(point["train/policy_gradient_norm"] > 0 for point in points)
     assert not [name for name in points[0] if "critic" in name or "value" in name]
-    learner = json.loads(next((given.draft.folder("iterations")).glob("step-*/complete.json")).read_text())
-    assert learner["iterations"] == 2
+    journal = json.loads(next((job.draft.folder("iterations")).glob("step-*/complete.json")).read_text())
+    assert journal["iterations"] == 2
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_without_a_critic(inputs: dict[str, Path], session: Session, tmp_path: P
 def test_critics(
     inputs: dict[str, Path], session: Session, tmp_path: Path, cluster: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    given = work(tmp_path / "draft", session, inputs, cluster, iterations=2, held_out_prompts=0, **options)
-    ppo.run(given)
-    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    job = work(tmp_path / "draft", session, inputs, cluster, iterations=2, held_out_prompts=0, **options)
+    ppo.run(job)
+    points = [json.loads(line) for line in (job.draft.out / "curve.jsonl").read_text().splitlines()]
     assert len(points) == 2
     assert all(point["train/critic_gradient_norm"] > 0 and point["train/value_loss"] > 0 for point in points)
 
 
-def test_nothing_is_learnt_from_replies_of_other_weights(
+def test_replies_of_stale_weights_are_refused(
     inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stale(learner: str, *arguments: Any, **options: Any) -> Gang:
@@ -125,12 +125,12 @@ def test_nothing_is_learnt_from_replies_of_other_weights(
         return Gang("tests.stages.stale_learner:StaleLearner", *arguments, **options)
 
     monkeypatch.setattr(learners, "Gang", stale)
-    given = work(tmp_path / "draft", session, inputs, {"save_every": 1})
+    job = work(tmp_path / "draft", session, inputs, {"save_every": 1})
     with pytest.raises(
         ClusterError, match=r"the probe of the learner is .* nats off; at most 0\.0001 .*raised by rank [01]"
     ):
-        ppo.run(given)
-    latest = Steps(given.draft.folder("iterations")).latest()
+        ppo.run(job)
+    latest = Steps(job.draft.folder("iterations")).latest()
     assert latest is not None and latest[1].iterations == 1
 
 
@@ -144,16 +144,16 @@ def test_a_step_of_one_reply_for_two_ranks(
 ) -> None:
     """At this temperature replies are all but the same, so that a group's advantages may all be 0."""
     options |= {"prompts_per_iteration": 1, "temperature": 0.01, "held_out_prompts": 0}
-    given = work(tmp_path / "draft", session, inputs, {}, **options)
-    facts = ppo.run(given)
-    points = [json.loads(line) for line in (given.draft.out / "curve.jsonl").read_text().splitlines()]
+    job = work(tmp_path / "draft", session, inputs, {}, **options)
+    facts = ppo.run(job)
+    points = [json.loads(line) for line in (job.draft.out / "curve.jsonl").read_text().splitlines()]
     assert len(points) == 3 and all(0 < point["rollout/reply_tokens"] <= 8 for point in points)
     assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4
 
 
 def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:
-    """kill -9 of an actor when the answer to the n-th call of a method, or to a later one, is waited for; then the next
-    of these. Returns what was done."""
+    """kill -9 of an actor while the result of the n-th call of a method, or of a later one, is awaited; then the next of
+    these. Returns the methods at which actors were killed."""
     done: list[str] = []
     counted: dict[str, int] = {}
     collect = Gang.collect
@@ -176,12 +176,12 @@ def test_a_lost_actor_costs_an_iteration_and_changes_nothing(
     whole: tuple[Any, Facts], inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = kill_once(monkeypatch, [("update", 2)])
-    given = work(tmp_path / "draft", session, inputs, {})
-    ppo.run(given)
+    job = work(tmp_path / "draft", session, inputs, {})
+    ppo.run(job)
     assert killed == ["update"]
-    assert isinstance(given.progress, RecordedProgress)
-    assert any("a new gang goes on after iteration 1" in note for note in given.progress.notes)
-    assert contents(given.draft.out) == contents(whole[0].draft.out)
+    assert isinstance(job.progress, RecordedProgress)
+    assert any("a new gang goes on after iteration 1" in note for note in job.progress.notes)
+    assert contents(job.draft.out) == contents(whole[0].draft.out)
 
 
 @pytest.mark.slow
@@ -196,27 +196,27 @@ def test_an_actor_may_die_in_any_phase(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     killed = kill_once(monkeypatch, [*phases.items()])
-    given = work(tmp_path / "draft", session, inputs, {})
-    ppo.run(given)
-    assert killed == [*phases] and contents(given.draft.out) == contents(whole[0].draft.out)
+    job = work(tmp_path / "draft", session, inputs, {})
+    ppo.run(job)
+    assert killed == [*phases] and contents(job.draft.out) == contents(whole[0].draft.out)
 
 
-def test_actors_that_die_again_and_again_are_given_up(
+def test_actors_that_die_again_and_again_end_the_run(
     inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an engine: the gang itself is told that it was lost."""
+    """Without an engine: building the gang raises MemberLost."""
     from cluster.errors import MemberLost
 
-    begun: list[int] = []
+    attempts: list[int] = []
 
     def lost(self: Learners, *arguments: Any, **options: Any) -> None:
-        begun.append(1)
+        attempts.append(1)
         raise MemberLost("gang ppo: rank 1 on here died in build")
 
     monkeypatch.setattr(Learners, "__init__", lost)
     with pytest.raises(ClusterError, match="rank 1 on here died"):
         ppo.run(work(tmp_path / "draft", session, inputs, {"restarts": 2}))
-    assert len(begun) == 3
+    assert len(attempts) == 3
 
 
 # ---- what is refused before anything starts --------------------------------------------------------------------------
@@ -282,8 +282,8 @@ def test_the_driver_loads_neither_deepspeed_nor_vllm() -> None:
     parts = ("task", "learners", "journal")
     code = "import sys; " + "".join(f"import pipelines.stages.ppo.{part}; " for part in parts)
     code += "print({'deepspeed', 'vllm', 'transformers'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert found.stdout.strip() == "set()", found.stdout + found.stderr
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "set()", result.stdout + result.stderr
 
 
 def test_only_the_last_complete_step_is_kept(tmp_path: Path) -> None:
