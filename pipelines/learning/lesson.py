@@ -1,8 +1,8 @@
-"""A lesson: what the loop teaches. Rows, a module that turns a batch of them into a summed loss, and what is saved.
+"""A lesson: what the loop trains. Rows, a module that turns a batch of them into a summed loss, and how it is saved.
 
-    rows.read(numbers) ──► batch ──learner──► loss, summed over batch.num_labels
+    rows.read(indices) ──► batch ──learner──► loss, summed over batch.num_labels
 
-Next tokens, preferences, rewards: each is a lesson, and none is a branch of the loop.
+Next tokens, preferences, reward models: each is a lesson, and none is a branch of the loop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Batch(Protocol):
 
     @property
     def num_labels(self) -> int:
-        """What the loss is summed over, and a step's gradient divided by: tokens, pairs."""
+        """Number of tokens or pairs that the loss is summed over, and that a step's gradient is divided by."""
         ...
 
     def to(self, device: str | torch.device, /) -> Any: ...
@@ -41,24 +41,24 @@ class Rows(Protocol):
 
     @property
     def row_tokens(self) -> float:
-        """Tokens of a row, on average, padding included where it is computed: what speed is counted in."""
+        """Mean tokens of a row, computed padding included: the unit of throughput."""
         ...
 
     def read(self, rows: np.ndarray, /) -> Any:
-        """These rows, in this order, as a Batch; one without labels for no rows."""
+        """Rows by their indices, in this order, as a Batch; no rows give one without labels."""
         ...
 
     def padding(self) -> Any:
-        """A Batch without labels, which adds nothing to a loss."""
+        """A Batch without labels, whose loss is 0."""
         ...
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One thing to learn.
+    """One objective of training.
 
-    learner: has the parameters; forward(batch) gives the loss summed over its labels. model: the part of it that is
-    kept, as `learner.<path>`. save: writes weights (by the model's own names) into a folder."""
+    learner: module with the parameters; forward(batch) is the loss summed over its labels. model: the part of it that
+    is saved, `learner.<path>`. save: writes weights, by the model's parameter names, into a folder."""
 
     learner: nn.Module
     model: PreTrainedModel
@@ -66,10 +66,10 @@ class Lesson:
     rows: Rows
     save: Callable[[dict[str, Tensor], Path], None]
 
-    def weights(self, learnt: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The model's weights by its own names, from the learner's."""
+    def weights(self, learner_weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The model's weights by its parameter names, from the learner's by its."""
         prefix = f"{self.path}."
-        return {name.removeprefix(prefix): w for name, w in learnt.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): w for name, w in learner_weights.items() if name.startswith(prefix)}
 
 
 def next_token(model: PreTrainedModel, rows: PackedRows, dtype: torch.dtype) -> Lesson:
@@ -78,6 +78,6 @@ def next_token(model: PreTrainedModel, rows: PackedRows, dtype: torch.dtype) -> 
 
 
 def save_proven(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes a causal model with its probe, the proof of a later push."""
+    """Writes a causal model with its probe, which proves later pushes."""
     models.save(model, weights, folder)
     probe.write(folder, probe.by_transformers(folder))

@@ -1,9 +1,9 @@
-"""The models that are trained: Llama-shaped ones from scratch, or any causal model from a folder; always transformers'
-own classes, so that whatever is saved opens in every tool.
+"""Models to train: Llama-shaped ones from scratch, or any causal model from a folder; always classes of transformers,
+so that what is saved opens in every tool.
 
 Packed rows go through transformers as they are: with positions that start at 0 in each document and no attention mask,
 its mask builder keeps documents apart (block-diagonal and causal), for every attention implementation. The output
-embedding is not applied by the model: the loss does it, a chunk of tokens at a time (losses.py).
+embedding is applied by the loss, a chunk of tokens at a time (token_scores.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Size:
     heads: int
     kv_heads: int
     intermediate: int  # width of the gated feed-forward layer
-    tied: bool = True  # one matrix for reading and writing tokens: at 4,096 × 192 it is 37% of the 2m model
+    tied: bool = True  # one matrix as input and output embedding: at 4,096 × 192 it is 37% of the 2m model
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -51,7 +51,7 @@ SIZES: Mapping[str, Size] = {
 
 def dtype_of(name: str, device: str) -> torch.dtype:
     """The dtype of this name; "auto": bfloat16 on a GPU, and float32 on a CPU, so that a gradient does not depend on
-    how many workers share it (1e-5)."""
+    the number of workers (1e-5)."""
     if name != "auto":
         return DTYPES[name]
     return torch.bfloat16 if device.startswith("cuda") else torch.float32
@@ -62,8 +62,8 @@ def from_scratch(
 ) -> PreTrainedModel:
     """A new Llama in float32 on the CPU, the same bits for the same arguments.
 
-    length: tokens of a row, the longest text the model will have seen; special: bos_token_id, eos_token_id and
-    pad_token_id. Weights are normal with a standard deviation of 0.02; those that write into the residual stream are
+    length: tokens of a row, which becomes the model's context; special: bos_token_id, eos_token_id and pad_token_id.
+    Weights are normal with a standard deviation of 0.02; those that write into the residual stream are
     scaled by 1/√(2·layers), so that its variance does not grow with depth (Radford et al. 2019, GPT-2, section 2.3).
     """
     config = LlamaConfig(
@@ -101,7 +101,7 @@ def from_folder(folder: Path) -> PreTrainedModel:
 
 def _check_head(model: PreTrainedModel, folder: Path) -> None:
     """Raises UserError where logits are more than hidden @ output embedding (soft caps, biases, scaled logits): the
-    chunked loss would teach another model than the one that is saved."""
+    chunked loss would train another model than the one that is saved."""
     ids = torch.arange(8)[None] % model.config.vocab_size
     with torch.no_grad():
         theirs = torch.log_softmax(model(input_ids=ids, use_cache=False).logits, -1)
@@ -109,7 +109,7 @@ def _check_head(model: PreTrainedModel, folder: Path) -> None:
     if not torch.allclose(ours, theirs, atol=1e-4):
         raise UserError(
             f"model {folder}: {type(model).__name__} changes its logits after the output embedding (a difference of "
-            f"{(ours - theirs).abs().max():.2g} nats); such models cannot be trained yet, take another base"
+            f"{(ours - theirs).abs().max():.2g} nats); such models cannot be trained; choose another base"
         )
 
 
@@ -119,7 +119,7 @@ def autocast(tensor: Tensor, dtype: torch.dtype) -> torch.autocast:
 
 
 def last_hidden(model: PreTrainedModel, tokens_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
-    """The last layer's normalised output [B, T, H]; positions that start anew keep packed documents apart."""
+    """The last layer's normalised output [B, T, H]; positions that restart at 0 keep packed documents apart."""
     body = cast(Any, model.base_model)
     return body(input_ids=tokens_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
 
@@ -147,10 +147,10 @@ def hidden_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
 
 
 class NextTokenLearner(nn.Module):
-    """A causal model and its loss as one module, which is what an engine wraps.
+    """A causal model and its next-token loss as one module, for an engine.
 
-    dtype: of the matrix products. Weights, gradients and sums stay in float32, whatever it is (mixed precision,
-    Micikevicius et al. 2018, by torch.autocast), so that optimisers and checkpoints know one kind of number.
+    dtype: of the matrix products. Weights, gradients and sums stay in float32 in any case (mixed precision,
+    Micikevicius et al. 2018, by torch.autocast), so that optimisers and checkpoints have one type.
     """
 
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32):
@@ -166,10 +166,10 @@ class NextTokenLearner(nn.Module):
 
 
 def save(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes model.safetensors, config.json, generation_config.json: for the same weights the same bytes."""
+    """Writes model.safetensors, config.json and generation_config.json: the same bytes for the same weights."""
     model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Tied matrices count once. Works for ZeRO 3's partitioned parameters too."""
+    """Number of parameters; tied matrices count once, and ZeRO 3's partitioned ones as whole."""
     return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())

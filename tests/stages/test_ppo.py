@@ -152,8 +152,8 @@ def test_a_step_of_one_reply_for_two_ranks(
 
 
 def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) -> list[str]:
-    """kill -9 of an actor while the result of the n-th call of a method, or of a later one, is awaited; then the next of
-    these. Returns the methods at which actors were killed."""
+    """kill -9 of an actor while the result of the n-th call of a method, or of a later one, is awaited; then in the
+    next phase. Returns the methods at which actors were killed."""
     done: list[str] = []
     counted: dict[str, int] = {}
     collect = Gang.collect
