@@ -1,4 +1,4 @@
-"""What config.json of a Hugging Face folder says of a model, without opening its weights."""
+"""A model's config.json: its context length and its shape, without opening the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 
-NO_COMPUTATION = ("_name_or_path", "transformers_version", "use_cache")  # keys that change nothing a model computes
+NO_COMPUTATION = ("_name_or_path", "transformers_version", "use_cache")  # keys without effect on what a model computes
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def context_length(folder: Path, *, default: int | None = None) -> int:
     length = config.get("max_position_embeddings") or config.get("n_positions") or default
     if not isinstance(length, int):
         raise UserError(
-            f"{folder / 'config.json'}: neither max_position_embeddings nor n_positions; expected a model that says "
-            f"how many tokens it sees"
+            f"{folder / 'config.json'}: neither max_position_embeddings nor n_positions; expected a model "
+            f"that names its context length"
         )
     return length

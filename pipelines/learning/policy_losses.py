@@ -31,7 +31,7 @@ def clipped_surrogate(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: 
 
 
 def clipped_value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, clip: float) -> Tensor:
-    """Half the squared error, summed over tokens; a value gains nothing by moving further than `clip` from the old one
+    """Half the squared error, summed over tokens; moving a value further than `clip` from the old one does not lower it
     (Schulman's implementation; Huang et al. 2022, "The 37 implementation details of PPO", 9). clip 0: no bound."""
     errors_N = (values_N - returns_N).square()
     if clip:

@@ -23,7 +23,7 @@ MIN_CHUNK_TOKENS = 128  # narrower products leave the GEMM kernels idle
 
 
 class TokenScores(NamedTuple):
-    """What a model says of tokens. float32 [N], nats."""
+    """Scores of tokens under a model. float32 [N], nats."""
 
     logprobs_N: Tensor
     entropies_N: Tensor  # of the whole distribution of each token; empty where they are not computed

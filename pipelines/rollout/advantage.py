@@ -3,7 +3,7 @@
     score of a reply, KL of each token ──► reward of each token ──GAE, values──────────────► advantages ──► whitened
                                                                 ──other replies' rewards──►
 
-Shapes: B replies, A tokens of the longest; mask_BA is True where a reply has a token, and nothing elsewhere counts.
+Shapes: B replies, A tokens of the longest; mask_BA is True where a reply has a token, and only there do values count.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     rollouts + annotations ──pack──► Experience ──rewards, advantages──► rows ──minibatches──► each rank's steps
 
-Advantages are computed over the whole batch, on the driver; only then is it cut, so that nothing depends on how many
-learners there are. The order of rows is a function of the seed and the iteration.
+Advantages are computed over the whole batch, on the driver; only then is it cut, so that the result does not depend on
+the number of learners. The order of rows is a function of the seed and the iteration.
 
 Shapes: B replies, A tokens of the longest. Tensors are 0 beyond a reply's end.
 """
@@ -43,7 +43,7 @@ class Annotation:
 
     ref_logprobs: Floats  # under the model that training began with
     values: Floats | None = None  # the critic's, before each token; None: there is no critic
-    old_logprobs: Floats | None = None  # under the policy, where the sampler's own are too rough; None: the sampler's
+    old_logprobs: Floats | None = None  # under the policy; None: the sampler's are exact enough
 
 
 @dataclass(frozen=True)

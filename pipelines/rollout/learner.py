@@ -116,7 +116,7 @@ class Learner:
             threads=self.plan.threads,
             cache=None if self.plan.cache is None else Path(self.plan.cache),
         )
-        # Both in float32, the sampler's log-probabilities are the learner's to 1e-4, and cost nothing more.
+        # Where both are float32, the sampler's log-probabilities are the learner's to 1e-4 and need no further pass.
         self._sampler_is_exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
         self._steps = 0
 
@@ -140,7 +140,7 @@ class Learner:
     def generate(self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, seed: int) -> list[Reply]:
         """A reply to each prompt, drawn from the policy as it was last published. seed: of all ranks together.
 
-        Raises NotProven where the sampler does not compute what the policy does: nothing is learnt from its replies."""
+        Raises NotProven, in place of replies, where the sampler does not compute what the policy does."""
         rank_seed = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(rank_seed)) if prompts else []
         self._sampler.release_memory()

@@ -1,4 +1,4 @@
-"""Order of prompts: which are in which iteration, as a function of the seed and the iteration, with nothing to save.
+"""Order of prompts: which are in an iteration, as a function of the seed and the iteration, without a state to save.
 
 Groups (a task in a language) take turns, so that a small one comes as often as a large one; each group's prompts come
 in a new order every time all of them have come.

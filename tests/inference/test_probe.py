@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def test_probe_from_logits_is_torchs_log_softmax() -> None:
     assert computed.logprobs == pytest.approx([float(expected[t, row[t + 1]]) for t in range(8)], abs=1e-12)
 
 
-def test_probe_of_a_folder_is_what_transformers_gives_and_survives_writing(tiny: Tiny, tmp_path) -> None:
+def test_probe_of_a_folder_is_what_transformers_gives_and_survives_writing(tiny: Tiny, tmp_path: Path) -> None:
     computed = probe.by_transformers(tiny.first)
     assert len(computed.tokens) == probe.LENGTH
     assert computed.logprobs == pytest.approx(

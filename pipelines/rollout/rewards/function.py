@@ -1,9 +1,9 @@
-"""Reward: the user's own function, `path/to/file.py:name`.
+"""Reward: a function of the user, `path/to/file.py:name`.
 
     def name(batch: list[dict]) -> list[float]
 
 Each row of the batch is {"prompt": [{role, content}], "reply": text, "answer": text or None}; the function returns a
-number for each. It runs in the driver, on whole batches. Importing its file runs it: it is the user's own code.
+number for each. It runs in the driver, on whole batches. Importing its file runs its code.
 """
 
 from __future__ import annotations

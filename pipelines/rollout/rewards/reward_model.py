@@ -1,7 +1,7 @@
 """Reward: the score of a reward model at the last token of the conversation, the end of the reply's turn.
 
 The model is frozen and lives in each learner; the conversation is rendered anew from the reply's text, so that a policy
-gains nothing by writing words in tokens that the reward model has never seen.
+cannot raise its score by tokens that the reward model has never seen.
 """
 
 from __future__ import annotations

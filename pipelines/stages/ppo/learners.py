@@ -123,7 +123,7 @@ class Learners:
 
         Raises ClusterError where an engine refuses them."""
         ranks: list[PushResult] = self._call("publish")
-        self.clock.add("publish", max(loaded.seconds for loaded in ranks))  # by the actors' clocks: not the call's own
+        self.clock.add("publish", max(loaded.seconds for loaded in ranks))  # by the actors' clocks, without the call
         for rank, loaded in enumerate(ranks):
             if not loaded.pushed:
                 raise ClusterError(
