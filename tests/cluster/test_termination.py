@@ -156,3 +156,37 @@ def test_a_sigterm_to_the_process_and_to_its_group_counts_once() -> None:
     program = interrupted_twice(repeat_s=3600.0)
     out, err = program.communicate("\n", timeout=30)
     assert (program.returncode, out, err) == (0, "clean\n", "")
+
+
+DROPPED = """
+import os, signal, time
+from cluster import termination
+
+class Destructor:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # Python runs the handler in here, and what it raises is dropped
+
+def broad():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+    except BaseException:
+        return
+
+try:
+    with termination.sigterm_interrupts():
+        {drop}()
+        time.sleep(600)
+except termination.Terminated:
+    print("ended")
+"""
+
+
+@pytest.mark.parametrize("drop", ["Destructor", "broad"])
+def test_a_sigterm_whose_exception_a_library_drops_ends_the_program_all_the_same(drop: str) -> None:
+    program = subprocess.run(
+        [sys.executable, "-c", DROPPED.format(drop=drop)], cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (program.returncode, program.stdout) == (0, "ended\n"), program.stderr
