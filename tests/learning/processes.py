@@ -15,7 +15,7 @@ import torch.multiprocessing
 
 
 class Killed(Exception):
-    """Stands for the end of a process: nothing after it is saved."""
+    """Simulates the end of a process: what follows is not saved."""
 
 
 class PlainWorker:
@@ -27,7 +27,7 @@ class PlainWorker:
         self.rank, self.world, self.local_rank = dist.get_rank(), dist.get_world_size(), dist.get_rank()
         self.folder = folder
         self.die_after = die_after
-        self.told: list[tuple[int, dict[str, float]]] = []
+        self.reported: list[tuple[int, dict[str, float]]] = []
         self.saved: list[int] = []
 
     def resume(self) -> Path | None:
@@ -46,7 +46,7 @@ class PlainWorker:
             raise Killed
 
     def progress(self, step: int, figures: dict[str, float]) -> None:
-        self.told.append((step, figures))
+        self.reported.append((step, figures))
 
 
 def in_processes(function: Callable[..., None], world: int, folder: Path, *args: Any) -> None:
@@ -62,7 +62,7 @@ def _process(rank: int, world: int, group: Path, function: Callable[..., None], 
     function(folder, *args)
     dist.barrier()
     dist.destroy_process_group()
-    # DeepSpeed keeps groups of its own, so gloo's threads live on. One that lets go of a tensor while the interpreter
+    # DeepSpeed keeps its process groups, so gloo's threads live on. One that lets go of a tensor while the interpreter
     # is being taken down aborts the process (pytorch issue 190489). All is done and on disk: leave without that.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.inference import probe
@@ -33,7 +33,7 @@ SCHEDULE = Schedule("wsd", STEPS, warmup=1, decay=2)
 STAGES = (0, 1, 2, 3)
 
 
-def open_model():
+def open_model() -> PreTrainedModel:
     return from_scratch(SIZE, vocabulary=128, length=32, seed=4)
 
 
@@ -92,13 +92,13 @@ def merged_by_hand(folder: Path) -> dict[str, torch.Tensor]:
         torch.nn.utils.clip_grad_norm_(learnt, ADAMW.clip_norm)
         adam.param_groups[0]["lr"] = ADAMW.learning_rate * SCHEDULE.lr_factor(step)
         adam.step()
-    found = {name: p.detach() for name, p in inner.named_parameters()}
+    weights = {name: p.detach() for name, p in inner.named_parameters()}
     merged = {}
-    for name, weight in found.items():
+    for name, weight in weights.items():
         if ".lora_" in name:
             continue
         if ".base_layer." in name:
-            a, b = (found[name.replace("base_layer", f"lora_{side}.default")] for side in "AB")
+            a, b = (weights[name.replace("base_layer", f"lora_{side}.default")] for side in "AB")
             weight = weight + LORA.alpha / LORA.rank * b @ a
         merged[name.replace(".base_layer", "")] = weight
     return merged

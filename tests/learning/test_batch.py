@@ -31,51 +31,57 @@ def test_labels_by_hand() -> None:
 def test_labels_are_only_what_is_learnt() -> None:
     tokens = torch.tensor([[1, 5, 6, 2, 1, 7, 2, 0]])
     segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 0]])
-    learn = torch.tensor([[0, 0, 1, 1, 1, 0, 1, 0]])  # the first token of a segment cannot be predicted
-    assert labels_from_packed(tokens, segments, learn).tolist() == [[IGNORE, 6, 2, IGNORE, IGNORE, 2, IGNORE, IGNORE]]
+    loss_mask = torch.tensor([[0, 0, 1, 1, 1, 0, 1, 0]])  # the first token of a segment cannot be predicted
+    assert labels_from_packed(tokens, segments, loss_mask).tolist() == [
+        [IGNORE, 6, 2, IGNORE, IGNORE, 2, IGNORE, IGNORE]
+    ]
+
+
+Packed = tuple[Path, list[np.ndarray], list[np.ndarray]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarray], list[np.ndarray]]:
-    """Rows of whole pieces, and the pieces."""
+def packed_file(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    """A file of packed sequences, the sequences, and their loss masks."""
     random = np.random.default_rng(3)
-    pieces = [random.integers(3, 128, random.integers(4, 40)).astype(np.int32) for _ in range(30)]
-    learnt = [random.random(len(piece)) < 0.4 for piece in pieces]
+    sequences = [random.integers(3, 128, random.integers(4, 40)).astype(np.int32) for _ in range(30)]
+    loss_masks = [random.random(len(sequence)) < 0.4 for sequence in sequences]
     file = tmp_path_factory.mktemp("whole") / "train.arrow"
-    list(write_sequences(file, pieces, learnt, length=64, pad_id=0, seed=1))
-    return file, pieces, learnt
+    list(write_sequences(file, sequences, loss_masks, length=64, pad_id=0, seed=1))
+    return file, sequences, loss_masks
 
 
-def test_whole_pieces_in_a_row_do_not_see_each_other(whole) -> None:
-    file, pieces, _ = whole
+def test_sequences_in_a_row_do_not_attend_to_each_other(packed_file: Packed) -> None:
+    file, sequences, _ = packed_file
     model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
     rows = PackedRows(file)
     batch = rows.read(np.arange(len(rows)))
     with torch.no_grad():
         packed = last_hidden(model, batch.tokens_BT, batch.positions_BT) @ output_embedding(model).T
         alone = {
-            tuple(piece.tolist()): model(input_ids=torch.from_numpy(piece).long()[None]).logits[0] for piece in pieces
+            tuple(sequence.tolist()): model(input_ids=torch.from_numpy(sequence).long()[None]).logits[0]
+            for sequence in sequences
         }
     compared = 0
     for row, (tokens, positions) in enumerate(zip(batch.tokens_BT, batch.positions_BT, strict=True)):
         starts = [*(positions == 0).nonzero().flatten().tolist(), 64]
         for start, end in itertools.pairwise(starts):
-            wanted = alone.get(tuple(tokens[start:end].tolist()))
-            if wanted is not None:  # otherwise padding
-                torch.testing.assert_close(packed[row, start:end], wanted, rtol=1e-5, atol=1e-5)
+            expected = alone.get(tuple(tokens[start:end].tolist()))
+            if expected is not None:  # otherwise padding
+                torch.testing.assert_close(packed[row, start:end], expected, rtol=1e-5, atol=1e-5)
                 compared += 1
-    assert compared == len(pieces)
+    assert compared == len(sequences)
 
 
-def test_the_loss_of_whole_pieces_is_that_of_what_is_learnt_of_each_alone(whole) -> None:
-    file, pieces, learnt = whole
+def test_the_loss_of_packed_sequences_is_that_of_the_loss_mask_of_each_alone(packed_file: Packed) -> None:
+    file, sequences, loss_masks = packed_file
     model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
     rows = PackedRows(file)
     batch = rows.read(np.arange(len(rows)))
-    assert batch.num_labels == sum(int(mask[1:].sum()) for mask in learnt)
+    assert batch.num_labels == sum(int(mask[1:].sum()) for mask in loss_masks)
     total = 0.0
-    for piece, mask in zip(pieces, learnt, strict=True):
-        ids = torch.from_numpy(piece).long()[None]
+    for sequence, mask in zip(sequences, loss_masks, strict=True):
+        ids = torch.from_numpy(sequence).long()[None]
         labels = torch.where(torch.from_numpy(mask)[None], ids, IGNORE)
         if mask[1:].any():
             total += model(input_ids=ids, labels=labels).loss.item() * int(mask[1:].sum())
@@ -84,10 +90,10 @@ def test_the_loss_of_whole_pieces_is_that_of_what_is_learnt_of_each_alone(whole)
 
 def test_rows_are_those_of_the_file(rows: Path) -> None:
     table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
-    wanted = np.array([36, 0, 11, 11])
-    batch = PackedRows(rows).read(wanted)
-    assert batch.tokens_BT.tolist() == table.column("tokens").take(pa.array(wanted)).to_pylist()
-    assert batch.positions_BT.tolist() == table.column("positions").take(pa.array(wanted)).to_pylist()
+    numbers = np.array([36, 0, 11, 11])
+    batch = PackedRows(rows).read(numbers)
+    assert batch.tokens_BT.tolist() == table.column("tokens").take(pa.array(numbers)).to_pylist()
+    assert batch.positions_BT.tolist() == table.column("positions").take(pa.array(numbers)).to_pylist()
 
 
 def test_rows_of_several_record_batches(tmp_path: Path) -> None:
@@ -97,9 +103,9 @@ def test_rows_of_several_record_batches(tmp_path: Path) -> None:
         for start in (0, 3, 4):
             values = pa.array([[start, start + i] for i in range(3 if start == 0 else 1)], column)
             writer.write_batch(pa.record_batch([values] * 3, schema=schema))
-    found = PackedRows(tmp_path / "x.arrow")
-    assert len(found) == 5
-    assert found.read(np.array([4, 2, 3, 0])).tokens_BT.tolist() == [[4, 4], [0, 2], [3, 3], [0, 0]]
+    packed_rows = PackedRows(tmp_path / "x.arrow")
+    assert len(packed_rows) == 5
+    assert packed_rows.read(np.array([4, 2, 3, 0])).tokens_BT.tolist() == [[4, 4], [0, 2], [3, 3], [0, 0]]
 
 
 def test_padding_teaches_nothing(rows: Path) -> None:
@@ -129,8 +135,7 @@ def test_logits_of_a_packed_row_are_those_of_its_documents_alone(rows: Path) -> 
 
 def test_a_rows_loss_is_the_sum_of_its_documents_losses(rows: Path) -> None:
     model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
-    found = PackedRows(rows)
-    batch = found.read(np.array([3]))
+    batch = PackedRows(rows).read(np.array([3]))
     segments = (batch.positions_BT == 0).cumsum(1)
     alone = 0.0
     for segment in segments.unique():
@@ -159,9 +164,9 @@ def test_order_is_a_function_of_seed_and_step() -> None:
 def test_workers_and_micro_batches_share_a_step_out_exactly(world: int, micro: int) -> None:
     order = DataOrder(50, batch_rows=8, seed=1)
     shares = [order.micro_batches(9, rank=r, world=world, micro_batch_rows=micro) for r in range(world)]
-    assert len({len(pieces) for pieces in shares}) == 1  # as many backward passes on every rank
-    assert max(len(piece) for pieces in shares for piece in pieces) <= micro
-    joined = np.concatenate([piece for pieces in shares for piece in pieces])
+    assert len({len(sequences) for sequences in shares}) == 1  # as many backward passes on every rank
+    assert max(len(sequence) for sequences in shares for sequence in sequences) <= micro
+    joined = np.concatenate([sequence for sequences in shares for sequence in sequences])
     assert joined.tolist() == order.rows_of_step(9).tolist()
 
 

@@ -19,7 +19,7 @@ from tests.learning.processes import in_processes
 
 # Odd sizes: matrices lie over the edge between two ranks' parts, and parameters do not divide by two.
 SIZE = Size(48, 2, 3, 1, 56)
-SHARES = [0.5, 1.0, 1.0, 0.25]
+LR_FACTORS = [0.5, 1.0, 1.0, 0.25]
 STAGES = (0, 1, 2, 3)
 # The first steps' gradients have a norm of about 0.5: AdamW's are always clipped to 0.2, never to 1,000, Muon's never.
 PLANS = {
@@ -41,17 +41,17 @@ def new_engine(plan: str, stage: int) -> Engine:
     return Engine(learner, hidden_matrices(learner.model), PLANS[plan], zero_stage=stage)
 
 
-def steps(engine: Engine, rows: PackedRows, shares: list[float]) -> list[float]:
+def steps(engine: Engine, rows: PackedRows, lr_factors: list[float]) -> list[float]:
     """Trains on rows 0-7, two micro-batches a rank, and returns the gradient's norms."""
     world = torch.distributed.get_world_size()
     mine = np.split(np.arange(8), world)[torch.distributed.get_rank()]
     batches = [rows.read(piece) for piece in np.split(mine, 2)]
     labels = rows.read(np.arange(8)).num_labels
     norms = []
-    for share in shares:
+    for lr_factor in lr_factors:
         for number, batch in enumerate(batches):
             engine.backward(batch, scale=world / labels, last=number == 1)
-        norms.append(engine.step(share))
+        norms.append(engine.step(lr_factor))
     return norms
 
 
@@ -60,10 +60,10 @@ def every_case(folder: Path) -> None:
     for plan, stage in CASES:
         name = f"{plan}-{stage}"
         engine = new_engine(plan, stage)
-        norms = steps(engine, rows, SHARES[:2])
+        norms = steps(engine, rows, LR_FACTORS[:2])
         (folder / f"{name}-state").mkdir(exist_ok=True)
         checkpoint.write(folder / f"{name}-state", torch.distributed.get_rank(), engine.state(), {"norms": norms})
-        norms += steps(engine, rows, SHARES[2:])
+        norms += steps(engine, rows, LR_FACTORS[2:])
         weights = engine.weights()
         if weights:
             torch.save({"weights": weights, "norms": norms}, folder / f"{name}.pt")
@@ -79,7 +79,7 @@ def every_resume(folder: Path, cases: list[tuple[str, int, int]]) -> None:
         engine.load_state(tensors, step=2, padding=rows.padding())
         again = dict(engine.state())
         assert all(torch.equal(again[name], tensors[name]) for name in again)
-        steps(engine, rows, SHARES[2:])
+        steps(engine, rows, LR_FACTORS[2:])
         weights = engine.weights()
         if weights:
             torch.save({"weights": weights}, folder / f"{plan}-{before}-to-{after}-on-{world}.pt")
@@ -115,7 +115,7 @@ def difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -
 def test_equals_the_optimiser_written_out(folder: Path, plan: str, stage: int) -> None:
     ours = torch.load(folder / f"{plan}-{stage}.pt")
     batch = PackedRows(folder / "train.arrow").read(np.arange(8))
-    theirs = reference.train(new_learner(), batch, PLANS[plan], SHARES)
+    theirs = reference.train(new_learner(), batch, PLANS[plan], LR_FACTORS)
     clip, norms = PLANS[plan].clip_norm, theirs.gradient_norms
     assert clip < min(norms) or clip > max(norms)  # so that a clip that is missing, or too much, is seen below
     assert ours["norms"] == pytest.approx(theirs.update_norms if stage else norms, rel=1e-5)

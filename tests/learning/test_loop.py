@@ -1,16 +1,18 @@
-"""The loop's promises, on plain workers: nothing is lost by a kill, and nothing depends on how a step is cut."""
+"""The loop's promises, on plain workers: a kill loses no step, and results do not depend on how a step is cut."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.learning import loop
@@ -30,11 +32,11 @@ MUON = OptimizerPlan("muon", learning_rate=0.02, adam_learning_rate=3e-3, weight
 ADAMW = replace(MUON, kind="adamw", learning_rate=3e-3)
 
 
-def new_model():
+def new_model() -> PreTrainedModel:
     return from_scratch(SIZE, vocabulary=128, length=64, seed=1)
 
 
-def plan(folder: Path, name: str, **changes) -> TrainingPlan:
+def plan(folder: Path, name: str, **changes: Any) -> TrainingPlan:
     out = folder / name / "out"
     out.mkdir(parents=True, exist_ok=True)
     made = TrainingPlan(
@@ -45,7 +47,7 @@ def plan(folder: Path, name: str, **changes) -> TrainingPlan:
     return replace(made, **changes)
 
 
-def run(folder: Path, name: str, *, die_after: int | None = None, **changes) -> PlainWorker:
+def run(folder: Path, name: str, *, die_after: int | None = None, **changes: Any) -> PlainWorker:
     """One attempt at the run `name`; its figures go to facts.json when it ends."""
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
     try:
@@ -54,7 +56,7 @@ def run(folder: Path, name: str, *, die_after: int | None = None, **changes) -> 
     except Killed:
         return worker
     if worker.rank == 0:
-        kept = {"facts": facts, "told": worker.told, "saved": worker.saved}
+        kept = {"facts": facts, "reported": worker.reported, "saved": worker.saved}
         (folder / name / "facts.json").write_text(json.dumps(kept))
     return worker
 
@@ -172,7 +174,7 @@ def test_a_gradient_is_the_mean_over_all_tokens(folder: Path) -> None:
 
 def test_the_model_learns_and_opens_in_transformers(folder: Path) -> None:
     points = curve(folder, "whole")
-    assert points[0]["train/loss_nats"] > 4.5  # ln 128 = 4.85: it starts knowing nothing
+    assert points[0]["train/loss_nats"] > 4.5  # ln 128 = 4.85: the loss of a uniform prediction
     assert points[-1]["train/loss_nats"] < points[0]["train/loss_nats"] - 0.5
     model = AutoModelForCausalLM.from_pretrained(folder / "whole" / "out")
     stored = load_file(folder / "whole" / "out" / "model.safetensors")
@@ -183,14 +185,14 @@ def test_the_model_learns_and_opens_in_transformers(folder: Path) -> None:
 
 
 def test_figures_and_facts(folder: Path) -> None:
-    facts, told = record(folder, "whole")["facts"], record(folder, "whole")["told"]
-    assert [step for step, _ in told] == [5, 10, 12]
+    facts, reported = record(folder, "whole")["facts"], record(folder, "whole")["reported"]
+    assert [step for step, _ in reported] == [5, 10, 12]
     assert facts["train/tokens"] == STEPS * 8 * 64
     assert facts["train/steps"] == STEPS
     last_tenth = [point["train/loss_nats"] for point in curve(folder, "whole")[-2:]]
     assert facts["train/loss_nats"] == pytest.approx(sum(last_tenth) / 2)
     assert 0 < facts["train/mfu"] < 1
-    assert told[-1][1]["train/learning_rate"] == pytest.approx(0.02 / 3)
+    assert reported[-1][1]["train/learning_rate"] == pytest.approx(0.02 / 3)
 
 
 def test_adamw_learns_too_and_its_last_step_is_saved(folder: Path) -> None:
@@ -207,21 +209,21 @@ def test_bfloat16_products_leave_float32_weights_and_nearly_the_same_curve(folde
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
 
 
-def test_checkpoints_are_as_rare_as_they_are_dear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_checkpoints_take_two_percent_of_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = [100.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
 
-    class Nothing:
+    class CountingWorker:
         rank = 0
 
         def save(self, step: int, folder: Path) -> None:
             clock[0] += 3.0
 
     class NoState:
-        def state(self):
+        def state(self) -> Iterator[tuple[str, torch.Tensor]]:
             return iter([])
 
-    saver = loop.Saver(Nothing(), None)  # pyright: ignore[reportArgumentType]
+    saver = loop.Saver(CountingWorker(), None)  # pyright: ignore[reportArgumentType]
     assert not saver.due(1)
     clock[0] += loop.FIRST_CHECKPOINT_S
     assert saver.due(2)

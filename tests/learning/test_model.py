@@ -12,7 +12,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -92,10 +92,10 @@ def test_a_saved_model_opens_with_the_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", [(Qwen2Config, Qwen2ForCausalLM), (LlamaConfig, LlamaForCausalLM)])
 def test_other_architectures_are_read(
-    architecture: tuple[type[PreTrainedConfig], type[PreTrainedModel]], tmp_path: Path
+    architecture: tuple[type[PretrainedConfig], type[PreTrainedModel]], tmp_path: Path
 ) -> None:
-    config, kind = architecture
-    kind(config(**SMALL)).save_pretrained(tmp_path)
+    config, model_class = architecture
+    model_class(config(**SMALL)).save_pretrained(tmp_path)
     rows = PackedRows(write_tokens(tmp_path, num_rows=4, vocabulary=60) / "train.arrow")
     batch = rows.read(np.arange(4))
     model = from_folder(tmp_path)

@@ -46,9 +46,8 @@ def pairs() -> list[tuple[list[int], list[int], list[int]]]:
 
 
 def batch() -> PairBatch:
-    found = pairs()
-    sequences = [p + c for p, c, _ in found] + [p + r for p, _, r in found]
-    return pack([np.array(s) for s in sequences], [len(p) for p, _, _ in found] * 2, np.arange(len(found)))
+    sequences = [p + c for p, c, _ in pairs()] + [p + r for p, _, r in pairs()]
+    return pack([np.array(s) for s in sequences], [len(p) for p, _, _ in pairs()] * 2, np.arange(len(pairs())))
 
 
 def logprob(model: Any, prompt: list[int], reply: list[int]) -> Tensor:
@@ -71,18 +70,18 @@ def same_gradients(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
 # ---- the functions ---------------------------------------------------------------------------------------------------
 
 
-def test_losses_are_what_a_loop_says() -> None:
+def test_losses_equal_a_loop() -> None:
     chosen, rejected, ref_chosen, ref_rejected = torch.randn(4, 9, dtype=torch.float64, generator=torch.manual_seed(0))
-    wanted = {"bradley_terry": 0.0, "dpo": 0.0, "smooth": 0.0}
+    expected = {"bradley_terry": 0.0, "dpo": 0.0, "smooth": 0.0}
     for c, r, rc, rr in zip(*(x.tolist() for x in (chosen, rejected, ref_chosen, ref_rejected)), strict=True):
-        wanted["bradley_terry"] += math.log(1 + math.exp(r - c))
+        expected["bradley_terry"] += math.log(1 + math.exp(r - c))
         margin = 0.3 * ((c - rc) - (r - rr))
-        wanted["dpo"] += math.log(1 + math.exp(-margin))
-        wanted["smooth"] += 0.9 * math.log(1 + math.exp(-margin)) + 0.1 * math.log(1 + math.exp(margin))
+        expected["dpo"] += math.log(1 + math.exp(-margin))
+        expected["smooth"] += 0.9 * math.log(1 + math.exp(-margin)) + 0.1 * math.log(1 + math.exp(margin))
     terms = (chosen, rejected, ref_chosen, ref_rejected)
-    assert bradley_terry(chosen, rejected).item() == pytest.approx(wanted["bradley_terry"], rel=1e-12)
-    assert dpo(*terms, beta=0.3).item() == pytest.approx(wanted["dpo"], rel=1e-12)
-    assert dpo(*terms, beta=0.3, label_smoothing=0.1).item() == pytest.approx(wanted["smooth"], rel=1e-12)
+    assert bradley_terry(chosen, rejected).item() == pytest.approx(expected["bradley_terry"], rel=1e-12)
+    assert dpo(*terms, beta=0.3).item() == pytest.approx(expected["dpo"], rel=1e-12)
+    assert dpo(*terms, beta=0.3, label_smoothing=0.1).item() == pytest.approx(expected["smooth"], rel=1e-12)
     close(implicit_rewards(chosen, ref_chosen, beta=0.3), (chosen - ref_chosen) * 0.3)
 
 
@@ -110,11 +109,11 @@ def test_reward_loss_and_gradient_equal_trl(tiny: Tiny, tmp_path: Path) -> None:
     trainer = RewardTrainer(
         model=theirs, args=config, train_dataset=whole, processing_class=AutoTokenizer.from_pretrained(tiny.first)
     )
-    wanted = cast(Tensor, trainer.compute_loss(theirs, trainer.data_collator(cast(Any, list(whole)))))
-    wanted.backward()
+    expected = cast(Tensor, trainer.compute_loss(theirs, trainer.data_collator(cast(Any, list(whole)))))
+    expected.backward()
     loss = RewardLearner(ours, torch.float32, every_token=False)(batch()) / 4
     loss.backward()
-    close(loss, wanted)
+    close(loss, expected)
     same_gradients(ours, theirs)
 
 
@@ -123,18 +122,18 @@ def test_dpo_loss_and_gradient_equal_trl(tiny: Tiny, dataset: Dataset, tmp_path:
     theirs = copy.deepcopy(policy)
     config = DPOConfig(str(tmp_path), report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False,
                        disable_dropout=False, per_device_train_batch_size=4, max_length=None, beta=0.25)  # fmt: skip
-    texts = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])  # what is learnt is given below
+    texts = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])  # the training data comes below
     trainer = DPOTrainer(
         model=theirs, ref_model=copy.deepcopy(reference), args=config, train_dataset=texts,
         processing_class=AutoTokenizer.from_pretrained(tiny.first),
     )  # fmt: skip
-    wanted = cast(Tensor, trainer.compute_loss(theirs, trainer.data_collator(cast(Any, list(dataset)))))
-    wanted.backward()
+    expected = cast(Tensor, trainer.compute_loss(theirs, trainer.data_collator(cast(Any, list(dataset)))))
+    expected.backward()
     with torch.no_grad():
         reference_N2 = reply_logprobs(reference, batch()).view(2, -1).T
     loss = DpoLearner(policy, torch.float32, reference_N2, beta=0.25, label_smoothing=0.0)(batch()) / 4
     loss.backward()
-    close(loss, wanted)
+    close(loss, expected)
     same_gradients(policy, theirs)
 
 
@@ -143,9 +142,9 @@ def test_every_token_from_the_first_that_differs_is_compared(tiny: Tiny) -> None
     model = new_reward_model(tiny.first, seed=1, pad_id=0)
     prompt, same = [5, 6, 7], [20, 21]
     sides = [([30, 31, 32, 4], [33, 4]), ([40, 4], [41, 42, 43, 4])]
-    found = [([*prompt, *same, *chosen], [*prompt, *same, *rejected]) for chosen, rejected in sides]
-    wanted = torch.zeros(())
-    for chosen, rejected in found:
+    whole = [([*prompt, *same, *chosen], [*prompt, *same, *rejected]) for chosen, rejected in sides]
+    expected = torch.zeros(())
+    for chosen, rejected in whole:
         scores = [
             (last_hidden(model, torch.tensor([side]))[0] @ model.get_parameter("score.weight").T)[:, 0]
             for side in (chosen, rejected)
@@ -154,9 +153,9 @@ def test_every_token_from_the_first_that_differs_is_compared(tiny: Tiny) -> None
         losses = [
             -F.logsigmoid(scores[0][min(t, len(chosen) - 1)] - scores[1][min(t, len(rejected) - 1)]) for t in places
         ]
-        wanted = wanted + torch.stack(losses).mean()
-    packed = pack([np.array(side) for side in (*(c for c, _ in found), *(r for _, r in found))], [3] * 4, np.arange(2))
-    close(RewardLearner(model, torch.float32, every_token=True)(packed), wanted)
+        expected = expected + torch.stack(losses).mean()
+    packed = pack([np.array(side) for side in (*(c for c, _ in whole), *(r for _, r in whole))], [3] * 4, np.arange(2))
+    close(RewardLearner(model, torch.float32, every_token=True)(packed), expected)
 
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
@@ -164,9 +163,9 @@ def test_every_token_from_the_first_that_differs_is_compared(tiny: Tiny) -> None
 
 def test_packed_sequences_know_nothing_of_each_other(tiny: Tiny) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny.first, dtype=torch.float32)
-    wanted = [logprob(model, p, c) for p, c, _ in pairs()] + [logprob(model, p, r) for p, _, r in pairs()]
+    expected = [logprob(model, p, c) for p, c, _ in pairs()] + [logprob(model, p, r) for p, _, r in pairs()]
     with torch.no_grad():
-        close(reply_logprobs(from_folder(tiny.first), batch()), torch.stack(wanted))
+        close(reply_logprobs(from_folder(tiny.first), batch()), torch.stack(expected))
         scorer = new_reward_model(tiny.first, seed=1, pad_id=0)
         alone = [p + c for p, c, _ in pairs()] + [p + r for p, _, r in pairs()]
         close(rewards(scorer, batch()), torch.stack([scorer(torch.tensor([s])).logits[0, 0] for s in alone]))
@@ -181,8 +180,8 @@ def test_rows_are_as_long_as_the_longest_sequence_and_hold_several() -> None:
     assert len(packed.reply_tokens_N) == sum(map(sum, REPLIES))
 
 
-def test_no_pairs_teach_nothing_and_still_reach_every_weight(tiny: Tiny) -> None:
-    nothing = pack([], [], np.zeros(0, np.int64))
+def test_an_empty_batch_has_no_loss_and_still_reach_every_weight(tiny: Tiny) -> None:
+    no_pairs = pack([], [], np.zeros(0, np.int64))
     scorers = [new_reward_model(tiny.first, seed=1, pad_id=0) for _ in range(2)]
     learners = [
         RewardLearner(scorers[0], torch.float32, every_token=True),
@@ -190,7 +189,7 @@ def test_no_pairs_teach_nothing_and_still_reach_every_weight(tiny: Tiny) -> None
         DpoLearner(from_folder(tiny.first), torch.float32, torch.zeros(0, 2), beta=0.1, label_smoothing=0.1),
     ]
     for learner in learners:
-        loss = learner(nothing)
+        loss = learner(no_pairs)
         loss.backward()
         assert loss.item() == 0
         assert all(p.grad is not None and not p.grad.any() for p in learner.parameters())

@@ -1,4 +1,4 @@
-"""DPO on plain workers: a kill changes nothing, nor does the number of workers."""
+"""DPO on plain workers: neither a kill nor the number of workers changes the result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(folder: Path, model: Path, name: str, *, die_after: int | None = None, o
     out = folder / name / "out"
     out.mkdir(parents=True, exist_ok=True)
     plan = TrainingPlan(
-        out=out, seed=3, total_steps=STEPS, batch_rows=5,  # odd: one rank has less, now and then nothing
+        out=out, seed=3, total_steps=STEPS, batch_rows=5,  # odd: one rank has fewer, now and then none
         optimizer=optimizer,
         schedule=Schedule("wsd", STEPS, warmup=0), micro_batch_rows=1, zero_stage=1, dtype="float32",
         checkpoint_every_steps=2, log_every_steps=1,
@@ -80,8 +80,8 @@ def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_kill_changes_nothing(runs: Path) -> None:
-    """The reference is computed again from the model that came in, not from what is half learnt."""
+def test_a_kill_does_not_change_the_result(runs: Path) -> None:
+    """The reference is computed again from the model that came in, not from the half-trained one."""
     files = [runs / name / "out" / "model.safetensors" for name in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
 

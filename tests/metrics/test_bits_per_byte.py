@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests import tiny_models
 from tests.tiny_models import CONTEXT, Tiny
 
 
-def material(tiny: Tiny, **changes) -> Material:
+def material(tiny: Tiny, **changes: Any) -> Material:
     documents = [
         Document(f"{language}/{number}", language, text[: 200 + 150 * number])
         for language, texts in tiny.texts.items()

@@ -1,4 +1,4 @@
-"""Exact match and answer F1 of given replies."""
+"""Exact match and answer F1 of known replies."""
 
 from __future__ import annotations
 

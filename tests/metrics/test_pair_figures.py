@@ -24,14 +24,14 @@ def test_wilsons_bound_is_the_published_one(right: int, count: int, low: float) 
 def test_calibration_is_what_a_loop_says() -> None:
     margins = np.random.default_rng(0).normal(0.7, 2.0, 500)
     margins[:20] = 0.0
-    wanted = 0.0
+    expected = 0.0
     for low in np.arange(10) / 20 + 0.5:
         sure = [m for m in margins if low <= 1 / (1 + math.exp(-abs(m))) < low + 0.05]
         if sure:
             right = sum(1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in sure)
-            wanted += abs(right - sum(1 / (1 + math.exp(-abs(m))) for m in sure)) / 500
+            expected += abs(right - sum(1 / (1 + math.exp(-abs(m))) for m in sure)) / 500
     bins = reliability(margins)
-    assert calibration_error(bins) == pytest.approx(wanted, abs=1e-9)
+    assert calibration_error(bins) == pytest.approx(expected, abs=1e-9)
     assert sum(one.pairs for one in bins) == 500
 
 
@@ -77,7 +77,7 @@ def test_same_characters_in_another_order_tell_nothing() -> None:
 
 
 def test_logistic_regression_is_at_its_minimum() -> None:
-    """Newton's method in float64, from its own formulas."""
+    """Newton's method in float64, from its formulas."""
     torch = pytest.importorskip("torch")
     random = np.random.default_rng(2)
     differences = random.integers(-2, 3, (200, 7)).astype(np.float32) + 0.3

@@ -136,7 +136,11 @@ def test_artifact_is_a_complete_model_and_records_which_to_serve(result: Result,
     assert min(speeds.values()) > 0
     faster = max(speeds, key=lambda name: speeds[name])
     assert result.facts["serve/faster"] == result.facts["serve/chosen"] == faster
-    assert json.loads((result.out / "choice.json").read_text()) == {"serve": faster, "asked": "auto", "faster": faster}
+    assert json.loads((result.out / "choice.json").read_text()) == {
+        "serve": faster,
+        "requested": "auto",
+        "faster": faster,
+    }
 
 
 def test_quantising_is_deterministic(result: Result, tiny: Tiny, tmp_path: Path) -> None:
