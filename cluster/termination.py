@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C or SIGTERM ended
 REPEAT_S = 1.0  # `timeout` sends SIGTERM to the process and to its group: within this time it is the same request
-
-AGAIN_S = 0.05  # from an exception that was dropped to the next
+CHECK_S = 1.0  # how often it is checked whether the exception was dropped
 
 
 class Terminated(KeyboardInterrupt):
@@ -32,49 +31,69 @@ class Terminated(KeyboardInterrupt):
 def sigterm_interrupts() -> Iterator[None]:
     """Raises Terminated in the main thread at the first SIGTERM; a second one ends the process at once, with code 130.
 
-    Where a library drops the exception it is raised again. The quick end skips all cleaning up: the session's reaper
-    ends a local Ray, and drafts are safe after any kill. Does nothing outside of the main thread, where Python allows
-    no signal handlers."""
+    The exception is raised again if it was dropped: in a destructor, a callback from C or a broad `except` of a
+    library. The quick end skips all cleaning up: the session's reaper ends a local Ray, and drafts are safe after any
+    kill. Does nothing outside of the main thread, where Python allows no signal handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     main_thread = threading.get_ident()
     first_s: float | None = None
-    active, dropped = True, False
-    raised: weakref.ref[Terminated] | None = None
-
-    def interrupt() -> Terminated:
-        nonlocal raised
-        error = Terminated("SIGTERM")
-        raised = weakref.ref(error, raise_again)
-        return error
-
-    def raise_again(_: weakref.ref[Terminated]) -> None:
-        # Nobody holds the exception any more, yet the program goes on: it was raised inside a destructor, a callback
-        # from C or a broad `except` of a library. Here it would be dropped too, so it is raised a moment later.
-        nonlocal dropped
-        dropped = True
-        timer = threading.Timer(AGAIN_S, resend)
-        timer.daemon = True
-        timer.start()
-
-    def resend() -> None:
-        if active:
-            signal.pthread_kill(main_thread, signal.SIGTERM)  # to that thread, so that it wakes from a system call
+    raise_again, left = False, threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal first_s, dropped
+        nonlocal first_s, raise_again
         now_s = time.monotonic()
-        if first_s is None or dropped:
-            first_s, dropped = first_s or now_s, False
-            raise interrupt()
-        if now_s - first_s > REPEAT_S:
+        if first_s is None:
+            first_s = now_s
+            threading.Thread(target=watch, daemon=True).start()
+        elif raise_again:
+            raise_again = False
+        elif now_s - first_s > REPEAT_S:
             os.write(2, b"a second SIGTERM: ended without cleaning up; the same command resumes\n")
             os._exit(INTERRUPTED)
+        else:
+            return
+        raise Terminated("SIGTERM")
+
+    def watch() -> None:
+        nonlocal raise_again
+        while not left.wait(CHECK_S):
+            if not _is_unwinding(main_thread):
+                raise_again = True
+                signal.pthread_kill(main_thread, signal.SIGTERM)  # to that thread, so that it wakes from a system call
 
     before = signal.signal(signal.SIGTERM, handle)
     try:
+        with _dropped_quietly():
+            yield
+    finally:
+        left.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: set by native code
+
+
+def _is_unwinding(thread: int) -> bool:
+    """Whether a thread is in an `except`, `finally` or `__exit__` that a KeyboardInterrupt has reached.
+
+    Not only Terminated: Ray raises a new KeyboardInterrupt in its place."""
+    entry = sys._current_exceptions().get(thread)
+    error: BaseException | None = entry[1] if isinstance(entry, tuple) else entry  # a triple before Python 3.12
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+@contextmanager
+def _dropped_quietly() -> Iterator[None]:
+    """Keeps Python from printing a traceback where Terminated is dropped, since it is raised again."""
+    hook = sys.unraisablehook
+
+    def skip_terminated(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, Terminated):
+            hook(dropped)
+
+    sys.unraisablehook = skip_terminated
+    try:
         yield
     finally:
-        active = False
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: set by native code
+        sys.unraisablehook = hook

@@ -38,6 +38,8 @@ def talk(
     while True:
         try:
             line = read("you > ").strip()
+        except Terminated:  # it would be raised again
+            raise
         except (EOFError, KeyboardInterrupt):
             print(file=out)
             return messages

@@ -17,7 +17,7 @@ from cluster.termination import INTERRUPTED
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import latest, resolve
 from tests.cluster import counting_stages, loops
-from tests.cluster.conftest import ROOT, TIMEOUT_S, Head, wait_until
+from tests.cluster.conftest import ROOT, TIMEOUT_S, Head, run_driver, wait_until
 from tests.cluster.test_workers import counted
 
 MESSAGE = "interrupted; finished stages are kept, and the same command resumes\n"
@@ -189,4 +189,39 @@ def test_a_sigterm_whose_exception_a_library_drops_ends_the_program_all_the_same
         [sys.executable, "-c", DROPPED.format(drop=drop)], cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert (program.returncode, program.stdout) == (0, "ended\n"), program.stderr
+    assert (program.returncode, program.stdout, program.stderr) == (0, "ended\n", "")
+
+
+TRANSLATED = """
+import os, signal, time
+from cluster import termination
+
+termination.CHECK_S = 0.05
+
+def translate():  # as Ray does
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        pass
+    raise KeyboardInterrupt
+
+try:
+    with termination.sigterm_interrupts():
+        try:
+            translate()
+        finally:
+            try:
+                raise OSError("in the cleanup")
+            except OSError:
+                time.sleep(1)
+            print("clean")
+except termination.Terminated:
+    print("interrupted again")
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_a_cleanup_is_not_interrupted_although_another_exception_took_the_first_ones_place() -> None:
+    assert run_driver(TRANSLATED).stdout == "clean\nended\n"

@@ -73,6 +73,19 @@ def test_ctrl_c_stops_a_reply_and_sigterm_ends_the_conversation() -> None:
         talk(Interrupted(Terminated()), read=typed("Count"), out=out)
 
 
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), Terminated()])
+def test_ctrl_c_and_sigterm_at_the_prompt_end_the_conversation(signal: KeyboardInterrupt) -> None:
+    def read(prompt: str) -> str:
+        raise signal
+
+    client = Interrupted(KeyboardInterrupt())
+    if isinstance(signal, Terminated):
+        with pytest.raises(Terminated):
+            talk(client, read=read, out=io.StringIO())
+    else:
+        assert talk(client, read=read, out=io.StringIO()) == []
+
+
 class Broken(BaseHTTPRequestHandler):
     """Another program at the port: it answers every request with 200, and breaks off in the middle of a stream."""
 
