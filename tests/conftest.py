@@ -23,23 +23,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 
 
-SHARED = ("served", "evaluator", "head")  # fixtures that cost most to make: the files that use one run in one process
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the tests' ids
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups tests for `pytest -n 2 --dist loadgroup`: a group runs in one process, in order.
-
-    A file is a group, since its tests share its module fixtures; files that share a costly session fixture are one."""
-    groups: dict[str, str] = {}
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        fixtures = getattr(item, "fixturenames", ())
-        groups[file] = next((name for name in SHARED if name in fixtures), groups.get(file, file))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.nodeid.partition("::")[0]]))
-
-
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Real corpora, which are not part of the repository: the folder shared/data beside it, if it exists."""

@@ -191,7 +191,7 @@ def test_the_artifact_says_how_to_serve_and_the_run_how_to_talk(tried: Tried) ->
 
 def test_the_report_shows_replies_and_latency(tried: Tried) -> None:
     done = subprocess.run(tried.rayse("report"), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "latency/first_token_s_p50" in done.stdout
+    assert done.returncode == 0 and "first token" in done.stdout
     page = (tried.store.root / "report.html").read_text(encoding="utf-8")
     assert "What serve replies" in page and "first words" in page
     samples = read_json(tried.artifact("trial") / "samples.json")
