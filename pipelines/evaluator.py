@@ -133,7 +133,7 @@ class Evaluator:
     def rest(self) -> None:
         """Frees a GPU for the stage that comes; on a CPU there is nothing to free."""
         if self._gang is not None and self._live.gpus:
-            self._call("rest", deadline_s=REST_S)
+            self._call("release_memory", deadline_s=REST_S)
 
     def close(self) -> None:
         """Ends the process, if there is one. May be called twice."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,18 @@ def test_no_process_is_started_before_a_model_is_loaded() -> None:
     assert not session.started
     with pytest.raises(ValueError, match="no model is loaded"):
         evaluator.logprobs([[1, 2]])
+
+
+def test_a_resting_engine_on_a_gpu_gives_its_memory_back_and_replies_again(
+    evaluator: Evaluator, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU the engine has nothing to give back; that it is asked, and how, is the same."""
+    evaluator.load(tiny.first, SETTINGS)
+    before = evaluator.logprobs([[1, 2, 7]])
+    monkeypatch.setattr(evaluator, "_settings", replace(SETTINGS, gpus=0.5))
+    evaluator.rest()
+    monkeypatch.undo()
+    assert np.array_equal(evaluator.logprobs([[1, 2, 7]]), before)
 
 
 def test_batches_keep_the_order_of_rows_and_the_token_limit() -> None:
