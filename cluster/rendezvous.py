@@ -37,11 +37,12 @@ def group_environment(*, loopback: bool) -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface}
 
 
-def reserve_port(host: str) -> socket.socket:
-    """A socket bound to a free port of this address, which reserves the port while the socket exists.
+def reserve_port(host: str, port: int = 0) -> socket.socket:
+    """A socket bound to a port of this address (0: a free one), which reserves the port while the socket exists.
 
     The caller may listen on it, as may any process that sets SO_REUSEADDR (torch's TCPStore does)."""
     reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    # As the servers that will listen there: connections that were closed may linger.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind((host, 0))
+    reserved.bind((host, port))
     return reserved

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.metrics.exchanges import Exchange, exchanges
 from pipelines.metrics.metric import Material, Outputs, Requests, Score
-
-Z95 = 1.959964  # the standard normal's 97.5% quantile
+from pipelines.metrics.pair_figures import Z95
 
 
 def win_rate(wins: int, losses: int, num_prompts: int) -> float:

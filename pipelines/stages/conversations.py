@@ -45,7 +45,7 @@ class ConversationsOptions(Options):
 def run(work: Work) -> Facts:
     """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training row."""
     from pipelines.data.dialogues import builtin_tasks, conversations
-    from pipelines.data.dialogues.prompt_splits import choose_held_out, prompt_key
+    from pipelines.data.dialogues.prompt_splits import split_rows
     from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
     from pipelines.errors import UserError
 
@@ -59,18 +59,12 @@ def run(work: Work) -> Facts:
         train, held_out = builtin_tasks.make_conversations(
             rows=options.rows_per_task, held_out_rows=options.held_out_rows_per_task, seed=work.seed
         )
-    keys = [prompt_key(conversation.prompt) for conversation in from_sources]
-    held_out_keys = choose_held_out(
-        zip(keys, (conversation.language for conversation in from_sources), strict=True),
-        fraction=options.held_out,
-        max_rows=options.max_held_out,
-        seed=work.seed,
-        train_keys={prompt_key(conversation.prompt) for conversation in train},
-        held_out_keys={prompt_key(conversation.prompt) for conversation in held_out},
-    )
-    for key, conversation in zip(keys, from_sources, strict=True):
-        side = held_out if key in held_out_keys else train
-        side.append(conversation)
+    train_rows, held_out_rows = split_rows(
+        from_sources, train=train, held_out=held_out,
+        fraction=options.held_out, max_rows=options.max_held_out, seed=work.seed,
+    )  # fmt: skip
+    train += train_rows
+    held_out += held_out_rows
     if not train:
         raise UserError(f"{work.name}: no conversations; the recipe has no sources with rows: conversations that hold "
                         f"any, and builtin_tasks is false. Add a source, or set builtin_tasks: true")  # fmt: skip

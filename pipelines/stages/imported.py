@@ -6,7 +6,6 @@ code that comes with the model is not.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,13 +43,15 @@ def files(options: BaseOptions) -> list[Path]:
 
 def run(work: Work) -> Facts:
     """Copies the model into work.draft.out. Raises UserError where it cannot be downloaded or a file is missing."""
+    from pipelines.inference.model_config import read_config
+
     options: BaseOptions = work.options
     paths = files(options) if _is_folder(options.model) else _download(options)
     _check(options.model, {path.name for path in paths})
     for number, path in enumerate(paths, 1):
         shutil.copy(path, work.draft.out / path.name)
         work.progress.update(number, len(paths), "files")
-    config = json.loads((work.draft.out / "config.json").read_text(encoding="utf-8"))
+    config = read_config(work.draft.out)
     return {
         "model/architecture": (config.get("architectures") or ["unknown"])[0],
         "model/bytes": sum(path.stat().st_size for path in paths if path.suffix == ".safetensors"),

@@ -63,7 +63,7 @@ class PreferencesCluster(ClusterOptions):
 def run(work: Work) -> Facts:
     """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training pair."""
     from pipelines.data.dialogues import builtin_tasks, preferences
-    from pipelines.data.dialogues.prompt_splits import choose_held_out, prompt_key
+    from pipelines.data.dialogues.prompt_splits import split_rows
     from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
     from pipelines.errors import UserError
 
@@ -72,24 +72,18 @@ def run(work: Work) -> Facts:
     counts: Counter[str] = Counter()
     from_sources = read_sources(work, rejected_rows, counts)
     train, held_out = (_read_conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT))
-    keys = [prompt_key(pair.prompt) for pair in from_sources]
-    held_out_keys = choose_held_out(
-        zip(keys, (pair.language for pair in from_sources), strict=True),
-        fraction=options.held_out,
-        max_rows=options.max_held_out,
-        seed=work.seed,
-        train_keys={prompt_key(conversation.prompt) for conversation in train},
-        held_out_keys={prompt_key(conversation.prompt) for conversation in held_out},
-    )
+    train_rows, held_out_rows = split_rows(
+        from_sources, train=train, held_out=held_out,
+        fraction=options.held_out, max_rows=options.max_held_out, seed=work.seed,
+    )  # fmt: skip
     train_pairs: list[Pair] = []
     held_out_pairs: list[Pair] = []
     if options.builtin_tasks:
         train_pairs += builtin_tasks.make_pairs(train, wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
         train_pairs += model_reply_pairs(work, train)
         held_out_pairs += builtin_tasks.make_pairs(held_out, wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
-    for key, pair in zip(keys, from_sources, strict=True):
-        side = held_out_pairs if key in held_out_keys else train_pairs
-        side.append(pair)
+    train_pairs += train_rows
+    held_out_pairs += held_out_rows
     if not train_pairs:
         raise UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, and "
                         f"no earlier stage made conversations of the built-in tasks. Add one of them")  # fmt: skip
@@ -143,17 +137,17 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
     model: Path = work.inputs["model"].local()
     chat, evaluator = Chat.open(model), work.evaluator
     assert evaluator is not None, "uses_evaluator: the run passes its evaluator"
-    context = context_length(model)
-    prompts = [(conversation, chat.prompt(conversation.prompt)) for conversation in builtin]
-    prompts = [(each, tokens) for each, tokens in prompts if len(tokens) + options.max_new_tokens <= context]
     settings = evaluator.settings or EngineSettings(
         cluster.threads or cores(),
-        context,
+        context_length(model),
         gpus=cluster.gpus,
         start_s=cluster.start_s,
         answer_s=cluster.answer_s,
         cache=work.cache,
     )
+    max_tokens = min(context_length(model), settings.max_tokens)  # the running engine may hold fewer
+    prompts = [(conversation, chat.prompt(conversation.prompt)) for conversation in builtin]
+    prompts = [(each, tokens) for each, tokens in prompts if len(tokens) + options.max_new_tokens <= max_tokens]
     evaluator.load(model, settings, work.progress.note)
     replies = evaluator.generate(
         [tokens for _, tokens in prompts for _ in range(options.model_replies)],

@@ -8,15 +8,21 @@ Checkpoints live in the draft, so a killed run resumes from the last one. The cu
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from pipelines.stage import Facts, Stage, Work
-from pipelines.training import ADAM_LEARNING_RATE, DECAY_FRACTION, OptimizerOptions, TrainCluster, launch, learn
+from pipelines.training import (
+    ADAM_LEARNING_RATE,
+    DECAY_FRACTION,
+    OptimizerOptions,
+    TrainCluster,
+    copy_tokenizer,
+    launch,
+    learn,
+)
 
 if TYPE_CHECKING:
     from pipelines.learning.loop import Worker
@@ -40,10 +46,12 @@ class PretrainOptions(OptimizerOptions):
 
 
 def run(work: Work) -> Facts:
+    from pipelines.store.artifacts import read_json
+
     options: PretrainOptions = work.options
     tokens = work.inputs["tokens"].local()
     model = work.inputs["model"].local() if "model" in work.inputs else None
-    meta = json.loads((tokens / "meta.json").read_text(encoding="utf-8"))
+    meta = read_json(tokens / "meta.json")
     check(options, meta, tokens, model)
     steps = options.budget_tokens // options.batch_tokens
     epochs = steps * options.batch_tokens / (meta["num_rows"] * meta["length"])
@@ -54,8 +62,7 @@ def run(work: Work) -> Facts:
         )
     rows = options.batch_tokens // meta["length"]
     facts = launch(work, train_on_worker, lesson(work, tokens, model, meta), steps=steps, rows=rows)
-    for file in sorted((tokens / "tokenizer").iterdir()):
-        shutil.copy(file, work.draft.out / file.name)
+    copy_tokenizer(tokens / "tokenizer", work.draft.out)
     return {**facts, "train/epochs": epochs}
 
 

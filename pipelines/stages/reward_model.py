@@ -9,7 +9,6 @@ that ends the assistant's turn. reliability.json holds its reliability diagram: 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -112,6 +111,7 @@ def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2
 
     from pipelines.data.dialogues import preferences
     from pipelines.metrics import pair_baselines, pair_figures
+    from pipelines.store.artifacts import write_json
 
     def pairs(split: str, rows: PairRows) -> list[Pair]:
         every_pair = preferences.read(folder / split)
@@ -123,7 +123,7 @@ def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2
     train_pairs, held_out_pairs = pairs(preferences.TRAIN, train), pairs(preferences.HELD_OUT, held_out)
     margins_N = (rewards_N2[:, 0] - rewards_N2[:, 1]).double().numpy()
     bins = pair_figures.reliability(margins_N)
-    (out / "reliability.json").write_text(json.dumps([asdict(b) for b in bins], indent=1) + "\n", encoding="utf-8")
+    write_json(out / "reliability.json", [asdict(each) for each in bins])
     names_N2 = np.array([[pair.language, pair.rule] for pair in held_out_pairs])
     groups = [(str(name), (names_N2 == name).any(axis=1)) for name in np.unique(names_N2)]
     lengths_N2 = held_out.pairs.reply_tokens_N2

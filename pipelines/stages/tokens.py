@@ -7,9 +7,7 @@ Finished blocks stay in the draft, so a resumed run does not encode them again.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +57,9 @@ class TokensCluster(ClusterOptions):
 
 def run(work: Work) -> Facts:
     """Writes packed rows and the tokenizer into work.draft.out. Raises UserError for a mixture that is impossible."""
-    from pipelines.data.tokens.tokenizing import TOKENIZER_FILES, Encoder
+    from pipelines.data.tokens.tokenizing import Encoder
+    from pipelines.store.artifacts import write_json
+    from pipelines.training import copy_tokenizer
 
     tokenizer = work.inputs["tokenizer"].local()
     encoder = Encoder.open(tokenizer)
@@ -68,9 +68,7 @@ def run(work: Work) -> Facts:
     facts = _write_train(work, blocks["train"], encoder)
     facts |= _write_held_out(work, blocks["held_out"], encoder)
     (work.draft.out / "tokenizer").mkdir(exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copy(tokenizer / name, work.draft.out / "tokenizer" / name)
+    copy_tokenizer(tokenizer, work.draft.out / "tokenizer")
     meta = {
         "length": work.options.length,
         "vocabulary": encoder.vocabulary,
@@ -80,7 +78,7 @@ def run(work: Work) -> Facts:
         "eos_id": encoder.eos_id,
         "pad_id": encoder.pad_id,
     }
-    (work.draft.out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    write_json(work.draft.out / "meta.json", meta)
     return facts
 
 

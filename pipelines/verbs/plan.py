@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipelines.console import console, print_json, table
 from pipelines.recipe.reader import Recipe
 from pipelines.run.plan import plan
@@ -12,7 +14,7 @@ from pipelines.store.artifacts import Store
 def show_plan(recipe: Recipe, *, until: str | None, as_json: bool) -> None:
     """`rayse plan`: prints the fingerprint and state of every step, as a table or as JSON."""
     steps = plan(recipe, Store(recipe.store), until=until, warn=RunLog().warn)
-    state_by_step = {
+    state_by_step: dict[str, dict[str, Any]] = {
         step.name: {
             "fingerprint": step.fingerprint,
             "state": "made" if step.artifact else "to make",
@@ -24,7 +26,7 @@ def show_plan(recipe: Recipe, *, until: str | None, as_json: bool) -> None:
     if as_json:
         return print_json(state_by_step)
     rows = table("stage", "fingerprint", "state")
-    for step in steps:
-        state = "made" if step.artifact else "to make"
-        rows.add_row(step.name, step.fingerprint, state + (", by other code" if step.made_by_other_code else ""))
+    for name, step in state_by_step.items():
+        other_code = ", by other code" if step["made_by_other_code"] else ""
+        rows.add_row(name, step["fingerprint"], step["state"] + other_code)
     console().print(rows)

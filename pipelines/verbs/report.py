@@ -11,7 +11,6 @@ from pipelines.errors import UserError
 from pipelines.report import sweep as sweep_report
 from pipelines.report.card import Card, card
 from pipelines.report.figures import SEPARATOR, headlines
-from pipelines.report.page import page
 from pipelines.store.artifacts import Store, write_atomically
 from pipelines.store.facts import Facts
 
@@ -27,6 +26,8 @@ def show_report(store: Store, *, recipe: str | None, out: Path | None, as_json: 
     if as_json:
         sweep_facts = {} if report.sweep is None else {"sweep": sweep_report.facts(report.sweep)}
         return print_json(report.facts | sweep_facts)
+    from pipelines.report.page import page  # brings matplotlib and jinja2, which JSON needs not
+
     file = out or store.root / "report.html"
     try:
         write_atomically(file, page(store, report))

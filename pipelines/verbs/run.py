@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cluster
-import pipelines
 from pipelines.recipe.reader import Recipe
 from pipelines.run.progress import RunLog
 from pipelines.store.artifacts import Store
+from pipelines.store.provenance import folder_of
 from pipelines.store.runs import RunRecord
+
+if TYPE_CHECKING:
+    from cluster.session import Session
 
 
 def run_recipe(
@@ -23,14 +25,11 @@ def run_recipe(
     quiet: bool = False,
 ) -> RunRecord:
     """`rayse run`: makes the missing artifacts, and logs where they are and what to do next."""
-    from cluster.session import Session
     from pipelines.run.walk import Walk
 
     log = RunLog(quiet=quiet)
     store = Store(recipe.store).create()
-    packages = [Path(package.__file__ or "").parent for package in (cluster, pipelines)]
-    logs = store.root / "cache" / "logs"
-    session = Session(address, logs=logs, packages=packages, shared=store.root, on_message=log.note)
+    session = open_session(store, address, log)
     try:  # not `with`: the first stage that needs the session starts it
         record = Walk(recipe, store, session, log, wait).run(until=until, force=force, from_=from_)
     finally:
@@ -43,6 +42,15 @@ def run_recipe(
         log.note(f"talk to it: rayse chat {trials[-1]} --store {recipe.store}")
         log.note(f"host it: rayse serve {trials[-1]} --store {recipe.store}")
     return record
+
+
+def open_session(store: Store, address: str | None, log: RunLog, cpus: int | None = None) -> Session:
+    """A session for stages that work on this store; nothing is started yet. address, cpus: as Session takes them."""
+    from cluster.session import Session
+
+    packages = [folder_of(package) for package in ("cluster", "pipelines")]
+    logs = store.root / "cache" / "logs"
+    return Session(address, cpus=cpus, logs=logs, packages=packages, shared=store.root, on_message=log.note)
 
 
 def _num_artifacts(record: RunRecord) -> int:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-import cluster
-import pipelines
 from cluster.resources import cores
 from pipelines.errors import UserError
 from pipelines.recipe.reader import SHIPPED, Recipe, RecipeTemplate
@@ -29,6 +27,7 @@ from pipelines.store.artifacts import Store, write_atomically
 from pipelines.store.lease import Lease
 from pipelines.sweep.tracker import SweepTracker, format_values
 from pipelines.sweep.trials import FINAL, SweepRecord, Trial, load, sweep_id, values_by_name
+from pipelines.verbs.run import open_session
 
 if TYPE_CHECKING:
     from cluster.session import Session
@@ -79,7 +78,7 @@ def sweep_recipe(
         best = _best(record, store, candidates, log)
     write_atomically(best_file, _best_text(record, best, best_file))
     silent = RunLog(quiet=True)
-    Walk(best.recipe, store, _session(store, address, silent), silent).run(until=until)
+    Walk(best.recipe, store, open_session(store, address, silent), silent).run(until=until)
     return record, best_file
 
 
@@ -195,7 +194,7 @@ def _run_all(
     needs = [_resources(candidate, shared) for candidate in waiting]
     cpus = max(cpus for cpus, _ in needs)
     max_parallel = options.parallel or max(1, int(cores() // max(cpus, 1)))
-    session = _session(store, address, log, cpus=max(MIN_CPUS, cores(), int(max_parallel * cpus + 1)))
+    session = open_session(store, address, log, cpus=max(MIN_CPUS, cores(), int(max_parallel * cpus + 1)))
     outcome = "failed"
     try:
         if any(step.artifact is None for step in waiting[0].steps if step.fingerprint in shared):
@@ -242,14 +241,6 @@ def _run_trials(
     log.note(f"{len(jobs)} trials to run, {parallel} at once; their logs: {folder}")
     scratch = store.root / "cache" / f"tune-{record.id}"
     run_trials(jobs, parallel=parallel, pruning=pruning, events=tracker, scratch=scratch)
-
-
-def _session(store: Store, address: str | None, log: RunLog, cpus: int | None = None) -> Session:
-    from cluster.session import Session
-
-    packages = [Path(package.__file__ or "").parent for package in (cluster, pipelines)]
-    logs = store.root / "cache" / "logs"
-    return Session(address, cpus=cpus, logs=logs, packages=packages, shared=store.root, on_message=log.note)
 
 
 def _shared_fingerprints(candidate: Candidate, template: RecipeTemplate) -> set[str]:

@@ -10,11 +10,11 @@ edits the configuration and then becomes the real one.
 
 from __future__ import annotations
 
-import socket
 import stat
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.rendezvous import reserve_port
 
 # Edits of the configuration's text: statistics and metrics move from ports on every interface to sockets in our private
 # folder; the front's port is bound to the user's address, while Ray Serve and its replicas stay on loopback; and a
@@ -75,28 +75,19 @@ def _write_script(folder: Path, host: str, port: int) -> Path:
     return file
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port of an address that is free now."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
+def free_port() -> int:
+    """A port of loopback that is free now."""
+    with reserve_port("127.0.0.1") as probe:
         return probe.getsockname()[1]
 
 
 def claim_port(host: str, port: int) -> int:
     """The port to listen on: a free one for 0, else `port`. Raises ClusterError where it is in use or not permitted."""
     try:
-        if port == 0:
-            return free_port(host)
-        with socket.socket(_family(host)) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as HAProxy: closed connections may linger
-            probe.bind((host, port))
+        with reserve_port(host, port) as probe:
+            return probe.getsockname()[1]
     except OSError as error:
         raise ClusterError(
             f"{host}:{port}: cannot listen there ({error.strerror or error}); expected an address of this machine in "
             f"--host, and a free port in --port (0 finds one)"
         ) from error
-    return port
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -9,9 +9,50 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from pipelines.data.corpus import splitting
 from pipelines.data.dialogues.answer_match import normalised
+
+
+class Prompted(Protocol):
+    """A conversation or a preference pair."""
+
+    @property
+    def prompt(self) -> Sequence[Mapping[str, str]]: ...
+
+    @property
+    def language(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=Prompted)
+
+
+def split_rows(
+    rows: Sequence[Row],
+    *,
+    train: Iterable[Prompted],
+    held_out: Iterable[Prompted],
+    fraction: float,
+    max_rows: int,
+    seed: int,
+) -> tuple[list[Row], list[Row]]:
+    """Rows for training and held-out rows, in their order; fraction, max_rows, seed: as choose_held_out takes them.
+
+    train, held_out: earlier rows, whose prompts stay on their side."""
+    keys = [prompt_key(row.prompt) for row in rows]
+    held_out_keys = choose_held_out(
+        zip(keys, (row.language for row in rows), strict=True),
+        fraction=fraction,
+        max_rows=max_rows,
+        seed=seed,
+        train_keys={prompt_key(row.prompt) for row in train},
+        held_out_keys={prompt_key(row.prompt) for row in held_out},
+    )
+    sides: tuple[list[Row], list[Row]] = [], []
+    for key, row in zip(keys, rows, strict=True):
+        sides[key in held_out_keys].append(row)
+    return sides
 
 
 def prompt_key(messages: Sequence[Mapping[str, str]]) -> str:

@@ -1,6 +1,6 @@
 """Preference pairs as tokens, which reward models and DPO train on.
 
-    Pair ──chat template──► prompt + chosen, prompt + rejected ──cut after the last learnt token──► split.arrow
+    Pair ──chat template──► prompt + chosen, prompt + rejected ──cut after the token that ends the reply──► split.arrow
 
 A sequence ends with the token that ends the assistant turn: a reward model scores a reply at that token, and DPO sums
 log-probabilities up to it. Pairs that are too long, and pairs whose sequences are equal (a template may trim what

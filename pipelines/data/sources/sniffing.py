@@ -28,7 +28,6 @@ ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one docume
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 GROUP_COLUMNS = ("source", "group", "domain", "site", "book", "package", "category", "dataset", "topic", "来源", "类别")
-LANGUAGE_COLUMNS = ("language", "lang")
 # Columns of a prompt and its reply, by the names that data sets give them.
 EXCHANGE_COLUMNS = (
     ("instruction", "output"),

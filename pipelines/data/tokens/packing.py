@@ -9,7 +9,7 @@ A token attends within its segment only, so the logits of a packed row equal tho
 shuffled once, when they are written, so that readers read them in order.
 
 Conversations are not cut: each is placed whole in a row by best-fit packing (`best_fit`, `write_sequences`), and a
-fourth column, `loss_mask`, is the loss mask.
+fourth column, `loss_mask`, is 1 for the tokens whose prediction is in the loss.
 
 Shape suffixes: N tokens of the stream (or sequences), R rows, T tokens of a row, D documents.
 """
