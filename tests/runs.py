@@ -8,37 +8,69 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from cluster import reaper
+
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 600
+TIMEOUT_S = 600  # only ends a test that hangs: on a busy machine a start of Ray takes minutes
 
 
 def start(store: Path, *flags: str) -> subprocess.Popen[str]:
     """Starts a run of micro.yaml with this store."""
     command = [sys.executable, "-m", "tests.driver", "micro", str(store), *flags]
-    log = (store.parent / f"{store.name}.log").open("a")
+    log = log_file(store).open("a")
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+
+
+def log_file(store: Path) -> Path:
+    """Where a run with this store logs."""
+    return store.parent / f"{store.name}.log"
 
 
 def finish(process: subprocess.Popen[str], store: Path) -> dict[str, Any]:
     """Waits for a run and returns its record."""
     out, _ = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 0, (store.parent / f"{store.name}.log").read_text()[-6000:]
+    assert process.returncode == 0, log_file(store).read_text()[-6000:]
     return json.loads(out.splitlines()[-1])
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], store: Path) -> None:
-    """Polls until `condition()` is true, while the run is alive."""
-    deadline = time.monotonic() + TIMEOUT_S
+def wait_until(
+    condition: Callable[[], object],
+    process: subprocess.Popen[Any] | None = None,
+    *,
+    within_s: float = TIMEOUT_S,
+    log: Path | None = None,
+) -> None:
+    """Polls until the condition holds. Fails when the process, if there is one, ends before.
+
+    log: what the failure shows, instead of the process's output."""
+    end_s = time.monotonic() + within_s
     while not condition():
-        assert process.poll() is None, (store.parent / f"{store.name}.log").read_text()[-6000:]
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
+        if process is not None and process.poll() is not None:
+            raise AssertionError(process.communicate() if log is None else log.read_text()[-6000:])
+        assert time.monotonic() < end_s, "the condition did not come true"
+        time.sleep(0.02)
+
+
+def session_marks(pid: int) -> set[str]:
+    """The marks (cluster/reaper.py) of the local Rays that a process and its children have started."""
+    values = set()
+    for child in psutil.Process(pid).children(recursive=True):
+        try:
+            values.add(child.environ().get(reaper.VARIABLE, ""))
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return values - {""}
+
+
+def session_pids(marks: Iterable[str]) -> list[int]:
+    """The living processes of these Rays."""
+    return [pid for mark in marks for pid in reaper.marked(mark)]
 
 
 def kill_worker(process: subprocess.Popen[str], title: str) -> int:

@@ -40,7 +40,7 @@ def rayse(*arguments: str) -> Result:
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy stages in the project of the real ones."""
+    """The toy stages instead of the real ones."""
     monkeypatch.setattr(stages, "STAGES", TABLE)
 
 

@@ -159,7 +159,7 @@ def test_a_driver_killed_in_each_alignment_stage_loses_no_work(undisturbed: Path
 def kill_driver_when(reached: Reached, store: Path, stage: str) -> None:
     """Runs until the stage, and kills the driver once the draft has files, before the stage is done."""
     process = runs.start(store, f"--until={stage}")
-    runs.wait_for(lambda: reached(store) and has_earlier_stages(store, stage), process, store)
+    runs.wait_until(lambda: reached(store) and has_earlier_stages(store, stage), process, log=runs.log_file(store))
     runs.kill_driver(process)
     assert stage not in runs.artifacts(store), "killed too late for the test"
 
@@ -196,6 +196,6 @@ def test_a_worker_killed_in_each_alignment_stage_loses_no_work(undisturbed: Path
 
 def kill_worker_when(reached: Reached, process: Popen[str], store: Path, stage: str, title: str) -> None:
     """Kills a worker once the stage's draft has files, before the stage is done."""
-    runs.wait_for(lambda: reached(store) and has_earlier_stages(store, stage), process, store)
+    runs.wait_until(lambda: reached(store) and has_earlier_stages(store, stage), process, log=runs.log_file(store))
     runs.kill_worker(process, title)
     assert stage not in runs.artifacts(store), "killed too late for the test"

@@ -25,6 +25,7 @@ from pipelines.run.walk import Walk
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import RunRecord, resolve
+from tests.runs import wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -154,9 +155,7 @@ class ToyProject:
         for old in self.store.root.glob("drafts/*/asleep"):
             old.unlink()
         process = self.start("--set", f"{stage}.behaviour=sleep", *arguments)
-        while not list(self.store.root.glob("drafts/*/asleep")):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+        wait_until(lambda: list(self.store.root.glob("drafts/*/asleep")), process)
         return process
 
 

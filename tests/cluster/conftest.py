@@ -10,24 +10,22 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster import reaper, token
 from cluster.session import Session, temporary_folder
+from serve.hosting.front import free_port
+from tests.runs import TIMEOUT_S, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
-TIMEOUT_S = 600.0  # only ends a test that hangs: on a busy machine a start of Ray takes minutes
 
 
 @pytest.fixture(scope="package")
@@ -35,24 +33,6 @@ def session() -> Iterator[Session]:
     """A local Ray with 4 logical CPUs."""
     with Session(cpus=4, on_message=lambda text: None) as session:
         yield session
-
-
-def wait_until(
-    condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, *, within_s: float = TIMEOUT_S
-) -> None:
-    """Polls until the condition holds. Fails when the process, if there is one, ends before."""
-    end = time.monotonic() + within_s
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "the condition did not come true"
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
 from tests.cluster import members
-from tests.cluster.conftest import wait_until
+from tests.runs import wait_until
 
 NO_RESOURCES = Resources(cpus_per_worker=0)
 

@@ -9,7 +9,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from cluster.orphans import free_orphans
 from cluster.session import Session
-from tests.cluster.conftest import wait_until
+from tests.runs import wait_until
 
 
 class Creator:

@@ -8,7 +8,7 @@ import pytest
 
 from cluster import progress
 from cluster.progress import Figures, Tail, append, cut, read_progress
-from tests.cluster.conftest import wait_until
+from tests.runs import wait_until
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import pytest
 from cluster import reaper
 from cluster.errors import ClusterError
 from cluster.session import Session, default_object_store_bytes
-from tests.cluster.conftest import ROOT, Head, run_driver, wait_until
+from tests.cluster.conftest import ROOT, Head, run_driver
+from tests.runs import wait_until
 
 FOREVER = """
 import os, subprocess, sys, time

@@ -17,8 +17,9 @@ from cluster.termination import INTERRUPTED
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import latest, resolve
 from tests.cluster import counting_stages, loops
-from tests.cluster.conftest import ROOT, TIMEOUT_S, Head, run_driver, wait_until
+from tests.cluster.conftest import ROOT, TIMEOUT_S, Head, run_driver
 from tests.cluster.test_workers import counted
+from tests.runs import session_marks, wait_until
 
 MESSAGE = "interrupted; finished stages are kept, and the same command resumes\n"
 
@@ -57,22 +58,11 @@ def counting(tmp_path: Path) -> Counting:
     return Counting(tmp_path)
 
 
-def marks(pid: int) -> set[str]:
-    """The marks (cluster/reaper.py) of the local Ray that a process has started: one, or none before it starts."""
-    values = set()
-    for child in psutil.Process(pid).children(recursive=True):
-        try:
-            values.add(child.environ().get(reaper.VARIABLE, ""))
-        except psutil.Error:  # it has ended meanwhile
-            continue
-    return values - {""}
-
-
 def terminate(process: subprocess.Popen[str]) -> str:
     """Sends SIGTERM, checks that the process ends with the message alone and leaves no process behind.
 
     Returns its stderr."""
-    (mark,) = marks(process.pid)
+    (mark,) = session_marks(process.pid)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
@@ -97,7 +87,7 @@ def test_sigterm_in_the_middle_of_a_stage_ends_the_run_and_the_same_command_resu
 def test_sigterm_while_ray_starts_ends_the_run(counting: Counting, num_processes: int) -> None:
     """Inside ray.init, which would set signal handlers: at its first process, and when most of its daemons run."""
     process = counting.start()
-    wait_until(lambda: sum(len(reaper.marked(mark)) for mark in marks(process.pid)) >= num_processes, process)
+    wait_until(lambda: sum(len(reaper.marked(mark)) for mark in session_marks(process.pid)) >= num_processes, process)
     terminate(process)
 
 
@@ -185,10 +175,7 @@ except termination.Terminated:
 
 @pytest.mark.parametrize("drop", ["Destructor", "broad"])
 def test_a_sigterm_whose_exception_a_library_drops_ends_the_program_all_the_same(drop: str) -> None:
-    program = subprocess.run(
-        [sys.executable, "-c", DROPPED.format(drop=drop)], cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    program = run_driver(DROPPED.format(drop=drop), check=False)
     assert (program.returncode, program.stdout, program.stderr) == (0, "ended\n", "")
 
 

@@ -20,7 +20,8 @@ from cluster.progress import Figures
 from cluster.resources import Resources
 from cluster.session import Session
 from tests.cluster import loops
-from tests.cluster.conftest import ROOT, wait_until
+from tests.cluster.conftest import ROOT
+from tests.runs import wait_until
 
 TWO = Resources(workers=2, threads=1)
 

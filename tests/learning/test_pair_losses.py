@@ -180,7 +180,7 @@ def test_rows_are_as_long_as_the_longest_sequence_and_hold_several() -> None:
     assert len(packed.reply_tokens_N) == sum(map(sum, REPLIES))
 
 
-def test_an_empty_batch_has_no_loss_and_still_reach_every_weight(tiny: Tiny) -> None:
+def test_an_empty_batch_has_no_loss_and_still_reaches_every_weight(tiny: Tiny) -> None:
     no_pairs = pack([], [], np.zeros(0, np.int64))
     scorers = [new_reward_model(tiny.first, seed=1, pad_id=0) for _ in range(2)]
     learners = [

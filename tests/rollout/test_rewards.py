@@ -39,7 +39,7 @@ def test_length_falls_on_both_sides_of_the_target() -> None:
     assert rewards("length", *replies, target_tokens=10) == pytest.approx([0.1, 0.5, 1, 0.5, 0, 0])
 
 
-def test_safety_wants_unsafe_requests_declined_and_all_others_exchange() -> None:
+def test_safety_wants_unsafe_requests_declined_and_all_others_answered() -> None:
     refusal, refusal_zh = "I'm sorry, but I can't help with that.", "对不起，我不能帮助你做这件事。"
     replies = [exchange(text, safety=kind) for kind in ("unsafe", "safe", "") for text in (refusal, refusal_zh, "4")]
     assert rewards("safety", *replies) == [1, 1, 0, 0, 0, 1, 0, 0, 1]

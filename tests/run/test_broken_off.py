@@ -19,6 +19,7 @@ from pipelines.run.progress import RunLog
 from pipelines.run.walk import Walk, explain
 from pipelines.store.runs import latest, resolve
 from tests import small_disk
+from tests.runs import wait_until
 from tests.toy_stages import ROOT, STAGES, TABLE, ToyProject
 
 
@@ -106,9 +107,7 @@ def test_a_draft_held_by_another_run_is_waited_for_or_refused(project: ToyProjec
     (draft,) = project.store.root.glob("drafts/*")
     (draft / "asleep").unlink()
     process.communicate()
-    while not (draft / "asleep").exists():
-        assert waiting.poll() is None, waiting.communicate()
-        time.sleep(0.02)
+    wait_until((draft / "asleep").exists, waiting)
     waiting.send_signal(signal.SIGINT)
     waiting.communicate(timeout=20)
     assert waiting.returncode == 130

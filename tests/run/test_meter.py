@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ import pytest
 
 from pipelines.run import meter
 from pipelines.run.meter import Meter, total, tree_memory_bytes
+from tests.runs import wait_until
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -37,13 +37,6 @@ def hold(megabytes: int, script: str = HOLD) -> subprocess.Popen[str]:
     )
     assert child.stdout is not None and child.stdout.readline() == "ready\n"
     return child
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def end(child: subprocess.Popen[str]) -> None:
@@ -104,7 +97,7 @@ def test_a_meter_measures_time_and_memory_and_renews_the_lease(tmp_path: Path, m
     running = Meter(tmp_path / "attempts", lambda: beats.append(time.monotonic())).start()
     after_start = time.monotonic()
     child = hold(200)
-    wait_for(lambda: len(beats) >= 3)
+    wait_until(lambda: len(beats) >= 3, within_s=60)
     end(child)
     before_stop = time.monotonic()
     facts = running.stop()
@@ -152,7 +145,7 @@ def test_a_disk_that_vanishes_does_not_stop_the_meter(tmp_path: Path, monkeypatc
     (tmp_path / "attempts").unlink()
     (tmp_path / "away").rename(tmp_path / "attempts")
     num_beats = len(beats)
-    wait_for(lambda: len(beats) > num_beats)
+    wait_until(lambda: len(beats) > num_beats, within_s=60)
     assert running.stop()["run/attempts"] == 1
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -60,9 +59,7 @@ def test_a_killed_sweep_of_real_training_resumes(tmp_path: Path) -> None:
     store, recipe = tmp_path / "store", tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("STORE", str(store)))
     process = start(tmp_path, "sweep", recipe)
-    while not checkpoints(store):
-        assert process.poll() is None, (tmp_path / "log.txt").read_text()
-        time.sleep(0.01)
+    runs.wait_until(lambda: checkpoints(store), process, log=tmp_path / "log.txt")
     runs.kill_driver(process)
     assert not list(store.glob("artifacts/model/*")), "killed too late to prove anything"
 

@@ -10,8 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -89,21 +87,13 @@ class Sweep:
         return (self.store.root / "cache" / "ran.txt").read_text().split()
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A sweep whose driver was killed in its second trial, after the first had finished."""
     sweep = Sweep(tmp_path_factory.mktemp("sweep"))
     second = sweep.fingerprint(rate=0.01, flavour="plain")
     process = sweep.start()
-    wait_for(lambda: sweep.steps(second) >= 8, process)
+    runs.wait_until(lambda: sweep.steps(second) >= 8, process, within_s=300)
     runs.kill_driver(process)
     return sweep
 
@@ -195,12 +185,12 @@ def test_a_killed_trial_restarts_beside_others_and_ctrl_c_ends_all(tmp_path: Pat
     sweep = Sweep(tmp_path, TEXT.replace("parallel: 1", "parallel: 2, grace: 1").replace("step_s: 0.1", "step_s: 3.0"))
     first, second = sweep.fingerprint(rate=0.1, flavour="plain"), sweep.fingerprint(rate=0.01, flavour="plain")
     process = sweep.start()
-    wait_for(lambda: sweep.steps(first) and sweep.steps(second), process)
+    runs.wait_until(lambda: sweep.steps(first) and sweep.steps(second), process, within_s=300)
     children = psutil.Process(process.pid).children(recursive=True)
     (killed,) = [child for child in children if any("trial-2.log" in file.path for file in files_of(child))]
     killed.kill()
     attempts = sweep.store.root / "drafts" / second / "attempts"
-    wait_for(lambda: len(list(attempts.glob("*.json"))) == 2, process)
+    runs.wait_until(lambda: len(list(attempts.glob("*.json"))) == 2, process, within_s=300)
 
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
@@ -219,7 +209,7 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, TEXT.replace("step_s: 0.1", "step_s: 3.0"))
     first = sweep.fingerprint(rate=0.1, flavour="plain")
     process = sweep.start()
-    wait_for(lambda: sweep.steps(first), process)
+    runs.wait_until(lambda: sweep.steps(first), process, within_s=300)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)

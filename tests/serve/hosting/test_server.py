@@ -24,6 +24,7 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from serve.hosting.server import start
 from serve.settings import Settings
+from tests.runs import session_marks, session_pids, wait_until
 from tests.serve.conftest import KEY, PERSONA, Served
 from tests.serve.gateway.test_gateway import check_error
 from tests.tiny_models import reference_logits
@@ -149,17 +150,13 @@ def test_a_stream_is_cut_before_an_unsafe_sentence_is_sent(served: Served, clien
     whole = served.chat("A story, please", max_tokens=100, **forced)
     assert whole.json()["choices"][0]["message"]["content"] == text
     assert whole.headers["x-rayse-guard"] == "reply"
-    assert wait_until_idle(served)
+    wait_until_idle(served)
 
 
-def wait_until_idle(served: Served, timeout_s: float = 20) -> bool:
-    """Whether within timeout_s the engine runs no request any more."""
-    deadline = time.monotonic() + timeout_s
-    while served.metric("vllm:num_requests_running") or served.metric("rayse_requests_active"):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+def wait_until_idle(served: Served) -> None:
+    """Waits until the engine runs no request any more."""
+    running = ("vllm:num_requests_running", "rayse_requests_active")
+    wait_until(lambda: not any(served.metric(name) for name in running), within_s=20)
 
 
 # ---- invalid input ---------------------------------------------------------------------------------------------------
@@ -226,7 +223,7 @@ def test_the_request_of_a_client_that_disconnects_in_mid_stream_is_cancelled(ser
         body = {"messages": user("Go on"), "stream": True, "max_tokens": 100, "temperature": 0, "min_tokens": 60}
         with served.client.stream("POST", "/v1/chat/completions", json=body) as response:
             next(response.iter_bytes())
-    assert wait_until_idle(served)
+    wait_until_idle(served)
     assert served.chat().status_code == 200
 
 
@@ -240,7 +237,7 @@ def test_a_client_that_reads_slowly_does_not_delay_others(served: Served) -> Non
         slow.sendall(headers.encode() + body)
         slow.recv(10)
         assert served.chat().status_code == 200
-    assert wait_until_idle(served)
+    wait_until_idle(served)
 
 
 def test_concurrent_requests_get_each_their_own_reply(served: Served) -> None:
@@ -272,9 +269,10 @@ def test_only_the_front_is_open_to_the_network(served: Served) -> None:
     """Of all ports that the server's processes listen on."""
     front = int(served.server.url.rpartition(":")[2])
     listening = []
-    for process in session_processes(session_ids(served.server.process.pid)):
+    for pid in session_pids(session_marks(served.server.process.pid)):
         with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
-            listening += [item.laddr for item in process.net_connections("inet") if item.status == psutil.CONN_LISTEN]
+            connections = psutil.Process(pid).net_connections("inet")
+            listening += [item.laddr for item in connections if item.status == psutil.CONN_LISTEN]
     assert front in {address.port for address in listening}
     assert {address.port for address in listening if not is_loopback(address.ip)} == {front}
 
@@ -282,22 +280,6 @@ def test_only_the_front_is_open_to_the_network(served: Served) -> None:
 def is_loopback(text: str) -> bool:
     address = ipaddress.ip_address(text)
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
-
-
-def session_ids(pid: int) -> set[str]:
-    """Ids of the Ray sessions below a process: a variable in the environment of their processes."""
-    ids = (child.environ().get("RAYSE_SESSION") for child in psutil.Process(pid).children(recursive=True))
-    return {session_id for session_id in ids if session_id}
-
-
-def session_processes(ids: set[str]) -> list[psutil.Process]:
-    """Living processes of these Ray sessions."""
-    processes = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
-            if process.environ().get("RAYSE_SESSION") in ids:
-                processes.append(process)
-    return processes
 
 
 def test_feedback_is_stored_with_its_reply_and_prompt(served: Served) -> None:
