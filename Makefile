@@ -17,7 +17,7 @@ help: ## this list
 env: ## make .venv, or bring it up to date; nothing to do: nothing done
 	@cluster/setup.sh
 
-demo: env ## raise the demo model end to end and write its report
+demo: env ## train the demo model end to end and write its report
 	.venv/bin/rayse run pipelines/recipes/demo.yaml
 	.venv/bin/rayse report
 

@@ -201,7 +201,7 @@ class Gang:
 
         Raises MemberLost, naming rank, node, method and seconds, if a member has died or has not replied by the
         deadline (then close the gang: the member may still be running); an exception of the method as it was raised,
-        that of the lowest rank if several failed."""
+        that of the lowest rank of those that have failed by then."""
         import ray
         from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
@@ -231,7 +231,8 @@ class Gang:
         reason = " ".join(str(error).split())[:300]
         return MemberLost(
             f"gang {self.name}: rank {rank} on {self._where(rank)} died in {method} after {seconds:.1f} s ({reason}); "
-            f"expected a reply. Logs: {log_location()}. Look there, and for a lack of memory there; then run again"
+            f"expected a reply. Logs: {log_location()}. Look there, and "
+            f"for a lack of memory on that node; then run again"
         )
 
     def _late(self, ranks: list[int], method: str, deadline_s: float) -> MemberLost:

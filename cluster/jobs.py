@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 
 from cluster import route, token
 from cluster.errors import ClusterError
+from cluster.session import EXCLUDED
 from cluster.termination import INTERRUPTED
 
-EXCLUDED = ["__pycache__", "*.pyc"]  # of the packages that travel with a job
 STATUS_CHECK_S = 20.0  # without a line of the log for so long, the job's status is checked
 RECONNECT_S = 300.0  # how long a broken connection is retried
 STOP_S = 30  # from a stopped job's SIGTERM to its SIGKILL, as for a pod; Ray's default is 3

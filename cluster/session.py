@@ -29,6 +29,7 @@ from cluster.errors import ClusterError
 from cluster.nodes import Node
 from cluster.resources import cores
 
+EXCLUDED = ["__pycache__", "*.pyc"]  # of the packages that are sent to a cluster
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job agent sets it, and RAY_ADDRESS, for the entry point of a job
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the node is 127.0.0.1 and every port on loopback
@@ -236,7 +237,7 @@ class Session:
         if self.packages and IN_JOB not in os.environ:  # a job's packages came with it; naming them twice is an error
             options["runtime_env"] = {
                 "py_modules": [str(folder) for folder in self.packages],
-                "excludes": ["__pycache__", "*.pyc"],
+                "excludes": EXCLUDED,
             }
         try:
             with _signal_handlers_unchanged():

@@ -35,7 +35,7 @@ class _Verbs(TyperGroup):
 app = typer.Typer(
     name="rayse",
     cls=_Verbs,
-    help="Raises a language model on Ray: from raw text to an aligned, quantised, served chat model, from one recipe.",
+    help="Trains language models on Ray: from raw text to an aligned, quantised, served chat model, from one recipe.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -254,7 +254,7 @@ def chat(
     ] = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
 ) -> None:
-    """Chat with a model in the terminal. /reset starts anew, /quit or Ctrl-C ends.
+    """Chat with a model in the terminal. /reset starts anew, /quit or Ctrl-D leaves, Ctrl-C stops a reply.
 
     Talks to the server at --url, or on port 8000 of this machine, or starts a server for this chat.
     """

@@ -92,8 +92,9 @@ class Engine:
     def step(self, lr_factor: float) -> float:
         """Clips (AdamW), updates the weights at lr_factor × the peak learning rates, and zeroes the gradient.
 
-        Returns the norm of the whole gradient before clipping, the same on every rank; inf where it is not finite, and
-        no weight was updated. From ZeRO 1 on Muon's matrices count with their orthogonalised update."""
+        Returns the norm of the whole gradient before clipping, the same on every rank. From ZeRO 1 on it is inf where
+        the gradient is not finite, no weight being updated then, and Muon's matrices count with their orthogonalised
+        update."""
         for group, peak in zip(self._engine.optimizer.param_groups, self._peak_learning_rates, strict=True):
             group["lr"] = peak * lr_factor
         return self._zero.step()

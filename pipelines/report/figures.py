@@ -56,6 +56,8 @@ class Figure:
 LOSS = Figure("train/loss_nats", "loss", ".2f", "nats")
 TRAINING_SPEED = Figure("train/tokens_per_s", "training speed", unit="tokens/s")
 PARAMETERS = Figure("train/parameters", "parameters", ".1f", "M", scale=1e-6)
+MFU = Figure("train/mfu", "model FLOPs utilisation", ".0%")
+ACCURACY = Figure("heldout/accuracy", "accuracy", ".1%")
 DUPLICATES = "duplicates dropped"
 
 FIGURES: dict[str, tuple[Figure, ...]] = {
@@ -92,6 +94,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("heldout/bits_per_byte_change", "bits per byte change", "+.2%"),
         Figure("heldout/win_rate", "win rate", ".1%"),
         Figure("heldout/exact_match", "exact match", ".1%"),
+        ACCURACY,
         Figure("heldout/kl_nats", "KL", ".2f", "nats"),
         Figure("heldout/declined_safe", "harmless declined", ".1%"),
         Figure("heldout/declined_unsafe", "unsafe declined", ".1%"),
@@ -110,15 +113,17 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("heldout/bits_per_byte_unigram", "bits per byte, unigram baseline", ".2f"),
         Figure("train/tokens_per_s_bare", "bare training speed", unit="tokens/s"),
         Figure("publish/logprob_gap", "log-probability gap", ".1e", "nats"),
+        MFU,
     ),
     "reward_model": (
-        Figure("heldout/accuracy", "accuracy", ".1%"),
+        ACCURACY,
         Figure("heldout/accuracy_length_only", "length baseline", ".1%"),
         LOSS,
         Figure("heldout/accuracy_bag_of_characters", "bag-of-characters baseline", ".1%"),
         Figure("heldout/calibration_error", "calibration error", ".3f"),
         TRAINING_SPEED,
         PARAMETERS,
+        MFU,
     ),
     "guard": (
         Figure("guard/precision", "precision", ".0%", by_language=True),

@@ -145,7 +145,7 @@ def optimizer_steps(
     ranks: list[list[Step]] = [[] for _ in range(world)]
     for epoch in range(epochs):
         order = np.random.default_rng([seed, iteration, epoch]).permutation(len(rows))
-        for minibatch in np.array_split(order, minibatches):
+        for minibatch in (part.tolist() for part in np.array_split(order, minibatches)):
             dealt = deal([rows[number] for number in minibatch], world)
             value_rows = [_value_rows(rows, minibatch, rank_range(len(rows), rank, world)) for rank in range(world)]
             num_tokens = sum(len(rows[number].reply) for number in minibatch)

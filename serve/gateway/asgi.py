@@ -72,7 +72,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
     """Reads a request's body. Raises ApiError (413 too large, 408 too slow) or ClientDisconnected."""
     try:
         async with asyncio.timeout(timeout_s):

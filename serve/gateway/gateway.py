@@ -90,7 +90,7 @@ class Gateway:
         except ApiError as error:
             await asgi.respond_json(send_and_note_status, error.status, error.body, error.headers)
         except ClientDisconnected:
-            status = 499
+            pass  # while the body was read: no response began
         finally:
             if self.ready:
                 self._metrics.requests.labels(route or "other", str(status)).inc()
@@ -184,7 +184,7 @@ class Gateway:
     async def _read_json(self, scope: Scope, headers: dict[str, str], receive: Receive) -> dict[str, Any]:
         limits = self._settings.limits
         content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        body = await asgi.read_body(scope, receive, max_bytes=limits.body_bytes, timeout_s=limits.body_s)
+        body = await asgi.read_body(receive, max_bytes=limits.body_bytes, timeout_s=limits.body_s)
         if content_type != "application/json":
             raise ApiError(415, f"content-type {content_type!r}: expected application/json")
         return asgi.parse_object(body)

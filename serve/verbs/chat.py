@@ -38,7 +38,7 @@ def talk(
     while True:
         try:
             line = read("you > ").strip()
-        except Terminated:  # it would be raised again
+        except Terminated:  # ends the program; to catch it here would count as dropping it
             raise
         except (EOFError, KeyboardInterrupt):
             print(file=out)
