@@ -22,7 +22,7 @@ demo: env ## train the demo model end to end and write its report
 	.venv/bin/rayse report
 
 # Most of a test's time is one process that starts; docs/testing.md says what shares a process and why.
-PYTEST := .venv/bin/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
+PYTEST := .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test: env ## the tests, but for the slow ones
 	$(PYTEST) -m "not slow"

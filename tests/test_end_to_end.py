@@ -107,12 +107,6 @@ def test_transformers_opens_the_exported_model(undisturbed: Path, tmp_path: Path
     assert ids[0, 0] == tokenizer.bos_token_id
 
 
-def test_two_fresh_runs_give_equal_weights(undisturbed: Path, tmp_path: Path) -> None:
-    store = tmp_path / "again"
-    runs.finish(runs.start(store, "--until=ppo"), store)
-    assert_same_artifacts(undisturbed, store, (*BASE, *ALIGNED))
-
-
 def draft_files(store: Path, pattern: str) -> list[Path]:
     try:
         return list(store.glob(f"drafts/*/{pattern}"))
@@ -136,14 +130,16 @@ Reached = Callable[[Path], bool]
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("reached", [corpus_has_a_block, training_has_a_checkpoint])
-def test_a_killed_driver_loses_no_work(undisturbed: Path, tmp_path: Path, reached: Reached) -> None:
+def test_a_second_run_whose_driver_is_killed_twice_gives_equal_artifacts(undisturbed: Path, tmp_path: Path) -> None:
+    """Killed in the corpus and in pretraining, then on to the aligned model."""
     store = tmp_path / "killed"
-    kill_driver_when(reached, store, "pretrain")
-    runs.finish(runs.start(store, "--until=pretrain"), store)
-    assert_same_artifacts(undisturbed, store, BASE)
-    facts = json.loads((runs.artifacts(store)["corpus"] / "manifest.json").read_text())["facts"]
-    assert facts["run/attempts"] == (2 if reached is corpus_has_a_block else 1)
+    kill_driver_when(corpus_has_a_block, store, "corpus")
+    kill_driver_when(training_has_a_checkpoint, store, "pretrain")
+    runs.finish(runs.start(store, "--until=ppo"), store)
+    assert_same_artifacts(undisturbed, store, (*BASE, *ALIGNED))
+    manifests = {name: json.loads((runs.artifacts(store)[name] / "manifest.json").read_text()) for name in BASE}
+    attempts = {name: manifest["facts"]["run/attempts"] for name, manifest in manifests.items()}
+    assert attempts == {"corpus": 2, "tokenizer": 1, "tokens": 1, "pretrain": 2}
 
 
 @pytest.mark.slow
@@ -170,14 +166,12 @@ def has_earlier_stages(store: Path, stage: str) -> bool:
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize(
-    ("reached", "title"),
-    [(corpus_has_a_block, "ray::MapBatches"), (training_has_a_checkpoint, "ray::RayTrainWorker")],
-)
-def test_a_killed_worker_loses_no_work(undisturbed: Path, tmp_path: Path, reached: Reached, title: str) -> None:
+def test_killed_workers_lose_no_work(undisturbed: Path, tmp_path: Path) -> None:
+    """One run in which a worker of the corpus and one of pretraining are killed."""
     store = tmp_path / "worker"
     process = runs.start(store, "--until=pretrain")
-    kill_worker_when(reached, process, store, "pretrain", title)
+    kill_worker_when(corpus_has_a_block, process, store, "corpus", "ray::MapBatches")
+    kill_worker_when(training_has_a_checkpoint, process, store, "pretrain", "ray::RayTrainWorker")
     runs.finish(process, store)
     assert_same_artifacts(undisturbed, store, BASE)
 
