@@ -10,14 +10,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.stage import ClusterOptions, Facts, Options, Work
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
     from pipelines.learning.lesson import Lesson
     from pipelines.learning.loop import Worker
@@ -29,14 +31,15 @@ DECAY_FRACTION = "Fraction of the steps in which the learning rate falls, under 
 class OptimizerOptions(Options):
     """Options of every stage that trains."""
 
-    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.02, "adamw": 3e-3}
+    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.02, "adamw": 3e-3, "base": 1e-5}
+    """By optimizer; "base": of adamw, where the model began as another's, which large steps would spoil."""
 
-    optimizer: Literal["muon", "adamw"] = Field(
-        "muon", description="Optimizer; muon: Muon for hidden matrices, AdamW for all other weights"
-    )
+    optimizer: Literal["muon", "adamw"] | None = Field(
+        None, description="Optimizer; muon: Muon for hidden matrices, AdamW for all other weights. Default: adamw "
+                          "where the model began as another's (the recipe's base), otherwise muon")  # fmt: skip
     learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate; default 0.02 for muon's matrices, 3e-3 for adamw"
-    )
+        None, gt=0, description="Peak learning rate; default 0.02 for muon's matrices, 3e-3 for adamw, 1e-5 for a "
+                                "model that began as another's")  # fmt: skip
     adam_learning_rate: float = Field(3e-3, gt=0, description=ADAM_LEARNING_RATE)
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of matrices, multiplied by the learning rate")
     schedule: Literal["wsd", "cosine"] = Field(
@@ -51,16 +54,56 @@ class OptimizerOptions(Options):
                                "step does not depend on the norm: its gradient is not clipped")  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        """An explicit learning rate equals its default; clipping has no effect under muon."""
-        clip_norm = self.clip_norm if self.optimizer == "adamw" else None
-        return super().identity() | {"learning_rate": self.peak_learning_rate, "clip_norm": clip_norm}
+        """Clipping has no effect under muon."""
+        return super().identity() | ({"clip_norm": None} if self.optimizer == "muon" else {})
 
-    @property
-    def peak_learning_rate(self) -> float:
-        return self.learning_rate or self.default_learning_rates[self.optimizer]
+    def settled(self, *, from_base: bool) -> Self:
+        """These options with optimizer and learning rate set. from_base: whether the model began as another's."""
+        optimizer = self.optimizer or ("adamw" if from_base else "muon")
+        rate = self.learning_rate or self._default_learning_rate(optimizer, from_base=from_base)
+        return self.model_copy(update={"optimizer": optimizer, "learning_rate": rate})
+
+    def _default_learning_rate(self, optimizer: str, *, from_base: bool) -> float:
+        return self.default_learning_rates["base" if from_base and optimizer == "adamw" else optimizer]
 
 
-class PairOptions(OptimizerOptions):
+class LoraOptions(Options):
+    rank: int = Field(16, ge=1, description="Rank of the matrices that are trained beside a layer's weights")
+    alpha: float = Field(32, gt=0, description="Scale of the adapters: their output is multiplied by alpha / rank")
+    rslora: bool = Field(
+        False, description="Whether the scale is alpha / √rank instead of alpha / rank, which keeps large ranks stable"
+    )
+    dora: bool = Field(
+        False, description="Whether a weight's direction and magnitude are trained apart (DoRA): slower, often better "
+                           "at small ranks")  # fmt: skip
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability of an adapter's inputs in training")
+    targets: list[str] | None = Field(
+        None, min_length=1, description="Layers with adapters, by the end of their name, such as [q_proj, v_proj]; "
+                                        "default: every linear layer")  # fmt: skip
+
+
+class AdapterOptions(OptimizerOptions):
+    """Options of every stage that can train adapters instead of a model's weights."""
+
+    lora: LoraOptions | None = Field(
+        None, description="Train LoRA adapters, by adamw, and merge them into the weights. Default: train all weights"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lora_needs_adamw(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("lora") is not None:
+            if values.setdefault("optimizer", "adamw") == "muon":
+                raise ValueError("muon does not fit LoRA's matrices, expected optimizer: adamw with lora")
+        return values
+
+    def _default_learning_rate(self, optimizer: str, *, from_base: bool) -> float:
+        if self.lora is not None:
+            return self.default_learning_rates["lora"]
+        return super()._default_learning_rate(optimizer, from_base=from_base)
+
+
+class PairOptions(AdapterOptions):
     """Options of every stage that trains on preferences."""
 
     epochs: float = Field(1, gt=0, description="Number of passes over the pairs")
@@ -78,13 +121,21 @@ class WorkerOptions(ClusterOptions):
         1, ge=1, description="Number of threads that compute in a worker; on a CPU two workers beat two threads"
     )
     cpus_per_worker: float = Field(1, ge=0, description="Number of logical CPUs that Ray reserves for a worker")
-    gpus_per_worker: Literal[0, 1] = Field(0, description="Number of GPUs of a worker")
+    gpus_per_worker: Literal[0, 1, "auto"] = Field(
+        "auto", description="Number of GPUs of a worker; auto: 1 where the cluster's nodes have one for each worker, "
+                            "otherwise 0")  # fmt: skip
     micro_batch_rows: int = Field(8, ge=1, description="Rows of one backward pass: fewer take less memory")
     zero_stage: Literal[0, 1, 2, 3] = Field(
         1, description="What ZeRO partitions over the workers: 1 the optimizer's state, 2 gradients too, 3 weights too"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Type of the matrix products; auto: bfloat16 on GPUs, float32 on CPUs"
+        "auto", description="Type of the weights in training, with float32 master weights; auto: bfloat16 on GPUs "
+                            "and, 512 wide or more, on CPUs with instructions for it; else float32")  # fmt: skip
+    recompute: Literal["none", "attention", "full"] = Field(
+        "none", description="What is computed again in the backward pass instead of kept: each layer's attention, or "
+                            "all of each layer; takes less memory and more time")  # fmt: skip
+    offload: Literal["none", "optimizer"] = Field(
+        "none", description="What is held in the host's memory instead of a GPU's: the optimizer's state and its step"
     )
 
 
@@ -113,18 +164,40 @@ def launch(
             tokens_per_s=figures["train/tokens_per_s"],
         )  # fmt: skip
 
+    _check_rows(work, rows)
     work.session.start()
     return run_workers(
         function,
         {"lesson": lesson, **_config(work, steps, rows)},
         resources=Resources(
-            cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, threads=cluster.threads_per_worker
+            cluster.workers, cluster.cpus_per_worker, gpus_per_worker(work), threads=cluster.threads_per_worker
         ),
         storage=work.draft.path,
         name="training",
         on_progress=show,
         on_message=work.progress.note,
     )
+
+
+def gpus_per_worker(work: Work) -> int:
+    """GPUs of each worker. work.cluster derives from WorkerOptions. Starts Ray."""
+    cluster: WorkerOptions = work.cluster
+    if cluster.gpus_per_worker != "auto":
+        return cluster.gpus_per_worker
+    return int(sum(node.gpus for node in work.session.nodes()) >= cluster.workers)
+
+
+def _check_rows(work: Work, rows: int) -> None:
+    """Raises UserError where an optimiser step has fewer rows than there are workers."""
+    from pipelines.errors import UserError
+
+    workers = work.cluster.workers
+    if rows < workers:
+        raise UserError(
+            f"{work.name}: an optimizer step has {rows} rows for {workers} workers, so that some would only compute "
+            f"padding; expected a row for each. Raise batch_tokens (batch_pairs), lower the length of a row, or set "
+            f"cluster: {{{work.name}: {{workers: {rows}}}}}"
+        )
 
 
 class Pairs(NamedTuple):
@@ -177,9 +250,37 @@ def prepare_pairs(work: Work) -> Pairs:
     return Pairs(lesson, steps, facts)
 
 
-def scoring_arguments(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of learning.pairs.pair_scores in a worker: larger batches, since there is no backward pass."""
-    return {"device": worker.device, "batch_pairs": 4 * config["plan"]["micro_batch_rows"]}
+def scoring_batch(config: dict[str, Any]) -> int:
+    """Pairs of a batch without a backward pass, which may be larger."""
+    return 4 * int(config["plan"]["micro_batch_rows"])
+
+
+def adapter_arguments(work: Work) -> dict[str, Any]:
+    """What lesson_of needs of a stage whose options derive from AdapterOptions, as plain values."""
+    lora: LoraOptions | None = work.options.lora
+    return {"lora": None if lora is None else lora.model_dump(), "seed": work.seed}
+
+
+def lesson_of(
+    arguments: Mapping[str, Any],
+    open_model: Callable[[torch.dtype], PreTrainedModel],
+    make: Callable[[PreTrainedModel], Lesson],
+    save_merged: Callable[[PreTrainedModel, dict[str, Tensor], Path], None],
+) -> Callable[[torch.dtype], Lesson]:
+    """A make_lesson for `learn`: `make` of the model, or of the model with adapters.
+
+    arguments: has what adapter_arguments returned. open_model: returns the initial model in this type. save_merged:
+    writes a model that adapters were merged into."""
+
+    def make_lesson(dtype: torch.dtype) -> Lesson:
+        if arguments["lora"] is None:
+            return make(open_model(dtype))
+        from pipelines.learning import adapters
+
+        lora = adapters.Lora(**arguments["lora"])
+        return adapters.lesson(make, open_model, save_merged, lora, seed=arguments["seed"], dtype=dtype)
+
+    return make_lesson
 
 
 def copy_tokenizer(model: Path, out: Path) -> None:
@@ -191,14 +292,23 @@ def copy_tokenizer(model: Path, out: Path) -> None:
             shutil.copy(model / name, out / name)
 
 
+def settled_options(work: Work) -> OptimizerOptions:
+    """The stage's options with the optimizer and the learning rate that its model's lineage asks for."""
+    model = work.inputs.get("model")
+    while model is not None and model.manifest.stage != "base":
+        model = model.parent("model")
+    options: OptimizerOptions = work.options
+    return options.settled(from_base=model is not None)
+
+
 def _config(work: Work, steps: int, rows: int) -> dict[str, Any]:
     """The arguments of `learn` as plain values."""
-    options: OptimizerOptions = work.options
+    options = settled_options(work)
     cluster: TrainCluster = work.cluster
     return {
         "optimizer": {
             "kind": options.optimizer,
-            "learning_rate": options.peak_learning_rate,
+            "learning_rate": options.learning_rate,
             "adam_learning_rate": options.adam_learning_rate,
             "weight_decay": options.weight_decay,
             "clip_norm": options.clip_norm,
@@ -217,18 +327,25 @@ def _config(work: Work, steps: int, rows: int) -> dict[str, Any]:
             "micro_batch_rows": cluster.micro_batch_rows,
             "zero_stage": cluster.zero_stage,
             "dtype": cluster.dtype,
+            "recompute": cluster.recompute,
+            "offload": cluster.offload == "optimizer",
             "checkpoint_every_steps": cluster.checkpoint_every_steps,
             "log_every_steps": cluster.log_every_steps,
         },
     }
 
 
-def learn(worker: Worker, config: dict[str, Any], make_lesson: Callable[[torch.dtype], Lesson]) -> Facts:
-    """Trains in a worker process: torch and DeepSpeed are imported here, never in the driver. See loop.train."""
+def learn(
+    worker: Worker, config: dict[str, Any], make_lesson: Callable[[torch.dtype], Lesson], *, hidden_size: int
+) -> Facts:
+    """Trains in a worker process: torch and DeepSpeed are imported here, never in the driver. See loop.train.
+
+    hidden_size: of the model."""
     from pipelines.learning.engine import OptimizerPlan
     from pipelines.learning.loop import TrainingPlan, train
     from pipelines.learning.schedule import Schedule
 
     plan = {**config["plan"], "out": Path(config["plan"]["out"])}
     optimizer, schedule = OptimizerPlan(**config["optimizer"]), Schedule.from_fractions(**config["schedule"])
-    return dict(train(worker, TrainingPlan(**plan, optimizer=optimizer, schedule=schedule), make_lesson))
+    plan |= {"optimizer": optimizer, "schedule": schedule, "hidden_size": hidden_size}
+    return dict(train(worker, TrainingPlan(**plan), make_lesson))

@@ -8,6 +8,8 @@ from typing import Any
 
 from pipelines.errors import UserError
 
+LOGITS_BYTES = 2**28
+MIN_SCORED, MAX_SCORED = 512, 4096  # tokens of a row
 NO_COMPUTATION = ("_name_or_path", "transformers_version", "use_cache")  # keys without effect on what a model computes
 
 
@@ -19,6 +21,46 @@ def read_config(folder: Path) -> dict[str, Any]:
 def shape(folder: Path) -> dict[str, Any]:
     """What cannot change in a live engine. Models of equal shapes differ in their weights only."""
     return {key: value for key, value in read_config(folder).items() if key not in NO_COMPUTATION}
+
+
+def hidden_size(folder: Path) -> int:
+    """Width of a model's hidden states; 0 where config.json names none."""
+    return int(read_config(folder).get("hidden_size") or 0)
+
+
+def stored_dtype(folder: Path) -> str:
+    """The type that a model's folder stores its weights in, such as bfloat16; float32 where config.json names none."""
+    config = read_config(folder)
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the device has instructions for bfloat16 products: 2 to 16 × as fast as float32, otherwise 5 × slower."""
+    if device.startswith("cuda"):
+        return True
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def engine_dtype(folder: Path, *, on_cpu: bool) -> str:
+    """The type that an engine computes in: the model's. On a CPU float32 unless the model is bfloat16 and the CPU has
+    instructions for it; without them bfloat16 is 5 × slower than float32.
+
+    vLLM's own choice would run a float32 model in 16 bits."""
+    stored = stored_dtype(folder)
+    if on_cpu and not (stored == "bfloat16" and multiplies_bfloat16("cpu")):
+        return "float32"
+    return stored
+
+
+def scoring_context(folder: Path) -> int:
+    """Tokens of a row that an engine scores, by default: at most 4,096, and so few that the logits of a row take about
+    256 MiB, since an engine holds them several times over; but 512 at least, where the model attends to so many."""
+    vocabulary = int(read_config(folder).get("vocab_size") or 0)
+    fits = LOGITS_BYTES // (4 * max(vocabulary, 1))
+    return min(context_length(folder), MAX_SCORED, max(MIN_SCORED, 2 ** (fits.bit_length() - 1)))
 
 
 def context_length(folder: Path, *, default: int | None = None) -> int:

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.inference import probe
-from pipelines.inference.model_config import context_length, read_config, shape
+from pipelines.inference.model_config import context_length, engine_dtype, read_config, shape
 from pipelines.inference.reply import Reply, Sampling
 
 NUM_ROWS = 64  # sequences in a batch of the engine; more are not faster on a CPU
 BATCH_TOKENS = 2048  # of one forward pass; 512 to 8,192 are equally fast on a CPU, and more take more memory
-MAX_KV_BYTES = 4 * 2**30  # of the default KV cache, unless a single row needs more
+MAX_KV_BYTES = 2**29  # of the default KV cache, unless a single row needs more
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
     return settings
 
 
-def kv_bytes(folder: Path, max_tokens: int) -> int:
-    """Bytes of a float32 KV cache for NUM_ROWS rows of max_tokens; for fewer where that is over MAX_KV_BYTES."""
+def kv_bytes(folder: Path, max_tokens: int, dtype: str) -> int:
+    """Bytes of a KV cache for NUM_ROWS rows of max_tokens; for fewer where that is over MAX_KV_BYTES. dtype: of the
+    engine."""
     config = read_config(folder)
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
     size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    token_bytes = config["num_hidden_layers"] * 2 * heads * size * 4
+    token_bytes = config["num_hidden_layers"] * 2 * heads * size * (4 if dtype == "float32" else 2)
     row_bytes = (max_tokens // 128 + 2) * 128 * token_bytes  # whole blocks of 128 tokens, and one that vLLM keeps
     return max(row_bytes, min(NUM_ROWS * row_bytes, MAX_KV_BYTES))
 
@@ -131,7 +132,9 @@ class Sampler:
             if name in ModelRegistry.models:
                 ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
         imported = time.monotonic()
-        self._llm = LLM(**self._engine_arguments(model, kv_cache_bytes or kv_bytes(model, self.max_tokens)))
+        dtype = engine_dtype(model, on_cpu=self._cpu)
+        kv_cache_bytes = kv_cache_bytes or kv_bytes(model, self.max_tokens, dtype)
+        self._llm = LLM(**self._engine_arguments(model, dtype, kv_cache_bytes))
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         self._vocabulary = self._llm.model_config.get_vocab_size()
         self._has_head = self._llm.apply_model(_has_head)[0]
@@ -148,15 +151,13 @@ class Sampler:
         if self._problem:
             raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._problem}")
 
-    def _engine_arguments(self, model: Path, kv_cache_bytes: int) -> dict[str, Any]:
+    def _engine_arguments(self, model: Path, dtype: str, kv_cache_bytes: int) -> dict[str, Any]:
         from torch import distributed
 
         joins = distributed.is_available() and distributed.is_initialized()
         return {
             "model": str(model),
-            # A CPU's bfloat16 is 5 × slower than float32. A GPU takes the model as it is: by itself vLLM would run a
-            # float32 model in 16 bits.
-            "dtype": "float32" if self._cpu else self._shape.get("dtype") or self._shape.get("torch_dtype") or "auto",
+            "dtype": dtype,
             "max_model_len": self.max_tokens + 1,  # vLLM requires room for a reply token after a full row
             "kv_cache_memory_bytes": kv_cache_bytes,
             "max_num_seqs": NUM_ROWS,
@@ -263,6 +264,7 @@ class Sampler:
         tensors = self._without_plain(tensors)
         self._problem, self._pending_proof = f"a push of {source} did not end", None
         expected_probe = expected()
+        self._llm.apply_model(_forget_packed_experts)
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         except (AssertionError, KeyError, RuntimeError, ValueError) as error:
@@ -306,7 +308,7 @@ class Sampler:
         source, expected = self._pending_proof
         self._pending_proof = None
         self._problem = f"the proof of {source} did not end"
-        gap, tolerance = probe.gap_nats(expected, logprobs), probe.TOLERANCE_NATS[self.dtype]
+        gap, tolerance = probe.gap_nats(expected, logprobs), probe.tolerance_nats(expected, self.dtype)
         self.gap_nats = gap
         self._problem = "" if gap <= tolerance else (
             f"the probe of {source} is {gap:.3g} nats off; at most {tolerance:g} is rounding in {self.dtype}"
@@ -364,6 +366,15 @@ def _values(flat: Any) -> np.ndarray:
 def _has_head(model: Any) -> bool:
     """Whether vLLM's model has a head; some multiply with the input embedding instead."""
     return hasattr(model, "lm_head")
+
+
+def _forget_packed_experts(model: Any) -> None:
+    """Lets a reload pack the experts of a mixture anew: on a CPU vLLM would keep those that it packed first, and serve
+    the old weights without a word."""
+    for module in model.modules():
+        method: Any = getattr(module, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
 
 
 def _plain(model: Any) -> dict[str, Any]:

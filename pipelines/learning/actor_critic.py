@@ -9,10 +9,10 @@ positions that predict a reply's tokens are computed: N of them, row after row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from pipelines.inference.model_config import read_config
-from pipelines.learning.model import autocast, last_hidden, output_embedding, score_head, scores_of_hidden
+from pipelines.learning.engine import whole
+from pipelines.learning.model import head, last_hidden, score_head, scores_of_hidden
 from pipelines.learning.pairs import new_reward_model, open_reward_model
 from pipelines.learning.policy_losses import clipped_value_loss, num_clipped, policy_loss
 from pipelines.learning.token_scores import TokenScores, fused_token_loss, token_logprobs
@@ -130,13 +131,21 @@ class SummedLoss(nn.Module):
 
 
 class Policy(SummedLoss):
-    """A causal model under PPO's clipped loss. dtype: of the matrix products (as in model.py)."""
+    """A causal model under PPO's clipped loss. frozen: models that are no part of the loss; as parts of this module
+    they are partitioned with the policy at ZeRO 3."""
 
     def __init__(
-        self, model: PreTrainedModel, dtype: torch.dtype, *, temperature: float, clip: float, entropy_bonus: float
+        self,
+        model: PreTrainedModel,
+        *,
+        temperature: float,
+        clip: float,
+        entropy_bonus: float,
+        frozen: Mapping[str, PreTrainedModel] | None = None,
     ):
         super().__init__()
-        self.model, self.dtype = model, dtype
+        self.model = model
+        self.frozen = nn.ModuleDict(cast(Any, frozen or {})).requires_grad_(False)
         self.temperature, self.clip, self.entropy_bonus = temperature, clip, entropy_bonus
 
     def forward(self, batch: PolicyBatch) -> Tensor:
@@ -146,11 +155,10 @@ class Policy(SummedLoss):
             columns = batch.old_logprobs_N[part], batch.advantages_N[part]
             return policy_loss(scores, *columns, clip=self.clip, entropy_bonus=self.entropy_bonus)
 
-        hidden_NH, weight_VH = hidden_at(self.model, batch, self.dtype), output_embedding(self.model)
-        with autocast(hidden_NH, self.dtype):
-            loss, scores = fused_token_loss(
-                hidden_NH, weight_VH, batch.actions_N, chunk_loss, temperature=self.temperature
-            )
+        hidden_NH = hidden_at(self.model, batch)
+        loss, scores = fused_token_loss(
+            hidden_NH, head(self.model), batch.actions_N, chunk_loss, temperature=self.temperature
+        )
         entropy = scores.entropies_N.sum()
         self.record(
             policy_loss=loss + self.entropy_bonus * entropy,
@@ -161,11 +169,11 @@ class Policy(SummedLoss):
 
 
 class ValueModel(SummedLoss):
-    """A whole model with one score a token, under the clipped value loss. dtype: of the matrix products."""
+    """A whole model with one score a token, under the clipped value loss."""
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype, *, value_clip: float):
+    def __init__(self, model: PreTrainedModel, *, value_clip: float):
         super().__init__()
-        self.model, self.dtype, self.value_clip = model, dtype, value_clip
+        self.model, self.value_clip = model, value_clip
 
     def forward(self, batch: ValueBatch) -> Tensor:
         loss = clipped_value_loss(self.values(batch), batch.values_N, batch.returns_N, clip=self.value_clip)
@@ -174,7 +182,7 @@ class ValueModel(SummedLoss):
 
     def values(self, batch: Sequences) -> Tensor:
         """Expected return before each token of a reply. float32 [N]."""
-        return scores_at(self.model, batch.tokens_BT, batch.predictors_N, self.dtype)
+        return scores_at(self.model, batch.tokens_BT, batch.predictors_N)
 
 
 class ValueHead(SummedLoss):
@@ -203,38 +211,36 @@ class ValueHead(SummedLoss):
         return (hidden_NH @ self.score.T + inner_NH @ self.out.T).squeeze(-1)
 
 
-def logprobs(model: PreTrainedModel, batch: Sequences, temperature: float, dtype: torch.dtype) -> Tensor:
+def logprobs(model: PreTrainedModel, batch: Sequences, temperature: float) -> Tensor:
     """A causal model's log-probability of each token of the replies. float32 [N], nats."""
-    return logprobs_of_hidden(model, hidden_at(model, batch, dtype), batch, temperature, dtype)
+    return hidden_and_logprobs(model, batch, temperature)[1]
 
 
-def logprobs_of_hidden(
-    model: PreTrainedModel, hidden_NH: Tensor, batch: Sequences, temperature: float, dtype: torch.dtype
-) -> Tensor:
-    """As logprobs, from the model's hidden states (hidden_at)."""
-    with autocast(hidden_NH, dtype):
-        return token_logprobs(hidden_NH, output_embedding(model), batch.actions_N, temperature=temperature)
+def hidden_and_logprobs(model: PreTrainedModel, batch: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
+    """hidden_at and logprobs, in one pass."""
+    hidden_NH = hidden_at(model, batch)
+    return hidden_NH, token_logprobs(hidden_NH, head(model), batch.actions_N, temperature=temperature)
 
 
-def hidden_at(model: PreTrainedModel, batch: Sequences, dtype: torch.dtype) -> Tensor:
+def hidden_at(model: PreTrainedModel, batch: Sequences) -> Tensor:
     """The last layer's output where each token of a reply is predicted [N, H]."""
-    return _hidden_at(model, batch.tokens_BT, batch.predictors_N, dtype)
+    return _hidden_at(model, batch.tokens_BT, batch.predictors_N)
 
 
-def scores_at(model: PreTrainedModel, tokens_BT: Tensor, index_N: Tensor, dtype: torch.dtype) -> Tensor:
+def scores_at(model: PreTrainedModel, tokens_BT: Tensor, index_N: Tensor) -> Tensor:
     """The score of a model with one label (…ForSequenceClassification) at indices of the flat B × T. float32 [N]."""
-    return scores_of_hidden(model, _hidden_at(model, tokens_BT, index_N, dtype))
+    return scores_of_hidden(model, _hidden_at(model, tokens_BT, index_N))
 
 
-def _hidden_at(model: PreTrainedModel, tokens_BT: Tensor, index_N: Tensor, dtype: torch.dtype) -> Tensor:
-    with autocast(tokens_BT, dtype):
-        return last_hidden(model, tokens_BT).flatten(0, 1).index_select(0, index_N)
+def _hidden_at(model: PreTrainedModel, tokens_BT: Tensor, index_N: Tensor) -> Tensor:
+    return last_hidden(model, tokens_BT).flatten(0, 1).index_select(0, index_N)
 
 
-def new_critic(folder: Path) -> PreTrainedModel:
+def new_critic(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A critic's initial model: a reward model as it is, or a causal model's body with a head whose score is 0."""
     if any("SequenceClassification" in name for name in read_config(folder).get("architectures") or ()):
-        return open_reward_model(folder)
-    model = new_reward_model(folder, seed=0, pad_id=None)
-    nn.init.zeros_(score_head(model).weight)
+        return open_reward_model(folder, dtype)
+    model = new_reward_model(folder, seed=0, pad_id=None, dtype=dtype)
+    with whole(score_head(model).weight) as weight:
+        nn.init.zeros_(weight)
     return model

@@ -10,73 +10,90 @@ Hu et al. 2021 (LoRA), section 4.1.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipelines.errors import UserError
-from pipelines.inference import probe
 from pipelines.learning import model as models
-from pipelines.learning.batch import PackedRows
-from pipelines.learning.lesson import Lesson, save_proven
+from pipelines.learning.lesson import Lesson
 
 FOLDER = "adapter"
-TOLERANCE = 1e-4  # difference of logits before and after the merge, in float32; relative where they exceed 1
+TOLERANCE = 1e-4  # difference of a layer's outputs before and after the merge, float32; relative where they exceed 1
 
 
 @dataclass(frozen=True)
 class Lora:
     """LoRA's options. targets: names of the layers, or suffixes of them, such as q_proj; None: every linear layer but
-    the head."""
+    the head, and the experts of a mixture. rslora: a scale of alpha / √rank (Kalajdzievski 2023); dora: magnitudes
+    apart (Liu et al. 2024, DoRA)."""
 
     rank: int
     alpha: float
     dropout: float
     targets: tuple[str, ...] | None = None
+    rslora: bool = False
+    dora: bool = False
 
 
-def next_token(
-    open_model: Callable[[], PreTrainedModel], rows: PackedRows, dtype: torch.dtype, lora: Lora, *, seed: int
+def lesson(
+    make: Callable[[PreTrainedModel], Lesson],
+    open_model: Callable[[torch.dtype], PreTrainedModel],
+    save_merged: Callable[[PreTrainedModel, dict[str, Tensor], Path], None],
+    lora: Lora,
+    *,
+    seed: int,
+    dtype: torch.dtype,
 ) -> Lesson:
-    """Next-token prediction as lesson.next_token, training adapters alone; saves the merged model and the adapter.
+    """The lesson that `make` returns for a model, training adapters alone; saves the merged model and the adapter.
 
-    open_model: returns the same float32 model at every call; it is called again to merge, since the model in training
-    may be partitioned over many ranks."""
-    model = attach(open_model(), lora, seed).get_base_model()
+    open_model: returns the initial model in this type; it is called again to merge, since the model in training may be
+    partitioned over many ranks. save_merged(model, weights, folder). dtype: of the weights in training."""
+    made = make(cast(PreTrainedModel, attach(open_model(dtype), lora, seed).get_base_model()))
 
     def save(weights: dict[str, Tensor], folder: Path) -> None:
-        export(attach(open_model(), lora, seed), weights, folder)
+        export(attach(open_model(made.dtype), lora, seed), weights, folder, save_merged)
 
-    return Lesson(models.NextTokenLearner(cast(Any, model), dtype), cast(Any, model), "model", rows, save)
+    return replace(made, save=save, dtype=torch.float32, only_trainable=True)
 
 
 def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     """Adds adapters to the model and freezes everything else: the same bits for the same seed.
 
-    Raises UserError where targets name no linear layer, or an embedding."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    head = model.get_output_embeddings()
-    inner = [name for name in linear if model.get_submodule(name) is not head]
-    targets = lora.targets or tuple(sorted({name.rpartition(".")[2] for name in inner}))
+    targets may name the experts of a mixture too, such as experts.down_proj. A reward model's score head is trained
+    whole. Raises UserError where targets name no linear layer, or an embedding."""
+    layers = {name.rpartition(".")[2] for name, _ in models.linear_layers(model)}
+    experts = {".".join(name.split(".")[-2:]) for name in models.expert_parameters(model)}  # such as experts.down_proj
+    targets = lora.targets or tuple(sorted(layers | experts))
+    of_experts = [name for name in targets if name in experts]
+    if of_experts and (lora.dora or lora.dropout):
+        raise UserError(
+            f"lora.{'dora' if lora.dora else 'dropout'}: does not fit the experts of a mixture "
+            f"({', '.join(of_experts)}); leave it out, or name lora.targets without them"
+        )
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=cast(int, lora.alpha),
         lora_dropout=lora.dropout,
-        target_modules=list(targets),
-        task_type=TaskType.CAUSAL_LM,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        target_modules=[name for name in targets if name not in experts],
+        target_parameters=of_experts or None,
+        task_type=TaskType.CAUSAL_LM if model.get_output_embeddings() is not None else TaskType.SEQ_CLS,
     )
     torch.manual_seed(seed)
     try:
-        adapted = get_peft_model(model, config)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)  # in the model's type
     except ValueError as error:
-        known = ", ".join(sorted({name.rpartition(".")[2] for name in inner}))
+        known = ", ".join(sorted(layers | experts))
         raise UserError(f"lora.targets: {', '.join(targets)}: {error}; layers here: {known}") from error
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         if isinstance(embedding, BaseTunerLayer):
@@ -85,38 +102,105 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     return cast(PeftModel, adapted)
 
 
-def export(adapted: PeftModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes FOLDER and the merged model in Hugging Face layout, with its probe.
+def export(
+    adapted: PeftModel,
+    weights: dict[str, Tensor],
+    folder: Path,
+    save_merged: Callable[[PreTrainedModel, dict[str, Tensor], Path], None],
+) -> None:
+    """Writes FOLDER and, with save_merged, the model.
 
-    adapted: a model with adapters of the trained shape; weights: the trained ones, by their names in its base model.
-    Raises UserError where the merged model computes something else."""
+    adapted: a model with adapters of the trained shape; weights: the trained ones in float32, by their names in its
+    base model. Raises UserError where a merged layer computes something else."""
+    model = adapted.get_base_model()
     with torch.no_grad():
-        for name, parameter in adapted.get_base_model().named_parameters():
-            parameter.copy_(weights[name])
-    adapted.eval()
-    unmerged_TV = _logits(adapted.get_base_model())
-    _save_adapter(adapted, folder / FOLDER)
-    merged = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
-    check_merge(unmerged_TV, _logits(merged))
-    save_proven(merged, dict(merged.named_parameters()), folder)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.data = weights[name].to(parameter.device)  # float32, whatever the model's type
+        _save_adapter(adapted, folder / FOLDER)
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                merge_exactly(name, layer)
+    merged = cast(PreTrainedModel, cast(Any, adapted).unload())
+    save_merged(merged, dict(merged.named_parameters()), folder)
 
 
-def check_merge(unmerged_TV: Tensor, merged_TV: Tensor) -> None:
-    """Raises UserError where logits before and after the merge differ by more than rounding."""
-    gap = float((unmerged_TV - merged_TV).abs().max())
-    max_gap = TOLERANCE * max(1.0, float(unmerged_TV.abs().max()))
+def merged_weights(
+    model: PreTrainedModel, live: Callable[[Callable[[str], bool]], Iterator[tuple[str, Tensor]]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the model with its adapters merged, by its name in the model without adapters, one after another.
+
+    live(select): yields the selected weights of the model, by their names in it, whole."""
+    layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    adapted = {f"{name}.{_base_path(layer)}": name for name, layer in layers.items()}  # a weight: its adapter's layer
+    small = {name: weight.float().clone() for name, weight in live(lambda name: ".lora_" in name)}
+    for name, weight in live(lambda name: ".lora_" not in name):
+        plain = name.replace(".base_layer", "")
+        if name not in adapted:
+            yield plain, weight
+            continue
+        layer = adapted[name]
+        a_RI, b_OR = small[f"{layer}.lora_A.default.weight"], small[f"{layer}.lora_B.default.weight"]
+        magnitude_O = small.get(f"{layer}.lora_magnitude_vector.default.weight")
+        scale, num_experts = layers[layer].scaling["default"], getattr(layers[layer], "num_experts", 1)
+        if num_experts == 1:
+            merged = merged_weight(weight.float(), a_RI, b_OR, scale, magnitude_O)
+        else:
+            merged = weight.float() + scale * expert_deltas(a_RI, b_OR, num_experts)
+        yield plain, merged.view(weight.shape).to(weight.dtype)
+
+
+def _base_path(layer: Any) -> str:
+    """The name of the weight that a layer adapts, below the layer."""
+    name, depth = getattr(layer, "parameter_name", "weight"), 1
+    while isinstance(
+        layer.base_layer, BaseTunerLayer
+    ):  # one inside another: adapters of several parameters of a module
+        layer, depth = layer.base_layer, depth + 1
+    return "base_layer." * depth + name
+
+
+def expert_deltas(a_SI: Tensor, b_OS: Tensor, num_experts: int) -> Tensor:
+    """B A of each expert [E, O, I], as PEFT stores them: S = R · E, experts outermost in A and innermost in B."""
+    a_ERI = a_SI.unflatten(0, (num_experts, -1))
+    return torch.einsum("ore,eri->eoi", b_OS.unflatten(1, (-1, num_experts)), a_ERI)
+
+
+def merged_weight(weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float, magnitude_O: Tensor | None) -> Tensor:
+    """W + scale · B A; with magnitudes (DoRA, Liu et al. 2024, equation 5) each row of that scaled to its magnitude.
+
+    Shapes: O outputs, I inputs, R rank."""
+    merged_OI = weight_OI + scale * b_OR @ a_RI
+    return merged_OI if magnitude_O is None else merged_OI * (magnitude_O / merged_OI.norm(dim=1))[:, None]
+
+
+def merge_exactly(name: str, layer: Any) -> None:
+    """Merges a layer's adapter into its weight, in float32, and gives the weight its type back.
+
+    Raises UserError where the merged layer computes something else."""
+    base = layer.get_base_layer()
+    dtype = next(base.parameters()).dtype
+    layer.float().eval()
+    if isinstance(layer, ParamWrapper):  # of the experts of a mixture, which have no input in common
+        layer.merge(safe_merge=True)
+        base.to(dtype)
+        return
+    inputs = torch.randn(8, layer.in_features, generator=torch.Generator().manual_seed(0))
+    expected = layer(inputs)
+    layer.merge(safe_merge=True)
+    check_merge(name, expected, layer(inputs))
+    base.to(dtype)
+
+
+def check_merge(name: str, unmerged: Tensor, merged: Tensor) -> None:
+    """Raises UserError where a layer's outputs before and after the merge differ by more than rounding."""
+    gap = float((unmerged - merged).abs().max())
+    max_gap = TOLERANCE * max(1.0, float(unmerged.abs().max()))
     if not gap <= max_gap:
         raise UserError(
-            f"lora: merging the adapters changes logits by {gap:.2g}; expected at most {max_gap:.2g}. The adapters "
-            f"have grown beyond what float32 can add to the weights: lower learning_rate or lora.alpha"
+            f"lora: merging the adapter of {name} changes its output by {gap:.2g}; expected at most {max_gap:.2g}. The "
+            f"adapters have grown beyond what float32 can add to the weights: lower learning_rate or lora.alpha"
         )
-
-
-def _logits(model: Any) -> Tensor:
-    """Logits of the probe's row. float32 [T, V]."""
-    row = probe.tokens(model.config.vocab_size, model.config.max_position_embeddings)
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([row]), use_cache=False).logits[0].float()
 
 
 def _save_adapter(adapted: PeftModel, folder: Path) -> None:

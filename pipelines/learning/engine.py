@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelines.learning.lesson import Batch
+from pipelines.learning.model import num_parameters, whole_shape
 from pipelines.learning.zero import state_access
 
 
@@ -44,9 +46,11 @@ class Engine:
     """A learner (a module that turns a batch into a summed loss) under DeepSpeed. Needs an initialised process group.
 
     hidden_matrices: the parameters that Muon is for. zero_stage: 0 replicates everything on every rank, 1 partitions
-    the optimiser's state, 2 the gradients too, 3 the weights too. All of it is float32; a learner may multiply in
-    bfloat16 inside. muon_in_bfloat16: whether Muon does so when it orthogonalises, as its authors do. Parameters that
-    need no gradient stay as they are, and are no part of the training state.
+    the optimiser's state, 2 the gradients too, 3 the weights too. A learner whose weights are bfloat16 has master
+    weights, moments and sums of gradients, over micro-batches and over ranks, in float32; stages 0 and 1 run as 2 then.
+    offload: whether the optimiser's state and its step are on the host instead of a GPU. muon_in_bfloat16: whether Muon
+    orthogonalises in bfloat16, as its authors do. Parameters that need no gradient stay as they are, and are no part of
+    the training state.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Engine:
         plan: OptimizerPlan,
         *,
         zero_stage: int = 1,
+        offload: bool = False,
         muon_in_bfloat16: bool = False,
     ):
         deepspeed = _import_deepspeed()
@@ -64,7 +69,11 @@ class Engine:
         )
         self._peak_learning_rates = [group["lr"] for group in optimizer.param_groups]
         clip_norm = plan.clip_norm if plan.kind == "adamw" else 0.0
-        config = _config(learner, zero_stage, clip_norm)
+        dtype = next(p.dtype for p in learner.parameters() if p.requires_grad)
+        zero_stage = _effective(zero_stage, dtype)
+        config = _config(
+            zero_stage, dtype, num_parameters(learner), muon=plan.kind == "muon", clip_norm=clip_norm, offload=offload
+        )
         self._engine, *_ = deepspeed.initialize(
             model=_Root(learner), optimizer=optimizer, config=config, dist_init_required=False
         )
@@ -84,10 +93,15 @@ class Engine:
         return total.detach()
 
     def evaluate(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
-        """function(*args) without a gradient; it may use any of the learner's weights as they are now. Every rank must
-        call it, since ZeRO 3 gathers weights on the way."""
-        with torch.no_grad():
-            return self._engine(function, *args)
+        """function(*args) without a gradient and without dropout; it may use any of the learner's weights as they are
+        now. Every rank must call it, since ZeRO 3 gathers weights on the way."""
+        training = self._learner.training
+        self._learner.eval()
+        try:
+            with torch.no_grad():
+                return self._engine(function, *args)
+        finally:
+            self._learner.train(training)
 
     def step(self, lr_factor: float) -> float:
         """Clips (AdamW), updates the weights at lr_factor × the peak learning rates, and zeroes the gradient.
@@ -123,21 +137,52 @@ class Engine:
             if "step" in state:
                 state["step"] = torch.full_like(state["step"], step)
 
-    def live_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight by name, whole, on the device, on every rank; valid until the next one is yielded. Every rank
-        must iterate to the end."""
+    def live_weights(self, select: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, Tensor]]:
+        """The selected weights by name, whole, on the device, on every rank; each is valid until the next one is
+        yielded. Every rank must iterate to the end."""
         for name, parameter in self.parameters.items():
-            with self._zero.gathered(parameter):
-                yield name, parameter.detach()
+            if select(name):
+                with self._zero.gathered(parameter):
+                    yield name, parameter.detach()
 
-    def weights(self) -> dict[str, Tensor]:
-        """Every weight by name, whole, on the CPU of rank 0; other ranks get an empty dictionary."""
+    def weights(self, dtype: torch.dtype = torch.float32, *, only_trainable: bool = False) -> dict[str, Tensor]:
+        """Weights by name, whole, in this type (of the float32 masters, where there are), on the CPU of rank 0; other
+        ranks get an empty dictionary."""
         whole: dict[str, Tensor] = {}
-        for name, parameter in self.parameters.items():
-            with self._zero.gathered(parameter):
+        for name, parameter in (self.trainable if only_trainable else self.parameters).items():
+            with self._zero.gathered(parameter) if name not in self.trainable else nullcontext():
+                value = self._zero.get(parameter, "weight") if name in self.trainable else parameter
                 if dist.get_rank() == 0:
-                    whole[name] = parameter.detach().to("cpu", copy=True)
+                    whole[name] = value.detach().to("cpu", dtype, copy=True)
         return whole
+
+
+@contextmanager
+def whole(parameter: Tensor) -> Iterator[Tensor]:
+    """A parameter that may be partitioned (`partitioned`), whole, to be changed alike on every rank."""
+    if not hasattr(parameter, "ds_id"):
+        yield parameter
+        return
+    with _import_deepspeed().zero.GatheredParameters([parameter], modifier_rank=0):
+        yield parameter
+
+
+@contextmanager
+def partitioned(zero_stage: int, dtype: torch.dtype) -> Iterator[None]:
+    """At ZeRO 3, transformers' from_pretrained inside this context leaves each rank with its part of every weight, so
+    that no rank ever holds the whole model. No effect at other stages."""
+    if zero_stage < 3:
+        yield
+        return
+    _import_deepspeed()
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    config = HfDeepSpeedConfig(_config(zero_stage, dtype, 2**28, muon=False, clip_norm=0.0, offload=False))
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del config
 
 
 class _Root(nn.Module):
@@ -176,19 +221,36 @@ def _import_deepspeed() -> Any:
     return deepspeed
 
 
-def _config(learner: nn.Module, stage: int, clip_norm: float) -> dict[str, Any]:
-    numel = sum(p.numel() for p in learner.parameters())
+def _effective(zero_stage: int, dtype: torch.dtype) -> int:
+    """The stage that runs. With float32 sums of bfloat16 gradients DeepSpeed's stage 1 is another optimiser class, and
+    takes more memory than stage 2."""
+    return zero_stage if dtype == torch.float32 else max(2, zero_stage)
+
+
+def _config(
+    stage: int, dtype: torch.dtype, numel: int, *, muon: bool, clip_norm: float, offload: bool
+) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(numel, 2**28), "allgather_bucket_size": 2**28}
     if stage in (1, 2):
         zero |= {"overlap_comm": False}
-    if stage == 3:
-        zero |= {"reduce_scatter": False}  # Muon needs whole gradients
-    return {
+    if muon and (stage == 3 or dtype == torch.bfloat16):
+        # At stage 3 Muon needs whole gradients. At stage 2, with float32 sums of bfloat16 gradients, DeepSpeed 0.19.8
+        # loses the gradients of AdamW's vectors on every rank but the first.
+        zero |= {"reduce_scatter": False}
+    if offload:
+        zero |= {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
+    half: dict[str, Any] = {}
+    if dtype == torch.bfloat16:  # 16 micro-batches summed in bfloat16 would be 5e-3 off
+        half = {
+            "bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"
+        }  # fmt: skip
+    return half | {
         "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: batches are cut by the loop
         "gradient_accumulation_steps": 1,
         "zero_optimization": zero,
         "gradient_clipping": clip_norm,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
     }
 
 
@@ -202,7 +264,7 @@ def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan, ns_met
         cast(Any, parameter).use_muon = by_muon  # where DeepSpeed looks for it
         if not parameter.requires_grad:
             continue
-        groups["muon" if by_muon else "matrices" if parameter.ndim >= 2 else "vectors"].append(parameter)
+        groups["muon" if by_muon else "matrices" if len(whole_shape(parameter)) >= 2 else "vectors"].append(parameter)
     adam_learning_rate = plan.adam_learning_rate if plan.kind == "muon" else plan.learning_rate
     muon = {"lr": plan.learning_rate, "momentum": plan.momentum, "weight_decay": plan.weight_decay, "use_muon": True}
     adam = {

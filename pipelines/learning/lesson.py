@@ -53,18 +53,28 @@ class Rows(Protocol):
         ...
 
 
+Evaluate = Callable[..., Tensor]
+"""evaluate(function, *args): function(*args) without a gradient and without dropout, on the weights as they are."""
+
+
 @dataclass(frozen=True)
 class Lesson:
     """One objective of training.
 
     learner: module with the parameters; forward(batch) is the loss summed over its labels. model: the part of it that
-    is saved, `learner.<path>`. save: writes weights, by the model's parameter names, into a folder."""
+    is saved, `learner.<path>`. save: writes weights, by the model's parameter names, into a folder. dtype: of these
+    weights. only_trainable: `save` gets the trained weights alone. before, after: called on every rank with the
+    engine's `evaluate`, when the learner has its initial weights, and its final ones; `after` returns figures."""
 
     learner: nn.Module
     model: PreTrainedModel
     path: str
     rows: Rows
     save: Callable[[dict[str, Tensor], Path], None]
+    dtype: torch.dtype = torch.float32
+    only_trainable: bool = False
+    before: Callable[[Evaluate], None] = lambda _: None
+    after: Callable[[Evaluate], dict[str, float]] = lambda _: {}
 
     def weights(self, learner_weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The model's weights by its parameter names, from the learner's by its."""
@@ -72,9 +82,10 @@ class Lesson:
         return {name.removeprefix(prefix): w for name, w in learner_weights.items() if name.startswith(prefix)}
 
 
-def next_token(model: PreTrainedModel, rows: PackedRows, dtype: torch.dtype) -> Lesson:
-    """Predicting the next token of packed rows."""
-    return Lesson(models.NextTokenLearner(model, dtype), model, "model", rows, partial(save_proven, model))
+def next_token(model: PreTrainedModel, rows: PackedRows, dtype: torch.dtype = torch.float32) -> Lesson:
+    """Predicting the next token of packed rows, with dropout where the model has any. dtype: of the saved weights."""
+    learner = models.NextTokenLearner(model).train()
+    return Lesson(learner, model, "model", rows, partial(save_proven, model), dtype)
 
 
 def save_proven(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:

@@ -25,13 +25,15 @@ import torch
 import torch.distributed as dist
 
 from pipelines.errors import UserError
+from pipelines.inference.model_config import multiplies_bfloat16
 from pipelines.learning import checkpoint
 from pipelines.learning.batch import DataOrder
-from pipelines.learning.engine import Engine, OptimizerPlan
+from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
-from pipelines.learning.model import dtype_of, hidden_matrices, num_parameters
+from pipelines.learning.model import Recompute, hidden_matrices, num_parameters, recompute
+from pipelines.learning.precision import dtype_of, name_of
 from pipelines.learning.schedule import Schedule
-from pipelines.learning.throughput import Elapsed, Meter, multiplies_bfloat16, peak_flops_per_s, training_flops
+from pipelines.learning.throughput import Elapsed, Meter, peak_flops_per_s, training_flops
 
 CURVE_POINTS = 200  # in the artifact's curve, however often figures are logged
 CHECKPOINT_FRACTION = 0.02  # of a run's time, where no number of steps is set
@@ -74,9 +76,12 @@ class TrainingPlan:
     # The rest changes speed only.
     micro_batch_rows: int
     zero_stage: int
-    dtype: str  # "auto": bfloat16 on a GPU, float32 on a CPU
+    dtype: str  # of the weights in training; "auto": see precision.dtype_of
+    hidden_size: int  # of the model
     checkpoint_every_steps: int | None
     log_every_steps: int
+    recompute: Recompute = "none"
+    offload: bool = False
 
 
 class StepDone(NamedTuple):
@@ -120,34 +125,41 @@ class Journal:
         return sum(last) / len(last)
 
 
-def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype], Lesson]) -> Figures:
+def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype], Lesson]) -> dict[str, float | str]:
     """Trains from the last checkpoint, or from the start, to the end; rank 0 writes the model into plan.out.
 
-    make_lesson: gets the dtype of the matrix products; returns the same weights on every rank, in float32 on the CPU.
+    make_lesson: gets the dtype of the weights in training; returns the same weights on every rank, on the CPU.
     Returns the run's facts, on every rank. Raises UserError when the loss or the gradient is not finite."""
-    dtype = dtype_of(plan.dtype, worker.device)
-    lesson = make_lesson(dtype)
+    dtype = dtype_of(plan.dtype, worker.device, plan.hidden_size)
+    with partitioned(plan.zero_stage, dtype):
+        lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
+    recompute(model, plan.recompute)
     peak = peak_of_all(worker, dtype)
     flops = training_flops(model, round(rows.row_tokens))
     engine = Engine(
-        lesson.learner.train(),
+        lesson.learner,
         hidden_matrices(model),
         plan.optimizer,
         zero_stage=plan.zero_stage,
+        offload=plan.offload,
         muon_in_bfloat16=multiplies_bfloat16(worker.device),
     )
+    lesson.before(engine.evaluate)
     journal = resume(worker, engine, rows)
     meter = Meter(round(plan.batch_rows * rows.row_tokens), flops, peak)
     run_steps(worker, plan, engine, rows, journal, meter)
+    figures = lesson.after(engine.evaluate)
     export(worker, engine, lesson, journal, plan.out)
     return {
         "train/loss_nats": journal.final_loss(),
         "train/tokens": plan.total_steps * meter.tokens_per_step,
         "train/steps": plan.total_steps,
         "train/parameters": num_parameters(model),
+        "train/dtype": name_of(dtype),
         "train/gemm_gflops": peak / 1e9,
         **meter.figures(Elapsed(journal.step, journal.seconds, journal.flops)),
+        **figures,
     }
 
 
@@ -266,7 +278,7 @@ class Saver:
 
 def export(worker: Worker, engine: Engine, lesson: Lesson, journal: Journal, out: Path) -> None:
     """Writes the model and the curve, on rank 0: the same bytes for the same run."""
-    weights = engine.weights()
+    weights = engine.weights(lesson.dtype, only_trainable=lesson.only_trainable)
     if worker.rank == 0:
         lesson.save(lesson.weights(weights), out)
         text = "".join(json.dumps(point) + "\n" for point in journal.curve)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pipelines.learning.token_scores import TokenScores, fused_token_loss
+from pipelines.learning.token_scores import Head, TokenScores, fused_token_loss
 
 IGNORE = -100  # the label of a token whose successor is not to be learnt
 
@@ -22,16 +22,16 @@ class Summed(NamedTuple):
     num_tokens: int
 
 
-def next_token_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor) -> Summed:
-    """-log p(label) of every token whose label is not IGNORE, with p = softmax(hidden @ weight.T).
+def next_token_cross_entropy(hidden_NH: Tensor, head: Head, labels_N: Tensor) -> Summed:
+    """-log p(label) of every token whose label is not IGNORE, with p = softmax(logits).
 
-    hidden_NH: the last layer's output, any leading shape; weight_VH: the output embedding; labels_N: int, same leading
-    shape as hidden. Equals torch.nn.functional.cross_entropy(reduction="sum") and its gradients, without all logits."""
+    hidden_NH: the last layer's output, any leading shape; labels_N: int, same leading shape as hidden. Equals
+    torch.nn.functional.cross_entropy(reduction="sum") and its gradients, without all logits."""
     labels_N = labels_N.reshape(-1)
     learnt_N = (labels_N != IGNORE).nonzero().squeeze(1)
     hidden_NH = hidden_NH.reshape(-1, hidden_NH.shape[-1]).index_select(0, learnt_N)
     labels_N = labels_N.index_select(0, learnt_N)
-    total, _ = fused_token_loss(hidden_NH, weight_VH, labels_N, _negative_log_likelihood, entropies=False)
+    total, _ = fused_token_loss(hidden_NH, head, labels_N, _negative_log_likelihood, entropies=False)
     return Summed(total, len(labels_N))
 
 

@@ -1,25 +1,33 @@
 """Models to train: Llama-shaped ones from scratch, or any causal model from a folder; always classes of transformers,
 so that what is saved opens in every tool.
 
-Packed rows go through transformers as they are: with positions that start at 0 in each document and no attention mask,
-its mask builder keeps documents apart (block-diagonal and causal), for every attention implementation. The output
-embedding is applied by the loss, a chunk of tokens at a time (token_scores.py).
+Packed rows have positions that start at 0 in each document, by which attention keeps documents apart (attention.py).
+The output embedding is applied by the loss, a chunk of tokens at a time (token_scores.py). A model computes in the
+type of its weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
+import transformers
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from pipelines.errors import UserError
+from pipelines.learning import attention
 from pipelines.learning.batch import PackedBatch
 from pipelines.learning.losses import next_token_cross_entropy
+from pipelines.learning.token_scores import Head
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Size:
     tied: bool = True  # one matrix as input and output embedding: at 4,096 × 192 it is 37% of the 2m model
 
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Recompute = Literal["none", "attention", "full"]
 
 # Wide and shallow where a CPU trains: matrices of 192 columns run near the GEMM peak, narrower ones do not.
 SIZES: Mapping[str, Size] = {
@@ -47,14 +55,6 @@ SIZES: Mapping[str, Size] = {
     "350m": Size(1024, 24, 16, 8, 2816),
     "1b": Size(2048, 16, 32, 8, 8192, tied=False),
 }
-
-
-def dtype_of(name: str, device: str) -> torch.dtype:
-    """The dtype of this name; "auto": bfloat16 on a GPU, and float32 on a CPU, so that a gradient does not depend on
-    the number of workers (1e-5)."""
-    if name != "auto":
-        return DTYPES[name]
-    return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
 def from_scratch(
@@ -80,6 +80,7 @@ def from_scratch(
     )
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config)
+    model.set_attn_implementation(attention.NAME)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -87,41 +88,117 @@ def from_scratch(
     return model
 
 
-def from_folder(folder: Path) -> PreTrainedModel:
-    """A causal model from a Hugging Face folder, in float32 on the CPU. Safetensors only, no code from the folder."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {folder}: cannot be read as a causal language model ({error})") from error
-    _check_head(model, folder)
+def from_folder(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A causal model from a Hugging Face folder, with weights in this type on the CPU. Safetensors only, no code from
+    the folder. Raises UserError for a folder that cannot be read, or a model that cannot be trained."""
+    model = open_folder(AutoModelForCausalLM, folder, dtype)
+    check_head(model, folder)
     return model
 
 
-def _check_head(model: PreTrainedModel, folder: Path) -> None:
-    """Raises UserError where logits are more than hidden @ output embedding (soft caps, biases, scaled logits): the
-    chunked loss would train another model than the one that is saved."""
-    ids = torch.arange(8)[None] % model.config.vocab_size
+def open_folder(auto_class: Any, folder: Path, dtype: torch.dtype, **config: Any) -> PreTrainedModel:
+    """A model by one of transformers' Auto classes, with attention for packed rows. See from_folder."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # a new score head and an unused output embedding are intended
+    try:
+        model = auto_class.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            attn_implementation=attention.NAME, **config,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {folder}: cannot be read as a language model ({error})") from error
+    finally:
+        transformers.logging.set_verbosity(before)
+    _make_rotary_tables_exact(model)
+    return model
+
+
+def _make_rotary_tables_exact(model: PreTrainedModel) -> None:
+    """Computes the frequencies of rotary embeddings again in float32: DeepSpeed's zero.Init makes every tensor of a
+    model in bfloat16, those too, and gradients would be 4% off (other readers of the model have float32)."""
+    for module in model.modules():
+        if "Rotary" in type(module).__name__ and hasattr(module, "config"):
+            exact = type(module)(cast(Any, module).config)
+            for name, buffer in exact.named_buffers():
+                module.register_buffer(name, buffer, persistent=False)
+
+
+def head(model: PreTrainedModel) -> Head:
+    """What turns the model's hidden states into logits."""
+    config = cast(Any, model.config)
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(output_embedding(model), scale, getattr(config, "final_logit_softcapping", None))
+
+
+def all_logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
+    """Logits of rows that are one document each. float32 [B, T, V]."""
+    hidden_BTH = last_hidden(model, tokens_BT)
+    return head(model).logits(hidden_BTH)  # the head second: ZeRO 3 gathers a tied matrix for one use at a time
+
+
+def check_head(model: PreTrainedModel, folder: Path) -> None:
+    """Raises UserError where the model's logits are not those of `head`: the chunked loss would train another model
+    than the one that is saved.
+
+    Runs the model's own forward on random hidden states and a small random output embedding, without its weights: they
+    may be large, or partitioned over ranks. The logits are so large that a soft cap changes them."""
+    with torch.device("meta"):
+        stub = type(model)(model.config)
+    hidden_1TH = torch.randn(1, 8, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    weight_VH = torch.randn(16, model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    setattr(stub, stub.base_model_prefix, _Fixed(hidden_1TH))
+    linear = nn.Linear(*reversed(weight_VH.shape), bias=cast(nn.Linear, model.get_output_embeddings()).bias is not None)
+    linear.weight.data = weight_VH
+    stub.set_output_embeddings(linear)
     with torch.no_grad():
-        theirs = torch.log_softmax(model(input_ids=ids, use_cache=False).logits, -1)
-        ours = torch.log_softmax(last_hidden(model, ids) @ output_embedding(model).T, -1)
-    if not torch.allclose(ours, theirs, atol=1e-4):
+        theirs = stub(input_ids=torch.zeros(1, 8, dtype=torch.int64)).logits
+        ours = head(model)._replace(weight_VH=weight_VH).logits(hidden_1TH)
+    gap = float((ours - theirs).abs().max())
+    if not gap <= 1e-3 * float(ours.abs().max()):
         raise UserError(
-            f"model {folder}: {type(model).__name__} changes its logits after the output embedding (a difference of "
-            f"{(ours - theirs).abs().max():.2g} nats); such models cannot be trained; choose another base"
+            f"model {folder}: {type(model).__name__} changes its logits after the output embedding in a way that is "
+            f"not known here (a difference of {gap:.2g}); such models cannot be trained; choose another base"
         )
 
 
-def autocast(tensor: Tensor, dtype: torch.dtype) -> torch.autocast:
-    """Matrix products in this dtype on the tensor's device; float32: as they are."""
-    return torch.autocast(tensor.device.type, dtype, enabled=dtype != torch.float32)
+class _Fixed(nn.Module):
+    """A body whose last hidden states are fixed."""
+
+    def __init__(self, hidden_1TH: Tensor):
+        super().__init__()
+        self.hidden_1TH = hidden_1TH
+
+    def forward(self, **_: Any) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=cast(Any, self.hidden_1TH))
+
+
+def recompute(model: PreTrainedModel, what: Recompute) -> None:
+    """Activation checkpointing (Chen et al. 2016): the activations within every decoder layer ("full"), or within every
+    layer's attention, are computed again in the backward pass instead of kept."""
+    for layer in [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]:
+        module: Any = layer if what == "full" else getattr(layer, "self_attn", None)
+        if what != "none" and module is not None:
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
 def last_hidden(model: PreTrainedModel, tokens_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
-    """The last layer's normalised output [B, T, H]; positions that restart at 0 keep packed documents apart."""
+    """The last layer's normalised output [B, T, H]; positions that restart at 0 keep packed documents apart.
+
+    Raises UserError where a layer of the model would mix documents."""
     body = cast(Any, model.base_model)
-    return body(input_ids=tokens_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+    if positions_BT is None:
+        documents = attention.Documents.whole_rows(tokens_BT)
+    else:
+        documents = attention.Documents.of(positions_BT)
+    hidden_BTH = body(
+        input_ids=tokens_BT, position_ids=positions_BT, use_cache=False, documents=documents
+    ).last_hidden_state
+    if documents.num_attended != model.config.num_hidden_layers:
+        raise UserError(
+            f"{type(model).__name__}: {documents.num_attended} of {model.config.num_hidden_layers} layers keep packed "
+            f"documents apart; expected a model whose every layer has attention, such as Llama or Qwen"
+        )
+    return hidden_BTH
 
 
 def output_embedding(model: PreTrainedModel) -> Tensor:
@@ -131,7 +208,8 @@ def output_embedding(model: PreTrainedModel) -> Tensor:
 
 def score_head(model: PreTrainedModel) -> nn.Linear:
     """The linear layer that turns hidden states into scores, of a …ForSequenceClassification."""
-    return cast(nn.Linear, cast(Any, model).score)
+    score = cast(Any, model).score
+    return score.modules_to_save["default"] if hasattr(score, "modules_to_save") else score  # beside adapters, by PEFT
 
 
 def scores_of_hidden(model: PreTrainedModel, hidden_NH: Tensor) -> Tensor:
@@ -140,36 +218,58 @@ def scores_of_hidden(model: PreTrainedModel, hidden_NH: Tensor) -> Tensor:
 
 
 def hidden_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
-    """The weights of linear layers between the input and the head: an output embedding, or a reward model's score."""
+    """The weights of the linear layers between the input and the head."""
+    return [cast(nn.Parameter, layer.weight) for _, layer in linear_layers(model)]
+
+
+def linear_layers(model: PreTrainedModel) -> list[tuple[str, nn.Linear]]:
+    """The linear layers between the input and the head (an output embedding, or a reward model's score), with their
+    names."""
     heads = (model.get_output_embeddings(), getattr(model, "score", None))
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear) and not any(m is head for head in heads)]
-    return [cast(nn.Parameter, m.weight) for m in linear]
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not any(module is head for head in heads)
+    ]
+
+
+def expert_parameters(model: PreTrainedModel) -> list[str]:
+    """Names of the parameters that stack the experts of a mixture [E, …, …]."""
+    return [name for name, parameter in model.named_parameters() if len(whole_shape(parameter)) == 3]
 
 
 class NextTokenLearner(nn.Module):
-    """A causal model and its next-token loss as one module, for an engine.
+    """A causal model and its next-token loss as one module, for an engine."""
 
-    dtype: of the matrix products. Weights, gradients and sums stay in float32 in any case (mixed precision,
-    Micikevicius et al. 2018, by torch.autocast), so that optimisers and checkpoints have one type.
-    """
-
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32):
+    def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
-        self.dtype = dtype
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Cross-entropy of the next token in nats, summed over the batch's labels (`batch.num_labels` of them)."""
-        with autocast(batch.tokens_BT, self.dtype):
-            hidden_BTH = last_hidden(self.model, batch.tokens_BT, batch.positions_BT)
-            return next_token_cross_entropy(hidden_BTH, output_embedding(self.model), batch.labels_BT).total
+        hidden_BTH = last_hidden(self.model, batch.tokens_BT, batch.positions_BT)
+        return next_token_cross_entropy(hidden_BTH, head(self.model), batch.labels_BT).total
+
+
+def file_weights(model: PreTrainedModel, named: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    """Weights by the names, and in the shapes, that they have in the model's folder: transformers stacks the experts of
+    a mixture, which are single matrices in files."""
+    if not expert_parameters(model):
+        return named
+    return (item for name, weight in named for item in revert_weight_conversion(model, {name: weight}).items())
 
 
 def save(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
     """Writes model.safetensors, config.json and generation_config.json: the same bytes for the same weights."""
+    model.config.dtype = next(iter(weights.values())).dtype  # the model may have been trained in another
     model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
 
 
 def num_parameters(model: nn.Module) -> int:
     """Number of parameters; tied matrices count once, and ZeRO 3's partitioned ones as whole."""
-    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    return sum(whole_shape(p).numel() for p in model.parameters())
+
+
+def whole_shape(parameter: Tensor) -> torch.Size:
+    """A parameter's shape; of one that ZeRO 3 partitions, the whole's."""
+    return getattr(parameter, "ds_shape", parameter.shape)

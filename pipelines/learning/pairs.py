@@ -13,20 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from pipelines.data.dialogues.tokenized_pairs import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
-from pipelines.learning.lesson import Lesson, save_proven
-from pipelines.learning.model import autocast, last_hidden, output_embedding, scores_of_hidden
+from pipelines.learning.lesson import Evaluate, Lesson, save_proven
+from pipelines.learning.model import head, last_hidden, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo
 from pipelines.learning.token_scores import token_logprobs
 
@@ -143,42 +141,38 @@ def hidden_states(model: PreTrainedModel, batch: PairBatch) -> Tensor:
     return last_hidden(model, batch.tokens_BT, batch.positions_BT).flatten(0, 1)
 
 
-def rewards(model: PreTrainedModel, batch: PairBatch, dtype: torch.dtype = torch.float32) -> Tensor:
+def rewards(model: PreTrainedModel, batch: PairBatch) -> Tensor:
     """A reward model's score at the last token of each sequence. float32 [S]."""
-    return scores(model, batch, dtype).index_select(0, batch.last_index_S)
+    return scores(model, batch).index_select(0, batch.last_index_S)
 
 
-def scores(model: PreTrainedModel, batch: PairBatch, dtype: torch.dtype) -> Tensor:
+def scores(model: PreTrainedModel, batch: PairBatch) -> Tensor:
     """A reward model's score at every token. float32 [B·T]."""
-    with autocast(batch.tokens_BT, dtype):
-        hidden_NH = hidden_states(model, batch)
-    return scores_of_hidden(model, hidden_NH)
+    return scores_of_hidden(model, hidden_states(model, batch))
 
 
-def reply_logprobs(model: PreTrainedModel, batch: PairBatch, dtype: torch.dtype = torch.float32) -> Tensor:
+def reply_logprobs(model: PreTrainedModel, batch: PairBatch) -> Tensor:
     """A causal model's log-probability of each reply, summed over its tokens. float32 [S], nats."""
-    with autocast(batch.tokens_BT, dtype):
-        hidden_NH = hidden_states(model, batch).index_select(0, batch.prediction_index_N)
-        logprobs_N = token_logprobs(hidden_NH, output_embedding(model), batch.reply_tokens_N)
+    hidden_NH = hidden_states(model, batch).index_select(0, batch.prediction_index_N)
+    logprobs_N = token_logprobs(hidden_NH, head(model), batch.reply_tokens_N)
     return logprobs_N.new_zeros(len(batch.last_index_S)).index_add(0, batch.sequence_N, logprobs_N)
 
 
 class RewardLearner(nn.Module):
-    """A reward model and its loss. dtype: of the matrix products (as in model.py).
+    """A reward model and its loss.
 
     every_token: compare the sequences at every token from the first that differs and take a pair's mean, as
     DeepSpeed-Chat does (Yao et al. 2023, arXiv 2308.01320); otherwise at their last tokens alone. Where a single token
     makes a reply wrong, the loss then applies at that token, not only through the last one."""
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype, *, every_token: bool):
+    def __init__(self, model: PreTrainedModel, *, every_token: bool):
         super().__init__()
         self.model = model
-        self.dtype = dtype
         self.every_token = every_token
 
     def forward(self, batch: PairBatch) -> Tensor:
         """Bradley-Terry, summed over pairs."""
-        scores_N = scores(self.model, batch, self.dtype)
+        scores_N = scores(self.model, batch)
         if not self.every_token:
             return bradley_terry(*scores_N.index_select(0, batch.last_index_S).chunk(2))
         chosen_M = scores_N.index_select(0, batch.chosen_index_M)
@@ -187,51 +181,52 @@ class RewardLearner(nn.Module):
 
 
 class DpoLearner(nn.Module):
-    """A policy and its loss. reference_N2: log-probabilities of all pairs' replies, chosen and rejected, under the
-    frozen reference, on the CPU."""
+    """A policy and its loss. reference_N2, to be set before the first loss: log-probabilities of all pairs' replies,
+    chosen and rejected, under the frozen reference, on the CPU."""
 
-    def __init__(
-        self, model: PreTrainedModel, dtype: torch.dtype, reference_N2: Tensor, *, beta: float, label_smoothing: float
-    ):
+    reference_N2: Tensor
+
+    def __init__(self, model: PreTrainedModel, *, beta: float, label_smoothing: float):
         super().__init__()
         self.model = model
-        self.dtype = dtype
-        self.reference_N2 = reference_N2
         self.beta, self.label_smoothing = beta, label_smoothing
 
     def forward(self, batch: PairBatch) -> Tensor:
         """DPO, summed over pairs."""
-        chosen_P, rejected_P = reply_logprobs(self.model, batch, self.dtype).chunk(2)
+        chosen_P, rejected_P = reply_logprobs(self.model, batch).chunk(2)
         reference_2P = self.reference_N2[batch.rows_P.cpu()].T.to(chosen_P.device)
         return dpo(chosen_P, rejected_P, *reference_2P, beta=self.beta, label_smoothing=self.label_smoothing)
 
 
-def reward_lesson(model: PreTrainedModel, rows: PairRows, dtype: torch.dtype, *, every_token: bool) -> Lesson:
-    """The lesson of a reward model: Bradley-Terry on the scores of both replies."""
-    learner = RewardLearner(model, dtype, every_token=every_token)
-    return Lesson(learner, model, "model", rows, partial(models.save, model))
+def reward_lesson(model: PreTrainedModel, rows: PairRows, *, every_token: bool, dtype: torch.dtype) -> Lesson:
+    """The lesson of a reward model: Bradley-Terry on the scores of both replies, without dropout. dtype: of the saved
+    weights."""
+    learner = RewardLearner(model, every_token=every_token).eval()
+    return Lesson(learner, model, "model", rows, partial(models.save, model), dtype)
 
 
 def dpo_lesson(
-    model: PreTrainedModel,
-    rows: PairRows,
-    dtype: torch.dtype,
-    reference_N2: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float,
+    model: PreTrainedModel, rows: PairRows, *, beta: float, label_smoothing: float, dtype: torch.dtype, batch_pairs: int
 ) -> Lesson:
-    """The lesson of direct preference optimisation."""
-    learner = DpoLearner(model, dtype, reference_N2, beta=beta, label_smoothing=label_smoothing)
-    return Lesson(learner, model, "model", rows, partial(save_proven, model))
+    """The lesson of direct preference optimisation, without dropout; the initial model is the reference.
+
+    dtype: of the saved weights; batch_pairs: pairs of a batch when the reference scores them."""
+    learner = DpoLearner(model, beta=beta, label_smoothing=label_smoothing).eval()
+
+    def before(evaluate: Evaluate) -> None:
+        learner.reference_N2 = pair_scores(evaluate, reply_logprobs, model, rows, batch_pairs=batch_pairs)
+
+    return Lesson(learner, model, "model", rows, partial(save_proven, model), dtype, before=before)
 
 
-def new_reward_model(folder: Path, *, seed: int, pad_id: int | None) -> PreTrainedModel:
+def new_reward_model(
+    folder: Path, *, seed: int, pad_id: int | None, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
     """A model with a new score head on the body of the causal model in a folder; the same bits for the same seed.
 
     pad_id: a token that ends no sequence; transformers takes the score at the last token that is not this one."""
     torch.manual_seed(seed)
-    model = _sequence_classifier(folder, num_labels=1)
+    model = models.open_folder(AutoModelForSequenceClassification, folder, dtype, num_labels=1)
     if not isinstance(getattr(model, "score", None), nn.Linear):
         raise UserError(f"model {folder}: {type(model).__name__} has no score head on its last token; expected a "
                         f"decoder such as Llama or Qwen")  # fmt: skip
@@ -240,44 +235,30 @@ def new_reward_model(folder: Path, *, seed: int, pad_id: int | None) -> PreTrain
     return model
 
 
-def open_reward_model(folder: Path) -> PreTrainedModel:
-    """A reward model from its folder, in float32 on the CPU."""
-    return _sequence_classifier(folder)
-
-
-def _sequence_classifier(folder: Path, **config: int) -> PreTrainedModel:
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # a new head and an unused one are intended
-    try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False, **config
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {folder}: cannot be read as a model that scores sequences ({error})") from error
-    finally:
-        transformers.logging.set_verbosity(before)
+def open_reward_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A reward model from its folder, with weights in this type on the CPU."""
+    return models.open_folder(AutoModelForSequenceClassification, folder, dtype)
 
 
 def pair_scores(
-    model: PreTrainedModel,
+    evaluate: Evaluate,
     score: Callable[[PreTrainedModel, PairBatch], Tensor],
+    model: PreTrainedModel,
     rows: PairRows,
     *,
-    device: str,
     batch_pairs: int,
 ) -> Tensor:
-    """The score of both sequences of each pair, without gradients, each rank of the process group computing a part.
+    """The score of both sequences of each pair, each rank of the process group computing a part.
 
-    score: `rewards` or `reply_logprobs`; model: on the CPU, where it is again afterwards. float32 [N, 2] on the CPU,
-    the same on every rank: chosen, rejected. Pairs of similar length form a batch, so that there is no padding."""
+    score: `rewards` or `reply_logprobs`, called as evaluate(score, model, batch), as often on every rank. float32
+    [N, 2] on the CPU, the same on every rank: chosen, rejected. Pairs of similar length form a batch, so that there is
+    no padding."""
+    device = next(model.parameters()).device
+    rank, world = dist.get_rank(), dist.get_world_size()
     order = np.argsort(rows.pairs.lengths_N2.max(axis=1), kind="stable")
     scores_N2 = torch.zeros(len(rows), 2, device=device)
-    rank_rows = order[dist.get_rank() :: dist.get_world_size()]
-    module = cast(nn.Module, model).to(device).eval()
-    with torch.no_grad():
-        for first in range(0, len(rank_rows), batch_pairs):
-            batch = rows.read(rank_rows[first : first + batch_pairs]).to(device)
-            scores_N2[batch.rows_P] = score(model, batch).view(2, -1).T
+    for first in range(0, len(rows), batch_pairs * world):
+        batch = rows.read(order[first : first + batch_pairs * world][rank::world]).to(device)
+        scores_N2[batch.rows_P] = evaluate(score, model, batch).reshape(2, len(batch.rows_P)).T
     dist.all_reduce(scores_N2)
-    module.to("cpu")
     return scores_N2.cpu()

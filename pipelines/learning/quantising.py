@@ -59,8 +59,9 @@ class Quantiser:
         from llmcompressor import oneshot
 
         from pipelines.learning.model import from_folder
+        from pipelines.learning.precision import stored_dtype
 
-        loaded = from_folder(model)
+        loaded = from_folder(model, stored_dtype(model))  # what is not quantised is saved in the model's type
         try:
             oneshot(model=loaded, recipe=_recipe(SCHEMES[scheme]), **_calibration(SCHEMES[scheme], rows))
         except ValueError as error:

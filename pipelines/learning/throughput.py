@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel
 
+from pipelines.learning.model import whole_shape
+
 CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
 GPU_SIZES = (4096, 8192)
 
@@ -42,14 +44,6 @@ def _fastest_product_s(size: int, device: str, dtype: torch.dtype, seconds: floa
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-
-
-def multiplies_bfloat16(device: str) -> bool:
-    """Whether the device has instructions for bfloat16 products: 4 × as fast as float32, otherwise 5 × slower."""
-    if device.startswith("cuda"):
-        return True
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ def training_flops(model: PreTrainedModel, length: int) -> TrainingFlops:
 
 def _multiply_flops(parameters: Iterable[Any]) -> int:
     """Operations of a token in these matrices: its output, its input's gradient, and the weights' where they learn."""
-    return sum((6 if parameter.requires_grad else 4) * parameter.numel() for parameter in parameters)
+    return sum((6 if parameter.requires_grad else 4) * whole_shape(parameter).numel() for parameter in parameters)
 
 
 @dataclass

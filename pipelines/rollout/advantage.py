@@ -63,6 +63,14 @@ def whitened(values_BA: Tensor, mask_BA: Tensor) -> Tensor:
     return torch.where(mask_BA, ((values_BA.double() - tokens_N.mean()) / deviation).to(values_BA.dtype), 0.0)
 
 
+def scaled_by_reply(values_BA: Tensor, mask_BA: Tensor) -> Tensor:
+    """Divided by the standard deviation over replies of their values (mean over a reply's tokens): the scale of the
+    rewards does not matter, and a long reply counts in it no more than a short one. Equal values become 0."""
+    replies_B = torch.where(mask_BA, values_BA, 0.0).sum(1) / mask_BA.sum(1)
+    deviation = (replies_B.double().var(correction=0) + 1e-8).sqrt()
+    return torch.where(mask_BA, (values_BA.double() / deviation).to(values_BA.dtype), 0.0)
+
+
 @dataclass(frozen=True)
 class KlController:
     """The coefficient of the KL penalty over iterations: fixed, or moved so that a reply's KL approaches `target` nats.

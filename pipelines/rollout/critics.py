@@ -7,9 +7,8 @@ HeadCritic     frozen body's hidden states, kept when a reply is annotated
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -24,8 +23,6 @@ from pipelines.learning.actor_critic import (
     ValueHead,
     ValueModel,
     concatenated,
-    hidden_at,
-    new_critic,
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine
@@ -60,10 +57,10 @@ class Critic(Protocol):
 
 
 class ModelCritic:
-    """A whole model that learns, from the same rows as the policy. folder: its initial model."""
+    """A whole model that learns, from the same rows as the policy. model: its initial model (new_critic)."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, *, value_clip: float):
-        self._model = ValueModel(new_critic(folder), dtype, value_clip=value_clip)
+    def __init__(self, model: PreTrainedModel, *, value_clip: float):
+        self._model = ValueModel(model, value_clip=value_clip)
         self.module: SummedLoss = self._model
 
     def values(self, engine: Engine, batch: ReferencePass) -> Tensor:
@@ -77,17 +74,18 @@ class ModelCritic:
 
 
 class HeadCritic:
-    """A head that learns on a frozen body. score_1H: the head's initial score; body: None: the reference's."""
+    """A head that learns on a frozen body. score_1H: the head's initial score; body: hidden states of sequences
+    [N, H]; None: the reference's."""
 
-    def __init__(self, score_1H: Tensor, body: PreTrainedModel | None, dtype: torch.dtype, *, value_clip: float):
+    def __init__(self, score_1H: Tensor, body: Callable[[Sequences], Tensor] | None, *, value_clip: float):
         self._head = ValueHead(score_1H, value_clip=value_clip)
         self.module: SummedLoss = self._head
-        self._body, self._dtype = body, dtype
+        self._body = body
         self._hidden: dict[int, Tensor] = {}  # [A, H] of each rollout that this rank annotated last
 
     def values(self, engine: Engine, batch: ReferencePass) -> Tensor:
-        hidden_NH = batch.hidden_NH if self._body is None else hidden_at(self._body, batch.sequences, self._dtype)
-        hidden = hidden_NH.to("cpu", self._dtype).split(list(batch.lengths))
+        hidden_NH = batch.hidden_NH if self._body is None else self._body(batch.sequences)
+        hidden = hidden_NH.cpu().split(list(batch.lengths))
         self._hidden.update(zip(batch.indices, hidden, strict=True))
         return engine.evaluate(self._head.values, hidden_NH)
 
@@ -99,8 +97,8 @@ class HeadCritic:
         return self._batch([])
 
     def _batch(self, rows: Sequence[ValueRow]) -> HiddenBatch:
-        empty = torch.zeros(0, self._head.hidden_size, dtype=self._dtype)
-        hidden_NH = torch.cat([empty, *(self._hidden[row.index] for row in rows)])
+        hidden = [self._hidden[row.index] for row in rows]
+        hidden_NH = torch.cat(hidden) if hidden else torch.zeros(0, self._head.hidden_size)
         return HiddenBatch(
             hidden_NH, concatenated([row.values for row in rows]), concatenated([row.returns for row in rows])
         )

@@ -10,7 +10,7 @@ Shapes: B replies, A tokens of the longest. Tensors are 0 beyond a reply's end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pipelines.inference.reply import Reply
-from pipelines.rollout import advantage
+from pipelines.rollout import advantage, mismatch
 
 Floats = np.ndarray
 """float32 [A], one for each token of a reply."""
@@ -85,7 +85,8 @@ class Experience:
     prompts: list[list[int]]
     replies: list[list[int]]
     action_mask_BA: Tensor  # bool: where a reply has a token
-    old_logprobs_BA: Tensor
+    old_logprobs_BA: Tensor  # the learner's, or the sampler's where those are exact enough
+    sampler_logprobs_BA: Tensor
     ref_logprobs_BA: Tensor
     values_BA: Tensor  # 0 where there is no critic
 
@@ -107,6 +108,7 @@ class Experience:
             replies=replies,
             action_mask_BA=torch.arange(int(lengths_B.max())) < lengths_B[:, None],
             old_logprobs_BA=_padded(old_logprobs),
+            sampler_logprobs_BA=_padded([rollout.reply.logprobs for rollout in rollouts]),
             ref_logprobs_BA=_padded([note.ref_logprobs for note in annotations]),
             values_BA=_padded(values),
         )
@@ -126,11 +128,17 @@ class Experience:
         scores_B = torch.tensor(list(scores), dtype=torch.float32)
         return advantage.token_rewards(scores_B, self.kl_BA, self.action_mask_BA, coefficient=kl_coefficient)
 
-    def rows(self, advantages_BA: Tensor) -> list[Row]:
-        """Rows to learn from: advantages are whitened, and the critic's returns are advantages + values."""
+    def mismatch(self) -> dict[str, float]:
+        """How far the sampler's log-probabilities are from the learner's (mismatch.py)."""
+        return mismatch.figures(self.old_logprobs_BA, self.sampler_logprobs_BA, self.action_mask_BA)
+
+    def rows(self, advantages_BA: Tensor, *, normalise: Callable[[Tensor, Tensor], Tensor]) -> list[Row]:
+        """Rows to learn from: advantages are normalised, then weighted where the sampler's probabilities are not the
+        learner's; the critic's returns are advantages + values. normalise(advantages_BA, mask_BA)."""
         returns_BA = advantages_BA + self.values_BA
-        whitened_BA = advantage.whitened(advantages_BA, self.action_mask_BA)
-        columns = [self.old_logprobs_BA, whitened_BA, self.values_BA, returns_BA]
+        weights_BA = mismatch.importance_weights(self.old_logprobs_BA, self.sampler_logprobs_BA, self.action_mask_BA)
+        weighted_BA = normalise(advantages_BA, self.action_mask_BA) * weights_BA
+        columns = [self.old_logprobs_BA, weighted_BA, self.values_BA, returns_BA]
         return [
             Row(prompt, reply, *(column_BA[number, : len(reply)].numpy() for column_BA in columns))
             for number, (prompt, reply) in enumerate(zip(self.prompts, self.replies, strict=True))

@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.inference import probe
+from pipelines.inference.model_config import engine_dtype
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import PushResult, Sampler
 from pipelines.learning import checkpoint
@@ -34,16 +37,19 @@ from pipelines.learning.actor_critic import (
     PolicyBatch,
     Sequences,
     SummedLoss,
+    hidden_and_logprobs,
     hidden_at,
     logprobs,
-    logprobs_of_hidden,
+    new_critic,
 )
 from pipelines.learning.batch import cut_evenly
-from pipelines.learning.engine import Engine, OptimizerPlan
-from pipelines.learning.lesson import Batch
+from pipelines.learning.engine import Engine, OptimizerPlan, partitioned, whole
+from pipelines.learning.lesson import Batch, save_proven
+from pipelines.learning.pairs import open_reward_model
+from pipelines.learning.precision import DTYPES, name_of, stored_dtype
 from pipelines.rollout.critics import Critic, HeadCritic, ModelCritic, ReferencePass
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step
-from pipelines.rollout.rewards.reward_model import RewardModel
+from pipelines.rollout.rewards.reward_model import scores
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,12 @@ class LearnerPlan:
     micro_batch_rows: int
     zero_stage: int
     critic_body: str  # "learnt": the critic is a second model; "frozen": a head on a frozen model
-    dtype: str  # "auto": bfloat16 on a GPU, float32 on a CPU
+    dtype: str  # of the policy in training, and of all frozen models; "auto": the sampler's
+    recompute: models.Recompute
+    offload: bool
     threads: int
+    seed: int
+    lora: dict[str, Any] | None = None  # adapters.Lora's fields; the reference is the base without adapters then
     kv_cache_bytes: int | None = None
     cache: str | None = None
 
@@ -75,6 +85,9 @@ class RankUpdate:
     sums: dict[str, float]  # over its tokens, by figure
     gradient_norms: dict[str, float]  # by model, means over steps; the same on every rank
     logprob_gap: float  # between sampler and policy when the replies were generated, nats
+
+
+MODEL = "model."  # of the names of the policy's weights in its engine
 
 
 class Learner:
@@ -96,18 +109,28 @@ class Learner:
         self.plan = LearnerPlan(**plan)
         self.rank, self.world = rank, world
         self.device = _join_group()
-        self._dtype = models.dtype_of(self.plan.dtype, self.device.type)
+        sampler_dtype = engine_dtype(model, on_cpu=self.device.type == "cpu")
+        self._dtype = DTYPES[sampler_dtype if self.plan.dtype == "auto" else self.plan.dtype]
+        self._stored, self._folder = stored_dtype(model), model
+        with partitioned(self.plan.zero_stage, self._dtype):
+            initial = self._adapted(models.from_folder(model, self._dtype))
+            frozen = {} if self._peft else {"reference": models.from_folder(model, self._dtype)}
+            if reward_model is not None:
+                frozen["reward_model"] = open_reward_model(reward_model, self._dtype)
+            critic_model = new_critic(critic, self._dtype) if critic and self.plan.critic_body == "learnt" else None
+        models.recompute(initial, self.plan.recompute)
         self._policy = Policy(
-            models.from_folder(model), self._dtype, temperature=self.plan.temperature, clip=self.plan.clip,
-            entropy_bonus=self.plan.entropy_bonus,
+            initial, temperature=self.plan.temperature, clip=self.plan.clip, entropy_bonus=self.plan.entropy_bonus,
+            frozen=frozen,
         ).eval()  # fmt: skip
-        reference: Any = models.from_folder(model).requires_grad_(False).eval()
-        self._reference = reference.to(self.device)
-        self._reward_model = None if reward_model is None else RewardModel(reward_model, self.device, self._dtype)
-        self._engines = {"policy": self._engine(self._policy, self.plan.learning_rate)}
+        self._frozen = frozen
         self._critic: Critic | None = None
-        if critic is not None:
-            self._critic = self._new_critic(critic, on_reward_model=critic == reward_model)
+        if critic_model is not None:
+            self._critic = ModelCritic(critic_model, value_clip=self.plan.value_clip)
+        elif critic is not None:
+            self._critic = self._head_critic(on_reward_model=critic == reward_model)
+        self._engines = {"policy": self._engine(self._policy, self.plan.learning_rate)}
+        if self._critic is not None:
             self._engines["critic"] = self._engine(self._critic.module.eval(), self.plan.critic_learning_rate)
         self._sampler = Sampler(
             model,
@@ -120,20 +143,32 @@ class Learner:
         self._sampler_is_exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
         self._steps = 0
 
-    def _new_critic(self, folder: Path, *, on_reward_model: bool) -> Critic:
-        if self.plan.critic_body == "learnt":
-            return ModelCritic(folder, self._dtype, value_clip=self.plan.value_clip)
-        if on_reward_model and self._reward_model is not None:
-            body = self._reward_model.model
-            score_1H = models.score_head(body).weight.detach()
-        else:
-            body = None
-            score_1H = torch.zeros(1, self._reference.config.hidden_size)
-        return HeadCritic(score_1H, body, self._dtype, value_clip=self.plan.value_clip)
+    def _adapted(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model, with adapters where the plan has them."""
+        self._peft: Any = None
+        if self.plan.lora is None:
+            return model
+        from pipelines.learning import adapters
+
+        self._peft = adapters.attach(model, adapters.Lora(**self.plan.lora), self.plan.seed)
+        return self._peft.get_base_model()
+
+    def _head_critic(self, *, on_reward_model: bool) -> HeadCritic:
+        if not on_reward_model or "reward_model" not in self._frozen:
+            score_1H = torch.zeros(1, self._policy.model.config.hidden_size)
+            return HeadCritic(score_1H, None, value_clip=self.plan.value_clip)
+        body = self._frozen["reward_model"]
+        with whole(models.score_head(body).weight) as weight:
+            score_1H = weight.detach().clone()
+        return HeadCritic(score_1H, partial(self._evaluate, hidden_at, body), value_clip=self.plan.value_clip)
 
     def _engine(self, module: SummedLoss, learning_rate: float) -> Engine:
         plan = OptimizerPlan("adamw", learning_rate, learning_rate, weight_decay=0.0, clip_norm=self.plan.clip_norm)
-        return Engine(module, [], plan, zero_stage=self.plan.zero_stage)
+        return Engine(module, [], plan, zero_stage=self.plan.zero_stage, offload=self.plan.offload)
+
+    def _evaluate(self, function: Callable[..., Any], *args: Any) -> Any:
+        """function(*args) on the policy and the frozen models, without a gradient; every rank calls as often."""
+        return self._engines["policy"].evaluate(function, *args)
 
     # ---- rollouts ----------------------------------------------------------------------------------------------------
 
@@ -148,22 +183,18 @@ class Learner:
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """The reward model's score of whole conversations (token ids)."""
-        if self._reward_model is None:
+        if "reward_model" not in self._frozen:
             raise ValueError("score: there is no reward model")
-        if not rows:  # fewer conversations than ranks
-            return []
-        scores = np.zeros(len(rows))
-        for indices in self._by_length([len(row) for row in rows], self._num_pieces(len(rows))):
-            scores[indices] = self._reward_model.scores([rows[index] for index in indices])
-        return scores.tolist()
+        values, model = np.zeros(len(rows)), self._frozen["reward_model"]
+        for indices in self._by_length([len(row) for row in rows]):
+            values[indices] = scores(model, [rows[index] for index in indices], self.device, self._evaluate)
+        return values.tolist()
 
     @torch.no_grad()
     def annotate(self, rollouts: Sequence[Rollout]) -> list[Annotation]:
         """Log-probabilities of each reply's tokens under reference and policy, and the critic's values."""
         annotations: dict[int, Annotation] = {}
-        num_pieces = torch.tensor(max(1, self._num_pieces(len(rollouts))))
-        dist.all_reduce(num_pieces, dist.ReduceOp.MAX)  # at ZeRO 3 every rank must evaluate as often
-        for indices in self._by_length([rollout.num_tokens for rollout in rollouts], int(num_pieces)):
+        for indices in self._by_length([rollout.num_tokens for rollout in rollouts]):
             annotations.update(self._annotate([rollouts[index] for index in indices], indices.tolist()))
         return [annotations[index] for index in range(len(rollouts))]
 
@@ -172,29 +203,35 @@ class Learner:
         replies = [rollout.reply.tokens for rollout in rollouts]
         batch = Sequences.pack([rollout.prompt for rollout in rollouts], replies).to(self.device)
         lengths = [len(reply) for reply in replies]
-        hidden_NH = hidden_at(self._reference, batch, self._dtype)
-        columns = {
-            "ref_logprobs": logprobs_of_hidden(self._reference, hidden_NH, batch, self.plan.temperature, self._dtype)
-        }
+        hidden_NH, ref_logprobs_N = self._reference_pass(batch)
+        columns = {"ref_logprobs": ref_logprobs_N}
         if self._critic is not None:
             reference_pass = ReferencePass(indices, lengths, batch, hidden_NH)
             columns["values"] = self._critic.values(self._engines["critic"], reference_pass)
         if not self._sampler_is_exact:
-            columns["old_logprobs"] = self._engines["policy"].evaluate(
-                logprobs, self._policy.model, batch, self.plan.temperature, self._dtype
-            )
+            columns["old_logprobs"] = self._evaluate(logprobs, self._policy.model, batch, self.plan.temperature)
         parts = {name: [part.cpu().numpy() for part in column.split(lengths)] for name, column in columns.items()}
         return {
             index: Annotation(**{name: of_replies[number] for name, of_replies in parts.items()})
             for number, index in enumerate(indices)
         }
 
+    def _reference_pass(self, batch: Sequences) -> tuple[Tensor, Tensor]:
+        """The reference's hidden states where each token of a reply is predicted [N, H], and its log-probabilities."""
+        if self._peft is None:
+            return self._evaluate(hidden_and_logprobs, self._frozen["reference"], batch, self.plan.temperature)
+        with self._peft.disable_adapter():
+            return self._evaluate(hidden_and_logprobs, self._policy.model, batch, self.plan.temperature)
+
     def _num_pieces(self, num_rows: int) -> int:
         return -(-num_rows // self.plan.micro_batch_rows)
 
-    def _by_length(self, lengths: Sequence[int], num_pieces: int) -> list[np.ndarray]:
-        """Indices of rows in micro-batches of about one length each; some may be empty."""
-        return cut_evenly(np.argsort(-np.asarray(lengths), kind="stable"), num_pieces)
+    def _by_length(self, lengths: Sequence[int]) -> list[np.ndarray]:
+        """Indices of rows in micro-batches of about one length each, as many on every rank, since at ZeRO 3 all must
+        evaluate as often; some may be empty."""
+        num_pieces = torch.tensor(max(1, self._num_pieces(len(lengths))))
+        dist.all_reduce(num_pieces, dist.ReduceOp.MAX)
+        return cut_evenly(np.argsort(-np.asarray(lengths), kind="stable"), int(num_pieces))
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
@@ -232,9 +269,22 @@ class Learner:
         """The policy's weights into the sampler, from memory. The next batch proves them, by a probe's
         log-probabilities."""
         policy, output = self._engines["policy"], models.output_embedding(self._policy.model)
-        tied = next(name for name, weight in policy.parameters.items() if weight is output).removeprefix("model.")
-        named = ((name.removeprefix("model."), weight) for name, weight in policy.live_weights())
-        return self._sampler.push(named, self._probe, tied=tied, prove_now=False)
+        tied = next(name for name, weight in policy.parameters.items() if weight is output).removeprefix(MODEL)
+        return self._sampler.push(self._live_weights(), self._probe, tied=tied, prove_now=False)
+
+    def _live_weights(self) -> Iterable[tuple[str, Tensor]]:
+        """The policy's weights, adapters merged, by the names that its folder has."""
+
+        def live(select: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
+            named = self._engines["policy"].live_weights(lambda name: name.startswith(MODEL) and select(name))
+            return ((name.removeprefix(MODEL), weight) for name, weight in named)
+
+        model = self._policy.model
+        if self._peft is None:
+            return models.file_weights(model, live(lambda _: True))
+        from pipelines.learning import adapters
+
+        return models.file_weights(model, adapters.merged_weights(model, live))
 
     def prove(self) -> float:
         """The largest difference of a probe's log-probability between sampler and policy, in nats; weights that no
@@ -244,14 +294,11 @@ class Learner:
         return self._sampler.prove() or 0.0
 
     def _probe(self) -> probe.Probe:
-        """The policy's probe, in float32."""
+        """The policy's probe, in the type that it learns in."""
         model = self._policy.model
         row = probe.tokens(model.config.vocab_size, min(model.config.max_position_embeddings, self.plan.max_tokens))
-        tokens_BT = torch.tensor([row], device=self.device)
-        logits_TV = self._engines["policy"].evaluate(
-            lambda: models.last_hidden(model, tokens_BT)[0] @ models.output_embedding(model).T
-        )
-        return probe.from_logits(row, logits_TV.cpu().numpy())
+        logits_TV = self._evaluate(models.all_logits, model, torch.tensor([row], device=self.device))[0]
+        return probe.from_logits(row, logits_TV.cpu().numpy(), dtype=name_of(self._dtype))
 
     def save(self, folder: Path) -> None:
         """Writes this rank's part of the training state into folder/rank-R."""
@@ -272,12 +319,22 @@ class Learner:
 
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
         """Rank 0 writes the policy in Hugging Face layout, its probe and the curve: the same bytes for the same run."""
-        expected = self._probe()
-        weights = self._engines["policy"].weights()
+        named = self._engines["policy"].weights(self._stored, only_trainable=True)
+        weights = {name.removeprefix(MODEL): weight for name, weight in named.items()}
         if self.rank == 0:
-            models.save(self._policy.model, {k.removeprefix("model."): w for k, w in weights.items()}, out)
-            probe.write(out, expected)
+            if self._peft is None:
+                save_proven(self._policy.model, weights, out)
+            else:
+                self._export_adapters(weights, out)
             (out / "curve.jsonl").write_text("".join(json.dumps(dict(point)) + "\n" for point in curve))
+
+    def _export_adapters(self, weights: dict[str, Tensor], out: Path) -> None:
+        from pipelines.learning import adapters
+
+        adapted = adapters.attach(
+            models.from_folder(self._folder, self._stored), adapters.Lora(**self.plan.lora or {}), self.plan.seed
+        )
+        adapters.export(adapted, weights, out, save_proven)
 
 
 class _WithoutPrefix(Mapping[str, Tensor]):

@@ -10,6 +10,7 @@ attempt that resumes; each worker computes a part of the pairs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,26 +22,30 @@ from pipelines.training import (
     ADAM_LEARNING_RATE,
     PairOptions,
     TrainCluster,
+    adapter_arguments,
     copy_tokenizer,
     launch,
     learn,
+    lesson_of,
     prepare_pairs,
-    scoring_arguments,
+    scoring_batch,
 )
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
-    from pipelines.learning.lesson import Lesson
+    from pipelines.learning.lesson import Evaluate, Lesson
     from pipelines.learning.loop import Worker
+    from pipelines.learning.pairs import PairRows
 
 
 class DpoOptions(PairOptions):
-    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.002, "adamw": 5e-7}
+    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.002, "adamw": 5e-7, "base": 5e-7, "lora": 5e-6}
 
     learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate; default 0.002 for muon's matrices, which suits models of a few "
-                                "million parameters, 5e-7 for adamw, which suits large ones")  # fmt: skip
+                                "million parameters, 5e-7 for adamw, which suits large, 5e-6 for lora")  # fmt: skip
     adam_learning_rate: float = Field(2e-4, gt=0, description=ADAM_LEARNING_RATE)
     beta: float = Field(
         0.1, gt=0, description="Strength of the KL penalty: the higher, the nearer to the initial model"
@@ -51,7 +56,9 @@ class DpoOptions(PairOptions):
 def run(work: Work) -> Facts:
     options: DpoOptions = work.options
     pairs = prepare_pairs(work)
-    lesson = pairs.lesson | {"beta": options.beta, "label_smoothing": options.label_smoothing}
+    lesson = pairs.lesson | {
+        "beta": options.beta, "label_smoothing": options.label_smoothing, **adapter_arguments(work)
+    }  # fmt: skip
     facts = launch(work, train_on_worker, lesson, steps=pairs.steps, rows=options.batch_pairs)
     copy_tokenizer(work.inputs["model"].local(), work.draft.out)
     return {**facts, **pairs.facts}
@@ -59,47 +66,55 @@ def run(work: Work) -> Facts:
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     """Runs in each worker process: torch is imported here, never in the driver."""
+    from pipelines.inference.model_config import hidden_size
+    from pipelines.learning.lesson import save_proven
     from pipelines.learning.model import from_folder
-    from pipelines.learning.pairs import PairRows, dpo_lesson, pair_scores, reply_logprobs
+    from pipelines.learning.pairs import PairRows, dpo_lesson
+    from pipelines.learning.precision import stored_dtype
 
-    lesson = config["lesson"]
-    rows = PairRows(Path(lesson["train"]))
+    arguments = config["lesson"]
+    folder, rows = Path(arguments["model"]), PairRows(Path(arguments["train"]))
+    held_out = PairRows(Path(arguments["held_out"])) if "held_out" in arguments else None
+    batch_pairs = scoring_batch(config)
 
-    def make_lesson(dtype: torch.dtype) -> Lesson:
-        model = from_folder(Path(lesson["model"]))
-        log_probability = partial(reply_logprobs, dtype=dtype)
-        reference_N2 = pair_scores(model, log_probability, rows, **scoring_arguments(worker, config))
-        return dpo_lesson(
-            model, rows, dtype, reference_N2, beta=lesson["beta"], label_smoothing=lesson["label_smoothing"]
-        )
+    def make(model: PreTrainedModel) -> Lesson:
+        lesson = dpo_lesson(
+            model, rows, beta=arguments["beta"], label_smoothing=arguments["label_smoothing"],
+            dtype=stored_dtype(folder), batch_pairs=batch_pairs,
+        )  # fmt: skip
+        return lesson if held_out is None else judged(lesson, held_out, beta=arguments["beta"], batch_pairs=batch_pairs)
 
-    facts = learn(worker, config, make_lesson)
-    return facts | evaluate_held_out(worker, config) if "held_out" in lesson else facts
+    return learn(
+        worker,
+        config,
+        lesson_of(arguments, partial(from_folder, folder), make, save_proven),
+        hidden_size=hidden_size(folder),
+    )
 
 
-def evaluate_held_out(worker: Worker, config: dict[str, Any]) -> Facts:
-    """Accuracy and margin of the policy's implicit reward on the held-out pairs."""
-    import torch.distributed as dist
-
-    from pipelines.learning.model import from_folder
+def judged(lesson: Lesson, held_out: PairRows, *, beta: float, batch_pairs: int) -> Lesson:
+    """The lesson, with accuracy and margin of the policy's implicit reward on the held-out pairs among its figures."""
     from pipelines.learning.pair_losses import implicit_rewards
-    from pipelines.learning.pairs import PairRows, pair_scores, reply_logprobs
+    from pipelines.learning.pairs import pair_scores, reply_logprobs
     from pipelines.metrics import pair_figures
 
-    dist.barrier()  # rank 0 has written the model
-    lesson = config["lesson"]
-    rows = PairRows(Path(lesson["held_out"]))
-    reference_N2, policy_N2 = (
-        pair_scores(from_folder(Path(folder)), reply_logprobs, rows, **scoring_arguments(worker, config))
-        for folder in (lesson["model"], config["plan"]["out"])
-    )
-    rewards_N2 = implicit_rewards(policy_N2, reference_N2, beta=lesson["beta"])
-    return dict(pair_figures.figures((rewards_N2[:, 0] - rewards_N2[:, 1]).double().numpy()))
+    reference: list[Tensor] = []
+
+    def before(evaluate: Evaluate) -> None:
+        lesson.before(evaluate)
+        reference.append(pair_scores(evaluate, reply_logprobs, lesson.model, held_out, batch_pairs=batch_pairs))
+
+    def after(evaluate: Evaluate) -> dict[str, float]:
+        policy_N2 = pair_scores(evaluate, reply_logprobs, lesson.model, held_out, batch_pairs=batch_pairs)
+        rewards_N2 = implicit_rewards(policy_N2, reference[0], beta=beta)
+        return dict(pair_figures.figures((rewards_N2[:, 0] - rewards_N2[:, 1]).double().numpy()))
+
+    return replace(lesson, before=before, after=after)
 
 
 STAGE = Stage(
     kind="dpo",
-    version=2,
+    version=3,
     makes="model",
     needs=("model", "preferences"),
     options=DpoOptions,

@@ -25,6 +25,9 @@ from pipelines.training import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
+    from pipelines.learning.lesson import Lesson
     from pipelines.learning.loop import Worker
 
 Size = Literal["micro", "2m", "6m", "14m", "36m", "125m", "350m", "1b"]
@@ -112,21 +115,30 @@ def lesson(work: Work, tokens: Path, model: Path | None, meta: dict[str, Any]) -
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     """Runs in each worker process: torch is imported here, never in the driver."""
+    from pipelines.inference.model_config import hidden_size
     from pipelines.learning import model
     from pipelines.learning.batch import PackedRows
     from pipelines.learning.lesson import next_token
+    from pipelines.learning.precision import stored_dtype
 
-    lesson = config["lesson"]
-    if "folder" in lesson:
-        initial = model.from_folder(Path(lesson["folder"]))
-    else:
-        initial = model.from_scratch(model.SIZES[lesson["size"]], seed=lesson["seed"], **lesson["shape"])
-    return learn(worker, config, lambda dtype: next_token(initial, PackedRows(Path(lesson["rows"])), dtype))
+    arguments = config["lesson"]
+    rows = PackedRows(Path(arguments["rows"]))
+
+    def make_lesson(dtype: torch.dtype) -> Lesson:
+        if "folder" in arguments:
+            folder = Path(arguments["folder"])
+            return next_token(model.from_folder(folder, dtype), rows, stored_dtype(folder))
+        size, shape = model.SIZES[arguments["size"]], arguments["shape"]
+        initial: Any = model.from_scratch(size, seed=arguments["seed"], **shape)
+        return next_token(initial.to(dtype), rows)
+
+    width = hidden_size(Path(arguments["folder"])) if "folder" in arguments else model.SIZES[arguments["size"]].hidden
+    return learn(worker, config, make_lesson, hidden_size=width)
 
 
 STAGE = Stage(
     kind="pretrain",
-    version=2,
+    version=3,
     makes="model",
     needs=("tokens",),
     takes=("model",),

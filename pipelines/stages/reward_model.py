@@ -10,7 +10,8 @@ that ends the assistant's turn. reliability.json holds its reliability diagram: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,29 +22,32 @@ from pipelines.training import (
     ADAM_LEARNING_RATE,
     PairOptions,
     TrainCluster,
+    adapter_arguments,
     copy_tokenizer,
     launch,
     learn,
+    lesson_of,
     prepare_pairs,
-    scoring_arguments,
+    scoring_batch,
 )
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from pipelines.data.dialogues.preferences import Pair
-    from pipelines.learning.lesson import Lesson
+    from pipelines.learning.lesson import Evaluate, Lesson
     from pipelines.learning.loop import Worker
     from pipelines.learning.pairs import PairRows
 
 
 class RewardModelOptions(PairOptions):
-    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.005, "adamw": 1e-5}
+    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.005, "adamw": 1e-5, "base": 1e-5, "lora": 1e-4}
 
     learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate; default 0.005 for muon's matrices, which suits models of a few "
-                                "million parameters, 1e-5 for adamw, which suits large ones")  # fmt: skip
+                                "million parameters, 1e-5 for adamw, which suits large, 1e-4 for lora")  # fmt: skip
     adam_learning_rate: float = Field(1e-3, gt=0, description=f"{ADAM_LEARNING_RATE}, and the score head")
     every_token: bool = Field(
         False, description="Whether the loss compares two replies at every token from the first that differs, not at "
@@ -54,7 +58,9 @@ class RewardModelOptions(PairOptions):
 def run(work: Work) -> Facts:
     model = work.inputs["model"].local()
     pairs = prepare_pairs(work)
-    lesson = pairs.lesson | {"seed": work.seed, "pad_id": padding_id(model), "every_token": work.options.every_token}
+    lesson = pairs.lesson | {
+        "pad_id": padding_id(model), "every_token": work.options.every_token, **adapter_arguments(work)
+    }  # fmt: skip
     facts = launch(work, train_on_worker, lesson, steps=pairs.steps, rows=work.options.batch_pairs)
     copy_tokenizer(model, work.draft.out)
     return {**facts, **pairs.facts}
@@ -75,32 +81,30 @@ def padding_id(model: Path) -> int | None:
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     """Runs in each worker process: torch is imported here, never in the driver."""
-    from pipelines.learning.pairs import PairRows, new_reward_model, reward_lesson
+    from pipelines.inference.model_config import hidden_size
+    from pipelines.learning.model import save
+    from pipelines.learning.pairs import PairRows, new_reward_model, pair_scores, reward_lesson, rewards
+    from pipelines.learning.precision import stored_dtype
 
-    lesson = config["lesson"]
-    rows = PairRows(Path(lesson["train"]))
+    arguments = config["lesson"]
+    folder, rows = Path(arguments["model"]), PairRows(Path(arguments["train"]))
 
-    def make_lesson(dtype: torch.dtype) -> Lesson:
-        model = new_reward_model(Path(lesson["model"]), seed=lesson["seed"], pad_id=lesson["pad_id"])
-        return reward_lesson(model, rows, dtype, every_token=lesson["every_token"])
+    def open_model(dtype: torch.dtype) -> PreTrainedModel:
+        return new_reward_model(folder, seed=arguments["seed"], pad_id=arguments["pad_id"], dtype=dtype)
 
-    facts = learn(worker, config, make_lesson)
-    return facts | evaluate_held_out(worker, config, rows) if "held_out" in lesson else facts
+    def make(model: PreTrainedModel) -> Lesson:
+        lesson = reward_lesson(model, rows, every_token=arguments["every_token"], dtype=stored_dtype(folder))
+        return replace(lesson, after=partial(after, model)) if "held_out" in arguments else lesson
 
+    def after(model: PreTrainedModel, evaluate: Evaluate) -> Facts:
+        held_out = PairRows(Path(arguments["held_out"]))
+        rewards_N2 = pair_scores(evaluate, rewards, model, held_out, batch_pairs=scoring_batch(config))
+        if worker.rank:
+            return {}
+        folders = Path(arguments["preferences"]), Path(config["plan"]["out"])
+        return held_out_facts(folders[0], rows, held_out, rewards_N2, folders[1])
 
-def evaluate_held_out(worker: Worker, config: dict[str, Any], train: PairRows) -> Facts:
-    """Scores the held-out pairs with the finished model on all ranks; rank 0 returns the facts, the others none."""
-    import torch.distributed as dist
-
-    from pipelines.learning.pairs import PairRows, open_reward_model, pair_scores, rewards
-
-    dist.barrier()  # rank 0 has written the model
-    out = Path(config["plan"]["out"])
-    held_out = PairRows(Path(config["lesson"]["held_out"]))
-    rewards_N2 = pair_scores(open_reward_model(out), rewards, held_out, **scoring_arguments(worker, config))
-    if worker.rank:
-        return {}
-    return held_out_facts(Path(config["lesson"]["preferences"]), train, held_out, rewards_N2, out)
+    return learn(worker, config, lesson_of(arguments, open_model, make, save), hidden_size=hidden_size(folder))
 
 
 def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2: Tensor, out: Path) -> Facts:
@@ -140,7 +144,7 @@ def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2
 
 STAGE = Stage(
     kind="reward_model",
-    version=2,
+    version=3,
     makes="reward_model",
     needs=("model", "preferences"),
     options=RewardModelOptions,

@@ -14,46 +14,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat
 
-from pipelines.stage import Facts, Options, Stage, Work
+from pipelines.stage import Facts, Stage, Work
 from pipelines.training import (
     ADAM_LEARNING_RATE,
-    OptimizerOptions,
+    AdapterOptions,
     TrainCluster,
+    adapter_arguments,
     copy_tokenizer,
     launch,
     learn,
+    lesson_of,
 )
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from transformers import PreTrainedModel
 
     from pipelines.data.dialogues.conversations import Conversation
     from pipelines.data.tokens.chat import Chat
+    from pipelines.learning.lesson import Lesson
     from pipelines.learning.loop import Worker
 
 MAX_DEFAULT_LENGTH = 512  # tokens of a row, where the context is longer: attention's cost grows with the length
 RENDER_BATCH = 2000  # conversations
-LORA_LEARNING_RATE = 2e-4
-LARGE_BYTES = 10**9  # of weights; Muon's default learning rate suits smaller models
 
 
-class LoraOptions(Options):
-    rank: int = Field(16, ge=1, description="Rank of the matrices that are trained beside a layer's weights")
-    alpha: float = Field(32, gt=0, description="Scale of the adapters: their output is multiplied by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability of an adapter's inputs in training")
-    targets: list[str] | None = Field(
-        None, min_length=1, description="Layers with adapters, by the end of their name, such as [q_proj, v_proj]; "
-                                        "default: every linear layer")  # fmt: skip
-
-
-class SftOptions(OptimizerOptions):
-    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.01, "adamw": 2e-5}
+class SftOptions(AdapterOptions):
+    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.01, "adamw": 2e-5, "base": 1e-5, "lora": 2e-4}
 
     learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate; default 0.01 for muon's matrices, 2e-5 for adamw, 2e-4 for lora"
+        None,
+        gt=0,
+        description="Peak learning rate; default 0.01 for muon's matrices, 2e-5 for adamw, 1e-5 for "
+        "a model that began as another's, 2e-4 for lora",
     )
     adam_learning_rate: float = Field(5e-3, gt=0, description=ADAM_LEARNING_RATE)
     length: int | None = Field(
@@ -65,26 +61,10 @@ class SftOptions(OptimizerOptions):
     tasks: dict[str, NonNegativeFloat] | None = Field(
         None, description="Number of times that each task's conversations are used, such as {persona: 2, small_talk: "
                           "0.5}; those of other tasks once")  # fmt: skip
-    lora: LoraOptions | None = Field(
-        None, description="Train LoRA adapters, by adamw, and merge them into the weights. Default: train all weights"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lora_needs_adamw(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("lora") is not None:
-            if values.setdefault("optimizer", "adamw") == "muon":
-                raise ValueError("muon does not fit LoRA's matrices, expected optimizer: adamw with lora")
-        return values
 
     def identity(self) -> dict[str, Any]:
         """A budget replaces epochs."""
         return super().identity() | ({"epochs": None} if self.budget_tokens is not None else {})
-
-    @property
-    def peak_learning_rate(self) -> float:
-        default = LORA_LEARNING_RATE if self.lora else self.default_learning_rates[self.optimizer]
-        return self.learning_rate or default
 
 
 def run(work: Work) -> Facts:
@@ -94,9 +74,6 @@ def run(work: Work) -> Facts:
     model = work.inputs["model"].local()
     chat = Chat.open(model)
     length = row_length(options, model, chat)
-    if not (options.learning_rate or options.lora) and options.optimizer == "muon" and _is_large(model):
-        work.progress.note(f"{work.name}.learning_rate: the default, {options.peak_learning_rate:g} under muon, suits "
-                           f"small models; large ones usually need optimizer: adamw")  # fmt: skip
     packed = pack(work, chat, choose(work), length)
     batch_rows = max(1, options.batch_tokens // length)
     num_rows = options.epochs * packed.num_rows if options.budget_tokens is None else options.budget_tokens / length
@@ -105,8 +82,7 @@ def run(work: Work) -> Facts:
         "model": str(model),
         "rows": str(packed.file),
         "stop_ids": list(chat.stop_ids),
-        "lora": None if options.lora is None else options.lora.model_dump(),
-        "seed": work.seed,
+        **adapter_arguments(work),
     }
     facts = launch(work, train_on_worker, lesson, steps=steps, rows=batch_rows)
     copy_tokenizer(model, work.draft.out)
@@ -222,35 +198,32 @@ def _rendered(
     return sequences, loss_masks, num_cut
 
 
-def _is_large(model: Path) -> bool:
-    return sum(file.stat().st_size for file in model.glob("*.safetensors")) > LARGE_BYTES
-
-
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     """Runs in each worker process: torch is imported here, never in the driver."""
-    from pipelines.learning import lesson, model
+    from pipelines.inference.model_config import hidden_size
+    from pipelines.learning import model
     from pipelines.learning.batch import PackedRows
+    from pipelines.learning.lesson import next_token, save_proven
+    from pipelines.learning.precision import stored_dtype
 
     arguments = config["lesson"]
-    rows = PackedRows(Path(arguments["rows"]))
+    folder, rows = Path(arguments["model"]), PackedRows(Path(arguments["rows"]))
 
-    def open_model() -> PreTrainedModel:
-        initial = model.from_folder(Path(arguments["model"]))
+    def open_model(dtype: torch.dtype) -> PreTrainedModel:
+        initial = model.from_folder(folder, dtype)
         assert initial.generation_config is not None
         initial.generation_config.eos_token_id = arguments["stop_ids"]  # where tools that serve the model look
         return initial
 
-    if arguments["lora"] is None:
-        return learn(worker, config, lambda dtype: lesson.next_token(open_model(), rows, dtype))
-    from pipelines.learning import adapters
+    def make(initial: PreTrainedModel) -> Lesson:
+        return next_token(initial, rows, stored_dtype(folder))
 
-    lora, seed = adapters.Lora(**arguments["lora"]), arguments["seed"]
-    return learn(worker, config, lambda dtype: adapters.next_token(open_model, rows, dtype, lora, seed=seed))
+    return learn(worker, config, lesson_of(arguments, open_model, make, save_proven), hidden_size=hidden_size(folder))
 
 
 STAGE = Stage(
     kind="sft",
-    version=2,
+    version=3,
     makes="model",
     needs=("model", "conversations"),
     options=SftOptions,

@@ -269,8 +269,14 @@ def _resources(candidate: Candidate, shared: set[str]) -> tuple[float, float]:
         workers = getattr(options, "workers", None) or 1
         cpus_per_worker = max(getattr(options, "cpus_per_worker", 1), getattr(options, "threads_per_worker", 1))
         max_cpus = max(max_cpus, workers * cpus_per_worker)
-        max_gpus = max(max_gpus, workers * getattr(options, "gpus_per_worker", 0), getattr(options, "gpus", 0))
+        max_gpus = max(max_gpus, workers * _gpus(options), getattr(options, "gpus", 0))
     return max_cpus, max_gpus
+
+
+def _gpus(options: object) -> float:
+    """GPUs of a worker; `auto` counts none: trials that find too few GPUs wait for each other."""
+    gpus = getattr(options, "gpus_per_worker", 0)
+    return 0.0 if gpus == "auto" else float(gpus)
 
 
 def _capacity(session: Session, needs: Sequence[tuple[float, float]]) -> int:

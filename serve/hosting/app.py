@@ -26,7 +26,7 @@ from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
 from pipelines.inference import sampler
-from pipelines.inference.model_config import context_length, read_config
+from pipelines.inference.model_config import context_length, engine_dtype
 from serve.hosting import front
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import Settings
@@ -71,12 +71,11 @@ def application(settings: Settings) -> ray.serve.Application:
 
 def engine_arguments(settings: Settings) -> dict[str, Any]:
     """vLLM's engine arguments."""
-    config = read_config(settings.model)
     max_tokens = settings.max_tokens or context_length(settings.model)
     on_cpu = not settings.gpus
+    dtype = engine_dtype(settings.model, on_cpu=on_cpu)
     arguments: dict[str, Any] = {
-        # A CPU's bfloat16 is 5 × slower than float32; a GPU takes the model as it is.
-        "dtype": "float32" if on_cpu else config.get("dtype") or config.get("torch_dtype") or "auto",
+        "dtype": dtype,
         "max_model_len": max_tokens,
         "max_num_seqs": sampler.NUM_ROWS,
         **sampler.batching(max_tokens, on_cpu=on_cpu),
@@ -87,7 +86,8 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "allowed_origins": [],  # no web site may read replies
     }
     if on_cpu or settings.kv_cache_bytes:
-        arguments["kv_cache_memory_bytes"] = settings.kv_cache_bytes or sampler.kv_bytes(settings.model, max_tokens)
+        default = sampler.kv_bytes(settings.model, max_tokens, dtype)
+        arguments["kv_cache_memory_bytes"] = settings.kv_cache_bytes or default
     return arguments
 
 

@@ -304,7 +304,7 @@ def test_shape_is_the_config_without_what_changes_no_computation(tiny: Tiny, tmp
 
 def test_memory_for_keys_and_values_follows_the_model(tiny: Tiny) -> None:
     token_bytes = 2 * 2 * 1 * 32 * 4  # layers × (keys, values) × heads of keys × size of a head × float32
-    assert kv_bytes(tiny.first, CONTEXT) == 64 * 3 * 128 * token_bytes
+    assert kv_bytes(tiny.first, CONTEXT, "float32") == 64 * 3 * 128 * token_bytes
 
 
 def test_weights_of_a_model_without_a_head_of_its_own_are_pushed(evaluator: Evaluator, tmp_path: Path) -> None:

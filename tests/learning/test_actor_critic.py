@@ -52,7 +52,7 @@ def policy_batch(seed: int) -> PolicyBatch:
 
 
 def test_log_probabilities_of_replies_equal_transformers(tiny: Tiny) -> None:
-    ours = logprobs(models.from_folder(tiny.first), Sequences.pack(PROMPTS, REPLIES), 1.0, torch.float32)
+    ours = logprobs(models.from_folder(tiny.first), Sequences.pack(PROMPTS, REPLIES), 1.0)
     rows = [[*prompt, *reply] for prompt, reply in zip(PROMPTS, REPLIES, strict=True)]
     of_rows = tiny_models.reference_logprobs(tiny.first, rows)
     expected = np.concatenate([row[-len(reply) :] for row, reply in zip(of_rows, REPLIES, strict=True)])
@@ -60,7 +60,7 @@ def test_log_probabilities_of_replies_equal_transformers(tiny: Tiny) -> None:
 
 
 def test_temperature_divides_the_logits(tiny: Tiny) -> None:
-    ours = logprobs(models.from_folder(tiny.first), Sequences.pack(PROMPTS[:1], REPLIES[:1]), 0.5, torch.float32)
+    ours = logprobs(models.from_folder(tiny.first), Sequences.pack(PROMPTS[:1], REPLIES[:1]), 0.5)
     logits = torch.tensor(tiny_models.reference_logits(tiny.first, [7, 8, 9, 21]))
     expected = [(logits[position] / 0.5).log_softmax(-1)[token] for position, token in ((2, 21), (3, 22))]
     assert ours.tolist() == pytest.approx([value.item() for value in expected], abs=1e-4)
@@ -74,7 +74,7 @@ def test_scores_equal_transformers_at_the_last_token(tmp_path: Path) -> None:
         expected = [theirs(torch.tensor([row])).logits.item() for row in rows]
     width = max(map(len, rows))
     last = torch.tensor([number * width + len(row) - 1 for number, row in enumerate(rows)])
-    ours = scores_at(new_critic(folder), pad_right(rows), last, torch.float32)
+    ours = scores_at(new_critic(folder), pad_right(rows), last)
     assert ours.tolist() == pytest.approx(expected, abs=1e-4)
 
 
@@ -83,7 +83,7 @@ def test_rows_are_padded_on_the_right_with_zeros() -> None:
 
 
 def test_a_critic_from_a_policy_begins_at_0_with_its_body(tiny: Tiny) -> None:
-    critic = ValueModel(new_critic(tiny.first), torch.float32, value_clip=0.2)
+    critic = ValueModel(new_critic(tiny.first), value_clip=0.2)
     assert critic.values(Sequences.pack(PROMPTS, REPLIES)).abs().max() == 0
     body = dict(models.from_folder(tiny.first).named_parameters())
     weights = dict(critic.model.named_parameters())
@@ -94,14 +94,14 @@ def test_a_critic_from_a_policy_begins_at_0_with_its_body(tiny: Tiny) -> None:
 def test_no_rows_add_nothing_to_the_loss(tiny: Tiny) -> None:
     empty = PolicyBatch.pack([], [], old_logprobs_N=[], advantages_N=[])
     assert empty.num_labels == 0
-    policy = Policy(models.from_folder(tiny.first), torch.float32, temperature=1.0, clip=0.2, entropy_bonus=0.1)
+    policy = Policy(models.from_folder(tiny.first), temperature=1.0, clip=0.2, entropy_bonus=0.1)
     loss = policy(empty)
     loss.backward()
     assert loss.item() == 0 and all(p.grad is None or p.grad.abs().max() == 0 for p in policy.parameters())
 
 
 def test_sums_are_returned_once(tiny: Tiny) -> None:
-    policy = Policy(models.from_folder(tiny.first), torch.float32, temperature=1.0, clip=0.2, entropy_bonus=0.0)
+    policy = Policy(models.from_folder(tiny.first), temperature=1.0, clip=0.2, entropy_bonus=0.0)
     losses = [policy(policy_batch(seed)).item() for seed in (1, 2)]
     sums = policy.pop_sums()
     assert sums["policy_loss"] == pytest.approx(sum(losses), rel=1e-5)

@@ -19,6 +19,7 @@ from pipelines.learning import adapters, checkpoint
 from pipelines.learning.adapters import Lora
 from pipelines.learning.batch import DataOrder, PackedRows
 from pipelines.learning.engine import OptimizerPlan
+from pipelines.learning.lesson import next_token, save_proven
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch
 from pipelines.learning.schedule import Schedule
@@ -33,15 +34,16 @@ SCHEDULE = Schedule("wsd", STEPS, warmup=1, decay=2)
 STAGES = (0, 1, 2, 3)
 
 
-def open_model() -> PreTrainedModel:
-    return from_scratch(SIZE, vocabulary=128, length=32, seed=4)
+def open_model(dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    model: Any = from_scratch(SIZE, vocabulary=128, length=32, seed=4)
+    return model.to(dtype)
 
 
 def plan(out: Path, zero_stage: int) -> TrainingPlan:
     out.mkdir(parents=True, exist_ok=True)
     return TrainingPlan(
         out=out, seed=SEED, total_steps=STEPS, batch_rows=8, optimizer=ADAMW, schedule=SCHEDULE, micro_batch_rows=2,
-        zero_stage=zero_stage, dtype="float32", checkpoint_every_steps=3, log_every_steps=100,
+        zero_stage=zero_stage, dtype="float32", hidden_size=32, checkpoint_every_steps=3, log_every_steps=100,
     )  # fmt: skip
 
 
@@ -52,7 +54,9 @@ def run(folder: Path, name: str, zero_stage: int, *, lora: Lora = LORA, die_afte
         train(
             worker,
             plan(folder / name / "out", zero_stage),
-            lambda dtype: adapters.next_token(open_model, rows, dtype, lora, seed=SEED),
+            lambda dtype: adapters.lesson(
+                lambda model: next_token(model, rows), open_model, save_proven, lora, seed=SEED, dtype=dtype
+            ),
         )
     except Killed:
         return
@@ -167,11 +171,11 @@ def test_the_adapter_on_its_base_is_the_merged_model(folder: Path) -> None:
 
 
 def test_a_merge_that_changes_the_model_is_refused() -> None:
-    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
-    adapters.check_merge(logits, logits + 5e-5)
-    for wrong in (logits + 1e-2, logits * torch.nan):
-        with pytest.raises(UserError, match="merging the adapters changes logits by"):
-            adapters.check_merge(logits, wrong)
+    outputs = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
+    adapters.check_merge("q_proj", outputs, outputs + 5e-5)
+    for wrong in (outputs + 1e-2, outputs * torch.nan):
+        with pytest.raises(UserError, match="merging the adapter of q_proj changes its output by"):
+            adapters.check_merge("q_proj", outputs, wrong)
 
 
 def test_targets_are_layers() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from pipelines.learning.batch import PackedRows
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.lesson import next_token
 from pipelines.learning.loop import TrainingPlan, train
-from pipelines.learning.model import NextTokenLearner, Size, from_scratch, hidden_matrices
+from pipelines.learning.model import NextTokenLearner, Size, from_folder, from_scratch, hidden_matrices
 from pipelines.learning.schedule import Schedule
 from tests.learning.packed import write_tokens
 from tests.learning.processes import Killed, PlainWorker, in_processes
@@ -42,7 +42,7 @@ def plan(folder: Path, name: str, **changes: Any) -> TrainingPlan:
     made = TrainingPlan(
         out=out, seed=3, total_steps=STEPS, batch_rows=8, optimizer=MUON,
         schedule=Schedule("wsd", STEPS, warmup=1, decay=3), micro_batch_rows=4, zero_stage=1, dtype="float32",
-        checkpoint_every_steps=4, log_every_steps=5,
+        hidden_size=32, checkpoint_every_steps=4, log_every_steps=5,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -52,7 +52,9 @@ def run(folder: Path, name: str, *, die_after: int | None = None, **changes: Any
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
     try:
         rows = PackedRows(folder / "train.arrow")
-        facts = train(worker, plan(folder, name, **changes), lambda dtype: next_token(new_model(), rows, dtype))
+        facts = train(
+            worker, plan(folder, name, **changes), lambda dtype: next_token(cast(Any, new_model()).to(dtype), rows)
+        )
     except Killed:
         return worker
     if worker.rank == 0:
@@ -180,6 +182,7 @@ def test_the_model_learns_and_opens_in_transformers(folder: Path) -> None:
     stored = load_file(folder / "whole" / "out" / "model.safetensors")
     assert torch.equal(model.lm_head.weight, stored["model.embed_tokens.weight"])
     batch = PackedRows(folder / "train.arrow").read(np.arange(8))
+    model = from_folder(folder / "whole" / "out")
     with torch.no_grad():
         assert NextTokenLearner(model)(batch) / batch.num_labels < points[0]["train/loss_nats"] - 0.5
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from pipelines.learning import token_scores
 from pipelines.learning.losses import IGNORE, next_token_cross_entropy
+from pipelines.learning.token_scores import Head
 
 
 def example(
@@ -27,7 +28,7 @@ def gradients(loss: torch.Tensor, *tensors: torch.Tensor) -> list[torch.Tensor]:
 def test_equals_torch_whatever_the_chunk(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, labels = example()
     monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
-    ours = next_token_cross_entropy(hidden, weight, labels)
+    ours = next_token_cross_entropy(hidden, Head(weight), labels)
     theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum", ignore_index=IGNORE)
     assert ours.num_tokens == int((labels != IGNORE).sum())
     torch.testing.assert_close(ours.total, theirs, rtol=1e-6, atol=0)
@@ -39,7 +40,7 @@ def test_equals_torch_whatever_the_chunk(chunk: int, monkeypatch: pytest.MonkeyP
 
 def test_large_logits_do_not_overflow() -> None:
     hidden, weight, labels = example()
-    ours = next_token_cross_entropy(hidden * 100, weight, labels).total
+    ours = next_token_cross_entropy(hidden * 100, Head(weight), labels).total
     theirs = F.cross_entropy(hidden * 100 @ weight.T, labels, reduction="sum", ignore_index=IGNORE)
     assert torch.isfinite(ours)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
@@ -47,7 +48,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 def test_no_labels_give_zero_and_zero_gradients() -> None:
     hidden, weight, labels = example(ignored=2.0)
-    total, tokens = next_token_cross_entropy(hidden, weight, labels)
+    total, tokens = next_token_cross_entropy(hidden, Head(weight), labels)
     assert (total.item(), tokens) == (0.0, 0)
     for gradient in gradients(total, hidden, weight):
         assert gradient.abs().max() == 0
@@ -56,26 +57,26 @@ def test_no_labels_give_zero_and_zero_gradients() -> None:
 def test_without_gradients_the_value_is_the_same() -> None:
     hidden, weight, labels = example()
     with torch.no_grad():
-        quiet = next_token_cross_entropy(hidden, weight, labels).total
+        quiet = next_token_cross_entropy(hidden, Head(weight), labels).total
     assert not quiet.requires_grad
-    assert quiet == next_token_cross_entropy(hidden, weight, labels).total
+    assert quiet == next_token_cross_entropy(hidden, Head(weight), labels).total
 
 
 def test_a_frozen_output_embedding_gets_no_gradient_and_changes_none() -> None:
     hidden, weight, labels = example()
-    total = next_token_cross_entropy(hidden, weight.detach(), labels).total
+    total = next_token_cross_entropy(hidden, Head(weight.detach()), labels).total
     kept = total.grad_fn.saved_tensors  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
     assert kept[1] is None  # it was not computed
     (ours,) = gradients(total, hidden)
-    (theirs,) = gradients(next_token_cross_entropy(hidden, weight, labels).total, hidden)
+    (theirs,) = gradients(next_token_cross_entropy(hidden, Head(weight), labels).total, hidden)
     assert torch.equal(ours, theirs)
 
 
-def test_bfloat16_products_are_close_and_keep_float32_gradients() -> None:
+def test_bfloat16_products_are_close_and_chunks_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: 2)  # so many sums that bfloat16 would round them away
     hidden, weight, labels = example()
-    exact = next_token_cross_entropy(hidden, weight, labels).total
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = next_token_cross_entropy(hidden, weight, labels).total
+    exact = next_token_cross_entropy(hidden, Head(weight), labels).total
+    rough = next_token_cross_entropy(hidden.bfloat16(), Head(weight.bfloat16()), labels).total
     assert rough != exact
     torch.testing.assert_close(rough, exact, rtol=5e-3, atol=0)
     for mine, other in zip(gradients(rough, hidden, weight), gradients(exact, hidden, weight), strict=True):

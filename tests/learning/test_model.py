@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -101,7 +99,8 @@ def test_other_architectures_are_read(
     model = from_folder(tmp_path)
     segments = (batch.positions_BT == 0).cumsum(1)
     same = segments[:, None, :, None] == segments[:, None, None, :]
-    logits = model(
+    dense = model_class.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="sdpa")
+    logits = dense(
         input_ids=batch.tokens_BT,
         position_ids=batch.positions_BT,
         attention_mask=same & torch.ones(64, 64, dtype=torch.bool).tril(),
@@ -110,16 +109,8 @@ def test_other_architectures_are_read(
     torch.testing.assert_close(NextTokenLearner(model)(batch), expected, rtol=1e-5, atol=0)
 
 
-def test_a_model_that_changes_its_logits_is_refused(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, final_logit_softcapping=0.1))
-    model.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="Gemma2ForCausalLM changes its logits after the output embedding"):
-        from_folder(tmp_path)
-
-
 def test_a_folder_without_a_model_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read as a causal language model"):
+    with pytest.raises(UserError, match="cannot be read as a language model"):
         from_folder(tmp_path)
 
 

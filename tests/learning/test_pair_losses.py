@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification, PreTrainedModel
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_config import RewardConfig
@@ -103,6 +103,7 @@ def test_reward_loss_and_gradient_equal_trl(tiny: Tiny, tmp_path: Path) -> None:
     ours = new_reward_model(tiny.first, seed=1, pad_id=0)
     assert isinstance(ours, LlamaForSequenceClassification)
     theirs = copy.deepcopy(ours)
+    theirs.set_attn_implementation("sdpa")  # for padded rows
     whole = Dataset.from_list([{"chosen_ids": p + c, "rejected_ids": p + r} for p, c, r in pairs()])
     config = RewardConfig(str(tmp_path), report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False,
                           disable_dropout=False, per_device_train_batch_size=4, max_length=None)  # fmt: skip
@@ -111,27 +112,34 @@ def test_reward_loss_and_gradient_equal_trl(tiny: Tiny, tmp_path: Path) -> None:
     )
     expected = cast(Tensor, trainer.compute_loss(theirs, trainer.data_collator(cast(Any, list(whole)))))
     expected.backward()
-    loss = RewardLearner(ours, torch.float32, every_token=False)(batch()) / 4
+    loss = RewardLearner(ours, every_token=False)(batch()) / 4
     loss.backward()
     close(loss, expected)
     same_gradients(ours, theirs)
 
 
+def dpo_learner(policy: PreTrainedModel, reference_N2: Tensor, *, beta: float, label_smoothing: float) -> DpoLearner:
+    learner = DpoLearner(policy, beta=beta, label_smoothing=label_smoothing)
+    learner.reference_N2 = reference_N2
+    return learner
+
+
 def test_dpo_loss_and_gradient_equal_trl(tiny: Tiny, dataset: Dataset, tmp_path: Path) -> None:
     policy, reference = from_folder(tiny.second), from_folder(tiny.first)
     theirs = copy.deepcopy(policy)
+    theirs.set_attn_implementation("sdpa")  # for padded rows
     config = DPOConfig(str(tmp_path), report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False,
                        disable_dropout=False, per_device_train_batch_size=4, max_length=None, beta=0.25)  # fmt: skip
     texts = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])  # the training data comes below
     trainer = DPOTrainer(
-        model=theirs, ref_model=copy.deepcopy(reference), args=config, train_dataset=texts,
+        model=theirs, ref_model=AutoModelForCausalLM.from_pretrained(tiny.first), args=config, train_dataset=texts,
         processing_class=AutoTokenizer.from_pretrained(tiny.first),
     )  # fmt: skip
     expected = cast(Tensor, trainer.compute_loss(theirs, trainer.data_collator(cast(Any, list(dataset)))))
     expected.backward()
     with torch.no_grad():
         reference_N2 = reply_logprobs(reference, batch()).view(2, -1).T
-    loss = DpoLearner(policy, torch.float32, reference_N2, beta=0.25, label_smoothing=0.0)(batch()) / 4
+    loss = dpo_learner(policy, reference_N2, beta=0.25, label_smoothing=0.0)(batch()) / 4
     loss.backward()
     close(loss, expected)
     same_gradients(policy, theirs)
@@ -155,7 +163,7 @@ def test_every_token_from_the_first_that_differs_is_compared(tiny: Tiny) -> None
         ]
         expected = expected + torch.stack(losses).mean()
     packed = pack([np.array(side) for side in (*(c for c, _ in whole), *(r for _, r in whole))], [3] * 4, np.arange(2))
-    close(RewardLearner(model, torch.float32, every_token=True)(packed), expected)
+    close(RewardLearner(model, every_token=True)(packed), expected)
 
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
@@ -184,9 +192,9 @@ def test_an_empty_batch_has_no_loss_and_still_reaches_every_weight(tiny: Tiny) -
     no_pairs = pack([], [], np.zeros(0, np.int64))
     scorers = [new_reward_model(tiny.first, seed=1, pad_id=0) for _ in range(2)]
     learners = [
-        RewardLearner(scorers[0], torch.float32, every_token=True),
-        RewardLearner(scorers[1], torch.float32, every_token=False),
-        DpoLearner(from_folder(tiny.first), torch.float32, torch.zeros(0, 2), beta=0.1, label_smoothing=0.1),
+        RewardLearner(scorers[0], every_token=True),
+        RewardLearner(scorers[1], every_token=False),
+        dpo_learner(from_folder(tiny.first), torch.zeros(0, 2), beta=0.1, label_smoothing=0.1),
     ]
     for learner in learners:
         loss = learner(no_pairs)

@@ -10,6 +10,7 @@ from pipelines.rollout.advantage import (
     KlController,
     generalised_advantages,
     group_advantages,
+    scaled_by_reply,
     token_rewards,
     whitened,
 )
@@ -96,3 +97,16 @@ def test_an_adaptive_coefficient_reaches_its_target() -> None:
     for _ in range(600):
         coefficient = control.next(coefficient, 1.2 / coefficient)  # the dearer a nat, the less of them
     assert 1.2 / coefficient == pytest.approx(6.0, rel=0.05) and np.isfinite(coefficient)
+
+
+def test_scaling_by_replies_does_not_favour_length_and_ignores_the_scale_of_rewards() -> None:
+    """Every token of a reply has the reply's advantage ÷ the standard deviation over replies, by numpy."""
+    lengths, advantages = [2, 30, 5, 1], np.array([1.0, -0.5, 0.25, -2.0])
+    mask = torch.arange(30) < torch.tensor(lengths)[:, None]
+    values = torch.where(mask, torch.tensor(advantages, dtype=torch.float32)[:, None], 0.0)
+    for scale in (1.0, 100.0):
+        ours = scaled_by_reply(values * scale, mask)
+        for reply, expected in enumerate(advantages / advantages.std()):
+            assert ours[reply, : lengths[reply]].tolist() == pytest.approx([expected] * lengths[reply], rel=1e-5)
+        assert not ours[~mask].any()
+    assert scaled_by_reply(torch.zeros(4, 30), mask).abs().max() == 0

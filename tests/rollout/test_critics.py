@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import AutoModel
 from pipelines.inference.reply import Reply
 from pipelines.learning import model as models
 from pipelines.learning.actor_critic import Sequences, hidden_at, new_critic
-from pipelines.rollout.advantage import generalised_advantages
+from pipelines.rollout.advantage import generalised_advantages, whitened
 from pipelines.rollout.critics import HeadCritic, ReferencePass
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, optimizer_steps, rank_range
 from tests.learning.test_actor_critic import reward_model
@@ -41,7 +42,7 @@ def annotate(critic: HeadCritic, reference: Any, numbers: range, micro_batch_row
         batch = Sequences.pack([PROMPTS[numbers[i]] for i in indices], [REPLIES[numbers[i]] for i in indices])
         lengths = [len(REPLIES[numbers[i]]) for i in indices]
         with torch.no_grad():
-            hidden = hidden_at(reference, batch, torch.float32)
+            hidden = hidden_at(reference, batch)
         reference_pass = ReferencePass(indices, lengths, batch, hidden)
         values_N = critic.values(WholeEngine(), reference_pass)  # pyright: ignore[reportArgumentType]
         for index, of_reply in zip(indices, values_N.split(lengths), strict=True):
@@ -60,12 +61,14 @@ def steps(values: list[np.ndarray], world: int) -> list[list[Step]]:
     advantages = generalised_advantages(
         rewards, experience.values_BA, experience.action_mask_BA, gamma=1.0, lam=0.9
     )  # fmt: skip
-    return optimizer_steps(experience.rows(advantages), seed=1, iteration=0, epochs=1, minibatches=2, world=world)
+    return optimizer_steps(
+        experience.rows(advantages, normalise=whitened), seed=1, iteration=0, epochs=1, minibatches=2, world=world
+    )
 
 
 def test_a_head_on_the_reward_model_begins_with_its_score_at_every_token(tiny: Tiny, tmp_path: Path) -> None:
     body, reference = new_critic(reward_model(tmp_path)), models.from_folder(tiny.first)
-    critic = HeadCritic(models.score_head(body).weight.detach(), body, torch.float32, value_clip=0.0)
+    critic = HeadCritic(models.score_head(body).weight.detach(), partial(hidden_at, body), value_clip=0.0)
     theirs = AutoModel.from_pretrained(tmp_path, dtype=torch.float32)
     for number, values in enumerate(annotate(critic, reference, range(5))):
         row = torch.tensor([[*PROMPTS[number], *REPLIES[number]]])
@@ -78,10 +81,7 @@ def test_what_a_head_learns_does_not_depend_on_the_number_of_ranks(tiny: Tiny) -
     reference = models.from_folder(tiny.first)
     gradients = []
     for world in (1, 2):
-        ranks = [
-            HeadCritic(torch.zeros(1, reference.config.hidden_size), None, torch.float32, value_clip=0.2)
-            for _ in range(world)
-        ]
+        ranks = [HeadCritic(torch.zeros(1, reference.config.hidden_size), None, value_clip=0.2) for _ in range(world)]
         values = [
             of_reply
             for rank, critic in enumerate(ranks)

@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from pipelines.inference.reply import Reply
-from pipelines.rollout.advantage import generalised_advantages, group_advantages
+from pipelines.rollout.advantage import generalised_advantages, group_advantages, scaled_by_reply, whitened
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Row, Step, optimizer_steps, rank_range
 
 
@@ -33,7 +33,7 @@ def gae(experience: Experience, scores: list[float]) -> Tensor:
 def rows(count: int = 11) -> list[Row]:
     rollouts, scores, annotations = example(count)
     experience = Experience.pack(rollouts, annotations)
-    return experience.rows(gae(experience, scores))
+    return experience.rows(gae(experience, scores), normalise=whitened)
 
 
 def cut(
@@ -45,7 +45,7 @@ def cut(
 def test_rows_equal_a_loop() -> None:
     rollouts, scores, annotations = example()
     experience = Experience.pack(rollouts, annotations)
-    made = experience.rows(gae(experience, scores))
+    made = experience.rows(gae(experience, scores), normalise=whitened)
     advantages = []
     for rollout, score, annotation, row in zip(rollouts, scores, annotations, made, strict=True):
         pairs = zip(rollout.reply.logprobs, annotation.ref_logprobs, strict=True)
@@ -74,8 +74,18 @@ def test_kl_of_a_reply_is_summed_and_the_learners_log_probabilities_replace_the_
     annotations = [replace(note, old_logprobs=note.ref_logprobs + 1) for note in annotations]
     experience = Experience.pack(rollouts, annotations)
     assert experience.kl_nats_B.tolist() == pytest.approx([len(r.reply.tokens) for r in rollouts], abs=1e-5)
-    row = experience.rows(gae(experience, scores))[0]
+    gae_BA = gae(experience, scores)
+    row = experience.rows(gae_BA, normalise=whitened)[0]
     assert np.array_equal(row.old_logprobs, annotations[0].ref_logprobs + 1)
+    ratios = np.exp(row.old_logprobs - rollouts[0].reply.logprobs).clip(max=2)
+    unweighted = whitened(gae_BA, experience.action_mask_BA)[0, : len(ratios)].numpy()
+    assert row.advantages == pytest.approx(unweighted * ratios, rel=1e-5)
+    gaps = [
+        n.old_logprobs - r.reply.logprobs
+        for n, r in zip(annotations, rollouts, strict=True)
+        if n.old_logprobs is not None
+    ]
+    assert experience.mismatch()["mismatch/logprob_abs"] == pytest.approx(np.abs(np.concatenate(gaps)).mean(), rel=1e-5)
 
 
 def test_without_a_critic_replies_to_a_prompt_are_compared_with_each_other() -> None:
@@ -83,7 +93,8 @@ def test_without_a_critic_replies_to_a_prompt_are_compared_with_each_other() -> 
     annotations = [replace(note, values=None) for note in annotations]
     experience = Experience.pack(rollouts, annotations)
     token_rewards = experience.token_rewards(scores, kl_coefficient=0.2)
-    made = experience.rows(group_advantages(token_rewards.sum(1), experience.action_mask_BA, group_size=4))
+    of_groups = group_advantages(token_rewards.sum(1), experience.action_mask_BA, group_size=4)
+    made = experience.rows(of_groups, normalise=scaled_by_reply)
     rewards = [
         score - 0.2 * sum(p - q for p, q in zip(rollout.reply.logprobs, note.ref_logprobs, strict=True))
         for rollout, score, note in zip(rollouts, scores, annotations, strict=True)
@@ -92,9 +103,8 @@ def test_without_a_critic_replies_to_a_prompt_are_compared_with_each_other() -> 
     for number, reward in enumerate(rewards):
         first = number // 4 * 4
         advantages.append(reward - sum(rewards[n] for n in range(first, first + 4) if n != number) / 3)
-    of_tokens = np.concatenate([[a] * len(row.reply) for a, row in zip(advantages, made, strict=True)])
     for row, of_reply in zip(made, advantages, strict=True):
-        expected = (of_reply - of_tokens.mean()) / of_tokens.std()
+        expected = of_reply / np.std(advantages)  # over replies: a long one counts no more
         assert row.advantages == pytest.approx(np.full(len(row.reply), expected), abs=1e-4)
 
 

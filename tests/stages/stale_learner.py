@@ -12,5 +12,8 @@ class StaleLearner(Learner):
     def publish(self) -> PushResult:
         policy = self._engines["policy"]
         if self._steps == 0:
-            self._first = [(name.removeprefix("model."), weight.clone()) for name, weight in policy.live_weights()]
+            self._first = [
+                (name.removeprefix("model."), weight.clone())
+                for name, weight in policy.live_weights(lambda name: name.startswith("model."))
+            ]
         return self._sampler.push(iter(self._first), self._probe, tied="embed_tokens.weight", prove_now=False)

@@ -104,6 +104,9 @@ def test_model_without_a_chat_template_is_refused(
         dpo.run(work(STAGE, tmp_path / "draft", session, plain, preferred))
 
 
-def test_default_learning_rate_written_out_is_the_same_fingerprint() -> None:
-    default = DpoOptions.model_validate({})
-    assert default.identity() == DpoOptions.model_validate({"learning_rate": default.peak_learning_rate}).identity()
+def test_default_learning_rates() -> None:
+    def rate(*, from_base: bool, **options: Any) -> float | None:
+        return DpoOptions.model_validate(options).settled(from_base=from_base).learning_rate
+
+    assert (rate(from_base=False), rate(from_base=True), rate(from_base=True, lora={})) == (0.002, 5e-7, 5e-6)
+    assert rate(from_base=False, optimizer="adamw") == 5e-7

@@ -24,7 +24,7 @@ VOCABULARY, LENGTH = 128, 64
 def work(folder: Path, session: Session, inputs: dict[str, Path], workers: int = 2, **options: Any) -> Work:
     """Lower learning rate and shorter decay than the defaults, which suit more than 24 steps."""
     options = {"batch_tokens": 512, "adam_learning_rate": 3e-3, "decay_fraction": 0.3, **options}
-    cluster = {"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5}
+    cluster = {"workers": workers, "checkpoint_every_steps": 10, "log_every_steps": 5, "dtype": "float32"}
     return work_of(pretrain.STAGE, folder, session, inputs, options, cluster)
 
 
@@ -120,12 +120,19 @@ def test_rows_longer_than_the_models_context_are_refused(tokens: Path, tmp_path:
 
 def test_options_without_effect_are_not_part_of_the_fingerprint() -> None:
     default = PretrainOptions.model_validate({}).identity()
-    assert PretrainOptions.model_validate({"max_epochs": 9, "learning_rate": 0.02}).identity() == default
+    assert PretrainOptions.model_validate({"max_epochs": 9}).identity() == default
+    muon = [PretrainOptions.model_validate({"optimizer": "muon", "clip_norm": norm}).identity() for norm in (1, 2)]
+    assert muon[0] == muon[1]
     assert PretrainOptions.model_validate({"learning_rate": 0.03}).identity() != default
 
 
-def test_default_learning_rate_depends_on_the_optimizer() -> None:
-    def learning_rate(**options: Any) -> float:
-        return PretrainOptions.model_validate(options).peak_learning_rate
+def test_defaults_depend_on_where_the_model_began() -> None:
+    def settled(*, from_base: bool, **options: Any) -> tuple[str | None, float | None]:
+        done = PretrainOptions.model_validate(options).settled(from_base=from_base)
+        return done.optimizer, done.learning_rate
 
-    assert (learning_rate(), learning_rate(optimizer="adamw"), learning_rate(learning_rate=0.1)) == (0.02, 3e-3, 0.1)
+    assert settled(from_base=False) == ("muon", 0.02)
+    assert settled(from_base=True) == ("adamw", 1e-5)
+    assert settled(from_base=False, optimizer="adamw") == ("adamw", 3e-3)
+    assert settled(from_base=True, optimizer="muon") == ("muon", 0.02)
+    assert settled(from_base=True, learning_rate=0.1) == ("adamw", 0.1)

@@ -83,7 +83,7 @@ def work(
     folder: Path, session: Session, base: Path, conversations_folder: Path, workers: int = 2, **options: Any
 ) -> Work:
     inputs = {"model": base, "conversations": conversations_folder}
-    cluster = {"workers": workers, "log_every_steps": 20}
+    cluster = {"workers": workers, "log_every_steps": 20, "dtype": "float32"}
     return work_of(sft.STAGE, folder, session, inputs, {"batch_tokens": 4 * LENGTH, **options}, cluster)
 
 
@@ -258,11 +258,13 @@ def test_row_length_is_bounded_by_the_models_context(base: Path, tmp_path: Path)
 
 
 def test_default_learning_rate_depends_on_optimizer_and_lora() -> None:
-    def optimizer_and_rate(**options: Any) -> tuple[str, float]:
-        parsed = SftOptions.model_validate(options)
-        return parsed.optimizer, parsed.peak_learning_rate
+    def optimizer_and_rate(*, from_base: bool = False, **options: Any) -> tuple[str | None, float | None]:
+        settled = SftOptions.model_validate(options).settled(from_base=from_base)
+        return settled.optimizer, settled.learning_rate
 
     assert optimizer_and_rate() == ("muon", 0.01)
+    assert optimizer_and_rate(from_base=True) == ("adamw", 1e-5)
+    assert optimizer_and_rate(from_base=True, lora={}) == ("adamw", 2e-4)
     assert optimizer_and_rate(optimizer="adamw") == ("adamw", 2e-5)
     assert optimizer_and_rate(lora={}) == ("adamw", 2e-4)
     assert optimizer_and_rate(lora={"rank": 4}, learning_rate=0.1) == ("adamw", 0.1)
@@ -274,7 +276,7 @@ def test_options_without_effect_are_not_part_of_the_fingerprint() -> None:
     def identity(**options: Any) -> dict[str, Any]:
         return SftOptions.model_validate(options).identity()
 
-    assert identity(learning_rate=0.01) == identity()
+    assert identity(optimizer="muon", clip_norm=2) == identity(optimizer="muon")
     assert identity(epochs=2) != identity()
     assert identity(budget_tokens=5000, epochs=2) == identity(budget_tokens=5000)
 

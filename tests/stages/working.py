@@ -27,7 +27,8 @@ class RecordedProgress:
 
 def _input(path: Path) -> Any:
     """An artifact as far as a stage reads it: its local folder."""
-    return SimpleNamespace(local=lambda: path)
+    manifest = SimpleNamespace(stage="pretrain")
+    return SimpleNamespace(local=lambda: path, manifest=manifest, parent=lambda kind: None)
 
 
 def work_of(

@@ -7,15 +7,16 @@ cannot raise its score by tokens that the reward model has never seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
 from pipelines.rollout.rewards.reward import Exchange, Reward, RewardContext
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
+    from transformers import PreTrainedModel
+
+    from pipelines.learning.lesson import Evaluate
 
 
 def reward_model(context: RewardContext) -> Reward:
@@ -35,26 +36,18 @@ def reward_model(context: RewardContext) -> Reward:
     return score
 
 
-class RewardModel:
-    """A frozen reward model. Imports torch and transformers when it is made."""
+def scores(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], device: torch.device, evaluate: Evaluate
+) -> list[float]:
+    """A reward model's score at the last token of each row, as evaluate(function, …) computes it; of no rows none.
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype):
-        from pipelines.learning.pairs import open_reward_model
+    Rows over the context lose their first tokens. Imports torch."""
+    import torch
 
-        model: Any = open_reward_model(folder).requires_grad_(False).eval()
-        self.model = model.to(device)
-        self._device, self._dtype = device, dtype
-        self._max_tokens = int(self.model.config.max_position_embeddings)
+    from pipelines.learning.actor_critic import pad_right, scores_at
 
-    def scores(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """The score at the last token of each row. Rows over the context lose their first tokens."""
-        import torch
-
-        from pipelines.learning.actor_critic import pad_right, scores_at
-
-        rows = [row[-self._max_tokens :] for row in rows]
-        tokens_BT = pad_right(rows).to(self._device)
-        width = tokens_BT.shape[1]
-        last_B = torch.tensor([number * width + len(row) - 1 for number, row in enumerate(rows)], device=self._device)
-        with torch.no_grad():
-            return scores_at(self.model, tokens_BT, last_B, self._dtype).tolist()
+    rows = [row[-int(model.config.max_position_embeddings) :] for row in rows]
+    tokens_BT = pad_right(rows or [[0]]).to(device)
+    width = tokens_BT.shape[1]
+    last_B = torch.tensor([number * width + len(row) - 1 for number, row in enumerate(rows)], device=device)
+    return evaluate(scores_at, model, tokens_BT, last_B.long()).tolist()

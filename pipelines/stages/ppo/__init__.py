@@ -35,7 +35,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
 
     options: PpoOptions = work.options
     rewards = task.rewards(learners.score)
-    estimate_advantages = advantage_estimator(options)
+    estimate_advantages, normalise = advantage_estimator(options)
     kl_controller = KlController(options.kl_target)
     schedule = Schedule.from_fractions("wsd", options.iterations, 0, options.decay_fraction)
     learners.clock.restart()
@@ -46,9 +46,10 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         experience = learners.annotate(rollouts)
         rewards_BA = experience.token_rewards(scores.total, kl_coefficient=journal.kl_coefficient)
         advantages_BA = estimate_advantages(experience, rewards_BA)
+        rows = experience.rows(advantages_BA, normalise=normalise)
         minibatches = optimizer_steps(
-            experience.rows(advantages_BA), seed=work.seed, iteration=iteration, epochs=options.epochs,
-            minibatches=options.minibatches, world=learners.size,
+            rows, seed=work.seed, iteration=iteration, epochs=options.epochs, minibatches=options.minibatches,
+            world=learners.size,
         )  # fmt: skip
         update = learners.update(minibatches, schedule.lr_factor(iteration))
         learners.publish()
@@ -62,15 +63,23 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         show_progress(work, journal)
 
 
-def advantage_estimator(options: PpoOptions) -> Callable[[Experience, Tensor], Tensor]:
-    """Advantages [B, A] from experience and the rewards of its tokens [B, A]."""
+def advantage_estimator(
+    options: PpoOptions,
+) -> tuple[Callable[[Experience, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+    """Advantages [B, A] from experience and the rewards of its tokens [B, A]; and how they are normalised."""
     from pipelines.rollout import advantage
 
     if options.advantage == "group":
-        estimate = partial(advantage.group_advantages, group_size=options.replies_per_prompt)
-        return lambda experience, rewards_BA: estimate(rewards_BA.sum(1), experience.action_mask_BA)
-    estimate = partial(advantage.generalised_advantages, gamma=options.gamma, lam=options.gae_lambda)
-    return lambda experience, rewards_BA: estimate(rewards_BA, experience.values_BA, experience.action_mask_BA)
+        of_groups = partial(advantage.group_advantages, group_size=options.replies_per_prompt)
+        return (
+            lambda experience, rewards_BA: of_groups(rewards_BA.sum(1), experience.action_mask_BA),
+            advantage.scaled_by_reply,
+        )
+    gae = partial(advantage.generalised_advantages, gamma=options.gamma, lam=options.gae_lambda)
+    return (
+        lambda experience, rewards_BA: gae(rewards_BA, experience.values_BA, experience.action_mask_BA),
+        advantage.whitened,
+    )
 
 
 def run(work: Work) -> Facts:
@@ -155,7 +164,7 @@ def show_progress(work: Work, journal: Journal) -> None:
 
 STAGE = Stage(
     kind="ppo",
-    version=2,
+    version=3,
     makes="model",
     needs=("model", "conversations"),
     takes=("reward_model",),

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from pipelines.rollout.experience import Experience, Rollout
 from pipelines.rollout.rewards.reward import Scores
@@ -52,6 +53,7 @@ class Journal:
         """Means over all iterations; rewards over the first and the last tenth of them."""
         tenth = max(1, len(self.curve) // 10)
         rewards = [point["reward/mean"] for point in self.curve]
+        mismatches = [name for name in self.curve[0] if name.startswith("mismatch/")]
         return {
             "ppo/iterations": self.iterations,
             "reward/first": sum(rewards[:tenth]) / tenth,
@@ -59,6 +61,7 @@ class Journal:
             "rollout/reply_tokens": self.curve[-1]["rollout/reply_tokens"],
             "rollout/tokens_per_s": self.reply_tokens / self.seconds["generate"],
             "publish/logprob_gap": self.logprob_gap,
+            **{name: fmean(point[name] for point in self.curve) for name in mismatches},
             **{f"iteration/{phase}_s": phase_s / self.iterations for phase, phase_s in self.seconds.items()},
         }
 
@@ -116,5 +119,6 @@ def curve_point(
         "rollout/finished_fraction": sum(reply.finish == "stop" for reply in replies) / len(replies),
         "train/clipped_fraction": update.means["clipped"],
         **losses,
+        **experience.mismatch(),
         **{f"train/{name}_gradient_norm": norm for name, norm in update.gradient_norms.items()},
     }

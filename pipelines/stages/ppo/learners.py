@@ -20,6 +20,7 @@ from pipelines.inference.sampler import PushResult, environment
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, rank_range
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions
+from pipelines.training import adapter_arguments, gpus_per_worker
 
 if TYPE_CHECKING:
     from pipelines.rollout.learner import Learner, RankUpdate  # noqa: F401 (Learner runs in the members)
@@ -69,7 +70,7 @@ class Learners:
             self._gang = Gang(
                 "pipelines.rollout.learner:Learner",
                 cluster.workers,
-                resources=Resources(cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, threads=threads),
+                resources=Resources(cluster.workers, cluster.cpus_per_worker, gpus_per_worker(work), threads=threads),
                 name=work.name,
                 env=environment(threads, work.cache),
                 start_s=cluster.start_s,
@@ -183,6 +184,9 @@ def learner_plan(work: Work, max_tokens: int) -> dict[str, Any]:
         "micro_batch_rows": cluster.micro_batch_rows,
         "zero_stage": cluster.zero_stage,
         "dtype": cluster.dtype,
+        "recompute": cluster.recompute,
+        "offload": cluster.offload == "optimizer",
+        **adapter_arguments(work),
         "threads": cluster.threads_per_worker,
         "kv_cache_bytes": cluster.kv_cache_bytes,
         "cache": None if work.cache is None else str(work.cache),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipelines.stage import Options
-from pipelines.training import WorkerOptions
+from pipelines.training import LoraOptions, WorkerOptions
 
 RewardName = Literal["reward_model", "exact_match", "length", "safety", "function"]
 
@@ -40,6 +40,10 @@ class PpoOptions(Options):
     decay_fraction: float = Field(
         1.0, ge=0, le=1, description="Fraction of the iterations, at the end, in which both learning rates fall to 0; "
         "0: they stay"
+    )  # fmt: skip
+    lora: LoraOptions | None = Field(
+        None, description="Train LoRA adapters and merge them into the weights; the reference is the model without "
+        "them, so no second model is in memory. Default: train all weights"
     )  # fmt: skip
     advantage: Literal["gae", "group"] = Field(
         "gae", description="Estimator of advantages. gae: generalised advantage estimation, with a critic; group: "
@@ -92,8 +96,12 @@ class PpoCluster(WorkerOptions):
     """Each worker is an actor that generates replies and learns from them."""
 
     micro_batch_rows: int = Field(32, ge=1, description="Replies of one backward pass: fewer take less memory")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Type of the weights in training, with float32 master weights; auto: the type that replies "
+        "are generated in, which is the model's, so that learner and sampler agree"
+    )  # fmt: skip
     kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 4 GiB"
+        None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 0.5 GiB"
     )
     save_every: int = Field(1, ge=1, description="Iterations between two checkpoints: what a lost actor costs at most")
     start_s: float = Field(900, gt=0, description="Seconds until all actors must have started")

@@ -1,0 +1,154 @@
+"""Attention of packed rows, document by document: never a mask of T × T.
+
+    positions [B, T] ──► Documents ──every layer──► causal attention within each document
+                                                    GPU: one varlen kernel (Dao 2023, FlashAttention-2)
+                                                    CPU: one scaled_dot_product_attention a document
+
+`Documents` travels through transformers' models as a keyword argument, so that it is made once a forward pass. A model
+that does not hand it to each of its layers, such as a state-space model, would mix documents: `last_hidden` (model.py)
+refuses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+NAME = "documents"  # transformers' attn_implementation
+
+
+@dataclass
+class Documents:
+    """Where the documents of a batch begin in its flat B × T, and where the last one ends: ascending, from 0."""
+
+    edges: list[int]
+    rows: int
+    num_attended: int = 0  # attention layers that have used it
+
+    @classmethod
+    def of(cls, positions_BT: Tensor) -> Documents:
+        """positions_BT: of each token in its document, from 0; padding: 0. A run of zeros is one document: the tokens
+        of padding, and of documents of one token, have no successor to predict."""
+        is_first_BT = positions_BT == 0
+        continues_BT = F.pad(positions_BT[:, 1:] == 1, (0, 1))
+        follows_text_BT = F.pad(positions_BT[:, :-1] != 0, (1, 0), value=True)
+        begins_BT = is_first_BT & (continues_BT | follows_text_BT)
+        begins_BT[:, 0] = True  # where a row was cut the positions of its first document may go on
+        return cls([*begins_BT.flatten().nonzero().flatten().tolist(), positions_BT.numel()], len(positions_BT))
+
+    @classmethod
+    def whole_rows(cls, tokens_BT: Tensor) -> Documents:
+        """Each row is one document."""
+        rows, length = tokens_BT.shape
+        return cls([length * row for row in range(rows + 1)], rows)
+
+    def places(self, length: int) -> list[tuple[range, slice]]:
+        """Rows and columns of what can be attended to at once: a document, or all rows where each is one document."""
+        if len(self.edges) == self.rows + 1:
+            return [(range(self.rows), slice(0, length))]
+        begins = [divmod(edge, length) for edge in self.edges[:-1]]
+        sizes = [end - begin for begin, end in pairwise(self.edges)]
+        return [
+            (range(row, row + 1), slice(begin, begin + size)) for (row, begin), size in zip(begins, sizes, strict=True)
+        ]
+
+
+def document_attention(
+    module: Any,
+    query_BATC: Tensor,
+    key_BKTC: Tensor,
+    value_BKTC: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    documents: Documents | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each document, for transformers' AttentionInterface. Returns [B, T, A, C].
+
+    A query heads, K key-value heads, C columns of a head. documents: None: each row is one. softcap: scores are
+    cap · tanh(scores / cap)."""
+    if attention_mask is not None or key_BKTC.shape[2] != query_BATC.shape[2]:
+        raise ValueError("attention of packed rows takes neither a mask nor a cache; for anything else call "
+                         "model.set_attn_implementation('sdpa')")  # fmt: skip
+    documents = documents or Documents.whole_rows(query_BATC[:, 0, :, 0])
+    documents.num_attended += 1
+    heads = (query_BATC, key_BKTC, value_BKTC)
+    if query_BATC.is_cuda and softcap is None and not dropout:
+        flat = [each.transpose(1, 2).flatten(0, 1) for each in heads]  # [B·T, heads, C]
+        return _varlen(flat, documents, scaling, sliding_window).unflatten(0, (documents.rows, -1)), None
+    length = query_BATC.shape[2]
+    rows = [
+        _attend([each[row.start : row.stop, :, columns] for each in heads], scaling, dropout, sliding_window, softcap)
+        for row, columns in documents.places(length)
+    ]
+    if len(rows) == 1:
+        return rows[0].transpose(1, 2), None
+    return torch.cat(rows, 2).unflatten(2, (-1, length))[0].permute(1, 2, 0, 3), None
+
+
+def _varlen(flat: list[Tensor], documents: Documents, scaling: float | None, sliding_window: int | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    edges = torch.tensor(documents.edges, dtype=torch.int32).to(flat[0].device, non_blocking=True)
+    longest = max(end - begin for begin, end in pairwise(documents.edges))
+    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    query, key, value = flat
+    out = varlen_attn(
+        query, key, value, edges, edges, longest, longest, scale=scaling, window_size=window, enable_gqa=True
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _attend(
+    parts: list[Tensor], scaling: float | None, dropout: float, sliding_window: int | None, softcap: float | None
+) -> Tensor:
+    """Causal attention of rows that are one document each [B, A, T, C]; parts: queries, keys and values."""
+    query_BATC, key_BKTC, value_BKTC = parts
+    tokens, grouped = query_BATC.shape[2], query_BATC.shape[1] != key_BKTC.shape[1]
+    mask_TT = None
+    if softcap is not None or (sliding_window and tokens > sliding_window):
+        distance_TT = torch.arange(tokens, device=query_BATC.device)
+        distance_TT = distance_TT[:, None] - distance_TT
+        mask_TT = (distance_TT >= 0) & (distance_TT < (sliding_window or tokens))
+    if softcap is not None:
+        assert mask_TT is not None
+        return _capped(query_BATC, key_BKTC, value_BKTC, mask_TT, scaling, dropout, softcap)
+    return F.scaled_dot_product_attention(
+        query_BATC, key_BKTC, value_BKTC, attn_mask=mask_TT, is_causal=mask_TT is None, scale=scaling,
+        dropout_p=dropout, enable_gqa=grouped,
+    )  # fmt: skip
+
+
+def _capped(
+    query_BATC: Tensor, key_BKTC: Tensor, value_BKTC: Tensor, mask_TT: Tensor, scaling: float | None, dropout: float,
+    softcap: float,
+) -> Tensor:  # fmt: skip
+    """Attention with soft-capped scores (Gemma Team 2024, Gemma 2, section 2), which no fused kernel of torch has."""
+    repeats = query_BATC.shape[1] // key_BKTC.shape[1]
+    key_BATC, value_BATC = (part.repeat_interleave(repeats, 1) for part in (key_BKTC, value_BKTC))
+    scores_BATT = query_BATC @ key_BATC.transpose(2, 3) * (query_BATC.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores_BATT = (softcap * torch.tanh(scores_BATT / softcap)).masked_fill(~mask_TT, -torch.inf)
+    weights_BATT = F.dropout(scores_BATT.softmax(-1, dtype=torch.float32).to(query_BATC.dtype), dropout)
+    return weights_BATT @ value_BATC
+
+
+def _no_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> None:
+    """transformers' mask for this implementation: none. A padding mask would be lost, so it is refused."""
+    if attention_mask is not None and not attention_mask.all():
+        raise ValueError("a padding mask; expected packed rows, whose positions keep documents apart")
+
+
+AttentionInterface.register(NAME, document_attention)
+AttentionMaskInterface.register(NAME, _no_mask)

@@ -1,0 +1,76 @@
+"""What all training stages decide alike: GPUs, rows of a step, the settings of a model that began as another's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.stages.sft import SftOptions
+from pipelines.training import TrainCluster, gpus_per_worker, launch, settled_options
+
+
+@dataclass
+class Fake:
+    """An artifact with a lineage."""
+
+    stage: str
+    model: Fake | None = None
+
+    @property
+    def manifest(self) -> Any:
+        return SimpleNamespace(stage=self.stage)
+
+    def parent(self, kind: str) -> Fake | None:
+        assert kind == "model"
+        return self.model
+
+
+def work(*, gpus: tuple[float, ...] = (), model: Fake | None = None, options: Any = None, **cluster: Any) -> Any:
+    session = SimpleNamespace(nodes=lambda: [SimpleNamespace(gpus=each) for each in gpus])
+    return SimpleNamespace(
+        name="sft", session=session, cluster=TrainCluster.model_validate(cluster), inputs={"model": model},
+        options=options or SftOptions.model_validate({}), draft=SimpleNamespace(path=Path(), out=Path()), seed=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "expected"),
+    [
+        ((), "auto", 0),
+        ((1.0,), "auto", 0),
+        ((1.0, 1.0), "auto", 1),
+        ((8.0, 0.0), "auto", 1),
+        ((8.0,), 0, 0),
+        ((), 1, 1),
+    ],
+)
+def test_gpus_are_used_where_every_worker_can_have_one(
+    gpus: tuple[float, ...], asked: Literal[0, 1, "auto"], expected: int
+) -> None:
+    assert gpus_per_worker(work(gpus=gpus, gpus_per_worker=asked, workers=2)) == expected
+
+
+def test_a_step_without_a_row_for_each_worker_is_refused_before_ray_starts() -> None:
+    with pytest.raises(
+        UserError, match=r"sft: an optimizer step has 1 rows for 2 workers.*cluster: {sft: {workers: 1}}"
+    ):
+        launch(work(workers=2), lambda worker, config: {}, {}, steps=3, rows=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Fake("sft", Fake("base")), ("adamw", 1e-5)),
+        (Fake("base"), ("adamw", 1e-5)),
+        (Fake("sft", Fake("pretrain")), ("muon", 0.01)),
+        (None, ("muon", 0.01)),
+    ],
+)
+def test_a_model_that_began_as_anothers_is_trained_gently(model: Fake | None, expected: tuple[str, float]) -> None:
+    settled = settled_options(work(model=model))
+    assert (settled.optimizer, settled.learning_rate) == expected
