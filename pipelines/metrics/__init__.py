@@ -10,6 +10,7 @@ from pipelines.metrics import (
     refusals,
     replies,
     reply_length,
+    reply_loss,
     samples,
     win_rate,
 )
@@ -28,6 +29,7 @@ METRICS: dict[str, Metric] = {
     "exact_match": Metric("replies", exact_match.score),
     "few_shot": Metric("few_shot", few_shot.score),
     "answer_f1": Metric("replies", answer_f1.score),
+    "reply_loss": Metric("replies", reply_loss.score),
     "win_rate": Metric("replies", win_rate.score),
     "refusals": Metric("replies", refusals.score),
     "distinct_n": Metric("replies", distinct_n.score),

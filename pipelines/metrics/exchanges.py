@@ -1,7 +1,8 @@
 """Exchanges: a held-out conversation's prompt with the replies of this model and of the previous one; and their means.
 
 What all metrics of replies have in common. Figures are macro averages: unweighted means over tasks and languages, so
-that a task with many prompts counts no more than one with few.
+that a task with many prompts counts no more than one with few. Each prompt comes with a row of its whole conversation,
+by which a model's likelihood of the conversation's own replies is measured.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
+
+import numpy as np
 
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.chat import Chat
 from pipelines.inference.reply import Reply
-from pipelines.metrics.metric import Material, Outputs, Prompt, Requests, named_seed
+from pipelines.metrics.metric import Material, Outputs, Prompt, Requests, Row, named_seed
 
 CellMeans = Mapping[tuple[str, str], float]
 """A figure by (task, language)."""
@@ -28,36 +32,74 @@ class ReplyText:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """Of a conversation's own replies under a model: nats, summed over tokens, and the number of these tokens."""
+
+    nats: float
+    num_tokens: int
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.num_tokens
+
+
+@dataclass(frozen=True)
 class Exchange:
     """A conversation, the reply to its prompt, and the previous model's where there is one that could run."""
 
     conversation: Conversation
     reply: ReplyText
+    likelihood: Likelihood
     previous_reply: ReplyText | None = None
+    previous_likelihood: Likelihood | None = None
 
 
 def chat_prompts(material: Material) -> Requests | None:
-    """The prompts of the held-out conversations, for this model and the previous one.
+    """The prompts of the held-out conversations, and the conversations as rows, for this model and the previous one.
 
-    A prompt that leaves no room in the context for a whole reply is left out."""
-    if material.chat is None:
+    A prompt that leaves no room in the context for a whole reply is left out; a row is cut at the context."""
+    chat = material.chat
+    if chat is None:
         return None
     max_prompt_tokens = material.context - material.chat_sampling.max_new_tokens
+    tokens_of_prompts = chat.prompts([c.prompt for c in material.conversations])
     prompts = [
-        Prompt(material.chat.prompt(c.prompt), named_seed(c.id, material.seed), c.language, conversation=c)
-        for c in material.conversations
+        Prompt(tokens, named_seed(c.id, material.seed), c.language, conversation=c)
+        for c, tokens in zip(material.conversations, tokens_of_prompts, strict=True)
+        if len(tokens) <= max_prompt_tokens
     ]
-    prompts = [prompt for prompt in prompts if len(prompt.tokens) <= max_prompt_tokens]
-    return Requests(prompts=prompts, sampling=material.chat_sampling, models="both") if prompts else None
+    if not prompts:
+        return None
+    rendered = chat.conversations([prompt.conversation.messages for prompt in prompts])
+    rows = [
+        Row(each.ids[: material.context].tolist(), prompt.language, each.loss_mask[: material.context])
+        for prompt, each in zip(prompts, rendered, strict=True)
+    ]
+    return Requests(rows, prompts, material.chat_sampling, "both")
 
 
 def exchanges(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> list[Exchange]:
-    """The outputs for `chat_prompts` as text."""
+    """The outputs for `chat_prompts` as text, with the likelihoods of the conversations' own replies."""
     assert material.chat is not None, "its template rendered the prompts"
-    replies = [_text(material.chat, reply) for reply in outputs.replies]
-    earlier = [None] * len(replies) if previous is None else [_text(material.chat, r) for r in previous.replies]
     conversations = [prompt.conversation for prompt in requests.prompts]
-    return [Exchange(*columns) for columns in zip(conversations, replies, earlier, strict=True)]
+    columns: list[Any] = [conversations, *_read(material.chat, requests, outputs)]
+    columns += [[None] * len(conversations)] * 2 if previous is None else _read(material.chat, requests, previous)
+    return [Exchange(*values) for values in zip(*columns, strict=True)]
+
+
+def _read(chat: Chat, requests: Requests, outputs: Outputs) -> tuple[list[ReplyText], list[Likelihood]]:
+    """A model's replies and likelihoods."""
+    return [_text(chat, reply) for reply in outputs.replies], likelihoods(requests, outputs)
+
+
+def likelihoods(requests: Requests, outputs: Outputs) -> list[Likelihood]:
+    """Of each conversation's own replies under the model."""
+    values = []
+    for row, logprobs in zip(requests.rows, outputs.logprobs, strict=True):
+        assert row.loss_mask is not None, "chat_prompts sets it"
+        of_replies = np.asarray(logprobs, np.float64)[row.loss_mask[1:]]
+        values.append(Likelihood(-float(of_replies.sum()), len(of_replies)))
+    return values
 
 
 def _text(chat: Chat, reply: Reply) -> ReplyText:

@@ -64,10 +64,12 @@ class Material:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of tokens whose log-probabilities are requested."""
+    """A row of tokens whose log-probabilities are requested. loss_mask [T]: of a conversation, the tokens of its
+    replies."""
 
     tokens: list[int]
     language: str
+    loss_mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

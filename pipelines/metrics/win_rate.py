@@ -1,6 +1,12 @@
-"""Win rate over the previous model, by the rule that made the preferences, never by a reward that was optimised.
+"""Win rate over the previous model, by rules that no stage optimises as a reward model's score.
 
-An acceptable reply (data/dialogues/verifier.py) beats an unacceptable one; two of a kind are a tie and count half.
+verifier      a prompt with a checkable answer, or one that must be declined: an acceptable reply (verifier.py) beats
+              an unacceptable one
+reference     any other prompt: a reply wins whose words overlap more with the conversation's own reply (F1), if its
+              model also gives that reply a higher likelihood. A fluent reply that says something else, or a row of
+              digits, cannot win
+
+What is no win for either is a tie and counts half.
 """
 
 from __future__ import annotations
@@ -8,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pipelines.data.dialogues.answer_match import f1
+from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.metrics.exchanges import Exchange, exchanges
 from pipelines.metrics.metric import Material, Outputs, Requests, Score
@@ -35,15 +43,18 @@ def win_rate_low(wins: int, losses: int, num_prompts: int) -> float:
 
 
 def score(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> Score:
-    """heldout/win_rate, heldout/win_rate_low, heldout/win_rate_prompts; the first also by language (_en, _zh)."""
+    """heldout/win_rate, heldout/win_rate_low, heldout/win_rate_prompts, heldout/win_rate_rule; the first also by
+    language (_en, _zh)."""
     if previous is None:
         return Score()
     pairs = exchanges(material, requests, outputs, previous)
     wins, losses = _counts(pairs)
+    rules = dict.fromkeys(rule(exchange.conversation) for exchange in pairs)
     facts: dict[str, float | int | str] = {
         "heldout/win_rate": win_rate(wins, losses, len(pairs)),
         "heldout/win_rate_low": win_rate_low(wins, losses, len(pairs)),
         "heldout/win_rate_prompts": len(pairs),
+        "heldout/win_rate_rule": " and ".join(sorted(rules, reverse=True)),
     }
     for language in sorted({exchange.conversation.language for exchange in pairs}):
         in_language = [exchange for exchange in pairs if exchange.conversation.language == language]
@@ -51,13 +62,28 @@ def score(material: Material, requests: Requests, outputs: Outputs, previous: Ou
     return Score(facts)
 
 
+def rule(conversation: Conversation) -> str:
+    """Which rule decides between two replies to a conversation's prompt."""
+    return "verifier" if conversation.answer is not None or conversation.safety == "unsafe" else "reference"
+
+
 def _counts(pairs: Sequence[Exchange]) -> tuple[int, int]:
     """Wins and losses against the previous model."""
-    wins = losses = 0
-    for exchange in pairs:
-        assert exchange.previous_reply is not None, "both models got the same prompts"
-        right = is_acceptable(exchange.conversation, exchange.reply.text)
-        previous_right = is_acceptable(exchange.conversation, exchange.previous_reply.text)
-        wins += right and not previous_right
-        losses += previous_right and not right
-    return wins, losses
+    signs = [_sign(exchange) for exchange in pairs]
+    return signs.count(1), signs.count(-1)
+
+
+def _sign(exchange: Exchange) -> int:
+    """1: the reply beats the previous model's; -1: the other way round; 0: a tie."""
+    assert exchange.previous_reply is not None, "both models got the same prompts"
+    assert exchange.previous_likelihood is not None
+    conversation, texts = exchange.conversation, (exchange.reply.text, exchange.previous_reply.text)
+    if rule(conversation) == "verifier":
+        ours, theirs = (is_acceptable(conversation, text) for text in texts)
+        return int(ours) - int(theirs)
+    reference = conversation.reply
+    ours, theirs = (f1(text, reference) for text in texts)
+    by_overlap = (ours > theirs) - (ours < theirs)
+    nats, previous_nats = exchange.likelihood.nats, exchange.previous_likelihood.nats
+    by_likelihood = (nats < previous_nats) - (nats > previous_nats)
+    return by_overlap if by_overlap == by_likelihood else 0

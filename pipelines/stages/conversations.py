@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class ConversationsOptions(Options):
-    builtin_tasks: bool = Field(
-        True,
+    builtin_tasks: bool | None = Field(
+        None,
         description="Whether to add the built-in tasks: narrow ones with checkable answers, persona, refusals, benign "
-        "look-alikes, small talk",
+        "look-alikes, small talk. Default: where the recipe has no conversations of its own",
     )
     rows_per_task: int = Field(
         600, ge=1, le=5000, description="Maximum number of training rows of each built-in task and language"
@@ -55,7 +55,7 @@ def run(work: Work) -> Facts:
     from_sources = read_sources(work, rejected_rows, counts)
     train: list[Conversation] = []
     held_out: list[Conversation] = []
-    if options.builtin_tasks:
+    if not work.sources if options.builtin_tasks is None else options.builtin_tasks:
         train, held_out = builtin_tasks.make_conversations(
             rows=options.rows_per_task, held_out_rows=options.held_out_rows_per_task, seed=work.seed
         )
@@ -106,7 +106,7 @@ def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
 
 STAGE = Stage(
     kind="conversations",
-    version=1,
+    version=2,
     makes="conversations",
     options=ConversationsOptions,
     run=run,

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
     from pipelines.evaluator import EngineSettings
     from pipelines.metrics.metric import Material, Outputs, Requests
-
-BASE_STAGES = ("pretrain", "base")  # stages whose models were trained on plain text alone
+    from pipelines.store.artifacts import Artifact
 
 
 class EvaluateOptions(Options):
     held_out_bytes: int = Field(150_000, ge=1000, description="Bytes of held-out text of each language, at most")
-    context: int = Field(
-        4096, ge=16, le=1_048_576, description="Tokens of a row at most, where the model can attend to so many"
-    )
+    context: int | None = Field(
+        None, ge=16, le=1_048_576, description="Tokens of a row at most, where the model can attend to so many; "
+        "default: 4,096, and fewer for a large vocabulary, at least 512"
+    )  # fmt: skip
     samples: int = Field(3, ge=0, le=100, description="Number of held-out texts of each language that are continued")
     prompt_tokens: int = Field(32, ge=1, le=4096, description="Tokens of a held-out text before its continuation")
     reply_tokens: int = Field(64, ge=1, le=4096, description="Tokens of a continuation at most")
@@ -49,7 +49,7 @@ class EvaluateCluster(ClusterOptions):
         0, ge=0, le=1, description="Fraction of a GPU that the evaluator keeps; the other stages have the rest"
     )
     kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="Memory for keys and values, in bytes; default: as much as needed, up to 4 GiB"
+        None, ge=2**24, description="Memory for keys and values, in bytes; default: as much as needed, up to 0.5 GiB"
     )
     start_s: float = Field(900, gt=0, description="Seconds within which the evaluator must be up")
     answer_s: float = Field(
@@ -103,12 +103,12 @@ def _for_model(requests: Mapping[str, Requests], model: str) -> dict[str, Reques
 def _settings(work: Work, model: Path) -> EngineSettings:
     from cluster.resources import cores
     from pipelines.evaluator import EngineSettings
-    from pipelines.inference.model_config import context_length
+    from pipelines.inference.model_config import context_length, scoring_context
 
     cluster: EvaluateCluster = work.cluster
     return EngineSettings(
         threads=cluster.threads or cores(),
-        max_tokens=min(work.options.context, context_length(model)),
+        max_tokens=min(work.options.context or scoring_context(model), context_length(model)),
         kv_cache_bytes=cluster.kv_cache_bytes,
         gpus=cluster.gpus,
         start_s=cluster.start_s,
@@ -166,7 +166,7 @@ def _chat_material(work: Work, model: Path) -> dict[str, Any]:
         return {}
     folder = work.inputs["conversations"].local()
     split = conversations.read(folder / conversations.HELD_OUT)
-    previous_is_base = "previous" in work.inputs and work.inputs["previous"].manifest.stage in BASE_STAGES
+    previous_is_base = "previous" in work.inputs and _knows_text_alone(work.inputs["previous"])
     return {
         "chat": chat,
         "conversations": held_out.choose_conversations(
@@ -178,6 +178,20 @@ def _chat_material(work: Work, model: Path) -> dict[str, Any]:
         "previous_is_base": previous_is_base,
         "shots": _shots(folder) if previous_is_base else (),
     }
+
+
+def _knows_text_alone(model: Artifact) -> bool:
+    """Whether a model has only been pretrained: here, or elsewhere and without a chat template."""
+    from pipelines.data.tokens.chat import Chat
+    from pipelines.errors import UserError
+
+    if model.manifest.stage != "base":
+        return model.manifest.stage == "pretrain"
+    try:
+        Chat.open(model.local())
+    except UserError:
+        return True
+    return False
 
 
 def _shots(folder: Path) -> list[Conversation]:
@@ -206,17 +220,14 @@ def _unigram_counts(work: Work, model: Path) -> dict[str, np.ndarray] | None:
 def _previous_outputs(
     work: Work, model: Path, settings: EngineSettings, requests: Mapping[str, Requests]
 ) -> dict[str, Outputs]:
-    """Outputs of the previous model in the lineage for the same requests.
-
-    Empty unless the live engine can take its weights: the same shape, the same tokenizer."""
+    """Outputs of the previous model in the lineage for the same requests. Empty unless it has the same tokenizer."""
     from pipelines.data.tokens.tokenizing import same_tokenizer
-    from pipelines.inference.model_config import shape
 
     if "previous" not in work.inputs or not requests:
         return {}
     previous = work.inputs["previous"].local()
-    if shape(previous) != shape(model) or not same_tokenizer(previous, model):
-        work.progress.note("the previous model has another shape or tokenizer: no comparison with its replies")
+    if not same_tokenizer(previous, model):
+        work.progress.note("the previous model has another tokenizer: no comparison with its replies")
         return {}
     return _outputs(work, previous, settings, requests, suffix=", previous model")
 
@@ -259,7 +270,7 @@ def _show_progress(work: Work, unit: str, *, num_tokens: int = 0) -> Callable[[i
 
 STAGE = Stage(
     kind="evaluate",
-    version=3,
+    version=4,
     makes="evaluation",
     needs=("model",),
     takes=("corpus", "tokens", "conversations"),

@@ -10,9 +10,10 @@ parent.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from pipelines.metrics.metric import Material
 
 CHOICE = "choice.json"
+QUALITIES = ("heldout/bits_per_byte", "heldout/loss_nats")
+BEFORE = re.compile(r"(bits_per_byte|loss_nats)")  # in the name of a figure, which gets _before for the original model
 NUM_PROMPTS = 64  # of a timed round: as many as the engine runs at once
 PROMPT_TOKENS, REPLY_TOKENS = 32, 64  # of each, at most, as far as the model's context allows
+NUM_CONVERSATIONS = 200  # held-out ones that are scored, at most
 NUM_ROUNDS = 3  # timed, after one that warms up; the fastest counts, since other work can only slow one down
 
 
@@ -41,12 +45,16 @@ class QuantiseOptions(Options):
         "auto", description="Model to serve; auto: the faster one here, if quantising raised bits per byte by less "
                             "than max_change")  # fmt: skip
     max_change: float = Field(
-        0.01, gt=0, le=1, description="Fraction by which bits per byte may grow for auto to choose the quantised model"
+        0.01,
+        gt=0,
+        le=1,
+        description="Fraction by which bits per byte, or the loss on replies, may grow for "
+        "auto to choose the quantised model",
     )
     held_out_bytes: int = Field(
         150_000, ge=1000, description="Bytes of held-out text of each language, at most, as in evaluate"
     )
-    context: int = Field(4096, ge=16, le=1_048_576, description="Tokens of a row at most, as in evaluate")
+    context: int | None = Field(None, ge=16, le=1_048_576, description="Tokens of a row at most, as in evaluate")
 
 
 class QuantiseCluster(ClusterOptions):
@@ -64,9 +72,10 @@ class QuantiseCluster(ClusterOptions):
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of an engine. bits_per_byte: in all and by language; empty without text."""
+    """Measurements of an engine. quality: bits per byte of held-out text, in all and by language; without text the loss
+    on the replies of held-out conversations; empty without either."""
 
-    bits_per_byte: Facts
+    quality: Facts
     tokens_per_s: float
 
 
@@ -80,10 +89,8 @@ def run(work: Work) -> Facts:
     copy_tokenizer(model, out)
     before, after = compare(work, (model, out), held_out_material(work, model))
     return {
-        **{
-            name.replace("bits_per_byte", "bits_per_byte_before"): value for name, value in before.bits_per_byte.items()
-        },
-        **after.bits_per_byte,
+        **{BEFORE.sub(r"\1_before", name): value for name, value in before.quality.items()},
+        **after.quality,
         "model/bytes_before": quantising.weight_bytes(model),
         "model/bytes": quantising.weight_bytes(out),
         "engine/tokens_per_s_before": before.tokens_per_s,
@@ -111,19 +118,29 @@ def check(work: Work, model: Path) -> None:
 
 
 def held_out_material(work: Work, model: Path) -> Material:
-    """The held-out text that evaluations use, as material for this model."""
+    """The held-out text that evaluations use, as material for this model; without text the held-out conversations."""
+    from pipelines.data.dialogues import conversations
+    from pipelines.data.tokens.chat import Chat
     from pipelines.data.tokens.tokenizing import Encoder
-    from pipelines.inference.model_config import context_length
+    from pipelines.inference.model_config import context_length, scoring_context
+    from pipelines.inference.reply import Sampling
     from pipelines.metrics import held_out
     from pipelines.metrics.metric import Material
 
     options: QuantiseOptions = work.options
     corpus = work.inputs["corpus"].local() if "corpus" in work.inputs else None
     documents = held_out.choose_documents(corpus, bytes_per_language=options.held_out_bytes, seed=work.seed)
-    if not documents:
-        work.progress.note("no held-out text: bits per byte are not measured")
-    context = min(options.context, context_length(model))
-    return Material(encoder=Encoder.open(model), context=context, seed=work.seed, documents=documents)
+    context = min(options.context or scoring_context(model), context_length(model))
+    material = Material(encoder=Encoder.open(model), context=context, seed=work.seed, documents=documents)
+    if documents:
+        return material
+    if "conversations" not in work.inputs:
+        work.progress.note("neither held-out text nor conversations: what quantising changes is not measured")
+        return material
+    split = conversations.read(work.inputs["conversations"].local() / conversations.HELD_OUT)
+    chosen = held_out.choose_conversations(split, max_conversations=NUM_CONVERSATIONS, seed=work.seed)
+    sampling = Sampling(temperature=0.0, max_new_tokens=1)  # conversations are only scored
+    return replace(material, chat=Chat.open(model), conversations=chosen, chat_sampling=sampling)
 
 
 def compare(work: Work, folders: tuple[Path, Path], material: Material) -> list[Measured]:
@@ -149,26 +166,28 @@ def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Mea
     try:
         with ThreadPoolExecutor(len(engines)) as pool:
             list(pool.map(lambda engine, folder: engine.load(folder, settings, work.progress.note), engines, folders))
-        qualities = [bits_per_byte(work, engine, material) for engine in engines]
+        qualities = [quality(work, engine, material) for engine in engines]
         return [Measured(*columns) for columns in zip(qualities, speeds(engines, material), strict=True)]
     finally:
         for engine in engines:
             engine.close()
 
 
-def bits_per_byte(work: Work, engine: Evaluator, material: Material) -> Facts:
-    """heldout/bits_per_byte, in all and by language; empty where there is no text."""
-    from pipelines.metrics.bits_per_byte import score, windows_of_documents
+def quality(work: Work, engine: Evaluator, material: Material) -> Facts:
+    """Measured.quality of an engine."""
+    from pipelines.metrics import bits_per_byte, reply_loss
+    from pipelines.metrics.exchanges import chat_prompts
     from pipelines.metrics.metric import Outputs
 
-    requests = windows_of_documents(material)
+    metric = bits_per_byte if material.documents else reply_loss
+    requests = bits_per_byte.windows_of_documents(material) if material.documents else chat_prompts(material)
     if requests is None:
         return {}
     rows = [row.tokens for row in requests.rows]
     logprobs = engine.logprobs(rows, lambda done, total: work.progress.update(done, total, "rows"))
-    facts = score(material, requests, Outputs(logprobs=logprobs), None).facts
-    names = ("heldout/bits_per_byte", *(f"heldout/bits_per_byte_{language}" for language in material.languages))
-    return {name: facts[name] for name in names}
+    facts = metric.score(material, requests, Outputs(logprobs=logprobs), None).facts
+    kept = (*QUALITIES, *(f"heldout/bits_per_byte_{language}" for language in material.languages))
+    return {name: facts[name] for name in kept if name in facts}
 
 
 def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
@@ -235,12 +254,12 @@ def choose(work: Work, before: Measured, after: Measured) -> Facts:
     faster = "quantised" if after.tokens_per_s > before.tokens_per_s else "original"
     facts: Facts = {"serve/faster": faster}
     chosen = faster if options.serve == "auto" else options.serve
-    key = "heldout/bits_per_byte"
-    if key in after.bits_per_byte:
-        change = float(after.bits_per_byte[key]) / float(before.bits_per_byte[key]) - 1
-        facts["heldout/bits_per_byte_change"] = change
+    for name in (name for name in QUALITIES if name in after.quality):
+        change = float(after.quality[name]) / float(before.quality[name]) - 1
+        facts[f"{name}_change"] = change
         if change > options.max_change:
-            work.progress.note(f"bits per byte grew by {change:.1%}, more than {options.max_change:.1%}")
+            what = "bits per byte" if name == QUALITIES[0] else "the loss on replies"
+            work.progress.note(f"{what} grew by {change:.1%}, more than {options.max_change:.1%}")
             chosen = "original" if options.serve == "auto" else chosen
     facts["serve/chosen"] = chosen
     speeds = f"{after.tokens_per_s:,.0f} tokens/s, {before.tokens_per_s:,.0f} before"
@@ -258,10 +277,10 @@ def threads(work: Work) -> int:
 
 STAGE = Stage(
     kind="quantise",
-    version=1,
+    version=2,
     makes="model",
     needs=("model",),
-    takes=("corpus",),
+    takes=("corpus", "conversations"),
     options=QuantiseOptions,
     cluster=QuantiseCluster,
     run=run,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,18 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.metrics.exchanges import chat_prompts
-from pipelines.metrics.metric import Material, Outputs, Score, Scorer
+from pipelines.metrics.metric import Material, Outputs, Requests, Score, Scorer
 from tests.tiny_models import CONTEXT, Tiny
 
 DECLINED = {"en": "I'm sorry, but I can't help with that.", "zh": "对不起，这个忙我不能帮。"}
 
 
 def dialogue(
-    name: str, task: str, language: str, prompt: str = "?", answer: str | None = None, safety: str = ""
-) -> Conversation:
-    """A conversation of one turn each."""
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer or "…"}]
+    name: str, task: str, language: str, prompt: str = "?", answer: str | None = None, safety: str = "",
+    reply: str = "…",
+) -> Conversation:  # fmt: skip
+    """A conversation of one turn each. reply: the assistant's, where there is no answer."""
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer or reply}]
     return Conversation(name, language, "embedded", task, messages, answer, (), safety)
 
 
@@ -44,4 +47,13 @@ def score(scorer: Scorer, what: Material, now: Outputs, previous: Outputs | None
     """A metric's score of one reply to each conversation."""
     requests = chat_prompts(what)
     assert requests is not None
-    return scorer(what, requests, now, previous)
+    return scorer(what, requests, likely(requests, now), None if previous is None else likely(requests, previous))
+
+
+def likely(requests: Requests, outputs: Outputs, nats: Sequence[float] = ()) -> Outputs:
+    """The outputs of a model that gives every token of a conversation's row so many nats; default: 1."""
+    each = nats or [1.0] * len(requests.rows)
+    logprobs = [
+        np.full(len(row.tokens) - 1, -value, np.float32) for row, value in zip(requests.rows, each, strict=True)
+    ]
+    return outputs if outputs.logprobs else replace(outputs, logprobs=logprobs)

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.metrics import METRICS, REQUEST_SETS
 from pipelines.metrics.exchanges import cell_means, chat_prompts, exchanges, macro_averages
-from tests.metrics.dialogues import dialogue, material, replies
+from tests.metrics.dialogues import dialogue, likely, material, replies
 from tests.tiny_models import Tiny
 
 
@@ -29,7 +29,7 @@ def test_all_metrics_of_replies_score_the_outputs_for_one_request_set(tiny: Tiny
     what = material(tiny, [dialogue("a", "sums", "en", "1 + 1?", "2")])
     with_requests = [key for key, make in REQUEST_SETS.items() if make(what) is not None]
     assert with_requests == ["replies"]
-    assert sum(metric.requests == "replies" for metric in METRICS.values()) == 7
+    assert sum(metric.requests == "replies" for metric in METRICS.values()) == 8
     assert {metric.requests for metric in METRICS.values()} == set(REQUEST_SETS)
 
 
@@ -38,6 +38,7 @@ def test_replies_are_text_and_tokens_without_the_one_that_ends_them(tiny: Tiny) 
     requests = chat_prompts(what)
     assert requests is not None
     now, before = replies(tiny, ["Two.", "二。"]), replies(tiny, ["One", "一"], end=False)
+    now, before = likely(requests, now, [0.5, 2.0]), likely(requests, before, [1.5, 1.0])
     pairs = exchanges(what, requests, now, before)
     assert [pair.reply.text for pair in pairs] == ["Two.", "二。"]
     assert [pair.previous_reply and pair.previous_reply.text for pair in pairs] == ["One", "一"]
@@ -45,6 +46,10 @@ def test_replies_are_text_and_tokens_without_the_one_that_ends_them(tiny: Tiny) 
         assert pair.previous_reply is not None
         for reply, text in zip((pair.reply, pair.previous_reply), texts, strict=True):
             assert reply.tokens == what.encoder.tokenizer.encode(text, add_special_tokens=False).ids
+    assert [pair.likelihood.nats_per_token for pair in pairs] == [0.5, 2.0]
+    assert [pair.previous_likelihood and pair.previous_likelihood.nats_per_token for pair in pairs] == [1.5, 1.0]
+    of_reply = len(what.encoder.encode(["…"])[0]) + 1  # and the token that ends the turn
+    assert [pair.likelihood.num_tokens for pair in pairs] == [of_reply] * 2
     assert all(pair.previous_reply is None for pair in exchanges(what, requests, now, None))
 
 

@@ -61,7 +61,7 @@ def test_a_prompt_of_a_builtin_task_stays_on_its_side(tmp_path: Path) -> None:
     jsonl(
         tmp_path / "mine.jsonl", [talk(text, "Mine.") for text in texts] + [talk(f"{n}?", "Mine.") for n in range(20)]
     )
-    made = make("conversations", tmp_path, rows_per_task=40, files={"mine": {"path": "mine.jsonl"}})
+    made = make("conversations", tmp_path, builtin_tasks=True, rows_per_task=40, files={"mine": {"path": "mine.jsonl"}})
     train_texts, held_out_texts = (
         [each.prompt[0]["content"] for each in conversations.read(made.out / name) if each.source == "mine"]
         for name in (conversations.TRAIN, conversations.HELD_OUT)
