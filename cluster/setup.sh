@@ -138,6 +138,7 @@ ensure_venv() {
     reason=$(venv_fault)
     if [ -z "$reason" ]; then return; fi
     if [ -e "$venv/bin" ]; then say ".venv $reason: creating it again."; fi
+    if [ -L "$venv" ]; then rm "$venv"; fi # the folder that a link names belongs to another checkout
     mkdir -p "$venv"
     "$python" -m venv --clear "$venv"
 }

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from cluster.session import Session
+from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 from pipelines.run.progress import RunLog
 from pipelines.stage import ClusterOptions, Facts, Work
 from pipelines.stages.imported import STAGE, BaseOptions, files
 from pipelines.store.artifacts import Draft
+from tests.stages import gguf_files
+from tests.tiny_models import Tiny
 
 FILES = {
-    "config.json": json.dumps({"architectures": ["LlamaForCausalLM"]}),
-    "tokenizer.json": "{}",
-    "tokenizer_config.json": "{}",
-    "chat_template.jinja": "{{ messages }}",
-    "model-00001-of-00002.safetensors": "12345",
-    "model-00002-of-00002.safetensors": "678",
-    "model.safetensors.index.json": "{}",
-}
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+}  # fmt: skip
 IGNORED = {
     "pytorch_model.bin": "pickled",
     "README.md": "about",
@@ -33,10 +36,13 @@ IGNORED = {
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tiny: Tiny, tmp_path: Path) -> Path:
+    """A model in two files, beside files that are not to be read."""
     folder = tmp_path / "model"
-    folder.mkdir()
-    for name, text in (FILES | IGNORED).items():
+    shutil.copytree(tiny.other, folder)
+    (folder / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_pretrained(tiny.other).save_pretrained(folder, max_shard_size="180KB")
+    for name, text in IGNORED.items():
         (folder / name).write_text(text)
     return folder
 
@@ -54,12 +60,14 @@ def run(options: BaseOptions, folder: Path) -> tuple[Path, Facts]:
 
 def test_weights_tokenizer_and_template_are_copied_but_not_code_or_pickles(model: Path, tmp_path: Path) -> None:
     out, facts = run(options(model), tmp_path)
-    assert {path.name: path.read_text() for path in out.iterdir()} == FILES
-    assert facts == {"model/architecture": "LlamaForCausalLM", "model/bytes": 8}
+    assert {path.name for path in out.iterdir()} == FILES
+    assert all((out / name).read_bytes() == (model / name).read_bytes() for name in FILES)
+    size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    assert facts == {"model/architecture": "LlamaForCausalLM", "model/dtype": "float32", "model/bytes": size}
 
 
 def test_only_copied_files_are_part_of_the_fingerprint(model: Path) -> None:
-    assert [path.name for path in files(options(model))] == sorted(FILES)
+    assert {path.name for path in files(options(model))} == FILES
     assert options(model).identity() == {"folder": True}  # the path does not count: the files' bytes are digested
 
 
@@ -74,7 +82,7 @@ def test_fingerprint_of_a_hub_model_is_its_id_and_revision() -> None:
     [
         (["config.json"], "has no config.json; expected a Hugging Face folder"),
         (["tokenizer.json"], "has no tokenizer.json; expected"),
-        ([name for name in FILES if name.endswith(".safetensors")],
+        (sorted(name for name in FILES if name.endswith(".safetensors")),
          r"has no \*.safetensors \(pickled weights are not read\); expected"),
     ],
 )  # fmt: skip
@@ -89,5 +97,72 @@ def test_folder_without_a_required_file_is_refused(
 
 @pytest.mark.parametrize("name", ["no such folder", "../nowhere", "a/b/c"])
 def test_name_that_is_neither_a_folder_nor_on_the_hub_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="is neither a folder nor a model that the hub can deliver"):
+    with pytest.raises(UserError, match="is neither a folder, a GGUF file nor a model that the hub can deliver"):
         run(options(name), tmp_path)
+
+
+def cut_off(model: Path) -> None:
+    file = model / "model-00002-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def lose_a_file(model: Path) -> None:
+    (model / "model-00002-of-00002.safetensors").unlink()
+
+
+def spoil_a_weight(model: Path) -> None:
+    file = model / "model-00001-of-00002.safetensors"
+    tensors = load_file(file)
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[3] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+
+
+def bring_code(model: Path) -> None:
+    change_config(model, model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
+
+
+def take_another_tokenizer(model: Path) -> None:
+    change_config(model, vocab_size=100)
+
+
+def change_config(model: Path, **changes: object) -> None:
+    file = model / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut_off, r"model-00002-of-00002.safetensors is damaged or cut off .*fetch the model again"),
+        (lose_a_file, r"model.safetensors.index.json says that model-00002-of-00002.safetensors holds .* not there"),
+        (spoil_a_weight, r"model-00001-of-00002.safetensors: 1 of .* weights of .* are no finite numbers"),
+        (bring_code, r"model_type 'own' is not known to transformers .*code of its own, which is not run"),
+        (take_another_tokenizer, r"its tokenizer has \d+ tokens, config.json a vocab_size of 100; expected"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused_before_training(
+    model: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(model)
+    with pytest.raises(UserError, match=message):
+        run(options(model), tmp_path)
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF but not really")
+    assert files(options(file)) == [file] and options(file).identity() == {"gguf": True}
+    with pytest.raises(UserError, match=r"model.gguf: cannot be read as GGUF"):
+        run(options(file), tmp_path)
+
+
+def test_a_gguf_file_becomes_a_bfloat16_folder_with_its_tokenizer(tmp_path: Path) -> None:
+    """Written by hand with the gguf package: a Qwen2 whose matrices are quantised to 8 bits."""
+    expected = gguf_files.write(tmp_path / "tiny.gguf")
+    out, facts = run(options(tmp_path / "tiny.gguf"), tmp_path)
+    assert facts["model/dtype"] == "bfloat16" and facts["model/architecture"] == "Qwen2ForCausalLM"
+    weights = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).state_dict()
+    for name, tensor in expected.items():
+        assert (weights[name] - tensor).norm() < 0.01 * tensor.norm(), name
+    assert Encoder.open(out).tokenizer.encode("abc", add_special_tokens=False).tokens == ["ab", "c"]

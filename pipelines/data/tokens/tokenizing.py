@@ -141,9 +141,13 @@ class Encoder:
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # as plain text
         ids = {name: _token_id(tokenizer, config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
-        if ids["eos"] is None:
-            raise UserError(f"{config_file}: names no eos_token that is in the vocabulary; documents need an end")
-        return cls(tokenizer, ids["bos"], ids["eos"], ids["eos"] if ids["pad"] is None else ids["pad"])
+        eos_id = ids["eos"] if ids["eos"] is not None else _model_eos_id(folder)
+        if eos_id is None:
+            raise UserError(
+                f"{config_file}: names no eos_token that is in the vocabulary, nor does generation_config.json beside "
+                f"it name an eos_token_id; documents need an end"
+            )
+        return cls(tokenizer, ids["bos"], eos_id, eos_id if ids["pad"] is None else ids["pad"])
 
     @property
     def vocabulary(self) -> int:
@@ -159,6 +163,17 @@ class Encoder:
         """Frames a document for models: bos token (if the tokenizer has one), text, eos token. int32 [T]."""
         bos = [] if self.bos_id is None else [self.bos_id]
         return np.concatenate([np.asarray(bos, np.int32), ids, np.asarray([self.eos_id], np.int32)])
+
+
+def _model_eos_id(folder: Path) -> int | None:
+    """The first eos_token_id of a model's own files, for a tokenizer that names none."""
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            eos_id = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            eos_id = eos_id[0] if isinstance(eos_id, list) and eos_id else eos_id
+            if isinstance(eos_id, int):
+                return eos_id
+    return None
 
 
 def _token_id(tokenizer: Tokenizer, token: str | dict[str, Any] | None) -> int | None:
