@@ -20,6 +20,7 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "startup": "startup",
     "corpus": "corpus",
     "training": "training",
+    "attention": "attention",
     "sampler": "sampling",
     "ppo": "ppo",
     "serve": "serving",

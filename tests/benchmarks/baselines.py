@@ -24,6 +24,7 @@ Better = Literal["higher", "lower", "reference"]
 # The first pattern that a figure's name contains says its unit and which way is better. What Rayse is compared with
 # (bare loops, TRL) is only a reference: where that changes, it was the machine.
 UNITS: tuple[tuple[str, str, Better], ...] = (
+    (r"step_dense_s$", "s", "reference"),
     (r"tokens_per_s_bare", "tokens/s", "reference"),
     (r"documents_per_s_bare", "documents/s", "reference"),
     (r"trl\w*_s$|stage_s_bare$", "s", "reference"),

@@ -24,6 +24,7 @@ class Goal:
 
 GOALS: Mapping[str, Goal] = {
     "train/ratio_to_bare": Goal(0.9),
+    "attention/ratio_to_dense": Goal(2.0),
     "ppo/ratio_to_trl": Goal(1.5),
     "ppo/publish_fraction": Goal(0.02, is_minimum=False),
     "publish/logprob_gap": Goal(1e-4, is_minimum=False),

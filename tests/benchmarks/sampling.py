@@ -60,7 +60,7 @@ def vllm_generator(job: Job) -> Generate:
         enforce_eager=True,
         max_num_seqs=sampler.NUM_ROWS,
         max_num_batched_tokens=sampler.BATCH_TOKENS,
-        kv_cache_memory_bytes=sampler.kv_bytes(Path(job.model), bench_model.LENGTH),
+        kv_cache_memory_bytes=sampler.kv_bytes(Path(job.model), bench_model.LENGTH, "float32"),
         logprobs_mode="processed_logprobs",
         skip_tokenizer_init=True,
     )

@@ -47,6 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_complete_recipe_runs_as_a_job(head: Head, folder: Path) -> None:
     done = rayse(folder, "submit", "recipe.yaml", "--address", head.dashboard, "--store", str(folder / "store"))
     assert done.returncode == 0, done.stdout + done.stderr
