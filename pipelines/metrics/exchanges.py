@@ -16,6 +16,7 @@ import numpy as np
 
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.chat import Chat
+from pipelines.errors import UserError
 from pipelines.inference.reply import Reply
 from pipelines.metrics.metric import Material, Outputs, Prompt, Requests, Row, named_seed
 
@@ -33,14 +34,10 @@ class ReplyText:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of a conversation's own replies under a model: nats, summed over tokens, and the number of these tokens."""
+    """Of a conversation's own last reply under a model: nats, summed over tokens, and the number of these tokens."""
 
     nats: float
     num_tokens: int
-
-    @property
-    def nats_per_token(self) -> float:
-        return self.nats / self.num_tokens
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,8 @@ class Exchange:
 def chat_prompts(material: Material) -> Requests | None:
     """The prompts of the held-out conversations, and the conversations as rows, for this model and the previous one.
 
-    A prompt that leaves no room in the context for a whole reply is left out; a row is cut at the context."""
+    Left out: a prompt without room in the context for a whole reply, and a conversation that the template refuses, or
+    writes otherwise than its prompt. A row is cut at the context; its mask is that of the last reply."""
     chat = material.chat
     if chat is None:
         return None
@@ -68,14 +66,22 @@ def chat_prompts(material: Material) -> Requests | None:
         for c, tokens in zip(material.conversations, tokens_of_prompts, strict=True)
         if len(tokens) <= max_prompt_tokens
     ]
-    if not prompts:
+    pairs = [(prompt, _row(chat, prompt, material.context)) for prompt in prompts]
+    scored = [(prompt, row) for prompt, row in pairs if row is not None]
+    if not scored:
         return None
-    rendered = chat.conversations([prompt.conversation.messages for prompt in prompts])
-    rows = [
-        Row(each.ids[: material.context].tolist(), prompt.language, each.loss_mask[: material.context])
-        for prompt, each in zip(prompts, rendered, strict=True)
-    ]
-    return Requests(rows, prompts, material.chat_sampling, "both")
+    return Requests([row for _, row in scored], [prompt for prompt, _ in scored], material.chat_sampling, "both")
+
+
+def _row(chat: Chat, prompt: Prompt, context: int) -> Row | None:
+    """A prompt's whole conversation; None where it cannot be scored."""
+    try:
+        rendered = chat.conversation(prompt.conversation.messages)
+    except UserError:
+        return None
+    loss_mask = rendered.loss_mask[:context].copy()
+    loss_mask[: len(prompt.tokens)] = False
+    return Row(rendered.ids[:context].tolist(), prompt.language, loss_mask) if loss_mask.any() else None
 
 
 def exchanges(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> list[Exchange]:

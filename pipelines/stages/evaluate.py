@@ -91,7 +91,8 @@ def _note_left_out(work: Work, material: Material, requests: Requests | None) ->
     if num_left_out:
         work.progress.note(
             f"{num_left_out} of {total} held-out conversations are left out: with a reply of "
-            f"{work.options.chat_reply_tokens} tokens they are longer than the context, {material.context}"
+            f"{work.options.chat_reply_tokens} tokens they are longer than the context, {material.context}, or the "
+            f"model's template cannot write them"
         )
 
 
@@ -270,7 +271,7 @@ def _show_progress(work: Work, unit: str, *, num_tokens: int = 0) -> Callable[[i
 
 STAGE = Stage(
     kind="evaluate",
-    version=4,
+    version=5,
     makes="evaluation",
     needs=("model",),
     takes=("corpus", "tokens", "conversations"),

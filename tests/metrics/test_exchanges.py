@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipelines.metrics import METRICS, REQUEST_SETS
-from pipelines.metrics.exchanges import cell_means, chat_prompts, exchanges, macro_averages
+from pipelines.metrics.exchanges import Likelihood, cell_means, chat_prompts, exchanges, macro_averages
 from tests.metrics.dialogues import dialogue, likely, material, replies
 from tests.tiny_models import Tiny
 
@@ -46,10 +48,9 @@ def test_replies_are_text_and_tokens_without_the_one_that_ends_them(tiny: Tiny) 
         assert pair.previous_reply is not None
         for reply, text in zip((pair.reply, pair.previous_reply), texts, strict=True):
             assert reply.tokens == what.encoder.tokenizer.encode(text, add_special_tokens=False).ids
-    assert [pair.likelihood.nats_per_token for pair in pairs] == [0.5, 2.0]
-    assert [pair.previous_likelihood and pair.previous_likelihood.nats_per_token for pair in pairs] == [1.5, 1.0]
     of_reply = len(what.encoder.encode(["…"])[0]) + 1  # and the token that ends the turn
-    assert [pair.likelihood.num_tokens for pair in pairs] == [of_reply] * 2
+    assert [pair.likelihood for pair in pairs] == [Likelihood(nats * of_reply, of_reply) for nats in (0.5, 2.0)]
+    assert [pair.previous_likelihood for pair in pairs] == [Likelihood(n * of_reply, of_reply) for n in (1.5, 1.0)]
     assert all(pair.previous_reply is None for pair in exchanges(what, requests, now, None))
 
 
@@ -66,3 +67,13 @@ def test_means_are_unweighted_over_tasks_and_languages_as_arrow_takes_them() -> 
     for language in ("en", "zh"):
         assert averages[f"x_{language}"] == pytest.approx(means[languages == language].mean())
     assert averages["x"] != pytest.approx(table["value"].to_numpy().mean())
+
+
+def test_the_likelihood_is_of_the_last_reply_alone(tiny: Tiny) -> None:
+    talk = dialogue("a", "open", "en", "?", reply="The last one")
+    earlier = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "A first reply, and a long one"}]
+    what = material(tiny, [replace(talk, messages=[*earlier, *talk.messages])])
+    requests = chat_prompts(what)
+    assert requests is not None and requests.rows[0].loss_mask is not None
+    masked = [token for token, m in zip(requests.rows[0].tokens, requests.rows[0].loss_mask, strict=True) if m]
+    assert what.encoder.tokenizer.decode(masked, skip_special_tokens=True) == "The last one"
