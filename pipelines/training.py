@@ -93,8 +93,9 @@ class AdapterOptions(OptimizerOptions):
     @classmethod
     def _lora_needs_adamw(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("lora") is not None:
-            if values.setdefault("optimizer", "adamw") == "muon":
+            if values.get("optimizer") == "muon":
                 raise ValueError("muon does not fit LoRA's matrices, expected optimizer: adamw with lora")
+            return values | {"optimizer": "adamw"}
         return values
 
     def _default_learning_rate(self, optimizer: str, *, from_base: bool) -> float:
@@ -256,8 +257,14 @@ def scoring_batch(config: dict[str, Any]) -> int:
 
 
 def adapter_arguments(work: Work) -> dict[str, Any]:
-    """What lesson_of needs of a stage whose options derive from AdapterOptions, as plain values."""
+    """What lesson_of needs of a stage whose options have `lora`, as plain values.
+
+    Raises UserError for dropout in a stage that compares a model with a reference, and so trains without any."""
+    from pipelines.errors import UserError
+
     lora: LoraOptions | None = work.options.lora
+    if lora is not None and lora.dropout and not getattr(work.options, "trains_with_dropout", False):
+        raise UserError(f"{work.name}.lora.dropout: {lora.dropout}; expected 0: this stage trains without dropout")
     return {"lora": None if lora is None else lora.model_dump(), "seed": work.seed}
 
 
@@ -294,10 +301,18 @@ def copy_tokenizer(model: Path, out: Path) -> None:
 
 def settled_options(work: Work) -> OptimizerOptions:
     """The stage's options with the optimizer and the learning rate that its model's lineage asks for."""
+    from pipelines.errors import UserError
+
+    options: OptimizerOptions = work.options
     model = work.inputs.get("model")
     while model is not None and model.manifest.stage != "base":
-        model = model.parent("model")
-    options: OptimizerOptions = work.options
+        parent = model.parent("model")
+        if parent is None and "model" in model.manifest.parents and options.optimizer is None:
+            raise UserError(
+                f"{work.name}.optimizer: the default depends on what the model began as, and one of its ancestors "
+                f"({model.manifest.parents['model']}) is no longer in the store; expected optimizer and learning_rate"
+            )
+        model = parent
     return options.settled(from_base=model is not None)
 
 

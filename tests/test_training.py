@@ -10,8 +10,9 @@ from typing import Any, Literal
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.stages.dpo import DpoOptions
 from pipelines.stages.sft import SftOptions
-from pipelines.training import TrainCluster, gpus_per_worker, launch, settled_options
+from pipelines.training import TrainCluster, adapter_arguments, gpus_per_worker, launch, settled_options
 
 
 @dataclass
@@ -20,10 +21,12 @@ class Fake:
 
     stage: str
     model: Fake | None = None
+    lost: bool = False  # whether its parent is no longer in the store
 
     @property
     def manifest(self) -> Any:
-        return SimpleNamespace(stage=self.stage)
+        parents = {"model": "5e7a"} if self.model or self.lost else {}
+        return SimpleNamespace(stage=self.stage, parents=parents)
 
     def parent(self, kind: str) -> Fake | None:
         assert kind == "model"
@@ -74,3 +77,22 @@ def test_a_step_without_a_row_for_each_worker_is_refused_before_ray_starts() -> 
 def test_a_model_that_began_as_anothers_is_trained_gently(model: Fake | None, expected: tuple[str, float]) -> None:
     settled = settled_options(work(model=model))
     assert (settled.optimizer, settled.learning_rate) == expected
+
+
+def test_a_default_is_not_guessed_where_an_ancestor_is_lost() -> None:
+    lost = Fake("sft", lost=True)
+    with pytest.raises(UserError, match=r"sft.optimizer: .* \(5e7a\) is no longer in the store"):
+        settled_options(work(model=lost))
+    explicit = SftOptions.model_validate({"optimizer": "adamw", "learning_rate": 0.1})
+    assert settled_options(work(model=lost, options=explicit)).learning_rate == 0.1
+
+
+def test_dropout_of_adapters_is_refused_where_it_would_be_ignored() -> None:
+    lora = {"lora": {"dropout": 0.1}}
+    assert adapter_arguments(work(options=SftOptions.model_validate(lora)))["lora"]["dropout"] == 0.1
+    with pytest.raises(UserError, match=r"lora.dropout: 0.1; expected 0"):
+        adapter_arguments(work(options=DpoOptions.model_validate(lora)))
+
+
+def test_adapters_are_trained_by_adamw_whatever_an_empty_key_says() -> None:
+    assert SftOptions.model_validate({"lora": {}, "optimizer": None}).optimizer == "adamw"

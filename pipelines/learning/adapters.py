@@ -112,7 +112,8 @@ def export(
 
     adapted: a model with adapters of the trained shape; weights: the trained ones in float32, by their names in its
     base model. Raises UserError where a merged layer computes something else."""
-    model = adapted.get_base_model()
+    model = cast(PreTrainedModel, adapted.get_base_model())
+    dtype = model.dtype
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -122,6 +123,7 @@ def export(
             if isinstance(layer, BaseTunerLayer):
                 merge_exactly(name, layer)
     merged = cast(PreTrainedModel, cast(Any, adapted).unload())
+    merged = cast(PreTrainedModel, cast(Any, merged).to(dtype))  # a score head that was trained whole, too
     save_merged(merged, dict(merged.named_parameters()), folder)
 
 

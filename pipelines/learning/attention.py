@@ -1,8 +1,10 @@
-"""Attention of packed rows, document by document: never a mask of T × T.
+"""Attention of packed rows, document by document: never a mask of T × T for a row.
 
     positions [B, T] ──► Documents ──every layer──► causal attention within each document
-                                                    GPU: one varlen kernel (Dao 2023, FlashAttention-2)
-                                                    CPU: one scaled_dot_product_attention a document
+                                                    GPU, 16 bits: one varlen kernel (Dao 2023, FlashAttention-2)
+                                                    otherwise: one scaled_dot_product_attention a document
+
+Soft-capped scores, and windows shorter than a document where there is no kernel, take a square of that document.
 
 `Documents` travels through transformers' models as a keyword argument, so that it is made once a forward pass. A model
 that does not hand it to each of its layers, such as a state-space model, would mix documents: `last_hidden` (model.py)
@@ -20,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+
+from pipelines.errors import UserError
 
 NAME = "documents"  # transformers' attn_implementation
 
@@ -72,6 +76,7 @@ def document_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each document, for transformers' AttentionInterface. Returns [B, T, A, C].
@@ -81,10 +86,12 @@ def document_attention(
     if attention_mask is not None or key_BKTC.shape[2] != query_BATC.shape[2]:
         raise ValueError("attention of packed rows takes neither a mask nor a cache; for anything else call "
                          "model.set_attn_implementation('sdpa')")  # fmt: skip
+    if s_aux is not None:
+        raise UserError(f"{type(module).__name__}: attention with sinks is not computed here; choose another base")
     documents = documents or Documents.whole_rows(query_BATC[:, 0, :, 0])
     documents.num_attended += 1
     heads = (query_BATC, key_BKTC, value_BKTC)
-    if query_BATC.is_cuda and softcap is None and not dropout:
+    if _has_varlen_kernel(query_BATC) and softcap is None and not dropout:
         flat = [each.transpose(1, 2).flatten(0, 1) for each in heads]  # [B·T, heads, C]
         return _varlen(flat, documents, scaling, sliding_window).unflatten(0, (documents.rows, -1)), None
     length = query_BATC.shape[2]
@@ -95,6 +102,12 @@ def document_attention(
     if len(rows) == 1:
         return rows[0].transpose(1, 2), None
     return torch.cat(rows, 2).unflatten(2, (-1, length))[0].permute(1, 2, 0, 3), None
+
+
+def _has_varlen_kernel(query_BATC: Tensor) -> bool:
+    """Flash attention is for 16 bits on a GPU, and heads of up to 256 columns."""
+    columns = query_BATC.shape[-1]
+    return query_BATC.is_cuda and query_BATC.dtype != torch.float32 and columns <= 256 and columns % 8 == 0
 
 
 def _varlen(flat: list[Tensor], documents: Documents, scaling: float | None, sliding_window: int | None) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pipelines.errors import UserError
 from pipelines.learning.lesson import Batch
 from pipelines.learning.model import num_parameters, whole_shape
 from pipelines.learning.zero import state_access
@@ -71,6 +72,8 @@ class Engine:
         clip_norm = plan.clip_norm if plan.kind == "adamw" else 0.0
         dtype = next(p.dtype for p in learner.parameters() if p.requires_grad)
         zero_stage = _effective(zero_stage, dtype)
+        if offload and zero_stage == 0:
+            raise UserError("offload: optimizer needs zero_stage 1, 2 or 3; at 0 DeepSpeed would ignore it")
         config = _config(
             zero_stage, dtype, num_parameters(learner), muon=plan.kind == "muon", clip_norm=clip_norm, offload=offload
         )

@@ -92,6 +92,7 @@ def from_folder(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedM
     """A causal model from a Hugging Face folder, with weights in this type on the CPU. Safetensors only, no code from
     the folder. Raises UserError for a folder that cannot be read, or a model that cannot be trained."""
     model = open_folder(AutoModelForCausalLM, folder, dtype)
+    check_layers(model, folder)
     check_head(model, folder)
     return model
 
@@ -136,6 +137,14 @@ def all_logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
     return head(model).logits(hidden_BTH)  # the head second: ZeRO 3 gathers a tied matrix for one use at a time
 
 
+def check_layers(model: PreTrainedModel, folder: Path) -> None:
+    """Raises UserError for layers whose attention is neither full nor a sliding window."""
+    kinds = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds or getattr(model.config, "attention_chunk_size", None):
+        raise UserError(f"model {folder}: layers of {', '.join(sorted(kinds)) or 'chunked attention'} are not computed "
+                        f"here; expected full attention or a sliding window in every layer")  # fmt: skip
+
+
 def check_head(model: PreTrainedModel, folder: Path) -> None:
     """Raises UserError where the model's logits are not those of `head`: the chunked loss would train another model
     than the one that is saved.
@@ -168,14 +177,17 @@ class _Fixed(nn.Module):
         super().__init__()
         self.hidden_1TH = hidden_1TH
 
-    def forward(self, **_: Any) -> MoeModelOutputWithPast:
+    def forward(self, *_: Any, **__: Any) -> MoeModelOutputWithPast:
         return MoeModelOutputWithPast(last_hidden_state=cast(Any, self.hidden_1TH))
 
 
 def recompute(model: PreTrainedModel, what: Recompute) -> None:
     """Activation checkpointing (Chen et al. 2016): the activations within every decoder layer ("full"), or within every
     layer's attention, are computed again in the backward pass instead of kept."""
-    for layer in [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]:
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if what != "none" and not all(what == "full" or hasattr(layer, "self_attn") for layer in layers or [None]):
+        raise UserError(f"recompute: {what} does not fit {type(model).__name__}; expected none")
+    for layer in layers:
         module: Any = layer if what == "full" else getattr(layer, "self_attn", None)
         if what != "none" and module is not None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)

@@ -59,6 +59,7 @@ def check(folder: Path, origin: str, on_progress: Callable[[int, int], object]) 
     own, a missing or damaged file, a weight that is no number, a tokenizer of another vocabulary."""
     config = read_config(folder)
     _check_code(config, origin)
+    _check_quantisation(config, origin)
     _check_vocabulary(folder, config, origin)
     names = _files_by_tensor(folder, origin)
     for number, (tensor, file) in enumerate(names.items(), 1):
@@ -75,6 +76,13 @@ def _check_code(config: Mapping[str, Any], origin: str) -> None:
             f"base.model: {origin}: config.json: model_type {kind!r} is not known to transformers "
             f"{transformers.__version__}{own}; expected a model that transformers has a class for"
         )
+
+
+def _check_quantisation(config: Mapping[str, Any], origin: str) -> None:
+    if "quantization_config" in config:
+        kind = config["quantization_config"].get("quant_method", "unknown")
+        raise UserError(f"base.model: {origin}: its weights are quantised ({kind}); expected bfloat16, float16 or "
+                        f"float32, or a GGUF file")  # fmt: skip
 
 
 def _check_vocabulary(folder: Path, config: Mapping[str, Any], origin: str) -> None:

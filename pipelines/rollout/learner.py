@@ -110,7 +110,8 @@ class Learner:
         self.rank, self.world = rank, world
         self.device = _join_group()
         sampler_dtype = engine_dtype(model, on_cpu=self.device.type == "cpu")
-        self._dtype = DTYPES[sampler_dtype if self.plan.dtype == "auto" else self.plan.dtype]
+        name = sampler_dtype if self.plan.dtype == "auto" else self.plan.dtype
+        self._dtype = DTYPES["bfloat16" if name == "float16" else name]  # float16 would need a loss scale
         self._stored, self._folder = stored_dtype(model), model
         with partitioned(self.plan.zero_stage, self._dtype):
             initial = self._adapted(models.from_folder(model, self._dtype))
@@ -319,7 +320,8 @@ class Learner:
 
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
         """Rank 0 writes the policy in Hugging Face layout, its probe and the curve: the same bytes for the same run."""
-        named = self._engines["policy"].weights(self._stored, only_trainable=True)
+        dtype = self._stored if self._peft is None else torch.float32  # adapters are merged in float32
+        named = self._engines["policy"].weights(dtype, only_trainable=True)
         weights = {name.removeprefix(MODEL): weight for name, weight in named.items()}
         if self.rank == 0:
             if self._peft is None:

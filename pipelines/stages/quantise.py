@@ -85,9 +85,10 @@ def run(work: Work) -> Facts:
 
     model, out = work.inputs["model"].local(), work.draft.out
     check(work, model)
+    material = held_out_material(work, model)
     quantise(work, model)
     copy_tokenizer(model, out)
-    before, after = compare(work, (model, out), held_out_material(work, model))
+    before, after = compare(work, (model, out), material)
     return {
         **{BEFORE.sub(r"\1_before", name): value for name, value in before.quality.items()},
         **after.quality,
@@ -122,6 +123,7 @@ def held_out_material(work: Work, model: Path) -> Material:
     from pipelines.data.dialogues import conversations
     from pipelines.data.tokens.chat import Chat
     from pipelines.data.tokens.tokenizing import Encoder
+    from pipelines.errors import UserError
     from pipelines.inference.model_config import context_length, scoring_context
     from pipelines.inference.reply import Sampling
     from pipelines.metrics import held_out
@@ -140,7 +142,11 @@ def held_out_material(work: Work, model: Path) -> Material:
     split = conversations.read(work.inputs["conversations"].local() / conversations.HELD_OUT)
     chosen = held_out.choose_conversations(split, max_conversations=NUM_CONVERSATIONS, seed=work.seed)
     sampling = Sampling(temperature=0.0, max_new_tokens=1)  # conversations are only scored
-    return replace(material, chat=Chat.open(model), conversations=chosen, chat_sampling=sampling)
+    try:
+        return replace(material, chat=Chat.open(model), conversations=chosen, chat_sampling=sampling)
+    except UserError as error:
+        work.progress.note(f"what quantising changes is not measured: {error}")
+        return material
 
 
 def compare(work: Work, folders: tuple[Path, Path], material: Material) -> list[Measured]:

@@ -43,6 +43,7 @@ RENDER_BATCH = 2000  # conversations
 
 
 class SftOptions(AdapterOptions):
+    trains_with_dropout: ClassVar[bool] = True
     default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.01, "adamw": 2e-5, "base": 1e-5, "lora": 2e-4}
 
     learning_rate: float | None = Field(

@@ -24,7 +24,7 @@ from pipelines.learning.batch import DataOrder, PackedRows
 from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import Lesson, next_token, save_proven
 from pipelines.learning.loop import TrainingPlan, train
-from pipelines.learning.model import NextTokenLearner, from_folder
+from pipelines.learning.model import NextTokenLearner, Recompute, from_folder
 from pipelines.learning.precision import DTYPES, stored_dtype
 from pipelines.learning.schedule import Schedule
 from tests import families
@@ -42,6 +42,7 @@ class Case:
     zero_stage: int
     dtype: str
     lora: Lora | None = None
+    recompute: Recompute = "none"
 
 
 CASES = {
@@ -50,7 +51,7 @@ CASES = {
     "zero 1, bfloat16": Case(1, "bfloat16"),
     "zero 3, bfloat16": Case(3, "bfloat16"),
     "zero 1, lora": Case(1, "float32", LORA),
-    "zero 3, lora, bfloat16": Case(3, "bfloat16", LORA),
+    "zero 3, lora, bfloat16, recomputed": Case(3, "bfloat16", LORA, "full"),
 }
 
 
@@ -61,7 +62,7 @@ def train_case(folder: Path, family: str, name: str) -> None:
     plan = TrainingPlan(
         out=out / "out", seed=SEED, total_steps=STEPS, batch_rows=BATCH_ROWS, optimizer=ADAMW, schedule=SCHEDULE,
         micro_batch_rows=1, zero_stage=case.zero_stage, dtype=case.dtype, hidden_size=64, checkpoint_every_steps=None,
-        log_every_steps=100,
+        log_every_steps=100, recompute=case.recompute,
     )  # fmt: skip
     plan.out.mkdir(parents=True, exist_ok=True)
 

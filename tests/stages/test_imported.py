@@ -122,6 +122,10 @@ def bring_code(model: Path) -> None:
     change_config(model, model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
 
 
+def quantise(model: Path) -> None:
+    change_config(model, quantization_config={"quant_method": "gptq"})
+
+
 def take_another_tokenizer(model: Path) -> None:
     change_config(model, vocab_size=100)
 
@@ -138,6 +142,7 @@ def change_config(model: Path, **changes: object) -> None:
         (lose_a_file, r"model.safetensors.index.json says that model-00002-of-00002.safetensors holds .* not there"),
         (spoil_a_weight, r"model-00001-of-00002.safetensors: 1 of .* weights of .* are no finite numbers"),
         (bring_code, r"model_type 'own' is not known to transformers .*code of its own, which is not run"),
+        (quantise, r"its weights are quantised \(gptq\); expected"),
         (take_another_tokenizer, r"its tokenizer has \d+ tokens, config.json a vocab_size of 100; expected"),
     ],
 )
