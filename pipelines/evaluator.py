@@ -20,12 +20,14 @@ from cluster.errors import ClusterError, MemberLost
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
+from pipelines.inference.model_config import engine_dtype
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import PushResult, environment
+from pipelines.inference.sampler import PushResult, environment, kv_bytes
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
 PROMPTS_BATCH = 64  # of one call of generate: as many as the engine works on at once
 REST_S = 60.0  # to copy weights out of a GPU
+MAX_CPU_KV_BYTES = 2**29  # of the default KV cache on a CPU, unless a single row needs more
 
 OnProgress = Callable[[int, int], None]
 """Called after each batch with the number of requests that are done, and of all."""
@@ -160,7 +162,7 @@ class Evaluator:
                 start_s=settings.start_s,
                 model=folder,
                 max_tokens=settings.max_tokens,
-                kv_cache_bytes=settings.kv_cache_bytes,
+                kv_cache_bytes=_kv_cache_bytes(folder, settings),
                 threads=settings.threads,
                 cache=settings.cache,
             )
@@ -202,3 +204,10 @@ def _by_tokens(rows: Iterable[Sequence[int]], max_tokens: int) -> Iterator[list[
         batch_tokens += len(row)
     if batch:
         yield batch
+
+
+def _kv_cache_bytes(model: Path, settings: EngineSettings) -> int | None:
+    """On a CPU at most MAX_CPU_KV_BYTES by default: an evaluation must fit beside whatever else the machine does."""
+    if settings.kv_cache_bytes is not None or settings.gpus:
+        return settings.kv_cache_bytes
+    return kv_bytes(model, settings.max_tokens, engine_dtype(model, on_cpu=True), max_bytes=MAX_CPU_KV_BYTES)

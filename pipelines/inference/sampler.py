@@ -29,7 +29,7 @@ from pipelines.inference.reply import Reply, Sampling
 
 NUM_ROWS = 64  # sequences in a batch of the engine; more are not faster on a CPU
 BATCH_TOKENS = 2048  # of one forward pass; 512 to 8,192 are equally fast on a CPU, and more take more memory
-MAX_KV_BYTES = 2**29  # of the default KV cache, unless a single row needs more
+MAX_KV_BYTES = 4 * 2**30  # of the default KV cache, unless a single row needs more
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
     return settings
 
 
-def kv_bytes(folder: Path, max_tokens: int, dtype: str) -> int:
-    """Bytes of a KV cache for NUM_ROWS rows of max_tokens; for fewer where that is over MAX_KV_BYTES. dtype: of the
+def kv_bytes(folder: Path, max_tokens: int, dtype: str, *, max_bytes: int = MAX_KV_BYTES) -> int:
+    """Bytes of a KV cache for NUM_ROWS rows of max_tokens; for fewer where that is over max_bytes. dtype: of the
     engine."""
     config = read_config(folder)
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
     size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     token_bytes = config["num_hidden_layers"] * 2 * heads * size * (4 if dtype == "float32" else 2)
     row_bytes = (max_tokens // 128 + 2) * 128 * token_bytes  # whole blocks of 128 tokens, and one that vLLM keeps
-    return max(row_bytes, min(NUM_ROWS * row_bytes, MAX_KV_BYTES))
+    return max(row_bytes, min(NUM_ROWS * row_bytes, max_bytes))
 
 
 def batching(max_tokens: int, *, on_cpu: bool) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class PpoCluster(WorkerOptions):
         "are generated in, which is the model's, so that learner and sampler agree"
     )  # fmt: skip
     kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 0.5 GiB"
+        None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 4 GiB"
     )
     save_every: int = Field(1, ge=1, description="Iterations between two checkpoints: what a lost actor costs at most")
     start_s: float = Field(900, gt=0, description="Seconds until all actors must have started")
