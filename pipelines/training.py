@@ -165,6 +165,7 @@ def launch(
             tokens_per_s=figures["train/tokens_per_s"],
         )  # fmt: skip
 
+    check_trainable(work)
     _check_rows(work, rows)
     work.session.start()
     return run_workers(
@@ -178,6 +179,21 @@ def launch(
         on_progress=show,
         on_message=work.progress.note,
     )
+
+
+def check_trainable(work: Work) -> None:
+    """Raises UserError, before anything is started, where the model to train has quantised weights."""
+    from pipelines.errors import UserError
+    from pipelines.inference.model_config import quantisation
+
+    model = work.inputs.get("model")
+    method = quantisation(model.local()) if model is not None else None
+    if model is not None and method:
+        raise UserError(
+            f"{work.name}: the weights of its model ({model.manifest.name}) are quantised ({method}): it can be "
+            f"evaluated and served, not trained; expected a model in bfloat16, float16 or float32, or a GGUF file: "
+            f"name the one that it was made from"
+        )
 
 
 def gpus_per_worker(work: Work) -> int:

@@ -23,6 +23,12 @@ def shape(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in read_config(folder).items() if key not in NO_COMPUTATION}
 
 
+def quantisation(folder: Path) -> str | None:
+    """The method that quantised a model's weights, such as compressed-tensors or gptq; None where none did."""
+    config = read_config(folder).get("quantization_config")
+    return None if config is None else str(config.get("quant_method", "unknown"))
+
+
 def hidden_size(folder: Path) -> int:
     """Width of a model's hidden states; 0 where config.json names none."""
     return int(read_config(folder).get("hidden_size") or 0)

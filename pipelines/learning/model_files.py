@@ -55,11 +55,10 @@ def _drop_foreign_tokens(file: Path, vocabulary: int) -> None:
 
 
 def check(folder: Path, origin: str, on_progress: Callable[[int, int], object]) -> None:
-    """Raises UserError, naming origin, file and tensor, where the model in the folder cannot be trained: code of its
-    own, a missing or damaged file, a weight that is no number, a tokenizer of another vocabulary."""
+    """Raises UserError, naming origin, file and tensor, where the model in the folder is of no use: code of its own,
+    a missing or damaged file, a weight that is no number, a tokenizer of another vocabulary."""
     config = read_config(folder)
     _check_code(config, origin)
-    _check_quantisation(config, origin)
     _check_vocabulary(folder, config, origin)
     names = _files_by_tensor(folder, origin)
     for number, (tensor, file) in enumerate(names.items(), 1):
@@ -76,13 +75,6 @@ def _check_code(config: Mapping[str, Any], origin: str) -> None:
             f"base.model: {origin}: config.json: model_type {kind!r} is not known to transformers "
             f"{transformers.__version__}{own}; expected a model that transformers has a class for"
         )
-
-
-def _check_quantisation(config: Mapping[str, Any], origin: str) -> None:
-    if "quantization_config" in config:
-        kind = config["quantization_config"].get("quant_method", "unknown")
-        raise UserError(f"base.model: {origin}: its weights are quantised ({kind}); expected bfloat16, float16 or "
-                        f"float32, or a GGUF file")  # fmt: skip
 
 
 def _check_vocabulary(folder: Path, config: Mapping[str, Any], origin: str) -> None:
@@ -124,6 +116,8 @@ def _names(file: Path, origin: str) -> list[str]:
 def _check_tensor(file: Path, name: str, origin: str) -> None:
     with safe_open(str(file), framework="pt") as tensors:
         values = tensors.get_tensor(name)
+    if values.is_floating_point() and values.itemsize == 1:
+        values = values.float()  # torch sums no float8
     if values.is_floating_point() and not torch.isfinite(values.sum(dtype=torch.float32)):
         bad = int((~torch.isfinite(values)).sum())
         if bad:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.inference.model_config import read_config
 
 IGNORED = ("lm_head",)  # 8 bits there change a small model's predictions most, and save no space where it is tied
 WEIGHTS = "*.safetensors"
@@ -95,11 +94,6 @@ def _calibration(scheme: Scheme, rows: Sequence[Sequence[int]]) -> dict[str, Any
     ]
     loader = DataLoader(tensors, batch_size=1, shuffle=False)  # pyright: ignore[reportArgumentType] (a list is a dataset)
     return {"dataset": loader, "num_calibration_samples": len(rows)}
-
-
-def is_quantised(folder: Path) -> bool:
-    """Whether config.json of a model's folder names a quantisation."""
-    return "quantization_config" in read_config(folder)
 
 
 def weight_bytes(folder: Path) -> int:

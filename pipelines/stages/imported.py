@@ -50,8 +50,8 @@ def files(options: BaseOptions) -> list[Path]:
 
 def run(work: Work) -> Facts:
     """Copies the model into work.draft.out. Raises UserError where it cannot be downloaded, a file is missing or
-    damaged, or the model cannot be trained."""
-    from pipelines.inference.model_config import read_config
+    damaged, or transformers has no class for it. A model with quantised weights can be evaluated and served."""
+    from pipelines.inference.model_config import quantisation, read_config
     from pipelines.learning import model_files
 
     options: BaseOptions = work.options
@@ -66,7 +66,9 @@ def run(work: Work) -> Facts:
             work.progress.update(number, len(paths), "files")
     config = read_config(out)
     model_files.check(out, options.model, lambda done, total: work.progress.update(done, total, "tensors"))
+    method = quantisation(out)
     return {
+        **({"model/quantisation": method} if method else {}),
         "model/architecture": (config.get("architectures") or ["unknown"])[0],
         "model/dtype": str(config.get("dtype") or config.get("torch_dtype") or "float32"),
         "model/bytes": sum(path.stat().st_size for path in out.glob("*.safetensors")),

@@ -103,10 +103,11 @@ def run(work: Work) -> Facts:
 def check(work: Work, model: Path) -> None:
     """Raises UserError where the options do not fit the model or this machine, before anything is started."""
     from pipelines.errors import UserError
-    from pipelines.learning.quantising import SCHEMES, is_quantised
+    from pipelines.inference.model_config import quantisation
+    from pipelines.learning.quantising import SCHEMES
 
     options: QuantiseOptions = work.options
-    if is_quantised(model):
+    if quantisation(model):
         raise UserError(f"{work.name}: the model {model} is quantised already; select another with `from:`")
     if not SCHEMES[options.scheme].on_cpu and not work.cluster.gpus:
         fit = ", ".join(name for name, scheme in SCHEMES.items() if scheme.on_cpu)

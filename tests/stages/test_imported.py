@@ -7,6 +7,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,10 +18,12 @@ from transformers import AutoModelForCausalLM
 from cluster.session import Session
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
+from pipelines.learning.quantising import Quantiser
 from pipelines.run.progress import RunLog
 from pipelines.stage import ClusterOptions, Facts, Work
 from pipelines.stages.imported import STAGE, BaseOptions, files
 from pipelines.store.artifacts import Draft
+from pipelines.training import check_trainable, copy_tokenizer
 from tests.stages import gguf_files
 from tests.tiny_models import Tiny
 
@@ -122,10 +126,6 @@ def bring_code(model: Path) -> None:
     change_config(model, model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
 
 
-def quantise(model: Path) -> None:
-    change_config(model, quantization_config={"quant_method": "gptq"})
-
-
 def take_another_tokenizer(model: Path) -> None:
     change_config(model, vocab_size=100)
 
@@ -142,16 +142,28 @@ def change_config(model: Path, **changes: object) -> None:
         (lose_a_file, r"model.safetensors.index.json says that model-00002-of-00002.safetensors holds .* not there"),
         (spoil_a_weight, r"model-00001-of-00002.safetensors: 1 of .* weights of .* are no finite numbers"),
         (bring_code, r"model_type 'own' is not known to transformers .*code of its own, which is not run"),
-        (quantise, r"its weights are quantised \(gptq\); expected"),
         (take_another_tokenizer, r"its tokenizer has \d+ tokens, config.json a vocab_size of 100; expected"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_refused_before_training(
-    model: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
-) -> None:
+def test_a_model_of_no_use_is_refused(model: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     spoil(model)
     with pytest.raises(UserError, match=message):
         run(options(model), tmp_path)
+
+
+def test_a_quantised_model_is_imported_to_be_served_but_a_stage_that_trains_refuses_it(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """The trial's test serves one that was imported."""
+    Quantiser().quantise(tiny.first, tmp_path / "int8", "int8")
+    copy_tokenizer(tiny.first, tmp_path / "int8")
+    out, facts = run(options(tmp_path / "int8"), tmp_path)
+    assert facts["model/quantisation"] == "compressed-tensors"
+    model: Any = SimpleNamespace(local=lambda: out, manifest=SimpleNamespace(name="base"))
+    with pytest.raises(UserError, match=r"sft: the weights of its model \(base\) are quantised \(compressed-tensors\)"):
+        check_trainable(cast(Any, SimpleNamespace(name="sft", inputs={"model": model})))
+    model = SimpleNamespace(local=lambda: tiny.first, manifest=model.manifest)
+    check_trainable(cast(Any, SimpleNamespace(name="sft", inputs={"model": model})))
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ def run(work: Work) -> Facts:
     from pipelines.stages.ppo.journal import Steps
     from pipelines.stages.ppo.learners import Learners
     from pipelines.stages.ppo.task import Task
+    from pipelines.training import check_trainable
 
+    check_trainable(work)
     task = Task.open(work)
     if task.num_left_out:
         work.progress.note(

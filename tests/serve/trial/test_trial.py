@@ -28,7 +28,8 @@ from cluster.termination import INTERRUPTED
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.data.tokens.chat import Chat
-from pipelines.learning.quantising import Quantiser, is_quantised
+from pipelines.inference.model_config import quantisation
+from pipelines.learning.quantising import Quantiser
 from pipelines.store.artifacts import Store, read_json
 from pipelines.training import copy_tokenizer
 from serve.gateway.guard import Guard, RulesGuard, open_guard
@@ -253,7 +254,7 @@ def test_chat_serves_the_model_and_persona_that_were_tried(terminal: Terminal, t
 def test_an_int8_model_has_the_log_probabilities_of_an_independent_reference(
     terminal: Terminal, tried: Tried, tiny: Tiny
 ) -> None:
-    assert is_quantised(tried.artifact("model"))
+    assert quantisation(tried.artifact("model")) == "compressed-tensors"
     messages = [{"role": "system", "content": PERSONA}, {"role": "user", "content": "Hi 你好"}]
     ids = Chat.open(tiny.first).prompt(messages)
     with torch.no_grad():
