@@ -17,15 +17,15 @@ import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from cluster import nodes
 from cluster.errors import ClusterError, MemberLost, picklable
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
 from cluster.resources import Resources
 from cluster.session import log_location, notify
 
 START_S = 900.0  # an autoscaler needs minutes; what can never fit is refused before
+WATCH, WATCH_S = "watch", 10.0  # the thread that tells signs of life, and how long its answer may take
 GRACE_S = 5.0  # after a lost connection: how long to wait for news of the member that died
 
 
@@ -40,13 +40,15 @@ class PendingCall:
 
 @dataclass(frozen=True)
 class _Location:
-    """Where a member runs. port: reserved there; gpus: ids of the GPUs that Ray assigned to it."""
+    """Where a member runs. port: reserved there; gpus: ids of the GPUs that Ray assigned to it; network: variables of
+    group_environment."""
 
     node: str
     host: str
     address: str
     port: int
     gpus: tuple[str, ...]
+    network: dict[str, str]
 
 
 class Gang:
@@ -55,7 +57,8 @@ class Gang:
     cls: a class, or "package.module:Class", which the driver then need not import.
     num: number of members; resources: of each member (`workers` is ignored). env: more variables for the members.
     start_s: deadline for the start of all members; a node that was lost before is waited for as long.
-    kwargs go to the constructor, with `rank` and `world` if it has such parameters.
+    kwargs go to the constructor, with `rank`, `world` and `beat` if it has such parameters. beat(): for the instance to
+    call now and then in a long call; the call's deadline then counts from the last time.
     Raises ClusterError if the cluster can never hold the gang, MemberLost if a member dies, and any exception of the
     constructor.
     """
@@ -150,9 +153,9 @@ class Gang:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        loopback = [node.address for node in nodes.alive()] == ["127.0.0.1"]
-        variables = {**self._resources.environment, **group_environment(loopback=loopback), **env}
-        actor = ray.remote(Member)
+        variables = {**self._resources.environment, **env}
+        # A second thread tells signs of life while the first one works.
+        actor: Any = cast(Any, ray.remote)(concurrency_groups={WATCH: 1})(Member)
         for rank in range(self.size):
             strategy = PlacementGroupSchedulingStrategy(self._group, rank) if self._group else "DEFAULT"
             options = actor.options(
@@ -171,6 +174,7 @@ class Gang:
         for rank, location in enumerate(self._locations):
             node_ranks = [other for other in range(self.size) if self._locations[other].node == location.node]
             variables = {
+                **location.network,
                 "MASTER_ADDR": self._locations[0].address,
                 "MASTER_PORT": str(self._locations[0].port),
                 "LOCAL_RANK": str(node_ranks.index(rank)),
@@ -197,8 +201,9 @@ class Gang:
         return PendingCall(label or method, begin_s, refs)
 
     def collect(self, call: PendingCall, *, deadline_s: float) -> list[Any]:
-        """Waits for a call and returns its values by rank; deadline_s: from now.
+        """Waits for a call and returns its values by rank.
 
+        deadline_s: seconds from now, and from a member's last sign of life where its class gives any (`beat`).
         Raises MemberLost, naming rank, node, method and seconds, if a member has died or has not replied by the
         deadline (then close the gang: the member may still be running); an exception of the method as it was raised,
         that of the lowest rank of those that have failed by then."""
@@ -211,7 +216,13 @@ class Gang:
         while waiting := [rank for rank in range(self.size) if rank not in values and rank not in errors]:
             ready, _ = ray.wait([call.refs[rank] for rank in waiting], timeout=max(0.0, end - time.monotonic()))
             if not ready:
-                break
+                silent_s = {} if errors else self._silent_s(waiting)
+                late = [rank for rank in waiting if silent_s.get(rank, deadline_s) >= deadline_s]
+                if late:
+                    waiting = late
+                    break
+                end = time.monotonic() + deadline_s - max(silent_s.values())
+                continue
             rank = call.refs.index(ready[0])
             try:
                 values[rank] = ray.get(ready[0])
@@ -227,6 +238,21 @@ class Gang:
             raise self._late(waiting, call.method, deadline_s)
         return [values[rank] for rank in range(self.size)]
 
+    def _silent_s(self, ranks: list[int]) -> dict[int, float]:
+        """Seconds since each member's last sign of life; infinity where it does not even say that."""
+        import ray
+        from ray.exceptions import RayError
+
+        refs = {rank: self._members[rank].silent_s.options(concurrency_group=WATCH).remote() for rank in ranks}
+        ray.wait(list(refs.values()), num_returns=len(refs), timeout=WATCH_S)
+        silent_s: dict[int, float] = {}
+        for rank, ref in refs.items():
+            try:
+                silent_s[rank] = ray.get(ref, timeout=0)
+            except RayError:  # no answer in time, or dead
+                silent_s[rank] = float("inf")
+        return silent_s
+
     def _died(self, rank: int, method: str, seconds: float, error: BaseException) -> MemberLost:
         reason = " ".join(str(error).split())[:300]
         return MemberLost(
@@ -238,8 +264,8 @@ class Gang:
     def _late(self, ranks: list[int], method: str, deadline_s: float) -> MemberLost:
         who = ", ".join(f"rank {rank} on {self._where(rank)}" for rank in ranks)
         return MemberLost(
-            f"gang {self.name}: {who} did not reply to {method} within {deadline_s:g} s. Logs: {log_location()}. "
-            f"Look there for what it is doing, then run again"
+            f"gang {self.name}: {who} did not reply to {method} within {deadline_s:g} s, nor gave a sign of life. "
+            f"Logs: {log_location()}. Look there for what it is doing, then run again"
         )
 
     def _where(self, rank: int) -> str:
@@ -262,6 +288,15 @@ class Member:
     def __init__(self) -> None:
         self._instance: Any = None
         self._reserved: Any = None
+        self._sign_s = time.monotonic()  # time of the last sign of life
+
+    def beat(self) -> None:
+        """A sign of life: work goes on. For the instance, as often as it likes."""
+        self._sign_s = time.monotonic()
+
+    def silent_s(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self._sign_s
 
     def locate(self) -> _Location:
         """Reserves a port and returns where this member runs."""
@@ -274,23 +309,26 @@ class Member:
         gpus = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", []))
         self._reserved = reserve_port(address)  # rank 0's becomes MASTER_PORT
         port = self._reserved.getsockname()[1]
-        return _Location(context.get_node_id(), socket.gethostname(), address, port, gpus)
+        network = group_environment(address)
+        return _Location(context.get_node_id(), socket.gethostname(), address, port, gpus, network)
 
     def build(self, spec: str | bytes, environment: dict[str, str], kwargs: dict[str, Any]) -> None:
         """Sets the variables, then imports the class and makes the instance. spec: module:Class, or a pickled class."""
+        self.beat()
         os.environ.update(environment)
         if isinstance(spec, bytes):
             cls = pickle.loads(spec)
         else:
             module, _, name = spec.partition(":")
             cls = getattr(importlib.import_module(module), name)
-        group = {"rank": int(os.environ["RANK"]), "world": int(os.environ["WORLD_SIZE"])}
+        group = {"rank": int(os.environ["RANK"]), "world": int(os.environ["WORLD_SIZE"]), "beat": self.beat}
         parameters = inspect.signature(cls).parameters
         self._instance = cls(**{key: value for key, value in group.items() if key in parameters}, **kwargs)
 
     def call(self, method: str, rank_args: tuple[Any, ...], common: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         """Calls a method of the instance. common: the positional and keyword arguments of all ranks."""
         args, kwargs = common
+        self.beat()
         try:
             return getattr(self._instance, method)(*rank_args, *args, **kwargs)
         except Exception as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+
+import psutil
 
 LOST_PEER = (  # messages of gloo, NCCL and TCPStore when the other side has gone
     "Connection closed by peer",
@@ -27,14 +30,21 @@ def lost_peer(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, ConnectionError)) and any(text in str(error) for text in LOST_PEER)
 
 
-def group_environment(*, loopback: bool) -> dict[str, str]:
-    """Variables that keep gloo on the loopback interface: no name server is queried, no outside port listens.
+def group_environment(address: str) -> dict[str, str]:
+    """Variables by which gloo, NCCL and TensorPipe use the network interface that has this node's address.
 
-    Empty if `loopback` is False: then gloo and NCCL choose the interface."""
-    if not loopback:
+    By themselves they ask a name server for the host's name, or take the first interface, which may be one that other
+    nodes do not reach. On a local Ray the address is that of loopback, and no outside port listens. Variables that are
+    set already stay; empty where no interface has the address."""
+    names = [
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if address in [each.address.partition("%")[0] for each in addresses]
+    ]
+    if not names:
         return {}
-    interface = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
-    return {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface}
+    variables = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+    return {variable: os.environ.get(variable, names[0]) for variable in variables}
 
 
 def reserve_port(host: str, port: int = 0) -> socket.socket:

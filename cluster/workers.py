@@ -72,9 +72,9 @@ def run_workers(
     """
     folder = storage.absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
-    one_node = _set_environment()
+    _set_environment()
     payload = {"loop": loop, "config": config, "threads": resources.threads, "folder": str(folder)}
-    variables = {**resources.environment, **group_environment(loopback=one_node), **(env or {})}
+    variables = {**resources.environment, **(env or {})}
     num_failures, last_checkpoint = 0, ""
     with Tail(folder / progress.FILE, on_progress):
         while True:
@@ -98,15 +98,13 @@ def run_workers(
     )
 
 
-def _set_environment() -> bool:
-    """Sets the environment variables that configure Ray Train. Returns whether Ray is local, on loopback alone."""
-    one_node = [node.address for node in nodes.alive()] == ["127.0.0.1"]
+def _set_environment() -> None:
+    """Sets the environment variables that configure Ray Train."""
     settings = dict(TRAIN_ENVIRONMENT)
-    if one_node:
+    if [node.address for node in nodes.alive()] == ["127.0.0.1"]:
         settings["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # saves a process: a local machine is not preempted
     for variable, value in settings.items():
         os.environ.setdefault(variable, value)
-    return one_node
 
 
 # ---- driver -------------------------------------------------------------------------------------------------------
@@ -287,8 +285,9 @@ def _join_group(worker: Worker) -> None:
 
     timeout = timedelta(minutes=30)
     store, endpoint = None, None
+    address = ray.util.get_node_ip_address()
+    os.environ.update(group_environment(address))
     if worker.rank == 0:
-        address = ray.util.get_node_ip_address()
         listener = reserve_port(address)
         listener.listen()
         endpoint = (address, listener.getsockname()[1])

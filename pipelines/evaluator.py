@@ -20,13 +20,13 @@ from cluster.errors import ClusterError, MemberLost
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
+from pipelines.inference.engine_size import kv_bytes
 from pipelines.inference.model_config import engine_dtype
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import PushResult, environment, kv_bytes
+from pipelines.inference.sampler import PushResult, environment
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
 PROMPTS_BATCH = 64  # of one call of generate: as many as the engine works on at once
-REST_S = 60.0  # to copy weights out of a GPU
 MAX_CPU_KV_BYTES = 2**29  # of the default KV cache on a CPU, unless a single row needs more
 
 OnProgress = Callable[[int, int], None]
@@ -133,9 +133,10 @@ class Evaluator:
         return replies
 
     def rest(self) -> None:
-        """Frees a GPU for the stage that comes; on a CPU there is nothing to free."""
+        """Gives a GPU back to Ray, for the stage that comes: the process ends, and the next `load` starts another. On a
+        CPU it stays."""
         if self._gang is not None and self._live.gpus:
-            self._call("release_memory", deadline_s=REST_S)
+            self.close()
 
     def close(self) -> None:
         """Ends the process, if there is one. May be called twice."""

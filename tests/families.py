@@ -84,7 +84,7 @@ def write(folder: Path, family: str, *, seed: int = 0, dtype: str = "float32") -
     model: Any = getattr(transformers, spec.model)(getattr(transformers, spec.config)(**(SHAPE | spec.differences)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("bias"):  # transformers begins with zeros, which would hide a bias that is lost
-                parameter.normal_(std=0.3)
+            if parameter.ndim == 1:  # transformers begins with zeros or ones, which would hide a vector that is lost
+                parameter.add_(torch.randn_like(parameter), alpha=0.3 if name.endswith("bias") else 0.1)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     return folder

@@ -17,6 +17,7 @@ from cluster.session import Session
 from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens
 from pipelines.inference import probe
 from tests import tiny_models
+from tests.runs import wait_until
 from tests.tiny_models import CONTEXT, Tiny
 
 SETTINGS = EngineSettings(threads=1, max_tokens=CONTEXT, answer_s=120)
@@ -32,15 +33,21 @@ def test_no_process_is_started_before_a_model_is_loaded() -> None:
         evaluator.logprobs([[1, 2]])
 
 
-def test_a_resting_engine_on_a_gpu_gives_its_memory_back_and_replies_again(
+def test_a_resting_evaluator_gives_its_gpu_back_to_ray_and_starts_again(
     evaluator: Evaluator, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a CPU the engine has nothing to give back; that it is asked, and how, is the same."""
+    """As long as the process lives, Ray keeps the GPU from a stage that wants it. On a CPU the process stays."""
     evaluator.load(tiny.first, SETTINGS)
+    pid = evaluator.describe()["pid"]
+    evaluator.rest()
+    assert evaluator.describe()["pid"] == pid
     before = evaluator.logprobs([[1, 2, 7]])
     monkeypatch.setattr(evaluator, "_settings", replace(SETTINGS, gpus=0.5))
     evaluator.rest()
     monkeypatch.undo()
+    wait_until(lambda: not psutil.pid_exists(pid))
+    assert evaluator.settings is None
+    evaluator.load(tiny.first, SETTINGS)
     assert np.array_equal(evaluator.logprobs([[1, 2, 7]]), before)
 
 

@@ -16,20 +16,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.inference import probe
+from pipelines.inference import engine_size, probe, weights
 from pipelines.inference.model_config import context_length, engine_dtype, read_config, shape
 from pipelines.inference.reply import Reply, Sampling
-
-NUM_ROWS = 64  # sequences in a batch of the engine; more are not faster on a CPU
-BATCH_TOKENS = 2048  # of one forward pass; 512 to 8,192 are equally fast on a CPU, and more take more memory
-MAX_KV_BYTES = 4 * 2**30  # of the default KV cache, unless a single row needs more
 
 
 @dataclass(frozen=True)
@@ -63,26 +60,6 @@ def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
     return settings
 
 
-def kv_bytes(folder: Path, max_tokens: int, dtype: str, *, max_bytes: int = MAX_KV_BYTES) -> int:
-    """Bytes of a KV cache for NUM_ROWS rows of max_tokens; for fewer where that is over max_bytes. dtype: of the
-    engine."""
-    config = read_config(folder)
-    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
-    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    token_bytes = config["num_hidden_layers"] * 2 * heads * size * (4 if dtype == "float32" else 2)
-    row_bytes = (max_tokens // 128 + 2) * 128 * token_bytes  # whole blocks of 128 tokens, and one that vLLM keeps
-    return max(row_bytes, min(NUM_ROWS * row_bytes, max_bytes))
-
-
-def batching(max_tokens: int, *, on_cpu: bool) -> dict[str, Any]:
-    """vLLM's options of batching. max_tokens: of the longest sequence.
-
-    On a CPU no prompt is prefilled in chunks: for a request with a seed vLLM would rewind the request's generator after
-    a chunk, which torch's CPU generators cannot do, and the engine would die."""
-    return {"max_num_batched_tokens": max(BATCH_TOKENS, max_tokens) if on_cpu else BATCH_TOKENS,
-            "enable_chunked_prefill": not on_cpu}  # fmt: skip
-
-
 def draw(logits_RV: Any) -> Any:
     """Draws a token of each row, with probability softmax(logits). int64 [R].
 
@@ -99,8 +76,8 @@ class Sampler:
     """A vLLM engine that holds one model at a time.
 
     model: a Hugging Face folder with safetensors. max_tokens: of a row, and of a prompt with its reply; by default the
-    model's context. kv_cache_bytes: size of the KV cache; it must hold one row of max_tokens, and NUM_ROWS rows run at
-    once where it holds them; by default `kv_bytes`. threads, cache: see `environment`.
+    model's context. kv_cache_bytes: size of the KV cache, which must hold one row of max_tokens; by default by
+    engine_size.py. threads, cache: see `environment`. beat: called whenever a reply is finished.
 
     Raises ValueError where a recorded probe does not match: the engine would not compute what the learner did."""
 
@@ -112,6 +89,7 @@ class Sampler:
         kv_cache_bytes: int | None = None,
         threads: int = 1,
         cache: Path | None = None,
+        beat: Callable[[], object] = lambda: None,
     ):
         os.environ.update(environment(threads, cache))
         start = time.monotonic()
@@ -132,14 +110,14 @@ class Sampler:
             if name in ModelRegistry.models:
                 ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
         imported = time.monotonic()
-        dtype = engine_dtype(model, on_cpu=self._cpu)
-        kv_cache_bytes = kv_cache_bytes or kv_bytes(model, self.max_tokens, dtype)
-        self._llm = LLM(**self._engine_arguments(model, dtype, kv_cache_bytes))
+        self._llm = LLM(**self._engine_arguments(model, kv_cache_bytes))
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         self._vocabulary = self._llm.model_config.get_vocab_size()
-        self._has_head = self._llm.apply_model(_has_head)[0]
-        self._plain: dict[str, Any] = self._llm.apply_model(_plain)[0]
-        self._asleep = False
+        self._has_head = self._llm.apply_model(weights.has_head)[0]
+        self._plain: dict[str, Any] = self._llm.apply_model(weights.plain)[0]
+        self._held: weights.HeldWeights | None = None  # once weights were pushed
+        self._asleep: set[str] = set()  # parts of the engine that have no memory
+        self._bars = _bars(beat)
         self._problem = ""  # why the weights must not be used, if so
         self._pending_proof: tuple[object, probe.Probe] | None = None  # source of the weights, and their probe
         self.gap_nats: float | None = None  # of the current weights, once they are proven
@@ -151,17 +129,26 @@ class Sampler:
         if self._problem:
             raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._problem}")
 
-    def _engine_arguments(self, model: Path, dtype: str, kv_cache_bytes: int) -> dict[str, Any]:
-        from torch import distributed
+    def _engine_arguments(self, model: Path, kv_cache_bytes: int | None) -> dict[str, Any]:
+        from torch import cuda, distributed
 
+        dtype, memory = engine_dtype(model, on_cpu=self._cpu), {}
+        if self._cpu:
+            kv_cache_bytes = kv_cache_bytes or engine_size.kv_bytes(model, self.max_tokens, dtype)
+        else:
+            free, total = cuda.mem_get_info()
+            kv_cache_bytes = kv_cache_bytes or engine_size.gpu_kv_bytes(model, self.max_tokens, dtype, free_bytes=free)
+            memory["gpu_memory_utilization"] = engine_size.gpu_fraction(
+                model, dtype, kv_cache_bytes, free_bytes=free, total_bytes=total
+            )
         joins = distributed.is_available() and distributed.is_initialized()
         return {
             "model": str(model),
             "dtype": dtype,
             "max_model_len": self.max_tokens + 1,  # vLLM requires room for a reply token after a full row
             "kv_cache_memory_bytes": kv_cache_bytes,
-            "max_num_seqs": NUM_ROWS,
-            **batching(self.max_tokens + 1, on_cpu=self._cpu),
+            **memory,
+            **engine_size.batching(self.max_tokens + 1, on_cpu=self._cpu),
             "logprobs_mode": "processed_logprobs",  # of the distribution a token was drawn from
             "enforce_eager": self._cpu,
             "enable_sleep_mode": not self._cpu,
@@ -237,7 +224,7 @@ class Sampler:
             return PushResult(False, "another shape")
         tied = "embed_tokens.weight" if read_config(folder).get("tie_word_embeddings") else None
         return self.push(
-            _tensors(folder), lambda: probe.read(folder) or probe.by_transformers(folder), folder, tied=tied
+            weights.of_folder(folder), lambda: probe.read(folder) or probe.by_transformers(folder), folder, tied=tied
         )
 
     def push(
@@ -258,18 +245,13 @@ class Sampler:
         keeps it once; a CPU's packs a copy for each name and multiplies with the head's: it is pushed by the head's
         name alone."""
         start = time.perf_counter()
-        self._wake()
-        if tied and self._has_head:
-            tensors = (("lm_head.weight" if name.endswith(tied) else name, tensor) for name, tensor in tensors)
-        tensors = self._without_plain(tensors)
+        self._wake("weights")
         self._problem, self._pending_proof = f"a push of {source} did not end", None
         expected_probe = expected()
-        self._llm.apply_model(_forget_packed_experts)
-        try:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
-        except (AssertionError, KeyError, RuntimeError, ValueError) as error:
-            self._problem = f"vLLM refused the weights: {type(error).__name__}: {error}"
-            return PushResult(False, self._problem)
+        refusal = self._replace(tensors, tied)
+        if refusal:
+            self._problem = refusal
+            return PushResult(False, refusal)
         self._expect(source, expected_probe)
         if prove_now:
             self._run([], [])
@@ -279,23 +261,31 @@ class Sampler:
         """The gap of the current weights in nats, after a pending proof; None: they came without a probe.
 
         Raises NotProven."""
-        self._run_proven([], [])
+        if self._pending_proof or self._problem:
+            self._run_proven([], [])
         return self.gap_nats
 
-    def _without_plain(self, tensors: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """The tensors that vLLM must load. Plain vectors are copied in place: vLLM would take 0.2 ms for each."""
-        for name, tensor in tensors:
-            plain = self._plain.get(name)
-            if plain is None or plain.shape != tensor.shape:
-                yield name, tensor
-            else:
-                plain.data.copy_(tensor)
+    def _replace(self, tensors: Iterable[tuple[str, Any]], tied: str | None) -> str:
+        """Replaces the engine's weights; returns why that failed, empty where it did not."""
+        dtype = self._llm.model_config.dtype
+        if self._held is None:
+            self._held = self._llm.apply_model(partial(weights.HeldWeights, dtype=dtype))[0]
+        pushed = weights.Pushed(tensors, dtype, tied=tied, has_head=self._has_head, plain=self._plain)
+        self._held.forget()
+        self._llm.apply_model(weights.forget_packed_experts)
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(pushed)})
+        except (AssertionError, KeyError, RuntimeError, ValueError) as error:
+            return f"vLLM refused the weights: {type(error).__name__}: {error}"
+        return self._held.problem(pushed.digest())
 
     def release_memory(self) -> None:
-        """Releases a GPU's memory until the next call; the weights stay in the host's. No effect on a CPU."""
-        if not self._cpu and not self._asleep:
-            self._llm.sleep(level=1)
-            self._asleep = True
+        """Gives a GPU's memory back, the weights too: others must be pushed before the next call. A CPU keeps all, and
+        goes by the same rule."""
+        if not self._asleep:
+            if not self._cpu:
+                self._llm.sleep(level=2)
+            self._asleep = {"weights", "kv_cache"}
 
     def _expect(self, source: object, expected: probe.Probe) -> None:
         """After weights were replaced: the next batch must compute this probe."""
@@ -335,7 +325,8 @@ class Sampler:
             return []
         # Prefixes that earlier calls left in the cache would change the batches, and so the results' last bits.
         self._llm.reset_prefix_cache()
-        outputs = self._llm.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False)
+        self._wake("kv_cache")
+        outputs = self._llm.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=self._bars)
         if self._pending_proof:
             self._compare(_values(outputs.pop().prompt_logprobs))
         return outputs
@@ -343,12 +334,14 @@ class Sampler:
     def _check_proven(self) -> None:
         if self._problem:
             raise probe.NotProven(f"the engine holds weights that are not proven: {self._problem}")
-        self._wake()
+        if "weights" in self._asleep:
+            raise probe.NotProven("the engine holds no weights: it released its memory, and none were pushed since")
 
-    def _wake(self) -> None:
-        if self._asleep:
-            self._llm.wake_up()
-            self._asleep = False
+    def _wake(self, part: str) -> None:
+        if part in self._asleep:
+            if not self._cpu:
+                self._llm.wake_up(tags=[part])
+            self._asleep.remove(part)
 
     def _check(self, rows: Sequence[Sequence[int]], max_tokens: int) -> None:
         for number, row in enumerate(rows):
@@ -358,36 +351,22 @@ class Sampler:
                 raise ValueError(f"row {number}: tokens {min(row)} to {max(row)}; expected 0 to {self._vocabulary - 1}")
 
 
+class _Bar:
+    """What vLLM asks of a progress bar. Shows nothing, and calls beat whenever a request is finished."""
+
+    def __init__(self, beat: Callable[[], object]):
+        self.update = lambda num_requests: beat()
+        self.n, self.postfix, self.format_dict = 0, "", {"elapsed": 1.0}
+
+    def close(self) -> None:
+        """Nothing is on the screen."""
+
+
+def _bars(beat: Callable[[], object]) -> Any:
+    """In place of tqdm: requests pass unseen while they are added, and beat when they are finished."""
+    return lambda iterable=None, **_: _Bar(beat) if iterable is None else iterable
+
+
 def _values(flat: Any) -> np.ndarray:
     """The log-probabilities in vLLM's flat list: one a position; a row's first token has none."""
     return np.asarray(flat.logprobs, np.float32)
-
-
-def _has_head(model: Any) -> bool:
-    """Whether vLLM's model has a head; some multiply with the input embedding instead."""
-    return hasattr(model, "lm_head")
-
-
-def _forget_packed_experts(model: Any) -> None:
-    """Lets a reload pack the experts of a mixture anew: on a CPU vLLM would keep those that it packed first, and serve
-    the old weights without a word."""
-    for module in model.modules():
-        method: Any = getattr(module, "quant_method", None)
-        if getattr(method, "moe_kernel", None) is not None:
-            method.moe_kernel = None
-
-
-def _plain(model: Any) -> dict[str, Any]:
-    """Vectors of vLLM's model that are stored as in the folder, such as norms: no weight loader merges or splits
-    them."""
-    return {name: p for name, p in model.named_parameters() if p.ndim == 1 and not hasattr(p, "weight_loader")}
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Every tensor of a model's folder, with its name."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(file), framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                yield name, tensors.get_tensor(name)

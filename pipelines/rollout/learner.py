@@ -92,7 +92,8 @@ MODEL = "model."  # of the names of the policy's weights in its engine
 
 class Learner:
     """model: folder of the initial policy, which is also the reference. reward_model: folder of the reward model, if
-    there is one. critic: folder of the critic's initial model, `reward_model` or `model`; None: no critic.
+    there is one. critic: folder of the critic's initial model, `reward_model` or `model`; None: no critic. beat: called
+    again and again in calls that take long.
 
     Raises UserError for a folder that cannot be read or trained."""
 
@@ -105,9 +106,10 @@ class Learner:
         plan: Mapping[str, Any],
         rank: int,
         world: int,
+        beat: Callable[[], object] = lambda: None,
     ):
         self.plan = LearnerPlan(**plan)
-        self.rank, self.world = rank, world
+        self.rank, self.world, self._beat = rank, world, beat
         self.device = _join_group()
         sampler_dtype = engine_dtype(model, on_cpu=self.device.type == "cpu")
         name = sampler_dtype if self.plan.dtype == "auto" else self.plan.dtype
@@ -139,6 +141,7 @@ class Learner:
             kv_cache_bytes=self.plan.kv_cache_bytes,
             threads=self.plan.threads,
             cache=None if self.plan.cache is None else Path(self.plan.cache),
+            beat=beat,
         )
         # Where both are float32, the sampler's log-probabilities are the learner's to 1e-4 and need no further pass.
         self._sampler_is_exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
@@ -169,6 +172,7 @@ class Learner:
 
     def _evaluate(self, function: Callable[..., Any], *args: Any) -> Any:
         """function(*args) on the policy and the frozen models, without a gradient; every rank calls as often."""
+        self._beat()
         return self._engines["policy"].evaluate(function, *args)
 
     # ---- rollouts ----------------------------------------------------------------------------------------------------
@@ -217,6 +221,12 @@ class Learner:
             for number, index in enumerate(indices)
         }
 
+    def _alive(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors, each with a sign of life."""
+        for tensor in tensors:
+            self._beat()
+            yield tensor
+
     def _reference_pass(self, batch: Sequences) -> tuple[Tensor, Tensor]:
         """The reference's hidden states where each token of a reply is predicted [N, H], and its log-probabilities."""
         if self._peft is None:
@@ -245,6 +255,7 @@ class Learner:
             batches = self._micro_batches(step)
             for name, engine in self._engines.items():
                 for number, batch in enumerate(batches[name], 1):
+                    self._beat()
                     engine.backward(batch, scale=self.world / step.num_tokens, last=number == len(batches[name]))
                 norms[name].append(engine.step(lr_factor))
                 _check_finite(name, norms[name][-1])
@@ -278,7 +289,7 @@ class Learner:
 
         def live(select: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
             named = self._engines["policy"].live_weights(lambda name: name.startswith(MODEL) and select(name))
-            return ((name.removeprefix(MODEL), weight) for name, weight in named)
+            return ((name.removeprefix(MODEL), weight) for name, weight in self._alive(named))
 
         model = self._policy.model
         if self._peft is None:
@@ -305,7 +316,9 @@ class Learner:
         """Writes this rank's part of the training state into folder/rank-R."""
         rank_folder = folder / f"rank-{self.rank}"
         rank_folder.mkdir(parents=True, exist_ok=True)
-        state = ((f"{name}/{key}", t) for name, engine in self._engines.items() for key, t in engine.state())
+        state = (
+            (f"{name}/{key}", t) for name, engine in self._engines.items() for key, t in self._alive(engine.state())
+        )
         checkpoint.write(rank_folder, self.rank, state, {"steps": self._steps})
 
     def load(self, folder: Path) -> None:

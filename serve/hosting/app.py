@@ -25,7 +25,7 @@ from cluster.resources import cores
 from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
-from pipelines.inference import sampler
+from pipelines.inference import engine_size, sampler
 from pipelines.inference.model_config import context_length, engine_dtype
 from serve.hosting import front
 from serve.hosting.readiness import wait_until_steady
@@ -77,8 +77,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "dtype": dtype,
         "max_model_len": max_tokens,
-        "max_num_seqs": sampler.NUM_ROWS,
-        **sampler.batching(max_tokens, on_cpu=on_cpu),
+        **engine_size.batching(max_tokens, on_cpu=on_cpu),
         "enforce_eager": on_cpu,
         "generation_config": "vllm",  # the gateway sets where replies stop, not the model's generation_config.json
         "disable_log_stats": False,
@@ -86,7 +85,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "allowed_origins": [],  # no web site may read replies
     }
     if on_cpu or settings.kv_cache_bytes:
-        default = sampler.kv_bytes(settings.model, max_tokens, dtype)
+        default = engine_size.kv_bytes(settings.model, max_tokens, dtype)
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_bytes or default
     return arguments
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.inference import sampler
+from pipelines.inference import engine_size, sampler
 from tests.benchmarks import bench_model, goals
 
 THREADS = 1
@@ -58,9 +58,9 @@ def vllm_generator(job: Job) -> Generate:
         model=job.model,
         dtype="float32",
         enforce_eager=True,
-        max_num_seqs=sampler.NUM_ROWS,
-        max_num_batched_tokens=sampler.BATCH_TOKENS,
-        kv_cache_memory_bytes=sampler.kv_bytes(Path(job.model), bench_model.LENGTH, "float32"),
+        max_num_seqs=engine_size.CPU.num_rows,
+        max_num_batched_tokens=engine_size.CPU.batch_tokens,
+        kv_cache_memory_bytes=engine_size.kv_bytes(Path(job.model), bench_model.LENGTH, "float32"),
         logprobs_mode="processed_logprobs",
         skip_tokenizer_init=True,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ class Mistake(Exception):
 class Member:
     """Multiplies, waits, fails and dies on request. SEEN: the environment when this module was imported."""
 
-    def __init__(self, rank: int, world: int, factor: int = 1):
+    def __init__(self, rank: int, world: int, factor: int = 1, beat: Callable[[], None] = lambda: None):
         if factor < 0:
             raise Mistake(f"factor: {factor}; expected 0 or more")
-        self.rank, self.world, self.factor = rank, world, factor
+        self.rank, self.world, self.factor, self.beat = rank, world, factor, beat
 
     def describe(self) -> dict[str, Any]:
         return {"rank": self.rank, "world": self.world, "seen": SEEN, "pid": os.getpid()}
@@ -66,6 +68,15 @@ class Member:
         while not file.exists():
             time.sleep(0.02)
         return file.name
+
+    def work_slowly(self, rank: int, seconds: float) -> str:
+        """Gives signs of life for so long, and for as long again if it is not this rank."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end + seconds:
+            if self.rank != rank or time.monotonic() < end:
+                self.beat()
+            time.sleep(0.1)
+        return threading.current_thread().name
 
     def sleep(self, seconds: float) -> float:
         time.sleep(seconds)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, MemberLost
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
@@ -55,6 +55,15 @@ def test_calls_that_are_sent_at_once_run_in_order(pair: Gang, tmp_path: Path) ->
     gate.touch()
     assert pair.collect(second, deadline_s=60) == [31, 31]
     assert pair.collect(first, deadline_s=60) == ["open", "open"]
+
+
+def test_the_deadline_of_a_call_counts_from_the_last_sign_of_life(session: Session) -> None:
+    with Gang(members.Member, 2, resources=NO_RESOURCES, name="slow") as gang:
+        assert len(gang.call("work_slowly", 2, 4.0, deadline_s=3)) == 2
+        with pytest.raises(
+            MemberLost, match=r"gang slow: rank 1 on .* did not reply to work_slowly within 3 s, nor gave"
+        ):
+            gang.call("work_slowly", 1, 5.0, deadline_s=3)
 
 
 def test_members_form_a_process_group(pair: Gang) -> None:

@@ -105,7 +105,9 @@ class PpoCluster(WorkerOptions):
     )
     save_every: int = Field(1, ge=1, description="Iterations between two checkpoints: what a lost actor costs at most")
     start_s: float = Field(900, gt=0, description="Seconds until all actors must have started")
-    answer_s: float = Field(600, gt=0, description="Seconds within which an actor must return from any call")
+    answer_s: float = Field(
+        600, gt=0, description="Seconds within which an actor must return from any call, or give a sign of life in it"
+    )
     restarts: int = Field(
         3, ge=0, description="Number of times in a row that lost actors are replaced without a further iteration"
     )
