@@ -16,9 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -341,6 +343,8 @@ class Worker:
         self.world: int = context.get_world_size()
         self.local_rank: int = context.get_local_rank()
         self.device = _device()
+        self._written = threading.Event()
+        self._written.set()
         self._checkpoint = ray.train.get_checkpoint()
         self.resumed_step: int = self._checkpoint.get_metadata()["step"] if self._checkpoint else -1
 
@@ -348,15 +352,36 @@ class Worker:
         """The folder of the last complete checkpoint, with the files of all ranks; None at the start."""
         return Path(self._checkpoint.path) if self._checkpoint else None
 
-    def save(self, step: int, folder: Path) -> None:
-        """Saves a checkpoint. All ranks call it together, each with a folder of its files, with distinct names.
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Saves a checkpoint, beside what follows. All ranks call it together; each one's `write` writes its files,
+        with names that no other rank has, into the folder it gets, which is on the storage already.
 
-        The checkpoint is complete once the files of every rank are copied; the last two are kept.
-        """
-        checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        if self.rank == 0:
-            checkpoint.set_metadata({"step": step})
-        ray.train.report({"step": step}, checkpoint=checkpoint)
+        The checkpoint is complete once every rank has written; the last two are kept. A call waits until the one before
+        is written, so that one copy of the state is held at a time."""
+        self._written.wait()
+        self._written.clear()
+        ray.train.report(
+            {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(self.folder),  # of no use, but required
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=False,
+            checkpoint_upload_fn=partial(self._write, step, write),
+        )
+
+    def _write(self, step: int, write: Callable[[Path], None], _: Any, name: str) -> ray.train.Checkpoint:
+        """Runs in a thread of Ray Train's."""
+        folder = self.folder / name
+        try:
+            folder.mkdir(exist_ok=True)
+            write(folder)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            if self.rank == 0:
+                checkpoint.set_metadata({"step": step})
+        except Exception as error:
+            raise _portable(error, self.folder) from None
+        finally:
+            self._written.set()
+        return checkpoint
 
     def progress(self, step: int, figures: dict[str, float]) -> None:
         """Reports figures of a step, for the curve and the display. Only rank 0's are used; cheap, and no barrier."""

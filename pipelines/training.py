@@ -8,7 +8,7 @@ A stage adds its objective: a function that runs in each worker and makes a Less
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -76,6 +76,9 @@ class LoraOptions(Options):
     dora: bool = Field(
         False, description="Whether a weight's direction and magnitude are trained apart (DoRA): slower, often better "
                            "at small ranks")  # fmt: skip
+    qlora: bool = Field(
+        False, description="Whether the frozen weights are held in 4 bits in training (QLoRA): a quarter of the "
+                           "memory, slower; adapters are merged into the weights as they were")  # fmt: skip
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability of an adapter's inputs in training")
     targets: list[str] | None = Field(
         None, min_length=1, description="Layers with adapters, by the end of their name, such as [q_proj, v_proj]; "
@@ -286,18 +289,18 @@ def adapter_arguments(work: Work) -> dict[str, Any]:
 
 def lesson_of(
     arguments: Mapping[str, Any],
-    open_model: Callable[[torch.dtype], PreTrainedModel],
+    open_model: Callable[[torch.dtype, bool], PreTrainedModel],
     make: Callable[[PreTrainedModel], Lesson],
-    save_merged: Callable[[PreTrainedModel, dict[str, Tensor], Path], None],
+    save_merged: Callable[[PreTrainedModel, Iterable[tuple[str, Tensor]], Path], None],
 ) -> Callable[[torch.dtype], Lesson]:
     """A make_lesson for `learn`: `make` of the model, or of the model with adapters.
 
-    arguments: has what adapter_arguments returned. open_model: returns the initial model in this type. save_merged:
-    writes a model that adapters were merged into."""
+    arguments: has what adapter_arguments returned. open_model: see adapters.OpenModel. save_merged: writes a
+    model that adapters were merged into."""
 
     def make_lesson(dtype: torch.dtype) -> Lesson:
         if arguments["lora"] is None:
-            return make(open_model(dtype))
+            return make(open_model(dtype, False))
         from pipelines.learning import adapters
 
         lora = adapters.Lora(**arguments["lora"])

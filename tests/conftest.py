@@ -25,11 +25,16 @@ ROOT = Path(__file__).parent.parent
 # The files that take longest, first: two processes that end at about the same time share the work best.
 LONG_FILES = (
     "tests/test_end_to_end.py",
-    "tests/cluster/test_termination.py",
-    "tests/cluster/test_submitted_recipe.py",
-    "tests/serve/trial/test_trial.py",
     "tests/stages/test_ppo.py",
+    "tests/serve/trial/test_trial.py",
+    "tests/learning/test_family_training.py",
+    "tests/cluster/test_termination.py",
+    "tests/test_evaluator.py",
+    "tests/inference/test_sampler.py",
     "tests/sweep/test_sweep.py",
+    "tests/stages/test_pretrain.py",
+    "tests/stages/test_sft.py",
+    "tests/learning/test_loop.py",
     "tests/learning/test_engine.py",
     "tests/serve/hosting/test_server.py",
 )

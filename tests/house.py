@@ -27,7 +27,7 @@ SERVE_MAY_IMPORT = ("store", "stage", "options", "errors", "data", "metrics", "i
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
         ("__main__",), ("cli",), ("verbs",), ("report",), ("sweep",), ("run", "stages"), ("training", "recipe"),
-        ("stage",), ("evaluator",), ("store",),
+        ("engines",), ("stage",), ("evaluator",), ("store",),
         # the crafts: what stages are made of
         ("metrics", "rollout"), ("learning",), ("inference",),
         ("data.guard",), ("data.dialogues",), ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),
@@ -288,7 +288,7 @@ def is_nothing(statement: ast.stmt) -> bool:
 
 
 def light_stage_tops(modules: list[Module]) -> Iterator[str]:
-    """The top of a stage's file imports only pydantic, pipelines.stage, pipelines.training and the standard library,
+    """The top of a stage's file imports only pydantic, pipelines.stage, training, engines and the standard library,
     so that reading and planning cost nothing. Of a stage that is a folder: the top of its __init__.py, which may
     import its own folder. serve/trial/stage.py is a stage like any other."""
     for module in modules:
@@ -297,7 +297,8 @@ def light_stage_tops(modules: list[Module]) -> Iterator[str]:
         if outside and module.path != "serve/trial/stage.py":
             continue
         folder = f"pipelines.stages.{module.stage}"
-        allowed = ("pydantic", "pipelines.stage", "pipelines.training", folder, *sys.stdlib_module_names)
+        allowed = ("pydantic", "pipelines.stage", "pipelines.training", "pipelines.engines", folder)
+        allowed += tuple(sys.stdlib_module_names)
         for one in module.imports:
             if one.top and not one.typing and not one.within(*allowed):
                 yield module.at(one.line, f"imports {one.target} at its top; import it inside `run`")

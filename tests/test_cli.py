@@ -12,7 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import cli, stages
+from pipelines.engines import EngineCluster
+from pipelines.stage import ClusterOptions
 from pipelines.store.runs import resolve
+from pipelines.training import TrainCluster
+from pipelines.verbs.plan import runs_on
 from tests.toy_stages import ROOT, TABLE, ToyProject
 
 VERBS = {
@@ -146,6 +150,14 @@ def test_plan_prints_one_object(project: ToyProject) -> None:
     assert [step["state"] for step in other.values()] == ["made", "made", "to make", "to make", "to make"]
     text = rayse("plan", str(project.file)).stdout
     assert steps["corpus"]["fingerprint"] in text and "made" in text
+
+
+def test_plan_says_what_a_stage_runs_on() -> None:
+    assert runs_on(TrainCluster.model_validate({})) == "2 workers, a GPU each where the cluster has 2"
+    assert runs_on(TrainCluster.model_validate({"workers": 1, "gpus_per_worker": 0})) == "1 worker, CPU"
+    assert runs_on(TrainCluster.model_validate({"workers": 8, "gpus_per_worker": 1})) == "8 workers, 1 GPU each"
+    assert runs_on(EngineCluster.model_validate({})) == "a GPU where the cluster has one"
+    assert runs_on(EngineCluster.model_validate({"gpus": 0.5})) == "0.5 GPUs" and runs_on(ClusterOptions()) == "CPU"
 
 
 def test_lineage_goes_down_to_the_sources(project: ToyProject) -> None:

@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from peft.tuners.lora import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -25,16 +24,26 @@ from transformers import PreTrainedModel
 from pipelines.errors import UserError
 from pipelines.learning import model as models
 from pipelines.learning.lesson import Lesson
+from pipelines.learning.saving import Weights
 
 FOLDER = "adapter"
 TOLERANCE = 1e-4  # difference of a layer's outputs before and after the merge, float32; relative where they exceed 1
+
+
+OpenModel = Callable[[torch.dtype, bool], PreTrainedModel]
+"""open_model(dtype, four_bit): the initial model, with weights in this type; four_bit: see models.open_folder."""
+
+
+SaveModel = Callable[[PreTrainedModel, Weights, Path], None]
+"""save_model(model, weights, folder): writes a model whose weights are these."""
 
 
 @dataclass(frozen=True)
 class Lora:
     """LoRA's options. targets: names of the layers, or suffixes of them, such as q_proj; None: every linear layer but
     the head, and the experts of a mixture. rslora: a scale of alpha / √rank (Kalajdzievski 2023); dora: magnitudes
-    apart (Liu et al. 2024, DoRA)."""
+    apart (Liu et al. 2024, DoRA); qlora: the frozen weights in 4 bits while the adapters are trained, which are merged
+    into the weights as they were stored (Dettmers et al. 2023, QLoRA)."""
 
     rank: int
     alpha: float
@@ -42,12 +51,13 @@ class Lora:
     targets: tuple[str, ...] | None = None
     rslora: bool = False
     dora: bool = False
+    qlora: bool = False
 
 
 def lesson(
     make: Callable[[PreTrainedModel], Lesson],
-    open_model: Callable[[torch.dtype], PreTrainedModel],
-    save_merged: Callable[[PreTrainedModel, dict[str, Tensor], Path], None],
+    open_model: OpenModel,
+    save_merged: SaveModel,
     lora: Lora,
     *,
     seed: int,
@@ -55,12 +65,12 @@ def lesson(
 ) -> Lesson:
     """The lesson that `make` returns for a model, training adapters alone; saves the merged model and the adapter.
 
-    open_model: returns the initial model in this type; it is called again to merge, since the model in training may be
-    partitioned over many ranks. save_merged(model, weights, folder). dtype: of the weights in training."""
-    made = make(cast(PreTrainedModel, attach(open_model(dtype), lora, seed).get_base_model()))
+    open_model: it is called again to merge, since the model in training may be partitioned over many ranks, or be held
+    in 4 bits. save_merged(model, weights, folder). dtype: of the weights in training."""
+    made = make(cast(PreTrainedModel, attach(open_model(dtype, lora.qlora), lora, seed).get_base_model()))
 
-    def save(weights: dict[str, Tensor], folder: Path) -> None:
-        export(attach(open_model(made.dtype), lora, seed), weights, folder, save_merged)
+    def save(weights: Weights, folder: Path) -> None:
+        export(attach(open_model(made.dtype, False), lora, seed), weights, folder, save_merged)
 
     return replace(made, save=save, dtype=torch.float32, only_trainable=True)
 
@@ -102,44 +112,44 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     return cast(PeftModel, adapted)
 
 
-def export(
-    adapted: PeftModel,
-    weights: dict[str, Tensor],
-    folder: Path,
-    save_merged: Callable[[PreTrainedModel, dict[str, Tensor], Path], None],
-) -> None:
-    """Writes FOLDER and, with save_merged, the model.
+def export(adapted: PeftModel, weights: Weights, folder: Path, save_merged: SaveModel) -> None:
+    """Writes FOLDER and, with save_merged, the model, one merged layer after another.
 
     adapted: a model with adapters of the trained shape; weights: the trained ones in float32, by their names in its
     base model. Raises UserError where a merged layer computes something else."""
     model = cast(PreTrainedModel, adapted.get_base_model())
-    dtype = model.dtype
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.data = weights[name].to(parameter.device)  # float32, whatever the model's type
-        _save_adapter(adapted, folder / FOLDER)
-        for name, layer in list(model.named_modules()):
-            if isinstance(layer, BaseTunerLayer):
-                merge_exactly(name, layer)
-    merged = cast(PreTrainedModel, cast(Any, adapted).unload())
-    merged = cast(PreTrainedModel, cast(Any, merged).to(dtype))  # a score head that was trained whole, too
-    save_merged(merged, dict(merged.named_parameters()), folder)
+    dtype, trained = model.dtype, dict(weights)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = trained[name].to(parameter.device)  # float32, whatever the model's type
+    _save_adapter(adapted, folder / FOLDER)
+
+    def live(select: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
+        return ((name, parameter.detach()) for name, parameter in model.named_parameters() if select(name))
+
+    merged = ((name, weight.to(dtype)) for name, weight in merged_weights(model, live, check=True))
+    save_merged(model, merged, folder)
 
 
 def merged_weights(
-    model: PreTrainedModel, live: Callable[[Callable[[str], bool]], Iterator[tuple[str, Tensor]]]
+    model: PreTrainedModel,
+    live: Callable[[Callable[[str], bool]], Iterator[tuple[str, Tensor]]],
+    *,
+    check: bool = False,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of the model with its adapters merged, by its name in the model without adapters, one after another.
+    """Every weight of the model with its adapters merged, in float32, by its name in the model without adapters, one
+    after another.
 
-    live(select): yields the selected weights of the model, by their names in it, whole."""
+    live(select): yields the selected weights of the model, by their names in it, whole. check: raises UserError where a
+    merged layer computes something else."""
     layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     adapted = {f"{name}.{_base_path(layer)}": name for name, layer in layers.items()}  # a weight: its adapter's layer
     small = {name: weight.float().clone() for name, weight in live(lambda name: ".lora_" in name)}
     for name, weight in live(lambda name: ".lora_" not in name):
-        plain = name.replace(".base_layer", "")
+        plain = name.replace(".base_layer", "").replace(".modules_to_save.default", "")
         if name not in adapted:
-            yield plain, weight
+            if ".original_module." not in name:  # of a head that was trained whole, as it was before
+                yield plain, weight
             continue
         layer = adapted[name]
         a_RI, b_OR = small[f"{layer}.lora_A.default.weight"], small[f"{layer}.lora_B.default.weight"]
@@ -147,6 +157,8 @@ def merged_weights(
         scale, num_experts = layers[layer].scaling["default"], getattr(layers[layer], "num_experts", 1)
         if num_experts == 1:
             merged = merged_weight(weight.float(), a_RI, b_OR, scale, magnitude_O)
+            if check:
+                check_merge(layer, weight.float(), merged, a_RI, b_OR, scale, magnitude_O)
         else:
             merged = weight.float() + scale * expert_deltas(a_RI, b_OR, num_experts)
         yield plain, merged.view(weight.shape).to(weight.dtype)
@@ -176,28 +188,23 @@ def merged_weight(weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float, m
     return merged_OI if magnitude_O is None else merged_OI * (magnitude_O / merged_OI.norm(dim=1))[:, None]
 
 
-def merge_exactly(name: str, layer: Any) -> None:
-    """Merges a layer's adapter into its weight, in float32, and gives the weight its type back.
-
-    Raises UserError where the merged layer computes something else."""
-    base = layer.get_base_layer()
-    dtype = next(base.parameters()).dtype
-    layer.float().eval()
-    if isinstance(layer, ParamWrapper):  # of the experts of a mixture, which have no input in common
-        layer.merge(safe_merge=True)
-        base.to(dtype)
-        return
-    inputs = torch.randn(8, layer.in_features, generator=torch.Generator().manual_seed(0))
-    expected = layer(inputs)
-    layer.merge(safe_merge=True)
-    check_merge(name, expected, layer(inputs))
-    base.to(dtype)
-
-
-def check_merge(name: str, unmerged: Tensor, merged: Tensor) -> None:
-    """Raises UserError where a layer's outputs before and after the merge differ by more than rounding."""
-    gap = float((unmerged - merged).abs().max())
-    max_gap = TOLERANCE * max(1.0, float(unmerged.abs().max()))
+def check_merge(
+    name: str,
+    weight_OI: Tensor,
+    merged_OI: Tensor,
+    a_RI: Tensor,
+    b_OR: Tensor,
+    scale: float,
+    magnitude_O: Tensor | None,
+) -> None:
+    """Raises UserError where a layer's outputs before and after the merge differ by more than rounding, on random
+    inputs in float32."""
+    inputs_8I = torch.randn(8, weight_OI.shape[1], generator=torch.Generator().manual_seed(0)).to(weight_OI.device)
+    unmerged_8O = inputs_8I @ weight_OI.T + scale * (inputs_8I @ a_RI.T) @ b_OR.T
+    if magnitude_O is not None:
+        unmerged_8O = unmerged_8O * (magnitude_O / (weight_OI + scale * b_OR @ a_RI).norm(dim=1))
+    gap = float((unmerged_8O - inputs_8I @ merged_OI.T).abs().max())
+    max_gap = TOLERANCE * max(1.0, float(unmerged_8O.abs().max()))
     if not gap <= max_gap:
         raise UserError(
             f"lora: merging the adapter of {name} changes its output by {gap:.2g}; expected at most {max_gap:.2g}. The "

@@ -135,7 +135,7 @@ class Engine:
         self.step(0.0)
         for name, parameter in self.trainable.items():
             for kind in _kinds(parameter):
-                self._zero.set(parameter, kind, tensors[f"{kind}/{name}"].to(self.device))
+                self._zero.set(parameter, kind, tensors[f"{kind}/{name}"])
         for state in self._zero.optimizer.state.values():
             if "step" in state:
                 state["step"] = torch.full_like(state["step"], step)
@@ -148,16 +148,15 @@ class Engine:
                 with self._zero.gathered(parameter):
                     yield name, parameter.detach()
 
-    def weights(self, dtype: torch.dtype = torch.float32, *, only_trainable: bool = False) -> dict[str, Tensor]:
-        """Weights by name, whole, in this type (of the float32 masters, where there are), on the CPU of rank 0; other
-        ranks get an empty dictionary."""
-        whole: dict[str, Tensor] = {}
+    def each_weight(
+        self, dtype: torch.dtype = torch.float32, *, only_trainable: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Weights by name, whole, in this type (of the float32 masters, where there are), one after another, each valid
+        until the next one. Every rank must iterate to the end, since ZeRO gathers them on the way."""
         for name, parameter in (self.trainable if only_trainable else self.parameters).items():
             with self._zero.gathered(parameter) if name not in self.trainable else nullcontext():
                 value = self._zero.get(parameter, "weight") if name in self.trainable else parameter
-                if dist.get_rank() == 0:
-                    whole[name] = value.detach().to("cpu", dtype, copy=True)
-        return whole
+                yield name, value.detach().to(dtype)
 
 
 @contextmanager

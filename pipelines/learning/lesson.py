@@ -7,7 +7,7 @@ Next tokens, preferences, reward models: each is a lesson, and none is a branch 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipelines.inference import probe
 from pipelines.learning import model as models
 from pipelines.learning.batch import PackedRows
+from pipelines.learning.saving import Weights, save_proven
 
 
 class Batch(Protocol):
@@ -70,25 +70,19 @@ class Lesson:
     model: PreTrainedModel
     path: str
     rows: Rows
-    save: Callable[[dict[str, Tensor], Path], None]
+    save: Callable[[Weights, Path], None]
     dtype: torch.dtype = torch.float32
     only_trainable: bool = False
     before: Callable[[Evaluate], None] = lambda _: None
     after: Callable[[Evaluate], dict[str, float]] = lambda _: {}
 
-    def weights(self, learner_weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def weights(self, learner_weights: Weights) -> Iterator[tuple[str, Tensor]]:
         """The model's weights by its parameter names, from the learner's by its."""
         prefix = f"{self.path}."
-        return {name.removeprefix(prefix): w for name, w in learner_weights.items() if name.startswith(prefix)}
+        return ((name.removeprefix(prefix), weight) for name, weight in learner_weights if name.startswith(prefix))
 
 
 def next_token(model: PreTrainedModel, rows: PackedRows, dtype: torch.dtype = torch.float32) -> Lesson:
     """Predicting the next token of packed rows, with dropout where the model has any. dtype: of the saved weights."""
     learner = models.NextTokenLearner(model).train()
     return Lesson(learner, model, "model", rows, partial(save_proven, model), dtype)
-
-
-def save_proven(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes a causal model with its probe, which proves later pushes."""
-    models.save(model, weights, folder)
-    probe.write(folder, probe.by_transformers(folder))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,8 +35,6 @@ from pipelines.learning.schedule import Schedule
 from pipelines.learning.throughput import Elapsed, Meter, peak_flops_per_s, training_flops
 
 CURVE_POINTS = 200  # in the artifact's curve, however often figures are logged
-CHECKPOINT_FRACTION = 0.02  # of a run's time, where no number of steps is set
-FIRST_CHECKPOINT_S = 15.0  # until the cost of a checkpoint is known
 
 Figures = dict[str, float]
 
@@ -54,8 +51,9 @@ class Worker(Protocol):
         """A local folder with the files of all ranks' last complete checkpoint, or None."""
         ...
 
-    def save(self, step: int, folder: Path) -> None:
-        """Keeps a checkpoint. All ranks call it together, each with a folder of files that no other rank has."""
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Keeps a checkpoint. All ranks call it together; each one's `write` gets a folder, for files that no other
+        rank has, and may run in another thread until the next call."""
         ...
 
     def progress(self, step: int, figures: Figures) -> None:
@@ -251,35 +249,37 @@ def resume(worker: Worker, engine: Engine, rows: Rows) -> Journal:
 
 
 class Saver:
-    """Decides when a checkpoint is due, and saves it."""
+    """Decides when a checkpoint is due, and saves it: copied here, written beside the steps that follow."""
 
     def __init__(self, worker: Worker, every_steps: int | None):
-        self._worker = worker
-        self._every_steps = every_steps
-        self._time = time.perf_counter()
-        self._wait_s = FIRST_CHECKPOINT_S
+        self._worker, self._interval = worker, checkpoint.Interval(every_steps)
+        self._written_s = 0.0  # the last one's time on the disk
 
     def due(self, step: int) -> bool:
-        """Whether to save after this many steps: at a fixed interval, or so that saving takes CHECKPOINT_FRACTION of
-        the time."""
-        if self._every_steps is not None:
-            return step % self._every_steps == 0
-        return time.perf_counter() - self._time >= self._wait_s
+        """Whether to save after this many steps."""
+        return self._interval.due(step)
 
     def save(self, engine: Engine, journal: Journal) -> None:
         """Saves a checkpoint; all ranks together."""
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="rayse-checkpoint-") as folder:
-            checkpoint.write(Path(folder), self._worker.rank, engine.state(), asdict(journal))
-            self._worker.save(journal.step, Path(folder))
-        self._time = time.perf_counter()
-        self._wait_s = max(FIRST_CHECKPOINT_S, (self._time - start) / CHECKPOINT_FRACTION)
+        tensors, progress = dict(engine.state()), asdict(journal)
+
+        def write(folder: Path) -> None:
+            begin = time.perf_counter()
+            checkpoint.write(folder, self._worker.rank, tensors.items(), progress)
+            self._written_s = time.perf_counter() - begin
+
+        self._worker.save(journal.step, write)
+        self._interval.saved(time.perf_counter() - start + self._written_s)
 
 
 def export(worker: Worker, engine: Engine, lesson: Lesson, journal: Journal, out: Path) -> None:
     """Writes the model and the curve, on rank 0: the same bytes for the same run."""
-    weights = engine.weights(lesson.dtype, only_trainable=lesson.only_trainable)
+    weights = lesson.weights(engine.each_weight(lesson.dtype, only_trainable=lesson.only_trainable))
     if worker.rank == 0:
-        lesson.save(lesson.weights(weights), out)
+        lesson.save(weights, out)
+    for _ in weights:  # other ranks take part in gathering each
+        continue
+    if worker.rank == 0:
         text = "".join(json.dumps(point) + "\n" for point in journal.curve)
         (out / "curve.jsonl").write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import MoeModelOutputWithPast
@@ -42,6 +42,7 @@ class Size:
     tied: bool = True  # one matrix as input and output embedding: at 4,096 × 192 it is 37% of the 2m model
 
 
+FOUR_BIT_BLOCK = 64  # weights with one scale; on a CPU rows that are cut in the middle of one come out wrong
 Recompute = Literal["none", "attention", "full"]
 
 # Wide and shallow where a CPU trains: matrices of 192 columns run near the GEMM peak, narrower ones do not.
@@ -88,17 +89,28 @@ def from_scratch(
     return model
 
 
-def from_folder(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def from_folder(folder: Path, dtype: torch.dtype = torch.float32, four_bit: bool = False) -> PreTrainedModel:
     """A causal model from a Hugging Face folder, with weights in this type on the CPU. Safetensors only, no code from
-    the folder. Raises UserError for a folder that cannot be read, or a model that cannot be trained."""
-    model = open_folder(AutoModelForCausalLM, folder, dtype)
+    the folder. four_bit: see open_folder. Raises UserError for a folder that cannot be read, or a model that cannot be
+    trained."""
+    model = open_folder(AutoModelForCausalLM, folder, dtype, four_bit)
     check_layers(model, folder)
     check_head(model, folder)
     return model
 
 
-def open_folder(auto_class: Any, folder: Path, dtype: torch.dtype, **config: Any) -> PreTrainedModel:
-    """A model by one of transformers' Auto classes, with attention for packed rows. See from_folder."""
+def open_folder(
+    auto_class: Any, folder: Path, dtype: torch.dtype, four_bit: bool = False, **config: Any
+) -> PreTrainedModel:
+    """A model by one of transformers' Auto classes, with attention for packed rows. See from_folder.
+
+    four_bit: the weights of linear layers but the head in 4 bits, frozen, for adapters to be trained beside them: NF4
+    with scales in 8 bits (Dettmers et al. 2023, QLoRA, section 3), by bitsandbytes."""
+    if four_bit:
+        config["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=["lm_head", "score"],
+        )  # fmt: skip
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # a new score head and an unused output embedding are intended
     try:
@@ -111,7 +123,22 @@ def open_folder(auto_class: Any, folder: Path, dtype: torch.dtype, **config: Any
     finally:
         transformers.logging.set_verbosity(before)
     _make_rotary_tables_exact(model)
+    if four_bit:
+        _check_four_bit(model, folder)
     return model
+
+
+def _check_four_bit(model: PreTrainedModel, folder: Path) -> None:
+    """Raises UserError for a layer that bitsandbytes would get wrong; leaves the others able to give gradients."""
+    for name, module in model.named_modules():
+        if type(module).__name__ == "Linear4bit":
+            layer = cast(Any, module)
+            layer.support_avx512bf16_for_cpu = False  # computing without a gradient, it would pack itself for good
+            if layer.in_features % FOUR_BIT_BLOCK:
+                raise UserError(
+                    f"model {folder}: lora.qlora: {name} has {layer.in_features} inputs; expected a multiple of "
+                    f"{FOUR_BIT_BLOCK}, by which 4-bit weights share their scale. Train without qlora"
+                )
 
 
 def _make_rotary_tables_exact(model: PreTrainedModel) -> None:
@@ -271,17 +298,12 @@ def file_weights(model: PreTrainedModel, named: Iterable[tuple[str, Tensor]]) ->
     return (item for name, weight in named for item in revert_weight_conversion(model, {name: weight}).items())
 
 
-def save(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes model.safetensors, config.json and generation_config.json: the same bytes for the same weights."""
-    model.config.dtype = next(iter(weights.values())).dtype  # the model may have been trained in another
-    model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
-
-
 def num_parameters(model: nn.Module) -> int:
     """Number of parameters; tied matrices count once, and ZeRO 3's partitioned ones as whole."""
     return sum(whole_shape(p).numel() for p in model.parameters())
 
 
 def whole_shape(parameter: Tensor) -> torch.Size:
-    """A parameter's shape; of one that ZeRO 3 partitions, the whole's."""
-    return getattr(parameter, "ds_shape", parameter.shape)
+    """A parameter's shape; of one that ZeRO 3 partitions, the whole's, and of one in 4 bits, that of its numbers."""
+    packed = getattr(parameter, "quant_state", None)
+    return getattr(parameter, "ds_shape", parameter.shape) if packed is None else packed.shape

@@ -23,9 +23,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from pipelines.data.dialogues.tokenized_pairs import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
-from pipelines.learning.lesson import Evaluate, Lesson, save_proven
+from pipelines.learning.lesson import Evaluate, Lesson
 from pipelines.learning.model import head, last_hidden, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo
+from pipelines.learning.saving import save, save_proven
 from pipelines.learning.token_scores import token_logprobs
 
 NO_INDICES = np.zeros(0, np.int64)
@@ -202,7 +203,7 @@ def reward_lesson(model: PreTrainedModel, rows: PairRows, *, every_token: bool, 
     """The lesson of a reward model: Bradley-Terry on the scores of both replies, without dropout. dtype: of the saved
     weights."""
     learner = RewardLearner(model, every_token=every_token).eval()
-    return Lesson(learner, model, "model", rows, partial(models.save, model), dtype)
+    return Lesson(learner, model, "model", rows, partial(save, model), dtype)
 
 
 def dpo_lesson(
@@ -220,13 +221,13 @@ def dpo_lesson(
 
 
 def new_reward_model(
-    folder: Path, *, seed: int, pad_id: int | None, dtype: torch.dtype = torch.float32
+    folder: Path, *, seed: int, pad_id: int | None, dtype: torch.dtype = torch.float32, four_bit: bool = False
 ) -> PreTrainedModel:
     """A model with a new score head on the body of the causal model in a folder; the same bits for the same seed.
 
     pad_id: a token that ends no sequence; transformers takes the score at the last token that is not this one."""
     torch.manual_seed(seed)
-    model = models.open_folder(AutoModelForSequenceClassification, folder, dtype, num_labels=1)
+    model = models.open_folder(AutoModelForSequenceClassification, folder, dtype, four_bit, num_labels=1)
     if not isinstance(getattr(model, "score", None), nn.Linear):
         raise UserError(f"model {folder}: {type(model).__name__} has no score head on its last token; expected a "
                         f"decoder such as Llama or Qwen")  # fmt: skip

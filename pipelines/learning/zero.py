@@ -139,8 +139,7 @@ class FullySharded(Sharded):
         part[: values.numel()] = values
         if kind == "weight":
             self._deepspeed.utils.safe_set_local_fp32_param(parameter, part)
-            with self.gathered(parameter):
-                parameter.data.copy_(value)
+            parameter.ds_tensor.data.copy_(part)
         else:
             self._deepspeed.utils.safe_set_local_optimizer_state(parameter, part, kind)
 

@@ -8,10 +8,37 @@ Shapes: B replies, A tokens of the longest; mask_BA is True where a reply has a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class RunningMoments(NamedTuple):
+    """Number, mean and sum of squared distances from the mean, of values that come in batches (Chan et al. 1979)."""
+
+    num: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def with_values(self, values: Sequence[float]) -> RunningMoments:
+        """The moments with these values among them."""
+        num, mean = self.num + len(values), fmean(values)
+        squares = sum((value - mean) ** 2 for value in values)
+        gap = mean - self.mean
+        return RunningMoments(
+            num,
+            self.mean + gap * len(values) / num,
+            self.squares + squares + gap**2 * self.num * len(values) / num,
+        )
+
+    def standardised(self, values: Sequence[float]) -> list[float]:
+        """The values less the mean, over the standard deviation; less the mean alone where there is none."""
+        deviation = (self.squares / max(1, self.num - 1)) ** 0.5 or 1.0
+        return [(value - self.mean) / deviation for value in values]
 
 
 def token_rewards(scores_B: Tensor, kl_BA: Tensor, mask_BA: Tensor, *, coefficient: float) -> Tensor:

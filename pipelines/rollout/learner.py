@@ -14,6 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,9 +45,10 @@ from pipelines.learning.actor_critic import (
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned, whole
-from pipelines.learning.lesson import Batch, save_proven
+from pipelines.learning.lesson import Batch
 from pipelines.learning.pairs import open_reward_model
 from pipelines.learning.precision import DTYPES, name_of, stored_dtype
+from pipelines.learning.saving import Weights, save_proven
 from pipelines.rollout.critics import Critic, HeadCritic, ModelCritic, ReferencePass
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step
 from pipelines.rollout.rewards.reward_model import scores
@@ -146,6 +148,8 @@ class Learner:
         # Where both are float32, the sampler's log-probabilities are the learner's to 1e-4 and need no further pass.
         self._sampler_is_exact = self._dtype == torch.float32 and self._sampler.dtype == "float32"
         self._steps = 0
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None  # the state that is being written
 
     def _adapted(self, model: PreTrainedModel) -> PreTrainedModel:
         """The model, with adapters where the plan has them."""
@@ -313,13 +317,21 @@ class Learner:
         return probe.from_logits(row, logits_TV.cpu().numpy(), dtype=name_of(self._dtype))
 
     def save(self, folder: Path) -> None:
-        """Writes this rank's part of the training state into folder/rank-R."""
+        """Copies this rank's part of the training state; writes it into folder/rank-R in a thread, beside what follows.
+        The step before must have been waited for."""
         rank_folder = folder / f"rank-{self.rank}"
         rank_folder.mkdir(parents=True, exist_ok=True)
-        state = (
-            (f"{name}/{key}", t) for name, engine in self._engines.items() for key, t in self._alive(engine.state())
+        states = ((name, self._alive(engine.state())) for name, engine in self._engines.items())
+        state = {f"{name}/{key}": tensor for name, tensors in states for key, tensor in tensors}
+        self._writing = self._writer.submit(
+            checkpoint.write, rank_folder, self.rank, state.items(), {"steps": self._steps}
         )
-        checkpoint.write(rank_folder, self.rank, state, {"steps": self._steps})
+
+    def wait_until_saved(self) -> None:
+        """Waits until what `save` copied is written; raises what went wrong there."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
 
     def load(self, folder: Path) -> None:
         """Continues from what `save` wrote, on any number of learners."""
@@ -329,43 +341,29 @@ class Learner:
         if self._critic is not None:
             padding["critic"] = self._critic.empty_batch()
         for name, engine in self._engines.items():
-            engine.load_state(_WithoutPrefix(tensors, f"{name}/"), step=self._steps, padding=padding[name])
+            engine.load_state(tensors.below(f"{name}/"), step=self._steps, padding=padding[name])
 
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
         """Rank 0 writes the policy in Hugging Face layout, its probe and the curve: the same bytes for the same run."""
         dtype = self._stored if self._peft is None else torch.float32  # adapters are merged in float32
-        named = self._engines["policy"].weights(dtype, only_trainable=True)
-        weights = {name.removeprefix(MODEL): weight for name, weight in named.items()}
+        named = self._engines["policy"].each_weight(dtype, only_trainable=True)
+        weights = ((name.removeprefix(MODEL), weight) for name, weight in named)
         if self.rank == 0:
             if self._peft is None:
                 save_proven(self._policy.model, weights, out)
             else:
                 self._export_adapters(weights, out)
             (out / "curve.jsonl").write_text("".join(json.dumps(dict(point)) + "\n" for point in curve))
+        for _ in weights:  # other ranks take part in gathering each
+            continue
 
-    def _export_adapters(self, weights: dict[str, Tensor], out: Path) -> None:
+    def _export_adapters(self, weights: Weights, out: Path) -> None:
         from pipelines.learning import adapters
 
         adapted = adapters.attach(
             models.from_folder(self._folder, self._stored), adapters.Lora(**self.plan.lora or {}), self.plan.seed
         )
         adapters.export(adapted, weights, out, save_proven)
-
-
-class _WithoutPrefix(Mapping[str, Tensor]):
-    """The tensors whose names begin with a prefix, by the rest of their names; each is read when it is looked up."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str):
-        self._tensors, self._prefix = tensors, prefix
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[self._prefix + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.removeprefix(self._prefix) for name in self._tensors if name.startswith(self._prefix))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def _join_group() -> torch.device:

@@ -67,10 +67,10 @@ def run(work: Work) -> Facts:
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     """Runs in each worker process: torch is imported here, never in the driver."""
     from pipelines.inference.model_config import hidden_size
-    from pipelines.learning.lesson import save_proven
     from pipelines.learning.model import from_folder
     from pipelines.learning.pairs import PairRows, dpo_lesson
     from pipelines.learning.precision import stored_dtype
+    from pipelines.learning.saving import save_proven
 
     arguments = config["lesson"]
     folder, rows = Path(arguments["model"]), PairRows(Path(arguments["train"]))

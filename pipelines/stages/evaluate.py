@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+from pipelines.engines import EngineCluster
+from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,20 +42,6 @@ class EvaluateOptions(Options):
     chat_temperature: float = Field(0, ge=0, le=10, description="Sampling temperature of those replies; 0: greedy")
     shots: int = Field(4, ge=0, le=64, description="Number of examples in a few-shot prompt of the base model")
     sample_replies: int = Field(2, ge=0, le=100, description="Number of sample replies of each task and language")
-
-
-class EvaluateCluster(ClusterOptions):
-    threads: int | None = Field(None, ge=1, description="Threads of the evaluator on a CPU; default: one for each core")
-    gpus: float = Field(
-        0, ge=0, le=1, description="Fraction of a GPU that the evaluator keeps; the other stages have the rest"
-    )
-    kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="Memory for keys and values, in bytes; default: as much as needed, up to 0.5 GiB"
-    )
-    start_s: float = Field(900, gt=0, description="Seconds within which the evaluator must be up")
-    answer_s: float = Field(
-        600, gt=0, description="Seconds within which a batch must be done: 64 replies or 33,000 tokens"
-    )
 
 
 def run(work: Work) -> Facts:
@@ -106,12 +93,12 @@ def _settings(work: Work, model: Path) -> EngineSettings:
     from pipelines.evaluator import EngineSettings
     from pipelines.inference.model_config import context_length, scoring_context
 
-    cluster: EvaluateCluster = work.cluster
+    cluster: EngineCluster = work.cluster
     return EngineSettings(
         threads=cluster.threads or cores(),
         max_tokens=min(work.options.context or scoring_context(model), context_length(model)),
         kv_cache_bytes=cluster.kv_cache_bytes,
-        gpus=cluster.gpus,
+        gpus=cluster.gpus_on(work.session),
         start_s=cluster.start_s,
         answer_s=cluster.answer_s,
         cache=work.cache,
@@ -277,6 +264,6 @@ STAGE = Stage(
     takes=("corpus", "tokens", "conversations"),
     uses_evaluator=True,
     options=EvaluateOptions,
-    cluster=EvaluateCluster,
+    cluster=EngineCluster,
     run=run,
 )

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeInt
 
-from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+from pipelines.engines import EngineCluster
+from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
@@ -49,15 +50,6 @@ class PreferencesOptions(Options):
     max_bad_rows: NonNegativeInt = Field(
         100, description="Maximum number of rows that hold no pair (in rejected.jsonl) before the stage fails"
     )
-
-
-class PreferencesCluster(ClusterOptions):
-    """Resources of the engine that writes the model's replies, where no evaluation has started one already."""
-
-    threads: int | None = Field(None, ge=1, description="Threads of the engine on a CPU; default: one for each core")
-    gpus: float = Field(0, ge=0, le=1, description="Fraction of a GPU for the engine")
-    start_s: float = Field(900, gt=0, description="Maximum time for the engine to start, in seconds")
-    answer_s: float = Field(600, gt=0, description="Maximum time for a batch of 64 replies, in seconds")
 
 
 def run(work: Work) -> Facts:
@@ -130,7 +122,7 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
     from pipelines.inference.reply import Sampling
 
     options: PreferencesOptions = work.options
-    cluster: PreferencesCluster = work.cluster
+    cluster: EngineCluster = work.cluster
     builtin = [conversation for conversation in conversations if conversation.source == builtin_tasks.SOURCE]
     if not options.model_replies or not builtin:
         return []
@@ -140,7 +132,8 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
     settings = evaluator.settings or EngineSettings(
         cluster.threads or cores(),
         context_length(model),
-        gpus=cluster.gpus,
+        kv_cache_bytes=cluster.kv_cache_bytes,
+        gpus=cluster.gpus_on(work.session),
         start_s=cluster.start_s,
         answer_s=cluster.answer_s,
         cache=work.cache,
@@ -187,7 +180,7 @@ STAGE = Stage(
     makes="preferences",
     takes=("conversations",),
     options=PreferencesOptions,
-    cluster=PreferencesCluster,
+    cluster=EngineCluster,
     needs_for=lambda options: ("model",) if options.model_replies and options.builtin_tasks else (),
     uses_evaluator=True,
     run=run,

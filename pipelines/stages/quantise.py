@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+from pipelines.engines import EngineCluster
+from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.evaluator import Evaluator
@@ -57,16 +58,7 @@ class QuantiseOptions(Options):
     context: int | None = Field(None, ge=16, le=1_048_576, description="Tokens of a row at most, as in evaluate")
 
 
-class QuantiseCluster(ClusterOptions):
-    threads: int | None = Field(None, ge=1, description="Threads of the engines on a CPU; default: one for each core")
-    gpus: float = Field(0, ge=0, le=1, description="Fraction of a GPU for the engines and for quantising")
-    kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="Memory for keys and values, in bytes; default: as much as needed"
-    )
-    start_s: float = Field(900, gt=0, description="Seconds within which an engine must be up")
-    answer_s: float = Field(
-        600, gt=0, description="Seconds within which a batch of rows or a round of replies must be done"
-    )
+class QuantiseCluster(EngineCluster):
     quantise_s: float = Field(7200, gt=0, description="Seconds within which quantising must be done")
 
 
@@ -101,7 +93,7 @@ def run(work: Work) -> Facts:
 
 
 def check(work: Work, model: Path) -> None:
-    """Raises UserError where the options do not fit the model or this machine, before anything is started."""
+    """Raises UserError where the options do not fit the model or this machine, before an engine is started."""
     from pipelines.errors import UserError
     from pipelines.inference.model_config import quantisation
     from pipelines.learning.quantising import SCHEMES
@@ -109,7 +101,7 @@ def check(work: Work, model: Path) -> None:
     options: QuantiseOptions = work.options
     if quantisation(model):
         raise UserError(f"{work.name}: the model {model} is quantised already; select another with `from:`")
-    if not SCHEMES[options.scheme].on_cpu and not work.cluster.gpus:
+    if not SCHEMES[options.scheme].on_cpu and not work.cluster.gpus_on(work.session):
         fit = ", ".join(name for name, scheme in SCHEMES.items() if scheme.on_cpu)
         raise UserError(
             f"{work.name}: scheme {options.scheme} is not run by vLLM on CPUs; expected {fit}, or a GPU: cluster: "
@@ -153,7 +145,7 @@ def held_out_material(work: Work, model: Path) -> Material:
 def compare(work: Work, folders: tuple[Path, Path], material: Material) -> list[Measured]:
     """Bits per byte and speed of both models. On a CPU with both engines up, so that whatever else the machine does
     slows both; on a GPU one after the other."""
-    if work.cluster.gpus:
+    if work.cluster.gpus_on(work.session):
         return [measured for folder in folders for measured in measure(work, [folder], material)]
     return measure(work, folders, material)
 
@@ -166,8 +158,8 @@ def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Mea
 
     cluster: QuantiseCluster = work.cluster
     settings = EngineSettings(
-        threads=threads(work), max_tokens=material.context, kv_cache_bytes=cluster.kv_cache_bytes, gpus=cluster.gpus,
-        start_s=cluster.start_s, answer_s=cluster.answer_s, cache=work.cache,
+        threads=threads(work), max_tokens=material.context, kv_cache_bytes=cluster.kv_cache_bytes,
+        gpus=cluster.gpus_on(work.session),        start_s=cluster.start_s, answer_s=cluster.answer_s, cache=work.cache,
     )  # fmt: skip
     engines = [Evaluator(work.session) for _ in folders]
     try:
@@ -224,7 +216,7 @@ def quantise(work: Work, model: Path) -> None:
     options: QuantiseOptions = work.options
     cluster: QuantiseCluster = work.cluster
     work.session.start()
-    resources = Resources(1, cpus_per_worker=0, gpus_per_worker=cluster.gpus, threads=threads(work))
+    resources = Resources(1, cpus_per_worker=0, gpus_per_worker=cluster.gpus_on(work.session), threads=threads(work))
     name = "pipelines.learning.quantising:Quantiser"
     with Gang(name, 1, resources=resources, name=work.name, threads=threads(work)) as gang:
         gang.call(

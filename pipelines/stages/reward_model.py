@@ -82,15 +82,16 @@ def padding_id(model: Path) -> int | None:
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     """Runs in each worker process: torch is imported here, never in the driver."""
     from pipelines.inference.model_config import hidden_size
-    from pipelines.learning.model import save
     from pipelines.learning.pairs import PairRows, new_reward_model, pair_scores, reward_lesson, rewards
     from pipelines.learning.precision import stored_dtype
+    from pipelines.learning.saving import save
 
     arguments = config["lesson"]
     folder, rows = Path(arguments["model"]), PairRows(Path(arguments["train"]))
 
-    def open_model(dtype: torch.dtype) -> PreTrainedModel:
-        return new_reward_model(folder, seed=arguments["seed"], pad_id=arguments["pad_id"], dtype=dtype)
+    def open_model(dtype: torch.dtype, four_bit: bool) -> PreTrainedModel:
+        pad_id, seed = arguments["pad_id"], arguments["seed"]
+        return new_reward_model(folder, seed=seed, pad_id=pad_id, dtype=dtype, four_bit=four_bit)
 
     def make(model: PreTrainedModel) -> Lesson:
         lesson = reward_lesson(model, rows, every_token=arguments["every_token"], dtype=stored_dtype(folder))

@@ -204,14 +204,15 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     from pipelines.inference.model_config import hidden_size
     from pipelines.learning import model
     from pipelines.learning.batch import PackedRows
-    from pipelines.learning.lesson import next_token, save_proven
+    from pipelines.learning.lesson import next_token
     from pipelines.learning.precision import stored_dtype
+    from pipelines.learning.saving import save_proven
 
     arguments = config["lesson"]
     folder, rows = Path(arguments["model"]), PackedRows(Path(arguments["rows"]))
 
-    def open_model(dtype: torch.dtype) -> PreTrainedModel:
-        initial = model.from_folder(folder, dtype)
+    def open_model(dtype: torch.dtype, four_bit: bool) -> PreTrainedModel:
+        initial = model.from_folder(folder, dtype, four_bit)
         assert initial.generation_config is not None
         initial.generation_config.eos_token_id = arguments["stop_ids"]  # where tools that serve the model look
         return initial

@@ -8,6 +8,7 @@ from pipelines.console import console, print_json, table
 from pipelines.recipe.reader import Recipe
 from pipelines.run.plan import plan
 from pipelines.run.progress import RunLog
+from pipelines.stage import Options
 from pipelines.store.artifacts import Store
 
 
@@ -20,13 +21,24 @@ def show_plan(recipe: Recipe, *, until: str | None, as_json: bool) -> None:
             "state": "made" if step.artifact else "to make",
             "made_by_other_code": step.made_by_other_code,
             "inputs": dict(step.parents),
+            "runs_on": runs_on(step.entry.cluster),
         }
         for step in steps
     }
     if as_json:
         return print_json(state_by_step)
-    rows = table("stage", "fingerprint", "state")
+    rows = table("stage", "fingerprint", "state", "runs on")
     for name, step in state_by_step.items():
         other_code = ", by other code" if step["made_by_other_code"] else ""
-        rows.add_row(name, step["fingerprint"], step["state"] + other_code)
+        rows.add_row(name, step["fingerprint"], step["state"] + other_code, step["runs_on"])
     console().print(rows)
+
+
+def runs_on(cluster: Options) -> str:
+    """What a stage with these cluster options runs on, such as `2 workers, a GPU each where the cluster has 2`."""
+    workers = getattr(cluster, "workers", None)
+    gpus = getattr(cluster, "gpus_per_worker", getattr(cluster, "gpus", 0))
+    who = "" if workers is None else f"{workers} worker{'s' if workers > 1 else ''}, "
+    if gpus == "auto":
+        return who + (f"a GPU each where the cluster has {workers}" if workers else "a GPU where the cluster has one")
+    return who + (f"{gpus:g} GPU{'' if gpus == 1 else 's'}{' each' if workers else ''}" if gpus else "CPU")

@@ -21,6 +21,7 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "corpus": "corpus",
     "training": "training",
     "attention": "attention",
+    "adapters": "adapters",
     "sampler": "sampling",
     "ppo": "ppo",
     "serve": "serving",

@@ -35,6 +35,8 @@ UNITS: tuple[tuple[str, str, Better], ...] = (
     (r"loss_nats_bare$", "nats", "reference"),
     (r"loss_nats$", "nats", "lower"),
     (r"logprob_gap", "nats", "reference"),  # rounding: its goal alone decides
+    (r"peak_gib_(bare|trainer)$", "GiB", "reference"),
+    (r"peak_gib", "GiB", "lower"),
     (r"_ms$", "ms", "lower"),
     (r"_s$", "s", "lower"),
     (r"first_over_tenth$", "ratio", "lower"),

@@ -34,6 +34,7 @@ def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
     """Writes the model and its tokenizer into `folder` and returns it; the same arguments give the same bytes."""
     from pipelines.data.tokens.chat import Chat
     from pipelines.learning import model as models
+    from pipelines.learning.saving import save
 
     tokenizer = tokenizing.train(texts(), VOCABULARY)
     tokenizing.save(tokenizer, folder, max_tokens=LENGTH)
@@ -42,7 +43,7 @@ def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
         raise RuntimeError(f"the tokenizer has {encoder.vocabulary} tokens; expected {VOCABULARY}: give it more text")
     special = {f"{name}_token_id": getattr(encoder, f"{name}_id") for name in ("bos", "eos", "pad")}
     llama = models.from_scratch(models.SIZES[size], vocabulary=VOCABULARY, length=LENGTH, seed=seed, special=special)
-    models.save(llama, {name: weight.detach() for name, weight in llama.named_parameters()}, folder)
+    save(llama, llama.named_parameters(), folder)
     return folder
 
 

@@ -24,6 +24,8 @@ class Goal:
 
 GOALS: Mapping[str, Goal] = {
     "train/ratio_to_bare": Goal(0.9),
+    "adapters/ratio_to_bare": Goal(0.95),
+    "adapters/ratio_to_trainer": Goal(1.2),
     "attention/ratio_to_dense": Goal(2.0),
     "ppo/ratio_to_trl": Goal(1.5),
     "ppo/publish_fraction": Goal(0.02, is_minimum=False),

@@ -30,6 +30,7 @@ from pipelines.data.tokens import tokenizing
 from pipelines.data.tokens.chat import Chat
 from pipelines.learning import model as models
 from pipelines.learning.losses import IGNORE
+from pipelines.learning.saving import save
 from pipelines.report import drawing
 from pipelines.run.progress import RunLog
 from pipelines.stages import ppo
@@ -86,7 +87,7 @@ def make_model(folder: Path, seed: int, steps: int = 150) -> None:
         model(input_ids=tokens, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    models.save(model, {name: weight.detach() for name, weight in model.named_parameters()}, folder)
+    save(model, model.named_parameters(), folder)
 
 
 def learn(folder: Path, seed: int, session: Session, **options: Any) -> list[float]:

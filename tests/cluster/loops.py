@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,38 @@ def count(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
         total += part.item() * step
         worker.progress(step, {"total": total})
         if step % 2 == 0:
-            with tempfile.TemporaryDirectory() as checkpoint:
-                (Path(checkpoint) / f"rank-{worker.rank}").write_text(f"{step} {total}")
-                worker.save(step, Path(checkpoint))
+            worker.save(step, partial(write_total, worker.rank, step, total))
         kill_if_configured(worker, config, step)
         time.sleep(config.get("pause_s", 0.0))
     return {"total": total, "resumed": resumed, "world": worker.world}
+
+
+def write_total(rank: int, step: int, total: float, folder: Path) -> None:
+    (folder / f"rank-{rank}").write_text(f"{step} {total}")
+
+
+def save_slowly(worker: Worker, config: dict[str, Any]) -> list[str]:
+    """Saves two checkpoints whose files are written once config["gate"] exists, but the first one's at once; returns
+    what happened, in order."""
+    events: list[str] = []
+
+    def write(step: int, folder: Path) -> None:
+        if step == 2:
+            if config.get("fill"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            while not Path(config["gate"]).exists():
+                time.sleep(0.02)
+        (folder / f"rank-{worker.rank}").write_text(str(step))
+        events.append(f"{step} written into {folder.parent.name}")
+
+    for step in (1, 2):
+        worker.save(step, partial(write, step))
+        events.append(f"{step} goes on")
+        while step == 1 and len(events) < 2:
+            time.sleep(0.02)
+    Path(config["gate"]).touch()
+    worker.save(3, partial(write, 3))
+    return sorted(events[:2]) + events[2:4]
 
 
 def wait_for_gate(config: dict[str, Any], step: int) -> None:

@@ -55,6 +55,21 @@ def test_workers_form_a_group_with_their_threads_and_environment(run: Run) -> No
     }  # fmt: skip
 
 
+def test_a_checkpoint_is_written_beside_what_follows_straight_into_the_storage(run: Run, tmp_path: Path) -> None:
+    assert run(loops.save_slowly, {"gate": str(tmp_path / "gate")}) == [
+        "1 goes on", "1 written into run", "2 goes on", "2 written into run"
+    ]  # fmt: skip
+    saved = sorted((tmp_path / "run").glob("checkpoint_2*"))
+    assert [sorted((file.name, file.read_text()) for file in folder.glob("rank-*")) for folder in saved] == [
+        [("rank-0", "2"), ("rank-1", "2")], [("rank-0", "3"), ("rank-1", "3")]
+    ]  # fmt: skip
+
+
+def test_a_disk_that_is_full_ends_the_run_with_the_reason(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"run: the disk is full .* the last complete checkpoint is intact"):
+        run(loops.save_slowly, {"gate": str(tmp_path / "gate"), "fill": True})
+
+
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_a_killed_worker_resumes_from_the_last_checkpoint_and_each_step_is_recorded_once(

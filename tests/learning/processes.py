@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +33,10 @@ class PlainWorker:
         done = sorted(self.folder.glob("*/complete"))
         return done[-1].parent if done else None
 
-    def save(self, step: int, folder: Path) -> None:
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
         place = self.folder / f"{step:06d}"
-        shutil.copytree(folder, place, dirs_exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
+        write(place)
         dist.barrier()
         if self.rank == 0:
             (place / "complete").touch()

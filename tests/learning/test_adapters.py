@@ -19,9 +19,10 @@ from pipelines.learning import adapters, checkpoint
 from pipelines.learning.adapters import Lora
 from pipelines.learning.batch import DataOrder, PackedRows
 from pipelines.learning.engine import OptimizerPlan
-from pipelines.learning.lesson import next_token, save_proven
+from pipelines.learning.lesson import next_token
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch
+from pipelines.learning.saving import save_proven
 from pipelines.learning.schedule import Schedule
 from tests.learning.packed import write_tokens
 from tests.learning.processes import Killed, PlainWorker, in_processes
@@ -34,7 +35,7 @@ SCHEDULE = Schedule("wsd", STEPS, warmup=1, decay=2)
 STAGES = (0, 1, 2, 3)
 
 
-def open_model(dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def open_model(dtype: torch.dtype = torch.float32, four_bit: bool = False) -> PreTrainedModel:
     model: Any = from_scratch(SIZE, vocabulary=128, length=32, seed=4)
     return model.to(dtype)
 
@@ -171,11 +172,14 @@ def test_the_adapter_on_its_base_is_the_merged_model(folder: Path) -> None:
 
 
 def test_a_merge_that_changes_the_model_is_refused() -> None:
-    outputs = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
-    adapters.check_merge("q_proj", outputs, outputs + 5e-5)
-    for wrong in (outputs + 1e-2, outputs * torch.nan):
-        with pytest.raises(UserError, match="merging the adapter of q_proj changes its output by"):
-            adapters.check_merge("q_proj", outputs, wrong)
+    generator = torch.Generator().manual_seed(0)
+    weight, a, b = (torch.randn(*shape, generator=generator) for shape in ((9, 6), (2, 6), (9, 2)))
+    for magnitude in (None, torch.rand(9, generator=generator)):
+        merged = adapters.merged_weight(weight, a, b, 0.5, magnitude)
+        adapters.check_merge("q_proj", weight, merged, a, b, 0.5, magnitude)
+        for wrong in (merged + 1e-2, merged * torch.nan):
+            with pytest.raises(UserError, match="merging the adapter of q_proj changes its output by"):
+                adapters.check_merge("q_proj", weight, wrong, a, b, 0.5, magnitude)
 
 
 def test_targets_are_layers() -> None:

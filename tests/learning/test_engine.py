@@ -64,7 +64,7 @@ def every_case(folder: Path) -> None:
         (folder / f"{name}-state").mkdir(exist_ok=True)
         checkpoint.write(folder / f"{name}-state", torch.distributed.get_rank(), engine.state(), {"norms": norms})
         norms += steps(engine, rows, LR_FACTORS[2:])
-        weights = engine.weights()
+        weights = {name: weight.clone() for name, weight in engine.each_weight()}
         if weights:
             torch.save({"weights": weights, "norms": norms}, folder / f"{name}.pt")
 
@@ -80,7 +80,7 @@ def every_resume(folder: Path, cases: list[tuple[str, int, int]]) -> None:
         again = dict(engine.state())
         assert all(torch.equal(again[name], tensors[name]) for name in again)
         steps(engine, rows, LR_FACTORS[2:])
-        weights = engine.weights()
+        weights = {name: weight.clone() for name, weight in engine.each_weight()}
         if weights:
             torch.save({"weights": weights}, folder / f"{plan}-{before}-to-{after}-on-{world}.pt")
 

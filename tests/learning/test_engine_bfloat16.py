@@ -49,7 +49,7 @@ def every_case(folder: Path) -> None:
             state = folder / f"{family}-{stage}"
             state.mkdir(exist_ok=True)
             checkpoint.write(state, dist.get_rank(), engine.state(), {})
-            weights = engine.weights()
+            weights = {name: weight.clone() for name, weight in engine.each_weight()}
             live = {name: weight.clone() for name, weight in engine.live_weights()}
             if dist.get_rank() == 0:
                 torch.save({"masters": weights, "live": live}, folder / f"{family}-{stage}.pt")
@@ -61,13 +61,13 @@ def every_case(folder: Path) -> None:
         again = dict(engine.state())
         assert all(torch.equal(again[name], tensors[name]) for name in again)
         step(engine, rows)
-        weights = engine.weights()
+        weights = {name: weight.clone() for name, weight in engine.each_weight()}
         if dist.get_rank() == 0:
             torch.save(weights, folder / f"resumed-{before}-{after}.pt")
     for stage in (1, 3):
         engine = new_engine(folder, FAMILIES[1], stage, MUON)
         step(engine, rows)
-        weights = engine.weights()
+        weights = {name: weight.clone() for name, weight in engine.each_weight()}
         if dist.get_rank() == 0:
             torch.save(weights, folder / f"muon-{stage}.pt")
 

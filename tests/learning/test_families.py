@@ -15,9 +15,9 @@ from pipelines.errors import UserError
 from pipelines.learning import adapters, attention, model
 from pipelines.learning.adapters import Lora
 from pipelines.learning.batch import PackedBatch
-from pipelines.learning.lesson import save_proven
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.model import NextTokenLearner, from_folder, head, last_hidden
+from pipelines.learning.saving import save_proven
 from tests import families
 
 LENGTHS = [[40, 1, 30, 9], [25, 70]]  # documents of two rows; the rest is padding

@@ -22,10 +22,11 @@ from pipelines.learning import adapters
 from pipelines.learning.adapters import Lora
 from pipelines.learning.batch import DataOrder, PackedRows
 from pipelines.learning.engine import OptimizerPlan
-from pipelines.learning.lesson import Lesson, next_token, save_proven
+from pipelines.learning.lesson import Lesson, next_token
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import NextTokenLearner, Recompute, from_folder
 from pipelines.learning.precision import DTYPES, stored_dtype
+from pipelines.learning.saving import save_proven
 from pipelines.learning.schedule import Schedule
 from tests import families
 from tests.learning.packed import write_tokens

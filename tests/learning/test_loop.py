@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.errors import UserError
-from pipelines.learning import loop
+from pipelines.learning import checkpoint, loop
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.lesson import next_token
@@ -215,11 +215,12 @@ def test_bfloat16_products_leave_float32_weights_and_nearly_the_same_curve(folde
 def test_checkpoints_take_two_percent_of_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = [100.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: clock[0])
 
     class CountingWorker:
         rank = 0
 
-        def save(self, step: int, folder: Path) -> None:
+        def save(self, step: int, write: Callable[[Path], None]) -> None:
             clock[0] += 3.0
 
     class NoState:
@@ -228,10 +229,21 @@ def test_checkpoints_take_two_percent_of_the_time(monkeypatch: pytest.MonkeyPatc
 
     saver = loop.Saver(CountingWorker(), None)  # pyright: ignore[reportArgumentType]
     assert not saver.due(1)
-    clock[0] += loop.FIRST_CHECKPOINT_S
+    clock[0] += checkpoint.FIRST_S
     assert saver.due(2)
     saver.save(NoState(), loop.Journal(step=2))  # pyright: ignore[reportArgumentType]
     clock[0] += 149
     assert not saver.due(3)
     clock[0] += 1  # 3 s of saving in 150 s: 2%
     assert saver.due(4)
+
+
+def test_a_checkpoint_that_costs_much_is_made_every_ten_minutes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: clock[0])
+    interval = checkpoint.Interval(None)
+    interval.saved(60.0)
+    clock[0] += 599
+    assert not interval.due(7)
+    clock[0] += 1
+    assert interval.due(8)

@@ -1,5 +1,6 @@
 """Models: the table of sizes, seeds, folders."""
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,8 +28,8 @@ from pipelines.learning.model import (
     from_scratch,
     hidden_matrices,
     num_parameters,
-    save,
 )
+from pipelines.learning.saving import save
 from pipelines.learning.throughput import Elapsed, Meter, TrainingFlops, peak_flops_per_s, training_flops
 from pipelines.stages import pretrain
 from tests.learning.packed import write_tokens
@@ -81,7 +82,7 @@ def test_hidden_matrices_are_those_of_the_layers() -> None:
 
 def test_a_saved_model_opens_with_the_same_weights(tmp_path: Path) -> None:
     model = from_scratch(TINY, vocabulary=60, length=64, seed=1, special={"eos_token_id": 2, "bos_token_id": 1})
-    save(model, dict(model.named_parameters()), tmp_path)
+    save(model, model.named_parameters(), tmp_path)
     again = from_folder(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert again.generation_config is not None
@@ -155,3 +156,21 @@ def test_the_meter_counts_each_steps_operations(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_peak_is_a_cpus() -> None:
     assert 1e9 < peak_flops_per_s("cpu", torch.float32, seconds=0.05) < 1e13
+
+
+def test_a_large_model_is_written_in_files_with_an_index_as_transformers_does(tmp_path: Path) -> None:
+    """The weights pass one after another, so that no more than a file's are in memory."""
+    model = from_scratch(SIZES["micro"], vocabulary=512, length=32, seed=1)
+    (tmp_path / "ours").mkdir()
+    save(model, ((name, weight) for name, weight in model.named_parameters()), tmp_path / "ours", file_bytes=100_000)
+    model.save_pretrained(tmp_path / "theirs", max_shard_size=100_000)
+    index = json.loads((tmp_path / "ours" / "model.safetensors.index.json").read_text())
+    files = sorted(path.name for path in (tmp_path / "ours").glob("*.safetensors"))
+    assert sorted(set(index["weight_map"].values())) == files and len(files) > 1
+    theirs = json.loads((tmp_path / "theirs" / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == theirs["weight_map"].keys()
+    assert index["metadata"]["total_size"] == theirs["metadata"]["total_size"]
+    again = from_folder(tmp_path / "ours").state_dict()
+    assert all(torch.equal(again[name], weight) for name, weight in model.state_dict().items())
+    configs = [json.loads((tmp_path / side / "config.json").read_text()) for side in ("ours", "theirs")]
+    assert configs[0] == configs[1]

@@ -1,10 +1,12 @@
-"""DPO on plain workers: neither a kill nor the number of workers changes the result."""
+"""DPO and reward models on plain workers: a kill, the number of workers and the ZeRO stage change no result."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,13 +17,14 @@ from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import Lesson
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import from_folder
-from pipelines.learning.pairs import PairRows, dpo_lesson
+from pipelines.learning.pairs import PairRows, dpo_lesson, new_reward_model, reward_lesson
 from pipelines.learning.schedule import Schedule
 from tests.learning.processes import Killed, PlainWorker, in_processes
 from tests.stages.preference_work import pairs
 from tests.tiny_models import Tiny
 
 STEPS = 4
+ZERO_STAGES: tuple[Literal[2, 3], ...] = (2, 3)
 MUON = OptimizerPlan("muon", learning_rate=0.002, adam_learning_rate=1e-3, weight_decay=0.0, clip_norm=1.0)
 ADAMW = replace(MUON, kind="adamw")
 
@@ -31,19 +34,27 @@ def lesson(model: Path, rows: PairRows, dtype: torch.dtype) -> Lesson:
     return dpo_lesson(policy, rows, beta=0.2, label_smoothing=0.0, dtype=torch.float32, batch_pairs=4)
 
 
-def run(folder: Path, model: Path, name: str, *, die_after: int | None = None, optimizer: OptimizerPlan = MUON) -> None:
+def judge(model: Path, rows: PairRows, dtype: torch.dtype) -> Lesson:
+    return reward_lesson(new_reward_model(model, seed=3, pad_id=0, dtype=dtype), rows, every_token=False, dtype=dtype)
+
+
+def run(
+    folder: Path, model: Path, name: str, *, die_after: int | None = None, optimizer: OptimizerPlan = MUON,
+    zero_stage: Literal[1, 2, 3] = 1, make: Callable[[Path, PairRows, torch.dtype], Lesson] = lesson,
+) -> None:  # fmt: skip
     out = folder / name / "out"
     out.mkdir(parents=True, exist_ok=True)
     plan = TrainingPlan(
         out=out, seed=3, total_steps=STEPS, batch_rows=5,  # odd: one rank has fewer, now and then none
         optimizer=optimizer,
-        schedule=Schedule("wsd", STEPS, warmup=0), micro_batch_rows=1, zero_stage=1, dtype="float32", hidden_size=32,
+        schedule=Schedule("wsd", STEPS, warmup=0), micro_batch_rows=1, zero_stage=zero_stage,
+        dtype="float32", hidden_size=32,
         checkpoint_every_steps=2, log_every_steps=1,
     )  # fmt: skip
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
     rows = PairRows(folder / "train.arrow")
     try:
-        train(worker, plan, lambda dtype: lesson(model, rows, dtype))
+        train(worker, plan, lambda dtype: make(model, rows, dtype))
     except Killed:
         assert worker.saved == [2]
 
@@ -53,11 +64,15 @@ def two_workers(folder: Path, model: Path) -> None:
     run(folder, model, "killed", die_after=2)
     run(folder, model, "killed")
     run(folder, model, "whole by adamw", optimizer=ADAMW)
+    for stage in ZERO_STAGES:
+        run(folder, model, f"dpo {stage}", optimizer=ADAMW, zero_stage=stage)
+        run(folder, model, f"reward model {stage}", optimizer=ADAMW, zero_stage=stage, make=judge)
 
 
 def one_worker(folder: Path, model: Path) -> None:
     run(folder, model, "alone")
     run(folder, model, "alone by adamw", optimizer=ADAMW)
+    run(folder, model, "reward model alone", optimizer=ADAMW, make=judge)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +97,17 @@ def test_a_kill_does_not_change_the_result(runs: Path) -> None:
     """The reference is computed again from the model that came in, not from the half-trained one."""
     files = [runs / name / "out" / "model.safetensors" for name in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("objective", ["dpo", "reward model"])
+@pytest.mark.parametrize("stage", ZERO_STAGES)
+def test_every_zero_stage_learns_the_same(runs: Path, objective: str, stage: int) -> None:
+    expected = curve(runs, "alone by adamw" if objective == "dpo" else "reward model alone")
+    ours = curve(runs, f"{objective} {stage}")
+    for point, reference in zip(ours, expected, strict=True):
+        assert point["train/loss_nats"] == pytest.approx(reference["train/loss_nats"], abs=1e-4)
+        assert point["train/gradient_norm"] == pytest.approx(reference["train/gradient_norm"], rel=1e-3)
+    assert ours[-1]["train/loss_nats"] < ours[0]["train/loss_nats"]
 
 
 def curve(runs: Path, name: str) -> list[dict[str, float]]:

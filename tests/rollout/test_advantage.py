@@ -8,6 +8,7 @@ import torch
 
 from pipelines.rollout.advantage import (
     KlController,
+    RunningMoments,
     generalised_advantages,
     group_advantages,
     scaled_by_reply,
@@ -110,3 +111,14 @@ def test_scaling_by_replies_does_not_favour_length_and_ignores_the_scale_of_rewa
             assert ours[reply, : lengths[reply]].tolist() == pytest.approx([expected] * lengths[reply], rel=1e-5)
         assert not ours[~mask].any()
     assert scaled_by_reply(torch.zeros(4, 30), mask).abs().max() == 0
+
+
+def test_moments_of_batches_are_those_of_all_values_together() -> None:
+    batches = [np.random.default_rng(seed).normal(3.0, 2.0, size).tolist() for seed, size in enumerate((1, 7, 64, 3))]
+    moments, seen = RunningMoments(), []
+    for batch in batches:
+        seen += batch
+        moments = moments.with_values(batch)
+        spread = np.std(seen, ddof=1) if len(seen) > 1 else 1.0
+        assert moments.standardised(batch) == pytest.approx((np.array(batch) - np.mean(seen)) / spread, abs=1e-9)
+    assert RunningMoments().with_values([5.0, 5.0]).standardised([5.0, 6.0]) == [0.0, 1.0]  # no spread

@@ -39,4 +39,4 @@ def write_conversations(folder: Path, count: int = 12) -> Path:
 def work(
     folder: Path, session: Session, inputs: dict[str, Path], cluster: dict[str, Any], *, seed: int = 7, **options: Any
 ) -> Work:
-    return work_of(ppo.STAGE, folder, session, inputs, {**OPTIONS, **options}, cluster, seed)
+    return work_of(ppo.STAGE, folder, session, inputs, {**OPTIONS, **options}, {"save_every": 1, **cluster}, seed)

@@ -20,11 +20,12 @@ from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.tokenizing import Encoder
+from pipelines.engines import EngineCluster
 from pipelines.evaluator import Evaluator
 from pipelines.inference.reply import Sampling
 from pipelines.metrics import few_shot
 from pipelines.stage import Facts, Work
-from pipelines.stages.evaluate import STAGE, EvaluateCluster, EvaluateOptions
+from pipelines.stages.evaluate import STAGE, EvaluateOptions
 from pipelines.store.artifacts import Artifact, Draft, Manifest
 from pipelines.store.digests import FileDigests
 from tests import tiny_models
@@ -78,7 +79,7 @@ def evaluate(
     work = Work(
         name="pretrain",
         options=OPTIONS.model_copy(update=changes),
-        cluster=EvaluateCluster.model_validate({"threads": 1, "answer_s": 120}),
+        cluster=EngineCluster.model_validate({"threads": 1, "answer_s": 120}),
         seed=7,
         inputs={kind: artifact(path, kind, previous) for kind, path in inputs.items()},
         sources={},

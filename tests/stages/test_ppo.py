@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -101,7 +102,7 @@ def test_without_a_critic(inputs: dict[str, Path], session: Session, tmp_path: P
 @pytest.mark.parametrize(
     ("cluster", "options"),
     [
-        ({}, {"critic_body": "learnt"}),
+        ({}, {"critic_body": "learnt", "normalise_rewards": True}),
         ({"zero_stage": 3, "micro_batch_rows": 1}, {"critic": "policy", "prompts_per_iteration": 3, "minibatches": 3}),
         ({"workers": 1, "dtype": "bfloat16"}, {"rewards": {"exact_match": 1.0}}),
     ],
@@ -115,6 +116,9 @@ def test_critics(
     points = [json.loads(line) for line in (job.draft.out / "curve.jsonl").read_text().splitlines()]
     assert len(points) == 2
     assert all(point["train/critic_gradient_norm"] > 0 and point["train/value_loss"] > 0 for point in points)
+    journal = json.loads(next(job.draft.folder("iterations").glob("step-*/complete.json")).read_text())
+    num_rewards = 2 * job.options.replies_per_iteration if job.options.normalise_rewards else 0
+    assert journal["reward_moments"][0] == num_rewards
 
 
 def test_replies_of_stale_weights_are_refused(
@@ -182,6 +186,38 @@ def test_a_lost_actor_costs_an_iteration_and_changes_nothing(
     assert isinstance(job.progress, RecordedProgress)
     assert any("a new gang goes on after iteration 1" in note for note in job.progress.notes)
     assert contents(job.draft.out) == contents(whole[0].draft.out)
+
+
+def test_a_run_goes_on_with_another_number_of_learners(
+    inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two learners at ZeRO 3 make two iterations and are stopped; one learner at ZeRO 1 makes the third."""
+    first = work(tmp_path / "draft", session, inputs, {"zero_stage": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(Learners, "score", stopped_in_iteration(3))
+        with pytest.raises(KeyboardInterrupt):
+            ppo.run(first)
+    latest = Steps(first.draft.folder("iterations")).latest()
+    assert latest is not None and latest[1].iterations == 2
+    second = work(tmp_path / "draft", session, inputs, {"workers": 1})
+    facts = ppo.run(second)
+    assert facts["ppo/iterations"] == 3 and 0 < float(facts["publish/logprob_gap"]) <= 1e-4
+    points = [json.loads(line) for line in (second.draft.out / "curve.jsonl").read_text().splitlines()]
+    assert points[:2] == latest[1].curve and points[2]["train/critic_gradient_norm"] > 0
+    assert points[2]["rollout/kl_nats"] != pytest.approx(0, abs=1e-3), "the policy that goes on is not the initial one"
+
+
+def stopped_in_iteration(number: int) -> Any:
+    """Learners.score that is stopped, as by Ctrl-C, at its n-th call."""
+    score, calls = Learners.score, []
+
+    def stopping(self: Learners, rows: Any) -> list[float]:
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return score(self, rows)
+
+    return stopping
 
 
 @pytest.mark.slow
@@ -263,6 +299,11 @@ def test_options_that_do_not_go_together(
         opened(inputs, tmp_path, **options)
 
 
+def test_weights_in_4_bits_do_not_fit_ppo() -> None:
+    with pytest.raises(ValidationError, match=r"lora.qlora: does not fit ppo, whose replies come from the weights as"):
+        ppo.PpoOptions.model_validate({"lora": {"qlora": True}})
+
+
 def test_prompts_over_the_context_are_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:
     task = opened(inputs, tmp_path)
     assert (len(task.train), task.num_left_out) == (12, 1)
@@ -290,10 +331,8 @@ def test_only_the_last_complete_step_is_kept(tmp_path: Path) -> None:
     steps, journal = Steps(tmp_path), Journal(iterations=1, kl_coefficient=0.3)
     (steps.begin(journal) / "rank-0").mkdir()
     assert steps.latest() is None and not list(tmp_path.iterdir())  # cut by a kill
-    steps.begin(journal)
-    steps.complete(journal)
+    steps.complete(steps.begin(journal), journal)
     steps.begin(Journal(iterations=2))
     assert steps.latest() == (tmp_path / "step-000001", journal)
-    steps.begin(Journal(iterations=2))
-    steps.complete(Journal(iterations=2))
+    steps.complete(steps.begin(Journal(iterations=2)), Journal(iterations=2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]

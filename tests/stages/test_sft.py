@@ -24,6 +24,7 @@ from pipelines.inference import probe
 from pipelines.learning import model as models
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.losses import IGNORE
+from pipelines.learning.saving import save
 from pipelines.recipe import reader
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES, sft
@@ -72,7 +73,7 @@ def base(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = models.from_scratch(
         models.SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=LENGTH, seed=2, special={"eos_token_id": 2}
     )
-    models.save(model, dict(model.named_parameters()), folder)
+    save(model, model.named_parameters(), folder)
     for file in tiny.first.iterdir():
         if "token" in file.name or file.name == "chat_template.jinja":
             shutil.copy(file, folder / file.name)

@@ -31,20 +31,23 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
     from pipelines.learning.schedule import Schedule
     from pipelines.rollout.advantage import KlController
     from pipelines.rollout.experience import optimizer_steps
-    from pipelines.stages.ppo.journal import curve_point
+    from pipelines.stages.ppo.journal import Checkpoints, curve_point
 
     options: PpoOptions = work.options
     rewards = task.rewards(learners.score)
     estimate_advantages, normalise = advantage_estimator(options)
     kl_controller = KlController(options.kl_target)
     schedule = Schedule.from_fractions("wsd", options.iterations, 0, options.decay_fraction)
+    checkpoints = Checkpoints(steps, learners, work.cluster.save_every)
     learners.clock.restart()
     for iteration in range(journal.iterations, options.iterations):
         prompts = task.prompts(iteration)
         rollouts = learners.generate([prompt.tokens for prompt in prompts], task.sampling, iteration)
+        checkpoints.complete()  # what was written meanwhile
         scores = task.score(rewards, prompts, rollouts)
         experience = learners.annotate(rollouts)
-        rewards_BA = experience.token_rewards(scores.total, kl_coefficient=journal.kl_coefficient)
+        totals = journal.normalised(scores.total) if options.normalise_rewards else scores.total
+        rewards_BA = experience.token_rewards(totals, kl_coefficient=journal.kl_coefficient)
         advantages_BA = estimate_advantages(experience, rewards_BA)
         rows = experience.rows(advantages_BA, normalise=normalise)
         minibatches = optimizer_steps(
@@ -57,9 +60,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         point = curve_point(scores, rollouts, experience, update)
         journal.add(point, learners.clock.restart(), rollouts=rollouts, logprob_gap=update.logprob_gap)
         journal.kl_coefficient = kl_controller.next(journal.kl_coefficient, point["rollout/kl_nats"])
-        if journal.iterations % work.cluster.save_every == 0 or journal.iterations == options.iterations:
-            learners.save(steps.begin(journal))
-            steps.complete(journal)
+        checkpoints.after(journal, last=journal.iterations == options.iterations)
         show_progress(work, journal)
 
 

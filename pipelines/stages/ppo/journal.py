@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from pipelines.learning.checkpoint import Interval
+from pipelines.rollout.advantage import RunningMoments
 from pipelines.rollout.experience import Experience, Rollout
 from pipelines.rollout.rewards.reward import Scores
 from pipelines.stage import Facts
-from pipelines.stages.ppo.learners import Update
+from pipelines.stages.ppo.learners import Learners, Update
 from pipelines.store.artifacts import write_atomically
 
 COMPLETE = "complete.json"
@@ -32,6 +36,7 @@ class Journal:
     seconds: dict[str, float] = field(default_factory=dict)  # by phase, summed over iterations
     reply_tokens: int = 0
     logprob_gap: float = 0.0  # the largest of all published weights, nats
+    reward_moments: tuple[int, float, float] = (0, 0.0, 0.0)  # of all replies: see advantage.RunningMoments
 
     def add(
         self,
@@ -48,6 +53,12 @@ class Journal:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + phase_s
         self.reply_tokens += sum(len(rollout.reply.tokens) for rollout in rollouts)
         self.logprob_gap = max(self.logprob_gap, logprob_gap)
+
+    def normalised(self, rewards: Sequence[float]) -> list[float]:
+        """An iteration's rewards with mean 0 and standard deviation 1 over all replies so far, these among them."""
+        moments = RunningMoments(*self.reward_moments).with_values(rewards)
+        self.reward_moments = (moments.num, moments.mean, moments.squares)
+        return moments.standardised(rewards)
 
     def facts(self) -> Facts:
         """Means over all iterations; rewards over the first and the last tenth of them."""
@@ -89,18 +100,44 @@ class Steps:
 
     def begin(self, journal: Journal) -> Path:
         """An empty folder for the learners to save their state in."""
-        folder = self._folder_of(journal)
+        folder = self.folder / f"step-{journal.iterations:06d}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
 
-    def complete(self, journal: Journal) -> None:
-        """Marks a step as complete, after all learners have saved."""
-        write_atomically(self._folder_of(journal) / COMPLETE, json.dumps(asdict(journal)))
+    def complete(self, folder: Path, journal: Journal) -> None:
+        """Marks a step as complete, after all learners have written into its folder."""
+        write_atomically(folder / COMPLETE, json.dumps(asdict(journal)))
         self.latest()
 
-    def _folder_of(self, journal: Journal) -> Path:
-        return self.folder / f"step-{journal.iterations:06d}"
+
+class Checkpoints:
+    """Saves steps now and then. Learners write beside what follows, and then the step is completed.
+
+    every: iterations between two; None: see Interval."""
+
+    def __init__(self, steps: Steps, learners: Learners, every: int | None):
+        self._steps, self._learners, self._interval = steps, learners, Interval(every)
+        self._pending: tuple[Path, Journal] | None = None  # the step that is being written
+
+    def after(self, journal: Journal, *, last: bool) -> None:
+        """After an iteration: saves it where it is due. last: saves it, and waits until it is complete."""
+        start = time.perf_counter()
+        if not (last or self._interval.due(journal.iterations)):
+            return
+        folder = self._steps.begin(journal)
+        self._learners.save(folder)
+        self._pending = folder, deepcopy(journal)
+        if last:
+            self.complete()
+        self._interval.saved(time.perf_counter() - start)
+
+    def complete(self) -> None:
+        """Completes the step that is being written, if there is one."""
+        if self._pending is not None:
+            self._learners.wait_until_saved()
+            self._steps.complete(*self._pending)
+            self._pending = None
 
 
 def curve_point(

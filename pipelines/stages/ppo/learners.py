@@ -137,7 +137,12 @@ class Learners:
         return max(self._call("prove"))
 
     def save(self, folder: Path) -> None:
+        """Copies the training state, which is written into the folder beside what follows: see wait_until_saved."""
         self._call("save", folder)
+
+    def wait_until_saved(self) -> None:
+        """Raises what went wrong when the state was written."""
+        self._call("wait_until_saved")
 
     def load(self, folder: Path) -> None:
         self._call("load", folder)

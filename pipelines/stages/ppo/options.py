@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.stage import Options
 from pipelines.training import LoraOptions, WorkerOptions
@@ -75,12 +75,22 @@ class PpoOptions(Options):
     gae_lambda: float = Field(
         0.95, ge=0, le=1, description="Lambda of GAE. 1: the rewards that followed; 0: the critic's next value"
     )
+    normalise_rewards: bool = Field(
+        False, description="Whether rewards are shifted and scaled to mean 0 and standard deviation 1 over all replies "
+                           "so far, so that kl_coefficient means the same for any reward model")  # fmt: skip
     entropy_bonus: float = Field(
         0.0, ge=0, description="Coefficient of the entropy bonus in the policy loss, for each nat"
     )
     held_out_prompts: int = Field(
         100, ge=0, description="Number of held-out prompts on which heldout/kl_nats is measured at the end"
     )
+
+    @model_validator(mode="after")
+    def _samplers_have_whole_weights(self) -> Self:
+        if self.lora is not None and self.lora.qlora:
+            raise ValueError("lora.qlora: does not fit ppo, whose replies come from the weights as they were stored: "
+                             "another policy than the one that learns; expected false")  # fmt: skip
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The reward function counts by its name, and its file by its bytes: the path does not matter."""
@@ -103,7 +113,9 @@ class PpoCluster(WorkerOptions):
     kv_cache_bytes: int | None = Field(
         None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 4 GiB"
     )
-    save_every: int = Field(1, ge=1, description="Iterations between two checkpoints: what a lost actor costs at most")
+    save_every: int | None = Field(
+        None, ge=1, description="Iterations between two checkpoints: what a lost actor costs at most. Default: so many "
+                                "that checkpoints take 2% of the time, ten minutes at most")  # fmt: skip
     start_s: float = Field(900, gt=0, description="Seconds until all actors must have started")
     answer_s: float = Field(
         600, gt=0, description="Seconds within which an actor must return from any call, or give a sign of life in it"
