@@ -38,6 +38,11 @@ def repair(folder: Path) -> None:
             shutil.rmtree(checkpoint)
 
 
+def newest(folder: Path) -> str:
+    """Name of the newest complete checkpoint; empty where there is none."""
+    return max(_listed(folder / LIST) or _listed(folder / COPY) or (), default="")
+
+
 def _listed(path: Path) -> set[str] | None:
     """Names of the checkpoints in a list; None if it is missing, truncated, or names a folder that does not exist."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pickle
 import traceback
+from pathlib import Path
 
 
 class ClusterError(Exception):
@@ -33,3 +34,15 @@ def picklable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError("".join(traceback.format_exception(error)))
     return error
+
+
+def portable(error: Exception, folder: Path) -> Exception:
+    """The exception as the driver should get it: a full disk is a ClusterError, and it can be pickled.
+
+    For one that cannot, Ray would report the worker as dead."""
+    if disk_full(error):
+        return ClusterError(
+            f"{folder}: the disk is full ({str(error)[:200]}); the last complete checkpoint is intact. "
+            f"Make room and run again"
+        )
+    return picklable(error)

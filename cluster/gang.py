@@ -203,7 +203,8 @@ class Gang:
     def collect(self, call: PendingCall, *, deadline_s: float) -> list[Any]:
         """Waits for a call and returns its values by rank.
 
-        deadline_s: seconds from now, and from a member's last sign of life where its class gives any (`beat`).
+        deadline_s: seconds from now, and from the last sign of life of any member that works, where their class gives
+        such (`beat`).
         Raises MemberLost, naming rank, node, method and seconds, if a member has died or has not replied by the
         deadline (then close the gang: the member may still be running); an exception of the method as it was raised,
         that of the lowest rank of those that have failed by then."""
@@ -217,11 +218,10 @@ class Gang:
             ready, _ = ray.wait([call.refs[rank] for rank in waiting], timeout=max(0.0, end - time.monotonic()))
             if not ready:
                 silent_s = {} if errors else self._silent_s(waiting)
-                late = [rank for rank in waiting if silent_s.get(rank, deadline_s) >= deadline_s]
-                if late:
-                    waiting = late
+                if late := _late_ranks(silent_s, deadline_s) or errors:
+                    waiting = list(late)
                     break
-                end = time.monotonic() + deadline_s - max(silent_s.values())
+                end = time.monotonic() + deadline_s - min(silent_s.values())
                 continue
             rank = call.refs.index(ready[0])
             try:
@@ -273,6 +273,16 @@ class Gang:
         if rank >= len(self._locations):
             return "a node not known yet"
         return f"{self._locations[rank].host} ({self._locations[rank].address})"
+
+
+def _late_ranks(silent_s: dict[int, float], deadline_s: float) -> list[int]:
+    """The members that do not even answer; where all answer but none has given a sign of life, all that have not.
+
+    One that is silent while another works may wait for it in a collective operation."""
+    lost = [rank for rank, silent in silent_s.items() if silent == float("inf")]
+    if lost or min(silent_s.values(), default=0.0) < deadline_s:
+        return lost
+    return list(silent_s)
 
 
 def _first(errors: dict[int, BaseException]) -> BaseException:

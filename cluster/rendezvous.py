@@ -43,8 +43,9 @@ def group_environment(address: str) -> dict[str, str]:
     ]
     if not names:
         return {}
-    variables = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
-    return {variable: os.environ.get(variable, names[0]) for variable in variables}
+    name = names[0]
+    variables = {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}", "TP_SOCKET_IFNAME": name}  # =: not eth10
+    return {variable: os.environ.get(variable, value) for variable, value in variables.items()}
 
 
 def reserve_port(host: str, port: int = 0) -> socket.socket:

@@ -32,7 +32,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import checkpoints, nodes, progress
-from cluster.errors import ClusterError, disk_full, picklable
+from cluster.errors import ClusterError, portable
 from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
@@ -85,7 +85,7 @@ def run_workers(
             outcome = _attempt(payload, resources, folder, variables)
             if not isinstance(outcome, _Lost):
                 return outcome
-            newest = max((path.name for path in folder.glob("checkpoint_*")), default="")
+            newest = checkpoints.newest(folder)
             num_failures = num_failures + 1 if newest == last_checkpoint else 1
             last_checkpoint = newest
             if num_failures > max_failures:
@@ -272,7 +272,7 @@ def _run(payload: dict[str, Any]) -> Any:
     try:
         value = payload["loop"](worker, payload["config"])
     except Exception as error:
-        raise _portable(error, worker.folder) from None
+        raise portable(error, worker.folder) from None
     torch.distributed.destroy_process_group()
     return value if worker.rank == 0 else None
 
@@ -321,18 +321,6 @@ def _set_variables(worker: Worker, address: str, port: int) -> None:
     )
 
 
-def _portable(error: Exception, folder: Path) -> Exception:
-    """The exception as the driver should get it: a full disk is a ClusterError, and it can be pickled.
-
-    For one that cannot, Ray would report the worker as dead."""
-    if disk_full(error):
-        return ClusterError(
-            f"{folder}: the disk is full ({str(error)[:200]}); the last complete checkpoint is intact. "
-            f"Make room and run again"
-        )
-    return picklable(error)
-
-
 class Worker:
     """A loop's view of its group. folder: the run's; device: "cpu" or "cuda:<index>"; resumed_step: -1 at the start."""
 
@@ -356,9 +344,8 @@ class Worker:
         """Saves a checkpoint, beside what follows. All ranks call it together; each one's `write` writes its files,
         with names that no other rank has, into the folder it gets, which is on the storage already.
 
-        The checkpoint is complete once every rank has written; the last two are kept. A call waits until the one before
-        is written, so that one copy of the state is held at a time."""
-        self._written.wait()
+        The checkpoint is complete once every rank has written; the last two are kept."""
+        self.wait_until_written()
         self._written.clear()
         ray.train.report(
             {"step": step},
@@ -368,17 +355,21 @@ class Worker:
             checkpoint_upload_fn=partial(self._write, step, write),
         )
 
+    def wait_until_written(self) -> None:
+        """Waits until this rank's last `write` has ended."""
+        self._written.wait()
+
     def _write(self, step: int, write: Callable[[Path], None], _: Any, name: str) -> ray.train.Checkpoint:
         """Runs in a thread of Ray Train's."""
-        folder = self.folder / name
         try:
+            folder = self.folder / name
             folder.mkdir(exist_ok=True)
             write(folder)
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             if self.rank == 0:
                 checkpoint.set_metadata({"step": step})
         except Exception as error:
-            raise _portable(error, self.folder) from None
+            raise portable(error, self.folder) from None
         finally:
             self._written.set()
         return checkpoint

@@ -22,8 +22,8 @@ class EngineCluster(ClusterOptions):
                                     "0.5 GiB")  # fmt: skip
     start_s: float = Field(900, gt=0, description="Seconds within which the engine must be up")
     answer_s: float = Field(
-        600, gt=0, description="Seconds within which a batch must be done, or give a sign of life: 64 replies or "
-                               "33,000 tokens")  # fmt: skip
+        600, gt=0, description="Seconds within which a batch must be done, or give a sign of life: 64 replies (256 "
+                               "on a GPU), or 33,000 tokens")  # fmt: skip
 
     def gpus_on(self, session: Session) -> float:
         """The fraction of a GPU. Starts Ray where it depends on the cluster's nodes."""

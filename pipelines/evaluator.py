@@ -1,8 +1,9 @@
-"""Evaluator: the run's one vLLM engine for evaluations, in a separate process from the first evaluation to the end.
+"""Evaluator: the run's one vLLM engine for evaluations, in a separate process from the first evaluation to the end, or,
+on a GPU, until it rests.
 
     load(folder) ── same shape: weights pushed and proven; another: the process is replaced
     logprobs, generate ── in batches, so that progress is visible and every wait has a deadline
-    rest() ── before any other stage: it works only while no stage works
+    rest() ── before any other stage: it works only while no stage works, and gives a GPU back
 
 It takes no logical CPU, since it never works beside a stage. It dies with the driver.
 """
@@ -20,13 +21,12 @@ from cluster.errors import ClusterError, MemberLost
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
-from pipelines.inference.engine_size import kv_bytes
+from pipelines.inference import engine_size
 from pipelines.inference.model_config import engine_dtype
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import PushResult, environment
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
-PROMPTS_BATCH = 64  # of one call of generate: as many as the engine works on at once
 MAX_CPU_KV_BYTES = 2**29  # of the default KV cache on a CPU, unless a single row needs more
 
 OnProgress = Callable[[int, int], None]
@@ -119,8 +119,9 @@ class Evaluator:
     ) -> list[Reply]:
         """A reply to each prompt. See Sampler.generate. seeds: one each, or one from which each batch derives its."""
         replies: list[Reply] = []
-        for first in range(0, len(prompts), PROMPTS_BATCH):
-            part = slice(first, first + PROMPTS_BATCH)
+        size = engine_size.size_of(on_cpu=not self._live.gpus).num_rows  # as many as the engine works on at once
+        for first in range(0, len(prompts), size):
+            part = slice(first, first + size)
             if isinstance(seeds, int):
                 batch_seeds: list[int] | int | None = seeds + first
             else:
@@ -211,4 +212,6 @@ def _kv_cache_bytes(model: Path, settings: EngineSettings) -> int | None:
     """On a CPU at most MAX_CPU_KV_BYTES by default: an evaluation must fit beside whatever else the machine does."""
     if settings.kv_cache_bytes is not None or settings.gpus:
         return settings.kv_cache_bytes
-    return kv_bytes(model, settings.max_tokens, engine_dtype(model, on_cpu=True), max_bytes=MAX_CPU_KV_BYTES)
+    return engine_size.kv_bytes(
+        model, settings.max_tokens, engine_dtype(model, on_cpu=True), max_bytes=MAX_CPU_KV_BYTES
+    )

@@ -77,8 +77,8 @@ class LoraOptions(Options):
         False, description="Whether a weight's direction and magnitude are trained apart (DoRA): slower, often better "
                            "at small ranks")  # fmt: skip
     qlora: bool = Field(
-        False, description="Whether the frozen weights are held in 4 bits in training (QLoRA): a quarter of the "
-                           "memory, slower; adapters are merged into the weights as they were")  # fmt: skip
+        False, description="Whether the frozen weights of linear layers are held in 4 bits in training (QLoRA): a "
+                           "quarter of their memory, slower; adapters are merged into them as they were")  # fmt: skip
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability of an adapter's inputs in training")
     targets: list[str] | None = Field(
         None, min_length=1, description="Layers with adapters, by the end of their name, such as [q_proj, v_proj]; "
@@ -145,8 +145,9 @@ class WorkerOptions(ClusterOptions):
 
 class TrainCluster(WorkerOptions):
     checkpoint_every_steps: int | None = Field(
-        None, ge=1, description="Steps between two checkpoints; default: so many that checkpoints take 2% of the time"
-    )
+        None, ge=1, description="Steps between two checkpoints; default: so many that checkpoints take 2% of the time, "
+                                "ten minutes at most")  # fmt: skip
+
     log_every_steps: int = Field(10, ge=1, description="Steps between two lines of progress")
 
 

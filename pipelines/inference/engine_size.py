@@ -75,10 +75,11 @@ def gpu_kv_bytes(folder: Path, max_tokens: int, dtype: str, *, free_bytes: int) 
 
 
 def gpu_fraction(folder: Path, dtype: str, kv_cache_bytes: int, *, free_bytes: int, total_bytes: int) -> float:
-    """The part of a GPU's memory that the engine may use (vLLM's gpu_memory_utilization): weights, KV cache, workspace.
+    """The part of a GPU's memory that vLLM checks to be free before it starts (gpu_memory_utilization): weights and KV
+    cache, whose size is given, rounded down.
 
-    vLLM's own default, 0.92 of the whole, would refuse to start beside a learner. Raises ValueError where weights and
-    KV cache are more than what is free."""
+    By its own default, 0.92 of the whole, it would refuse to start beside a learner. Raises ValueError where weights
+    and KV cache are more than what is free."""
     weights = weight_bytes(folder, dtype)
     if weights + kv_cache_bytes > free_bytes:
         raise ValueError(
@@ -86,7 +87,7 @@ def gpu_fraction(folder: Path, dtype: str, kv_cache_bytes: int, *, free_bytes: i
             f"{_gib(free_bytes)} that are free of the GPU's {_gib(total_bytes)}; lower kv_cache_bytes, train with "
             f"more workers at zero_stage 3, or with lora"
         )
-    return min(weights + kv_cache_bytes + WORKSPACE_BYTES, free_bytes) / total_bytes
+    return 0.999 * (weights + kv_cache_bytes) / total_bytes
 
 
 def _gib(num_bytes: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
@@ -137,11 +138,11 @@ def merged_weights(
     *,
     check: bool = False,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of the model with its adapters merged, in float32, by its name in the model without adapters, one
-    after another.
+    """Every weight of the model with its adapters merged, in float32 and then in its own type, by its name in the model
+    without adapters, one after another.
 
     live(select): yields the selected weights of the model, by their names in it, whole. check: raises UserError where a
-    merged layer computes something else."""
+    merged layer computes something else than PEFT's; the model must be whole, on the CPU."""
     layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     adapted = {f"{name}.{_base_path(layer)}": name for name, layer in layers.items()}  # a weight: its adapter's layer
     small = {name: weight.float().clone() for name, weight in live(lambda name: ".lora_" in name)}
@@ -158,7 +159,7 @@ def merged_weights(
         if num_experts == 1:
             merged = merged_weight(weight.float(), a_RI, b_OR, scale, magnitude_O)
             if check:
-                check_merge(layer, weight.float(), merged, a_RI, b_OR, scale, magnitude_O)
+                check_merge(layer, layers[layer], merged)
         else:
             merged = weight.float() + scale * expert_deltas(a_RI, b_OR, num_experts)
         yield plain, merged.view(weight.shape).to(weight.dtype)
@@ -188,22 +189,16 @@ def merged_weight(weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float, m
     return merged_OI if magnitude_O is None else merged_OI * (magnitude_O / merged_OI.norm(dim=1))[:, None]
 
 
-def check_merge(
-    name: str,
-    weight_OI: Tensor,
-    merged_OI: Tensor,
-    a_RI: Tensor,
-    b_OR: Tensor,
-    scale: float,
-    magnitude_O: Tensor | None,
-) -> None:
-    """Raises UserError where a layer's outputs before and after the merge differ by more than rounding, on random
-    inputs in float32."""
-    inputs_8I = torch.randn(8, weight_OI.shape[1], generator=torch.Generator().manual_seed(0)).to(weight_OI.device)
-    unmerged_8O = inputs_8I @ weight_OI.T + scale * (inputs_8I @ a_RI.T) @ b_OR.T
-    if magnitude_O is not None:
-        unmerged_8O = unmerged_8O * (magnitude_O / (weight_OI + scale * b_OR @ a_RI).norm(dim=1))
-    gap = float((unmerged_8O - inputs_8I @ merged_OI.T).abs().max())
+def check_merge(name: str, layer: Any, merged_OI: Tensor) -> None:
+    """Raises UserError where PEFT's layer, with its adapter beside it, and the merged weight give different outputs on
+    random inputs, in float32, by more than rounding."""
+    base = layer.get_base_layer()
+    dtype = base.weight.dtype
+    inputs_8I = torch.randn(8, layer.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        unmerged_8O = layer.float().eval()(inputs_8I)
+        gap = float((unmerged_8O - F.linear(inputs_8I, merged_OI, base.bias)).abs().max())
+    base.to(dtype)
     max_gap = TOLERANCE * max(1.0, float(unmerged_8O.abs().max()))
     if not gap <= max_gap:
         raise UserError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,30 +50,33 @@ def write(folder: Path, rank: int, tensors: Iterable[tuple[str, Tensor]], journa
         (folder / "journal.json").write_text(json.dumps(journal), encoding="utf-8")
 
 
-def read(folder: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Reads the tensors of all ranks, and the journal."""
+def read(folder: Path, on_tensor: Callable[[], object] = lambda: None) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors of all ranks, and the journal. on_tensor: called whenever a tensor is looked up."""
     (journal,) = folder.rglob("journal.json")
-    return Tensors.open(sorted(folder.rglob("rank-*.safetensors"))), json.loads(journal.read_text(encoding="utf-8"))
+    files = sorted(folder.rglob("rank-*.safetensors"))
+    return Tensors.open(files, on_tensor), json.loads(journal.read_text(encoding="utf-8"))
 
 
 class Tensors(Mapping[str, Tensor]):
     """Tensors of several files by name, mapped: of a tensor only the part that is used is ever read from the disk."""
 
-    def __init__(self, places: Mapping[str, tuple[Any, str]]):
-        self._places = places  # by name: the open file, and the name there
+    def __init__(self, places: Mapping[str, tuple[Any, str]], on_tensor: Callable[[], object]):
+        self._places, self._on_tensor = places, on_tensor  # by name: the open file, and the name there
 
     @classmethod
-    def open(cls, files: Iterable[Path]) -> Tensors:
-        """The tensors of these files."""
+    def open(cls, files: Iterable[Path], on_tensor: Callable[[], object]) -> Tensors:
+        """The tensors of these files. on_tensor: called whenever one is looked up."""
         opened = [safe_open(file, "pt") for file in files]
-        return cls({name: (file, name) for file in opened for name in file.keys()})  # noqa: SIM118 (not a dictionary)
+        places = {name: (file, name) for file in opened for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        return cls(places, on_tensor)
 
     def below(self, prefix: str) -> Tensors:
         """Those whose names begin with a prefix, by the rest of their names."""
         found = {name: place for name, place in self._places.items() if name.startswith(prefix)}
-        return Tensors({name.removeprefix(prefix): place for name, place in found.items()})
+        return Tensors({name.removeprefix(prefix): place for name, place in found.items()}, self._on_tensor)
 
     def __getitem__(self, name: str) -> Tensor:
+        self._on_tensor()
         file, name_there = self._places[name]
         return file.get_tensor(name_there)
 

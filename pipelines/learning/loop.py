@@ -53,7 +53,11 @@ class Worker(Protocol):
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """Keeps a checkpoint. All ranks call it together; each one's `write` gets a folder, for files that no other
-        rank has, and may run in another thread until the next call."""
+        rank has, and may run in another thread."""
+        ...
+
+    def wait_until_written(self) -> None:
+        """Waits until the last `write` has ended."""
         ...
 
     def progress(self, step: int, figures: Figures) -> None:
@@ -262,6 +266,7 @@ class Saver:
     def save(self, engine: Engine, journal: Journal) -> None:
         """Saves a checkpoint; all ranks together."""
         start = time.perf_counter()
+        self._worker.wait_until_written()  # or two copies of the state would be held
         tensors, progress = dict(engine.state()), asdict(journal)
 
         def write(folder: Path) -> None:

@@ -105,7 +105,8 @@ def open_folder(
     """A model by one of transformers' Auto classes, with attention for packed rows. See from_folder.
 
     four_bit: the weights of linear layers but the head in 4 bits, frozen, for adapters to be trained beside them: NF4
-    with scales in 8 bits (Dettmers et al. 2023, QLoRA, section 3), by bitsandbytes."""
+    with scales in 8 bits (Dettmers et al. 2023, QLoRA, section 3), by bitsandbytes. The experts of a mixture stay as
+    they are; on a machine with GPUs the model is on one; and at ZeRO 3 every rank holds all of it while it loads."""
     if four_bit:
         config["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,

@@ -140,6 +140,8 @@ class FullySharded(Sharded):
         if kind == "weight":
             self._deepspeed.utils.safe_set_local_fp32_param(parameter, part)
             parameter.ds_tensor.data.copy_(part)
+            if parameter.numel() == value.numel():  # a small one, which DeepSpeed keeps whole on every rank
+                parameter.data.copy_(value)
         else:
             self._deepspeed.utils.safe_set_local_optimizer_state(parameter, part, kind)
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -186,7 +186,11 @@ class Learner:
 
         Raises NotProven, in place of replies, where the sampler does not compute what the policy does."""
         rank_seed = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-        replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(rank_seed)) if prompts else []
+        if prompts:
+            replies = self._sampler.generate(prompts, sampling=sampling, seeds=int(rank_seed))
+        else:  # of few prompts this rank has none; what was published is proven all the same
+            self._sampler.prove()
+            replies = []
         self._sampler.release_memory()
         return replies
 
@@ -329,13 +333,16 @@ class Learner:
 
     def wait_until_saved(self) -> None:
         """Waits until what `save` copied is written; raises what went wrong there."""
+        while self._writing is not None and not self._writing.done():
+            self._beat()
+            wait([self._writing], timeout=1.0)
         if self._writing is not None:
             self._writing.result()
             self._writing = None
 
     def load(self, folder: Path) -> None:
         """Continues from what `save` wrote, on any number of learners."""
-        tensors, progress = checkpoint.read(folder)
+        tensors, progress = checkpoint.read(folder, self._beat)
         self._steps = progress["steps"]
         padding: dict[str, Batch] = {"policy": _policy_batch([])}
         if self._critic is not None:
@@ -346,7 +353,7 @@ class Learner:
     def export(self, out: Path, curve: Sequence[Mapping[str, float]]) -> None:
         """Rank 0 writes the policy in Hugging Face layout, its probe and the curve: the same bytes for the same run."""
         dtype = self._stored if self._peft is None else torch.float32  # adapters are merged in float32
-        named = self._engines["policy"].each_weight(dtype, only_trainable=True)
+        named = self._alive(self._engines["policy"].each_weight(dtype, only_trainable=True))
         weights = ((name.removeprefix(MODEL), weight) for name, weight in named)
         if self.rank == 0:
             if self._peft is None:

@@ -191,8 +191,7 @@ def _run_all(
     if not waiting:
         return tracker.close("done")
     shared = _shared_fingerprints(candidates[0], template)
-    needs = [_resources(candidate, shared) for candidate in waiting]
-    cpus = max(cpus for cpus, _ in needs)
+    cpus = max(_resources(candidate, shared)[0] for candidate in waiting)
     max_parallel = options.parallel or max(1, int(cores() // max(cpus, 1)))
     session = open_session(store, address, log, cpus=max(MIN_CPUS, cores(), int(max_parallel * cpus + 1)))
     outcome = "failed"
@@ -200,6 +199,8 @@ def _run_all(
         if any(step.artifact is None for step in waiting[0].steps if step.fingerprint in shared):
             Walk(waiting[0].recipe, store, session, log).run(until=record.until, only=shared)
         session.start()
+        gpus = sum(node.gpus for node in session.nodes())
+        needs = [_resources(candidate, shared, gpus) for candidate in waiting]
         parallel = min(options.parallel or _capacity(session, needs), len(waiting))
         _run_trials(waiting, candidates, options, tracker, parallel)
         outcome = "done"
@@ -259,8 +260,8 @@ def _is_comparable(candidates: Sequence[Candidate]) -> bool:
     return len(tokenizers) == 1
 
 
-def _resources(candidate: Candidate, shared: set[str]) -> tuple[float, float]:
-    """CPUs and GPUs that a trial reserves at once: the maximum over its stages."""
+def _resources(candidate: Candidate, shared: set[str], cluster_gpus: float = 0) -> tuple[float, float]:
+    """CPUs and GPUs that a trial reserves at once: the maximum over its stages. cluster_gpus: of all nodes."""
     max_cpus, max_gpus = 1.0, 0.0
     for step in candidate.steps:
         if step.fingerprint in shared:
@@ -269,14 +270,9 @@ def _resources(candidate: Candidate, shared: set[str]) -> tuple[float, float]:
         workers = getattr(options, "workers", None) or 1
         cpus_per_worker = max(getattr(options, "cpus_per_worker", 1), getattr(options, "threads_per_worker", 1))
         max_cpus = max(max_cpus, workers * cpus_per_worker)
-        max_gpus = max(max_gpus, workers * _gpus(options), getattr(options, "gpus", 0))
+        gpus = getattr(options, "gpus_per_worker", getattr(options, "gpus", 0))
+        max_gpus = max(max_gpus, workers * float(cluster_gpus >= workers if gpus == "auto" else gpus))
     return max_cpus, max_gpus
-
-
-def _gpus(options: object) -> float:
-    """GPUs of a worker; `auto` counts none: trials that find too few GPUs wait for each other."""
-    gpus = getattr(options, "gpus_per_worker", 0)
-    return 0.0 if gpus == "auto" else float(gpus)
 
 
 def _capacity(session: Session, needs: Sequence[tuple[float, float]]) -> int:

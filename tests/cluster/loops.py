@@ -74,15 +74,14 @@ def write_total(rank: int, step: int, total: float, folder: Path) -> None:
 
 
 def save_slowly(worker: Worker, config: dict[str, Any]) -> list[str]:
-    """Saves two checkpoints whose files are written once config["gate"] exists, but the first one's at once; returns
-    what happened, in order."""
-    events: list[str] = []
+    """Saves three checkpoints, the second of which is written once this rank goes on; returns what happened."""
+    events, gate = list[str](), Path(f"{config['gate']}-{worker.rank}")
 
     def write(step: int, folder: Path) -> None:
         if step == 2:
             if config.get("fill"):
                 raise OSError(errno.ENOSPC, "No space left on device")
-            while not Path(config["gate"]).exists():
+            while not gate.exists():
                 time.sleep(0.02)
         (folder / f"rank-{worker.rank}").write_text(str(step))
         events.append(f"{step} written into {folder.parent.name}")
@@ -92,7 +91,7 @@ def save_slowly(worker: Worker, config: dict[str, Any]) -> list[str]:
         events.append(f"{step} goes on")
         while step == 1 and len(events) < 2:
             time.sleep(0.02)
-    Path(config["gate"]).touch()
+    gate.touch()
     worker.save(3, partial(write, 3))
     return sorted(events[:2]) + events[2:4]
 

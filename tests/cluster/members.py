@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,14 +68,14 @@ class Member:
             time.sleep(0.02)
         return file.name
 
-    def work_slowly(self, rank: int, seconds: float) -> str:
-        """Gives signs of life for so long, and for as long again if it is not this rank."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end + seconds:
-            if self.rank != rank or time.monotonic() < end:
+    def work_slowly(self, silent: tuple[int, ...], seconds: float) -> int:
+        """Works for so long, with signs of life; these ranks work three times as long, without any."""
+        end = time.monotonic() + seconds * (3 if self.rank in silent else 1)
+        while time.monotonic() < end:
+            if self.rank not in silent:
                 self.beat()
             time.sleep(0.1)
-        return threading.current_thread().name
+        return self.rank
 
     def sleep(self, seconds: float) -> float:
         time.sleep(seconds)

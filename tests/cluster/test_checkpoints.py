@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cluster.checkpoints import COPY, LIST, copy_list, repair
+from cluster.checkpoints import COPY, LIST, copy_list, newest, repair
 
 
 def write_list(folder: Path, *names: str) -> str:
@@ -43,3 +43,14 @@ def test_without_a_valid_list_the_run_starts_from_the_beginning(tmp_path: Path) 
     write_list(tmp_path, "checkpoint_1", "checkpoint_gone")
     repair(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_newest_checkpoint_is_one_that_is_listed(tmp_path: Path) -> None:
+    """A folder that a killed worker was writing into is none, nor is Ray's list itself."""
+    assert newest(tmp_path) == ""
+    folders(tmp_path, "checkpoint_1", "checkpoint_2", "checkpoint_3")
+    text = write_list(tmp_path, "checkpoint_1", "checkpoint_2")
+    assert newest(tmp_path) == "checkpoint_2"
+    copy_list(tmp_path)
+    (tmp_path / LIST).write_text(text[:20])
+    assert newest(tmp_path) == "checkpoint_2"

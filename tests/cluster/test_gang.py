@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from cluster.errors import ClusterError, MemberLost
-from cluster.gang import Gang
+from cluster.gang import Gang, _late_ranks
 from cluster.resources import Resources
 from cluster.session import Session
 from tests.cluster import members
@@ -59,11 +59,16 @@ def test_calls_that_are_sent_at_once_run_in_order(pair: Gang, tmp_path: Path) ->
 
 def test_the_deadline_of_a_call_counts_from_the_last_sign_of_life(session: Session) -> None:
     with Gang(members.Member, 2, resources=NO_RESOURCES, name="slow") as gang:
-        assert len(gang.call("work_slowly", 2, 4.0, deadline_s=3)) == 2
-        with pytest.raises(
-            MemberLost, match=r"gang slow: rank 1 on .* did not reply to work_slowly within 3 s, nor gave"
-        ):
-            gang.call("work_slowly", 1, 5.0, deadline_s=3)
+        assert gang.call("work_slowly", (), 4.0, deadline_s=3) == [0, 1]
+        late = r"gang slow: rank 1 on .* did not reply to work_slowly within 3 s, nor gave a sign of life"
+        with pytest.raises(MemberLost, match=late):
+            gang.call("work_slowly", (1,), 4.0, deadline_s=3)
+
+
+def test_who_is_late() -> None:
+    assert _late_ranks({0: 1.0, 1: 700.0}, 600.0) == [], "rank 1 may wait for rank 0"
+    assert _late_ranks({0: 1.0, 1: float("inf")}, 600.0) == [1], "it does not even answer"
+    assert _late_ranks({0: 600.0, 1: 700.0}, 600.0) == [0, 1]
 
 
 def test_members_form_a_process_group(pair: Gang) -> None:

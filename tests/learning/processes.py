@@ -45,6 +45,9 @@ class PlainWorker:
         if self.die_after is not None and step >= self.die_after:
             raise Killed
 
+    def wait_until_written(self) -> None:
+        """Nothing is written beside."""
+
     def progress(self, step: int, figures: dict[str, float]) -> None:
         self.reported.append((step, figures))
 

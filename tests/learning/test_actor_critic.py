@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from pipelines.learning import model as models
 from pipelines.learning.actor_critic import (
@@ -22,7 +29,10 @@ from pipelines.learning.actor_critic import (
     pad_right,
     scores_at,
 )
+from pipelines.learning.batch import cut_evenly
+from pipelines.learning.engine import Engine, OptimizerPlan
 from tests import tiny_models
+from tests.learning.processes import in_processes
 from tests.tiny_models import VOCABULARY, Tiny
 
 PROMPTS = [[7, 8, 9], [5, 6], [11] * 20]
@@ -98,6 +108,96 @@ def test_no_rows_add_nothing_to_the_loss(tiny: Tiny) -> None:
     loss = policy(empty)
     loss.backward()
     assert loss.item() == 0 and all(p.grad is None or p.grad.abs().max() == 0 for p in policy.parameters())
+
+
+def by_transformers(model: Any, batch: PolicyBatch) -> torch.Tensor:
+    """PPO's clipped loss less the entropy bonus (Schulman et al. 2017, equations 7 and 9), from the model's logits of
+    one row at a time."""
+    total = torch.zeros(())
+    old, advantages = (
+        iter(column.split([len(r) for r in REPLIES])) for column in (batch.old_logprobs_N, batch.advantages_N)
+    )
+    for prompt, reply in zip(PROMPTS, REPLIES, strict=True):
+        row = torch.tensor([prompt + reply])
+        logprobs = (model(input_ids=row).logits[0, len(prompt) - 1 : -1] / TEMPERATURE).log_softmax(-1)
+        ratio = (logprobs[torch.arange(len(reply)), torch.tensor(reply)] - next(old)).exp()
+        advantage = next(advantages)
+        clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        total = total - (clipped + ENTROPY * entropy).sum()
+    return total
+
+
+TEMPERATURE, CLIP, ENTROPY = 0.7, 0.2, 0.05
+
+
+def test_the_policys_loss_and_every_gradient_equal_those_from_transformers_logits(tiny: Tiny) -> None:
+    ours, theirs = models.from_folder(tiny.first), AutoModelForCausalLM.from_pretrained(tiny.first)
+    batch = policy_batch(3)
+    near = {"old_logprobs_N": by_rows(theirs) + 0.3 * torch.randn(8, generator=torch.Generator().manual_seed(1))}
+    batch = replace(batch, **near)  # so that some ratios are clipped and some are not
+    policy = Policy(ours, temperature=TEMPERATURE, clip=CLIP, entropy_bonus=ENTROPY)
+    loss, expected = policy(batch), by_transformers(theirs, batch)
+    loss.backward()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-4)
+    assert 0 < policy.pop_sums()["clipped"] < 8
+    for (name, here), there in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert here.grad is not None and there.grad is not None
+        assert (here.grad - there.grad).norm() <= 1e-4 * there.grad.norm(), name
+
+
+def by_rows(model: Any) -> torch.Tensor:
+    """The replies' log-probabilities at TEMPERATURE, one row at a time. float32 [N]."""
+    parts = []
+    for prompt, reply in zip(PROMPTS, REPLIES, strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+        parts.append((logits / TEMPERATURE).log_softmax(-1)[torch.arange(len(reply)), torch.tensor(reply)])
+    return torch.cat(parts)
+
+
+PLAN = OptimizerPlan("adamw", learning_rate=1e-3, adam_learning_rate=1e-3, weight_decay=0.0, clip_norm=0.5)
+
+
+def one_step(folder: Path, model: Path, micro_batches: int) -> None:
+    """An optimiser step of the policy on this rank's rows, in so many micro-batches; rank 0 writes the weights."""
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    policy = Policy(models.from_folder(model), temperature=TEMPERATURE, clip=CLIP, entropy_bonus=ENTROPY).eval()
+    engine = Engine(policy, [], PLAN, zero_stage=1)
+    random = np.random.default_rng(3)
+    rows = [
+        (prompt, reply, random.normal(-5, 1, len(reply)).astype(np.float32), random.normal(size=len(reply)))
+        for prompt, reply in zip(PROMPTS, REPLIES, strict=True)
+    ]
+    pieces = cut_evenly(rows[rank::world], micro_batches)
+    for number, piece in enumerate(pieces, 1):
+        columns = list(zip(*piece, strict=True)) or [(), (), (), ()]
+        advantages = [values.astype(np.float32) for values in columns[3]]
+        batch = PolicyBatch.pack(columns[0], columns[1], old_logprobs_N=columns[2], advantages_N=advantages)
+        engine.backward(batch, scale=world / sum(map(len, REPLIES)), last=number == len(pieces))
+    norm = engine.step(1.0)
+    weights = {name: weight.clone() for name, weight in engine.each_weight()}
+    if rank == 0:
+        torch.save({"norm": norm, "weights": weights}, folder / f"{world}-{micro_batches}.pt")
+
+
+def steps(folder: Path, model: Path, numbers: tuple[int, ...]) -> None:
+    for micro_batches in numbers:
+        one_step(folder, model, micro_batches)
+
+
+def test_a_step_is_the_same_on_any_number_of_ranks_and_micro_batches(tiny: Tiny, tmp_path: Path) -> None:
+    """Of three replies a rank has two and another one; with three micro-batches some are empty."""
+    in_processes(steps, 1, tmp_path, tiny.first, (1,))
+    in_processes(steps, 2, tmp_path, tiny.first, (1, 3))
+    whole, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("1-1", "2-1", "2-3"))
+    start = dict(Policy(models.from_folder(tiny.first), temperature=1, clip=1, entropy_bonus=0).named_parameters())
+    for other in others:
+        assert other["norm"] == pytest.approx(whole["norm"], rel=1e-4) and whole["norm"] > PLAN.clip_norm
+        for name, weight in whole["weights"].items():
+            distance = (weight - start[name]).norm()
+            assert distance > 0 and (other["weights"][name] - weight).norm() < 2e-3 * distance, name
 
 
 def test_sums_are_returned_once(tiny: Tiny) -> None:

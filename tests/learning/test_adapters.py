@@ -171,15 +171,22 @@ def test_the_adapter_on_its_base_is_the_merged_model(folder: Path) -> None:
     assert recorded.logprobs == pytest.approx(probe.from_logits(recorded.tokens, logits).logprobs, abs=1e-6)
 
 
-def test_a_merge_that_changes_the_model_is_refused() -> None:
-    generator = torch.Generator().manual_seed(0)
-    weight, a, b = (torch.randn(*shape, generator=generator) for shape in ((9, 6), (2, 6), (9, 2)))
-    for magnitude in (None, torch.rand(9, generator=generator)):
-        merged = adapters.merged_weight(weight, a, b, 0.5, magnitude)
-        adapters.check_merge("q_proj", weight, merged, a, b, 0.5, magnitude)
-        for wrong in (merged + 1e-2, merged * torch.nan):
-            with pytest.raises(UserError, match="merging the adapter of q_proj changes its output by"):
-                adapters.check_merge("q_proj", weight, wrong, a, b, 0.5, magnitude)
+@pytest.mark.parametrize("lora", [LORA, replace(LORA, dora=True), replace(LORA, rslora=True)], ids=str)
+def test_a_merge_that_changes_the_model_is_refused(lora: Lora) -> None:
+    model: Any = adapters.attach(open_model(), lora, SEED).get_base_model()
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(parameter)
+
+    def live(select: Any) -> Any:
+        return ((name, parameter.detach()) for name, parameter in model.named_parameters() if select(name))
+
+    merged = dict(adapters.merged_weights(model, live, check=True))
+    layer, weight = model.model.layers[0].self_attn.q_proj, merged["model.layers.0.self_attn.q_proj.weight"]
+    adapters.check_merge("q_proj", layer, weight)
+    for wrong in (weight + 1e-2, weight * torch.nan, layer.get_base_layer().weight):
+        with pytest.raises(UserError, match="merging the adapter of q_proj changes its output by"):
+            adapters.check_merge("q_proj", layer, wrong)
 
 
 def test_targets_are_layers() -> None:

@@ -20,7 +20,15 @@ from pipelines.learning.batch import DataOrder, PackedRows
 from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import next_token
 from pipelines.learning.loop import TrainingPlan, train
-from pipelines.learning.model import NextTokenLearner, from_folder, num_parameters
+from pipelines.learning.model import (
+    NextTokenLearner,
+    from_folder,
+    last_hidden,
+    num_parameters,
+    score_head,
+    scores_of_hidden,
+)
+from pipelines.learning.pairs import new_reward_model
 from pipelines.learning.saving import save_proven
 from pipelines.learning.schedule import Schedule
 from tests import families
@@ -33,12 +41,12 @@ ADAMW = OptimizerPlan("adamw", learning_rate=0.02, adam_learning_rate=1.0, weigh
 STAGES: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
 
 
-def run(folder: Path, zero_stage: int) -> None:
-    out = folder / f"zero-{zero_stage}"
+def run(folder: Path, name: str, zero_stage: int, dtype: str = "float32") -> None:
+    out = folder / name
     out.mkdir(exist_ok=True)
     plan = TrainingPlan(
         out=out, seed=SEED, total_steps=STEPS, batch_rows=8, optimizer=ADAMW, schedule=Schedule("wsd", STEPS, 0),
-        micro_batch_rows=2, zero_stage=zero_stage, dtype="float32", hidden_size=64, checkpoint_every_steps=3,
+        micro_batch_rows=2, zero_stage=zero_stage, dtype=dtype, hidden_size=64, checkpoint_every_steps=3,
         log_every_steps=100,
     )  # fmt: skip
     rows = PackedRows(folder / "train.arrow")
@@ -53,7 +61,8 @@ def run(folder: Path, zero_stage: int) -> None:
 
 def every_stage(folder: Path) -> None:
     for stage in STAGES:
-        run(folder, stage)
+        run(folder, f"zero-{stage}", stage)
+    run(folder, "bfloat16", 1, "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +137,25 @@ def test_learns_what_a_plain_loop_learns_beside_the_unpacked_weights(
         moved += bool(distance)
         assert (ours[name] - weight).norm() <= 2e-3 * distance, name
     assert moved == len(unpacked(folder))
+
+
+def test_in_bfloat16_it_learns_nearly_the_same(folder: Path, by_hand: dict[str, torch.Tensor]) -> None:
+    ours, start = (load_file(folder / name / "model.safetensors") for name in ("bfloat16", "model"))
+    for name in unpacked(folder):
+        moved = [(side[name] - start[name]).flatten() for side in (ours, by_hand)]
+        assert torch.cosine_similarity(*moved, dim=0) > 0.7, name  # AdamW's first steps are little but signs
+
+
+def test_a_reward_model_keeps_its_head_in_its_type_and_learns(folder: Path) -> None:
+    model: Any = new_reward_model(folder / "model", seed=1, pad_id=0, four_bit=True)
+    adapted: Any = adapters.attach(model, LORA, SEED).get_base_model()
+    assert type(adapted.model.layers[0].mlp.down_proj.get_base_layer()).__name__ == "Linear4bit"
+    head = score_head(adapted)
+    assert head.weight.dtype == torch.float32 and head.weight.requires_grad
+    scores_of_hidden(adapted, last_hidden(adapted, torch.tensor([[5, 6, 7]])).flatten(0, 1)).sum().backward()
+    learnt = {name: p.grad for name, p in adapted.named_parameters() if p.requires_grad}
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in learnt.values())
+    assert sum(bool(gradient.abs().max()) for gradient in learnt.values()) > 7, "B's gradients, and the head's"
 
 
 def test_layers_whose_rows_do_not_fit_the_blocks_are_refused(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_shows_progress_and_notes_and_returns_facts(whole: tuple[Any, Facts]) ->
 
 def test_without_a_critic(inputs: dict[str, Path], session: Session, tmp_path: Path) -> None:
     partitioned = {"zero_stage": 3, "micro_batch_rows": 1}  # one rank has a row less, but as many micro-batches
-    job = work(tmp_path / "draft", session, inputs, partitioned, advantage="group", iterations=2, held_out_prompts=3)
+    # One held-out prompt: a rank has none, and proves its last weights all the same.
+    job = work(tmp_path / "draft", session, inputs, partitioned, advantage="group", iterations=2, held_out_prompts=1)
     facts = ppo.run(job)
     assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4 and "heldout/kl_nats" in facts
     points = [json.loads(line) for line in (job.draft.out / "curve.jsonl").read_text().splitlines()]
@@ -134,8 +135,7 @@ def test_replies_of_stale_weights_are_refused(
         ClusterError, match=r"the probe of the learner is .* nats off; at most 0\.0001 .*raised by rank [01]"
     ):
         ppo.run(job)
-    latest = Steps(job.draft.folder("iterations")).latest()
-    assert latest is not None and latest[1].iterations == 1
+    assert Steps(job.draft.folder("iterations")).latest() is None, "nothing is kept of what came after"
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,8 @@ class Steps:
                 shutil.rmtree(path)
         if not complete:
             return None
-        return complete[-1], Journal(**json.loads((complete[-1] / COMPLETE).read_text(encoding="utf-8")))
+        values = json.loads((complete[-1] / COMPLETE).read_text(encoding="utf-8"))
+        return complete[-1], Journal(**values | {"reward_moments": tuple(values["reward_moments"])})
 
     def iterations_done(self) -> int:
         """Iterations of the last complete step."""
@@ -119,25 +120,28 @@ class Checkpoints:
     def __init__(self, steps: Steps, learners: Learners, every: int | None):
         self._steps, self._learners, self._interval = steps, learners, Interval(every)
         self._pending: tuple[Path, Journal] | None = None  # the step that is being written
+        self._copy_s = 0.0  # that it took to copy it
 
     def after(self, journal: Journal, *, last: bool) -> None:
         """After an iteration: saves it where it is due. last: saves it, and waits until it is complete."""
-        start = time.perf_counter()
         if not (last or self._interval.due(journal.iterations)):
             return
+        start = time.perf_counter()
         folder = self._steps.begin(journal)
         self._learners.save(folder)
         self._pending = folder, deepcopy(journal)
+        self._copy_s = time.perf_counter() - start
         if last:
             self.complete()
-        self._interval.saved(time.perf_counter() - start)
 
     def complete(self) -> None:
         """Completes the step that is being written, if there is one."""
         if self._pending is not None:
+            start = time.perf_counter()
             self._learners.wait_until_saved()
             self._steps.complete(*self._pending)
             self._pending = None
+            self._interval.saved(self._copy_s + time.perf_counter() - start)
 
 
 def curve_point(

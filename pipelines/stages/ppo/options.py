@@ -111,8 +111,9 @@ class PpoCluster(WorkerOptions):
         "are generated in, which is the model's, so that learner and sampler agree"
     )  # fmt: skip
     kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 4 GiB"
-    )
+        None, ge=2**24, description="Memory of an actor's KV cache, in bytes; default: 64 rows, at most 4 GiB; on a "
+                                    "GPU 256 rows, at most 40% of what is free")  # fmt: skip
+
     save_every: int | None = Field(
         None, ge=1, description="Iterations between two checkpoints: what a lost actor costs at most. Default: so many "
                                 "that checkpoints take 2% of the time, ten minutes at most")  # fmt: skip
@@ -121,7 +122,7 @@ class PpoCluster(WorkerOptions):
         600, gt=0, description="Seconds within which an actor must return from any call, or give a sign of life in it"
     )
     restarts: int = Field(
-        3, ge=0, description="Number of times in a row that lost actors are replaced without a further iteration"
+        3, ge=0, description="Number of times in a row that lost actors are replaced without a further checkpoint"
     )
 
 
