@@ -27,13 +27,13 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "serve": "serving",
     "ppo_learns": "ppo_learns",
 }
-DEFAULT = [name for name in BENCHMARKS if name != "ppo_learns"]  # ppo_learns takes minutes, and draws a plot
+DEFAULT = [name for name in BENCHMARKS if name not in ("ppo_learns", "adapters")]  # these take minutes
 
 
 def main() -> None:
     """Parses the command line, runs the requested benchmarks, prints and keeps their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; default: all but the last")
+    parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; default: {', '.join(DEFAULT)}")
     parser.add_argument("--store", type=Path, default=Path("store"), help="store whose report includes the figures")
     parser.add_argument("--save", action="store_true", help="write the figures into this machine's baseline")
     arguments = parser.parse_args()

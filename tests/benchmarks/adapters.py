@@ -12,6 +12,7 @@ the same model under transformers.Trainer. Medians of the steps but the first; p
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -121,6 +122,8 @@ def trainer(folder: Path, dtype: str, steps: int) -> list[float]:
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    # accelerate asks for an address, though the process group is there already, and would choose its own threads.
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     ends: list[float] = [time.perf_counter()]
 
     class Clock(TrainerCallback):
