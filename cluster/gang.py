@@ -217,9 +217,11 @@ class Gang:
         while waiting := [rank for rank in range(self.size) if rank not in values and rank not in errors]:
             ready, _ = ray.wait([call.refs[rank] for rank in waiting], timeout=max(0.0, end - time.monotonic()))
             if not ready:
-                silent_s = {} if errors else self._silent_s(waiting)
-                if late := _late_ranks(silent_s, deadline_s) or errors:
-                    waiting = list(late)
+                if errors:
+                    break
+                silent_s = self._silent_s(waiting)
+                if late := _late_ranks(silent_s, deadline_s):
+                    waiting = late
                     break
                 end = time.monotonic() + deadline_s - min(silent_s.values())
                 continue

@@ -147,7 +147,6 @@ class TrainCluster(WorkerOptions):
     checkpoint_every_steps: int | None = Field(
         None, ge=1, description="Steps between two checkpoints; default: so many that checkpoints take 2% of the time, "
                                 "ten minutes at most")  # fmt: skip
-
     log_every_steps: int = Field(10, ge=1, description="Steps between two lines of progress")
 
 

@@ -65,7 +65,7 @@ def every_case(folder: Path) -> None:
         checkpoint.write(folder / f"{name}-state", torch.distributed.get_rank(), engine.state(), {"norms": norms})
         norms += steps(engine, rows, LR_FACTORS[2:])
         weights = {name: weight.clone() for name, weight in engine.each_weight()}
-        if weights:
+        if torch.distributed.get_rank() == 0:
             torch.save({"weights": weights, "norms": norms}, folder / f"{name}.pt")
 
 
@@ -81,7 +81,7 @@ def every_resume(folder: Path, cases: list[tuple[str, int, int]]) -> None:
         assert all(torch.equal(again[name], tensors[name]) for name in again)
         steps(engine, rows, LR_FACTORS[2:])
         weights = {name: weight.clone() for name, weight in engine.each_weight()}
-        if weights:
+        if torch.distributed.get_rank() == 0:
             torch.save({"weights": weights}, folder / f"{plan}-{before}-to-{after}-on-{world}.pt")
 
 
