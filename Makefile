@@ -9,7 +9,7 @@ export LOCK PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test slow lint bench locks clean
+.PHONY: help env demo test slow lint bench gpu locks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -37,6 +37,9 @@ lint: env ## style, format and types
 
 bench: env ## the benchmarks: goals, and the change from this machine's baseline (SAVE=1: write it)
 	.venv/bin/python -m tests.benchmarks $(if $(SAVE),--save)
+
+gpu: ## on a machine with a GPU: training measured and compared with the CPU (PYTHON=python3: its own torch, no env)
+	$(if $(PYTHON),$(PYTHON),.venv/bin/python) -m tests.gpu
 
 locks: ## resolve cluster/locks again (UPGRADE=1: to the newest versions)
 	cluster/locks/resolve.sh

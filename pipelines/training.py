@@ -144,6 +144,9 @@ class WorkerOptions(ClusterOptions):
 
 
 class TrainCluster(WorkerOptions):
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="Whether torch.compile compiles each layer: seconds at the start, then up to 1.3 times the "
+                            "speed on a GPU; auto: on GPUs, but not at zero_stage 3")  # fmt: skip
     checkpoint_every_steps: int | None = Field(
         None, ge=1, description="Steps between two checkpoints; default: so many that checkpoints take 2% of the time, "
                                 "ten minutes at most")  # fmt: skip
@@ -363,6 +366,7 @@ def _config(work: Work, steps: int, rows: int) -> dict[str, Any]:
             "dtype": cluster.dtype,
             "recompute": cluster.recompute,
             "offload": cluster.offload == "optimizer",
+            "compile": cluster.compile,
             "checkpoint_every_steps": cluster.checkpoint_every_steps,
             "log_every_steps": cluster.log_every_steps,
         },

@@ -14,6 +14,7 @@ refuses it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,18 @@ class Documents:
     edges: list[int]
     rows: int
     num_attended: int = 0  # attention layers that have used it
+    _edges: Tensor | None = None
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(end - begin for begin, end in pairwise(self.edges))
+
+    def edges_on(self, device: torch.device) -> Tensor:
+        """The edges on a device, made once for all layers of a forward pass. int32."""
+        if self._edges is None:
+            self._edges = torch.tensor(self.edges, dtype=torch.int32, device=device)
+        return self._edges
 
     @classmethod
     def of(cls, positions_BT: Tensor) -> Documents:
@@ -113,8 +126,7 @@ def _has_varlen_kernel(query_BATC: Tensor) -> bool:
 def _varlen(flat: list[Tensor], documents: Documents, scaling: float | None, sliding_window: int | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    edges = torch.tensor(documents.edges, dtype=torch.int32).to(flat[0].device, non_blocking=True)
-    longest = max(end - begin for begin, end in pairwise(documents.edges))
+    edges, longest = documents.edges_on(flat[0].device), documents.longest
     window = (-1 if sliding_window is None else sliding_window - 1, 0)
     query, key, value = flat
     out = varlen_attn(
@@ -161,6 +173,11 @@ def _no_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> None:
     """transformers' mask for this implementation: none. A padding mask would be lost, so it is refused."""
     if attention_mask is not None and not attention_mask.all():
         raise ValueError("a padding mask; expected packed rows, whose positions keep documents apart")
+
+
+def keep_out_of_graphs() -> None:
+    """Leaves attention out of what torch.compile compiles from now on: its documents are other ones in every batch."""
+    AttentionInterface.register(NAME, torch.compiler.disable(document_attention))
 
 
 AttentionInterface.register(NAME, document_attention)

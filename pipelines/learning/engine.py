@@ -25,6 +25,10 @@ from pipelines.learning.lesson import Batch
 from pipelines.learning.model import num_parameters, whole_shape
 from pipelines.learning.zero import state_access
 
+# Gradients summed over ranks at once: 128 MiB in float32, near the best rate of any interconnect. Larger ones, of which
+# ZeRO 3 holds several, take 5 bytes a parameter more from a model of 400M in a step.
+REDUCE_BUCKET = 2**25
+
 
 @dataclass(frozen=True)
 class OptimizerPlan:
@@ -115,6 +119,10 @@ class Engine:
         for group, peak in zip(self._engine.optimizer.param_groups, self._peak_learning_rates, strict=True):
             group["lr"] = peak * lr_factor
         return self._zero.step()
+
+    def close(self) -> None:
+        """Removes the hooks by which DeepSpeed keeps the engine's memory after its last reference is gone."""
+        self._engine.destroy()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """This rank's part of the training state: (kind/parameter, float32 tensor on the CPU), the kind being weight,
@@ -210,16 +218,18 @@ def _import_deepspeed() -> Any:
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     import deepspeed
     from deepspeed.runtime import compiler
-    from deepspeed.runtime.zero.muon import original_muon
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # "gram" would take float16 where a device has instructions for it, and float32 elsewhere: steps off by 1e-3.
-    original_muon.ns_compute_dtype = lambda method: torch.bfloat16 if method == "standard" else torch.float32
     if not on_gpu:
         # A shared-memory all-reduce for inference only: compiling it with g++ takes 40 s, and training does not use it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        # Muon's kernels are compiled when they are imported: 4 to 8 s for five matrix products that are no faster.
+        # Before Muon's kernels are imported, which marks them to be compiled at their first call: 4 to 40 s in every
+        # process, for five matrix products that are no faster.
         compiler.compile = lambda: compiler.dummy_decorator
+    from deepspeed.runtime.zero.muon import original_muon
+
+    # "gram" would take float16 where a device has instructions for it, and float32 elsewhere: steps off by 1e-3.
+    original_muon.ns_compute_dtype = lambda method: torch.bfloat16 if method == "standard" else torch.float32
     return deepspeed
 
 
@@ -232,7 +242,8 @@ def _effective(zero_stage: int, dtype: torch.dtype) -> int:
 def _config(
     stage: int, dtype: torch.dtype, numel: int, *, muon: bool, clip_norm: float, offload: bool
 ) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(numel, 2**28), "allgather_bucket_size": 2**28}
+    bucket = min(numel, REDUCE_BUCKET)
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": 2**28}
     if stage in (1, 2):
         zero |= {"overlap_comm": False}
     if muon and (stage == 3 or dtype == torch.bfloat16):

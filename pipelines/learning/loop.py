@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -29,7 +30,7 @@ from pipelines.learning import checkpoint
 from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
-from pipelines.learning.model import Recompute, hidden_matrices, num_parameters, recompute
+from pipelines.learning.model import Recompute, compile_layers, hidden_matrices, num_parameters, recompute
 from pipelines.learning.precision import dtype_of, name_of
 from pipelines.learning.schedule import Schedule
 from pipelines.learning.throughput import Elapsed, Meter, peak_flops_per_s, training_flops
@@ -84,6 +85,7 @@ class TrainingPlan:
     log_every_steps: int
     recompute: Recompute = "none"
     offload: bool = False
+    compile: bool | Literal["auto"] = False  # decoder layers; "auto": see compiles
 
 
 class StepDone(NamedTuple):
@@ -136,6 +138,8 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     with partitioned(plan.zero_stage, dtype):
         lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
+    if compiles(plan.compile, worker.device, plan.zero_stage):
+        compile_layers(model)
     recompute(model, plan.recompute)
     peak = peak_of_all(worker, dtype)
     flops = training_flops(model, round(rows.row_tokens))
@@ -163,6 +167,14 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
         **meter.figures(Elapsed(journal.step, journal.seconds, journal.flops)),
         **figures,
     }
+
+
+def compiles(option: bool | Literal["auto"], device: str, zero_stage: int) -> bool:
+    """Whether decoder layers are compiled; "auto": on a GPU, where a C compiler is installed, but not at ZeRO 3, whose
+    hooks gather weights in the midst of a layer."""
+    if option != "auto":
+        return option
+    return device.startswith("cuda") and zero_stage < 3 and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, journal: Journal, meter: Meter) -> None:

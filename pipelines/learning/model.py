@@ -221,6 +221,15 @@ def recompute(model: PreTrainedModel, what: Recompute) -> None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compiles every decoder layer (torch.compile) at its first use, but for attention: norms, rotary embeddings and
+    activations become a few kernels. To be called before `recompute`."""
+    attention.keep_out_of_graphs()
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            cast(Any, layer).forward = torch.compile(layer.forward)
+
+
 def last_hidden(model: PreTrainedModel, tokens_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
     """The last layer's normalised output [B, T, H]; positions that restart at 0 keep packed documents apart.
 

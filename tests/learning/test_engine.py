@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.utils as dynamo
 
 from pipelines.learning import checkpoint
 from pipelines.learning.batch import PackedRows
@@ -67,6 +68,7 @@ def every_case(folder: Path) -> None:
         weights = {name: weight.clone() for name, weight in engine.each_weight()}
         if torch.distributed.get_rank() == 0:
             torch.save({"weights": weights, "norms": norms}, folder / f"{name}.pt")
+    (folder / "compiled").write_text(str(dynamo.counters["frames"]["total"]))
 
 
 def every_resume(folder: Path, cases: list[tuple[str, int, int]]) -> None:
@@ -96,6 +98,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     in_processes(two_processes, 2, folder)
     in_processes(every_resume, 1, folder, RESUMES_ON_ONE)
     return folder
+
+
+def test_nothing_is_compiled_on_a_cpu(folder: Path) -> None:
+    assert (folder / "compiled").read_text() == "0"
 
 
 def two_processes(folder: Path) -> None:

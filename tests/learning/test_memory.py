@@ -1,6 +1,7 @@
-"""Memory of a rank: what training a model of 300M parameters takes at ZeRO 3, and what recomputing activations saves.
+"""Memory of a rank: what training a model of 430M parameters takes at ZeRO 3, and what recomputing activations saves.
 
-Anonymous memory alone counts: pages of the model's files are shared by all processes and can be dropped.
+Anonymous memory alone counts: pages of the model's files are shared by all processes and can be dropped. malloc gives
+freed tensors back at once here, or what it keeps for later, 2 bytes a parameter, would count too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipelines.learning.model import NextTokenLearner, Recompute, from_folder, n
 from tests.learning.processes import in_processes
 
 ADAMW = OptimizerPlan("adamw", learning_rate=1e-4, adam_learning_rate=1e-4, weight_decay=0.0, clip_norm=1.0)
-BIG = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 16,
+BIG = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 34, "num_attention_heads": 16,
        "num_key_value_heads": 8, "vocab_size": 32_768}  # fmt: skip
 DEEP = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6,
         "num_key_value_heads": 6, "vocab_size": 4096}  # fmt: skip
@@ -103,12 +104,19 @@ def _in_rank(shape: dict[str, Any], what: Recompute, settings: tuple[Any, ...], 
     train(folder, shape, what, *settings)
 
 
+@pytest.fixture(autouse=True)
+def freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of glibc's malloc for the processes that are started."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**20))
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(2**20))
+
+
 @pytest.mark.slow
 def test_a_rank_at_zero_3_holds_its_part_of_weights_masters_and_moments(tmp_path: Path) -> None:
     """Of each parameter two ranks share 2 bytes of weight, 4 of master, 8 of moments and 4 of the gradient's sum."""
     figures = measured(tmp_path, BIG, "full", 2, 128, 1, 3)
     by_parameter = {name: value / figures["parameters"] for name, value in figures.items()}
-    assert figures["parameters"] > 300e6
+    assert figures["parameters"] > 400e6
     assert by_parameter["load_peak"] < 2.1, by_parameter
     assert by_parameter["steady"] < 11.0, by_parameter
     assert by_parameter["peak"] < 13.2, by_parameter

@@ -1,0 +1,32 @@
+"""The GPU's script, whole but for what is compiled, with tiny models on the CPU: nobody should find it broken there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PARTS = ("attention", "correctness", "bare", "adapters", "not_compiled", "zero")
+
+
+@pytest.mark.slow
+def test_every_measurement_ends_with_figures(tmp_path: Path) -> None:
+    out = tmp_path / "figures.jsonl"
+    command = [sys.executable, "-m", "tests.gpu", "--dry-run", "--seconds", "1200", "--out", str(out)]
+    done = subprocess.run([*command, *PARTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {"machine", "attention, time", "a run killed and resumed", "bare loop 1b"} <= {
+        line["name"] for line in lines
+    }
+
+
+def test_a_machine_without_a_gpu_is_told_so() -> None:
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-m", "tests.gpu"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "sees no GPU" in done.stderr
