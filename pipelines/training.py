@@ -92,18 +92,23 @@ class AdapterOptions(OptimizerOptions):
         None, description="Train LoRA adapters, by adamw, and merge them into the weights. Default: train all weights"
     )
 
+    @property
+    def adapter_kind(self) -> Literal["lora", "ia3"] | None:
+        """The adapters that are trained; None: all weights are."""
+        return "ia3" if getattr(self, "ia3", None) is not None else "lora" if self.lora is not None else None
+
     @model_validator(mode="before")
     @classmethod
-    def _lora_needs_adamw(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("lora") is not None:
-            if values.get("optimizer") == "muon":
-                raise ValueError("muon does not fit LoRA's matrices, expected optimizer: adamw with lora")
-            return values | {"optimizer": "adamw"}
-        return values
+    def _adapters_need_adamw(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or all(values.get(name) is None for name in ("lora", "ia3")):
+            return values
+        if values.get("optimizer") == "muon":
+            raise ValueError("muon does not fit adapters, expected optimizer: adamw with lora or ia3")
+        return values | {"optimizer": "adamw"}
 
     def _default_learning_rate(self, optimizer: str, *, from_base: bool) -> float:
-        if self.lora is not None:
-            return self.default_learning_rates["lora"]
+        if self.adapter_kind is not None:
+            return self.default_learning_rates[self.adapter_kind]
         return super()._default_learning_rate(optimizer, from_base=from_base)
 
 
@@ -284,10 +289,12 @@ def adapter_arguments(work: Work) -> dict[str, Any]:
     Raises UserError for dropout in a stage that compares a model with a reference, and so trains without any."""
     from pipelines.errors import UserError
 
-    lora: LoraOptions | None = work.options.lora
-    if lora is not None and lora.dropout and not getattr(work.options, "trains_with_dropout", False):
+    options: AdapterOptions = work.options
+    lora, kind = options.lora, options.adapter_kind
+    if lora is not None and lora.dropout and not getattr(options, "trains_with_dropout", False):
         raise UserError(f"{work.name}.lora.dropout: {lora.dropout}; expected 0: this stage trains without dropout")
-    return {"lora": None if lora is None else lora.model_dump(), "seed": work.seed}
+    adapter = None if kind is None else {"kind": kind, **getattr(options, kind).model_dump()}
+    return {"adapter": adapter, "seed": work.seed}
 
 
 def lesson_of(
@@ -302,12 +309,13 @@ def lesson_of(
     model that adapters were merged into."""
 
     def make_lesson(dtype: torch.dtype) -> Lesson:
-        if arguments["lora"] is None:
+        if arguments["adapter"] is None:
             return make(open_model(dtype, False))
         from pipelines.learning import adapters
 
-        lora = adapters.Lora(**arguments["lora"])
-        return adapters.lesson(make, open_model, save_merged, lora, seed=arguments["seed"], dtype=dtype)
+        options = dict(arguments["adapter"])
+        adapter = {"lora": adapters.Lora, "ia3": adapters.Ia3}[options.pop("kind")](**options)
+        return adapters.lesson(make, open_model, save_merged, adapter, seed=arguments["seed"], dtype=dtype)
 
     return make_lesson
 

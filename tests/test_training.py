@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
+from pydantic import ValidationError
 
 from pipelines.errors import UserError
 from pipelines.stages.dpo import DpoOptions
@@ -89,9 +90,23 @@ def test_a_default_is_not_guessed_where_an_ancestor_is_lost() -> None:
 
 def test_dropout_of_adapters_is_refused_where_it_would_be_ignored() -> None:
     lora = {"lora": {"dropout": 0.1}}
-    assert adapter_arguments(work(options=SftOptions.model_validate(lora)))["lora"]["dropout"] == 0.1
+    assert adapter_arguments(work(options=SftOptions.model_validate(lora)))["adapter"]["dropout"] == 0.1
     with pytest.raises(UserError, match=r"lora.dropout: 0.1; expected 0"):
         adapter_arguments(work(options=DpoOptions.model_validate(lora)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ia3": {}, "lora": {}}, "lora and ia3: expected one of them"),
+        ({"ia3": {}, "weight_decay": 0.1}, "weight_decay would pull ia3's scales to 0"),
+        ({"ia3": {}, "optimizer": "muon"}, "muon does not fit adapters"),
+    ],
+)
+def test_options_that_do_not_fit_ia3_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SftOptions.model_validate(options)
+    assert settled_options(work(options=SftOptions.model_validate({"ia3": {}}))).learning_rate == 3e-3
 
 
 def test_adapters_are_trained_by_adamw_whatever_an_empty_key_says() -> None:

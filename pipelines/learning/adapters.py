@@ -1,23 +1,24 @@
-"""LoRA: low-rank matrices trained beside frozen linear layers, and merged into them at the end. The only door to PEFT.
+"""Adapters: small tensors trained beside frozen linear layers, and merged into them at the end. The only door to PEFT.
 
-    x ──► W x + alpha/rank · B A x        W frozen; A [rank, in] random, B [out, rank] zero at first
-    trained ──┬──► adapter/                A and B alone, as PEFT writes them
-              └──► model.safetensors       W + alpha/rank · B A: a model like any other
+    LoRA    x ──► W x + alpha/rank · B A x      W frozen; A [rank, in] random, B [out, rank] zero at first
+    IA3     x ──► l ⊙ (W x), or W (l ⊙ x)       W frozen; l [out], or [in] where inputs are scaled, one at first
+    trained ──┬──► adapter/                     the small tensors alone, as PEFT writes them
+              └──► model.safetensors            W + alpha/rank · B A, or l ⊙ W: a model like any other
 
-Hu et al. 2021 (LoRA), section 4.1.
+Hu et al. 2021 (LoRA), section 4.1; Liu et al. 2022 (IA3, arXiv 2205.05638), section 3.3.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -55,42 +56,79 @@ class Lora:
     qlora: bool = False
 
 
+@dataclass(frozen=True)
+class Ia3:
+    """IA3's options. targets: as of Lora; None: keys, values and the feed-forward's last layer, as in the paper. Of a
+    layer named in INPUT_SCALED the inputs are scaled, of any other the outputs."""
+
+    targets: tuple[str, ...] | None = None
+
+
+Adapter = Lora | Ia3
+IA3_TARGETS = ("k_proj", "v_proj", "down_proj")
+INPUT_SCALED = ("down_proj", "fc2", "dense_4h_to_h")
+
+
 def lesson(
     make: Callable[[PreTrainedModel], Lesson],
     open_model: OpenModel,
     save_merged: SaveModel,
-    lora: Lora,
+    adapter: Adapter,
     *,
     seed: int,
     dtype: torch.dtype,
 ) -> Lesson:
-    """The lesson that `make` returns for a model, training adapters alone; saves the merged model and the adapter.
+    """The lesson that `make` returns for a model, training the adapter alone; saves the merged model and the adapter.
 
     open_model: it is called again to merge, since the model in training may be partitioned over many ranks, or be held
     in 4 bits. save_merged(model, weights, folder). dtype: of the weights in training."""
-    made = make(cast(PreTrainedModel, attach(open_model(dtype, lora.qlora), lora, seed).get_base_model()))
+    four_bit = isinstance(adapter, Lora) and adapter.qlora
+    made = make(cast(PreTrainedModel, attach(open_model(dtype, four_bit), adapter, seed).get_base_model()))
 
     def save(weights: Weights, folder: Path) -> None:
-        export(attach(open_model(made.dtype, False), lora, seed), weights, folder, save_merged)
+        export(attach(open_model(made.dtype, False), adapter, seed), weights, folder, save_merged)
 
     return replace(made, save=save, dtype=torch.float32, only_trainable=True)
 
 
-def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
-    """Adds adapters to the model and freezes everything else: the same bits for the same seed.
+def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
+    """Adds an adapter to the model and freezes everything else: the same bits for the same seed.
 
-    targets may name the experts of a mixture too, such as experts.down_proj. A reward model's score head is trained
-    whole. Raises UserError where targets name no linear layer, or an embedding."""
+    LoRA's targets may name the experts of a mixture too, such as experts.down_proj. A reward model's score head is
+    trained whole. Raises UserError for a target that is no linear layer between the embeddings."""
+    names = [name for name, _ in models.linear_layers(model)]
     layers = {name.rpartition(".")[2] for name, _ in models.linear_layers(model)}
     experts = {".".join(name.split(".")[-2:]) for name in models.expert_parameters(model)}  # such as experts.down_proj
-    targets = lora.targets or tuple(sorted(layers | experts))
+    if isinstance(adapter, Lora):
+        option, known = "lora", layers | experts
+        names += models.expert_parameters(model)
+        targets = adapter.targets or tuple(sorted(known))
+        config = _lora_config(model, adapter, targets, experts)
+    else:
+        option, known = "ia3", layers
+        targets = adapter.targets or tuple(name for name in IA3_TARGETS if name in known)
+        config = IA3Config(
+            target_modules=list(targets),
+            feedforward_modules=[name for name in targets if name.rpartition(".")[2] in INPUT_SCALED],
+            task_type=TaskType.CAUSAL_LM,
+        )
+    missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if missing or not targets:
+        raise UserError(f"{option}.targets: {', '.join(missing) or 'none of the default ones'}: no such layer; "
+                        f"layers here: {', '.join(sorted(known))}")  # fmt: skip
+    torch.manual_seed(seed)
+    return cast(PeftModel, get_peft_model(model, config, autocast_adapter_dtype=False))  # in the model's type
+
+
+def _lora_config(model: PreTrainedModel, lora: Lora, targets: tuple[str, ...], experts: set[str]) -> PeftConfig:
+    """PEFT's configuration. Raises UserError for options that do not fit the experts of a mixture."""
     of_experts = [name for name in targets if name in experts]
     if of_experts and (lora.dora or lora.dropout):
         raise UserError(
             f"lora.{'dora' if lora.dora else 'dropout'}: does not fit the experts of a mixture "
             f"({', '.join(of_experts)}); leave it out, or name lora.targets without them"
         )
-    config = LoraConfig(
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=cast(int, lora.alpha),
         lora_dropout=lora.dropout,
@@ -100,17 +138,6 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
         target_parameters=of_experts or None,
         task_type=TaskType.CAUSAL_LM if model.get_output_embeddings() is not None else TaskType.SEQ_CLS,
     )
-    torch.manual_seed(seed)
-    try:
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)  # in the model's type
-    except ValueError as error:
-        known = ", ".join(sorted(layers | experts))
-        raise UserError(f"lora.targets: {', '.join(targets)}: {error}; layers here: {known}") from error
-    for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
-        if isinstance(embedding, BaseTunerLayer):
-            raise UserError(f"lora.targets: {', '.join(targets)}: names an embedding; expected layers between the "
-                            f"embeddings, such as q_proj")  # fmt: skip
-    return cast(PeftModel, adapted)
 
 
 def export(adapted: PeftModel, weights: Weights, folder: Path, save_merged: SaveModel) -> None:
@@ -144,25 +171,49 @@ def merged_weights(
     live(select): yields the selected weights of the model, by their names in it, whole. check: raises UserError where a
     merged layer computes something else than PEFT's; the model must be whole, on the CPU."""
     layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
-    adapted = {f"{name}.{_base_path(layer)}": name for name, layer in layers.items()}  # a weight: its adapter's layer
-    small = {name: weight.float().clone() for name, weight in live(lambda name: ".lora_" in name)}
-    for name, weight in live(lambda name: ".lora_" not in name):
+    adapted = {name: layer for layer in layers for name in _adapted_names(layer, layers[layer])}
+    small = {name: weight.float().clone() for name, weight in live(_is_small)}
+    for name, weight in live(lambda name: not _is_small(name)):
         plain = name.replace(".base_layer", "").replace(".modules_to_save.default", "")
         if name not in adapted:
             if ".original_module." not in name:  # of a head that was trained whole, as it was before
                 yield plain, weight
             continue
-        layer = adapted[name]
-        a_RI, b_OR = small[f"{layer}.lora_A.default.weight"], small[f"{layer}.lora_B.default.weight"]
-        magnitude_O = small.get(f"{layer}.lora_magnitude_vector.default.weight")
-        scale, num_experts = layers[layer].scaling["default"], getattr(layers[layer], "num_experts", 1)
-        if num_experts == 1:
-            merged = merged_weight(weight.float(), a_RI, b_OR, scale, magnitude_O)
-            if check:
-                check_merge(layer, layers[layer], merged)
+        layer = layers[adapted[name]]
+        if f"{adapted[name]}.ia3_l.default" in small:
+            merged = scaled(weight.float(), small[f"{adapted[name]}.ia3_l.default"])
         else:
-            merged = weight.float() + scale * expert_deltas(a_RI, b_OR, num_experts)
+            merged = _with_lora(adapted[name], layer, weight.float(), small)
+        if check and weight.ndim == 2:
+            check_merge(adapted[name], layer, merged)
         yield plain, merged.view(weight.shape).to(weight.dtype)
+
+
+def scaled(weight: Tensor, scales: Tensor) -> Tensor:
+    """A weight [O, I], or a bias [O], under IA3: rows times scales [O, 1], or columns times scales [1, I]."""
+    return weight * (scales if weight.ndim == 2 else scales.flatten())
+
+
+def _is_small(name: str) -> bool:
+    """Whether a parameter is part of an adapter."""
+    return ".lora_" in name or ".ia3_l." in name
+
+
+def _adapted_names(name: str, layer: Any) -> list[str]:
+    """The parameters that a layer's adapter changes: its weight, and the bias of one whose outputs are scaled."""
+    weight = f"{name}.{_base_path(layer)}"
+    scales_bias = hasattr(layer, "ia3_l") and not layer.is_feedforward and layer.base_layer.bias is not None
+    return [weight, f"{name}.base_layer.bias"] if scales_bias else [weight]
+
+
+def _with_lora(name: str, layer: Any, weight: Tensor, small: Mapping[str, Tensor]) -> Tensor:
+    """A layer's weight with its adapter of this name merged. float32."""
+    a_RI, b_OR = small[f"{name}.lora_A.default.weight"], small[f"{name}.lora_B.default.weight"]
+    magnitude_O = small.get(f"{name}.lora_magnitude_vector.default.weight")
+    scale, num_experts = layer.scaling["default"], getattr(layer, "num_experts", 1)
+    if num_experts == 1:
+        return merged_weight(weight, a_RI, b_OR, scale, magnitude_O)
+    return weight + scale * expert_deltas(a_RI, b_OR, num_experts)
 
 
 def _base_path(layer: Any) -> str:
@@ -197,12 +248,15 @@ def check_merge(name: str, layer: Any, merged_OI: Tensor) -> None:
     inputs_8I = torch.randn(8, layer.in_features, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         unmerged_8O = layer.float().eval()(inputs_8I)
-        gap = float((unmerged_8O - F.linear(inputs_8I, merged_OI, base.bias)).abs().max())
+        bias_O = base.bias
+        if len(_adapted_names(name, layer)) == 2:
+            bias_O = scaled(bias_O, layer.ia3_l["default"])
+        gap = float((unmerged_8O - F.linear(inputs_8I, merged_OI, bias_O)).abs().max())
     base.to(dtype)
     max_gap = TOLERANCE * max(1.0, float(unmerged_8O.abs().max()))
     if not gap <= max_gap:
         raise UserError(
-            f"lora: merging the adapter of {name} changes its output by {gap:.2g}; expected at most {max_gap:.2g}. The "
+            f"merging the adapter of {name} changes its output by {gap:.2g}; expected at most {max_gap:.2g}. The "
             f"adapters have grown beyond what float32 can add to the weights: lower learning_rate or lora.alpha"
         )
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning (SFT) on conversations, of all weights or by LoRA adapters.
+"""Supervised fine-tuning (SFT) on conversations, of all weights or by adapters (LoRA, IA3).
 
     conversations ──chat template──► ids, loss mask ──best-fit packing──► rows ──DeepSpeed workers──► model
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 
-from pipelines.stage import Facts, Stage, Work
+from pipelines.stage import Facts, Options, Stage, Work
 from pipelines.training import (
     ADAM_LEARNING_RATE,
     AdapterOptions,
@@ -42,16 +42,28 @@ MAX_DEFAULT_LENGTH = 512  # tokens of a row, where the context is longer: attent
 RENDER_BATCH = 2000  # conversations
 
 
+class Ia3Options(Options):
+    targets: list[str] | None = Field(
+        None, min_length=1, description="Layers that are scaled, by the end of their name: down_proj, fc2 and "
+                                        "dense_4h_to_h by their inputs, all others by their outputs; default: "
+                                        "[k_proj, v_proj, down_proj]")  # fmt: skip
+
+
 class SftOptions(AdapterOptions):
     trains_with_dropout: ClassVar[bool] = True
-    default_learning_rates: ClassVar[Mapping[str, float]] = {"muon": 0.01, "adamw": 2e-5, "base": 1e-5, "lora": 2e-4}
+    default_learning_rates: ClassVar[Mapping[str, float]] = {
+        "muon": 0.01, "adamw": 2e-5, "base": 1e-5, "lora": 2e-4, "ia3": 3e-3
+    }  # fmt: skip
 
     learning_rate: float | None = Field(
         None,
         gt=0,
         description="Peak learning rate; default 0.01 for muon's matrices, 2e-5 for adamw, 1e-5 for "
-        "a model that began as another's, 2e-4 for lora",
+        "a model that began as another's, 2e-4 for lora, 3e-3 for ia3",
     )
+    ia3: Ia3Options | None = Field(
+        None, description="Train IA3's scales of keys, values and feed-forward inputs, by adamw, and merge them into "
+                          "the weights: a hundredth of LoRA's parameters")  # fmt: skip
     adam_learning_rate: float = Field(5e-3, gt=0, description=ADAM_LEARNING_RATE)
     length: int | None = Field(
         None, ge=16, description="Tokens of a row; longer conversations are cut. Default: the model's context, but "
@@ -62,6 +74,14 @@ class SftOptions(AdapterOptions):
     tasks: dict[str, NonNegativeFloat] | None = Field(
         None, description="Number of times that each task's conversations are used, such as {persona: 2, small_talk: "
                           "0.5}; those of other tasks once")  # fmt: skip
+
+    @model_validator(mode="after")
+    def _ia3_alone_and_undecayed(self) -> Self:
+        if self.ia3 is not None and self.lora is not None:
+            raise ValueError("lora and ia3: expected one of them")
+        if self.ia3 is not None and self.weight_decay:
+            raise ValueError("weight_decay would pull ia3's scales to 0 instead of 1; expected 0")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """A budget replaces epochs."""

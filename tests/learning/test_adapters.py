@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from pipelines.errors import UserError
 from pipelines.inference import probe
 from pipelines.learning import adapters, checkpoint
-from pipelines.learning.adapters import Lora
+from pipelines.learning.adapters import Adapter, Ia3, Lora
 from pipelines.learning.batch import DataOrder, PackedRows
 from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import next_token
@@ -48,7 +48,7 @@ def plan(out: Path, zero_stage: int) -> TrainingPlan:
     )  # fmt: skip
 
 
-def run(folder: Path, name: str, zero_stage: int, *, lora: Lora = LORA, die_after: int | None = None) -> None:
+def run(folder: Path, name: str, zero_stage: int, *, adapter: Adapter = LORA, die_after: int | None = None) -> None:
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
     rows = PackedRows(folder / "train.arrow")
     try:
@@ -56,7 +56,7 @@ def run(folder: Path, name: str, zero_stage: int, *, lora: Lora = LORA, die_afte
             worker,
             plan(folder / name / "out", zero_stage),
             lambda dtype: adapters.lesson(
-                lambda model: next_token(model, rows), open_model, save_proven, lora, seed=SEED, dtype=dtype
+                lambda model: next_token(model, rows), open_model, save_proven, adapter, seed=SEED, dtype=dtype
             ),
         )
     except Killed:
@@ -71,7 +71,10 @@ def two_processes(folder: Path) -> None:
     run(folder, "killed", 1)
     run(folder, "moved", 3, die_after=3)
     run(folder, "moved", 0)
-    run(folder, "dropout", 1, lora=replace(LORA, dropout=0.5))
+    run(folder, "dropout", 1, adapter=replace(LORA, dropout=0.5))
+    run(folder, "ia3-1", 1, adapter=Ia3())
+    run(folder, "ia3-3", 3, adapter=Ia3(), die_after=3)
+    run(folder, "ia3-3", 3, adapter=Ia3())
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +84,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def merged_by_hand(folder: Path) -> dict[str, torch.Tensor]:
+def merged_by_hand(folder: Path, adapter: Adapter) -> dict[str, torch.Tensor]:
     """All weights after the same steps: plain torch, one process, whole batches; the merge written out."""
-    adapted = adapters.attach(open_model(), LORA, SEED)
+    adapted = adapters.attach(open_model(), adapter, SEED)
     inner = adapted.get_base_model()
     learner = NextTokenLearner(cast(Any, inner))
     learnt = [p for p in inner.parameters() if p.requires_grad]
@@ -100,9 +103,12 @@ def merged_by_hand(folder: Path) -> dict[str, torch.Tensor]:
     weights = {name: p.detach() for name, p in inner.named_parameters()}
     merged = {}
     for name, weight in weights.items():
-        if ".lora_" in name:
+        if ".lora_" in name or ".ia3_" in name:
             continue
-        if ".base_layer." in name:
+        if ".base_layer." in name and isinstance(adapter, Ia3):
+            scales = weights[name.replace("base_layer.weight", "ia3_l.default")].flatten()
+            weight = weight * scales if "down_proj" in name else torch.diag(scales) @ weight
+        elif ".base_layer." in name:
             a, b = (weights[name.replace("base_layer", f"lora_{side}.default")] for side in "AB")
             weight = weight + LORA.alpha / LORA.rank * b @ a
         merged[name.replace(".base_layer", "")] = weight
@@ -114,23 +120,25 @@ def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def by_hand(folder: Path) -> dict[str, torch.Tensor]:
-    return merged_by_hand(folder)
+def by_hand(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {"lora": merged_by_hand(folder, LORA), "ia3": merged_by_hand(folder, Ia3())}
 
 
-@pytest.mark.parametrize("name", [*(f"zero-{stage}" for stage in STAGES), "moved"])
-def test_learns_what_a_plain_loop_learns(folder: Path, by_hand: dict[str, torch.Tensor], name: str) -> None:
+@pytest.mark.parametrize("name", [*(f"zero-{stage}" for stage in STAGES), "moved", "ia3-1", "ia3-3"])
+def test_learns_what_a_plain_loop_learns(folder: Path, by_hand: dict[str, dict[str, torch.Tensor]], name: str) -> None:
+    kind = "ia3" if name.startswith("ia3") else "lora"
     ours, start = weights(folder, name), dict(open_model().named_parameters())
-    assert ours.keys() == by_hand.keys() == start.keys()
+    assert ours.keys() == by_hand[kind].keys() == start.keys()
     moved = 0
-    for key, weight in by_hand.items():
+    for key, weight in by_hand[kind].items():
         distance = (weight - start[key].detach()).norm()
         if distance == 0:
             assert torch.equal(ours[key], start[key].detach())
             continue
         assert (ours[key] - weight).norm() < 1e-3 * distance, key
         moved += 1
-    assert moved == 2 * 7  # every linear layer of both blocks; neither embeddings nor norms
+    # Every linear layer of both blocks under LoRA; neither embeddings nor norms.
+    assert moved == 2 * {"lora": 7, "ia3": 3}[kind]
 
 
 def test_two_runs_and_a_killed_one_leave_the_same_bytes(folder: Path) -> None:
@@ -195,7 +203,11 @@ def test_targets_are_layers() -> None:
     assert len(learnt) == 2 * 2 * 2 and all("q_proj" in name or "v_proj" in name for name in learnt)
     with pytest.raises(UserError, match=r"lora.targets: q_prjo: .*layers here: down_proj, gate_proj, k_proj"):
         adapters.attach(open_model(), replace(LORA, targets=("q_prjo",)), 1)
-    with pytest.raises(UserError, match=r"lora.targets: embed_tokens: names an embedding"):
+    with pytest.raises(
+        UserError, match=r"ia3.targets: q_prjo: no such layer; layers here: down_proj, gate_proj, k_proj"
+    ):
+        adapters.attach(open_model(), Ia3(("k_proj", "q_prjo")), 1)
+    with pytest.raises(UserError, match=r"lora.targets: embed_tokens: no such layer"):
         adapters.attach(open_model(), replace(LORA, targets=("embed_tokens",)), 1)
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from pipelines.errors import UserError
 from pipelines.learning import adapters, attention, model
-from pipelines.learning.adapters import Lora
+from pipelines.learning.adapters import Ia3, Lora
 from pipelines.learning.batch import PackedBatch
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.model import NextTokenLearner, from_folder, head, last_hidden
@@ -96,18 +96,21 @@ def test_recomputing_changes_no_gradient(folder: Path, what: model.Recompute) ->
         assert one.grad is not None and two.grad is not None and torch.equal(one.grad, two.grad)
 
 
-@pytest.mark.parametrize("lora", [
-    Lora(4, 12.0, 0.0), Lora(4, 12.0, 0.0, rslora=True), Lora(4, 12.0, 0.0, dora=True)], ids=["lora", "rslora", "dora"],
+@pytest.mark.parametrize("adapter", [
+    Lora(4, 12.0, 0.0), Lora(4, 12.0, 0.0, rslora=True), Lora(4, 12.0, 0.0, dora=True), Ia3()],
+    ids=["lora", "rslora", "dora", "ia3"],
 )  # fmt: skip
-def test_adapters_merge_into_what_was_trained_and_peft_opens_them(folder: Path, tmp_path: Path, lora: Lora) -> None:
+def test_adapters_merge_into_what_was_trained_and_peft_opens_them(
+    folder: Path, tmp_path: Path, adapter: adapters.Adapter
+) -> None:
     """Saved, pushed tensor by tensor, and opened by PEFT on the base: always the same logits."""
     from peft import PeftModel
 
-    if lora.dora and "num_experts_per_tok" in (folder / "config.json").read_text():
+    if isinstance(adapter, Lora) and adapter.dora and "num_experts_per_tok" in (folder / "config.json").read_text():
         with pytest.raises(UserError, match=r"lora\.dora: does not fit the experts of a mixture"):
-            adapters.attach(from_folder(folder), lora, 1)
+            adapters.attach(from_folder(folder), adapter, 1)
         return
-    adapted = adapters.attach(from_folder(folder), lora, 1)
+    adapted = adapters.attach(from_folder(folder), adapter, 1)
     inner: Any = adapted.get_base_model()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -123,7 +126,7 @@ def test_adapters_merge_into_what_was_trained_and_peft_opens_them(folder: Path, 
         )
     )
     out = tmp_path / "out"
-    adapters.export(adapters.attach(from_folder(folder), lora, 1), trained, out, save_proven)
+    adapters.export(adapters.attach(from_folder(folder), adapter, 1), trained, out, save_proven)
     merged: Any = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager")
     with torch.no_grad():
         torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-3, atol=2e-3)
