@@ -171,6 +171,9 @@ def launch(
     cluster: TrainCluster = work.cluster
 
     def show(figures: dict[str, Any]) -> None:
+        if "evaluation/done" in figures:
+            work.progress.update(figures["evaluation/done"], figures["evaluation/total"], "pairs scored")
+            return
         work.progress.update(
             figures["step"], steps, "steps", mfu=f"{figures['train/mfu']:.0%}", loss=figures["train/loss_nats"],
             tokens_per_s=figures["train/tokens_per_s"],

@@ -53,8 +53,16 @@ class Rows(Protocol):
         ...
 
 
-Evaluate = Callable[..., Tensor]
-"""evaluate(function, *args): function(*args) without a gradient and without dropout, on the weights as they are."""
+class Evaluate(Protocol):
+    """What a lesson's `before` and `after` compute with."""
+
+    def __call__(self, function: Callable[..., Tensor], /, *args: Any) -> Tensor:
+        """function(*args) without a gradient and without dropout, on the weights as they are."""
+        ...
+
+    def progress(self, done: int, total: int) -> None:
+        """Displays how many pairs of a pass have been scored."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -36,6 +36,8 @@ from pipelines.learning.schedule import Schedule
 from pipelines.learning.throughput import Elapsed, Meter, peak_flops_per_s, training_flops
 
 CURVE_POINTS = 200  # in the artifact's curve, however often figures are logged
+
+REPORT_S = 2.0  # between two lines of progress of an evaluation
 
 Figures = dict[str, float]
 
@@ -151,11 +153,12 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
         offload=plan.offload,
         muon_in_bfloat16=multiplies_bfloat16(worker.device),
     )
-    lesson.before(engine.evaluate)
+    evaluation = Evaluation(worker, engine)
+    lesson.before(evaluation)
     journal = resume(worker, engine, rows)
     meter = Meter(round(plan.batch_rows * rows.row_tokens), flops, peak)
     run_steps(worker, plan, engine, rows, journal, meter)
-    figures = lesson.after(engine.evaluate)
+    figures = lesson.after(evaluation)
     export(worker, engine, lesson, journal, plan.out)
     return {
         "train/loss_nats": journal.final_loss(),
@@ -167,6 +170,23 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
         **meter.figures(Elapsed(journal.step, journal.seconds, journal.flops)),
         **figures,
     }
+
+
+@dataclass
+class Evaluation:
+    """lesson.Evaluate by an engine; its progress is reported every two seconds."""
+
+    worker: Worker
+    engine: Engine
+    _reported: float = field(default_factory=time.monotonic)
+
+    def __call__(self, function: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
+        return self.engine.evaluate(function, *args)
+
+    def progress(self, done: int, total: int) -> None:
+        if self.worker.rank == 0 and time.monotonic() - self._reported > REPORT_S:
+            self.worker.progress(0, {"evaluation/done": done, "evaluation/total": total})
+            self._reported = time.monotonic()
 
 
 def compiles(option: bool | Literal["auto"], device: str, zero_stage: int) -> bool:

@@ -261,5 +261,6 @@ def pair_scores(
     for first in range(0, len(rows), batch_pairs * world):
         batch = rows.read(order[first : first + batch_pairs * world][rank::world]).to(device)
         scores_N2[batch.rows_P] = evaluate(score, model, batch).reshape(2, len(batch.rows_P)).T
+        evaluate.progress(min(first + batch_pairs * world, len(rows)), len(rows))
     dist.all_reduce(scores_N2)
     return scores_N2.cpu()

@@ -13,6 +13,7 @@ import torch
 
 from pipelines.data.dialogues import preferences, tokenized_pairs
 from pipelines.data.tokens.chat import Chat
+from pipelines.learning import loop
 from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import Lesson
 from pipelines.learning.loop import TrainingPlan, train
@@ -57,6 +58,8 @@ def run(
         train(worker, plan, lambda dtype: make(model, rows, dtype))
     except Killed:
         assert worker.saved == [2]
+    if worker.rank == 0:
+        (folder / name / "reported.json").write_text(json.dumps(worker.reported))
 
 
 def two_workers(folder: Path, model: Path) -> None:
@@ -70,7 +73,9 @@ def two_workers(folder: Path, model: Path) -> None:
 
 
 def one_worker(folder: Path, model: Path) -> None:
-    run(folder, model, "alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "REPORT_S", 0.0)
+        run(folder, model, "alone")
     run(folder, model, "alone by adamw", optimizer=ADAMW)
     run(folder, model, "reward model alone", optimizer=ADAMW, make=judge)
 
@@ -97,6 +102,13 @@ def test_a_kill_does_not_change_the_result(runs: Path) -> None:
     """The reference is computed again from the model that came in, not from the half-trained one."""
     files = [runs / name / "out" / "model.safetensors" for name in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_progress_of_the_references_scores_is_displayed(runs: Path) -> None:
+    reported = json.loads((runs / "alone" / "reported.json").read_text())
+    scored = [figures for step, figures in reported if step == 0]
+    assert [figures["evaluation/done"] for figures in scored] == [4, 8, 12, 16, 17]
+    assert {figures["evaluation/total"] for figures in scored} == {17}
 
 
 @pytest.mark.parametrize("objective", ["dpo", "reward model"])

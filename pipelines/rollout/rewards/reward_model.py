@@ -6,7 +6,7 @@ cannot raise its score by tokens that the reward model has never seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
@@ -15,8 +15,6 @@ from pipelines.rollout.rewards.reward import Exchange, Reward, RewardContext
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-    from pipelines.learning.lesson import Evaluate
 
 
 def reward_model(context: RewardContext) -> Reward:
@@ -37,7 +35,7 @@ def reward_model(context: RewardContext) -> Reward:
 
 
 def scores(
-    model: PreTrainedModel, rows: Sequence[Sequence[int]], device: torch.device, evaluate: Evaluate
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], device: torch.device, evaluate: Callable[..., torch.Tensor]
 ) -> list[float]:
     """A reward model's score at the last token of each row, as evaluate(function, …) computes it; of no rows none.
 
