@@ -2,7 +2,8 @@
 
     positions [B, T] ──► Documents ──every layer──► causal attention within each document
                                                     GPU, 16 bits: one varlen kernel (Dao 2023, FlashAttention-2)
-                                                    otherwise: one scaled_dot_product_attention a document
+                                                    otherwise: one scaled_dot_product_attention for all documents
+                                                    of about the same length, padded at their ends
 
 Soft-capped scores, and windows shorter than a document where there is no kernel, take a square of that document.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from pipelines.errors import UserError
 
 NAME = "documents"  # transformers' attn_implementation
+MAX_PADDED = 512  # tokens; the work of padding a longer document is worth more than a call less
 
 
 @dataclass
@@ -66,15 +68,80 @@ class Documents:
         rows, length = tokens_BT.shape
         return cls([length * row for row in range(rows + 1)], rows)
 
-    def places(self, length: int) -> list[tuple[range, slice]]:
-        """Rows and columns of what can be attended to at once: a document, or all rows where each is one document."""
-        if len(self.edges) == self.rows + 1:
-            return [(range(self.rows), slice(0, length))]
-        begins = [divmod(edge, length) for edge in self.edges[:-1]]
-        sizes = [end - begin for begin, end in pairwise(self.edges)]
-        return [
-            (range(row, row + 1), slice(begin, begin + size)) for (row, begin), size in zip(begins, sizes, strict=True)
-        ]
+    @cached_property
+    def groups(self) -> Groups | None:
+        """Documents that are attended to at once; None where each row is one document."""
+        return None if len(self.edges) == self.rows + 1 else Groups.of(self.edges)
+
+
+@dataclass
+class Groups:
+    """Documents by length. Those of a group are padded to its width at their ends, where a causal document never looks.
+
+    shapes: documents and width of each group, D × W; all groups end to end have M tokens."""
+
+    shapes: list[tuple[int, int]]
+    source_M: Tensor  # which of the N tokens of the batch each one is; for padding, the last one of its document
+    place_N: Tensor  # where among the M each token of the batch is
+    padding: Tensor  # which of the M are padding
+
+    @classmethod
+    def of(cls, edges: list[int]) -> Groups:
+        """Groups of the documents between these edges."""
+        begins, lengths = torch.tensor(edges[:-1]), torch.tensor(edges).diff()
+        widths = torch.tensor([padded_length(length) for length in lengths.tolist()])
+        shapes, sources, paddings = [], [], []
+        for width in widths.unique().tolist():
+            members = (widths == width).nonzero().flatten()
+            column_W = torch.arange(width)
+            sources.append(begins[members, None] + torch.minimum(column_W, lengths[members, None] - 1))
+            paddings.append(column_W >= lengths[members, None])
+            shapes.append((len(members), width))
+        source_M, is_padding_M = (torch.cat([part.flatten() for part in parts]) for parts in (sources, paddings))
+        place_N = torch.empty(edges[-1], dtype=torch.int64)
+        real = (~is_padding_M).nonzero().flatten()
+        place_N[source_M[real]] = real
+        return cls(shapes, source_M, place_N, is_padding_M.nonzero().flatten())
+
+    def to(self, device: torch.device) -> Groups:
+        if self.place_N.device == device:
+            return self
+        return Groups(self.shapes, *(each.to(device) for each in (self.source_M, self.place_N, self.padding)))
+
+
+def padded_length(length: int) -> int:
+    """A document's length in its group: of two steps an octave up to 512 tokens, exact beyond."""
+    if length > MAX_PADDED:
+        return length
+    step = max(16, 2 ** (length.bit_length() - 2))
+    return -(-length // step) * step
+
+
+class _IntoGroups(torch.autograd.Function):
+    """Tokens [N, …] as groups [M, …]. Padding gets no gradient: nothing that is kept attends to it."""
+
+    @staticmethod
+    def forward(ctx: Any, flat_N: Tensor, groups: Groups) -> Tensor:
+        ctx.groups = groups
+        return flat_N.index_select(0, groups.source_M)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
+        return grad_outputs[0].index_select(0, ctx.groups.place_N), None
+
+
+class _FromGroups(torch.autograd.Function):
+    """Groups [M, …] as tokens [N, …], without the padding."""
+
+    @staticmethod
+    def forward(ctx: Any, grouped_M: Tensor, groups: Groups) -> Tensor:
+        ctx.groups = groups
+        return grouped_M.index_select(0, groups.place_N)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
+        gradient_M = grad_outputs[0].index_select(0, ctx.groups.source_M)
+        return gradient_M.index_fill_(0, ctx.groups.padding, 0.0), None
 
 
 def document_attention(
@@ -107,14 +174,18 @@ def document_attention(
     if _has_varlen_kernel(query_BATC) and softcap is None and not dropout:
         flat = [each.transpose(1, 2).flatten(0, 1) for each in heads]  # [B·T, heads, C]
         return _varlen(flat, documents, scaling, sliding_window).unflatten(0, (documents.rows, -1)), None
-    length = query_BATC.shape[2]
-    rows = [
-        _attend([each[row.start : row.stop, :, columns] for each in heads], scaling, dropout, sliding_window, softcap)
-        for row, columns in documents.places(length)
-    ]
-    if len(rows) == 1:
-        return rows[0].transpose(1, 2), None
-    return torch.cat(rows, 2).unflatten(2, (-1, length))[0].permute(1, 2, 0, 3), None
+    if documents.groups is None:
+        return _attend(list(heads), scaling, dropout, sliding_window, softcap).transpose(1, 2), None
+    groups = documents.groups.to(query_BATC.device)
+    grouped = [_IntoGroups.apply(each.transpose(1, 2).flatten(0, 1), groups) for each in heads]  # [M, heads, C]
+    parts, begin = [], 0
+    for count, width in groups.shapes:
+        members = [each[begin : begin + count * width].unflatten(0, (count, width)).transpose(1, 2) for each in grouped]
+        attended = _attend(members, scaling, dropout, sliding_window, softcap)
+        parts.append(attended.transpose(1, 2).flatten(0, 1))
+        begin += count * width
+    out_NAC = cast(Tensor, _FromGroups.apply(torch.cat(parts), groups))
+    return out_NAC.unflatten(0, (documents.rows, -1)), None
 
 
 def _has_varlen_kernel(query_BATC: Tensor) -> bool:
@@ -139,7 +210,7 @@ def _varlen(flat: list[Tensor], documents: Documents, scaling: float | None, sli
 def _attend(
     parts: list[Tensor], scaling: float | None, dropout: float, sliding_window: int | None, softcap: float | None
 ) -> Tensor:
-    """Causal attention of rows that are one document each [B, A, T, C]; parts: queries, keys and values."""
+    """Causal attention of documents of one length [B, A, T, C]; parts: queries, keys and values."""
     query_BATC, key_BKTC, value_BKTC = parts
     tokens, grouped = query_BATC.shape[2], query_BATC.shape[1] != key_BKTC.shape[1]
     mask_TT = None
