@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from pipelines.errors import UserError
 from pipelines.stage import ClusterOptions, Facts, Options, Work
 
 if TYPE_CHECKING:
@@ -94,7 +95,6 @@ class AdapterOptions(OptimizerOptions):
 
     @property
     def adapter_kind(self) -> Literal["lora", "ia3"] | None:
-        """The adapters that are trained; None: all weights are."""
         return "ia3" if getattr(self, "ia3", None) is not None else "lora" if self.lora is not None else None
 
     @model_validator(mode="before")
@@ -172,8 +172,7 @@ def launch(
 
     def show(figures: dict[str, Any]) -> None:
         if "evaluation/done" in figures:
-            work.progress.update(figures["evaluation/done"], figures["evaluation/total"], "pairs scored")
-            return
+            return work.progress.update(figures["evaluation/done"], figures["evaluation/total"], "pairs scored")
         work.progress.update(
             figures["step"], steps, "steps", mfu=f"{figures['train/mfu']:.0%}", loss=figures["train/loss_nats"],
             tokens_per_s=figures["train/tokens_per_s"],
@@ -197,7 +196,6 @@ def launch(
 
 def check_trainable(work: Work) -> None:
     """Raises UserError, before anything is started, where the model to train has quantised weights."""
-    from pipelines.errors import UserError
     from pipelines.inference.model_config import quantisation
 
     model = work.inputs.get("model")
@@ -220,8 +218,6 @@ def gpus_per_worker(work: Work) -> int:
 
 def _check_rows(work: Work, rows: int) -> None:
     """Raises UserError where an optimiser step has fewer rows than there are workers."""
-    from pipelines.errors import UserError
-
     workers = work.cluster.workers
     if rows < workers:
         raise UserError(
@@ -245,7 +241,6 @@ def prepare_pairs(work: Work) -> Pairs:
     Raises UserError where the model has no chat template, or no training pair fits it."""
     from pipelines.data.dialogues import preferences, tokenized_pairs
     from pipelines.data.tokens.chat import Chat
-    from pipelines.errors import UserError
     from pipelines.inference.model_config import context_length
 
     options: PairOptions = work.options
@@ -287,17 +282,19 @@ def scoring_batch(config: dict[str, Any]) -> int:
 
 
 def adapter_arguments(work: Work) -> dict[str, Any]:
-    """What lesson_of needs of a stage whose options have `lora`, as plain values.
+    """What lesson_of needs of a stage with AdapterOptions, as plain values. See lora_arguments."""
+    kind = work.options.adapter_kind
+    options = lora_arguments(work) if kind == "lora" else work.options.ia3.model_dump() if kind == "ia3" else None
+    return {"adapter": None if options is None else {"kind": kind, **options}, "seed": work.seed}
 
-    Raises UserError for dropout in a stage that compares a model with a reference, and so trains without any."""
-    from pipelines.errors import UserError
 
-    options: AdapterOptions = work.options
-    lora, kind = options.lora, options.adapter_kind
-    if lora is not None and lora.dropout and not getattr(options, "trains_with_dropout", False):
+def lora_arguments(work: Work) -> dict[str, Any] | None:
+    """The stage's options of LoRA as plain values. Raises UserError for dropout in a stage that compares a model with a
+    reference, and so trains without any."""
+    lora: LoraOptions | None = work.options.lora
+    if lora is not None and lora.dropout and not getattr(work.options, "trains_with_dropout", False):
         raise UserError(f"{work.name}.lora.dropout: {lora.dropout}; expected 0: this stage trains without dropout")
-    adapter = None if kind is None else {"kind": kind, **getattr(options, kind).model_dump()}
-    return {"adapter": adapter, "seed": work.seed}
+    return None if lora is None else lora.model_dump()
 
 
 def lesson_of(
@@ -334,8 +331,6 @@ def copy_tokenizer(model: Path, out: Path) -> None:
 
 def settled_options(work: Work) -> OptimizerOptions:
     """The stage's options with the optimizer and the learning rate that its model's lineage asks for."""
-    from pipelines.errors import UserError
-
     options: OptimizerOptions = work.options
     model = work.inputs.get("model")
     while model is not None and model.manifest.stage != "base":

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pipelines.learning import adapters
 from pipelines.learning.adapters import Lora
 from pipelines.learning.engine import Engine, OptimizerPlan
+from pipelines.learning.memory import Setting, rank_bytes
 from pipelines.learning.model import (
     SIZES,
     NextTokenLearner,
@@ -79,7 +80,13 @@ def full(
     learner = NextTokenLearner(model).train()
     with closing(Engine(learner, hidden_matrices(model), optimizer, zero_stage=zero_stage, offload=offload,
                         muon_in_bfloat16=machine.on_gpu)) as engine:  # fmt: skip
-        return steps(machine, engine, model, batches(machine, size, 4, rows_factor))
+        parts = batches(machine, size, 4, rows_factor)
+        setting = Setting(
+            tokens=parts[0].tokens_BT.numel(), device=machine.device.partition(":")[0], dtype=machine.dtype,
+            zero_stage=zero_stage, recompute=what, compiled=compiled, offload=offload,
+        )  # fmt: skip
+        planned = sum(rank_bytes(model, setting).values()) / 2**30
+        return steps(machine, engine, model, parts) | {"planned_gib": round(planned, 3)}
 
 
 def adapters_of(machine: Machine, size: str, what: Recompute) -> dict[str, Any]:

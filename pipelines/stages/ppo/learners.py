@@ -20,7 +20,7 @@ from pipelines.inference.sampler import PushResult, environment
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, rank_range
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions
-from pipelines.training import adapter_arguments, gpus_per_worker
+from pipelines.training import gpus_per_worker, lora_arguments
 
 if TYPE_CHECKING:
     from pipelines.rollout.learner import Learner, RankUpdate  # noqa: F401 (Learner runs in the members)
@@ -191,7 +191,8 @@ def learner_plan(work: Work, max_tokens: int) -> dict[str, Any]:
         "dtype": cluster.dtype,
         "recompute": cluster.recompute,
         "offload": cluster.offload == "optimizer",
-        **adapter_arguments(work),
+        "lora": lora_arguments(work),
+        "seed": work.seed,
         "threads": cluster.threads_per_worker,
         "kv_cache_bytes": cluster.kv_cache_bytes,
         "cache": None if work.cache is None else str(work.cache),
