@@ -65,7 +65,6 @@ class Ia3:
 
 
 Adapter = Lora | Ia3
-IA3_TARGETS = ("k_proj", "v_proj", "down_proj")
 INPUT_SCALED = ("down_proj", "fc2", "dense_4h_to_h")
 
 
@@ -101,23 +100,31 @@ def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
     experts = {".".join(name.split(".")[-2:]) for name in models.expert_parameters(model)}  # such as experts.down_proj
     if isinstance(adapter, Lora):
         option, known = "lora", layers | experts
-        names += models.expert_parameters(model)
         targets = adapter.targets or tuple(sorted(known))
         config = _lora_config(model, adapter, targets, experts)
     else:
         option, known = "ia3", layers
-        targets = adapter.targets or tuple(name for name in IA3_TARGETS if name in known)
+        targets = adapter.targets or _ia3_targets(known, has_experts=bool(experts))
         config = IA3Config(
             target_modules=list(targets),
             feedforward_modules=[name for name in targets if name.rpartition(".")[2] in INPUT_SCALED],
             task_type=TaskType.CAUSAL_LM,
         )
-    missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
-    if missing or not targets:
-        raise UserError(f"{option}.targets: {', '.join(missing) or 'none of the default ones'}: no such layer; "
-                        f"layers here: {', '.join(sorted(known))}")  # fmt: skip
+    missing = [name for name in targets if name not in known and not any(n.endswith(f".{name}") for n in names)]
+    if missing:
+        raise UserError(f"{option}.targets: {', '.join(missing)}: no such layer; layers here: "
+                        f"{', '.join(sorted(known))}")  # fmt: skip
     torch.manual_seed(seed)
     return cast(PeftModel, get_peft_model(model, config, autocast_adapter_dtype=False))  # in the model's type
+
+
+def _ia3_targets(layers: set[str], *, has_experts: bool) -> tuple[str, ...]:
+    """Keys, values and the feed-forward's last layer, which a mixture has in its experts alone."""
+    last = tuple(name for name in INPUT_SCALED if name in layers)[:1]
+    if not {"k_proj", "v_proj"} <= layers or not (last or has_experts):
+        raise UserError(f"ia3: no layers k_proj, v_proj and {' or '.join(INPUT_SCALED)} here; name ia3.targets among "
+                        f"{', '.join(sorted(layers))}")  # fmt: skip
+    return ("k_proj", "v_proj", *last)
 
 
 def _lora_config(model: PreTrainedModel, lora: Lora, targets: tuple[str, ...], experts: set[str]) -> PeftConfig:
@@ -257,7 +264,7 @@ def check_merge(name: str, layer: Any, merged_OI: Tensor) -> None:
     if not gap <= max_gap:
         raise UserError(
             f"merging the adapter of {name} changes its output by {gap:.2g}; expected at most {max_gap:.2g}. The "
-            f"adapters have grown beyond what float32 can add to the weights: lower learning_rate or lora.alpha"
+            f"adapters have grown beyond what float32 can add to the weights: lower learning_rate or alpha"
         )
 
 
@@ -267,6 +274,8 @@ def _save_adapter(adapted: PeftModel, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in any order
+    for key in ("target_modules", "feedforward_modules"):  # PEFT writes sets, in any order
+        if key in config:
+            config[key] = sorted(config[key])
     config["base_model_name_or_path"] = None  # a path of this machine; the lineage names the parent
     file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")

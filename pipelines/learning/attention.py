@@ -14,8 +14,9 @@ refuses it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -39,6 +40,7 @@ class Documents:
     rows: int
     num_attended: int = 0  # attention layers that have used it
     _edges: Tensor | None = None
+    _groups: Groups | None = None
 
     @cached_property
     def longest(self) -> int:
@@ -68,10 +70,16 @@ class Documents:
         rows, length = tokens_BT.shape
         return cls([length * row for row in range(rows + 1)], rows)
 
-    @cached_property
-    def groups(self) -> Groups | None:
-        """Documents that are attended to at once; None where each row is one document."""
-        return None if len(self.edges) == self.rows + 1 else Groups.of(self.edges)
+    @property
+    def are_rows(self) -> bool:
+        """Whether each row is one document."""
+        return len(self.edges) == self.rows + 1
+
+    def groups_on(self, device: torch.device) -> Groups:
+        """Documents that are attended to at once, made once for all layers of a forward pass."""
+        if self._groups is None:
+            self._groups = Groups.of(self.edges).to(device)
+        return self._groups
 
 
 @dataclass
@@ -104,8 +112,6 @@ class Groups:
         return cls(shapes, source_M, place_N, is_padding_M.nonzero().flatten())
 
     def to(self, device: torch.device) -> Groups:
-        if self.place_N.device == device:
-            return self
         return Groups(self.shapes, *(each.to(device) for each in (self.source_M, self.place_N, self.padding)))
 
 
@@ -174,18 +180,24 @@ def document_attention(
     if _has_varlen_kernel(query_BATC) and softcap is None and not dropout:
         flat = [each.transpose(1, 2).flatten(0, 1) for each in heads]  # [B·T, heads, C]
         return _varlen(flat, documents, scaling, sliding_window).unflatten(0, (documents.rows, -1)), None
-    if documents.groups is None:
-        return _attend(list(heads), scaling, dropout, sliding_window, softcap).transpose(1, 2), None
-    groups = documents.groups.to(query_BATC.device)
+    attend = partial(_attend, scaling=scaling, dropout=dropout, sliding_window=sliding_window, softcap=softcap)
+    if documents.are_rows:
+        return attend(heads).transpose(1, 2), None
+    return _by_groups(heads, documents, attend), None
+
+
+def _by_groups(heads: Sequence[Tensor], documents: Documents, attend: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
+    """Attention of all documents, group by group [B, T, A, C]. heads: queries, keys and values
+    [B, heads, T, C]; attend: attention of documents of one length."""
+    groups = documents.groups_on(heads[0].device)
     grouped = [_IntoGroups.apply(each.transpose(1, 2).flatten(0, 1), groups) for each in heads]  # [M, heads, C]
     parts, begin = [], 0
     for count, width in groups.shapes:
         members = [each[begin : begin + count * width].unflatten(0, (count, width)).transpose(1, 2) for each in grouped]
-        attended = _attend(members, scaling, dropout, sliding_window, softcap)
-        parts.append(attended.transpose(1, 2).flatten(0, 1))
+        parts.append(attend(members).transpose(1, 2).flatten(0, 1))
         begin += count * width
     out_NAC = cast(Tensor, _FromGroups.apply(torch.cat(parts), groups))
-    return out_NAC.unflatten(0, (documents.rows, -1)), None
+    return out_NAC.unflatten(0, (documents.rows, -1))
 
 
 def _has_varlen_kernel(query_BATC: Tensor) -> bool:
@@ -208,7 +220,7 @@ def _varlen(flat: list[Tensor], documents: Documents, scaling: float | None, sli
 
 
 def _attend(
-    parts: list[Tensor], scaling: float | None, dropout: float, sliding_window: int | None, softcap: float | None
+    parts: Sequence[Tensor], scaling: float | None, dropout: float, sliding_window: int | None, softcap: float | None
 ) -> Tensor:
     """Causal attention of documents of one length [B, A, T, C]; parts: queries, keys and values."""
     query_BATC, key_BKTC, value_BKTC = parts

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -64,7 +66,7 @@ class Worker(Protocol):
         ...
 
     def progress(self, step: int, figures: Figures) -> None:
-        """Reports the figures of a step."""
+        """Reports the figures of a step; of an evaluation, for display alone, as step 0."""
         ...
 
 
@@ -190,11 +192,13 @@ class Evaluation:
 
 
 def compiles(option: bool | Literal["auto"], device: str, zero_stage: int) -> bool:
-    """Whether decoder layers are compiled; "auto": on a GPU, where a C compiler is installed, but not at ZeRO 3, whose
-    hooks gather weights in the midst of a layer."""
+    """Whether decoder layers are compiled; "auto": on a GPU, where Triton has the C compiler and the headers of Python
+    that it needs, but not at ZeRO 3, whose hooks gather weights in the midst of a layer."""
     if option != "auto":
         return option
-    return device.startswith("cuda") and zero_stage < 3 and any(map(shutil.which, ("cc", "gcc", "clang")))
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(sysconfig.get_paths()["include"], "Python.h").is_file()
+    return device.startswith("cuda") and zero_stage < 3 and compiler is not None and headers
 
 
 def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, journal: Journal, meter: Meter) -> None:

@@ -51,8 +51,8 @@ def test_documents_attend_to_themselves_alone(lengths: list[list[int]], window: 
 
 
 def test_documents_of_about_one_length_are_computed_at_once() -> None:
-    groups = Documents.of(packed_rows(8, 256, vocabulary=99, mean_document=20).positions_BT).groups
-    assert groups is not None
+    documents = Documents.of(packed_rows(8, 256, vocabulary=99, mean_document=20).positions_BT)
+    groups = documents.groups_on(torch.device("cpu"))
     assert len(groups.shapes) <= 8 < sum(count for count, _ in groups.shapes)
     assert torch.equal(groups.source_M[groups.place_N], torch.arange(8 * 256))
     assert sum(count * width for count, width in groups.shapes) == len(groups.source_M) == 8 * 256 + len(groups.padding)

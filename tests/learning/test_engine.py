@@ -11,6 +11,7 @@ import torch
 import torch._dynamo.utils as dynamo
 
 from pipelines.learning import checkpoint
+from pipelines.learning import engine as engines
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch, hidden_matrices
@@ -22,6 +23,7 @@ from tests.learning.processes import in_processes
 SIZE = Size(48, 2, 3, 1, 56)
 LR_FACTORS = [0.5, 1.0, 1.0, 0.25]
 STAGES = (0, 1, 2, 3)
+MANY_BUCKETS = 2048  # numbers: of several parameters, and fewer than the largest one has
 # The first steps' gradients have a norm of about 0.5: AdamW's are always clipped to 0.2, never to 1,000, Muon's never.
 PLANS = {
     "muon": OptimizerPlan("muon", learning_rate=0.02, adam_learning_rate=3e-3, weight_decay=0.1, clip_norm=0.2),
@@ -57,6 +59,7 @@ def steps(engine: Engine, rows: PackedRows, lr_factors: list[float]) -> list[flo
 
 
 def every_case(folder: Path) -> None:
+    engines.REDUCE_BUCKET = MANY_BUCKETS
     rows = PackedRows(folder / "train.arrow")
     for plan, stage in CASES:
         name = f"{plan}-{stage}"

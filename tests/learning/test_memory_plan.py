@@ -18,7 +18,7 @@ from tests.gpu.speed import EIGHT_B, LENGTH, LORA, MICRO_ROWS, VOCABULARY
 
 CONFIGS = Path(__file__).parents[2] / "pipelines" / "recipes" / "configs"
 MEASURED = Path(__file__).parents[1] / "gpu" / "results" / "nvidia-h100.jsonl"
-PUBLISHED = {  # as counted in the models' files on the hub
+PUBLISHED = {  # input and output embeddings count once where they are tied
     "llama-3.1-8b": 8_030_261_248,
     "qwen3-0.6b": 596_049_920,
     "qwen3-8b": 8_190_735_360,
