@@ -96,7 +96,7 @@ def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
     LoRA's targets may name the experts of a mixture too, such as experts.down_proj. A reward model's score head is
     trained whole. Raises UserError for a target that is no linear layer between the embeddings."""
     names = [name for name, _ in models.linear_layers(model)]
-    layers = {name.rpartition(".")[2] for name, _ in models.linear_layers(model)}
+    layers = {name.rpartition(".")[2] for name in names}
     experts = {".".join(name.split(".")[-2:]) for name in models.expert_parameters(model)}  # such as experts.down_proj
     if isinstance(adapter, Lora):
         option, known = "lora", layers | experts

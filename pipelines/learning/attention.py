@@ -123,31 +123,23 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
-class _IntoGroups(torch.autograd.Function):
-    """Tokens [N, …] as groups [M, …]. Padding gets no gradient: nothing that is kept attends to it."""
+class _Rearranged(torch.autograd.Function):
+    """Rows of x at an index, whose gradient is gathered too: row n of x comes from row inverse[n] of the result's.
+
+    unused: rows of x that the index leaves out, which get no gradient. index_select's own backward pass would add
+    row by row."""
 
     @staticmethod
-    def forward(ctx: Any, flat_N: Tensor, groups: Groups) -> Tensor:
-        ctx.groups = groups
-        return flat_N.index_select(0, groups.source_M)
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor, unused: Tensor | None) -> Tensor:
+        ctx.inverse, ctx.unused = inverse, unused
+        return x.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
-        return grad_outputs[0].index_select(0, ctx.groups.place_N), None
-
-
-class _FromGroups(torch.autograd.Function):
-    """Groups [M, …] as tokens [N, …], without the padding."""
-
-    @staticmethod
-    def forward(ctx: Any, grouped_M: Tensor, groups: Groups) -> Tensor:
-        ctx.groups = groups
-        return grouped_M.index_select(0, groups.place_N)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
-        gradient_M = grad_outputs[0].index_select(0, ctx.groups.source_M)
-        return gradient_M.index_fill_(0, ctx.groups.padding, 0.0), None
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None, None, None]:
+        gradient = grad_outputs[0].index_select(0, ctx.inverse)
+        if ctx.unused is not None:
+            gradient.index_fill_(0, ctx.unused, 0.0)
+        return gradient, None, None, None
 
 
 def document_attention(
@@ -190,13 +182,16 @@ def _by_groups(heads: Sequence[Tensor], documents: Documents, attend: Callable[[
     """Attention of all documents, group by group [B, T, A, C]. heads: queries, keys and values
     [B, heads, T, C]; attend: attention of documents of one length."""
     groups = documents.groups_on(heads[0].device)
-    grouped = [_IntoGroups.apply(each.transpose(1, 2).flatten(0, 1), groups) for each in heads]  # [M, heads, C]
+    source, place = groups.source_M, groups.place_N
+    # Padding's part of these gradients is zero, since nothing that is kept attends to it.
+    flat = (each.transpose(1, 2).flatten(0, 1) for each in heads)
+    grouped = [cast(Tensor, _Rearranged.apply(each, source, place, None)) for each in flat]  # [M, heads, C]
     parts, begin = [], 0
     for count, width in groups.shapes:
         members = [each[begin : begin + count * width].unflatten(0, (count, width)).transpose(1, 2) for each in grouped]
         parts.append(attend(members).transpose(1, 2).flatten(0, 1))
         begin += count * width
-    out_NAC = cast(Tensor, _FromGroups.apply(torch.cat(parts), groups))
+    out_NAC = cast(Tensor, _Rearranged.apply(torch.cat(parts), place, source, groups.padding))
     return out_NAC.unflatten(0, (documents.rows, -1))
 
 
