@@ -75,7 +75,7 @@ def session_pids(marks: Iterable[str]) -> list[int]:
 
 def kill_worker(process: subprocess.Popen[str], title: str) -> int:
     """kill -9 of the first Ray worker of a run whose title starts with `title`. Returns its pid."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         for child in psutil.Process(process.pid).children(recursive=True):
             try:

@@ -130,12 +130,16 @@ Reached = Callable[[Path], bool]
 
 
 @pytest.mark.chaos
-def test_a_second_run_whose_driver_is_killed_twice_gives_equal_artifacts(undisturbed: Path, tmp_path: Path) -> None:
-    """Killed in the corpus and in pretraining, then on to the aligned model."""
+def test_a_run_whose_driver_and_workers_are_killed_gives_equal_artifacts(undisturbed: Path, tmp_path: Path) -> None:
+    """The driver and a worker killed in the corpus, both killed in pretraining, then on to the aligned model."""
     store = tmp_path / "killed"
     kill_driver_when(corpus_has_a_block, store, "corpus")
-    kill_driver_when(training_has_a_checkpoint, store, "pretrain")
-    runs.finish(runs.start(store, "--until=ppo"), store)
+    process = runs.start(store, "--until=pretrain")
+    kill_worker_when(corpus_has_a_block, process, store, "corpus", "ray::MapBatches")
+    kill_driver_when(training_has_a_checkpoint, store, "pretrain", process)
+    process = runs.start(store, "--until=ppo")
+    kill_worker_when(training_has_a_checkpoint, process, store, "pretrain", "ray::RayTrainWorker")
+    runs.finish(process, store)
     assert_same_artifacts(undisturbed, store, (*BASE, *ALIGNED))
     manifests = {name: json.loads((runs.artifacts(store)[name] / "manifest.json").read_text()) for name in BASE}
     attempts = {name: manifest["facts"]["run/attempts"] for name, manifest in manifests.items()}
@@ -144,17 +148,26 @@ def test_a_second_run_whose_driver_is_killed_twice_gives_equal_artifacts(undistu
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_a_driver_killed_in_each_alignment_stage_loses_no_work(undisturbed: Path, pretrained: Path) -> None:
+def test_kills_in_each_alignment_stage_lose_no_work(undisturbed: Path, pretrained: Path) -> None:
+    """In each stage that trains the driver is killed, and then, in the run that goes on from there, a worker."""
     kill_driver_when(training_has_a_checkpoint, pretrained, "sft")
-    kill_driver_when(training_has_a_checkpoint, pretrained, "reward_model")
-    kill_driver_when(ppo_has_an_iteration, pretrained, "ppo")
-    runs.finish(runs.start(pretrained, "--until=ppo"), pretrained)
+    process = runs.start(pretrained, "--until=reward_model")
+    kill_worker_when(training_has_a_checkpoint, process, pretrained, "sft", "ray::RayTrainWorker")
+    kill_driver_when(training_has_a_checkpoint, pretrained, "reward_model", process)
+    process = runs.start(pretrained, "--until=ppo")
+    kill_worker_when(training_has_a_checkpoint, process, pretrained, "reward_model", "ray::RayTrainWorker")
+    kill_driver_when(ppo_has_an_iteration, pretrained, "ppo", process)
+    process = runs.start(pretrained, "--until=ppo")
+    kill_worker_when(ppo_has_an_iteration, process, pretrained, "ppo", "ray::Member")
+    runs.finish(process, pretrained)
     assert_same_artifacts(undisturbed, pretrained, ALIGNED)
 
 
-def kill_driver_when(reached: Reached, store: Path, stage: str) -> None:
-    """Runs until the stage, and kills the driver once the draft has files, before the stage is done."""
-    process = runs.start(store, f"--until={stage}")
+def kill_driver_when(reached: Reached, store: Path, stage: str, process: Popen[str] | None = None) -> None:
+    """Runs until the stage, and kills the driver once the draft has files, before the stage is done.
+
+    process: a run that is under way; by default a new one."""
+    process = process or runs.start(store, f"--until={stage}")
     runs.wait_until(lambda: reached(store) and has_earlier_stages(store, stage), process, log=runs.log_file(store))
     runs.kill_driver(process)
     assert stage not in runs.artifacts(store), "killed too late for the test"
@@ -163,29 +176,6 @@ def kill_driver_when(reached: Reached, store: Path, stage: str) -> None:
 def has_earlier_stages(store: Path, stage: str) -> bool:
     """Whether the alignment stages before this one are made. Always true for a stage of the base model."""
     return stage not in ALIGNED or set(ALIGNED[: ALIGNED.index(stage)]) <= set(runs.artifacts(store))
-
-
-@pytest.mark.chaos
-def test_killed_workers_lose_no_work(undisturbed: Path, tmp_path: Path) -> None:
-    """One run in which a worker of the corpus and one of pretraining are killed."""
-    store = tmp_path / "worker"
-    process = runs.start(store, "--until=pretrain")
-    kill_worker_when(corpus_has_a_block, process, store, "corpus", "ray::MapBatches")
-    kill_worker_when(training_has_a_checkpoint, process, store, "pretrain", "ray::RayTrainWorker")
-    runs.finish(process, store)
-    assert_same_artifacts(undisturbed, store, BASE)
-
-
-@pytest.mark.slow
-@pytest.mark.chaos
-def test_a_worker_killed_in_each_alignment_stage_loses_no_work(undisturbed: Path, pretrained: Path) -> None:
-    """One run in which a worker of each training stage is killed."""
-    process = runs.start(pretrained, "--until=ppo")
-    kill_worker_when(training_has_a_checkpoint, process, pretrained, "sft", "ray::RayTrainWorker")
-    kill_worker_when(training_has_a_checkpoint, process, pretrained, "reward_model", "ray::RayTrainWorker")
-    kill_worker_when(ppo_has_an_iteration, process, pretrained, "ppo", "ray::Member")
-    runs.finish(process, pretrained)
-    assert_same_artifacts(undisturbed, pretrained, ALIGNED)
 
 
 def kill_worker_when(reached: Reached, process: Popen[str], store: Path, stage: str, title: str) -> None:

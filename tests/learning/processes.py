@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+
+from pipelines.learning import loop, throughput
 
 
 class Killed(Exception):
@@ -60,6 +63,8 @@ def in_processes(function: Callable[..., None], world: int, folder: Path, *args:
 
 def _process(rank: int, world: int, group: Path, function: Callable[..., None], folder: Path, *args: Any) -> None:
     torch.set_num_threads(1)
+    # Half a second of measuring before each of hundreds of runs; what is measured is tested in test_throughput.py.
+    loop.peak_flops_per_s = partial(throughput.peak_flops_per_s, seconds=0.02)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=world)
     function(folder, *args)
