@@ -5,30 +5,26 @@ Imports are inside the functions, so that `rayse --help` answers in under a seco
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cluster.termination import INTERRUPTED, sigterm_interrupts
+from cluster.termination import sigterm_interrupts
+from pipelines.exit_codes import exit_codes
 
 if TYPE_CHECKING:
     from pipelines.recipe.reader import Recipe, RecipeTemplate
     from pipelines.stage import Stage
     from pipelines.store.artifacts import Store
 
-USER_ERROR, CLUSTER_ERROR = 2, 3  # and INTERRUPTED, 130
-
 
 class _Verbs(TyperGroup):
     """The group of all commands; errors in any of them become exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        with sigterm_interrupts(), _exit_codes():
+        with sigterm_interrupts(), exit_codes():
             return super().invoke(ctx)
 
 
@@ -45,7 +41,7 @@ app = typer.Typer(
 )
 
 RecipeArg = Annotated[
-    str, typer.Argument(help="The recipe: a YAML file, or the name of one that comes with Rayse (demo, micro).")
+    str, typer.Argument(help="The recipe: a YAML file, or the name of one that comes with Rayse, such as demo.")
 ]
 StoreOpt = Annotated[
     str | None, typer.Option(help="Folder of all artifacts, readable by all nodes. Default: the recipe's `store:`.")
@@ -113,12 +109,22 @@ def plan(
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
+            "2x16xCPU:64GiB. Default: this machine."
+        ),
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Show which stages would run and which are made. Runs no stage."""
+    """Show which stages would run, and what those that train would take: memory of a rank, disk, time.
+
+    Runs no stage, and needs a base's config.json alone. Exits with 2 where a stage cannot fit, naming what would.
+    """
     from pipelines.verbs.plan import show_plan
 
-    show_plan(_load(recipe, set_, store, seed), until=until, as_json=as_json)
+    show_plan(_load(recipe, set_, store, seed), until=until, nodes=nodes, as_json=as_json)
 
 
 @app.command()
@@ -362,34 +368,6 @@ def _store(path: str | None) -> Store:
         problem = "does not exist; pass one with --store, or make it with `rayse run RECIPE`"
         raise UserError(f"store {store.root}: {problem}")
     return store
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turns errors that the user can fix into one line on stderr and an exit code; others keep their traceback."""
-    from cluster.errors import ClusterError
-    from pipelines.errors import UserError
-
-    try:
-        yield
-    except UserError as error:
-        _fail(error, USER_ERROR)
-    except ClusterError as error:
-        _fail(error, CLUSTER_ERROR)
-    except OSError as error:
-        from cluster.errors import disk_full
-
-        if not disk_full(error):
-            raise
-        _fail(ClusterError(f"{error.filename or 'a disk'}: no space left on the device; free some"), CLUSTER_ERROR)
-    except KeyboardInterrupt:
-        print("interrupted; finished stages are kept, and the same command resumes", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-
-
-def _fail(error: Exception, code: int) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(code)
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ SERVE_MAY_IMPORT = ("store", "stage", "options", "errors", "data", "metrics", "i
 # The wings, top to bottom. A module imports from its own wing and from lower ones: never upwards, never sideways.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
-        ("__main__",), ("cli",), ("verbs",), ("report",), ("sweep",), ("run", "stages"), ("training", "recipe"),
-        ("engines",), ("stage",), ("evaluator",), ("store",),
+        ("__main__",), ("cli",), ("verbs", "exit_codes"), ("report",), ("sweep",), ("run", "stages"), ("planning",),
+        ("training", "recipe"), ("engines",), ("stage",), ("evaluator",), ("store",),
         # the crafts: what stages are made of
         ("metrics", "rollout"), ("learning",), ("inference",),
         ("data.guard",), ("data.dialogues",), ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),

@@ -50,11 +50,12 @@ def kv_bytes(folder: Path, max_tokens: int, dtype: str, *, size: EngineSize = CP
     """Bytes of a KV cache for all rows of max_tokens; for fewer where that is over the limits, but for one at least.
 
     dtype: of the engine; max_bytes: a limit besides the size's own."""
-    row_bytes = _row_bytes(read_config(folder), max_tokens, dtype)
-    return max(row_bytes, min(size.num_rows * row_bytes, size.max_kv_bytes, max_bytes))
+    one_row_bytes = row_bytes(read_config(folder), max_tokens, dtype)
+    return max(one_row_bytes, min(size.num_rows * one_row_bytes, size.max_kv_bytes, max_bytes))
 
 
-def _row_bytes(config: Mapping[str, Any], max_tokens: int, dtype: str) -> int:
+def row_bytes(config: Mapping[str, Any], max_tokens: int, dtype: str) -> int:
+    """Bytes of the keys and values of one row."""
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
     size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     token_bytes = config["num_hidden_layers"] * 2 * heads * size * ITEM_BYTES[dtype]

@@ -12,7 +12,7 @@ Widths of a token in a layer: H hidden, Q all query heads, K all key heads, F fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from pipelines.learning.engine import REDUCE_BUCKET
 from pipelines.learning.model import Recompute, num_parameters, output_embedding, whole_shape
 from pipelines.learning.token_scores import CHUNK_LOGITS, MIN_CHUNK_TOKENS
+
+FOUR_BIT_BYTES = 0.516  # a weight in NF4: half a byte, and its share of a block's scale in 8 bits
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Setting:
     recompute: Recompute = "none"
     compiled: bool = False
     offload: bool = False
+    four_bit: bool = False  # the frozen linear layers: QLoRA
 
 
 def on_meta(config: Mapping[str, Any]) -> PreTrainedModel:
@@ -58,19 +61,35 @@ def rank_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
 
 def _state_bytes(model: nn.Module, setting: Setting) -> dict[str, int]:
     """Weights, and what the optimizer holds of those that are trained."""
-    total, trained = num_parameters(model), num_parameters(_Trained(model))
-    size, world = setting.dtype.itemsize, setting.world
+    trained, world = num_parameters(_Trained(model)), setting.world
     mixed = setting.dtype != torch.float32
     stage = max(2, setting.zero_stage) if mixed else setting.zero_stage  # as engine.py has it
     by_rank = trained // world if stage >= 1 else trained
     host = setting.offload
     return {
-        "weights": size * (total // world if stage == 3 else total),
+        "weights": _weight_bytes(model, setting) // (world if stage == 3 else 1),
         "masters": 0 if host or stage == 0 else 4 * by_rank,
         "gradients": 0 if host and stage >= 2 else 4 * (by_rank if stage >= 2 else trained),
         "moments": 0 if host else 8 * by_rank,
         "buckets": 4 * min(trained, REDUCE_BUCKET) if world > 1 else 0,
     }
+
+
+def _weight_bytes(model: nn.Module, setting: Setting) -> int:
+    total, size = num_parameters(model), setting.dtype.itemsize
+    if not setting.four_bit:
+        return size * total
+    frozen = (p for p in linear_weights(model) if not p.requires_grad)
+    packed = sum(whole_shape(parameter).numel() for parameter in frozen)
+    return size * (total - packed) + round(FOUR_BIT_BYTES * packed)
+
+
+def linear_weights(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Weights of all linear layers but the head."""
+    head = cast(Any, model).get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            yield module.weight
 
 
 class _Trained(nn.Module):

@@ -1,44 +1,109 @@
-"""`rayse plan`: what a run would make."""
+"""`rayse plan`: what a run would make, and what it would cost."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipelines.console import console, print_json, table
+from pipelines.errors import UserError
+from pipelines.planning.machines import GIB, Machines, parse, this_machine
+from pipelines.planning.training import KINDS, Estimate, estimate
 from pipelines.recipe.reader import Recipe
-from pipelines.run.plan import plan
+from pipelines.run.plan import Step, plan
 from pipelines.run.progress import RunLog
 from pipelines.stage import Options
 from pipelines.store.artifacts import Store
+from pipelines.training import WorkerOptions
 
 
-def show_plan(recipe: Recipe, *, until: str | None, as_json: bool) -> None:
-    """`rayse plan`: prints the fingerprint and state of every step, as a table or as JSON."""
+def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: bool) -> None:
+    """`rayse plan`: prints fingerprint, state and cost of every step, as a table or as JSON.
+
+    nodes: that the costs are for; None: this machine. Raises UserError, after printing, where a stage cannot fit."""
+    given = parse(nodes) if nodes else None
     steps = plan(recipe, Store(recipe.store), until=until, warn=RunLog().warn)
-    state_by_step: dict[str, dict[str, Any]] = {
-        step.name: {
-            "fingerprint": step.fingerprint,
-            "state": "made" if step.artifact else "to make",
-            "made_by_other_code": step.made_by_other_code,
-            "inputs": dict(step.parents),
-            "runs_on": runs_on(step.entry.cluster),
-        }
-        for step in steps
-    }
+    estimates = estimates_of(recipe, steps, given)
     if as_json:
-        return print_json(state_by_step)
-    rows = table("stage", "fingerprint", "state", "runs on")
-    for name, step in state_by_step.items():
-        other_code = ", by other code" if step["made_by_other_code"] else ""
-        rows.add_row(name, step["fingerprint"], step["state"] + other_code, step["runs_on"])
+        print_json({step.name: _state(step) | _facts(estimates.get(step.name)) for step in steps})
+    else:
+        _print(steps, estimates)
+    misfits = [f"{name}: {e.why}" for name, e in estimates.items() if not e.fits]
+    if misfits:
+        raise UserError("this plan does not fit: " + "; ".join(misfits))
+
+
+def estimates_of(recipe: Recipe, steps: list[Step], nodes: Machines | None) -> dict[str, Estimate]:
+    """By step: what each one that trains would cost. nodes: default this machine, and then only what is to be made."""
+    to_plan = [step for step in steps if nodes or not step.artifact]
+    training = [s for s in to_plan if s.entry.stage.kind in KINDS and isinstance(s.entry.cluster, WorkerOptions)]
+    if not training:
+        return {}
+    here = nodes or this_machine()
+    estimates = {}
+    for step in training:
+        gpus = getattr(step.entry.cluster, "gpus_per_worker", 0)
+        without = (
+            nodes is None and here.on_gpu and gpus == "auto" and getattr(step.entry.cluster, "workers", 1) > here.count
+        )
+        machines = this_machine(on_gpu=False) if without else here  # where the run would fall back to CPUs
+        estimates[step.name] = estimate(recipe, step.entry, machines)
+    return estimates
+
+
+def _state(step: Step) -> dict[str, Any]:
+    return {
+        "fingerprint": step.fingerprint,
+        "state": "made" if step.artifact else "to make",
+        "made_by_other_code": step.made_by_other_code,
+        "inputs": dict(step.parents),
+        "runs_on": runs_on(step.entry.cluster),
+    }
+
+
+def _facts(cost: Estimate | None) -> dict[str, Any]:
+    return {} if cost is None else cost.facts()
+
+
+def _print(steps: list[Step], estimates: Mapping[str, Estimate]) -> None:
+    rows = table("stage", "fingerprint", "state", "runs on", "parameters", "disk", "time")
+    for step in steps:
+        other_code = ", by other code" if step.made_by_other_code else ""
+        state = ("made" if step.artifact else "to make") + other_code
+        cost = estimates.get(step.name)
+        columns = (runs_on(step.entry.cluster), "", "", "") if cost is None else _columns(cost)
+        rows.add_row(step.name, step.fingerprint[:8], state, *columns)
     console().print(rows)
 
 
+def _columns(cost: Estimate) -> tuple[str, str, str, str]:
+    trained = "" if cost.trained == cost.parameters else f", {_short(cost.trained)} trained"
+    where = f"{cost.where}, {cost.rank_bytes / GIB:.1f} GiB each" + ("" if cost.fits else ": NO FIT")
+    return where, _short(cost.parameters) + trained, f"{cost.disk_bytes / GIB:.1f} GiB", duration(cost.time_s)
+
+
+def _short(number: float) -> str:
+    """8.0B, 134.5M, 2,048."""
+    for factor, unit in ((1e9, "B"), (1e6, "M")):
+        if number >= factor:
+            return f"{number / factor:.1f}{unit}"
+    return f"{number:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """2.5 h, 12 min, 40 s; unknown."""
+    if seconds is None:
+        return "unknown"
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
 def runs_on(cluster: Options) -> str:
-    """What a stage with these cluster options runs on, such as `2 workers, a GPU each where the cluster has 2`."""
+    """What a stage with these cluster options runs on, such as `2 workers, on GPUs if there are 2`."""
     workers = getattr(cluster, "workers", None)
     gpus = getattr(cluster, "gpus_per_worker", getattr(cluster, "gpus", 0))
     who = "" if workers is None else f"{workers} worker{'s' if workers > 1 else ''}, "
     if gpus == "auto":
-        return who + (f"a GPU each where the cluster has {workers}" if workers else "a GPU where the cluster has one")
+        return who + (f"on GPUs if there are {workers}" if workers else "a GPU if there is one")
     return who + (f"{gpus:g} GPU{'' if gpus == 1 else 's'}{' each' if workers else ''}" if gpus else "CPU")

@@ -282,7 +282,7 @@ def test_shipped_recipes_are_found_from_anywhere(tmp_path: Path, monkeypatch: py
 
 
 def test_a_missing_recipe_is_an_error_that_lists_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing.yaml: no such recipe; give a YAML file or one .*: demo, .*micro"):
+    with pytest.raises(UserError, match=r"missing.yaml: no such recipe; give a YAML file or one .* demo, .*micro"):
         reader.find(tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="no such recipe"):
         reader.find(tmp_path)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from pipelines.cli import INTERRUPTED
+from cluster.termination import INTERRUPTED
 from pipelines.errors import UserError
 from pipelines.recipe import reader
 from pipelines.recipe.search_space import SweepOptions, Values

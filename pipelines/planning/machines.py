@@ -1,0 +1,92 @@
+"""The nodes that a plan is for: given as `1x8xH100`, or this machine.
+
+Speeds are dense bfloat16 products by the makers' data sheets; of them a square product reaches about three quarters
+(741 of an H100's 989, measured). A CPU's speed is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+
+import psutil
+
+from pipelines.errors import UserError
+
+GIB, TERA = 2**30, 1e12
+REACHED = 0.75  # of the data sheet's rate by one large product
+ACCELERATORS: dict[str, tuple[float, float]] = {  # name -> GiB of memory, dense bfloat16 TFLOP/s
+    "A10": (22.5, 125), "A100": (80, 312), "A100-40": (40, 312), "A800": (80, 312), "A6000": (48, 155),
+    "B200": (180, 2250), "H20": (96, 148), "H100": (80, 989), "H200": (141, 989), "H800": (80, 989), "L4": (22.5, 121),
+    "L40S": (48, 362), "RTX3090": (24, 71), "RTX4090": (24, 165), "RTX5090": (32, 209), "T4": (15, 65),
+}  # fmt: skip
+USABLE = 0.95  # of the memory: the rest is the driver's, the system's, or lost between tensors
+EXPECTED = (
+    "expected NODESxGPUSxNAME such as 1x8xH100, with a name of {names}; your own as 1x8xNAME:48GiB:180TFLOPS, with the "
+    "memory of one and its dense bfloat16 speed; or CPU cores as 2x16xCPU:64GiB, with the memory of a node"
+)
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Nodes of one kind. flops_per_s: of one accelerator, or of one core, in products of large matrices."""
+
+    nodes: int
+    per_node: int  # accelerators of a node, or cores
+    name: str  # such as H100; CPU
+    memory_bytes: int  # usable, of one accelerator, or of a node without one
+    flops_per_s: float  # in bfloat16 on a GPU, in float32 on a CPU
+    on_gpu: bool
+    bfloat16_flops_per_s: float | None = None  # of a CPU, whose instructions decide whether it is the faster type
+
+    @property
+    def count(self) -> int:
+        """Accelerators, or cores, of all nodes."""
+        return self.nodes * self.per_node
+
+    def __str__(self) -> str:
+        return f"{self.nodes}x{self.per_node}x{self.name}"
+
+
+def parse(text: str) -> Machines:
+    """Nodes by their name in `--nodes`. Raises UserError for another form, and for an accelerator of unknown speed."""
+    match = re.fullmatch(r"(\d+)x(\d+)x([\w-]+)(?::([\d.]+)(?:GiB|GB))?(?::([\d.]+)(?:TFLOPS|TFLOP/s))?", text.strip())
+    expected = EXPECTED.format(names=", ".join(ACCELERATORS))
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise UserError(f"--nodes {text}: {expected}")
+    nodes, per_node, name = int(match[1]), int(match[2]), match[3]
+    known = {key.lower(): (key, *figures) for key, figures in ACCELERATORS.items()}.get(name.lower())
+    if name.lower() == "cpu":
+        here = this_machine(on_gpu=False)
+        memory = int(USABLE * float(match[4]) * GIB) if match[4] else here.memory_bytes
+        if match[5]:
+            return Machines(nodes, per_node, "CPU", memory, float(match[5]) * TERA, on_gpu=False)
+        return replace(here, nodes=nodes, per_node=per_node, memory_bytes=memory)
+    if known is None and not (match[4] and match[5]):
+        raise UserError(f"--nodes {text}: memory and speed of {name} are not known here; {expected}")
+    key, gib, tflops = known or (name, 0.0, 0.0)
+    gib, tflops = float(match[4] or gib), float(match[5] or tflops)
+    return Machines(nodes, per_node, key, int(USABLE * gib * GIB), REACHED * tflops * TERA, on_gpu=True)
+
+
+def this_machine(*, on_gpu: bool | None = None) -> Machines:
+    """The GPUs of this machine, or its cores where it has none. on_gpu: which; default: GPUs where there are any."""
+    import torch
+
+    from pipelines.learning.throughput import peak_flops_per_s
+
+    gpus = torch.cuda.device_count() if on_gpu is not False else 0
+    if gpus:
+        properties = torch.cuda.get_device_properties(0)
+        flops = peak_flops_per_s("cuda:0", torch.bfloat16)
+        name = properties.name.removeprefix("NVIDIA ").split()[0]
+        return Machines(1, gpus, name, int(USABLE * properties.total_memory), flops, on_gpu=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        flops, bfloat16 = (peak_flops_per_s("cpu", t, seconds=0.15) for t in (torch.float32, torch.bfloat16))
+    finally:
+        torch.set_num_threads(threads)
+    cores = len(os.sched_getaffinity(0))
+    return Machines(1, cores, "CPU", int(USABLE * psutil.virtual_memory().total), flops, False, bfloat16)

@@ -1,0 +1,314 @@
+"""Estimates of the stages that train: pretrain, sft, dpo, reward_model, ppo.
+
+Time is FLOPs of forward and backward ÷ (workers × rate of large products × EFFICIENCY), and for ppo the replies. What
+is not known before the data is read (how many tokens a conversation has) is estimated from the sources' size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.inference import engine_size
+from pipelines.planning.machines import GIB, Machines
+from pipelines.planning.models import config_of, stored_dtype, with_adapters
+from pipelines.recipe.reader import Entry, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from pipelines.learning.memory import Setting
+
+KINDS = ("pretrain", "sft", "dpo", "reward_model", "ppo")
+BYTES_PER_TOKEN = 4.0  # of a source's file
+COMPRESSED = 3.0  # bytes of text in a byte of gzip or zstd
+EXCHANGE_TOKENS = 256  # a prompt and its reply, where only the number of rows is known
+SFT_LENGTH = 512  # tokens of a row, by sft's default
+GPU_EFFICIENCY = 0.55  # of the rate of products: 0.62 at 1.1B, 0.43 with LoRA beside 7.3B and everything recomputed
+CPU_EFFICIENCY = 0.6  # chosen on one setting: docs/planning.md has the others
+CHECKPOINTS = 2  # of the newest, while the next one is written
+CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
+PROCESS_BYTES = 550 * 2**20  # of a process on a CPU: torch, transformers and DeepSpeed
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage would cost. memory: bytes of a rank by part; time_s: None where the amount of data is not known."""
+
+    memory: Mapping[str, int]
+    disk_bytes: int
+    time_s: float | None
+    tokens: int | None
+    parameters: int
+    trained: int
+    where: str  # such as 8 × H100
+    fits: bool
+    why: str  # what does not fit and what would, or what the estimate rests on
+
+    @property
+    def rank_bytes(self) -> int:
+        return sum(self.memory.values())
+
+    def facts(self) -> dict[str, Any]:
+        """As `rayse plan --json` prints it."""
+        return {
+            "memory/rank_bytes": self.rank_bytes, "memory/parts": dict(self.memory), "time/estimate_s": self.time_s,
+            "disk/bytes": self.disk_bytes, "fits": self.fits, "why": self.why, "model/parameters": self.parameters,
+            "model/trained": self.trained, "train/tokens": self.tokens,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage that trains, and everything of it that memory and time depend on."""
+
+    kind: str
+    config: Mapping[str, Any]
+    model: PreTrainedModel  # on the meta device, its frozen weights marked
+    setting: Setting
+    lora: Mapping[str, Any] | None
+    machines: Machines
+    on_gpu: bool
+    rows: int  # of a micro-batch
+    tokens: int | None  # to train on, in all
+    options: Mapping[str, Any]
+
+
+def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
+    """What an entry of one of KINDS would cost on these machines. Raises UserError where its base is not known."""
+    job = job_of(recipe, entry, machines)
+    memory = memory_of(job)
+    problem = misfit(job, memory)
+    why = problem or _basis(job)
+    if problem:
+        fix = remedy(job)
+        why += f"; {fix} would fit" if fix else "; nothing that was tried would fit: take larger or more of them"
+    parameters, trained = _counts(job.model)
+    return Estimate(
+        memory, disk_bytes(job, parameters, trained), time_s(job), job.tokens, parameters, trained,
+        where=_where(job), fits=not problem, why=why,
+    )  # fmt: skip
+
+
+def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
+    from pipelines.learning.memory import Setting
+    from pipelines.learning.precision import dtype_of
+
+    options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
+    config = config_of(recipe, entry)
+    on_gpu = machines.on_gpu if cluster["gpus_per_worker"] == "auto" else cluster["gpus_per_worker"] > 0
+    device = "cuda" if on_gpu else "cpu"
+    dtype = cluster["dtype"]
+    if entry.stage.kind == "ppo" and dtype == "auto":
+        dtype = stored_dtype(config)
+    rows, row_tokens = _micro_batch(recipe, entry, config)
+    setting = Setting(
+        tokens=rows * row_tokens, device=device,
+        dtype=dtype_of(dtype, device, int(config.get("hidden_size") or 0)), world=cluster["workers"],
+        zero_stage=cluster["zero_stage"], recompute=cluster["recompute"], offload=cluster["offload"] == "optimizer",
+        compiled=on_gpu and cluster["zero_stage"] < 3 and cluster.get("compile", False) in (True, "auto"),
+        four_bit=bool(options.get("lora") and options["lora"]["qlora"]),
+    )  # fmt: skip
+    lora = options.get("lora")
+    model = with_adapters(json.dumps(config), json.dumps(lora))
+    return Job(entry.stage.kind, config, model, setting, lora, machines, on_gpu, rows, _tokens(recipe, entry), options)
+
+
+def _micro_batch(recipe: Recipe, entry: Entry, config: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows of a micro-batch (pairs of two replies where the stage has pairs), and tokens of each."""
+    options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
+    context = int(config.get("max_position_embeddings") or 2**31)
+    rows, workers = cluster["micro_batch_rows"], cluster["workers"]
+    if entry.stage.kind in ("pretrain", "sft"):
+        length = _row_length(recipe, entry, context)
+        return min(rows, max(1, options["batch_tokens"] // length // workers)), length
+    if entry.stage.kind == "ppo":
+        return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
+    pairs = min(rows, max(1, options["batch_pairs"] // workers))
+    return pairs, 2 * min(options["max_tokens"] or EXCHANGE_TOKENS, context)
+
+
+def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
+    if entry.stage.kind == "sft":
+        return entry.options.model_dump()["length"] or min(context, SFT_LENGTH)
+    return recipe.entry(entry.inputs["tokens"]).options.model_dump()["length"]
+
+
+def _tokens(recipe: Recipe, entry: Entry) -> int | None:
+    """Tokens to train on; None where the data has no file whose size would tell."""
+    options = entry.options.model_dump()
+    if entry.stage.kind == "ppo":
+        replies = options["iterations"] * options["prompts_per_iteration"] * options["replies_per_prompt"]
+        return replies * options["epochs"] * (EXCHANGE_TOKENS // 2 + options["max_new_tokens"])
+    if options.get("budget_tokens"):
+        return options["budget_tokens"]
+    data = recipe.entry(entry.inputs["conversations" if entry.stage.kind == "sft" else "preferences"])
+    files = [file for source in data.sources.values() for file in source.files()]
+    if not files:
+        return None
+    sizes = (file.stat().st_size * (COMPRESSED if file.suffix in (".gz", ".zst") else 1) for file in files)
+    return round(options["epochs"] * sum(sizes) / BYTES_PER_TOKEN)
+
+
+def memory_of(job: Job) -> dict[str, int]:
+    """Bytes of a rank by part."""
+    from pipelines.learning.memory import rank_bytes
+
+    memory = rank_bytes(job.model, job.setting)
+    memory["process"] = CONTEXT_BYTES if job.on_gpu else PROCESS_BYTES
+    if job.kind == "ppo":
+        _add_rollout(job, memory)
+    return memory
+
+
+def _add_rollout(job: Job, memory: dict[str, int]) -> None:
+    """Adds what ppo holds beside the policy that learns: frozen models, and the sampler with its KV cache. On a GPU the
+    sampler sleeps while the policy learns, so that activations take its place."""
+    setting = job.setting
+    weights = setting.dtype.itemsize * _counts(job.model)[0]
+    frozen = weights // (setting.world if setting.zero_stage == 3 else 1)
+    if job.lora is None:
+        memory["reference"] = frozen
+    if job.options["rewards"].get("reward_model"):
+        memory["reward model"] = frozen  # the critic's body too, where it is frozen
+    tokens = EXCHANGE_TOKENS // 2 + job.options["max_new_tokens"]
+    rows = (engine_size.GPU if job.on_gpu else engine_size.CPU).num_rows
+    replies = job.options["prompts_per_iteration"] * job.options["replies_per_prompt"]
+    dtype = "float32" if setting.dtype.itemsize == 4 else "bfloat16"
+    cache = min(rows, -(-replies // setting.world)) * engine_size.row_bytes(job.config, tokens, dtype)
+    if job.on_gpu:
+        in_turn = memory["activations"] + memory["working"]
+        memory["sampler beyond activations"] = max(0, weights + cache - in_turn)
+    else:
+        memory |= {"sampler": weights, "KV cache": cache}
+
+
+def _counts(model: PreTrainedModel) -> tuple[int, int]:
+    """Parameters, and those that are trained."""
+    from pipelines.learning.model import num_parameters
+
+    return num_parameters(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def misfit(job: Job, memory: Mapping[str, int]) -> str:
+    """What does not fit, as a phrase; empty where all does."""
+    machines, workers = job.machines, job.setting.world
+    if job.on_gpu and not machines.on_gpu:
+        return f"a GPU for each of {workers} workers is asked for, {machines} has none"
+    if job.on_gpu and workers > machines.count:
+        return f"{workers} workers need a GPU each, {machines} has {machines.count}"
+    together = 1 if job.on_gpu else -(-workers // machines.nodes)
+    needed = together * sum(memory.values())
+    if needed <= machines.memory_bytes:
+        return ""
+    who = "a rank needs" if together == 1 else f"{together} ranks of a node need"
+    largest = max(memory, key=lambda part: memory[part])
+    return (
+        f"{who} {_gib(needed)} of {_gib(machines.memory_bytes)} that {machines.name} has, most of it for {largest} "
+        f"({_gib(together * memory[largest])})"
+    )
+
+
+def remedy(job: Job) -> str:
+    """The first of a few changes of options that would make the job fit, cheapest first; empty where none does."""
+    for text, changed in _remedies(job):
+        if not misfit(changed, memory_of(changed)):
+            return text
+    return ""
+
+
+LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": None, "rslora": False, "dora": False, "qlora": False}
+COMBINATIONS = (
+    ("rows",), ("recompute",), ("rows", "recompute"), ("zero",), ("rows", "recompute", "zero"),
+    ("rows", "recompute", "offload"), ("rows", "recompute", "zero", "offload"),
+    ("rows", "recompute", "zero", "workers"), ("rows", "recompute", "lora"), ("rows", "recompute", "lora", "qlora"),
+)  # fmt: skip
+
+
+def _remedies(job: Job) -> Iterator[tuple[str, Job]]:
+    """Changed jobs, each with its options as a recipe has them."""
+    machines, world = job.machines, job.setting.world
+    if job.on_gpu and not machines.on_gpu:
+        return
+    if job.on_gpu and world > machines.count:
+        fewer = _with(job, world=machines.count)
+        yield f"workers: {machines.count}", fewer
+        yield from ((f"workers: {machines.count}, {text}", changed) for text, changed in _remedies(fewer))
+        return
+    for names in COMBINATIONS:
+        texts, changed = [], job
+        for name in names:
+            change = _change(changed, name)
+            if change is not None:
+                text, changed = change
+                texts.append(text)
+        if len(texts) == len(names) or (texts and "rows" in names):
+            yield ", ".join(texts), changed
+
+
+def _change(job: Job, name: str) -> tuple[str, Job] | None:
+    """One change of a job; None where it is so already, or does not apply."""
+    setting = job.setting
+    if name == "rows" and job.rows > 1:
+        return "micro_batch_rows: 1", replace(_with(job, tokens=setting.tokens // job.rows), rows=1)
+    if name == "recompute" and setting.recompute != "full":
+        return "recompute: full", _with(job, recompute="full")
+    if name == "zero" and setting.zero_stage < 3 and setting.world > 1:
+        return "zero_stage: 3", _with(job, zero_stage=3)
+    if name == "offload" and job.on_gpu and not setting.offload:
+        return "offload: optimizer", _with(job, offload=True)
+    if name == "workers" and job.machines.count > setting.world:
+        return f"workers: {job.machines.count}", _with(job, world=job.machines.count)
+    if name == "lora" and job.lora is None and job.kind != "pretrain":
+        model = with_adapters(json.dumps(job.config), json.dumps(LORA))
+        return "lora: {rank: 16}", replace(job, lora=LORA, model=model)
+    if name == "qlora" and job.lora is not None and not setting.four_bit and job.kind != "ppo":
+        return "lora.qlora: true", _with(job, four_bit=True)
+    return None
+
+
+def _with(job: Job, **changes: Any) -> Job:
+    return replace(job, setting=replace(job.setting, **changes))
+
+
+def time_s(job: Job) -> float | None:
+    """Seconds of training, without the start of processes; of ppo with its replies."""
+    from pipelines.learning.throughput import training_flops
+
+    if job.tokens is None:
+        return None
+    flops = training_flops(job.model, SFT_LENGTH)
+    per_token = flops.per_token + flops.per_predicted_token
+    if job.setting.recompute == "full":
+        per_token *= 4 / 3
+    if job.kind == "ppo":  # a forward pass each to generate, and of policy and reference to annotate
+        per_token *= 2
+    workers = job.setting.world if job.on_gpu else min(job.setting.world, job.machines.count)
+    efficiency = GPU_EFFICIENCY if job.on_gpu else CPU_EFFICIENCY
+    flops_per_s = job.machines.flops_per_s
+    if not job.on_gpu and job.setting.dtype.itemsize == 2:
+        flops_per_s = job.machines.bfloat16_flops_per_s or flops_per_s
+    return job.tokens * per_token / (workers * flops_per_s * efficiency)
+
+
+def disk_bytes(job: Job, parameters: int, trained: int) -> int:
+    """Bytes of the store at most: the model, and checkpoints of masters and moments while it is trained."""
+    item = 2 if stored_dtype(job.config) in ("bfloat16", "float16") else 4
+    models = 2 if job.kind == "ppo" and job.options["critic_body"] == "learnt" else 1
+    return item * parameters + CHECKPOINTS * models * 12 * trained
+
+
+def _basis(job: Job) -> str:
+    if job.tokens is None:
+        return f"on {_where(job)}; no time: how much data there is shows once it is read"
+    return f"on {_where(job)}"
+
+
+def _where(job: Job) -> str:
+    return f"{job.setting.world} × {job.machines.name if job.on_gpu else 'CPU'}"
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / GIB:.1f} GiB"

@@ -1,0 +1,162 @@
+"""What `rayse plan` says of training against training itself: memory of a rank, and time.
+
+    python -m tests.benchmarks.planning [NAME …]      about a minute a setting on two cores
+
+Every setting trains a few steps in new processes of one thread each, without Ray: random weights in a folder, rows full
+of random documents. Memory is the most that a process held (anonymous, sampled), time that of the steps after the
+first. The plan gets the config, the options and the rate of matrix products, and nothing that was measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+WORLD, LENGTH, STEPS = 2, 512, 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to train. rows: of a micro-batch, of which a rank has two in a step."""
+
+    size: str
+    dtype: str = "float32"
+    zero_stage: int = 1
+    recompute: str = "none"
+    lora: bool = False
+    rows: int = 2
+    vocabulary: int = 32_768
+
+
+SETTINGS = {
+    "36m": Setting("36m"),
+    "36m, ZeRO 3": Setting("36m", zero_stage=3),
+    "36m, bfloat16": Setting("36m", "bfloat16"),
+    "36m, recomputed": Setting("36m", recompute="full", rows=8),
+    "36m, LoRA": Setting("36m", lora=True),
+    "125m": Setting("125m"),
+    "125m, ZeRO 3, bfloat16": Setting("125m", "bfloat16", zero_stage=3),
+    "125m, bfloat16, recomputed": Setting("125m", "bfloat16", recompute="full", rows=8),
+    "125m, LoRA, bfloat16": Setting("125m", "bfloat16", lora=True, rows=4),
+    "350m, LoRA, bfloat16, recomputed": Setting("350m", "bfloat16", recompute="full", lora=True, rows=4),
+}
+
+
+class Sampled:
+    """The most anonymous memory that this process holds between start and stop, by phase. Pages of the model's files
+    do not count: all processes share them, and they can be dropped."""
+
+    def __init__(self) -> None:
+        self.phase = "import"
+        self.peaks: dict[str, int] = {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> dict[str, int]:
+        self._done.set()
+        self._thread.join()
+        return self.peaks
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.01):
+            self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), anonymous_bytes())
+
+
+def anonymous_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
+
+
+def train(folder: Path, setting: Setting) -> None:
+    """Runs in every process; rank 0 writes its figures."""
+    from pipelines.learning import adapters, loop
+    from pipelines.learning.batch import PackedRows
+    from pipelines.learning.engine import OptimizerPlan
+    from pipelines.learning.lesson import next_token
+    from pipelines.learning.model import from_folder
+    from pipelines.learning.precision import stored_dtype
+    from pipelines.learning.saving import save_proven
+    from pipelines.learning.schedule import Schedule
+    from tests.learning.processes import PlainWorker
+
+    sampled = Sampled()
+    rows = PackedRows(folder / "train.arrow")
+    optimizer = OptimizerPlan("adamw", learning_rate=1e-4, adam_learning_rate=1e-4, weight_decay=0.0, clip_norm=1.0)
+    plan = loop.TrainingPlan(
+        out=folder / "out", seed=1, total_steps=STEPS, batch_rows=WORLD * 2 * setting.rows, optimizer=optimizer,
+        schedule=Schedule("wsd", STEPS, warmup=0, decay=1), micro_batch_rows=setting.rows,
+        zero_stage=setting.zero_stage, dtype=setting.dtype, hidden_size=0, checkpoint_every_steps=1000,
+        log_every_steps=1, recompute=setting.recompute,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    plan.out.mkdir(exist_ok=True)
+    open_model = partial(from_folder, folder / "model")
+
+    def make(model: Any) -> Any:
+        return next_token(model, rows, stored_dtype(folder / "model"))
+
+    def make_lesson(dtype: Any) -> Any:
+        if not setting.lora:
+            return make(open_model(dtype))
+        lora = adapters.Lora(rank=16, alpha=32.0, dropout=0.0)
+        return adapters.lesson(make, open_model, save_proven, lora, seed=1, dtype=dtype)
+
+    worker = PlainWorker(folder / "checkpoints")
+    _mark(loop, sampled)
+    facts = loop.train(worker, plan, make_lesson)
+    peaks = sampled.stop()
+    if worker.rank == 0:
+        seconds = [plan.batch_rows * LENGTH / figures["train/tokens_per_s"] for _, figures in worker.reported]
+        record = {"peaks": peaks, "step_s": seconds, **facts}
+        (folder / "figures.json").write_text(json.dumps(record))
+
+
+def _mark(loop: Any, sampled: Sampled) -> None:
+    """Lets `sampled` know which phase of the loop runs."""
+
+    def marked(function: Any, phase: str) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            sampled.phase = phase
+            return function(*args, **kwargs)
+
+        return run
+
+    loop.partitioned = marked(loop.partitioned, "load")
+    loop.run_steps = marked(loop.run_steps, "train")
+    loop.export = marked(loop.export, "export")
+
+
+def measure(setting: Setting) -> dict[str, Any]:
+    """Trains in new processes. Returns bytes before and at the peak, seconds of the steps, and the loop's facts."""
+    from pipelines.learning import model
+    from pipelines.learning.saving import save
+    from tests.learning.packed import write_tokens
+    from tests.learning.processes import in_processes
+
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as name:
+        folder = Path(name)
+        write_tokens(folder, num_rows=WORLD * 2 * setting.rows * STEPS, length=LENGTH, vocabulary=setting.vocabulary)
+        llama = model.from_scratch(model.SIZES[setting.size], vocabulary=setting.vocabulary, length=LENGTH, seed=1)
+        (folder / "model").mkdir()
+        save(llama, llama.named_parameters(), folder / "model")
+        del llama
+        in_processes(train, WORLD, folder, setting)
+        return json.loads((folder / "figures.json").read_text())
+
+
+def main(names: list[str] | None = None) -> None:
+    """Prints a JSON line a setting."""
+    for name in names or SETTINGS:
+        print(json.dumps({"name": name, **asdict(SETTINGS[name]), **measure(SETTINGS[name])}), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("names", nargs="*", help=f"which of {'; '.join(SETTINGS)}")
+    main(parser.parse_args().names)

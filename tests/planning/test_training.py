@@ -1,0 +1,186 @@
+"""What stages would take, against counts that follow from the models' published shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.learning import adapters
+from pipelines.learning.model import expert_parameters, from_folder
+from pipelines.planning.machines import GIB, parse
+from pipelines.planning.models import base_config, with_adapters
+from pipelines.planning.training import Estimate, estimate
+from pipelines.recipe import reader
+from pipelines.stages import STAGES
+from tests import families
+
+LLAMA_8B = 8_030_261_248
+HIDDEN, KEYS, FEED_FORWARD, LAYERS = 4096, 1024, 14_336, 32
+RECIPE = """\
+name: tune
+sources:
+  chats: {kind: jsonl, rows: conversations, path: chats.jsonl}
+  pairs: {kind: jsonl, rows: preferences, path: pairs.jsonl}
+base: {model: meta-llama/Llama-3.1-8B-Instruct}
+stages:
+  conversations: {}
+  sft: {epochs: 2}
+  preferences: {}
+  reward_model: {}
+  ppo: {}
+"""
+NEW = """\
+name: new
+sources:
+  essays: {kind: chinese, language: zh}
+stages:
+  corpus: {}
+  tokenizer: {vocabulary: 4096}
+  tokens: {length: 256}
+  pretrain: {size: 2m, budget_tokens: 1_000_000}
+  conversations: {}
+  sft: {}
+"""
+NUM_BYTES = 400_000  # of the conversations
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "chats.jsonl").write_text("x" * NUM_BYTES)
+    (folder / "pairs.jsonl").write_text("x" * NUM_BYTES)
+    return folder
+
+
+def planned(folder: Path, stage: str, nodes: str, *overrides: str) -> Estimate:
+    recipe = reader.load(folder / "recipe.yaml", STAGES, overrides=overrides)
+    return estimate(recipe, recipe.entry(stage), parse(nodes))
+
+
+def test_full_training_of_8b_over_eight_gpus(folder: Path) -> None:
+    cost = planned(folder, "sft", "1x8xH100", "cluster.sft.workers=8", "cluster.sft.zero_stage=3",
+                   "cluster.sft.recompute=full")  # fmt: skip
+    assert cost.parameters == cost.trained == LLAMA_8B
+    by_rank = LLAMA_8B / 8
+    expected = {"weights": 2 * by_rank, "masters": 4 * by_rank, "moments": 8 * by_rank, "gradients": 4 * by_rank}
+    assert {name: cost.memory[name] for name in expected} == pytest.approx(expected)
+    assert cost.fits and cost.where == "8 × H100"
+    assert cost.tokens == 2 * NUM_BYTES / 4
+    assert cost.disk_bytes == 2 * LLAMA_8B + 2 * 12 * LLAMA_8B  # in 16 bits; masters and moments, twice
+    assert cost.rank_bytes == sum(cost.memory.values()) < 30 * GIB
+
+
+def test_adapters_of_a_rank(folder: Path) -> None:
+    cost = planned(folder, "sft", "1x1xH100", "sft.lora={rank: 16}", "cluster.sft.workers=1")
+    ends = 2 * (HIDDEN + HIDDEN) + 2 * (HIDDEN + KEYS) + 3 * (HIDDEN + FEED_FORWARD)  # q, o; k, v; gate, up, down
+    assert cost.trained == 16 * ends * LAYERS
+    assert cost.memory["moments"] == 8 * cost.trained
+    assert cost.memory["weights"] == 2 * (LLAMA_8B + cost.trained)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_adapters_are_counted_as_peft_makes_them(family: str, dora: bool, tmp_path: Path) -> None:
+    families.write(tmp_path, family, seed=0, dtype="float32")
+    model = from_folder(tmp_path)
+    options = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": None, "rslora": False, "dora": dora, "qlora": False}
+    if dora and expert_parameters(model):
+        options["targets"] = ["q_proj", "v_proj"]  # DoRA does not fit experts
+    targets = options["targets"] and tuple(options["targets"])
+    peft = adapters.attach(model, adapters.Lora(**{**options, "targets": targets}), 0)
+    ours = with_adapters((tmp_path / "config.json").read_text(), json.dumps(options))
+    assert trained(ours) == trained(peft) > 0
+
+
+def trained(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_four_bits_fit_where_sixteen_do_not(folder: Path) -> None:
+    lora = ("cluster.sft.workers=1", "cluster.sft.recompute=full", "cluster.sft.micro_batch_rows=1")
+    wide = planned(folder, "sft", "1x1xL4", "sft.lora={rank: 16}", *lora)
+    narrow = planned(folder, "sft", "1x1xL4", "sft.lora={rank: 16, qlora: true}", *lora)
+    linear = LAYERS * (2 * HIDDEN * HIDDEN + 2 * HIDDEN * KEYS + 3 * HIDDEN * FEED_FORWARD)
+    assert wide.memory["weights"] - narrow.memory["weights"] == pytest.approx((2 - 0.516) * linear, rel=1e-3)
+    assert narrow.fits
+    assert narrow.rank_bytes < wide.rank_bytes
+
+
+def test_a_stage_that_cannot_fit_names_what_does_and_that_fits(folder: Path) -> None:
+    cost = planned(folder, "sft", "1x1xA100", "cluster.sft.workers=1")
+    assert not cost.fits
+    assert "a rank needs" in cost.why and "that A100 has" in cost.why
+    remedy = cost.why.rpartition("; ")[2].removesuffix(" would fit")
+    assert remedy == "micro_batch_rows: 1, recompute: full, offload: optimizer"
+    options = [f"cluster.sft.{option.replace(': ', '=')}" for option in remedy.split(", ")]
+    fixed = planned(folder, "sft", "1x1xA100", "cluster.sft.workers=1", *options)
+    assert fixed.fits, fixed.why
+
+
+def test_fewer_gpus_than_workers(folder: Path) -> None:
+    cost = planned(folder, "sft", "1x4xH100", "cluster.sft.workers=8", "cluster.sft.zero_stage=3",
+                   "cluster.sft.recompute=full")  # fmt: skip
+    assert not cost.fits
+    assert cost.why == "8 workers need a GPU each, 1x4xH100 has 4; workers: 4 would fit"
+
+
+def test_a_gpu_that_is_asked_for_on_cpus(folder: Path) -> None:
+    cost = planned(folder, "sft", "1x16xCPU:64GiB:0.1TFLOPS", "cluster.sft.gpus_per_worker=1")
+    assert not cost.fits and "1x16xCPU has none" in cost.why
+
+
+def test_ppo_holds_a_sampler_a_reference_and_a_reward_model(folder: Path) -> None:
+    settings = ("cluster.ppo.workers=8", "cluster.ppo.recompute=full", "cluster.ppo.zero_stage=3")
+    cost = planned(folder, "ppo", "1x8xH100", *settings)
+    assert cost.memory["reference"] == cost.memory["reward model"] == 2 * LLAMA_8B // 8
+    assert cost.memory["sampler beyond activations"] > 2 * LLAMA_8B - (
+        cost.memory["activations"] + cost.memory["working"]
+    )
+    assert cost.fits, cost.why
+    without = planned(folder, "ppo", "1x8xH100", *settings, "ppo.lora={rank: 16}")
+    assert "reference" not in without.memory  # the base with its adapters off
+
+
+def test_time_falls_with_workers_and_speed(folder: Path) -> None:
+    def seconds(nodes: str, workers: int) -> float:
+        found = planned(folder, "sft", nodes, f"cluster.sft.workers={workers}", "cluster.sft.zero_stage=3").time_s
+        assert found is not None
+        return found
+
+    one, two = seconds("1x8xH100", 1), seconds("1x8xH100", 2)
+    assert one / two == pytest.approx(2)
+    assert seconds("1x8xA100", 2) / two == pytest.approx(989 / 312)
+    by_hand = 6 * LLAMA_8B * 2 * NUM_BYTES / 4 / (0.75 * 989e12)  # a GPU that does nothing but large products
+    assert 1.5 < one / by_hand < 2.5
+
+
+def test_data_without_a_file_has_no_time(folder: Path) -> None:
+    (folder / "new.yaml").write_text(NEW)
+    recipe = reader.load(folder / "new.yaml", STAGES)
+    cost = estimate(recipe, recipe.entry("sft"), parse("1x2xCPU:8GiB:0.1TFLOPS"))
+    assert cost.time_s is None and "once it is read" in cost.why
+    assert cost.parameters == 192 * 4096 + 3 * (4 * 192 * 192 + 3 * 192 * 512 + 2 * 192) + 192
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("Qwen/Qwen3-8B", 36), ("qwen2.5-7b-instruct", 28), ("mistralai/Mixtral-8x7B-Instruct-v0.1", 32)],
+)
+def test_configs_that_come_with_rayse(name: str, layers: int) -> None:
+    assert base_config(name)["num_hidden_layers"] == layers
+
+
+def test_a_folder_needs_its_config_alone(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"model_type": "llama", "hidden_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert base_config(str(tmp_path)) == config
+
+
+def test_a_base_that_is_not_there_is_asked_for() -> None:
+    with pytest.raises(UserError, match=r"base.model: nobody/unheard-of: .*config\.json.*weights are not needed"):
+        base_config("nobody/unheard-of")
