@@ -25,6 +25,7 @@ from pipelines.learning.model import Recompute, num_parameters, output_embedding
 from pipelines.learning.token_scores import CHUNK_LOGITS, MIN_CHUNK_TOKENS
 
 FOUR_BIT_BYTES = 0.516  # a weight in NF4: half a byte, and its share of a block's scale in 8 bits
+LIVE_PARAMETERS = 10**9  # that ZeRO 3 keeps gathered, by DeepSpeed's default (stage3_max_live_parameters)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def _state_bytes(model: nn.Module, setting: Setting) -> dict[str, int]:
     host = setting.offload
     return {
         "weights": _weight_bytes(model, setting) // (world if stage == 3 else 1),
+        "gathered": setting.dtype.itemsize * min(num_parameters(model), LIVE_PARAMETERS) if stage == 3 else 0,
         "masters": 0 if host or stage == 0 else 4 * by_rank,
         "gradients": 0 if host and stage >= 2 else 4 * (by_rank if stage >= 2 else trained),
         "moments": 0 if host else 8 * by_rank,
