@@ -29,41 +29,49 @@ def config_of(recipe: Recipe, entry: Entry) -> dict[str, Any]:
 
 
 def base_config(model: str) -> dict[str, Any]:
-    """config.json of a base: a folder's, a hub id's as far as this machine has it, or one that comes with Rayse.
+    """config.json of a base: a folder's, a GGUF file's, one that comes with Rayse, or of a hub id.
 
     Raises UserError where there is none."""
     path = Path(model).expanduser()
     if (path / "config.json").is_file():
         return read_config(path)
-    cached = _cached_config(model)
-    if cached is not None:
-        return read_config(cached)
+    if path.is_file() and path.suffix == ".gguf":
+        return _gguf_config(path)
     name = model.rsplit("/", 1)[-1].lower()
     shipped = [file for file in CONFIGS.glob("*.json") if name.startswith(file.stem)]
     if shipped:
         return json.loads(max(shipped, key=lambda file: len(file.stem)).read_text(encoding="utf-8"))
-    what = (
-        "a GGUF file names no config"
-        if path.is_file()
-        else "neither a folder with a config.json nor in the hub's cache"
-    )
-    known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.json")))
-    raise UserError(
-        f"base.model: {model}: {what}, so its size is not known; expected a folder that holds its config.json (weights "
-        f"are not needed for a plan), a model that `hf download` has fetched, or one of {known}"
-    )
+    return _hub_config(model)
 
 
-def _cached_config(model: str) -> Path | None:
-    """The folder of a hub id's config.json in the hub's cache, if it is there."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+def _gguf_config(file: Path) -> dict[str, Any]:
+    """The config of a GGUF file, whose weights are unpacked to bfloat16 when it is imported."""
+    from transformers import AutoConfig
 
     try:
-        file = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:
-        return None
-    return Path(file).parent if isinstance(file, str) else None
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    except Exception as error:  # readers of GGUF raise many types
+        raise UserError(
+            f"base.model: {file}: cannot be read as GGUF ({type(error).__name__}: {error}); expected a language model "
+            f"of a family that transformers converts, or a Hugging Face folder"
+        ) from error
+    return {**config.to_dict(), "dtype": "bfloat16"}
+
+
+def _hub_config(model: str) -> dict[str, Any]:
+    """config.json of a hub id: from the hub's cache, or downloaded."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return json.loads(Path(hf_hub_download(model, "config.json")).read_text(encoding="utf-8"))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.json")))
+        raise UserError(
+            f"base.model: {model}: neither a folder with a config.json nor a model that the hub can deliver "
+            f"({type(error).__name__}), so its size is not known; expected a folder with its config.json (weights are "
+            f"not needed for a plan), a hub id on a machine that reaches the hub, or one of {known}"
+        ) from error
 
 
 def _new_config(recipe: Recipe, entry: Entry) -> dict[str, Any]:

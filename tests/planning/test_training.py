@@ -17,6 +17,7 @@ from pipelines.planning.training import Estimate, estimate
 from pipelines.recipe import reader
 from pipelines.stages import STAGES
 from tests import families
+from tests.stages import gguf_files
 
 LLAMA_8B = 8_030_261_248
 HIDDEN, KEYS, FEED_FORWARD, LAYERS = 4096, 1024, 14_336, 32
@@ -179,6 +180,18 @@ def test_a_folder_needs_its_config_alone(tmp_path: Path) -> None:
     config: dict[str, Any] = {"model_type": "llama", "hidden_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert base_config(str(tmp_path)) == config
+
+
+def test_a_gguf_file_is_planned_without_its_weights_being_unpacked(tmp_path: Path) -> None:
+    weights = gguf_files.write(tmp_path / "model.gguf")
+    config = base_config(str(tmp_path / "model.gguf"))
+    assert (config["model_type"], config["dtype"]) == ("qwen2", "bfloat16")
+    model = with_adapters(json.dumps(config), "null")
+    assert {name: parameter.shape for name, parameter in model.named_parameters()} == {
+        name: tensor.shape
+        for name, tensor in weights.items()
+        if name != "lm_head.weight" or not model.config.tie_word_embeddings
+    }
 
 
 def test_a_base_that_is_not_there_is_asked_for() -> None:
