@@ -19,7 +19,7 @@ REACHED = 0.75  # of the data sheet's rate by one large product
 ACCELERATORS: dict[str, tuple[float, float]] = {  # name -> GiB of memory, dense bfloat16 TFLOP/s
     "A10": (22.5, 125), "A100": (80, 312), "A100-40": (40, 312), "A800": (80, 312), "A6000": (48, 155),
     "B200": (180, 2250), "H20": (96, 148), "H100": (80, 989), "H200": (141, 989), "H800": (80, 989), "L4": (22.5, 121),
-    "L40S": (48, 362), "RTX3090": (24, 71), "RTX4090": (24, 165), "RTX5090": (32, 209), "T4": (15, 65),
+    "L40S": (48, 362), "RTX3090": (24, 71), "RTX4090": (24, 165), "RTX5090": (32, 209),
 }  # fmt: skip
 USABLE = 0.95  # of the memory: the rest is the driver's, the system's, or lost between tensors
 EXPECTED = (
@@ -51,9 +51,9 @@ class Machines:
 
 def parse(text: str) -> Machines:
     """Nodes by their name in `--nodes`. Raises UserError for another form, and for an accelerator of unknown speed."""
-    match = re.fullmatch(r"(\d+)x(\d+)x([\w-]+)(?::([\d.]+)(?:GiB|GB))?(?::([\d.]+)(?:TFLOPS|TFLOP/s))?", text.strip())
+    match = re.fullmatch(r"(\d+)x(\d+)x([\w-]+)(?::(\d+(?:\.\d+)?)GiB)?(?::(\d+(?:\.\d+)?)TFLOPS)?", text.strip())
     expected = EXPECTED.format(names=", ".join(ACCELERATORS))
-    if match is None or not int(match[1]) or not int(match[2]):
+    if match is None or not all(float(number or 1) for number in (match[1], match[2], match[4], match[5])):
         raise UserError(f"--nodes {text}: {expected}")
     nodes, per_node, name = int(match[1]), int(match[2]), match[3]
     known = {key.lower(): (key, *figures) for key, figures in ACCELERATORS.items()}.get(name.lower())

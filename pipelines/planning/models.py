@@ -22,13 +22,14 @@ def config_of(recipe: Recipe, entry: Entry) -> dict[str, Any]:
     """config.json of the model that an entry makes: that of its base, or of a new model."""
     while True:
         if entry.stage.kind == "base":
-            return base_config(entry.options.model_dump()["model"])
+            options = entry.options.model_dump()
+            return base_config(options["model"], options["revision"])
         if "model" not in entry.inputs:
             return _new_config(recipe, entry)
         entry = recipe.entry(entry.inputs["model"])
 
 
-def base_config(model: str) -> dict[str, Any]:
+def base_config(model: str, revision: str | None = None) -> dict[str, Any]:
     """config.json of a base: a folder's, a GGUF file's, one that comes with Rayse, or of a hub id.
 
     Raises UserError where there is none."""
@@ -38,10 +39,11 @@ def base_config(model: str) -> dict[str, Any]:
     if path.is_file() and path.suffix == ".gguf":
         return _gguf_config(path)
     name = model.rsplit("/", 1)[-1].lower()
-    shipped = [file for file in CONFIGS.glob("*.json") if name.startswith(file.stem)]
+    is_name = model.count("/") <= 1 and not model.startswith(("/", ".", "~")) and path.suffix != ".gguf"
+    shipped = [file for file in CONFIGS.glob("*.json") if is_name and name.startswith(file.stem)]
     if shipped:
         return json.loads(max(shipped, key=lambda file: len(file.stem)).read_text(encoding="utf-8"))
-    return _hub_config(model)
+    return _hub_config(model, revision)
 
 
 def _gguf_config(file: Path) -> dict[str, Any]:
@@ -58,13 +60,13 @@ def _gguf_config(file: Path) -> dict[str, Any]:
     return {**config.to_dict(), "dtype": "bfloat16"}
 
 
-def _hub_config(model: str) -> dict[str, Any]:
+def _hub_config(model: str, revision: str | None) -> dict[str, Any]:
     """config.json of a hub id: from the hub's cache, or downloaded."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return json.loads(Path(hf_hub_download(model, "config.json")).read_text(encoding="utf-8"))
+        return json.loads(Path(hf_hub_download(model, "config.json", revision=revision)).read_text(encoding="utf-8"))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.json")))
         raise UserError(

@@ -72,8 +72,12 @@ class Job:
     machines: Machines
     on_gpu: bool
     rows: int  # of a micro-batch
+    step_rows: int | None  # of an optimizer step, over all workers, where the stage has such rows
+    length: int  # tokens of a row
+    threads: int  # of a worker on a CPU
     tokens: int | None  # to train on, in all
     options: Mapping[str, Any]
+    kv_cache_bytes: int | None
 
 
 def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
@@ -104,6 +108,8 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     if entry.stage.kind == "ppo" and dtype == "auto":
         dtype = stored_dtype(config)
     rows, row_tokens = _micro_batch(recipe, entry, config)
+    length = row_tokens // 2 if "batch_pairs" in options else row_tokens
+    step_rows = options["batch_tokens"] // row_tokens if "batch_tokens" in options else options.get("batch_pairs")
     setting = Setting(
         tokens=rows * row_tokens, device=device,
         dtype=dtype_of(dtype, device, int(config.get("hidden_size") or 0)), world=cluster["workers"],
@@ -113,7 +119,22 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     )  # fmt: skip
     lora = options.get("lora")
     model = with_adapters(json.dumps(config), json.dumps(lora))
-    return Job(entry.stage.kind, config, model, setting, lora, machines, on_gpu, rows, _tokens(recipe, entry), options)
+    return Job(
+        entry.stage.kind,
+        config,
+        model,
+        setting,
+        lora,
+        machines,
+        on_gpu,
+        rows,
+        step_rows,
+        length,
+        cluster["threads_per_worker"],
+        _tokens(recipe, entry),
+        options,
+        cluster.get("kv_cache_bytes"),
+    )
 
 
 def _micro_batch(recipe: Recipe, entry: Entry, config: Mapping[str, Any]) -> tuple[int, int]:
@@ -171,13 +192,14 @@ def _add_rollout(job: Job, memory: dict[str, int]) -> None:
     frozen = weights // (setting.world if setting.zero_stage == 3 else 1)
     if job.lora is None:
         memory["reference"] = frozen
-    if job.options["rewards"].get("reward_model"):
+    if "reward_model" in job.options["rewards"]:
         memory["reward model"] = frozen  # the critic's body too, where it is frozen
     tokens = EXCHANGE_TOKENS // 2 + job.options["max_new_tokens"]
     rows = (engine_size.GPU if job.on_gpu else engine_size.CPU).num_rows
     replies = job.options["prompts_per_iteration"] * job.options["replies_per_prompt"]
     dtype = "float32" if setting.dtype.itemsize == 4 else "bfloat16"
     cache = min(rows, -(-replies // setting.world)) * engine_size.row_bytes(job.config, tokens, dtype)
+    cache = job.kv_cache_bytes or min(cache, (engine_size.GPU if job.on_gpu else engine_size.CPU).max_kv_bytes)
     if job.on_gpu:
         in_turn = memory["activations"] + memory["working"]
         memory["sampler beyond activations"] = max(0, weights + cache - in_turn)
@@ -197,6 +219,8 @@ def misfit(job: Job, memory: Mapping[str, int]) -> str:
     machines, workers = job.machines, job.setting.world
     if job.on_gpu and not machines.on_gpu:
         return f"a GPU for each of {workers} workers is asked for, {machines} has none"
+    if job.step_rows is not None and job.step_rows < workers:
+        return f"a step has {job.step_rows} rows for {workers} workers; raise batch_tokens (batch_pairs)"
     if job.on_gpu and workers > machines.count:
         return f"{workers} workers need a GPU each, {machines} has {machines.count}"
     together = 1 if job.on_gpu else -(-workers // machines.nodes)
@@ -279,18 +303,28 @@ def time_s(job: Job) -> float | None:
 
     if job.tokens is None:
         return None
-    flops = training_flops(job.model, SFT_LENGTH)
-    per_token = flops.per_token + flops.per_predicted_token
+    flops = training_flops(job.model, job.length)
+    per_token = flops.per_token + flops.per_predicted_token - _idle_expert_flops(job)
     if job.setting.recompute == "full":
         per_token *= 4 / 3
-    if job.kind == "ppo":  # a forward pass each to generate, and of policy and reference to annotate
-        per_token *= 2
-    workers = job.setting.world if job.on_gpu else min(job.setting.world, job.machines.count)
+    if job.kind == "ppo":  # once, not each epoch: a forward pass to generate, and of policy and reference to annotate
+        per_token *= 1 + 1 / job.options["epochs"]
+    workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, job.machines.count)
     efficiency = GPU_EFFICIENCY if job.on_gpu else CPU_EFFICIENCY
     flops_per_s = job.machines.flops_per_s
     if not job.on_gpu and job.setting.dtype.itemsize == 2:
         flops_per_s = job.machines.bfloat16_flops_per_s or flops_per_s
     return job.tokens * per_token / (workers * flops_per_s * efficiency)
+
+
+def _idle_expert_flops(job: Job) -> float:
+    """FLOPs of a token in the experts of a mixture that it does not visit."""
+    from pipelines.learning.model import expert_parameters
+
+    names = set(expert_parameters(job.model))
+    visited = int(job.config.get("num_experts_per_tok") or 1)
+    stacks = (p for name, p in job.model.named_parameters() if name in names)
+    return sum((6 if p.requires_grad else 4) * p.numel() * (1 - visited / p.shape[0]) for p in stacks)
 
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:

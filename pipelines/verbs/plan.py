@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.console import console, print_json, table
@@ -22,33 +22,52 @@ def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: 
 
     nodes: that the costs are for; None: this machine. Raises UserError, after printing, where a stage cannot fit."""
     given = parse(nodes) if nodes else None
-    steps = plan(recipe, Store(recipe.store), until=until, warn=RunLog().warn)
-    estimates = estimates_of(recipe, steps, given)
+    warn = RunLog().warn
+    steps = plan(recipe, Store(recipe.store), until=until, warn=warn)
+    estimates, unknown_base = {}, None
+    try:
+        estimates = estimates_of(recipe, steps, given, warn)
+    except UserError as error:  # fingerprints and states do not depend on it
+        unknown_base = error
     if as_json:
         print_json({step.name: _state(step) | _facts(estimates.get(step.name)) for step in steps})
     else:
         _print(steps, estimates)
+    if unknown_base is not None:
+        raise unknown_base
     misfits = [f"{name}: {e.why}" for name, e in estimates.items() if not e.fits]
     if misfits:
         raise UserError("this plan does not fit: " + "; ".join(misfits))
 
 
-def estimates_of(recipe: Recipe, steps: list[Step], nodes: Machines | None) -> dict[str, Estimate]:
-    """By step: what each one that trains would cost. nodes: default this machine, and then only what is to be made."""
+def estimates_of(
+    recipe: Recipe, steps: list[Step], nodes: Machines | None, warn: Callable[[str], object]
+) -> dict[str, Estimate]:
+    """By step: what each one that trains would cost. nodes: default this machine, and then only what is to be made.
+
+    warn: called for a step whose model cannot be estimated. Raises UserError where a base is not known."""
     to_plan = [step for step in steps if nodes or not step.artifact]
     training = [s for s in to_plan if s.entry.stage.kind in KINDS and isinstance(s.entry.cluster, WorkerOptions)]
     if not training:
         return {}
     here = nodes or this_machine()
-    estimates = {}
+    estimates: dict[str, Estimate] = {}
     for step in training:
-        gpus = getattr(step.entry.cluster, "gpus_per_worker", 0)
-        without = (
-            nodes is None and here.on_gpu and gpus == "auto" and getattr(step.entry.cluster, "workers", 1) > here.count
-        )
-        machines = this_machine(on_gpu=False) if without else here  # where the run would fall back to CPUs
-        estimates[step.name] = estimate(recipe, step.entry, machines)
+        if getattr(step.entry.options, "ia3", None) is not None:
+            warn(f"{step.name}: no estimate: IA3 is not planned yet")
+            continue
+        try:
+            estimates[step.name] = estimate(recipe, step.entry, _machines_of(step, here, at_hand=nodes is None))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
+            warn(f"{step.name}: no estimate: the config of its model is of a kind not known here ({error})")
     return estimates
+
+
+def _machines_of(step: Step, machines: Machines, *, at_hand: bool) -> Machines:
+    """The machines, or this machine's cores where the step would run on CPUs although there are GPUs."""
+    gpus = getattr(step.entry.cluster, "gpus_per_worker", 0)
+    falls_back = at_hand and gpus == "auto" and getattr(step.entry.cluster, "workers", 1) > machines.count
+    return this_machine(on_gpu=False) if machines.on_gpu and (gpus == 0 or falls_back) else machines
 
 
 def _state(step: Step) -> dict[str, Any]:

@@ -40,7 +40,19 @@ def test_this_machines_cores() -> None:
     assert 1e9 < machines.flops_per_s < 1e13
 
 
-@pytest.mark.parametrize("text", ["H100", "8xH100", "0x8xH100", "1x8xH100:lots", "1x8x", "1x1xH100:80:3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "H100",
+        "8xH100",
+        "0x8xH100",
+        "1x8xH100:lots",
+        "1x8x",
+        "1x1xH100:80:3",
+        "1x1xH100:1.2.3GiB",
+        "1x1xMine:8GiB:0TFLOPS",
+    ],
+)
 def test_another_form_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--nodes .*expected NODESxGPUSxNAME such as 1x8xH100"):
         parse(text)

@@ -64,8 +64,8 @@ def planned(folder: Path, stage: str, nodes: str, *overrides: str) -> Estimate:
 
 
 def test_full_training_of_8b_over_eight_gpus(folder: Path) -> None:
-    cost = planned(folder, "sft", "1x8xH100", "cluster.sft.workers=8", "cluster.sft.zero_stage=3",
-                   "cluster.sft.recompute=full")  # fmt: skip
+    cost = planned(folder, "sft", "1x8xH100", "sft.batch_tokens=65536", "cluster.sft.workers=8",
+                   "cluster.sft.zero_stage=3", "cluster.sft.recompute=full")  # fmt: skip
     assert cost.parameters == cost.trained == LLAMA_8B
     by_rank = LLAMA_8B / 8
     expected = {"weights": 2 * by_rank, "masters": 4 * by_rank, "moments": 8 * by_rank, "gradients": 4 * by_rank}
@@ -124,10 +124,25 @@ def test_a_stage_that_cannot_fit_names_what_does_and_that_fits(folder: Path) -> 
 
 
 def test_fewer_gpus_than_workers(folder: Path) -> None:
-    cost = planned(folder, "sft", "1x4xH100", "cluster.sft.workers=8", "cluster.sft.zero_stage=3",
-                   "cluster.sft.recompute=full")  # fmt: skip
+    cost = planned(folder, "sft", "1x4xH100", "sft.batch_tokens=65536", "cluster.sft.workers=8",
+                   "cluster.sft.zero_stage=3", "cluster.sft.recompute=full")  # fmt: skip
     assert not cost.fits
     assert cost.why == "8 workers need a GPU each, 1x4xH100 has 4; workers: 4 would fit"
+
+
+def test_fewer_rows_than_workers(folder: Path) -> None:
+    cost = planned(folder, "sft", "1x8xH100", "cluster.sft.workers=8", "cluster.sft.zero_stage=3")
+    assert not cost.fits and "a step has 4 rows for 8 workers" in cost.why  # 2,048 tokens, rows of 512
+
+
+def test_a_token_visits_two_of_eight_experts(folder: Path) -> None:
+    def seconds(model: str) -> float:
+        cost = planned(folder, "sft", "1x8xH100", f"base.model={model}")
+        assert cost.time_s is not None
+        return cost.time_s
+
+    active, dense = 12.9e9, 8.03e9  # published: Mixtral 8x7B activates 12.9B of 46.7B
+    assert seconds("mixtral-8x7b") / seconds("llama-3.1-8b") == pytest.approx(active / dense, rel=0.06)
 
 
 def test_a_gpu_that_is_asked_for_on_cpus(folder: Path) -> None:

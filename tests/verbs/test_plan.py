@@ -75,5 +75,5 @@ def test_the_table_names_memory_disk_and_time(files: Path) -> None:
 
 def test_a_base_that_is_not_there(files: Path) -> None:
     done = plan("assistant", files, "--set=base.model=nobody/unheard-of")
-    assert done.returncode == 2 and done.stdout == ""
+    assert done.returncode == 2 and "conversations" in done.stdout  # what it costs is not known, what it makes is
     assert "config.json" in done.stderr and "weights are not needed" in done.stderr
