@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ def hidden_size(folder: Path) -> int:
 
 def stored_dtype(folder: Path) -> str:
     """The type that a model's folder stores its weights in, such as bfloat16; float32 where config.json names none."""
-    config = read_config(folder)
+    return dtype_in(read_config(folder))
+
+
+def dtype_in(config: Mapping[str, Any]) -> str:
+    """The type that a config.json names; float32 where it names none."""
     return str(config.get("dtype") or config.get("torch_dtype") or "float32")
 
 

@@ -5,14 +5,14 @@
 
 Written down from what transformers' decoders save for the backward pass, and from how DeepSpeed 0.19 is set up in
 engine.py. Within 10% of peaks measured on one GPU in bfloat16, full and LoRA (tests/learning/test_memory_plan.py); not
-compared yet: several ranks, ZeRO 3, float32, CPUs.
+compared yet: several GPUs. On CPUs it is up to 21% too low (docs/planning.md).
 
 Widths of a token in a layer: H hidden, Q all query heads, K all key heads, F feed-forward (of all experts it visits).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.learning.engine import REDUCE_BUCKET
-from pipelines.learning.model import Recompute, num_parameters, output_embedding, whole_shape
+from pipelines.learning.model import Recompute, linear_layers, num_parameters, output_embedding, whole_shape
 from pipelines.learning.token_scores import CHUNK_LOGITS, MIN_CHUNK_TOKENS
 
 FOUR_BIT_BYTES = 0.516  # a weight in NF4: half a byte, and its share of a block's scale in 8 bits
@@ -60,7 +60,7 @@ def rank_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
     }
 
 
-def _state_bytes(model: nn.Module, setting: Setting) -> dict[str, int]:
+def _state_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
     """Weights, and what the optimizer holds of those that are trained."""
     trained, world = num_parameters(_Trained(model)), setting.world
     mixed = setting.dtype != torch.float32
@@ -77,21 +77,13 @@ def _state_bytes(model: nn.Module, setting: Setting) -> dict[str, int]:
     }
 
 
-def _weight_bytes(model: nn.Module, setting: Setting) -> int:
+def _weight_bytes(model: PreTrainedModel, setting: Setting) -> int:
     total, size = num_parameters(model), setting.dtype.itemsize
     if not setting.four_bit:
         return size * total
-    frozen = (p for p in linear_weights(model) if not p.requires_grad)
+    frozen = (layer.weight for _, layer in linear_layers(model) if not layer.weight.requires_grad)
     packed = sum(whole_shape(parameter).numel() for parameter in frozen)
     return size * (total - packed) + round(FOUR_BIT_BYTES * packed)
-
-
-def linear_weights(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Weights of all linear layers but the head."""
-    head = cast(Any, model).get_output_embeddings()
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            yield module.weight
 
 
 class _Trained(nn.Module):

@@ -92,11 +92,6 @@ def _new_config(recipe: Recipe, entry: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def stored_dtype(config: Mapping[str, Any]) -> str:
-    """The type that the model is stored in."""
-    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
-
-
 @cache
 def with_adapters(config_json: str, lora_json: str) -> PreTrainedModel:
     """The model on the meta device, its weights frozen beside LoRA's where there is such a thing.

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.inference import engine_size
+from pipelines.inference.model_config import dtype_in
 from pipelines.planning.machines import GIB, Machines
-from pipelines.planning.models import config_of, stored_dtype, with_adapters
+from pipelines.planning.models import config_of, with_adapters
 from pipelines.recipe.reader import Entry, Recipe
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ class Job:
     setting: Setting
     lora: Mapping[str, Any] | None
     machines: Machines
-    on_gpu: bool
     rows: int  # of a micro-batch
     step_rows: int | None  # of an optimizer step, over all workers, where the stage has such rows
     length: int  # tokens of a row
@@ -78,6 +78,10 @@ class Job:
     tokens: int | None  # to train on, in all
     options: Mapping[str, Any]
     kv_cache_bytes: int | None
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.setting.device == "cuda"
 
 
 def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
@@ -97,6 +101,7 @@ def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
 
 
 def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
+    """Everything of an entry that memory and time depend on."""
     from pipelines.learning.memory import Setting
     from pipelines.learning.precision import dtype_of
 
@@ -106,7 +111,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     device = "cuda" if on_gpu else "cpu"
     dtype = cluster["dtype"]
     if entry.stage.kind == "ppo" and dtype == "auto":
-        dtype = stored_dtype(config)
+        dtype = dtype_in(config)
     rows, row_tokens = _micro_batch(recipe, entry, config)
     length = row_tokens // 2 if "batch_pairs" in options else row_tokens
     step_rows = options["batch_tokens"] // row_tokens if "batch_tokens" in options else options.get("batch_pairs")
@@ -126,7 +131,6 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         setting,
         lora,
         machines,
-        on_gpu,
         rows,
         step_rows,
         length,
@@ -329,7 +333,7 @@ def _idle_expert_flops(job: Job) -> float:
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:
     """Bytes of the store at most: the model, and checkpoints of masters and moments while it is trained."""
-    item = 2 if stored_dtype(job.config) in ("bfloat16", "float16") else 4
+    item = 2 if dtype_in(job.config) in ("bfloat16", "float16") else 4
     models = 2 if job.kind == "ppo" and job.options["critic_body"] == "learnt" else 1
     return item * parameters + CHECKPOINTS * models * 12 * trained
 

@@ -30,7 +30,8 @@ def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: 
     except UserError as error:  # fingerprints and states do not depend on it
         unknown_base = error
     if as_json:
-        print_json({step.name: _state(step) | _facts(estimates.get(step.name)) for step in steps})
+        costs = {name: cost.facts() for name, cost in estimates.items()}
+        print_json({step.name: _state(step) | costs.get(step.name, {}) for step in steps})
     else:
         _print(steps, estimates)
     if unknown_base is not None:
@@ -80,15 +81,10 @@ def _state(step: Step) -> dict[str, Any]:
     }
 
 
-def _facts(cost: Estimate | None) -> dict[str, Any]:
-    return {} if cost is None else cost.facts()
-
-
 def _print(steps: list[Step], estimates: Mapping[str, Estimate]) -> None:
     rows = table("stage", "fingerprint", "state", "runs on", "parameters", "disk", "time")
     for step in steps:
-        other_code = ", by other code" if step.made_by_other_code else ""
-        state = ("made" if step.artifact else "to make") + other_code
+        state = _state(step)["state"] + (", by other code" if step.made_by_other_code else "")
         cost = estimates.get(step.name)
         columns = (runs_on(step.entry.cluster), "", "", "") if cost is None else _columns(cost)
         rows.add_row(step.name, step.fingerprint[:8], state, *columns)

@@ -1,10 +1,10 @@
-"""What `rayse plan` says of training against training itself: memory of a rank, and time.
+"""Training as it is, for what `rayse plan` says of it to be compared with: memory of a rank, and time.
 
     python -m tests.benchmarks.planning [NAME …]      about a minute a setting on two cores
 
 Every setting trains a few steps in new processes of one thread each, without Ray: random weights in a folder, rows full
 of random documents. Memory is the most that a process held (anonymous, sampled), time that of the steps after the
-first. The plan gets the config, the options and the rate of matrix products, and nothing that was measured here.
+first. docs/planning.md has the comparison.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tests.learning.processes import anonymous_bytes
 
 WORLD, LENGTH, STEPS = 2, 512, 4
 
@@ -67,11 +69,6 @@ class Sampled:
     def _watch(self) -> None:
         while not self._done.wait(0.01):
             self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), anonymous_bytes())
-
-
-def anonymous_bytes() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
 
 
 def train(folder: Path, setting: Setting) -> None:
@@ -133,7 +130,7 @@ def _mark(loop: Any, sampled: Sampled) -> None:
 
 
 def measure(setting: Setting) -> dict[str, Any]:
-    """Trains in new processes. Returns bytes before and at the peak, seconds of the steps, and the loop's facts."""
+    """Trains in new processes. Returns bytes at the peak of each phase, seconds of the steps, and the loop's facts."""
     from pipelines.learning import model
     from pipelines.learning.saving import save
     from tests.learning.packed import write_tokens

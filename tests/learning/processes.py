@@ -75,3 +75,9 @@ def _process(rank: int, world: int, group: Path, function: Callable[..., None], 
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def anonymous_bytes() -> int:
+    """Resident anonymous memory of this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024

@@ -23,19 +23,13 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from pipelines.learning.batch import IGNORE, PackedBatch
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.model import NextTokenLearner, Recompute, from_folder, num_parameters, recompute
-from tests.learning.processes import in_processes
+from tests.learning.processes import anonymous_bytes, in_processes
 
 ADAMW = OptimizerPlan("adamw", learning_rate=1e-4, adam_learning_rate=1e-4, weight_decay=0.0, clip_norm=1.0)
 BIG = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 34, "num_attention_heads": 16,
        "num_key_value_heads": 8, "vocab_size": 32_768}  # fmt: skip
 DEEP = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6,
         "num_key_value_heads": 6, "vocab_size": 4096}  # fmt: skip
-
-
-def anonymous_bytes() -> int:
-    """Resident anonymous memory of this process."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
 
 
 @contextmanager
