@@ -27,13 +27,12 @@ import torch
 import torch.distributed as dist
 
 from pipelines.errors import UserError
-from pipelines.inference.model_config import multiplies_bfloat16
 from pipelines.learning import checkpoint
 from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
 from pipelines.learning.model import Recompute, compile_layers, hidden_matrices, num_parameters, recompute
-from pipelines.learning.precision import dtype_of, name_of
+from pipelines.learning.precision import dtype_of, multiplies_bfloat16_faster, name_of
 from pipelines.learning.schedule import Schedule
 from pipelines.learning.throughput import Elapsed, Meter, peak_flops_per_s, training_flops
 
@@ -138,7 +137,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
 
     make_lesson: gets the dtype of the weights in training; returns the same weights on every rank, on the CPU.
     Returns the run's facts, on every rank. Raises UserError when the loss or the gradient is not finite."""
-    dtype = dtype_of(plan.dtype, worker.device, plan.hidden_size)
+    dtype = dtype_of_all(worker, plan)
     with partitioned(plan.zero_stage, dtype):
         lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
@@ -153,7 +152,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
         plan.optimizer,
         zero_stage=plan.zero_stage,
         offload=plan.offload,
-        muon_in_bfloat16=multiplies_bfloat16(worker.device),
+        muon_in_bfloat16=all_ranks(multiplies_bfloat16_faster(worker.device), worker),
     )
     evaluation = Evaluation(worker, engine)
     lesson.before(evaluation)
@@ -252,6 +251,17 @@ def optimise(
     due_at_rank_0 = float(checkpoint_due and worker.rank == 0)
     nats, due = sum_over_ranks([sum(loss.item() for loss in losses), due_at_rank_0], engine.device)
     return StepDone(nats, int(labels), int(predicted), norm, due > 0)
+
+
+def dtype_of_all(worker: Worker, plan: TrainingPlan) -> torch.dtype:
+    """The plan's dtype; "auto": bfloat16 only where it is every rank's choice, since each measures its own device."""
+    dtype = dtype_of(plan.dtype, worker.device, plan.hidden_size)
+    return dtype if plan.dtype != "auto" or all_ranks(dtype == torch.bfloat16, worker) else torch.float32
+
+
+def all_ranks(condition: bool, worker: Worker) -> bool:
+    """Whether a condition holds on every rank."""
+    return sum_over_ranks([float(condition)], torch.device(worker.device))[0] == worker.world
 
 
 def peak_of_all(worker: Worker, dtype: torch.dtype) -> float:

@@ -84,9 +84,9 @@ def two_workers(folder: Path) -> None:
 
 
 def multiply_float32(patch: pytest.MonkeyPatch) -> None:
-    """Muon orthogonalises in float32 also where the machine has instructions for bfloat16, whose rounding would hide
-    what a test compares."""
-    patch.setattr(loop, "multiplies_bfloat16", lambda device: False)
+    """Muon orthogonalises in float32 also where the machine multiplies bfloat16 faster, whose rounding would hide what
+    a test compares."""
+    patch.setattr(loop, "multiplies_bfloat16_faster", lambda device: False)
 
 
 def one_worker(folder: Path) -> None:

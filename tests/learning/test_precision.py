@@ -10,24 +10,33 @@ import torch
 
 from pipelines.errors import UserError
 from pipelines.inference import model_config
+from pipelines.learning import precision
 from pipelines.learning.precision import dtype_of, stored_dtype
 
 
 @pytest.mark.parametrize(
-    ("device", "has_instructions", "hidden_size", "expected"),
+    ("device", "gain", "hidden_size", "expected"),  # gain: of products, over float32; None: no instructions
     [
-        ("cpu", True, 576, torch.bfloat16),
-        ("cpu", True, 192, torch.float32),
-        ("cpu", False, 4096, torch.float32),
-        ("cuda:0", False, 64, torch.bfloat16),
+        ("cpu", 2.0, 576, torch.bfloat16),
+        ("cpu", 2.0, 192, torch.float32),
+        ("cpu", 0.5, 4096, torch.float32),
+        ("cpu", None, 4096, torch.float32),
+        ("cuda:0", None, 64, torch.bfloat16),
     ],
 )
 def test_auto_is_the_faster_type(
-    device: str, has_instructions: bool, hidden_size: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    device: str, gain: float | None, hidden_size: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_instructions})
+    def rate(device: str, dtype: torch.dtype, *, seconds: float) -> float:
+        assert gain is not None, "without instructions nothing is measured: emulated products take long"
+        return 1e11 * (gain if dtype == torch.bfloat16 else 1)
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": gain is not None})
+    monkeypatch.setattr(precision, "peak_flops_per_s", rate)
+    precision.multiplies_bfloat16_faster.cache_clear()
     assert dtype_of("auto", device, hidden_size) == expected
     assert dtype_of("float32", device, hidden_size) == torch.float32
+    precision.multiplies_bfloat16_faster.cache_clear()
 
 
 def test_an_engine_computes_in_the_models_type_where_the_cpu_can(
