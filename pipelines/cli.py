@@ -277,13 +277,32 @@ def chat(
 @app.command()
 def init(
     data: Annotated[list[Path], typer.Argument(help="Your files or folders: txt, md, jsonl(.gz), parquet, csv.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Open model to continue on your files: a Hugging Face folder, hub id or GGUF file. Default: "
+            "a new model."
+        ),
+    ] = None,
+    nodes: Annotated[
+        str | None, typer.Option(help="Nodes that the recipe is for, with --base: 1x8xH100. Default: this machine.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="File for the recipe; it must not exist.")] = Path("recipe.yaml"),
     as_json: JsonOpt = False,
 ) -> None:
-    """Write a starter recipe for your files. Detects their format, and shows sample rows as they were understood."""
-    from pipelines.verbs.init import write_recipe
+    """Write a starter recipe for your files. Detects their format, and shows sample rows as they were understood.
 
-    write_recipe(data, out, as_json=as_json)
+    With --base, the stages that your files are for (text: pretrain; conversations: sft; preference pairs: dpo), so that
+    they fit the nodes. For a new model the sizes follow from the amount of text.
+    """  # fmt: skip
+    from pipelines.errors import UserError
+    from pipelines.verbs import init, starter_base
+
+    if base is not None:
+        return starter_base.write_recipe(data, base, nodes, out, _stages(), as_json=as_json)
+    if nodes is not None:
+        raise UserError("--nodes: a new model's size follows from the amount of text; expected together with --base")
+    init.write_recipe(data, out, as_json=as_json)
 
 
 @app.command()

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from pipelines.learning.memory import Setting
 
+
+class NotPlanned(Exception):
+    """A stage that cannot be estimated yet; the message says why."""
+
+
 KINDS = ("pretrain", "sft", "dpo", "reward_model", "ppo")
 BYTES_PER_TOKEN = 4.0  # of a source's file
 COMPRESSED = 3.0  # bytes of text in a byte of gzip or zstd
@@ -47,6 +52,7 @@ class Estimate:
     where: str  # such as 8 × H100
     fits: bool
     why: str  # what does not fit and what would, or what the estimate rests on
+    changes: Mapping[str, Any]  # options of the stage and of its cluster that would make it fit
 
     @property
     def rank_bytes(self) -> int:
@@ -85,18 +91,29 @@ class Job:
 
 
 def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
-    """What an entry of one of KINDS would cost on these machines. Raises UserError where its base is not known."""
-    job = job_of(recipe, entry, machines)
-    memory = memory_of(job)
+    """What an entry of one of KINDS would cost on these machines.
+
+    Raises UserError where its base is not found, NotPlanned for adapters and configs of a kind not known here."""
+    if getattr(entry.options, "ia3", None) is not None:
+        raise NotPlanned("IA3 is not planned yet")
+    try:
+        job = job_of(recipe, entry, machines)
+        memory = memory_of(job)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
+        raise NotPlanned(f"the config of its model is of a kind not known here ({error})") from error
     problem = misfit(job, memory)
-    why = problem or _basis(job)
+    why, changes = problem or _basis(job), remedy(job) if problem else {}
     if problem:
-        fix = remedy(job)
-        why += f"; {fix} would fit" if fix else "; nothing that was tried would fit: take larger or more of them"
+        fix = (
+            f"{written(changes)} would fit"
+            if changes
+            else "nothing that was tried would fit: take larger ones, or more"
+        )
+        why += f"; {fix}"
     parameters, trained = _counts(job.model)
     return Estimate(
         memory, disk_bytes(job, parameters, trained), time_s(job), job.tokens, parameters, trained,
-        where=_where(job), fits=not problem, why=why,
+        where=_where(job), fits=not problem, why=why, changes=changes,
     )  # fmt: skip
 
 
@@ -224,7 +241,7 @@ def misfit(job: Job, memory: Mapping[str, int]) -> str:
     if job.on_gpu and not machines.on_gpu:
         return f"a GPU for each of {workers} workers is asked for, {machines} has none"
     if job.step_rows is not None and job.step_rows < workers:
-        return f"a step has {job.step_rows} rows for {workers} workers; raise batch_tokens (batch_pairs)"
+        return f"a step has {job.step_rows} rows for {workers} workers"
     if job.on_gpu and workers > machines.count:
         return f"{workers} workers need a GPU each, {machines} has {machines.count}"
     together = 1 if job.on_gpu else -(-workers // machines.nodes)
@@ -239,12 +256,17 @@ def misfit(job: Job, memory: Mapping[str, int]) -> str:
     )
 
 
-def remedy(job: Job) -> str:
+def remedy(job: Job) -> dict[str, Any]:
     """The first of a few changes of options that would make the job fit, cheapest first; empty where none does."""
-    for text, changed in _remedies(job):
+    for changes, changed in _remedies(job):
         if not misfit(changed, memory_of(changed)):
-            return text
-    return ""
+            return changes
+    return {}
+
+
+def written(changes: Mapping[str, Any]) -> str:
+    """Changes as a recipe has them: micro_batch_rows: 1, lora: {rank: 16}, lora.qlora: true."""
+    return ", ".join(f"{key}: {json.dumps(value).replace(chr(34), '')}" for key, value in changes.items())
 
 
 LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": None, "rslora": False, "dora": False, "qlora": False}
@@ -255,45 +277,51 @@ COMBINATIONS = (
 )  # fmt: skip
 
 
-def _remedies(job: Job) -> Iterator[tuple[str, Job]]:
-    """Changed jobs, each with its options as a recipe has them."""
+def _remedies(job: Job) -> Iterator[tuple[dict[str, Any], Job]]:
+    """Changes of options, each with the changed job."""
     machines, world = job.machines, job.setting.world
     if job.on_gpu and not machines.on_gpu:
         return
     if job.on_gpu and world > machines.count:
         fewer = _with(job, world=machines.count)
-        yield f"workers: {machines.count}", fewer
-        yield from ((f"workers: {machines.count}, {text}", changed) for text, changed in _remedies(fewer))
+        yield {"workers": machines.count}, fewer
+        yield from (({"workers": machines.count} | changes, changed) for changes, changed in _remedies(fewer))
+        return
+    if job.step_rows is not None and job.step_rows < world:
+        option = {"batch_tokens": world * job.length} if "batch_tokens" in job.options else {"batch_pairs": world}
+        larger = replace(job, step_rows=world)
+        yield option, larger
+        yield from ((option | changes, changed) for changes, changed in _remedies(larger))
         return
     for names in COMBINATIONS:
-        texts, changed = [], job
+        changes, changed = {}, job
         for name in names:
             change = _change(changed, name)
             if change is not None:
-                text, changed = change
-                texts.append(text)
-        if len(texts) == len(names) or (texts and "rows" in names):
-            yield ", ".join(texts), changed
+                options, changed = change
+                changes |= options
+        if len(changes) == len(names) or (changes and "rows" in names):
+            yield changes, changed
 
 
-def _change(job: Job, name: str) -> tuple[str, Job] | None:
+def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
     """One change of a job; None where it is so already, or does not apply."""
     setting = job.setting
     if name == "rows" and job.rows > 1:
-        return "micro_batch_rows: 1", replace(_with(job, tokens=setting.tokens // job.rows), rows=1)
+        return {"micro_batch_rows": 1}, replace(_with(job, tokens=setting.tokens // job.rows), rows=1)
     if name == "recompute" and setting.recompute != "full":
-        return "recompute: full", _with(job, recompute="full")
+        return {"recompute": "full"}, _with(job, recompute="full")
     if name == "zero" and setting.zero_stage < 3 and setting.world > 1:
-        return "zero_stage: 3", _with(job, zero_stage=3)
+        return {"zero_stage": 3}, _with(job, zero_stage=3)
     if name == "offload" and job.on_gpu and not setting.offload:
-        return "offload: optimizer", _with(job, offload=True)
+        return {"offload": "optimizer"}, _with(job, offload=True)
     if name == "workers" and job.machines.count > setting.world:
-        return f"workers: {job.machines.count}", _with(job, world=job.machines.count)
+        return {"workers": job.machines.count}, _with(job, world=job.machines.count)
     if name == "lora" and job.lora is None and job.kind != "pretrain":
         model = with_adapters(json.dumps(job.config), json.dumps(LORA))
-        return "lora: {rank: 16}", replace(job, lora=LORA, model=model)
+        return {"lora": {"rank": 16}}, replace(job, lora=LORA, model=model)
     if name == "qlora" and job.lora is not None and not setting.four_bit and job.kind != "ppo":
-        return "lora.qlora: true", _with(job, four_bit=True)
+        return {"lora.qlora": True}, _with(job, four_bit=True)
     return None
 
 

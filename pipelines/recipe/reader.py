@@ -210,9 +210,9 @@ class _Reader:
         entries: list[Entry] = []
         if tree.get("base") is not None:
             base = dict(self.mapping(tree["base"], ("base",)))
-            folder = self.file.parent / str(base.get("model"))
-            if folder.is_dir():  # relative to the recipe; otherwise a folder of the working directory, or a hub id
-                base["model"] = str(folder)
+            local = self.file.parent / str(base.get("model"))
+            if local.exists():  # relative to the recipe; otherwise of the working directory, or a hub id
+                base["model"] = str(local)
             entries.append(self.entry("base", {"stage": "base", **base}, ("base",), entries, sources, cluster))
         stages = tree.get("stages")
         if not stages:

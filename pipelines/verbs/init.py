@@ -7,59 +7,39 @@ The sizes depend only on the amount of text, so the same files give the same rec
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.console import print_json
-from pipelines.data.sources import sniffing
-from pipelines.data.sources.amounts import Amount, amount
-from pipelines.data.sources.sniffing import RowFormat, SniffResult
 from pipelines.data.tokens.packing import min_fraction_repeats
-from pipelines.errors import UserError
-from pipelines.recipe import yaml_lines
 from pipelines.stages.pretrain import Size
-from pipelines.store.artifacts import write_atomically
+from pipelines.verbs.starter_sources import (
+    BYTES_PER_TOKEN,
+    HELD_OUT_FRACTION,
+    DetectedSource,
+    detect,
+    format_bytes,
+    opening,
+    plain,
+    print_sources,
+    sft_epochs,
+    source_lines,
+    write,
+)
 
-MAX_SAMPLE_CHARACTERS = 100
-BYTES_PER_TOKEN = 3.5
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 MAX_EPOCHS = 4  # up to four epochs, repeated text is nearly as useful as new text (Muennighoff et al. 2023)
-HELD_OUT_FRACTION = 0.05  # the corpus stage's default
 MIN_LANGUAGE_FRACTION = 0.2  # of the training tokens for the smaller language, as far as MAX_REPEATS allows
 MAX_REPEATS = 3
 CPU_FLOPS = 70e9  # FLOP/s of training on two cores of a recent CPU; 6 FLOPs per parameter and token
 LITTLE_TEXT_BYTES = 1_000_000
-UNUSED_ROWS = {"prompts": "ppo, which uses the prompts of conversations so far"}  # rows that no stage reads yet
-MAX_CONVERSATIONS_FOR_3_EPOCHS = 50_000  # beyond that one epoch of sft is enough
 # Running text that comes with Rayse, for users who have only conversations: UTF-8 bytes by language.
 BUNDLED_TEXT = {
     "documentation": ("{kind: docstrings, language: en, limit_bytes: 20_000_000}", {"en": 20_000_000}),
     "essays": ("{kind: chinese, language: zh}", {"zh": 350_000}),
 }
-
-
-@dataclass(frozen=True)
-class DetectedSource:
-    """One source of the recipe: files of one kind and format."""
-
-    name: str
-    row_format: RowFormat
-    language: str
-    options: dict[str, Any]  # its keys in the recipe, with the path
-    sample: tuple[str, ...]
-    problems: tuple[str, ...]
-    amount: Amount
-
-    @property
-    def rows(self) -> str:
-        """The kind of rows: text, conversations, preferences or prompts."""
-        return self.row_format.rows
 
 
 @dataclass(frozen=True)
@@ -152,14 +132,7 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
 
     data: files and folders; out: the recipe. Raises UserError if the recipe exists, or if a file is missing, empty or
     of no known kind."""
-    if out.exists():
-        raise UserError(f"{out}: exists already; name another recipe with --out, or move this one away")
-    files = [(argument, file) for argument in data for file in sniffing.sniff(argument)]
-    readable = [(argument, file) for argument, file in files if file.row_format is not None]
-    problems = [problem for _, file in files if file.row_format is None for problem in file.problems]
-    if not readable:
-        raise UserError(f"none of these files was understood: {'; '.join(problems)}")
-    sources = _group(readable, out.absolute().parent)
+    sources, problems = detect(data, out)
     bundled = _bundled_text(sources)
     text_bytes = Counter[str]()
     for source in sources:
@@ -167,66 +140,10 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     for name in bundled:
         text_bytes.update(BUNDLED_TEXT[name][1])
     sizes = Sizes(dict(text_bytes), any(source.rows in ("conversations", "preferences") for source in sources))
-    try:
-        write_atomically(out, recipe_text(out, sources, bundled, sizes))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); name another recipe with --out") from None
+    write(out, recipe_text(out, sources, bundled, sizes))
     if as_json:
         return print_json(_facts(out, sources, problems, sizes))
     _print_summary(out, sources, problems, sizes)
-
-
-def _group(files: Iterable[tuple[Path, SniffResult]], folder: Path) -> list[DetectedSource]:
-    """One source for each group of files that have the same argument, format and options.
-
-    files: with the argument that named them; folder: that of the recipe."""
-    groups: dict[str, list[tuple[Path, SniffResult]]] = {}
-    for argument, file in files:
-        groups.setdefault(f"{argument} {sorted(file.options.items())} {file.row_format}", []).append((argument, file))
-    sources: list[DetectedSource] = []
-    for members in groups.values():
-        argument, first = members[0]
-        assert first.row_format is not None
-        paths = [file.path for _, file in members]
-        if len(paths) > 1 and set(paths) == _files_below(argument, first.kind):
-            paths = [argument]
-        absolute = [os.path.abspath(path) for path in paths]
-        relative = [_relative(path, folder) for path in absolute]
-        sources.append(
-            DetectedSource(
-                name=_unique_name(paths[0] if len(paths) == 1 else argument, {source.name for source in sources}),
-                row_format=first.row_format,
-                language=first.language,
-                options={**first.options, "path": relative[0] if len(relative) == 1 else relative},
-                sample=first.sample,
-                problems=tuple(problem for _, file in members for problem in file.problems),
-                amount=amount({**first.options, "path": absolute}),
-            )
-        )
-    return sources
-
-
-def _files_below(folder: Path, kind: str) -> set[Path]:
-    return {file for file in folder.rglob("*") if file.is_file() and sniffing.source_kind(file) == kind}
-
-
-def _unique_name(path: Path, existing: set[str]) -> str:
-    """A name for a source, from that of its file: without dots, since --set splits keys at dots."""
-    stem = re.sub(r"(\.(jsonl|ndjson|txt|md|rst|csv|tsv|parquet|gz))+$", "", path.absolute().name)
-    base = re.sub(r"[^\w-]+", "_", stem).strip("_") or "text"
-    name, number = base, 1
-    while name in existing:
-        number += 1
-        name = f"{base}_{number}"
-    return name
-
-
-def _relative(path: str, folder: Path) -> str:
-    """The path relative to a folder, if below it."""
-    try:
-        return Path(path).relative_to(folder).as_posix()
-    except ValueError:
-        return path
 
 
 def _bundled_text(sources: list[DetectedSource]) -> list[str]:
@@ -238,28 +155,16 @@ def _bundled_text(sources: list[DetectedSource]) -> list[str]:
 
 def recipe_text(out: Path, sources: list[DetectedSource], bundled: list[str], sizes: Sizes) -> str:
     """The recipe as YAML, with the reason for each size as a comment. bundled: names of BUNDLED_TEXT."""
-    name = _unique_name(out.absolute().parent if out.stem == "recipe" else Path(out.stem), set())
-    lines = [
-        "# Written by `rayse init`; yours to change. Each key is explained by `rayse recipe --keys STAGE`.",
-        f"name: {plain(name)}",
-        "seed: 7",
-        "store: ./store  # folder of all artifacts",
-        "sources:",
-    ]
-    if bundled:
-        lines.append("  # None of your files is running text, so text that comes with Rayse replaces it.")
-        lines += [f"  {source}: {BUNDLED_TEXT[source][0]}" for source in bundled]
-    for source in sources:
-        if source.rows in UNUSED_ROWS:
-            lines.append(f"  # {source.rows}: listed, not used; they are for {UNUSED_ROWS[source.rows]}")
-        lines.append(f"  {plain(source.name)}: {plain(source.options)}  # {_describe(source.amount)}")
+    text = "None of your files is running text, so text that comes with Rayse replaces it."
+    replaced = [f"  # {text}", *(f"  {name}: {BUNDLED_TEXT[name][0]}" for name in bundled)] if bundled else []
+    lines = [*opening(out), "sources:", *replaced, *source_lines(sources)]
     lines += [*_pretraining_stages(sizes), *_alignment_stages(sources), "evaluate: {}"]
     return "\n".join(lines) + "\n"
 
 
 def _pretraining_stages(sizes: Sizes) -> list[str]:
     """The stages up to the base model."""
-    languages = " and ".join(f"{_format_bytes(size)} of {name}" for name, size in sizes.text_bytes.items() if size)
+    languages = " and ".join(f"{format_bytes(size)} of {name}" for name, size in sizes.text_bytes.items() if size)
     lines = [f"# Sizes follow from {languages}: about {sizes.tokens:,} training tokens of {BYTES_PER_TOKEN} bytes.",
              "stages:", "  corpus: {}",
              "  # 2,048 tokens below 2 MB of text, 4,096 below 50 MB, then doubled with each factor of ten.",
@@ -289,12 +194,10 @@ def _alignment_stages(sources: list[DetectedSource]) -> list[str]:
     preferences = [source for source in sources if source.rows == "preferences"]
     if not conversations and not preferences:
         return []
-    num_conversations = sum(source.amount.rows for source in conversations)
-    one_epoch = num_conversations > MAX_CONVERSATIONS_FOR_3_EPOCHS
     lines = [
         "  # Your conversations, if any, and the built-in tasks in both languages (builtin_tasks: false: without).",
         "  conversations: {}",
-        "  sft: {epochs: 1}" if one_epoch else "  sft: {}  # three epochs",
+        "  sft: {epochs: 1}" if sft_epochs(sources) == 1 else "  sft: {}  # three epochs",
     ]
     if preferences:
         lines += [
@@ -306,31 +209,6 @@ def _alignment_stages(sources: list[DetectedSource]) -> list[str]:
     return lines
 
 
-def plain(value: Any) -> str:
-    """A value as YAML on one line, with quotes only where YAML would otherwise parse another value."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{plain(key)}: {plain(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(plain, value)) + "]"
-    text = f"{value:_}" if isinstance(value, int) and value >= 10_000 else str(value)
-    if isinstance(value, str) and (not re.fullmatch(r"[\w./~][\w./+@-]*", text) or yaml_lines.scalar(text) != text):
-        return json.dumps(text, ensure_ascii=not text.isprintable())
-    return text
-
-
-def _describe(amount: Amount) -> str:
-    """4,000 rows, 0.3 MB, 0.3 MB of text."""
-    rows = f"{'' if amount.exact else 'about '}{amount.rows:,} {'row' if amount.rows == 1 else 'rows'}"
-    text = f", {_format_bytes(sum(amount.text_bytes.values()))} of text" if amount.text_bytes else ""
-    return f"{rows}, {_format_bytes(amount.file_bytes)}{text}"
-
-
-def _format_bytes(size: int) -> str:
-    if size >= 1e9:
-        return f"{size / 1e9:,.1f} GB"
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
-
-
 def _training_time(sizes: Sizes) -> str:
     hours = sizes.cpu_s / 3600
     if hours > 48:
@@ -340,44 +218,15 @@ def _training_time(sizes: Sizes) -> str:
 
 
 def _print_summary(out: Path, sources: list[DetectedSource], problems: list[str], sizes: Sizes) -> None:
-    for source in sources:
-        row_format, options = source.row_format, source.options
-        is_column = source.rows == "text" and row_format.columns
-        rows = f"text in column {row_format.columns[0]}" if is_column else f"{source.rows} ({row_format.description})"
-        group = f", grouped by {options['group']}" if "group" in options else ""
-        amount_text = _describe(source.amount)
-        print(f"{source.name}: {options['kind']}, {amount_text}, {rows}, language {source.language}{group}")
-        for text in source.sample:
-            print(f"    {text[:MAX_SAMPLE_CHARACTERS]}{'…' if len(text) > MAX_SAMPLE_CHARACTERS else ''}")
-        for problem in source.problems:
-            print(f"    note: {problem}")
-        if source.rows in UNUSED_ROWS:
-            print(f"    listed, not used; they are for {UNUSED_ROWS[source.rows]}")
-    for problem in problems:
-        print(f"left out: {problem}")
+    print_sources(sources, problems)
     if sizes.total_bytes < LITTLE_TEXT_BYTES:
-        size = _format_bytes(sizes.total_bytes)
+        size = format_bytes(sizes.total_bytes)
         print(f"{size} of text are very little: enough for a first try, not for a model to learn a language")
     print(f"{out}: written. {_training_time(sizes)}\nnext: rayse run {out}")
 
 
 def _facts(out: Path, sources: list[DetectedSource], problems: list[str], sizes: Sizes) -> dict[str, Any]:
-    source_facts = {
-        source.name: {
-            "options": source.options,
-            "rows": source.rows,
-            "format": source.row_format.description,
-            "columns": list(source.row_format.columns),
-            "language": source.language,
-            "num_rows": source.amount.rows,
-            "exact": source.amount.exact,
-            "file_bytes": source.amount.file_bytes,
-            "text_bytes": source.amount.text_bytes,
-            "sample": list(source.sample),
-            "problems": list(source.problems),
-        }
-        for source in sources
-    }
     size_facts = {"vocabulary": sizes.vocabulary, "size": sizes.size, "budget_tokens": sizes.budget_tokens,
               "text_bytes": sizes.text_bytes, "training_tokens": sizes.tokens}  # fmt: skip
-    return {"recipe": str(out), "sources": source_facts, "left_out": problems, "sizes": size_facts}
+    facts = {source.name: source.facts() for source in sources}
+    return {"recipe": str(out), "sources": facts, "left_out": problems, "sizes": size_facts}

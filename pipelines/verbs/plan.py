@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.console import console, print_json, table
 from pipelines.errors import UserError
 from pipelines.planning.machines import GIB, Machines, parse, this_machine
-from pipelines.planning.training import KINDS, Estimate, estimate
+from pipelines.planning.training import KINDS, Estimate, NotPlanned, estimate
 from pipelines.recipe.reader import Recipe
 from pipelines.run.plan import Step, plan
 from pipelines.run.progress import RunLog
@@ -54,13 +54,10 @@ def estimates_of(
     here = nodes or this_machine()
     estimates: dict[str, Estimate] = {}
     for step in training:
-        if getattr(step.entry.options, "ia3", None) is not None:
-            warn(f"{step.name}: no estimate: IA3 is not planned yet")
-            continue
         try:
             estimates[step.name] = estimate(recipe, step.entry, _machines_of(step, here, at_hand=nodes is None))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
-            warn(f"{step.name}: no estimate: the config of its model is of a kind not known here ({error})")
+        except NotPlanned as reason:
+            warn(f"{step.name}: no estimate: {reason}")
     return estimates
 
 

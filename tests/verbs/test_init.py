@@ -19,7 +19,8 @@ from pipelines.run.plan import plan
 from pipelines.stages import STAGES
 from pipelines.stages.pretrain import check
 from pipelines.store.artifacts import Store
-from pipelines.verbs.init import Sizes, plain, write_recipe
+from pipelines.verbs.init import Sizes, write_recipe
+from pipelines.verbs.starter_sources import plain
 
 ENGLISH = [f"Chapter {i}. It was a bright cold day in April, and the clocks were striking {i}." for i in range(200)]
 CHINESE = [f"第{i}回。话说天下大势，分久必合，合久必分。" for i in range(200)]
