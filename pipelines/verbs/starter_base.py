@@ -99,11 +99,11 @@ def stage_options(sources: list[DetectedSource], config: Mapping[str, Any]) -> T
         text_bytes = sum(sum(source.amount.text_bytes.values()) for source in sources if source.rows == "text")
         length = min(MAX_ROW_TOKENS, int(config.get("max_position_embeddings") or MAX_ROW_TOKENS))
         tokens = max(length, round(text_bytes * (1 - HELD_OUT_FRACTION) / BYTES_PER_TOKEN))
-        rows = MAX_STEP_TOKENS // length
-        while rows > 2 and tokens < MIN_STEPS * rows * length:
-            rows //= 2
+        step_rows = MAX_STEP_TOKENS // length
+        while step_rows > 2 and tokens < MIN_STEPS * step_rows * length:
+            step_rows //= 2
         table |= {"corpus": {}, "tokens": {"length": length},
-                  "pretrain": {"budget_tokens": max(tokens, rows * length), "batch_tokens": rows * length}}  # fmt: skip
+                  "pretrain": {"budget_tokens": max(tokens, step_rows * length), "batch_tokens": step_rows * length}}  # fmt: skip
     if "conversations" in rows:
         table |= {"conversations": {}, "sft": {"lora": dict(LORA), "epochs": sft_epochs(sources)}}
     if "preferences" in rows:
