@@ -102,8 +102,9 @@ def stage_options(sources: list[DetectedSource], config: Mapping[str, Any]) -> T
         step_rows = MAX_STEP_TOKENS // length
         while step_rows > 2 and tokens < MIN_STEPS * step_rows * length:
             step_rows //= 2
+        batch = step_rows * length
         table |= {"corpus": {}, "tokens": {"length": length},
-                  "pretrain": {"budget_tokens": max(tokens, step_rows * length), "batch_tokens": step_rows * length}}  # fmt: skip
+                  "pretrain": {"budget_tokens": max(tokens, batch), "batch_tokens": batch}}  # fmt: skip
     if "conversations" in rows:
         table |= {"conversations": {}, "sft": {"lora": dict(LORA), "epochs": sft_epochs(sources)}}
     if "preferences" in rows:
