@@ -27,10 +27,11 @@ import torch
 import torch.distributed as dist
 
 from pipelines.errors import UserError
-from pipelines.learning import checkpoint
+from pipelines.learning import checkpoint, estimates
 from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
+from pipelines.learning.memory import Setting
 from pipelines.learning.model import Recompute, compile_layers, hidden_matrices, num_parameters, recompute
 from pipelines.learning.precision import dtype_of, multiplies_bfloat16_faster, name_of
 from pipelines.learning.schedule import Schedule
@@ -141,7 +142,8 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     with partitioned(plan.zero_stage, dtype):
         lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
-    if compiles(plan.compile, worker.device, plan.zero_stage):
+    compiled = compiles(plan.compile, worker.device, plan.zero_stage)
+    if compiled:
         compile_layers(model)
     recompute(model, plan.recompute)
     peak = peak_of_all(worker, dtype)
@@ -158,7 +160,9 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     lesson.before(evaluation)
     journal = resume(worker, engine, rows)
     meter = Meter(round(plan.batch_rows * rows.row_tokens), flops, peak)
+    memory = estimates.PeakMemory(worker.device)
     run_steps(worker, plan, engine, rows, journal, meter)
+    errors = estimation_errors(worker, plan, lesson, journal, memory.bytes(), dtype, compiled, peak)
     figures = lesson.after(evaluation)
     export(worker, engine, lesson, journal, plan.out)
     return {
@@ -169,7 +173,32 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
         "train/dtype": name_of(dtype),
         "train/gemm_gflops": peak / 1e9,
         **meter.figures(Elapsed(journal.step, journal.seconds, journal.flops)),
+        **errors,
         **figures,
+    }
+
+
+def estimation_errors(
+    worker: Worker, plan: TrainingPlan, lesson: Lesson, journal: Journal, memory_bytes: int, dtype: torch.dtype,
+    compiled: bool, peak: float,
+) -> dict[str, float]:  # fmt: skip
+    """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
+    below) what the steps took. memory_bytes: this rank's peak, of which the largest counts."""
+    rows = min(plan.micro_batch_rows, max(1, plan.batch_rows // worker.world))
+    four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
+    setting = Setting(
+        tokens=round(rows * lesson.rows.row_tokens), device=worker.device.partition(":")[0], dtype=dtype,
+        world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
+        offload=plan.offload, four_bit=four_bit,
+    )  # fmt: skip
+    planned_bytes = sum(estimates.process_bytes(lesson.model, setting).values())
+    planned_s = estimates.seconds(journal.flops, peak, worker.device, plan.recompute)
+    largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return {
+        "memory/rank_bytes": largest.item(),
+        "plan/memory_error": planned_bytes / largest.item() - 1,
+        "plan/time_error": planned_s / journal.seconds - 1,
     }
 
 

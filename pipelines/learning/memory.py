@@ -143,6 +143,8 @@ def _feed_forward_width(config: Any) -> int:
 
 def _logits_bytes(model: PreTrainedModel, setting: Setting) -> tuple[int, int]:
     """Logits of a chunk in float32 and twice in the weights' type; and the sum of the output embedding's gradient."""
+    if model.get_output_embeddings() is None:  # a reward model's head has one row
+        return 0, 0
     weight_VH = output_embedding(model)
     vocabulary, size = whole_shape(weight_VH)[0], setting.dtype.itemsize
     chunk = min(setting.tokens, max(MIN_CHUNK_TOKENS, CHUNK_LOGITS[setting.device] // vocabulary))

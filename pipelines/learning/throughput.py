@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel
 
-from pipelines.learning.model import whole_shape
+from pipelines.learning.model import expert_parameters, whole_shape
 
 CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
 GPU_SIZES = (4096, 8192)
@@ -73,16 +73,29 @@ class TrainingFlops:
 def training_flops(model: PreTrainedModel, length: int) -> TrainingFlops:
     """Operations of one token in a row of `length` tokens: 6·N + 12·L·H·Q·T (Chowdhery et al. 2022, PaLM, appendix B).
 
-    N: parameters that multiply, so all but the input embedding; a frozen one counts 4, having no gradient. L layers, H
-    heads of Q columns, T tokens of a row. Attention counts in full, as there, though causal attention over packed
-    documents needs less than half of it; products that are computed twice to save memory count once."""
+    N: parameters that multiply, so all but the input embedding and experts that a token does not visit; a frozen one
+    counts 4, having no gradient. L layers, H heads of Q columns, T tokens of a row. Attention counts in full, as
+    there, though causal attention over packed documents needs less than half of it; products that are computed twice to
+    save memory count once."""
     config = cast(Any, model.config)
     head = model.get_output_embeddings()
     tables = [table.weight for table in (model.get_input_embeddings(), head) if table is not None]
     inner = [p for p in model.parameters() if not any(p is table for table in tables)]
     columns = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 12 * config.num_hidden_layers * config.num_attention_heads * columns * length
-    return TrainingFlops(_multiply_flops(inner) + attention, 0 if head is None else _multiply_flops([head.weight]))
+    idle = _idle_expert_flops(model)
+    return TrainingFlops(
+        _multiply_flops(inner) - idle + attention, 0 if head is None else _multiply_flops([head.weight])
+    )
+
+
+def _idle_expert_flops(model: PreTrainedModel) -> int:
+    """Operations that a token spares in the experts of a mixture that it does not visit."""
+    names, visited = set(expert_parameters(model)), getattr(model.config, "num_experts_per_tok", None)
+    if visited is None or not names:
+        return 0
+    stacks = [parameter for name, parameter in model.named_parameters() if name in names]
+    return sum(_multiply_flops([p]) * (whole_shape(p)[0] - visited) // whole_shape(p)[0] for p in stacks)
 
 
 def _multiply_flops(parameters: Iterable[Any]) -> int:

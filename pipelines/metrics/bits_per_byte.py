@@ -3,8 +3,9 @@
     text ──tokens──► windows [start t₁ … tₙ] of the context's length, no overlap ──► Σ nats ÷ ln 2 ÷ UTF-8 bytes
 
 Every token of the text is predicted exactly once, the end token not at all, so a tokenizer with longer tokens has no
-advantage (Gao et al. 2020, The Pile, §3.1). Two baselines ignore the order of tokens: uniform over the vocabulary, and
-a unigram model of each language with add-one smoothing.
+advantage (Gao et al. 2020, The Pile, §3.1). The base that a model's lineage began with predicts the same windows, which
+shows how much of what it knew is retained. Two baselines ignore the order of tokens: uniform over the vocabulary, and a
+unigram model of each language with add-one smoothing.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ def windows_of_documents(material: Material) -> Requests | None:
         for document, tokens in zip(batch, material.encoder.encode([d.text for d in batch]), strict=True):
             cut = windows(tokens.tolist(), material.start_id, material.context)
             rows += [Row(row, document.language) for row in cut]
-    return Requests(rows=rows) if rows else None
+    return Requests(rows=rows, models="current and base" if material.continues_base else "current") if rows else None
 
 
-def score(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> Score:
+def score(material: Material, requests: Requests, outputs: Outputs, base: Outputs | None) -> Score:
     """heldout/bits_per_byte, _uniform, _unigram and heldout/perplexity, over all text and by language (_en, _zh);
-    heldout/evaluated_bytes, heldout/evaluated_tokens."""
+    heldout/evaluated_bytes, heldout/evaluated_tokens; retention/bits_per_byte and that of the base, _before."""
     sizes = dict.fromkeys(material.languages, 0)  # bytes
     for document in material.documents:
         sizes[document.language] += len(document.text.encode())
@@ -72,6 +73,10 @@ def score(material: Material, requests: Requests, outputs: Outputs, previous: Ou
     facts["heldout/perplexity"] = math.exp(sum(nats.values()) / sum(counts.values()))
     facts |= {f"heldout/perplexity_{n}": math.exp(nats[n] / counts[n]) for n in sizes if counts[n]}
     facts |= {"heldout/evaluated_bytes": sum(sizes.values()), "heldout/evaluated_tokens": sum(counts.values())}
+    if base is not None:
+        nats_before = -sum(float(np.sum(logprobs, dtype=np.float64)) for logprobs in base.logprobs)
+        facts["retention/bits_per_byte"] = facts["heldout/bits_per_byte"]
+        facts["retention/bits_per_byte_before"] = bits_per_byte(nats_before, sum(sizes.values()))
     return Score(facts)
 
 

@@ -49,6 +49,7 @@ class Material:
     chat_sampling: Sampling = field(default_factory=Sampling)  # of replies to them
     max_reply_rows: int = 2  # replies of each task and language in the report
     previous_is_base: bool = False  # whether the previous model was trained on plain text alone
+    continues_base: bool = False  # whether the model's lineage began with another's, with the same tokenizer
     shots: Sequence[Conversation] = ()  # training examples with answers, for few-shot prompts to such a model
     num_shots: int = 4  # examples in a prompt
 
@@ -84,12 +85,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Requests:
-    """A request set. models: which models it goes to: this one, the previous one in the lineage, or both of them."""
+    """A request set. models: which models it goes to: this one, the previous one in the lineage, both of them, or this
+    one and the base that the lineage began with."""
 
     rows: Sequence[Row] = ()
     prompts: Sequence[Prompt] = ()
     sampling: Sampling = field(default_factory=Sampling)
-    models: Literal["current", "previous", "both"] = "current"
+    models: Literal["current", "previous", "both", "current and base"] = "current"
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ MakeRequests = Callable[[Material], Requests | None]
 """Makes a request set; None where the material has nothing for it."""
 
 Scorer = Callable[[Material, Requests, Outputs, Outputs | None], Score]
-"""Scores the outputs of this model (empty where only the previous one was requested) and of the previous model (None
-where there is none, or it could not run)."""
+"""Scores the outputs of this model (empty where only the previous one was requested) and of the other one (None where
+there is none, or it could not run)."""
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,7 @@ BYTES_PER_TOKEN = 4.0  # of a source's file
 COMPRESSED = 3.0  # bytes of text in a byte of gzip or zstd
 EXCHANGE_TOKENS = 256  # a prompt and its reply, where only the number of rows is known
 SFT_LENGTH = 512  # tokens of a row, by sft's default
-GPU_EFFICIENCY = 0.55  # of the rate of products: 0.62 at 1.1B, 0.43 with LoRA beside 7.3B and everything recomputed
-CPU_EFFICIENCY = 0.6  # chosen on one setting: docs/planning.md has the others
 CHECKPOINTS = 2  # of the newest, while the next one is written
-CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
-PROCESS_BYTES = 550 * 2**20  # of a process on a CPU: torch, transformers and DeepSpeed
 
 
 @dataclass(frozen=True)
@@ -196,10 +192,9 @@ def _tokens(recipe: Recipe, entry: Entry) -> int | None:
 
 def memory_of(job: Job) -> dict[str, int]:
     """Bytes of a rank by part."""
-    from pipelines.learning.memory import rank_bytes
+    from pipelines.learning.estimates import process_bytes
 
-    memory = rank_bytes(job.model, job.setting)
-    memory["process"] = CONTEXT_BYTES if job.on_gpu else PROCESS_BYTES
+    memory = process_bytes(job.model, job.setting)
     if job.kind == "ppo":
         _add_rollout(job, memory)
     return memory
@@ -331,32 +326,20 @@ def _with(job: Job, **changes: Any) -> Job:
 
 def time_s(job: Job) -> float | None:
     """Seconds of training, without the start of processes; of ppo with its replies."""
+    from pipelines.learning.estimates import seconds
     from pipelines.learning.throughput import training_flops
 
     if job.tokens is None:
         return None
     flops = training_flops(job.model, job.length)
-    per_token = flops.per_token + flops.per_predicted_token - _idle_expert_flops(job)
-    if job.setting.recompute == "full":
-        per_token *= 4 / 3
+    per_token = flops.per_token + flops.per_predicted_token
     if job.kind == "ppo":  # once, not each epoch: a forward pass to generate, and of policy and reference to annotate
         per_token *= 1 + 1 / job.options["epochs"]
     workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, job.machines.count)
-    efficiency = GPU_EFFICIENCY if job.on_gpu else CPU_EFFICIENCY
     flops_per_s = job.machines.flops_per_s
     if not job.on_gpu and job.setting.dtype.itemsize == 2:
         flops_per_s = job.machines.bfloat16_flops_per_s or flops_per_s
-    return job.tokens * per_token / (workers * flops_per_s * efficiency)
-
-
-def _idle_expert_flops(job: Job) -> float:
-    """FLOPs of a token in the experts of a mixture that it does not visit."""
-    from pipelines.learning.model import expert_parameters
-
-    names = set(expert_parameters(job.model))
-    visited = int(job.config.get("num_experts_per_tok") or 1)
-    stacks = (p for name, p in job.model.named_parameters() if name in names)
-    return sum((6 if p.requires_grad else 4) * p.numel() * (1 - visited / p.shape[0]) for p in stacks)
+    return seconds(job.tokens * per_token, workers * flops_per_s, job.setting.device, job.setting.recompute)
 
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:

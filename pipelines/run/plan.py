@@ -67,8 +67,11 @@ def plan(
 def _evaluation_parents(
     recipe: Recipe, evaluation: Stage, evaluated: Entry, fingerprints: Mapping[str, str]
 ) -> dict[str, str]:
-    """Parents of a model's evaluation: the model, the model it was trained from, and the nearest held-out data."""
+    """Parents of a model's evaluation: the model, the model it was trained from, the base that the recipe begins with,
+    and the nearest held-out data."""
     parents = {"model": fingerprints[evaluated.name]}
+    if "base" in fingerprints and evaluated.name != "base":
+        parents["base"] = fingerprints["base"]
     if "model" in evaluated.inputs:
         parents["previous"] = fingerprints[evaluated.inputs["model"]]
     for entry in recipe.entries:

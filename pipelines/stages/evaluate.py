@@ -55,15 +55,15 @@ def run(work: Work) -> Facts:
     made = {key: make(material) for key, make in REQUEST_SETS.items()}
     requests = {key: request_set for key, request_set in made.items() if request_set is not None}
     _note_left_out(work, material, requests.get("replies"))
-    # The previous model first: the evaluator then holds this one when the next evaluation starts with it.
-    previous = _previous_outputs(work, model, settings, _for_model(requests, "previous"))
+    # This model last: the evaluator then holds it when the next evaluation starts with it.
+    others = _outputs_of_others(work, model, settings, requests)
     outputs = _outputs(work, model, settings, _for_model(requests, "current"))
     facts: Facts = {}
     rows: list[dict[str, Any]] = []
     for metric in METRICS.values():
         key = metric.requests
         if key in requests:
-            score = metric.score(material, requests[key], outputs.get(key, Outputs()), previous.get(key))
+            score = metric.score(material, requests[key], outputs.get(key, Outputs()), others.get(key))
             facts |= score.facts
             rows += score.rows
     write_json(work.draft.out / "figures.json", facts)
@@ -83,9 +83,13 @@ def _note_left_out(work: Work, material: Material, requests: Requests | None) ->
         )
 
 
+GOES_TO = {"current": ("current",), "previous": ("previous",), "both": ("current", "previous"),
+           "current and base": ("current", "base")}  # fmt: skip
+
+
 def _for_model(requests: Mapping[str, Requests], model: str) -> dict[str, Requests]:
-    """The request sets that go to this model, "current" or "previous"."""
-    return {key: request_set for key, request_set in requests.items() if request_set.models in (model, "both")}
+    """The request sets that go to this model: "current", "previous" or "base"."""
+    return {key: request_set for key, request_set in requests.items() if model in GOES_TO[request_set.models]}
 
 
 def _settings(work: Work, model: Path) -> EngineSettings:
@@ -131,6 +135,7 @@ def _material(work: Work, model: Path, context: int) -> Material:
         ),
         max_reply_rows=options.sample_replies,
         num_shots=options.shots,
+        continues_base="base" in work.inputs,
         **_chat_material(work, model),
     )
 
@@ -205,19 +210,27 @@ def _unigram_counts(work: Work, model: Path) -> dict[str, np.ndarray] | None:
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
-def _previous_outputs(
+def _outputs_of_others(
     work: Work, model: Path, settings: EngineSettings, requests: Mapping[str, Requests]
 ) -> dict[str, Outputs]:
-    """Outputs of the previous model in the lineage for the same requests. Empty unless it has the same tokenizer."""
+    """Outputs of the base and of the previous model in the lineage for the requests that go to them. Empty for one with
+    another tokenizer."""
     from pipelines.data.tokens.tokenizing import same_tokenizer
 
-    if "previous" not in work.inputs or not requests:
-        return {}
-    previous = work.inputs["previous"].local()
-    if not same_tokenizer(previous, model):
-        work.progress.note("the previous model has another tokenizer: no comparison with its replies")
-        return {}
-    return _outputs(work, previous, settings, requests, suffix=", previous model")
+    of_folder: dict[Path, dict[str, Requests]] = {}  # once, where both are the same
+    for name in ("base", "previous"):
+        requested = _for_model(requests, name)
+        if name not in work.inputs or not requested:
+            continue
+        folder = work.inputs[name].local()
+        if same_tokenizer(folder, model):
+            of_folder.setdefault(folder, {}).update(requested)
+        else:
+            work.progress.note(f"the {name} model has another tokenizer: no comparison with it")
+    outputs: dict[str, Outputs] = {}
+    for folder, requested in of_folder.items():
+        outputs |= _outputs(work, folder, settings, requested, suffix=", model before")
+    return outputs
 
 
 def _outputs(
@@ -258,7 +271,7 @@ def _show_progress(work: Work, unit: str, *, num_tokens: int = 0) -> Callable[[i
 
 STAGE = Stage(
     kind="evaluate",
-    version=5,
+    version=6,
     makes="evaluation",
     needs=("model",),
     takes=("corpus", "tokens", "conversations"),

@@ -40,6 +40,10 @@ MAX_ROW_TOKENS = 1024  # of a row of text, where the model attends to so many
 MAX_STEP_TOKENS = 65_536
 MIN_STEPS = 100  # of continued pretraining, as long as a step has two rows
 LORA = {"rank": 16}
+GENERAL_TEXT = {  # by language, of the text that comes with Rayse
+    "en": "{kind: docstrings, language: en, limit_bytes: 2_000_000}",
+    "zh": "{kind: chinese, language: zh}",
+}
 COMMENTS = {
     "pretrain": "One epoch of your text, all weights; longer, or on narrow text, the model forgets more.",
     "conversations": "Your conversations; some are held out for the evaluation.",
@@ -110,6 +114,8 @@ def stage_options(sources: list[DetectedSource], config: Mapping[str, Any]) -> T
     if "preferences" in rows:
         table["preferences"] = {"builtin_tasks": False, "model_replies": False}
         table["dpo"] = {"lora": dict(LORA)}
+    if "text" not in rows and table:
+        table = {"corpus": {}} | table
     if not table:
         raise UserError(
             f"these files have only {' and '.join(sorted(rows))}, which no stage reads yet; expected running text, "
@@ -151,7 +157,10 @@ def recipe_text(
     out: Path, model: str, sources: list[DetectedSource], options: Table, cluster: Table, machines: Machines
 ) -> str:
     """The recipe as YAML, with comments. model: the base as the recipe has it."""
-    lines = [*opening(out), f"base: {plain({'model': model})}", "sources:", *source_lines(sources), "stages:"]
+    lines = [*opening(out), f"base: {plain({'model': model})}", "sources:", *source_lines(sources)]
+    if not any(source.rows == "text" for source in sources):
+        lines += _general_text(sources)
+    lines.append("stages:")
     for name, values in options.items():
         if name in COMMENTS:
             lines.append(f"  # {COMMENTS[name]}")
@@ -160,3 +169,14 @@ def recipe_text(
         lines += [f"# So that it fits {machines}; change it for other machines, and ask `rayse plan`.", "cluster:"]
         lines += [f"  {name}: {plain(values)}" for name, values in cluster.items()]
     return "\n".join(lines) + "\n"
+
+
+def _general_text(sources: list[DetectedSource]) -> list[str]:
+    """Sources of general text in the languages of the user's rows."""
+    names, languages = {source.name for source in sources}, {source.language for source in sources}
+    lines = ["  # For the evaluation alone: how much of what the base knew is retained."]
+    for language, text in GENERAL_TEXT.items():
+        if languages & {language, "auto"}:
+            name = f"general_{language}"
+            lines.append(f"  {name if name not in names else 'rayse_' + name}: {text}")
+    return lines

@@ -1,10 +1,10 @@
-"""Training as it is, for what `rayse plan` says of it to be compared with: memory of a rank, and time.
+"""What `rayse plan` says of training, compared with training as it is: memory of a rank, and time.
 
     python -m tests.benchmarks.planning [NAME …]      about a minute a setting on two cores
 
 Every setting trains a few steps in new processes of one thread each, without Ray: random weights in a folder, rows full
-of random documents. Memory is the most that a process held (anonymous, sampled), time that of the steps after the
-first. docs/planning.md has the comparison.
+of random documents. Memory is the most that a process held in its steps (anonymous), time that of all its steps.
+docs/planning.md has the comparison.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tests.learning.processes import anonymous_bytes
 
 WORLD, LENGTH, STEPS = 2, 512, 4
 
@@ -50,27 +47,6 @@ SETTINGS = {
 }
 
 
-class Sampled:
-    """The most anonymous memory that this process holds between start and stop, by phase. Pages of the model's files
-    do not count: all processes share them, and they can be dropped."""
-
-    def __init__(self) -> None:
-        self.phase = "import"
-        self.peaks: dict[str, int] = {}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> dict[str, int]:
-        self._done.set()
-        self._thread.join()
-        return self.peaks
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.01):
-            self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), anonymous_bytes())
-
-
 def train(folder: Path, setting: Setting) -> None:
     """Runs in every process; rank 0 writes its figures."""
     from pipelines.learning import adapters, loop
@@ -83,7 +59,6 @@ def train(folder: Path, setting: Setting) -> None:
     from pipelines.learning.schedule import Schedule
     from tests.learning.processes import PlainWorker
 
-    sampled = Sampled()
     rows = PackedRows(folder / "train.arrow")
     optimizer = OptimizerPlan("adamw", learning_rate=1e-4, adam_learning_rate=1e-4, weight_decay=0.0, clip_norm=1.0)
     plan = loop.TrainingPlan(
@@ -105,32 +80,13 @@ def train(folder: Path, setting: Setting) -> None:
         return adapters.lesson(make, open_model, save_proven, lora, seed=1, dtype=dtype)
 
     worker = PlainWorker(folder / "checkpoints")
-    _mark(loop, sampled)
     facts = loop.train(worker, plan, make_lesson)
-    peaks = sampled.stop()
     if worker.rank == 0:
-        seconds = [plan.batch_rows * LENGTH / figures["train/tokens_per_s"] for _, figures in worker.reported]
-        record = {"peaks": peaks, "step_s": seconds, **facts}
-        (folder / "figures.json").write_text(json.dumps(record))
-
-
-def _mark(loop: Any, sampled: Sampled) -> None:
-    """Lets `sampled` know which phase of the loop runs."""
-
-    def marked(function: Any, phase: str) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            sampled.phase = phase
-            return function(*args, **kwargs)
-
-        return run
-
-    loop.partitioned = marked(loop.partitioned, "load")
-    loop.run_steps = marked(loop.run_steps, "train")
-    loop.export = marked(loop.export, "export")
+        (folder / "figures.json").write_text(json.dumps(facts))
 
 
 def measure(setting: Setting) -> dict[str, Any]:
-    """Trains in new processes. Returns bytes at the peak of each phase, seconds of the steps, and the loop's facts."""
+    """Trains in new processes. Returns the loop's facts, plan/memory_error and plan/time_error among them."""
     from pipelines.learning import model
     from pipelines.learning.saving import save
     from tests.learning.packed import write_tokens
@@ -148,9 +104,21 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def main(names: list[str] | None = None) -> None:
-    """Prints a JSON line a setting."""
+    """Prints a JSON line a setting, with planned and measured values."""
     for name in names or SETTINGS:
-        print(json.dumps({"name": name, **asdict(SETTINGS[name]), **measure(SETTINGS[name])}), flush=True)
+        facts = measure(SETTINGS[name])
+        memory, step_s = facts["memory/rank_bytes"], facts["train/tokens"] / STEPS / facts["train/tokens_per_s"]
+        line = {
+            "name": name,
+            "memory_gib": round(memory / 2**30, 3),
+            "planned_gib": round(memory * (1 + facts["plan/memory_error"]) / 2**30, 3),
+            "memory_error": round(facts["plan/memory_error"], 3),
+            "step_s": round(step_s, 2),
+            "planned_s": round(step_s * (1 + facts["plan/time_error"]), 2),
+            "time_error": round(facts["plan/time_error"], 3),
+            "gemm_gflops": round(facts["train/gemm_gflops"], 1),
+        }
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def test_a_source_that_is_missing_or_empty_is_a_user_error(tmp_path: Path) -> No
 def test_a_base_model_in_a_folder_is_identified_by_its_bytes(tmp_path: Path) -> None:
     table = TABLE | {"base": imported.STAGE}
 
-    def base(name: str, weights: bytes) -> str:
+    def planned(name: str, weights: bytes) -> dict[str, Step]:
         folder = tmp_path / name
         folder.mkdir()
         for file in ("config.json", "tokenizer.json"):
@@ -177,9 +177,14 @@ def test_a_base_model_in_a_folder_is_identified_by_its_bytes(tmp_path: Path) -> 
         (folder / "model.safetensors").write_bytes(weights)
         (folder / "README.md").write_text(name)
         text = TEXT.replace("name: small", f"base: {{model: {folder}}}")
-        return steps(tmp_path / "recipe", text, stages=table)["base"].fingerprint
+        return steps(tmp_path / "recipe", text, stages=table)
 
-    assert base("here", b"weights") == base("there", b"weights") != base("other", b"others")
+    here = planned("here", b"weights")
+    base = here["base"].fingerprint
+    assert base == planned("there", b"weights")["base"].fingerprint
+    assert base != planned("other", b"others")["base"].fingerprint
+    assert here["pretrain/evaluate"].parents["base"] == base
+    assert here["more/evaluate"].parents["base"] == base != here["more/evaluate"].parents["previous"]
 
 
 def test_descendants_are_a_step_and_all_that_depend_on_it(tmp_path: Path) -> None:

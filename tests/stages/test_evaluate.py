@@ -135,11 +135,14 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_engine_did_between(
         assert first != (tmp_path / "between" / "out" / name).read_bytes()
 
 
-def test_the_previous_model_continues_the_same_prompts(
+def test_the_previous_model_continues_the_same_prompts_and_the_base_predicts_the_same_text(
     evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, tmp_path: Path
 ) -> None:
-    _, alone, _ = evaluate(evaluator, tmp_path / "alone", inputs | {"model": tiny.second})
-    _, out, _ = evaluate(evaluator, tmp_path / "both", inputs | {"previous": tiny.second})
+    facts_alone, alone, _ = evaluate(evaluator, tmp_path / "alone", inputs | {"model": tiny.second})
+    facts, out, notes = evaluate(evaluator, tmp_path / "both", inputs | {"previous": tiny.second, "base": tiny.second})
+    assert facts["retention/bits_per_byte_before"] == pytest.approx(facts_alone["heldout/bits_per_byte"])
+    assert facts["retention/bits_per_byte"] == facts["heldout/bits_per_byte"]
+    assert sum("pushed" in note for note in notes.notes) == 1, "second, then first: both already held that once"
     before = json.loads((alone / "samples.json").read_text(encoding="utf-8"))
     rows = json.loads((out / "samples.json").read_text(encoding="utf-8"))
     assert [row["reply_before"] for row in rows] == [row["reply"] for row in before]

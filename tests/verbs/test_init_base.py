@@ -43,13 +43,14 @@ def test_conversations_and_pairs_become_sft_and_dpo_with_lora(data: Path, tmp_pa
     done = init(data / "chats.jsonl", data / "pairs.jsonl", "--base", data / "base", "--out", out)
     assert done.exit_code == 0, done.output
     recipe = load(out)
-    stages = ["base", "conversations", "sft", "preferences", "dpo", "quantise"]
+    stages = ["base", "corpus", "conversations", "sft", "preferences", "dpo", "quantise"]
     assert [entry.name for entry in recipe.entries] == stages
     assert recipe.entry("base").options.model_dump()["model"] == str(data / "base")
     assert options(out, "sft")["lora"]["rank"] == options(out, "dpo")["lora"]["rank"] == 16
     assert options(out, "sft")["epochs"] == 3 and not options(out, "preferences")["builtin_tasks"]
     assert recipe.entry("dpo").inputs["model"] == "sft" and recipe.entry("quantise").inputs["model"] == "dpo"
     assert list(recipe.entry("conversations").sources) == ["chats"]
+    assert list(recipe.entry("corpus").sources) == ["general_en"], "for the evaluation: nothing is trained on it"
     for stage in ("sft", "dpo"):
         assert f"{stage}: on 2 × CPU, " in done.stdout and "GiB a worker" in done.stdout
     assert done.stdout.endswith(f"{out}: written\nnext: rayse run {out}\n")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from pipelines import cli
 from tests import families
-from tests.runs import ROOT
 
 SOURCES = {"assistant": ("chats", "pairs"), "qlora-7b-one-gpu": ("chats", "pairs"),
            "full-8b-eight-gpus": ("chats", "pairs"), "continue-pretraining": ("texts",)}  # fmt: skip
@@ -27,13 +26,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(recipe: str, files: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def plan(recipe: str, files: Path, *arguments: str) -> Result:
     paths = (f"--set=sources.{name}.path={files / name}.jsonl" for name in SOURCES[recipe])
-    command = [sys.executable, "-m", "pipelines", "plan", recipe, *paths, "--store", str(files / "store"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    return CliRunner().invoke(cli.app, ["plan", recipe, *paths, "--store", str(files / "store"), *arguments])
 
 
-def facts(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def facts(done: Result) -> dict[str, Any]:
     """By stage: what is printed of those that train."""
     return {stage: found for stage, found in json.loads(done.stdout).items() if "fits" in found}
 
@@ -41,7 +39,7 @@ def facts(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 @pytest.mark.parametrize("recipe", SOURCES)
 def test_recipes_that_people_start_from_fit_what_they_are_named_for(recipe: str, files: Path) -> None:
     done = plan(recipe, files, "--json", *(("--nodes", NODES[recipe]) if recipe in NODES else ()))
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     by_stage = facts(done)
     assert len(by_stage) == {"continue-pretraining": 1, "full-8b-eight-gpus": 3}.get(recipe, 2)
     for found in by_stage.values():
@@ -54,26 +52,26 @@ def test_recipes_that_people_start_from_fit_what_they_are_named_for(recipe: str,
 def test_recipes_take_a_small_model_of_the_family(recipe: str, files: Path, tmp_path: Path) -> None:
     families.write(tmp_path / "model", "Llama, tied", seed=0, dtype="float32")
     done = plan(recipe, files, "--json", f"--set=base.model={tmp_path / 'model'}", "--nodes=1x8xH100")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     sizes = {found["model/parameters"] for found in facts(done).values()}
     assert len(sizes) == 1 and sizes.pop() < 10e6
 
 
 def test_a_stage_that_cannot_fit_exits_with_2_and_names_what_would(files: Path) -> None:
     done = plan("full-8b-eight-gpus", files, "--json", "--nodes", "1x8xL4")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert not facts(done)["ppo"]["fits"]
     assert "error: this plan does not fit: " in done.stderr and "ppo: " in done.stderr
 
 
 def test_the_table_names_memory_disk_and_time(files: Path) -> None:
     done = plan("full-8b-eight-gpus", files, "--nodes", "1x8xH100")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("sft "))
     assert "8 × H100" in row and "8.0B" in row
 
 
 def test_a_base_that_is_not_there(files: Path) -> None:
     done = plan("assistant", files, "--set=base.model=nobody/unheard-of")
-    assert done.returncode == 2 and "conversations" in done.stdout  # what it costs is not known, what it makes is
+    assert done.exit_code == 2 and "conversations" in done.stdout  # what it costs is not known, what it makes is
     assert "config.json" in done.stderr and "weights are not needed" in done.stderr
