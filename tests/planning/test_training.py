@@ -209,6 +209,7 @@ def test_a_gguf_file_is_planned_without_its_weights_being_unpacked(tmp_path: Pat
     }
 
 
-def test_a_base_that_is_not_there_is_asked_for() -> None:
+def test_a_base_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no waiting for a hub that cannot be reached
     with pytest.raises(UserError, match=r"base.model: nobody/unheard-of: .*config\.json.*weights are not needed"):
         base_config("nobody/unheard-of")

@@ -117,8 +117,9 @@ def test_what_fits_nowhere_is_said(data: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named_before_anything_is_written(
-    data: Path, tmp_path: Path, files: list[str], arguments: list[str], problem: str
+    data: Path, tmp_path: Path, files: list[str], arguments: list[str], problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no waiting for a hub that cannot be reached
     out = tmp_path / "r.yaml"
     done = init(*(data / f"{name}.jsonl" for name in files), *arguments, "--out", out)
     assert done.exit_code == 2 and problem in " ".join(done.stderr.split()), done.output

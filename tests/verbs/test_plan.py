@@ -71,7 +71,8 @@ def test_the_table_names_memory_disk_and_time(files: Path) -> None:
     assert "8 × H100" in row and "8.0B" in row
 
 
-def test_a_base_that_is_not_there(files: Path) -> None:
+def test_a_base_that_is_not_there(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no waiting for a hub that cannot be reached
     done = plan("assistant", files, "--set=base.model=nobody/unheard-of")
     assert done.exit_code == 2 and "conversations" in done.stdout  # what it costs is not known, what it makes is
     assert "config.json" in done.stderr and "weights are not needed" in done.stderr
