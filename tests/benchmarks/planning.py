@@ -99,7 +99,7 @@ def measure(setting: Setting) -> dict[str, Any]:
         (folder / "model").mkdir()
         save(llama, llama.named_parameters(), folder / "model")
         del llama
-        in_processes(train, WORLD, folder, setting)
+        in_processes(train, WORLD, folder, setting, method="spawn")
         return json.loads((folder / "figures.json").read_text())
 
 

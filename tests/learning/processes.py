@@ -60,12 +60,16 @@ class PlainWorker:
 PRELOADED = ["pipelines.learning.loop", "pipelines.learning.adapters", "pipelines.learning.pairs"]
 
 
-def in_processes(function: Callable[..., None], world: int, folder: Path, *args: Any) -> None:
-    """Runs function(folder, *args) in `world` processes of one thread each, in one group; raises what one raised."""
+def in_processes(
+    function: Callable[..., None], world: int, folder: Path, *args: Any, method: str = "forkserver"
+) -> None:
+    """Runs function(folder, *args) in `world` processes of one thread each, in one group; raises what one raised.
+
+    method: how they start; "spawn": with nothing imported, and with this process's environment variables."""
     group = folder / f"group-{world}"
     multiprocessing.set_forkserver_preload(PRELOADED)
     arguments = (world, group, function, folder, *args)
-    torch.multiprocessing.start_processes(_process, arguments, nprocs=world, start_method="forkserver")
+    torch.multiprocessing.start_processes(_process, arguments, nprocs=world, start_method=method)
 
 
 def _process(rank: int, world: int, group: Path, function: Callable[..., None], folder: Path, *args: Any) -> None:

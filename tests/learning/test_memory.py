@@ -89,7 +89,7 @@ def measured(folder: Path, shape: dict[str, Any], what: Recompute, world: int, *
         config = Qwen2Config(**shape, max_position_embeddings=2048, tie_word_embeddings=True)
         model: Any = Qwen2ForCausalLM(config)
         model.to(torch.bfloat16).save_pretrained(folder / "model")
-    in_processes(partial(_in_rank, shape, what, settings), world, folder)
+    in_processes(partial(_in_rank, shape, what, settings), world, folder, method="spawn")
     ranks = [json.loads(file.read_text()) for file in folder.glob(f"{what}-*.json")]
     return {name: max(rank[name] for rank in ranks) for name in ranks[0]}
 
