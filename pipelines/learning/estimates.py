@@ -17,15 +17,22 @@ from pipelines.learning.memory import Setting, rank_bytes
 from pipelines.learning.model import Recompute
 
 GPU_EFFICIENCY = 0.55  # of the rate of products: 0.62 at 1.1B, 0.43 with LoRA beside 7.3B and everything recomputed
-CPU_EFFICIENCY = 0.6
+CPU_EFFICIENCY = 0.65  # the median of what was measured: docs/planning.md
 CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
-PROCESS_BYTES = 550 * 2**20  # of a process on a CPU: torch, transformers and DeepSpeed
+PROCESS_BYTES, ADAPTER_BYTES = 340 * 2**20, 50 * 2**20  # on a CPU: torch, transformers and DeepSpeed; PEFT
+# On a CPU, what glibc's malloc keeps of blocks that were freed, times what lives at once. Without it (with
+# MALLOC_MMAP_THRESHOLD_) training takes as much memory as it needs, and a quarter more time.
+KEPT_OF_ACTIVATIONS, KEPT_OF_WORKING = 0.8, 2.6
 
 
 def process_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
     """Bytes of a rank's process by part: what training holds, and the process itself."""
-    own = CONTEXT_BYTES if setting.device == "cuda" else PROCESS_BYTES
-    return {**rank_bytes(model, setting), "process": own}
+    parts = rank_bytes(model, setting)
+    if setting.device == "cuda":
+        return parts | {"process": CONTEXT_BYTES}
+    has_adapters = not all(parameter.requires_grad for parameter in model.parameters())
+    kept = round(KEPT_OF_ACTIVATIONS * parts["activations"] + KEPT_OF_WORKING * parts["working"])
+    return parts | {"freed, but kept": kept, "process": PROCESS_BYTES + ADAPTER_BYTES * has_adapters}
 
 
 def seconds(flops: float, flops_per_s: float, device: str, recompute: Recompute) -> float:

@@ -57,6 +57,10 @@ LOSS = Figure("train/loss_nats", "loss", ".2f", "nats")
 TRAINING_SPEED = Figure("train/tokens_per_s", "training speed", unit="tokens/s")
 PARAMETERS = Figure("train/parameters", "parameters", ".1f", "M", scale=1e-6)
 MFU = Figure("train/mfu", "model FLOPs utilisation", ".0%")
+PLANNED = (
+    Figure("plan/memory_error", "error of the planned memory", "+.0%"),
+    Figure("plan/time_error", "error of the planned time", "+.0%"),
+)
 ACCURACY = Figure("heldout/accuracy", "accuracy", ".1%")
 DUPLICATES = "duplicates dropped"
 
@@ -95,6 +99,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("heldout/win_rate", "win rate", ".1%"),
         Figure("heldout/exact_match", "exact match", ".1%"),
         ACCURACY,
+        Figure("retention/bits_per_byte", "general text", ".3f", "bits per byte"),
         Figure("heldout/kl_nats", "KL", ".2f", "nats"),
         Figure("heldout/declined_safe", "harmless declined", ".1%"),
         Figure("heldout/declined_unsafe", "unsafe declined", ".1%"),
@@ -114,6 +119,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("train/tokens_per_s_bare", "bare training speed", unit="tokens/s"),
         Figure("publish/logprob_gap", "log-probability gap", ".1e", "nats"),
         MFU,
+        *PLANNED,
     ),
     "reward_model": (
         ACCURACY,
@@ -124,6 +130,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         TRAINING_SPEED,
         PARAMETERS,
         MFU,
+        *PLANNED,
     ),
     "guard": (
         Figure("guard/precision", "precision", ".0%", by_language=True),

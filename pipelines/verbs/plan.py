@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cluster.loading import loading
 from pipelines.console import console, print_json, table
 from pipelines.errors import UserError
 from pipelines.planning.machines import GIB, Machines, parse, this_machine
@@ -26,7 +27,8 @@ def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: 
     steps = plan(recipe, Store(recipe.store), until=until, warn=warn)
     estimates, unknown_base = {}, None
     try:
-        estimates = estimates_of(recipe, steps, given, warn)
+        with loading():
+            estimates = estimates_of(recipe, steps, given, warn)
     except UserError as error:  # fingerprints and states do not depend on it
         unknown_base = error
     if as_json:
