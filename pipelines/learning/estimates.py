@@ -7,7 +7,6 @@ FLOPs ÷ (rate of products × efficiency) ──► seconds ──┴──÷ me
 from __future__ import annotations
 
 import contextlib
-import resource
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
 PROCESS_BYTES, ADAPTER_BYTES = 340 * 2**20, 50 * 2**20  # on a CPU: torch, transformers and DeepSpeed; PEFT
 # On a CPU, what glibc's malloc keeps of blocks that were freed, times what lives at once. Without it (with
 # MALLOC_MMAP_THRESHOLD_) training takes as much memory as it needs, and a quarter more time.
-KEPT_OF_ACTIVATIONS, KEPT_OF_WORKING = 0.8, 2.6
+KEPT_OF_ACTIVATIONS, KEPT_OF_WORKING = 0.8, 5.3
 
 
 def process_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
@@ -47,19 +46,26 @@ class PeakMemory:
     its anonymous memory. Pages of files do not count, since all processes share them and they can be dropped."""
 
     def __init__(self, device: str):
-        self._device = device
+        self._device, self._file_kib = device, 0
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
             return
         with contextlib.suppress(OSError):  # where it is forbidden, as in some containers, loading the model counts too
             Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: proc(5)
+        self._file_kib = _status_kib("RssFile")
 
     def bytes(self) -> int:
         """The peak so far."""
         if self._device.startswith("cuda"):
             return torch.cuda.max_memory_allocated(self._device) + CONTEXT_BYTES
-        status = Path("/proc/self/status")
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-        if "VmHWM" not in fields:  # not Linux
-            return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return 1024 * (int(fields["VmHWM"].split()[0]) - int(fields["RssFile"].split()[0]))
+        # Pages of the model's files may be dropped before the end: they were there at the start.
+        return 1024 * (_status_kib("VmHWM") - max(self._file_kib, _status_kib("RssFile")))
+
+
+def _status_kib(field: str) -> int:
+    """A field of /proc/self/status, in KiB; 0 where the system has none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1])
+    return 0

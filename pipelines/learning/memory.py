@@ -56,7 +56,8 @@ def rank_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
     chunk, gradient = _logits_bytes(model, setting)
     return _state_bytes(model, setting) | {
         "activations": kept,
-        "working": max(again, chunk) + gradient,  # what is computed again is needed when the logits are gone
+        "working": max(again, chunk),  # what is computed again is needed when the logits are gone
+        "embedding gradient": gradient,
     }
 
 

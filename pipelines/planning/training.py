@@ -217,7 +217,7 @@ def _add_rollout(job: Job, memory: dict[str, int]) -> None:
     cache = min(rows, -(-replies // setting.world)) * engine_size.row_bytes(job.config, tokens, dtype)
     cache = job.kv_cache_bytes or min(cache, (engine_size.GPU if job.on_gpu else engine_size.CPU).max_kv_bytes)
     if job.on_gpu:
-        in_turn = memory["activations"] + memory["working"]
+        in_turn = memory["activations"] + memory["working"] + memory["embedding gradient"]
         memory["sampler beyond activations"] = max(0, weights + cache - in_turn)
     else:
         memory |= {"sampler": weights, "KV cache": cache}
