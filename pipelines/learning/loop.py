@@ -195,11 +195,10 @@ def estimation_errors(
     planned_s = estimates.seconds(journal.flops, peak, worker.device, plan.recompute)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
-    return {
-        "memory/rank_bytes": largest.item(),
-        "plan/memory_error": planned_bytes / largest.item() - 1,
-        "plan/time_error": planned_s / journal.seconds - 1,
-    }
+    errors = {"plan/time_error": planned_s / journal.seconds - 1}
+    if largest.item() <= 0:  # the system does not say what a process holds
+        return errors
+    return errors | {"memory/rank_bytes": largest.item(), "plan/memory_error": planned_bytes / largest.item() - 1}
 
 
 @dataclass

@@ -5,7 +5,7 @@
 
 Written down from what transformers' decoders save for the backward pass, and from how DeepSpeed 0.19 is set up in
 engine.py. Within 10% of peaks measured on one GPU in bfloat16, full and LoRA (tests/learning/test_memory_plan.py); not
-compared yet: several GPUs. On CPUs it is up to 21% too low (docs/planning.md).
+compared yet: several GPUs. On CPUs estimates.py adds what malloc keeps; docs/planning.md has the errors.
 
 Widths of a token in a layer: H hidden, Q all query heads, K all key heads, F feed-forward (of all experts it visits).
 """
