@@ -75,7 +75,8 @@ def run(work: Work) -> Facts:
     conversations.write(work.draft.out / conversations.HELD_OUT, held_out)
     rejected_rows.write()
     facts: Facts = {**_split_facts("train", train), **_split_facts("held_out", held_out)}
-    return facts | dict(sorted(counts.items())) | rejected_rows.facts("conversations")
+    duplicates = counts["conversations/dropped_duplicate"]
+    return facts | dict(sorted(counts.items())) | rejected_rows.facts("conversations", duplicates=duplicates)
 
 
 def read_sources(work: Work, rejected_rows: RejectedRows, counts: Counter[str]) -> list[Conversation]:

@@ -86,7 +86,8 @@ def run(work: Work) -> Facts:
     preferences.write(work.draft.out / preferences.HELD_OUT, held_out_pairs)
     rejected_rows.write()
     facts: Facts = {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs)}
-    return facts | dict(sorted(counts.items())) | rejected_rows.facts("pairs")
+    duplicates = counts["pairs/dropped_duplicate"]
+    return facts | dict(sorted(counts.items())) | rejected_rows.facts("pairs", duplicates=duplicates)
 
 
 def read_sources(work: Work, rejected_rows: RejectedRows, counts: Counter[str]) -> list[Pair]:

@@ -147,10 +147,12 @@ class RejectedRows:
         text = "".join(f"{line}\n" for line in self.lines)
         self.file.write_text(text, encoding="utf-8", errors="replace")
 
-    def facts(self, area: str) -> dict[str, float | int | str]:
-        """Counts: rows/read, rows/used and rows/not_used_<reason>; <area>/rejected, and by reason."""
+    def facts(self, area: str, *, duplicates: int = 0) -> dict[str, float | int | str]:
+        """Counts: rows/read, rows/used and rows/not_used_<reason>; <area>/rejected, and by reason.
+
+        duplicates: rows that are not used because an earlier one is the same; not in the file."""
         return {
-            **row_facts(self.limit.num_rows.total(), self.reasons),
+            **row_facts(self.limit.num_rows.total(), {**self.reasons, "duplicate": duplicates}),
             f"{area}/rejected": self.reasons.total(),
             **{f"{area}/rejected_{reason}": number for reason, number in sorted(self.reasons.items())},
         }
