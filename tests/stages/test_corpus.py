@@ -173,7 +173,7 @@ def test_the_funnel_adds_up(result: Result) -> None:
     assert facts["documents/dropped_duplicate_exact"] == 20
     assert facts["documents/dropped_duplicate_near"] == 20
     assert facts["rows/bad"] == facts["rows/not_used_unreadable"] == 1
-    assert facts["rows/read"] == facts["documents/read"] + 1 and facts["rows/used"] == facts["documents/kept"]
+    assert facts["rows/read"] == int(facts["documents/read"]) + 1 and facts["rows/used"] == facts["documents/kept"]
     assert facts["rows/not_used_too_short"] == facts["rows/not_used_duplicate_near"] == 20
     for what in ("documents/kept", "bytes/kept", "documents/held_out", "bytes/held_out"):
         assert int(facts[what]) == int(facts[f"{what}_en"]) + int(facts[f"{what}_zh"])
