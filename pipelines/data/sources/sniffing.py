@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import SOURCES
-from pipelines.data.sources.files import FileSource, check_readable
+from pipelines.data.sources.files import FileSource, check_readable, visible_files
 from pipelines.data.sources.record_formats import RowFormat, detect_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
@@ -49,7 +49,7 @@ def sniff(path: Path) -> list[SniffResult]:
     Raises UserError if the path is missing, a file is empty, or its suffix belongs to no kind of source."""
     if not path.is_dir():
         return [_sniff_file(path)]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and source_kind(file))
+    files = [file for file in visible_files(path) if source_kind(file)]
     texts = [file for file in files if source_kind(file) == "text"]
     results = [_sniff_file(file) for file in files if source_kind(file) != "text"]
     if len(texts) > 1:
@@ -64,7 +64,7 @@ def sniff(path: Path) -> list[SniffResult]:
 def source_kind(file: Path) -> str | None:
     """The kind of source that reads files with this suffix."""
     for kind, source in SOURCES.items():
-        if issubclass(source, FileSource) and file.name.endswith(source.suffixes):
+        if issubclass(source, FileSource) and file.name.lower().endswith(source.suffixes):
             return kind
     return None
 

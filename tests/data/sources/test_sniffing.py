@@ -106,9 +106,9 @@ def test_large_text_files_are_split_at_blank_lines(tmp_path: Path) -> None:
 
 
 def test_errors_name_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "a.docx").write_text("x")
+    (tmp_path / "a.xlsx").write_text("x")
     (tmp_path / "empty.jsonl").touch()
-    for path, words in (("a.docx", "kind"), ("empty.jsonl", "empty"), ("absent.csv", "no such file")):
+    for path, words in (("a.xlsx", "kind"), ("empty.jsonl", "empty"), ("absent.csv", "no such file")):
         with pytest.raises(UserError, match=f"{path}.*{words}"):
             sniff(tmp_path / path)
     assert source_kind(Path("x.ndjson.gz")) == "jsonl"
