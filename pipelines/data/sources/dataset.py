@@ -53,8 +53,8 @@ class Dataset(Parquet):
         if file.suffix == ".parquet":
             yield from super().pieces(file)
             return
-        _open(file).close()
-        yield {"bytes": file.stat().st_size}
+        with _open(file) as reader:
+            yield {"bytes": file.stat().st_size, "rows": _num_rows(reader)}
 
     def columns(self, file: Path) -> list[str]:
         """The names in the file's schema. Raises FileProblem if it is damaged."""
@@ -102,6 +102,19 @@ def _split(file: Path, folder: Path) -> str:
     if match := SHARD.fullmatch(file.name):
         return match["split"]
     return file.stem if file.suffix == ".parquet" else ("train" if file.parent == folder else file.parent.name)
+
+
+def _num_rows(reader: pyarrow.RecordBatchReader) -> int:
+    """The number of rows, by the heads of the batches: the file is mapped, so its values are not read."""
+    import pyarrow
+
+    num_rows = 0
+    try:
+        for batch in reader:
+            num_rows += batch.num_rows
+    except (OSError, pyarrow.ArrowException):  # the rows before the damage, which is told when they are read
+        return num_rows
+    return num_rows
 
 
 def _open(file: Path) -> pyarrow.RecordBatchReader:

@@ -31,7 +31,7 @@ class Jsonl(TextFileSource, RecordSource):
         size = file.stat().st_size
         encoding = self.text_encoding(file)
         wide = encoding.startswith(("utf-16", "utf-32"))  # a byte of a line's end may belong to another character
-        if streams.is_compressed(file) or size <= RANGE_BYTES or wide or self._is_document(file, encoding):
+        if streams.is_compressed(file) or size <= RANGE_BYTES or wide or self.is_document(file):
             yield from super().pieces(file)
             return
         for start, stop, line in _ranges(file, size):
@@ -43,7 +43,7 @@ class Jsonl(TextFileSource, RecordSource):
         Of a JSON document: one row for each object, numbered by its position."""
         encoding = self.text_encoding(file)
         start = args.get("start", 0)
-        if "start" not in args and self._is_document(file, encoding):
+        if "start" not in args and self.is_document(file):
             yield from self._document_rows(file, encoding)
             return
         number = args.get("line", 1) - 1
@@ -65,8 +65,9 @@ class Jsonl(TextFileSource, RecordSource):
             return BadRow(row=number, problem=record, raw=line.decode(errors="replace")[:RAW_CHARACTERS])
         return self.to_row(number, record)
 
-    def _is_document(self, file: Path, encoding: str) -> bool:
-        with streams.open_utf8(file, encoding) as stream:
+    def is_document(self, file: Path) -> bool:
+        """Whether a file is one JSON document. Raises FileProblem for data that is not text."""
+        with streams.open_utf8(file, self.text_encoding(file)) as stream:
             lines = file.name.lower().endswith(Jsonl.suffixes)
             return json_documents.is_document(stream, lines_expected=lines)
 

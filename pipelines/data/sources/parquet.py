@@ -28,7 +28,7 @@ class Parquet(RecordSource):
             row = 1
             for group in range(table.num_row_groups):
                 meta = table.metadata.row_group(group)
-                yield {"bytes": meta.total_byte_size, "row_group": group, "row": row}
+                yield {"bytes": meta.total_byte_size, "row_group": group, "row": row, "rows": meta.num_rows}
                 row += meta.num_rows
 
     def columns(self, file: Path) -> list[str]:

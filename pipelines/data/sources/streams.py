@@ -56,6 +56,11 @@ class Utf8Stream(io.BufferedReader):
         """Why the file ended before its end, once it is read so far; empty if it is whole."""
         return self.source.damage
 
+    @property
+    def file_position(self) -> int:
+        """Bytes of the file that were read, compressed as they are."""
+        return self.source.plain.tell()
+
     def close(self) -> None:
         super().close()
         self.source.close()
