@@ -30,6 +30,7 @@ MAX_CONTROL_FRACTION = 0.02  # of control characters in text; of random bytes it
 MIN_PLAUSIBLE = 0.9  # fraction of a text's characters that are common in some script; of random UTF-16 it is 0.5
 MIN_COVERED = 0.97  # fraction of a text's letters beyond ASCII that one language has
 MIN_FREQUENT = 0.9  # fraction of Chinese characters that are among the few thousand of everyday texts
+FEW_CONTROLS = 3  # control characters that stand even in a short text
 MAX_CONTROLS_IN_UTF8 = 0.25  # of what may be UTF-8 with stray control characters; NULs are half of English in UTF-16
 
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -108,7 +109,8 @@ def detect(sample: bytes) -> str | None:
             return encoding
     if signature(sample):
         return None
-    controls = len(CONTROL.findall(sample)) / max(1, len(sample))
+    num_controls = len(CONTROL.findall(sample))
+    controls = num_controls / len(sample) if num_controls > FEW_CONTROLS else 0.0
     if controls > MAX_CONTROLS_IN_UTF8 or (controls and not is_utf8(sample, cut=True)):
         if found := _utf16(sample):
             return found

@@ -209,7 +209,7 @@ class RecordSource(FileSource):
         if self.rows == "text" and not isinstance(text := value_of(record, self.text), str):
             return f"column {self.text!r} holds {type_name(text)}; expected text"
         for column in self.required_columns() if self.rows == "text" else record:
-            if not encodable(value_of(record, column)):
+            if not (encodable(column) and encodable(value_of(record, column))):
                 return f"column {column!r} holds half of a surrogate pair; expected text that UTF-8 can write"
         if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
             return f"column {self.group!r} holds {type_name(group)}; expected text or a whole number"
