@@ -117,6 +117,13 @@ class RejectedRows:
             with self._kept():
                 self.limit.add(source, bad=1, first=f"{part.where}:{row}: {problem}")
 
+    def add_by_rule(self, row_id: str, reason: str, problem: str, raw: str) -> None:
+        """Sets a row aside after it was read; row_id: source/part/row, as `parse_records` yields it."""
+        source, _, row = row_id.rsplit("/", 2)
+        self.reasons[reason] += 1
+        entry = {"source": source, "where": row_id, "row": int(row), "reason": reason, "problem": problem}
+        self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))
+
     def check(self) -> None:
         """At the end of all rows: raises UserError, with the rows in the file, if too many of a source are bad."""
         with self._kept():
