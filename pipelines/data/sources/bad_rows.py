@@ -128,6 +128,13 @@ class RejectedRows:
             with self._kept():
                 self.limit.add(source, bad=1, first=f"{part.where}:{row}: {problem}")
 
+    def add_by_rule(self, row_id: str, reason: str, problem: str, raw: str) -> None:
+        """Sets a row aside after it was read; row_id: source/part/row, as `parse_records` yields it."""
+        source, _, row = row_id.rsplit("/", 2)
+        self.reasons[reason] += 1
+        entry = {"source": source, "where": row_id, "row": int(row), "reason": reason, "problem": problem}
+        self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))
+
     def check(self) -> None:
         """At the end of all rows: raises UserError, with the rows in the file, if too many of a source are bad."""
         with self._kept():
@@ -147,12 +154,10 @@ class RejectedRows:
         text = "".join(f"{line}\n" for line in self.lines)
         self.file.write_text(text, encoding="utf-8", errors="replace")
 
-    def facts(self, area: str, *, duplicates: int = 0) -> dict[str, float | int | str]:
-        """Counts: rows/read, rows/used and rows/not_used_<reason>; <area>/rejected, and by reason.
-
-        duplicates: rows that are not used because an earlier one is the same; not in the file."""
+    def facts(self, area: str) -> dict[str, float | int | str]:
+        """Counts: rows/read, rows/used and rows/not_used_<reason>; <area>/rejected, and by reason."""
         return {
-            **row_facts(self.limit.num_rows.total(), {**self.reasons, "duplicate": duplicates}),
+            **row_facts(self.limit.num_rows.total(), self.reasons),
             f"{area}/rejected": self.reasons.total(),
             **{f"{area}/rejected_{reason}": number for reason, number in sorted(self.reasons.items())},
         }

@@ -61,7 +61,7 @@ class Csv(TextFileSource, RecordSource):
             if stream.damage:
                 yield BadRow(row=lines.number + 1, problem=f"{stream.damage}; what follows line {lines.number} is lost")
 
-    def columns(self, file: Path) -> list[str]:
+    def file_columns(self, file: Path) -> list[str]:
         """The names in the header. Raises FileProblem if it has none, or one twice."""
         with streams.open_utf8(file, self.text_encoding(file)) as stream:
             columns = _header(self._reader(file, stream)[1])

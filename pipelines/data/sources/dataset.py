@@ -56,10 +56,10 @@ class Dataset(Parquet):
         with _open(file) as reader:
             yield {"bytes": file.stat().st_size, "rows": _num_rows(reader)}
 
-    def columns(self, file: Path) -> list[str]:
+    def file_columns(self, file: Path) -> list[str]:
         """The names in the file's schema. Raises FileProblem if it is damaged."""
         if file.suffix == ".parquet":
-            return super().columns(file)
+            return super().file_columns(file)
         with _open(file) as reader:
             return column_names(reader.schema)
 

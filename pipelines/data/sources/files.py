@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt, field_validator
 
-from pipelines.data.sources import encodings, streams
+from pipelines.data.sources import encodings, record_formats, streams
+from pipelines.data.sources.column_names import Column
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_code
 from pipelines.errors import UserError, printable
@@ -190,6 +191,19 @@ class RecordSource(FileSource):
         default=None, description="Column with the language of each row (en or zh); default: that of the source"
     )
 
+    columns: dict[Column, str] = Field(
+        default={},
+        description="Columns with other names than the usual ones, where rows are not text: {prompt: frage, reply: "
+        "antwort}; then these are read and no others",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Leaves `columns` out where it is not set, so that results made before there was one keep their identity."""
+        identity = super().identity()
+        if not self.columns:
+            del identity["columns"]
+        return identity
+
     def to_row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
         """Converts a record to a row, or to a bad row that names its problem."""
         problem = self._problem(record)
@@ -199,6 +213,7 @@ class RecordSource(FileSource):
         language = None if self.language_column is None else language_code(value_of(record, self.language_column))
         if self.rows == "text":
             return Row(row=number, text=value_of(record, self.text), group=group, language=language)
+        record = record_formats.renamed(record, self.columns) if self.columns else record
         return Row(row=number, record=record, group=group, language=language)
 
     def _problem(self, record: dict[str, Any]) -> str | None:
@@ -222,7 +237,7 @@ class RecordSource(FileSource):
         text = self.text if self.rows == "text" else None
         return [column for column in (text, self.group, self.language_column) if column is not None]
 
-    def columns(self, file: Path) -> list[str] | None:
+    def file_columns(self, file: Path) -> list[str] | None:
         """The columns of all rows of a file, dotted ones included; None if rows may differ. Raises FileProblem."""
         return None
 
@@ -237,7 +252,7 @@ class RecordSource(FileSource):
 
     def _check_columns(self, file: Path) -> None:
         try:
-            columns = self.columns(file)
+            columns = self.file_columns(file)
         except FileProblem as problem:
             raise UserError(f"{file}: {problem}") from None
         missing = [name for name in self.required_columns() if columns is not None and name not in columns]

@@ -31,7 +31,7 @@ class Parquet(RecordSource):
                 yield {"bytes": meta.total_byte_size, "row_group": group, "row": row, "rows": meta.num_rows}
                 row += meta.num_rows
 
-    def columns(self, file: Path) -> list[str]:
+    def file_columns(self, file: Path) -> list[str]:
         """The names in the file's schema. Raises FileProblem if it is damaged."""
         with _open(file) as table:
             return column_names(table.schema_arrow)
