@@ -23,6 +23,7 @@ from pipelines.verbs.file_review import NO_STAGE, FileReview, review
 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
+SUFFIXES = r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|gz|zst))+$"
 MAX_REASONS = 5  # of a file, with the first row of each
 MAX_SUFFIXES = 5
 EXPECTED = (
@@ -178,7 +179,7 @@ def _files_below(folder: Path, kind: str) -> set[Path]:
 
 def unique_name(path: Path, existing: set[str]) -> str:
     """A name for a source, from that of its file: without dots, since --set splits keys at dots."""
-    stem = re.sub(r"(\.(jsonl|ndjson|txt|md|rst|csv|tsv|parquet|gz))+$", "", path.absolute().name)
+    stem = re.sub(SUFFIXES, "", path.absolute().name, flags=re.IGNORECASE)
     base = re.sub(r"[^\w-]+", "_", stem).strip("_") or "text"
     name, number = base, 1
     while name in existing:
@@ -258,16 +259,16 @@ def _print_files(source: DetectedSource) -> None:
 def describe_file(file: FileReview) -> list[str]:
     """What a run would make of a file: rows, columns, reasons with the first row of each, and a warning."""
     about = "" if file.exact else "about "
-    rows = f"read {about}{file.rows_read:,} rows, used {about}{file.rows_used:,}"
+    rows = f"read {about}{_rows(file.rows_read)}, used {about}{file.rows_used:,}"
     if file.not_used:
         rows += f"; not used: {_counts(file.not_used, about)}"
     languages = "" if len(file.languages) < 2 else f" ({_counts(file.languages, about)})"
-    encoding = f", {file.encoding}" if file.encoding else ""
+    encoding = f", encoding {file.encoding}" if file.encoding else ""
     lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}"]
     if file.columns_used:
         lines.append(f"    columns used: {', '.join(file.columns_used)}")
     if file.columns_not_used:
-        columns = ", ".join(f"{name} ({about}{number:,} rows)" for name, number in file.columns_not_used.items())
+        columns = ", ".join(f"{name} ({about}{_rows(number)})" for name, number in file.columns_not_used.items())
         lines.append(f"    columns not used: {columns}")
     for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
         lines.append(f"    {reason}: {file.firsts[reason]}")
@@ -279,6 +280,11 @@ def describe_file(file: FileReview) -> list[str]:
         lines.append(f"    warning: the run would stop: {file.num_bad:,} bad rows, and max_bad_rows allows {allowed:,} "
                      f"of them; fix the rows, or raise it")  # fmt: skip
     return lines
+
+
+def _rows(number: int) -> str:
+    """1 row; 4,000 rows."""
+    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 def _counts(numbers: Mapping[str, int], about: str) -> str:
@@ -315,7 +321,7 @@ def plain(value: Any) -> str:
 
 def describe(amount: Amount) -> str:
     """4,000 rows, 0.3 MB, 0.3 MB of text."""
-    rows = f"{'' if amount.exact else 'about '}{amount.rows:,} {'row' if amount.rows == 1 else 'rows'}"
+    rows = f"{'' if amount.exact else 'about '}{_rows(amount.rows)}"
     text = f", {format_bytes(sum(amount.text_bytes.values()))} of text" if amount.text_bytes else ""
     return f"{rows}, {format_bytes(amount.file_bytes)}{text}"
 
