@@ -1,7 +1,7 @@
 """What a run would make of a file: rows read, used and not used by reason, columns used and not used, languages.
 
     file ──source with the recipe's options──► its first rows ──the stage's own functions──► counts by reason
-                                                │                 (cleaning.clean, parse_conversation, parse_pair)
+                                                │         (cleaning.clean, parse_conversation, parse_preferences)
                                                 └──► columns that are read, and columns that carry a value and are not
 
 The counts are those of the run as far as a row is judged by itself: duplicates are found over all files, so not here.
@@ -23,8 +23,10 @@ from pydantic import PrivateAttr
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, Problem, RejectedRows, parse_records
 from pipelines.data.sources.files import RecordSource
+from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.data.sources.source import BadRow, Part, Row, Source
+from pipelines.dialogue_options import DialogueOptions
 
 MAX_TEXT_BYTES = 8 << 20  # of running text, judged in a second; beyond, counts are estimates
 MAX_RECORD_BYTES = 32 << 20  # of conversations and pairs
@@ -220,14 +222,17 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
 
 
 def _parser(rows: str) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[[Any], str]]:
-    """The function that parses a record of this kind of rows, and one that returns the text of what it parsed."""
+    """The function that parses and judges a record as the stage does with the default options, and one that returns
+    the text of what it parsed."""
     from pipelines.data.dialogues.conversation_records import parse_conversation
-    from pipelines.data.dialogues.preference_records import parse_pair
+    from pipelines.data.dialogues.preference_records import parse_preferences
+    from pipelines.data.dialogues.source_rows import RowReader
 
+    reader = RowReader(rows, DialogueOptions().outlier_rules())
     if rows == "conversations":
-        return parse_conversation, lambda parsed: "\n".join(turn["content"] for turn in parsed.messages)
+        return reader.parse(parse_conversation), lambda parsed: parsed.text
     if rows == "preferences":
-        return parse_pair, lambda parsed: parsed.chosen
+        return reader.parse(parse_preferences), lambda parsed: parsed.text
     return lambda record: Problem(NO_STAGE, f"rows: {rows} are read by no stage yet", by_rule=True), str
 
 
@@ -240,11 +245,3 @@ def _source(file: SniffResult, **options: Any) -> Source:
 def _has_value(value: Any) -> bool:
     """Whether a column carries a value: neither null nor empty."""
     return value is not None and value not in ("", [], {})
-
-
-def columns_not_used(record: Mapping[str, Any], rows: str) -> tuple[str, ...]:
-    from pipelines.data.sources.record_formats import detect_format
-
-    shape = detect_format(record)
-    used = {*(shape.columns if shape else ()), "system", "history", "input"}
-    return tuple(name for name, value in record.items() if _has_value(value) and name not in used)

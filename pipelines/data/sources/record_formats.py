@@ -8,7 +8,8 @@ hold something, so nothing that a row says is lost in silence. Names are compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,11 @@ class RowFormat:
     columns: tuple[str, ...]  # in the order in which they are read
     roles: tuple[str, ...] = ()  # of the columns: turns, prompt, reply, system, …
 
+    @property
+    def name(self) -> str:
+        """Its name without the columns that stand beside the content; of text and prompts with their column."""
+        return self.description.partition(":")[0] if self.rows in ("conversations", "preferences") else self.description
+
     def column(self, role: str) -> str | None:
         """The column with a role; None without one."""
         return next(iter(self.columns_of(role)), None)
@@ -70,6 +76,21 @@ def detect_format(record: Mapping[str, Any]) -> RowFormat | None:
     'Alpaca: instruction, input, output'
     """
     return _preferences(record) or _conversations(record) or _text_or_prompts(record)
+
+
+def main_format(records: Iterable[Mapping[str, Any]]) -> tuple[RowFormat | None, int]:
+    """The format of most records, with every column that any of them has, and the number of them.
+
+    >>> main_format([{"prompt": "a", "answer": "b"}, {"prompt": "a", "answer": "b", "system": "s"}, {"text": "c"}])[1]
+    2
+    """
+    formats = [row_format for record in records if (row_format := detect_format(record)) is not None]
+    counts = Counter((row_format.rows, row_format.name) for row_format in formats)
+    if not counts:
+        return None, 0
+    (key, count), *_ = counts.most_common(1)
+    alike = (row_format for row_format in formats if (row_format.rows, row_format.name) == key)
+    return max(alike, key=lambda row_format: len(row_format.columns)), count
 
 
 def format_as(record: Mapping[str, Any], rows: str) -> RowFormat | None:
