@@ -4,7 +4,7 @@
     TASKS ──split by argument──────────────────────────────────────────────────────────────┴──► train, held_out.parquet
 
 Rows that hold no conversation, or one that an option leaves out, go to rejected.jsonl. Runs in one process: a hundred
-thousand conversations take seconds.
+thousand conversations take a minute.
 """
 
 from __future__ import annotations
