@@ -4,11 +4,14 @@ Light imports only: recipes are read with this module."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
 from pipelines.options import Options
+
+if TYPE_CHECKING:
+    from pipelines.data.dialogues.outliers import OutlierRules
 
 
 class DialogueOptions(Options):
@@ -43,3 +46,11 @@ class DialogueOptions(Options):
     refusals: Literal["keep", "drop"] = Field(
         "keep", description="What becomes of rows with a reply that refuses, by its wording: keep or drop them"
     )
+
+    def outlier_rules(self) -> OutlierRules:
+        """The rules by which a row that can be read is set aside."""
+        from pipelines.data.dialogues.outliers import OutlierRules
+
+        return OutlierRules(
+            self.max_characters, self.min_reply_characters, self.max_repetition, self.refusals == "drop"
+        )

@@ -4,7 +4,7 @@
     TASKS ──split by argument──────────────────────────────────────────────────────────────┴──► train, held_out.parquet
 
 Rows that hold no conversation, or one that an option leaves out, go to rejected.jsonl. Runs in one process: a hundred
-thousand conversations take seconds.
+thousand conversations take a minute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, NonNegativeInt
+from pydantic import AliasChoices, Field, NonNegativeInt
 
 from pipelines.dialogue_options import DialogueOptions
 from pipelines.stage import Facts, RowLimit, Stage, Work
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class ConversationsOptions(DialogueOptions):
     builtin_tasks: bool | None = Field(
         None,
+        validation_alias=AliasChoices("builtin_tasks", "embedded"),  # the latter is its name in older recipes
         description="Whether to add the built-in tasks: narrow ones with checkable answers, persona, refusals, benign "
         "look-alikes, small talk. Default: where the recipe has no conversations of its own",
     )
@@ -123,16 +124,12 @@ def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Conversa
 
 def _reader(work: Work) -> RowReader:
     """What judges the rows by the stage's options."""
-    from pipelines.data.dialogues.outliers import OutlierRules
     from pipelines.data.dialogues.source_rows import RowReader, read_by_sources
     from pipelines.data.sources.column_names import RATING_COLUMNS
 
     options: ConversationsOptions = work.options
-    rules = OutlierRules(
-        options.max_characters, options.min_reply_characters, options.max_repetition, options.refusals == "drop"
-    )
     ratings = RATING_COLUMNS if options.min_rating is not None else ()
-    return RowReader("conversations", rules, read_by_sources(work.sources) | set(ratings))
+    return RowReader("conversations", options.outlier_rules(), read_by_sources(work.sources) | set(ratings))
 
 
 def _without_near_duplicates(

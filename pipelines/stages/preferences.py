@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, NonNegativeInt
+from pydantic import AliasChoices, Field, NonNegativeInt
 
 from pipelines.dialogue_options import DialogueOptions
 from pipelines.engines import EngineCluster
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 class PreferencesOptions(DialogueOptions):
     builtin_tasks: bool = Field(
-        True, description="Whether to make pairs on the prompts of the built-in tasks among the conversations"
+        True,
+        validation_alias=AliasChoices("builtin_tasks", "embedded"),  # the latter is its name in older recipes
+        description="Whether to make pairs on the prompts of the built-in tasks among the conversations",
     )
     wrong_per_prompt: int = Field(
         1, ge=1, le=3, description="Pairs for each prompt with a checkable answer, each with another wrong answer"
@@ -127,14 +129,10 @@ def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Pair], F
 
 def _reader(work: Work) -> RowReader:
     """What judges the rows by the stage's options."""
-    from pipelines.data.dialogues.outliers import OutlierRules
     from pipelines.data.dialogues.source_rows import RowReader, read_by_sources
 
     options: PreferencesOptions = work.options
-    rules = OutlierRules(
-        options.max_characters, options.min_reply_characters, options.max_repetition, options.refusals == "drop"
-    )
-    return RowReader("preferences", rules, read_by_sources(work.sources))
+    return RowReader("preferences", options.outlier_rules(), read_by_sources(work.sources))
 
 
 def _without_near_duplicates(work: Work, rows: list[PreferenceRow], rejected_rows: RejectedRows) -> list[PreferenceRow]:

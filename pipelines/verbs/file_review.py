@@ -26,6 +26,7 @@ from pipelines.data.sources.files import RecordSource
 from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.data.sources.source import BadRow, Part, Row, Source
+from pipelines.dialogue_options import DialogueOptions
 
 MAX_TEXT_BYTES = 8 << 20  # of running text, judged in a second; beyond, counts are estimates
 MAX_RECORD_BYTES = 32 << 20  # of conversations and pairs
@@ -221,14 +222,17 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
 
 
 def _parser(rows: str) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[[Any], str]]:
-    """The function that parses a record of this kind of rows, and one that returns the text of what it parsed."""
+    """The function that parses and judges a record as the stage does with the default options, and one that returns
+    the text of what it parsed."""
     from pipelines.data.dialogues.conversation_records import parse_conversation
     from pipelines.data.dialogues.preference_records import parse_preferences
+    from pipelines.data.dialogues.source_rows import RowReader
 
+    reader = RowReader(rows, DialogueOptions().outlier_rules())
     if rows == "conversations":
-        return parse_conversation, lambda parsed: parsed.text
+        return reader.parse(parse_conversation), lambda parsed: parsed.text
     if rows == "preferences":
-        return parse_preferences, lambda parsed: parsed.text
+        return reader.parse(parse_preferences), lambda parsed: parsed.text
     return lambda record: Problem(NO_STAGE, f"rows: {rows} are read by no stage yet", by_rule=True), str
 
 

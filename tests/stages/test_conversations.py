@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.data.dialogues import conversations
 from pipelines.errors import UserError
+from pipelines.stages import STAGES
 from tests.stages.single import Made, jsonl, make, prompts, talk
 
 
@@ -146,6 +147,11 @@ def test_columns_can_be_named_by_hand(tmp_path: Path) -> None:
     assert made.facts["rows/columns_not_used"] == "system (not in columns) (2 rows)"
     with pytest.raises(ValueError, match="answer"):
         make_of(tmp_path, rows, source={"columns": {"answer": "antwort"}})
+
+
+def test_older_recipes_call_the_builtin_tasks_embedded() -> None:
+    assert STAGES["conversations"].options.model_validate({"embedded": False}).model_dump()["builtin_tasks"] is False
+    assert STAGES["preferences"].options.model_validate({"embedded": False}).model_dump()["builtin_tasks"] is False
 
 
 LONG = " ".join(f"word{n}" for n in range(60))

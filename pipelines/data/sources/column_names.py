@@ -12,7 +12,7 @@ PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem")
 PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, "input", "inputs", "user", "human")  # prompts only where a reply stands beside
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets")
 # Columns beside them.
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systemInstruction")
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
 CONTEXT_COLUMNS = ("input", "context")  # Alpaca's and Dolly's: what the instruction is about
 HISTORY_COLUMNS = ("history",)
 THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought")

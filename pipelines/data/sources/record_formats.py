@@ -8,8 +8,10 @@ hold something, so nothing that a row says is lost in silence. Names are compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pipelines.data.sources.cells import as_turns, has_value, number_of, verdict
@@ -40,6 +42,8 @@ from pipelines.data.sources.column_names import (
     Column,
 )
 
+CONTENT_ROLES = ("text", "turns", "prompt", "reply", "chosen", "rejected", "first", "second", "replies")
+
 
 @dataclass(frozen=True)
 class RowFormat:
@@ -49,6 +53,13 @@ class RowFormat:
     description: str  # for messages: "Alpaca: instruction, input, output"
     columns: tuple[str, ...]  # in the order in which they are read
     roles: tuple[str, ...] = ()  # of the columns: turns, prompt, reply, system, …
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """The kind of rows and the columns with their content, without those that may stand beside it."""
+        beside = ("prompt",) if self.rows == "preferences" else ()
+        named = zip(self.columns, self.roles, strict=False)
+        return (self.rows, *(name for name, role in named if role in CONTENT_ROLES and role not in beside))
 
     def column(self, role: str) -> str | None:
         """The column with a role; None without one."""
@@ -70,6 +81,21 @@ def detect_format(record: Mapping[str, Any]) -> RowFormat | None:
     'Alpaca: instruction, input, output'
     """
     return _preferences(record) or _conversations(record) or _text_or_prompts(record)
+
+
+def main_format(records: Iterable[Mapping[str, Any]]) -> tuple[RowFormat | None, int]:
+    """The format of most records, with every column that any of them has, and the number of them.
+
+    >>> main_format([{"prompt": "a", "answer": "b"}, {"prompt": "a", "answer": "b", "system": "s"}, {"text": "c"}])[1]
+    2
+    """
+    formats = [row_format for record in records if (row_format := detect_format(record)) is not None]
+    counts = Counter(row_format.content for row_format in formats)
+    if not counts:
+        return None, 0
+    (key, count), *_ = counts.most_common(1)
+    alike = (row_format for row_format in formats if row_format.content == key)
+    return max(alike, key=lambda row_format: len(row_format.columns)), count
 
 
 def format_as(record: Mapping[str, Any], rows: str) -> RowFormat | None:
@@ -286,12 +312,15 @@ def _first(
     record: Mapping[str, Any], names: Sequence[str], test: Callable[[Any], bool] = lambda value: True
 ) -> str | None:
     """The first of the names that the record has, in any case, with a value that passes the test."""
-    spelled: dict[str, str] = {}
-    for column in record:
-        if isinstance(column, str):
-            spelled.setdefault(column if column in names else column.lower(), column)
-    found = (spelled[name] for name in map(str, names) if name in spelled)
+    columns = _spellings(tuple(record))
+    found = (columns[name] for name in names if name in columns)
     return next((column for column in found if test(record[column])), None)
+
+
+@lru_cache(maxsize=1024)  # rows of a source have few sets of columns
+def _spellings(columns: tuple[str, ...]) -> dict[str, str]:
+    """The column for each name in lower case; one that is spelled so goes before others."""
+    return {column.lower(): column for column in sorted(columns, key=str.islower)}
 
 
 def _both(record: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
@@ -310,8 +339,10 @@ def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> R
 
 
 def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
-    """column.key for the keys of turns that hold something and are not read, each once."""
-    for column in row_format.columns:
-        turns = as_turns(record[column]) or []
-        keys = (key for turn in turns if isinstance(turn, dict) for key, value in turn.items() if has_value(value))
-        yield from (f"{printable(column)}.{printable(key)}" for key in dict.fromkeys(keys) if key not in TURN_KEYS)
+    """column.key for the keys of turns and rated replies that hold something and are not read, each once."""
+    for column, role in zip(row_format.columns, row_format.roles, strict=True):
+        items = record[column] if role == "replies" else as_turns(record[column]) or []
+        items = [item for item in items if isinstance(item, dict)]
+        read = {*RATED_REPLY_KEYS, *filter(None, map(rating_key, items))} if role == "replies" else TURN_KEYS
+        keys = dict.fromkeys(key for item in items for key, value in item.items() if has_value(value))
+        yield from (f"{printable(column)}.{printable(key)}" for key in keys if key not in read)

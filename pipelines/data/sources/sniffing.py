@@ -19,7 +19,7 @@ from typing import Any
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.dataset import is_dataset, splits
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, visible_files
-from pipelines.data.sources.record_formats import RowFormat, detect_format
+from pipelines.data.sources.record_formats import RowFormat, main_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
@@ -115,13 +115,12 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     rows = list(itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS))
     records = [row.record for row in rows if not isinstance(row, BadRow) and row.record is not None]
     problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:DISPLAYED_ROWS]
-    formats = Counter(detected for record in records if (detected := detect_format(record)) is not None)
-    if not formats:
+    row_format, count = main_format(records)
+    if row_format is None:
         if records or not problems:
             columns = ", ".join(records[0]) if records else "none"
             problems.append(f"{path.name}: no column with text; columns are: {columns}")
         return SniffResult(path, base["kind"], None, "en", source.encoding_of(path), base, (), tuple(problems))
-    row_format, count = formats.most_common(1)[0]
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
     texts = [_record_text(record, row_format) for record in records]

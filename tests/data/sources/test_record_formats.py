@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.data.sources.record_formats import columns_not_used, detect_format, format_as
+from pipelines.data.sources.record_formats import columns_not_used, detect_format, format_as, main_format
 
 USER, REPLY = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
@@ -88,6 +88,14 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
         ({"prompt": "a", "completion": "b", "label": True}, "preferences", ()),
         ({"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 2, "score_rejected": 1}, "preferences", ()),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "conversations", ("prompt", "chosen", "rejected")),
+        (
+            {
+                "prompt": "a",
+                "completions": [{"response": "b", "score": 1, "model": "x"}, {"response": "c", "score": 2}],
+            },
+            "preferences",
+            ("completions.model",),
+        ),
         ({"text": "a", "title": "b"}, "text", ("title",)),
         ({"prompt": "a", "response": "b", "half \ud83d": 1}, "conversations", ("half \\ud83d",)),
     ],
@@ -101,3 +109,13 @@ def test_one_reply_with_a_rating_can_be_read_as_a_preference() -> None:
     assert row_format is not None
     assert row_format.column("rating") == "score"
     assert format_as({"question": "a", "answer": "b"}, "preferences") is None
+
+
+def test_rows_with_and_without_columns_beside_have_one_format() -> None:
+    records = [{"prompt": "a", "answer": "b"}, {"prompt": "a", "answer": "b", "system": "s"}, {"text": "c"}]
+    row_format, count = main_format(records)
+    assert row_format is not None
+    assert (row_format.columns, count) == (("prompt", "answer", "system"), 2)
+    pairs = [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"chosen": [USER, REPLY], "rejected": [USER, GPT]}]
+    assert main_format(pairs)[1] == 2
+    assert main_format([{"n": 1}]) == (None, 0)
