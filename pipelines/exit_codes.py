@@ -35,7 +35,5 @@ def exit_codes() -> Iterator[None]:
 
 
 def _fail(error: Exception, code: int) -> None:
-    from pipelines.console import printable
-
-    print(printable(f"error: {error}"), file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
     sys.exit(code)

@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         # the crafts: what stages are made of
         ("metrics", "rollout"), ("learning",), ("inference",),
         ("data.guard",), ("data.dialogues",), ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),
-        ("console", "options", "errors"),
+        ("console",), ("options", "errors"),
     ),
     "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",)),
 }  # fmt: skip

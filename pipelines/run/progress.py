@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipelines.console import printable
+from pipelines.errors import printable
 
 LOG_EVERY_S = 15.0
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.console import print_json, printable
-from pipelines.errors import UserError
+from pipelines.console import print_json
+from pipelines.errors import UserError, printable
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
 
@@ -95,10 +95,12 @@ def _tables(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
 
 def _conditions(where: Sequence[str]) -> dict[str, str]:
     """{"reason": "too_long"} from ["reason=too_long"]. Raises UserError for a condition without =."""
-    conditions = dict(text.partition("=")[::2] for text in where if "=" in text)
+    conditions: dict[str, str] = {}
     for text in where:
-        if "=" not in text:
+        key, equals, value = text.partition("=")
+        if not equals:
             raise UserError(f"--where {text}: expected KEY=VALUE, such as reason=too_long or language=zh")
+        conditions[key] = value
     return conditions
 
 

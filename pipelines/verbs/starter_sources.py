@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import printable
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
 from pipelines.data.sources.bad_rows import default_limit
+from pipelines.data.sources.files import visible_files
 from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
-from pipelines.errors import UserError
+from pipelines.errors import UserError, printable
 from pipelines.recipe import yaml_lines
 from pipelines.store.artifacts import write_atomically
 from pipelines.verbs.file_review import NO_STAGE, FileReview, review
@@ -173,7 +173,7 @@ def _scaled(reviewed: FileReview, total: Amount) -> FileReview:
 
 
 def _files_below(folder: Path, kind: str) -> set[Path]:
-    return {file for file in folder.rglob("*") if file.is_file() and sniffing.source_kind(file) == kind}
+    return {file for file in visible_files(folder) if sniffing.source_kind(file) == kind}
 
 
 def unique_name(path: Path, existing: set[str]) -> str:

@@ -45,7 +45,8 @@ def test_users_rows_are_split_by_prompt_however_it_is_spelled(tmp_path: Path) ->
     train, held_out = (conversations.read(made.out / name) for name in (conversations.TRAIN, conversations.HELD_OUT))
     assert not prompts(train) & prompts(held_out)
     assert len(train) + len(held_out) == 300
-    assert made.facts["conversations/dropped_duplicate"] == 1
+    assert made.facts["conversations/dropped_duplicate"] == made.facts["rows/not_used_duplicate"] == 1
+    assert (made.facts["rows/read"], made.facts["rows/used"]) == (301, 300)
     assert {(each.language, each.task, each.source) for each in held_out} == {
         ("en", "open", "mine"),
         ("zh", "open", "mine"),

@@ -12,12 +12,13 @@ import csv
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import SOURCES
-from pipelines.data.sources.files import FileSource, check_readable
+from pipelines.data.sources.dataset import is_dataset, splits
+from pipelines.data.sources.files import FileSource, RecordSource, check_readable, visible_files
 from pipelines.data.sources.record_formats import RowFormat, main_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
@@ -34,9 +35,13 @@ ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one docume
 GROUP_COLUMNS = ("source", "group", "domain", "site", "book", "package", "category", "dataset", "topic", "来源", "类别")
 
 
+DOCUMENTS = {"file": "one document in each file", "blank_lines": "documents between blank lines",
+             "warc": "a document for each page"}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class SniffResult:
-    """The detected format of one file, or of one folder of text files."""
+    """The detected format of one file, or of one folder: of documents of one kind, or a data set."""
 
     path: Path
     kind: str  # kind of source
@@ -49,28 +54,23 @@ class SniffResult:
 
 
 def sniff(path: Path) -> list[SniffResult]:
-    """Detects the format of a file, or of each file of a folder; a folder of plain text is one source.
+    """Detects the format of a file, or of each file of a folder; documents of one kind in a folder are one source.
 
     Raises UserError if the path is missing, a file is empty, or neither its suffix nor its content is known."""
     if not path.is_dir():
         return [_sniff_file(path)]
-    files = [file for file in visible_files(path) if source_kind(file)]
-    texts = [file for file in files if source_kind(file) == "text"]
-    results = [_sniff_file(file) for file in files if source_kind(file) != "text"]
-    if len(texts) > 1:
-        results.insert(0, _sniff_texts(path, texts))
-    elif texts:
-        results.insert(0, _sniff_file(texts[0]))
+    if is_dataset(path):
+        return [_sniff_dataset(path)]
+    files = {kind: [file for file in visible_files(path) if source_kind(file) == kind] for kind in SOURCES}
+    results: list[SniffResult] = []
+    for kind, named in files.items():
+        if len(named) > 1 and not issubclass(SOURCES[kind], RecordSource):
+            results.append(_sniff_documents(path, named, kind))
+        else:
+            results += map(_sniff_file, named)
     if not results:
         raise UserError(f"{path}: no file in this folder is of a known kind; expected {_suffixes()}")
     return results
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """The files below a folder, sorted, without hidden ones and what macOS puts beside them."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    names = ((file, file.relative_to(folder).parts) for file in files)
-    return sorted(file for file, parts in names if not any(name.startswith((".", "__MACOSX")) for name in parts))
 
 
 def passed_over(folder: Path) -> Counter[str]:
@@ -81,7 +81,7 @@ def passed_over(folder: Path) -> Counter[str]:
 def source_kind(file: Path) -> str | None:
     """The kind of source that reads files with this suffix."""
     for kind, source in SOURCES.items():
-        if issubclass(source, FileSource) and file.name.endswith(source.suffixes):
+        if issubclass(source, FileSource) and file.name.lower().endswith(source.suffixes):
             return kind
     return None
 
@@ -93,8 +93,22 @@ def _sniff_file(path: Path) -> SniffResult:
     if base is None:
         raise UserError(f"{path}: its suffix belongs to no kind of source, and its content is neither text, JSON "
                         f"lines, CSV nor Parquet; expected {_suffixes()}")  # fmt: skip
-    if base["kind"] == "text":
-        return _sniff_texts(path, [path])
+    if not issubclass(SOURCES[base["kind"]], RecordSource):
+        return _sniff_documents(path, [path], base["kind"])
+    return _sniff_records(path, base)
+
+
+def _sniff_dataset(folder: Path) -> SniffResult:
+    """Detects the format of a data set; of several splits the one to train on is read."""
+    found = splits(folder)
+    if len(found) < 2 or "train" not in found:
+        return _sniff_records(folder, {"kind": "dataset"})
+    result = _sniff_records(folder, {"kind": "dataset", "split": "train"})
+    others = ", ".join(split for split in found if split != "train")
+    return replace(result, problems=(*result.problems, f"{folder.name}: splits that are not read: {others}"))
+
+
+def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     # With any kind of rows but text the source returns whole records.
     source = SOURCES[base["kind"]].model_validate({**base, "path": str(path.absolute()), "rows": "conversations"})
     assert isinstance(source, FileSource)
@@ -162,12 +176,10 @@ def _has_groups(records: list[dict[str, Any]], column: str) -> bool:
     return short and (len(set(values)) < len(values) or len(values) == 1)
 
 
-def _sniff_texts(path: Path, files: list[Path]) -> SniffResult:
-    """Detects how a text file, or a folder of them, divides into documents, and its language."""
-    for file in files:
-        check_readable(file)
-    split = _text_split(files)
-    source = SOURCES["text"].model_validate({"kind": "text", "path": str(path.absolute()), "split": split})
+def _sniff_documents(path: Path, files: list[Path], kind: str) -> SniffResult:
+    """Detects how a file of text, or a folder of them, divides into documents, and its language."""
+    options = {"kind": kind} | ({"split": _text_split(files)} if kind == "text" else {})
+    source = SOURCES[kind].model_validate({**options, "path": str(path.absolute())})
     rows = itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS)
     texts, problems = [], []
     for row in rows:
@@ -176,13 +188,13 @@ def _sniff_texts(path: Path, files: list[Path]) -> SniffResult:
         else:
             texts.append(row.text)
     language = main_language(texts)
-    description = {"file": "one document in each file", "blank_lines": "documents between blank lines"}[split]
-    options = {"kind": "text", "split": split, "language": language}
-    row_format = RowFormat("text", description, ())
+    unit = "warc" if kind == "warc" else options.get("split", "file")
+    options |= {"language": language}
+    row_format = RowFormat("text", DOCUMENTS[unit], ())
     assert isinstance(source, FileSource)
     encodings = dict.fromkeys(filter(None, map(source.encoding_of, files)))
     encoding, sample = ", ".join(encodings) or None, _sample(texts)
-    return SniffResult(path, "text", row_format, language, encoding, options, sample, tuple(problems[:DISPLAYED_ROWS]))
+    return SniffResult(path, kind, row_format, language, encoding, options, sample, tuple(problems[:DISPLAYED_ROWS]))
 
 
 def _text_split(files: list[Path]) -> str:
