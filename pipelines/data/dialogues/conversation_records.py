@@ -8,7 +8,7 @@ spaces and invisible characters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipelines.data.sources import sniffing
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
+from pipelines.data.tokens.chat_messages import text_of_parts
 
 ROLES = {
     "system": "system",
@@ -106,19 +107,11 @@ def _turn(turn: Any, number: int) -> dict[str, str] | Problem:
         known = ", ".join(ROLES)
         return Problem("unknown_role", f"turn {number} has the {role_key} {role!r}; expected one of: {known}")
     if isinstance(content, list):  # OpenAI's content parts
-        content = _text_of_parts(content)
+        content = text_of_parts(content)
     if not isinstance(content, str):
         text = f"turn {number} ({role}) has a {content_key} that holds {type_name(content)}; expected text"
         return Problem("no_text", text)
     return {"role": ROLES[role.lower()], "content": clean(content)}
-
-
-def _text_of_parts(parts: Sequence[Any]) -> str | None:
-    """The text of OpenAI's content parts; None unless all of them are text."""
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
-        return None
-    return "\n".join(str(text) for text in texts)
 
 
 def _turns_of_columns(record: Mapping[str, Any], prompt_column: str, reply_column: str) -> Turns | Problem:

@@ -271,8 +271,9 @@ def test_templates_without_a_correct_loss_mask_are_refused(folders: dict[str, Pa
     assert "refuses a conversation" in refusal("{{ messages[9].content + 'x' }}")
     plain = "{% for m in messages %}{{ m.role + ':' + m.content + '\\n' }}{% endfor %}"
     assert "ends an assistant's turn without a special token" in refusal(plain)
-    distill = (TEMPLATES / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
-    assert "writes turn 2 differently within a conversation than as a prompt" in refusal(distill, TURNS[1:3])
+    other = "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
+    other += "{% if add_generation_prompt %}{{ '<|im_start|>Answer: ' }}{% endif %}"
+    assert "writes turn 2 differently within a conversation than as a prompt" in refusal(other, TURNS[1:3])
     only_last = (
         "{% for m in messages %}{{ '<|im_start|>' + m.content }}"
         "{% if loop.last and m.role == 'assistant' %}{{ '<|im_end|>' }}{% endif %}{% endfor %}"
