@@ -179,7 +179,9 @@ def _prepare_completion(
         raise ApiError(400, f"prompt: expected at most {settings.limits.replies_per_request} replies a request",
                        param="prompt")  # fmt: skip
     texts = [_prompt_text(item, chat) for item in prompts]
-    prompt_tokens = [len(ids) for ids in chat.encoder.encode(texts)]
+    encodings = chat.encoder.tokenizer.encode_batch_fast(texts)  # with the tokens that vLLM adds to a text
+    prompt_tokens = [len(item if isinstance(item, list) else encoding.ids)
+                     for item, encoding in zip(prompts, encodings, strict=True)]  # fmt: skip
     if max(prompt_tokens) >= context_tokens:
         raise InvalidPrompt(f"prompt: has {max(prompt_tokens)} tokens; expected at most {context_tokens - 1}, which "
                             f"leaves room for a reply in the context of {context_tokens} tokens (max_model_len of "

@@ -77,8 +77,9 @@ class Chat:
         """Opens a Hugging Face folder. Raises UserError if it has no chat template, or one that cannot be parsed.
 
         name: what messages call the model; default: the folder."""
+        encoder = Encoder.open(folder)
         template, tokens = chat_template.read(folder, name or str(folder))
-        return cls(Encoder.open(folder), template, tokens, name or str(folder))
+        return cls(encoder, template, tokens, name or str(folder))
 
     def render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
         """Renders messages to text; `reply` adds the generation prompt, which begins an assistant's turn.

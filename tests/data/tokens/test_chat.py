@@ -15,7 +15,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer
 
 from pipelines.data.tokens import chat_format, tokenizing
-from pipelines.data.tokens.chat import Chat, Message
+from pipelines.data.tokens.chat import Chat, Rendered
+from pipelines.data.tokens.chat_messages import Message
 from pipelines.errors import UserError
 
 PACKAGE = importlib.util.find_spec("trl")
@@ -205,6 +206,7 @@ def test_batches_equal_single_conversations(folders: dict[str, Path]) -> None:
     many = [TURNS, TURNS[1:3], [ASK, {"role": "assistant", "content": "<eos><bos>"}], TURNS[1:]]
     for rendered, messages in zip(chat.conversations(many), many, strict=True):
         alone = chat.conversation(messages)
+        assert isinstance(rendered, Rendered)
         assert rendered.ids.tolist() == alone.ids.tolist()
         assert rendered.loss_mask.tolist() == alone.loss_mask.tolist()
     assert chat.prompts([m[:-1] for m in many]) == [chat.prompt(m[:-1]) for m in many]
