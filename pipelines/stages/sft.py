@@ -2,9 +2,10 @@
 
     conversations ──chat template──► ids, loss mask ──best-fit packing──► rows ──DeepSpeed workers──► model
 
-The loss mask covers the assistants' turns alone, each with the token that ends it. Each attempt makes the rows again,
-in this process: 100,000 short conversations take a minute, and the same ones result in the same bytes. Several rounds
-are several entries of a recipe: `persona: {stage: sft, from: sft, …}`.
+The loss mask covers the assistants' turns alone, each with the token that ends it, and no turn that a row wants
+left out (weight 0). Each attempt makes the rows again, in this process: 100,000 short conversations take a minute, and
+the same ones result in the same bytes. Several rounds are several entries of a recipe:
+`persona: {stage: sft, from: sft, …}`.
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ def _rendered(work: Work, chat: Chat, chosen: list[Conversation], length: int) -
     for first in range(0, len(chosen), RENDER_BATCH):
         batch = chosen[first : first + RENDER_BATCH]
         rows = [(f"conversation {each.id}", each.messages) for each in batch]
-        results = chat.conversations([messages for _, messages in rows])
+        results = chat.conversations([each.messages for each in batch], [each.not_learnt for each in batch])
         for index, rendered in conversations.template.taken(rows, results):
             conversations.add(rendered, batch[index].id, length)
         work.progress.update(first + len(batch), len(chosen), "conversations")

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from pipelines.data.sources import record_formats
+from pipelines.data.sources.column_names import Column
 from pipelines.data.sources.source import BadRow, Row, Source
 from pipelines.data.text.languages import language_code
 from pipelines.errors import UserError
@@ -41,6 +43,10 @@ class FileSource(Source):
         """Returns the options without the path, and the files' names: they are groups, so they decide the split."""
         return {**super().identity(), "files": [file.name for file in self.files()]}
 
+    def encoding_of(self, file: Path) -> str | None:
+        """Returns the name of the encoding in which a file's text is read; None for binary formats."""
+        return "utf-8"
+
     def display_path(self, file: Path) -> str:
         """Returns a file's path for messages: relative to the recipe's folder if it lies inside."""
         try:
@@ -60,6 +66,19 @@ class RecordSource(FileSource):
         default=None, description="Column with the language of each row (en or zh); default: that of the source"
     )
 
+    columns: dict[Column, str] = Field(
+        default={},
+        description="Columns with other names than the usual ones, where rows are not text: {prompt: frage, reply: "
+        "antwort}; then these are read and no others",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Leaves `columns` out where it is not set, so that results made before there was one keep their identity."""
+        identity = super().identity()
+        if not self.columns:
+            del identity["columns"]
+        return identity
+
     def to_row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
         """Converts a record to a row, or to a bad row that names its problem."""
         problem = self._problem(record)
@@ -69,6 +88,7 @@ class RecordSource(FileSource):
         language = None if self.language_column is None else language_code(record[self.language_column])
         if self.rows == "text":
             return Row(row=number, text=record[self.text], group=group, language=language)
+        record = record_formats.renamed(record, self.columns) if self.columns else record
         return Row(row=number, record=record, group=group, language=language)
 
     def _problem(self, record: dict[str, Any]) -> str | None:

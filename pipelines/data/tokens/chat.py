@@ -10,7 +10,7 @@ turn gets its text at the beginning of the first user's turn, everywhere alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -131,10 +131,17 @@ class Chat:
         UserError if it ends a turn without its special token."""
         return _raised(self.conversations([messages])[0])
 
-    def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered | TemplateRefusal]:
+    def conversations(
+        self, conversations: Sequence[Sequence[Message]], not_learnt: Sequence[Collection[int]] | None = None
+    ) -> list[Rendered | TemplateRefusal]:
         """Renders many conversations, encoded together, which is faster; a refusal in place of one that the template
-        refuses."""
-        splits = [_attempt(self._split_at_replies, messages) for messages in conversations]
+        refuses.
+
+        not_learnt: of each, the positions of assistant's turns that the loss mask leaves out: context alone."""
+        splits = [
+            _attempt(self._split_at_replies, messages, positions)
+            for messages, positions in zip(conversations, not_learnt or [()] * len(conversations), strict=True)
+        ]
         encoded = iter(self._encode([split.pieces for split in splits if isinstance(split, _Split)]))
         return [
             _attempt(self._rendered, split, next(encoded)) if isinstance(split, _Split) else split for split in splits
@@ -188,13 +195,15 @@ class Chat:
         """Messages as the template gets them: system turns folded where it takes none, special tokens broken."""
         return self._break_specials(fold_system(messages) if self.folds(messages) else messages)
 
-    def _split_at_replies(self, messages: Sequence[Message]) -> _Split:
-        """Renders a conversation, split where the content of each assistant's turn begins."""
+    def _split_at_replies(self, messages: Sequence[Message], not_learnt: Collection[int] = ()) -> _Split:
+        """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
+        # By the order of the assistant's turns, as folding a system turn moves positions.
+        is_context = iter([number in not_learnt for number, each in enumerate(messages) if each["role"] == "assistant"])
         messages = self._prepared(messages)
         text = self._with_last_reply(messages)
         edges, unlearnt, thoughts_left_out = [0], 0, 0
         for number, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != "assistant" or next(is_context):
                 continue
             prompt, is_last = self.render(messages[:number], reply=True), number == len(messages) - 1
             thought, agrees = thought_of(message["content"]), text.startswith(prompt) and len(prompt) >= edges[-1]

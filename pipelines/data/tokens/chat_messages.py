@@ -15,16 +15,30 @@ Message = Mapping[str, str]
 """{"role": system | user | assistant, "content": text}"""
 
 
+TEXT_PARTS = ("text", "input_text", "output_text")  # types of parts that hold text
+
+
+def text_of_part(part: Any) -> str | None:
+    """The text of a part of a message: an object of a type that holds text, which is the default, or text itself; None
+    where it is no text."""
+    if isinstance(part, dict):
+        part = part.get("text") if (part.get("type") or "text") in TEXT_PARTS else None
+    return part if isinstance(part, str) else None
+
+
+def join_parts(texts: Sequence[str]) -> str:
+    """The text of a message from those of its parts: a line break between two of them."""
+    return "\n".join(texts)
+
+
 def text_of_parts(parts: Sequence[Any]) -> str | None:
-    """The text of OpenAI's content parts, a line break between two of them; None unless all of them are text.
+    """The text of a message whose content is a list of parts; None unless all of them are text.
 
     >>> text_of_parts([{"type": "text", "text": "Name this bird."}, {"type": "text", "text": "It is blue."}])
     'Name this bird.\\nIt is blue.'
     """
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
-        return None
-    return "\n".join(str(text) for text in texts)
+    texts = [text_of_part(part) for part in parts]
+    return None if None in texts else join_parts([text for text in texts if text is not None])
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:

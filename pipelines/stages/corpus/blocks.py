@@ -17,13 +17,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.resources import cores
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import REJECTED
 from pipelines.data.corpus.filters import Filter
-from pipelines.data.sources.bad_rows import BadRowLimit
+from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.stage import Work
 from pipelines.stages.corpus.parallel import map_in_order
@@ -47,7 +48,7 @@ class Block:
 
     @property
     def rejected(self) -> Path:
-        """The file of its bad rows."""
+        """The file of its bad rows and dropped documents."""
         return self.file.with_suffix(".rejected.parquet")
 
     def counts(self) -> Counter[str]:
@@ -71,16 +72,19 @@ def read(work: Work) -> CleanedBlocks:
     blocks = plan(work.sources, work.draft.folder("blocks"), work.options.block_bytes)
     missing = [block for block in blocks if not block.file.exists()]
     counts: Counter[str] = Counter()
-    bad_rows = BadRowLimit(work.options.max_bad_rows)
+    bad_rows = BadRowLimit(work.options.max_bad_rows, work.name)
     for block in blocks:
         if block not in missing:
             counts.update(block.counts())
-            bad_rows.add(block.counts()["rows/bad"], _first_problem(pq.read_table(block.rejected)))
+            first = _first_problem(pq.read_table(block.rejected))
+            bad_rows.add(block.source, rows=_num_rows(block.counts()), bad=block.counts()["rows/bad"], first=first)
     documents_before, start = counts["documents/read"], time.monotonic()
-    for done, (block, result) in enumerate(_clean_blocks(work, missing), start=len(blocks) - len(missing) + 1):
-        bad_rows.add(*result)
+    cleaned = _clean_blocks(work, missing, bad_rows.max_rows)
+    for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
+        bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
         counts.update(block.counts())
         work.progress.update(done, len(blocks), "blocks", documents=counts["documents/read"])
+    bad_rows.check()
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before
     return CleanedBlocks(blocks, counts, num_documents / elapsed_s if missing else None)
@@ -103,7 +107,9 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int) -> list[
     return blocks
 
 
-def _clean_blocks(work: Work, missing: list[Block]) -> Iterator[tuple[Block, tuple[int, str]]]:
+def _clean_blocks(
+    work: Work, missing: list[Block], max_bad_rows: int | None
+) -> Iterator[tuple[Block, tuple[int, int, str]]]:
     """Cleans blocks on the cluster; yields each, in order, with the result of `clean_block` as soon as it is ready."""
     if not missing:
         return
@@ -121,7 +127,7 @@ def _clean_blocks(work: Work, missing: list[Block]) -> Iterator[tuple[Block, tup
         sources=dict(work.sources),
         filters=work.options.filters.enabled(),
         permutations=work.options.permutations,
-        max_bad_rows=work.options.max_bad_rows,
+        max_bad_rows=max_bad_rows,
     )
     yield from zip(missing, results, strict=True)
 
@@ -132,11 +138,11 @@ def clean_block(
     sources: Mapping[str, Source],
     filters: list[Filter],
     permutations: int,
-    max_bad_rows: int,
-) -> tuple[int, str]:
+    max_bad_rows: int | None,
+) -> tuple[int, int, str]:
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
 
-    Returns (number of bad rows, file:line: problem of the first). Writes no file if there are too many of them."""
+    Returns (number of rows, of bad ones, file:line: problem of the first). Writes no file if too many are bad."""
     parts = tuple(Part.model_validate(part) for part in json.loads(item["parts"]))
     block = Block(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
@@ -152,12 +158,16 @@ def clean_block(
                 rejected_writer.write_table(batch.rejected)
                 counts.update(batch.counts)
                 first_bad = first_bad or _first_problem(batch.rejected)
-                if counts["rows/bad"] > max_bad_rows:  # the run will stop: the rest need not be read
-                    return counts["rows/bad"], first_bad
+                if max_bad_rows is not None and counts["rows/bad"] > max_bad_rows:
+                    return _num_rows(counts), counts["rows/bad"], first_bad  # the run will stop: no need to go on
             writer.add_key_value_metadata({COUNTS: json.dumps(counts)})
         rejected.publish()
         documents.publish()
-    return counts["rows/bad"], first_bad
+    return _num_rows(counts), counts["rows/bad"], first_bad
+
+
+def _num_rows(counts: Counter[str]) -> int:
+    return counts["documents/read"] + counts["rows/bad"]
 
 
 @dataclass
@@ -192,8 +202,7 @@ def num_parallel_tasks(work: Work) -> int | None:
 
 
 def _first_problem(rejected: pa.Table) -> str:
-    """Returns "file:line: problem" of the first row in a table of bad rows, "" if it is empty."""
-    if not rejected.num_rows:
-        return ""
-    row = rejected.slice(0, 1).to_pylist()[0]
-    return f"{row['where']}:{row['row']}: {row['problem']}"
+    """Returns "file:line: problem" of the first bad row in a table of REJECTED, "" if it has none."""
+    for row in rejected.filter(pc.field("reason") == UNREADABLE).slice(0, 1).to_pylist():
+        return f"{row['where']}:{row['row']}: {row['problem']}"
+    return ""

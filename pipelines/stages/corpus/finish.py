@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipelines.data.corpus import minhash, splitting
 from pipelines.data.corpus.cleaning import EMPTY
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
+from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus.blocks import AtomicFile, Block, CleanedBlocks, num_parallel_tasks
@@ -85,7 +86,11 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     write_train(work, blocks, index, train, out / "train")
     dropped["documents/dropped_contaminated"] = decontaminated.num_contaminated
     dropped["lines/dropped_contaminated"] = decontaminated.num_lines
-    return {**facts(work, cleaned, index, train, decontaminated.table), **dropped}
+    result = {**facts(work, cleaned, index, train, decontaminated.table), **dropped}
+    prefix = "documents/dropped_"
+    not_used = {name.removeprefix(prefix): int(value) for name, value in result.items() if name.startswith(prefix)}
+    num_rows, num_bad = cleaned.counts["documents/read"], cleaned.counts["rows/bad"]
+    return result | row_facts(num_rows + num_bad, {**not_used, UNREADABLE: num_bad})
 
 
 def load_index(blocks: list[Block]) -> DocumentIndex:
@@ -205,8 +210,12 @@ def write_held_out(held_out: HeldOut, folder: Path, part_bytes: int) -> None:
 
 
 def write_rejected(blocks: list[Block], path: Path) -> None:
-    """Writes the bad rows of all blocks."""
-    _write(pa.concat_tables([REJECTED.empty_table(), *(pq.read_table(block.rejected) for block in blocks)]), path)
+    """Writes the bad rows and the dropped documents of all blocks, one block at a time."""
+    with AtomicFile(path) as file:
+        with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd") as writer:
+            for block in blocks:
+                writer.write_table(pq.read_table(block.rejected))
+        file.publish()
 
 
 def facts(work: Work, cleaned: CleanedBlocks, index: DocumentIndex, train: np.ndarray, held_out: pa.Table) -> Facts:

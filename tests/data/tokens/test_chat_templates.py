@@ -231,3 +231,8 @@ def test_parts_that_are_not_text_have_none() -> None:
     assert text_of_parts([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "b"}}]) is None
     assert text_of_parts([{"type": "text", "text": 1}]) is None
     assert text_of_parts([]) == ""
+
+
+def test_parts_are_text_of_any_published_spelling() -> None:
+    parts = ["a", {"text": "b"}, {"type": "input_text", "text": "c"}, {"type": "output_text", "text": "d"}]
+    assert text_of_parts(parts) == "a\nb\nc\nd"

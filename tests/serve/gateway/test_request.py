@@ -21,12 +21,12 @@ BEGUN = [{"role": "user", "content": "Name rivers."}, {"role": "assistant", "con
 TOOL = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object", "properties": {}}}}
 
 
-def prepared(tiny: Tiny, path: str = CHAT, chat: Chat | None = None, **body: Any) -> GenerationRequest:
+def prepared(tiny: Tiny, path: str = CHAT, chat: Chat | None = None, /, **body: Any) -> GenerationRequest:
     chat = chat or Chat.open(tiny.first)
     return prepare(path, body, Settings(model=tiny.first), chat, context_tokens=CONTEXT, request_id="x")
 
 
-def refused(tiny: Tiny, **body: Any) -> ApiError:
+def refused(tiny: Tiny, /, **body: Any) -> ApiError:
     with pytest.raises(ApiError) as error:
         prepared(tiny, **body)
     assert error.value.status == 400
@@ -64,7 +64,7 @@ def test_a_prompt_served_has_the_tokens_that_training_has(
     *_, begin = [
         index for index, masked in enumerate(rendered.loss_mask) if masked and not rendered.loss_mask[index - 1]
     ]
-    request = prepared(tiny, chat=chat, messages=row["messages"][:-1])
+    request = prepared(tiny, CHAT, chat, messages=row["messages"][:-1])
     assert prompt_ids(request) == rendered.ids[:begin].tolist()
 
 
@@ -181,12 +181,12 @@ def test_flags_that_do_not_fit_the_messages_are_refused(tiny: Tiny) -> None:
 
 def test_all_of_a_continued_reply_is_visible(tiny: Tiny, tmp_path: Path) -> None:
     chat = chat_with(tiny, tmp_path, EMPTY_THOUGHT)
-    assert prepared(tiny, chat=chat, messages=BEGUN).concealment == ALL_VISIBLE
-    assert prepared(tiny, chat=chat, messages=HELLO).concealment.prefix == "<think>\n\n</think>"
+    assert prepared(tiny, CHAT, chat, messages=BEGUN).concealment == ALL_VISIBLE
+    assert prepared(tiny, CHAT, chat, messages=HELLO).concealment.prefix == "<think>\n\n</think>"
 
 
 def test_messages_that_the_template_refuses_get_an_error_without_paths(tiny: Tiny, tmp_path: Path) -> None:
     chat = chat_with(tiny, tmp_path, "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(ApiError, match=r"messages: the model's chat template refuses .*roles must alternate") as error:
-        prepared(tiny, chat=chat, messages=HELLO)
+        prepared(tiny, CHAT, chat, messages=HELLO)
     assert error.value.param == "messages" and str(tmp_path) not in str(error.value)
