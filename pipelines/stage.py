@@ -57,6 +57,7 @@ class Work:
     session: Session  # session.start() connects to Ray at first use, so a stage without Ray does not start it
     cache: Path | None = None  # a folder of the store for data that can be reused by later runs
     evaluator: Evaluator | None = None  # the evaluator that the run shares between stages; see Stage.uses_evaluator
+    base: str | None = None  # the model of the recipe's `base:`, as its user named it: for messages
 
 
 @dataclass(frozen=True)

@@ -238,14 +238,14 @@ class Pairs(NamedTuple):
 def prepare_pairs(work: Work) -> Pairs:
     """Writes the preferences as the model's tokens into the draft. work.options derives from PairOptions.
 
-    Raises UserError where the model has no chat template, or no training pair fits it."""
+    Raises UserError where the model has no chat template, it takes no training pair, or none fits the model."""
     from pipelines.data.dialogues import preferences, tokenized_pairs
     from pipelines.data.tokens.chat import Chat
     from pipelines.inference.model_config import context_length
 
     options: PairOptions = work.options
     model, folder = work.inputs["model"].local(), work.inputs["preferences"].local()
-    chat, context = Chat.open(model), context_length(model, default=2**31)
+    chat, context = Chat.open(model, name=work.base), context_length(model, default=2**31)
     max_tokens = min(options.max_tokens or context, context)
     out = work.draft.folder("pairs")
     files, counts = {}, {}
@@ -255,11 +255,16 @@ def prepare_pairs(work: Work) -> Pairs:
             on_progress=lambda done, total: work.progress.update(done, total, "pairs"),
         )  # fmt: skip
     train, held_out = counts[preferences.TRAIN], counts[preferences.HELD_OUT]
+    template = tokenized_pairs.template_rows(chat, [train, held_out])
+    template.check(work.name)
+    for note in template.notes:
+        work.progress.note(note)
     if not train.kept:
         raise UserError(
             f"{work.name}: none of {train.read:,} training pairs of the preferences can be used: {train.too_long:,} "
-            f"are longer than {max_tokens:,} tokens, of {train.equal:,} both replies are the same; expected at least "
-            f"one. Provide shorter or more pairs, or a model with a longer context"
+            f"are longer than {max_tokens:,} tokens, of {train.equal:,} both replies are the same, and "
+            f"{train.template_refuses:,} are refused by the model's chat template; expected at least one. Provide "
+            f"shorter or more pairs, or a model with a longer context"
         )
     lesson = {"model": str(model), "preferences": str(folder), "train": str(files[preferences.TRAIN])}
     if held_out.kept:
@@ -271,7 +276,7 @@ def prepare_pairs(work: Work) -> Pairs:
         if count:
             work.progress.note(f"{count:,} pairs left out: {reason.replace('_', ' ')}")
     steps = max(1, round(options.epochs * train.kept / options.batch_pairs))
-    facts: Facts = {f"pairs/{reason}": count for reason, count in left_out.items()}
+    facts: Facts = {f"pairs/{reason}": count for reason, count in left_out.items()} | template.facts
     facts |= {"pairs/train": train.kept, "train/epochs": steps * options.batch_pairs / train.kept}
     return Pairs(lesson, steps, facts)
 

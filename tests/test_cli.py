@@ -184,7 +184,11 @@ def test_ls_lists_artifacts_and_drafts(project: ToyProject) -> None:
 
 def test_export_copies_files_and_refuses_to_overwrite(project: ToyProject, tmp_path: Path) -> None:
     store = ["--store", str(project.store.root)]
+    (resolve(project.store, "pretrain").path / "text.txt").chmod(0o600)  # as safetensors writes weights
     exported = one_object(rayse("export", "pretrain", str(tmp_path / "out"), *store, "--json"))
+    (tmp_path / "new").touch()
+    assert (tmp_path / "out" / "text.txt").stat().st_mode == (tmp_path / "new").stat().st_mode
+    (tmp_path / "new").unlink()
     assert exported["fingerprint"] == resolve(project.store, "pretrain").fingerprint
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["text.txt"]
     again = rayse("export", "pretrain", str(tmp_path / "out"), *store)

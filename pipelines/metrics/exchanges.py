@@ -64,7 +64,7 @@ def chat_prompts(material: Material) -> Requests | None:
     prompts = [
         Prompt(tokens, named_seed(c.id, material.seed), c.language, conversation=c)
         for c, tokens in zip(material.conversations, tokens_of_prompts, strict=True)
-        if len(tokens) <= max_prompt_tokens
+        if isinstance(tokens, list) and len(tokens) <= max_prompt_tokens
     ]
     pairs = [(prompt, _row(chat, prompt, material.context)) for prompt in prompts]
     scored = [(prompt, row) for prompt, row in pairs if row is not None]

@@ -185,8 +185,12 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
         cache=work.cache,
     )
     max_tokens = min(context_length(model), settings.max_tokens)  # the running engine may hold fewer
-    prompts = [(conversation, chat.prompt(conversation.prompt)) for conversation in builtin]
-    prompts = [(each, tokens) for each, tokens in prompts if len(tokens) + options.max_new_tokens <= max_tokens]
+    tokens_of_prompts = chat.prompts([conversation.prompt for conversation in builtin])
+    prompts = [
+        (conversation, tokens)
+        for conversation, tokens in zip(builtin, tokens_of_prompts, strict=True)
+        if isinstance(tokens, list) and len(tokens) + options.max_new_tokens <= max_tokens
+    ]
     evaluator.load(model, settings, work.progress.note)
     replies = evaluator.generate(
         [tokens for _, tokens in prompts for _ in range(options.model_replies)],

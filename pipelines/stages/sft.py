@@ -11,7 +11,7 @@ the same ones result in the same bytes. Several rounds are several entries of a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from pipelines.data.dialogues.conversations import Conversation
-    from pipelines.data.tokens.chat import Chat
+    from pipelines.data.tokens.chat import Chat, Rendered
+    from pipelines.data.tokens.chat_refusals import TemplateRows
     from pipelines.learning.lesson import Lesson
     from pipelines.learning.loop import Worker
 
@@ -94,7 +95,7 @@ def run(work: Work) -> Facts:
 
     options: SftOptions = work.options
     model = work.inputs["model"].local()
-    chat = Chat.open(model)
+    chat = Chat.open(model, name=work.base)
     length = row_length(options, model, chat)
     packed = pack(work, chat, choose(work), length)
     batch_rows = max(1, options.batch_tokens // length)
@@ -162,16 +163,18 @@ class Packed:
 def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int) -> Packed:
     """Renders conversations and writes them as rows into the draft.
 
-    Raises UserError for a conversation without an assistant's turn, and where cutting leaves none with one."""
+    Raises UserError for a conversation without an assistant's turn, where cutting leaves none with one, and where the
+    chat template takes none."""
     from pipelines.data.tokens import packing
     from pipelines.errors import UserError
 
-    sequences, loss_masks, num_cut = _rendered(work, chat, chosen, length)
-    num_empty = len(chosen) - len(sequences)
-    if num_cut:
+    rendered = _rendered(work, chat, chosen, length)
+    sequences, loss_masks = rendered.sequences, rendered.loss_masks
+    num_empty = len(chosen) - rendered.template.refused - len(sequences)
+    if rendered.num_cut:
         work.progress.note(
-            f"{num_cut:,} of {len(chosen):,} conversations are longer than a row of {length:,} tokens and are cut "
-            f"there; {num_empty:,} of them have no assistant's turn left and are dropped"
+            f"{rendered.num_cut:,} of {len(chosen):,} conversations are longer than a row of {length:,} tokens and are "
+            f"cut there; {num_empty:,} of them have no assistant's turn left and are dropped"
         )
     if not sequences:
         raise UserError(f"{work.name}.length: no conversation has an assistant's turn in its first {length:,} tokens; "
@@ -184,41 +187,84 @@ def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int) -> Pac
     tokens = sum(map(len, sequences))
     facts: Facts = {
         "conversations/train": len(sequences),
-        "conversations/cut": num_cut,
+        "conversations/cut": rendered.num_cut,
         "tokens/train": tokens,
         "tokens/learnt": int(sum(mask.sum() for mask in loss_masks)),
         "rows/train": num_rows,
         "rows/filled_fraction": tokens / (num_rows * length),
+        **rendered.facts,
     }
     return Packed(file, num_rows, facts)
 
 
-def _rendered(
-    work: Work, chat: Chat, chosen: list[Conversation], length: int
-) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Ids and loss mask of each conversation that has an assistant's turn within a row, and the number that are cut."""
-    import numpy as np
+@dataclass
+class _Conversations:
+    """Rendered conversations that have an assistant's turn within a row, and what became of the others.
 
-    from pipelines.errors import UserError
+    num_cut: longer than a row. unlearnt: assistant's turns that are context alone. thoughts_left_out: assistant's turns
+    whose thoughts the chat template takes out."""
 
-    sequences: list[np.ndarray] = []
-    loss_masks: list[np.ndarray] = []
-    num_cut = 0
+    template: TemplateRows
+    sequences: list[np.ndarray] = field(default_factory=list)  # ids, int32 [T] each
+    loss_masks: list[np.ndarray] = field(default_factory=list)  # bool [T] each
+    num_cut: int = 0
+    unlearnt: int = 0
+    thoughts_left_out: int = 0
+
+    def add(self, rendered: Rendered, place: str, length: int) -> None:
+        """Adds a conversation, cut after its last assistant's turn and after `length` tokens."""
+        import numpy as np
+
+        from pipelines.errors import UserError
+
+        self.unlearnt += rendered.unlearnt
+        self.thoughts_left_out += rendered.thoughts_left_out
+        predicted = np.flatnonzero(rendered.loss_mask)
+        if not len(predicted):
+            raise UserError(f"conversation {place} has no assistant's turn to train on; expected one at its end")
+        end = int(predicted[-1]) + 1  # what follows is in no loss
+        self.num_cut += end > length
+        if predicted[0] < length:
+            self.sequences.append(rendered.ids[: min(end, length)])
+            self.loss_masks.append(rendered.loss_mask[: min(end, length)])
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each thing that the chat template does."""
+        notes = self.template.notes
+        if self.unlearnt:
+            notes.append(f"{self.unlearnt:,} assistant's turns are context, and not learnt: the model's chat template "
+                         f"writes them without the thought that a reply begins with")  # fmt: skip
+        if self.thoughts_left_out:
+            notes.append(f"{self.thoughts_left_out:,} assistant's turns lose their thoughts (<think>…</think>), which "
+                         f"the model's chat template takes out")  # fmt: skip
+        return notes
+
+    @property
+    def facts(self) -> Facts:
+        """The counts of what the chat template does, where they are not 0."""
+        counts = {"turns/not_learnt": self.unlearnt, "turns/thoughts_left_out": self.thoughts_left_out}
+        return {**self.template.facts, **{name: count for name, count in counts.items() if count}}
+
+
+def _rendered(work: Work, chat: Chat, chosen: list[Conversation], length: int) -> _Conversations:
+    """Renders conversations, and tells what the chat template does to them.
+
+    Raises UserError for one without an assistant's turn, and where the template takes none."""
+    from pipelines.data.tokens.chat_refusals import TemplateRows
+
+    conversations = _Conversations(TemplateRows(chat))
     for first in range(0, len(chosen), RENDER_BATCH):
         batch = chosen[first : first + RENDER_BATCH]
-        conversations = chat.conversations([c.messages for c in batch], [c.not_learnt for c in batch])
-        for conversation, rendered in zip(batch, conversations, strict=True):
-            predicted = np.flatnonzero(rendered.loss_mask)
-            if not len(predicted):
-                raise UserError(f"{work.name}: conversation {conversation.id} has no assistant's turn to train on; "
-                                f"expected one at its end")  # fmt: skip
-            end = int(predicted[-1]) + 1  # what follows is in no loss
-            num_cut += end > length
-            if predicted[0] < length:
-                sequences.append(rendered.ids[: min(end, length)])
-                loss_masks.append(rendered.loss_mask[: min(end, length)])
+        rows = [(f"conversation {each.id}", each.messages) for each in batch]
+        results = chat.conversations([each.messages for each in batch], [each.not_learnt for each in batch])
+        for index, rendered in conversations.template.taken(rows, results):
+            conversations.add(rendered, batch[index].id, length)
         work.progress.update(first + len(batch), len(chosen), "conversations")
-    return sequences, loss_masks, num_cut
+    conversations.template.check(work.name)
+    for note in conversations.notes:
+        work.progress.note(note)
+    return conversations
 
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:

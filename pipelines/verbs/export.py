@@ -14,6 +14,8 @@ from pipelines.store.runs import resolve
 def export_artifact(store: Store, name: str, folder: Path, *, as_json: bool) -> None:
     """`rayse export`: copies the artifact's files, without the manifest, to a new or empty folder; all or none.
 
+    Files and folders get the modes of new ones, by the user's umask: safetensors writes weights with mode 0600.
+
     Raises UserError for a folder that is not empty or not writable, and for a damaged artifact."""
     artifact = resolve(store, name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -24,15 +26,24 @@ def export_artifact(store: Store, name: str, folder: Path, *, as_json: bool) -> 
     partial = folder.absolute().parent / f".{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        shutil.copytree(artifact.path, partial, ignore=shutil.ignore_patterns("manifest.json"))
+        _copy(artifact.path, partial)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
-    except shutil.Error as error:  # copytree collects the errors of all files: (source, destination, reason)
-        raise UserError(f"{folder}: cannot be written ({error.args[0][0][2]}); choose another folder") from None
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     facts = {"kind": artifact.kind, "fingerprint": artifact.fingerprint, "folder": str(folder.absolute())}
     if as_json:
         return print_json(facts)
     print(f"{artifact.kind} {artifact.fingerprint} -> {folder}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder without its manifest; what it makes has the modes of new files and folders, by the umask."""
+    target.mkdir(parents=True)
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir()
+        elif path != source / "manifest.json":
+            shutil.copyfile(path, copy)

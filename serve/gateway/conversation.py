@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.data.tokens.chat_messages import text_of_parts
+
 Message = dict[str, str]
 """{"role": system | user | assistant, "content": text}"""
 Encode = Callable[[Sequence[Message]], list[int]]
@@ -37,7 +39,8 @@ class Prompt:
 
 
 def parse_messages(value: Any) -> list[Message]:
-    """Checks the `messages` of a request: roles, texts, and a user's message at the end. Raises InvalidPrompt.
+    """Checks the `messages` of a request: roles, texts, and at the end a user's message, or the assistant's reply to
+    one. Raises InvalidPrompt.
 
     >>> parse_messages([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
     ...     {"type": "text", "text": "Hello"}]}])
@@ -46,8 +49,9 @@ def parse_messages(value: Any) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise InvalidPrompt("messages: expected a list with at least one message")
     messages = [_parse_message(item, f"messages[{index}]") for index, item in enumerate(value)]
-    if messages[-1]["role"] != "user":
-        raise InvalidPrompt("messages: expected a message of the user at the end, for the model to reply to")
+    if messages[-1]["role"] == "system" or all(message["role"] != "user" for message in messages):
+        raise InvalidPrompt("messages: expected a message of the user at the end, for the model to reply to, or the "
+                            "assistant's reply to one, for the model to continue")  # fmt: skip
     return messages
 
 
@@ -63,13 +67,9 @@ def _parse_message(value: Any, path: str) -> Message:
 def _parse_content(content: Any, path: str) -> str:
     """The text of a message, whose content is text or a list of text parts."""
     if isinstance(content, list):
-        texts: list[str] = []
-        for part in content:
-            text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-            if not isinstance(text, str):
-                raise InvalidPrompt(f"{path}: this model reads text only", path)
-            texts.append(text)
-        content = "".join(texts)
+        content = text_of_parts(content)
+        if content is None:
+            raise InvalidPrompt(f"{path}: this model reads text only", path)
     if not isinstance(content, str):
         raise InvalidPrompt(f"{path}: expected text", path)
     return check_characters(content, path)
@@ -103,10 +103,13 @@ def split_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[M
     return system, turns
 
 
-def fit_prompt(messages: Sequence[Message], *, encode: Encode, max_turns: int, max_prompt_tokens: int) -> Prompt:
+def fit_prompt(
+    messages: Sequence[Message], *, encode: Encode, max_turns: int, max_prompt_tokens: int, context_tokens: int
+) -> Prompt:
     """The system message with as many of the newest turns as fit into max_turns and max_prompt_tokens.
 
-    Raises InvalidPrompt where even the last turn alone does not fit."""
+    The last turn alone may take all of context_tokens but one, for the reply. Raises InvalidPrompt where it does not
+    fit."""
     system, turns = split_turns(messages)
     fitting, too_many = 1, min(max_turns, len(turns))  # bounds of the binary search: more turns are more tokens
     prompt = _with_newest(system, turns, too_many, encode)
@@ -119,11 +122,11 @@ def fit_prompt(messages: Sequence[Message], *, encode: Encode, max_turns: int, m
         else:
             too_many = middle
     prompt = _with_newest(system, turns, fitting, encode)
-    if len(prompt.token_ids) > max_prompt_tokens:
+    if len(prompt.token_ids) >= context_tokens:
         raise InvalidPrompt(
             f"messages: the last turn with the system message takes {len(prompt.token_ids)} tokens; expected at most "
-            f"{max_prompt_tokens}, which leaves room for the reply. Shorten it, or request a shorter reply with "
-            f"max_tokens",
+            f"{context_tokens - 1}, which leaves room for a reply in the context of {context_tokens} tokens "
+            f"(max_model_len of /v1/models). Shorten it",
             code="context_length_exceeded",
         )
     return prompt

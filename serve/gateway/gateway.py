@@ -147,7 +147,7 @@ class Gateway:
             raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "
                            f"shortly", code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
         with self._metrics.guard_s.time():
-            verdict = check_prompt(self._guard, request.user_text)
+            verdict = check_prompt(self._guard, request.user_text, request.begun_reply)
         self._count_in_flight(+1)
         try:
             if verdict is not None:
@@ -173,7 +173,7 @@ class Gateway:
         for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-        self._remember(request, [text])
+        self._remember(request, [request.begun_reply + text])
 
     def _remember(self, request: GenerationRequest, texts: list[str]) -> None:
         """Keeps a reply for feedback. A request for several replies has one id for all: none of them is kept."""

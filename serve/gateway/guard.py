@@ -66,10 +66,11 @@ def open_guard(folder: Path | None, *, enabled: bool = True) -> Guard:
     return RulesGuard() if folder is None else LearntGuard.open(folder)
 
 
-def check_prompt(guard: Guard, text: str) -> Verdict | None:
-    """The verdict on a prompt that must be declined; None where it may pass."""
+def check_prompt(guard: Guard, text: str, begun_reply: str = "") -> Verdict | None:
+    """The verdict on a prompt that must be declined; None where it may pass. begun_reply: what the model is to go on
+    with, checked as a reply is."""
     verdict = guard.check(text, language_of(text))
-    return None if verdict.allowed else verdict
+    return begin_reply(guard, begun_reply).verdict if verdict.allowed else verdict
 
 
 @dataclass
@@ -126,3 +127,11 @@ class GuardedReply:
         if len(self.text) - self.released >= MAX_HELD_CHARACTERS:
             return self.released + MAX_HELD_CHARACTERS
         return len(self.text) if last else self.released
+
+
+def begin_reply(guard: Guard, begun: str) -> GuardedReply:
+    """A reply of which this text stands already: checked and released, so that what follows is checked in its
+    context."""
+    reply = GuardedReply(guard)
+    reply.append(begun, last=True)
+    return reply

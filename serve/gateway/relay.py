@@ -31,7 +31,8 @@ Headers = list[tuple[bytes, bytes]]
 class Relay:
     """One request on its way through vLLM. start: time.monotonic() when it came in.
 
-    texts: the replies as they were sent, once `run` has returned."""
+    texts: the replies as their reader has them, once `run` has returned: what was sent, after the beginning that the
+    request brought."""
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float
@@ -112,7 +113,7 @@ class Relay:
         """Sends a response that is no stream: a reply, or vLLM's error in OpenAI's form."""
         body, headers = b"".join(self._body), self._headers
         if self._status == 200:
-            body, self.texts, reason = guard_response(body, self._guard)
+            body, self.texts, reason = guard_response(body, self._guard, self._request)
             if reason:
                 self._metrics.declined.labels("reply").inc()
                 headers = [*headers, (b"x-rayse-guard", b"reply")]
@@ -127,6 +128,8 @@ class Relay:
         self._metrics.first_bytes_s.observe(time.monotonic() - self._start)
         if self._request.turns_left_out:
             headers = [*headers, (b"x-rayse-turns-left-out", str(self._request.turns_left_out).encode())]
+        if self._request.tools_ignored:
+            headers = [*headers, (b"x-rayse-tools-ignored", str(self._request.tools_ignored).encode())]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
 
     async def _end_timed_out(self, send: Send) -> bool:

@@ -3,17 +3,20 @@
 vLLM's JSON object ──guard_response──► the same bytes, or a copy whose unsafe replies end with a refusal
 vLLM's event stream ──GuardedStream.feed──► its events unchanged, once their text was checked; then a refusal, if any
 a declined prompt ──refusal_chunks──► a whole reply in vLLM's form
+
+What the chat template itself puts before a reply, an empty thought for instance, is taken out first.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.data.tokens.chat_thoughts import GrowingReply
 from serve.gateway.asgi import DONE, dumps, sse_event
-from serve.gateway.guard import Guard, GuardedReply
+from serve.gateway.guard import Guard, GuardedReply, begin_reply
 from serve.gateway.request import GenerationRequest
 
 
@@ -65,33 +68,72 @@ def _content(request: GenerationRequest, text: str) -> dict[str, Any]:
     return {"delta": {"content": text} if text else {}}
 
 
-def guard_response(body: bytes, guard: Guard) -> tuple[bytes, list[str], str]:
+def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tuple[bytes, list[str], str]:
     """Checks vLLM's whole response. Returns (body, texts of its replies, reason), with unsafe replies cut and ended by
-    a refusal; where none is, the same bytes and an empty reason."""
+    a refusal, and nothing of what the template puts before a reply; where there is neither, the same bytes.
+
+    A text begins with request.begun_reply, which the body does not repeat."""
     response = json.loads(body)
     texts: list[str] = []
-    reason = ""
+    reason, is_changed = "", False
     for choice in response.get("choices", ()):
         container, key = (choice["message"], "content") if "message" in choice else (choice, "text")
-        reply = GuardedReply(guard)
-        reply.append(container.get(key) or "", last=True)
+        text = container.get(key) or ""
+        begin = request.concealment.end(text, complete=True) or 0
+        reply = begin_reply(guard, request.begun_reply)
+        reply.append(text[begin:], last=True)
+        texts.append(reply.text)
+        if begin:
+            _hide_logprobs(choice, begin)
         if reply.verdict is not None:
             reason = reply.verdict.reason
-            container[key] = reply.with_refusal()
+            texts[-1] = reply.with_refusal()
             choice |= {"finish_reason": "stop", "logprobs": None}
             response["rayse_guard"] = {"where": "reply", "reason": reason}
-        texts.append(container.get(key) or "")
-    return (dumps(response) if reason else body), texts, reason
+        if begin or reply.verdict is not None:
+            container[key], is_changed = texts[-1].removeprefix(request.begun_reply), True
+    return (dumps(response) if is_changed else body), texts, reason
+
+
+def _hide_logprobs(choice: dict[str, Any], characters: int) -> None:
+    """Takes the log-probabilities of the tokens of the first `characters` characters out of a choice."""
+    entries = (choice.get("logprobs") or {}).get("content") or []
+    while entries and len(entries[0]["token"]) <= characters:
+        characters -= len(entries.pop(0)["token"])
 
 
 @dataclass
 class _Choice:
-    """One reply of a stream. sent: number of its characters in events that were sent; held: events that wait, each with
-    the reply's length after it."""
+    """One reply of a stream. growing: its visible part; waiting: (event, text) each, until it is known whether the text
+    is visible; sent: number of its characters in events that were sent; held: events that the guard holds back, each
+    with the reply's length after it."""
 
     reply: GuardedReply
-    sent: int = 0
+    growing: GrowingReply
+    sent: int
+    waiting: list[tuple[bytes, str]] = field(default_factory=list)
     held: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def show(self, event: bytes, text: str, *, last: bool, rewrite: Callable[[str], bytes]) -> None:
+        """Adds an event with its text: unchanged, or rewritten where only a part of its text is visible; an event
+        without any visible text is dropped, unless it is the last."""
+        shown = self.growing.append(text, last=last)
+        if self.growing.begin is None:
+            self.waiting.append((event, text))
+            return
+        waiting, self.waiting = self.waiting, []
+        if self.growing.begin == 0:
+            for each_event, each_text in waiting:
+                self._hold(each_event, each_text, last=False)
+            self._hold(event, text, last=last)
+        elif shown == text and not waiting:
+            self._hold(event, text, last=last)
+        elif shown or last:
+            self._hold(rewrite(shown), shown, last=last)
+
+    def _hold(self, event: bytes, text: str, *, last: bool) -> None:
+        self.reply.append(text, last=last)
+        self.held.append((len(self.reply.text), event))
 
     def release(self) -> list[bytes]:
         """Takes the events out of `held` whose text is released."""
@@ -103,7 +145,7 @@ class _Choice:
 
 
 class GuardedStream:
-    """vLLM's stream of events, each passed on, unchanged, once the guard has checked its text.
+    """vLLM's stream of events, each passed on once the guard has checked its text.
 
     model: the name in the API. reason: of the guard where it ended a reply; failed: the stream holds an error."""
 
@@ -121,7 +163,7 @@ class GuardedStream:
 
     @property
     def texts(self) -> list[str]:
-        """The replies as they were sent."""
+        """The replies as their reader has them: as they were sent, after the beginning that the request brought."""
         replies = [choice.reply for _, choice in sorted(self._choices.items())]
         return [reply.with_refusal() if reply.verdict else reply.text for reply in replies]
 
@@ -136,24 +178,34 @@ class GuardedStream:
             return event
         chunk = json.loads(data)
         self.failed = self.failed or "error" in chunk
-        choices = chunk.get("choices")
-        if not choices:
-            return event
-        return self._feed_choice(choices[0], event)  # vLLM writes one choice an event
+        return self._feed_choice(chunk, event) if chunk.get("choices") else event
 
-    def _feed_choice(self, delta: dict[str, Any], event: bytes) -> bytes:
-        choice = self._choices.setdefault(delta["index"], _Choice(GuardedReply(self._guard)))
-        reply = choice.reply
-        if reply.verdict is not None:
+    def _feed_choice(self, chunk: dict[str, Any], event: bytes) -> bytes:
+        delta = chunk["choices"][0]  # vLLM writes one choice an event
+        choice = self._choices.setdefault(delta["index"], self._new_choice())
+        if choice.reply.verdict is not None:
             return b""
-        text = delta.get("delta", {}).get("content") if self._request.is_chat else delta.get("text")
-        reply.append(text or "", last=delta.get("finish_reason") is not None)
-        choice.held.append((len(reply.text), event))
+        text = (delta.get("delta", {}).get("content") if self._request.is_chat else delta.get("text")) or ""
+        if not text and delta.get("finish_reason") is None:
+            choice.held.append((len(choice.reply.text), event))  # the role, before any text
+        else:
+            choice.show(event, text, last=delta.get("finish_reason") is not None,
+                        rewrite=lambda shown: self._with_text(chunk, shown))  # fmt: skip
         sent = b"".join(choice.release())
-        if reply.verdict is None:
+        if choice.reply.verdict is None:
             return sent
-        self.reason = reply.verdict.reason
+        self.reason = choice.reply.verdict.reason
         return sent + self._end(delta["index"], choice)
+
+    def _new_choice(self) -> _Choice:
+        begun = self._request.begun_reply
+        return _Choice(begin_reply(self._guard, begun), GrowingReply(self._request.concealment), len(begun))
+
+    def _with_text(self, chunk: dict[str, Any], text: str) -> bytes:
+        """An event with another text; without log-probabilities, since they are of hidden tokens too."""
+        choice = chunk["choices"][0]
+        content = {"delta": choice["delta"] | {"content": text}} if self._request.is_chat else {"text": text}
+        return sse_event(chunk | {"choices": [choice | content | {"logprobs": None}]})
 
     def _end(self, index: int, choice: _Choice) -> bytes:
         """The events that end a reply with a refusal, in place of the events that are held."""

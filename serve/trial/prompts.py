@@ -36,8 +36,12 @@ def _with_safety(candidates: Sequence[Conversation], safety: str) -> list[Conver
 def fitting(
     candidates: Sequence[Conversation], model: Path, persona: str | None, *, max_prompt_tokens: int
 ) -> list[Conversation]:
-    """The conversations whose prompts, with the persona, have at most max_prompt_tokens tokens.
+    """The conversations whose prompts, with the persona, the chat template takes, in at most max_prompt_tokens tokens.
 
     model: folder with the tokenizer and chat template."""
     prompts = Chat.open(model).prompts([with_persona(candidate.prompt, persona) for candidate in candidates])
-    return [candidate for candidate, ids in zip(candidates, prompts, strict=True) if len(ids) <= max_prompt_tokens]
+    return [
+        candidate
+        for candidate, ids in zip(candidates, prompts, strict=True)
+        if isinstance(ids, list) and len(ids) <= max_prompt_tokens
+    ]

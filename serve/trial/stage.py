@@ -127,7 +127,8 @@ def _choose_prompts(work: Work, settings: Settings) -> tuple[list[Conversation],
     fitting = prompts.fitting(chosen, settings.model, settings.persona, max_prompt_tokens=context_tokens - reply_tokens)
     if len(fitting) < len(chosen):
         work.progress.note(f"{len(chosen) - len(fitting)} of {len(chosen)} prompts are left out: with a reply of "
-                           f"{reply_tokens} tokens they exceed the context of {context_tokens}")  # fmt: skip
+                           f"{reply_tokens} tokens they exceed the context of {context_tokens}, or the model's chat "
+                           f"template refuses them")  # fmt: skip
     if all(conversation.safety for conversation in fitting):
         raise UserError(
             f"{work.name}: no ordinary prompt fits into {context_tokens} tokens beside a reply of {reply_tokens}; "

@@ -304,6 +304,17 @@ def test_weights_in_4_bits_do_not_fit_ppo() -> None:
         ppo.PpoOptions.model_validate({"lora": {"qlora": True}})
 
 
+def test_prompts_that_the_template_refuses_are_set_aside(inputs: dict[str, Path], tmp_path: Path) -> None:
+    model = shutil.copytree(inputs["model"], tmp_path / "strict")
+    template = "{% if messages[-1].content | length is odd %}{{ raise_exception('even lengths only') }}{% endif %}"
+    file = model / "chat_template.jinja"
+    file.write_text(template + file.read_text(encoding="utf-8"), encoding="utf-8")
+    task = opened({**inputs, "model": model}, tmp_path)
+    refused = task.template_facts["rows/not_used_template_refuses"]
+    assert isinstance(refused, int) and 0 < refused < 12
+    assert len(task.train) + task.num_left_out + refused == 13
+
+
 def test_prompts_over_the_context_are_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:
     task = opened(inputs, tmp_path)
     assert (len(task.train), task.num_left_out) == (12, 1)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cluster.session import Session
-from pipelines.data.dialogues import preferences
+from pipelines.data.dialogues import preferences, tokenized_pairs
 from pipelines.data.dialogues.tokenized_pairs import PairFile, tokenize_pair
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
@@ -20,6 +20,8 @@ from pipelines.metrics import pair_figures
 from pipelines.stage import Facts
 from pipelines.stages import reward_model
 from pipelines.stages.reward_model import STAGE, padding_id
+from tests.data.tokens.test_chat import TEMPLATES
+from tests.data.tokens.test_chat_templates import chat_with
 from tests.stages import preference_work
 from tests.stages.preference_work import pairs, without_template, work
 from tests.stages.working import RecordedProgress
@@ -113,6 +115,21 @@ def test_tokenized_pairs_end_with_the_turn_and_count_the_prompts_tokens(tiny: Ti
         assert ids[: len(prompt)].tolist() == prompt
         assert chat.text(ids[len(prompt) :]) == reply
         assert ids[-1] == chat.stop_ids[0]
+
+
+def test_pairs_that_the_template_refuses_are_set_aside(tiny: Tiny, tmp_path: Path) -> None:
+    template = (TEMPLATES / "gemma.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>")
+    chat = chat_with(tiny, tmp_path, template)
+    user, system = {"role": "user", "content": "one"}, {"role": "system", "content": "Be kind."}
+    first, second, third = pairs(3, split="x")
+    rows = [replace(first, prompt=[user, user]), replace(second, prompt=[system, user]), replace(third, prompt=[user])]
+    folder = preference_work.write(tmp_path / "preferences", train=rows, held_out=[])
+    _, counts = tokenized_pairs.tokenize_split(
+        folder, preferences.TRAIN, chat, tmp_path, max_tokens=99, seed=1, on_progress=lambda done, total: None
+    )
+    assert (counts.kept, counts.template_refuses, counts.folded, counts.read) == (2, 1, 1, 3)
+    assert counts.first_refused.startswith(f"pair {first.id}: the model's chat template refuses")
+    assert "1 of 3 pairs are set aside" in tokenized_pairs.template_rows(chat, [counts]).notes[1]
 
 
 # ---- refused before training -----------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from pipelines.recipe import reader
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES, sft
 from pipelines.stages.sft import SftOptions
+from tests.data.tokens.test_chat import TEMPLATES
 from tests.stages.working import RecordedProgress, work_of
 from tests.tiny_models import Tiny
 
@@ -125,7 +126,7 @@ def test_artifact_is_a_complete_hugging_face_model(tuned: tuple[Path, Facts], ba
 def test_facts_count_conversations_tokens_and_rows(tuned: tuple[Path, Facts]) -> None:
     _, facts = tuned
     chat = Chat.open(tuned[0])
-    rendered = chat.conversations([conversation.messages for conversation in talks(REPLIES)])
+    rendered = [chat.conversation(conversation.messages) for conversation in talks(REPLIES)]
     assert facts["conversations/train"] == 48
     assert facts["conversations/cut"] == 0
     assert facts["tokens/learnt"] == 12 * sum(int(conversation.loss_mask.sum()) for conversation in rendered)
@@ -228,6 +229,41 @@ def test_conversation_without_an_assistants_turn_is_refused(prepare: Prepare) ->
     silent = replace(talks(REPLIES)[0], id="silent", messages=[user("Hello?")])
     with pytest.raises(UserError, match="conversation silent has no assistant's turn"):
         prepare([*talks(REPLIES), silent])
+
+
+@pytest.fixture
+def strict(base: Path, tmp_path: Path) -> Path:
+    """The base with a published template that takes no system turn, and user and assistant only by turns."""
+    folder = shutil.copytree(base, tmp_path / "strict")
+    template = (TEMPLATES / "gemma.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+def test_rows_that_the_template_refuses_are_set_aside_and_system_turns_folded(
+    strict: Path, session: Session, tmp_path: Path
+) -> None:
+    system = {"role": "system", "content": "Be kind."}
+    twice = Conversation("mine/0/7", "en", "mine", "persona", [user("a"), user("b"), assistant("c")])
+    with_system = Conversation("mine/0/8", "en", "mine", "persona", [system, user("Who?"), assistant("I.")])
+    rows = [*talks(REPLIES), twice, with_system]
+    stage_work = work(tmp_path / "draft", session, strict, write(tmp_path / "talks", rows))
+    packed = sft.pack(stage_work, Chat.open(strict), sft.choose(stage_work), LENGTH)
+    assert packed.facts["conversations/train"] == 5
+    assert packed.facts["rows/not_used_template_refuses"] == packed.facts["rows/system_turns_folded"] == 1
+    assert isinstance(stage_work.progress, RecordedProgress)
+    folded, refused = stage_work.progress.notes[:2]
+    assert "1 of 6 conversations have a system turn, which the model's chat template does not take" in folded
+    assert "1 of 6 conversations are set aside (template_refuses); the first is conversation mine/0/7" in refused
+
+
+def test_where_no_row_is_left_the_error_names_the_recipes_base(strict: Path, session: Session, tmp_path: Path) -> None:
+    twice = [Conversation(f"mine/0/{n}", "en", "mine", "open", [user("a"), user("b"), assistant("c")]) for n in (1, 2)]
+    stage_work = work(tmp_path / "draft", session, strict, write(tmp_path / "talks", twice))
+    stage_work = replace(stage_work, base="models/strict")
+    message = r"^sft: models/strict: .* takes none of 2 conversations; the first is conversation mine/0/\d: .*alternate"
+    with pytest.raises(UserError, match=message):
+        sft.run(stage_work)
 
 
 def test_empty_conversations_are_refused(base: Path, session: Session, tmp_path: Path) -> None:

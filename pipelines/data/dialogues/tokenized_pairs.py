@@ -3,8 +3,8 @@
     Pair ──chat template──► prompt + chosen, prompt + rejected ──cut after the token that ends the reply──► split.arrow
 
 A sequence ends with the token that ends the assistant turn: a reward model scores a reply at that token, and DPO sums
-log-probabilities up to it. Pairs that are too long, and pairs whose sequences are equal (a template may trim what
-differs), are left out and counted.
+log-probabilities up to it. Pairs that are too long, pairs whose sequences are equal (a template may trim what differs)
+and pairs that the template refuses are left out and counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from pipelines.data.dialogues import preferences
 from pipelines.data.dialogues.preferences import Pair
-from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat import Chat, TemplateRefusal
+from pipelines.data.tokens.chat_refusals import TemplateRows
 from pipelines.data.tokens.ragged import RaggedColumn
 
 BATCH_PAIRS = 2048  # written at a time: 2,048 × 2 sequences × 300 tokens × 4 bytes = 5 MB
@@ -43,16 +44,20 @@ class TokenizedPair:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of a split's pairs: kept, left out as too long, left out because both sequences are equal."""
+    """Numbers of a split's pairs: kept, left out as too long, left out because both sequences are equal, refused by the
+    chat template; those whose system turn is folded into the user's; place and reason of the first that is refused."""
 
     kept: int = 0
     too_long: int = 0
     equal: int = 0
+    template_refuses: int = 0
+    folded: int = 0
+    first_refused: str = ""
 
     @property
     def read(self) -> int:
         """All pairs of the split."""
-        return self.kept + self.too_long + self.equal
+        return self.kept + self.too_long + self.equal + self.template_refuses
 
 
 def tokenize_pair(pair: Pair, chat: Chat) -> TokenizedPair:
@@ -99,12 +104,18 @@ def _write(
     """Writes the kept pairs in a shuffled order, under another name until the file is complete."""
     order = np.random.default_rng(seed).permutation(len(pairs)).tolist()
     counts = {"kept": 0, "too_long": 0, "equal": 0}
+    template = TemplateRows(chat, "pairs")
     partial = file.with_suffix(".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for first in range(0, len(pairs), BATCH_PAIRS):
             batch: list[dict[str, object]] = []
             for row in order[first : first + BATCH_PAIRS]:
-                pair = tokenize_pair(pairs[row], chat)
+                try:
+                    pair = tokenize_pair(pairs[row], chat)
+                except TemplateRefusal as refusal:
+                    template.count(f"pair {pairs[row].id}", pairs[row].prompt, refusal)
+                    continue
+                template.count(f"pair {pairs[row].id}", pairs[row].prompt)
                 outcome = _outcome(pair, max_tokens)
                 counts[outcome] += 1
                 if outcome == "kept":
@@ -112,7 +123,8 @@ def _write(
             writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
             on_progress(min(first + BATCH_PAIRS, len(pairs)), len(pairs))
     os.replace(partial, file)
-    return Counts(**counts)
+    return Counts(**counts, template_refuses=template.refused, folded=template.folded,
+                  first_refused=template.first_refused)  # fmt: skip
 
 
 def _outcome(pair: TokenizedPair, max_tokens: int) -> str:
@@ -120,6 +132,18 @@ def _outcome(pair: TokenizedPair, max_tokens: int) -> str:
     if max(len(pair.chosen), len(pair.rejected)) > max_tokens:
         return "too_long"
     return "equal" if np.array_equal(pair.chosen, pair.rejected) else "kept"
+
+
+def template_rows(chat: Chat, splits: Sequence[Counts]) -> TemplateRows:
+    """What the chat template did to the pairs of all splits."""
+    return TemplateRows(
+        chat,
+        "pairs",
+        total=sum(counts.read for counts in splits),
+        refused=sum(counts.template_refuses for counts in splits),
+        folded=sum(counts.folded for counts in splits),
+        first_refused=next((counts.first_refused for counts in splits if counts.first_refused), ""),
+    )
 
 
 class PairFile:

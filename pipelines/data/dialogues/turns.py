@@ -18,6 +18,7 @@ from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.files import encodable, type_name
 from pipelines.data.text.normalise import normalise
+from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
 
 ROLES = {
     "system": "system",
@@ -34,7 +35,6 @@ ROLES = {
 TOOL_ROLES = ("tool", "function", "function_call", "function_response", "observation", "tool_call", "tool_calls",
               "tool_response", "tool_result", "ipython")  # fmt: skip
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
-TEXT_PARTS = ("text", "input_text", "output_text")
 THOUGHT_PARTS = ("thinking", "reasoning")
 TOOLS = "calls a tool or holds its result, which no chat template gets here; expected text alone"
 THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
@@ -169,17 +169,17 @@ def _text_of_parts(parts: Sequence[Any], place: str) -> str | Problem:
     """The text of content parts, joined by line breaks; thoughts are read apart."""
     texts: list[str] = []
     for part in parts:
-        kind = part.get("type") or "text" if isinstance(part, dict) else "text"
-        text = part.get("text") if isinstance(part, dict) else part
+        kind, text = part.get("type") or "text" if isinstance(part, dict) else "text", text_of_part(part)
         if kind in THOUGHT_PARTS:
             continue
         if kind in TOOL_PARTS:
             return Problem("tools", f"{place} {TOOLS}", by_rule=True)
-        if kind not in TEXT_PARTS or not isinstance(text, str):
-            name = kind if kind not in TEXT_PARTS else type_name(text)
+        if text is None:
+            holds = part.get("text") if isinstance(part, dict) else part
+            name = kind if kind not in TEXT_PARTS else type_name(holds)
             return Problem("not_text", f"{place} has a part that holds {name}; expected parts of text", by_rule=True)
         texts.append(text)
-    return "\n".join(texts)
+    return join_parts(texts)
 
 
 def _thought_of_parts(parts: Sequence[Any]) -> str:

@@ -3,38 +3,45 @@
     messages ──template──► text ──special tokens from the template only──► ids + loss mask
 
 Training, PPO, evaluation and serving all render through `Chat`. Where a message contains <|im_end|>, it gets the tokens
-of those characters, never the special token: only the template writes special tokens.
+of those characters, never the special token: only the template writes special tokens. A template that takes no system
+turn gets its text at the beginning of the first user's turn, everywhere alike.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import ParamSpec, TypeVar, cast
 
 import jinja2
 import numpy as np
-from jinja2.ext import Extension
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from pipelines.data.tokens import chat_template
+from pipelines.data.tokens.chat_messages import Message, fold_system
+from pipelines.data.tokens.chat_thoughts import (
+    CLOSE,
+    OPEN,
+    Concealment,
+    after_opening,
+    is_half,
+    opens_thought,
+    thought_of,
+)
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 
-Message = Mapping[str, str]
-"""{"role": system | user | assistant, "content": text}"""
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 
 BREAK = "\ue000"  # inserted into the text of special tokens in a message; a private-use character that no text needs
-TODAY = datetime(2024, 7, 26)  # for templates that write the date; constant, so that a run can be repeated
-SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+
+
+class TemplateRefusal(UserError):
+    """A conversation that a chat template refuses, or writes in such a way that its replies cannot be learnt."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,17 @@ class Rendered:
 
     ids: np.ndarray  # int32 [T]
     loss_mask: np.ndarray  # bool [T]
+    unlearnt: int = 0  # assistant's turns outside the mask, as the template writes them otherwise than as a reply
+    thoughts_left_out: int = 0  # assistant's turns whose thoughts the template takes out
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The text of a conversation, split where the replies in the loss mask begin; the counts of Rendered."""
+
+    pieces: list[str]
+    unlearnt: int
+    thoughts_left_out: int
 
 
 @dataclass(frozen=True)
@@ -52,79 +70,118 @@ class Chat:
     encoder: Encoder
     template: jinja2.Template
     tokens: Mapping[str, str]  # variables of the template: bos_token, eos_token, pad_token, …
-    folder: Path
+    name: str  # of the model, in messages
 
     @classmethod
-    def open(cls, folder: Path) -> Chat:
-        """Opens a Hugging Face folder. Raises UserError if it has no chat template, or one that cannot be parsed."""
+    def open(cls, folder: Path, *, name: str | None = None) -> Chat:
+        """Opens a Hugging Face folder. Raises UserError if it has no chat template, or one that cannot be parsed.
+
+        name: what messages call the model; default: the folder."""
         encoder = Encoder.open(folder)
-        config_file = folder / "tokenizer_config.json"
-        config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-        file = folder / "chat_template.jinja"
-        source = file.read_text(encoding="utf-8") if file.is_file() else _default_template(config.get("chat_template"))
-        if not isinstance(source, str):
-            raise UserError(
-                f"{folder}: no chat_template.jinja and no chat_template in tokenizer_config.json; expected a model "
-                f"with a chat format. Put a template into its folder as chat_template.jinja"
-            )
-        try:
-            template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
-            raise UserError(f"{folder}: its chat template cannot be read ({error}); expected Jinja as Hugging Face "
-                            f"writes it") from None  # fmt: skip
-        tokens = {name: _token_text(config.get(name)) for name in SPECIAL_NAMES}
-        return cls(encoder, template, {name: text for name, text in tokens.items() if text}, folder)
+        template, tokens = chat_template.read(folder, name or str(folder))
+        return cls(encoder, template, tokens, name or str(folder))
 
     def render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
         """Renders messages to text; `reply` adds the generation prompt, which begins an assistant's turn.
 
-        Raises UserError if the template refuses the messages."""
+        Raises TemplateRefusal if the template refuses the messages."""
         variables = {"messages": list(messages), "tools": None, "documents": None, "add_generation_prompt": reply}
         try:
             return self.template.render({**variables, **self.tokens})
         except (jinja2.TemplateError, TypeError) as error:  # TypeError: content of a type that the template cannot add
-            raise UserError(f"{self.folder}: its chat template refuses a conversation ({error})") from None
+            raise TemplateRefusal(f"the model's chat template refuses a conversation ({error})") from None
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Returns the ids of a prompt: the messages and the generation prompt, after which the reply begins."""
-        return self.prompts([messages])[0]
+        """Returns the ids of a prompt: the messages and the generation prompt, after which the reply begins.
 
-    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Returns the ids of many prompts, encoded together, which is faster."""
-        texts = [[self.render(self._break_specials(messages), reply=True)] for messages in conversations]
-        return [pieces[0] for pieces in self._encode(texts)]
+        Raises TemplateRefusal if the template refuses the messages."""
+        return _raised(self.prompts([messages])[0])
+
+    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int] | TemplateRefusal]:
+        """Returns the ids of many prompts, encoded together, which is faster; a refusal in place of one that the
+        template refuses."""
+
+        def text(messages: Sequence[Message]) -> str:
+            return self.render(self._prepared(messages), reply=True)
+
+        texts = [_attempt(text, messages) for messages in conversations]
+        encoded = iter(self._encode([[text] for text in texts if isinstance(text, str)]))
+        return [next(encoded)[0] if isinstance(text, str) else text for text in texts]
+
+    def continued(self, messages: Sequence[Message]) -> list[int]:
+        """Returns the ids of a prompt that ends within the reply which the last message begins, so that the model goes
+        on with it. Raises TemplateRefusal if the template refuses the messages, or does not write that beginning."""
+        pieces = self._split_at_replies(messages).pieces
+        begun = self._prepared(messages[-1:])[0]["content"].rpartition(CLOSE)[2]
+        start = pieces[-1].rfind(begun.strip()) if begun.strip() else -1
+        if start < 0:
+            raise TemplateRefusal("the model's chat template does not write the beginning of the last message as it "
+                                  "is; expected a reply with text that can go on")  # fmt: skip
+        as_it_is = begun.lstrip()  # with the space at its end, where the template does not trim that
+        end = start + len(as_it_is if pieces[-1].startswith(as_it_is, start) else as_it_is.rstrip())
+        return [i for ids in self._encode([[*pieces[:-1], pieces[-1][:end]]])[0] for i in ids]
 
     def conversation(self, messages: Sequence[Message]) -> Rendered:
         """Renders a whole conversation. The loss mask covers the assistants' turns, each with the token that ends it.
 
         Each masked reply begins exactly where a prompt ends, so that training and sampling see the same tokens. (If a
         template writes the last turn unlike earlier ones, as Qwen 3 does with its empty thoughts, the mask covers that
-        text too.) Raises UserError if the template rewrites earlier turns once later ones follow, or ends a turn
-        without its special token."""
-        return self.conversations([messages])[0]
+        text too.) Earlier turns that a template writes without the thoughts that they would have as the last one are
+        context alone. Raises TemplateRefusal if the template rewrites earlier turns otherwise once later ones follow;
+        UserError if it ends a turn without its special token."""
+        return _raised(self.conversations([messages])[0])
 
     def conversations(
         self, conversations: Sequence[Sequence[Message]], not_learnt: Sequence[Collection[int]] | None = None
-    ) -> list[Rendered]:
-        """Renders many conversations, encoded together, which is faster.
+    ) -> list[Rendered | TemplateRefusal]:
+        """Renders many conversations, encoded together, which is faster; a refusal in place of one that the template
+        refuses.
 
         not_learnt: of each, the positions of assistant's turns that the loss mask leaves out: context alone."""
-        texts = [
-            self._split_at_replies(messages, positions)
+        splits = [
+            _attempt(self._split_at_replies, messages, positions)
             for messages, positions in zip(conversations, not_learnt or [()] * len(conversations), strict=True)
         ]
-        return [self._rendered(pieces) for pieces in self._encode(texts)]
+        encoded = iter(self._encode([split.pieces for split in splits if isinstance(split, _Split)]))
+        return [
+            _attempt(self._rendered, split, next(encoded)) if isinstance(split, _Split) else split for split in splits
+        ]
 
     def text(self, ids: Iterable[int]) -> str:
-        """Decodes a reply: without special tokens, surrounding space and the template's prefix of a reply."""
-        return self._decode(ids).removeprefix(self._reply_prefix).strip()
+        """Decodes a reply: without special tokens, surrounding space and what the template itself puts before it."""
+        text = self._decode(ids)
+        return text[self.concealment.end(text, complete=True) :].strip()
+
+    @cached_property
+    def folds_system(self) -> bool:
+        """Whether the template refuses a system turn, or leaves out its text, so that it is folded into the user's."""
+        user, marker = {"role": "user", "content": "hello"}, "0x5e"
+        with_system = _attempt(self.render, [{"role": "system", "content": marker}, user], reply=True)
+        if isinstance(with_system, str):
+            return marker not in with_system
+        return isinstance(_attempt(self.render, [user], reply=True), str)
+
+    def folds(self, messages: Sequence[Message]) -> bool:
+        """Whether a system turn of these messages is folded into a user's turn."""
+        return any(message["role"] == "system" for message in messages) and self.folds_system
+
+    @cached_property
+    def concealment(self) -> Concealment:
+        """What the reader of a reply does not see: all that the template itself puts before it, and its thoughts where
+        the template takes them out of earlier turns."""
+        prompt = _attempt(self.render, [{"role": "user", "content": "hello"}], reply=True)
+        return Concealment(
+            prefix=self._decode(self._encode([["", self._around_reply[0]]])[0][1]),
+            in_thought=isinstance(prompt, str) and opens_thought(prompt),
+            takes_out=not self._writes_thought_before({"role": "user", "content": "hello"}),
+        )
 
     @cached_property
     def turn_end(self) -> str:
         """The special token that ends an assistant's turn, as text. Raises UserError if the template has none."""
         match = self._specials.search(self._around_reply[1])
         if match is None:
-            raise UserError(f"{self.folder}: its chat template ends an assistant's turn without a special token; a "
+            raise UserError(f"{self.name}: its chat template ends an assistant's turn without a special token; a "
                             f"model could not learn where to stop")  # fmt: skip
         return match.group()
 
@@ -134,34 +191,75 @@ class Chat:
         turn_end_id = cast(int, self.encoder.tokenizer.token_to_id(self.turn_end))
         return tuple(dict.fromkeys((turn_end_id, self.encoder.eos_id)))
 
-    def _split_at_replies(self, messages: Sequence[Message], not_learnt: Collection[int]) -> list[str]:
-        """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
-        messages = self._break_specials(messages)
-        text = self.render(messages)
-        edges = [0]
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant" or number in not_learnt:
-                continue
-            prompt = self.render(messages[:number], reply=True)
-            if not text.startswith(prompt) or len(prompt) < edges[-1]:
-                raise UserError(
-                    f"{self.folder}: its chat template writes turn {number + 1} differently within a conversation than "
-                    f"as a prompt; expected a template whose prompts are beginnings of its conversations"
-                )
-            edges.append(len(prompt))
-        return [text[start:end] for start, end in pairwise([*edges, len(text)])]
+    def _prepared(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Messages as the template gets them: system turns folded where it takes none, special tokens broken."""
+        return self._break_specials(fold_system(messages) if self.folds(messages) else messages)
 
-    def _rendered(self, pieces: list[list[int]]) -> Rendered:
+    def _split_at_replies(self, messages: Sequence[Message], not_learnt: Collection[int] = ()) -> _Split:
+        """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
+        # By the order of the assistant's turns, as folding a system turn moves positions.
+        is_context = iter([number in not_learnt for number, each in enumerate(messages) if each["role"] == "assistant"])
+        messages = self._prepared(messages)
+        text = self._with_last_reply(messages)
+        edges, unlearnt, thoughts_left_out = [0], 0, 0
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant" or next(is_context):
+                continue
+            prompt, is_last = self.render(messages[:number], reply=True), number == len(messages) - 1
+            thought, agrees = thought_of(message["content"]), text.startswith(prompt) and len(prompt) >= edges[-1]
+            if not agrees and (is_last or not opens_thought(prompt)):
+                raise TemplateRefusal(
+                    f"the model's chat template writes turn {number + 1} differently within a conversation than as a "
+                    f"prompt; expected a template whose prompts are beginnings of its conversations"
+                )
+            is_left_out = thought != "" and (not agrees or thought not in self._turn(text, len(prompt)))
+            thoughts_left_out += is_left_out
+            if not agrees or (is_left_out and not is_last and self._writes_thought_before()):
+                unlearnt += 1
+            else:
+                edges.append(len(prompt))
+        return _Split([text[a:b] for a, b in pairwise([*edges, len(text)])], unlearnt, thoughts_left_out)
+
+    def _with_last_reply(self, messages: Sequence[Message]) -> str:
+        """Renders a conversation. Where prompts open a thought that the template leaves out of the last turn, that turn
+        is written as the model has to write it: after the prompt, with its thought or an empty one."""
+        text = self.render(messages)
+        hides_thoughts = self.concealment.in_thought or self.concealment.takes_out
+        for number, message in enumerate(messages, 1):
+            if hides_thoughts and message["role"] == "assistant" and is_half(message["content"]):
+                raise TemplateRefusal(f"turn {number} opens a thought ({OPEN}) and does not close it, which the "
+                                      f"model's chat template cannot write; expected {CLOSE} after it")  # fmt: skip
+        if not messages or messages[-1]["role"] != "assistant" or not self.concealment.in_thought:
+            return text
+        prompt = self.render(messages[:-1], reply=True)
+        if text.startswith(prompt) or not opens_thought(prompt):
+            return text
+        return prompt + after_opening(messages[-1]["content"]) + self._around_reply[1]
+
+    def _turn(self, text: str, start: int) -> str:
+        """The part of a rendered text up to the end of the turn."""
+        end = text.find(self.turn_end, start)
+        return text[start:] if end < 0 else text[start:end]
+
+    def _writes_thought_before(self, *later: Message) -> bool:
+        """Whether the template writes the thought of an assistant's turn that these messages follow."""
+        thought, user = "0x7f", {"role": "user", "content": "hello"}
+        reply = {"role": "assistant", "content": f"{OPEN}\n{thought}\n{CLOSE}\n\n0x7e"}
+        text = _attempt(self.render, [user, reply, *later])
+        return not isinstance(text, str) or thought in text
+
+    def _rendered(self, split: _Split, pieces: list[list[int]]) -> Rendered:
         """Joins the ids of a conversation that is split at its replies; the mask covers each up to its end of turn."""
         loss_mask = np.zeros(sum(map(len, pieces)), bool)
         end_id, start = self.stop_ids[0], len(pieces[0])
         for number, piece in enumerate(pieces[1:], 1):
             if end_id not in piece:
-                raise UserError(f"{self.folder}: its chat template writes no {self.turn_end} after assistant's turn "
-                                f"{number} of {len(pieces) - 1}; expected one after each")  # fmt: skip
+                raise TemplateRefusal(f"the model's chat template writes no {self.turn_end} after assistant's turn "
+                                      f"{number} of {len(pieces) - 1}; expected one after each")  # fmt: skip
             loss_mask[start : start + piece.index(end_id) + 1] = True
             start += len(piece)
-        return Rendered(np.asarray([i for piece in pieces for i in piece], np.int32), loss_mask)
+        ids = np.asarray([i for piece in pieces for i in piece], np.int32)
+        return Rendered(ids, loss_mask, split.unlearnt, split.thoughts_left_out)
 
     @cached_property
     def _around_reply(self) -> tuple[str, str]:
@@ -171,14 +269,9 @@ class Chat:
         text = self.render([*prompt, {"role": "assistant", "content": content}])
         before, separator, after = text.rpartition(content)
         if not separator:
-            raise UserError(f"{self.folder}: its chat template changes the content of an assistant's turn; expected a "
+            raise UserError(f"{self.name}: its chat template changes the content of an assistant's turn; expected a "
                             f"template that writes it as it is")  # fmt: skip
         return before.removeprefix(prompt_text) if before.startswith(prompt_text) else "", after
-
-    @cached_property
-    def _reply_prefix(self) -> str:
-        """The text that the template puts before the content of a reply, decoded: Qwen 3's empty thoughts."""
-        return self._decode(self._encode([["", self._around_reply[0]]])[0][1])
 
     def _decode(self, ids: Iterable[int]) -> str:
         return self.encoder.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
@@ -241,40 +334,18 @@ class Chat:
         return encoded
 
 
-class _Generation(Extension):
-    """{% generation %} … {% endgeneration %}: some templates mark an assistant's tokens with it. Renders its body."""
-
-    tags = {"generation"}  # noqa: RUF012 (jinja declares it so)
-
-    def parse(self, parser: Parser) -> list[Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Makes the Jinja environment that Hugging Face's templates expect; sandboxed, as a downloaded model brings one."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = TODAY.strftime
-    return environment
+def _attempt(
+    function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+) -> Result | TemplateRefusal:
+    """What a function returns, or the refusal that it raises."""
+    try:
+        return function(*arguments, **options)
+    except TemplateRefusal as refusal:
+        return refusal
 
 
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _token_text(token: str | dict[str, Any] | None) -> str:
-    """Returns the text of a token of tokenizer_config.json: text, or an object with its content."""
-    if isinstance(token, dict):
-        return str(token.get("content") or "")
-    return token or ""
-
-
-def _default_template(chat_template: Any) -> Any:
-    """Returns the template of tokenizer_config.json: text, or the default of a list of named templates."""
-    if not isinstance(chat_template, list):
-        return chat_template
-    return next((entry.get("template") for entry in chat_template if entry.get("name") == "default"), None)
+def _raised(result: Result | TemplateRefusal) -> Result:
+    """A result; raises a refusal."""
+    if isinstance(result, TemplateRefusal):
+        raise result
+    return result

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.data.dialogues import conversations
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat_refusals import TemplateRows
 from pipelines.data.tokens.tokenizing import same_tokenizer
 from pipelines.errors import UserError
 from pipelines.inference.model_config import context_length
@@ -17,7 +18,7 @@ from pipelines.rollout.experience import Rollout
 from pipelines.rollout.prompts import PromptOrder
 from pipelines.rollout.rewards import REWARDS
 from pipelines.rollout.rewards.reward import Exchange, Reward, RewardContext, Scores, score
-from pipelines.stage import Work
+from pipelines.stage import Facts, Work
 from pipelines.stages.ppo.options import PpoOptions
 
 
@@ -38,6 +39,7 @@ class Task:
     train: list[Prompt]
     held_out: list[Prompt]
     num_left_out: int  # training prompts that are too long for the context
+    template_facts: Facts  # training prompts that the chat template refuses, and those whose system turn is folded
     order: PromptOrder
 
     @classmethod
@@ -46,10 +48,14 @@ class Task:
         options: PpoOptions = work.options
         model, data = work.inputs["model"].local(), work.inputs["conversations"].local()
         check(work)
-        chat = Chat.open(model)
+        chat = Chat.open(model, name=work.base)
         max_tokens = context_length(model) - options.max_new_tokens
         rows = conversations.read(data / conversations.TRAIN)
-        train = _prompts(chat, rows, max_tokens)
+        template = TemplateRows(chat, "prompts")
+        train = _prompts(template, rows, max_tokens)
+        template.check("ppo")
+        for note in template.notes:
+            work.progress.note(note)
         if not train:
             raise UserError(_no_prompts(len(rows), max_tokens, options.max_new_tokens))
         return cls(
@@ -57,7 +63,8 @@ class Task:
             chat=chat,
             train=train,
             held_out=_held_out(chat, data / conversations.HELD_OUT, max_tokens, options.held_out_prompts, work.seed),
-            num_left_out=len(rows) - len(train),
+            num_left_out=len(rows) - template.refused - len(train),
+            template_facts=template.facts,
             order=_order(train, work.seed),
         )
 
@@ -141,15 +148,17 @@ def check(work: Work) -> None:
         )
 
 
-def _prompts(chat: Chat, rows: Sequence[Conversation], max_tokens: int) -> list[Prompt]:
-    """The prompts of at most max_tokens tokens."""
-    prompts = [Prompt(row, chat.prompt(row.prompt)) for row in rows]
-    return [prompt for prompt in prompts if len(prompt.tokens) <= max_tokens]
+def _prompts(template: TemplateRows, rows: Sequence[Conversation], max_tokens: int) -> list[Prompt]:
+    """The prompts of at most max_tokens tokens that the chat template takes."""
+    prompts = [(f"conversation {row.id}", row.prompt) for row in rows]
+    results = template.chat.prompts([messages for _, messages in prompts])
+    taken = [Prompt(rows[index], tokens) for index, tokens in template.taken(prompts, results)]
+    return [prompt for prompt in taken if len(prompt.tokens) <= max_tokens]
 
 
 def _held_out(chat: Chat, file: Path, max_tokens: int, count: int, seed: int) -> list[Prompt]:
     """At most `count` different held-out prompts, tasks in turn; the same for the same seed."""
-    prompts = _prompts(chat, conversations.read(file), max_tokens) if file.is_file() else []
+    prompts = _prompts(TemplateRows(chat), conversations.read(file), max_tokens) if file.is_file() else []
     if not prompts or not count:
         return []
     numbers = _order(prompts, seed).batch(0, min(count, len(prompts)))

@@ -15,7 +15,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer
 
 from pipelines.data.tokens import chat_format, tokenizing
-from pipelines.data.tokens.chat import Chat, Message
+from pipelines.data.tokens.chat import Chat, Rendered
+from pipelines.data.tokens.chat_messages import Message
 from pipelines.errors import UserError
 
 PACKAGE = importlib.util.find_spec("trl")
@@ -214,6 +215,7 @@ def test_batches_equal_single_conversations(folders: dict[str, Path]) -> None:
     many = [TURNS, TURNS[1:3], [ASK, {"role": "assistant", "content": "<eos><bos>"}], TURNS[1:]]
     for rendered, messages in zip(chat.conversations(many), many, strict=True):
         alone = chat.conversation(messages)
+        assert isinstance(rendered, Rendered)
         assert rendered.ids.tolist() == alone.ids.tolist()
         assert rendered.loss_mask.tolist() == alone.loss_mask.tolist()
     assert chat.prompts([m[:-1] for m in many]) == [chat.prompt(m[:-1]) for m in many]
@@ -280,8 +282,9 @@ def test_templates_without_a_correct_loss_mask_are_refused(folders: dict[str, Pa
     assert "refuses a conversation" in refusal("{{ messages[9].content + 'x' }}")
     plain = "{% for m in messages %}{{ m.role + ':' + m.content + '\\n' }}{% endfor %}"
     assert "ends an assistant's turn without a special token" in refusal(plain)
-    distill = (TEMPLATES / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
-    assert "writes turn 2 differently within a conversation than as a prompt" in refusal(distill, TURNS[1:3])
+    other = "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
+    other += "{% if add_generation_prompt %}{{ '<|im_start|>Answer: ' }}{% endif %}"
+    assert "writes turn 2 differently within a conversation than as a prompt" in refusal(other, TURNS[1:3])
     only_last = (
         "{% for m in messages %}{{ '<|im_start|>' + m.content }}"
         "{% if loop.last and m.role == 'assistant' %}{{ '<|im_end|>' }}{% endif %}{% endfor %}"

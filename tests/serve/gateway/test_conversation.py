@@ -29,21 +29,28 @@ def test_as_many_whole_turns_as_fit_are_kept(tiny: Tiny, max_tokens: int) -> Non
         for count in range(1, 9)
         if len(chat.prompt([*system, *(message for turn in turns[8 - count :] for message in turn)])) <= max_tokens
     ]
-    if not fitting:
-        with pytest.raises(InvalidPrompt) as refused:
-            fit_prompt(messages, encode=chat.prompt, max_turns=99, max_prompt_tokens=max_tokens)
-        assert refused.value.code == "context_length_exceeded"
-        return
-    prompt = fit_prompt(messages, encode=chat.prompt, max_turns=99, max_prompt_tokens=max_tokens)
-    assert prompt.turns_left_out == 8 - max(fitting)
+    prompt = fit_prompt(messages, encode=chat.prompt, max_turns=99, max_prompt_tokens=max_tokens, context_tokens=200)
+    assert prompt.turns_left_out == 8 - max(fitting, default=1)  # the last turn may take the reply's room
     assert prompt.messages == [messages[0], *messages[1 + 2 * prompt.turns_left_out :]]
     assert prompt.token_ids == chat.prompt(prompt.messages)
-    assert len(prompt.token_ids) <= max_tokens
+    assert len(prompt.token_ids) <= max_tokens or not fitting
+
+
+def test_a_last_turn_that_leaves_no_room_for_a_reply_is_refused_with_the_room_there_is(tiny: Tiny) -> None:
+    chat, messages = Chat.open(tiny.first), conversation(8)
+    length = len(chat.prompt([messages[0], messages[-1]]))
+    fits = fit_prompt(messages, encode=chat.prompt, max_turns=99, max_prompt_tokens=5, context_tokens=length + 1)
+    assert len(fits.token_ids) == length
+    with pytest.raises(
+        InvalidPrompt, match=rf"expected at most {length - 1}, .* \(max_model_len of /v1/models\)"
+    ) as error:
+        fit_prompt(messages, encode=chat.prompt, max_turns=99, max_prompt_tokens=5, context_tokens=length)
+    assert error.value.code == "context_length_exceeded"
 
 
 def test_at_most_max_turns_are_kept(tiny: Tiny) -> None:
     encode = Chat.open(tiny.first).prompt
-    prompt = fit_prompt(conversation(5), encode=encode, max_turns=2, max_prompt_tokens=10_000)
+    prompt = fit_prompt(conversation(5), encode=encode, max_turns=2, max_prompt_tokens=10_000, context_tokens=20_000)
     assert [message["content"] for message in prompt.messages] == ["Be kind.", "question 3", "yes 3", "last question"]
     assert prompt.turns_left_out == 3
 
@@ -73,7 +80,8 @@ INVALID: list[tuple[Any, str]] = [
     ([{"role": "user", "content": None}], "messages[0].content"),
     ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages[0].content"),
     ([{"role": "user", "content": "\ud800"}], "messages[0].content"),
-    ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "messages"),
+    ([{"role": "assistant", "content": "y"}], "messages"),
+    ([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}], "messages"),
 ]
 
 

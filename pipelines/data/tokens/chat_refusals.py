@@ -1,0 +1,76 @@
+"""What a chat template does to the rows of a stage: rows that it refuses, and system turns that it does not take.
+
+Counted over a stage and told once: rows are set aside one by one, and only where none is left the stage stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pipelines.data.tokens.chat import Chat, TemplateRefusal
+from pipelines.data.tokens.chat_messages import Message
+from pipelines.errors import UserError
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class TemplateRows:
+    """Counts of rows by what the chat template does to them. rows: what messages call them, in the plural."""
+
+    chat: Chat
+    rows: str = "conversations"
+    total: int = 0
+    refused: int = 0
+    folded: int = 0  # rows with a system turn that is folded into the user's
+    first_refused: str = ""  # its place and the reason
+
+    def count(self, place: str, messages: Sequence[Message], refusal: TemplateRefusal | None = None) -> None:
+        """Counts a row. place: its id. refusal: why the template does not take it, if so."""
+        self.total += 1
+        if refusal is None:
+            self.folded += self.chat.folds(messages)
+        else:
+            self.refused += 1
+            self.first_refused = self.first_refused or f"{place}: {refusal}"
+
+    def taken(
+        self, rows: Iterable[tuple[str, Sequence[Message]]], results: Iterable[Result | TemplateRefusal]
+    ) -> Iterator[tuple[int, Result]]:
+        """Counts rows, (place, messages) each; yields (index, result) of those that the template takes."""
+        for index, ((place, messages), result) in enumerate(zip(rows, results, strict=True)):
+            if isinstance(result, TemplateRefusal):
+                self.count(place, messages, result)
+            else:
+                self.count(place, messages)
+                yield index, result
+
+    @property
+    def facts(self) -> dict[str, float | int | str]:
+        """The counts that are not 0."""
+        counts = {"rows/not_used_template_refuses": self.refused, "rows/system_turns_folded": self.folded}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each count that is not 0."""
+        notes: list[str] = []
+        if self.folded:
+            notes.append(f"{self.folded:,} of {self.total:,} {self.rows} have a system turn, which the model's chat "
+                         f"template does not take: its text begins the user's turn, as it will when the model is "
+                         f"served")  # fmt: skip
+        if self.refused:
+            notes.append(f"{self.refused:,} of {self.total:,} {self.rows} are set aside (template_refuses); the first "
+                         f"is {self.first_refused}")  # fmt: skip
+        return notes
+
+    def check(self, stage: str) -> None:
+        """Raises UserError where there were rows, and the template took none of them."""
+        if self.refused and self.refused == self.total:
+            raise UserError(
+                f"{stage}: {self.chat.name}: its chat template takes none of {self.total:,} {self.rows}; the first is "
+                f"{self.first_refused}. Put a chat_template.jinja that takes such {self.rows} into the model's folder, "
+                f"or change the rows"
+            )

@@ -1,0 +1,192 @@
+"""What the gateway makes of a request, without an engine: prompts, lengths, tools, replies that go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
+from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE
+from serve.gateway.asgi import ApiError
+from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
+from serve.settings import Settings
+from tests.data.tokens.test_chat_templates import EMPTY_THOUGHT, NO_SYSTEM, chat_with
+from tests.tiny_models import CONTEXT, Tiny
+
+HELLO = [{"role": "user", "content": "Hello"}]
+BEGUN = [{"role": "user", "content": "Name rivers."}, {"role": "assistant", "content": "1. The Vistula\n2. The"}]
+TOOL = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object", "properties": {}}}}
+
+
+def prepared(tiny: Tiny, path: str = CHAT, chat: Chat | None = None, /, **body: Any) -> GenerationRequest:
+    chat = chat or Chat.open(tiny.first)
+    return prepare(path, body, Settings(model=tiny.first), chat, context_tokens=CONTEXT, request_id="x")
+
+
+def refused(tiny: Tiny, /, **body: Any) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        prepared(tiny, **body)
+    assert error.value.status == 400
+    return error.value
+
+
+def prompt_ids(request: GenerationRequest) -> list[int]:
+    return request.body["kv_transfer_params"]["prompt_token_ids"]
+
+
+# ---- prompts ---------------------------------------------------------------------------------------------------------
+
+ROWS: list[dict[str, Any]] = [
+    {"messages": [*HELLO, {"role": "assistant", "content": "Hi."}]},
+    {"messages": [{"role": "system", "content": "Be brief."}, *HELLO, {"role": "assistant", "content": "Hi."}]},
+    {"messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Name this bird."}, {"type": "text", "text": "蓝色。"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A jay,"}, {"type": "text", "text": "I think."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Sure?"}]},
+        {"role": "assistant", "content": "Yes."},
+    ]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", ["ours", "no system", "empty thought"])
+@pytest.mark.parametrize("row", ROWS, ids=["plain", "system", "parts"])
+def test_a_prompt_served_has_the_tokens_that_training_has(
+    tiny: Tiny, tmp_path: Path, template: str, row: dict[str, Any]
+) -> None:
+    source = {"no system": NO_SYSTEM, "empty thought": EMPTY_THOUGHT}.get(template)
+    chat = chat_with(tiny, tmp_path, source) if source else Chat.open(tiny.first)
+    conversation = parse_conversation(row)
+    assert isinstance(conversation, ParsedConversation)
+    rendered = chat.conversation(conversation.messages)
+    *_, begin = [
+        index for index, masked in enumerate(rendered.loss_mask) if masked and not rendered.loss_mask[index - 1]
+    ]
+    request = prepared(tiny, CHAT, chat, messages=row["messages"][:-1])
+    assert prompt_ids(request) == rendered.ids[:begin].tolist()
+
+
+# ---- lengths ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_long_reply_takes_what_the_context_leaves(tiny: Tiny, name: str, stream: bool) -> None:
+    request = prepared(tiny, messages=HELLO, stream=stream, **{name: 10**9})
+    assert request.body["max_tokens"] == CONTEXT - len(prompt_ids(request))
+    assert "max_completion_tokens" not in request.body
+    completion = prepared(tiny, COMPLETIONS, prompt="The json module", **{name: 2048})
+    assert completion.body["max_tokens"] == CONTEXT - completion.prompt_tokens
+    short = prepared(tiny, messages=HELLO, max_tokens=5)
+    assert short.body["max_tokens"] == 5
+
+
+def test_a_completion_without_a_length_has_openais_or_what_is_left(tiny: Tiny) -> None:
+    assert prepared(tiny, COMPLETIONS, prompt="The").body["max_tokens"] == 16
+    almost_full = Chat.open(tiny.first).encoder.encode(["json " * 300])[0][: CONTEXT - 4].tolist()
+    request = prepared(tiny, COMPLETIONS, prompt=almost_full)
+    assert request.body["max_tokens"] == CONTEXT - request.prompt_tokens < 16
+
+
+def test_a_large_max_tokens_leaves_half_of_the_context_to_earlier_turns(tiny: Tiny) -> None:
+    turns = [message for n in range(12) for message in
+             ({"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"})]  # fmt: skip
+    request = prepared(tiny, messages=[*turns, *HELLO], max_tokens=10**6)
+    assert CONTEXT // 4 < len(prompt_ids(request)) <= CONTEXT // 2
+    assert request.turns_left_out > 0
+
+
+def test_a_minimum_fits_into_what_is_left(tiny: Tiny) -> None:
+    request = prepared(tiny, messages=HELLO, max_tokens=500, min_tokens=400)
+    assert request.body["min_tokens"] == request.body["max_tokens"]
+    assert "min_tokens" not in prepared(tiny, messages=HELLO).body
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "many", True])
+def test_a_length_that_is_none_is_refused(tiny: Tiny, value: Any) -> None:
+    error = refused(tiny, messages=HELLO, max_tokens=value)
+    assert error.param == "max_tokens" and "whole number of at least 1" in str(error)
+
+
+def test_a_limit_that_remains_names_the_largest_value_and_its_origin(tiny: Tiny) -> None:
+    assert "from 1 to 8, which is this server's limit" in str(refused(tiny, messages=HELLO, n=9))
+    too_long = refused(tiny, messages=[{"role": "user", "content": "json " * 400}])
+    assert f"at most {CONTEXT - 1}" in str(too_long) and "max_model_len of /v1/models" in str(too_long)
+    assert too_long.code == "context_length_exceeded"
+
+
+# ---- tools -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"tools": []}, {"tools": None}, {"tool_choice": "none"}, {"tools": [TOOL], "tool_choice": "none"},
+     {"tool_choice": "auto"}, {"functions": [], "function_call": "none"}, {"parallel_tool_calls": True}],
+)  # fmt: skip
+def test_tools_that_may_not_be_called_are_as_if_absent(tiny: Tiny, fields: dict[str, Any]) -> None:
+    plain, request = prepared(tiny, messages=HELLO), prepared(tiny, messages=HELLO, **fields)
+    assert request.body == plain.body and request.tools_ignored == 0
+
+
+def test_offered_tools_are_answered_in_text_and_counted(tiny: Tiny) -> None:
+    for fields in ({"tools": [TOOL]}, {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": True},
+                   {"functions": [TOOL["function"]]}):  # fmt: skip
+        request = prepared(tiny, messages=HELLO, **fields)
+        assert request.body == prepared(tiny, messages=HELLO).body and request.tools_ignored == 1
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "tide"}}])
+def test_a_demanded_call_is_refused_in_the_clients_words(tiny: Tiny, choice: Any) -> None:
+    error = refused(tiny, messages=HELLO, tools=[TOOL], tool_choice=choice)
+    assert error.param == "tools" and "this model calls no tools" in str(error) and "--" not in str(error)
+    assert refused(tiny, messages=HELLO, tool_choice="sometimes").param == "tool_choice"
+    assert refused(tiny, messages=HELLO, tools="tide").param == "tools"
+
+
+# ---- replies that go on ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"continue_final_message": True}, {"continue_final_message": True, "add_generation_prompt": False},
+     {"add_generation_prompt": False}],
+)  # fmt: skip
+def test_an_assistants_last_message_is_continued(tiny: Tiny, flags: dict[str, bool]) -> None:
+    request, chat = prepared(tiny, messages=BEGUN, **flags), Chat.open(tiny.first)
+    assert prompt_ids(request) == chat.continued(BEGUN)
+    assert chat.encoder.tokenizer.decode(prompt_ids(request)).endswith("2. The")
+    assert not {"add_generation_prompt", "continue_final_message"} & set(request.body)
+    assert (request.prompt, request.begun_reply) == (BEGUN[:1], BEGUN[1]["content"])
+    assert request.user_text == "Name rivers."
+
+
+def test_a_new_turn_on_request_and_a_reply_after_an_empty_beginning(tiny: Tiny) -> None:
+    chat = Chat.open(tiny.first)
+    for flags in ({"add_generation_prompt": True}, {"continue_final_message": False}):
+        assert prompt_ids(prepared(tiny, messages=BEGUN, **flags)) == chat.prompt(BEGUN)
+    empty = prepared(tiny, messages=[*HELLO, {"role": "assistant", "content": " "}])
+    assert prompt_ids(empty) == chat.prompt(HELLO) and empty.begun_reply == ""
+
+
+def test_flags_that_do_not_fit_the_messages_are_refused(tiny: Tiny) -> None:
+    both = refused(tiny, messages=BEGUN, continue_final_message=True, add_generation_prompt=True)
+    assert both.param == "continue_final_message" and "send one of them" in str(both)
+    for name, value in (("continue_final_message", True), ("add_generation_prompt", False)):
+        error = refused(tiny, messages=HELLO, **{name: value})
+        assert error.param == name and "the last message is the user's" in str(error)
+    assert refused(tiny, messages=BEGUN, continue_final_message="yes").param == "continue_final_message"
+
+
+def test_all_of_a_continued_reply_is_visible(tiny: Tiny, tmp_path: Path) -> None:
+    chat = chat_with(tiny, tmp_path, EMPTY_THOUGHT)
+    assert prepared(tiny, CHAT, chat, messages=BEGUN).concealment == ALL_VISIBLE
+    assert prepared(tiny, CHAT, chat, messages=HELLO).concealment.prefix == "<think>\n\n</think>"
+
+
+def test_messages_that_the_template_refuses_get_an_error_without_paths(tiny: Tiny, tmp_path: Path) -> None:
+    chat = chat_with(tiny, tmp_path, "{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(ApiError, match=r"messages: the model's chat template refuses .*roles must alternate") as error:
+        prepared(tiny, CHAT, chat, messages=HELLO)
+    assert error.value.param == "messages" and str(tmp_path) not in str(error.value)
