@@ -30,7 +30,7 @@ from pipelines.dialogue_options import DialogueOptions
 
 MAX_TEXT_BYTES = 8 << 20  # of running text, judged in a second; beyond, counts are estimates
 MAX_RECORD_BYTES = 32 << 20  # of conversations and pairs
-MAX_ROWS = 20_000  # short rows take longer than their bytes
+MAX_TEXTS, MAX_RECORDS = 20_000, 5000  # rows: short ones take longer than their bytes
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
 NO_STAGE = "no_stage"  # reason of rows that no stage reads yet
@@ -98,6 +98,7 @@ class FirstRows(Source):
 
     _source: Source = PrivateAttr()
     _max_bytes: int = PrivateAttr()
+    _max_rows: int = PrivateAttr()
     _bytes: int = PrivateAttr(default=0)
     _rows: int = PrivateAttr(default=0)
     _complete: bool = PrivateAttr(default=True)
@@ -107,6 +108,7 @@ class FirstRows(Source):
         """The rows of a source until they have so many bytes, at least MIN_ROWS."""
         first = cls(kind=source.kind, rows=source.rows, language=source.language)
         first._source, first._max_bytes = source, max_bytes
+        first._max_rows = MAX_TEXTS if source.rows == "text" else MAX_RECORDS
         return first
 
     @property
@@ -124,7 +126,7 @@ class FirstRows(Source):
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         for row in self._source.read(part):
-            if self._rows >= MIN_ROWS and (self._bytes >= self._max_bytes or self._rows >= MAX_ROWS):
+            if self._rows >= MIN_ROWS and (self._bytes >= self._max_bytes or self._rows >= self._max_rows):
                 self._complete = False
                 return
             self._rows += 1

@@ -313,8 +313,11 @@ def _first(
 ) -> str | None:
     """The first of the names that the record has, in any case, with a value that passes the test."""
     columns = _spellings(tuple(record))
-    found = (columns[name] for name in names if name in columns)
-    return next((column for column in found if test(record[column])), None)
+    for name in names:  # a loop, for this is called sixty times a record
+        column = columns.get(name)
+        if column is not None and test(record[column]):
+            return column
+    return None
 
 
 @lru_cache(maxsize=1024)  # rows of a source have few sets of columns
