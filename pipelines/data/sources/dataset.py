@@ -121,6 +121,8 @@ def _open(file: Path) -> pyarrow.RecordBatchReader:
     import pyarrow
 
     try:
-        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
-    except (OSError, pyarrow.ArrowException) as error:
+        reader = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+        column_names(reader.schema)  # may be no text
+        return reader
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise FileProblem(f"not an Arrow stream or damaged ({error}); expected what save_to_disk writes") from None
