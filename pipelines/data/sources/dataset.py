@@ -37,10 +37,10 @@ class Dataset(Parquet):
     suffixes: ClassVar = ()
 
     def find(self, pattern: str) -> list[Path]:
-        """Lists the data files of the folder that a path names. Raises UserError if it has none, or not the split."""
+        """Lists the data files of the folder that a path names, or the file. Raises UserError if it lacks the split."""
         folder = self._folder.absolute() / Path(pattern).expanduser()
         if not folder.is_dir():
-            raise UserError(f"{folder}: not a folder; expected that of a data set (save_to_disk, or the hub's)")
+            return super().find(pattern)
         found = splits(folder)
         if not found:
             raise UserError(f"{folder}: no .arrow or .parquet file in this folder; expected a data set's folder")

@@ -199,6 +199,8 @@ def test_a_saved_data_set_is_read_by_split(tmp_path: Path) -> None:
     assert list(splits(folder)) == ["test", "train"]
     assert texts(make_source(tmp_path, "dataset", "set", split="train")) == ["a", "b", "c"]
     assert texts(make_source(tmp_path, "dataset", "set")) == ["d", "a", "b", "c"]
+    files = make_source(tmp_path, "dataset", "set", split="train").files()
+    assert texts(make_source(tmp_path, "dataset", list(map(str, files)), split="train")) == ["a", "b", "c"]
     with pytest.raises(UserError, match="no split 'dev'; its splits: test, train"):
         make_source(tmp_path, "dataset", "set", split="dev").files()
 

@@ -113,6 +113,8 @@ def test_large_text_files_are_split_at_blank_lines(tmp_path: Path) -> None:
         (b"title,text\na,some text\nb,more text\n", {"kind": "csv", "text": "text"}),
         (b"title\ttext\na\tsome text\nb\tmore text\n", {"kind": "csv", "text": "text", "delimiter": "\t"}),
         (b"Dear diary,\ntoday I read, and wrote.\n", {"kind": "text", "split": "file"}),
+        ("Dear diary,\ntoday I read.\n".encode("utf-16"), {"kind": "text", "split": "file"}),
+        (b'[\n {"text": "one"},\n {"text": "two"}\n]\n', {"kind": "json", "text": "text"}),
     ],
 )
 def test_a_file_without_a_known_suffix_is_what_its_content_is(
