@@ -23,23 +23,35 @@ def column_names(schema: pyarrow.Schema) -> list[str]:
 
 
 def records(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """Yields each row as a record, or the problem with it."""
+    """Yields each row as a record, or the problem with it.
+
+    Values are validated before they are read: those of a damaged file may point outside of its memory."""
+    import pyarrow
+
     has_bytes = any(_has_bytes(field.type) for field in batch.schema)
     try:
+        batch.validate(full=True)
         rows = batch.to_pylist()
-    except UnicodeDecodeError:  # text that is not UTF-8: find the rows
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError):  # find the rows
         rows = [_row(batch, number) for number in range(batch.num_rows)]
     for row in rows:
         yield _with_text(row) if has_bytes and isinstance(row, dict) else row
 
 
 def _row(batch: pyarrow.RecordBatch, number: int) -> dict[str, Any] | str:
+    import pyarrow
+
     record: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            record[name] = column[number].as_py()
+            value = column.slice(number, 1)
+            value.validate(full=True)
+            record[name] = value[0].as_py()
         except UnicodeDecodeError as error:
             return f"column {name!r} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
+        except pyarrow.ArrowInvalid as error:
+            what = "is not UTF-8" if "UTF8" in str(error) else "is damaged"
+            return f"column {name!r} {what} ({error}); expected a value of its type, text in UTF-8"
     return record
 
 

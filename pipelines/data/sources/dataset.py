@@ -37,10 +37,10 @@ class Dataset(Parquet):
     suffixes: ClassVar = ()
 
     def find(self, pattern: str) -> list[Path]:
-        """Lists the data files of the folder that a path names. Raises UserError if it has none, or not the split."""
+        """Lists the data files of the folder that a path names, or the file. Raises UserError if it lacks the split."""
         folder = self._folder.absolute() / Path(pattern).expanduser()
         if not folder.is_dir():
-            raise UserError(f"{folder}: not a folder; expected that of a data set (save_to_disk, or the hub's)")
+            return super().find(pattern)
         found = splits(folder)
         if not found:
             raise UserError(f"{folder}: no .arrow or .parquet file in this folder; expected a data set's folder")
@@ -121,6 +121,8 @@ def _open(file: Path) -> pyarrow.RecordBatchReader:
     import pyarrow
 
     try:
-        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
-    except (OSError, pyarrow.ArrowException) as error:
+        reader = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+        column_names(reader.schema)  # may be no text
+        return reader
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise FileProblem(f"not an Arrow stream or damaged ({error}); expected what save_to_disk writes") from None

@@ -62,6 +62,8 @@ def _open(file: Path) -> pyarrow.parquet.ParquetFile:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(file)
-    except (OSError, pyarrow.ArrowException) as error:
+        table = pyarrow.parquet.ParquetFile(file)
+        column_names(table.schema_arrow)  # may be no text
+        return table
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise FileProblem(f"not a Parquet file or damaged ({error}); expected a complete Parquet file") from None

@@ -51,6 +51,7 @@ class Pdf(FileSource):
             if size > self.max_row_bytes:
                 raise FileProblem(self.too_long(size))
         if not size:
-            raise FileProblem(f"{len(pages)} pages without text, as a scan has; expected text: recognise it (OCR)")
+            number = f"{len(pages)} page{'s' if len(pages) != 1 else ''}"
+            raise FileProblem(f"{number} without text, as a scan has; expected text: recognise it (OCR)")
         # Some fonts map half of a character: those are no characters that a corpus can have.
         return "\n\n".join(page for page in pages if page).encode(errors="replace").decode()

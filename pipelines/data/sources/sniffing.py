@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources import SOURCES
+from pipelines.data.sources import SOURCES, encodings
 from pipelines.data.sources.dataset import is_dataset, splits
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, visible_files
 from pipelines.data.sources.record_formats import RowFormat, main_format
@@ -56,7 +57,7 @@ class SniffResult:
 def sniff(path: Path) -> list[SniffResult]:
     """Detects the format of a file, or of each file of a folder; documents of one kind in a folder are one source.
 
-    Raises UserError if the path is missing, a file is empty, or neither its suffix nor its content is known."""
+    Raises UserError if the path is missing or a file cannot be read, or neither its suffix nor its content is known."""
     if not path.is_dir():
         return [_sniff_file(path)]
     if is_dataset(path):
@@ -67,10 +68,18 @@ def sniff(path: Path) -> list[SniffResult]:
         if len(named) > 1 and not issubclass(SOURCES[kind], RecordSource):
             results.append(_sniff_documents(path, named, kind))
         else:
-            results += map(_sniff_file, named)
+            results += [_sniff_among_others(file, kind) for file in named]
     if not results:
         raise UserError(f"{path}: no file in this folder is of a known kind; expected {_suffixes()}")
     return results
+
+
+def _sniff_among_others(file: Path, kind: str) -> SniffResult:
+    """Detects the format of one file of a folder; one that cannot be read does not keep the others from being read."""
+    try:
+        return _sniff_file(file)
+    except UserError as error:
+        return SniffResult(file, kind, None, "en", None, {"kind": kind}, (), (str(error),))
 
 
 def passed_over(folder: Path) -> Counter[str]:
@@ -133,14 +142,19 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
 def kind_by_content(file: Path) -> dict[str, str] | None:
     """The kind of source, with its options, that the beginning of a file fits whose suffix says nothing.
 
-    None for binary data other than Parquet, and for JSON that is not one object a line."""
+    None for binary data other than Parquet, and for JSON that holds no objects."""
     with file.open("rb") as stream:
         start = stream.read(CONTENT_BYTES)
     if start.startswith(b"PAR1"):
         return {"kind": "parquet"}
-    text = start.decode("utf-8-sig", errors="replace")
+    encoding = encodings.detect(start)
+    if encoding is None:
+        return None
+    text = start.decode(encodings.codec(encoding), errors="replace").removeprefix("\ufeff")
     if any(character < " " and not character.isspace() for character in text):
         return None
+    if re.match(r"\s*\[\s*\{", text):
+        return {"kind": "json"}
     lines = [line for line in text.splitlines() if line.strip()]
     lines = lines[:-1] if len(start) == CONTENT_BYTES and len(lines) > 1 else lines  # the last one may be cut
     if lines and lines[0].lstrip().startswith(("{", "[")):
@@ -192,8 +206,8 @@ def _sniff_documents(path: Path, files: list[Path], kind: str) -> SniffResult:
     options |= {"language": language}
     row_format = RowFormat("text", DOCUMENTS[unit], ())
     assert isinstance(source, FileSource)
-    encodings = dict.fromkeys(filter(None, map(source.encoding_of, files)))
-    encoding, sample = ", ".join(encodings) or None, _sample(texts)
+    found = dict.fromkeys(filter(None, map(source.encoding_of, files)))
+    encoding, sample = ", ".join(found) or None, _sample(texts)
     return SniffResult(path, kind, row_format, language, encoding, options, sample, tuple(problems[:DISPLAYED_ROWS]))
 
 

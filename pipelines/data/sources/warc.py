@@ -6,7 +6,9 @@ server's error, counts as an empty document, so that a report has its number.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -39,7 +41,8 @@ class Warc(FileSource):
             records = ArchiveIterator(stream)
             while not problem:
                 try:
-                    record = next(records, None)
+                    with redirect_stderr(io.StringIO()):  # where the parser prints what it finds, bytes of the file
+                        record = next(records, None)
                     if record is None:
                         break
                     is_page = record.rec_type in ("response", "conversion")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.sources import jsonl
-from pipelines.data.sources.source import Row
+from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError, printable
 from tests.data.sources.reading import bad, make_source, rows, texts
 
@@ -234,3 +234,9 @@ def test_printable_text_is_as_it_was() -> None:
     text = "二 é 😀 a\ttab\nline"
     assert printable(text) == text
     assert printable("\u202ereversed\ud800\x00") == "\\u202ereversed\\ud800\\x00"
+
+
+def test_every_bad_row_can_be_written(tmp_path: Path) -> None:
+    row = BadRow(row=1, problem="found \x1b[2J\ud800", raw="half \ud83d")
+    assert row.problem == "found \\x1b[2J\\ud800"
+    assert row.raw == "half ?"

@@ -113,6 +113,8 @@ def test_large_text_files_are_split_at_blank_lines(tmp_path: Path) -> None:
         (b"title,text\na,some text\nb,more text\n", {"kind": "csv", "text": "text"}),
         (b"title\ttext\na\tsome text\nb\tmore text\n", {"kind": "csv", "text": "text", "delimiter": "\t"}),
         (b"Dear diary,\ntoday I read, and wrote.\n", {"kind": "text", "split": "file"}),
+        ("Dear diary,\ntoday I read.\n".encode("utf-16"), {"kind": "text", "split": "file"}),
+        (b'[\n {"text": "one"},\n {"text": "two"}\n]\n', {"kind": "json", "text": "text"}),
     ],
 )
 def test_a_file_without_a_known_suffix_is_what_its_content_is(
@@ -137,6 +139,32 @@ def test_files_of_no_known_kind_in_a_folder_are_counted_and_hidden_ones_are_not_
         (tmp_path / name).write_text("Some text.")
     assert [result.path.name for result in sniff(tmp_path)] == ["a.txt"]
     assert passed_over(tmp_path) == {".png": 2, "Makefile": 1}
+
+
+def test_documents_of_one_kind_in_a_folder_are_one_source(tmp_path: Path) -> None:
+    for name in ("a.html", "b.html", "c.txt"):
+        (tmp_path / name).write_text("<p>Some words of a page that is about something.</p>")
+    assert [(result.path, result.options) for result in sniff(tmp_path)] == [
+        (tmp_path / "c.txt", {"kind": "text", "split": "file", "language": "en"}),
+        (tmp_path, {"kind": "html", "language": "en"}),
+    ]
+
+
+def test_a_data_set_is_one_source_that_names_the_splits_it_leaves_out(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        table = pa.table({"prompt": ["Say yes"], "completion": ["Yes."]})
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    result = sniff_one(tmp_path)
+    expected = {"kind": "dataset", "split": "train", "rows": "conversations", "language": "en"}
+    assert result.options == expected
+    assert result.problems == (f"{tmp_path.name}: splits that are not read: test",)
+
+
+def test_the_encoding_of_a_text_is_found(tmp_path: Path) -> None:
+    text = "集市在桥的那一边，天亮以前就有人了。"
+    (tmp_path / "a.txt").write_bytes(text.encode("gb18030"))
+    result = sniff_one(tmp_path / "a.txt")
+    assert (result.encoding, result.language, result.sample) == ("gb18030", "zh", (text,))
 
 
 def test_errors_name_a_file_that_cannot_be_read(tmp_path: Path) -> None:
