@@ -1,6 +1,6 @@
 """Turns rows into clean documents: normalised, filtered, with keys and signatures for deduplication.
 
-    Row ──normalise──► text ──hash──► statistics ──filters──► kept documents + key, signature, long lines
+    Row ──normalise, split──► texts ──hash──► statistics ──filters──► kept documents + key, signature, long lines
     BadRow ──► rejected                              └──► counts of dropped documents, by reason
 
 Works in batches, so that memory does not grow with the source. No Ray here: a stage decides where it runs.
@@ -15,16 +15,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from pipelines.data.corpus import minhash
+from pipelines.data.corpus import long_documents, minhash
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.data.corpus.filters import Filter, apply_filters
+from pipelines.data.corpus.filters.filter import drop
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_by_counts
 from pipelines.data.text.measures import DocumentStats, HashedTexts, document_stats, hash_texts
 from pipelines.data.text.normalise import normalise
 
 BATCH_BYTES = 8 << 20  # of text cleaned at once: large enough for columnar work, small beside a worker's memory
-EMPTY = "empty"  # the only reason to drop that belongs to no filter: the document has no characters
+EMPTY = drop("empty")  # the only reason to drop that belongs to no filter: the document has no characters
+TOTALS = ("documents/read", "documents/split", "documents/parts", "bytes/read", "rows/bad")
+OTHER_LANGUAGE = "documents/other_language_"  # and its code: counts of dropped documents, all in dropped_language
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class CleanedBatch:
 
     documents: pa.Table  # of `schema`: kept documents, with columns for deduplication
     rejected: pa.Table  # of REJECTED: rows that could not be read
-    counts: Counter[str]  # documents/read, bytes/read, documents/dropped_<reason>, rows/bad
+    counts: Counter[str]  # TOTALS, documents/dropped_<reason>, documents/other_language_<code>
 
 
 def schema(permutations: int) -> pa.Schema:
@@ -48,20 +51,27 @@ def schema(permutations: int) -> pa.Schema:
 
 
 def clean(
-    name: str, source: Source, parts: Sequence[Part], *, filters: Sequence[Filter], permutations: int
+    name: str,
+    source: Source,
+    parts: Sequence[Part],
+    *,
+    filters: Sequence[Filter],
+    permutations: int,
+    split_words: int | None,
 ) -> Iterator[CleanedBatch]:
     """Reads parts of a source and yields the cleaned batches in order; at least one, which may be empty.
 
-    name: the source's name in the recipe. permutations: length of the MinHash signatures.
+    name: the source's name in the recipe. permutations: length of the MinHash signatures. split_words: words beyond
+    which a document is split into parts, each a document of its own; None: documents stay whole.
     Raises UserError if a file cannot be read at all."""
     batch = _Batch(name, source)
     for part in parts:
         for row in source.read(part):
             batch.add(part, row)
             if batch.text_bytes > BATCH_BYTES:
-                yield batch.cleaned(filters, permutations)
+                yield batch.cleaned(filters, permutations, split_words)
                 batch = _Batch(name, source)
-    yield batch.cleaned(filters, permutations)
+    yield batch.cleaned(filters, permutations, split_words)
 
 
 @dataclass
@@ -82,17 +92,34 @@ class _Batch:
             self.rows.append((part, row))
             self.text_bytes += utf8_bytes(row.text)
 
-    def cleaned(self, filters: Sequence[Filter], permutations: int) -> CleanedBatch:
-        texts = pa.array([normalise(row.text) for _, row in self.rows], pa.string())
-        hashed = hash_texts(texts)
-        documents = document_stats(texts, [self._language(row) for _, row in self.rows], hashed)
-        documents = [document if document.language else _detect_language(document) for document in documents]
-        reasons = [apply_filters(filters, document).reason if document.characters else EMPTY for document in documents]
-        kept = [index for index, reason in enumerate(reasons) if not reason]
-        counts = Counter({"documents/read": len(self.rows), "rows/bad": len(self.bad_rows)})
+    def cleaned(self, filters: Sequence[Filter], permutations: int, split_words: int | None) -> CleanedBatch:
+        counts = Counter({"rows/bad": len(self.bad_rows)})
         counts["bytes/read"] = sum(utf8_bytes(row.text) for _, row in self.rows)
-        counts.update(f"documents/dropped_{reason}" for reason in reasons if reason)
-        return CleanedBatch(self._table(kept, documents, hashed, permutations), self._rejected(), counts)
+        origins, texts = self._documents(split_words, counts)
+        hashed = hash_texts(texts)
+        documents = document_stats(texts, [self._language(row) for _, _, row in origins], hashed)
+        documents = [document if document.language else _detect_language(document) for document in documents]
+        verdicts = [apply_filters(filters, document) if document.characters else EMPTY for document in documents]
+        kept = [index for index, verdict in enumerate(verdicts) if verdict.keep]
+        counts.update(f"documents/dropped_{verdict.reason}" for verdict in verdicts if not verdict.keep)
+        counts.update(f"{OTHER_LANGUAGE}{verdict.language}" for verdict in verdicts if verdict.language)
+        return CleanedBatch(self._table(kept, origins, documents, hashed, permutations), self._rejected(), counts)
+
+    def _documents(self, split_words: int | None, counts: Counter[str]) -> tuple[list[tuple[str, Part, Row]], pa.Array]:
+        """The id, part and row of each document, and its text: rows, or the parts of long ones; counts them."""
+        origins: list[tuple[str, Part, Row]] = []
+        texts: list[str] = []
+        for part, row in self.rows:
+            text, row_id = normalise(row.text), f"{self.name}/{part.index}/{row.row}"
+            pieces = [text] if split_words is None else long_documents.split(text, split_words)
+            texts += pieces
+            if len(pieces) == 1:
+                origins.append((row_id, part, row))
+                continue
+            origins += [(f"{row_id}.{number}", part, row) for number in range(1, len(pieces) + 1)]
+            counts.update({"documents/split": 1, "documents/parts": len(pieces)})
+        counts["documents/read"] = len(texts)
+        return origins, pa.array(texts, pa.string())
 
     def _language(self, row: Row) -> str:
         """The language that the row or the source names; empty if it is to be detected."""
@@ -100,20 +127,25 @@ class _Batch:
         return "" if language == "auto" else language
 
     def _table(
-        self, kept: list[int], documents: list[DocumentStats], hashed: HashedTexts, permutations: int
+        self,
+        kept: list[int],
+        origins: list[tuple[str, Part, Row]],
+        documents: list[DocumentStats],
+        hashed: HashedTexts,
+        permutations: int,
     ) -> pa.Table:
-        rows = [self.rows[index] for index in kept]
+        rows = [origins[index] for index in kept]
         texts = [documents[index].text for index in kept]
         indices = np.array(kept, np.int64)
         signatures = np.ascontiguousarray(minhash.signatures(hashed, permutations)[indices])
         signature_type = pa.binary(4 * permutations)
         columns = [
-            pa.array([f"{self.name}/{part.index}/{row.row}" for part, row in rows], pa.string()),
+            pa.array([id for id, _, _ in rows], pa.string()),
             pa.array([self.name] * len(rows), pa.string()),
-            pa.array([row.group or part.group for part, row in rows], pa.string()),
+            pa.array([row.group or part.group for _, part, row in rows], pa.string()),
             pa.array([documents[index].language for index in kept], pa.string()),
             pa.array(texts, pa.string()),
-            pa.array([list(row.meta.items()) for _, row in rows], DOCUMENTS.field("meta").type),
+            pa.array([list(row.meta.items()) for _, _, row in rows], DOCUMENTS.field("meta").type),
             pa.array([utf8_bytes(text) for text in texts], pa.int64()),
             pa.array([minhash.exact_key(text) for text in texts], pa.binary(16)),
             pa.FixedSizeBinaryArray.from_buffers(signature_type, len(rows), [None, pa.py_buffer(signatures)]),

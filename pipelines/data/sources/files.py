@@ -57,7 +57,7 @@ class RecordSource(FileSource):
         default=None, description="Column with the group, which is never split; default: a file is a group"
     )
     language_column: str | None = Field(
-        default=None, description="Column with the language of each row (en or zh); default: that of the source"
+        default=None, description="Column with the language of each row (its code or name); default: that of the source"
     )
 
     def to_row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
@@ -85,7 +85,7 @@ class RecordSource(FileSource):
         if self.group is not None and not isinstance(record[self.group], str | int):
             return f"column {self.group!r} holds {type_name(record[self.group])}; expected text or a whole number"
         if self.language_column is not None and language_code(record[self.language_column]) is None:
-            return f"column {self.language_column!r} says {record[self.language_column]!r}; expected en or zh"
+            return f"column {self.language_column!r} says {record[self.language_column]!r}; expected a code, such as en"
         return None
 
     def required_columns(self) -> list[str]:
