@@ -81,6 +81,8 @@ class _Batch:
     name: str
     source: Source
     rows: list[tuple[Part, Row]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)  # of the rows, normalised
+    numbers: list[int] = field(default_factory=list)  # of the rows: 0 for a whole document, n for the n-th part of one
     bad_rows: list[tuple[Part, BadRow]] = field(default_factory=list)
     text_bytes: int = 0
 
@@ -90,36 +92,38 @@ class _Batch:
             self.text_bytes += utf8_bytes(row.raw)
         else:
             self.rows.append((part, row))
+            self.texts.append(normalise(row.text))
+            self.numbers.append(0)
             self.text_bytes += utf8_bytes(row.text)
 
     def cleaned(self, filters: Sequence[Filter], permutations: int, split_words: int | None) -> CleanedBatch:
         counts = Counter({"rows/bad": len(self.bad_rows)})
         counts["bytes/read"] = sum(utf8_bytes(row.text) for _, row in self.rows)
-        origins, texts = self._documents(split_words, counts)
+        self._split_long(split_words, counts)
+        texts = pa.array(self.texts, pa.string())
         hashed = hash_texts(texts)
-        documents = document_stats(texts, [self._language(row) for _, _, row in origins], hashed)
+        documents = document_stats(texts, [self._language(row) for _, row in self.rows], hashed)
         documents = [document if document.language else _detect_language(document) for document in documents]
         verdicts = [apply_filters(filters, document) if document.characters else EMPTY for document in documents]
         kept = [index for index, verdict in enumerate(verdicts) if verdict.keep]
         counts.update(f"documents/dropped_{verdict.reason}" for verdict in verdicts if not verdict.keep)
         counts.update(f"{OTHER_LANGUAGE}{verdict.language}" for verdict in verdicts if verdict.language)
-        return CleanedBatch(self._table(kept, origins, documents, hashed, permutations), self._rejected(), counts)
+        return CleanedBatch(self._table(kept, documents, hashed, permutations), self._rejected(), counts)
 
-    def _documents(self, split_words: int | None, counts: Counter[str]) -> tuple[list[tuple[str, Part, Row]], pa.Array]:
-        """The id, part and row of each document, and its text: rows, or the parts of long ones; counts them."""
-        origins: list[tuple[str, Part, Row]] = []
-        texts: list[str] = []
-        for part, row in self.rows:
-            text, row_id = normalise(row.text), f"{self.name}/{part.index}/{row.row}"
-            pieces = [text] if split_words is None else long_documents.split(text, split_words)
-            texts += pieces
-            if len(pieces) == 1:
-                origins.append((row_id, part, row))
-                continue
-            origins += [(f"{row_id}.{number}", part, row) for number in range(1, len(pieces) + 1)]
-            counts.update({"documents/split": 1, "documents/parts": len(pieces)})
-        counts["documents/read"] = len(texts)
-        return origins, pa.array(texts, pa.string())
+    def _split_long(self, split_words: int | None, counts: Counter[str]) -> None:
+        """Replaces each row with a long text by a row for each part of the text. Counts documents and parts."""
+        parts_of: dict[int, list[str]] = {}
+        for index, text in enumerate(self.texts):
+            if split_words is not None and len(text) > split_words:
+                parts = long_documents.split(text, split_words)
+                if len(parts) > 1:
+                    parts_of[index] = parts
+        for index, parts in sorted(parts_of.items(), reverse=True):
+            self.rows[index : index + 1] = [self.rows[index]] * len(parts)
+            self.texts[index : index + 1] = parts
+            self.numbers[index : index + 1] = range(1, len(parts) + 1)
+            counts.update({"documents/split": 1, "documents/parts": len(parts)})
+        counts["documents/read"] = len(self.texts)
 
     def _language(self, row: Row) -> str:
         """The language that the row or the source names; empty if it is to be detected."""
@@ -129,29 +133,31 @@ class _Batch:
     def _table(
         self,
         kept: list[int],
-        origins: list[tuple[str, Part, Row]],
         documents: list[DocumentStats],
         hashed: HashedTexts,
         permutations: int,
     ) -> pa.Table:
-        rows = [origins[index] for index in kept]
+        rows = [(*self.rows[index], self.numbers[index]) for index in kept]
         texts = [documents[index].text for index in kept]
         indices = np.array(kept, np.int64)
         signatures = np.ascontiguousarray(minhash.signatures(hashed, permutations)[indices])
         signature_type = pa.binary(4 * permutations)
         columns = [
-            pa.array([id for id, _, _ in rows], pa.string()),
+            pa.array([self._id(part, row, number) for part, row, number in rows], pa.string()),
             pa.array([self.name] * len(rows), pa.string()),
-            pa.array([row.group or part.group for _, part, row in rows], pa.string()),
+            pa.array([row.group or part.group for part, row, _ in rows], pa.string()),
             pa.array([documents[index].language for index in kept], pa.string()),
             pa.array(texts, pa.string()),
-            pa.array([list(row.meta.items()) for _, _, row in rows], DOCUMENTS.field("meta").type),
+            pa.array([list(row.meta.items()) for _, row, _ in rows], DOCUMENTS.field("meta").type),
             pa.array([utf8_bytes(text) for text in texts], pa.int64()),
             pa.array([minhash.exact_key(text) for text in texts], pa.binary(16)),
             pa.FixedSizeBinaryArray.from_buffers(signature_type, len(rows), [None, pa.py_buffer(signatures)]),
             hashed.long_lines().take(pa.array(indices)),
         ]
         return pa.Table.from_arrays(columns, schema=schema(permutations))
+
+    def _id(self, part: Part, row: Row, number: int) -> str:
+        return f"{self.name}/{part.index}/{row.row}" + (f".{number}" if number else "")
 
     def _rejected(self) -> pa.Table:
         columns = [

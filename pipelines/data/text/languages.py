@@ -39,11 +39,13 @@ MIN_JAPANESE_SHARE = 0.08  # of kana and, counted twice, of Japanese forms, in a
 ENGLISH_WORDS = frozenset(
     ("the", "and", "that", "with", "this", "it", "from", "have", "you", "which", "not", "they", "their", "there",
      "been", "has", "would", "can", "what", "when", "who", "if", "your", "our", "its", "than", "then", "these", "into",
-     "about", "more", "other")
+     "about", "more", "other", "should", "must", "only", "each", "given", "does", "such", "some", "where", "whether",
+     "between", "through", "after", "before", "because", "how", "she", "his", "were", "could", "those", "without",
+     "using", "used", "every", "being", "made", "while", "first", "one")
 )  # fmt: skip
 MIN_ENGLISH_WORD_SHARE = 0.06  # of the words of a text that is in English; prose has 15%
 MIN_PROSE_WORD_SHARE = 0.1  # of a text that is neither code nor a list: code has "from", "not", "if" …
-FIRST_CHARACTERS = 160  # for a first look from the middle of a text: 40 are enough for nearly every text
+FIRST_CHARACTERS = 100  # for a first look from the middle of a text: 40 are enough for nearly every text
 MAX_CHARACTERS = 2000  # for the final word, from several places
 MIN_LETTERS = 20  # a Chinese character counting as three: fewer may be a name
 CANDIDATE, CONFIDENT, CERTAIN = 0.3, 0.6, 0.85  # of py3langid: to look again; to name a language; to set a text aside
@@ -130,9 +132,11 @@ def _identify(sample: str, min_confidence: float) -> str:
         return "en"
     if not any(map(str.isalpha, sample)):
         return UNDECIDED
-    (code, first), (second_code, second), (third_code, third) = _ranking()(sample)[:3]
-    # Close languages, such as Indonesian and Malay, share the confidence; code and numbers give none to any language.
-    confidence = first + second * (second_code != "en") + third * (third_code != "en")
+    first_three = _ranking()(sample)[:3]
+    code = first_three[0][0]
+    # Close languages, such as Indonesian and Malay, share the confidence; English in second place counts against it.
+    # Code and numbers give none to any language.
+    confidence = sum(-share if other == "en" != code else share for other, share in first_three)
     return UNDECIDED if confidence < min_confidence or code in NO_LANGUAGES else code
 
 
