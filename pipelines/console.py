@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.errors import UNPRINTABLE
+
 
 def console() -> Console:
     """A console that prints names of recipes and files verbatim: [brackets] and :colons: are not markup."""
@@ -23,5 +25,6 @@ def table(*columns: str) -> Table:
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON object to stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """Prints one JSON object to stdout, with escapes for control characters."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    print(UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

@@ -27,11 +27,11 @@ SERVE_MAY_IMPORT = ("store", "stage", "options", "errors", "data", "metrics", "i
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
         ("__main__",), ("cli",), ("verbs", "exit_codes"), ("report",), ("sweep",), ("run", "stages"), ("planning",),
-        ("training", "recipe"), ("engines",), ("stage",), ("evaluator",), ("store",),
+        ("training", "recipe"), ("engines", "dialogue_options"), ("stage",), ("evaluator",), ("store",),
         # the crafts: what stages are made of
         ("metrics", "rollout"), ("learning",), ("inference",),
         ("data.guard",), ("data.dialogues",), ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),
-        ("console", "options", "errors"),
+        ("console",), ("options", "errors"),
     ),
     "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",)),
 }  # fmt: skip
@@ -288,16 +288,23 @@ def is_nothing(statement: ast.stmt) -> bool:
 
 
 def light_stage_tops(modules: list[Module]) -> Iterator[str]:
-    """The top of a stage's file imports only pydantic, pipelines.stage, training, engines and the standard library,
-    so that reading and planning cost nothing. Of a stage that is a folder: the top of its __init__.py, which may
-    import its own folder. serve/trial/stage.py is a stage like any other."""
+    """The top of a stage's file imports only pydantic, pipelines.stage, training, engines, dialogue_options and the
+    standard library, so that reading and planning cost nothing. Of a stage that is a folder: the top of its
+    __init__.py, which may import its own folder. serve/trial/stage.py is a stage like any other."""
     for module in modules:
         depth = module.path.count("/")
         outside = not module.stage or depth > (3 if module.path.endswith("__init__.py") else 2)
         if outside and module.path != "serve/trial/stage.py":
             continue
         folder = f"pipelines.stages.{module.stage}"
-        allowed = ("pydantic", "pipelines.stage", "pipelines.training", "pipelines.engines", folder)
+        allowed = (
+            "pydantic",
+            "pipelines.stage",
+            "pipelines.training",
+            "pipelines.engines",
+            "pipelines.dialogue_options",
+            folder,
+        )
         allowed += tuple(sys.stdlib_module_names)
         for one in module.imports:
             if one.top and not one.typing and not one.within(*allowed):

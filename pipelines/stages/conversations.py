@@ -1,27 +1,32 @@
 """Makes conversations for SFT, PPO and evaluation: the user's rows, and examples of the built-in tasks.
 
-    sources ──parse_conversation──► conversations ──hash of the prompt──┐
-    TASKS ──split by argument───────────────────────────────────────────┴──► train.parquet, held_out.parquet
+    sources ──parse_conversation, rules──► conversations ──no repeats──hash of the prompt──┐
+    TASKS ──split by argument──────────────────────────────────────────────────────────────┴──► train, held_out.parquet
 
-Rows that hold no conversation go to rejected.jsonl. Runs in one process: a hundred thousand conversations take seconds.
+Rows that hold no conversation, or one that an option leaves out, go to rejected.jsonl. Runs in one process: a hundred
+thousand conversations take seconds.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, NonNegativeInt
 
-from pipelines.stage import Facts, Options, RowLimit, Stage, Work
+from pipelines.dialogue_options import DialogueOptions
+from pipelines.stage import Facts, RowLimit, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversation_records import ParsedConversation
     from pipelines.data.dialogues.conversations import Conversation
+    from pipelines.data.dialogues.source_rows import RowReader
     from pipelines.data.sources.bad_rows import RejectedRows
+    from pipelines.errors import UserError
 
 
-class ConversationsOptions(Options):
+class ConversationsOptions(DialogueOptions):
     builtin_tasks: bool | None = Field(
         None,
         description="Whether to add the built-in tasks: narrow ones with checkable answers, persona, refusals, benign "
@@ -37,6 +42,11 @@ class ConversationsOptions(Options):
         0.05, ge=0, le=0.5, description="Fraction of each language's source rows that is held out, by whole prompts"
     )
     max_held_out: NonNegativeInt = Field(500, description="Maximum number of held-out source rows of each language")
+    min_rating: float | None = Field(
+        None,
+        description="Rows with a lower rating (a column rating, score, reward …) are set aside, as those labelled bad "
+        "always are; default: ratings are not read",
+    )
     max_bad_rows: RowLimit | None = Field(
         None,
         description="Maximum number of rows that hold no conversation (in rejected.jsonl) before the stage fails, or "
@@ -50,12 +60,11 @@ def run(work: Work) -> Facts:
     from pipelines.data.dialogues import builtin_tasks, conversations
     from pipelines.data.dialogues.prompt_splits import split_rows
     from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
-    from pipelines.errors import UserError
 
     options: ConversationsOptions = work.options
     rejected_rows = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
-    counts: Counter[str] = Counter()
-    from_sources = read_sources(work, rejected_rows, counts)
+    from_sources, source_facts = read_sources(work, rejected_rows)
+    rejected_rows.write()
     train: list[Conversation] = []
     held_out: list[Conversation] = []
     if not work.sources if options.builtin_tasks is None else options.builtin_tasks:
@@ -66,39 +75,89 @@ def run(work: Work) -> Facts:
         from_sources, train=train, held_out=held_out,
         fraction=options.held_out, max_rows=options.max_held_out, seed=work.seed,
     )  # fmt: skip
+    if from_sources and options.held_out and not held_out_rows:
+        work.progress.note("no row of the sources is held out: their prompts are one, or nearly the same")
     train += train_rows
     held_out += held_out_rows
     if not train:
-        raise UserError(f"{work.name}: no conversations; the recipe has no sources with rows: conversations that hold "
-                        f"any, and builtin_tasks is false. Add a source, or set builtin_tasks: true")  # fmt: skip
+        raise _nothing_left(work, rejected_rows)
     conversations.write(work.draft.out / conversations.TRAIN, train)
     conversations.write(work.draft.out / conversations.HELD_OUT, held_out)
-    rejected_rows.write()
-    facts: Facts = {**_split_facts("train", train), **_split_facts("held_out", held_out)}
-    return facts | dict(sorted(counts.items())) | rejected_rows.facts("conversations")
+    return {**_split_facts("train", train), **_split_facts("held_out", held_out), **source_facts}
 
 
-def read_sources(work: Work, rejected_rows: RejectedRows, counts: Counter[str]) -> list[Conversation]:
-    """Reads the conversations of the sources without duplicates; rows that cannot be parsed are rejected."""
+def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Conversation], Facts]:
+    """Reads the conversations of the sources without duplicates; sets rows aside that cannot or shall not be used."""
+    from pipelines.data.dialogues import source_rows
     from pipelines.data.dialogues.conversation_records import parse_conversation
     from pipelines.data.dialogues.conversations import OPEN_TASK, Conversation
+    from pipelines.data.dialogues.refusals import is_refusal
     from pipelines.data.sources import bad_rows
 
-    def text(parsed: ParsedConversation) -> str:
-        return "\n".join(turn["content"] for turn in parsed.messages)
-
-    def on_progress(num_rows: int) -> None:
-        work.progress.update(num_rows, num_rows, "rows")
-
-    unique: dict[tuple[tuple[str, str], ...], Conversation] = {}
-    rows = bad_rows.parse_records(work.sources, rejected_rows, parse_conversation, text, on_progress)
+    options: ConversationsOptions = work.options
+    keep_thoughts = options.thoughts == "keep"
+    parse = partial(parse_conversation, keep_thoughts=keep_thoughts, min_rating=options.min_rating)
+    reader = _reader(work)
+    counts = Counter({"conversations/read": 0, "conversations/dropped_duplicate": 0, "turns/cut": 0})
+    unique: dict[Any, tuple[Conversation, ParsedConversation]] = {}
+    rows = bad_rows.parse_records(
+        work.sources, rejected_rows, reader.parse(parse), lambda parsed: parsed.text,
+        lambda number: work.progress.update(number, number, "rows"),
+    )  # fmt: skip
     for row_id, source, language, parsed in rows:
-        turns = tuple((turn["role"], turn["content"]) for turn in parsed.messages)
-        counts["turns/cut"] += parsed.num_cut
+        turns = (*((turn["role"], turn["content"]) for turn in parsed.messages), parsed.not_learnt)
+        counts["conversations/read"] += 1
         counts["conversations/dropped_duplicate"] += int(turns in unique)
-        unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages))
-    counts["conversations/read"] = len(unique) + counts["conversations/dropped_duplicate"]
-    return list(unique.values())
+        counts["conversations/refusals"] += int(any(map(is_refusal, parsed.replies)))
+        counts["turns/cut"] += parsed.num_cut
+        counts["turns/not_learnt"] += len(parsed.not_learnt)
+        made = Conversation(row_id, language, source, OPEN_TASK, parsed.messages, not_learnt=parsed.not_learnt)
+        unique.setdefault(turns, (made, parsed))
+    kept = _without_near_duplicates(work, list(unique.values()), rejected_rows)
+    if reader.unread:
+        work.progress.note(f"columns not used: {reader.columns}")
+    num_duplicates = counts["conversations/dropped_duplicate"]
+    set_aside = source_rows.facts_with_duplicates(rejected_rows, "conversations", num_duplicates)
+    return kept, {**dict(sorted(counts.items())), **set_aside, **reader.facts}
+
+
+def _reader(work: Work) -> RowReader:
+    """What judges the rows by the stage's options."""
+    from pipelines.data.dialogues.outliers import OutlierRules
+    from pipelines.data.dialogues.source_rows import RowReader, read_by_sources
+    from pipelines.data.sources.column_names import RATING_COLUMNS
+
+    options: ConversationsOptions = work.options
+    rules = OutlierRules(
+        options.max_characters, options.min_reply_characters, options.max_repetition, options.refusals == "drop"
+    )
+    ratings = RATING_COLUMNS if options.min_rating is not None else ()
+    return RowReader("conversations", rules, read_by_sources(work.sources) | set(ratings))
+
+
+def _without_near_duplicates(
+    work: Work, rows: list[tuple[Conversation, ParsedConversation]], rejected_rows: RejectedRows
+) -> list[Conversation]:
+    """The conversations that are not nearly the same as an earlier one; the others are set aside."""
+    from pipelines.data.dialogues.source_rows import repeated, system_text
+
+    contexts = [system_text(made.messages) for made, _ in rows]
+    repeats = repeated([parsed.text for _, parsed in rows], contexts, work.options.near_duplicates)
+    for (made, parsed), is_repeat in zip(rows, repeats, strict=True):
+        if is_repeat:
+            rejected_rows.add_by_rule(made.id, "near_duplicate", "nearly the same as an earlier row", parsed.text)
+    return [made for (made, _), is_repeat in zip(rows, repeats, strict=True) if not is_repeat]
+
+
+def _nothing_left(work: Work, rejected_rows: RejectedRows) -> UserError:
+    from pipelines.data.dialogues.source_rows import reasons
+    from pipelines.errors import UserError
+
+    if rejected_rows.reasons:
+        return UserError(f"{work.name}: no conversations; all rows of the sources were set aside "
+                         f"({reasons(rejected_rows)}), see {rejected_rows.file}")  # fmt: skip
+    return UserError(f"{work.name}: no conversations; the recipe has no sources with rows: conversations that hold "
+                     f"any, and builtin_tasks is false. Add a source, or set builtin_tasks: true")  # fmt: skip
 
 
 def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
@@ -109,7 +168,7 @@ def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
 
 STAGE = Stage(
     kind="conversations",
-    version=2,
+    version=3,
     makes="conversations",
     options=ConversationsOptions,
     run=run,

@@ -1,8 +1,9 @@
 """Makes preference pairs for reward models and DPO: the user's, and pairs on the prompts of earlier conversations.
 
-    sources ──parse_pair──► pairs ──side of the prompt in the conversations, else its hash──┐
-    conversations ──built-in tasks: rules, split by split───────────────────────────────────┼──► train, held_out
-                  ──training prompts──► replies of the model that the verifier rejects──────┘
+    sources ──parse_preferences──► pairs ──side of the prompt in the conversations, else its hash──┐
+                        └──► replies with labels ──by prompt──► pairs ─────────────────────────────┤
+    conversations ──built-in tasks: rules, split by split──────────────────────────────────────────┼──► train, held_out
+                  ──training prompts──► replies of the model that the verifier rejects─────────────┘
 
 A prompt on which conversations train is never held out here, nor the other way round.
 """
@@ -10,22 +11,26 @@ A prompt on which conversations train is never held out here, nor the other way 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeInt
 
+from pipelines.dialogue_options import DialogueOptions
 from pipelines.engines import EngineCluster
-from pipelines.stage import Facts, Options, RowLimit, Stage, Work
+from pipelines.stage import Facts, RowLimit, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
-    from pipelines.data.dialogues.preference_records import ParsedPair
+    from pipelines.data.dialogues.preference_rows import PreferenceRow
     from pipelines.data.dialogues.preferences import Pair
+    from pipelines.data.dialogues.source_rows import RowReader
     from pipelines.data.sources.bad_rows import RejectedRows
+    from pipelines.errors import UserError
 
 
-class PreferencesOptions(Options):
+class PreferencesOptions(DialogueOptions):
     builtin_tasks: bool = Field(
         True, description="Whether to make pairs on the prompts of the built-in tasks among the conversations"
     )
@@ -47,6 +52,12 @@ class PreferencesOptions(Options):
         0.1, ge=0, le=0.5, description="Fraction of each language's source pairs that is held out, by whole prompts"
     )
     max_held_out: NonNegativeInt = Field(1000, description="Maximum number of held-out source pairs of each language")
+    pairs_per_prompt: int = Field(
+        10,
+        ge=1,
+        description="Maximum number of pairs made of one row with several replies, or of the labelled replies to one "
+        "prompt; those with the widest difference of ratings come first",
+    )
     max_bad_rows: RowLimit | None = Field(
         None,
         description="Maximum number of rows that hold no pair (in rejected.jsonl) before the stage fails, or "
@@ -60,17 +71,18 @@ def run(work: Work) -> Facts:
     from pipelines.data.dialogues import builtin_tasks, preferences
     from pipelines.data.dialogues.prompt_splits import split_rows
     from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
-    from pipelines.errors import UserError
 
     options: PreferencesOptions = work.options
     rejected_rows = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
-    counts: Counter[str] = Counter()
-    from_sources = read_sources(work, rejected_rows, counts)
+    from_sources, source_facts = read_sources(work, rejected_rows)
+    rejected_rows.write()
     train, held_out = (_read_conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT))
     train_rows, held_out_rows = split_rows(
         from_sources, train=train, held_out=held_out,
         fraction=options.held_out, max_rows=options.max_held_out, seed=work.seed,
     )  # fmt: skip
+    if from_sources and options.held_out and not held_out_rows:
+        work.progress.note("no pair of the sources is held out: their prompts are one, or nearly the same")
     train_pairs: list[Pair] = []
     held_out_pairs: list[Pair] = []
     if options.builtin_tasks:
@@ -80,39 +92,72 @@ def run(work: Work) -> Facts:
     train_pairs += train_rows
     held_out_pairs += held_out_rows
     if not train_pairs:
-        raise UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, and "
-                        f"no earlier stage made conversations of the built-in tasks. Add one of them")  # fmt: skip
+        raise _nothing_left(work, rejected_rows)
     preferences.write(work.draft.out / preferences.TRAIN, train_pairs)
     preferences.write(work.draft.out / preferences.HELD_OUT, held_out_pairs)
-    rejected_rows.write()
-    facts: Facts = {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs)}
-    return facts | dict(sorted(counts.items())) | rejected_rows.facts("pairs")
+    return {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs), **source_facts}
 
 
-def read_sources(work: Work, rejected_rows: RejectedRows, counts: Counter[str]) -> list[Pair]:
-    """Reads the pairs of the sources without duplicates; rows that cannot be parsed are rejected."""
-    from pipelines.data.dialogues.conversations import OPEN_TASK
-    from pipelines.data.dialogues.preference_records import parse_pair
-    from pipelines.data.dialogues.preferences import Pair
+def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Pair], Facts]:
+    """Reads the pairs of the sources without duplicates; sets rows aside that cannot or shall not be used."""
+    from pipelines.data.dialogues import preference_rows, source_rows
+    from pipelines.data.dialogues.preference_records import parse_preferences
     from pipelines.data.sources import bad_rows
 
-    def texts(parsed: ParsedPair) -> list[str]:
-        return [*(turn["content"] for turn in parsed.prompt), parsed.chosen]
-
-    def on_progress(num_rows: int) -> None:
-        work.progress.update(num_rows, num_rows, "rows")
-
-    unique: dict[tuple[str, ...], Pair] = {}
-    rows = bad_rows.parse_records(
-        work.sources, rejected_rows, parse_pair, lambda parsed: "\n".join(texts(parsed)), on_progress
+    options: PreferencesOptions = work.options
+    keep_thoughts = options.thoughts == "keep"
+    parse = partial(parse_preferences, keep_thoughts=keep_thoughts, max_pairs=options.pairs_per_prompt)
+    reader = _reader(work)
+    parsed_rows = bad_rows.parse_records(
+        work.sources, rejected_rows, reader.parse(parse), lambda parsed: parsed.text,
+        lambda number: work.progress.update(number, number, "rows"),
+    )  # fmt: skip
+    counts = Counter({"pairs/read": 0, "pairs/dropped_duplicate": 0})
+    rows = preference_rows.gather(
+        parsed_rows, max_pairs=options.pairs_per_prompt, rejected=rejected_rows, counts=counts
     )
-    for row_id, source, language, parsed in rows:
-        key = (*texts(parsed), parsed.rejected)
-        counts["pairs/dropped_duplicate"] += int(key in unique)
-        pair = Pair(row_id, language, source, OPEN_TASK, "given", parsed.prompt, parsed.chosen, parsed.rejected)
-        unique.setdefault(key, pair)
-    counts["pairs/read"] = len(unique) + counts["pairs/dropped_duplicate"]
-    return list(unique.values())
+    unique, num_duplicates = preference_rows.without_duplicates(rows, counts)
+    kept = _without_near_duplicates(work, unique, rejected_rows)
+    if reader.unread:
+        work.progress.note(f"columns not used: {reader.columns}")
+    set_aside = source_rows.facts_with_duplicates(rejected_rows, "pairs", num_duplicates)
+    facts = {**dict(sorted(counts.items())), **set_aside, **reader.facts}
+    return [pair for row in kept for pair in row.as_pairs()], facts
+
+
+def _reader(work: Work) -> RowReader:
+    """What judges the rows by the stage's options."""
+    from pipelines.data.dialogues.outliers import OutlierRules
+    from pipelines.data.dialogues.source_rows import RowReader, read_by_sources
+
+    options: PreferencesOptions = work.options
+    rules = OutlierRules(
+        options.max_characters, options.min_reply_characters, options.max_repetition, options.refusals == "drop"
+    )
+    return RowReader("preferences", rules, read_by_sources(work.sources))
+
+
+def _without_near_duplicates(work: Work, rows: list[PreferenceRow], rejected_rows: RejectedRows) -> list[PreferenceRow]:
+    """The rows that are not nearly the same as an earlier one; the others are set aside."""
+    from pipelines.data.dialogues.source_rows import repeated, system_text
+
+    texts, contexts = [row.text for row in rows], [system_text(row.pairs[0].prompt) for row in rows]
+    repeats = repeated(texts, contexts, work.options.near_duplicates)
+    for row, text, is_repeat in zip(rows, texts, repeats, strict=True):
+        if is_repeat:
+            rejected_rows.add_by_rule(row.id, "near_duplicate", "nearly the same as an earlier row", text)
+    return [row for row, is_repeat in zip(rows, repeats, strict=True) if not is_repeat]
+
+
+def _nothing_left(work: Work, rejected_rows: RejectedRows) -> UserError:
+    from pipelines.data.dialogues.source_rows import reasons
+    from pipelines.errors import UserError
+
+    if rejected_rows.reasons:
+        return UserError(f"{work.name}: no pairs; all rows of the sources were set aside ({reasons(rejected_rows)}), "
+                         f"see {rejected_rows.file}")  # fmt: skip
+    return UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, and no "
+                     f"earlier stage made conversations of the built-in tasks. Add one of them")  # fmt: skip
 
 
 def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pair]:
@@ -179,7 +224,7 @@ def _split_facts(split: str, pairs: list[Pair]) -> Facts:
 
 STAGE = Stage(
     kind="preferences",
-    version=1,
+    version=2,
     makes="preferences",
     takes=("conversations",),
     options=PreferencesOptions,

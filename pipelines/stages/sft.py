@@ -2,9 +2,10 @@
 
     conversations ──chat template──► ids, loss mask ──best-fit packing──► rows ──DeepSpeed workers──► model
 
-The loss mask covers the assistants' turns alone, each with the token that ends it. Each attempt makes the rows again,
-in this process: 100,000 short conversations take a minute, and the same ones result in the same bytes. Several rounds
-are several entries of a recipe: `persona: {stage: sft, from: sft, …}`.
+The loss mask covers the assistants' turns alone, each with the token that ends it, and no turn that a row wants
+left out (weight 0). Each attempt makes the rows again, in this process: 100,000 short conversations take a minute, and
+the same ones result in the same bytes. Several rounds are several entries of a recipe:
+`persona: {stage: sft, from: sft, …}`.
 """
 
 from __future__ import annotations
@@ -205,7 +206,8 @@ def _rendered(
     num_cut = 0
     for first in range(0, len(chosen), RENDER_BATCH):
         batch = chosen[first : first + RENDER_BATCH]
-        for conversation, rendered in zip(batch, chat.conversations([c.messages for c in batch]), strict=True):
+        conversations = chat.conversations([c.messages for c in batch], [c.not_learnt for c in batch])
+        for conversation, rendered in zip(batch, conversations, strict=True):
             predicted = np.flatnonzero(rendered.loss_mask)
             if not len(predicted):
                 raise UserError(f"{work.name}: conversation {conversation.id} has no assistant's turn to train on; "

@@ -32,10 +32,11 @@ class ProgressNotes:
 
 @dataclass(frozen=True)
 class Made:
-    """A stage's artifact folder and its facts."""
+    """A stage's artifact folder, its facts and the notes of its progress."""
 
     out: Path
     facts: Facts
+    notes: list[str]
 
     @property
     def rejected(self) -> list[dict[str, Any]]:
@@ -75,6 +76,7 @@ def make(
                 options={}, code="",
             )  # fmt: skip
             inputs[input_kind] = Artifact(path, manifest, store.digests)
+    progress = ProgressNotes()
     number = sum(1 for _ in folder.glob("draft-*"))
     draft = Draft(folder / f"draft-{number}", "fingerprint")
     work = Work(
@@ -85,11 +87,11 @@ def make(
         inputs=inputs,
         sources=sources,
         draft=draft,
-        progress=ProgressNotes(),
+        progress=progress,
         session=Session(),  # never started: none of these stages needs Ray itself
         evaluator=evaluator,
     )
-    return Made(draft.out, stage.run(work))
+    return Made(draft.out, stage.run(work), progress.notes)
 
 
 def jsonl(file: Path, rows: list[Any]) -> None:

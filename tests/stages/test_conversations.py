@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.data.dialogues import conversations
 from pipelines.errors import UserError
-from tests.stages.single import jsonl, make, prompts, talk
+from tests.stages.single import Made, jsonl, make, prompts, talk
 
 
 def test_builtin_tasks_alone(tmp_path: Path) -> None:
@@ -43,7 +44,8 @@ def test_users_rows_are_split_by_prompt_however_it_is_spelled(tmp_path: Path) ->
     train, held_out = (conversations.read(made.out / name) for name in (conversations.TRAIN, conversations.HELD_OUT))
     assert not prompts(train) & prompts(held_out)
     assert len(train) + len(held_out) == 300
-    assert made.facts["conversations/dropped_duplicate"] == 1
+    assert made.facts["conversations/dropped_duplicate"] == made.facts["rows/not_used_duplicate"] == 1
+    assert (made.facts["rows/read"], made.facts["rows/used"]) == (301, 300)
     assert {(each.language, each.task, each.source) for each in held_out} == {
         ("en", "open", "mine"),
         ("zh", "open", "mine"),
@@ -74,7 +76,7 @@ BAD = [
     "{not json",
     talk("c", ""),
     {"messages": [{"role": "user", "content": "d"}]},
-    {"messages": [{"role": "user", "content": "e"}, {"role": "tool", "content": "f"}]},
+    {"messages": [{"role": "user", "content": "e"}, {"role": "narrator", "content": "f"}]},
     {"title": "g"},
     {"messages": [{"role": role, "content": "h"} for role in ("user", "assistant", "user")]},
 ]
@@ -106,6 +108,99 @@ def test_too_many_bad_rows_stop_the_stage_and_name_the_first(tmp_path: Path) -> 
 def test_no_conversations_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no conversations; the recipe has no sources .* and builtin_tasks is false"):
         make("conversations", tmp_path, builtin_tasks=False)
+
+
+def read_train(made: Made) -> list[conversations.Conversation]:
+    return conversations.read(made.out / conversations.TRAIN)
+
+
+def make_of(tmp_path: Path, rows: list[Any], **options: Any) -> Made:
+    """Conversations of these rows alone, none held out."""
+    jsonl(tmp_path / "mine.jsonl", rows)
+    source = {"path": "mine.jsonl", **options.pop("source", {})}
+    options = {"builtin_tasks": False, "held_out": 0, "max_bad_rows": 100, **options}
+    return make("conversations", tmp_path, **options, files={"mine": source})
+
+
+def test_replies_labelled_bad_are_set_aside_and_are_no_bad_rows(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completion": f"{n}.", "label": n % 2 == 0} for n in range(6)]
+    made = make_of(tmp_path, rows, max_bad_rows=0)
+    assert [each.reply for each in read_train(made)] == ["0.", "2.", "4."]
+    assert made.facts["rows/not_used_labelled_bad"] == made.facts["conversations/rejected"] == 3
+    assert [row["row"] for row in made.rejected] == [2, 4, 6]
+    with pytest.raises(UserError, match=r"no conversations; all rows .* were set aside \(3 labelled_bad\), see"):
+        make_of(tmp_path, rows[1::2])
+
+
+def test_columns_that_are_not_used_are_named_with_their_rows(tmp_path: Path) -> None:
+    rows = [{**talk(f"{n}?", f"{n}."), "id": n, "topic": "a", "tools": "x" if n == 3 else ""} for n in range(5)]
+    made = make_of(tmp_path, [*rows, {**talk("", ""), "other": 1}], source={"group": None})
+    assert made.facts["rows/columns_not_used"] == "id (5 rows), topic (5 rows), tools (1 row)"
+    assert made.notes == ["columns not used: id (5 rows), topic (5 rows), tools (1 row)"]
+
+
+def test_columns_can_be_named_by_hand(tmp_path: Path) -> None:
+    rows = [{"frage": f"{n}?", "daten": {"antwort": f"{n}."}, "system": "Be kind."} for n in range(2)]
+    made = make_of(tmp_path, rows, source={"columns": {"prompt": "frage", "reply": "daten.antwort"}})
+    assert [[turn["content"] for turn in each.messages] for each in read_train(made)] == [["0?", "0."], ["1?", "1."]]
+    assert made.facts["rows/columns_not_used"] == "system (not in columns) (2 rows)"
+    with pytest.raises(ValueError, match="answer"):
+        make_of(tmp_path, rows, source={"columns": {"answer": "antwort"}})
+
+
+LONG = " ".join(f"word{n}" for n in range(60))
+
+
+def test_near_duplicates_are_set_aside_and_counted(tmp_path: Path) -> None:
+    rows = [
+        talk("Tell me about it.", LONG),
+        talk("Tell me about it.", f"{LONG} indeed"),
+        talk("Tell me about it.", " ".join(f"term{n}" for n in range(60))),
+        {**talk("Tell me about it.", LONG), "system": "Answer like a pirate."},
+        talk("tell me about it", LONG),
+        talk("Tell me about it.", LONG),
+    ]
+    made = make_of(tmp_path, rows)
+    assert [each.id for each in read_train(made)] == ["mine/0/1", "mine/0/3", "mine/0/4"]
+    assert made.facts["rows/not_used_near_duplicate"] == 2
+    assert made.facts["rows/not_used_duplicate"] == made.facts["conversations/dropped_duplicate"] == 1
+    assert made.facts["rows/used"] == 3
+    assert [(row["row"], row["reason"]) for row in made.rejected] == [(2, "near_duplicate"), (5, "near_duplicate")]
+    assert make_of(tmp_path, rows, near_duplicates=None).facts["conversations/train"] == 5
+
+
+def test_outliers_are_set_aside_by_reason(tmp_path: Path) -> None:
+    rows = [
+        talk("Long?", LONG * 9),
+        talk("Short?", "x"),
+        talk("Again?", "the same few words over and over again, " * 20),
+        talk("Run?", "ha" + "a" * 200),
+        talk("Bad?", "I'm sorry, but I can't help with that."),
+        talk("Song?", "La la la, la la la."),
+    ]
+    made = make_of(tmp_path, rows, max_characters=2000, min_reply_characters=2, refusals="drop", max_bad_rows=0)
+    assert [row["reason"] for row in made.rejected] == ["too_long", "too_short", "repetition", "repetition", "refusal"]
+    assert [each.reply for each in read_train(made)] == ["La la la, la la la."]
+    kept = make_of(tmp_path, rows[4:])
+    assert kept.facts["conversations/refusals"] == 1
+    assert kept.facts["conversations/train"] == 2
+
+
+def test_turns_with_weight_0_are_kept_as_context(tmp_path: Path) -> None:
+    turns = [
+        {"role": role, "content": text, "weight": weight}
+        for role, text, weight in (
+            ("user", "a", None),
+            ("assistant", "b", 0),
+            ("user", "c", None),
+            ("assistant", "d", 1),
+        )
+    ]
+    made = make_of(tmp_path, [{"messages": turns}])
+    (conversation,) = read_train(made)
+    assert conversation.not_learnt == (1,)
+    assert made.facts["turns/not_learnt"] == 1
+    assert conversation.messages == [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -83,6 +83,52 @@ def test_a_prompt_of_a_conversation_stays_on_its_side(tmp_path: Path) -> None:
         assert prompts(preferences.read(made.out / name)) == prompts(conversations.read(talks.out / name))
 
 
+def test_labelled_replies_are_paired_by_their_prompt(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": prompt, "completion": reply, "label": label}
+        for prompt, reply, label in (
+            ("Capital of Portugal?", "Lisbon.", True),
+            ("Capital of Portugal?", "Madrid.", False),
+            ("Why?", "So.", True),
+            ("Capital of Portugal?", "Porto.", False),
+        )
+    ]
+    jsonl(tmp_path / "mine.jsonl", rows)
+    made = make("preferences", tmp_path, held_out=0, max_bad_rows=0, files={"mine": {"path": "mine.jsonl"}})
+    pairs = preferences.read(made.out / preferences.TRAIN)
+    assert [(each.id, each.chosen, each.rejected) for each in pairs] == [
+        ("mine/0/1/0", "Lisbon.", "Madrid."), ("mine/0/1/1", "Lisbon.", "Porto."),
+    ]  # fmt: skip
+    assert [(row["row"], row["reason"]) for row in made.rejected] == [(3, "unpaired")]
+    assert (made.facts["rows/read"], made.facts["rows/used"]) == (4, 3)
+
+
+def test_rows_with_several_replies_give_several_pairs(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Name a boat.", "chosen": "Wren", "rejected": ["Titanic", "Boat", "No."], "meta": {"by": "Ann"}},
+        {"prompt": "Name a car.", "responses": ["Bolt", "Car", "Auto", "X"], "scores": [4, 1, 2, None]},
+        {"prompt": "Name a car.", "responses": ["Bolt", "Car"], "scores": [4, 1]},
+    ]
+    jsonl(tmp_path / "mine.jsonl", rows)
+    made = make("preferences", tmp_path, held_out=0, pairs_per_prompt=2, files={"mine": {"path": "mine.jsonl"}})
+    pairs = preferences.read(made.out / preferences.TRAIN)
+    assert [(each.chosen, each.rejected) for each in pairs] == [
+        ("Wren", "Titanic"), ("Wren", "Boat"), ("Bolt", "Car"), ("Bolt", "Auto"),
+    ]  # fmt: skip
+    assert (made.facts["pairs/beyond_limit"], made.facts["replies/left_out"]) == (2, 1)
+    assert (made.facts["pairs/dropped_duplicate"], made.facts["rows/not_used_duplicate"]) == (1, 1)
+    assert made.facts["rows/columns_not_used"] == "meta (1 row)"
+
+
+def test_near_duplicate_pairs_are_set_aside(tmp_path: Path) -> None:
+    long = " ".join(f"word{n}" for n in range(60))
+    rows = [pair("Why is it so?", long), pair("Why is it so?", f"{long} indeed"), pair("Why not?", "Because.")]
+    jsonl(tmp_path / "mine.jsonl", rows)
+    made = make("preferences", tmp_path, held_out=0, files={"mine": {"path": "mine.jsonl"}})
+    assert [each.id for each in preferences.read(made.out / preferences.TRAIN)] == ["mine/0/1", "mine/0/3"]
+    assert made.facts["rows/not_used_near_duplicate"] == 1
+
+
 def test_no_pairs_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pairs; the recipe has no sources with rows: preferences"):
         make("preferences", tmp_path)

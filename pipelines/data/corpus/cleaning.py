@@ -1,7 +1,7 @@
 """Turns rows into clean documents: normalised, filtered, with keys and signatures for deduplication.
 
     Row ──normalise, split──► texts ──hash──► statistics ──filters──► kept documents + key, signature, long lines
-    BadRow ──► rejected                              └──► counts of dropped documents, by reason
+    BadRow ──► rejected                              └──► dropped documents: counted by reason, and rejected
 
 Works in batches, so that memory does not grow with the source. No Ray here: a stage decides where it runs.
 """
@@ -17,10 +17,12 @@ import pyarrow as pa
 
 from pipelines.data.corpus import long_documents, minhash
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
-from pipelines.data.corpus.filters import Filter, apply_filters
+from pipelines.data.corpus.filters import Filter, Verdict, apply_filters
 from pipelines.data.corpus.filters.filter import drop
+from pipelines.data.sources.bad_rows import UNREADABLE
+from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
-from pipelines.data.text.languages import language_by_counts
+from pipelines.data.text.languages import language_by_counts, language_name
 from pipelines.data.text.measures import DocumentStats, HashedTexts, document_stats, hash_texts
 from pipelines.data.text.normalise import normalise
 
@@ -28,6 +30,7 @@ BATCH_BYTES = 8 << 20  # of text cleaned at once: large enough for columnar work
 EMPTY = drop("empty")  # the only reason to drop that belongs to no filter: the document has no characters
 TOTALS = ("documents/read", "documents/split", "documents/parts", "bytes/read", "rows/bad")
 OTHER_LANGUAGE = "documents/other_language_"  # and its code: counts of dropped documents, all in dropped_language
+DROPPED = "left out by a filter of the corpus"  # the problem of a dropped document, beside its reason
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class CleanedBatch:
     """The result of cleaning a batch of rows."""
 
     documents: pa.Table  # of `schema`: kept documents, with columns for deduplication
-    rejected: pa.Table  # of REJECTED: rows that could not be read
+    rejected: pa.Table  # of REJECTED: rows that could not be read, then documents that a filter dropped
     counts: Counter[str]  # TOTALS, documents/dropped_<reason>, documents/other_language_<code>
 
 
@@ -108,7 +111,7 @@ class _Batch:
         kept = [index for index, verdict in enumerate(verdicts) if verdict.keep]
         counts.update(f"documents/dropped_{verdict.reason}" for verdict in verdicts if not verdict.keep)
         counts.update(f"{OTHER_LANGUAGE}{verdict.language}" for verdict in verdicts if verdict.language)
-        return CleanedBatch(self._table(kept, documents, hashed, permutations), self._rejected(), counts)
+        return CleanedBatch(self._table(kept, documents, hashed, permutations), self._rejected(verdicts), counts)
 
     def _split_long(self, split_words: int | None, counts: Counter[str]) -> None:
         """Replaces each row with a long text by a row for each part of the text. Counts documents and parts."""
@@ -159,13 +162,17 @@ class _Batch:
     def _id(self, part: Part, row: Row, number: int) -> str:
         return f"{self.name}/{part.index}/{row.row}" + (f".{number}" if number else "")
 
-    def _rejected(self) -> pa.Table:
+    def _rejected(self, verdicts: list[Verdict]) -> pa.Table:
+        """The bad rows, and the documents that were dropped."""
+        rejected = [(part, row.row, UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
+        for (part, row), text, verdict in zip(self.rows, self.texts, verdicts, strict=True):
+            if not verdict.keep:
+                problem = f"is in {language_name(verdict.language)}" if verdict.language else DROPPED
+                rejected.append((part, row.row, verdict.reason, problem, text[:RAW_CHARACTERS]))
         columns = [
-            pa.array([self.name] * len(self.bad_rows), pa.string()),
-            pa.array([part.where for part, _ in self.bad_rows], pa.string()),
-            pa.array([row.row for _, row in self.bad_rows], pa.int64()),
-            pa.array([row.problem for _, row in self.bad_rows], pa.string()),
-            pa.array([row.raw for _, row in self.bad_rows], pa.string()),
+            pa.array([self.name] * len(rejected), pa.string()),
+            pa.array([part.where for part, *_ in rejected], pa.string()),
+            *(pa.array([entry[index] for entry in rejected], REJECTED.types[index + 1]) for index in range(1, 5)),
         ]
         return pa.Table.from_arrays(columns, schema=REJECTED)
 

@@ -33,13 +33,13 @@ def exact_key(text: str) -> bytes:
     return xxhash.xxh3_128_digest(" ".join(text.split()).encode())
 
 
-def signatures(hashed: HashedTexts, permutations: int) -> np.ndarray:
+def signatures(hashed: HashedTexts, permutations: int, *, shingle_words: int = SHINGLE_WORDS) -> np.ndarray:
     """Returns uint32[D, P]: the minimum of each hash function over a document's shingles.
 
     A text with fewer words than a shingle is one shingle."""
     signatures_DP = np.full((len(hashed.word_starts) - 1, permutations), EMPTY, np.uint32)
     multipliers_P, summands_P = _hash_functions(permutations)
-    _fill_signatures(hashed.words, hashed.word_starts, multipliers_P, summands_P, signatures_DP)
+    _fill_signatures(hashed.words, hashed.word_starts, shingle_words, multipliers_P, summands_P, signatures_DP)
     return signatures_DP
 
 
@@ -118,7 +118,12 @@ def _band_keys(band_DR: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _fill_signatures(
-    words: np.ndarray, starts: np.ndarray, multipliers: np.ndarray, summands: np.ndarray, signatures_DP: np.ndarray
+    words: np.ndarray,
+    starts: np.ndarray,
+    shingle_words: int,
+    multipliers: np.ndarray,
+    summands: np.ndarray,
+    signatures_DP: np.ndarray,
 ) -> None:
     """Fills in the minimum of each hash function over a document's shingles; texts without words stay EMPTY."""
     for document in range(len(starts) - 1):
@@ -126,7 +131,7 @@ def _fill_signatures(
         num_words = len(document_words)
         if num_words == 0:
             continue
-        length = min(SHINGLE_WORDS, num_words)
+        length = min(shingle_words, num_words)
         signature = signatures_DP[document]
         for first in range(num_words - length + 1):
             shingle = ngram_hash(document_words, first, length)

@@ -1,6 +1,6 @@
-"""Parses records of users' files into conversations: system, user and assistant turns, from the three usual formats.
+"""Parses records of users' files into conversations: system, user and assistant turns, in any of the usual spellings.
 
-    record ──detect_format──► Alpaca | OpenAI | ShareGPT ──turns──► checked, cut after the last reply | Problem
+    record ──format_as──► columns ──turns, or prompt and reply──► checked, cut after the last reply learnt | Problem
 
 What cannot be read without guessing is a Problem with a reason to count it by. Nothing is repaired silently except
 spaces and invisible characters.
@@ -8,30 +8,23 @@ spaces and invisible characters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.data.sources import record_formats
+from pipelines.data.dialogues.turns import Turn, check_turns, clean, half_a_thought, read_turns, with_thought
+from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.cells import as_turns, has_value
 from pipelines.data.sources.files import type_name
-from pipelines.data.text.normalise import normalise
+from pipelines.data.sources.record_formats import RowFormat
 
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
 FORMATS = (
     "Alpaca (instruction, input, output), columns of prompt and reply (prompt, response; question, answer; …), OpenAI "
-    "(messages of role and content) or ShareGPT (conversations of from and value)"
+    "(messages of role and content) or ShareGPT (conversations of from and value); other names: the source's `columns`"
 )
+LABELLED_BAD = "labelled_bad"
+NOT_TEXT = "not_text"
 
 Turns = list[dict[str, str]]
 """[{"role": system | user | assistant, "content": text}]"""
@@ -39,137 +32,215 @@ Turns = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class ParsedConversation:
-    """A conversation that ends with an assistant turn. num_cut: turns after that one, which were left out."""
+    """A conversation that ends with an assistant's turn that is learnt.
+
+    num_cut: turns after that one, which were left out. not_learnt: positions of assistant's turns that the row does not
+    want to be learnt."""
 
     messages: Turns
     num_cut: int = 0
+    not_learnt: tuple[int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All that is said, the system's turn apart, which many rows have in common."""
+        return "\n".join(turn["content"] for turn in self.messages if turn["role"] != "system")
+
+    @property
+    def replies(self) -> list[str]:
+        """The assistant's turns that are learnt."""
+        return [
+            turn["content"]
+            for position, turn in enumerate(self.messages)
+            if turn["role"] == "assistant" and position not in self.not_learnt
+        ]
 
 
-def parse_conversation(record: Mapping[str, Any]) -> ParsedConversation | Problem:
+def parse_conversation(
+    record: Mapping[str, Any], *, keep_thoughts: bool = True, min_rating: float | None = None
+) -> ParsedConversation | Problem:
     """Parses a record in any of the formats, or says what is wrong with it.
+
+    keep_thoughts: whether thoughts (<think>…</think>, or beside the reply) stay. min_rating: rows with a lower rating
+    are set aside, as those labelled bad are.
 
     >>> parse_conversation({"instruction": "Add", "input": "1, 2", "output": "3"}).messages
     [{'role': 'user', 'content': 'Add\\n\\n1, 2'}, {'role': 'assistant', 'content': '3'}]
     """
-    shape = record_formats.detect_format(record)
-    if shape is None or shape.rows != "conversations":
-        return _no_conversation(record, shape)
-    first, *others = shape.columns
-    turns = _turns_of_columns(record, first, others[-1]) if others else turns_of(record[first])
-    if isinstance(turns, Problem):
-        return turns
-    replies = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    row_format = record_formats.format_as(record, "conversations")
+    if row_format is None:
+        return _no_conversation(record)
+    problem = media_problem(record, row_format) or _labelled_bad(record, row_format, min_rating)
+    if problem is not None:
+        return problem
+    turns = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
+    return turns if isinstance(turns, Problem) else _parsed(turns)
+
+
+def _parsed(turns: list[Turn]) -> ParsedConversation | Problem:
+    replies = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     if not replies:
         return Problem("no_reply", "a conversation without an assistant's turn; expected at least one to learn from")
-    end = replies[-1] + 1
-    return check_turns(turns[:end]) or ParsedConversation(turns[:end], num_cut=len(turns) - end)
+    learnt = [index for index in replies if turns[index].learnt]
+    if not learnt:
+        text = "no assistant's turn is to be learnt: the weight, train, loss or label of each says so"
+        return Problem("nothing_learnt", text, by_rule=True)
+    end = learnt[-1] + 1
+    kept = turns[:end]
+    not_learnt = tuple(index for index in replies if index < end and not turns[index].learnt)
+    messages = [turn.message for turn in kept]
+    return check_turns(kept) or ParsedConversation(messages, len(turns) - end, not_learnt)
 
 
-def check_turns(turns: Turns) -> Problem | None:
-    """The first problem of a sequence of turns: an empty turn, a late system turn, two turns in a row of one role."""
-    expected = "user"
-    for number, turn in enumerate(turns, 1):
-        if not turn["content"]:
-            return Problem("empty_turn", f"turn {number} ({turn['role']}) is empty; expected text in every turn")
-        if turn["role"] == "system" and number == 1:
-            continue
-        if turn["role"] != expected:
-            text = (
-                f"turn {number} is the {turn['role']}'s; expected the {expected}'s, for user and assistant take turns"
-            )
-            return Problem("turn_order", text)
-        expected = "assistant" if expected == "user" else "user"
-    return None
-
-
-def turns_of(value: Any, *, role: str = "user") -> Turns | Problem:
-    """The turns of a column's value: a list of turns, a single turn, or text, which is one turn of `role`."""
-    if isinstance(value, str):
-        return [{"role": role, "content": clean(value)}]
-    turns: Turns = []
-    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
-        turn = _turn(item, number)
-        if isinstance(turn, Problem):
-            return turn
-        turns.append(turn)
-    return turns
-
-
-def _turn(turn: Any, number: int) -> dict[str, str] | Problem:
-    """{role, content} from {role, content} or {from, value}."""
-    if not isinstance(turn, dict):
-        text = f"turn {number} holds {type_name(turn)}; expected role and content, or from and value"
-        return Problem("no_turn", text)
-    role_key, content_key = ("role", "content") if "role" in turn else ("from", "value")
-    role, content = turn.get(role_key), turn.get(content_key)
-    if not isinstance(role, str) or role.lower() not in ROLES:
-        known = ", ".join(ROLES)
-        return Problem("unknown_role", f"turn {number} has the {role_key} {role!r}; expected one of: {known}")
-    if isinstance(content, list):  # OpenAI's content parts
-        content = _text_of_parts(content)
-    if not isinstance(content, str):
-        text = f"turn {number} ({role}) has a {content_key} that holds {type_name(content)}; expected text"
-        return Problem("no_text", text)
-    return {"role": ROLES[role.lower()], "content": clean(content)}
-
-
-def _text_of_parts(parts: Sequence[Any]) -> str | None:
-    """The text of OpenAI's content parts; None unless all of them are text."""
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
-        return None
-    return "\n".join(str(text) for text in texts)
-
-
-def _turns_of_columns(record: Mapping[str, Any], prompt_column: str, reply_column: str) -> Turns | Problem:
-    """Turns from a column of prompts and one of replies, after those of the columns `system` and `history`."""
-    earlier, prompt = earlier_turns(record), prompt_text(record, prompt_column)
-    if isinstance(earlier, Problem):
-        return earlier
+def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The turns of a conversation in one column, or of a prompt and its reply, after what stands beside them."""
+    column = row_format.column("turns")
+    if column is not None:
+        turns = read_turns(record[column], keep_thoughts=keep_thoughts)
+        return turns if isinstance(turns, Problem) else _with_system(record, row_format, turns)
+    prompt = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
+    reply = _reply_turns(record, row_format, keep_thoughts=keep_thoughts)
     if isinstance(prompt, Problem):
         return prompt
-    reply = clean(record[reply_column])
-    return [*earlier, {"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
+    return reply if isinstance(reply, Problem) else [*prompt, *reply]
 
 
-def prompt_text(record: Mapping[str, Any], column: str) -> str | Problem:
-    """The user's text: the prompt column and, after a blank line, Alpaca's `input`."""
-    extra = record.get("input") if column == "instruction" else None
-    if extra is not None and not isinstance(extra, str):
-        return Problem("no_text", f"column 'input' holds {type_name(extra)}; expected text, which may be empty")
-    return "\n\n".join(text for text in (clean(record[column]), clean(extra or "")) if text)
+def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The reply: text, or one or several turns."""
+    column = row_format.column("reply")
+    assert column is not None, "a format without turns has a prompt and a reply"
+    value = record[column]
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None or value == []:
+        return Problem("no_reply", f"column {column!r} holds {type_name(value)}; expected a reply to learn from")
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return Problem("list_of_replies", f"column {column!r} holds a list of replies; expected one reply. Rows with "
+                                          f"several are preferences, if each has a rating")  # fmt: skip
+    turns = read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
+    thought_column = row_format.column("thought")
+    if isinstance(turns, Problem) or thought_column is None or len(turns) != 1:
+        return turns
+    reply = with_thought(turns[0].content, record[thought_column], keep_thoughts=keep_thoughts)
+    return half_a_thought(f"column {column!r}") if reply is None else [replace(turns[0], content=reply)]
 
 
-def earlier_turns(record: Mapping[str, Any]) -> Turns | Problem:
-    """The turns before the prompt: those of the columns `system` and `history` ([[prompt, reply], …])."""
-    turns: Turns = []
-    system = record.get("system")
-    if isinstance(system, str) and clean(system):
-        turns.append({"role": "system", "content": clean(system)})
-    history = record.get("history") or []
+def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The turns before a reply: the system's, those of `history`, and the prompt with what it is about.
+
+    Assistant's turns of a prompt that is a list of turns are context, and not learnt."""
+    column = row_format.column("prompt")
+    assert column is not None, "a format without turns has a prompt"
+    earlier = _history(record, row_format)
+    if isinstance(earlier, Problem):
+        return earlier
+    value = record[column]
+    if isinstance(value, str) and as_turns(value) is None:
+        text = _prompt_text(record, row_format, column)
+        turns = text if isinstance(text, Problem) else [Turn("user", text)]
+    else:
+        turns = read_turns(value, keep_thoughts=keep_thoughts)
+        turns = turns if isinstance(turns, Problem) else _with_contexts(record, row_format, turns)
+    if isinstance(turns, Problem):
+        return turns
+    context = [replace(turn, learnt=False) if turn.role == "assistant" else turn for turn in turns]
+    if earlier and context and context[0].role == "system":
+        return Problem("two_systems", "a system turn after those of the column history; expected one, at the beginning")
+    return _with_system(record, row_format, [*earlier, *context])
+
+
+def _prompt_text(record: Mapping[str, Any], row_format: RowFormat, column: str) -> str | Problem:
+    """The user's text: the prompt and, after blank lines, what it is about."""
+    texts = [record[column], *(record[name] for name in row_format.columns_of("context"))]
+    for name, value in zip((column, *row_format.columns_of("context")), texts, strict=True):
+        if has_value(value) and not isinstance(value, str | int | float):
+            return Problem("no_text", f"column {name!r} holds {type_name(value)}; expected text, which may be empty")
+    cleaned = [clean(str(text)) for text in texts if has_value(text)]
+    return "\n\n".join(text for text in cleaned if text)
+
+
+def _with_contexts(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
+    """A prompt of turns, what it is about at the end of its last turn."""
+    contexts = [record[name] for name in row_format.columns_of("context") if has_value(record[name])]
+    if not contexts or not turns or turns[-1].role != "user":
+        return turns
+    text = "\n\n".join([turns[-1].content, *(clean(str(value)) for value in contexts)])
+    return [*turns[:-1], replace(turns[-1], content=text)]
+
+
+def _with_system(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
+    """The turns after that of the system's column."""
+    system = system_turn(record, row_format)
+    if isinstance(system, Problem) or system is None:
+        return turns if system is None else system
+    if turns and turns[0].role == "system":
+        if turns[0].content == system.content:
+            return turns
+        return Problem("two_systems", "the system's column and its turn say different things; expected one of them")
+    return [system, *turns]
+
+
+def system_turn(record: Mapping[str, Any], row_format: RowFormat) -> Turn | Problem | None:
+    """The turn of the system's column; None where it is empty."""
+    column = row_format.column("system")
+    if column is None or not has_value(record[column]):
+        return None
+    if not isinstance(record[column], str):
+        return Problem("no_text", f"column {column!r} holds {type_name(record[column])}; expected text")
+    text = clean(record[column])
+    return Turn("system", text) if text else None
+
+
+def _history(record: Mapping[str, Any], row_format: RowFormat) -> list[Turn] | Problem:
+    """The turns of the column `history`: [[prompt, reply], …], or turns."""
+    column = row_format.column("history")
+    history = record[column] if column is not None and has_value(record[column]) else []
+    if as_turns(history) is not None:
+        return read_turns(history)
     if not isinstance(history, list):
         return Problem("no_turn", f"column 'history' holds {type_name(history)}; expected a list of [prompt, reply]")
+    turns: list[Turn] = []
     for number, pair in enumerate(history, 1):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             return Problem("no_turn", f"history, entry {number}: {str(pair)[:60]!r}; expected [prompt, reply]")
-        prompt, reply = pair
-        turns.append({"role": "user", "content": clean(prompt)})
-        turns.append({"role": "assistant", "content": clean(reply)})
+        turns += [Turn("user", clean(pair[0])), Turn("assistant", clean(pair[1]))]
     return turns
 
 
-def clean(text: str) -> str:
-    """Normalised text without spaces around it."""
-    return normalise(text).strip()
+def media_problem(record: Mapping[str, Any], row_format: RowFormat) -> Problem | None:
+    """Why a row is set aside that has an image, a sound or a film beside its text."""
+    column = next((name for name in row_format.columns_of("media") if has_value(record[name])), None)
+    if column is None:
+        return None
+    text = f"column {column!r} belongs to the text; expected rows that can be understood without it"
+    return Problem(NOT_TEXT, text, by_rule=True)
 
 
-def _no_conversation(record: Mapping[str, Any], shape: record_formats.RowFormat | None) -> Problem:
+def _labelled_bad(record: Mapping[str, Any], row_format: RowFormat, min_rating: float | None) -> Problem | None:
+    """Why a row is set aside whose reply is labelled bad, or rated below the bound."""
+    good, bad = row_format.column("label"), row_format.column("bad_label")
+    column = good or bad
+    if column is not None and cells.verdict(record[column]) is (good is None):
+        text = f"column {column!r} says {record[column]!r}; expected a good reply to learn from"
+        return Problem(LABELLED_BAD, text, by_rule=True)
+    rating = record_formats.rating_of(record) if min_rating is not None else None
+    if rating is None or min_rating is None or rating >= min_rating:
+        return None
+    return Problem(LABELLED_BAD, f"its rating is {rating:g}; min_rating is {min_rating:g}", by_rule=True)
+
+
+def _no_conversation(record: Mapping[str, Any]) -> Problem:
     """Why a record is no conversation, from the columns it has."""
-    if shape is not None and shape.rows == "preferences":
-        text = "holds a preference pair; such sources have rows: preferences"
+    row_format = record_formats.detect_format(record)
+    if row_format is not None and row_format.rows == "preferences":
+        text = f"holds a preference ({row_format.description}); such sources have rows: preferences"
         return Problem("not_a_conversation", text)
-    turns = next((name for name in record_formats.TURN_LISTS if isinstance(record.get(name), list)), None)
-    if turns is not None and not record[turns]:
-        return Problem("no_reply", f"{turns!r} is an empty list; expected turns, an assistant's among them")
-    columns = ", ".join(map(str, record)) or "none"
+    name = next((name for name in column_names.TURN_LISTS if isinstance(record.get(name), list)), None)
+    if name is not None and not record[name]:
+        return Problem("no_reply", f"{name!r} is an empty list; expected turns, an assistant's among them")
+    if name is not None:
+        problem = read_turns(record[name])
+        if isinstance(problem, Problem):
+            return problem
+    columns = record_formats.column_names(record)
     return Problem("not_a_conversation", f"no conversation (columns here: {columns}); expected {FORMATS}")

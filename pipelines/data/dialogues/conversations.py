@@ -1,6 +1,6 @@
 """Conversations as a Parquet file a split, one row a conversation, readable by any tool.
 
-    {id, language, source, task, safety, messages [{role, content}], answer, wrong [text]}
+    {id, language, source, task, safety, messages [{role, content}], not_learnt [position], answer, wrong [text]}
 
 Every conversation ends with an assistant turn; the turns before it are the prompt, for evaluation and PPO as well.
 """
@@ -19,6 +19,7 @@ TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "language", "source", "task", "safety")]
     + [("messages", pa.list_(MESSAGE)), ("answer", pa.string()), ("wrong", TEXTS)]
+    + [("not_learnt", pa.list_(pa.int32()))]
 )
 TRAIN, HELD_OUT = "train.parquet", "held_out.parquet"
 OPEN_TASK = "open"  # task of conversations from the user's files: no checkable answer
@@ -36,6 +37,7 @@ class Conversation:
     answer: str | None = None  # the answer that the last turn must give, where it can be checked
     wrong: tuple[str, ...] = ()  # wrong answers of about the same length
     safety: str = ""  # unsafe: must be refused; safe: a benign look-alike, must be answered; "": neither
+    not_learnt: tuple[int, ...] = ()  # positions of assistant's turns that are context alone; never the last one
 
     @property
     def prompt(self) -> list[dict[str, str]]:
@@ -50,7 +52,10 @@ class Conversation:
 
 def write(file: Path, conversations: Iterable[Conversation]) -> int:
     """Writes a split and returns its number of conversations; the same conversations give the same bytes."""
-    rows = [asdict(conversation) | {"wrong": list(conversation.wrong)} for conversation in conversations]
+    rows = [
+        asdict(conversation) | {"wrong": list(conversation.wrong), "not_learnt": list(conversation.not_learnt)}
+        for conversation in conversations
+    ]
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, compression="zstd")
     return len(rows)
 
@@ -58,4 +63,7 @@ def write(file: Path, conversations: Iterable[Conversation]) -> int:
 def read(file: Path) -> list[Conversation]:
     """Reads the conversations of a split, in the file's order."""
     rows = pq.read_table(file, schema=SCHEMA).to_pylist()
-    return [Conversation(**row | {"wrong": tuple(row["wrong"] or ())}) for row in rows]
+    return [
+        Conversation(**row | {"wrong": tuple(row["wrong"] or ()), "not_learnt": tuple(row["not_learnt"] or ())})
+        for row in rows
+    ]

@@ -1,67 +1,159 @@
 """Parses records of users' files into preference pairs: a prompt, the chosen reply and the rejected one.
 
 hh-rlhf     chosen, rejected: "\\n\\nHuman: …\\n\\nAssistant: …", equal up to the last turn
-columns     prompt (or question, instruction + input, query; system), chosen, rejected: text
+columns     prompt (or question, instruction + input, query; system), chosen, rejected: text, or a list of replies each
 lists       chosen, rejected: turns, equal up to the last one; or prompt: turns, and chosen, rejected the last turn
 ShareGPT    conversations: turns; chosen, rejected: {from, value}
+choices     prompt, response_0, response_1, better_response_id; or conversation_a, conversation_b, winner
+rated       prompt, completions: [{response, overall_score}], or responses: [text] and scores or rank: [number]
+labelled    prompt, completion, label: one reply a row, paired by the prompt
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product, takewhile
 from typing import Any
 
-from pipelines.data.dialogues import conversation_records
 from pipelines.data.dialogues.answer_match import normalised
-from pipelines.data.dialogues.conversation_records import Turns
-from pipelines.data.sources import record_formats
+from pipelines.data.dialogues.conversation_records import media_problem, prompt_turns, system_turn, turns_of_record
+from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply, pairs_of
+from pipelines.data.dialogues.turns import Turn, check_turns, clean, read_turns
+from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.cells import has_value, number_of
+from pipelines.data.sources.files import type_name
+from pipelines.data.sources.record_formats import RowFormat
 
 SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # how hh-rlhf marks turns
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
+MAX_PAIRS = 10
 FORMATS = (
     "chosen and rejected, as whole dialogues (hh-rlhf, lists of turns) or as replies to a prompt in one of: "
-    f"{', '.join((*record_formats.PROMPT_COLUMNS, *record_formats.TURN_LISTS))}"
+    f"{', '.join((*column_names.PROMPT_COLUMNS, *column_names.TURN_LISTS))}; replies with ratings or ranks; or one "
+    "reply with a label; other names: the source's `columns`"
 )
 
 
 @dataclass(frozen=True)
-class ParsedPair:
-    """Two replies to a prompt that ends with a user turn."""
+class ParsedPreferences:
+    """What a row says: pairs, or one reply with a rating, which other rows with its prompt make pairs with.
 
-    prompt: Turns
-    chosen: str
-    rejected: str
+    num_beyond: pairs beyond the limit of a row. num_left_out: replies without text or rating."""
+
+    pairs: list[ParsedPair] = field(default_factory=list)
+    rated: RatedReply | None = None
+    num_beyond: int = 0
+    num_left_out: int = 0
+
+    @property
+    def text(self) -> str:
+        """The prompt without the system's turn, and the better reply."""
+        prompt, reply = self._first
+        return "\n".join([*(turn["content"] for turn in prompt if turn["role"] != "system"), reply])
+
+    @property
+    def replies(self) -> list[str]:
+        """The better replies, which are learnt; none of a row that is labelled or rated by itself."""
+        return list(dict.fromkeys(pair.chosen for pair in self.pairs))
+
+    @property
+    def _first(self) -> tuple[list[dict[str, str]], str]:
+        if self.rated is not None:
+            return self.rated.prompt, self.rated.reply
+        return self.pairs[0].prompt, self.pairs[0].chosen
 
 
-def parse_pair(record: Mapping[str, Any]) -> ParsedPair | Problem:
+def parse_preferences(
+    record: Mapping[str, Any], *, keep_thoughts: bool = True, max_pairs: int = MAX_PAIRS
+) -> ParsedPreferences | Problem:
     """Parses a record in any of the formats, or says what is wrong with it.
 
-    >>> parse_pair({"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}).prompt
+    keep_thoughts: as of conversations. max_pairs: made of one row, those with the widest difference of ratings first.
+
+    >>> parse_preferences({"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}).pairs[0].prompt
     [{'role': 'user', 'content': '1 + 1?'}]
     """
-    shape = record_formats.detect_format(record)
-    if shape is None or shape.rows != "preferences":
-        columns = ", ".join(map(str, record)) or "none"
+    row_format = record_formats.format_as(record, "preferences")
+    if row_format is None:
+        columns = record_formats.column_names(record)
         return Problem("not_a_pair", f"no pair (columns here: {columns}); expected {FORMATS}")
-    chosen, rejected = _side(record["chosen"], "chosen"), _side(record["rejected"], "rejected")
+    problem = media_problem(record, row_format)
+    if problem is not None:
+        return problem
+    if "replies" in row_format.roles:
+        return _ranked(record, row_format, keep_thoughts, max_pairs)
+    if "winner" in row_format.roles:
+        return _choice(record, row_format, keep_thoughts)
+    if "chosen" in row_format.roles:
+        return _chosen(record, row_format, keep_thoughts, max_pairs)
+    return _labelled(record, row_format, keep_thoughts)
+
+
+def _chosen(
+    record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool, max_pairs: int
+) -> ParsedPreferences | Problem:
+    """Pairs of the columns chosen and rejected; of a list of replies, one with each."""
+    columns = [row_format.column(role) or "" for role in ("chosen", "rejected")]
+    scores = [number_of(record.get(row_format.column(f"score_{role}") or "")) for role in ("chosen", "rejected")]
+    if scores[0] is not None and scores[1] is not None and scores[0] <= scores[1]:
+        text = (
+            f"the chosen reply scores {scores[0]:g}, the rejected one {scores[1]:g}; expected more for the chosen one"
+        )
+        return Problem("scores_disagree", text, by_rule=True)
+    pairs: list[ParsedPair] = []
+    for chosen, rejected in product(*(_replies_of(record[column]) for column in columns)):
+        pair = _pair(record, row_format, (chosen, rejected), columns, keep_thoughts)
+        if isinstance(pair, Problem):
+            return pair
+        pairs.append(pair)
+    return ParsedPreferences(pairs[:max_pairs], num_beyond=max(0, len(pairs) - max_pairs))
+
+
+def _replies_of(value: Any) -> list[Any]:
+    """A side's replies: those of a list of texts, or the one that it is."""
+    return value if isinstance(value, list) and value and all(isinstance(item, str) for item in value) else [value]
+
+
+def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> ParsedPreferences | Problem:
+    """The pair of two replies and a column that says which is better."""
+    columns = [row_format.column(role) or "" for role in ("first", "second")]
+    winner = str(record[row_format.column("winner") or ""]).strip().lower().rpartition("_")[2]
+    endings = [column.lower().rpartition("_")[2] for column in columns]
+    if winner not in endings:
+        text = f"{row_format.column('winner')} says {winner!r}; expected {' or '.join(endings)} for a pair"
+        return Problem("tied", text, by_rule=True)
+    ordered = columns if winner == endings[0] else columns[::-1]
+    pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
+    return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
+
+
+def _pair(
+    record: Mapping[str, Any], row_format: RowFormat, sides: tuple[Any, Any], columns: list[str], keep_thoughts: bool
+) -> ParsedPair | Problem:
+    """The pair of two sides, which hold the prompt as well or only a reply to it."""
+    chosen, rejected = (_side(side, column, keep_thoughts) for side, column in zip(sides, columns, strict=True))
     if isinstance(chosen, Problem):
         return chosen
     if isinstance(rejected, Problem):
         return rejected
-    equal = [turn for turn, _ in takewhile(lambda turns: turns[0] == turns[1], zip(chosen, rejected, strict=False))]
+    equal = [turn for turn, _ in takewhile(lambda turns: _same(*turns), zip(chosen, rejected, strict=False))]
     common = equal[: min(len(chosen), len(rejected)) - 1]  # the last turn is a reply, even where both are equal
-    earlier = _prompt_of_columns(record, shape.columns[:-2], common)
+    earlier = _prompt_of_columns(record, row_format, common, keep_thoughts)
     if isinstance(earlier, Problem):
         return earlier
     prompt, chosen, rejected = earlier + common, chosen[len(common) :], rejected[len(common) :]
-    return _problem(prompt, chosen, rejected) or ParsedPair(prompt, chosen[0]["content"], rejected[0]["content"])
+    problem = _problem(prompt, chosen, rejected)
+    return problem or ParsedPair([turn.message for turn in prompt], chosen[0].content, rejected[0].content)
 
 
-def _problem(prompt: Turns, chosen: Turns, rejected: Turns) -> Problem | None:
+def _same(first: Turn, second: Turn) -> bool:
+    return first.message == second.message
+
+
+def _problem(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> Problem | None:
     """What is wrong with a prompt and the turns of each side after it, if anything."""
     if not prompt:
         return Problem("no_prompt", f"no prompt; expected {FORMATS}")
@@ -69,57 +161,113 @@ def _problem(prompt: Turns, chosen: Turns, rejected: Turns) -> Problem | None:
         return Problem("sides_apart", "chosen and rejected differ before their last turn; expected two replies to one "
                                       "prompt")  # fmt: skip
     for side in (chosen, rejected):
-        if side[0]["role"] != "assistant":
-            return Problem("turn_order", f"a side ends with the {side[0]['role']}'s turn; expected an assistant's")
-        problem = conversation_records.check_turns([*prompt, *side])
+        problem = _reply_problem(prompt, side)
         if problem is not None:
             return problem
-    if normalised(chosen[0]["content"]) == normalised(rejected[0]["content"]):
+    if normalised(chosen[0].content) == normalised(rejected[0].content):
         return Problem("equal_sides", "chosen and rejected say the same; expected two different replies")
     return None
 
 
-def _side(value: Any, column: str) -> Turns | Problem:
-    """The turns of `chosen` or `rejected`, the last of which is the reply."""
+def _reply_problem(prompt: list[Turn], reply: list[Turn]) -> Problem | None:
+    """What is wrong with a reply to a prompt, if anything."""
+    if len(reply) != 1:
+        return Problem("several_turns", f"a reply of {len(reply)} turns; expected one turn of the assistant's")
+    if reply[0].role != "assistant":
+        return Problem("turn_order", f"a side ends with the {reply[0].role}'s turn; expected an assistant's")
+    return check_turns([*prompt, *reply])
+
+
+def _side(value: Any, column: str, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The turns of one side, the last of which is the reply."""
     if isinstance(value, str) and SPEAKERS.match(value):
         return _turns_of_transcript(value)
     if not value or not isinstance(value, str | list | dict):
         content = type(value).__name__ if value else "nothing"
         return Problem("no_text", f"column {column!r} holds {content}; expected text or turns")
-    return conversation_records.turns_of(value, role="assistant")
+    return read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
 
 
-def _prompt_of_columns(record: Mapping[str, Any], columns: tuple[str, ...], common: Turns) -> Turns | Problem:
+def _prompt_of_columns(
+    record: Mapping[str, Any], row_format: RowFormat, common: list[Turn], keep_thoughts: bool
+) -> list[Turn] | Problem:
     """The turns of the prompt's columns; without the prompt's text where the common turns hold it already."""
-    if not columns or (common and common[0]["role"] != "assistant"):
-        return [] if common and common[0]["role"] == "system" else _system_turn(record)
-    value = record[columns[0]]
+    column = row_format.column("prompt")
+    if column is None or (common and common[0].role != "assistant"):
+        system = None if common and common[0].role == "system" else system_turn(record, row_format)
+        return system if isinstance(system, Problem) else [system] if system is not None else []
+    value = record[column]
     if isinstance(value, str) and SPEAKERS.match(value):
         turns = _turns_of_transcript(value)
-        return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
-    earlier = conversation_records.earlier_turns(record)
-    if isinstance(earlier, Problem):
-        return earlier
-    if isinstance(value, str):
-        text = conversation_records.prompt_text(record, columns[0])
-        return text if isinstance(text, Problem) else [*earlier, {"role": "user", "content": text}]
-    turns = conversation_records.turns_of(value)
-    if isinstance(turns, Problem) or (turns and turns[0]["role"] == "system"):
+        return turns[:-1] if (turns[-1].role, turns[-1].content) == ("assistant", "") else turns
+    return prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
+
+
+def _ranked(
+    record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool, max_pairs: int
+) -> ParsedPreferences | Problem:
+    """Pairs of a list of replies with ratings."""
+    prompt = _prompt_of_columns(record, row_format, [], keep_thoughts)
+    if isinstance(prompt, Problem):
+        return prompt
+    messages = [turn.message for turn in prompt]
+    replies: list[RatedReply] = []
+    rated = _rated_texts(record, row_format)
+    for value, rating in rated:
+        turns = _side(value, row_format.column("replies") or "", keep_thoughts)
+        if rating is not None and not isinstance(turns, Problem) and _reply_problem(prompt, turns) is None:
+            replies.append(RatedReply(messages, turns[0].content, rating))
+    if len(replies) < 2:
+        text = f"{len(replies)} of {len(rated)} replies have text and a rating; expected at least two"
+        return Problem("too_few_replies", text)
+    pairs, num_beyond = pairs_of(replies, max_pairs)
+    if not pairs:
+        return Problem("tied", "all replies have one rating, or say the same; expected a better one", by_rule=True)
+    return ParsedPreferences(pairs, None, num_beyond, len(rated) - len(replies))
+
+
+def _rated_texts(record: Mapping[str, Any], row_format: RowFormat) -> list[tuple[Any, float | None]]:
+    """(reply, rating) of each reply of a list; a rank counts downwards."""
+    values: Sequence[Any] = record[row_format.column("replies") or ""]
+    column = row_format.column("ratings")
+    if column is not None:
+        return [(value, _rating(column, rating)) for value, rating in zip(values, record[column], strict=True)]
+    rated: list[tuple[Any, float | None]] = []
+    for value in values:
+        key = record_formats.rating_key(value) or ""
+        text_key = next((key for key in column_names.RATED_REPLY_KEYS if has_value(value.get(key))), "")
+        rated.append((value.get(text_key), _rating(key, value[key])))
+    return rated
+
+
+def _rating(name: str, value: Any) -> float | None:
+    number = number_of(value)
+    return -number if number is not None and name.lower() in column_names.RANK_COLUMNS else number
+
+
+def _labelled(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> ParsedPreferences | Problem:
+    """One reply and its label or rating."""
+    turns = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
+    if isinstance(turns, Problem):
         return turns
-    return earlier + turns
+    if len(turns) < 2:
+        return Problem("no_prompt", "no prompt before the reply; expected both")
+    prompt, reply = turns[:-1], [replace(turns[-1], learnt=True)]
+    problem = _reply_problem(prompt, reply)
+    if problem is not None:
+        return problem
+    good, bad, rating = (row_format.column(role) for role in ("label", "bad_label", "rating"))
+    value = number_of(record[rating]) if rating is not None else float(
+        bool(cells.verdict(record[good or bad or ""])) is (good is not None)
+    )  # fmt: skip
+    if value is None:
+        return Problem("no_rating", f"column {rating!r} holds {type_name(record[rating or ''])}; expected a number")
+    return ParsedPreferences(rated=RatedReply([turn.message for turn in prompt], reply[0].content, value))
 
 
-def _system_turn(record: Mapping[str, Any]) -> Turns:
-    """The turn of the column `system`, for records whose sides are whole dialogues."""
-    value = record.get("system")
-    text = conversation_records.clean(value) if isinstance(value, str) else ""
-    return [{"role": "system", "content": text}] if text else []
-
-
-def _turns_of_transcript(text: str) -> Turns:
+def _turns_of_transcript(text: str) -> list[Turn]:
     """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …"."""
     _, *pieces = SPEAKERS.split(text)  # speaker, text, speaker, text, …
     return [
-        {"role": SPEAKER_ROLES[speaker], "content": conversation_records.clean(content)}
-        for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
+        Turn(SPEAKER_ROLES[speaker], clean(content)) for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
     ]

@@ -1,7 +1,8 @@
 """Which prompts are held out: chosen by hash, so that no prompt is on both sides, however it is spelled.
 
-    messages ──first user message, normalised──► key ──seeded hash, by language──► held out or training
+    messages ──first user message, normalised──► key ──near duplicates──► group ──seeded hash, by language──► side
 
+Prompts that are nearly the same share a group, and so a side; a prompt like none other is a group of its own.
 A conversation is identified by its first user message: one that continues a training prompt would be no unseen one.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from pipelines.data.corpus import splitting
+from pipelines.data.dialogues import near_duplicates
 from pipelines.data.dialogues.answer_match import normalised
 
 
@@ -39,20 +41,41 @@ def split_rows(
 ) -> tuple[list[Row], list[Row]]:
     """Rows for training and held-out rows, in their order; fraction, max_rows, seed: as choose_held_out takes them.
 
-    train, held_out: earlier rows, whose prompts stay on their side."""
+    train, held_out: earlier rows, whose prompts stay on their side, with all that are nearly the same."""
     keys = [prompt_key(row.prompt) for row in rows]
-    held_out_keys = choose_held_out(
-        zip(keys, (row.language for row in rows), strict=True),
+    groups = prompt_groups(keys)
+    train_keys = {prompt_key(row.prompt) for row in train}
+    held_out_keys = {prompt_key(row.prompt) for row in held_out}
+    held_out_groups = choose_held_out(
+        ((groups[key], row.language) for key, row in zip(keys, rows, strict=True)),
         fraction=fraction,
         max_rows=max_rows,
         seed=seed,
-        train_keys={prompt_key(row.prompt) for row in train},
-        held_out_keys={prompt_key(row.prompt) for row in held_out},
+        train_keys=_groups_beside(groups, train_keys),
+        held_out_keys=_groups_beside(groups, held_out_keys),
     )
     sides: tuple[list[Row], list[Row]] = [], []
     for key, row in zip(keys, rows, strict=True):
-        sides[key in held_out_keys].append(row)
+        sides[groups[key] in held_out_groups].append(row)
     return sides
+
+
+def prompt_groups(keys: Iterable[str]) -> dict[str, str]:
+    """The group of each key: the first, in alphabetical order, of the keys that are nearly the same.
+
+    >>> prompt_groups(["how do i boil an egg", "how do i boil an egg please", "how do i peel it"])["how do i peel it"]
+    'how do i peel it'
+    """
+    ordered = sorted(set(keys))  # groups do not depend on the order of rows
+    first = near_duplicates.first_of_each(ordered, near_duplicates.SIMILAR_PROMPTS)
+    return {key: ordered[position] for key, position in zip(ordered, first, strict=True)}
+
+
+def _groups_beside(groups: Mapping[str, str], earlier: Collection[str]) -> set[str]:
+    """The groups with a prompt that is among the earlier ones, or nearly the same as one of them."""
+    keys = list(groups)
+    similar = near_duplicates.similar(keys, sorted(earlier))
+    return {groups[key] for key, near in zip(keys, similar, strict=True) if near or key in earlier}
 
 
 def prompt_key(messages: Sequence[Mapping[str, str]]) -> str:

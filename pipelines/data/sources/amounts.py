@@ -6,23 +6,24 @@ bytes  rows × the mean text of the rows that were read, by language
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pipelines.data.sources import SOURCES
+from pipelines.data.sources import SOURCES, streams
+from pipelines.data.sources.csv import Csv
 from pipelines.data.sources.files import FileSource
+from pipelines.data.sources.jsonl import Jsonl
+from pipelines.data.sources.parquet import Parquet
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
-from pipelines.errors import UserError
 
 MAX_READ_BYTES = 32 << 20  # of text, which takes about a second; beyond, the rest is estimated
-MAX_READ_ROWS = 200_000
+MAX_READ_ROWS = 100_000  # short rows take longer than their bytes
 MAX_COUNTED_BYTES = 64 << 20  # of a file, half a second of decompressing and counting lines; beyond, estimated
-GZIP_RATIO = 3  # typical compression of text
+ONE_ROW_FILES = ("html", "pdf", "docx")
+TEXT_FRACTION = {"warc": 0.25, "json": 0.8}  # typical text in a file's bytes: of pages most is markup
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Amount:
 def amount(options: dict[str, Any]) -> Amount:
     """Counts or estimates the text in the files of a source. options: those of the source, its path absolute.
 
-    Raises UserError if a file is missing, empty or damaged."""
+    Raises UserError if a file is missing or the only one is empty or not of its kind."""
     source = SOURCES[options["kind"]].model_validate(options)
     assert isinstance(source, FileSource)
     files = source.files()
@@ -65,36 +66,26 @@ def amount(options: dict[str, Any]) -> Amount:
 
 
 def _extrapolation_factor(source: FileSource, files: list[Path], num_rows: int, text_bytes: int) -> float:
-    """Ratio of the whole source to what was read: rows of records, bytes of plain text. At least 1."""
-    if source.kind == "text":
-        plain_bytes = sum(file.stat().st_size * (GZIP_RATIO if file.suffix == ".gz" else 1) for file in files)
-        return max(1.0, plain_bytes / text_bytes)
-    return max(1.0, _count_rows(source.kind, files) / num_rows)
-
-
-def _count_rows(kind: str, files: list[Path]) -> int:
-    if kind == "parquet":
-        import pyarrow.parquet
-
-        return sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
-    return sum(map(count_lines, files))
+    """Ratio of the whole source to what was read: rows of records, files, or bytes of text. At least 1."""
+    if source.kind in ONE_ROW_FILES:
+        return max(1.0, len(files) / num_rows)
+    if isinstance(source, Parquet):
+        return max(1.0, sum(part.args.get("rows", 0) for part in source.parts()) / num_rows)
+    if isinstance(source, Jsonl | Csv) and not (isinstance(source, Jsonl) and any(map(source.is_document, files))):
+        return max(1.0, sum(map(count_lines, files)) / num_rows)
+    plain_bytes = sum(file.stat().st_size * (streams.RATIO if streams.is_compressed(file) else 1) for file in files)
+    return max(1.0, plain_bytes * TEXT_FRACTION.get(source.kind, 1.0) / max(1, text_bytes))
 
 
 def count_lines(file: Path) -> int:
-    """Counts the lines of a file, gzipped or not; extrapolates from the first 64 MiB of text.
-
-    Raises UserError if gzip data is damaged."""
+    """Counts the lines of a file, compressed or not, up to where it is damaged; extrapolates from the first 64 MiB."""
     num_lines = num_bytes = 0
     last = b"\n"
-    with file.open("rb") as raw:
-        stream: BinaryIO = gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw  # type: ignore[assignment]
-        try:
-            while chunk := stream.read(1 << 20):
-                num_lines += chunk.count(b"\n")
-                num_bytes += len(chunk)
-                last = chunk[-1:]
-                if num_bytes >= MAX_COUNTED_BYTES and raw.tell() < file.stat().st_size:
-                    return round(num_lines * file.stat().st_size / raw.tell())
-        except (EOFError, OSError, zlib.error) as error:
-            raise UserError(f"{file}: damaged or not gzip ({error}); expected a complete .gz file") from None
+    with streams.open_bytes(file) as stream:
+        while chunk := stream.read(1 << 20):
+            num_lines += chunk.count(b"\n")
+            num_bytes += len(chunk)
+            last = chunk[-1:]
+            if num_bytes >= MAX_COUNTED_BYTES and stream.file_position < file.stat().st_size:
+                return round(num_lines * file.stat().st_size / stream.file_position)
     return num_lines + (last != b"\n")

@@ -37,6 +37,15 @@ class Problem:
     by_rule: bool = False  # understood, and left out by a rule or an option: set aside, but no bad row
 
 
+def default_limit(num_rows: int) -> int:
+    """Number of bad rows that a source of so many may have by default.
+
+    >>> [default_limit(rows) for rows in (1, 9, 1000, 1_000_000)]
+    [0, 4, 50, 100]
+    """
+    return min(DEFAULT_MAX_ROWS, int(max(DEFAULT_MAX_SHARE * num_rows, min(DEFAULT_FEW_ROWS, num_rows / 2))))
+
+
 @dataclass
 class BadRowLimit:
     """Rows read and bad rows so far, by source, checked against the recipe's limit."""
@@ -56,7 +65,7 @@ class BadRowLimit:
         """Number of bad rows that a source may have, for as many rows as were read of it."""
         num_rows = self.num_rows[source]
         if self.limit is None:
-            return max(DEFAULT_MAX_SHARE * num_rows, min(DEFAULT_FEW_ROWS, num_rows / 2))
+            return default_limit(num_rows)
         return inf if isinstance(self.limit, int) else float(self.limit.rstrip("%")) / 100 * num_rows
 
     def add(self, source: str, *, rows: int = 0, bad: int = 0, first: str = "") -> None:
@@ -103,6 +112,7 @@ class RejectedRows:
     limit: BadRowLimit
     reasons: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
+    firsts: dict[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
 
     def add(
         self, source: str, part: Part, row: int, reason: str, problem: str, raw: str, *, by_rule: bool = False
@@ -111,11 +121,19 @@ class RejectedRows:
 
         Raises UserError, with the rows so far in the file, if there are now more bad ones than the recipe's limit."""
         self.reasons[reason] += 1
+        self.firsts.setdefault(reason, f"{part.where}:{row}: {problem}")
         entry = {"source": source, "where": part.where, "row": row, "reason": reason, "problem": problem}
         self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))
         if not by_rule:
             with self._kept():
                 self.limit.add(source, bad=1, first=f"{part.where}:{row}: {problem}")
+
+    def add_by_rule(self, row_id: str, reason: str, problem: str, raw: str) -> None:
+        """Sets a row aside after it was read; row_id: source/part/row, as `parse_records` yields it."""
+        source, _, row = row_id.rsplit("/", 2)
+        self.reasons[reason] += 1
+        entry = {"source": source, "where": row_id, "row": int(row), "reason": reason, "problem": problem}
+        self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))
 
     def check(self) -> None:
         """At the end of all rows: raises UserError, with the rows in the file, if too many of a source are bad."""

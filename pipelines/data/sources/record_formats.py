@@ -1,26 +1,44 @@
-"""Detects the format of a record by its columns: text, conversations, preference pairs or prompts.
+"""Detects the format of a record by its columns: text, conversations, preferences or prompts.
 
-record ──names of columns──► RowFormat: rows as the recipe writes them, what it is, the columns with the content
+    record ──names and values of its columns──► RowFormat: the recipe's `rows:`, what it is, which column is what
+
+The parsers (data/dialogues) read exactly the columns that a RowFormat names; `columns_not_used` names all others that
+hold something, so nothing that a row says is lost in silence. Names are compared without case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
-# Columns of a prompt and its reply, by the names that data sets give them.
-EXCHANGE_COLUMNS = (
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("prompt", "response"),
-    ("prompt", "completion"),
-    ("question", "answer"),
-    ("query", "answer"),
+from pipelines.data.sources.cells import as_turns, has_value, number_of, verdict
+from pipelines.data.sources.column_names import (
+    BAD_COLUMNS,
+    CHOICE_COLUMNS,
+    CONTEXT_COLUMNS,
+    GOOD_COLUMNS,
+    HISTORY_COLUMNS,
+    MEDIA_COLUMNS,
+    PAIR_COLUMNS,
+    PAIR_SCORES,
+    PROMPT_COLUMNS,
+    PROMPTS_OF_REPLIES,
+    RANK_COLUMNS,
+    RATED_REPLY_KEYS,
+    RATING_COLUMNS,
+    RATING_LISTS,
+    REPLY_COLUMNS,
+    REPLY_LISTS,
+    ROLE_KEYS,
+    SYSTEM_COLUMNS,
+    TEXT_COLUMNS,
+    THOUGHT_COLUMNS,
+    TURN_KEYS,
+    TURN_LISTS,
+    WINNER_COLUMNS,
+    Column,
 )
-PROMPT_COLUMNS = ("prompt", "question", "instruction", "query")
-TURN_LISTS = ("messages", "conversations", "conversation")
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,19 @@ class RowFormat:
     rows: str  # text, conversations, preferences or prompts
     description: str  # for messages: "Alpaca: instruction, input, output"
     columns: tuple[str, ...]  # in the order in which they are read
+    roles: tuple[str, ...] = ()  # of the columns: turns, prompt, reply, system, …
+
+    def column(self, role: str) -> str | None:
+        """The column with a role; None without one."""
+        return next(iter(self.columns_of(role)), None)
+
+    def columns_of(self, role: str) -> tuple[str, ...]:
+        """All columns with a role."""
+        return tuple(name for name, its_role in zip(self.columns, self.roles, strict=False) if its_role == role)
+
+
+Roles = list[tuple[str, str]]
+"""(role, column) of each column that is read."""
 
 
 def detect_format(record: Mapping[str, Any]) -> RowFormat | None:
@@ -38,24 +69,198 @@ def detect_format(record: Mapping[str, Any]) -> RowFormat | None:
     >>> detect_format({"instruction": "Add", "input": "1, 2", "output": "3"}).description
     'Alpaca: instruction, input, output'
     """
-    if "chosen" in record and "rejected" in record:
-        prompt = tuple(name for name in (*PROMPT_COLUMNS, *TURN_LISTS) if name in record)[:1]
-        columns = (*prompt, "chosen", "rejected")
-        return RowFormat("preferences", f"preference pairs: {', '.join(columns)}", columns)
-    for name in TURN_LISTS:
-        turns = record.get(name)
-        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-            if {"role", "content"} <= turns[0].keys():
-                return RowFormat("conversations", f"OpenAI: {name} of role and content", (name,))
-            if {"from", "value"} <= turns[0].keys():
-                return RowFormat("conversations", f"ShareGPT: {name} of from and value", (name,))
-    for prompt, reply in EXCHANGE_COLUMNS:
-        if isinstance(record.get(prompt), str) and isinstance(record.get(reply), str):
-            alpaca = prompt == "instruction"
-            columns = (prompt, "input", reply) if alpaca and "input" in record else (prompt, reply)
-            name = "Alpaca" if alpaca else "prompt and reply"
-            return RowFormat("conversations", f"{name}: {', '.join(columns)}", columns)
-    return _text_or_prompts(record)
+    return _preferences(record) or _conversations(record) or _text_or_prompts(record)
+
+
+def format_as(record: Mapping[str, Any], rows: str) -> RowFormat | None:
+    """The format in which a record is read where the recipe says `rows`; None where it cannot be.
+
+    >>> format_as({"prompt": "1 + 1?", "completion": "2", "label": True}, "preferences").columns
+    ('prompt', 'completion', 'label')
+    """
+    if rows == "preferences":
+        return _preferences(record) or _rated_reply(record)
+    if rows == "conversations":
+        return _conversations(record) if _preferences(record) is None else None
+    row_format = _text_or_prompts(record)
+    return row_format if row_format is not None and row_format.rows == rows else None
+
+
+def columns_not_used(record: Mapping[str, Any], rows: str) -> tuple[str, ...]:
+    """Columns that hold something and that reading the record as `rows` leaves alone; keys of turns as column.key.
+
+    >>> columns_not_used({"id": 7, "prompt": "a", "response": "b", "tools": "", "score": None}, "conversations")
+    ('id',)
+    """
+    row_format = format_as(record, rows)
+    used = set() if row_format is None else set(row_format.columns)
+    names = [printable(name) for name, value in record.items() if name not in used and has_value(value)]
+    return (*names, *(_turn_keys_not_used(record, row_format) if row_format is not None else ()))
+
+
+def renamed(record: Mapping[str, Any], columns: Mapping[Column, str]) -> dict[str, Any]:
+    """A record whose columns have the names of a recipe's `columns`; the others are marked, so that none is read.
+
+    columns: the column of the record for each name; a.b is b within column a.
+
+    >>> renamed({"q": "1 + 1?", "a": "2", "system": "s"}, {"prompt": "q", "reply": "a"})
+    {'prompt': '1 + 1?', 'reply': '2', 'system (not in columns)': 's'}
+    """
+    named = {name: _value_of(record, column) for name, column in columns.items()}
+    read = {column if column in record else column.split(".")[0] for column in columns.values()}
+    others = {f"{column} (not in columns)": value for column, value in record.items() if column not in read}
+    return {**{name: value for name, value in named.items() if value is not None}, **others}
+
+
+def _value_of(record: Mapping[str, Any], column: str) -> Any:
+    """The value of a column; where none has the name, a.b is b within column a. None where there is neither."""
+    if column in record:
+        return record[column]
+    outer, dot, inner = column.partition(".")
+    value = record.get(outer)
+    return _value_of(value, inner) if dot and isinstance(value, dict) else None
+
+
+def printable(name: Any) -> str:
+    r"""The name of a column for messages: JSON can spell names that no encoding can write.
+
+    >>> printable("smile \ud83d")
+    'smile \\ud83d'
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def column_names(record: Mapping[str, Any]) -> str:
+    """The names of a record's columns, for messages."""
+    return ", ".join(map(printable, record)) or "none"
+
+
+def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
+    """Turns in one column, or a prompt and its reply in two."""
+    turns = _first(record, TURN_LISTS, lambda value: as_turns(value) is not None)
+    if turns is not None:
+        roles = [("turns", turns), *_beside(record, ("system", SYSTEM_COLUMNS), ("media", MEDIA_COLUMNS))]
+        keys = (as_turns(record[turns]) or [{}])[0].keys()
+        name = "ShareGPT" if "from" in keys else "OpenAI"
+        content = "from and value" if "from" in keys else "role and content"
+        return _format("conversations", name, [*roles, *_labels(record)], note=f"{turns} of {content}")
+    exchange = _exchange(record)
+    return None if exchange is None else _format("conversations", _exchange_name(exchange), exchange)
+
+
+def _exchange(record: Mapping[str, Any]) -> Roles | None:
+    """Columns of a prompt and its reply, with what stands beside them."""
+    prompt = _prompt_column(record)
+    reply = _first(record, REPLY_COLUMNS)
+    if prompt is None or reply is None or reply == prompt:
+        return None
+    roles = [("prompt", prompt), *_contexts(record, prompt), ("reply", reply)]
+    beside = _beside(
+        record,
+        ("system", SYSTEM_COLUMNS),
+        ("history", HISTORY_COLUMNS),
+        ("thought", THOUGHT_COLUMNS),
+        ("media", MEDIA_COLUMNS),
+    )
+    return [*roles, *beside, *_labels(record)]
+
+
+def _exchange_name(roles: Roles) -> str:
+    columns = {role: column.lower() for role, column in roles}
+    if "label" in columns or "bad_label" in columns:
+        return "prompt, reply and label"
+    if columns["prompt"] == "instruction":
+        return "Dolly" if columns.get("context") == "context" else "Alpaca"
+    return "prompt and reply"
+
+
+def _prompt_column(record: Mapping[str, Any]) -> str | None:
+    return _first(record, PROMPTS_OF_REPLIES, lambda value: isinstance(value, str) or as_turns(value) is not None)
+
+
+def _contexts(record: Mapping[str, Any], prompt: str) -> Roles:
+    """What a prompt is about, which follows it: Alpaca's `input`, Dolly's `context`."""
+    names = (_first(record, (name,)) for name in CONTEXT_COLUMNS)
+    return [("context", name) for name in names if name is not None and name != prompt]
+
+
+def _labels(record: Mapping[str, Any]) -> Roles:
+    """A column that says whether the reply is good."""
+    good = _first(record, GOOD_COLUMNS, lambda value: verdict(value) is not None)
+    if good is not None:
+        return [("label", good)]
+    bad = _first(record, BAD_COLUMNS, lambda value: verdict(value) is not None)
+    return [] if bad is None else [("bad_label", bad)]
+
+
+def _preferences(record: Mapping[str, Any]) -> RowFormat | None:
+    """Two replies of which one is better, or several with ratings."""
+    pair = _both(record, PAIR_COLUMNS)
+    if pair is not None:
+        roles = [*_prompts(record), ("chosen", pair[0]), ("rejected", pair[1])]
+        scores = _both(record, PAIR_SCORES) or ()
+        roles += zip(("score_chosen", "score_rejected"), scores, strict=False)
+        return _format("preferences", "preference pairs", roles)
+    choice = _both(record, CHOICE_COLUMNS)
+    winner = _first(record, WINNER_COLUMNS, has_value)
+    if choice is not None and winner is not None:
+        roles = [*_prompts(record), ("first", choice[0]), ("second", choice[1]), ("winner", winner)]
+        return _format("preferences", "two replies and which is better", roles)
+    return _ranked(record)
+
+
+def _ranked(record: Mapping[str, Any]) -> RowFormat | None:
+    """A prompt and a list of replies, each with a rating of its own or in a list beside."""
+    replies = _first(record, REPLY_LISTS, lambda value: isinstance(value, list) and len(value) > 0)
+    if replies is None or not _prompts(record):
+        return None
+    roles = [*_prompts(record), ("replies", replies)]
+    if all(isinstance(reply, dict) and rating_key(reply) is not None for reply in record[replies]):
+        return _format("preferences", "rated replies", roles)
+    length = len(record[replies])
+    ratings = _first(record, RATING_LISTS, lambda value: isinstance(value, list) and len(value) == length)
+    return None if ratings is None else _format("preferences", "rated replies", [*roles, ("ratings", ratings)])
+
+
+def rating_key(reply: Mapping[str, Any]) -> str | None:
+    """The key with the rating of a reply that is an object; None unless it has one, and a text."""
+    if not any(key in reply for key in (*RATED_REPLY_KEYS, *ROLE_KEYS)):
+        return None
+    return _first(reply, (*RATING_COLUMNS, *RANK_COLUMNS))
+
+
+def _rated_reply(record: Mapping[str, Any]) -> RowFormat | None:
+    """One reply and whether, or how, it is good: pairs are made of several such rows with the same prompt."""
+    row_format = _conversations(record)
+    if row_format is None:
+        return None
+    roles = list(zip(row_format.roles, row_format.columns, strict=True))
+    if not _labels(record):
+        rating = rating_column(record)
+        if rating is None:
+            return None
+        roles.append(("rating", rating))
+    return _format("preferences", "replies with labels, paired by their prompt", roles)
+
+
+def rating_of(record: Mapping[str, Any]) -> float | None:
+    """The rating of a record with one reply; None without one."""
+    column = rating_column(record)
+    return None if column is None else number_of(record[column])
+
+
+def rating_column(record: Mapping[str, Any]) -> str | None:
+    """The column with the rating of a record with one reply."""
+    return _first(record, RATING_COLUMNS, lambda value: number_of(value) is not None)
+
+
+def _prompts(record: Mapping[str, Any]) -> Roles:
+    """The columns of the prompt of a row with several replies; none where the replies are whole dialogues."""
+    prompt = _first(record, (*PROMPT_COLUMNS, "input", *TURN_LISTS))
+    if prompt is None:
+        return _beside(record, ("system", SYSTEM_COLUMNS))
+    beside = _beside(record, ("system", SYSTEM_COLUMNS), ("history", HISTORY_COLUMNS), ("media", MEDIA_COLUMNS))
+    return [("prompt", prompt), *_contexts(record, prompt), *beside]
 
 
 def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:
@@ -65,6 +270,48 @@ def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:
     if not candidates:
         prompts = [name for name in PROMPT_COLUMNS if name in texts]
         if prompts:
-            return RowFormat("prompts", f"prompts: {prompts[0]}", (prompts[0],))
+            return RowFormat("prompts", f"prompts: {prompts[0]}", (prompts[0],), ("prompt",))
         candidates = sorted(texts, key=lambda name: -len(texts[name]))
-    return RowFormat("text", f"text: {candidates[0]}", (candidates[0],)) if candidates else None
+    return RowFormat("text", f"text: {candidates[0]}", (candidates[0],), ("text",)) if candidates else None
+
+
+def _format(rows: str, name: str, roles: Roles, *, note: str = "") -> RowFormat:
+    """A RowFormat whose description names the columns; note: of the first one."""
+    columns = tuple(column for _, column in roles)
+    described = ", ".join(map(printable, (note or columns[0], *columns[1:])))
+    return RowFormat(rows, f"{name}: {described}", columns, tuple(role for role, _ in roles))
+
+
+def _first(
+    record: Mapping[str, Any], names: Sequence[str], test: Callable[[Any], bool] = lambda value: True
+) -> str | None:
+    """The first of the names that the record has, in any case, with a value that passes the test."""
+    spelled: dict[str, str] = {}
+    for column in record:
+        if isinstance(column, str):
+            spelled.setdefault(column if column in names else column.lower(), column)
+    found = (spelled[name] for name in map(str, names) if name in spelled)
+    return next((column for column in found if test(record[column])), None)
+
+
+def _both(record: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first two columns of which the record has both."""
+    for first, second in names:
+        columns = _first(record, (first,)), _first(record, (second,))
+        if columns[0] is not None and columns[1] is not None:
+            return columns[0], columns[1]
+    return None
+
+
+def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> Roles:
+    """The columns beside the content, by role, where the record has them; those with a value before empty ones."""
+    found = ((role, _first(record, names, has_value) or _first(record, names)) for role, names in roles)
+    return [(role, column) for role, column in found if column is not None]
+
+
+def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
+    """column.key for the keys of turns that hold something and are not read, each once."""
+    for column in row_format.columns:
+        turns = as_turns(record[column]) or []
+        keys = (key for turn in turns if isinstance(turn, dict) for key, value in turn.items() if has_value(value))
+        yield from (f"{printable(column)}.{printable(key)}" for key in dict.fromkeys(keys) if key not in TURN_KEYS)

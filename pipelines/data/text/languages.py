@@ -41,7 +41,7 @@ ENGLISH_WORDS = frozenset(
      "been", "has", "would", "can", "what", "when", "who", "if", "your", "our", "its", "than", "then", "these", "into",
      "about", "more", "other", "should", "must", "only", "each", "given", "does", "such", "some", "where", "whether",
      "between", "through", "after", "before", "because", "how", "she", "his", "were", "could", "those", "without",
-     "using", "used", "every", "being", "made", "while", "first", "one")
+     "used", "every", "being", "made", "one")
 )  # fmt: skip
 MIN_ENGLISH_WORD_SHARE = 0.06  # of the words of a text that is in English; prose has 15%
 MIN_PROSE_WORD_SHARE = 0.1  # of a text that is neither code nor a list: code has "from", "not", "if" …

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -103,9 +103,16 @@ class Chat:
         without its special token."""
         return self.conversations([messages])[0]
 
-    def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
-        """Renders many conversations, encoded together, which is faster."""
-        texts = [self._split_at_replies(messages) for messages in conversations]
+    def conversations(
+        self, conversations: Sequence[Sequence[Message]], not_learnt: Sequence[Collection[int]] | None = None
+    ) -> list[Rendered]:
+        """Renders many conversations, encoded together, which is faster.
+
+        not_learnt: of each, the positions of assistant's turns that the loss mask leaves out: context alone."""
+        texts = [
+            self._split_at_replies(messages, positions)
+            for messages, positions in zip(conversations, not_learnt or [()] * len(conversations), strict=True)
+        ]
         return [self._rendered(pieces) for pieces in self._encode(texts)]
 
     def text(self, ids: Iterable[int]) -> str:
@@ -127,13 +134,13 @@ class Chat:
         turn_end_id = cast(int, self.encoder.tokenizer.token_to_id(self.turn_end))
         return tuple(dict.fromkeys((turn_end_id, self.encoder.eos_id)))
 
-    def _split_at_replies(self, messages: Sequence[Message]) -> list[str]:
-        """Renders a conversation, split where the content of each assistant's turn begins."""
+    def _split_at_replies(self, messages: Sequence[Message], not_learnt: Collection[int]) -> list[str]:
+        """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
         messages = self._break_specials(messages)
         text = self.render(messages)
         edges = [0]
         for number, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != "assistant" or number in not_learnt:
                 continue
             prompt = self.render(messages[:number], reply=True)
             if not text.startswith(prompt) or len(prompt) < edges[-1]:

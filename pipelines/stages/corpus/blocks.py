@@ -17,13 +17,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.resources import cores
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import REJECTED
 from pipelines.data.corpus.filters import Filter
-from pipelines.data.sources.bad_rows import BadRowLimit
+from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.stage import Work
 from pipelines.stages.corpus.parallel import map_in_order
@@ -47,7 +48,7 @@ class Block:
 
     @property
     def rejected(self) -> Path:
-        """The file of its bad rows."""
+        """The file of its bad rows and dropped documents."""
         return self.file.with_suffix(".rejected.parquet")
 
     def counts(self) -> Counter[str]:
@@ -205,8 +206,7 @@ def num_parallel_tasks(work: Work) -> int | None:
 
 
 def _first_problem(rejected: pa.Table) -> str:
-    """Returns "file:line: problem" of the first row in a table of bad rows, "" if it is empty."""
-    if not rejected.num_rows:
-        return ""
-    row = rejected.slice(0, 1).to_pylist()[0]
-    return f"{row['where']}:{row['row']}: {row['problem']}"
+    """Returns "file:line: problem" of the first bad row in a table of REJECTED, "" if it has none."""
+    for row in rejected.filter(pc.field("reason") == UNREADABLE).slice(0, 1).to_pylist():
+        return f"{row['where']}:{row['row']}: {row['problem']}"
+    return ""

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipelines.data.corpus import cleaning, minhash, splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of, utf8_bytes
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
+from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus.blocks import AtomicFile, Block, CleanedBlocks, num_parallel_tasks
@@ -30,6 +31,7 @@ from pipelines.stages.corpus.options import CorpusOptions
 from pipelines.stages.corpus.parallel import map_in_order
 
 LANGUAGES = ("en", "zh")
+DUPLICATE = "the same text, or nearly the same, stands in an earlier document"  # problem, beside its reason
 INDEX_COLUMNS = ["id", "source", "group", "language", "text_bytes", "key", "signature"]
 ROW_GROUP_DOCUMENTS = 16_384  # a reader's unit of work
 
@@ -72,7 +74,8 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     index = load_index(blocks)
     if not index.table.num_rows:
         raise UserError(_no_documents(cleaned.counts))
-    kept, dropped = deduplicate(index, work.options.near_duplicates)
+    kept, duplicates = deduplicate(index, work.options.near_duplicates)
+    dropped: Facts = {f"documents/dropped_{reason}": int(mask.sum()) for reason, mask in duplicates.items()}
     held_out = choose_held_out(index, kept, fraction=work.options.held_out, seed=work.seed)
     train = kept & ~held_out
     out = work.draft.out
@@ -81,7 +84,7 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     (out / "held_out").mkdir()
     decontaminated = decontaminate(work.options, blocks, index, train, held_out)
     write_held_out(decontaminated, out / "held_out", work.options.part_bytes)
-    write_rejected(blocks, out / "rejected.parquet")
+    write_rejected(blocks, index.starts, duplicates, out / "rejected.parquet")
     write_train(work, blocks, index, train, out / "train")
     dropped["documents/dropped_contaminated"] = decontaminated.num_contaminated
     dropped["lines/dropped_contaminated"] = decontaminated.num_lines
@@ -99,20 +102,18 @@ def load_index(blocks: list[Block]) -> DocumentIndex:
     return DocumentIndex(pa.concat_tables(tables), starts)
 
 
-def deduplicate(index: DocumentIndex, threshold: float | None) -> tuple[np.ndarray, Facts]:
+def deduplicate(index: DocumentIndex, threshold: float | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Keeps the first of each set of equal documents, then the first of each cluster of near duplicates.
 
     threshold: Jaccard similarity of near duplicates; None: exact dedup only.
-    Returns (bool[documents]: kept, counts of dropped documents)."""
+    Returns (bool[documents]: kept, bool[documents] by reason: dropped)."""
     kept = splitting.first_occurrences(index.keys)
+    exact = ~kept
     unique = np.flatnonzero(kept)
     positions = np.arange(len(unique))
     first = positions if threshold is None else minhash.clusters(index.signatures[unique], threshold)
-    near_duplicates = unique[first != positions]
-    kept[near_duplicates] = False
-    num_exact = len(kept) - len(unique)
-    num_near = len(near_duplicates)
-    return kept, {"documents/dropped_duplicate_exact": num_exact, "documents/dropped_duplicate_near": num_near}
+    kept[unique[first != positions]] = False
+    return kept, {"duplicate_exact": exact, "duplicate_near": ~kept & ~exact}
 
 
 def choose_held_out(index: DocumentIndex, kept: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
@@ -208,9 +209,31 @@ def write_held_out(held_out: HeldOut, folder: Path, part_bytes: int) -> None:
         _write(pa.concat_tables([DOCUMENTS.empty_table(), *part]), folder / f"part-{number:05}.parquet")
 
 
-def write_rejected(blocks: list[Block], path: Path) -> None:
-    """Writes the bad rows of all blocks."""
-    _write(pa.concat_tables([REJECTED.empty_table(), *(pq.read_table(block.rejected) for block in blocks)]), path)
+def write_rejected(blocks: list[Block], starts: np.ndarray, duplicates: dict[str, np.ndarray], path: Path) -> None:
+    """Writes the bad rows and the dropped documents of all blocks, one block at a time, then the duplicates."""
+    with AtomicFile(path) as file:
+        with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd") as writer:
+            for block in blocks:
+                writer.write_table(pq.read_table(block.rejected))
+            for reason, mask in duplicates.items():
+                for _, block, rows in per_block(blocks, starts, mask):
+                    writer.write_table(_rejected(block, rows, reason))
+        file.publish()
+
+
+def _rejected(block: Block, rows: np.ndarray, reason: str) -> pa.Table:
+    """Documents of a block that are dropped for this reason, as REJECTED."""
+    places = {part.index: part.where for part in block.parts}
+    documents = pq.read_table(block.file, columns=["id", "text"]).take(pa.array(rows)).to_pylist()
+    origins = [document["id"].rsplit("/", 2)[1:] for document in documents]  # source/part/row
+    return pa.Table.from_pylist(
+        [
+            {"source": block.source, "where": places[int(part)], "row": int(row), "reason": reason,
+             "problem": DUPLICATE, "raw": document["text"][:RAW_CHARACTERS]}
+            for document, (part, row) in zip(documents, origins, strict=True)
+        ],
+        REJECTED,
+    )  # fmt: skip
 
 
 def facts(work: Work, cleaned: CleanedBlocks, index: DocumentIndex, train: np.ndarray, held_out: pa.Table) -> Facts:

@@ -61,7 +61,7 @@ def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
         ({"messages": []}, "no_reply", "'messages' is an empty list"),
         ({"instruction": "Hello", "output": " "}, "empty_turn", r"turn 2 \(assistant\) is empty"),
         ({"messages": [{"role": "user", "content": "\u200b"}, HELLO[1]]}, "empty_turn", r"turn 1 \(user\) is empty"),
-        ({"messages": [*HELLO, {"role": "tool", "content": "3"}]}, "unknown_role", "turn 3 has the role 'tool'"),
+        ({"messages": [*HELLO, {"role": "narrator", "content": "3"}]}, "unknown_role", "the role 'narrator'"),
         ({"messages": [{"role": None, "content": "3"}]}, "unknown_role", "has the role None"),
         ({"messages": [HELLO[0], {"role": "assistant", "content": None}]}, "no_text", "turn 2 .* holds null"),
         ({"messages": [HELLO[0], "Hi!"]}, "no_turn", "turn 2 holds text"),
@@ -81,6 +81,125 @@ def test_what_cannot_be_used_has_a_reason(record: dict[str, Any], reason: str, m
     assert problem.reason == reason
     with pytest.raises(ValueError, match=message):
         raise ValueError(problem.text)
+
+
+def turns(*texts: str) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("record", "texts"),
+    [
+        ({"instruction": "Add", "input": None, "output": "3"}, ["Add", "3"]),
+        ({"instruction": "Add", "input": "<noinput>", "output": 3}, ["Add", "3"]),
+        ({"instruction": "Who?", "context": "Ann came.", "response": "Ann."}, ["Who?\n\nAnn came.", "Ann."]),
+        ({"system_prompt": "Be kind.", "question": "Who?", "response": "Ann."}, ["Be kind.", "Who?", "Ann."]),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "system": "s"},
+            ["s", "a", "b"],
+        ),
+        ({"conversation": [{"human": "a", "assistant": "b"}, {"human": "c", "assistant": "d"}]}, ["a", "b", "c", "d"]),
+        ({"prompt": "a", "completion": turns("x", "b")[1:]}, ["a", "b"]),
+        ({"prompt": turns("a"), "completion": turns("x", "b", "c", "d")[1:]}, ["a", "b", "c", "d"]),
+        ({"messages": json.dumps(turns("a", "b"))}, ["a", "b"]),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}, *turns("", "c")[1:]]},
+            ["a\nb", "c"],
+        ),
+        (
+            {"contents": [{"role": "user", "parts": [{"text": "a"}]}, {"role": "model", "parts": [{"text": "b"}]}]},
+            ["a", "b"],
+        ),
+        ({"prompt": "a", "completion": "b", "label": 1}, ["a", "b"]),
+        ({"prompt": "a", "completion": "b", "thumbs": "up"}, ["a", "b"]),
+    ],
+)
+def test_published_spellings_give_their_turns(record: dict[str, Any], texts: list[str]) -> None:
+    parsed = parse_conversation(record)
+    assert isinstance(parsed, ParsedConversation), parsed
+    assert [turn["content"] for turn in parsed.messages] == texts
+    assert all(turn.keys() == {"role", "content"} for turn in parsed.messages)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason", "by_rule"),
+    [
+        ({"prompt": "a", "completion": "b", "label": False}, "labelled_bad", True),
+        ({"prompt": "a", "completion": "b", "label": "0"}, "labelled_bad", True),
+        ({"prompt": "a", "completion": "b", "thumbs": "down"}, "labelled_bad", True),
+        ({"prompt": "a", "completion": "b", "thumbs_down": True}, "labelled_bad", True),
+        ({"messages": HELLO, "is_good": False}, "labelled_bad", True),
+        ({"messages": [*HELLO, {"role": "tool", "content": "3"}]}, "tools", True),
+        ({"messages": [HELLO[0], {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]}, "tools", True),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}]}, "tools", True),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, HELLO[1]]}, "not_text", True),
+        (
+            {"image": "a.jpg", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "not_text",
+            True,
+        ),
+        ({"instruction": "Rank", "output": ["a", "b"]}, "list_of_replies", False),
+        ({"prompt": "a", "response": None}, "no_reply", False),
+        ({"prompt": "a", "response": "half \ud83d"}, "half_a_character", False),
+        ({"prompt": "a", "response": "<think>b"}, "half_a_thought", False),
+        ({"prompt": "a", "response": "b</think>c"}, "half_a_thought", False),
+        ({"messages": [SYSTEM, *HELLO], "system": "Be rude."}, "two_systems", False),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": 0.5}]}, "turn_weight", False),
+        ({"messages": [HELLO[0], {**HELLO[1], "train": False}]}, "nothing_learnt", True),
+    ],
+)
+def test_rows_that_shall_not_be_learnt_have_a_reason(record: dict[str, Any], reason: str, by_rule: bool) -> None:
+    problem = parse_conversation(record)
+    assert isinstance(problem, Problem)
+    assert (problem.reason, problem.by_rule) == (reason, by_rule)
+
+
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"train": False}, {"loss": "false"}, {"label": 0}])
+def test_turns_that_a_flag_leaves_out_are_context(flag: dict[str, Any]) -> None:
+    first, second = turns("a", "b"), turns("c", "d")
+    parsed = parse_conversation({"messages": [first[0], {**first[1], **flag}, *second]})
+    assert parsed == ParsedConversation([*first, *second], not_learnt=(1,))
+    # Nothing after the last turn that is learnt can be learnt.
+    parsed = parse_conversation({"messages": [*first, second[0], {**second[1], **flag}]})
+    assert parsed == ParsedConversation(first, num_cut=2)
+
+
+def test_a_prompt_of_turns_is_context() -> None:
+    parsed = parse_conversation({"prompt": turns("a", "b", "c"), "completion": turns("", "d")[1:]})
+    assert parsed == ParsedConversation(turns("a", "b", "c", "d"), not_learnt=(1,))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [HELLO[0], {**HELLO[1], "reasoning_content": "A greeting."}]},
+        {"messages": [HELLO[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHi!"}]},
+        {"prompt": "Hello", "response": "Hi!", "reasoning": "A greeting."},
+        {
+            "messages": [
+                HELLO[0],
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "A greeting."}, {"type": "text", "text": "Hi!"}],
+                },
+            ]
+        },
+    ],
+)
+def test_thoughts_are_kept_whole_or_removed(record: dict[str, Any]) -> None:
+    kept, removed = (parse_conversation(record, keep_thoughts=keep) for keep in (True, False))
+    assert isinstance(kept, ParsedConversation)
+    assert kept.messages[1]["content"] == "<think>\nA greeting.\n</think>\n\nHi!"
+    assert removed == ParsedConversation(HELLO)
+
+
+def test_ratings_below_the_bound_are_set_aside() -> None:
+    record = {"prompt": "a", "response": "b", "rating": 2}
+    assert isinstance(parse_conversation(record), ParsedConversation)
+    assert isinstance(parse_conversation(record, min_rating=2), ParsedConversation)
+    problem = parse_conversation(record, min_rating=3)
+    assert isinstance(problem, Problem)
+    assert (problem.reason, problem.text) == ("labelled_bad", "its rating is 2; min_rating is 3")
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.data.dialogues.preference_records import ParsedPair, parse_pair
+from pipelines.data.dialogues.preference_records import ParsedPreferences, parse_preferences
+from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply
 from pipelines.data.sources.bad_rows import Problem
 
 PROMPT = [{"role": "user", "content": "Why?"}]
@@ -23,6 +24,15 @@ def turn(role: str, text: str) -> dict[str, str]:
 
 def from_value(role: str, text: str) -> dict[str, str]:
     return {"from": role, "value": text}
+
+
+def parse_pair(record: dict[str, Any]) -> ParsedPair | Problem:
+    """The one pair of a record."""
+    parsed = parse_preferences(record)
+    if isinstance(parsed, Problem):
+        return parsed
+    (pair,) = parsed.pairs
+    return pair
 
 
 GOOD, BAD = turn("assistant", "Because."), turn("assistant", "No.")
@@ -97,6 +107,89 @@ def test_what_is_no_pair_has_a_reason(record: dict[str, Any], reason: str, messa
     problem = parse_pair(record)
     assert isinstance(problem, Problem)
     assert (problem.reason, message in problem.text) == (reason, True), problem
+
+
+def pairs(record: dict[str, Any], **options: Any) -> list[tuple[str, str]]:
+    parsed = parse_preferences(record, **options)
+    assert isinstance(parsed, ParsedPreferences), parsed
+    return [(pair.chosen, pair.rejected) for pair in parsed.pairs]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (
+            {"prompt": "Why?", "chosen": "Because.", "rejected": ["No.", "Go!"]},
+            [("Because.", "No."), ("Because.", "Go!")],
+        ),
+        (
+            {"prompt": "Why?", "responses": ["a", "b", "c"], "rank": [2, 3, 1]},
+            [("c", "b"), ("c", "a"), ("a", "b")],
+        ),
+        ({"prompt": "Why?", "answers": ["a", "b"], "scores": ["1.5", 4]}, [("b", "a")]),
+        (
+            {
+                "instruction": "Why?",
+                "completions": [{"response": "a", "overall_score": 5}, {"response": "b", "overall_score": 8}],
+            },
+            [("b", "a")],
+        ),
+        ({"question": "Why?", "response_j": "a", "response_k": "b"}, [("a", "b")]),
+        ({"prompt": "Why?", "response_0": "a", "response_1": "b", "better_response_id": 1}, [("b", "a")]),
+        (
+            {"conversation_a": [*PROMPT, GOOD], "conversation_b": [*PROMPT, BAD], "winner": "model_b"},
+            [("No.", "Because.")],
+        ),
+        (
+            {"input": {"messages": PROMPT}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
+            [("Because.", "No.")],
+        ),
+    ],
+)
+def test_several_replies_give_a_pair_for_each_difference(
+    record: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    assert pairs(record) == expected
+
+
+def test_pairs_of_a_row_are_limited() -> None:
+    record = {"prompt": "Why?", "responses": list("abcd"), "scores": [1, 2, 3, 9]}
+    parsed = parse_preferences(record, max_pairs=2)
+    assert isinstance(parsed, ParsedPreferences)
+    assert [(pair.chosen, pair.rejected) for pair in parsed.pairs] == [("d", "a"), ("d", "b")]
+    assert parsed.num_beyond == 4
+
+
+@pytest.mark.parametrize(
+    ("record", "reason", "by_rule"),
+    [
+        (
+            {"prompt": "Why?", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 2},
+            "scores_disagree",
+            True,
+        ),
+        ({"prompt": "Why?", "responses": ["a", "b"], "scores": [1, 1]}, "tied", True),
+        ({"prompt": "Why?", "response_a": "a", "response_b": "b", "winner": "tie"}, "tied", True),
+        ({"prompt": "Why?", "responses": ["a", "b"], "scores": [1, "N/A"]}, "too_few_replies", False),
+        ({"prompt": "Why?", "chosen": "a", "rejected": "\ud83d"}, "half_a_character", False),
+        ({"prompt": "Why?", "chosen": "<think>a", "rejected": "b"}, "half_a_thought", False),
+        ({"prompt": "Why?", "chosen": "a", "rejected": "b", "images": ["x.png"]}, "not_text", True),
+        ({"instruction": "Rank", "output": ["a", "b", "c"]}, "not_a_pair", False),
+    ],
+)
+def test_rows_without_a_preference_have_a_reason(record: dict[str, Any], reason: str, by_rule: bool) -> None:
+    problem = parse_preferences(record)
+    assert isinstance(problem, Problem)
+    assert (problem.reason, problem.by_rule) == (reason, by_rule)
+
+
+def test_a_labelled_reply_is_read_with_its_label() -> None:
+    parsed = parse_preferences({"prompt": "Why?", "completion": [BAD], "label": False})
+    assert isinstance(parsed, ParsedPreferences)
+    assert parsed.rated == RatedReply(PROMPT, "No.", 0)
+    parsed = parse_preferences({"messages": [*PROMPT, GOOD], "score": 7.5})
+    assert isinstance(parsed, ParsedPreferences)
+    assert parsed.rated == RatedReply(PROMPT, "Because.", 7.5)
 
 
 @pytest.mark.parametrize(("name", "min_fraction"), [("hh_en", 0.99), ("dpo_en", 1), ("dpo_zh", 1)])

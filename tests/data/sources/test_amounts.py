@@ -14,7 +14,6 @@ import pytest
 
 from pipelines.data.sources import amounts
 from pipelines.data.sources.amounts import amount, count_lines
-from pipelines.errors import UserError
 
 TEXTS = [f"Row {i} of an English text." if i % 3 else f"第{i}行是中文，说的是别的事情。" for i in range(300)]
 BYTES = {"en": sum(len(t.encode()) for i, t in enumerate(TEXTS) if i % 3),
@@ -92,8 +91,7 @@ def test_lines_of_a_large_file_are_extrapolated(tmp_path: Path, monkeypatch: pyt
     assert count_lines(file) != 400_000
 
 
-def test_damaged_gzip_is_a_user_error(tmp_path: Path) -> None:
+def test_lines_of_damaged_gzip_are_counted_up_to_the_damage(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl.gz"
     file.write_bytes(gzip.compress(b"line\n" * 100_000)[:-20])
-    with pytest.raises(UserError, match="damaged or not gzip"):
-        count_lines(file)
+    assert 90_000 < count_lines(file) <= 100_000

@@ -200,6 +200,15 @@ def test_special_tokens_in_messages_are_encoded_as_text(folders: dict[str, Path]
     assert rendered.ids[: len(chat.prompt(messages[:1]))].tolist() == chat.prompt(messages[:1])
 
 
+def test_loss_mask_leaves_out_turns_that_are_not_to_be_learnt(folders: dict[str, Path]) -> None:
+    chat = Chat.open(folders["llama3"])
+    whole, context = chat.conversations([TURNS, TURNS], [(), (2,)])
+    assert whole.ids.tolist() == context.ids.tolist()
+    learnt = [chat.text(rendered.ids[rendered.loss_mask]) for rendered in (whole, context)]
+    assert learnt[1] == TURNS[4]["content"]
+    assert learnt[0] == TURNS[2]["content"] + TURNS[4]["content"]
+
+
 def test_batches_equal_single_conversations(folders: dict[str, Path]) -> None:
     chat = Chat.open(folders[METASPACE])
     many = [TURNS, TURNS[1:3], [ASK, {"role": "assistant", "content": "<eos><bos>"}], TURNS[1:]]

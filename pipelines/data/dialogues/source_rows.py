@@ -1,0 +1,117 @@
+"""What the stages of conversations and preferences do alike with the rows of sources: choose, count, name what is left.
+
+record ──parse──► parsed ──OutlierRules──► used, its unread columns counted | Problem, set aside
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from pipelines.data.dialogues import near_duplicates
+from pipelines.data.dialogues.outliers import OutlierRules
+from pipelines.data.sources.bad_rows import Problem, RejectedRows
+from pipelines.data.sources.record_formats import columns_not_used
+
+DISPLAYED_COLUMNS = 12
+
+
+class ParsedRow(Protocol):
+    """A parsed conversation or preference."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def replies(self) -> Sequence[str]: ...
+
+
+Parsed = TypeVar("Parsed", bound=ParsedRow)
+Facts = dict[str, float | int | str]
+
+
+@dataclass
+class RowReader:
+    """Parses records and sets those aside that the rules do not let through; counts the columns that it does not read.
+
+    rows: conversations or preferences. ignored: columns that the sources read themselves (group, language_column), or
+    that an option reads."""
+
+    rows: str
+    rules: OutlierRules
+    ignored: frozenset[str] = frozenset()
+    unread: Counter[str] = field(default_factory=Counter)
+
+    def parse(
+        self, parse: Callable[[Mapping[str, Any]], Parsed | Problem]
+    ) -> Callable[[Mapping[str, Any]], Parsed | Problem]:
+        """The function that parses a record and judges what it says."""
+
+        def judged(record: Mapping[str, Any]) -> Parsed | Problem:
+            parsed = parse(record)
+            if isinstance(parsed, Problem):
+                return parsed
+            problem = self.rules.problem(parsed.text, parsed.replies)
+            if problem is None:
+                self.unread.update(name for name in columns_not_used(record, self.rows) if name not in self.ignored)
+            return problem or parsed
+
+        return judged
+
+    @property
+    def facts(self) -> Facts:
+        """The columns of rows that are used which carry something and are not read, each with its number of rows."""
+        return {"rows/columns_not_used": self.columns} if self.unread else {}
+
+    @property
+    def columns(self) -> str:
+        """tools (1 row), id (20 rows)"""
+        named = [
+            f"{name} ({number:,} row{'' if number == 1 else 's'})"
+            for name, number in self.unread.most_common(DISPLAYED_COLUMNS)
+        ]
+        more = len(self.unread) - len(named)
+        return ", ".join([*named, f"{more:,} more"] if more else named)
+
+
+def read_by_sources(sources: Mapping[str, Any]) -> frozenset[str]:
+    """The columns that sources read themselves: those of groups and languages."""
+    names = (getattr(source, option, None) for source in sources.values() for option in ("group", "language_column"))
+    return frozenset(name for name in names if name is not None)
+
+
+def repeated(texts: Sequence[str], contexts: Sequence[str], threshold: float | None) -> list[bool]:
+    """Whether each text is nearly the same as an earlier one with the same context, which the first one stands for.
+
+    contexts: system turns. threshold: similarity; None: no text is."""
+    result = [False] * len(texts)
+    by_context: dict[str, list[int]] = defaultdict(list)
+    for position, context in enumerate(contexts if threshold is not None else ()):
+        by_context[context].append(position)
+    for positions in by_context.values():
+        if threshold is not None and len(positions) > 1:
+            first = near_duplicates.first_of_each([texts[position] for position in positions], threshold)
+            for index, position in enumerate(positions):
+                result[position] = first[index] != index
+    return result
+
+
+def system_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """The text of the system's turn; empty without one."""
+    return next((turn["content"] for turn in messages if turn["role"] == "system"), "")
+
+
+def facts_with_duplicates(rejected: RejectedRows, area: str, num_duplicates: int) -> Facts:
+    """The facts of rows set aside, with the rows that repeat an earlier one exactly, which are kept nowhere else."""
+    facts = rejected.facts(area)
+    if num_duplicates:
+        facts["rows/used"] = int(facts["rows/used"]) - num_duplicates
+        facts["rows/not_used_duplicate"] = num_duplicates
+    return facts
+
+
+def reasons(rejected: RejectedRows) -> str:
+    """What was set aside, for the message that nothing is left: 3 empty_turn, 1 labelled_bad."""
+    return ", ".join(f"{number:,} {reason}" for reason, number in rejected.reasons.most_common())

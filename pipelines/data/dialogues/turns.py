@@ -1,0 +1,192 @@
+"""Reads the turns of a conversation from the spellings that data sets use: who speaks, the text, whether it is learnt.
+
+    {role, content} | {from, value} | text ──► Turn(role, content, learnt) | Problem
+
+Text parts are joined by a line break. A thought beside the content stands before it as <think>…</think>, where
+thoughts are kept. What is no text (images, calls of tools and their results) is a Problem, never left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.data.sources import cells, column_names
+from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.files import encodable, type_name
+from pipelines.data.text.normalise import normalise
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+TOOL_ROLES = ("tool", "function", "function_call", "function_response", "observation", "tool_call", "tool_calls",
+              "tool_response", "tool_result", "ipython")  # fmt: skip
+TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
+TEXT_PARTS = ("text", "input_text", "output_text")
+THOUGHT_PARTS = ("thinking", "reasoning")
+TOOLS = "calls a tool or holds its result, which no chat template gets here; expected text alone"
+THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn of a conversation. learnt: whether the row wants an assistant's turn to be learnt."""
+
+    role: str  # system, user or assistant
+    content: str
+    learnt: bool = True
+
+    @property
+    def message(self) -> dict[str, str]:
+        """The turn as chat templates take it."""
+        return {"role": self.role, "content": self.content}
+
+
+def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) -> list[Turn] | Problem:
+    """The turns of a column's value: a list of turns, a single turn, or text, which is one turn of `role`."""
+    items = cells.as_turns(value) or (value if isinstance(value, list) else [value])
+    if isinstance(value, str) and items == [value]:
+        items = [{"role": role, "content": value}]
+    turns: list[Turn] = []
+    for number, item in enumerate(items, 1):
+        turn = _turn(item, number, keep_thoughts)
+        if isinstance(turn, Problem):
+            return turn
+        turns.append(turn)
+    return turns
+
+
+def check_turns(turns: Sequence[Turn]) -> Problem | None:
+    """The first problem of a sequence of turns: an empty turn, a late system turn, two turns in a row of one role."""
+    expected = "user"
+    for number, turn in enumerate(turns, 1):
+        if not turn.content:
+            return Problem("empty_turn", f"turn {number} ({turn.role}) is empty; expected text in every turn")
+        if not encodable(turn.content):
+            text = f"turn {number} ({turn.role}) holds half of a surrogate pair; expected text that UTF-8 can write"
+            return Problem("half_a_character", text)
+        if turn.role == "system" and number == 1:
+            continue
+        if turn.role != expected:
+            text = f"turn {number} is the {turn.role}'s; expected the {expected}'s, for user and assistant take turns"
+            return Problem("turn_order", text)
+        expected = "assistant" if expected == "user" else "user"
+    return None
+
+
+def clean(text: str) -> str:
+    """Normalised text without spaces around it."""
+    return normalise(text).strip()
+
+
+def with_thought(content: str, thought: Any, *, keep_thoughts: bool) -> str | None:
+    """A reply and the thought beside it, or without its thoughts; None where a thought is open or closed alone.
+
+    >>> with_thought("4", "2 + 2", keep_thoughts=True), with_thought("<think>2 + 2</think>4", None, keep_thoughts=False)
+    ('<think>\\n2 + 2\\n</think>\\n\\n4', '4')
+    """
+    rest = THOUGHT.sub("", content)
+    if "<think>" in rest or "</think>" in rest:
+        return None
+    if not keep_thoughts:
+        return rest.strip()
+    if not has_value(thought) or rest != content:  # the content holds its thoughts already
+        return content
+    return f"<think>\n{clean(str(thought))}\n</think>\n\n{content}" if content else content
+
+
+def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
+    """A turn from an object with the keys of any of the spellings."""
+    if not isinstance(item, dict):
+        text = f"turn {number} holds {type_name(item)}; expected role and content, or from and value"
+        return Problem("no_turn", text)
+    role_key = next((key for key in column_names.ROLE_KEYS if has_value(item.get(key))), "role")
+    content_keys = [key for key in column_names.CONTENT_KEYS if key in item]
+    content_key = next((key for key in content_keys if has_value(item[key])), next(iter(content_keys), "content"))
+    speaker = item.get(role_key)
+    place = f"turn {number} ({speaker})"
+    is_tool = isinstance(speaker, str) and speaker.lower() in TOOL_ROLES
+    if is_tool or any(has_value(item.get(key)) for key in column_names.TOOL_KEYS):
+        return Problem("tools", f"{place} {TOOLS}", by_rule=True)
+    if not isinstance(speaker, str) or speaker.lower() not in ROLES:
+        known = ", ".join(ROLES)
+        return Problem("unknown_role", f"turn {number} has the {role_key} {speaker!r}; expected one of: {known}")
+    content, thought = item.get(content_key), _first_value(item, column_names.THOUGHT_COLUMNS)
+    if isinstance(content, list):
+        thought = thought or _thought_of_parts(content)
+        content = _text_of_parts(content, place)
+    if isinstance(content, Problem):
+        return content
+    if not isinstance(content, str):
+        text = f"{place} has a {content_key} that holds {type_name(content)}; expected text"
+        return Problem("no_text", text)
+    return _turn_of_text(item, ROLES[speaker.lower()], clean(content), thought, place, keep_thoughts)
+
+
+def _turn_of_text(
+    item: Mapping[str, Any], role: str, content: str, thought: Any, place: str, keep_thoughts: bool
+) -> Turn | Problem:
+    """A turn of which role and text are known: with its thought, and whether it is learnt."""
+    if role != "assistant":
+        return Turn(role, content)
+    reply = with_thought(content, thought, keep_thoughts=keep_thoughts)
+    if reply is None:
+        return half_a_thought(place)
+    learnt = True
+    for key in column_names.FLAG_KEYS:
+        flag = item.get(key)
+        if not has_value(flag):
+            continue
+        verdict = cells.verdict(flag)
+        if verdict is None and key != "label":
+            text = (
+                f"{place} has the {key} {flag!r}; expected 1 or 0, true or false: parts of a turn's weight are unknown"
+            )
+            return Problem("turn_weight", text)
+        learnt = learnt and verdict is not False
+    return Turn(role, reply, learnt)
+
+
+def half_a_thought(place: str) -> Problem:
+    """A thought that is opened and never closed, or the other way round."""
+    text = f"{place} holds one of <think> and </think> without the other; expected whole thoughts"
+    return Problem("half_a_thought", text)
+
+
+def _text_of_parts(parts: Sequence[Any], place: str) -> str | Problem:
+    """The text of content parts, joined by line breaks; thoughts are read apart."""
+    texts: list[str] = []
+    for part in parts:
+        kind = part.get("type") or "text" if isinstance(part, dict) else "text"
+        text = part.get("text") if isinstance(part, dict) else part
+        if kind in THOUGHT_PARTS:
+            continue
+        if kind in TOOL_PARTS:
+            return Problem("tools", f"{place} {TOOLS}", by_rule=True)
+        if kind not in TEXT_PARTS or not isinstance(text, str):
+            name = kind if kind not in TEXT_PARTS else type_name(text)
+            return Problem("not_text", f"{place} has a part that holds {name}; expected parts of text", by_rule=True)
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _thought_of_parts(parts: Sequence[Any]) -> str:
+    """The text of the parts that are thoughts."""
+    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in THOUGHT_PARTS]
+    return "\n".join(str(_first_value(part, (*THOUGHT_PARTS, "text")) or "") for part in thoughts)
+
+
+def _first_value(item: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((item[key] for key in keys if has_value(item.get(key))), None)

@@ -1,0 +1,89 @@
+"""What the cell of a record holds: nothing, turns of a conversation, a verdict on a reply, a number."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from pipelines.data.sources.column_names import CONTENT_KEYS, EXCHANGE_KEYS, MISSING_TEXTS, ROLE_KEYS, TOOL_KEYS
+
+
+def has_value(value: Any) -> bool:
+    """Whether a column holds something: not null, not NaN, not empty. 0 and false are something."""
+    if isinstance(value, str):
+        return value.strip() not in MISSING_TEXTS
+    if isinstance(value, float):
+        return not math.isnan(value)
+    return value is not None and (not isinstance(value, list | dict | tuple) or len(value) > 0)
+
+
+def as_turns(value: Any) -> list[Any] | None:
+    """The turns in a column's value: a list, JSON text of one, or an object of lists; None where it holds no turns.
+
+    Objects that hold a whole exchange ({human, assistant}) are divided into two turns."""
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if isinstance(value, dict) and isinstance(value.get("messages"), list):
+        value = value["messages"]
+    if isinstance(value, dict) and any(isinstance(value.get(key), list) for key in ROLE_KEYS):
+        value = [dict(zip(value, items, strict=False)) for items in zip(*value.values(), strict=False)]
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return None
+    turns = list(chain.from_iterable(_divided(turn) for turn in value))
+    return turns if _is_turn(turns[0]) else None
+
+
+def _divided(turn: Any) -> Iterator[Any]:
+    """The turn, or the two turns of an exchange."""
+    keys = next((keys for keys in EXCHANGE_KEYS if isinstance(turn, dict) and turn.keys() >= set(keys)), None)
+    if keys is None or any(key in turn for key in ROLE_KEYS):
+        yield turn
+    else:
+        yield {"role": "user", "content": turn[keys[0]]}
+        yield {"role": "assistant", "content": turn[keys[1]]}
+
+
+def _is_turn(turn: Any) -> bool:
+    keys = turn.keys() if isinstance(turn, dict) else ()
+    return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *TOOL_KEYS))
+
+
+def verdict(value: Any) -> bool | None:
+    """Whether a label says good or bad; None where it says neither.
+
+    >>> verdict(True), verdict("bad"), verdict(0), verdict("sports"), verdict(3)
+    (True, False, False, None, None)
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return {1.0: True, 0.0: False, -1.0: False}.get(float(value))
+    if not isinstance(value, str):
+        return None
+    text = value.strip().lower()
+    if text in ("true", "1", "yes", "good", "up", "thumbs_up", "desirable", "chosen", "correct", "👍"):
+        return True
+    if text in ("false", "0", "-1", "no", "bad", "down", "thumbs_down", "undesirable", "rejected", "incorrect", "👎"):
+        return False
+    return None
+
+
+def number_of(value: Any) -> float | None:
+    """The number that a rating holds, as number or text; None for anything else.
+
+    >>> number_of("4.5"), number_of(3), number_of("N/A"), number_of(True)
+    (4.5, 3.0, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,65 @@
+"""The names that data sets give to columns, and to the keys of turns, by what they hold. Compared without case."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Literal
+
+TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
+# Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
+TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns")
+PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem")
+PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, "input", "inputs", "user", "human")  # prompts only where a reply stands beside
+REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets")
+# Columns beside them.
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systemInstruction")
+CONTEXT_COLUMNS = ("input", "context")  # Alpaca's and Dolly's: what the instruction is about
+HISTORY_COLUMNS = ("history",)
+THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought")
+GOOD_COLUMNS = ("label", "thumbs", "thumbs_up", "is_good", "good", "desirable", "liked", "is_correct", "correct")
+BAD_COLUMNS = ("thumbs_down", "is_bad")
+RATING_COLUMNS = ("rating", "score", "overall_score", "reward", "quality")
+MEDIA_COLUMNS = ("image", "images", "audio", "audios", "video", "videos")  # what a row with any of them is about
+# Two replies of which the first is better, and the scores beside them.
+PAIR_COLUMNS = (
+    ("chosen", "rejected"),
+    ("chosen_response", "rejected_response"),
+    ("response_chosen", "response_rejected"),
+    ("preferred", "dispreferred"),
+    ("preferred_output", "non_preferred_output"),
+    ("response_j", "response_k"),
+    ("better", "worse"),
+)
+PAIR_SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("rating_chosen", "rating_rejected"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+)
+# Two replies and a column that says which is better, by the end of the other's name: response_0, 0; conversation_a, a.
+CHOICE_COLUMNS = (
+    ("response_0", "response_1"),
+    ("response_1", "response_2"),
+    ("response_a", "response_b"),
+    ("answer_a", "answer_b"),
+    ("output_1", "output_2"),
+    ("conversation_a", "conversation_b"),
+)
+WINNER_COLUMNS = ("better_response_id", "winner", "preference", "preferred", "choice", "better")
+# Several replies in one column, each with a rating of its own or one in a list beside them.
+REPLY_LISTS = ("completions", "responses", "replies", "answers", "generations", "outputs", "candidates")
+RANK_COLUMNS = ("rank", "ranks", "ranking")  # 1 or 0 is the best; of ratings the highest is
+RATING_LISTS = (*RANK_COLUMNS, "ratings", "rating", "scores", "score", "rewards")
+RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", "completion")
+# Keys of a turn.
+ROLE_KEYS = ("role", "from", "speaker")
+CONTENT_KEYS = ("content", "value", "text", "parts")
+TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
+FLAG_KEYS = ("weight", "train", "loss", "learn", "trainable", "label")  # 0 or false: the turn is not learnt
+EXCHANGE_KEYS = (("human", "assistant"), ("user", "assistant"), ("human", "bot"), ("prompt", "response"))
+TURN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, *TOOL_KEYS, *FLAG_KEYS, *THOUGHT_COLUMNS, *chain(*EXCHANGE_KEYS)}
+# Names that a recipe may give to columns of other names: the source's option `columns`.
+Column = Literal["prompt", "context", "system", "history", "reply", "reasoning", "label", "rating", "messages",
+                 "chosen", "rejected", "replies", "ratings", "ranks"]  # fmt: skip
+MISSING_TEXTS = ("", "<noinput>")  # the latter is how self-instruct writes an instruction without input

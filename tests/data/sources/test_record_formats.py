@@ -1,0 +1,103 @@
+"""Formats of records: what each is taken for, which of its columns are read, and which are named as not used."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pipelines.data.sources.record_formats import columns_not_used, detect_format, format_as
+
+USER, REPLY = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
+
+
+@pytest.mark.parametrize(
+    ("record", "rows", "description"),
+    [
+        ({"instruction": "a", "input": None, "output": "b"}, "conversations", "Alpaca: instruction, input, output"),
+        (
+            {"instruction": "a", "context": "c", "response": "b"},
+            "conversations",
+            "Dolly: instruction, context, response",
+        ),
+        (
+            {"system_prompt": "s", "question": "a", "response": "b"},
+            "conversations",
+            "prompt and reply: question, response, system_prompt",
+        ),
+        (
+            {"conversations": [HUMAN, GPT], "system": "s", "tools": "[]"},
+            "conversations",
+            "ShareGPT: conversations of from and value, system",
+        ),
+        (
+            {"conversation": [{"human": "a", "assistant": "b"}]},
+            "conversations",
+            "OpenAI: conversation of role and content",
+        ),
+        ({"messages": json.dumps([USER, REPLY])}, "conversations", "OpenAI: messages of role and content"),
+        ({"messages": {"role": ["user"], "content": ["a"]}}, "conversations", "OpenAI: messages of role and content"),
+        ({"prompt": [USER], "completion": [REPLY]}, "conversations", "prompt and reply: prompt, completion"),
+        (
+            {"prompt": "a", "completion": "b", "label": False},
+            "conversations",
+            "prompt, reply and label: prompt, completion, label",
+        ),
+        ({"Question": "a", "Answer": "b"}, "conversations", "prompt and reply: Question, Answer"),
+        (
+            {"prompt": "a", "chosen": [USER, REPLY], "rejected": [USER, REPLY], "messages": [USER, REPLY]},
+            "preferences",
+            "preference pairs: prompt, chosen, rejected",
+        ),
+        (
+            {"instruction": "a", "completions": [{"response": "b", "overall_score": 4.0}]},
+            "preferences",
+            "rated replies: instruction, completions",
+        ),
+        (
+            {"prompt": "a", "responses": ["b", "c"], "rank": [2, 1]},
+            "preferences",
+            "rated replies: prompt, responses, rank",
+        ),
+        (
+            {"prompt": "a", "response_0": "b", "response_1": "c", "better_response_id": 1},
+            "preferences",
+            "two replies and which is better: prompt, response_0, response_1, better_response_id",
+        ),
+        ({"user": "bob", "message": "hello to all of you"}, "text", "text: message"),
+        ({"prompt": "a", "responses": ["b", "c"]}, "prompts", "prompts: prompt"),
+    ],
+)
+def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: str, description: str) -> None:
+    row_format = detect_format(record)
+    assert row_format is not None
+    assert (row_format.rows, row_format.description) == (rows, description)
+
+
+@pytest.mark.parametrize(
+    ("record", "rows", "names"),
+    [
+        ({"id": 7, "prompt": "a", "response": "b", "tools": "", "note": None}, "conversations", ("id",)),
+        ({"conversations": [HUMAN, GPT], "system": "s", "tools": '[{"name": "x"}]'}, "conversations", ("tools",)),
+        ({"messages": [{**USER, "name": "Ann"}, REPLY]}, "conversations", ("messages.name",)),
+        ({"messages": [USER, {**REPLY, "weight": 0, "tool_calls": None}]}, "conversations", ()),
+        ({"prompt": "a", "response": "b", "score": float("nan")}, "conversations", ()),
+        ({"prompt": "a", "response": "b", "label": "sports"}, "conversations", ("label",)),
+        ({"prompt": "a", "completion": "b", "label": True}, "preferences", ()),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 2, "score_rejected": 1}, "preferences", ()),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "conversations", ("prompt", "chosen", "rejected")),
+        ({"text": "a", "title": "b"}, "text", ("title",)),
+        ({"prompt": "a", "response": "b", "half \ud83d": 1}, "conversations", ("half \\ud83d",)),
+    ],
+)
+def test_what_is_not_read_is_named(record: dict[str, Any], rows: str, names: tuple[str, ...]) -> None:
+    assert columns_not_used(record, rows) == names
+
+
+def test_one_reply_with_a_rating_can_be_read_as_a_preference() -> None:
+    row_format = format_as({"question": "a", "answer": "b", "score": "3.5"}, "preferences")
+    assert row_format is not None
+    assert row_format.column("rating") == "score"
+    assert format_as({"question": "a", "answer": "b"}, "preferences") is None
