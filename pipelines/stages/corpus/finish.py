@@ -20,14 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.blocks import AtomicFile, Block
 from pipelines.data.corpus import minhash, splitting
 from pipelines.data.corpus.cleaning import EMPTY
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.errors import UserError
+from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus.blocks import AtomicFile, Block, CleanedBlocks, num_parallel_tasks
+from pipelines.stages.corpus.blocks import CleanedBlocks
 from pipelines.stages.corpus.options import CorpusOptions
-from pipelines.stages.corpus.parallel import map_in_order
 
 LANGUAGES = ("en", "zh")
 INDEX_COLUMNS = ["id", "source", "group", "language", "text_bytes", "key", "signature"]
