@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines.options import Options
+from pipelines.options import Options, RowLimit
 from pipelines.store.facts import Facts
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.evaluator import Evaluator
     from pipelines.store.artifacts import Artifact, Draft
 
-__all__ = ["ClusterOptions", "Facts", "Options", "Progress", "Stage", "Work"]
+__all__ = ["ClusterOptions", "Facts", "Options", "Progress", "RowLimit", "Stage", "Work"]
 
 
 class ClusterOptions(Options):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.store.facts import Facts
+from pipelines.store.facts import Facts, reasons_not_used
 
 LANGUAGES = ("en", "zh")
 MAX_FIGURES = 4  # per stage; report.html and --json have all facts
+MAX_REASONS = 3  # why rows were not used, the most frequent ones
 SEPARATOR = " · "
 
 
@@ -169,10 +170,10 @@ SUFFIXES = {"_en": "en", "_zh": "zh", "_before": "before", "_low": "at least"}  
 
 
 def headlines(kind: str, facts: Facts, width: int | None = None) -> list[str]:
-    """The most important figures of an artifact, at most MAX_FIGURES.
+    """The most important figures of an artifact, at most MAX_FIGURES, and what it set aside of the user's rows.
 
     width: the maximum number of characters of all, joined by SEPARATOR; figures that do not fit are left out, but never
-    the first."""
+    the first, nor what was set aside."""
     texts: list[str] = []
     for figure in FIGURES.get(kind, ()):
         text = figure.text(facts)
@@ -181,6 +182,8 @@ def headlines(kind: str, facts: Facts, width: int | None = None) -> list[str]:
         texts.append(text)
         if len(texts) == MAX_FIGURES:
             break
+    if not_used := reasons_not_used(facts, MAX_REASONS):
+        texts.append(f"rows not used: {not_used}")
     return texts
 
 

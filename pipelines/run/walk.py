@@ -22,6 +22,7 @@ from pipelines.run.plan import Step, descendants, plan, step_code
 from pipelines.run.progress import RunLog
 from pipelines.stage import Facts, Work
 from pipelines.store.artifacts import NO_SPACE, Artifact, Draft, Manifest, Store
+from pipelines.store.facts import rows_used
 from pipelines.store.provenance import machine, packages
 from pipelines.store.runs import RunRecord, StageRecord
 
@@ -101,6 +102,9 @@ class Walk:
                 return existing
             facts = self._attempt(step, draft)
             artifact = self.store.commit(draft, self._manifest(step, facts))
+            if story := rows_used(facts):
+                rejected = ", ".join(name for name in artifact.manifest.files if name.startswith("rejected."))
+                self.log.note(f"{story} ({rejected})" if rejected and "not used" in story else story)
         except BaseException:
             draft.release()
             raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeInt
 
-from pipelines.stage import Facts, Options, Stage, Work
+from pipelines.stage import Facts, Options, RowLimit, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversation_records import ParsedConversation
@@ -37,8 +37,11 @@ class ConversationsOptions(Options):
         0.05, ge=0, le=0.5, description="Fraction of each language's source rows that is held out, by whole prompts"
     )
     max_held_out: NonNegativeInt = Field(500, description="Maximum number of held-out source rows of each language")
-    max_bad_rows: NonNegativeInt = Field(
-        100, description="Maximum number of rows that hold no conversation (in rejected.jsonl) before the stage fails"
+    max_bad_rows: RowLimit | None = Field(
+        None,
+        description="Maximum number of rows that hold no conversation (in rejected.jsonl) before the stage fails, or "
+        "their share of each source's rows, such as 1%. Default: 100 rows, and 5% of each source's rows (of few: 5, "
+        "but at most half)",
     )
 
 

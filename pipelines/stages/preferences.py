@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, NonNegativeInt
 
 from pipelines.engines import EngineCluster
-from pipelines.stage import Facts, Options, Stage, Work
+from pipelines.stage import Facts, Options, RowLimit, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
@@ -47,8 +47,11 @@ class PreferencesOptions(Options):
         0.1, ge=0, le=0.5, description="Fraction of each language's source pairs that is held out, by whole prompts"
     )
     max_held_out: NonNegativeInt = Field(1000, description="Maximum number of held-out source pairs of each language")
-    max_bad_rows: NonNegativeInt = Field(
-        100, description="Maximum number of rows that hold no pair (in rejected.jsonl) before the stage fails"
+    max_bad_rows: RowLimit | None = Field(
+        None,
+        description="Maximum number of rows that hold no pair (in rejected.jsonl) before the stage fails, or "
+        "their share of each source's rows, such as 1%. Default: 100 rows, and 5% of each source's rows (of few: 5, "
+        "but at most half)",
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
-from pipelines.data.sources.sniffing import RowFormat, SniffResult
+from pipelines.data.sources.record_formats import RowFormat
+from pipelines.data.sources.sniffing import SniffResult
 from pipelines.errors import UserError
 from pipelines.recipe import yaml_lines
 from pipelines.store.artifacts import write_atomically

@@ -17,7 +17,7 @@ MODULES = (
     "pipelines.data.corpus.minhash",
     "pipelines.data.dialogues.prompt_splits",
     "pipelines.data.dialogues.refusals",
-    "pipelines.data.sources.sniffing",
+    "pipelines.data.sources.record_formats",
     "pipelines.data.sources.docstrings",
     "pipelines.data.corpus.splitting",
     "pipelines.data.dialogues.tasks.numerals",

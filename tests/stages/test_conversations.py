@@ -82,12 +82,15 @@ BAD = [
 
 def test_bad_rows_are_counted_kept_and_reported(tmp_path: Path) -> None:
     jsonl(tmp_path / "mine.jsonl", BAD)
-    made = make("conversations", tmp_path, builtin_tasks=False, held_out=0, files={"mine": {"path": "mine.jsonl"}})
+    options = {"builtin_tasks": False, "held_out": 0, "max_bad_rows": 100}
+    made = make("conversations", tmp_path, **options, files={"mine": {"path": "mine.jsonl"}})
     assert made.facts["conversations/train"] == 2
     assert made.facts["turns/cut"] == 1
     assert made.facts["conversations/rejected"] == 5
     reasons = ("unreadable", "empty_turn", "no_reply", "unknown_role", "not_a_conversation")
     assert [made.facts[f"conversations/rejected_{reason}"] for reason in reasons] == [1] * 5
+    assert [made.facts[f"rows/not_used_{reason}"] for reason in reasons] == [1] * 5
+    assert (made.facts["rows/read"], made.facts["rows/used"]) == (7, 2)
     assert [(row["row"], row["reason"]) for row in made.rejected] == list(zip(range(2, 7), reasons, strict=True))
     assert made.rejected[1]["where"] == "mine.jsonl" and "turn 2" in made.rejected[1]["problem"]
     assert "'instruction': 'c'" in made.rejected[1]["raw"]
@@ -95,7 +98,7 @@ def test_bad_rows_are_counted_kept_and_reported(tmp_path: Path) -> None:
 
 def test_too_many_bad_rows_stop_the_stage_and_name_the_first(tmp_path: Path) -> None:
     jsonl(tmp_path / "mine.jsonl", BAD)
-    message = r"^mine.jsonl:2: not JSON .* first of 3 bad rows .* max_bad_rows allows 2: .* of the conversations$"
+    message = r"^mine.jsonl:2: not JSON .*first of 3 bad rows .* max_bad_rows allows 2: .* of the conversations; they"
     with pytest.raises(UserError, match=message):
         make("conversations", tmp_path, max_bad_rows=2, files={"mine": {"path": "mine.jsonl"}})
 

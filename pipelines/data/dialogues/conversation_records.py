@@ -1,6 +1,6 @@
 """Parses records of users' files into conversations: system, user and assistant turns, from the three usual formats.
 
-    record ──sniffing.detect_format──► Alpaca | OpenAI | ShareGPT ──turns──► checked, cut after the last reply | Problem
+    record ──detect_format──► Alpaca | OpenAI | ShareGPT ──turns──► checked, cut after the last reply | Problem
 
 What cannot be read without guessing is a Problem with a reason to count it by. Nothing is repaired silently except
 spaces and invisible characters.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.data.sources import sniffing
+from pipelines.data.sources import record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
@@ -51,7 +51,7 @@ def parse_conversation(record: Mapping[str, Any]) -> ParsedConversation | Proble
     >>> parse_conversation({"instruction": "Add", "input": "1, 2", "output": "3"}).messages
     [{'role': 'user', 'content': 'Add\\n\\n1, 2'}, {'role': 'assistant', 'content': '3'}]
     """
-    shape = sniffing.detect_format(record)
+    shape = record_formats.detect_format(record)
     if shape is None or shape.rows != "conversations":
         return _no_conversation(record, shape)
     first, *others = shape.columns
@@ -163,12 +163,12 @@ def clean(text: str) -> str:
     return normalise(text).strip()
 
 
-def _no_conversation(record: Mapping[str, Any], shape: sniffing.RowFormat | None) -> Problem:
+def _no_conversation(record: Mapping[str, Any], shape: record_formats.RowFormat | None) -> Problem:
     """Why a record is no conversation, from the columns it has."""
     if shape is not None and shape.rows == "preferences":
         text = "holds a preference pair; such sources have rows: preferences"
         return Problem("not_a_conversation", text)
-    turns = next((name for name in sniffing.TURN_LISTS if isinstance(record.get(name), list)), None)
+    turns = next((name for name in record_formats.TURN_LISTS if isinstance(record.get(name), list)), None)
     if turns is not None and not record[turns]:
         return Problem("no_reply", f"{turns!r} is an empty list; expected turns, an assistant's among them")
     columns = ", ".join(map(str, record)) or "none"

@@ -17,14 +17,14 @@ from typing import Any
 from pipelines.data.dialogues import conversation_records
 from pipelines.data.dialogues.answer_match import normalised
 from pipelines.data.dialogues.conversation_records import Turns
-from pipelines.data.sources import sniffing
+from pipelines.data.sources import record_formats
 from pipelines.data.sources.bad_rows import Problem
 
 SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # how hh-rlhf marks turns
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 FORMATS = (
     "chosen and rejected, as whole dialogues (hh-rlhf, lists of turns) or as replies to a prompt in one of: "
-    f"{', '.join((*sniffing.PROMPT_COLUMNS, *sniffing.TURN_LISTS))}"
+    f"{', '.join((*record_formats.PROMPT_COLUMNS, *record_formats.TURN_LISTS))}"
 )
 
 
@@ -43,7 +43,7 @@ def parse_pair(record: Mapping[str, Any]) -> ParsedPair | Problem:
     >>> parse_pair({"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}).prompt
     [{'role': 'user', 'content': '1 + 1?'}]
     """
-    shape = sniffing.detect_format(record)
+    shape = record_formats.detect_format(record)
     if shape is None or shape.rows != "preferences":
         columns = ", ".join(map(str, record)) or "none"
         return Problem("not_a_pair", f"no pair (columns here: {columns}); expected {FORMATS}")

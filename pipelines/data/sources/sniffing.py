@@ -16,6 +16,7 @@ from typing import Any
 
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.files import FileSource, check_readable
+from pipelines.data.sources.record_formats import RowFormat, detect_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
@@ -26,28 +27,7 @@ DISPLAYED_CHARACTERS = 200
 MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
 ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one document
 
-TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 GROUP_COLUMNS = ("source", "group", "domain", "site", "book", "package", "category", "dataset", "topic", "来源", "类别")
-# Columns of a prompt and its reply, by the names that data sets give them.
-EXCHANGE_COLUMNS = (
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("prompt", "response"),
-    ("prompt", "completion"),
-    ("question", "answer"),
-    ("query", "answer"),
-)
-PROMPT_COLUMNS = ("prompt", "question", "instruction", "query")
-TURN_LISTS = ("messages", "conversations", "conversation")
-
-
-@dataclass(frozen=True)
-class RowFormat:
-    """Format of the rows of a file: the recipe's `rows:`, its description, and the columns with the content."""
-
-    rows: str  # text, conversations, preferences or prompts
-    description: str  # for messages: "Alpaca: instruction, input, output"
-    columns: tuple[str, ...]  # in the order in which they are read
 
 
 @dataclass(frozen=True)
@@ -87,44 +67,6 @@ def source_kind(file: Path) -> str | None:
         if issubclass(source, FileSource) and file.name.endswith(source.suffixes):
             return kind
     return None
-
-
-def detect_format(record: Mapping[str, Any]) -> RowFormat | None:
-    """Detects the format of a record by its columns. Returns None if no column has text.
-
-    >>> detect_format({"instruction": "Add", "input": "1, 2", "output": "3"}).description
-    'Alpaca: instruction, input, output'
-    """
-    if "chosen" in record and "rejected" in record:
-        prompt = tuple(name for name in (*PROMPT_COLUMNS, *TURN_LISTS) if name in record)[:1]
-        columns = (*prompt, "chosen", "rejected")
-        return RowFormat("preferences", f"preference pairs: {', '.join(columns)}", columns)
-    for name in TURN_LISTS:
-        turns = record.get(name)
-        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-            if {"role", "content"} <= turns[0].keys():
-                return RowFormat("conversations", f"OpenAI: {name} of role and content", (name,))
-            if {"from", "value"} <= turns[0].keys():
-                return RowFormat("conversations", f"ShareGPT: {name} of from and value", (name,))
-    for prompt, reply in EXCHANGE_COLUMNS:
-        if isinstance(record.get(prompt), str) and isinstance(record.get(reply), str):
-            alpaca = prompt == "instruction"
-            columns = (prompt, "input", reply) if alpaca and "input" in record else (prompt, reply)
-            name = "Alpaca" if alpaca else "prompt and reply"
-            return RowFormat("conversations", f"{name}: {', '.join(columns)}", columns)
-    return _text_or_prompts(record)
-
-
-def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:
-    """A column with a usual name for text, else one with prompts, else the column with the longest text."""
-    texts = {name: value for name, value in record.items() if isinstance(value, str)}
-    candidates = [name for name in TEXT_COLUMNS if name in texts] or [n for n in texts if n.lower() in TEXT_COLUMNS]
-    if not candidates:
-        prompts = [name for name in PROMPT_COLUMNS if name in texts]
-        if prompts:
-            return RowFormat("prompts", f"prompts: {prompts[0]}", (prompts[0],))
-        candidates = sorted(texts, key=lambda name: -len(texts[name]))
-    return RowFormat("text", f"text: {candidates[0]}", (candidates[0],)) if candidates else None
 
 
 def _sniff_file(path: Path) -> SniffResult:

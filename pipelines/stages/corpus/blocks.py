@@ -42,22 +42,27 @@ def read(work: Work) -> CleanedBlocks:
     blocks = plan(work.sources, work.draft.folder("blocks"), work.options.block_bytes)
     missing = [block for block in blocks if not block.file.exists()]
     counts: Counter[str] = Counter()
-    bad_rows = BadRowLimit(work.options.max_bad_rows)
+    bad_rows = BadRowLimit(work.options.max_bad_rows, work.name)
     for block in blocks:
         if block not in missing:
             counts.update(block.counts())
-            bad_rows.add(block.counts()["rows/bad"], _first_problem(pq.read_table(block.rejected)))
+            first = _first_problem(pq.read_table(block.rejected))
+            bad_rows.add(block.source, rows=_num_rows(block.counts()), bad=block.counts()["rows/bad"], first=first)
     documents_before, start = counts["documents/read"], time.monotonic()
-    for done, (block, result) in enumerate(_clean_blocks(work, missing), start=len(blocks) - len(missing) + 1):
-        bad_rows.add(*result)
+    cleaned = _clean_blocks(work, missing, bad_rows.max_rows)
+    for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
+        bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
         counts.update(block.counts())
         work.progress.update(done, len(blocks), "blocks", documents=counts["documents/read"])
+    bad_rows.check()
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before
     return CleanedBlocks(blocks, counts, num_documents / elapsed_s if missing else None)
 
 
-def _clean_blocks(work: Work, missing: list[Block]) -> Iterator[tuple[Block, tuple[int, str]]]:
+def _clean_blocks(
+    work: Work, missing: list[Block], max_bad_rows: int | None
+) -> Iterator[tuple[Block, tuple[int, int, str]]]:
     """Cleans blocks on the cluster; yields each, in order, with the result of `clean_block` as soon as it is ready."""
     if not missing:
         return
@@ -75,7 +80,7 @@ def _clean_blocks(work: Work, missing: list[Block]) -> Iterator[tuple[Block, tup
         sources=dict(work.sources),
         filters=work.options.filters.enabled(),
         permutations=work.options.permutations,
-        max_bad_rows=work.options.max_bad_rows,
+        max_bad_rows=max_bad_rows,
     )
     yield from zip(missing, results, strict=True)
 
@@ -86,11 +91,11 @@ def clean_block(
     sources: Mapping[str, Source],
     filters: list[Filter],
     permutations: int,
-    max_bad_rows: int,
-) -> tuple[int, str]:
+    max_bad_rows: int | None,
+) -> tuple[int, int, str]:
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
 
-    Returns (number of bad rows, file:line: problem of the first). Writes no file if there are too many of them."""
+    Returns (number of rows, of bad ones, file:line: problem of the first). Writes no file if too many are bad."""
     parts = tuple(Part.model_validate(part) for part in json.loads(item["parts"]))
     block = Block(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
@@ -106,12 +111,16 @@ def clean_block(
                 rejected_writer.write_table(batch.rejected)
                 counts.update(batch.counts)
                 first_bad = first_bad or _first_problem(batch.rejected)
-                if counts["rows/bad"] > max_bad_rows:  # the run will stop: the rest need not be read
-                    return counts["rows/bad"], first_bad
+                if max_bad_rows is not None and counts["rows/bad"] > max_bad_rows:
+                    return _num_rows(counts), counts["rows/bad"], first_bad  # the run will stop: no need to go on
             writer.add_key_value_metadata({COUNTS: json.dumps(counts)})
         rejected.publish()
         documents.publish()
-    return counts["rows/bad"], first_bad
+    return _num_rows(counts), counts["rows/bad"], first_bad
+
+
+def _num_rows(counts: Counter[str]) -> int:
+    return counts["documents/read"] + counts["rows/bad"]
 
 
 def _first_problem(rejected: pa.Table) -> str:

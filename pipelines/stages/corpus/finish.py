@@ -24,6 +24,7 @@ from pipelines.blocks import AtomicFile, Block
 from pipelines.data.corpus import minhash, splitting
 from pipelines.data.corpus.cleaning import EMPTY
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
+from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.errors import UserError
 from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Facts, Work
@@ -86,7 +87,11 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     write_train(work, blocks, index, train, out / "train")
     dropped["documents/dropped_contaminated"] = decontaminated.num_contaminated
     dropped["lines/dropped_contaminated"] = decontaminated.num_lines
-    return {**facts(work, cleaned, index, train, decontaminated.table), **dropped}
+    result = {**facts(work, cleaned, index, train, decontaminated.table), **dropped}
+    prefix = "documents/dropped_"
+    not_used = {name.removeprefix(prefix): int(value) for name, value in result.items() if name.startswith(prefix)}
+    num_rows, num_bad = cleaned.counts["documents/read"], cleaned.counts["rows/bad"]
+    return result | row_facts(num_rows + num_bad, {**not_used, UNREADABLE: num_bad})
 
 
 def load_index(blocks: list[Block]) -> DocumentIndex:

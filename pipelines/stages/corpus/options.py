@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipelines.data.corpus.filters import Filters
-from pipelines.stage import ClusterOptions, Options
+from pipelines.stage import ClusterOptions, Options, RowLimit
 
 
 class CorpusOptions(Options):
@@ -40,9 +40,11 @@ class CorpusOptions(Options):
         description="Maximum fraction of a held-out text in lines of training text, which are removed; over it, the "
         "whole text is dropped",
     )
-    max_bad_rows: NonNegativeInt = Field(
-        default=100,
-        description="Maximum rows that cannot be read; they go to rejected.parquet, and over it the run stops",
+    max_bad_rows: RowLimit | None = Field(
+        default=None,
+        description="Maximum number of rows that cannot be read (in rejected.parquet) before the stage fails, or "
+        "their share of each source's rows, such as 1%. Default: 100 rows, and 5% of each source's rows (of few: 5, "
+        "but at most half)",
     )
     block_bytes: PositiveInt = Field(
         default=2_000_000,

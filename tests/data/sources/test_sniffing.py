@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.sources import SOURCES
-from pipelines.data.sources.sniffing import SniffResult, detect_format, sniff, source_kind
+from pipelines.data.sources.record_formats import detect_format
+from pipelines.data.sources.sniffing import SniffResult, sniff, source_kind
 from pipelines.errors import UserError
 
 FORMATS = {
