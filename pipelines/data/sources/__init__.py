@@ -3,6 +3,7 @@
 from pipelines.data.sources.chinese import Chinese
 from pipelines.data.sources.csv import Csv
 from pipelines.data.sources.docstrings import Docstrings
+from pipelines.data.sources.images import Images
 from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.parquet import Parquet
 from pipelines.data.sources.source import Source
@@ -15,4 +16,5 @@ SOURCES: dict[str, type[Source]] = {
     "jsonl": Jsonl,
     "parquet": Parquet,
     "csv": Csv,
+    "images": Images,
 }

@@ -30,7 +30,7 @@ class Parquet(RecordSource):
         Raises UserError if a file is damaged or lacks a column."""
         parts: list[Part] = []
         for file in self.files():
-            with _open(file) as table:
+            with open_parquet(file) as table:
                 self._check_columns(file, table.schema_arrow.names)
                 row = 1
                 for group in range(table.num_row_groups):
@@ -48,7 +48,7 @@ class Parquet(RecordSource):
         file = Path(part.args["file"])
         columns = self.required_columns() if self.rows == "text" else None
         number = part.args["row"]
-        with _open(file) as table:
+        with open_parquet(file) as table:
             try:
                 for batch in table.iter_batches(BATCH_ROWS, row_groups=[part.args["row_group"]], columns=columns):
                     for record in batch.to_pylist():
@@ -67,7 +67,8 @@ class Parquet(RecordSource):
                 )
 
 
-def _open(file: Path) -> pyarrow.parquet.ParquetFile:
+def open_parquet(file: Path) -> pyarrow.parquet.ParquetFile:
+    """Opens a Parquet file. Raises UserError if it is none, or damaged."""
     import pyarrow
     import pyarrow.parquet
 
