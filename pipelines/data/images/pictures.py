@@ -1,6 +1,6 @@
 """One image file from its bytes to what the corpus holds: checked, upright, resampled, denoised, hashed.
 
-bytes ──header──► size in the limits? ──decode──► upright RGB ──► hash ──► resampled, denoised ──► bytes
+bytes ──header──► size in the limits? ──decode──► upright RGB ──► resampled ──► hash ──► denoised ──► bytes
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def prepare(data: bytes, how: Preparation) -> Picture | Problem:
     if isinstance(decoded, Problem):
         return decoded
     image, changes = decoded
+    if how.max_side is not None and max(original_size) > how.max_side:
+        image = transforms.resample(image, how.max_side)
+        changes.append("resampled")
     problem = quality.blank(image)
     if problem is not None:
         return problem
     phash = hashing.perceptual_hash(image)
-    if how.max_side is not None and max(original_size) > how.max_side:
-        image = transforms.resample(image, how.max_side)
-        changes.append("resampled")
     if how.denoise is not None:
         image = how.denoise(image)
         changes.append("denoised")

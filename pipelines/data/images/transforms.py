@@ -10,12 +10,16 @@ import math
 import random
 import re
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import xxhash
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
-MEDIAN_WINDOW = 3  # pixels: single wrong pixels vanish, edges stay
+MEDIAN_WINDOW = 3  # pixels
+# The bilateral filter's window in pixels, and how far it blurs: over brightness (of 255) and over pixels.
+BILATERAL = {"d": 5, "sigmaColor": 25, "sigmaSpace": 3}
+DECODED_SCALE = 1.5  # what a JPEG decoder must leave, times the size it is resampled to: more is not seen in the result
 JPEG_QUALITY = 95
 LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")  # formats of photographs, which are written again as JPEG; others as PNG
 SIDES = re.compile(r"\b(left|right)(most|ward|wards|hand|-hand)?\b|[左右]", re.IGNORECASE)
@@ -56,15 +60,20 @@ def smaller_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 def decode_smaller(image: Image.Image, max_side: int | None) -> None:
     """Tells a JPEG decoder, before it decodes, that half or a quarter of the size is enough: it is several times as
-    fast. At least twice the size is left that `resample` needs."""
+    fast."""
     if image.format in ("JPEG", "MPO") and max_side is not None and max(image.size) > max_side:
         width, height = smaller_size(image.size, max_side)
-        image.draft(None, (2 * width, 2 * height))
+        image.draft(None, (math.ceil(DECODED_SCALE * width), math.ceil(DECODED_SCALE * height)))
 
 
 def median(image: Image.Image) -> Image.Image:
     """The image without single wrong pixels: each becomes the median of the pixels around it."""
-    return image.filter(ImageFilter.MedianFilter(MEDIAN_WINDOW))
+    return Image.fromarray(_opencv().medianBlur(np.asarray(image), MEDIAN_WINDOW))
+
+
+def bilateral(image: Image.Image) -> Image.Image:
+    """The image without fine noise: each pixel becomes the mean of those around it that have a similar colour."""
+    return Image.fromarray(_opencv().bilateralFilter(np.asarray(image), **BILATERAL))
 
 
 def encode(image: Image.Image, format: str) -> bytes:
@@ -98,6 +107,14 @@ def augmented(image: Image.Image, how: Augmentation, key: str) -> Image.Image:
         if factor != 1:
             image = enhance(image).enhance(factor)
     return image
+
+
+def _opencv() -> ModuleType:
+    """OpenCV with one thread: as many tasks as cores run beside each other."""
+    import cv2  # takes as long to load as everything else here, and few recipes need it
+
+    cv2.setNumThreads(1)
+    return cv2
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -29,7 +29,7 @@ from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Work
 from pipelines.stages.images.options import ImagesOptions
 
-DENOISE = {"none": None, "median": transforms.median}
+DENOISE = {"none": None, "median": transforms.median, "bilateral": transforms.bilateral}
 WRITE_BYTES = 64 << 20  # of images: held in memory until they are written together
 BLOCK = pa.schema(
     [

@@ -55,8 +55,10 @@ class ImagesOptions(Options):
         description="Bits of 64 in which the perceptual hashes of near duplicates differ at most; the largest image "
         "is kept. null: equal files only",
     )
-    denoise: Literal["none", "median"] = Field(
-        default="none", description="Filter against noise, after resampling: none, or median (of 3 × 3 pixels)"
+    denoise: Literal["none", "median", "bilateral"] = Field(
+        default="none",
+        description="Filter against noise, after resampling: none, median (single wrong pixels) or bilateral (fine "
+        "noise; edges stay)",
     )
     augment: AugmentOptions = Field(default=AugmentOptions(), description="Changed copies of training images")
     held_out: float = Field(
