@@ -37,7 +37,7 @@ class Block:
 
     @property
     def rejected(self) -> Path:
-        """The file of its bad rows."""
+        """The file of its rows that are not used."""
         return self.file.with_suffix(".rejected.parquet")
 
     def counts(self) -> Counter[str]:

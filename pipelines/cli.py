@@ -13,6 +13,26 @@ from typer.core import TyperGroup
 
 from cluster.termination import sigterm_interrupts
 from pipelines.exit_codes import exit_codes
+from pipelines.verbs.arguments import (
+    LOCAL_DASHBOARD,
+    AddressOpt,
+    DashboardOpt,
+    ForceOpt,
+    FromOpt,
+    JsonOpt,
+    KeyFileOpt,
+    KeyOpt,
+    ModelArg,
+    NameArg,
+    PersonaOpt,
+    QuietOpt,
+    ReadStoreOpt,
+    RecipeArg,
+    SeedOpt,
+    SetOpt,
+    StoreOpt,
+    UntilOpt,
+)
 
 if TYPE_CHECKING:
     from pipelines.recipe.reader import Recipe, RecipeTemplate
@@ -39,37 +59,6 @@ app = typer.Typer(
     epilog="Start with `rayse run demo`, or `rayse init YOUR_FILES…`. Exit codes: 0 done, 2 the input is wrong, "
     "3 the cluster or machine failed, 130 interrupted by Ctrl-C or SIGTERM.",
 )
-
-RecipeArg = Annotated[
-    str, typer.Argument(help="The recipe: a YAML file, or the name of one that comes with Rayse, such as demo.")
-]
-StoreOpt = Annotated[
-    str | None, typer.Option(help="Folder of all artifacts, readable by all nodes. Default: the recipe's `store:`.")
-]
-ReadStoreOpt = Annotated[str | None, typer.Option("--store", help="Folder of all artifacts. Default: ./store.")]
-SeedOpt = Annotated[int | None, typer.Option(help="Random seed, instead of the recipe's `seed:`.")]
-SetOpt = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a key of the recipe, such as pretrain.budget_tokens=1000000; repeatable."),
-]
-UntilOpt = Annotated[str | None, typer.Option(help="Last stage to run, its evaluation included. Default: all stages.")]
-FromOpt = Annotated[
-    str | None, typer.Option("--from", help="Remake this stage and all later ones; old artifacts are set aside.")
-]
-ForceOpt = Annotated[
-    str | None, typer.Option(help="Remake this stage and all that depend on it; old artifacts are set aside.")
-]
-AddressOpt = Annotated[
-    str | None,
-    typer.Option(help="Address of a running Ray cluster, HOST:6379. Default: Ray on this machine, for this command."),
-]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
-NameArg = Annotated[
-    str, typer.Argument(help="The artifact: a stage of the latest run, or the first letters of a fingerprint.")
-]
-DashboardOpt = Annotated[str, typer.Option(help="Address of the cluster's dashboard, http://HOST:8265.")]
-LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 
 
 @app.command()
@@ -188,6 +177,25 @@ def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False)
 
 
 @app.command()
+def inspect(
+    name: NameArg,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only rows with this value: reason=too_long, language=zh, source=NAME, split=set_aside; repeatable."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")] = 20,
+    store: ReadStoreOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Show rows of a corpus, of conversations or of preferences. Those that are used, and those set aside, with why."""
+    from pipelines.verbs.inspect_rows import show_rows
+
+    show_rows(_store(store), name, where=where or (), limit=limit, as_json=as_json)
+
+
+@app.command()
 def ls(store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
     """List the artifacts and drafts of the store. Shows the process that works on a draft."""
     from pipelines.verbs.inspect import show_store
@@ -206,15 +214,6 @@ def export(
     from pipelines.verbs.export import export_artifact
 
     export_artifact(_store(store), name, folder, as_json=as_json)
-
-
-KeyOpt = Annotated[str | None, typer.Option(help="API key that clients send as `Authorization: Bearer KEY`.")]
-KeyFileOpt = Annotated[Path | None, typer.Option(help="File whose first line is the API key.")]
-PersonaOpt = Annotated[str | None, typer.Option(help="System message for conversations that have none.")]
-ModelArg = Annotated[
-    str | None,
-    typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Default: the newest."),
-]
 
 
 @app.command()
@@ -276,7 +275,7 @@ def chat(
 
 @app.command()
 def init(
-    data: Annotated[list[Path], typer.Argument(help="Your files or folders: txt, md, jsonl(.gz), parquet, csv.")],
+    data: Annotated[list[Path], typer.Argument(help="Your files or folders: text, JSON lines, tables, and others.")],
     base: Annotated[
         str | None,
         typer.Option(
@@ -290,10 +289,11 @@ def init(
     out: Annotated[Path, typer.Option(help="File for the recipe; it must not exist.")] = Path("recipe.yaml"),
     as_json: JsonOpt = False,
 ) -> None:
-    """Write a starter recipe for your files. Detects their format, and shows sample rows as they were understood.
+    """Write a starter recipe for your files. Shows sample rows, and what a run would use of each file and what not.
 
-    With --base, the stages that your files are for (text: pretrain; conversations: sft; preference pairs: dpo), so that
-    they fit the nodes. For a new model the sizes follow from the amount of text.
+    Exits with 2 where nothing of a file was understood. With --base, the stages that your files are for (text:
+    pretrain; conversations: sft; preference pairs: dpo), so that they fit the nodes. For a new model the sizes follow
+    from the amount of text.
     """  # fmt: skip
     from pipelines.errors import UserError
     from pipelines.verbs import init, starter_base

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+# Characters that steer a terminal or hide text, and halves of surrogate pairs, which no terminal can show.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes in place of the control characters that a user's file may hold, but line ends and tabs.
+
+    >>> printable("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def console() -> Console:
@@ -23,5 +36,6 @@ def table(*columns: str) -> Table:
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON object to stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """Prints one JSON object to stdout, with escapes for control characters."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    print(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

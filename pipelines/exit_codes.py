@@ -35,5 +35,7 @@ def exit_codes() -> Iterator[None]:
 
 
 def _fail(error: Exception, code: int) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    from pipelines.console import printable
+
+    print(printable(f"error: {error}"), file=sys.stderr)
     sys.exit(code)

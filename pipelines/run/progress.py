@@ -9,6 +9,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipelines.console import printable
+
 LOG_EVERY_S = 15.0
 
 
@@ -27,11 +29,11 @@ class RunLog:
     def note(self, text: str) -> None:
         """Logs one line."""
         if not self.quiet:
-            self.console.print(f"  {text}" if self.stage else text, markup=False)
+            self.console.print(printable(f"  {text}" if self.stage else text), markup=False)
 
     def warn(self, text: str) -> None:
         """Logs a warning, even when quiet."""
-        self.console.print(f"warning: {text}", style="yellow", markup=False)
+        self.console.print(printable(f"warning: {text}"), style="yellow", markup=False)
 
     def begin(self, stage: str, text: str = "") -> None:
         """Logs the start of a stage."""

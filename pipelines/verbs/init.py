@@ -131,8 +131,12 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     """`rayse init`: prints the format, size and sample rows of each file, and writes the recipe.
 
     data: files and folders; out: the recipe. Raises UserError if the recipe exists, or if a file is missing, empty or
-    of no known kind."""
-    sources, problems = detect(data, out)
+    of no known kind, or if nothing of it was understood."""
+    detected = detect(data, out)
+    sources = detected.sources
+    if as_json and detected.not_understood:
+        print_json({"recipe": None, **detected.facts()})
+    detected.check()
     bundled = _bundled_text(sources)
     text_bytes = Counter[str]()
     for source in sources:
@@ -142,8 +146,9 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     sizes = Sizes(dict(text_bytes), any(source.rows in ("conversations", "preferences") for source in sources))
     write(out, recipe_text(out, sources, bundled, sizes))
     if as_json:
-        return print_json(_facts(out, sources, problems, sizes))
-    _print_summary(out, sources, problems, sizes)
+        return print_json({"recipe": str(out), **detected.facts(), "sizes": _facts(sizes)})
+    print_sources(detected)
+    _print_summary(out, sizes)
 
 
 def _bundled_text(sources: list[DetectedSource]) -> list[str]:
@@ -165,6 +170,7 @@ def recipe_text(out: Path, sources: list[DetectedSource], bundled: list[str], si
 def _pretraining_stages(sizes: Sizes) -> list[str]:
     """The stages up to the base model."""
     languages = " and ".join(f"{format_bytes(size)} of {name}" for name, size in sizes.text_bytes.items() if size)
+    languages = languages or "text that the corpus has yet to find"
     lines = [f"# Sizes follow from {languages}: about {sizes.tokens:,} training tokens of {BYTES_PER_TOKEN} bytes.",
              "stages:", "  corpus: {}",
              "  # 2,048 tokens below 2 MB of text, 4,096 below 50 MB, then doubled with each factor of ten.",
@@ -213,20 +219,19 @@ def _training_time(sizes: Sizes) -> str:
     hours = sizes.cpu_s / 3600
     if hours > 48:
         return f"Two CPU cores take {hours / 24:,.0f} days: train on GPUs, or set size and budget lower."
-    duration = f"{hours:.0f} hours" if hours > 2 else f"{max(1, hours * 60):.0f} minutes"
-    return f"Two CPU cores take about {duration}."
+    if hours > 2:
+        return f"Two CPU cores take about {hours:.0f} hours."
+    minutes = max(1, round(hours * 60))
+    return f"Two CPU cores take about {minutes} {'minute' if minutes == 1 else 'minutes'}."
 
 
-def _print_summary(out: Path, sources: list[DetectedSource], problems: list[str], sizes: Sizes) -> None:
-    print_sources(sources, problems)
+def _print_summary(out: Path, sizes: Sizes) -> None:
     if sizes.total_bytes < LITTLE_TEXT_BYTES:
         size = format_bytes(sizes.total_bytes)
         print(f"{size} of text are very little: enough for a first try, not for a model to learn a language")
     print(f"{out}: written. {_training_time(sizes)}\nnext: rayse run {out}")
 
 
-def _facts(out: Path, sources: list[DetectedSource], problems: list[str], sizes: Sizes) -> dict[str, Any]:
-    size_facts = {"vocabulary": sizes.vocabulary, "size": sizes.size, "budget_tokens": sizes.budget_tokens,
-              "text_bytes": sizes.text_bytes, "training_tokens": sizes.tokens}  # fmt: skip
-    facts = {source.name: source.facts() for source in sources}
-    return {"recipe": str(out), "sources": facts, "left_out": problems, "sizes": size_facts}
+def _facts(sizes: Sizes) -> dict[str, Any]:
+    return {"vocabulary": sizes.vocabulary, "size": sizes.size, "budget_tokens": sizes.budget_tokens,
+            "text_bytes": sizes.text_bytes, "training_tokens": sizes.tokens}  # fmt: skip

@@ -62,7 +62,11 @@ def write_recipe(data: list[Path], base: str, nodes: str | None, out: Path, stag
 
     base: a folder, hub id or GGUF file; nodes: that the recipe is for, default this machine. Raises UserError if the
     recipe exists, if a file is of no known kind, if no stage reads the files, or if the base's config is not found."""
-    sources, problems = detect(data, out)
+    detected = detect(data, out)
+    sources = detected.sources
+    if as_json and detected.not_understood:
+        print_json({"recipe": None, **detected.facts()})
+    detected.check()
     config = base_config(base)
     machines = parse(nodes) if nodes else this_machine()
     options = stage_options(sources, config)
@@ -83,10 +87,9 @@ def write_recipe(data: list[Path], base: str, nodes: str | None, out: Path, stag
         estimates, no_plan = {}, str(reason)
     write(out, text())
     if as_json:
-        facts = {source.name: source.facts() for source in sources}
         plans = {name: cost.facts() for name, cost in estimates.items()}
-        return print_json({"recipe": str(out), "sources": facts, "left_out": problems, "plan": plans})
-    print_sources(sources, problems)
+        return print_json({"recipe": str(out), **detected.facts(), "plan": plans})
+    print_sources(detected)
     if no_plan:
         print(f"what it takes is not known: {no_plan}")
     for name, cost in estimates.items():

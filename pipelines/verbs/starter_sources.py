@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.console import printable
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
 from pipelines.data.sources.record_formats import RowFormat
@@ -17,8 +18,16 @@ from pipelines.data.sources.sniffing import SniffResult
 from pipelines.errors import UserError
 from pipelines.recipe import yaml_lines
 from pipelines.store.artifacts import write_atomically
+from pipelines.verbs.file_review import NO_STAGE, FileReview, review
 
 MAX_SAMPLE_CHARACTERS = 100
+MAX_FILES = 20  # of a source that are shown one by one
+MAX_REASONS = 5  # of a file, with the first row of each
+MAX_SUFFIXES = 5
+EXPECTED = (
+    "expected rows of running text (a column such as text), of conversations (messages, or prompt and reply, under any "
+    "usual names) or of preference pairs (chosen, rejected). docs/files.md has every spelling, and how to name columns"
+)
 BYTES_PER_TOKEN = 3.5
 HELD_OUT_FRACTION = 0.05  # the corpus stage's default
 UNUSED_ROWS = {"prompts": "ppo, which uses the prompts of conversations so far"}  # rows that no stage reads yet
@@ -36,6 +45,7 @@ class DetectedSource:
     sample: tuple[str, ...]
     problems: tuple[str, ...]
     amount: Amount
+    files: tuple[FileReview, ...]
 
     @property
     def rows(self) -> str:
@@ -49,24 +59,80 @@ class DetectedSource:
             "columns": list(self.row_format.columns), "language": self.language, "num_rows": self.amount.rows,
             "exact": self.amount.exact, "file_bytes": self.amount.file_bytes, "text_bytes": self.amount.text_bytes,
             "sample": list(self.sample), "problems": list(self.problems),
+            "files": [str(file.path) for file in self.files],
         }  # fmt: skip
 
 
-def detect(data: list[Path], out: Path) -> tuple[list[DetectedSource], list[str]]:
-    """The sources in files and folders, and the problems of files that are left out.
+@dataclass(frozen=True)
+class Detected:
+    """What was understood of a user's files."""
 
-    out: the recipe. Raises UserError if it exists, if a file is missing or empty, or if none is of a known kind."""
+    sources: list[DetectedSource]
+    left_out: list[str]  # of folders: files of no known kind, and files of which nothing was understood
+    not_understood: list[str]  # of files that the user named, with the reason: no recipe is written then
+
+    def facts(self) -> dict[str, Any]:
+        """As `rayse init --json` prints it: the sources of the recipe, and each file."""
+        files = [file for source in self.sources for file in source.files]
+        return {
+            "sources": {source.name: source.facts() for source in self.sources},
+            "files": {str(file.path): file.facts() for file in files},
+            "left_out": self.left_out,
+            "not_understood": self.not_understood,
+        }
+
+    def check(self) -> None:
+        """Raises UserError if nothing was understood of a file that the user named."""
+        if self.not_understood:
+            raise UserError("\n".join([*self.not_understood, f"no recipe is written; {EXPECTED}"]))
+
+
+def detect(data: list[Path], out: Path) -> Detected:
+    """What is in files and folders. out: the recipe.
+
+    Raises UserError if it exists, if a file is missing or empty, or if nothing in a folder is of a known kind."""
     if out.exists():
         raise UserError(f"{out}: exists already; name another recipe with --out, or move this one away")
     files = [(argument, file) for argument in data for file in sniffing.sniff(argument)]
-    readable = [(argument, file) for argument, file in files if file.row_format is not None]
-    problems = [problem for _, file in files if file.row_format is None for problem in file.problems]
-    if not readable:
-        raise UserError(f"none of these files was understood: {'; '.join(problems)}")
-    return _group(readable, out.absolute().parent), problems
+    reviews = {file.path: review(file, len(files)) for _, file in files if file.row_format is not None}
+    understood = [(argument, file) for argument, file in files if _is_understood(reviews.get(file.path))]
+    left_out = [text for folder in data if folder.is_dir() for text in _passed_over(folder)]
+    not_understood: list[str] = []
+    for argument, file in files:
+        if (argument, file) not in understood:
+            in_folder = argument.is_dir() and any(folder == argument for folder, _ in understood)
+            (left_out if in_folder else not_understood).append(_reason(file, reviews.get(file.path)))
+    return Detected(_group(understood, reviews, out.absolute().parent), left_out, not_understood)
 
 
-def _group(files: Iterable[tuple[Path, SniffResult]], folder: Path) -> list[DetectedSource]:
+def _is_understood(reviewed: FileReview | None) -> bool:
+    return reviewed is not None and reviewed.is_understood
+
+
+def _passed_over(folder: Path) -> list[str]:
+    """A line on the files of a folder that belong to no kind of source; none if there is no such file."""
+    suffixes = sniffing.passed_over(folder)
+    if not suffixes:
+        return []
+    numbers = ", ".join(f"{number:,} {suffix}" for suffix, number in suffixes.most_common(MAX_SUFFIXES))
+    more = ", …" if len(suffixes) > MAX_SUFFIXES else ""
+    return [f"{folder}: {suffixes.total():,} files of no known kind ({numbers}{more})"]
+
+
+def _reason(file: SniffResult, reviewed: FileReview | None) -> str:
+    """Why nothing of a file was understood."""
+    if reviewed is None:
+        return f"{file.path}: nothing of it was understood: {'; '.join(file.problems)}"
+    if not reviewed.rows_read:
+        return f"{file.path}: nothing of it was understood: it holds no text, only blanks"
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in reviewed.not_used.items())
+    first = next(iter(reviewed.firsts.values()), "")
+    return f"{file.path}: nothing of it was understood: {reasons} of {reviewed.rows_read:,} rows. First: {first}"
+
+
+def _group(
+    files: Iterable[tuple[Path, SniffResult]], reviews: Mapping[Path, FileReview], folder: Path
+) -> list[DetectedSource]:
     """One source for each group of files that have the same argument, format and options.
 
     files: with the argument that named them; folder: that of the recipe."""
@@ -82,6 +148,7 @@ def _group(files: Iterable[tuple[Path, SniffResult]], folder: Path) -> list[Dete
             paths = [argument]
         absolute = [os.path.abspath(path) for path in paths]
         relative = [relative_path(path, folder) for path in absolute]
+        total = amount({**first.options, "path": absolute})
         sources.append(
             DetectedSource(
                 name=unique_name(paths[0] if len(paths) == 1 else argument, {source.name for source in sources}),
@@ -90,10 +157,18 @@ def _group(files: Iterable[tuple[Path, SniffResult]], folder: Path) -> list[Dete
                 options={**first.options, "path": relative[0] if len(relative) == 1 else relative},
                 sample=first.sample,
                 problems=tuple(problem for _, file in members for problem in file.problems),
-                amount=amount({**first.options, "path": absolute}),
+                amount=total,
+                files=tuple(_scaled(reviews[path], total) for path in dict.fromkeys(file.path for _, file in members)),
             )
         )
     return sources
+
+
+def _scaled(reviewed: FileReview, total: Amount) -> FileReview:
+    """The estimate for a whole file, which has as many rows of its source as it has of its bytes."""
+    if reviewed.exact:
+        return reviewed
+    return reviewed.scaled(round(total.rows * reviewed.path.stat().st_size / max(1, total.file_bytes)))
 
 
 def _files_below(folder: Path, kind: str) -> set[Path]:
@@ -146,23 +221,69 @@ def sft_epochs(sources: list[DetectedSource]) -> int:
     return 1 if num_conversations > MAX_CONVERSATIONS_FOR_3_EPOCHS else 3
 
 
-def print_sources(sources: list[DetectedSource], problems: list[str]) -> None:
-    """Prints how each source was understood, with sample rows; problems: of files that are left out."""
-    for source in sources:
+def print_sources(detected: Detected) -> None:
+    """Prints how each source and each of its files was understood, with sample rows, and what is left out."""
+    for source in detected.sources:
         row_format, options = source.row_format, source.options
         is_column = source.rows == "text" and row_format.columns
         rows = f"text in column {row_format.columns[0]}" if is_column else f"{source.rows} ({row_format.description})"
         group = f", grouped by {options['group']}" if "group" in options else ""
         amount_text = describe(source.amount)
-        print(f"{source.name}: {options['kind']}, {amount_text}, {rows}, language {source.language}{group}")
+        show(f"{source.name}: {options['kind']}, {amount_text}, {rows}, language {source.language}{group}")
         for text in source.sample:
-            print(f"    {text[:MAX_SAMPLE_CHARACTERS]}{'…' if len(text) > MAX_SAMPLE_CHARACTERS else ''}")
+            show(f"    {text[:MAX_SAMPLE_CHARACTERS]}{'…' if len(text) > MAX_SAMPLE_CHARACTERS else ''}")
+        firsts = [first for file in source.files for first in file.firsts.values()]
         for problem in source.problems:
-            print(f"    note: {problem}")
+            if not any(first.endswith(problem) for first in firsts):
+                show(f"    note: {problem}")
+        _print_files(source)
         if source.rows in UNUSED_ROWS:
-            print(f"    listed, not used; they are for {UNUSED_ROWS[source.rows]}")
-    for problem in problems:
-        print(f"left out: {problem}")
+            show(f"    listed, not used; they are for {UNUSED_ROWS[source.rows]}")
+    for problem in detected.left_out:
+        show(f"left out: {problem}")
+
+
+def _print_files(source: DetectedSource) -> None:
+    """Prints what a run would make of each file; of many files those with rows that it would not use."""
+    files = list(source.files)
+    if len(files) > MAX_FILES:
+        files = [file for file in files if file.not_used][:MAX_FILES]
+        show(f"    {len(source.files):,} files; shown are {len(files)} with rows that are not used; --json has all")
+    for file in files:
+        for line in describe_file(file):
+            show(f"    {line}")
+
+
+def describe_file(file: FileReview) -> list[str]:
+    """What a run would make of a file: rows, columns, reasons with the first row of each, and a warning."""
+    about = "" if file.exact else "about "
+    rows = f"read {about}{file.rows_read:,} rows, used {about}{file.rows_used:,}"
+    if file.not_used:
+        rows += f"; not used: {_counts(file.not_used, about)}"
+    languages = "" if len(file.languages) < 2 else f" ({_counts(file.languages, about)})"
+    encoding = f", {file.encoding}" if file.encoding else ""
+    lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}"]
+    if file.columns_used:
+        lines.append(f"    columns used: {', '.join(file.columns_used)}")
+    if file.columns_not_used:
+        columns = ", ".join(f"{name} ({about}{number:,} rows)" for name, number in file.columns_not_used.items())
+        lines.append(f"    columns not used: {columns}")
+    for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
+        lines.append(f"    {reason}: {file.firsts[reason]}")
+    dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}
+    if dropped:
+        lines.append(f"    warning: the run would leave out, by its rules, {_counts(dropped, about)}")
+    return lines
+
+
+def _counts(numbers: Mapping[str, int], about: str) -> str:
+    """4 unreadable, 2 too_long: the most frequent first."""
+    return ", ".join(f"{about}{number:,} {name}" for name, number in sorted(numbers.items(), key=lambda item: -item[1]))
+
+
+def show(text: str) -> None:
+    """Prints a line that may hold anything from a user's file."""
+    print(printable(text))
 
 
 def write(out: Path, text: str) -> None:

@@ -172,7 +172,9 @@ def test_the_funnel_adds_up(result: Result) -> None:
     assert facts["documents/dropped_too_short"] == 20
     assert facts["documents/dropped_duplicate_exact"] == 20
     assert facts["documents/dropped_duplicate_near"] == 20
-    assert facts["rows/bad"] == 1
+    assert facts["rows/bad"] == facts["rows/not_used_unreadable"] == 1
+    assert facts["rows/read"] == facts["documents/read"] + 1 and facts["rows/used"] == facts["documents/kept"]
+    assert facts["rows/not_used_too_short"] == facts["rows/not_used_duplicate_near"] == 20
     for what in ("documents/kept", "bytes/kept", "documents/held_out", "bytes/held_out"):
         assert int(facts[what]) == int(facts[f"{what}_en"]) + int(facts[f"{what}_zh"])
     assert {f"documents/dropped_{r}" for r in ("empty", "stop_words", "contaminated", "mojibake")} <= facts.keys()
@@ -189,7 +191,10 @@ def test_files_agree_with_the_facts(result: Result) -> None:
     assert len(list((result.draft / "out" / "train").iterdir())) > 1
     rejected = pq.read_table(result.draft / "out" / "rejected.parquet")
     assert rejected.schema.equals(REJECTED)
-    assert [(r["source"], r["where"], r["row"]) for r in rejected.to_pylist()] == [("web", "en/07.jsonl", 4)]
+    unreadable = [row for row in rejected.to_pylist() if row["reason"] == "unreadable"]
+    assert [(row["source"], row["where"], row["row"]) for row in unreadable] == [("web", "en/07.jsonl", 4)]
+    short = [row["where"] for row in rejected.to_pylist() if row["reason"] == "too_short"]
+    assert short == [f"en/{group:02}.jsonl" for group in range(20)]
 
 
 def test_documents_are_in_the_order_of_their_sources(result: Result) -> None:

@@ -130,7 +130,7 @@ def test_rows_that_no_stage_reads_are_listed(tmp_path: Path) -> None:
     ("prompt", "sources"), [("Why?", ["documentation"]), (CHINESE[0], ["documentation", "essays"])]
 )
 def test_without_running_text_the_bundled_text_is_used(tmp_path: Path, prompt: str, sources: list[str]) -> None:
-    jsonl(tmp_path / "talks.jsonl", [{"messages": [{"role": "user", "content": prompt}]}] * 3)
+    jsonl(tmp_path / "talks.jsonl", [{"prompt": prompt, "response": prompt}] * 3)
     assert init(tmp_path / "talks.jsonl", "--out", tmp_path / "r.yaml").exit_code == 0
     recipe = reader.load(tmp_path / "r.yaml", STAGES)
     assert list(recipe.entry("corpus").sources) == sources
@@ -179,16 +179,19 @@ def test_files_with_the_same_name_get_different_source_names(tmp_path: Path) -> 
 
 
 def test_json_is_one_object(tmp_path: Path) -> None:
-    texts(tmp_path / "novels.jsonl", ENGLISH)
-    jsonl(tmp_path / "numbers.jsonl", [{"a": 1}])
-    done = init(tmp_path / "novels.jsonl", tmp_path / "numbers.jsonl", "--out", tmp_path / "r.yaml", "--json")
+    file = texts(tmp_path / "novels.jsonl", ENGLISH)
+    done = init(file, "--out", tmp_path / "r.yaml", "--json")
     facts = json.loads(done.stdout)
     assert facts["recipe"] == str(tmp_path / "r.yaml")
     assert facts["sources"]["novels"]["num_rows"] == 200
     assert facts["sources"]["novels"]["format"] == "text: text"
     assert facts["sources"]["novels"]["text_bytes"] == {"en": sum(len(text) for text in ENGLISH)}
     assert len(facts["sources"]["novels"]["sample"]) == 3
-    assert facts["left_out"] == ["numbers.jsonl: no column with text; columns are: a"]
+    assert facts["files"][str(file)] == {
+        "rows_read": 200, "rows_used": 200, "not_used": {}, "columns_used": {"text": 200, "source": 200},
+        "columns_not_used": {"id": 200}, "encoding": "utf-8", "language": "en", "languages": {"en": 200}, "exact": True,
+    }  # fmt: skip
+    assert facts["left_out"] == facts["not_understood"] == []
     assert facts["sizes"]["size"] == "2m"
 
 
@@ -205,9 +208,17 @@ def test_an_existing_recipe_is_never_overwritten(tmp_path: Path) -> None:
     [
         ("missing.jsonl", None, "missing.jsonl: no such file"),
         ("empty.jsonl", b"", "empty.jsonl: the file is empty"),
-        ("picture.png", b"\x89PNG", "picture.png: its suffix belongs to no kind of source; expected .txt"),
-        ("numbers.jsonl", b'{"a": 1}\n', "none of these files was understood: numbers.jsonl: no column with text"),
-        ("broken.jsonl", b"{\n", "none of these files was understood: broken.jsonl:1: not JSON"),
+        (
+            "picture.png",
+            b"\x89PNG\0",
+            "picture.png: its suffix belongs to no kind of source, and its content is neither text",
+        ),
+        (
+            "numbers.jsonl",
+            b'{"a": 1}\n',
+            "numbers.jsonl: nothing of it was understood: numbers.jsonl: no column with text",
+        ),
+        ("broken.jsonl", b"{\n", "broken.jsonl: nothing of it was understood: broken.jsonl:1: not JSON"),
         ("damaged.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 9999)[:-9], "damaged.jsonl.gz: damaged or not gzip"),
         ("damaged.parquet", b"PAR1", "damaged.parquet: not a Parquet file or damaged"),
     ],

@@ -1,7 +1,7 @@
 """Turns rows into clean documents: normalised, filtered, with keys and signatures for deduplication.
 
     Row ──normalise──► text ──hash──► statistics ──filters──► kept documents + key, signature, long lines
-    BadRow ──► rejected                              └──► counts of dropped documents, by reason
+    BadRow ──► rejected                              └──► dropped documents: counted by reason, and rejected
 
 Works in batches, so that memory does not grow with the source. No Ray here: a stage decides where it runs.
 """
@@ -18,12 +18,15 @@ import pyarrow as pa
 from pipelines.data.corpus import minhash
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.data.corpus.filters import Filter, apply_filters
+from pipelines.data.sources.bad_rows import UNREADABLE
+from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_by_counts
 from pipelines.data.text.measures import DocumentStats, HashedTexts, document_stats, hash_texts
 from pipelines.data.text.normalise import normalise
 
 BATCH_BYTES = 8 << 20  # of text cleaned at once: large enough for columnar work, small beside a worker's memory
+DROPPED = "left out by a filter of the corpus"  # the problem of a dropped document, beside its reason
 EMPTY = "empty"  # the only reason to drop that belongs to no filter: the document has no characters
 
 
@@ -32,7 +35,7 @@ class CleanedBatch:
     """The result of cleaning a batch of rows."""
 
     documents: pa.Table  # of `schema`: kept documents, with columns for deduplication
-    rejected: pa.Table  # of REJECTED: rows that could not be read
+    rejected: pa.Table  # of REJECTED: rows that could not be read, then documents that a filter dropped
     counts: Counter[str]  # documents/read, bytes/read, documents/dropped_<reason>, rows/bad
 
 
@@ -92,7 +95,7 @@ class _Batch:
         counts = Counter({"documents/read": len(self.rows), "rows/bad": len(self.bad_rows)})
         counts["bytes/read"] = sum(utf8_bytes(row.text) for _, row in self.rows)
         counts.update(f"documents/dropped_{reason}" for reason in reasons if reason)
-        return CleanedBatch(self._table(kept, documents, hashed, permutations), self._rejected(), counts)
+        return CleanedBatch(self._table(kept, documents, hashed, permutations), self._rejected(reasons), counts)
 
     def _language(self, row: Row) -> str:
         """The language that the row or the source names; empty if it is to be detected."""
@@ -121,13 +124,16 @@ class _Batch:
         ]
         return pa.Table.from_arrays(columns, schema=schema(permutations))
 
-    def _rejected(self) -> pa.Table:
+    def _rejected(self, reasons: list[str]) -> pa.Table:
+        """The bad rows, and the documents that were dropped. reasons: of each row; empty for those that are kept."""
+        rejected = [(part, row.row, UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
+        for (part, row), reason in zip(self.rows, reasons, strict=True):
+            if reason:
+                rejected.append((part, row.row, reason, DROPPED, row.text[:RAW_CHARACTERS]))
         columns = [
-            pa.array([self.name] * len(self.bad_rows), pa.string()),
-            pa.array([part.where for part, _ in self.bad_rows], pa.string()),
-            pa.array([row.row for _, row in self.bad_rows], pa.int64()),
-            pa.array([row.problem for _, row in self.bad_rows], pa.string()),
-            pa.array([row.raw for _, row in self.bad_rows], pa.string()),
+            pa.array([self.name] * len(rejected), pa.string()),
+            pa.array([part.where for part, *_ in rejected], pa.string()),
+            *(pa.array([entry[index] for entry in rejected], REJECTED.types[index + 1]) for index in range(1, 5)),
         ]
         return pa.Table.from_arrays(columns, schema=REJECTED)
 

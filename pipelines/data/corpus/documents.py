@@ -1,4 +1,4 @@
-"""Schemas of the tables of a corpus: documents, and rejected rows."""
+"""Schemas of the tables of a corpus: documents, and rows that were set aside."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ REJECTED = pa.schema(
         ("source", pa.string()),
         ("where", pa.string()),  # the file or package
         ("row", pa.int64()),  # the line, where lines are rows
+        ("reason", pa.string()),  # unreadable, or that of the filter that dropped the document
         ("problem", pa.string()),
         ("raw", pa.string()),  # its first characters
     ]

@@ -20,7 +20,7 @@ from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
 
 MAX_READ_BYTES = 32 << 20  # of text, which takes about a second; beyond, the rest is estimated
-MAX_READ_ROWS = 200_000
+MAX_READ_ROWS = 100_000  # short rows take longer than their bytes
 MAX_COUNTED_BYTES = 64 << 20  # of a file, half a second of decompressing and counting lines; beyond, estimated
 GZIP_RATIO = 3  # typical compression of text
 

@@ -103,6 +103,7 @@ class RejectedRows:
     limit: BadRowLimit
     reasons: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
+    firsts: dict[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
 
     def add(
         self, source: str, part: Part, row: int, reason: str, problem: str, raw: str, *, by_rule: bool = False
@@ -111,6 +112,7 @@ class RejectedRows:
 
         Raises UserError, with the rows so far in the file, if there are now more bad ones than the recipe's limit."""
         self.reasons[reason] += 1
+        self.firsts.setdefault(reason, f"{part.where}:{row}: {problem}")
         entry = {"source": source, "where": part.where, "row": row, "reason": reason, "problem": problem}
         self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))
         if not by_rule:

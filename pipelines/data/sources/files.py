@@ -41,6 +41,10 @@ class FileSource(Source):
         """Returns the options without the path, and the files' names: they are groups, so they decide the split."""
         return {**super().identity(), "files": [file.name for file in self.files()]}
 
+    def encoding_of(self, file: Path) -> str | None:
+        """Returns the name of the encoding in which a file's text is read; None for binary formats."""
+        return "utf-8"
+
     def display_path(self, file: Path) -> str:
         """Returns a file's path for messages: relative to the recipe's folder if it lies inside."""
         try:

@@ -59,6 +59,9 @@ class Parquet(RecordSource):
                     f"{file}: damaged near row {number} ({error}); expected a complete Parquet file"
                 ) from None
 
+    def encoding_of(self, file: Path) -> str | None:
+        return None
+
     def _check_columns(self, file: Path, columns: list[str]) -> None:
         for column in self.required_columns():
             if column not in columns:

@@ -1,12 +1,14 @@
 """Detects the format of a user's files, so that `rayse init` can write a starter recipe.
 
-    file ──suffix──► kind of source ──first rows──► format of the rows ──► rows, text column, group, language, sample
+    file ──suffix, else content──► kind of source ──first rows──► format of the rows
+                                                                   └──► text column, group, language, encoding, sample
 
 A guess, which `rayse init` displays with sample rows: the user has the last word in the recipe.
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -22,6 +24,8 @@ from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
 
 MAX_ROWS = 300  # read of each file
+CONTENT_BYTES = 1 << 16  # read of a file whose suffix says nothing
+TABLE_LINES = 20  # that have as many cells as the first in a table
 DISPLAYED_ROWS = 3
 DISPLAYED_CHARACTERS = 200
 MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
@@ -38,6 +42,7 @@ class SniffResult:
     kind: str  # kind of source
     row_format: RowFormat | None  # None: not recognised, see problems
     language: str  # en, zh or auto
+    encoding: str | None  # of its text; None for binary formats; of several files all, separated by commas
     options: Mapping[str, Any]  # the source as a recipe would write it, without its path
     sample: tuple[str, ...]  # the first rows, as text
     problems: tuple[str, ...]  # for the user: bad rows, no column with text
@@ -46,10 +51,10 @@ class SniffResult:
 def sniff(path: Path) -> list[SniffResult]:
     """Detects the format of a file, or of each file of a folder; a folder of plain text is one source.
 
-    Raises UserError if the path is missing, a file is empty, or its suffix belongs to no kind of source."""
+    Raises UserError if the path is missing, a file is empty, or neither its suffix nor its content is known."""
     if not path.is_dir():
         return [_sniff_file(path)]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and source_kind(file))
+    files = [file for file in visible_files(path) if source_kind(file)]
     texts = [file for file in files if source_kind(file) == "text"]
     results = [_sniff_file(file) for file in files if source_kind(file) != "text"]
     if len(texts) > 1:
@@ -59,6 +64,18 @@ def sniff(path: Path) -> list[SniffResult]:
     if not results:
         raise UserError(f"{path}: no file in this folder is of a known kind; expected {_suffixes()}")
     return results
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """The files below a folder, sorted, without hidden ones and what macOS puts beside them."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    names = ((file, file.relative_to(folder).parts) for file in files)
+    return sorted(file for file, parts in names if not any(name.startswith((".", "__MACOSX")) for name in parts))
+
+
+def passed_over(folder: Path) -> Counter[str]:
+    """Numbers of files below a folder that belong to no kind of source, by suffix."""
+    return Counter(file.suffix or file.name for file in visible_files(folder) if not source_kind(file))
 
 
 def source_kind(file: Path) -> str | None:
@@ -72,31 +89,61 @@ def source_kind(file: Path) -> str | None:
 def _sniff_file(path: Path) -> SniffResult:
     check_readable(path)
     kind = source_kind(path)
-    if kind is None:
-        raise UserError(f"{path}: its suffix belongs to no kind of source; expected {_suffixes()}")
-    if kind == "text":
+    base = kind_by_content(path) if kind is None else {"kind": kind}
+    if base is None:
+        raise UserError(f"{path}: its suffix belongs to no kind of source, and its content is neither text, JSON "
+                        f"lines, CSV nor Parquet; expected {_suffixes()}")  # fmt: skip
+    if base["kind"] == "text":
         return _sniff_texts(path, [path])
     # With any kind of rows but text the source returns whole records.
-    source = SOURCES[kind].model_validate({"kind": kind, "path": str(path.absolute()), "rows": "conversations"})
+    source = SOURCES[base["kind"]].model_validate({**base, "path": str(path.absolute()), "rows": "conversations"})
+    assert isinstance(source, FileSource)
     rows = list(itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS))
     records = [row.record for row in rows if not isinstance(row, BadRow) and row.record is not None]
     problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:DISPLAYED_ROWS]
     formats = Counter(detected for record in records if (detected := detect_format(record)) is not None)
     if not formats:
-        columns = ", ".join(records[0]) if records else "none"
-        problems.append(f"{path.name}: no column with text; columns are: {columns}")
-        return SniffResult(path, kind, None, "en", {"kind": kind}, (), tuple(problems))
+        if records or not problems:
+            columns = ", ".join(records[0]) if records else "none"
+            problems.append(f"{path.name}: no column with text; columns are: {columns}")
+        return SniffResult(path, base["kind"], None, "en", source.encoding_of(path), base, (), tuple(problems))
     row_format, count = formats.most_common(1)[0]
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
     texts = [_record_text(record, row_format) for record in records]
     language = main_language(texts)
-    options = _source_options(kind, row_format, language, records)
-    return SniffResult(path, kind, row_format, language, options, _sample(texts), tuple(problems))
+    options = {**base, **_row_options(row_format, language, records)}
+    encoding = source.encoding_of(path)
+    return SniffResult(path, base["kind"], row_format, language, encoding, options, _sample(texts), tuple(problems))
 
 
-def _source_options(kind: str, row_format: RowFormat, language: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    options: dict[str, Any] = {"kind": kind}
+def kind_by_content(file: Path) -> dict[str, str] | None:
+    """The kind of source, with its options, that the beginning of a file fits whose suffix says nothing.
+
+    None for binary data other than Parquet, and for JSON that is not one object a line."""
+    with file.open("rb") as stream:
+        start = stream.read(CONTENT_BYTES)
+    if start.startswith(b"PAR1"):
+        return {"kind": "parquet"}
+    text = start.decode("utf-8-sig", errors="replace")
+    if any(character < " " and not character.isspace() for character in text):
+        return None
+    lines = [line for line in text.splitlines() if line.strip()]
+    lines = lines[:-1] if len(start) == CONTENT_BYTES and len(lines) > 1 else lines  # the last one may be cut
+    if lines and lines[0].lstrip().startswith(("{", "[")):
+        is_object = lines[0].lstrip().startswith("{") and (len(lines) == 1 or lines[0].rstrip().endswith("}"))
+        return {"kind": "jsonl"} if is_object else None
+    for delimiter in ("\t", ","):
+        header, *rows = list(csv.reader(lines[:TABLE_LINES], delimiter=delimiter)) or [[]]
+        names = all(name and name == name.strip() for name in header)  # prose has a space after its commas
+        if len(header) > 1 and names and rows and all(len(cells) == len(header) for cells in rows):
+            return {"kind": "csv"} | ({"delimiter": delimiter} if delimiter == "\t" else {})
+    return {"kind": "text"}
+
+
+def _row_options(row_format: RowFormat, language: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The options of a source that follow from its rows."""
+    options: dict[str, Any] = {}
     if row_format.rows == "text":
         options["text"] = row_format.columns[0]
     else:
@@ -133,7 +180,10 @@ def _sniff_texts(path: Path, files: list[Path]) -> SniffResult:
     description = {"file": "one document in each file", "blank_lines": "documents between blank lines"}[split]
     options = {"kind": "text", "split": split, "language": language}
     row_format = RowFormat("text", description, ())
-    return SniffResult(path, "text", row_format, language, options, _sample(texts), tuple(problems[:DISPLAYED_ROWS]))
+    assert isinstance(source, FileSource)
+    encodings = dict.fromkeys(filter(None, map(source.encoding_of, files)))
+    encoding, sample = ", ".join(encodings) or None, _sample(texts)
+    return SniffResult(path, "text", row_format, language, encoding, options, sample, tuple(problems[:DISPLAYED_ROWS]))
 
 
 def _text_split(files: list[Path]) -> str:

@@ -23,7 +23,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=1,
+    version=2,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.blocks import COUNTS, AtomicFile, Block, plan
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import REJECTED
 from pipelines.data.corpus.filters import Filter
-from pipelines.data.sources.bad_rows import BadRowLimit
+from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Work
@@ -124,8 +125,7 @@ def _num_rows(counts: Counter[str]) -> int:
 
 
 def _first_problem(rejected: pa.Table) -> str:
-    """Returns "file:line: problem" of the first row in a table of bad rows, "" if it is empty."""
-    if not rejected.num_rows:
-        return ""
-    row = rejected.slice(0, 1).to_pylist()[0]
-    return f"{row['where']}:{row['row']}: {row['problem']}"
+    """Returns "file:line: problem" of the first bad row in a table of REJECTED, "" if it has none."""
+    for row in rejected.filter(pc.field("reason") == UNREADABLE).slice(0, 1).to_pylist():
+        return f"{row['where']}:{row['row']}: {row['problem']}"
+    return ""

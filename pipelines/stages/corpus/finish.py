@@ -211,8 +211,12 @@ def write_held_out(held_out: HeldOut, folder: Path, part_bytes: int) -> None:
 
 
 def write_rejected(blocks: list[Block], path: Path) -> None:
-    """Writes the bad rows of all blocks."""
-    _write(pa.concat_tables([REJECTED.empty_table(), *(pq.read_table(block.rejected) for block in blocks)]), path)
+    """Writes the bad rows and the dropped documents of all blocks, one block at a time."""
+    with AtomicFile(path) as file:
+        with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd") as writer:
+            for block in blocks:
+                writer.write_table(pq.read_table(block.rejected))
+        file.publish()
 
 
 def facts(work: Work, cleaned: CleanedBlocks, index: DocumentIndex, train: np.ndarray, held_out: pa.Table) -> Facts:

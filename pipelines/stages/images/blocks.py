@@ -43,7 +43,7 @@ BLOCK = pa.schema(
         ("changes", pa.list_(pa.string())),  # of the file: resampled, converted, …
     ]
 )
-SET_ASIDE = pa.schema([*REJECTED_COLUMNS, ("reason", pa.string()), ("by_rule", pa.bool_())])
+SET_ASIDE = pa.schema([*REJECTED_COLUMNS, ("by_rule", pa.bool_())])
 
 
 @dataclass(frozen=True)

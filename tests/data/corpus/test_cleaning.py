@@ -57,7 +57,9 @@ def test_documents_record_their_origin(tmp_path: Path) -> None:
     assert rows[1]["text"] == GOOD.format(2)
     assert batch.documents.column("key").to_pylist()[1] == exact_key(GOOD.format(2))
     rejected = batch.rejected.to_pylist()
-    assert [(row["source"], row["row"]) for row in rejected] == [("web", 5)]
+    assert [(row["source"], row["row"], row["reason"]) for row in rejected] == [
+        ("web", 5, "unreadable"), ("web", 2, "too_short"), ("web", 3, "empty"),
+    ]  # fmt: skip
     assert rejected[0]["where"].endswith("rows.jsonl")
     assert "no column 'text'" in rejected[0]["problem"]
 

@@ -11,7 +11,8 @@ import pytest
 
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.record_formats import detect_format
-from pipelines.data.sources.sniffing import SniffResult, sniff, source_kind
+from pipelines.data.sources.sniffing import SniffResult, kind_by_content, passed_over, sniff, source_kind
+from pipelines.data.sources.source import Row
 from pipelines.errors import UserError
 
 FORMATS = {
@@ -105,10 +106,43 @@ def test_large_text_files_are_split_at_blank_lines(tmp_path: Path) -> None:
     assert sniff_one(tmp_path).options == {"kind": "text", "split": "file", "language": "en"}
 
 
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (b'{"text": "one"}\n{"text": "two"}\n', {"kind": "jsonl", "text": "text"}),
+        (b"title,text\na,some text\nb,more text\n", {"kind": "csv", "text": "text"}),
+        (b"title\ttext\na\tsome text\nb\tmore text\n", {"kind": "csv", "text": "text", "delimiter": "\t"}),
+        (b"Dear diary,\ntoday I read, and wrote.\n", {"kind": "text", "split": "file"}),
+    ],
+)
+def test_a_file_without_a_known_suffix_is_what_its_content_is(
+    tmp_path: Path, content: bytes, options: dict[str, str]
+) -> None:
+    (tmp_path / "mine.dat").write_bytes(content)
+    result = sniff_one(tmp_path / "mine.dat")
+    assert result.options == options | {"language": "en"}
+    source = SOURCES[result.kind].model_validate({**result.options, "path": str(result.path)})
+    assert all(row.text for part in source.parts() for row in source.read(part) if isinstance(row, Row))
+
+
+@pytest.mark.parametrize("content", [b"{\n  1: 2\n}\n", b"\x00\x01\x02", b"[[1, 2], [3, 4]]\n"])
+def test_other_content_is_of_no_kind(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.dat").write_bytes(content)
+    assert kind_by_content(tmp_path / "mine.dat") is None
+
+
+def test_files_of_no_known_kind_in_a_folder_are_counted_and_hidden_ones_are_not_there(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.png", "c.png", ".d.png", ".git/e.txt", "__MACOSX/f.txt", "Makefile"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("Some text.")
+    assert [result.path.name for result in sniff(tmp_path)] == ["a.txt"]
+    assert passed_over(tmp_path) == {".png": 2, "Makefile": 1}
+
+
 def test_errors_name_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "a.docx").write_text("x")
+    (tmp_path / "a.exe").write_bytes(b"MZ\0")
     (tmp_path / "empty.jsonl").touch()
-    for path, words in (("a.docx", "kind"), ("empty.jsonl", "empty"), ("absent.csv", "no such file")):
+    for path, words in (("a.exe", "kind"), ("empty.jsonl", "empty"), ("absent.csv", "no such file")):
         with pytest.raises(UserError, match=f"{path}.*{words}"):
             sniff(tmp_path / path)
     assert source_kind(Path("x.ndjson.gz")) == "jsonl"

@@ -1,0 +1,48 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArg = Annotated[
+    str, typer.Argument(help="The recipe: a YAML file, or the name of one that comes with Rayse, such as demo.")
+]
+StoreOpt = Annotated[
+    str | None, typer.Option(help="Folder of all artifacts, readable by all nodes. Default: the recipe's `store:`.")
+]
+ReadStoreOpt = Annotated[str | None, typer.Option("--store", help="Folder of all artifacts. Default: ./store.")]
+SeedOpt = Annotated[int | None, typer.Option(help="Random seed, instead of the recipe's `seed:`.")]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the recipe, such as pretrain.budget_tokens=1000000; repeatable."),
+]
+UntilOpt = Annotated[str | None, typer.Option(help="Last stage to run, its evaluation included. Default: all stages.")]
+FromOpt = Annotated[
+    str | None, typer.Option("--from", help="Remake this stage and all later ones; old artifacts are set aside.")
+]
+ForceOpt = Annotated[
+    str | None, typer.Option(help="Remake this stage and all that depend on it; old artifacts are set aside.")
+]
+AddressOpt = Annotated[
+    str | None,
+    typer.Option(help="Address of a running Ray cluster, HOST:6379. Default: Ray on this machine, for this command."),
+]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
+NameArg = Annotated[
+    str, typer.Argument(help="The artifact: a stage of the latest run, or the first letters of a fingerprint.")
+]
+DashboardOpt = Annotated[str, typer.Option(help="Address of the cluster's dashboard, http://HOST:8265.")]
+LOCAL_DASHBOARD = "http://127.0.0.1:8265"
+
+
+KeyOpt = Annotated[str | None, typer.Option(help="API key that clients send as `Authorization: Bearer KEY`.")]
+KeyFileOpt = Annotated[Path | None, typer.Option(help="File whose first line is the API key.")]
+PersonaOpt = Annotated[str | None, typer.Option(help="System message for conversations that have none.")]
+ModelArg = Annotated[
+    str | None,
+    typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Default: the newest."),
+]

@@ -1,0 +1,246 @@
+"""What a run would make of a file: rows read, used and not used by reason, columns used and not used, languages.
+
+    file ──source with the recipe's options──► its first rows ──the stage's own functions──► counts by reason
+                                                │                 (cleaning.clean, parse_conversation, parse_pair)
+                                                └──► columns that are read, and columns that carry a value and are not
+
+The counts are those of the run as far as a row is judged by itself: duplicates are found over all files, so not here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from pipelines.data.sources import SOURCES
+from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, Problem, RejectedRows, parse_records
+from pipelines.data.sources.files import RecordSource
+from pipelines.data.sources.sniffing import SniffResult
+from pipelines.data.sources.source import BadRow, Part, Row, Source
+
+MAX_TEXT_BYTES = 8 << 20  # of running text, judged in a second; beyond, counts are estimates
+MAX_RECORD_BYTES = 32 << 20  # of conversations and pairs
+MAX_ROWS = 20_000  # short rows take longer than their bytes
+MIN_ROWS = 300  # of each file, however many there are
+MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
+NO_STAGE = "no_stage"  # reason of rows that no stage reads yet
+
+
+@dataclass(frozen=True)
+class FileReview:
+    """What a run would make of a file, or of a folder of text files."""
+
+    path: Path
+    encoding: str | None
+    language: str  # of the source: en, zh or auto
+    rows_read: int = 0
+    not_used: Mapping[str, int] = field(default_factory=dict)  # rows by reason
+    dropped: Mapping[str, int] = field(
+        default_factory=dict
+    )  # those of them that were understood, and left out by a rule
+    firsts: Mapping[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
+    columns_used: Mapping[str, int] = field(default_factory=dict)  # with the rows in which they carry a value
+    columns_not_used: Mapping[str, int] = field(default_factory=dict)
+    languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
+    exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
+
+    @property
+    def rows_used(self) -> int:
+        return self.rows_read - sum(self.not_used.values())
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether any row was understood, even if a rule leaves it out."""
+        return self.rows_used + sum(self.dropped.values()) > 0
+
+    def scaled(self, rows: int) -> FileReview:
+        """The estimate for the whole file, of which the first rows were read. rows: those of the whole file."""
+        if self.exact or not self.rows_read:
+            return self
+        factor = max(1.0, rows / self.rows_read)
+
+        def larger(counts: Mapping[str, int]) -> dict[str, int]:
+            return {name: round(number * factor) for name, number in counts.items()}
+
+        return replace(
+            self, rows_read=round(self.rows_read * factor), not_used=larger(self.not_used),
+            dropped=larger(self.dropped), columns_used=larger(self.columns_used),
+            columns_not_used=larger(self.columns_not_used), languages=larger(self.languages),
+        )  # fmt: skip
+
+    def facts(self) -> dict[str, Any]:
+        """As `rayse init --json` prints it."""
+        return {
+            "rows_read": self.rows_read, "rows_used": self.rows_used, "not_used": dict(self.not_used),
+            "columns_used": dict(self.columns_used), "columns_not_used": dict(self.columns_not_used),
+            "encoding": self.encoding, "language": self.language, "languages": dict(self.languages),
+            "exact": self.exact,
+        }  # fmt: skip
+
+
+class FirstRows(Source):
+    """The first rows of another source, counted as they are read."""
+
+    _source: Source = PrivateAttr()
+    _max_bytes: int = PrivateAttr()
+    _bytes: int = PrivateAttr(default=0)
+    _rows: int = PrivateAttr(default=0)
+    _complete: bool = PrivateAttr(default=True)
+
+    @classmethod
+    def of(cls, source: Source, max_bytes: int) -> FirstRows:
+        """The rows of a source until they have so many bytes, at least MIN_ROWS."""
+        first = cls(kind=source.kind, rows=source.rows, language=source.language)
+        first._source, first._max_bytes = source, max_bytes
+        return first
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows that were read."""
+        return self._rows
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no row is left."""
+        return self._complete
+
+    def parts(self) -> list[Part]:
+        return self._source.parts()
+
+    def read(self, part: Part) -> Iterator[Row | BadRow]:
+        for row in self._source.read(part):
+            if self._rows >= MIN_ROWS and (self._bytes >= self._max_bytes or self._rows >= MAX_ROWS):
+                self._complete = False
+                return
+            self._rows += 1
+            self._bytes += _size(row)
+            yield row
+
+
+def _size(row: Row | BadRow) -> int:
+    """Characters of a row's texts."""
+    if isinstance(row, BadRow):
+        return len(row.raw)
+    return len(row.text) + _characters(row.record)
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list) else 8
+
+
+def review(file: SniffResult, num_files: int) -> FileReview:
+    """What the run would make of a file. num_files: of all files, among which the bytes that are read are divided."""
+    assert file.row_format is not None
+    rows = file.row_format.rows
+    empty = FileReview(file.path, file.encoding, file.language)
+    if rows == "text":
+        return _review_texts(empty, file, MAX_TEXT_BYTES // num_files)
+    return _review_records(empty, file, rows, MAX_RECORD_BYTES // num_files)
+
+
+def _review_texts(empty: FileReview, file: SniffResult, max_bytes: int) -> FileReview:
+    """Cleans the documents as the corpus stage does, with the default filters."""
+    from pipelines.data.corpus import cleaning
+    from pipelines.stages.corpus.options import CorpusOptions
+
+    first = FirstRows.of(_source(file), max_bytes)
+    counts, languages, firsts = Counter[str](), Counter[str](), dict[str, str]()
+    for batch in cleaning.clean(
+        "text", first, first.parts(), filters=CorpusOptions().filters.enabled(), permutations=MIN_PERMUTATIONS
+    ):
+        counts.update(batch.counts)
+        languages.update(batch.documents.column("language").to_pylist())
+        for row in batch.rejected.to_pylist():
+            firsts.setdefault(row["reason"], f"{row['where']}:{row['row']}: {row['problem']}")
+    prefix = "documents/dropped_"
+    dropped = {name.removeprefix(prefix): number for name, number in counts.items() if name.startswith(prefix)}
+    bad = {UNREADABLE: counts["rows/bad"]} if counts["rows/bad"] else {}
+    used, not_used = _text_columns(file, first.num_rows)
+    return replace(
+        empty, rows_read=first.num_rows, not_used=bad | dropped, dropped=dropped, firsts=firsts, languages=languages,
+        columns_used=used, columns_not_used=not_used, exact=first.is_complete,
+    )  # fmt: skip
+
+
+def _text_columns(file: SniffResult, num_rows: int) -> tuple[Counter[str], Counter[str]]:
+    """Columns that the source reads, and columns that it does not, with the rows in which they carry a value."""
+    used, not_used = Counter[str](), Counter[str]()
+    text_source = _source(file)
+    if not isinstance(text_source, RecordSource):
+        return used, not_used
+    read = text_source.required_columns()
+    records = _source(file, rows="conversations")
+    for row in itertools.islice((row for part in records.parts() for row in records.read(part)), num_rows):
+        if isinstance(row, Row) and row.record is not None:
+            columns = [name for name, value in row.record.items() if _has_value(value)]
+            used.update(name for name in columns if name in read)
+            not_used.update(name for name in columns if name not in read)
+    return used, not_used
+
+
+def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: int) -> FileReview:
+    """Parses the records as the stage does that reads this kind of rows."""
+    first = FirstRows.of(_source(file), max_bytes)
+    used, not_used, languages, dropped = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    parse_record, text_of = _parser(rows)
+
+    def parse(record: Mapping[str, Any]) -> Any:
+        parsed = parse_record(record)
+        unused = columns_not_used(record, rows)
+        columns = [name for name, value in record.items() if _has_value(value)]
+        used.update(name for name in columns if name not in unused)
+        not_used.update(name for name in columns if name in unused)
+        if isinstance(parsed, Problem) and parsed.by_rule:
+            dropped[parsed.reason] += 1
+        return parsed
+
+    rejected = RejectedRows(Path(os.devnull), BadRowLimit(sys.maxsize))
+    for _, _, language, _ in parse_records({"file": first}, rejected, parse, text_of, lambda number: None):
+        languages[language] += 1
+    return replace(
+        empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=dropped, firsts=rejected.firsts,
+        languages=languages, columns_used=used, columns_not_used=not_used, exact=first.is_complete,
+    )  # fmt: skip
+
+
+def _parser(rows: str) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[[Any], str]]:
+    """The function that parses a record of this kind of rows, and one that returns the text of what it parsed."""
+    from pipelines.data.dialogues.conversation_records import parse_conversation
+    from pipelines.data.dialogues.preference_records import parse_pair
+
+    if rows == "conversations":
+        return parse_conversation, lambda parsed: "\n".join(turn["content"] for turn in parsed.messages)
+    if rows == "preferences":
+        return parse_pair, lambda parsed: parsed.chosen
+    return lambda record: Problem(NO_STAGE, f"rows: {rows} are read by no stage yet", by_rule=True), str
+
+
+def _source(file: SniffResult, **options: Any) -> Source:
+    """The source as the recipe will have it."""
+    values = {**file.options, "path": str(file.path.absolute()), **options}
+    return SOURCES[file.kind].model_validate(values)
+
+
+def _has_value(value: Any) -> bool:
+    """Whether a column carries a value: neither null nor empty."""
+    return value is not None and value not in ("", [], {})
+
+
+def columns_not_used(record: Mapping[str, Any], rows: str) -> tuple[str, ...]:
+    from pipelines.data.sources.record_formats import detect_format
+
+    shape = detect_format(record)
+    used = {*(shape.columns if shape else ()), "system", "history", "input"}
+    return tuple(name for name, value in record.items() if _has_value(value) and name not in used)

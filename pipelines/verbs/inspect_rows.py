@@ -1,0 +1,149 @@
+"""`rayse inspect NAME`: rows of a corpus, of conversations or of preferences, those that are used and those set aside.
+
+train, held_out (Parquet) ──┐
+rejected (Parquet or JSON   ├──filter──► numbers, and the first rows with place, reason and text
+lines), as split set_aside ─┘
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from pipelines.console import print_json, printable
+from pipelines.errors import UserError
+from pipelines.store.artifacts import Store
+from pipelines.store.runs import resolve
+
+KINDS = ("corpus", "conversations", "preferences")
+SET_ASIDE = "set_aside"
+DISPLAYED_CHARACTERS = 300  # of a row; --json has all
+TEXTS = ("text", "messages", "prompt", "chosen", "rejected", "raw")  # columns that are shown, as far as a row has them
+NAMED_TEXTS = ("chosen", "rejected")  # by their names
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split that match a filter."""
+
+    name: str
+    rows: ds.Dataset
+    condition: pc.Expression
+
+    def count(self) -> int:
+        return self.rows.count_rows(filter=self.condition)
+
+    def reasons(self) -> Counter[str]:
+        """Numbers of rows set aside by reason; empty for other splits."""
+        if "reason" not in self.rows.schema.names:
+            return Counter()
+        return Counter(self.rows.to_table(columns=["reason"], filter=self.condition).column(0).to_pylist())
+
+    def head(self, number: int) -> list[dict[str, Any]]:
+        """The first rows, with `split`; bytes are replaced by their number."""
+        rows = self.rows.head(number, filter=self.condition).to_pylist() if number else []
+        return [{"split": self.name, **{key: _plain(value) for key, value in row.items()}} for row in rows]
+
+
+def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, as_json: bool) -> None:
+    """`rayse inspect`: prints the rows of an artifact that match all conditions KEY=VALUE, at most `limit` of them.
+
+    Raises UserError for an artifact of another kind, and for a key that no row has."""
+    artifact = resolve(store, name)
+    if artifact.kind not in KINDS:
+        raise UserError(f"{name}: holds no rows but {artifact.kind}; expected one of {', '.join(KINDS)}")
+    splits = _matching(dict(_tables(artifact.local())), _conditions(where))
+    numbers = {split.name: split.count() for split in splits}
+    reasons = sum((split.reasons() for split in splits), Counter[str]())
+    num_kept = sum(numbers.values()) - numbers.get(SET_ASIDE, 0)
+    shown_set_aside = min(numbers.get(SET_ASIDE, 0), max(limit // 2, limit - num_kept))  # both kinds are shown
+    rows: list[dict[str, Any]] = []
+    for split in splits:
+        rows += split.head(shown_set_aside if split.name == SET_ASIDE else limit - shown_set_aside - len(rows))
+    if as_json:
+        facts = {"artifact": artifact.fingerprint, "kind": artifact.kind, "num_rows": sum(numbers.values())}
+        return print_json({**facts, **numbers, "not_used": dict(reasons.most_common()), "rows": rows})
+    for row in rows:
+        print(printable(_line(row)))
+    counts = ", ".join(f"{number:,} {split}" for split, number in numbers.items())
+    text = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
+    print(printable(f"{len(rows):,} of {sum(numbers.values()):,} rows ({counts}{': ' if text else ''}{text})"))
+    return None
+
+
+def _tables(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
+    """The splits of an artifact by name."""
+    for split in ("train", "held_out"):
+        files = sorted((folder / split).glob("*.parquet")) or [folder / f"{split}.parquet"]
+        yield split, ds.dataset([str(file) for file in files], format="parquet")
+    parquet, lines = folder / "rejected.parquet", folder / "rejected.jsonl"
+    if parquet.exists():
+        yield SET_ASIDE, ds.dataset(str(parquet), format="parquet")
+    elif lines.exists():
+        rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+        if rows:
+            yield SET_ASIDE, ds.dataset(pa.Table.from_pylist(rows))
+
+
+def _conditions(where: Sequence[str]) -> dict[str, str]:
+    """{"reason": "too_long"} from ["reason=too_long"]. Raises UserError for a condition without =."""
+    conditions = dict(text.partition("=")[::2] for text in where if "=" in text)
+    for text in where:
+        if "=" not in text:
+            raise UserError(f"--where {text}: expected KEY=VALUE, such as reason=too_long or language=zh")
+    return conditions
+
+
+def _matching(tables: Mapping[str, ds.Dataset], conditions: Mapping[str, str]) -> list[Split]:
+    """The splits with the condition on each; without those that lack a key. Raises UserError if none has it."""
+    known = {"split", *(name for table in tables.values() for name in _keys(table))}
+    for key in conditions:
+        if key not in known:
+            raise UserError(f"--where {key}: no row has this key; expected one of {', '.join(sorted(known))}")
+    splits: list[Split] = []
+    for name, table in tables.items():
+        values = {key: value for key, value in conditions.items() if key != "split"}
+        if conditions.get("split", name) != name or values.keys() - _keys(table):
+            continue
+        condition = pc.scalar(True)
+        for key, value in values.items():
+            condition = condition & (pc.field(key).cast(pa.string()) == value)
+        splits.append(Split(name, table, condition))
+    return splits
+
+
+def _keys(table: ds.Dataset) -> set[str]:
+    """Columns whose values are text or numbers."""
+    return {field.name for field in table.schema if pa.types.is_string(field.type) or pa.types.is_integer(field.type)}
+
+
+def _plain(value: Any) -> Any:
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else value
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """A row for a terminal: where it is from, why it is set aside, and the beginning of its text."""
+    if row["split"] == SET_ASIDE:
+        title = f"{SET_ASIDE} {row['reason']}  {row['where']}:{row['row']}  {row['problem']}"
+    else:
+        title = f"{row['split']} {row['language']}  {row['id']}"
+    texts = [f"{key}: {_text(row[key])}" if key in NAMED_TEXTS else _text(row[key]) for key in TEXTS if row.get(key)]
+    text = " ".join(" | ".join(texts).split())
+    return f"{title}\n    {text[:DISPLAYED_CHARACTERS]}{'…' if len(text) > DISPLAYED_CHARACTERS else ''}"
+
+
+def _text(value: Any) -> str:
+    """Text, or the turns of a conversation, in one line."""
+    if isinstance(value, list):
+        return " / ".join(map(_text, value))
+    if isinstance(value, dict) and "role" in value:
+        return f"{value['role']}: {value.get('content')}"
+    return str(value)

@@ -1,0 +1,190 @@
+"""What `rayse init` says of each file: the counts of the run, columns, encoding, and when it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.session import Session
+from pipelines.recipe import reader
+from pipelines.stage import Facts, Work
+from pipelines.stages import STAGES
+from pipelines.store.artifacts import Draft
+from pipelines.verbs import file_review
+from tests.stages.single import ProgressNotes
+from tests.verbs.test_init import ENGLISH, init, jsonl, texts
+
+CONVERSATIONS: list[Any] = [
+    {"messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}], "url": "x"},
+    {"messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}], "url": ""},
+    {"messages": [{"role": "user", "content": "Who?"}]},
+    {"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": ""}]},
+    "oops",
+]
+PAIRS: list[Any] = [
+    {"prompt": "1 + 1?", "chosen": "2", "rejected": "3", "rating": 4},
+    {"prompt": "1 + 2?", "chosen": "3", "rejected": "3"},
+    {"prompt": "1 + 3?", "chosen": "4"},
+    {"prompt": "1 + 4?", "chosen": "5", "rejected": "6"},
+]
+DOCUMENTS: list[Any] = [
+    {"text": f"{ENGLISH[0]} It was a long day for all of us, and the night was no shorter.", "page": 1},
+    {"text": "Too short.", "page": 2},
+    {"text": "- one\n- two\n- three\n" * 40, "page": 3},
+    {"text": None, "page": 4},
+    {"text": f"{ENGLISH[1]} We had been on the road for a week, and there was no end to it.", "page": None},
+]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with Session(on_message=str) as session:
+        yield session
+
+
+def rows(file: Path, values: list[Any]) -> Path:
+    lines = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def files(*arguments: str | Path) -> dict[str, Any]:
+    done = init(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)["files"]
+
+
+def run(recipe: Path, stage: str, session: Session) -> Facts:
+    """Runs a stage of a recipe that init wrote, with the limit on bad rows out of the way."""
+    entry = reader.load(recipe, STAGES, overrides=[f"{stage}.max_bad_rows=100"]).entry(stage)
+    draft = Draft(recipe.parent / f"draft-{stage}", "fingerprint")
+    work = Work(name=stage, options=entry.options, cluster=entry.cluster, seed=7, inputs={}, sources=entry.sources,
+                draft=draft, progress=ProgressNotes(), session=session)  # fmt: skip
+    work.draft.out.mkdir(parents=True, exist_ok=True)
+    return entry.stage.run(work)
+
+
+@pytest.mark.parametrize(
+    ("stage", "values"), [("conversations", CONVERSATIONS), ("preferences", PAIRS), ("corpus", DOCUMENTS)]
+)
+def test_the_counts_are_those_of_the_run(stage: str, values: list[Any], tmp_path: Path, session: Session) -> None:
+    file = rows(tmp_path / "mine.jsonl", values)
+    facts = files(file, "--out", tmp_path / "r.yaml")[str(file)]
+    made = run(tmp_path / "r.yaml", stage, session)
+    assert facts["rows_read"] == made["rows/read"] == len(values)
+    assert facts["rows_used"] == made["rows/used"] == 2
+    not_used = {f"rows/not_used_{reason}": number for reason, number in facts["not_used"].items()}
+    assert not_used == {name: value for name, value in made.items() if name.startswith("rows/not_used_")}
+
+
+def test_columns_are_named_with_the_rows_in_which_they_carry_a_value(tmp_path: Path) -> None:
+    file = rows(tmp_path / "mine.jsonl", DOCUMENTS)
+    facts = files(file, "--out", tmp_path / "r.yaml")[str(file)]
+    assert (facts["columns_used"], facts["columns_not_used"]) == ({"text": 4}, {"page": 4})
+    talks = rows(tmp_path / "talks.jsonl", CONVERSATIONS)
+    facts = files(talks, "--out", tmp_path / "s.yaml")[str(talks)]
+    assert (facts["columns_used"], facts["columns_not_used"]) == ({"messages": 4}, {"url": 1})
+
+
+def test_each_file_is_shown_with_reasons_places_and_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows(tmp_path / "mine.jsonl", DOCUMENTS)
+    rows(tmp_path / "talks.jsonl", CONVERSATIONS)
+    done = init("mine.jsonl", "talks.jsonl")
+    assert done.exit_code == 0, done.output
+    shown = done.stdout.splitlines()
+    counts = "read 5 rows, used 2; not used: 1 unreadable, 1 too_short, 1 duplicate_lines"
+    assert f"    mine.jsonl: {counts}; language en, utf-8" in shown
+    assert "        columns used: text" in shown and "        columns not used: page (4 rows)" in shown
+    assert "        too_short: mine.jsonl:2: left out by a filter of the corpus" in shown
+    assert "        warning: the run would leave out, by its rules, 1 too_short, 1 duplicate_lines" in shown
+    assert any(line.startswith("        no_reply: talks.jsonl:3: a conversation without") for line in shown)
+    assert sum("talks.jsonl:5: not JSON" in line for line in shown) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([{"n": 1}], "no column with text; columns are: n"),
+        ([{"messages": [{"role": "user", "content": "Why?"}]}] * 3, "3 no_reply of 3 rows. First: .*bad.jsonl:1: a"),
+        (["oops"] * 5, "bad.jsonl:1: not JSON"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "b"}] * 2, "2 equal_sides of 2 rows"),
+    ],
+)  # fmt: skip
+def test_a_file_of_which_nothing_is_understood_leaves_all_without_a_recipe(
+    values: list[Any], reason: str, tmp_path: Path
+) -> None:
+    good, bad = texts(tmp_path / "good.jsonl", ENGLISH), rows(tmp_path / "bad.jsonl", values)
+    done = init(good, bad, "--out", tmp_path / "r.yaml")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "bad.jsonl: nothing of it was understood: " in done.stderr and "good.jsonl" not in done.stderr
+    assert "expected rows of running text" in done.stderr
+    facts = json.loads(init(good, bad, "--out", tmp_path / "r.yaml", "--json").stdout)
+    assert facts["recipe"] is None and facts["files"][str(good)]["rows_used"] == 200
+    assert len(facts["not_understood"]) == 1
+    assert re.search(reason, facts["not_understood"][0])
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_in_a_folder_such_a_file_is_left_out_and_named(tmp_path: Path) -> None:
+    texts(tmp_path / "data" / "good.jsonl", ENGLISH)
+    rows(tmp_path / "data" / "bad.jsonl", [{"n": 1}])
+    (tmp_path / "data" / "picture.png").write_bytes(b"\x89PNG")
+    done = init(tmp_path / "data", "--out", tmp_path / "r.yaml")
+    assert done.exit_code == 0, done.output
+    assert f"left out: {tmp_path / 'data'}: 1 files of no known kind (1 .png)" in done.stdout
+    assert "bad.jsonl: nothing of it was understood: bad.jsonl: no column with text" in done.stdout
+    sources = reader.load(tmp_path / "r.yaml", STAGES).entry("corpus").sources.values()
+    assert [source.model_dump()["path"] for source in sources] == ["data/good.jsonl"]
+
+
+def test_a_file_that_rules_leave_out_as_a_whole_is_understood_and_warned_of(tmp_path: Path) -> None:
+    done = init(rows(tmp_path / "mine.jsonl", [{"text": "Short."}] * 3), "--out", tmp_path / "r.yaml")
+    assert done.exit_code == 0, done.output
+    assert "read 3 rows, used 0; not used: 3 too_short" in done.stdout
+    assert "warning: the run would leave out, by its rules, 3 too_short" in done.stdout
+
+
+def test_no_control_character_of_a_file_reaches_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b[31mred\x07\x9b2J \u202ereversed"
+    rows(tmp_path / "mine.jsonl", [{"text": f"{ENGLISH[0]} {evil}", evil: 1}, {"text": 5}])
+    (tmp_path / "bad.csv").write_text(f'"{evil}",b\n1,2\n', encoding="utf-8")
+    shown = init(tmp_path / "mine.jsonl", "--out", tmp_path / "r.yaml")
+    as_json = init(tmp_path / "mine.jsonl", "--out", tmp_path / "s.yaml", "--json")
+    assert shown.exit_code == as_json.exit_code == 0
+    refused = init(rows(tmp_path / "bad.jsonl", [{evil: 1}]), "--out", tmp_path / "t.yaml")
+    assert refused.exit_code == 2 and "red" in refused.stderr and "\\x1b[31mred" in shown.stdout
+    for output in (shown.output, as_json.output, refused.output):
+        assert not set(output) & set("\x1b\x07\x9b\u202e")
+    assert evil in json.loads(as_json.stdout)["files"][str(tmp_path / "mine.jsonl")]["columns_not_used"]
+
+
+def test_of_large_files_the_first_rows_are_judged_and_counts_are_estimates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_review, "MAX_TEXT_BYTES", 50_000)
+    monkeypatch.setattr(file_review, "MAX_RECORD_BYTES", 20_000)
+    many = texts(tmp_path / "many.jsonl", [text if n % 10 else "Short." for n, text in enumerate(ENGLISH * 40)])
+    talks = jsonl(tmp_path / "talks.jsonl", [{"prompt": "Why?", "response": "Because."}] * 10_000)
+    facts = files(many, talks, "--out", tmp_path / "r.yaml")
+    assert not facts[str(many)]["exact"] and not facts[str(talks)]["exact"]
+    assert facts[str(many)]["rows_read"] == pytest.approx(8000, rel=0.01)
+    assert facts[str(many)]["not_used"]["too_short"] == pytest.approx(800, rel=0.15)
+    assert facts[str(talks)]["rows_read"] == facts[str(talks)]["rows_used"] == 10_000
+    shown = init(many, "--out", tmp_path / "s.yaml").stdout
+    assert "read about 8,0" in shown and ", used about 7," in shown
+
+
+def test_a_hundred_megabytes_take_seconds(tmp_path: Path) -> None:
+    texts(tmp_path / "large.jsonl", ENGLISH * 4000)
+    assert (tmp_path / "large.jsonl").stat().st_size > 100e6
+    files(texts(tmp_path / "small.jsonl", ENGLISH), "--out", tmp_path / "r.yaml")  # compiles, on a fresh machine
+    start = time.process_time()
+    files(tmp_path / "large.jsonl", "--out", tmp_path / "s.yaml")
+    assert time.process_time() - start < 5
