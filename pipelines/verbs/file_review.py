@@ -57,6 +57,11 @@ class FileReview:
         return self.rows_read - sum(self.not_used.values())
 
     @property
+    def num_bad(self) -> int:
+        """Rows that are not used because something is wrong with them."""
+        return sum(self.not_used.values()) - sum(self.dropped.values())
+
+    @property
     def is_understood(self) -> bool:
         """Whether any row was understood, even if a rule leaves it out."""
         return self.rows_used + sum(self.dropped.values()) > 0
@@ -199,9 +204,8 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
     def parse(record: Mapping[str, Any]) -> Any:
         parsed = parse_record(record)
         unused = columns_not_used(record, rows)
-        columns = [name for name, value in record.items() if _has_value(value)]
-        used.update(name for name in columns if name not in unused)
-        not_used.update(name for name in columns if name in unused)
+        used.update(name for name, value in record.items() if _has_value(value) and name not in unused)
+        not_used.update(unused)
         if isinstance(parsed, Problem) and parsed.by_rule:
             dropped[parsed.reason] += 1
         return parsed

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.console import printable
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
+from pipelines.data.sources.bad_rows import default_limit
 from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.errors import UserError
@@ -273,6 +274,10 @@ def describe_file(file: FileReview) -> list[str]:
     dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}
     if dropped:
         lines.append(f"    warning: the run would leave out, by its rules, {_counts(dropped, about)}")
+    allowed = default_limit(file.rows_read)
+    if file.num_bad > allowed:
+        lines.append(f"    warning: the run would stop: {file.num_bad:,} bad rows, and max_bad_rows allows {allowed:,} "
+                     f"of them; fix the rows, or raise it")  # fmt: skip
     return lines
 
 

@@ -151,6 +151,16 @@ def test_a_file_that_rules_leave_out_as_a_whole_is_understood_and_warned_of(tmp_
     assert "warning: the run would leave out, by its rules, 3 too_short" in done.stdout
 
 
+def test_too_many_bad_rows_are_warned_of_before_the_run_stops(tmp_path: Path) -> None:
+    values = [CONVERSATIONS[0]] * 3 + ["oops"] * 6
+    done = init(rows(tmp_path / "mine.jsonl", values), "--out", tmp_path / "r.yaml")
+    assert "warning: the run would stop: 6 bad rows, and max_bad_rows allows 4 of them" in done.stdout
+    done = init(rows(tmp_path / "mine.jsonl", values[:7]), "--out", tmp_path / "s.yaml")
+    assert done.exit_code == 0 and "would stop" in done.stdout
+    done = init(rows(tmp_path / "mine.jsonl", values[:6]), "--out", tmp_path / "t.yaml")
+    assert done.exit_code == 0 and "would stop" not in done.stdout
+
+
 def test_no_control_character_of_a_file_reaches_the_terminal(tmp_path: Path) -> None:
     evil = "\x1b[31mred\x07\x9b2J \u202ereversed"
     rows(tmp_path / "mine.jsonl", [{"text": f"{ENGLISH[0]} {evil}", evil: 1}, {"text": 5}])

@@ -37,6 +37,15 @@ class Problem:
     by_rule: bool = False  # understood, and left out by a rule or an option: set aside, but no bad row
 
 
+def default_limit(num_rows: int) -> int:
+    """Number of bad rows that a source of so many may have by default.
+
+    >>> [default_limit(rows) for rows in (1, 9, 1000, 1_000_000)]
+    [0, 4, 50, 100]
+    """
+    return min(DEFAULT_MAX_ROWS, int(max(DEFAULT_MAX_SHARE * num_rows, min(DEFAULT_FEW_ROWS, num_rows / 2))))
+
+
 @dataclass
 class BadRowLimit:
     """Rows read and bad rows so far, by source, checked against the recipe's limit."""
@@ -56,7 +65,7 @@ class BadRowLimit:
         """Number of bad rows that a source may have, for as many rows as were read of it."""
         num_rows = self.num_rows[source]
         if self.limit is None:
-            return max(DEFAULT_MAX_SHARE * num_rows, min(DEFAULT_FEW_ROWS, num_rows / 2))
+            return default_limit(num_rows)
         return inf if isinstance(self.limit, int) else float(self.limit.rstrip("%")) / 100 * num_rows
 
     def add(self, source: str, *, rows: int = 0, bad: int = 0, first: str = "") -> None:
