@@ -69,7 +69,7 @@ class Source(Options):
     def _kind_of_rows_that_it_reads(cls, rows: Rows) -> Rows:
         if rows not in cls.kinds_of_rows:
             readers = "only kind: images reads images" if rows == "images" else "it reads images with their captions"
-            raise ValueError(f"{rows!r}; expected {', '.join(cls.kinds_of_rows)}: {readers}")
+            raise ValueError(f"expected {', '.join(cls.kinds_of_rows)}: {readers}")
         return rows
 
     def at(self, folder: Path) -> Source:
