@@ -1,5 +1,21 @@
 """Errors that the user can fix."""
 
+from __future__ import annotations
+
+import re
+
+# Control characters but line ends and tabs, marks that reorder what is displayed, halves of surrogate pairs.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
+
+def printable(text: str) -> str:
+    r"""Text from a file as a terminal may show it: control characters become escapes.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
 
 class UserError(Exception):
     """Invalid user input: a recipe, a flag, a row, an unwritable store.
@@ -7,3 +23,6 @@ class UserError(Exception):
     The message names the file, key or row, what it has, what was expected and what to do. The command line exits with
     code 2. Ray pickles it between processes, so it carries a message and no other state.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())

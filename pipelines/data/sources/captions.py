@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.sources import encodings
 from pipelines.data.sources.parquet import open_parquet
 from pipelines.data.sources.source import BadRow
 
@@ -82,11 +83,19 @@ def caption_of_files(files: Mapping[str, bytes], columns: CaptionColumns) -> Cap
     text_file = next((suffix for suffix in TEXT_SUFFIXES if suffix in files), None)
     if text_file is None:
         return caption
+    text = decoded(files[text_file])
+    if text is None:
+        return f"its {text_file} is no text in any encoding that is known; expected UTF-8 text"
+    return Caption(text.strip() or caption.text, caption.group, caption.meta)
+
+
+def decoded(data: bytes) -> str | None:
+    """The text in bytes of whatever encoding, without a byte order mark; None where it is no text."""
+    encoding = encodings.detect(data)
     try:
-        text = files[text_file].decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        return f"its {text_file} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
-    return Caption(text or caption.text, caption.group, caption.meta)
+        return None if encoding is None else data.decode(encodings.codec(encoding)).removeprefix("\ufeff")
+    except UnicodeError:
+        return None
 
 
 def parse_record(data: bytes) -> dict[str, Any] | str:
@@ -137,12 +146,11 @@ def _records(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         with open_parquet(file) as table:
             yield from enumerate(table.read().to_pylist(), 1)
         return
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        yield 1, f"not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
+    text = decoded(file.read_bytes())
+    if text is None:
+        yield 1, "no text in any encoding that is known; expected UTF-8 text"
         return
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(text.splitlines(keepends=True))
     try:
         for record in reader:
             extra = record.pop(None, None)  # cells beyond the header

@@ -1,22 +1,33 @@
-"""Tables as text: .csv and .tsv files with a header line, in UTF-8."""
+"""Tables as text: .csv and .tsv files with a header line.
+
+    lines ──csv.reader──► cells ──► Row | BadRow
+      ▲                     │ a quote that is not closed properly
+      └── all but the first ┘
+
+A quote that is never closed would make one cell of all lines after it. The line where it stands is a bad row, and
+reading goes on at the next line.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, encodable
-from pipelines.data.sources.source import BadRow, Part, Row
-from pipelines.errors import UserError
+from pipelines.data.sources import streams
+from pipelines.data.sources.files import RAW_CHARACTERS, FileProblem, RecordSource, TextFileSource, encodable
+from pipelines.data.sources.source import BadRow, Row
 
-MAX_CELL_BYTES = 1 << 30  # the default of Python's csv is 128 KiB, and a cell may hold an article
+MAX_CELL_BYTES = 1 << 30  # the default of Python's csv is 128 KiB; max_row_bytes is the limit here
+TSV = streams.with_compressed(".tsv")
 
 
-class Csv(RecordSource):
+class Csv(TextFileSource, RecordSource):
     """Rows of .csv and .tsv files; the first line names the columns."""
 
     kind: str = Field(default="csv", description="Kind of the source: .csv and .tsv files with a header line")
@@ -26,53 +37,126 @@ class Csv(RecordSource):
         max_length=1,
         description="Character between cells; default: a tab in .tsv files, otherwise a comma",
     )
-    suffixes: ClassVar = (".csv", ".tsv")
+    suffixes: ClassVar = streams.with_compressed(".csv", ".tsv")
 
-    def parts(self) -> list[Part]:
-        """Divides the source into one part for each file.
-
-        A quoted cell may hold line ends, so a file cannot be divided without reading it."""
-        return [
-            Part(index=index, where=self.display_path(file), group=file.name, bytes=file.stat().st_size,
-                 args={"file": str(file)})
-            for index, file in enumerate(self.files())
-        ]  # fmt: skip
-
-    def read(self, part: Part) -> Iterator[Row | BadRow]:
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each record, numbered by the line on which it ends."""
-        file = Path(part.args["file"])
-        csv.field_size_limit(MAX_CELL_BYTES)
-        # Bytes that are not UTF-8 come through as lone surrogates, so that one bad row does not end the file.
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            delimiter = self.delimiter or ("\t" if file.suffix == ".tsv" else ",")
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
-            columns = next(reader, [])
-            self._check_header(file, columns)
+        encoding = self.text_encoding(file)
+        with streams.open_utf8(file, encoding) as stream:
+            lines, reader = self._reader(file, stream)
+            columns = _header(reader)
             while True:
+                lines.begin_record()
                 try:
                     cells = next(reader)
                 except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield BadRow(row=reader.line_num, problem=f"not CSV ({error}); expected cells of a table")
+                    break
+                except (csv.Error, _TooLong) as error:
+                    yield self._unread(lines, error)
                     continue
+                if stream.damage and not lines.record[-1].endswith(("\n", "\r")):
+                    break
                 if cells:
-                    yield self._row(reader.line_num, columns, cells)
+                    yield self._row(lines.number, columns, cells, encoding)
+            if stream.damage:
+                yield BadRow(row=lines.number + 1, problem=f"{stream.damage}; what follows line {lines.number} is lost")
 
-    def _check_header(self, file: Path, columns: list[str]) -> None:
-        for column in self.required_columns():
-            if column not in columns:
-                raise UserError(
-                    f"{file}:1: no column {column!r}; the header has: {', '.join(columns)}. Name the column with text:"
-                )
+    def columns(self, file: Path) -> list[str]:
+        """The names in the header. Raises FileProblem if it has none, or one twice."""
+        with streams.open_utf8(file, self.text_encoding(file)) as stream:
+            columns = _header(self._reader(file, stream)[1])
+            if not columns:
+                raise FileProblem(stream.damage or "the first line is blank; expected the names of the columns")
+            return columns
 
-    def _row(self, number: int, columns: list[str], cells: list[str]) -> Row | BadRow:
+    def _reader(self, file: Path, stream: streams.Utf8Stream) -> tuple[_Lines, Iterator[list[str]]]:
+        csv.field_size_limit(MAX_CELL_BYTES)
+        # Bytes that are not text come through as lone surrogates, so that one bad row does not end the file.
+        lines = _Lines(io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline=""), self.max_row_bytes)
+        return lines, csv.reader(lines, delimiter=self.delimiter or _delimiter(file), strict=True)
+
+    def _unread(self, lines: _Lines, error: Exception) -> BadRow:
+        """The bad row at the line where a record begins that cannot be read; its other lines are read again."""
+        first, num_lines, raw = lines.number - len(lines.record) + 1, len(lines.record), lines.record[0]
+        lines.take_back()
+        problem = f"not CSV ({error}); expected cells of a table"
+        if num_lines > 1:
+            swallowed = f"{num_lines - 1:,} line{'s' if num_lines > 2 else ''}"
+            problem = (
+                f"not CSV ({error}): a quote here is not closed properly; it swallows {swallowed}, read again as rows"
+            )
+        return BadRow(row=first, problem=problem, raw=raw[:RAW_CHARACTERS])
+
+    def _row(self, number: int, columns: list[str], cells: list[str], encoding: str) -> Row | BadRow:
         problem = ""
         if len(cells) != len(columns):
             problem = f"{len(cells)} cells; expected {len(columns)} as in the header"
         elif not all(encodable(cell) for cell in cells):
-            problem = "not UTF-8; expected UTF-8 text"
+            name = "UTF-8" if encoding == "utf-8" else encoding
+            problem = f"not {name}; expected {name} text"
         if problem:
-            raw = ",".join(cells).encode(errors="replace").decode()[:RAW_CHARACTERS]
-            return BadRow(row=number, problem=problem, raw=raw)
+            return BadRow(row=number, problem=problem, raw=",".join(cells)[:RAW_CHARACTERS])
         return self.to_row(number, dict(zip(columns, cells, strict=True)))
+
+
+class _TooLong(Exception):
+    """A record is longer than the maximum."""
+
+
+class _Lines:
+    """The lines of a table, for csv.reader. Those of the record that is being read can be taken back."""
+
+    def __init__(self, stream: io.TextIOWrapper, max_characters: int):
+        self.stream = stream
+        self.max_characters = max_characters
+        self.again: deque[str] = deque()  # lines that were taken back
+        self.record: list[str] = []
+        self.characters = 0  # of the record
+        self.number = 0  # of the last line that was read, from 1
+
+    def begin_record(self) -> None:
+        self.record, self.characters = [], 0
+
+    def take_back(self) -> None:
+        """Gives all lines of the record but its first to the next records."""
+        self.again.extendleft(reversed(self.record[1:]))
+        self.number -= len(self.record) - 1
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.again.popleft() if self.again else self.stream.readline(self.max_characters + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.record.append(line)
+        self.characters += len(line)
+        if self.characters > self.max_characters:
+            if len(self.record) == 1:
+                self._skip_line()
+            raise _TooLong(f"a record of more than {self.max_characters:,} characters, which max_row_bytes allows")
+        return line
+
+    def _skip_line(self) -> None:
+        """Reads to the end of a line that is too long by itself."""
+        line = self.record[0]
+        self.record[0] = line[:RAW_CHARACTERS]
+        while line and not line.endswith(("\n", "\r")):
+            line = self.stream.readline(streams.BUFFER_BYTES)
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    """Reads the names of the columns. Raises FileProblem if there are none, or one is there twice."""
+    try:
+        columns = next(reader, [])
+    except (csv.Error, _TooLong) as error:
+        raise FileProblem(f"the header is not CSV ({error}); expected the names of the columns") from None
+    doubled = sorted({column for column in columns if columns.count(column) > 1})
+    if doubled:
+        raise FileProblem(f"the header has {', '.join(doubled)} more than once; give each column its own name")
+    return columns
+
+
+def _delimiter(file: Path) -> str:
+    return "\t" if file.name.lower().endswith(TSV) else ","

@@ -1,22 +1,35 @@
-"""Sources that are files: resolving a `path:` to files, and converting records to rows.
+"""Sources that are files: resolving a `path:` to files, reading each, and converting records to rows.
 
-path ──find_files──► files ──parts──► lines, row groups ──to_row──► Row | BadRow
+path ──find_files──► files ──pieces──► parts ──read_piece──► rows, records ──to_row──► Row | BadRow
+
+path ──find_files──► files ──pieces──► parts ──read_piece──► records ──to_row──► Row | BadRow
+where the source has no other file. Hidden files and folders are read only where a path names them.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, field_validator
 
-from pipelines.data.sources.source import BadRow, Row, Source
+from pipelines.data.sources import encodings, streams
+from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_code
-from pipelines.errors import UserError
+from pipelines.errors import UserError, printable
 
 RAW_CHARACTERS = 500  # kept of a bad row: enough to recognise it
+MAX_ROW_BYTES = 64 << 20
+HIDDEN_FOLDERS = ("__MACOSX",)  # besides names that begin with a dot
+EMPTY = "the file is empty; expected at least one row"
+
+
+class FileProblem(Exception):
+    """What is wrong with a whole file: what was found, what was expected, what to do."""
 
 
 class FileSource(Source):
@@ -25,38 +38,151 @@ class FileSource(Source):
     path: str | list[str] = Field(
         description="Files to read: a file, a folder, a glob or a list of them, relative to the recipe's folder"
     )
-    suffixes: ClassVar[tuple[str, ...]] = ()  # of the files that are read from a folder
+    max_row_bytes: PositiveInt = Field(
+        default=MAX_ROW_BYTES, description="Maximum size of a row: a larger line, cell or document is a bad row"
+    )
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of the files that are read from a folder, in lower case
 
     def files(self) -> list[Path]:
         """Lists every file that `path` names, each once, in the order of the list and sorted within a folder or glob.
 
-        Raises UserError if one is missing, empty or unreadable."""
+        Raises UserError if one is missing or unreadable, or if all are empty."""
         patterns = [self.path] if isinstance(self.path, str) else self.path
-        files = [file for pattern in patterns for file in find_files(pattern, self._folder, self.suffixes)]
+        files = [file for pattern in patterns for file in self.find(pattern)]
         if not files:
             raise UserError(f"path: {self.path!r} names no file; give a file, a folder, a glob or a list of them")
+        if not any(file.stat().st_size for file in files):
+            raise UserError(f"{files[0]}: {EMPTY}")
         return list(dict.fromkeys(files))
 
+    def find(self, pattern: str) -> list[Path]:
+        """Lists the files that one path names. Raises UserError if there is none, or one is unreadable."""
+        return find_files(pattern, self._folder, self.suffixes)
+
     def identity(self) -> dict[str, Any]:
-        """Returns the options without the path, and the files' names: they are groups, so they decide the split."""
-        return {**super().identity(), "files": [file.name for file in self.files()]}
+        """Returns the options without the path, and the files' names: they are groups, so they decide the split.
+
+        The limit of rows is left out at its default, so that results made before there was one keep their identity."""
+        identity = super().identity()
+        if self.max_row_bytes == MAX_ROW_BYTES:
+            del identity["max_row_bytes"]
+        return {**identity, "files": [file.name for file in self.files()]}
 
     def encoding_of(self, file: Path) -> str | None:
-        """Returns the name of the encoding in which a file's text is read; None for binary formats."""
-        return "utf-8"
+        """The encoding in which a file's text is read; None for data that is not text."""
+        return None
+
+    def parts(self) -> list[Part]:
+        """Divides each file into the pieces that can be read by themselves.
+
+        Raises UserError if the only file cannot be read."""
+        parts: list[Part] = []
+        files = self.files()
+        for file in files:
+            args = {"file": str(file), "size": file.stat().st_size, "alone": len(files) == 1}
+            for piece in self._pieces(file, alone=len(files) == 1):
+                parts.append(
+                    Part(
+                        index=len(parts),
+                        where=self.display_path(file),
+                        group=file.name,
+                        bytes=piece.pop("bytes", args["size"]),
+                        args=args | piece,
+                    )
+                )
+        return parts
+
+    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
+        """Yields the arguments of `read_piece` for each piece of a file, with `bytes`, its approximate size.
+
+        Raises FileProblem."""
+        yield {"bytes": file.stat().st_size * (streams.RATIO if streams.is_compressed(file) else 1)}
+
+    def read(self, part: Part) -> Iterator[Row | BadRow]:
+        """Streams the rows of one part. Raises UserError if its file changes meanwhile."""
+        file = Path(part.args["file"])
+        before = _state(file)
+        try:
+            if "problem" in part.args:
+                raise FileProblem(part.args["problem"])
+            yield from self.read_piece(file, part.args)
+        except FileProblem as problem:
+            if part.args["alone"]:
+                raise UserError(f"{file}: {problem}") from None
+            yield BadRow(row=1, problem=str(problem))
+        if _state(file) != before or before[0] != part.args["size"]:
+            raise UserError(
+                f"{file}: changed while it was read; expected a complete file. Run again once it is complete"
+            )
+
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
+        """Streams the rows of one piece of a file. Raises FileProblem."""
+        raise NotImplementedError
 
     def display_path(self, file: Path) -> str:
         """Returns a file's path for messages: relative to the recipe's folder if it lies inside."""
         try:
-            return file.relative_to(self._folder.absolute()).as_posix()
+            return printable(file.relative_to(self._folder.absolute()).as_posix())
         except ValueError:
-            return str(file)
+            return printable(str(file))
+
+    def too_long(self, size: int) -> str:
+        """The problem with a row of this size."""
+        return f"{size:,} bytes; max_row_bytes allows {self.max_row_bytes:,}. Raise it, or divide the row"
+
+    def _pieces(self, file: Path, *, alone: bool) -> Iterator[dict[str, Any]]:
+        try:
+            if file.stat().st_size == 0:
+                raise FileProblem(EMPTY)
+            yield from self.pieces(file)
+        except FileProblem as problem:
+            if alone:
+                raise UserError(f"{file}: {problem}") from None
+            yield {"problem": str(problem), "bytes": 0}
+
+
+class TextFileSource(FileSource):
+    """A source of text files, in any encoding, also compressed."""
+
+    encoding: str | None = Field(
+        default=None, description="Encoding of the text, such as gb18030; default: found out in each file"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str | None) -> str | None:
+        if encoding is not None and not encodings.known(encoding):
+            raise ValueError(f"{encoding!r} is no encoding; expected one such as utf-8, utf-16, gb18030, big5, latin-1")
+        return encoding
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the options and the files' names, and the encodings of those that are not UTF-8."""
+        identity = super().identity()
+        if self.encoding is None:
+            del identity["encoding"]
+            found = {file.name: self.encoding_of(file) for file in self.files()}
+            others = {name: encoding for name, encoding in found.items() if encoding not in ("utf-8", None)}
+            identity |= {"encodings": others} if others else {}
+        return identity
+
+    def encoding_of(self, file: Path) -> str | None:
+        return self.encoding or found_encoding(file)
+
+    def text_encoding(self, file: Path) -> str:
+        """The encoding in which a file's text is read. Raises FileProblem for data that is not text."""
+        encoding = self.encoding_of(file)
+        if encoding is None:
+            held = encodings.signature(streams.sample(file)) or "binary data"
+            raise FileProblem(f"holds {held}; expected text. Remove the file, or give it the suffix of its kind")
+        return encoding
 
 
 class RecordSource(FileSource):
     """A source whose rows are records with named columns. Where rows are not text, a row keeps its whole record."""
 
-    text: str = Field(default="text", min_length=1, description="Column with the text, where rows are text")
+    text: str = Field(
+        default="text", min_length=1, description="Column with the text, where rows are text; a.b is b within column a"
+    )
     group: str | None = Field(
         default=None, description="Column with the group, which is never split; default: a file is a group"
     )
@@ -69,27 +195,26 @@ class RecordSource(FileSource):
         problem = self._problem(record)
         if problem:
             return BadRow(row=number, problem=problem, raw=str(record)[:RAW_CHARACTERS])
-        group = None if self.group is None else str(record[self.group])
-        language = None if self.language_column is None else language_code(record[self.language_column])
+        group = None if self.group is None else str(value_of(record, self.group))
+        language = None if self.language_column is None else language_code(value_of(record, self.language_column))
         if self.rows == "text":
-            return Row(row=number, text=record[self.text], group=group, language=language)
+            return Row(row=number, text=value_of(record, self.text), group=group, language=language)
         return Row(row=number, record=record, group=group, language=language)
 
     def _problem(self, record: dict[str, Any]) -> str | None:
         for column in self.required_columns():
-            if column not in record:
+            if value_of(record, column, MISSING) is MISSING:
                 columns = ", ".join(map(str, record)) or "none"
                 return f"no column {column!r}; expected it in every row (columns here: {columns})"
-        if self.rows == "text":
-            text = record[self.text]
-            if not isinstance(text, str):
-                return f"column {self.text!r} holds {type_name(text)}; expected text"
-            if not text.isascii() and not encodable(text):
-                return f"column {self.text!r} holds half of a surrogate pair; expected text that UTF-8 can write"
-        if self.group is not None and not isinstance(record[self.group], str | int):
-            return f"column {self.group!r} holds {type_name(record[self.group])}; expected text or a whole number"
-        if self.language_column is not None and language_code(record[self.language_column]) is None:
-            return f"column {self.language_column!r} says {record[self.language_column]!r}; expected en or zh"
+        if self.rows == "text" and not isinstance(text := value_of(record, self.text), str):
+            return f"column {self.text!r} holds {type_name(text)}; expected text"
+        for column in self.required_columns() if self.rows == "text" else record:
+            if not encodable(value_of(record, column)):
+                return f"column {column!r} holds half of a surrogate pair; expected text that UTF-8 can write"
+        if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
+            return f"column {self.group!r} holds {type_name(group)}; expected text or a whole number"
+        if self.language_column is not None and language_code(code := value_of(record, self.language_column)) is None:
+            return f"column {self.language_column!r} says {code!r}; expected en or zh"
         return None
 
     def required_columns(self) -> list[str]:
@@ -97,46 +222,127 @@ class RecordSource(FileSource):
         text = self.text if self.rows == "text" else None
         return [column for column in (text, self.group, self.language_column) if column is not None]
 
+    def columns(self, file: Path) -> list[str] | None:
+        """The columns of all rows of a file, dotted ones included; None if rows may differ. Raises FileProblem."""
+        return None
+
+    def parts(self) -> list[Part]:
+        """Divides each file into pieces. The rows of one that lacks a required column are bad rows.
+
+        Raises UserError if that is the only file."""
+        parts = super().parts()
+        if all(part.args["alone"] for part in parts):
+            self._check_columns(Path(parts[0].args["file"]))
+        return parts
+
+    def _check_columns(self, file: Path) -> None:
+        try:
+            columns = self.columns(file)
+        except FileProblem as problem:
+            raise UserError(f"{file}: {problem}") from None
+        missing = [name for name in self.required_columns() if columns is not None and name not in columns]
+        if missing and columns is not None:
+            names = ", ".join(columns)
+            raise UserError(f"{file}: no column {missing[0]!r}; the file has: {names}. Name the column with text:")
+
+
+MISSING = object()
+
+
+def value_of(record: dict[str, Any], column: str, default: Any = None) -> Any:
+    """The value of a column of a record; where no column has the name, a.b is b within column a.
+
+    >>> value_of({"meta": {"text": "x"}}, "meta.text")
+    'x'
+    """
+    if column in record:
+        return record[column]
+    name, dot, rest = column.partition(".")
+    inner = record.get(name)
+    return value_of(inner, rest, default) if dot and isinstance(inner, dict) else default
+
 
 def find_files(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Lists the files that one path names. Raises UserError if there is none, or one is empty or unreadable."""
+    """Lists the files that one path names. Raises UserError if there is none, or one is unreadable."""
     path = folder.absolute() / Path(pattern).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(suffixes))
+        files = [file for file in visible_files(path) if file.name.lower().endswith(suffixes)]
         if not files:
             raise UserError(f"{path}: no file in this folder ends in {' or '.join(suffixes)}")
     elif glob.has_magic(pattern) and not path.exists():
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if os.path.isfile(name))
+        names = sorted(glob.glob(str(path), recursive=True))
+        files = [Path(name) for name in names if os.path.isfile(name) and not _hidden(Path(name), path.parts)]
         if not files:
             raise UserError(f"{path}: no file matches this pattern")
     else:
         files = [path]
     for file in files:
-        check_readable(file)
+        _check_exists(file)
     return files
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Lists the files in a folder and its folders, sorted, without hidden ones: .git, ._name, __MACOSX."""
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder.parts))
+
+
+def _hidden(file: Path, named: tuple[str, ...]) -> bool:
+    """Whether a file or a folder above it is hidden, and is not named by the user."""
+    return any((part.startswith(".") or part in HIDDEN_FOLDERS) and part not in named for part in file.parts)
 
 
 def check_readable(file: Path) -> None:
     """Raises UserError if the file is missing, empty or unreadable."""
+    _check_exists(file)
+    if file.stat().st_size == 0:
+        raise UserError(f"{file}: {EMPTY}")
+
+
+def _check_exists(file: Path) -> None:
     if not file.exists():
         raise UserError(f"{file}: no such file; check the source's path (it starts at the recipe's folder)")
     if not file.is_file():
         raise UserError(f"{file}: not a file; expected a file, a folder, a glob or a list of them")
     if not os.access(file, os.R_OK):
         raise UserError(f"{file}: cannot be read (permission denied)")
-    if file.stat().st_size == 0:
-        raise UserError(f"{file}: the file is empty; expected at least one row")
+
+
+def found_encoding(file: Path) -> str | None:
+    """The encoding of a file's text, found out from a sample; None for data that is not text."""
+    return _found_encoding(file, *_state(file))
+
+
+@lru_cache(maxsize=4096)
+def _found_encoding(file: Path, size: int, modified_ns: int) -> str | None:
+    return encodings.detect(streams.sample(file))
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """(size, time of the last change) of a file, by which a change is noticed."""
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read any more ({error.strerror}); expected it as it was") from None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def type_name(value: Any) -> str:
     """Returns the type of a value as JSON calls it, for messages."""
     names = {"NoneType": "null", "str": "text", "dict": "an object", "list": "a list", "bool": "true or false",
-             "int": "a number", "float": "a number"}  # fmt: skip
+             "int": "a number", "float": "a number", "bytes": "bytes that are not UTF-8"}  # fmt: skip
     return names.get(type(value).__name__, type(value).__name__)
 
 
-def encodable(text: str) -> bool:
-    """Whether the text can be encoded in UTF-8: JSON escapes can spell lone surrogates, which are not characters."""
+def encodable(value: Any) -> bool:
+    """Whether all text in a value can be encoded in UTF-8: JSON can spell lone surrogates, which are not characters."""
+    if isinstance(value, str):
+        return value.isascii() or _encodes(value)
+    if isinstance(value, dict):
+        return all(encodable(key) and encodable(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(encodable, value))
+
+
+def _encodes(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

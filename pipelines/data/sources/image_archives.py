@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.data.sources.captions import RECORD_SUFFIX, TEXT_SUFFIXES, CaptionColumns, caption_of_files
+from pipelines.data.sources.files import FileProblem
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES, MAX_FILE_BYTES, image_row
 from pipelines.data.sources.source import BadRow, Row
-from pipelines.errors import UserError
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_META_BYTES = 1000  # of a member of another kind, such as .cls, that is kept beside the caption
@@ -94,7 +94,7 @@ class _Group:
 
 
 def read_archive(file: Path, columns: CaptionColumns) -> Iterator[Row | BadRow]:
-    """Yields a row for each key of an archive. Raises UserError if it is no archive at all."""
+    """Yields a row for each key of an archive. Raises FileProblem if it is no archive at all."""
     number, num_members, group = 0, 0, _Group("")
 
     def finished(group: _Group) -> Iterator[Row | BadRow]:
@@ -120,7 +120,7 @@ def read_archive(file: Path, columns: CaptionColumns) -> Iterator[Row | BadRow]:
         yield from finished(group)
     except (_Damaged, tarfile.TarError, EOFError, OSError, zlib.error) as error:
         if not num_members:
-            raise UserError(f"{file}: damaged or no tar archive ({error}); expected a .tar file of images") from None
+            raise FileProblem(f"damaged or no tar archive ({error}); expected a .tar file of images") from None
         if group.image is not None and group.files:  # complete, unless its caption is what is missing
             yield from finished(group)
         where = f"after {num_members:,} members"

@@ -9,7 +9,6 @@ imagefolder). Images are found by looking, never by a path that a metadata file 
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,31 +21,11 @@ from pipelines.data.sources.captions import (
     caption_of_files,
     read_metadata,
 )
-from pipelines.data.sources.files import check_readable
 from pipelines.data.sources.source import BadRow, Part, Row
-from pipelines.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_FILE_BYTES = 256 << 20  # of one image file: no photograph is larger, and a task holds several in memory
 IMAGES_A_PART = 64
-
-
-def find(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Lists the files with these suffixes that a path names (a file, a folder or a glob), hidden ones left out.
-
-    Raises UserError if there is none."""
-    path = folder.absolute() / Path(pattern).expanduser()
-    if path.is_dir():
-        found = [file for file in path.rglob("*") if _is_visible(file.relative_to(path))]
-    elif glob.has_magic(pattern) and not path.exists():
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-    else:
-        check_readable(path)
-        found = [path]
-    files = sorted(file for file in found if file.name.lower().endswith(suffixes) and file.is_file())
-    if not files:
-        raise UserError(f"{path}: no file here ends in {', '.join(suffixes)}; give images, .tar or .parquet files")
-    return files
 
 
 def metadata_file(image: Path, top: Path) -> Path | None:
@@ -94,15 +73,21 @@ def read_images(part: Part, columns: CaptionColumns) -> Iterator[Row | BadRow]:
     top = Path(part.args["top"])
     for number, name in enumerate(part.args["images"], 1):
         image = top / name
-        if image.stat().st_size > MAX_FILE_BYTES:
-            problem = f"{name}: {image.stat().st_size:,} bytes; expected at most {MAX_FILE_BYTES:,} of one image"
-            yield BadRow(row=number, problem=problem)
+        try:
+            if image.stat().st_size > MAX_FILE_BYTES:
+                problem = f"{name}: {image.stat().st_size:,} bytes; expected at most {MAX_FILE_BYTES:,} of one image"
+                yield BadRow(row=number, problem=problem)
+                continue
+            caption, data = _caption(image, top, columns), image.read_bytes()
+        except OSError as error:
+            yield BadRow(
+                row=number, problem=f"{name}: cannot be read any more ({error.strerror}); expected it as it was"
+            )
             continue
-        caption = _caption(image, top, columns)
         if isinstance(caption, str):
             yield BadRow(row=number, problem=f"{name}: {caption}")
         else:
-            yield image_row(number, name, image.read_bytes(), caption)
+            yield image_row(number, name, data, caption)
 
 
 def image_row(number: int, name: str, image: bytes, caption: Caption) -> Row:
@@ -143,7 +128,3 @@ def _caption(image: Path, top: Path, columns: CaptionColumns) -> Caption | str:
         if caption is not None and caption.text:
             return caption
     return caption_of_files({file.suffix: file.read_bytes() for file in captions_beside(image)}, columns)
-
-
-def _is_visible(path: Path) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)

@@ -20,7 +20,7 @@ from pipelines.data.sources.captions import (
     CaptionColumns,
     caption_of,
 )
-from pipelines.data.sources.files import FileSource, type_name
+from pipelines.data.sources.files import FileProblem, FileSource, find_files, type_name
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES, image_row
 from pipelines.data.sources.parquet import open_parquet
@@ -68,7 +68,7 @@ class Images(FileSource):
         for top, found in self._found():
             for file in found:
                 files[file] = None
-                if file.name.lower().endswith(IMAGE_SUFFIXES):
+                if _is_image(file):
                     metadata = image_folders.metadata_file(file, top)
                     files.update(dict.fromkeys([*image_folders.captions_beside(file), *filter(None, [metadata])]))
         return list(files)
@@ -76,19 +76,30 @@ class Images(FileSource):
     def parts(self) -> list[Part]:
         """Divides the source: 64 image files, an archive, or a row group of a Parquet file are a part.
 
-        Raises UserError for a Parquet file that is damaged or has no column with images."""
+        Raises UserError for a Parquet file that is damaged or has no column with images, if it is the only file."""
         parts: list[Part] = []
-        for top, found in self._found():
-            images = [file for file in found if file.name.lower().endswith(IMAGE_SUFFIXES)]
-            others = [file for file in found if file.name.lower().endswith(CAPTION_SUFFIXES)]
-            where = self.display_path(top)
-            parts += image_folders.parts(top, images, others if images else [], where)
-            for file in found:
-                if file.name.endswith(ARCHIVE_SUFFIXES):
-                    parts.append(_part(file, self.display_path(file), file.stat().st_size))
-                elif file.suffix == ".parquet" and file.name not in METADATA_FILES:
-                    parts += self._row_groups(file)
+        found = list(self._found())
+        containers = [file for _, files in found for file in files if _is_container(file)]
+        alone = len(containers) == 1 and not any(_is_image(file) for _, files in found for file in files)
+        for top, files in found:
+            images = [file for file in files if _is_image(file)]
+            others = [file for file in files if file.name.lower().endswith(CAPTION_SUFFIXES)]
+            parts += image_folders.parts(top, images, others if images else [], self.display_path(top))
+            for file in filter(_is_container, files):
+                parts += self._container_parts(file, alone)
         return [part.model_copy(update={"index": index}) for index, part in enumerate(parts)]
+
+    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
+        """Divides a Parquet file into its row groups; an archive is one piece. Raises FileProblem."""
+        if file.suffix.lower() != ".parquet":
+            yield {"bytes": file.stat().st_size}
+            return
+        with open_parquet(file) as table:
+            column, row = self._image_column(table.schema_arrow.names), 1
+            for group in range(table.num_row_groups):
+                meta = table.metadata.row_group(group)
+                yield {"bytes": meta.total_byte_size, "row_group": group, "row": row, "image": column}
+                row += meta.num_rows
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Yields the rows of a part, numbered from 1; of a Parquet file within the file."""
@@ -96,76 +107,80 @@ class Images(FileSource):
             return image_folders.read_images(part, self.columns)
         if "left_over" in part.args:
             return image_folders.read_left_over(part, self.columns)
-        if "row_group" in part.args:
-            return self._read_row_group(part)
-        return image_archives.read_archive(Path(part.args["file"]), self.columns)
+        return super().read(part)
+
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
+        """Yields the rows of an archive or of a row group. Raises FileProblem."""
+        if "row_group" not in args:
+            yield from image_archives.read_archive(file, self.columns)
+            return
+        import pyarrow
+
+        number = args["row"]
+        with open_parquet(file) as table:
+            try:
+                for batch in table.iter_batches(BATCH_ROWS, row_groups=[args["row_group"]]):
+                    for record in batch.to_pylist():
+                        yield self._parquet_row(number, file, args["image"], record)
+                        number += 1
+            except (OSError, pyarrow.ArrowException) as error:
+                problem = f"damaged near row {number} ({error}); expected a complete Parquet file"
+                yield BadRow(
+                    row=number, problem=f"{problem}. What follows it in row group {args['row_group'] + 1} is lost"
+                )
 
     def _found(self) -> Iterator[tuple[Path, list[Path]]]:
         """(folder, the files in it that are read) of each path of the source; the folder of files is the one above."""
         patterns = [self.path] if isinstance(self.path, str) else self.path
+        suffixes = (*self.suffixes, *CAPTION_SUFFIXES)
         for pattern in patterns:
             path = self._folder.absolute() / Path(pattern).expanduser()
-            found = image_folders.find(pattern, self._folder, (*self.suffixes, *CAPTION_SUFFIXES))
-            if not any(_has_images(file) for file in found):
-                raise UserError(f"{path}: no image, .tar or .parquet file here, only captions")
+            files = [
+                file for file in find_files(pattern, self._folder, suffixes) if file.name.lower().endswith(suffixes)
+            ]
+            if not any(_is_image(file) or _is_container(file) for file in files):
+                raise UserError(f"{path}: no image, .tar or .parquet file here; expected {', '.join(self.suffixes)}")
             if path.is_dir():
-                yield path, found
+                yield path, files
             else:
-                for top, files in itertools.groupby(found, key=lambda file: file.parent):
-                    yield top, list(files)
+                for top, inside in itertools.groupby(files, key=lambda file: file.parent):
+                    yield top, list(inside)
 
-    def _row_groups(self, file: Path) -> Iterator[Part]:
-        with open_parquet(file) as table:
-            names = table.schema_arrow.names
-            for name in filter(None, (self.text, self.group)):
-                if name not in names:
-                    raise UserError(f"{file}: no column {name!r}; the file has: {', '.join(names)}")
-            column = self.image or next((name for name in IMAGE_COLUMNS if name in names), None)
-            if column not in names:
-                problem = "no column with images" if column is None else f"no column {column!r}"
-                raise UserError(f"{file}: {problem}; the file has: {', '.join(names)}. Name the column with image:")
-            row = 1
-            for group in range(table.num_row_groups):
-                meta = table.metadata.row_group(group)
-                args = {"row_group": group, "row": row, "image": column}
-                yield _part(file, self.display_path(file), meta.total_byte_size, **args)
-                row += meta.num_rows
+    def _container_parts(self, file: Path, alone: bool) -> Iterator[Part]:
+        """The parts of an archive or a Parquet file. Raises UserError for one that cannot be read, if it is alone."""
+        size, where = file.stat().st_size, self.display_path(file)
+        for piece in self._pieces(file, alone=alone):
+            args = {"file": str(file), "size": size, "alone": alone, **piece}
+            yield Part(index=0, where=where, group=where, bytes=args.pop("bytes"), args=args)
 
-    def _read_row_group(self, part: Part) -> Iterator[Row | BadRow]:
-        import pyarrow
+    def _image_column(self, names: list[str]) -> str:
+        for name in filter(None, (self.text, self.group, self.image)):
+            if name not in names:
+                raise FileProblem(f"no column {name!r}; the file has: {', '.join(names)}")
+        column = self.image or next((name for name in IMAGE_COLUMNS if name in names), None)
+        if column is None:
+            raise FileProblem(f"no column with images; the file has: {', '.join(names)}. Name the column with image:")
+        return column
 
-        file, number = Path(part.args["file"]), part.args["row"]
-        with open_parquet(file) as table:
-            try:
-                for batch in table.iter_batches(BATCH_ROWS, row_groups=[part.args["row_group"]]):
-                    for record in batch.to_pylist():
-                        yield self._parquet_row(number, part, record)
-                        number += 1
-            except (OSError, pyarrow.ArrowException) as error:
-                problem = f"{file}: damaged near row {number} ({error}); expected a complete Parquet file"
-                raise UserError(problem) from None
-
-    def _parquet_row(self, number: int, part: Part, record: dict[str, Any]) -> Row | BadRow:
-        column = part.args["image"]
+    def _parquet_row(self, number: int, file: Path, column: str, record: dict[str, Any]) -> Row | BadRow:
         value = record.pop(column)
-        name = f"{part.where}:{number}"
+        place = f"{self.display_path(file)}:{number}"
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if isinstance(value, dict):
-            name = str(value.get("path") or name)
-            value = value.get("bytes")
-        if not isinstance(value, bytes):
-            found = type_name(value) if name == f"{part.where}:{number}" else f"the path {name} alone"
+        path = value.get("path") if isinstance(value, dict) else None
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            found = f"the path {path} alone" if path else type_name(data)
             problem = f"column {column!r} holds {found}; expected the bytes of one image, or {{bytes, path}} with them"
             return BadRow(row=number, problem=problem, raw=str(record)[:500])
         caption = caption_of(record, self.columns)
-        row = image_row(number, name, value, caption)
-        return row.model_copy(update={"group": caption.group or f"{part.where}:{number}"})
+        row = image_row(number, str(path or place), data, caption)
+        return row.model_copy(update={"group": caption.group or place})
 
 
-def _has_images(file: Path) -> bool:
-    return file.name not in METADATA_FILES and file.name.lower().endswith(Images.suffixes)
+def _is_image(file: Path) -> bool:
+    return file.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _part(file: Path, where: str, size: int, **args: Any) -> Part:
-    return Part(index=0, where=where, group=where, bytes=size, args={"file": str(file), **args})
+def _is_container(file: Path) -> bool:
+    return file.name.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet")) and file.name not in METADATA_FILES

@@ -1,87 +1,97 @@
-"""JSON lines: one object on each line, plain or gzipped. Ranges of a large plain file are read in parallel."""
+"""JSON lines: one object on each line, plain or compressed. Ranges of a large plain file are read in parallel.
+
+A file of this kind may also be one JSON document, an array of objects: `json_documents` reads it.
+"""
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, type_name
-from pipelines.data.sources.source import BadRow, Part, Row
-from pipelines.errors import UserError
+from pipelines.data.sources import json_documents, streams
+from pipelines.data.sources.encodings import BOM
+from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, TextFileSource, type_name
+from pipelines.data.sources.source import BadRow, Row
 
 RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
-GZIP_RATIO = 3  # typical compression of text
 
 
-class Jsonl(RecordSource):
-    """Rows from .jsonl, .ndjson and .jsonl.gz files."""
+class Jsonl(TextFileSource, RecordSource):
+    """Rows from .jsonl and .ndjson files."""
 
     kind: str = Field(default="jsonl", description="Kind of the source: JSON lines, one object on each line")
-    suffixes: ClassVar = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+    suffixes: ClassVar = streams.with_compressed(".jsonl", ".ndjson")
 
-    def parts(self) -> list[Part]:
-        """Divides each plain file into ranges of whole lines; a gzipped file is one part, as it is read in order."""
-        parts: list[Part] = []
-        for file in self.files():
-            for start, stop, line in _ranges(file):
-                gzipped = file.suffix == ".gz"
-                parts.append(
-                    Part(
-                        index=len(parts),
-                        where=self.display_path(file),
-                        group=file.name,
-                        bytes=(stop - start) * (GZIP_RATIO if gzipped else 1),
-                        args={"file": str(file), "start": start, "stop": stop, "line": line},
-                    )
-                )
-        return parts
+    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
+        """Divides a plain file of lines into ranges of whole lines; any other file is one piece, read in order."""
+        size = file.stat().st_size
+        encoding = self.text_encoding(file)
+        wide = encoding.startswith(("utf-16", "utf-32"))  # a byte of a line's end may belong to another character
+        if streams.is_compressed(file) or size <= RANGE_BYTES or wide or self._is_document(file, encoding):
+            yield from super().pieces(file)
+            return
+        for start, stop, line in _ranges(file, size):
+            yield {"bytes": stop - start, "start": start, "stop": stop, "line": line}
 
-    def read(self, part: Part) -> Iterator[Row | BadRow]:
-        """Yields one row for each line that is not blank. Row numbers are the file's line numbers."""
-        for number, line in lines(Path(part.args["file"]), part.args["start"], part.args["stop"], part.args["line"]):
-            record = _parse(line)
-            if isinstance(record, str):
-                raw = line.decode(errors="replace")[:RAW_CHARACTERS]
-                yield BadRow(row=number, problem=record, raw=raw)
-            else:
-                yield self.to_row(number, record)
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
+        """Yields one row for each line that is not blank. Row numbers are the file's line numbers.
+
+        Of a JSON document: one row for each object, numbered by its position."""
+        encoding = self.text_encoding(file)
+        start = args.get("start", 0)
+        if "start" not in args and self._is_document(file, encoding):
+            yield from self._document_rows(file, encoding)
+            return
+        number = args.get("line", 1) - 1
+        with streams.open_utf8(file, encoding, start, args.get("stop")) as stream:
+            for line, size in streams.bounded_lines(stream, self.max_row_bytes):
+                if stream.damage and not line.endswith(b"\n"):
+                    break
+                number += 1
+                if line.startswith(BOM):  # of a file that was joined to others
+                    line = line.removeprefix(BOM)
+                if line.strip():
+                    yield self._line_row(number, line, size, encoding)
+            if stream.damage:
+                yield BadRow(row=number + 1, problem=f"{stream.damage}; what follows line {number} is lost")
+
+    def _line_row(self, number: int, line: bytes, size: int, encoding: str) -> Row | BadRow:
+        record = self.too_long(size) if size > self.max_row_bytes else _parse(line, encoding)
+        if isinstance(record, str):
+            return BadRow(row=number, problem=record, raw=line.decode(errors="replace")[:RAW_CHARACTERS])
+        return self.to_row(number, record)
+
+    def _is_document(self, file: Path, encoding: str) -> bool:
+        with streams.open_utf8(file, encoding) as stream:
+            lines = file.name.lower().endswith(Jsonl.suffixes)
+            return json_documents.is_document(stream, lines_expected=lines)
+
+    def _document_rows(self, file: Path, encoding: str) -> Iterator[Row | BadRow]:
+        with streams.open_utf8(file, encoding) as stream:
+            number = 0
+            for number, value in enumerate(json_documents.values(stream, self.max_row_bytes), 1):
+                if isinstance(value, dict):
+                    yield self.to_row(number, value)
+                elif isinstance(value, json_documents.Damaged) and not stream.damage:
+                    yield BadRow(row=number, problem=value.problem, raw=value.raw[:RAW_CHARACTERS])
+                elif not isinstance(value, json_documents.Damaged):
+                    problem = f"the array holds {type_name(value)}; expected objects"
+                    yield BadRow(row=number, problem=problem, raw=str(value)[:RAW_CHARACTERS])
+            if stream.damage:
+                yield BadRow(row=number + 1, problem=f"{stream.damage}; what follows row {number} is lost")
 
 
-def lines(file: Path, start: int, stop: int, line: int) -> Iterator[tuple[int, bytes]]:
-    """Yields (number in the file, line) of each line that is not blank. Raises UserError if gzip data is damaged."""
-    with _open(file) as stream:
-        if file.suffix != ".gz":
-            stream.seek(start)
-        position = start
-        try:
-            for number, text in enumerate(stream, start=line):
-                position += len(text)
-                if number == 1:
-                    text = text.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
-                if text.strip():
-                    yield number, text
-                if file.suffix != ".gz" and position >= stop:
-                    return
-        except (EOFError, OSError, zlib.error) as error:
-            raise UserError(f"{file}: damaged or not gzip ({error}); expected a complete .gz file") from None
-
-
-def _open(file: Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
-
-
-def _parse(line: bytes) -> dict[str, Any] | str:
+def _parse(line: bytes, encoding: str) -> dict[str, Any] | str:
     """Returns the object on a line, or the problem with the line."""
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        return f"not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
+        name = "UTF-8" if encoding == "utf-8" else encoding
+        return f"not {name} ({error.reason} at byte {error.start}); expected {name} text"
     except ValueError as error:
         return f"not JSON ({error}); expected one object a line"
     except RecursionError:
@@ -89,16 +99,17 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     return record if isinstance(record, dict) else f"the line holds {type_name(record)}; expected an object"
 
 
-def _ranges(file: Path) -> Iterator[tuple[int, int, int]]:
+def _ranges(file: Path, size: int) -> Iterator[tuple[int, int, int]]:
     """Yields (first byte, byte after the last, number of the first line) of each range."""
-    size = file.stat().st_size
-    if file.suffix == ".gz" or size <= RANGE_BYTES:
-        yield 0, size, 1
-        return
     with file.open("rb") as stream:
         start, line = 0, 1
         while start < size:
+            stop, num_lines = start, 0
             chunk = stream.read(RANGE_BYTES)
-            chunk += stream.readline()  # a range ends with a line
-            yield start, start + len(chunk), line
-            start, line = start + len(chunk), line + chunk.count(b"\n")
+            while chunk:
+                stop, num_lines = stop + len(chunk), num_lines + chunk.count(b"\n")
+                if chunk.endswith(b"\n") or stop >= size:
+                    break
+                chunk = stream.readline(RANGE_BYTES)  # a range ends with a line
+            yield start, stop, line
+            start, line = stop, line + num_lines

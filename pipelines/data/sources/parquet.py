@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.sources.files import RecordSource
-from pipelines.data.sources.source import BadRow, Part, Row
-from pipelines.errors import UserError
+from pipelines.data.sources.arrow_records import batch_rows, column_names, records
+from pipelines.data.sources.files import FileProblem, RecordSource
+from pipelines.data.sources.source import BadRow, Row
 
 if TYPE_CHECKING:
     import pyarrow.parquet
-
-BATCH_ROWS = 1024
 
 
 class Parquet(RecordSource):
@@ -24,58 +22,47 @@ class Parquet(RecordSource):
     kind: str = Field(default="parquet", description="Kind of the source: Parquet files")
     suffixes: ClassVar = (".parquet",)
 
-    def parts(self) -> list[Part]:
-        """Divides the source into one part for each row group.
+    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
+        """Divides a file into its row groups. Raises FileProblem if it is damaged."""
+        with open_parquet(file) as table:
+            row = 1
+            for group in range(table.num_row_groups):
+                meta = table.metadata.row_group(group)
+                yield {"bytes": meta.total_byte_size, "row_group": group, "row": row}
+                row += meta.num_rows
 
-        Raises UserError if a file is damaged or lacks a column."""
-        parts: list[Part] = []
-        for file in self.files():
-            with open_parquet(file) as table:
-                self._check_columns(file, table.schema_arrow.names)
-                row = 1
-                for group in range(table.num_row_groups):
-                    meta = table.metadata.row_group(group)
-                    args = {"file": str(file), "row_group": group, "row": row}
-                    parts.append(Part(index=len(parts), where=self.display_path(file), group=file.name,
-                                      bytes=meta.total_byte_size, args=args))  # fmt: skip
-                    row += meta.num_rows
-        return parts
+    def columns(self, file: Path) -> list[str]:
+        """The names in the file's schema. Raises FileProblem if it is damaged."""
+        with open_parquet(file) as table:
+            return column_names(table.schema_arrow)
 
-    def read(self, part: Part) -> Iterator[Row | BadRow]:
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields the rows, numbered from 1 within their file."""
         import pyarrow
 
-        file = Path(part.args["file"])
-        columns = self.required_columns() if self.rows == "text" else None
-        number = part.args["row"]
+        group, number = args["row_group"], args["row"]
         with open_parquet(file) as table:
+            meta = table.metadata.row_group(group)
+            columns = self.required_columns()
+            select = self.rows == "text" and set(columns) <= set(column_names(table.schema_arrow))
+            size = batch_rows(meta.num_rows, meta.total_byte_size)
             try:
-                for batch in table.iter_batches(BATCH_ROWS, row_groups=[part.args["row_group"]], columns=columns):
-                    for record in batch.to_pylist():
-                        yield self.to_row(number, record)
+                for batch in table.iter_batches(size, row_groups=[group], columns=columns if select else None):
+                    for record in records(batch):
+                        bad = isinstance(record, str)
+                        yield BadRow(row=number, problem=record) if bad else self.to_row(number, record)
                         number += 1
             except (OSError, pyarrow.ArrowException) as error:
-                raise UserError(
-                    f"{file}: damaged near row {number} ({error}); expected a complete Parquet file"
-                ) from None
-
-    def encoding_of(self, file: Path) -> str | None:
-        return None
-
-    def _check_columns(self, file: Path, columns: list[str]) -> None:
-        for column in self.required_columns():
-            if column not in columns:
-                raise UserError(
-                    f"{file}: no column {column!r}; the file has: {', '.join(columns)}. Name the column with text:"
-                )
+                problem = f"damaged near row {number} ({error}); expected a complete Parquet file"
+                yield BadRow(row=number, problem=f"{problem}. What follows it in row group {group + 1} is lost")
 
 
 def open_parquet(file: Path) -> pyarrow.parquet.ParquetFile:
-    """Opens a Parquet file. Raises UserError if it is none, or damaged."""
+    """Opens a Parquet file. Raises FileProblem if it is none, or damaged."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{file}: not a Parquet file or damaged ({error})") from None
+        raise FileProblem(f"not a Parquet file or damaged ({error}); expected a complete Parquet file") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import SOURCES
-from pipelines.data.sources.files import FileSource, check_readable
+from pipelines.data.sources.files import FileSource, check_readable, visible_files
 from pipelines.data.sources.record_formats import RowFormat, detect_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
@@ -66,13 +66,6 @@ def sniff(path: Path) -> list[SniffResult]:
     return results
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """The files below a folder, sorted, without hidden ones and what macOS puts beside them."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    names = ((file, file.relative_to(folder).parts) for file in files)
-    return sorted(file for file, parts in names if not any(name.startswith((".", "__MACOSX")) for name in parts))
-
-
 def passed_over(folder: Path) -> Counter[str]:
     """Numbers of files below a folder that belong to no kind of source, by suffix."""
     return Counter(file.suffix or file.name for file in visible_files(folder) if not source_kind(file))
@@ -81,7 +74,7 @@ def passed_over(folder: Path) -> Counter[str]:
 def source_kind(file: Path) -> str | None:
     """The kind of source that reads files with this suffix."""
     for kind, source in SOURCES.items():
-        if issubclass(source, FileSource) and file.name.endswith(source.suffixes):
+        if issubclass(source, FileSource) and file.name.lower().endswith(source.suffixes):
             return kind
     return None
 

@@ -1,7 +1,7 @@
 """The interface of a source of rows: where text comes from, divided into parts that can be read in parallel.
 
 A new source is one file with a class derived from `Source` and one line in `SOURCES` (sources/__init__.py).
-Tops of source files import only pydantic, the standard library and this module: recipes are read with them.
+Tops of source files import only pydantic, the standard library and this folder: recipes are read with them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
+from pipelines.errors import printable
 from pipelines.options import Options
 
 Rows = Literal["text", "conversations", "preferences", "prompts", "images"]
@@ -52,6 +53,16 @@ class BadRow(BaseModel):
     problem: str  # what is wrong with it and what was expected
     raw: str = ""  # the first 500 characters
 
+    @field_validator("problem")
+    @classmethod
+    def _printable(cls, problem: str) -> str:
+        return printable(problem)  # it quotes the file, and is displayed
+
+    @field_validator("raw")
+    @classmethod
+    def _encodable(cls, raw: str) -> str:
+        return raw.encode(errors="replace").decode()  # it is written to a file
+
 
 class Source(Options):
     """One entry of the recipe's `sources:`."""
@@ -81,7 +92,7 @@ class Source(Options):
     def files(self) -> list[Path]:
         """Lists every file whose bytes decide what this source yields (fingerprints include a digest of their content).
 
-        Raises UserError if one is missing, empty or unreadable."""
+        Raises UserError if one is missing or unreadable, or if all are empty."""
         return []
 
     def identity(self) -> dict[str, Any]:

@@ -1,68 +1,78 @@
-"""Plain text: .txt, .md and .rst files, also gzipped. A document is a file, a paragraph or a line."""
+"""Plain text: .txt, .md and .rst files, also compressed. A document is a file, a paragraph or a line."""
 
 from __future__ import annotations
 
-import gzip
-import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.data.sources.files import RAW_CHARACTERS, FileSource
-from pipelines.data.sources.source import BadRow, Part, Row
-from pipelines.errors import UserError
+from pipelines.data.sources import streams
+from pipelines.data.sources.encodings import BOM
+from pipelines.data.sources.files import RAW_CHARACTERS, TextFileSource
+from pipelines.data.sources.source import BadRow, Row
+from pipelines.data.sources.streams import Utf8Stream
 
-BLANK_LINES = re.compile(rb"\n[ \t\r]*(?:\n[ \t\r]*)+")
 
-
-class Text(FileSource):
+class Text(TextFileSource):
     """Documents from text files."""
 
     kind: str = Field(default="text", description="Kind of the source: files of plain text")
     split: Literal["file", "blank_lines", "lines"] = Field(
         default="file", description="Unit that makes a document: a file, the text between blank lines, or a line"
     )
-    suffixes: ClassVar = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
+    suffixes: ClassVar = streams.with_compressed(".txt", ".md", ".rst")
 
-    def parts(self) -> list[Part]:
-        """Divides the source into one part for each file."""
-        return [
-            Part(index=index, where=self.display_path(file), group=file.name, bytes=file.stat().st_size,
-                 args={"file": str(file)})
-            for index, file in enumerate(self.files())
-        ]  # fmt: skip
-
-    def read(self, part: Part) -> Iterator[Row | BadRow]:
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each document, numbered by the line on which it starts."""
-        data = _read_bytes(Path(part.args["file"])).removeprefix(b"\xef\xbb\xbf")
-        for line, document in _documents(data, self.split):
-            try:
-                yield Row(row=line, text=document.decode())
-            except UnicodeDecodeError as error:
-                problem = f"not UTF-8 ({error.reason} at byte {error.start} of the document); expected UTF-8 text"
-                yield BadRow(row=line, problem=problem, raw=document.decode(errors="replace")[:RAW_CHARACTERS])
+        encoding = self.text_encoding(file)
+        with streams.open_utf8(file, encoding) as stream:
+            line = 1
+            for line, document, size in self._documents(stream):
+                if size > self.max_row_bytes:
+                    problem = self.too_long(size) + (" (split: blank_lines)" if self.split == "file" else "")
+                    yield BadRow(row=line, problem=problem, raw=document.decode(errors="replace")[:RAW_CHARACTERS])
+                elif not stream.damage:
+                    yield _row(line, document, encoding)
+            if stream.damage:
+                yield BadRow(row=line, problem=f"{stream.damage}; what follows line {line} is lost")
+
+    def _documents(self, stream: Utf8Stream) -> Iterator[tuple[int, bytes, int]]:
+        """Yields (number of its first line, bytes, size) of each document; of one over the maximum a beginning only."""
+        if self.split == "file":
+            data = stream.read(self.max_row_bytes + 1)
+            yield 1, data, len(data)
+        elif self.split == "lines":
+            for number, (line, size) in enumerate(streams.bounded_lines(stream, self.max_row_bytes), 1):
+                if line.strip():
+                    yield number, line.removesuffix(b"\n"), size
+        else:
+            yield from _paragraphs(stream, self.max_row_bytes)
 
 
-def _read_bytes(file: Path) -> bytes:
+def _paragraphs(stream: Utf8Stream, max_bytes: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yields the texts between blank lines, without the end of their last line and the indent of their first."""
+    document, size, first = b"", 0, 1
+    for number, (line, line_bytes) in enumerate(streams.bounded_lines(stream, max_bytes), 1):
+        if number > 1 and line.endswith(b"\n") and not line.strip(b" \t\r\n"):
+            if document.strip():
+                yield first, document.removesuffix(b"\n"), size
+            document, size = b"", 0
+            continue
+        if not document:
+            first, line = number, line if number == 1 else line.lstrip(b" \t\r")
+        size += line_bytes
+        if size <= max_bytes or not document:
+            document += line
+    if document.strip():
+        yield first, document, size
+
+
+def _row(line: int, document: bytes, encoding: str) -> Row | BadRow:
     try:
-        return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{file}: damaged or not gzip ({error}); expected a complete .gz file") from None
-
-
-def _documents(data: bytes, split: str) -> Iterator[tuple[int, bytes]]:
-    """Yields (number of its first line, bytes) of each document that is not blank."""
-    if split == "file":
-        yield 1, data
-        return
-    separator = BLANK_LINES if split == "blank_lines" else re.compile(rb"\n")
-    start, line = 0, 1
-    for stop, next_start in [*(match.span() for match in separator.finditer(data)), (len(data), len(data))]:
-        document = data[start:stop]
-        if document.strip():
-            yield line, document
-        line += data.count(b"\n", start, next_start)
-        start = next_start
+        return Row(row=line, text=document.removeprefix(BOM).decode())
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == "utf-8" else encoding
+        problem = f"not {name} ({error.reason} at byte {error.start} of the document); expected {name} text"
+        return BadRow(row=line, problem=problem, raw=document.decode(errors="replace")[:RAW_CHARACTERS])

@@ -144,7 +144,7 @@ def test_empty_image_is_left_to_the_stage(tmp_path: Path) -> None:
 
 def test_paths_that_name_no_image(tmp_path: Path) -> None:
     write(tmp_path, {"notes/a.txt": "text", "empty/.keep": ""})
-    for path, text in (("notes", "only captions"), ("empty", "no file here"), ("gone.jpg", "no such file")):
+    for path, text in (("notes", "no image, .tar"), ("empty", "no file in this folder"), ("gone.jpg", "no such file")):
         with pytest.raises(UserError, match=text):
             source(tmp_path, path).parts()
 
@@ -234,6 +234,25 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
             read(images)
 
 
+def test_damaged_files_among_others_are_bad_rows(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", SHARD)
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "d.parquet")
+    write(tmp_path, {"b.tar": b"hello" * 1000, "c.parquet": b"PAR1 and no more", "e.tar": b""})
+    rows, bad_rows = read(source(tmp_path))
+    assert [row.text for row in rows] == ["A cat.", "A dog."]
+    for text in ("no tar archive", "not a Parquet file", "no column with images", "empty"):
+        assert any(text in row.problem for row in bad_rows), text
+    assert len(bad_rows) == 4
+
+
+def test_captions_in_another_encoding(tmp_path: Path) -> None:
+    text = "一只猫在窗台上睡觉，外面下着雨。" * 4
+    write(
+        tmp_path, {"a.jpg": IMAGE, "a.txt": text.encode("gb18030"), "b.png": OTHER, "b.txt": "A dog.".encode("utf-16")}
+    )
+    assert pairs(source(tmp_path)) == [(text, IMAGE), ("A dog.", OTHER)]
+
+
 def test_keys_with_captions_alone_and_with_two_images(tmp_path: Path) -> None:
     members = {"a.txt": "No image.", "b.jpg": IMAGE, "b.mask.png": OTHER, "b.txt": "Two.", "c.jpg": IMAGE}
     write_tar(tmp_path / "a.tar", {**members, "c.txt": b"\xff\xfe\xff"})
@@ -241,7 +260,7 @@ def test_keys_with_captions_alone_and_with_two_images(tmp_path: Path) -> None:
     assert [(row.text, row.meta["mask.png"]) for row in rows] == [
         ("Two.", f"{len(OTHER):,} bytes, not read: a second image")
     ]
-    assert ["a: no image" in bad_rows[0].problem, "not UTF-8" in bad_rows[1].problem] == [True, True]
+    assert ["a: no image" in bad_rows[0].problem, "c: its .txt is no text" in bad_rows[1].problem] == [True, True]
 
 
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
@@ -270,7 +289,7 @@ def test_parquet_without_the_images(tmp_path: Path) -> None:
     assert "the path a.jpg alone" in bad_rows[0].problem
     assert "null" in bad_rows[1].problem
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "b.parquet")
-    with pytest.raises(UserError, match=r"no column with images; the file has: text"):
+    with pytest.raises(UserError, match=r"b\.parquet: no column with images; the file has: text"):
         source(tmp_path, "b.parquet").parts()
     with pytest.raises(UserError, match="no column 'legend'; the file has: image, text"):
         source(tmp_path, "a.parquet", text="legend").parts()

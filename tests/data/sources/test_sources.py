@@ -142,15 +142,6 @@ def test_jsonl_last_line_without_end_and_byte_order_mark(tmp_path: Path) -> None
     assert texts(make_source(tmp_path, "jsonl", "a.jsonl")) == ["one", "two"]
 
 
-def test_damaged_gzip_is_named(tmp_path: Path) -> None:
-    data = gzip.compress(b'{"text": "one"}\n' * 1000)
-    (tmp_path / "cut.jsonl.gz").write_bytes(data[: len(data) // 2])
-    (tmp_path / "not.jsonl.gz").write_bytes(b'{"text": "one"}\n')
-    for name in ("cut.jsonl.gz", "not.jsonl.gz"):
-        with pytest.raises(UserError, match=name):
-            rows(make_source(tmp_path, "jsonl", name))
-
-
 def test_rows_that_are_not_text_are_kept_whole(tmp_path: Path) -> None:
     record = {"instruction": "Add.", "output": "3", "source": "sums"}
     write_lines(tmp_path / "a.jsonl", record, b"{")
@@ -181,7 +172,7 @@ def test_csv_bad_rows(tmp_path: Path) -> None:
     source = make_source(tmp_path, "csv", "a.csv")
     assert texts(source) == ["good", "last"]
     assert [(line, problem.split(";")[0]) for line, problem in bad(source)] == [(3, "1 cells"), (4, "not UTF-8")]
-    with pytest.raises(UserError, match=r"a\.csv:1: no column 'body'.*text, n"):
+    with pytest.raises(UserError, match=r"a\.csv: no column 'body'.*text, n"):
         rows(make_source(tmp_path, "csv", "a.csv", text="body"))
 
 

@@ -1,0 +1,75 @@
+"""Records of Arrow tables (Parquet files, Hugging Face data sets), with text that is stored as bytes read as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 64 << 20  # of a batch in memory, where rows are large
+
+
+def batch_rows(num_rows: int, num_bytes: int) -> int:
+    """Rows to read at once, of a table with so many rows and bytes."""
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(1, num_bytes)))
+
+
+def column_names(schema: pyarrow.Schema) -> list[str]:
+    """Lists a table's columns, and a.b for each column b within a column a."""
+    return [name for field in schema for name in _names(field, "")]
+
+
+def records(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """Yields each row as a record, or the problem with it."""
+    has_bytes = any(_has_bytes(field.type) for field in batch.schema)
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:  # text that is not UTF-8: find the rows
+        rows = [_row(batch, number) for number in range(batch.num_rows)]
+    for row in rows:
+        yield _with_text(row) if has_bytes and isinstance(row, dict) else row
+
+
+def _row(batch: pyarrow.RecordBatch, number: int) -> dict[str, Any] | str:
+    record: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            record[name] = column[number].as_py()
+        except UnicodeDecodeError as error:
+            return f"column {name!r} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
+    return record
+
+
+def _with_text(value: Any) -> Any:
+    """A value in which bytes that are UTF-8 are text; other bytes, such as images, stay bytes."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, dict):
+        return {name: _with_text(inner) for name, inner in value.items()}
+    return [_with_text(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _names(field: pyarrow.Field, prefix: str) -> Iterator[str]:
+    from pyarrow import types
+
+    yield prefix + field.name
+    if types.is_struct(field.type):
+        for inner in field.type:
+            yield from _names(inner, f"{prefix}{field.name}.")
+
+
+def _has_bytes(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _has_bytes(kind.value_type)
+    if types.is_nested(kind):
+        return any(_has_bytes(kind.field(number).type) for number in range(kind.num_fields))
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) or \
+        types.is_fixed_size_binary(kind)  # fmt: skip

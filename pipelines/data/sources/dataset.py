@@ -1,0 +1,113 @@
+"""Hugging Face data sets on disk: what `save_to_disk` writes (Arrow), or what the hub has (Parquet).
+
+    FOLDER/dataset_dict.json, train/data-00000-of-00002.arrow     a dictionary of splits
+    FOLDER/state.json, data-00000-of-00001.arrow                  one split
+    FOLDER/data/train-00000-of-00001.parquet                      a folder of the hub
+
+Read with pyarrow alone; no code of the data set is run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from pipelines.data.sources.arrow_records import column_names, records
+from pipelines.data.sources.files import FileProblem, visible_files
+from pipelines.data.sources.parquet import Parquet
+from pipelines.data.sources.source import BadRow, Row
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")  # files that `save_to_disk` writes
+SHARD = re.compile(r"(?P<split>[A-Za-z0-9_.]+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
+
+
+class Dataset(Parquet):
+    """Rows of a data set's folder."""
+
+    kind: str = Field(default="dataset", description="Kind of the source: a folder of a Hugging Face data set")
+    split: str | None = Field(default=None, description="Split to read, such as train; default: all of them")
+    suffixes: ClassVar = ()
+
+    def find(self, pattern: str) -> list[Path]:
+        """Lists the data files of the folder that a path names. Raises UserError if it has none, or not the split."""
+        folder = self._folder.absolute() / Path(pattern).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"{folder}: not a folder; expected that of a data set (save_to_disk, or the hub's)")
+        found = splits(folder)
+        if not found:
+            raise UserError(f"{folder}: no .arrow or .parquet file in this folder; expected a data set's folder")
+        if self.split is not None and self.split not in found:
+            raise UserError(f"{folder}: no split {self.split!r}; its splits: {', '.join(found)}")
+        return [file for split, files in found.items() if self.split in (None, split) for file in files]
+
+    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
+        """Divides a file: Parquet into its row groups; Arrow is read in order."""
+        if file.suffix == ".parquet":
+            yield from super().pieces(file)
+            return
+        _open(file).close()
+        yield {"bytes": file.stat().st_size}
+
+    def columns(self, file: Path) -> list[str]:
+        """The names in the file's schema. Raises FileProblem if it is damaged."""
+        if file.suffix == ".parquet":
+            return super().columns(file)
+        with _open(file) as reader:
+            return column_names(reader.schema)
+
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
+        """Yields the rows, numbered from 1 within their file."""
+        import pyarrow
+
+        if file.suffix == ".parquet":
+            yield from super().read_piece(file, args)
+            return
+        number = 1
+        with _open(file) as reader:
+            try:
+                for batch in reader:
+                    for record in records(batch):
+                        bad = isinstance(record, str)
+                        yield BadRow(row=number, problem=record) if bad else self.to_row(number, record)
+                        number += 1
+            except (OSError, pyarrow.ArrowException) as error:
+                yield BadRow(row=number, problem=f"damaged ({error}); what follows row {number - 1} is lost")
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder holds a data set in the layout of `save_to_disk` or of the hub."""
+    if any((folder / name).is_file() for name in MARKS) and splits(folder):
+        return True
+    return any(SHARD.fullmatch(file.name) for file in visible_files(folder))
+
+
+def splits(folder: Path) -> dict[str, list[Path]]:
+    """The data files of each split of a data set, by the split's name: that of the folder, or in the files' names."""
+    found: dict[str, list[Path]] = {}
+    for file in visible_files(folder):
+        if file.suffix == ".parquet" or (file.suffix == ".arrow" and not file.name.startswith("cache-")):
+            found.setdefault(_split(file, folder), []).append(file)
+    return found
+
+
+def _split(file: Path, folder: Path) -> str:
+    if match := SHARD.fullmatch(file.name):
+        return match["split"]
+    return file.stem if file.suffix == ".parquet" else ("train" if file.parent == folder else file.parent.name)
+
+
+def _open(file: Path) -> pyarrow.RecordBatchReader:
+    import pyarrow
+
+    try:
+        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise FileProblem(f"not an Arrow stream or damaged ({error}); expected what save_to_disk writes") from None

@@ -1,0 +1,222 @@
+"""JSON documents: one array of objects, {"data": [objects]}, or objects one after the other over several lines each.
+
+    text in chunks ──raw_decode──► one value after the other
+
+Memory holds one value and one chunk. After a value that is not JSON, reading goes on at the next object with the same
+keys as an earlier one, so that one broken row does not lose the rest.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.data.sources.streams import Utf8Stream
+
+CHUNK_BYTES = 1 << 20
+EDGE_CHARACTERS = 16  # at the end of a chunk, where a value may be cut: -Infinity and escapes are shorter
+LISTS = ("data", "rows", "examples", "items", "records", "instances", "samples", "documents", "train")
+MAX_KEYS = 100  # kinds of objects that are remembered
+SPACE = re.compile(r"[ \t\r\n\ufeff]*")
+ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
+WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A place that is not JSON."""
+
+    problem: str
+    raw: str
+
+
+def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
+    """Whether a file is a JSON document, by its beginning; else it is JSON lines.
+
+    lines_expected: the file's name says that it holds lines."""
+    text = stream.read(CHUNK_BYTES).decode(errors="replace").lstrip()
+    first, end, rest = text.partition("\n")
+    value = _parsed(first)
+    if value is None and text.startswith("["):
+        return ARRAY.match(text) is not None or not lines_expected
+    if value is None:
+        cut = not end or first.rstrip().endswith(("{", "[", ",", ":"))
+        return text.startswith("{") and cut and not lines_expected
+    if rest.strip():
+        return False
+    return isinstance(value, list) or (not lines_expected and isinstance(value, dict) and _is_wrapped(value))
+
+
+def values(stream: Utf8Stream, max_characters: int) -> Iterator[Any]:
+    """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON."""
+    yield from _Reader(stream, max_characters).values()
+
+
+class _NotJson(Exception):
+    """What is wrong with the text at the reader's position."""
+
+
+class _Reader:
+    def __init__(self, stream: Utf8Stream, max_characters: int):
+        self.stream = stream
+        self.max_characters = max_characters
+        self.utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.decoder = json.JSONDecoder()
+        self.text = ""
+        self.position = 0
+        self.dropped = 0  # characters before the text in memory
+        self.in_array = False
+        self.keys: set[frozenset[str]] = set()  # of some of the objects so far
+
+    def values(self) -> Iterator[Any]:
+        while True:
+            try:
+                if self.in_array:
+                    yield from self._array()
+                    if self._peek() == "}":  # of an object that wraps the array
+                        self.position += 1
+                yield from self._document()
+                return
+            except _NotJson as error:
+                raw = self.text[self.position : self.position + 500]
+                place = self.dropped + self.position
+                found = self._find_object()
+                lost = self.dropped + self.position - place
+                problem = f"not JSON ({error}); {lost:,} characters from character {place:,} on are passed over"
+                yield Damaged(problem if found else f"{problem}, up to the file's end", raw)
+                if not found:
+                    return
+
+    def _document(self) -> Iterator[Any]:
+        first = True
+        while character := self._peek():
+            if character == "[":
+                self.position += 1
+                yield from self._array()
+            elif character == "{" and first and self._is_wrapper():
+                yield from self._wrapped()
+            else:
+                yield self._value()
+            first = False
+
+    def _array(self) -> Iterator[Any]:
+        """The values of an array, from within it up to and with its end."""
+        self.in_array = True
+        while (character := self._peek()) != "]":
+            yield self._value()
+            if (character := self._peek()) not in (",", "]"):
+                raise _NotJson(f"expected a comma, found {character!r}" if character else "the array is not closed")
+            if character == ",":
+                self.position += 1
+        self.position += 1
+        self.in_array = False
+
+    def _wrapped(self) -> Iterator[Any]:
+        """The values of the lists of an object that wraps them; what else it has describes the file."""
+        self.position += 1
+        while self._peek() != "}":
+            name = self._value()
+            if self._peek() != ":":
+                raise _NotJson("expected a colon")
+            self.position += 1
+            if isinstance(name, str) and name.lower() in LISTS and self._peek() == "[":
+                self.position += 1
+                yield from self._array()
+            else:
+                self._value()
+            if self._peek() == ",":
+                self.position += 1
+            elif self._peek() != "}":
+                raise _NotJson("the object is not closed")
+        self.position += 1
+
+    def _is_wrapper(self) -> bool:
+        """Whether an object holds rows: a list of objects under a usual name, with short values alone before it."""
+        while len(self.text) - self.position < CHUNK_BYTES and self._more():
+            pass
+        text = self.text[self.position : self.position + CHUNK_BYTES]
+        match = WRAPPED.search(text)
+        return match is not None and _parsed(f"{text[: match.end() - 1]}]}}") is not None
+
+    def _value(self) -> Any:
+        """The value at the position, which is moved to its end. Raises _NotJson."""
+        self._peek()
+        value, self.position = self._decode()
+        if isinstance(value, dict) and len(self.keys) < MAX_KEYS:
+            self.keys.add(frozenset(value))
+        return value
+
+    def _decode(self) -> tuple[Any, int]:
+        """(value at the position, its end), reading on until it is whole. Raises _NotJson."""
+        while True:
+            if len(self.text) - self.position > self.max_characters + CHUNK_BYTES:
+                raise _NotJson(f"a value of more than {self.max_characters:,} characters, the maximum")
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.position)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - EDGE_CHARACTERS
+                if not cut or not self._more():
+                    raise _NotJson(error.msg) from None
+            except (RecursionError, ValueError) as error:
+                raise _NotJson("nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
+            else:
+                if end < len(self.text) or not self._more():  # a number may go on
+                    return value, end
+
+    def _find_object(self) -> bool:
+        """Moves on to the next object with the keys of an earlier one. Returns False, at the end, if there is none."""
+        while self._find_brace():
+            try:
+                value, _ = self._decode()
+            except _NotJson:
+                continue
+            if frozenset(value) in self.keys:
+                return True
+        return False
+
+    def _find_brace(self) -> bool:
+        """Moves on to the next opening brace. Returns False, at the end, if there is none."""
+        self.position += 1
+        while (found := self.text.find("{", self.position)) < 0:
+            self.position = len(self.text)
+            if not self._more():
+                return False
+        self.position = found
+        return True
+
+    def _peek(self) -> str:
+        """The next character that is not a space; empty at the end."""
+        while True:
+            match = SPACE.match(self.text, self.position)
+            assert match is not None
+            self.position = match.end()
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if not self._more():
+                return ""
+
+    def _more(self) -> bool:
+        """Reads on, as much as is held already, so that a large value is not decoded often. False at the end."""
+        data = self.stream.read(max(CHUNK_BYTES, len(self.text) - self.position))
+        self.dropped += self.position
+        self.text = self.text[self.position :] + self.utf8.decode(data, final=not data)
+        self.position = 0
+        return bool(data)
+
+
+def _is_wrapped(value: dict[str, Any]) -> bool:
+    """Whether an object is only there to hold a list of objects."""
+    lists = [inner for name, inner in value.items() if name.lower() in LISTS and isinstance(inner, list)]
+    return any(inner and all(isinstance(row, dict) for row in inner) for inner in lists)
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text, or None if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,93 @@
+"""Web archives: WARC files, of which the main text of each page is read, and WET files, which hold the text itself.
+
+The address of a page goes to its meta data, its host is its group. A response that is no page, such as an image or a
+server's error, counts as an empty document, so that a report has its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from pipelines.data.sources import encodings, streams
+from pipelines.data.sources.files import FileProblem, FileSource
+from pipelines.data.sources.html import main_text, page_encoding
+from pipelines.data.sources.source import BadRow, Row
+
+if TYPE_CHECKING:
+    from warcio.recordloader import ArcWarcRecord
+
+PAGES = ("text/html", "application/xhtml+xml", "text/plain")
+
+
+class Warc(FileSource):
+    """Documents from web archives, in the order of their records."""
+
+    kind: str = Field(default="warc", description="Kind of the source: web archives, WARC and WET")
+    suffixes: ClassVar = streams.with_compressed(".warc", ".wet")
+
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
+        """Yields one row for each response and each text, numbered by the record's position among these."""
+        from warcio.archiveiterator import ArchiveIterator
+
+        with streams.open_bytes(file) as stream:
+            number, problem = 0, ""
+            records = ArchiveIterator(stream)
+            while not problem:
+                try:
+                    record = next(records, None)
+                    if record is None:
+                        break
+                    is_page = record.rec_type in ("response", "conversion")
+                    body = record.content_stream().read(self.max_row_bytes + 1) if is_page else b""
+                except Exception as error:  # the parser names no class of its errors
+                    problem = f"not WARC ({error}); expected a complete WARC or WET file"
+                    break
+                left = getattr(record.raw_stream, "limit", 1)  # bytes of the record; it has none where its head is cut
+                if is_page and len(body) <= self.max_row_bytes and left:
+                    problem = "the file ends within a record; expected a complete WARC or WET file"
+                elif is_page:
+                    number += 1
+                    yield self._row(number, record, body)
+            problem = stream.damage or problem
+            if not number:
+                raise FileProblem(problem or "no response and no text; expected a WARC or WET file")
+            if problem:
+                yield BadRow(row=number + 1, problem=f"{problem}; what follows record {number} is lost")
+
+    def _row(self, number: int, record: ArcWarcRecord, body: bytes) -> Row | BadRow:
+        address = (record.rec_headers.get_header("WARC-Target-URI") or "").strip("<> ")
+        try:
+            if len(body) > self.max_row_bytes:
+                raise FileProblem(self.too_long(len(body)))
+            text = _text(record, body)
+        except FileProblem as problem:
+            return BadRow(row=number, problem=f"{address}: {problem}", raw=address)
+        return Row(row=number, text=text, group=_host(address), meta={"url": address})
+
+
+def _text(record: ArcWarcRecord, body: bytes) -> str:
+    """The text of a record; empty if it holds no page. Raises FileProblem."""
+    if record.rec_type == "conversion":
+        return body.decode(errors="replace")
+    http = record.http_headers
+    kind, _, parameters = (http.get_header("Content-Type") or "text/html").partition(";") if http else ("", "", "")
+    if http is None or http.get_statuscode() != "200" or kind.strip().lower() not in PAGES:
+        return ""
+    declared = parameters.lower().partition("charset=")[2].strip("\"' ")
+    encoding = page_encoding(body, declared)
+    if encoding is None:
+        return ""
+    text_alone = kind.strip().lower() == "text/plain"
+    return body.decode(encodings.codec(encoding), "replace") if text_alone else main_text(body, encoding)
+
+
+def _host(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:  # such as http://[
+        return None
