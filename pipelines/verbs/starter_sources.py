@@ -169,6 +169,8 @@ def _scaled(reviewed: FileReview, total: Amount) -> FileReview:
     """The estimate for a whole file, which has as many rows of its source as it has of its bytes."""
     if reviewed.exact:
         return reviewed
+    if reviewed.path.is_dir():
+        return reviewed.scaled(total.rows)
     return reviewed.scaled(round(total.rows * reviewed.path.stat().st_size / max(1, total.file_bytes)))
 
 
@@ -178,7 +180,7 @@ def _files_below(folder: Path, kind: str) -> set[Path]:
 
 def unique_name(path: Path, existing: set[str]) -> str:
     """A name for a source, from that of its file: without dots, since --set splits keys at dots."""
-    stem = re.sub(r"(\.(jsonl|ndjson|txt|md|rst|csv|tsv|parquet|gz))+$", "", path.absolute().name)
+    stem = re.sub(r"(\.(jsonl|ndjson|txt|md|rst|csv|tsv|parquet|tar|tgz|gz))+$", "", path.absolute().name)
     base = re.sub(r"[^\w-]+", "_", stem).strip("_") or "text"
     name, number = base, 1
     while name in existing:

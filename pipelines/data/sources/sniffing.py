@@ -18,6 +18,8 @@ from typing import Any
 
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.files import FileSource, check_readable, visible_files
+from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
+from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
 from pipelines.data.sources.record_formats import RowFormat, detect_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
@@ -53,10 +55,14 @@ def sniff(path: Path) -> list[SniffResult]:
 
     Raises UserError if the path is missing, a file is empty, or neither its suffix nor its content is known."""
     if not path.is_dir():
-        return [_sniff_file(path)]
-    files = [file for file in visible_files(path) if source_kind(file)]
+        return [_sniff_images(path) if holds_images(path) else _sniff_file(path)]
+    captioned = captioned_files(path, visible_files(path))
+    files = [file for file in visible_files(path) if _is_known(file) and file not in captioned]
     texts = [file for file in files if source_kind(file) == "text"]
-    results = [_sniff_file(file) for file in files if source_kind(file) != "text"]
+    results = [_sniff_images(path)] if captioned else []
+    for file in files:
+        if source_kind(file) != "text":
+            results.append(_sniff_images(file) if holds_images(file) else _sniff_file(file))
     if len(texts) > 1:
         results.insert(0, _sniff_texts(path, texts))
     elif texts:
@@ -68,7 +74,15 @@ def sniff(path: Path) -> list[SniffResult]:
 
 def passed_over(folder: Path) -> Counter[str]:
     """Numbers of files below a folder that belong to no kind of source, by suffix."""
-    return Counter(file.suffix or file.name for file in visible_files(folder) if not source_kind(file))
+    captioned = captioned_files(folder, visible_files(folder))
+    others = [file for file in visible_files(folder) if not _is_known(file) and file not in captioned]
+    return Counter(file.suffix or file.name for file in others)
+
+
+def _is_known(file: Path) -> bool:
+    """Whether a file is of a known kind by itself: image files are only where something is said of them."""
+    kind = source_kind(file)
+    return kind is not None and (kind != "images" or not file.name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def source_kind(file: Path) -> str | None:
@@ -108,6 +122,19 @@ def _sniff_file(path: Path) -> SniffResult:
     options = {**base, **_row_options(row_format, language, records)}
     encoding = source.encoding_of(path)
     return SniffResult(path, base["kind"], row_format, language, encoding, options, _sample(texts), tuple(problems))
+
+
+def _sniff_images(path: Path) -> SniffResult:
+    """Detects whether images have captions, and their language."""
+    captions, problems = first_captions(path)
+    if not any(captions):
+        problems.append(f"{path.name}: no image with a caption; expected a .txt beside it, or metadata.csv, .jsonl")
+        return SniffResult(path, "images", None, "en", None, {"kind": "images"}, (), tuple(problems[:DISPLAYED_ROWS]))
+    language = main_language(captions)
+    row_format = RowFormat("images", "images with captions", ())
+    options = {"kind": "images", "language": language}
+    sample, shown = _sample([caption for caption in captions if caption]), tuple(problems[:DISPLAYED_ROWS])
+    return SniffResult(path, "images", row_format, language, None, options, sample, shown)
 
 
 def kind_by_content(file: Path) -> dict[str, str] | None:

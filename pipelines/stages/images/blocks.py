@@ -117,7 +117,7 @@ def read_block(item: dict[str, str], *, sources: Mapping[str, Source], how: Prep
             for part in parts:
                 for row in source.read(part):
                     counts["rows/read"] += 1
-                    document = _document(block.source, source, part, row, how)
+                    document = image_document(block.source, source, part, row, how)
                     if isinstance(document, Problem):
                         set_aside.append(_set_aside(block.source, part, row, document))
                         continue
@@ -134,7 +134,9 @@ def read_block(item: dict[str, str], *, sources: Mapping[str, Source], how: Prep
     return counts["rows/read"]
 
 
-def _document(name: str, source: Source, part: Part, row: Row | BadRow, how: Preparation) -> dict[str, Any] | Problem:
+def image_document(
+    name: str, source: Source, part: Part, row: Row | BadRow, how: Preparation
+) -> dict[str, Any] | Problem:
     """A row of BLOCK; or why the row is not used."""
     if isinstance(row, BadRow):
         return Problem(UNREADABLE, row.problem)
