@@ -26,7 +26,7 @@ def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     image = Image.fromarray(np.clip(np.stack(planes, axis=-1), 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(1, 5))):
-        x, y = rng.integers(0, width), rng.integers(0, height)
+        x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         radius = int(rng.integers(min(size) // 12, min(size) // 4))
         colour = tuple(int(value) for value in rng.integers(0, 256, 3))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)

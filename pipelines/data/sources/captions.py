@@ -22,6 +22,7 @@ TEXT_SUFFIXES = (".txt", ".caption", ".text")  # beside an image file or in an a
 RECORD_SUFFIX = ".json"  # beside an image file or in an archive: an object with a column for the caption
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_COLUMN = "file_name"  # of metadata files: the image's path from the metadata file's folder
+MAX_CAPTION_BYTES = 1 << 20  # of a file with a caption
 MAX_META_CHARACTERS = 1000  # of a column that is kept beside the caption
 
 
@@ -74,6 +75,9 @@ def caption_of_files(files: Mapping[str, bytes], columns: CaptionColumns) -> Cap
     >>> caption_of_files({".txt": b"A cat.", ".json": b'{"url": "a"}'}, CaptionColumns(None, None))
     Caption(text='A cat.', group=None, meta={'url': 'a'})
     """
+    for suffix, data in files.items():
+        if len(data) > MAX_CAPTION_BYTES:
+            return f"its {suffix} has {len(data):,} bytes; expected a caption of at most {MAX_CAPTION_BYTES:,}"
     caption = Caption()
     if RECORD_SUFFIX in files:
         record = parse_record(files[RECORD_SUFFIX])
@@ -103,8 +107,8 @@ def parse_record(data: bytes) -> dict[str, Any] | str:
     try:
         record = json.loads(data.decode("utf-8-sig"))
         json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeError as error:
-        return f"not UTF-8 ({error.reason}); expected UTF-8 text"
+    except UnicodeError:
+        return "not UTF-8; expected UTF-8 text"
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error}); expected an object"
     return record if isinstance(record, dict) else "not an object; expected an object with a column for the caption"

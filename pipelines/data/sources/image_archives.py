@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from pipelines.data.sources.captions import RECORD_SUFFIX, TEXT_SUFFIXES, CaptionColumns, caption_of_files
 from pipelines.data.sources.files import FileProblem
@@ -29,26 +29,29 @@ class _Damaged(Exception):
     """The archive cannot be read any further."""
 
 
-DAMAGED_HEADERS = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.SubsequentHeaderError)
+# tarfile's own errors about a member's header, by name: only the class above them is public.
+DAMAGED_HEADERS = ("InvalidHeaderError", "TruncatedHeaderError", "SubsequentHeaderError")
+END_MARK, END_OF_FILE = "EOFHeaderError", "EmptyHeaderError"
+HeaderError = tarfile.HeaderError
 
 
 class _StrictMember(tarfile.TarInfo):
     """A member whose damaged or missing header is an error: tarfile takes it for the archive's end."""
 
     @classmethod
-    def fromtarfile(cls, tarfile_: _Archive) -> _StrictMember:
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _StrictMember:
+        assert isinstance(tarfile, _Archive)
         try:
-            member = super().fromtarfile(tarfile_)
-        except DAMAGED_HEADERS as error:
-            raise _Damaged(str(error)) from None
-        except tarfile.EOFHeaderError:
-            tarfile_.ended = True
-            raise
-        except tarfile.EmptyHeaderError:
-            if tarfile_.offset and not tarfile_.ended:
+            member = super().fromtarfile(tarfile)
+        except HeaderError as error:
+            kind = type(error).__name__
+            if kind in DAMAGED_HEADERS:
+                raise _Damaged(str(error)) from None
+            if kind == END_OF_FILE and tarfile.offset and not tarfile.ended:
                 raise _Damaged("it breaks off without an end mark") from None
+            tarfile.ended = tarfile.ended or kind == END_MARK
             raise
-        tarfile_.ended = False
+        tarfile.ended = False
         return member
 
 
@@ -159,8 +162,8 @@ def _members(file: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | str]]:
                 yield member, data
 
 
-def _open(file: Path) -> IO[bytes]:
-    return file.open("rb") if file.suffix == ".tar" else gzip.open(file)
+def _open(file: Path) -> BinaryIO | gzip.GzipFile:
+    return file.open("rb") if file.suffix.lower() == ".tar" else gzip.open(file)
 
 
 def _is_text(data: bytes) -> bool:
