@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import Image, ImageStat, UnidentifiedImageError
@@ -33,17 +35,25 @@ def open_image(data: bytes, limits: Limits) -> Image.Image | Problem:
     if not data:
         return Problem("corrupt", "the image file is empty; expected an image")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about sizes that the limits allow or refuse below
+        with _without_pillows_limit(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata that are not used
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        return Problem("too_many_pixels", f"{error}; max_pixels allows {limits.max_pixels:,}", by_rule=True)
     except UnidentifiedImageError:
         known = next((f"a {name} file" for magic, name in NOT_READ.items() if magic in data[:64]), "no known format")
         return Problem("corrupt", f"not an image that can be read ({known}); expected {', '.join(FORMATS)}")
     except Exception as error:  # decoders raise nearly anything on damaged headers
         return Problem("corrupt", f"damaged header ({describe(error)}); expected a complete image file")
     return _size_problem(*image.size, limits) or image
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Leaves it to the recipe's limits how many pixels are too many: Pillow's own would refuse what they allow."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def blank(image: Image.Image) -> Problem | None:

@@ -5,7 +5,6 @@ photo.jpg + photo.txt, photo.caption, photo.json         metadata.csv, metadata.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import encodings
-from pipelines.data.sources.parquet import open_parquet
+from pipelines.data.sources.csv import Csv
+from pipelines.data.sources.files import RecordSource
+from pipelines.data.sources.jsonl import Jsonl
+from pipelines.data.sources.parquet import Parquet
 from pipelines.data.sources.source import BadRow
+from pipelines.errors import UserError
 
 CAPTION_COLUMNS = ("text", "caption", "captions", "txt", "alt_text", "alt", "description", "TEXT", "描述", "标题")
 TEXT_SUFFIXES = (".txt", ".caption", ".text")  # beside an image file or in an archive: the caption itself
 RECORD_SUFFIX = ".json"  # beside an image file or in an archive: an object with a column for the caption
-METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+METADATA_KINDS: dict[str, type[RecordSource]] = {".csv": Csv, ".jsonl": Jsonl, ".parquet": Parquet}
+METADATA_FILES = tuple(f"metadata{suffix}" for suffix in METADATA_KINDS)
 FILE_COLUMN = "file_name"  # of metadata files: the image's path from the metadata file's folder
 MAX_CAPTION_BYTES = 1 << 20  # of a file with a caption
 MAX_META_CHARACTERS = 1000  # of a column that is kept beside the caption
@@ -59,12 +63,10 @@ def caption_of(record: Mapping[str, Any], columns: CaptionColumns) -> Caption:
     Caption(text='A cat.\\nA cat sleeps.', group=None, meta={'licence': 'CC0'})
     """
     names = CAPTION_COLUMNS if columns.text is None else (columns.text,)
-    name = next((name for name in names if record.get(name)), None)
-    value = record.get(name) if name else None
-    texts = value if isinstance(value, list) else [value]
-    text = "\n".join(text.strip() for text in texts if isinstance(text, str) and text.strip())
+    texts = {name: text for name in names if (text := _caption_text(record.get(name)))}
+    name, text = next(iter(texts.items()), ("", ""))
     group = record.get(columns.group) if columns.group else None
-    used = {name if text else None, columns.group, FILE_COLUMN}
+    used = {name, columns.group, FILE_COLUMN}
     meta = {column: _as_text(value) for column, value in record.items() if column not in used and value is not None}
     return Caption(text, None if group is None else str(group), meta)
 
@@ -140,27 +142,20 @@ def _read_metadata(file: Path, columns: CaptionColumns, mtime_ns: int) -> Metada
 
 
 def _records(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yields (line, record or what is wrong with it) of a metadata file."""
-    if file.suffix == ".jsonl":
-        for number, line in enumerate(file.read_bytes().splitlines(), 1):
-            if line.strip():
-                yield number, parse_record(line)
-        return
-    if file.suffix == ".parquet":
-        with open_parquet(file) as table:
-            yield from enumerate(table.read().to_pylist(), 1)
-        return
-    text = decoded(file.read_bytes())
-    if text is None:
-        yield 1, "no text in any encoding that is known; expected UTF-8 text"
-        return
-    reader = csv.DictReader(text.splitlines(keepends=True))
+    """Yields (line, record or what is wrong with it) of a metadata file, which is read as any file of its kind."""
+    kind = METADATA_KINDS[file.suffix]
+    source = kind.model_validate({"path": str(file), "rows": "conversations"})  # rows that are whole records
     try:
-        for record in reader:
-            extra = record.pop(None, None)  # cells beyond the header
-            yield reader.line_num, record if extra is None else f"{len(extra)} cells more than the header has columns"
-    except csv.Error as error:
-        yield reader.line_num, f"not CSV ({error}); the lines after it are not read"
+        for row in (row for part in source.parts() for row in source.read(part)):
+            yield row.row, row.problem if isinstance(row, BadRow) else row.record or {}
+    except UserError as error:
+        yield 1, str(error)
+
+
+def _caption_text(value: Any) -> str:
+    """The text of a caption, or of several; empty where a value holds none."""
+    texts = value if isinstance(value, list) else [value]
+    return "\n".join(text.strip() for text in texts if isinstance(text, str) and text.strip())
 
 
 def _as_text(value: Any) -> str:

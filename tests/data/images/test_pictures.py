@@ -127,6 +127,14 @@ def test_image_of_too_many_pixels_is_refused_by_its_header(side: int) -> None:
     assert found.by_rule
 
 
+def test_limit_of_pixels_is_the_recipes_and_not_pillows() -> None:
+    data = file_of(Image.new("1", (14_000, 14_000)), "PNG")
+    allowed = Preparation(Limits(min_side=64, max_aspect_ratio=4, max_pixels=200_000_000), max_side=64, denoise=None)
+    found = prepare(data, allowed)
+    assert isinstance(found, Problem)
+    assert found.reason == "blank"  # decoded, and then looked at
+
+
 def test_random_damage_never_raises() -> None:
     rng = np.random.default_rng(0)
     for format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"):

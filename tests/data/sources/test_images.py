@@ -111,9 +111,26 @@ def test_what_metadata_says_of_no_image_is_a_bad_row(tmp_path: Path) -> None:
     problems = [row.problem for row in bad_rows]
     assert len(problems) == 6 + 1
     for number, text in ((2, "named again"), (3, "not JSON"), (4, "file_name"), (5, "no image 'gone.jpg'"),
-                         (6, "no image '../out.jpg'"), (7, "not UTF-8")):  # fmt: skip
+                         (6, "no image '../out.jpg'"), (7, "surrogate")):  # fmt: skip
         assert any(problem.startswith(f"metadata.jsonl:{number}: ") and text in problem for problem in problems), text
     assert "lost.txt" in problems[-1]
+
+
+def test_unclosed_quote_does_not_swallow_the_captions_after_it(tmp_path: Path) -> None:
+    lines = ["file_name,text", 'a.jpg,"unclosed', *(f"{n:02}.jpg,Picture {n}." for n in range(30))]
+    write(tmp_path, {"metadata.csv": "\n".join(lines) + "\n", "a.jpg": IMAGE})
+    write(tmp_path, {f"{n:02}.jpg": IMAGE for n in range(30)})
+    rows, bad_rows = read(source(tmp_path))
+    assert sum(row.text.startswith("Picture ") for row in rows) >= 29
+    assert any(row.problem.startswith("metadata.csv:2: ") for row in bad_rows)
+
+
+def test_column_without_text_is_no_caption(tmp_path: Path) -> None:
+    write(tmp_path, {"a.jpg": IMAGE, "a.json": '{"text": 5, "caption": "A dog."}', "b.jpg": IMAGE})
+    write(tmp_path, {"b.txt": "x" * (2 << 20)})
+    rows, bad_rows = read(source(tmp_path))
+    assert [(row.text, row.meta["text"]) for row in rows] == [("A dog.", "5")]
+    assert "its .txt has 2,097,152 bytes" in bad_rows[0].problem
 
 
 def test_files_and_globs(tmp_path: Path) -> None:
