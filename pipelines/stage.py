@@ -68,7 +68,6 @@ class Stage:
     makes: kind of artifact it makes.
     needs: kinds of artifact it requires; takes: kinds it uses if an earlier stage made one;
     needs_for: kinds it requires in addition, depending on its options.
-    A `model` also satisfies the need for a `tokenizer`: its folder holds one.
     """
 
     kind: str
@@ -84,3 +83,10 @@ class Stage:
     rows: str | None = None  # reads the recipe's sources with this kind of rows
     files: Callable[[Any], list[Path]] | None = None  # its options -> files that enter the fingerprint beside sources
     cluster: type[ClusterOptions] = field(default=ClusterOptions)
+
+    @property
+    def satisfies(self) -> tuple[str, ...]:
+        """The kinds of artifact that a later stage can take from what it makes.
+
+        A model's folder holds its tokenizer; images are laid out as a corpus of their captions."""
+        return (self.makes, *{"model": ("tokenizer",), "images": ("corpus",)}.get(self.makes, ()))

@@ -27,23 +27,25 @@ SERVE_MAY_IMPORT = ("store", "stage", "options", "errors", "data", "metrics", "i
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
         ("__main__",), ("cli",), ("verbs", "exit_codes"), ("report",), ("sweep",), ("run", "stages"), ("planning",),
-        ("training", "recipe"), ("engines", "dialogue_options"), ("stage",), ("evaluator",), ("store",),
+        ("training", "recipe", "parallel", "blocks"), ("engines", "dialogue_options"), ("stage",), ("evaluator",),
+        ("store",),
         # the crafts: what stages are made of
         ("metrics", "rollout"), ("learning",), ("inference",),
-        ("data.guard",), ("data.dialogues",), ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),
+        ("data.guard",), ("data.dialogues", "data.images"),
+        ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),
         ("console",), ("options", "errors"),
     ),
     "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",)),
 }  # fmt: skip
 WITHOUT_CODE = ("pipelines", "pipelines.data", "serve")  # packages that hold a docstring alone
 CRAFTS = ("pipelines.data", "pipelines.inference", "pipelines.learning", "pipelines.rollout", "pipelines.metrics")
-DOORS = {  # a heavy library and the one place that imports it
+DOORS: dict[str, str | tuple[str, ...]] = {  # a heavy library and the one place that imports it
     "deepspeed": "pipelines/learning/engine.py",
     "peft": "pipelines/learning/adapters.py",
     "vllm": "pipelines/inference/sampler.py",
     "ray.train": "cluster/workers.py",
     "ray.tune": "pipelines/sweep/",
-    "ray.data": "pipelines/stages/",
+    "ray.data": ("pipelines/stages/", "pipelines/parallel.py"),
     "ray.serve": "serve/hosting/",
 }
 

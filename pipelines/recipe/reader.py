@@ -272,10 +272,11 @@ class _Reader:
             if name not in by_name:
                 raise self.error((*path, "from"), f"no earlier stage {name!r}.{suggestion(name, by_name)}")
         inputs: dict[str, str] = {}
-        candidates = [by_name[name] for name in names] + list(reversed(earlier))
+        images = [entry for entry in reversed(earlier) if entry.stage.makes == "images"]
+        others = [entry for entry in reversed(earlier) if entry.stage.makes != "images"]
+        candidates = [*(by_name[name] for name in names), *others, *images]  # captions only where there is no corpus
         for kind in (*needs, *stage.takes):
-            makes = ("tokenizer", "model") if kind == "tokenizer" else (kind,)  # a model's folder holds its tokenizer
-            maker = next((entry for entry in candidates if entry.stage.makes in makes), None)
+            maker = next((entry for entry in candidates if kind in entry.stage.satisfies), None)
             if maker is not None:
                 inputs[kind] = maker.name
             elif kind in needs:
@@ -306,7 +307,7 @@ class _Reader:
                 problem = f"{name} has rows: {sources[name].rows}, {stage.kind} reads {stage.rows}"
                 raise self.error((*path, "sources"), problem)
         selected = {n: s for n, s in sources.items() if s.rows == stage.rows and (not names or n in names)}
-        if not selected and stage.kind == "corpus":
+        if not selected and stage.kind in ("corpus", "images"):
             problem = f"reads sources with rows: {stage.rows}, and the recipe has none; add one under sources:"
             raise self.error(path, problem)
         return selected

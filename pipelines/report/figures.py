@@ -72,6 +72,12 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("documents/held_out", "held out"),
         Figure("corpus/documents_per_s", "cleaning speed", unit="documents/s"),
     ),
+    "images": (
+        Figure("images/train", "training images"),
+        Figure("images/held_out", "held out"),
+        Figure("images/augmented", "augmented copies"),
+        Figure("images/rows_per_s", "reading speed", unit="images/s"),
+    ),
     "tokenizer": (
         Figure("text/bytes_per_token", "bytes per token", ".2f", by_language=True),
         Figure("tokenizer/vocabulary", "vocabulary", unit="tokens"),

@@ -79,6 +79,8 @@ def _evaluation_parents(
             break
         if entry.stage.makes in evaluation.takes:
             parents[entry.stage.makes] = fingerprints[entry.name]  # replaces an earlier entry's
+        elif entry.stage.makes == "images" and "corpus" in evaluation.takes:
+            parents.setdefault("corpus", fingerprints[entry.name])  # captions, where there is no other text
     return parents
 
 

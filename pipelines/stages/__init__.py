@@ -7,6 +7,7 @@ from pipelines.stages import (
     dpo,
     evaluate,
     guard,
+    images,
     imported,
     ppo,
     preferences,
@@ -19,7 +20,7 @@ from pipelines.stages import (
 )
 
 _IN_ORDER = (
-    imported, corpus, tokenizer, tokens, pretrain, conversations, sft, preferences, reward_model, ppo, dpo,
+    imported, corpus, images, tokenizer, tokens, pretrain, conversations, sft, preferences, reward_model, ppo, dpo,
     quantise, guard, evaluate,
 )  # fmt: skip
 

@@ -29,11 +29,14 @@ def explain_recipe(stages: Mapping[str, Stage], *, keys: str | None, schema: boo
         print(f"stages: {', '.join(stages)}\nsources: {', '.join(SOURCES)}\nrecipes that come with Rayse: {shipped}")
         print("rayse recipe --keys NAME explains one; --show RECIPE prints one; --schema prints the JSON Schema")
         return None
-    models = {name: [stage.options, stage.cluster] for name, stage in stages.items()}
-    models |= {name: [source] for name, source in SOURCES.items()}
+    models: dict[str, list[tuple[str, type[BaseModel]]]] = {
+        name: [(name, stage.options), (f"cluster: {name}", stage.cluster)] for name, stage in stages.items()
+    }
+    for name, source in SOURCES.items():  # images are a stage and a kind of source
+        models.setdefault(name, []).append((f"sources: {name}" if name in stages else name, source))
     if keys not in models:
         raise UserError(f"--keys {keys}: no such stage or kind of source; expected one of {', '.join(models)}")
-    for model, title in zip(models[keys], (keys, f"cluster: {keys}"), strict=False):
+    for title, model in models[keys]:
         print(title)
         rows = list(keys_of(model))
         width = max((len(key) for key, _, _ in rows), default=0)

@@ -31,6 +31,7 @@ from pipelines.dialogue_options import DialogueOptions
 MAX_TEXT_BYTES = 8 << 20  # of running text, judged in a second; beyond, counts are estimates
 MAX_RECORD_BYTES = 32 << 20  # of conversations and pairs
 MAX_TEXTS, MAX_RECORDS = 20_000, 5000  # rows: short ones take longer than their bytes
+MAX_IMAGES = 100  # a few seconds of decoding
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
 NO_STAGE = "no_stage"  # reason of rows that no stage reads yet
@@ -156,6 +157,8 @@ def review(file: SniffResult, num_files: int) -> FileReview:
     assert file.row_format is not None
     rows = file.row_format.rows
     empty = FileReview(file.path, file.encoding, file.language)
+    if rows == "images":
+        return _review_images(empty, file)
     if rows == "text":
         return _review_texts(empty, file, MAX_TEXT_BYTES // num_files)
     return _review_records(empty, file, rows, MAX_RECORD_BYTES // num_files)
@@ -191,6 +194,32 @@ def _review_texts(empty: FileReview, file: SniffResult, max_bytes: int) -> FileR
     return replace(
         empty, rows_read=num_rows, not_used=bad | dropped, dropped=dropped, firsts=firsts, languages=languages,
         other_languages=others, columns_used=used, columns_not_used=not_used, exact=first.is_complete,
+    )  # fmt: skip
+
+
+def _review_images(empty: FileReview, file: SniffResult) -> FileReview:
+    """Checks the images as the stage does, with its default options."""
+    from pipelines.stages.images.blocks import image_document, preparation
+    from pipelines.stages.images.options import ImagesOptions
+
+    source, how = _source(file), preparation(ImagesOptions())
+    num_rows, exact = 0, True
+    not_used, dropped, languages, firsts = Counter[str](), Counter[str](), Counter[str](), dict[str, str]()
+    rows = ((part, row) for part in source.parts() for row in source.read(part))
+    for part, row in rows:
+        if num_rows == MAX_IMAGES:
+            exact = False
+            break
+        num_rows += 1
+        document = image_document("file", source, part, row, how)
+        if isinstance(document, Problem):
+            not_used[document.reason] += 1
+            dropped[document.reason] += document.by_rule
+            firsts.setdefault(document.reason, f"{part.where}:{row.row}: {document.text}")
+        else:
+            languages[document["language"]] += 1
+    return replace(
+        empty, rows_read=num_rows, not_used=not_used, dropped=+dropped, firsts=firsts, languages=languages, exact=exact
     )  # fmt: skip
 
 

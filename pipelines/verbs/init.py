@@ -41,6 +41,11 @@ BUNDLED_TEXT = {
     "essays": ("{kind: chinese, language: zh}", {"zh": 350_000}),
 }
 
+IMAGE_STAGE = [
+    "  # Checked, compared, resampled: a corpus with images. No model learns from them yet.",
+    "  images: {}",
+]
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -148,12 +153,15 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     if as_json:
         return print_json({"recipe": str(out), **detected.facts(), "sizes": _facts(sizes)})
     print_sources(detected)
-    _print_summary(out, sizes)
+    if all(source.rows == "images" for source in sources):
+        print(f"{out}: written. No model learns from images yet\nnext: rayse run {out}")
+        return None
+    return _print_summary(out, sizes)
 
 
 def _bundled_text(sources: list[DetectedSource]) -> list[str]:
     """Names of the texts that come with Rayse and are needed because the user has no running text."""
-    if any(source.rows == "text" for source in sources):
+    if any(source.rows == "text" for source in sources) or all(source.rows == "images" for source in sources):
         return []
     return list(BUNDLED_TEXT) if any(source.language != "en" for source in sources) else ["documentation"]
 
@@ -163,7 +171,10 @@ def recipe_text(out: Path, sources: list[DetectedSource], bundled: list[str], si
     text = "None of your files is running text, so text that comes with Rayse replaces it."
     replaced = [f"  # {text}", *(f"  {name}: {BUNDLED_TEXT[name][0]}" for name in bundled)] if bundled else []
     lines = [*opening(out), "sources:", *replaced, *source_lines(sources)]
-    lines += [*_pretraining_stages(sizes), *_alignment_stages(sources), "evaluate: {}"]
+    if all(source.rows == "images" for source in sources):
+        return "\n".join([*lines, "stages:", *IMAGE_STAGE]) + "\n"
+    images = IMAGE_STAGE if any(source.rows == "images" for source in sources) else []
+    lines += [*_pretraining_stages(sizes), *_alignment_stages(sources), *images, "evaluate: {}"]
     return "\n".join(lines) + "\n"
 
 

@@ -23,7 +23,7 @@ from pipelines.errors import UserError, printable
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
 
-KINDS = ("corpus", "conversations", "preferences")
+KINDS = ("corpus", "images", "conversations", "preferences")
 SET_ASIDE = "set_aside"
 DISPLAYED_CHARACTERS = 300  # of a row; --json has all
 TEXTS = ("text", "messages", "prompt", "chosen", "rejected", "raw")  # columns that are shown, as far as a row has them

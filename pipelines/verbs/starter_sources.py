@@ -24,7 +24,7 @@ from pipelines.verbs.file_review import NO_STAGE, FileReview, review
 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
-SUFFIXES = r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|gz|zst))+$"
+SUFFIXES = r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|tar|tgz|gz|zst|bz2|xz))+$"
 MAX_REASONS = 5  # of a file, with the first row of each
 MAX_SUFFIXES = 5
 EXPECTED = (
@@ -171,6 +171,8 @@ def _scaled(reviewed: FileReview, total: Amount) -> FileReview:
     """The estimate for a whole file, which has as many rows of its source as it has of its bytes."""
     if reviewed.exact:
         return reviewed
+    if reviewed.path.is_dir():
+        return reviewed.scaled(total.rows)
     return reviewed.scaled(round(total.rows * reviewed.path.stat().st_size / max(1, total.file_bytes)))
 
 

@@ -26,6 +26,10 @@ MODULES = (
     "pipelines.data.sources.docstrings",
     "pipelines.data.corpus.splitting",
     "pipelines.data.dialogues.tasks.numerals",
+    "pipelines.data.images.hashing",
+    "pipelines.data.images.transforms",
+    "pipelines.data.sources.captions",
+    "pipelines.data.sources.image_archives",
 )
 
 

@@ -14,6 +14,7 @@ from pipelines import cli
 from pipelines.errors import UserError
 from pipelines.recipe import reader, schema
 from pipelines.recipe.reader import Recipe
+from pipelines.stages import STAGES
 from tests.toy_stages import TABLE, ToyCluster
 
 GOOD = """\
@@ -150,7 +151,9 @@ D = T + "  corpus: {}\n"
         ("sources:\n  s:\n    kind: jsonl\n    path: a\n    langauge: en\nstages: {corpus: {}}\n",
          "5: sources.s.langauge: unknown key. Did you mean sources.s.language?"),
         ("sources:\n  s: {kind: jsonl, path: a, rows: prefs}\nstages: {corpus: {}}\n",
-         "2: sources.s.rows: input should be 'text', 'conversations', 'preferences' or 'prompts'; got 'prefs'"),
+         "2: sources.s.rows: input should be 'text', 'conversations', 'preferences', 'prompts' or 'images'; got 'p"),
+        ("sources:\n  s: {kind: jsonl, path: a, rows: images}\nstages: {corpus: {}}\n",
+         "2: sources.s.rows: value error, expected text, conversations, preferences, prompts: only kind: images reads"),
         ("sources: [a]\nstages: {corpus: {}}\n", "1: sources: expected keys and values, got a list"),
         ("sources:\n  s:\nstages: {corpus: {}}\n", "2: sources.s: expected keys and values, got no value"),
         ("stages:\n  corpus: {}\n", "2: stages.corpus: reads sources with rows: text, and the recipe has none"),
@@ -196,6 +199,24 @@ def test_a_model_satisfies_the_need_for_a_tokenizer(tmp_path: Path) -> None:
     recipe = load(tmp_path, "base: {model: a/b}\n" + S + "stages:\n  corpus: {}\n  tokens: {}\n  pretrain: {}\n")
     assert recipe.entry("tokens").inputs == {"corpus": "corpus", "tokenizer": "base"}
     assert recipe.entry("pretrain").inputs == {"tokens": "tokens", "model": "base"}
+
+
+def test_images_are_the_corpus_only_where_there_is_no_other_or_where_they_are_named(tmp_path: Path) -> None:
+    sources = "sources:\n  s: {kind: jsonl, path: a}\n  p: {kind: images, path: b}\nstages:\n"
+    file = tmp_path / "recipe.yaml"
+    corpora = {
+        "  images: {}\n  tokenizer: {}\n": "images",
+        "  corpus: {}\n  images: {}\n  tokenizer: {}\n": "corpus",
+        "  corpus: {}\n  images: {}\n  tokenizer: {from: images}\n": "images",
+    }
+    for stages, corpus in corpora.items():
+        file.write_text(sources + stages)
+        recipe = reader.load(file, STAGES)
+        assert recipe.entry("tokenizer").inputs == {"corpus": corpus}
+        assert list(recipe.entry("images").sources) == ["p"]
+    file.write_text("sources:\n  s: {kind: jsonl, path: a}\nstages:\n  images: {}\n")
+    with pytest.raises(UserError, match=r"4: stages\.images: reads sources with rows: images, and the recipe has none"):
+        reader.load(file, STAGES)
 
 
 def test_a_base_model_beside_the_recipe_has_its_full_path_and_a_hub_id_is_kept(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_an_existing_recipe_is_never_overwritten(tmp_path: Path) -> None:
         (
             "picture.png",
             b"\x89PNG\0",
-            "picture.png: its suffix belongs to no kind of source, and its content is neither text",
+            "picture.png: nothing of it was understood: picture.png: no image with a caption",
         ),
         (
             "numbers.jsonl",

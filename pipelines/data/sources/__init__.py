@@ -6,6 +6,7 @@ from pipelines.data.sources.dataset import Dataset
 from pipelines.data.sources.docstrings import Docstrings
 from pipelines.data.sources.docx import Docx
 from pipelines.data.sources.html import Html
+from pipelines.data.sources.images import Images
 from pipelines.data.sources.json import Json
 from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.parquet import Parquet
@@ -27,4 +28,5 @@ SOURCES: dict[str, type[Source]] = {
     "pdf": Pdf,
     "docx": Docx,
     "dataset": Dataset,
+    "images": Images,
 }

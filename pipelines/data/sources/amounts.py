@@ -44,15 +44,17 @@ def amount(options: dict[str, Any]) -> Amount:
     assert isinstance(source, FileSource)
     files = source.files()
     file_bytes = sum(file.stat().st_size for file in files)
-    num_rows = num_bad = 0
+    num_rows = num_bad = image_bytes = 0
     text_bytes = Counter[str]()
     for row in (row for part in source.parts() for row in source.read(part)):
-        if num_rows + num_bad >= MAX_READ_ROWS or text_bytes.total() >= MAX_READ_BYTES:
+        if num_rows + num_bad >= MAX_READ_ROWS or text_bytes.total() + image_bytes >= MAX_READ_BYTES:
             break
         if isinstance(row, BadRow):
             num_bad += 1
             continue
         num_rows += 1
+        if source.rows == "images" and row.record is not None:
+            image_bytes += len(row.record["image"])
         if source.rows == "text":
             language = row.language or source.language
             if language == "auto":
@@ -60,6 +62,8 @@ def amount(options: dict[str, Any]) -> Amount:
             text_bytes[language] += len(row.text.encode())
     else:
         return Amount(num_rows, file_bytes, dict(text_bytes), exact=True)
+    if source.rows == "images":
+        return Amount(round(num_rows * max(1.0, file_bytes / max(1, image_bytes))), file_bytes, {}, exact=False)
     factor = _extrapolation_factor(source, files, num_rows + num_bad, text_bytes.total())
     estimated_bytes = {language: round(size * factor) for language, size in text_bytes.items()}
     return Amount(round(num_rows * factor), file_bytes, estimated_bytes, exact=False)

@@ -24,7 +24,7 @@ class Parquet(RecordSource):
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
         """Divides a file into its row groups. Raises FileProblem if it is damaged."""
-        with _open(file) as table:
+        with open_parquet(file) as table:
             row = 1
             for group in range(table.num_row_groups):
                 meta = table.metadata.row_group(group)
@@ -33,7 +33,7 @@ class Parquet(RecordSource):
 
     def file_columns(self, file: Path) -> list[str]:
         """The names in the file's schema. Raises FileProblem if it is damaged."""
-        with _open(file) as table:
+        with open_parquet(file) as table:
             return column_names(table.schema_arrow)
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
@@ -41,7 +41,7 @@ class Parquet(RecordSource):
         import pyarrow
 
         group, number = args["row_group"], args["row"]
-        with _open(file) as table:
+        with open_parquet(file) as table:
             meta = table.metadata.row_group(group)
             columns = self.required_columns()
             select = self.rows == "text" and set(columns) <= set(column_names(table.schema_arrow))
@@ -57,7 +57,8 @@ class Parquet(RecordSource):
                 yield BadRow(row=number, problem=f"{problem}. What follows it in row group {group + 1} is lost")
 
 
-def _open(file: Path) -> pyarrow.parquet.ParquetFile:
+def open_parquet(file: Path) -> pyarrow.parquet.ParquetFile:
+    """Opens a Parquet file. Raises FileProblem if it is none, or damaged."""
     import pyarrow
     import pyarrow.parquet
 

@@ -20,6 +20,8 @@ from typing import Any
 from pipelines.data.sources import SOURCES, encodings
 from pipelines.data.sources.dataset import is_dataset, splits
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, visible_files
+from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
+from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
 from pipelines.data.sources.record_formats import RowFormat, main_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import language_of
@@ -59,13 +61,15 @@ def sniff(path: Path) -> list[SniffResult]:
 
     Raises UserError if the path is missing or a file cannot be read, or neither its suffix nor its content is known."""
     if not path.is_dir():
-        return [_sniff_file(path)]
+        return [_sniff_images(path) if holds_images(path) else _sniff_file(path)]
     if is_dataset(path):
         return [_sniff_dataset(path)]
-    files = {kind: [file for file in visible_files(path) if source_kind(file) == kind] for kind in SOURCES}
-    results: list[SniffResult] = []
+    captioned = captioned_files(path, visible_files(path))
+    known = [file for file in visible_files(path) if _is_known(file) and file not in captioned]
+    files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
+    results = [_sniff_images(path)] if captioned else []
     for kind, named in files.items():
-        if len(named) > 1 and not issubclass(SOURCES[kind], RecordSource):
+        if len(named) > 1 and kind != "images" and not issubclass(SOURCES[kind], RecordSource):
             results.append(_sniff_documents(path, named, kind))
         else:
             results += [_sniff_among_others(file, kind) for file in named]
@@ -77,14 +81,22 @@ def sniff(path: Path) -> list[SniffResult]:
 def _sniff_among_others(file: Path, kind: str) -> SniffResult:
     """Detects the format of one file of a folder; one that cannot be read does not keep the others from being read."""
     try:
-        return _sniff_file(file)
+        return _sniff_images(file) if holds_images(file) else _sniff_file(file)
     except UserError as error:
         return SniffResult(file, kind, None, "en", None, {"kind": kind}, (), (str(error),))
 
 
 def passed_over(folder: Path) -> Counter[str]:
     """Numbers of files below a folder that belong to no kind of source, by suffix."""
-    return Counter(file.suffix or file.name for file in visible_files(folder) if not source_kind(file))
+    captioned = captioned_files(folder, visible_files(folder))
+    others = [file for file in visible_files(folder) if not _is_known(file) and file not in captioned]
+    return Counter(file.suffix or file.name for file in others)
+
+
+def _is_known(file: Path) -> bool:
+    """Whether a file is of a known kind by itself: image files are only where something is said of them."""
+    kind = source_kind(file)
+    return kind is not None and (kind != "images" or not file.name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def source_kind(file: Path) -> str | None:
@@ -137,6 +149,19 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     options = {**base, **_row_options(row_format, language, records)}
     encoding = source.encoding_of(path)
     return SniffResult(path, base["kind"], row_format, language, encoding, options, _sample(texts), tuple(problems))
+
+
+def _sniff_images(path: Path) -> SniffResult:
+    """Detects whether images have captions, and their language."""
+    captions, problems = first_captions(path)
+    if not any(captions):
+        problems.append(f"{path.name}: no image with a caption; expected a .txt beside it, or metadata.csv, .jsonl")
+        return SniffResult(path, "images", None, "en", None, {"kind": "images"}, (), tuple(problems[:DISPLAYED_ROWS]))
+    language = main_language(captions)
+    row_format = RowFormat("images", "images with captions", ())
+    options = {"kind": "images", "language": language}
+    sample, shown = _sample([caption for caption in captions if caption]), tuple(problems[:DISPLAYED_ROWS])
+    return SniffResult(path, "images", row_format, language, None, options, sample, shown)
 
 
 def kind_by_content(file: Path) -> dict[str, str] | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from pipelines.errors import printable
 from pipelines.options import Options
 
-Rows = Literal["text", "conversations", "preferences", "prompts"]
+Rows = Literal["text", "conversations", "preferences", "prompts", "images"]
 Language = Literal["en", "zh", "auto"]  # auto: detected in each document from its fraction of Chinese characters
 
 
@@ -72,7 +72,16 @@ class Source(Options):
     language: Language = Field(
         default="en", description="Language of its text: en, zh, or auto to detect it by document"
     )
+    kinds_of_rows: ClassVar[tuple[str, ...]] = ("text", "conversations", "preferences", "prompts")
     _folder: Path = PrivateAttr(default=Path())  # relative paths start at the recipe's folder
+
+    @field_validator("rows")
+    @classmethod
+    def _kind_of_rows_that_it_reads(cls, rows: Rows) -> Rows:
+        if rows not in cls.kinds_of_rows:
+            readers = "only kind: images reads images" if rows == "images" else "it reads images with their captions"
+            raise ValueError(f"expected {', '.join(cls.kinds_of_rows)}: {readers}")
+        return rows
 
     def at(self, folder: Path) -> Source:
         """A copy of the source whose relative paths start at `folder`."""

@@ -7,53 +7,24 @@ draft is named by the source and the parts, and complete or absent: a resumed ru
 from __future__ import annotations
 
 import json
-import os
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.resources import cores
+from pipelines.blocks import COUNTS, AtomicFile, Block, plan
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import REJECTED
 from pipelines.data.corpus.filters import Filter
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
+from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Work
-from pipelines.stages.corpus.parallel import map_in_order
-
-COUNTS = b"rayse.counts"  # the key of a block's counts in its file's metadata
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive parts of one source."""
-
-    source: str
-    parts: tuple[Part, ...]
-    folder: Path
-
-    @property
-    def file(self) -> Path:
-        """The file of its documents, with the counts in its metadata. Written last."""
-        first, last = self.parts[0].index, self.parts[-1].index
-        return self.folder / f"{quote(self.source, safe='')}.{first:06}-{last:06}.parquet"
-
-    @property
-    def rejected(self) -> Path:
-        """The file of its bad rows and dropped documents."""
-        return self.file.with_suffix(".rejected.parquet")
-
-    def counts(self) -> Counter[str]:
-        """The counts of its cleaning: documents read and dropped, bad rows."""
-        return Counter(json.loads(pq.read_metadata(self.file).metadata[COUNTS]))
 
 
 @dataclass(frozen=True)
@@ -88,23 +59,6 @@ def read(work: Work) -> CleanedBlocks:
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before
     return CleanedBlocks(blocks, counts, num_documents / elapsed_s if missing else None)
-
-
-def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int) -> list[Block]:
-    """Divides sources into blocks, in the order of (source's name, part).
-
-    Raises UserError for a source that is missing or empty."""
-    blocks: list[Block] = []
-    for name in sorted(sources):  # the order in the recipe is not part of a fingerprint
-        parts: list[Part] = []
-        for part in sources[name].parts():
-            if parts and sum(earlier.bytes for earlier in parts) + part.bytes > block_bytes:
-                blocks.append(Block(name, tuple(parts), folder))
-                parts = []
-            parts.append(part)
-        if parts:
-            blocks.append(Block(name, tuple(parts), folder))
-    return blocks
 
 
 def _clean_blocks(
@@ -172,37 +126,6 @@ def clean_block(
 
 def _num_rows(counts: Counter[str]) -> int:
     return counts["documents/read"] + counts["rows/bad"]
-
-
-@dataclass
-class AtomicFile:
-    """A file written under a temporary name, then moved to its path by `publish`; deleted if not published."""
-
-    path: Path
-
-    def __enter__(self) -> AtomicFile:
-        self.temporary = self.path.with_name(f".{uuid.uuid4().hex}")
-        return self
-
-    def publish(self) -> None:
-        handle = os.open(self.temporary, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.replace(self.temporary, self.path)
-
-    def __exit__(self, *exception: object) -> None:
-        self.temporary.unlink(missing_ok=True)
-
-
-def num_parallel_tasks(work: Work) -> int | None:
-    """Returns the recipe's `tasks`, or this machine's cores on a local Ray, which has more logical CPUs than cores.
-
-    None leaves it to Ray."""
-    if work.cluster.tasks or not work.session.local:
-        return work.cluster.tasks
-    return cores()
 
 
 def _first_problem(rejected: pa.Table) -> str:

@@ -20,15 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.blocks import AtomicFile, Block
 from pipelines.data.corpus import cleaning, minhash, splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of, utf8_bytes
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.errors import UserError
+from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus.blocks import AtomicFile, Block, CleanedBlocks, num_parallel_tasks
+from pipelines.stages.corpus.blocks import CleanedBlocks
 from pipelines.stages.corpus.options import CorpusOptions
-from pipelines.stages.corpus.parallel import map_in_order
 
 LANGUAGES = ("en", "zh")
 DUPLICATE = "the same text, or nearly the same, stands in an earlier document"  # problem, beside its reason

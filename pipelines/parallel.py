@@ -1,4 +1,4 @@
-"""The stage's one door to Ray Data: maps a plain function over many small work items, in order, on all nodes.
+"""Maps a plain function over many small work items with Ray Data, in order, on all nodes. Stages share it.
 
 Results and errors are returned as values. An error raised inside Ray Data would arrive as another error, with a page of
 trace and without the original one.
@@ -15,6 +15,9 @@ from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import ray.data
+
+from cluster.resources import cores
+from pipelines.stage import Work
 
 Item = dict[str, Any]
 Result = TypeVar("Result")
@@ -45,6 +48,15 @@ def map_in_order(
             if outcome["error"] is not None:
                 raise pickle.loads(outcome["error"])
             yield pickle.loads(outcome["result"])
+
+
+def num_parallel_tasks(work: Work) -> int | None:
+    """Returns the recipe's `tasks`, or this machine's cores on a local Ray, which has more logical CPUs than cores.
+
+    None leaves it to Ray."""
+    if work.cluster.tasks or not work.session.local:
+        return work.cluster.tasks
+    return cores()
 
 
 def _run_items(table: pa.Table, *, function: Callable[..., Any], arguments: dict[str, Any]) -> pa.Table:

@@ -1,0 +1,1 @@
+"""Images with captions: checked, compared by perceptual hash, denoised, resampled, augmented."""
