@@ -54,15 +54,15 @@ def rank_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
     be on the meta device. The host's part of an offloaded optimizer is left out."""
     kept, again = _activation_bytes(model, setting)
     chunk, gradient = _logits_bytes(model, setting)
-    return _state_bytes(model, setting) | {
+    return state_bytes(model, setting) | {
         "activations": kept,
         "working": max(again, chunk),  # what is computed again is needed when the logits are gone
         "embedding gradient": gradient,
     }
 
 
-def _state_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
-    """Weights, and what the optimizer holds of those that are trained."""
+def state_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
+    """Bytes of the weights, and of what the optimizer holds of those that are trained."""
     trained, world = num_parameters(_Trained(model)), setting.world
     mixed = setting.dtype != torch.float32
     stage = max(2, setting.zero_stage) if mixed else setting.zero_stage  # as engine.py has it

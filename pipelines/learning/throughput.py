@@ -7,7 +7,7 @@ shape of the model ──► FLOPs of a token ──× tokens per second──�
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -77,30 +77,43 @@ def training_flops(model: PreTrainedModel, length: int) -> TrainingFlops:
     counts 4, having no gradient. L layers, H heads of Q columns, T tokens of a row. Attention counts in full, as
     there, though causal attention over packed documents needs less than half of it; products that are computed twice to
     save memory count once."""
+    return _flops(model, length, attention=12, of=lambda parameter: 6 if parameter.requires_grad else 4)
+
+
+def forward_flops(model: PreTrainedModel, length: int) -> float:
+    """Operations of a forward pass over one token in a row of `length` tokens, its prediction among them."""
+    flops = _flops(model, length, attention=4, of=lambda _: 2)
+    return flops.per_token + flops.per_predicted_token
+
+
+def _flops(model: PreTrainedModel, length: int, *, attention: int, of: Callable[[Any], int]) -> TrainingFlops:
+    """attention: operations of one column of one head, a token and a token of the row; of: of one weight, by its
+    parameter."""
     config = cast(Any, model.config)
     head = model.get_output_embeddings()
     tables = [table.weight for table in (model.get_input_embeddings(), head) if table is not None]
     inner = [p for p in model.parameters() if not any(p is table for table in tables)]
     columns = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = 12 * config.num_hidden_layers * config.num_attention_heads * columns * length
-    idle = _idle_expert_flops(model)
+    rows = attention * config.num_hidden_layers * config.num_attention_heads * columns * length
+    idle = _idle_expert_flops(model, of)
     return TrainingFlops(
-        _multiply_flops(inner) - idle + attention, 0 if head is None else _multiply_flops([head.weight])
+        _multiply_flops(inner, of) - idle + rows, 0 if head is None else _multiply_flops([head.weight], of)
     )
 
 
-def _idle_expert_flops(model: PreTrainedModel) -> int:
+def _idle_expert_flops(model: PreTrainedModel, of: Callable[[Any], int]) -> int:
     """Operations that a token spares in the experts of a mixture that it does not visit."""
     names, visited = set(expert_parameters(model)), getattr(model.config, "num_experts_per_tok", None)
     if visited is None or not names:
         return 0
     stacks = [parameter for name, parameter in model.named_parameters() if name in names]
-    return sum(_multiply_flops([p]) * (whole_shape(p)[0] - visited) // whole_shape(p)[0] for p in stacks)
+    return sum(_multiply_flops([p], of) * (whole_shape(p)[0] - visited) // whole_shape(p)[0] for p in stacks)
 
 
-def _multiply_flops(parameters: Iterable[Any]) -> int:
-    """Operations of a token in these matrices: its output, its input's gradient, and the weights' where they learn."""
-    return sum((6 if parameter.requires_grad else 4) * whole_shape(parameter).numel() for parameter in parameters)
+def _multiply_flops(parameters: Iterable[Any], of: Callable[[Any], int]) -> int:
+    """Operations of a token in these matrices. of: of one weight: 2 for its output, 2 for its input's gradient, and 2
+    for its own where it learns."""
+    return sum(of(parameter) * whole_shape(parameter).numel() for parameter in parameters)
 
 
 @dataclass

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.inference import engine_size
 from pipelines.inference.model_config import dtype_in
+from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, pair_lengths, source_bytes
 from pipelines.planning.machines import GIB, Machines
 from pipelines.planning.models import config_of, with_adapters
 from pipelines.recipe.reader import Entry, Recipe
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from pipelines.learning.memory import Setting
+    from pipelines.rollout.estimates import Rollouts
 
 
 class NotPlanned(Exception):
@@ -28,9 +29,6 @@ class NotPlanned(Exception):
 
 
 KINDS = ("pretrain", "sft", "dpo", "reward_model", "ppo")
-BYTES_PER_TOKEN = 4.0  # of a source's file
-COMPRESSED = 3.0  # bytes of text in a byte of gzip or zstd
-EXCHANGE_TOKENS = 256  # a prompt and its reply, where only the number of rows is known
 SFT_LENGTH = 512  # tokens of a row, by sft's default
 CHECKPOINTS = 2  # of the newest, while the next one is written
 
@@ -125,7 +123,8 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     dtype = cluster["dtype"]
     if entry.stage.kind == "ppo" and dtype == "auto":
         dtype = dtype_in(config)
-    rows, row_tokens = _micro_batch(recipe, entry, config)
+    context = int(config.get("max_position_embeddings") or 2**31)
+    rows, row_tokens = _micro_batch(recipe, entry, context)
     length = row_tokens // 2 if "batch_pairs" in options else row_tokens
     step_rows = options["batch_tokens"] // row_tokens if "batch_tokens" in options else options.get("batch_pairs")
     setting = Setting(
@@ -148,16 +147,17 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         step_rows,
         length,
         cluster["threads_per_worker"],
-        _tokens(recipe, entry),
+        _tokens(recipe, entry, context),
         options,
         cluster.get("kv_cache_bytes"),
     )
 
 
-def _micro_batch(recipe: Recipe, entry: Entry, config: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows of a micro-batch (pairs of two replies where the stage has pairs), and tokens of each."""
+def _micro_batch(recipe: Recipe, entry: Entry, context: int) -> tuple[int, int]:
+    """Rows of a micro-batch (pairs of two replies where the stage has pairs), and tokens of each.
+
+    context: tokens that the model attends to."""
     options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
-    context = int(config.get("max_position_embeddings") or 2**31)
     rows, workers = cluster["micro_batch_rows"], cluster["workers"]
     if entry.stage.kind in ("pretrain", "sft"):
         length = _row_length(recipe, entry, context)
@@ -165,7 +165,7 @@ def _micro_batch(recipe: Recipe, entry: Entry, config: Mapping[str, Any]) -> tup
     if entry.stage.kind == "ppo":
         return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
     pairs = min(rows, max(1, options["batch_pairs"] // workers))
-    return pairs, 2 * min(options["max_tokens"] or EXCHANGE_TOKENS, context)
+    return pairs, pair_lengths(recipe, entry, context).micro_batch_tokens(pairs) // pairs
 
 
 def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
@@ -174,7 +174,7 @@ def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
     return recipe.entry(entry.inputs["tokens"]).options.model_dump()["length"]
 
 
-def _tokens(recipe: Recipe, entry: Entry) -> int | None:
+def _tokens(recipe: Recipe, entry: Entry, context: int) -> int | None:
     """Tokens to train on; None where the data has no file whose size would tell."""
     options = entry.options.model_dump()
     if entry.stage.kind == "ppo":
@@ -182,45 +182,45 @@ def _tokens(recipe: Recipe, entry: Entry) -> int | None:
         return replies * options["epochs"] * (EXCHANGE_TOKENS // 2 + options["max_new_tokens"])
     if options.get("budget_tokens"):
         return options["budget_tokens"]
-    data = recipe.entry(entry.inputs["conversations" if entry.stage.kind == "sft" else "preferences"])
-    files = [file for source in data.sources.values() for file in source.files()]
-    if not files:
+    size = source_bytes(recipe, entry)
+    if size is None:
         return None
-    sizes = (file.stat().st_size * (COMPRESSED if file.suffix in (".gz", ".zst") else 1) for file in files)
-    return round(options["epochs"] * sum(sizes) / BYTES_PER_TOKEN)
+    per_byte = pair_lengths(recipe, entry, context).per_record_byte if "batch_pairs" in options else 1 / BYTES_PER_TOKEN
+    return round(options["epochs"] * size * per_byte)
 
 
 def memory_of(job: Job) -> dict[str, int]:
     """Bytes of a rank by part."""
     from pipelines.learning.estimates import process_bytes
+    from pipelines.rollout.estimates import process_bytes as rollout_bytes
 
-    memory = process_bytes(job.model, job.setting)
     if job.kind == "ppo":
-        _add_rollout(job, memory)
-    return memory
+        return rollout_bytes(job.model, _critic(job), job.setting, _rollouts(job))
+    return process_bytes(job.model, job.setting)
 
 
-def _add_rollout(job: Job, memory: dict[str, int]) -> None:
-    """Adds what ppo holds beside the policy that learns: frozen models, and the sampler with its KV cache. On a GPU the
-    sampler sleeps while the policy learns, so that activations take its place."""
-    setting = job.setting
-    weights = setting.dtype.itemsize * _counts(job.model)[0]
-    frozen = weights // (setting.world if setting.zero_stage == 3 else 1)
-    if job.lora is None:
-        memory["reference"] = frozen
-    if "reward_model" in job.options["rewards"]:
-        memory["reward model"] = frozen  # the critic's body too, where it is frozen
-    tokens = EXCHANGE_TOKENS // 2 + job.options["max_new_tokens"]
-    rows = (engine_size.GPU if job.on_gpu else engine_size.CPU).num_rows
-    replies = job.options["prompts_per_iteration"] * job.options["replies_per_prompt"]
-    dtype = "float32" if setting.dtype.itemsize == 4 else "bfloat16"
-    cache = min(rows, -(-replies // setting.world)) * engine_size.row_bytes(job.config, tokens, dtype)
-    cache = job.kv_cache_bytes or min(cache, (engine_size.GPU if job.on_gpu else engine_size.CPU).max_kv_bytes)
-    if job.on_gpu:
-        in_turn = memory["activations"] + memory["working"] + memory["embedding gradient"]
-        memory["sampler beyond activations"] = max(0, weights + cache - in_turn)
-    else:
-        memory |= {"sampler": weights, "KV cache": cache}
+def _rollouts(job: Job) -> Rollouts:
+    """What an iteration of ppo generates: prompts of a usual length, and replies as long as they may be."""
+    from pipelines.rollout.estimates import Rollouts
+
+    options = job.options
+    return Rollouts(
+        replies=options["prompts_per_iteration"] * options["replies_per_prompt"],
+        tokens=job.length,
+        max_tokens=job.length,
+        epochs=options["epochs"],
+        has_reference=job.lora is None,
+        has_reward_model="reward_model" in options["rewards"],
+        kv_cache_bytes=job.kv_cache_bytes,
+    )
+
+
+def _critic(job: Job) -> PreTrainedModel | None:
+    """The critic of ppo, where it is a model that learns: as large as the policy's base."""
+    options = job.options
+    if options["critic_body"] == "frozen" or options["advantage"] == "group":
+        return None
+    return with_adapters(json.dumps(job.config), json.dumps(None))
 
 
 def _counts(model: PreTrainedModel) -> tuple[int, int]:
@@ -328,17 +328,19 @@ def time_s(job: Job) -> float | None:
     """Seconds of training, without the start of processes; of ppo with its replies."""
     from pipelines.learning.estimates import seconds
     from pipelines.learning.throughput import training_flops
+    from pipelines.rollout.estimates import iteration_seconds
 
     if job.tokens is None:
         return None
-    flops = training_flops(job.model, job.length)
-    per_token = flops.per_token + flops.per_predicted_token
-    if job.kind == "ppo":  # once, not each epoch: a forward pass to generate, and of policy and reference to annotate
-        per_token *= 1 + 1 / job.options["epochs"]
     workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, job.machines.count)
     flops_per_s = job.machines.flops_per_s
     if not job.on_gpu and job.setting.dtype.itemsize == 2:
         flops_per_s = job.machines.bfloat16_flops_per_s or flops_per_s
+    if job.kind == "ppo":
+        iteration = iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), workers * flops_per_s)
+        return job.options["iterations"] * iteration
+    flops = training_flops(job.model, job.length)
+    per_token = flops.per_token + flops.per_predicted_token
     return seconds(job.tokens * per_token, workers * flops_per_s, job.setting.device, job.setting.recompute)
 
 

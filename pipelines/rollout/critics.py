@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -23,10 +24,12 @@ from pipelines.learning.actor_critic import (
     ValueHead,
     ValueModel,
     concatenated,
+    hidden_at,
 )
 from pipelines.learning.batch import cut_evenly
-from pipelines.learning.engine import Engine
+from pipelines.learning.engine import Engine, whole
 from pipelines.learning.lesson import Batch
+from pipelines.learning.model import score_head
 from pipelines.rollout.experience import Row, Step, ValueRow
 
 
@@ -82,6 +85,18 @@ class HeadCritic:
         self.module: SummedLoss = self._head
         self._body = body
         self._hidden: dict[int, Tensor] = {}  # [A, H] of each rollout that this rank annotated last
+
+    @classmethod
+    def on(
+        cls, body: PreTrainedModel | None, evaluate: Callable[..., Tensor], hidden_size: int, *, value_clip: float
+    ) -> HeadCritic:
+        """With the score head of a frozen reward model, on its hidden states; without one a head of zeros, on the
+        reference's. evaluate: calls a function on a frozen model."""
+        if body is None:
+            return cls(torch.zeros(1, hidden_size), None, value_clip=value_clip)
+        with whole(score_head(body).weight) as weight:
+            score_1H = weight.detach().clone()
+        return cls(score_1H, partial(evaluate, hidden_at, body), value_clip=value_clip)
 
     def values(self, engine: Engine, batch: ReferencePass) -> Tensor:
         hidden_NH = batch.hidden_NH if self._body is None else self._body(batch.sequences)

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +37,21 @@ from pipelines.learning.actor_critic import (
     Sequences,
     SummedLoss,
     hidden_and_logprobs,
-    hidden_at,
     logprobs,
     new_critic,
 )
 from pipelines.learning.batch import cut_evenly
-from pipelines.learning.engine import Engine, OptimizerPlan, partitioned, whole
+from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
+from pipelines.learning.estimates import PeakMemory
 from pipelines.learning.lesson import Batch
+from pipelines.learning.memory import Setting
 from pipelines.learning.pairs import open_reward_model
 from pipelines.learning.precision import DTYPES, name_of, stored_dtype
 from pipelines.learning.saving import Weights, save_proven
 from pipelines.rollout.critics import Critic, HeadCritic, ModelCritic, ReferencePass
+from pipelines.rollout.estimates import Comparison, Rollouts, compare
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step
+from pipelines.rollout.process_group import join_process_group
 from pipelines.rollout.rewards.reward_model import scores
 
 
@@ -112,7 +113,8 @@ class Learner:
     ):
         self.plan = LearnerPlan(**plan)
         self.rank, self.world, self._beat = rank, world, beat
-        self.device = _join_group()
+        self.device = join_process_group()
+        self._memory = PeakMemory(self.device.type)
         sampler_dtype = engine_dtype(model, on_cpu=self.device.type == "cpu")
         name = sampler_dtype if self.plan.dtype == "auto" else self.plan.dtype
         self._dtype = DTYPES["bfloat16" if name == "float16" else name]  # float16 would need a loss scale
@@ -129,11 +131,14 @@ class Learner:
             frozen=frozen,
         ).eval()  # fmt: skip
         self._frozen = frozen
+        self._critic_model = critic_model
         self._critic: Critic | None = None
         if critic_model is not None:
             self._critic = ModelCritic(critic_model, value_clip=self.plan.value_clip)
         elif critic is not None:
-            self._critic = self._head_critic(on_reward_model=critic == reward_model)
+            body = frozen.get("reward_model") if critic == reward_model else None
+            hidden_size, value_clip = initial.config.hidden_size, self.plan.value_clip
+            self._critic = HeadCritic.on(body, self._evaluate, hidden_size, value_clip=value_clip)
         self._engines = {"policy": self._engine(self._policy, self.plan.learning_rate)}
         if self._critic is not None:
             self._engines["critic"] = self._engine(self._critic.module.eval(), self.plan.critic_learning_rate)
@@ -160,15 +165,6 @@ class Learner:
 
         self._peft = adapters.attach(model, adapters.Lora(**self.plan.lora), self.plan.seed)
         return self._peft.get_base_model()
-
-    def _head_critic(self, *, on_reward_model: bool) -> HeadCritic:
-        if not on_reward_model or "reward_model" not in self._frozen:
-            score_1H = torch.zeros(1, self._policy.model.config.hidden_size)
-            return HeadCritic(score_1H, None, value_clip=self.plan.value_clip)
-        body = self._frozen["reward_model"]
-        with whole(models.score_head(body).weight) as weight:
-            score_1H = weight.detach().clone()
-        return HeadCritic(score_1H, partial(self._evaluate, hidden_at, body), value_clip=self.plan.value_clip)
 
     def _engine(self, module: SummedLoss, learning_rate: float) -> Engine:
         plan = OptimizerPlan("adamw", learning_rate, learning_rate, weight_decay=0.0, clip_norm=self.plan.clip_norm)
@@ -320,6 +316,16 @@ class Learner:
         logits_TV = self._evaluate(models.all_logits, model, torch.tensor([row], device=self.device))[0]
         return probe.from_logits(row, logits_TV.cpu().numpy(), dtype=name_of(self._dtype))
 
+    def compare(self, rollouts: Rollouts) -> Comparison:
+        """Memory and time of this rank by the plan's formulas, and the memory that it took."""
+        plan = self.plan
+        setting = Setting(
+            tokens=min(plan.micro_batch_rows, -(-rollouts.replies // self.world)) * rollouts.tokens,
+            device=self.device.type, dtype=self._dtype, world=self.world, zero_stage=plan.zero_stage,
+            recompute=plan.recompute, offload=plan.offload,
+        )  # fmt: skip
+        return compare(self._policy.model, self._critic_model, setting, rollouts, self._memory)
+
     def save(self, folder: Path) -> None:
         """Copies this rank's part of the training state; writes it into folder/rank-R in a thread, beside what follows.
         The step before must have been waited for."""
@@ -371,17 +377,6 @@ class Learner:
             models.from_folder(self._folder, self._stored), adapters.Lora(**self.plan.lora or {}), self.plan.seed
         )
         adapters.export(adapted, weights, out, save_proven)
-
-
-def _join_group() -> torch.device:
-    """Joins the process group that the environment describes (as under torchrun); returns this rank's device."""
-    if not torch.cuda.is_available():
-        dist.init_process_group("gloo")
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl")
-    return device
 
 
 def _policy_batch(rows: Sequence[Row]) -> PolicyBatch:

@@ -2,22 +2,26 @@
 
     python -m tests.benchmarks.planning [NAME …]      about a minute a setting on two cores
 
-Every setting trains a few steps in new processes of one thread each, without Ray: random weights in a folder, rows full
-of random documents. Memory is the most that a process held in its steps (anonymous), time that of all its steps.
-docs/planning.md has the comparison.
+Every setting trains a few steps in new processes of one thread each: random weights in a folder, rows full of random
+documents, without Ray; or PPO as a stage of a recipe, where a step is an iteration. Memory is the most that a process
+held in its steps (anonymous), time that of all its steps. docs/planning.md has the comparison.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 WORLD, LENGTH, STEPS = 2, 512, 4
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,36 @@ SETTINGS = {
     "125m, recomputed, 4 rows": Setting("125m", recompute="full", rows=4),
     "350m, LoRA, recomputed": Setting("350m", recompute="full", lora=True),
 }
+
+
+@dataclass(frozen=True)
+class PpoSetting:
+    """PPO with iterations of 16 prompts and two replies to each, of so many tokens at most."""
+
+    size: str
+    reply_tokens: int = 64
+    lora: bool = False
+    advantage: str = "gae"
+
+
+PPO_SETTINGS = {
+    "36m, PPO": PpoSetting("36m"),
+    "36m, PPO with LoRA, groups": PpoSetting("36m", lora=True, advantage="group"),
+    "125m, PPO with LoRA": PpoSetting("125m", reply_tokens=32, lora=True),
+}
+LORA = "{rank: 16, alpha: 32.0}"
+RECIPE = """\
+name: planned
+seed: 7
+base: {{model: model}}
+stages:
+  conversations: {{builtin_tasks: true, rows_per_task: 40, held_out_rows_per_task: 2}}
+  ppo:
+    {{iterations: 4, prompts_per_iteration: 16, max_new_tokens: {reply_tokens}, rewards: {{length: 1.0}},
+     held_out_prompts: 8, lora: {lora}, advantage: {advantage}}}
+cluster:
+  ppo: {{workers: 2, dtype: float32, micro_batch_rows: 16}}
+"""
 
 
 def train(folder: Path, setting: Setting) -> None:
@@ -106,11 +140,40 @@ def measure(setting: Setting) -> dict[str, Any]:
         return json.loads((folder / "figures.json").read_text())
 
 
+def measure_ppo(setting: PpoSetting) -> dict[str, Any]:
+    """Runs the stage as `rayse run` does, in a Ray of its own. Returns its facts."""
+    from tests.benchmarks import bench_model
+
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as name:
+        folder = Path(name)
+        bench_model.write(folder / "model", size=setting.size)
+        (folder / "recipe.yaml").write_text(
+            RECIPE.format(**asdict(setting) | {"lora": LORA if setting.lora else "null"})
+        )
+        rayse = [sys.executable, "-m", "pipelines"]
+        run = [*rayse, "run", "recipe.yaml", "--until", "ppo"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(run, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+        report = subprocess.run(
+            [*rayse, "report", "--json", "--store", "store"],
+            cwd=folder,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+        return json.loads(report.stdout)["stages"]["ppo"]["facts"]
+
+
 def main(names: list[str] | None = None) -> None:
     """Prints a JSON line a setting, with planned and measured values."""
-    for name in names or SETTINGS:
-        facts = measure(SETTINGS[name])
-        memory, step_s = facts["memory/rank_bytes"], facts["train/tokens"] / STEPS / facts["train/tokens_per_s"]
+    for name in names or (*SETTINGS, *PPO_SETTINGS):
+        if name in PPO_SETTINGS:
+            facts = measure_ppo(PPO_SETTINGS[name])
+            step_s = sum(value for fact, value in facts.items() if fact.startswith("iteration/"))
+        else:
+            facts = measure(SETTINGS[name])
+            step_s = facts["train/tokens"] / STEPS / facts["train/tokens_per_s"]
+        memory = facts["memory/rank_bytes"]
         line = {
             "name": name,
             "memory_gib": round(memory / 2**30, 3),
@@ -119,12 +182,11 @@ def main(names: list[str] | None = None) -> None:
             "step_s": round(step_s, 2),
             "planned_s": round(step_s * (1 + facts["plan/time_error"]), 2),
             "time_error": round(facts["plan/time_error"], 3),
-            "gemm_gflops": round(facts["train/gemm_gflops"], 1),
         }
         print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", help=f"which of {'; '.join(SETTINGS)}")
+    parser.add_argument("names", nargs="*", help=f"which of {'; '.join((*SETTINGS, *PPO_SETTINGS))}")
     main(parser.parse_args().names)

@@ -83,8 +83,12 @@ def test_shows_progress_and_notes_and_returns_facts(whole: tuple[Any, Facts]) ->
     assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4
     for name in ("generate_s", "learn_s", "publish_s", "other_s"):
         assert float(facts[f"iteration/{name}"]) > 0
-    names = {"rollout/tokens_per_s", "heldout/kl_nats", "reward/first", "reward/last"}
+    names = {"rollout/tokens_per_s", "heldout/kl_nats", "reward/first", "reward/last", "plan/time_error"}
     assert names <= facts.keys() and all(isinstance(facts[name], float) for name in names)
+    process = 1.5 * 2**30  # of torch and vLLM, beside which these models are nothing
+    assert (
+        0.3 * process < float(facts["memory/rank_bytes"]) < 2 * process and -0.7 < float(facts["plan/memory_error"]) < 1
+    )
 
 
 def test_without_a_critic(inputs: dict[str, Path], session: Session, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pipelines.stage import Facts, Stage, Work
@@ -144,7 +145,32 @@ def attempt(work: Work, task: Task, learners: Learners, steps: Steps) -> Facts:
     learners.export(work.draft.out, journal.curve)
     copy_tokenizer(work.inputs["model"].local(), work.draft.out)
     prompt_facts = {"prompts/train": len(task.train), "prompts/left_out": task.num_left_out}
-    return journal.facts() | held_out_facts | prompt_facts | task.template_facts
+    facts = journal.facts() | held_out_facts | prompt_facts | task.template_facts
+    return facts | estimation_errors(work, task, learners, journal)
+
+
+def estimation_errors(work: Work, task: Task, learners: Learners, journal: Journal) -> Facts:
+    """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
+    below) what the iterations took."""
+    from pipelines.rollout.estimates import Rollouts
+
+    comparison = learners.compare(
+        Rollouts(
+            replies=task.options.replies_per_iteration,
+            tokens=round(fmean(len(prompt.tokens) for prompt in task.train) + journal.mean_reply_tokens),
+            max_tokens=task.max_tokens,
+            epochs=task.options.epochs,
+            has_reference=task.options.lora is None,
+            has_reward_model="reward_model" in task.options.rewards,
+            kv_cache_bytes=work.cluster.kv_cache_bytes,
+        )
+    )
+    iteration_s = sum(journal.seconds.values()) / journal.iterations
+    errors: Facts = {"plan/time_error": comparison.planned_iteration_s / iteration_s - 1}
+    if comparison.memory_bytes <= 0:  # the system does not say what a process holds
+        return errors
+    memory_error = comparison.planned_bytes / comparison.memory_bytes - 1
+    return errors | {"memory/rank_bytes": comparison.memory_bytes, "plan/memory_error": memory_error}
 
 
 def held_out_kl(work: Work, task: Task, learners: Learners) -> Facts:

@@ -60,6 +60,11 @@ class Journal:
         self.reward_moments = (moments.num, moments.mean, moments.squares)
         return moments.standardised(rewards)
 
+    @property
+    def mean_reply_tokens(self) -> float:
+        """Tokens of a reply, over all iterations."""
+        return fmean(point["rollout/reply_tokens"] for point in self.curve)
+
     def facts(self) -> Facts:
         """Means over all iterations; rewards over the first and the last tenth of them."""
         tenth = max(1, len(self.curve) // 10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from cluster.resources import Resources
 from cluster.session import log_location
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import PushResult, environment
+from pipelines.rollout.estimates import Comparison, Rollouts
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, rank_range
 from pipelines.stage import Work
 from pipelines.stages.ppo.options import PpoCluster, PpoOptions
@@ -135,6 +136,13 @@ class Learners:
     def prove(self) -> float:
         """The largest difference of any sampler from the policy, in nats. Raises NotProven where that is too far."""
         return max(self._call("prove"))
+
+    def compare(self, rollouts: Rollouts) -> Comparison:
+        """What the ranks take, and the plan's formulas: the largest of each."""
+        ranks: list[Comparison] = self._call("compare", rollouts)
+        return Comparison(
+            **{field.name: max(getattr(rank, field.name) for rank in ranks) for field in fields(Comparison)}
+        )
 
     def save(self, folder: Path) -> None:
         """Copies the training state, which is written into the folder beside what follows: see wait_until_saved."""

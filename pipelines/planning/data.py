@@ -1,0 +1,70 @@
+"""Estimates of the data that a stage trains on, from the sizes of its sources' files and, of pairs, the first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from pipelines.recipe.reader import Entry, Recipe
+
+BYTES_PER_TOKEN = 4.0
+COMPRESSED = 3.0  # bytes of text in a byte of gzip or zstd
+EXCHANGE_TOKENS = 256  # a prompt and its reply, where no row is read
+SAMPLED_PAIRS = 500
+
+
+@dataclass(frozen=True)
+class PairLengths:
+    """Lengths of the sides of preference pairs, in tokens; a side is a prompt with one of its replies."""
+
+    usual: int  # that 95% of the sides do not exceed
+    longest: int
+    per_record_byte: float  # tokens of both sides for each byte of text in the record
+
+    def micro_batch_tokens(self, pairs: int) -> int:
+        """Of the largest micro-batch: sides of usual length, or one pair that is as long as the longest."""
+        return 2 * max(pairs * self.usual, self.longest + (pairs - 1) * self.usual // 2)
+
+
+def source_bytes(recipe: Recipe, entry: Entry) -> int | None:
+    """Bytes of text in the files that a stage trains on, without marks of compression; None where it has no files."""
+    files = [file for source in _data(recipe, entry).sources.values() for file in source.files()]
+    if not files:
+        return None
+    return round(sum(file.stat().st_size * (COMPRESSED if file.suffix in (".gz", ".zst") else 1) for file in files))
+
+
+def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
+    """Lengths of the first pairs of the sources that the stage keeps; of EXCHANGE_TOKENS where none can be read.
+
+    context: tokens that the model attends to; longer sides are left out, as are those beyond the stage's max_tokens."""
+    from pipelines.data.dialogues.preference_records import ParsedPair, parse_pair
+
+    max_tokens = min(entry.options.model_dump()["max_tokens"] or context, context)
+    sides, record_bytes = [], 0
+    for record in islice(_records(recipe, entry), SAMPLED_PAIRS):
+        pair = parse_pair(record)
+        if isinstance(pair, ParsedPair):
+            prompt = sum(len(turn["content"].encode()) for turn in pair.prompt)
+            lengths = [(prompt + len(reply.encode())) / BYTES_PER_TOKEN for reply in (pair.chosen, pair.rejected)]
+            if max(lengths) <= max_tokens:
+                sides += lengths
+                record_bytes += prompt + len(pair.chosen.encode()) + len(pair.rejected.encode())
+    if not sides:
+        tokens = min(EXCHANGE_TOKENS, max_tokens)
+        return PairLengths(tokens, tokens, 1 / BYTES_PER_TOKEN)
+    return PairLengths(round(np.quantile(sides, 0.95)), round(max(sides)), sum(sides) / record_bytes)
+
+
+def _records(recipe: Recipe, entry: Entry) -> Iterator[dict]:
+    for source in _data(recipe, entry).sources.values():
+        if source.rows == "preferences":
+            for part in source.parts():
+                yield from (row.record for row in source.read(part) if getattr(row, "record", None) is not None)
+
+
+def _data(recipe: Recipe, entry: Entry) -> Entry:
+    return recipe.entry(entry.inputs["conversations" if entry.stage.kind == "sft" else "preferences"])

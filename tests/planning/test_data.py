@@ -1,0 +1,83 @@
+"""Lengths of preference pairs, as the plan estimates them from a user's file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.planning.data import EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
+from pipelines.planning.machines import parse
+from pipelines.planning.training import Estimate, estimate
+from pipelines.recipe import reader
+from pipelines.recipe.reader import Recipe
+from pipelines.stages import STAGES
+
+RECIPE = """\
+name: align
+sources:
+  pairs: {kind: jsonl, rows: preferences, path: pairs.jsonl}
+base: {model: meta-llama/Llama-3.1-8B-Instruct}
+stages:
+  preferences: {builtin_tasks: false}
+  dpo: {}
+"""
+WORD = "four"  # bytes, as many as the plan takes a token to have
+
+
+def recipe_of(folder: Path, tokens_of_pairs: list[tuple[int, int, int]], *overrides: str) -> Recipe:
+    """A recipe with pairs of so many tokens: prompt, chosen and rejected."""
+    (folder / "recipe.yaml").write_text(RECIPE)
+    rows = [
+        {"prompt": WORD * prompt, "chosen": WORD * chosen, "rejected": WORD * rejected}
+        for prompt, chosen, rejected in tokens_of_pairs
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return reader.load(folder / "recipe.yaml", STAGES, overrides=overrides)
+
+
+def test_lengths_of_the_pairs_in_a_file(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, [(10, 90, 50)] * 99 + [(10, 1990, 50)])
+    lengths = pair_lengths(recipe, recipe.entry("dpo"), 8192)
+    assert (lengths.usual, lengths.longest) == (100, 2000)
+    tokens = 99 * (100 + 60) + 2000 + 60
+    text_bytes = 4 * (99 * 150 + 2050)
+    assert lengths.per_record_byte == pytest.approx(tokens / text_bytes)
+
+
+def test_pairs_that_the_stage_leaves_out_do_not_count(tmp_path: Path) -> None:
+    rows = [(10, 90, 50)] * 3 + [(10, 1990, 50)]
+    recipe = recipe_of(tmp_path, rows, "dpo.max_tokens=1024")
+    assert pair_lengths(recipe, recipe.entry("dpo"), 8192).longest == 100
+    whole = recipe_of(tmp_path, rows)
+    assert pair_lengths(whole, whole.entry("dpo"), 1024).longest == 100
+    assert pair_lengths(whole, whole.entry("dpo"), 8192).longest == 2000
+
+
+def test_a_file_without_pairs_is_planned_at_a_usual_length(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, [])
+    (tmp_path / "pairs.jsonl").write_text("not a pair\n")
+    assert pair_lengths(recipe, recipe.entry("dpo"), 8192) == PairLengths(EXCHANGE_TOKENS, EXCHANGE_TOKENS, 0.25)
+
+
+def test_the_largest_micro_batch() -> None:
+    assert PairLengths(100, 150, 0.5).micro_batch_tokens(8) == 2 * 8 * 100
+    assert PairLengths(100, 2000, 0.5).micro_batch_tokens(1) == 2 * 2000
+    assert PairLengths(100, 2000, 0.5).micro_batch_tokens(2) == 2 * (2000 + 50)
+
+
+def test_bytes_of_the_sources(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, [(10, 90, 50)])
+    size = (tmp_path / "pairs.jsonl").stat().st_size
+    assert source_bytes(recipe, recipe.entry("dpo")) == size
+
+
+def test_longer_pairs_take_more_memory_and_more_time(tmp_path: Path) -> None:
+    def cost(reply: int) -> Estimate:
+        recipe = recipe_of(tmp_path, [(10, reply, reply // 2)] * 50)
+        return estimate(recipe, recipe.entry("dpo"), parse("1x8xH100"))
+
+    short, long = cost(100), cost(1000)
+    assert long.memory["activations"] > 5 * short.memory["activations"]
+    assert long.time_s is not None and short.time_s is not None and long.time_s > 5 * short.time_s

@@ -1,0 +1,72 @@
+"""What PPO takes by formula, against counts by hand for a small Llama."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import LlamaConfig, PreTrainedModel
+
+from pipelines.learning.memory import Setting, on_meta
+from pipelines.learning.throughput import forward_flops, training_flops
+from pipelines.rollout.estimates import Rollouts, iteration_seconds, process_bytes
+
+HIDDEN, FEED_FORWARD, LAYERS, VOCABULARY, LENGTH = 64, 128, 2, 500, 96
+LAYER = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * FEED_FORWARD + 2 * HIDDEN
+PARAMETERS = LAYERS * LAYER + HIDDEN + 2 * VOCABULARY * HIDDEN
+GPU = Setting(tokens=8 * LENGTH, device="cuda", dtype=torch.bfloat16, world=2, zero_stage=2)
+CPU = replace(GPU, device="cpu", dtype=torch.float32)
+ROLLOUTS = Rollouts(
+    replies=16, tokens=LENGTH, max_tokens=LENGTH, epochs=2, has_reference=True, has_reward_model=True,
+    kv_cache_bytes=10**6,
+)  # fmt: skip
+PEAK = 1e12
+
+
+@pytest.fixture(scope="module")
+def policy() -> PreTrainedModel:
+    config = LlamaConfig(
+        hidden_size=HIDDEN, intermediate_size=FEED_FORWARD, num_hidden_layers=LAYERS, num_attention_heads=4,
+        vocab_size=VOCABULARY, tie_word_embeddings=False,
+    )  # fmt: skip
+    return on_meta(config.to_dict())
+
+
+def test_operations_of_a_forward_pass(policy: PreTrainedModel) -> None:
+    weights = PARAMETERS - VOCABULARY * HIDDEN  # all but the input embedding, which is looked up
+    attention = 2 * 2 * LAYERS * HIDDEN * LENGTH  # scores and their sum, over the whole row
+    assert forward_flops(policy, LENGTH) == 2 * weights + attention
+    training = training_flops(policy, LENGTH)
+    assert forward_flops(policy, LENGTH) == (training.per_token + training.per_predicted_token) / 3
+
+
+def test_memory_of_frozen_models_and_of_a_critic_that_learns(policy: PreTrainedModel) -> None:
+    parts = process_bytes(policy, policy, CPU, ROLLOUTS)
+    assert parts["reference"] == parts["reward model"] == 4 * PARAMETERS
+    assert parts["sampler"] > 4 * PARAMETERS and parts["KV cache"] == 10**6
+    of_policy = ("weights", "gathered", "masters", "gradients", "moments", "buckets")
+    assert parts["critic"] == sum(parts[name] for name in of_policy)
+    alone = process_bytes(policy, None, CPU, replace(ROLLOUTS, has_reference=False, has_reward_model=False))
+    assert not {"critic", "reference", "reward model"} & alone.keys()
+    assert process_bytes(policy, None, replace(CPU, zero_stage=3), ROLLOUTS)["reference"] == 4 * PARAMETERS // 2
+
+
+def test_on_a_gpu_the_sampler_takes_the_place_of_activations(policy: PreTrainedModel) -> None:
+    roomy, tight = (process_bytes(policy, None, replace(GPU, tokens=n * LENGTH), ROLLOUTS) for n in (1000, 1))
+    assert roomy["sampler beyond activations"] == 0 < tight["sampler beyond activations"] < 2 * PARAMETERS + 10**6
+
+
+def test_time_grows_with_each_pass(policy: PreTrainedModel) -> None:
+    def seconds(rollouts: Rollouts, critic: PreTrainedModel | None = None) -> float:
+        return iteration_seconds(policy, critic, CPU, rollouts, PEAK)
+
+    whole = seconds(ROLLOUTS)
+    tokens, forward = 16 * LENGTH, forward_flops(policy, LENGTH)
+    fastest = tokens * forward * (1 + 3 + 2 * 3) / PEAK  # generated, three times annotated, learnt twice
+    assert 1 < whole / fastest < 3
+    without_score = whole - seconds(replace(ROLLOUTS, has_reward_model=False))
+    learnt_once = whole - seconds(replace(ROLLOUTS, epochs=1))
+    assert learnt_once == pytest.approx(3 * without_score)
+    assert seconds(ROLLOUTS, policy) - whole == pytest.approx(2 * learnt_once)  # the critic learns twice
+    assert seconds(replace(ROLLOUTS, replies=32)) == pytest.approx(2 * whole)
