@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
-from pipelines.data.text.languages import language_of
+from pipelines.data.text.languages import LANGUAGES, language_name, language_of, other_language
 from pipelines.errors import UserError
 
 Parsed = TypeVar("Parsed")
@@ -197,7 +197,8 @@ def parse_records(
     text_of: Callable[[Parsed], str],
     on_progress: Callable[[int], None],
 ) -> Iterator[tuple[str, str, str, Parsed]]:
-    """Yields (id, source's name, language, parsed record) of every record; sets those with a problem aside.
+    """Yields (id, source's name, language, parsed record) of every record; sets those with a problem, and those
+    in other languages than English and Chinese, aside.
 
     text_of: the text from which to detect the language, where neither the row nor the source names one. on_progress:
     called now and then with the number of records so far. Raises UserError as `read_records` does."""
@@ -211,5 +212,11 @@ def parse_records(
             continue
         language = row.language or sources[source].language
         if language == "auto":
-            language = language_of(text_of(parsed))
+            text = text_of(parsed)
+            language = language_of(text)
+            language = other_language(text, language) or language
+        if language not in LANGUAGES:
+            problem = f"is in {language_name(language)}; expected English or Chinese"
+            rejected.add(source, part, row.row, "language", problem, str(dict(record))[:RAW_CHARACTERS], by_rule=True)
+            continue
         yield f"{source}/{part.index}/{row.row}", source, language, parsed
