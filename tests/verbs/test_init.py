@@ -189,7 +189,8 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     assert len(facts["sources"]["novels"]["sample"]) == 3
     assert facts["files"][str(file)] == {
         "rows_read": 200, "rows_used": 200, "not_used": {}, "columns_used": {"text": 200, "source": 200},
-        "columns_not_used": {"id": 200}, "encoding": "utf-8", "language": "en", "languages": {"en": 200}, "exact": True,
+        "columns_not_used": {"id": 200}, "encoding": "utf-8", "language": "en", "languages": {"en": 200},
+        "other_languages": {}, "exact": True,
     }  # fmt: skip
     assert facts["left_out"] == facts["not_understood"] == []
     assert facts["sizes"]["size"] == "2m"
