@@ -107,7 +107,7 @@ def test_long_documents_become_parts_of_their_group(tmp_path: Path) -> None:
     assert "\n\n".join(row["text"] for row in rows[:-1]) == book
     counts = {"documents/read": num_parts + 1, "documents/split": 1, "documents/parts": num_parts}
     assert batch.counts == {**counts, "rows/bad": 0, "bytes/read": len(book) + len(GOOD.format(500))}
-    whole = filters.model_copy(update={"length": filters.length.model_copy(update={"split_long": False})})
+    whole = Filters.model_validate({"length": {"max_words": 500, "split_long": False}, "repetition": None})
     (batch,) = cleaned(tmp_path, records, filters=whole)
     assert batch.counts["documents/dropped_too_long"] == 1
 
