@@ -228,7 +228,7 @@ def _parser(rows: str) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[[An
     from pipelines.data.dialogues.preference_records import parse_preferences
     from pipelines.data.dialogues.source_rows import RowReader
 
-    reader = RowReader(rows, DialogueOptions().outlier_rules())
+    reader = RowReader(rows, DialogueOptions.model_validate({}).outlier_rules())
     if rows == "conversations":
         return reader.parse(parse_conversation), lambda parsed: parsed.text
     if rows == "preferences":
