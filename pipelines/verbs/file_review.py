@@ -52,6 +52,7 @@ class FileReview:
     columns_used: Mapping[str, int] = field(default_factory=dict)  # with the rows in which they carry a value
     columns_not_used: Mapping[str, int] = field(default_factory=dict)
     languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
+    other_languages: Mapping[str, int] = field(default_factory=dict)  # documents that are not used for their language
     exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
 
     @property
@@ -81,6 +82,7 @@ class FileReview:
             self, rows_read=round(self.rows_read * factor), not_used=larger(self.not_used),
             dropped=larger(self.dropped), columns_used=larger(self.columns_used),
             columns_not_used=larger(self.columns_not_used), languages=larger(self.languages),
+            other_languages=larger(self.other_languages),
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class FileReview:
             "rows_read": self.rows_read, "rows_used": self.rows_used, "not_used": dict(self.not_used),
             "columns_used": dict(self.columns_used), "columns_not_used": dict(self.columns_not_used),
             "encoding": self.encoding, "language": self.language, "languages": dict(self.languages),
-            "exact": self.exact,
+            "other_languages": dict(self.other_languages), "exact": self.exact,
         }  # fmt: skip
 
 
@@ -164,8 +166,14 @@ def _review_texts(empty: FileReview, file: SniffResult, max_bytes: int) -> FileR
 
     first = FirstRows.of(_source(file), max_bytes)
     counts, languages, firsts = Counter[str](), Counter[str](), dict[str, str]()
+    filters = CorpusOptions().filters
     for batch in cleaning.clean(
-        "text", first, first.parts(), filters=CorpusOptions().filters.enabled(), permutations=MIN_PERMUTATIONS
+        "text",
+        first,
+        first.parts(),
+        filters=filters.enabled(),
+        permutations=MIN_PERMUTATIONS,
+        split_words=filters.split_words,
     ):
         counts.update(batch.counts)
         languages.update(batch.documents.column("language").to_pylist())
@@ -174,10 +182,13 @@ def _review_texts(empty: FileReview, file: SniffResult, max_bytes: int) -> FileR
     prefix = "documents/dropped_"
     dropped = {name.removeprefix(prefix): number for name, number in counts.items() if name.startswith(prefix)}
     bad = {UNREADABLE: counts["rows/bad"]} if counts["rows/bad"] else {}
+    prefix = cleaning.OTHER_LANGUAGE
+    others = {name.removeprefix(prefix): number for name, number in counts.items() if name.startswith(prefix)}
     used, not_used = _text_columns(file, first.num_rows)
+    num_rows = first.num_rows + counts["documents/parts"] - counts["documents/split"]  # a part counts as a row
     return replace(
-        empty, rows_read=first.num_rows, not_used=bad | dropped, dropped=dropped, firsts=firsts, languages=languages,
-        columns_used=used, columns_not_used=not_used, exact=first.is_complete,
+        empty, rows_read=num_rows, not_used=bad | dropped, dropped=dropped, firsts=firsts, languages=languages,
+        other_languages=others, columns_used=used, columns_not_used=not_used, exact=first.is_complete,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pipelines.data.sources.bad_rows import default_limit
 from pipelines.data.sources.files import visible_files
 from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
+from pipelines.data.text.languages import language_name
 from pipelines.errors import UserError, printable
 from pipelines.recipe import yaml_lines
 from pipelines.store.artifacts import write_atomically
@@ -264,6 +265,9 @@ def describe_file(file: FileReview) -> list[str]:
     languages = "" if len(file.languages) < 2 else f" ({_counts(file.languages, about)})"
     encoding = f", {file.encoding}" if file.encoding else ""
     lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}"]
+    if file.other_languages:
+        names = {language_name(code): number for code, number in file.other_languages.items()}
+        lines.append(f"    other languages: {_counts(names, about)}; a corpus is in English and Chinese")
     if file.columns_used:
         lines.append(f"    columns used: {', '.join(file.columns_used)}")
     if file.columns_not_used:

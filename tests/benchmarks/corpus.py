@@ -68,6 +68,7 @@ def run_bare(source: Source) -> tuple[float, int]:
             parts,
             filters=options.filters.enabled(),
             permutations=options.permutations,
+            split_words=options.filters.split_words,
         )
     )
     keys = np.concatenate([column_bytes(batch, "key") for batch in batches])

@@ -19,7 +19,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.session import Session
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
@@ -216,6 +216,27 @@ def test_held_out_groups_are_not_in_training_text(result: Result) -> None:
     assert not {row["group"] for row in split["train"]} & {row["group"] for row in split["held_out"]}
     lines = [line for row in split["train"] for line in row["text"].split("\n") if len(line) > 60]
     assert not set(lines) & {line for row in split["held_out"] for line in row["text"].split("\n")}
+
+
+def test_parts_of_a_book_stay_on_one_side_of_the_split(session: Session, tmp_path: Path) -> None:
+    rng = random.Random(2)
+    books = ["\n\n".join(sentence(rng) for _ in range(60)) for _ in range(20)]  # one group: it is split by documents
+    write(tmp_path / "books.jsonl", [{"text": book} for book in books])
+    source = SOURCES["jsonl"].model_validate({"path": "books.jsonl"}).at(tmp_path)
+    results = []
+    for tasks in (1, 2):
+        draft = tmp_path / f"draft{tasks}"
+        facts = STAGE.run(
+            work(session, draft, {"books": source}, tasks=tasks, filters={"length": {"max_words": 200}}, held_out=0.2)
+        )
+        results.append(digests(draft))
+    assert results[0] == results[1]
+    assert facts["documents/split"] == 20
+    assert facts["documents/read"] == facts["documents/parts"] == facts["documents/kept"]
+    sides = [pq.read_table(draft / "out" / split).column("id").to_pylist() for split in ("train", "held_out")]
+    train, held_out = ({document_of(id) for id in ids} for ids in sides)
+    assert len(sides[1]) > len(held_out) > 0
+    assert not train & held_out
 
 
 @pytest.mark.parametrize("tasks", [1, 2])

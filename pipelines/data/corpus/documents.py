@@ -6,7 +6,7 @@ import pyarrow as pa
 
 DOCUMENTS = pa.schema(
     [
-        ("id", pa.string()),  # source/part/row: the origin of the text
+        ("id", pa.string()),  # source/part/row, its origin; source/part/row.2: the second part of a long one
         ("source", pa.string()),  # the source's name in the recipe
         ("group", pa.string()),  # held-out data is split by whole groups
         ("language", pa.string()),  # en or zh
@@ -24,6 +24,16 @@ REJECTED = pa.schema(
         ("raw", pa.string()),  # its first characters
     ]
 )
+
+
+def document_of(id: str) -> str:
+    """Returns the id of the whole document that a part is from; of a document that was not split its own.
+
+    >>> document_of("books/0/7.2"), document_of("books/0/7")
+    ('books/0/7', 'books/0/7')
+    """
+    origin, _, row = id.rpartition("/")
+    return f"{origin}/{row.partition('.')[0]}"
 
 
 def utf8_bytes(text: str) -> int:

@@ -31,8 +31,9 @@ def held_out_mask(
 ) -> np.ndarray:
     """Returns bool[documents]: about `fraction` of each language's bytes, in whole groups; at least one, never all.
 
-    sizes: bytes of each document. A language with one group, or whose smallest group is far too large, is split by
-    documents instead. A language with one document keeps it for training."""
+    ids: of documents; equal for the parts of one, which stay together. sizes: bytes of each. A language with one group,
+    or whose smallest group is far too large, is split by documents instead. A language with one document keeps it for
+    training."""
     held_out = np.zeros(len(ids), np.bool_)
     by_language: dict[str, list[int]] = defaultdict(list)
     for index, language in enumerate(languages):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
-from pipelines.data.text.languages import language_of
+from pipelines.data.text.languages import LANGUAGES, language_name, language_of, other_language
 from pipelines.errors import UserError
 
 Parsed = TypeVar("Parsed")
@@ -197,10 +197,11 @@ def parse_records(
     text_of: Callable[[Parsed], str],
     on_progress: Callable[[int], None],
 ) -> Iterator[tuple[str, str, str, Parsed]]:
-    """Yields (id, source's name, language, parsed record) of every record; sets those with a problem aside.
+    """Yields (id, source's name, language, parsed record) of every record; sets those with a problem, and those
+    in other languages than English and Chinese, aside.
 
-    text_of: the text from which to detect the language, where neither the row nor the source names one. on_progress:
-    called now and then with the number of records so far. Raises UserError as `read_records` does."""
+    text_of: the text from which to detect the language, or another one than the source names. on_progress: called
+    now and then with the number of records so far. Raises UserError as `read_records` does."""
     for number, (source, part, row, record) in enumerate(read_records(sources, rejected), 1):
         if number % PROGRESS_ROWS == 0:
             on_progress(number)
@@ -209,7 +210,19 @@ def parse_records(
             raw = str(dict(record))[:RAW_CHARACTERS]
             rejected.add(source, part, row.row, parsed.reason, parsed.text, raw, by_rule=parsed.by_rule)
             continue
-        language = row.language or sources[source].language
-        if language == "auto":
-            language = language_of(text_of(parsed))
+        language = row.language or _language(text_of(parsed), sources[source].language)
+        if language not in LANGUAGES:
+            problem = f"is in {language_name(language)}; expected English or Chinese"
+            rejected.add(source, part, row.row, "language", problem, str(dict(record))[:RAW_CHARACTERS], by_rule=True)
+            continue
         yield f"{source}/{part.index}/{row.row}", source, language, parsed
+
+
+def _language(text: str, named: str) -> str:
+    """The language of a text of a source whose language is named, or auto.
+
+    English and Chinese are what the source says; another language is told where it is certain."""
+    if named == "auto":
+        return other_language(text, language := language_of(text)) or language
+    other = other_language(text, named)
+    return other if other and other not in LANGUAGES else named

@@ -188,7 +188,7 @@ class RecordSource(FileSource):
         default=None, description="Column with the group, which is never split; default: a file is a group"
     )
     language_column: str | None = Field(
-        default=None, description="Column with the language of each row (en or zh); default: that of the source"
+        default=None, description="Column with the language of each row (its code or name); default: that of the source"
     )
 
     columns: dict[Column, str] = Field(
@@ -229,7 +229,7 @@ class RecordSource(FileSource):
         if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
             return f"column {self.group!r} holds {type_name(group)}; expected text or a whole number"
         if self.language_column is not None and language_code(code := value_of(record, self.language_column)) is None:
-            return f"column {self.language_column!r} says {code!r}; expected en or zh"
+            return f"column {self.language_column!r} says {code!r}; expected a code, such as en"
         return None
 
     def required_columns(self) -> list[str]:

@@ -18,6 +18,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from pipelines.data.text.languages import ENGLISH_WORDS, JAPANESE_FORMS, KANA
+
 SPACE, LETTER, CHINESE, DIGIT, PUNCTUATION, SYMBOL, BROKEN = range(7)
 CHINESE_RANGES = (
     *((0x3005, 0x3007), (0x3040, 0x30FF), (0x3100, 0x312F)),  # 々 and 〇, kana, bopomofo
@@ -56,6 +58,8 @@ COUNTS = (
     "duplicate_ngram_words",  # covered by n-grams of NGRAM words that repeat an earlier one
     "top_ngram_words",  # covered by the most frequent n-gram of TOP_NGRAM words
     "repeated_characters",  # letters and digits in runs of one character
+    "japanese",  # kana, and characters of Japanese alone, among the Chinese characters
+    "english_words",  # of the words, those that English alone has often
 )
 
 
@@ -82,6 +86,8 @@ class DocumentStats(NamedTuple):
     duplicate_ngram_words: int
     top_ngram_words: int
     repeated_characters: int
+    japanese: int
+    english_words: int
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,9 @@ def hash_texts(texts: pa.Array) -> HashedTexts:
     rulers = np.zeros(capacity, np.bool_)  # lines without a letter or digit, which tables may repeat
     counts = np.zeros((len(texts), len(COUNTS)), np.int64)
     word_starts, line_starts = np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts) + 1, np.int64)
-    classes, bullets = _character_tables()
+    classes, bullets, japanese = _character_tables()
     if len(texts):
-        _hash_words(data, offsets, classes, counts, words, word_starts)
+        _hash_words(data, offsets, classes, japanese, _english_words(), counts, words, word_starts)
         _hash_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, line_starts)
         _count_repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
     words, lines, widths = words[: word_starts[-1]], lines[: line_starts[-1]], widths[: line_starts[-1]]
@@ -136,14 +142,34 @@ def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _character_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Returns uint8[65536] each: the class of each character of the Basic Multilingual Plane, and 1 for bullets."""
+def _character_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns uint8[65536] each, for the characters of the Basic Multilingual Plane: their class; 1 for bullets; 1 for
+    characters of Japanese alone."""
     classes = np.array([_unicode_class(chr(code)) for code in range(0x10000)], np.uint8)
     for first, last in CHINESE_RANGES:
         classes[first : last + 1] = CHINESE
     bullets = np.zeros(0x10000, np.uint8)
     bullets[[ord(sign) for sign in BULLETS]] = 1
-    return classes, bullets
+    japanese = np.array([KANA.match(chr(code)) is not None for code in range(0x10000)], np.uint8)
+    japanese[[ord(form) for form in JAPANESE_FORMS]] = 1
+    return classes, bullets, japanese
+
+
+@functools.cache
+def _english_words() -> np.ndarray:
+    """Returns uint64[a power of two]: the hash of each of ENGLISH_WORDS at the slot of its last bits."""
+    hashes = [functools.reduce(_add_to_hash, word.encode(), int(FNV_OFFSET)) for word in ENGLISH_WORDS]
+    slots = 64
+    while len({value % slots for value in hashes}) < len(hashes):
+        slots *= 2
+    table = np.zeros(slots, np.uint64)
+    for value in hashes:
+        table[value % slots] = value
+    return table
+
+
+def _add_to_hash(value: int, code: int) -> int:
+    return (value ^ code) * int(FNV_PRIME) % 2**64
 
 
 def _unicode_class(character: str) -> int:
@@ -162,7 +188,8 @@ def _unicode_class(character: str) -> int:
 # Columns of a row of counts, as constants that numba folds in.
 (CHARACTERS, WORDS, LETTERS, CHINESE_CHARACTERS, DIGITS, SYMBOLS, BROKEN_CHARACTERS, SPACED_WORDS,
  SPACED_WORD_CHARACTERS, ALPHABETIC_WORDS, LINES, BULLET_LINES, ELLIPSIS_LINES, WIDTH, DUPLICATE_LINE_WIDTH,
- DUPLICATE_NGRAM_WORDS, TOP_NGRAM_WORDS, REPEATED) = range(len(COUNTS))  # fmt: skip
+ DUPLICATE_NGRAM_WORDS, TOP_NGRAM_WORDS, REPEATED, JAPANESE_CHARACTERS,
+ ENGLISH_WORD_COUNT) = range(len(COUNTS))  # fmt: skip
 
 
 @numba.njit(cache=True)
@@ -194,6 +221,8 @@ def _hash_words(
     data: np.ndarray,
     offsets: np.ndarray,
     classes: np.ndarray,
+    japanese: np.ndarray,
+    english: np.ndarray,
     counts: np.ndarray,
     words: np.ndarray,
     word_starts: np.ndarray,
@@ -218,6 +247,7 @@ def _hash_words(
                     count[SPACED_WORDS] += 1
                     count[SPACED_WORD_CHARACTERS] += word_size
                     count[ALPHABETIC_WORDS] += word_letters > 0
+                    count[ENGLISH_WORD_COUNT] += english[word & np.uint64(len(english) - 1)] == word
                 word, word_size, word_letters = FNV_OFFSET, 0, 0
             if kind == SPACE:
                 continue
@@ -234,6 +264,7 @@ def _hash_words(
                 words[num_words] = (FNV_OFFSET ^ np.uint64(code)) * FNV_PRIME
                 num_words += 1
                 count[CHINESE_CHARACTERS] += 1
+                count[JAPANESE_CHARACTERS] += code < 0x10000 and japanese[code]
                 count[ALPHABETIC_WORDS] += 1
             count[SYMBOLS] += kind == SYMBOL
             count[BROKEN_CHARACTERS] += kind == BROKEN

@@ -127,6 +127,7 @@ def _clean_blocks(
         sources=dict(work.sources),
         filters=work.options.filters.enabled(),
         permutations=work.options.permutations,
+        split_words=work.options.filters.split_words,
         max_bad_rows=max_bad_rows,
     )
     yield from zip(missing, results, strict=True)
@@ -138,6 +139,7 @@ def clean_block(
     sources: Mapping[str, Source],
     filters: list[Filter],
     permutations: int,
+    split_words: int | None,
     max_bad_rows: int | None,
 ) -> tuple[int, int, str]:
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
@@ -153,7 +155,9 @@ def clean_block(
             pq.ParquetWriter(documents.temporary, cleaning.schema(permutations), compression="zstd") as writer,
         ):
             source = sources[block.source]
-            for batch in cleaning.clean(block.source, source, parts, filters=filters, permutations=permutations):
+            for batch in cleaning.clean(
+                block.source, source, parts, filters=filters, permutations=permutations, split_words=split_words
+            ):
                 writer.write_table(batch.documents)
                 rejected_writer.write_table(batch.rejected)
                 counts.update(batch.counts)

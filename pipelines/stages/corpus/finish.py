@@ -20,9 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.data.corpus import minhash, splitting
-from pipelines.data.corpus.cleaning import EMPTY
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
+from pipelines.data.corpus import cleaning, minhash, splitting
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of, utf8_bytes
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.errors import UserError
@@ -122,7 +121,7 @@ def choose_held_out(index: DocumentIndex, kept: np.ndarray, *, fraction: float, 
     table = index.table.filter(pa.array(kept))
     sources, names = table.column("source").to_pylist(), table.column("group").to_pylist()
     chosen = splitting.held_out_mask(
-        table.column("id").to_pylist(),
+        [document_of(id) for id in table.column("id").to_pylist()],
         [f"{source}/{name}" for source, name in zip(sources, names, strict=True)],
         table.column("language").to_pylist(),
         table.column("text_bytes").to_pylist(),
@@ -238,15 +237,21 @@ def _rejected(block: Block, rows: np.ndarray, reason: str) -> pa.Table:
 
 
 def facts(work: Work, cleaned: CleanedBlocks, index: DocumentIndex, train: np.ndarray, held_out: pa.Table) -> Facts:
-    """Returns the funnel: documents/read = documents/kept + every documents/dropped_*; kept = training + held out."""
+    """Returns the funnel: documents/read = documents/kept + every documents/dropped_*; kept = training + held out.
+
+    The parts of a document that was split count as so many documents: documents/split were cut into documents/parts."""
     training = index.table.filter(pa.array(train)).select(["language", "text_bytes"])
-    result: Facts = {name: cleaned.counts[name] for name in ("documents/read", "bytes/read", "rows/bad")}
+    result: Facts = {name: cleaned.counts[name] for name in cleaning.TOTALS}
     result |= _kept_facts("", training, held_out)
     for language in LANGUAGES:
         in_language = pc.field("language") == language
         result |= _kept_facts(f"_{language}", training.filter(in_language), held_out.filter(in_language))
-    for reason in [EMPTY, *(reason for filter_ in work.options.filters.enabled() for reason in filter_.reasons)]:
+    filters = work.options.filters.enabled()
+    for reason in [cleaning.EMPTY.reason, *(reason for filter_ in filters for reason in filter_.reasons)]:
         result[f"documents/dropped_{reason}"] = cleaned.counts[f"documents/dropped_{reason}"]
+    result |= {
+        name: cleaned.counts[name] for name in sorted(cleaned.counts) if name.startswith(cleaning.OTHER_LANGUAGE)
+    }
     if cleaned.documents_per_s is not None:
         result["corpus/documents_per_s"] = cleaned.documents_per_s
     return result

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.data.corpus import cleaning
-from pipelines.data.corpus.documents import DOCUMENTS
+from pipelines.data.corpus.documents import DOCUMENTS, document_of
 from pipelines.data.corpus.filters import Filters
 from pipelines.data.corpus.minhash import exact_key
 from pipelines.data.sources.jsonl import Jsonl
@@ -26,11 +26,18 @@ RECORDS = [
 ]
 
 
-def cleaned(tmp_path: Path, records: list[dict], language: str = "auto") -> list[cleaning.CleanedBatch]:
+def cleaned(
+    tmp_path: Path, records: list[dict], language: str = "auto", filters: Filters | None = None
+) -> list[cleaning.CleanedBatch]:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
     source = Jsonl.model_validate({"path": str(file), "group": "from", "language": language})
-    return list(cleaning.clean("web", source, source.parts(), filters=Filters().enabled(), permutations=32))
+    filters = filters or Filters()
+    return list(
+        cleaning.clean(
+            "web", source, source.parts(), filters=filters.enabled(), permutations=32, split_words=filters.split_words
+        )
+    )
 
 
 def test_every_row_is_counted_once(tmp_path: Path) -> None:
@@ -84,3 +91,43 @@ def test_a_source_with_only_bad_rows_gives_an_empty_table(tmp_path: Path) -> Non
     assert batch.documents.num_rows == 0
     assert batch.documents.schema == cleaning.schema(32)
     assert batch.counts["rows/bad"] == 2
+
+
+def test_long_documents_become_parts_of_their_group(tmp_path: Path) -> None:
+    book = "\n\n".join(GOOD.format(n) for n in range(100))
+    records = [{"text": book, "from": "books"}, {"text": GOOD.format(500), "from": "b"}]
+    filters = Filters.model_validate({"length": {"max_words": 500}, "repetition": None})
+    (batch,) = cleaned(tmp_path, records, filters=filters)
+    rows = batch.documents.select(["id", "group", "text"]).to_pylist()
+    num_parts = len(rows) - 1
+    assert num_parts > 4
+    assert [row["id"] for row in rows] == [*(f"web/0/1.{n}" for n in range(1, num_parts + 1)), "web/0/2"]
+    assert {document_of(row["id"]) for row in rows} == {"web/0/1", "web/0/2"}
+    assert {row["group"] for row in rows[:-1]} == {"books"}
+    assert "\n\n".join(row["text"] for row in rows[:-1]) == book
+    counts = {"documents/read": num_parts + 1, "documents/split": 1, "documents/parts": num_parts}
+    assert batch.counts == {**counts, "rows/bad": 0, "bytes/read": len(book) + len(GOOD.format(500))}
+    whole = Filters.model_validate({"length": {"max_words": 500, "split_long": False}, "repetition": None})
+    (batch,) = cleaned(tmp_path, records, filters=whole)
+    assert batch.counts["documents/dropped_too_long"] == 1
+
+
+def test_documents_in_other_languages_are_counted_by_language(tmp_path: Path) -> None:
+    records = [
+        {"text": "月は地球のまわりを一周するあいだに一回だけ自転するので、いつも同じ面を見せている。", "from": "a"},
+        {
+            "text": "달은 지구를 한 바퀴 도는 동안 한 번만 자전하기 때문에 언제나 같은 면을 보여 준다고 한다.",
+            "from": "a",
+        },
+        *RECORDS,
+    ]
+    (batch,) = cleaned(tmp_path, records)
+    assert batch.documents.num_rows == 3
+    assert batch.counts["documents/dropped_language"] == 2
+    assert {name: n for name, n in batch.counts.items() if name.startswith(cleaning.OTHER_LANGUAGE)} == {
+        "documents/other_language_ja": 1,
+        "documents/other_language_ko": 1,
+    }
+    (batch,) = cleaned(tmp_path, records, language="en")
+    assert batch.documents.column("language").to_pylist() == ["en", "en"]
+    assert batch.counts["documents/other_language_zh"] == 1

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipelines.data.corpus.filters import FILTERS, Filters, apply_filters
+from pipelines.data.corpus.filters import FILTERS, Filters, Verdict, apply_filters
 from pipelines.data.corpus.filters.length import Length
 from pipelines.data.corpus.filters.quality import Quality
 from pipelines.data.corpus.filters.repetition import Repetition
@@ -92,9 +92,13 @@ Examples
 
 
 def verdict(text: str, language: str, filters: Filters | None = None) -> str:
+    return verdict_of(text, language, filters).reason
+
+
+def verdict_of(text: str, language: str, filters: Filters | None = None) -> Verdict:
     texts = pa.array([text], pa.string())
     document = document_stats(texts, [language], hash_texts(texts))[0]
-    return apply_filters((filters or Filters()).enabled(), document).reason
+    return apply_filters((filters or Filters()).enabled(), document)
 
 
 @pytest.mark.parametrize(("english", "chinese", "reason"), PAIRS.values(), ids=PAIRS.keys())
@@ -136,7 +140,28 @@ def test_every_reason_is_declared_once_and_covered_by_a_pair() -> None:
     declared = [reason for name in FILTERS for reason in getattr(Filters(), name).reasons]
     assert len(declared) == len(set(declared))
     covered = {reason for _, _, reason in PAIRS.values()} | {"word_length"}
-    assert set(declared) - covered == {"too_long", "top_ngram"}  # tested below
+    assert set(declared) - covered == {"too_long", "top_ngram", "language"}  # tested below
+
+
+def test_texts_in_other_languages_are_dropped() -> None:
+    japanese = "月は地球のまわりを一周するあいだに一回だけ自転するので、いつも同じ面をこちらに向けている。" * 3
+    german = "Der Mond dreht sich in der Zeit, in der er einmal um die Erde läuft, genau einmal um sich selbst."
+    for text, language in ((japanese, "ja"), (german, "de"), (ENGLISH, "en"), (CHINESE, "zh")):
+        for declared in ("en", "zh"):
+            found = verdict_of(text, declared)
+            expected = ("", "") if declared == language else ("language", language)
+            assert (found.reason, found.language) == expected
+    assert verdict_of(ENGLISH, "fr").language == "fr"  # the row's own word
+    assert verdict(german, "en", Filters(language=None)) != "language"
+    assert verdict(german.replace("ä", "Ã¤"), "en") == "mojibake"  # it cannot be told
+
+
+def test_a_book_and_its_translation_have_the_same_length() -> None:
+    english, chinese = 70 * len(ENGLISH.split()), 70 * len(CHINESE)
+    assert english < chinese
+    for factor, reason in ((1.3, ""), (0.7, "too_long")):
+        filters = Filters(length=Length(max_words=int(english * factor)), repetition=None)
+        assert verdict(f"{ENGLISH}\n" * 70, "en", filters) == verdict(f"{CHINESE}\n" * 70, "zh", filters) == reason
 
 
 def test_too_long_and_top_ngram() -> None:

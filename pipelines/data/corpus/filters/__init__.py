@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict
+from pipelines.data.corpus.filters.language import Language
 from pipelines.data.corpus.filters.length import Length
 from pipelines.data.corpus.filters.quality import Quality
 from pipelines.data.corpus.filters.repetition import Repetition
@@ -23,6 +24,9 @@ class Filters(Options):
     """Options of every filter by name, as a recipe writes them: {length: {min_words: 20}, quality: null}."""
 
     length: Length | None = Field(default=Length(), description="Options of the length filter; null disables it")
+    language: Language | None = Field(
+        default=Language(), description="Options of the language filter, of which there are none; null disables it"
+    )
     repetition: Repetition | None = Field(
         default=Repetition(), description="Options of the repetition filter; null disables it"
     )
@@ -32,6 +36,11 @@ class Filters(Options):
         """The filters that are not null, in order."""
         filters: list[Filter | None] = [getattr(self, name) for name in FILTERS]
         return [filter_ for filter_ in filters if filter_ is not None]
+
+    @property
+    def split_words(self) -> int | None:
+        """Words beyond which documents are split; None if they are not."""
+        return self.length.max_words if self.length is not None and self.length.split_long else None
 
 
 FILTERS = tuple(Filters.model_fields)

@@ -6,7 +6,7 @@ options are its fields, described once; the rules below the class are plain func
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from pipelines.options import Options
@@ -21,14 +21,15 @@ class Verdict:
 
     keep: bool
     reason: str = ""
+    language: str = field(default="", repr=False)  # the text's own, where it is the reason
 
 
 KEEP = Verdict(True)
 
 
-def drop(reason: str) -> Verdict:
+def drop(reason: str, language: str = "") -> Verdict:
     """Returns the verdict that drops a document for this reason."""
-    return Verdict(False, reason)
+    return Verdict(False, reason, language)
 
 
 def fraction(part: int, total: int) -> float:

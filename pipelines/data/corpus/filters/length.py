@@ -1,8 +1,9 @@
-"""Drops texts that are too short to teach anything, or too long to be running text.
+"""Drops texts that are too short to teach anything; splits, or drops, those that are longer than a book.
 
-A Chinese character counts as a word. The same text has about 1.6 characters in Chinese for a word in English, so
-Chinese passes with slightly less content; that is intended, as it needs fewer bytes for the same content, and the
-shortest form that stands alone, a quatrain of four characters a line, has sixteen.
+For the minimum a Chinese character counts as a word, so Chinese passes with slightly less content. That is intended:
+it needs fewer bytes for the same content, and the shortest form that stands alone, a quatrain of four characters a
+line, has sixteen. For the maximum the content counts: 1.6 Chinese characters as a word, so that a book and its
+translation meet the same verdict.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
+from pipelines.data.text.languages import CHARACTERS_PER_WORD
 
 if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
@@ -24,20 +26,28 @@ class Length(Filter):
         default=10, ge=0, description='Minimum words of a document; "Return a copy of self." has five, a sentence ten'
     )
     max_words: int = Field(
-        default=100_000, ge=1, description="Maximum words of a document: those of a novel; longer are dumps and tables"
+        default=100_000,
+        ge=1,
+        description="Maximum words of a document, those of a novel, 1.6 Chinese characters counting as one; "
+        "split_long says what happens to longer ones",
+    )
+    split_long: bool = Field(
+        default=True,
+        description="Whether to split longer documents into parts, at chapters or paragraphs; false: drop them",
     )
     reasons: ClassVar = ("too_short", "too_long")
 
     def apply(self, document: DocumentStats) -> Verdict:
-        return length(document.words, min_words=self.min_words, max_words=self.max_words)
+        content_words = document.spaced_words + document.chinese / CHARACTERS_PER_WORD
+        return length(document.words, min_words=self.min_words, max_words=self.max_words, content_words=content_words)
 
 
-def length(words: int, *, min_words: int, max_words: int) -> Verdict:
-    """Drops documents with too few or too many words.
+def length(words: int, *, min_words: int, max_words: int, content_words: float | None = None) -> Verdict:
+    """Drops documents with too few or too many words. content_words: those of the maximum, if it counts others.
 
     >>> length(3, min_words=10, max_words=100)
     Verdict(keep=False, reason='too_short')
     """
     if words < min_words:
         return drop("too_short")
-    return drop("too_long") if words > max_words else KEEP
+    return drop("too_long") if (words if content_words is None else content_words) > max_words else KEEP
