@@ -154,6 +154,19 @@ def test_older_recipes_call_the_builtin_tasks_embedded() -> None:
     assert STAGES["preferences"].options.model_validate({"embedded": False}).model_dump()["builtin_tasks"] is False
 
 
+@pytest.mark.parametrize("language", ["en", "auto"])
+def test_rows_in_other_languages_are_set_aside(tmp_path: Path, language: str) -> None:
+    german = talk(
+        "Wie bekomme ich einen Rotweinfleck aus einem weißen Leinenhemd?",
+        "Tupfe den Fleck ab, gieße kochendes Wasser von hinten durch den Stoff und wasche das Hemd dann wie gewohnt.",
+    )
+    translation = talk("Translate this sentence into German, please: I do not know where the station is.",
+                       "Ich weiß nicht, wo der Bahnhof ist.")  # fmt: skip
+    made = make_of(tmp_path, [talk("Is it raining?", "No."), german, translation], source={"language": language})
+    assert [each.id for each in read_train(made)] == ["mine/0/1", "mine/0/3"]
+    assert made.facts["rows/not_used_language"] == 1
+
+
 LONG = " ".join(f"word{n}" for n in range(60))
 
 

@@ -200,8 +200,8 @@ def parse_records(
     """Yields (id, source's name, language, parsed record) of every record; sets those with a problem, and those
     in other languages than English and Chinese, aside.
 
-    text_of: the text from which to detect the language, where neither the row nor the source names one. on_progress:
-    called now and then with the number of records so far. Raises UserError as `read_records` does."""
+    text_of: the text from which to detect the language, or another one than the source names. on_progress: called
+    now and then with the number of records so far. Raises UserError as `read_records` does."""
     for number, (source, part, row, record) in enumerate(read_records(sources, rejected), 1):
         if number % PROGRESS_ROWS == 0:
             on_progress(number)
@@ -210,13 +210,19 @@ def parse_records(
             raw = str(dict(record))[:RAW_CHARACTERS]
             rejected.add(source, part, row.row, parsed.reason, parsed.text, raw, by_rule=parsed.by_rule)
             continue
-        language = row.language or sources[source].language
-        if language == "auto":
-            text = text_of(parsed)
-            language = language_of(text)
-            language = other_language(text, language) or language
+        language = row.language or _language(text_of(parsed), sources[source].language)
         if language not in LANGUAGES:
             problem = f"is in {language_name(language)}; expected English or Chinese"
             rejected.add(source, part, row.row, "language", problem, str(dict(record))[:RAW_CHARACTERS], by_rule=True)
             continue
         yield f"{source}/{part.index}/{row.row}", source, language, parsed
+
+
+def _language(text: str, named: str) -> str:
+    """The language of a text of a source whose language is named, or auto.
+
+    English and Chinese are what the source says; another language is told where it is certain."""
+    if named == "auto":
+        return other_language(text, language := language_of(text)) or language
+    other = other_language(text, named)
+    return other if other and other not in LANGUAGES else named

@@ -204,6 +204,7 @@ def test_special_tokens_in_messages_are_encoded_as_text(folders: dict[str, Path]
 def test_loss_mask_leaves_out_turns_that_are_not_to_be_learnt(folders: dict[str, Path]) -> None:
     chat = Chat.open(folders["llama3"])
     whole, context = chat.conversations([TURNS, TURNS], [(), (2,)])
+    assert isinstance(whole, Rendered) and isinstance(context, Rendered)
     assert whole.ids.tolist() == context.ids.tolist()
     learnt = [chat.text(rendered.ids[rendered.loss_mask]) for rendered in (whole, context)]
     assert learnt[1] == TURNS[4]["content"]
