@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
+from pipelines.data.sources.source import Row
 from pipelines.recipe.reader import Entry, Recipe
 
 BYTES_PER_TOKEN = 4.0
@@ -41,13 +43,13 @@ def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
     """Lengths of the first pairs of the sources that the stage keeps; of EXCHANGE_TOKENS where none can be read.
 
     context: tokens that the model attends to; longer sides are left out, as are those beyond the stage's max_tokens."""
-    from pipelines.data.dialogues.preference_records import ParsedPair, parse_pair
+    from pipelines.data.dialogues.preference_records import ParsedPreferences, parse_preferences
 
     max_tokens = min(entry.options.model_dump()["max_tokens"] or context, context)
     sides, record_bytes = [], 0
     for record in islice(_records(recipe, entry), SAMPLED_PAIRS):
-        pair = parse_pair(record)
-        if isinstance(pair, ParsedPair):
+        parsed = parse_preferences(record)
+        for pair in parsed.pairs if isinstance(parsed, ParsedPreferences) else ():
             prompt = sum(len(turn["content"].encode()) for turn in pair.prompt)
             lengths = [(prompt + len(reply.encode())) / BYTES_PER_TOKEN for reply in (pair.chosen, pair.rejected)]
             if max(lengths) <= max_tokens:
@@ -59,11 +61,11 @@ def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
     return PairLengths(round(np.quantile(sides, 0.95)), round(max(sides)), sum(sides) / record_bytes)
 
 
-def _records(recipe: Recipe, entry: Entry) -> Iterator[dict]:
+def _records(recipe: Recipe, entry: Entry) -> Iterator[dict[str, Any]]:
     for source in _data(recipe, entry).sources.values():
-        if source.rows == "preferences":
-            for part in source.parts():
-                yield from (row.record for row in source.read(part) if getattr(row, "record", None) is not None)
+        for row in (row for part in source.parts() for row in source.read(part)):
+            if isinstance(row, Row) and row.record is not None:
+                yield row.record
 
 
 def _data(recipe: Recipe, entry: Entry) -> Entry:

@@ -149,7 +149,7 @@ class Walk:
             session=self.session,
             cache=self.store.root / "cache",
             evaluator=self.evaluator if uses_evaluator else None,
-            base=next((entry.options.model for entry in self.recipe.entries if entry.stage.kind == "base"), None),
+            base=next((e.options.model_dump()["model"] for e in self.recipe.entries if e.stage.kind == "base"), None),
         )
 
     def _manifest(self, step: Step, facts: Facts) -> Manifest:

@@ -35,7 +35,8 @@ from pipelines.data.tokens.chat_thoughts import (
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 BREAK = "\ue000"  # inserted into the text of special tokens in a message; a private-use character that no text needs
 
