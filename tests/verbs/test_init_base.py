@@ -24,7 +24,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     texts(folder / "novels.jsonl", ENGLISH)
     jsonl(folder / "chats.jsonl", [{"instruction": f"Greet {name}", "output": "Hi"} for name in range(40)])
-    jsonl(folder / "pairs.jsonl", [{"prompt": f"Why {n}?", "chosen": "Because.", "rejected": "No."} for n in range(40)])
+    long = "It does so because of the weather. " * 60  # 500 tokens: a micro-batch of 8B's does not fit a small GPU
+    jsonl(folder / "pairs.jsonl", [{"prompt": f"Why {n}?", "chosen": long, "rejected": "No."} for n in range(40)])
     jsonl(folder / "prompts.jsonl", [{"prompt": "Why?"}] * 3)
     families.write(folder / "base", "Llama, tied", seed=0, dtype="float32")
     return folder

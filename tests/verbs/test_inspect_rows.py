@@ -119,7 +119,7 @@ def test_conversations_have_their_turns_and_the_rows_set_aside(store: Store) -> 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["guard"], "guard: holds no rows but guard; expected one of corpus, conversations, preferences"),
+        (["guard"], "guard: holds no rows but guard; expected one of corpus, images, conversations, preferences"),
         (["corpus", "--where", "reason"], "--where reason: expected KEY=VALUE, such as reason=too_long"),
         (
             ["corpus", "--where", "colour=red"],
