@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from pipelines.learning.memory import Setting
-    from pipelines.rollout.estimates import Rollouts
+    from pipelines.rollout.footprint import Rollouts
 
 
 class NotPlanned(Exception):
@@ -201,7 +201,7 @@ def memory_of(job: Job) -> dict[str, int]:
 
 def _rollouts(job: Job) -> Rollouts:
     """What an iteration of ppo generates: prompts of a usual length, and replies as long as they may be."""
-    from pipelines.rollout.estimates import Rollouts
+    from pipelines.rollout.footprint import Rollouts
 
     options = job.options
     return Rollouts(

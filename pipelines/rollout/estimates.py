@@ -6,8 +6,6 @@ replies ──generate, annotate, learn──► seconds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from transformers import PreTrainedModel
 
 from pipelines.inference import engine_size
@@ -15,31 +13,10 @@ from pipelines.learning import estimates
 from pipelines.learning.memory import Setting, state_bytes
 from pipelines.learning.model import num_parameters
 from pipelines.learning.throughput import forward_flops, peak_flops_per_s, training_flops
+from pipelines.rollout.footprint import Comparison, Rollouts
 
 DECODE_EFFICIENCY = 0.2  # of the rate of large products, while replies are generated: docs/planning.md
 SAMPLER_PROCESS_BYTES = 250 * 2**20  # on a CPU: vLLM, beside what training imports
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """What an iteration generates, and what a rank holds for it beside the policy and the critic that learn."""
-
-    replies: int  # of all ranks
-    tokens: int  # of a prompt with its reply, on average
-    max_tokens: int  # at most, for which the sampler has room
-    epochs: int
-    has_reference: bool  # as a second model; with adapters it is the policy without them
-    has_reward_model: bool
-    kv_cache_bytes: int | None = None  # of a rank; None: engine_size.py's
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a rank took, and what the formulas say."""
-
-    memory_bytes: int  # that its process held at most; 0 where the system does not say
-    planned_bytes: int
-    planned_iteration_s: float
 
 
 def compare(

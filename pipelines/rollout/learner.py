@@ -49,8 +49,9 @@ from pipelines.learning.pairs import open_reward_model
 from pipelines.learning.precision import DTYPES, name_of, stored_dtype
 from pipelines.learning.saving import Weights, save_proven
 from pipelines.rollout.critics import Critic, HeadCritic, ModelCritic, ReferencePass
-from pipelines.rollout.estimates import Comparison, Rollouts, compare
+from pipelines.rollout.estimates import compare
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step
+from pipelines.rollout.footprint import Comparison, Rollouts
 from pipelines.rollout.process_group import join_process_group
 from pipelines.rollout.rewards.reward_model import scores
 

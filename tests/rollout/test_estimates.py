@@ -10,7 +10,8 @@ from transformers import LlamaConfig, PreTrainedModel
 
 from pipelines.learning.memory import Setting, on_meta
 from pipelines.learning.throughput import forward_flops, training_flops
-from pipelines.rollout.estimates import Rollouts, iteration_seconds, process_bytes
+from pipelines.rollout.estimates import iteration_seconds, process_bytes
+from pipelines.rollout.footprint import Rollouts
 
 HIDDEN, FEED_FORWARD, LAYERS, VOCABULARY, LENGTH = 64, 128, 2, 500, 96
 LAYER = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * FEED_FORWARD + 2 * HIDDEN

@@ -152,7 +152,7 @@ def attempt(work: Work, task: Task, learners: Learners, steps: Steps) -> Facts:
 def estimation_errors(work: Work, task: Task, learners: Learners, journal: Journal) -> Facts:
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
     below) what the iterations took."""
-    from pipelines.rollout.estimates import Rollouts
+    from pipelines.rollout.footprint import Rollouts
 
     comparison = learners.compare(
         Rollouts(

@@ -1,0 +1,27 @@
+"""What PPO's plan is about and how it came out. Light imports only: the driver of a run has these values too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What an iteration generates, and what a rank holds for it beside the policy and the critic that learn."""
+
+    replies: int  # of all ranks
+    tokens: int  # of a prompt with its reply, on average
+    max_tokens: int  # at most, for which the sampler has room
+    epochs: int
+    has_reference: bool  # as a second model; with adapters it is the policy without them
+    has_reward_model: bool
+    kv_cache_bytes: int | None = None  # of a rank; None: engine_size.py's
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a rank took, and what the formulas say."""
+
+    memory_bytes: int  # that its process held at most; 0 where the system does not say
+    planned_bytes: int
+    planned_iteration_s: float
