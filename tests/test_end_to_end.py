@@ -129,6 +129,7 @@ def ppo_has_an_iteration(store: Path) -> bool:
 Reached = Callable[[Path], bool]
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_a_run_whose_driver_and_workers_are_killed_gives_equal_artifacts(undisturbed: Path, tmp_path: Path) -> None:
     """The driver and a worker killed in the corpus, both killed in pretraining, then on to the aligned model."""

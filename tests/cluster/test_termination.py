@@ -74,6 +74,7 @@ def terminate(process: subprocess.Popen[str]) -> str:
     return err
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_middle_of_a_stage_ends_the_run_and_the_same_command_resumes_it(counting: Counting) -> None:
     process = counting.start()
     wait_until(counting.is_at_the_gate, process)
@@ -91,6 +92,7 @@ def test_sigterm_while_ray_starts_ends_the_run(counting: Counting, num_processes
     terminate(process)
 
 
+@pytest.mark.slow
 def test_a_stopped_job_says_how_to_resume(head: Head, counting: Counting) -> None:
     command = ["python", *counting.command[1:]]
     job_id = jobs.submit(head.dashboard, command, env={"PYTHONPATH": str(ROOT)})

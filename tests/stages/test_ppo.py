@@ -180,6 +180,7 @@ def kill_once(monkeypatch: pytest.MonkeyPatch, phases: list[tuple[str, int]]) ->
     return done
 
 
+@pytest.mark.slow
 def test_a_lost_actor_costs_an_iteration_and_changes_nothing(
     whole: tuple[Any, Facts], inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ def test_a_lost_actor_costs_an_iteration_and_changes_nothing(
     assert contents(job.draft.out) == contents(whole[0].draft.out)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_learners(
     inputs: dict[str, Path], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
