@@ -182,7 +182,9 @@ class GuardedStream:
 
     def _feed_choice(self, chunk: dict[str, Any], event: bytes) -> bytes:
         delta = chunk["choices"][0]  # vLLM writes one choice an event
-        choice = self._choices.setdefault(delta["index"], self._new_choice())
+        if delta["index"] not in self._choices:  # made once: the guard reads all of a begun reply
+            self._choices[delta["index"]] = self._new_choice()
+        choice = self._choices[delta["index"]]
         if choice.reply.verdict is not None:
             return b""
         text = (delta.get("delta", {}).get("content") if self._request.is_chat else delta.get("text")) or ""

@@ -114,7 +114,10 @@ class Chat:
         on with it. Raises TemplateRefusal if the template refuses the messages, or does not write that beginning."""
         pieces = self._split_at_replies(messages).pieces
         begun = self._prepared(messages[-1:])[0]["content"].rpartition(CLOSE)[2]
-        start = pieces[-1].rfind(begun.strip()) if begun.strip() else -1
+        end_of_turn = pieces[-1].rfind(
+            self.turn_end
+        )  # the template's; in messages the text of special tokens is broken
+        start = pieces[-1].rfind(begun.strip(), 0, max(end_of_turn, 0)) if begun.strip() else -1
         if start < 0:
             raise TemplateRefusal("the model's chat template does not write the beginning of the last message as it "
                                   "is; expected a reply with text that can go on")  # fmt: skip

@@ -149,6 +149,14 @@ def test_a_continued_reply_is_a_beginning_of_the_conversation(tiny: Tiny, tmp_pa
     assert chat.encoder.tokenizer.decode(ids).endswith("1. The Vistula\n2. The")
 
 
+@pytest.mark.parametrize("begun", ["e", "end", "im", "<", "|"])
+def test_a_beginning_that_stands_in_the_end_of_turn_too(tiny: Tiny, begun: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny.first)
+    expected = tokenizer.apply_chat_template([ASK, reply(begun)], continue_final_message=True)["input_ids"]
+    ids = Chat.open(tiny.first).continued([ASK, reply(begun)])
+    assert tokenizer.decode(ids) == tokenizer.decode(expected)
+
+
 def test_a_continued_reply_is_that_of_transformers(tiny: Tiny) -> None:
     messages = [ASK, reply("1. The Vistula\n2. The")]
     tokenizer = AutoTokenizer.from_pretrained(tiny.first)

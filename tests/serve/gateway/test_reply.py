@@ -87,6 +87,25 @@ def test_the_guard_judges_a_reply_with_the_beginning_it_goes_on_with(size: int) 
     assert harmless == "organ. It is old." and stream.texts == [f"{BEGUN}organ. It is old."]
 
 
+def test_a_begun_reply_is_read_once_however_many_events_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    check = RulesGuard.check
+
+    def counted(guard: RulesGuard, text: str, language: str | None = None) -> Any:
+        read.append(text)
+        return check(guard, text, language)
+
+    monkeypatch.setattr(RulesGuard, "check", counted)
+    begun = "The tide comes in. " * 100
+
+    def checks(rest: str) -> int:
+        read.clear()
+        streamed(rest, request(begun_reply=begun), 1)
+        return len(read)
+
+    assert checks("It turns again, and so on") - checks("It") < 10
+
+
 def test_an_unsafe_beginning_is_declined_and_a_refusal_is_not() -> None:
     assert check_prompt(RulesGuard(), "Go on", f"{BEGUN}bomb: first,")
     assert check_prompt(RulesGuard(), "Go on", "I will not explain how to make a pipe bomb. Ask me") is None
