@@ -85,9 +85,12 @@ class Detected:
         }
 
     def check(self) -> None:
-        """Raises UserError if nothing was understood of a file that the user named."""
+        """Raises UserError if nothing was understood of a file that the user named, or if no stage reads the rows."""
         if self.not_understood:
             raise UserError("\n".join([*self.not_understood, f"no recipe is written; {EXPECTED}"]))
+        if all(source.rows in UNUSED_ROWS for source in self.sources):
+            rows = " and ".join(sorted({source.rows for source in self.sources}))
+            raise UserError(f"these files have only {rows}, which no stage reads yet; no recipe is written; {EXPECTED}")
 
 
 def detect(data: list[Path], out: Path) -> Detected:

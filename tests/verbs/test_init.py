@@ -126,6 +126,13 @@ def test_rows_that_no_stage_reads_are_listed(tmp_path: Path) -> None:
     assert [entry.name for entry in recipe.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
 
 
+def test_files_whose_rows_no_stage_reads_give_no_recipe(tmp_path: Path) -> None:
+    jsonl(tmp_path / "questions.jsonl", [{"prompt": "Why?"}] * 3)
+    done = init(tmp_path / "questions.jsonl", "--out", tmp_path / "r.yaml")
+    assert done.exit_code == 2 and "only prompts, which no stage reads yet" in done.stderr
+    assert not (tmp_path / "r.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("prompt", "sources"), [("Why?", ["documentation"]), (CHINESE[0], ["documentation", "essays"])]
 )
