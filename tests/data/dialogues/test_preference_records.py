@@ -82,6 +82,57 @@ def test_a_system_turn_comes_first(record: dict[str, Any]) -> None:
     assert parse_pair(record) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")
 
 
+DIALOGUES = {"chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"prompt": "Why?", "context": "It rains.", "history": [["Hi", "Ho"]]},
+         [turn("user", "Hi"), turn("assistant", "Ho"), turn("user", "Why?\n\nIt rains.")]),
+        ({"prompt": "Why?", "history": [["Hi", "Ho"]]}, [turn("user", "Hi"), turn("assistant", "Ho"), *PROMPT]),
+        ({"prompt": None, "history": [["Hi", "Ho"]]}, [turn("user", "Hi"), turn("assistant", "Ho"), *PROMPT]),
+        ({"prompt": "", "context": "It rains."}, [turn("user", "Why?\n\nIt rains.")]),
+        ({"prompt": "Why?", "system": "Be kind."}, [SYSTEM, *PROMPT]),
+        ({"prompt": [SYSTEM, *PROMPT]}, [SYSTEM, *PROMPT]),
+        ({"prompt": "\n\nHuman: Why?\n\nAssistant:", "system": "Be kind."}, [SYSTEM, *PROMPT]),
+        ({"messages": [*PROMPT, GOOD]}, PROMPT),
+    ],
+)  # fmt: skip
+def test_columns_beside_whole_dialogues_are_added(columns: dict[str, Any], expected: list[dict[str, str]]) -> None:
+    assert parse_pair({**columns, **DIALOGUES}) == ParsedPair(expected, "Because.", "No.")
+
+
+def test_what_whole_dialogues_say_already_is_not_added_again() -> None:
+    turns = [SYSTEM, turn("user", "Hi"), turn("assistant", "Ho"), turn("user", "It rains.\nWhy?")]
+    sides = {"chosen": [*turns, GOOD], "rejected": [*turns, BAD]}
+    columns = {"system": "Be kind.", "prompt": "Why?", "context": "It rains.", "history": [["Hi", "Ho"]]}
+    for record in (columns, {"prompt": "Hi"}, {"prompt": turns}, {"prompt": "It rains. Why?"}):
+        assert parse_pair({**record, **sides}) == ParsedPair(turns, "Because.", "No.")
+    alone = {"prompt": "Why?", "chosen": [SYSTEM, GOOD], "rejected": [SYSTEM, BAD]}
+    assert parse_pair(alone) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")
+
+
+def test_a_prompt_of_one_text_follows_its_system_and_history() -> None:
+    record = {"system": "Be kind.", "prompt": "\n\nHuman: Why?\n\nAssistant:", "chosen": "Because.", "rejected": "No."}
+    assert parse_pair(record) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"prompt": "How?"}, "sides_apart"),
+        ({"prompt": "Why?", "system": "Be rude."}, "two_systems"),
+        ({"system": "Be rude."}, "two_systems"),
+        ({"prompt": [turn("system", "Be rude."), *PROMPT]}, "two_systems"),
+        ({"prompt": "Why?", "context": ["It rains."]}, "no_text"),
+    ],
+)
+def test_columns_that_contradict_the_sides_are_problems(columns: dict[str, Any], reason: str) -> None:
+    problem = parse_pair({**columns, "chosen": [SYSTEM, *PROMPT, GOOD], "rejected": [SYSTEM, *PROMPT, BAD]})
+    assert isinstance(problem, Problem) and problem.reason == reason
+
+
 def hh(*turns: str) -> str:
     return "".join(f"\n\n{('Human', 'Assistant')[n % 2]}: {turn}" for n, turn in enumerate(turns))
 
