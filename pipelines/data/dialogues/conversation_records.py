@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.data.dialogues.turns import Turn, check_turns, clean, half_a_thought, read_turns, with_thought
+from pipelines.data.dialogues.turns import Turn, check_turns, clean, read_turns, with_thought
 from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import as_turns, has_value
@@ -121,8 +121,9 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     thought_column = row_format.column("thought")
     if isinstance(turns, Problem) or thought_column is None or len(turns) != 1:
         return turns
-    reply = with_thought(turns[0].content, record[thought_column], keep_thoughts=keep_thoughts)
-    return half_a_thought(f"column {column!r}") if reply is None else [replace(turns[0], content=reply)]
+    place = f"column {column!r}"
+    reply = with_thought(turns[0].content, record[thought_column], keep_thoughts=keep_thoughts, place=place)
+    return reply if isinstance(reply, Problem) else [replace(turns[0], content=reply)]
 
 
 def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:

@@ -137,6 +137,14 @@ def hh(*turns: str) -> str:
     return "".join(f"\n\n{('Human', 'Assistant')[n % 2]}: {turn}" for n, turn in enumerate(turns))
 
 
+def test_thoughts_in_transcripts_are_kept_or_removed() -> None:
+    record = {"chosen": hh("Why?", "<think>t</think>Because."), "rejected": hh("Why?", "No.")}
+    assert pairs(record) == [("<think>t</think>Because.", "No.")]
+    assert pairs(record, keep_thoughts=False) == [("Because.", "No.")]
+    problem = parse_pair({**record, "rejected": hh("Why?", "<think>No.")})
+    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
+
+
 @pytest.mark.parametrize(
     ("record", "reason", "message"),
     [
