@@ -123,7 +123,7 @@ def _replies_of(value: Any) -> list[Any]:
 def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> ParsedPreferences | Problem:
     """The pair of two replies and a column that says which is better."""
     columns = [row_format.column(role) or "" for role in ("first", "second")]
-    winner = str(record[row_format.column("winner") or ""]).strip().lower().rpartition("_")[2]
+    winner = _ending(record[row_format.column("winner") or ""])
     endings = [column.lower().rpartition("_")[2] for column in columns]
     if winner not in endings:
         text = f"{row_format.column('winner')} says {winner!r}; expected {' or '.join(endings)} for a pair"
@@ -131,6 +131,14 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
     ordered = columns if winner == endings[0] else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
     return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
+
+
+def _ending(winner: Any) -> str:
+    """What the better reply's column ends in. A column of numbers with a gap holds floats: 1.0 is 1."""
+    number = number_of(winner)
+    if number is not None and number.is_integer():
+        return str(int(number))
+    return str(winner).strip().lower().rpartition("_")[2]
 
 
 def _pair(

@@ -195,6 +195,12 @@ def pairs(record: dict[str, Any], **options: Any) -> list[tuple[str, str]]:
         ),
         ({"question": "Why?", "response_j": "a", "response_k": "b"}, [("a", "b")]),
         ({"prompt": "Why?", "response_0": "a", "response_1": "b", "better_response_id": 1}, [("b", "a")]),
+        ({"prompt": "Why?", "response_0": "a", "response_1": "b", "better_response_id": 1.0}, [("b", "a")]),
+        ({"prompt": "Why?", "response_0": "a", "response_1": "b", "better_response_id": "0.0"}, [("a", "b")]),
+        (
+            {"prompt": "Why?", "responses": [{**from_value("gpt", each), "score": len(each)} for each in ("a", "bc")]},
+            [("bc", "a")],
+        ),
         (
             {"conversation_a": [*PROMPT, GOOD], "conversation_b": [*PROMPT, BAD], "winner": "model_b"},
             [("No.", "Because.")],
