@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product, takewhile
+from itertools import islice, product, takewhile
 from typing import Any
 
 from pipelines.data.dialogues.answer_match import normalised
@@ -106,13 +106,27 @@ def _chosen(
             f"the chosen reply scores {scores[0]:g}, the rejected one {scores[1]:g}; expected more for the chosen one"
         )
         return Problem("scores_disagree", text, by_rule=True)
-    pairs: list[ParsedPair] = []
-    for chosen, rejected in product(*(_replies_of(record[column]) for column in columns)):
-        pair = _pair(record, row_format, (chosen, rejected), columns, keep_thoughts)
-        if isinstance(pair, Problem):
-            return pair
-        pairs.append(pair)
-    return ParsedPreferences(pairs[:max_pairs], num_beyond=max(0, len(pairs) - max_pairs))
+    sides = [_replies_of(record[column]) for column in columns]
+    num_pairs = len(sides[0]) * len(sides[1])
+    # Beside the pairs that are kept one of every reply, which says whether something is wrong with it.
+    kept = islice(product(*sides), max_pairs)
+    firsts = product(sides[0], sides[1][:1]), product(sides[0][:1], sides[1])
+    made: list[list[ParsedPair]] = []
+    for several in (kept, *firsts):
+        pairs = []
+        for chosen, rejected in several:
+            pair = _pair(record, row_format, (chosen, rejected), columns, keep_thoughts)
+            if isinstance(pair, Problem):
+                return pair
+            pairs.append(pair)
+        made.append(pairs)
+    if {normalised(pair.chosen) for pair in made[1]} & {normalised(pair.rejected) for pair in made[2]}:
+        return _equal_sides()
+    return ParsedPreferences(made[0], num_beyond=num_pairs - len(made[0]))
+
+
+def _equal_sides() -> Problem:
+    return Problem("equal_sides", "chosen and rejected say the same; expected two different replies")
 
 
 def _replies_of(value: Any) -> list[Any]:
@@ -176,7 +190,7 @@ def _problem(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> Pr
         if problem is not None:
             return problem
     if normalised(chosen[0].content) == normalised(rejected[0].content):
-        return Problem("equal_sides", "chosen and rejected say the same; expected two different replies")
+        return _equal_sides()
     return None
 
 

@@ -225,6 +225,17 @@ def test_pairs_of_a_row_are_limited() -> None:
     assert parsed.num_beyond == 4
 
 
+def test_the_pairs_of_many_lists_are_limited_before_they_are_made() -> None:
+    record = {"prompt": "Why?", "chosen": [f"good {n}" for n in range(2000)], "rejected": list(map(str, range(2000)))}
+    parsed = parse_preferences(record, max_pairs=3)
+    assert isinstance(parsed, ParsedPreferences)
+    assert [(pair.chosen, pair.rejected) for pair in parsed.pairs] == [("good 0", str(n)) for n in range(3)]
+    assert parsed.num_beyond == 2000 * 2000 - 3
+    for text, reason in (("1999.", "equal_sides"), ("", "no_text"), ("<think>x", "half_a_thought")):
+        problem = parse_preferences({**record, "chosen": [*record["chosen"], text]}, max_pairs=3)
+        assert isinstance(problem, Problem) and problem.reason == reason
+
+
 @pytest.mark.parametrize(
     ("record", "reason", "by_rule"),
     [
