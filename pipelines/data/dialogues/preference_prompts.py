@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipelines.data.dialogues.conversation_records import history_turns, prompt_turns, with_system
 from pipelines.data.dialogues.turns import Turn, clean, read_turns
@@ -48,7 +48,7 @@ def prompt_of_columns(record: Mapping[str, Any], row_format: RowFormat, keep_tho
     return prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
 
 
-def is_transcript(value: Any) -> bool:
+def is_transcript(value: Any) -> TypeGuard[str]:
     """Whether a value is a dialogue in the spelling of hh-rlhf."""
     return isinstance(value, str) and SPEAKERS.match(value) is not None
 
