@@ -108,7 +108,9 @@ def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Conversa
     for row_id, source, language, parsed in rows:
         turns = (*((turn["role"], turn["content"]) for turn in parsed.messages), parsed.not_learnt)
         counts["conversations/read"] += 1
-        counts["conversations/dropped_duplicate"] += int(turns in unique)
+        if turns in unique:
+            counts["conversations/dropped_duplicate"] += 1
+            source_rows.set_duplicate_aside(rejected_rows, row_id, parsed.text)
         counts["conversations/refusals"] += int(any(map(is_refusal, parsed.replies)))
         counts["turns/cut"] += parsed.num_cut
         counts["turns/not_learnt"] += len(parsed.not_learnt)
@@ -117,9 +119,7 @@ def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Conversa
     kept = _without_near_duplicates(work, list(unique.values()), rejected_rows)
     if reader.unread:
         work.progress.note(f"columns not used: {reader.columns}")
-    num_duplicates = counts["conversations/dropped_duplicate"]
-    set_aside = source_rows.facts_with_duplicates(rejected_rows, "conversations", num_duplicates)
-    return kept, {**dict(sorted(counts.items())), **set_aside, **reader.facts}
+    return kept, {**dict(sorted(counts.items())), **rejected_rows.facts("conversations"), **reader.facts}
 
 
 def _reader(work: Work) -> RowReader:

@@ -102,7 +102,7 @@ def run(work: Work) -> Facts:
 
 def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Pair], Facts]:
     """Reads the pairs of the sources without duplicates; sets rows aside that cannot or shall not be used."""
-    from pipelines.data.dialogues import preference_rows, source_rows
+    from pipelines.data.dialogues import preference_rows
     from pipelines.data.dialogues.preference_records import parse_preferences
     from pipelines.data.sources import bad_rows
 
@@ -118,12 +118,11 @@ def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Pair], F
     rows = preference_rows.gather(
         parsed_rows, max_pairs=options.pairs_per_prompt, rejected=rejected_rows, counts=counts
     )
-    unique, num_duplicates = preference_rows.without_duplicates(rows, counts)
+    unique = preference_rows.without_duplicates(rows, rejected_rows, counts)
     kept = _without_near_duplicates(work, unique, rejected_rows)
     if reader.unread:
         work.progress.note(f"columns not used: {reader.columns}")
-    set_aside = source_rows.facts_with_duplicates(rejected_rows, "pairs", num_duplicates)
-    facts = {**dict(sorted(counts.items())), **set_aside, **reader.facts}
+    facts = {**dict(sorted(counts.items())), **rejected_rows.facts("pairs"), **reader.facts}
     return [pair for row in kept for pair in row.as_pairs()], facts
 
 
@@ -142,8 +141,8 @@ def _without_near_duplicates(work: Work, rows: list[PreferenceRow], rejected_row
     texts, contexts = [row.text for row in rows], [system_text(row.pairs[0].prompt) for row in rows]
     repeats = repeated(texts, contexts, work.options.near_duplicates)
     for row, text, is_repeat in zip(rows, texts, repeats, strict=True):
-        if is_repeat:
-            rejected_rows.add_by_rule(row.id, "near_duplicate", "nearly the same as an earlier row", text)
+        for row_id in row.row_ids if is_repeat else ():
+            rejected_rows.add_by_rule(row_id, "near_duplicate", "nearly the same as an earlier row", text)
     return [row for row, is_repeat in zip(rows, repeats, strict=True) if not is_repeat]
 
 

@@ -184,7 +184,10 @@ def test_near_duplicates_are_set_aside_and_counted(tmp_path: Path) -> None:
     assert made.facts["rows/not_used_near_duplicate"] == 2
     assert made.facts["rows/not_used_duplicate"] == made.facts["conversations/dropped_duplicate"] == 1
     assert made.facts["rows/used"] == 3
-    assert [(row["row"], row["reason"]) for row in made.rejected] == [(2, "near_duplicate"), (5, "near_duplicate")]
+    assert [(row["where"], row["row"], row["reason"]) for row in made.rejected] == [
+        ("mine.jsonl", 6, "duplicate"), ("mine.jsonl", 2, "near_duplicate"), ("mine.jsonl", 5, "near_duplicate"),
+    ]  # fmt: skip
+    assert max(len(row["raw"]) for row in made.rejected) <= 500
     assert make_of(tmp_path, rows, near_duplicates=None).facts["conversations/train"] == 5
 
 

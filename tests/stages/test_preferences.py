@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from pipelines.recipe import reader
 from pipelines.stages import STAGES
 from tests.stages.single import jsonl, make, prompts, talk
 from tests.tiny_models import Tiny
+
+LONG = " ".join(f"word{n}" for n in range(60))
 
 
 def pair(prompt: str, chosen: str = "Yes.", rejected: str = "No.") -> dict[str, str]:
@@ -103,6 +106,32 @@ def test_labelled_replies_are_paired_by_their_prompt(tmp_path: Path) -> None:
     assert (made.facts["rows/read"], made.facts["rows/used"]) == (4, 3)
 
 
+def labelled(prompt: str, *replies: tuple[str, bool]) -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "completion": reply, "label": label} for reply, label in replies]
+
+
+def test_labelled_replies_beyond_the_limit_have_a_reason_of_their_own(tmp_path: Path) -> None:
+    rows = labelled("Why?", *((f"Good {n}.", True) for n in range(5)), ("Bad.", False), ("Bad.", False), ("Bad.", True))
+    jsonl(tmp_path / "mine.jsonl", [*rows, *labelled("How?", ("So.", True))])
+    made = make("preferences", tmp_path, held_out=0, pairs_per_prompt=2, files={"mine": {"path": "mine.jsonl"}})
+    assert {row["row"]: row["reason"] for row in made.rejected} == {
+        3: "beyond_limit", 4: "beyond_limit", 5: "beyond_limit", 7: "duplicate", 8: "unpaired", 9: "unpaired",
+    }  # fmt: skip
+    assert (made.facts["rows/read"], made.facts["rows/used"], made.facts["pairs/beyond_limit"]) == (9, 3, 3)
+
+
+def test_every_labelled_row_of_a_repeated_group_is_set_aside(tmp_path: Path) -> None:
+    rows = [*labelled("Why is it so?", (LONG, True), ("No.", False)), *labelled("Why?", ("Because.", True))]
+    again = labelled("why is it so?", (LONG, True), ("No.", False))
+    jsonl(tmp_path / "mine.jsonl", [*rows, *again, pair("Why is it so?", LONG), pair("Why is it so?", LONG)])
+    made = make("preferences", tmp_path, held_out=0, files={"mine": {"path": "mine.jsonl"}})
+    assert made.facts["rows/used"] == int(made.facts["rows/read"]) - len(made.rejected) == 1
+    assert sorted((row["row"], row["reason"], row["where"]) for row in made.rejected) == [
+        (1, "duplicate", "mine.jsonl"), (2, "duplicate", "mine.jsonl"), (3, "unpaired", "mine.jsonl"),
+        (4, "near_duplicate", "mine.jsonl"), (5, "near_duplicate", "mine.jsonl"), (7, "duplicate", "mine.jsonl"),
+    ]  # fmt: skip
+
+
 def test_rows_with_several_replies_give_several_pairs(tmp_path: Path) -> None:
     rows = [
         {"prompt": "Name a boat.", "chosen": "Wren", "rejected": ["Titanic", "Boat", "No."], "meta": {"by": "Ann"}},
@@ -121,8 +150,7 @@ def test_rows_with_several_replies_give_several_pairs(tmp_path: Path) -> None:
 
 
 def test_near_duplicate_pairs_are_set_aside(tmp_path: Path) -> None:
-    long = " ".join(f"word{n}" for n in range(60))
-    rows = [pair("Why is it so?", long), pair("Why is it so?", f"{long} indeed"), pair("Why not?", "Because.")]
+    rows = [pair("Why is it so?", LONG), pair("Why is it so?", f"{LONG} indeed"), pair("Why not?", "Because.")]
     jsonl(tmp_path / "mine.jsonl", rows)
     made = make("preferences", tmp_path, held_out=0, files={"mine": {"path": "mine.jsonl"}})
     assert [each.id for each in preferences.read(made.out / preferences.TRAIN)] == ["mine/0/1", "mine/0/3"]

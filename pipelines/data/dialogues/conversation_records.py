@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.data.dialogues.turns import Turn, check_turns, clean, half_a_thought, read_turns, with_thought
+from pipelines.data.dialogues.turns import Turn, check_turns, clean, read_turns, with_thought
 from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import as_turns, has_value
@@ -97,7 +97,7 @@ def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_th
     column = row_format.column("turns")
     if column is not None:
         turns = read_turns(record[column], keep_thoughts=keep_thoughts)
-        return turns if isinstance(turns, Problem) else _with_system(record, row_format, turns)
+        return turns if isinstance(turns, Problem) else with_system(record, row_format, turns)
     prompt = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
     reply = _reply_turns(record, row_format, keep_thoughts=keep_thoughts)
     if isinstance(prompt, Problem):
@@ -121,8 +121,9 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     thought_column = row_format.column("thought")
     if isinstance(turns, Problem) or thought_column is None or len(turns) != 1:
         return turns
-    reply = with_thought(turns[0].content, record[thought_column], keep_thoughts=keep_thoughts)
-    return half_a_thought(f"column {column!r}") if reply is None else [replace(turns[0], content=reply)]
+    place = f"column {column!r}"
+    reply = with_thought(turns[0].content, record[thought_column], keep_thoughts=keep_thoughts, place=place)
+    return reply if isinstance(reply, Problem) else [replace(turns[0], content=reply)]
 
 
 def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
@@ -131,7 +132,7 @@ def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     Assistant's turns of a prompt that is a list of turns are context, and not learnt."""
     column = row_format.column("prompt")
     assert column is not None, "a format without turns has a prompt"
-    earlier = _history(record, row_format)
+    earlier = history_turns(record, row_format)
     if isinstance(earlier, Problem):
         return earlier
     value = record[column]
@@ -146,7 +147,7 @@ def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     context = [replace(turn, learnt=False) if turn.role == "assistant" else turn for turn in turns]
     if earlier and context and context[0].role == "system":
         return Problem("two_systems", "a system turn after those of the column history; expected one, at the beginning")
-    return _with_system(record, row_format, [*earlier, *context])
+    return with_system(record, row_format, [*earlier, *context])
 
 
 def _prompt_text(record: Mapping[str, Any], row_format: RowFormat, column: str) -> str | Problem:
@@ -168,7 +169,7 @@ def _with_contexts(record: Mapping[str, Any], row_format: RowFormat, turns: list
     return [*turns[:-1], replace(turns[-1], content=text)]
 
 
-def _with_system(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
+def with_system(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
     """The turns after that of the system's column."""
     system = system_turn(record, row_format)
     if isinstance(system, Problem) or system is None:
@@ -191,7 +192,7 @@ def system_turn(record: Mapping[str, Any], row_format: RowFormat) -> Turn | Prob
     return Turn("system", text) if text else None
 
 
-def _history(record: Mapping[str, Any], row_format: RowFormat) -> list[Turn] | Problem:
+def history_turns(record: Mapping[str, Any], row_format: RowFormat) -> list[Turn] | Problem:
     """The turns of the column `history`: [[prompt, reply], …], or turns."""
     column = row_format.column("history")
     history = record[column] if column is not None and has_value(record[column]) else []

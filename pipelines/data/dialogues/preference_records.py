@@ -11,24 +11,27 @@ labelled    prompt, completion, label: one reply a row, paired by the prompt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product, takewhile
+from itertools import islice, product, takewhile
 from typing import Any
 
 from pipelines.data.dialogues.answer_match import normalised
-from pipelines.data.dialogues.conversation_records import media_problem, prompt_turns, system_turn, turns_of_record
+from pipelines.data.dialogues.conversation_records import media_problem, turns_of_record
+from pipelines.data.dialogues.preference_prompts import (
+    is_transcript,
+    prompt_of_columns,
+    turns_of_transcript,
+    whole_prompt,
+)
 from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply, pairs_of
-from pipelines.data.dialogues.turns import Turn, check_turns, clean, read_turns
+from pipelines.data.dialogues.turns import Turn, check_turns, read_turns
 from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value, number_of
 from pipelines.data.sources.files import type_name
 from pipelines.data.sources.record_formats import RowFormat
 
-SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # how hh-rlhf marks turns
-SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 MAX_PAIRS = 10
 FORMATS = (
     "chosen and rejected, as whole dialogues (hh-rlhf, lists of turns) or as replies to a prompt in one of: "
@@ -103,13 +106,27 @@ def _chosen(
             f"the chosen reply scores {scores[0]:g}, the rejected one {scores[1]:g}; expected more for the chosen one"
         )
         return Problem("scores_disagree", text, by_rule=True)
-    pairs: list[ParsedPair] = []
-    for chosen, rejected in product(*(_replies_of(record[column]) for column in columns)):
-        pair = _pair(record, row_format, (chosen, rejected), columns, keep_thoughts)
-        if isinstance(pair, Problem):
-            return pair
-        pairs.append(pair)
-    return ParsedPreferences(pairs[:max_pairs], num_beyond=max(0, len(pairs) - max_pairs))
+    sides = [_replies_of(record[column]) for column in columns]
+    num_pairs = len(sides[0]) * len(sides[1])
+    # Beside the pairs that are kept one of every reply, which says whether something is wrong with it.
+    kept = islice(product(*sides), max_pairs)
+    firsts = product(sides[0], sides[1][:1]), product(sides[0][:1], sides[1])
+    made: list[list[ParsedPair]] = []
+    for several in (kept, *firsts):
+        pairs = []
+        for chosen, rejected in several:
+            pair = _pair(record, row_format, (chosen, rejected), columns, keep_thoughts)
+            if isinstance(pair, Problem):
+                return pair
+            pairs.append(pair)
+        made.append(pairs)
+    if {normalised(pair.chosen) for pair in made[1]} & {normalised(pair.rejected) for pair in made[2]}:
+        return _equal_sides()
+    return ParsedPreferences(made[0], num_beyond=num_pairs - len(made[0]))
+
+
+def _equal_sides() -> Problem:
+    return Problem("equal_sides", "chosen and rejected say the same; expected two different replies")
 
 
 def _replies_of(value: Any) -> list[Any]:
@@ -120,7 +137,7 @@ def _replies_of(value: Any) -> list[Any]:
 def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> ParsedPreferences | Problem:
     """The pair of two replies and a column that says which is better."""
     columns = [row_format.column(role) or "" for role in ("first", "second")]
-    winner = str(record[row_format.column("winner") or ""]).strip().lower().rpartition("_")[2]
+    winner = _ending(record[row_format.column("winner") or ""])
     endings = [column.lower().rpartition("_")[2] for column in columns]
     if winner not in endings:
         text = f"{row_format.column('winner')} says {winner!r}; expected {' or '.join(endings)} for a pair"
@@ -128,6 +145,14 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
     ordered = columns if winner == endings[0] else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
     return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
+
+
+def _ending(winner: Any) -> str:
+    """What the better reply's column ends in. A column of numbers with a gap holds floats: 1.0 is 1."""
+    number = number_of(winner)
+    if number is not None and number.is_integer():
+        return str(int(number))
+    return str(winner).strip().lower().rpartition("_")[2]
 
 
 def _pair(
@@ -141,10 +166,10 @@ def _pair(
         return rejected
     equal = [turn for turn, _ in takewhile(lambda turns: _same(*turns), zip(chosen, rejected, strict=False))]
     common = equal[: min(len(chosen), len(rejected)) - 1]  # the last turn is a reply, even where both are equal
-    earlier = _prompt_of_columns(record, row_format, common, keep_thoughts)
-    if isinstance(earlier, Problem):
-        return earlier
-    prompt, chosen, rejected = earlier + common, chosen[len(common) :], rejected[len(common) :]
+    prompt = whole_prompt(record, row_format, common, keep_thoughts)
+    if isinstance(prompt, Problem):
+        return prompt
+    chosen, rejected = chosen[len(common) :], rejected[len(common) :]
     problem = _problem(prompt, chosen, rejected)
     return problem or ParsedPair([turn.message for turn in prompt], chosen[0].content, rejected[0].content)
 
@@ -165,7 +190,7 @@ def _problem(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> Pr
         if problem is not None:
             return problem
     if normalised(chosen[0].content) == normalised(rejected[0].content):
-        return Problem("equal_sides", "chosen and rejected say the same; expected two different replies")
+        return _equal_sides()
     return None
 
 
@@ -180,34 +205,19 @@ def _reply_problem(prompt: list[Turn], reply: list[Turn]) -> Problem | None:
 
 def _side(value: Any, column: str, keep_thoughts: bool) -> list[Turn] | Problem:
     """The turns of one side, the last of which is the reply."""
-    if isinstance(value, str) and SPEAKERS.match(value):
-        return _turns_of_transcript(value)
+    if is_transcript(value):
+        return turns_of_transcript(value, keep_thoughts)
     if not value or not isinstance(value, str | list | dict):
         content = type(value).__name__ if value else "nothing"
         return Problem("no_text", f"column {column!r} holds {content}; expected text or turns")
     return read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
 
 
-def _prompt_of_columns(
-    record: Mapping[str, Any], row_format: RowFormat, common: list[Turn], keep_thoughts: bool
-) -> list[Turn] | Problem:
-    """The turns of the prompt's columns; without the prompt's text where the common turns hold it already."""
-    column = row_format.column("prompt")
-    if column is None or (common and common[0].role != "assistant"):
-        system = None if common and common[0].role == "system" else system_turn(record, row_format)
-        return system if isinstance(system, Problem) else [system] if system is not None else []
-    value = record[column]
-    if isinstance(value, str) and SPEAKERS.match(value):
-        turns = _turns_of_transcript(value)
-        return turns[:-1] if (turns[-1].role, turns[-1].content) == ("assistant", "") else turns
-    return prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
-
-
 def _ranked(
     record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool, max_pairs: int
 ) -> ParsedPreferences | Problem:
     """Pairs of a list of replies with ratings."""
-    prompt = _prompt_of_columns(record, row_format, [], keep_thoughts)
+    prompt = prompt_of_columns(record, row_format, keep_thoughts)
     if isinstance(prompt, Problem):
         return prompt
     messages = [turn.message for turn in prompt]
@@ -263,11 +273,3 @@ def _labelled(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: b
     if value is None:
         return Problem("no_rating", f"column {rating!r} holds {type_name(record[rating or ''])}; expected a number")
     return ParsedPreferences(rated=RatedReply([turn.message for turn in prompt], reply[0].content, value))
-
-
-def _turns_of_transcript(text: str) -> list[Turn]:
-    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …"."""
-    _, *pieces = SPEAKERS.split(text)  # speaker, text, speaker, text, …
-    return [
-        Turn(SPEAKER_ROLES[speaker], clean(content)) for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
-    ]

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from pipelines.data.dialogues import source_rows
 from pipelines.data.dialogues.conversations import OPEN_TASK
 from pipelines.data.dialogues.preference_records import ParsedPreferences
 from pipelines.data.dialogues.preferences import Pair
-from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply, pairs_of
+from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply, num_partners, pairs_of, widest_pairs
 from pipelines.data.sources.bad_rows import RejectedRows
 
 GIVEN = "given"  # rule of pairs: the user's file says so
@@ -27,7 +28,7 @@ class PreferenceRow:
     source: str
     language: str
     pairs: list[ParsedPair]
-    num_rows: int = 1
+    row_ids: tuple[str, ...]  # of the rows whose replies are in the pairs
 
     @property
     def text(self) -> str:
@@ -78,27 +79,43 @@ def gather(
             one = _Labelled(row_id, source, language, parsed.rated)
             labelled.setdefault(one.prompt_key, []).append(one)
             continue
-        rows.append(PreferenceRow(row_id, source, language, parsed.pairs))
+        rows.append(PreferenceRow(row_id, source, language, parsed.pairs, (row_id,)))
         _count(counts, parsed.num_beyond, parsed.num_left_out)
     for group in labelled.values():
-        row, num_beyond = _paired(group, max_pairs)
+        row, num_beyond = _paired(_without_repeats(group, rejected), max_pairs, rejected)
         _count(counts, num_beyond, 0)
         if row is not None:
             rows.append(row)
-        used = {reply for pair in row.pairs for reply in (pair.chosen, pair.rejected)} if row is not None else set()
-        for one in group:
-            if one.reply.reply not in used:
-                problem = "no pair with another reply to its prompt; expected a better or a worse one in another row"
-                rejected.add_by_rule(one.id, "unpaired", problem, one.reply.reply)
     return rows
 
 
-def _paired(group: Sequence[_Labelled], max_pairs: int) -> tuple[PreferenceRow | None, int]:
-    """The labelled replies to one prompt as a row of pairs, if they make any; the number of pairs beyond the limit."""
-    pairs, num_beyond = pairs_of([one.reply for one in group], max_pairs)
-    first = group[0]
-    row = PreferenceRow(first.id, first.source, first.language, pairs, num_rows=len(group)) if pairs else None
-    return row, num_beyond
+def _without_repeats(group: Sequence[_Labelled], rejected: RejectedRows) -> list[_Labelled]:
+    """The labelled replies to one prompt without those that an earlier row has with the same label."""
+    unique: dict[tuple[str, float], _Labelled] = {}
+    for one in group:
+        if unique.setdefault((one.reply.reply, one.reply.rating), one) is not one:
+            source_rows.set_duplicate_aside(rejected, one.id, one.reply.reply)
+    return list(unique.values())
+
+
+def _paired(group: Sequence[_Labelled], max_pairs: int, rejected: RejectedRows) -> tuple[PreferenceRow | None, int]:
+    """The labelled replies to one prompt as a row of pairs, if they make any; the number of pairs beyond the limit.
+
+    Replies that are in no pair are set aside: because they have no counterpart, or because of the limit."""
+    replies = [one.reply for one in group]
+    pairs, num_beyond = pairs_of(replies, max_pairs)
+    used = {position for places in widest_pairs(replies, max_pairs) for position in places}
+    for position, (one, partners) in enumerate(zip(group, num_partners(replies), strict=True)):
+        if position in used:
+            continue
+        if partners:
+            problem = f"its pairs are beyond the limit of its prompt; pairs_per_prompt is {max_pairs}"
+            rejected.add_by_rule(one.id, "beyond_limit", problem, one.reply.reply)
+        else:
+            problem = "no pair with another reply to its prompt; expected a better or a worse one in another row"
+            rejected.add_by_rule(one.id, "unpaired", problem, one.reply.reply)
+    first, ids = group[0], tuple(group[position].id for position in sorted(used))
+    return (PreferenceRow(first.id, first.source, first.language, pairs, ids) if pairs else None), num_beyond
 
 
 def _count(counts: Counter[str], num_beyond: int, num_left_out: int) -> None:
@@ -108,11 +125,12 @@ def _count(counts: Counter[str], num_beyond: int, num_left_out: int) -> None:
         counts["replies/left_out"] += num_left_out
 
 
-def without_duplicates(rows: Sequence[PreferenceRow], counts: Counter[str]) -> tuple[list[PreferenceRow], int]:
-    """The rows without pairs that occurred before, and the number of rows that have no other; counts pairs."""
+def without_duplicates(
+    rows: Sequence[PreferenceRow], rejected: RejectedRows, counts: Counter[str]
+) -> list[PreferenceRow]:
+    """The rows without pairs that occurred before; sets rows aside that have no other, and counts pairs."""
     seen: set[tuple[str, ...]] = set()
     kept: list[PreferenceRow] = []
-    num_duplicates = 0
     for row in rows:
         new: list[ParsedPair] = []
         for pair in row.pairs:
@@ -128,6 +146,6 @@ def without_duplicates(rows: Sequence[PreferenceRow], counts: Counter[str]) -> t
         counts["pairs/dropped_duplicate"] += len(row.pairs) - len(new)
         if new:
             kept.append(replace(row, pairs=new))
-        else:
-            num_duplicates += row.num_rows
-    return kept, num_duplicates
+        for row_id in row.row_ids if not new else ():
+            source_rows.set_duplicate_aside(rejected, row_id, row.text)
+    return kept

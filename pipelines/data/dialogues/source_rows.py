@@ -103,13 +103,9 @@ def system_text(messages: Sequence[Mapping[str, str]]) -> str:
     return next((turn["content"] for turn in messages if turn["role"] == "system"), "")
 
 
-def facts_with_duplicates(rejected: RejectedRows, area: str, num_duplicates: int) -> Facts:
-    """The facts of rows set aside, with the rows that repeat an earlier one exactly, which are kept nowhere else."""
-    facts = rejected.facts(area)
-    if num_duplicates:
-        facts["rows/used"] = int(facts["rows/used"]) - num_duplicates
-        facts["rows/not_used_duplicate"] = num_duplicates
-    return facts
+def set_duplicate_aside(rejected: RejectedRows, row_id: str, text: str) -> None:
+    """Sets a row aside that says exactly what an earlier one says; text: what that is."""
+    rejected.add_by_rule(row_id, "duplicate", "says exactly what an earlier row says", text)
 
 
 def reasons(rejected: RejectedRows) -> str:

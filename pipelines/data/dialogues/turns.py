@@ -8,7 +8,6 @@ thoughts are kept. What is no text (images, calls of tools and their results) is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,6 @@ TOOL_ROLES = ("tool", "function", "function_call", "function_response", "observa
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
 TOOLS = "calls a tool or holds its result, which no chat template gets here; expected text alone"
-THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -91,20 +89,40 @@ def clean(text: str) -> str:
     return normalise(text).strip()
 
 
-def with_thought(content: str, thought: Any, *, keep_thoughts: bool) -> str | None:
-    """A reply and the thought beside it, or without its thoughts; None where a thought is open or closed alone.
+def with_thought(content: str, thought: Any, *, keep_thoughts: bool, place: str = "the reply") -> str | Problem:
+    """A reply and the thought beside it, or without its thoughts; a Problem where thoughts are halves, or differ.
 
     >>> with_thought("4", "2 + 2", keep_thoughts=True), with_thought("<think>2 + 2</think>4", None, keep_thoughts=False)
     ('<think>\\n2 + 2\\n</think>\\n\\n4', '4')
     """
-    rest = THOUGHT.sub("", content)
-    if "<think>" in rest or "</think>" in rest:
-        return None
+    divided = _divided(content)
+    if divided is None:
+        text = f"{place} holds one of <think> and </think> without the other; expected whole thoughts"
+        return Problem("half_a_thought", text)
+    own, rest = divided
     if not keep_thoughts:
         return rest.strip()
-    if not has_value(thought) or rest != content:  # the content holds its thoughts already
+    if not has_value(thought):
         return content
-    return f"<think>\n{clean(str(thought))}\n</think>\n\n{content}" if content else content
+    beside = clean(str(thought))
+    if own.strip():
+        return content if own.split() == beside.split() else _two_thoughts(place)
+    rest = rest.strip()
+    return f"<think>\n{beside}\n</think>\n\n{rest}" if rest else content
+
+
+def _divided(content: str) -> tuple[str, str] | None:
+    """The thoughts in a reply, and the reply without them; None where a thought is open or closed alone."""
+    before, *pieces = content.split("<think>")
+    thoughts, rest = [], [before]
+    for piece in pieces:
+        thought, closed, after = piece.partition("</think>")
+        if not closed:
+            return None
+        thoughts.append(thought)
+        rest.append(after)
+    without = "".join(rest)
+    return None if "<think>" in without or "</think>" in without else ("\n".join(thoughts), without)
 
 
 def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
@@ -125,7 +143,9 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
         return Problem("unknown_role", f"turn {number} has the {role_key} {speaker!r}; expected one of: {known}")
     content, thought = item.get(content_key), _first_value(item, column_names.THOUGHT_COLUMNS)
     if isinstance(content, list):
-        thought = thought or _thought_of_parts(content)
+        beside, thought = thought, _thought_of_parts(content) or thought
+        if keep_thoughts and has_value(beside) and str(thought).split() != str(beside).split():
+            return _two_thoughts(place)
         content = _text_of_parts(content, place)
     if isinstance(content, Problem):
         return content
@@ -141,9 +161,9 @@ def _turn_of_text(
     """A turn of which role and text are known: with its thought, and whether it is learnt."""
     if role != "assistant":
         return Turn(role, content)
-    reply = with_thought(content, thought, keep_thoughts=keep_thoughts)
-    if reply is None:
-        return half_a_thought(place)
+    reply = with_thought(content, thought, keep_thoughts=keep_thoughts, place=place)
+    if isinstance(reply, Problem):
+        return reply
     learnt = True
     for key in column_names.FLAG_KEYS:
         flag = item.get(key)
@@ -159,10 +179,9 @@ def _turn_of_text(
     return Turn(role, reply, learnt)
 
 
-def half_a_thought(place: str) -> Problem:
-    """A thought that is opened and never closed, or the other way round."""
-    text = f"{place} holds one of <think> and </think> without the other; expected whole thoughts"
-    return Problem("half_a_thought", text)
+def _two_thoughts(place: str) -> Problem:
+    """Two thoughts of one reply, of which neither can be told to be the one."""
+    return Problem("two_thoughts", f"{place} holds a thought, and another one stands beside it; expected one of them")
 
 
 def _text_of_parts(parts: Sequence[Any], place: str) -> str | Problem:

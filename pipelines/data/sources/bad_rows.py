@@ -113,6 +113,7 @@ class RejectedRows:
     reasons: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
     firsts: dict[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
+    files: dict[str, str] = field(default_factory=dict)  # by source/part: the file, for rows set aside after reading
 
     def add(
         self, source: str, part: Part, row: int, reason: str, problem: str, raw: str, *, by_rule: bool = False
@@ -130,9 +131,11 @@ class RejectedRows:
 
     def add_by_rule(self, row_id: str, reason: str, problem: str, raw: str) -> None:
         """Sets a row aside after it was read; row_id: source/part/row, as `parse_records` yields it."""
-        source, _, row = row_id.rsplit("/", 2)
+        part, row = row_id.rsplit("/", 1)
+        source, where = part.rsplit("/", 1)[0], self.files.get(part, part)
         self.reasons[reason] += 1
-        entry = {"source": source, "where": row_id, "row": int(row), "reason": reason, "problem": problem}
+        self.firsts.setdefault(reason, f"{where}:{row}: {problem}")
+        entry = {"source": source, "where": where, "row": int(row), "reason": reason, "problem": problem}
         self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))
 
     def check(self) -> None:
@@ -178,6 +181,7 @@ def read_records(
     In the order of the sources' names. Raises UserError if a file cannot be read at all, or for too many bad rows."""
     for name in sorted(sources):  # the order in the recipe is not part of a fingerprint
         for part in sources[name].parts():
+            rejected.files[f"{name}/{part.index}"] = part.where
             for row in sources[name].read(part):
                 rejected.limit.add(name, rows=1)
                 if isinstance(row, BadRow):

@@ -51,7 +51,7 @@ WINNER_COLUMNS = ("better_response_id", "winner", "preference", "preferred", "ch
 REPLY_LISTS = ("completions", "responses", "replies", "answers", "generations", "outputs", "candidates")
 RANK_COLUMNS = ("rank", "ranks", "ranking")  # 1 or 0 is the best; of ratings the highest is
 RATING_LISTS = (*RANK_COLUMNS, "ratings", "rating", "scores", "score", "rewards")
-RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", "completion")
+RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", "completion", "value")
 # Keys of a turn.
 ROLE_KEYS = ("role", "from", "speaker")
 CONTENT_KEYS = ("content", "value", "text", "parts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,45 @@ def test_thoughts_are_kept_whole_or_removed(record: dict[str, Any]) -> None:
     assert isinstance(kept, ParsedConversation)
     assert kept.messages[1]["content"] == "<think>\nA greeting.\n</think>\n\nHi!"
     assert removed == ParsedConversation(HELLO)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Hello", "response": "<think>A greeting.</think>Hi!", "reasoning": "No greeting."},
+        {"messages": [HELLO[0], {"role": "assistant", "content": "<think>A</think>Hi!", "reasoning": "B"}]},
+        {
+            "messages": [
+                HELLO[0],
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "A"}, {"type": "text", "text": "Hi!"}],
+                    "reasoning": "B",
+                },
+            ]
+        },
+    ],
+)
+def test_two_thoughts_of_one_reply_are_a_problem_where_they_are_kept(record: dict[str, Any]) -> None:
+    problem = parse_conversation(record)
+    assert isinstance(problem, Problem)
+    assert (problem.reason, problem.by_rule) == ("two_thoughts", False)
+    assert parse_conversation(record, keep_thoughts=False) == ParsedConversation(HELLO)
+
+
+@pytest.mark.parametrize("own", ["<think>\n\n</think>\n\n", "<think>\nA greeting.\n</think>\n\n"])
+def test_a_thought_in_the_reply_goes_before_one_beside_it(own: str) -> None:
+    parsed = parse_conversation({"prompt": "Hello", "response": f"{own}Hi!", "reasoning": "A  greeting."})
+    assert isinstance(parsed, ParsedConversation)
+    assert " ".join(parsed.replies[0].split()) == "<think> A greeting. </think> Hi!"
+
+
+@pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])
+def test_thoughts_are_found_in_linear_time(text: str) -> None:
+    start = time.monotonic()
+    problem = parse_conversation({"prompt": "Hello", "response": text})
+    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
+    assert time.monotonic() - start < 5
 
 
 def test_ratings_below_the_bound_are_set_aside() -> None:

@@ -82,8 +82,67 @@ def test_a_system_turn_comes_first(record: dict[str, Any]) -> None:
     assert parse_pair(record) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")
 
 
+DIALOGUES = {"chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"prompt": "Why?", "context": "It rains.", "history": [["Hi", "Ho"]]},
+         [turn("user", "Hi"), turn("assistant", "Ho"), turn("user", "Why?\n\nIt rains.")]),
+        ({"prompt": "Why?", "history": [["Hi", "Ho"]]}, [turn("user", "Hi"), turn("assistant", "Ho"), *PROMPT]),
+        ({"prompt": None, "history": [["Hi", "Ho"]]}, [turn("user", "Hi"), turn("assistant", "Ho"), *PROMPT]),
+        ({"prompt": "", "context": "It rains."}, [turn("user", "Why?\n\nIt rains.")]),
+        ({"prompt": "Why?", "system": "Be kind."}, [SYSTEM, *PROMPT]),
+        ({"prompt": [SYSTEM, *PROMPT]}, [SYSTEM, *PROMPT]),
+        ({"prompt": "\n\nHuman: Why?\n\nAssistant:", "system": "Be kind."}, [SYSTEM, *PROMPT]),
+        ({"messages": [*PROMPT, GOOD]}, PROMPT),
+    ],
+)  # fmt: skip
+def test_columns_beside_whole_dialogues_are_added(columns: dict[str, Any], expected: list[dict[str, str]]) -> None:
+    assert parse_pair({**columns, **DIALOGUES}) == ParsedPair(expected, "Because.", "No.")
+
+
+def test_what_whole_dialogues_say_already_is_not_added_again() -> None:
+    turns = [SYSTEM, turn("user", "Hi"), turn("assistant", "Ho"), turn("user", "It rains.\nWhy?")]
+    sides = {"chosen": [*turns, GOOD], "rejected": [*turns, BAD]}
+    columns = {"system": "Be kind.", "prompt": "Why?", "context": "It rains.", "history": [["Hi", "Ho"]]}
+    for record in (columns, {"prompt": "Hi"}, {"prompt": turns}, {"prompt": "It rains. Why?"}):
+        assert parse_pair({**record, **sides}) == ParsedPair(turns, "Because.", "No.")
+    alone = {"prompt": "Why?", "chosen": [SYSTEM, GOOD], "rejected": [SYSTEM, BAD]}
+    assert parse_pair(alone) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")
+
+
+def test_a_prompt_of_one_text_follows_its_system_and_history() -> None:
+    record = {"system": "Be kind.", "prompt": "\n\nHuman: Why?\n\nAssistant:", "chosen": "Because.", "rejected": "No."}
+    assert parse_pair(record) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"prompt": "How?"}, "sides_apart"),
+        ({"prompt": "Why?", "system": "Be rude."}, "two_systems"),
+        ({"system": "Be rude."}, "two_systems"),
+        ({"prompt": [turn("system", "Be rude."), *PROMPT]}, "two_systems"),
+        ({"prompt": "Why?", "context": ["It rains."]}, "no_text"),
+    ],
+)
+def test_columns_that_contradict_the_sides_are_problems(columns: dict[str, Any], reason: str) -> None:
+    problem = parse_pair({**columns, "chosen": [SYSTEM, *PROMPT, GOOD], "rejected": [SYSTEM, *PROMPT, BAD]})
+    assert isinstance(problem, Problem) and problem.reason == reason
+
+
 def hh(*turns: str) -> str:
     return "".join(f"\n\n{('Human', 'Assistant')[n % 2]}: {turn}" for n, turn in enumerate(turns))
+
+
+def test_thoughts_in_transcripts_are_kept_or_removed() -> None:
+    record = {"chosen": hh("Why?", "<think>t</think>Because."), "rejected": hh("Why?", "No.")}
+    assert pairs(record) == [("<think>t</think>Because.", "No.")]
+    assert pairs(record, keep_thoughts=False) == [("Because.", "No.")]
+    problem = parse_pair({**record, "rejected": hh("Why?", "<think>No.")})
+    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +195,12 @@ def pairs(record: dict[str, Any], **options: Any) -> list[tuple[str, str]]:
         ),
         ({"question": "Why?", "response_j": "a", "response_k": "b"}, [("a", "b")]),
         ({"prompt": "Why?", "response_0": "a", "response_1": "b", "better_response_id": 1}, [("b", "a")]),
+        ({"prompt": "Why?", "response_0": "a", "response_1": "b", "better_response_id": 1.0}, [("b", "a")]),
+        ({"prompt": "Why?", "response_0": "a", "response_1": "b", "better_response_id": "0.0"}, [("a", "b")]),
+        (
+            {"prompt": "Why?", "responses": [{**from_value("gpt", each), "score": len(each)} for each in ("a", "bc")]},
+            [("bc", "a")],
+        ),
         (
             {"conversation_a": [*PROMPT, GOOD], "conversation_b": [*PROMPT, BAD], "winner": "model_b"},
             [("No.", "Because.")],
@@ -158,6 +223,17 @@ def test_pairs_of_a_row_are_limited() -> None:
     assert isinstance(parsed, ParsedPreferences)
     assert [(pair.chosen, pair.rejected) for pair in parsed.pairs] == [("d", "a"), ("d", "b")]
     assert parsed.num_beyond == 4
+
+
+def test_the_pairs_of_many_lists_are_limited_before_they_are_made() -> None:
+    record = {"prompt": "Why?", "chosen": [f"good {n}" for n in range(2000)], "rejected": list(map(str, range(2000)))}
+    parsed = parse_preferences(record, max_pairs=3)
+    assert isinstance(parsed, ParsedPreferences)
+    assert [(pair.chosen, pair.rejected) for pair in parsed.pairs] == [("good 0", str(n)) for n in range(3)]
+    assert parsed.num_beyond == 2000 * 2000 - 3
+    for text, reason in (("1999.", "equal_sides"), ("", "no_text"), ("<think>x", "half_a_thought")):
+        problem = parse_preferences({**record, "chosen": [*record["chosen"], text]}, max_pairs=3)
+        assert isinstance(problem, Problem) and problem.reason == reason
 
 
 @pytest.mark.parametrize(

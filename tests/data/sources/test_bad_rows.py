@@ -106,6 +106,14 @@ def test_rows_left_out_by_a_rule_are_counted_and_kept_but_are_not_bad(tmp_path: 
     assert len((tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()) == 10
 
 
+def test_a_row_set_aside_after_reading_has_its_file(tmp_path: Path) -> None:
+    rejected = read(tmp_path, ['{"label": false}', '{"text": "a"}'])
+    rejected.add_by_rule("mine/0/2", "near_duplicate", "nearly the same", "a")
+    kept = [json.loads(line) for line in rejected.lines]
+    assert kept[1]["where"] == kept[0]["where"] and kept[0]["where"].endswith("mine.jsonl")
+    assert (kept[1]["source"], kept[1]["row"]) == ("mine", 2)
+
+
 def test_where_every_row_is_bad_the_first_is_named_and_all_are_kept(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"mine.jsonl:1: no column text. It is the first of 3 bad rows among 3 rows of mine"

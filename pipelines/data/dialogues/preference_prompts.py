@@ -1,0 +1,146 @@
+"""The prompt of a preference pair, from the columns beside its sides and from the turns that both sides begin with.
+
+columns: system, history, prompt, contexts ──┐
+common turns of whole dialogues ─────────────┴──► one prompt that says all of it, each once | Problem
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeGuard
+
+from pipelines.data.dialogues.conversation_records import history_turns, prompt_turns, with_system
+from pipelines.data.dialogues.turns import Turn, clean, read_turns
+from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.record_formats import RowFormat
+
+SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # how hh-rlhf marks turns
+SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def whole_prompt(
+    record: Mapping[str, Any], row_format: RowFormat, common: list[Turn], keep_thoughts: bool
+) -> list[Turn] | Problem:
+    """The turns before the replies. common: those that both sides begin with, which the columns add to."""
+    column = row_format.column("prompt")
+    if column is None:
+        return with_system(record, row_format, common)
+    if not common or common[0].role == "assistant":
+        earlier = prompt_of_columns(record, row_format, keep_thoughts)
+        return earlier if isinstance(earlier, Problem) else earlier + common
+    return _joined(record, row_format, common, keep_thoughts)
+
+
+def prompt_of_columns(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The turns of the prompt's columns alone; a prompt in the spelling of hh-rlhf is several turns."""
+    column = row_format.column("prompt") or ""
+    value = record.get(column)
+    if is_transcript(value):
+        turns = turns_of_transcript(value, keep_thoughts)
+        if isinstance(turns, Problem):
+            return turns
+        if (turns[-1].role, turns[-1].content) == ("assistant", ""):
+            turns = turns[:-1]
+        record = {**record, column: [turn.message for turn in turns]}
+    return prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
+
+
+def is_transcript(value: Any) -> TypeGuard[str]:
+    """Whether a value is a dialogue in the spelling of hh-rlhf."""
+    return isinstance(value, str) and SPEAKERS.match(value) is not None
+
+
+def turns_of_transcript(text: str, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …"."""
+    _, *pieces = SPEAKERS.split(text)  # speaker, text, speaker, text, …
+    turns = [
+        {"role": SPEAKER_ROLES[speaker], "content": content}
+        for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
+    return read_turns(turns, keep_thoughts=keep_thoughts)
+
+
+def _joined(
+    record: Mapping[str, Any], row_format: RowFormat, common: list[Turn], keep_thoughts: bool
+) -> list[Turn] | Problem:
+    """The common turns of whole dialogues, with what only the columns say: system, history, contexts."""
+    columns = _turns_without_contexts(record, row_format, keep_thoughts)
+    if isinstance(columns, Problem):
+        return columns
+    contexts = [clean(str(record[name])) for name in row_format.columns_of("context") if has_value(record[name])]
+    systems = [turns[0] for turns in (columns, common) if turns and turns[0].role == "system"]
+    if len(systems) == 2 and systems[0].content != systems[1].content:
+        return Problem("two_systems", "the columns and the sides' own system turn differ; expected one of them")
+    own = [turn for turn in common if turn.role != "system"]
+    joined = _overlapped([turn for turn in columns if turn.role != "system"], own, contexts)
+    if joined is None:
+        name = row_format.column("prompt")
+        return Problem("sides_apart", f"the column {name!r} is not among the turns of chosen and rejected; expected "
+                                      "the same prompt in both")  # fmt: skip
+    turns, end = joined
+    missing = [text for text in contexts if not any(_plain(text) in _plain(turn.content) for turn in own)]
+    if missing:
+        turns[end] = replace(turns[end], content="\n\n".join([turns[end].content, *missing]))
+    return [*systems[:1], *turns]
+
+
+def _turns_without_contexts(
+    record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool
+) -> list[Turn] | Problem:
+    """The turns of the columns system, history and prompt, without replies at their end."""
+    if not has_value(record[row_format.column("prompt") or ""]):
+        turns = history_turns(record, row_format)
+        return turns if isinstance(turns, Problem) else with_system(record, row_format, turns)
+    whole = prompt_of_columns(record, row_format, keep_thoughts)
+    if isinstance(whole, Problem) or not row_format.columns_of("context"):
+        turns = whole
+    else:
+        without = {name: value for name, value in record.items() if name not in row_format.columns_of("context")}
+        named = [pair for pair in zip(row_format.columns, row_format.roles, strict=True) if pair[0] in without]
+        columns, roles = zip(*named, strict=True)
+        turns = prompt_of_columns(without, replace(row_format, columns=columns, roles=roles), keep_thoughts)
+    if not isinstance(turns, Problem):
+        while turns and turns[-1].role == "assistant":  # the column holds a whole dialogue, with the reply
+            turns = turns[:-1]
+    return turns
+
+
+def _overlapped(columns: Sequence[Turn], own: Sequence[Turn], contexts: Sequence[str]) -> tuple[list[Turn], int] | None:
+    """The columns' turns and the sides' own, those that both have once; and the position of the prompt's turn.
+
+    None where the columns have a prompt that the sides' own turns lack."""
+    if not columns or not own or columns[-1].role == "assistant":  # no prompt of its own: only turns before
+        start = _position(columns, own, contexts)
+        turns = list(own) if start is not None else [*columns, *own]
+        return turns, max((n for n, turn in enumerate(turns) if turn.role == "user"), default=0)
+    start = _position(columns, own, contexts)
+    if start is not None:
+        return list(own), start + len(columns) - 1
+    for size in range(min(len(columns), len(own)), 0, -1):
+        if _position(columns[-size:], own[:size], contexts) == 0:
+            return [*columns[:-size], *own], len(columns) - 1
+    return None
+
+
+def _position(columns: Sequence[Turn], own: Sequence[Turn], contexts: Sequence[str]) -> int | None:
+    """Where the columns' turns stand among the sides' own."""
+    for start in range(len(own) - len(columns) + 1):
+        here = own[start : start + len(columns)]
+        if all(_says(mine, turn, contexts) for mine, turn in zip(here, columns, strict=True)):
+            return start
+    return None
+
+
+def _says(own: Turn, turn: Turn, contexts: Sequence[str]) -> bool:
+    """Whether a turn of a side says what the columns' turn does, alone or together with the contexts."""
+    if own.role != turn.role:
+        return False
+    text, expected = _plain(own.content), _plain(turn.content)
+    return text == expected or (bool(contexts) and all(piece in text for piece in (expected, *map(_plain, contexts))))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
