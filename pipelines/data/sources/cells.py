@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 from pipelines.data.sources.column_names import CONTENT_KEYS, EXCHANGE_KEYS, MISSING_TEXTS, ROLE_KEYS, TOOL_KEYS
+
+LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")  # how JSON text of turns begins
 
 
 def has_value(value: Any) -> bool:
@@ -24,19 +27,27 @@ def as_turns(value: Any) -> list[Any] | None:
     """The turns in a column's value: a list, JSON text of one, or an object of lists; None where it holds no turns.
 
     Objects that hold a whole exchange ({human, assistant}) are divided into two turns."""
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
+    if isinstance(value, str) and LIST_OF_OBJECTS.match(value):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
         value = value["messages"]
     if isinstance(value, dict) and any(isinstance(value.get(key), list) for key in ROLE_KEYS):
-        value = [dict(zip(value, items, strict=False)) for items in zip(*value.values(), strict=False)]
+        value = _rows_of(value)
     if not isinstance(value, list) or not value or not isinstance(value[0], dict):
         return None
     turns = list(chain.from_iterable(_divided(turn) for turn in value))
     return turns if _is_turn(turns[0]) else None
+
+
+def _rows_of(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of an object of lists; None where the lists differ in length. What is no list belongs to no row."""
+    lists = {name: column for name, column in columns.items() if isinstance(column, list)}
+    if len(set(map(len, lists.values()))) != 1:
+        return None
+    return [dict(zip(lists, items, strict=True)) for items in zip(*lists.values(), strict=True)]
 
 
 def _divided(turn: Any) -> Iterator[Any]:
@@ -63,7 +74,7 @@ def verdict(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return {1.0: True, 0.0: False, -1.0: False}.get(float(value))
+        return {1: True, 0: False, -1: False}.get(value)
     if not isinstance(value, str):
         return None
     text = value.strip().lower()
@@ -84,6 +95,6 @@ def number_of(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -5,7 +5,8 @@
       └── all but the first ┘
 
 A quote that is never closed would make one cell of all lines after it. The line where it stands is a bad row, and
-reading goes on at the next line.
+reading goes on at the next line. Lines that were looked at in vain count against a budget, to which records that are
+read add, so that a table full of such quotes is not read anew from each.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from pipelines.data.sources.files import RAW_CHARACTERS, FileProblem, RecordSour
 from pipelines.data.sources.source import BadRow, Row
 
 MAX_CELL_BYTES = 1 << 30  # the default of Python's csv is 128 KiB; max_row_bytes is the limit here
+MIN_LOOK_AHEAD = 16 << 10  # characters after a record's first line, however many quotes before it were not closed
+MAX_LINES = 1 << 20  # of a record: each takes some 60 bytes of memory besides its characters
+MAX_READINGS = 8  # of what is left of a file, by records that have no end in it
+EARNED = 4  # characters of look-ahead for each one of a record that was read
 TSV = streams.with_compressed(".tsv")
 
 
@@ -113,14 +118,21 @@ class _Lines:
         self.record: list[str] = []
         self.characters = 0  # of the record
         self.number = 0  # of the last line that was read, from 1
+        self.ended = False  # whether the record reached the file's end
+        self.budget = 2 * max_characters  # of which a record may look half ahead, so that none takes all of it
 
     def begin_record(self) -> None:
-        self.record, self.characters = [], 0
+        self.budget = min(self.budget + EARNED * self.characters, 2 * self.max_characters)
+        self.record, self.characters, self.ended = [], 0, False
 
     def take_back(self) -> None:
         """Gives all lines of the record but its first to the next records."""
-        self.again.extendleft(reversed(self.record[1:]))
-        self.number -= len(self.record) - 1
+        first, *others = self.record
+        self.again.extendleft(reversed(others))
+        self.number -= len(others)
+        taken = self.characters - len(first)
+        self.budget = min(self.budget - taken, MAX_READINGS * taken if self.ended else self.budget)
+        self.record, self.characters = [first], len(first)
 
     def __iter__(self) -> _Lines:
         return self
@@ -128,6 +140,7 @@ class _Lines:
     def __next__(self) -> str:
         line = self.again.popleft() if self.again else self.stream.readline(self.max_characters + 1)
         if not line:
+            self.ended = True
             raise StopIteration
         self.number += 1
         self.record.append(line)
@@ -136,6 +149,11 @@ class _Lines:
             if len(self.record) == 1:
                 self._skip_line()
             raise _TooLong(f"a record of more than {self.max_characters:,} characters, which max_row_bytes allows")
+        look_ahead = max(MIN_LOOK_AHEAD, self.budget // 2)
+        if self.characters - len(self.record[0]) > look_ahead:
+            raise _TooLong(f"no end within {look_ahead:,} characters, and many quotes before it are not closed")
+        if len(self.record) > MAX_LINES:
+            raise _TooLong(f"a record of more than {MAX_LINES:,} lines, the maximum")
         return line
 
     def _skip_line(self) -> None:

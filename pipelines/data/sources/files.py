@@ -1,9 +1,9 @@
 """Sources that are files: resolving a `path:` to files, reading each, and converting records to rows.
 
-path ──find_files──► files ──pieces──► parts ──read_piece──► rows, records ──to_row──► Row | BadRow
+    path ──find_files──► files ──pieces──► parts ──read_piece──► records ──to_row──► Row | BadRow
 
-path ──find_files──► files ──pieces──► parts ──read_piece──► records ──to_row──► Row | BadRow
-where the source has no other file. Hidden files and folders are read only where a path names them.
+A file that cannot be read is one bad row, or an error where the source has no other file. Hidden files and folders are
+read only where a path names them.
 """
 
 from __future__ import annotations

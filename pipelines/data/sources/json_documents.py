@@ -3,7 +3,8 @@
     text in chunks ──raw_decode──► one value after the other
 
 Memory holds one value and one chunk. After a value that is not JSON, reading goes on at the next object with the same
-keys as an earlier one, so that one broken row does not lose the rest.
+keys as an earlier one, so that one broken row does not lose the rest; where there is no earlier one, at the next object
+with the first key of the broken one. A missing comma before an object loses nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LISTS = ("data", "rows", "examples", "items", "records", "instances", "samples",
 MAX_KEYS = 100  # kinds of objects that are remembered
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
+FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)"\s*:')  # of an object that may be broken further on
 WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
 
 
@@ -108,7 +110,7 @@ class _Reader:
         self.in_array = True
         while (character := self._peek()) != "]":
             yield self._value()
-            if (character := self._peek()) not in (",", "]"):
+            if (character := self._peek()) not in (",", "]", "{"):
                 raise _NotJson(f"expected a comma, found {character!r}" if character else "the array is not closed")
             if character == ",":
                 self.position += 1
@@ -168,13 +170,17 @@ class _Reader:
                     return value, end
 
     def _find_object(self) -> bool:
-        """Moves on to the next object with the keys of an earlier one. Returns False, at the end, if there is none."""
+        """Moves on to the next object with the keys of an earlier one, or else with the first key of the broken one.
+
+        Returns False, at the end, if there is none."""
+        first_key = FIRST_KEY.match(self.text, self.position)
         while self._find_brace():
             try:
                 value, _ = self._decode()
             except _NotJson:
                 continue
-            if frozenset(value) in self.keys:
+            # Without earlier objects the first key keeps the objects within a row, such as turns, from being rows.
+            if frozenset(value) in self.keys or (not self.keys and (first_key is None or first_key[1] in value)):
                 return True
         return False
 

@@ -180,7 +180,7 @@ def kind_by_content(file: Path) -> dict[str, str] | None:
         return None
     if re.match(r"\s*\[\s*\{", text):
         return {"kind": "json"}
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in re.split("\r\n?|\n", text) if line.strip()]
     lines = lines[:-1] if len(start) == CONTENT_BYTES and len(lines) > 1 else lines  # the last one may be cut
     if lines and lines[0].lstrip().startswith(("{", "[")):
         is_object = lines[0].lstrip().startswith("{") and (len(lines) == 1 or lines[0].rstrip().endswith("}"))

@@ -53,12 +53,12 @@ class Text(TextFileSource):
 
 def _paragraphs(stream: Utf8Stream, max_bytes: int) -> Iterator[tuple[int, bytes, int]]:
     """Yields the texts between blank lines, without the end of their last line and the indent of their first."""
-    document, size, first = b"", 0, 1
+    document, size, first = bytearray(), 0, 1  # bytes would be copied for each line
     for number, (line, line_bytes) in enumerate(streams.bounded_lines(stream, max_bytes), 1):
         if number > 1 and line.endswith(b"\n") and not line.strip(b" \t\r\n"):
             if document.strip():
-                yield first, document.removesuffix(b"\n"), size
-            document, size = b"", 0
+                yield first, bytes(document.removesuffix(b"\n")), size
+            document, size = bytearray(), 0
             continue
         if not document:
             first, line = number, line if number == 1 else line.lstrip(b" \t\r")
@@ -66,7 +66,7 @@ def _paragraphs(stream: Utf8Stream, max_bytes: int) -> Iterator[tuple[int, bytes
         if size <= max_bytes or not document:
             document += line
     if document.strip():
-        yield first, document, size
+        yield first, bytes(document.removesuffix(b"\n")), size
 
 
 def _row(line: int, document: bytes, encoding: str) -> Row | BadRow:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.data.sources import jsonl
+from pipelines.data.sources import csv, jsonl
 from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError, printable
 from tests.data.sources.reading import bad, make_source, rows, texts
@@ -199,6 +199,39 @@ def test_an_unclosed_quote_costs_its_own_line_alone(tmp_path: Path, quoted: bool
     assert row == place + 2  # its line, after the header
     if not quoted and place < 99:
         assert f"it swallows {99 - place} line" in problem
+
+
+@pytest.mark.parametrize("between", ["", "1,good\n"])
+def test_quotes_that_each_line_closes_and_opens_take_linear_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: str
+) -> None:
+    num_lines = 1000
+    (tmp_path / "a.csv").write_text("id,text\n" + f'5","unclosed, of a line\n{between}' * num_lines)
+    monkeypatch.setattr(csv, "MIN_LOOK_AHEAD", 100)
+    lines: list[str] = []
+    read = csv._Lines.__next__
+    monkeypatch.setattr(csv._Lines, "__next__", lambda self: lines.append(line := read(self)) or line)
+    source = make_source(tmp_path, "csv", "a.csv", max_row_bytes=10_000)
+    assert texts(source) == ["good"] * (num_lines if between else 0)
+    assert len(lines) < 20 * num_lines
+    assert len(bad(source)) == num_lines
+
+
+def test_a_cell_of_many_lines_after_an_unclosed_quote_is_read(tmp_path: Path) -> None:
+    cell = "\n".join(f"paragraph {number}" for number in range(50_000))
+    rest = "3,x\n" * 100_000
+    (tmp_path / "a.csv").write_text(f'id,text\n1,"never closed\n2,"{cell}"\n{rest}')
+    source = make_source(tmp_path, "csv", "a.csv", max_row_bytes=1 << 20)
+    assert texts(source) == [cell, *["x"] * 100_000]
+    assert [row for row, _ in bad(source)] == [2]
+
+
+def test_a_record_of_very_many_lines_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv, "MAX_LINES", 10)
+    (tmp_path / "a.csv").write_text('id,text\n1,"' + "never closed\n" * 20 + "2,last\n")
+    source = make_source(tmp_path, "csv", "a.csv")
+    assert texts(source) == ["last"]
+    assert "a record of more than 10 lines" in bad(source)[0][1]
 
 
 def test_lines_within_quotes_are_still_one_cell(tmp_path: Path) -> None:

@@ -67,6 +67,34 @@ def test_a_broken_object_of_an_array_is_one_bad_row(tmp_path: Path) -> None:
         assert "not JSON" in bad(source)[0][1]
 
 
+BROKEN_FIRST = [
+    ('{"text": "it"s broken"}', {}),
+    ('{"text": "it"s broken", "meta": {"by": "x"}}', {"meta": {"by": "x"}}),
+    ('{"turns": [{"role": "user"}, {"role": "user"}], "text": "it"s broken"}', {"turns": [{"role": "user"}]}),
+    ("{text: 'unquoted'}", {}),
+]
+
+
+@pytest.mark.parametrize(("broken", "columns"), BROKEN_FIRST)
+@pytest.mark.parametrize("layout", ["[{}]", '{{"data": [{}]}}'])
+def test_a_broken_first_object_of_an_array_is_one_bad_row(
+    tmp_path: Path, broken: str, columns: dict[str, Any], layout: str
+) -> None:
+    lines = [broken, *(json.dumps(columns | {"text": f"row {number}"}) for number in range(1000))]
+    (tmp_path / "a.json").write_text(layout.format(", ".join(lines)))
+    source = make_source(tmp_path, "json", "a.json")
+    assert texts(source) == [f"row {number}" for number in range(1000)]
+    assert [row for row, _ in bad(source)] == [1]
+
+
+def test_missing_commas_between_objects_of_an_array_lose_none(tmp_path: Path) -> None:
+    names = [f"row {number}" for number in range(1001)]
+    (tmp_path / "a.json").write_text("[" + "\n".join(json.dumps({"text": name}) for name in names) + "]")
+    source = make_source(tmp_path, "json", "a.json")
+    assert texts(source) == names
+    assert bad(source) == []
+
+
 @pytest.mark.parametrize("keep", [0.5, 0.7, 0.95])
 def test_of_a_json_array_that_is_cut_the_rows_before_the_cut_are_read(tmp_path: Path, keep: float) -> None:
     text = json.dumps([{"text": f"row {number}"} for number in range(100)])

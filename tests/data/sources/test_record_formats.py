@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 
+from pipelines.data.dialogues.turns import read_turns
+from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.cells import as_turns, number_of, verdict
 from pipelines.data.sources.record_formats import columns_not_used, detect_format, format_as, main_format
 
 USER, REPLY = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
@@ -119,3 +123,37 @@ def test_rows_with_and_without_columns_beside_have_one_format() -> None:
     pairs = [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"chosen": [USER, REPLY], "rejected": [USER, GPT]}]
     assert main_format(pairs)[1] == 2
     assert main_format([{"n": 1}]) == (None, 0)
+
+
+TURN_TEXTS = ["[ \n " + json.dumps(USER) + "]", " [" + json.dumps(USER) + "]", json.dumps([USER], indent=1)]
+
+
+@pytest.mark.parametrize("text", TURN_TEXTS)
+def test_turns_as_json_text_of_any_layout(text: str) -> None:
+    assert as_turns(text) == [USER]
+
+
+def test_json_text_that_is_nested_too_deeply_holds_no_turns() -> None:
+    assert as_turns('[{"a":' * 100_000) is None
+
+
+def test_turns_as_an_object_of_lists() -> None:
+    columns: dict[str, Any] = {"role": ["user", "assistant"], "content": ["a", "b"]}
+    assert as_turns(columns | {"n": 1, "id": None, "topic": "tea"}) == [USER, REPLY]
+    assert as_turns(columns | {"role": [*columns["role"], "user"]}) is None
+    assert as_turns({"role": [], "content": []}) is None
+
+
+def test_uneven_lists_of_turns_are_a_bad_row_and_lose_nothing_silently() -> None:
+    turns = read_turns({"role": ["user", "assistant", "user", "assistant"], "content": ["a", "b"]})
+    assert isinstance(turns, Problem)
+
+
+def test_a_number_beyond_all_bounds_is_no_label_and_no_rating() -> None:
+    assert verdict(10**400) is None
+    assert number_of(10**400) is None
+    assert number_of(-(10**400)) is None
+    assert [verdict(value) for value in (1, 0.0, -1, math.nan, math.inf)] == [True, False, False, None, None]
+    turns = read_turns([USER, REPLY | {"weight": 10**400}])
+    assert isinstance(turns, Problem)
+    assert turns.reason == "turn_weight"

@@ -114,6 +114,8 @@ def test_large_text_files_are_split_at_blank_lines(tmp_path: Path) -> None:
         (b"title\ttext\na\tsome text\nb\tmore text\n", {"kind": "csv", "text": "text", "delimiter": "\t"}),
         (b"Dear diary,\ntoday I read, and wrote.\n", {"kind": "text", "split": "file"}),
         ("Dear diary,\ntoday I read.\n".encode("utf-16"), {"kind": "text", "split": "file"}),
+        ('{"text": "one\u2028two\u2029\x85three"}\n{"text": "four"}\n'.encode(), {"kind": "jsonl", "text": "text"}),
+        (b"title,text\ra,some text\rb,more text\r", {"kind": "csv", "text": "text"}),
         (b'[\n {"text": "one"},\n {"text": "two"}\n]\n', {"kind": "json", "text": "text"}),
     ],
 )

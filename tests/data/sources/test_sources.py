@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,14 @@ def test_text_documents_are_files_paragraphs_or_lines(tmp_path: Path) -> None:
     by_line = rows(make_source(tmp_path, "text", "a.txt", split="lines"))
     assert [row.row for row in by_line] == [1, 2, 5]
     assert texts(make_source(tmp_path, "text", "a.txt.gz")) == ["zipped"]
+
+
+def test_a_text_without_blank_lines_is_read_in_linear_time(tmp_path: Path) -> None:
+    text = "a line of a book\n" * 250_000
+    (tmp_path / "a.txt").write_text(text)
+    start = time.process_time()
+    assert texts(make_source(tmp_path, "text", "a.txt", split="blank_lines")) == [text.removesuffix("\n")]
+    assert time.process_time() - start < 5
 
 
 def test_text_that_is_not_utf8_is_a_bad_row(tmp_path: Path) -> None:
