@@ -22,6 +22,7 @@ from pydantic import PrivateAttr
 
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, Problem, RejectedRows, parse_records
+from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.files import RecordSource
 from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult
@@ -233,7 +234,7 @@ def _text_columns(file: SniffResult, num_rows: int) -> tuple[Counter[str], Count
     records = _source(file, rows="conversations")
     for row in itertools.islice((row for part in records.parts() for row in records.read(part)), num_rows):
         if isinstance(row, Row) and row.record is not None:
-            columns = [name for name, value in row.record.items() if _has_value(value)]
+            columns = [name for name, value in row.record.items() if has_value(value)]
             used.update(name for name in columns if name in read)
             not_used.update(name for name in columns if name not in read)
     return used, not_used
@@ -248,7 +249,7 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
     def parse(record: Mapping[str, Any]) -> Any:
         parsed = parse_record(record)
         unused = columns_not_used(record, rows)
-        used.update(name for name, value in record.items() if _has_value(value) and name not in unused)
+        used.update(name for name, value in record.items() if has_value(value) and name not in unused)
         not_used.update(unused)
         if isinstance(parsed, Problem) and parsed.by_rule:
             dropped[parsed.reason] += 1
@@ -282,8 +283,3 @@ def _source(file: SniffResult, **options: Any) -> Source:
     """The source as the recipe will have it."""
     values = {**file.options, "path": str(file.path.absolute()), **options}
     return SOURCES[file.kind].model_validate(values)
-
-
-def _has_value(value: Any) -> bool:
-    """Whether a column carries a value: neither null nor empty."""
-    return value is not None and value not in ("", [], {})

@@ -88,7 +88,8 @@ def _tables(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
     if parquet.exists():
         yield SET_ASIDE, ds.dataset(str(parquet), format="parquet")
     elif lines.exists():
-        rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+        # Texts hold U+2028 and U+0085, at which splitlines would cut a row.
+        rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").split("\n") if line]
         if rows:
             yield SET_ASIDE, ds.dataset(pa.Table.from_pylist(rows))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,13 +20,14 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.session import Session
+from pipelines.blocks import Block
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus import STAGE
+from pipelines.stages.corpus import STAGE, finish
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from pipelines.store.artifacts import Draft, Store
 
@@ -359,3 +361,16 @@ def test_held_out_text_similar_to_training_text_is_dropped_or_loses_shared_lines
     assert template in train
     assert int(facts["documents/dropped_contaminated"]) >= len(held) // 4
     assert int(facts["lines/dropped_contaminated"]) > 0
+
+
+def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_path: Path) -> None:
+    block = Block("books", (Part(index=0, where="books.jsonl", group="books"),), tmp_path)
+    ids = ["books/0/1.1", "books/0/1.2", "books/0/2.1", "books/0/2.2", "books/0/3"]
+    pq.write_table(pa.table({"id": ids, "text": ["One.", "Two.", "One.", "Two.", "Three."]}), block.file)
+    pq.write_table(REJECTED.empty_table(), block.rejected)
+    masks = {"duplicate_exact": np.array([0, 0, 1, 1, 0], bool)}
+    finish.write_rejected([block], np.array([0, 5]), masks, tmp_path / "rejected.parquet")
+    rows = pq.read_table(tmp_path / "rejected.parquet").to_pylist()
+    assert [(row["where"], row["row"], row["raw"]) for row in rows] == [
+        ("books.jsonl", 2, "One."), ("books.jsonl", 2, "Two."),
+    ]  # fmt: skip

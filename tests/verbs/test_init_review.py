@@ -87,6 +87,10 @@ def test_columns_are_named_with_the_rows_in_which_they_carry_a_value(tmp_path: P
     file = rows(tmp_path / "mine.jsonl", DOCUMENTS)
     facts = files(file, "--out", tmp_path / "r.yaml")[str(file)]
     assert (facts["columns_used"], facts["columns_not_used"]) == ({"text": 4}, {"page": 4})
+    notes = (float("nan"), "  ", "<noinput>", [], 0)
+    values = [{**value, "note": note} for value, note in zip(DOCUMENTS, notes, strict=True)]
+    file = rows(tmp_path / "notes.jsonl", values)
+    assert files(file, "--out", tmp_path / "n.yaml")[str(file)]["columns_not_used"] == {"page": 4, "note": 1}
     talks = rows(tmp_path / "talks.jsonl", CONVERSATIONS)
     facts = files(talks, "--out", tmp_path / "s.yaml")[str(talks)]
     assert (facts["columns_used"], facts["columns_not_used"]) == ({"messages": 4}, {"url": 1})

@@ -17,6 +17,7 @@ from pipelines.store.artifacts import Manifest, Store
 from pipelines.store.runs import RunRecord, StageRecord
 from tests.stages.single import jsonl, make, talk
 
+OOPS = "oops\u2028\u2029\x85!"  # with what str.splitlines takes for ends of lines
 DROPPED = {"source": "web", "where": "web.jsonl", "problem": "left out by a filter of the corpus"}
 
 
@@ -50,7 +51,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         "held_out/part-00000.parquet": pa.Table.from_pylist(documents[8:], DOCUMENTS),
         "rejected.parquet": pa.Table.from_pylist(rejected, REJECTED),
     })  # fmt: skip
-    jsonl(folder / "mine.jsonl", [*(talk(f"Where is {n}?", "Here.") for n in range(9)), talk("Why?", ""), "oops"])
+    rows = [*(talk(f"Where is {n}?", "Here.") for n in range(9)), talk("Why?", ""), OOPS]
+    jsonl(folder / "mine.jsonl", rows)
     made = make("conversations", folder, builtin_tasks=False, files={"mine": {"path": "mine.jsonl"}})
     add(store, record, "conversations", made.out)
     add(store, record, "guard", {"a.parquet": pa.table({"a": [1]})})
@@ -104,7 +106,7 @@ def test_rows_are_shown_with_place_reason_and_text(store: Store) -> None:
     assert shown.endswith("2 of 2 rows (2 set_aside: 1 too_long, 1 too_short)\n")
     shown = inspect(store, "conversations").stdout
     assert "    user: Where is 1? / assistant: Here." in shown
-    assert "set_aside unreadable  mine.jsonl:11  not JSON" in shown and "    oops\n" in shown
+    assert "set_aside unreadable  mine.jsonl:11  not JSON" in shown and "    oops !\n" in shown
 
 
 def test_conversations_have_their_turns_and_the_rows_set_aside(store: Store) -> None:
@@ -114,6 +116,8 @@ def test_conversations_have_their_turns_and_the_rows_set_aside(store: Store) -> 
     assert [turn["role"] for turn in found["rows"][0]["messages"]] == ["user", "assistant"]
     (row,) = facts(store, "conversations", "--where", "reason=empty_turn")["rows"]
     assert (row["where"], row["row"]) == ("mine.jsonl", 10)
+    (row,) = facts(store, "conversations", "--where", "reason=unreadable")["rows"]
+    assert row["raw"].strip() == OOPS
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Near-duplicate prompts and conversations, by MinHash over pairs of neighbouring words.
+"""Near-duplicate prompts and conversations, which are dropped: by MinHash over pairs of neighbouring words.
 
     texts ──pairs of words (of Chinese characters)──► signatures ──► groups of similar texts
 
@@ -19,7 +19,6 @@ from pipelines.data.text.measures import hash_texts
 
 SHINGLE_WORDS = 2
 PERMUTATIONS = 128  # hashes: the standard error of a similarity of 0.8 is 0.035
-SIMILAR_PROMPTS = 0.8  # from here on prompts belong on one side of the held-out split
 BATCH = 10_000  # texts hashed at a time
 
 
@@ -30,13 +29,6 @@ def first_of_each(texts: Sequence[str], threshold: float) -> list[int]:
     [0, 1, 0]
     """
     return minhash.clusters(_signatures(texts), threshold).tolist()
-
-
-def similar(texts: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Whether each text is similar to any of the references, as prompts are."""
-    if not texts or not references:
-        return [False] * len(texts)
-    return minhash.similar_to_any(_signatures(texts), _signatures(references), SIMILAR_PROMPTS).tolist()
 
 
 def _signatures(texts: Sequence[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from pipelines.data.corpus import splitting
-from pipelines.data.dialogues import near_duplicates
+from pipelines.data.dialogues import similar_prompts
 from pipelines.data.dialogues.answer_match import normalised
 
 
@@ -41,7 +41,8 @@ def split_rows(
 ) -> tuple[list[Row], list[Row]]:
     """Rows for training and held-out rows, in their order; fraction, max_rows, seed: as choose_held_out takes them.
 
-    train, held_out: earlier rows, whose prompts stay on their side, with all that are nearly the same."""
+    train, held_out: earlier rows, whose prompts stay on their side, with all that are nearly the same. What is nearly
+    the same as prompts on both sides is for training: held out, it would not be unseen."""
     keys = [prompt_key(row.prompt) for row in rows]
     groups = prompt_groups(keys)
     train_keys = {prompt_key(row.prompt) for row in train}
@@ -56,7 +57,8 @@ def split_rows(
     )
     sides: tuple[list[Row], list[Row]] = [], []
     for key, row in zip(keys, rows, strict=True):
-        sides[groups[key] in held_out_groups].append(row)
+        is_earlier = key in held_out_keys and key not in train_keys
+        sides[is_earlier or groups[key] in held_out_groups].append(row)
     return sides
 
 
@@ -67,14 +69,14 @@ def prompt_groups(keys: Iterable[str]) -> dict[str, str]:
     'how do i peel it'
     """
     ordered = sorted(set(keys))  # groups do not depend on the order of rows
-    first = near_duplicates.first_of_each(ordered, near_duplicates.SIMILAR_PROMPTS)
+    first = similar_prompts.first_similar(ordered)
     return {key: ordered[position] for key, position in zip(ordered, first, strict=True)}
 
 
 def _groups_beside(groups: Mapping[str, str], earlier: Collection[str]) -> set[str]:
     """The groups with a prompt that is among the earlier ones, or nearly the same as one of them."""
     keys = list(groups)
-    similar = near_duplicates.similar(keys, sorted(earlier))
+    similar = similar_prompts.similar(keys, sorted(earlier))
     return {groups[key] for key, near in zip(keys, similar, strict=True) if near or key in earlier}
 
 
@@ -99,14 +101,17 @@ def choose_held_out(
 ) -> set[str]:
     """Keys of the prompts that are held out: about `fraction` of each language's rows, at most `max_rows` of them.
 
-    prompts: (key, language) of each row; a key has the language of its first row. train_keys, held_out_keys: keys
-    whose side earlier conversations decided already. The only prompt of a language stays in training."""
-    num_rows: Counter[str] = Counter()
-    languages: dict[str, str] = {}
+    prompts: (key, language) of each row; a key has the language of most of its rows. train_keys, held_out_keys: keys
+    whose side earlier conversations decided already; of both, training. The only prompt of a language stays in
+    training."""
+    rows_by_language: dict[str, Counter[str]] = defaultdict(Counter)  # key → language → rows
     for key, language in prompts:
-        num_rows[key] += 1
-        languages.setdefault(key, language)
-    chosen = {key for key in num_rows if key in held_out_keys}
+        rows_by_language[key][language] += 1
+    num_rows = {key: counts.total() for key, counts in rows_by_language.items()}
+    languages = {
+        key: min(counts, key=lambda language: (-counts[language], language)) for key, counts in rows_by_language.items()
+    }
+    chosen = {key for key in num_rows if key in held_out_keys and key not in train_keys}
     undecided: dict[str, dict[str, int]] = defaultdict(dict)  # language → key → rows
     for key, number in num_rows.items():
         if key not in held_out_keys and key not in train_keys:

@@ -71,7 +71,7 @@ def prepare(data: bytes, how: Preparation) -> Picture | Problem:
 
 def augment(data: bytes, how: Augmentation, key: str) -> tuple[bytes, int, int]:
     """A changed copy of a picture's file: (file, width, height). key: of the copy."""
-    with Image.open(io.BytesIO(data), formats=quality.FORMATS) as image:
+    with quality.without_pillows_limit(), Image.open(io.BytesIO(data), formats=quality.FORMATS) as image:
         copy = transforms.augmented(transforms.upright_rgb(image), how, key)
         return transforms.encode(copy, image.format or ""), copy.width, copy.height
 

@@ -35,7 +35,7 @@ def open_image(data: bytes, limits: Limits) -> Image.Image | Problem:
     if not data:
         return Problem("corrupt", "the image file is empty; expected an image")
     try:
-        with _without_pillows_limit(), warnings.catch_warnings():
+        with without_pillows_limit(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that are not used
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -47,7 +47,7 @@ def open_image(data: bytes, limits: Limits) -> Image.Image | Problem:
 
 
 @contextmanager
-def _without_pillows_limit() -> Iterator[None]:
+def without_pillows_limit() -> Iterator[None]:
     """Leaves it to the recipe's limits how many pixels are too many: Pillow's own would refuse what they allow."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:

@@ -105,12 +105,15 @@ def decoded(data: bytes) -> str | None:
 
 
 def parse_record(data: bytes) -> dict[str, Any] | str:
-    """The object in a JSON text, or what is wrong with it."""
+    """The object in a JSON text of whatever encoding, or what is wrong with it."""
+    text = decoded(data)
+    if text is None:
+        return f"its {RECORD_SUFFIX} is no text in any encoding that is known; expected UTF-8 text"
     try:
-        record = json.loads(data.decode("utf-8-sig"))
+        record = json.loads(text)
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeError:
-        return "not UTF-8; expected UTF-8 text"
+        return "half of a surrogate pair, which no text has; expected UTF-8 text"
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error}); expected an object"
     return record if isinstance(record, dict) else "not an object; expected an object with a column for the caption"

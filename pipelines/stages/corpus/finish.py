@@ -226,7 +226,7 @@ def _rejected(block: Block, rows: np.ndarray, reason: str) -> pa.Table:
     """Documents of a block that are dropped for this reason, as REJECTED."""
     places = {part.index: part.where for part in block.parts}
     documents = pq.read_table(block.file, columns=["id", "text"]).take(pa.array(rows)).to_pylist()
-    origins = [document["id"].rsplit("/", 2)[1:] for document in documents]  # source/part/row
+    origins = [document_of(document["id"]).rsplit("/", 2)[1:] for document in documents]  # source/part/row
     return pa.Table.from_pylist(
         [
             {"source": block.source, "where": places[int(part)], "row": int(row), "reason": reason,

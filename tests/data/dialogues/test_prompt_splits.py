@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
+from pipelines.data.dialogues import similar_prompts
 from pipelines.data.dialogues.prompt_splits import choose_held_out, prompt_groups, prompt_key, split_rows
 
 PROMPTS = [(f"{language} {number}", language) for language in ("en", "zh") for number in range(200)]
@@ -58,6 +62,56 @@ def test_prompts_that_are_nearly_the_same_are_one_group() -> None:
     assert prompt_groups(others) == {key: key for key in others}
 
 
+def shingles(text: str) -> set[tuple[str, ...]]:
+    words = text.split()
+    return set(itertools.pairwise(words)) or {tuple(words)}
+
+
+def similarity(one: str, other: str) -> float:
+    return len(shingles(one) & shingles(other)) / len(shingles(one) | shingles(other))
+
+
+def test_prompts_a_little_beyond_the_threshold_are_always_one_group() -> None:
+    rng = random.Random(1)
+    pairs = []
+    for number in range(500):
+        words = [f"w{rng.randrange(10**6)}" for _ in range(22)]
+        pairs.append((" ".join(words[:20]), " ".join([*words[2:20], *words[20:]])))  # 17 of 21 pairs of words
+        assert similarity(*pairs[number]) == pytest.approx(0.81, abs=0.001)
+    groups = prompt_groups([text for pair in pairs for text in pair])
+    assert sum(groups[one] != groups[other] for one, other in pairs) == 0
+    assert len(set(groups.values())) == 500
+
+
+def test_groups_are_those_of_all_comparisons() -> None:
+    rng = random.Random(2)
+    texts = {" ".join(rng.choices("abcd", k=rng.choice((1, 2, 3, 9)))) for _ in range(300)}
+    texts |= {
+        " ".join([*(f"w{n}" for n in range(30)), *rng.choices("abcdef", k=rng.choice((2, 5)))]) for _ in range(200)
+    }
+    expected = {text: text for text in sorted(texts)}
+    for one in expected:
+        for other in [other for other in expected if similarity(one, other) >= 0.8]:
+            first, second = sorted((expected[one], expected[other]))
+            expected.update({text: first for text, group in expected.items() if group == second})
+    assert prompt_groups(rng.sample(sorted(texts), len(texts))) == expected
+    assert 20 < len(set(expected.values())) < len(texts) - 20
+    ordered = list(expected)
+    beside = [any(similarity(one, other) >= 0.8 for other in ordered[::7]) for one in ordered[1::2]]
+    assert similar_prompts.similar(ordered[1::2], ordered[::7]) == beside
+    assert similar_prompts.similar(ordered, []) == [False] * len(ordered)
+    assert prompt_groups([]) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["please classify this review as good or bad in one word {}", "{} how many legs have {} ants"]
+)
+def test_many_prompts_of_one_template_take_seconds(text: str) -> None:
+    started = time.monotonic()
+    prompt_groups([text.format(number, number) for number in range(50_000)])
+    assert time.monotonic() - started < 20
+
+
 @dataclass(frozen=True)
 class Row:
     prompt: list[dict[str, str]]
@@ -88,3 +142,26 @@ def test_a_prompt_that_is_nearly_an_earlier_one_stays_on_its_side() -> None:
     train, held_out = split_of(texts, train=[BASES[0]], held_out=[BASES[1]])
     assert texts[0] in train
     assert texts[1] in held_out
+
+
+def test_a_prompt_that_is_nearly_one_of_each_side_is_for_training() -> None:
+    words = [f"w{n}" for n in range(22)]
+    earlier_train, between, earlier_held_out = (" ".join(words[first : first + 20]) for first in (0, 1, 2))
+    sides = {"train": [earlier_train], "held_out": [earlier_held_out]}
+    assert split_of([between], **sides) == ({between}, set())
+    assert split_of([between, earlier_held_out], **sides) == ({between}, {earlier_held_out})  # the same prompt keeps it
+    assert choose_held_out([("a", "en")], fraction=0.3, max_rows=9, seed=7, train_keys="a", held_out_keys="a") == set()
+
+
+def test_split_does_not_depend_on_the_order_of_rows() -> None:
+    rng = random.Random(3)
+    texts = [" ".join(f"w{rng.randrange(10**6)}" for _ in range(12)) for _ in range(40)]
+    rows = [Row(user(f"{text}{end}"), language) for text in texts
+            for end, language in (("", "zh"), (" please", "en"), (" now", rng.choice(("en", "zh"))))]  # fmt: skip
+    rows += [Row(user(f"{text} then"), "en") for text in texts[::2]]  # some have as many rows of both languages
+    splits = []
+    for _ in range(5):
+        rng.shuffle(rows)
+        sides = split_rows(rows, train=(), held_out=(), fraction=0.3, max_rows=1000, seed=7)
+        splits.append([{row.prompt[0]["content"] for row in side} for side in sides])
+    assert splits[0][1] and splits == splits[:1] * 5

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from pipelines.data.images import transforms
-from pipelines.data.images.pictures import Picture, Preparation, prepare
+from pipelines.data.images.pictures import Picture, Preparation, augment, prepare
 from pipelines.data.images.quality import Limits
 from pipelines.data.sources.bad_rows import Problem
 from tests.pictures import file_of, photograph, png_header
@@ -133,6 +133,15 @@ def test_limit_of_pixels_is_the_recipes_and_not_pillows() -> None:
     found = prepare(data, allowed)
     assert isinstance(found, Problem)
     assert found.reason == "blank"  # decoded, and then looked at
+
+
+def test_copies_are_made_of_every_image_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses from twice as many
+    how = transforms.Augmentation(flip=True, crop=0.1, colour=0.1, rotate=5)
+    data, width, height = augment(prepared(file_of(photograph(1))).data, how, "a/0/1#1")
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    monkeypatch.undo()
+    assert pixels(data).shape == (height, width, 3)
 
 
 def test_random_damage_never_raises() -> None:

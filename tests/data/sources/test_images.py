@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.data.sources import SOURCES
+from pipelines.data.sources import SOURCES, captions
 from pipelines.data.sources.source import BadRow, Row, Source
 from pipelines.errors import UserError
 from tests.pictures import file_of, photograph
@@ -268,6 +268,15 @@ def test_captions_in_another_encoding(tmp_path: Path) -> None:
         tmp_path, {"a.jpg": IMAGE, "a.txt": text.encode("gb18030"), "b.png": OTHER, "b.txt": "A dog.".encode("utf-16")}
     )
     assert pairs(source(tmp_path)) == [(text, IMAGE), ("A dog.", OTHER)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030", "big5", "utf-16"])
+def test_record_beside_an_image_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    record = '{"caption": "山上有一座很小的房子，門前有一條河。", "url": "u"}'
+    write(tmp_path, {"a.jpg": IMAGE, "a.json": record.encode(encoding)})
+    assert pairs(source(tmp_path)) == [("山上有一座很小的房子，門前有一條河。", IMAGE)]
+    assert isinstance(captions.parse_record(b"\x89PNG\r\n"), str)
+    assert isinstance(captions.parse_record(b'{"caption": "\\ud800"}'), str)
 
 
 def test_keys_with_captions_alone_and_with_two_images(tmp_path: Path) -> None:
