@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -142,7 +143,7 @@ def _join_similar(
             after[text] = -1
             tail, num_kept = text, 0
             for chain in range(num_chains):
-                other = heads[chain]
+                other: Any = heads[chain]  # a number, in compiled code
                 is_joined = _root(parents, other) == _root(parents, text)
                 while not is_joined and other >= 0:
                     if _are_similar(numbers, starts, text, other):
