@@ -16,6 +16,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -152,9 +153,9 @@ class Gateway:
         try:
             if verdict is not None:
                 return await self._decline(request, verdict.reason, send)
-            relay = Relay(self._app, request, self._guard, self._settings, self._metrics, start)
-            if await relay.run(scope, receive, send, request_id):
-                self._remember(request, relay.texts)
+            remember = partial(self._remember, request)
+            relay = Relay(self._app, request, self._guard, self._settings, self._metrics, start, remember)
+            await relay.run(scope, receive, send, request_id)
         finally:
             self._count_in_flight(-1)
 
@@ -172,8 +173,8 @@ class Gateway:
         await send({"type": "http.response.start", "status": 200, "headers": asgi.encode_headers(headers.items())})
         for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
         self._remember(request, [request.begun_reply + text])
+        await send({"type": "http.response.body", "body": b""})
 
     def _remember(self, request: GenerationRequest, texts: list[str]) -> None:
         """Keeps a reply for feedback. A request for several replies has one id for all: none of them is kept."""

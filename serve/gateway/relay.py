@@ -13,6 +13,7 @@ import contextlib
 import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from serve.gateway import asgi
@@ -31,12 +32,14 @@ Headers = list[tuple[bytes, bytes]]
 class Relay:
     """One request on its way through vLLM. start: time.monotonic() when it came in.
 
-    texts: the replies as their reader has them, once `run` has returned: what was sent, after the beginning that the
-    request brought."""
+    on_reply: called with the replies as their reader has them, after the beginning that the request brought, once they
+    are complete and before the response ends: a client may send feedback as soon as it has the end."""
 
     def __init__(
-        self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float
-    ):
+        self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
+        on_reply: Callable[[list[str]], None],
+    ):  # fmt: skip
+        self._on_reply = on_reply
         self._app, self._request, self._guard, self._metrics, self._start = app, request, guard, metrics, start
         self._timeout_s = settings.limits.request_s
         self._model = settings.name
@@ -46,12 +49,9 @@ class Relay:
         self._body: list[bytes] = []  # of a response that is no stream
         self._started = False  # whether the response has begun
         self._cut = asyncio.Event()  # set when the rest of vLLM's response can be dropped
-        self.texts: list[str] = []
 
-    async def run(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> bool:
-        """Runs the request; returns whether a complete reply was sent.
-
-        Raises ApiError where no response had begun within the time limit."""
+    async def run(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Runs the request. Raises ApiError where no response had begun within the time limit."""
         body = asgi.dumps(self._request.body)
         unsent_body = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -75,8 +75,8 @@ class Relay:
         if not cut.done() or cut.cancelled():
             work.result()  # raises what vLLM's application raised
         if self._stream is not None and self._stream.cut:
+            self._complete(self._stream)
             await send({"type": "http.response.body", "body": DONE})
-        return self._complete()
 
     def _remaining_s(self) -> float:
         return max(0.0, self._timeout_s - (time.monotonic() - self._start))
@@ -107,13 +107,15 @@ class Relay:
         if stream.cut:
             self._cut.set()
         elif not event.get("more_body", False):
+            self._complete(stream)
             await send({"type": "http.response.body", "body": b""})
 
     async def _send_whole(self, send: Send) -> None:
         """Sends a response that is no stream: a reply, or vLLM's error in OpenAI's form."""
         body, headers = b"".join(self._body), self._headers
         if self._status == 200:
-            body, self.texts, reason = guard_response(body, self._guard, self._request)
+            body, texts, reason = guard_response(body, self._guard, self._request)
+            self._on_reply(texts)
             if reason:
                 self._metrics.declined.labels("reply").inc()
                 headers = [*headers, (b"x-rayse-guard", b"reply")]
@@ -132,7 +134,7 @@ class Relay:
             headers = [*headers, (b"x-rayse-tools-ignored", str(self._request.tools_ignored).encode())]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
 
-    async def _end_timed_out(self, send: Send) -> bool:
+    async def _end_timed_out(self, send: Send) -> None:
         error = ApiError(504, f"the reply took longer than {self._timeout_s:g} s, which is this server's limit",
                          code="timeout")  # fmt: skip
         if not self._started:
@@ -140,16 +142,13 @@ class Relay:
         with contextlib.suppress(TimeoutError):  # a client that does not read must not keep the request in flight
             async with asyncio.timeout(LAST_EVENT_TIMEOUT_S):
                 await send({"type": "http.response.body", "body": asgi.sse_event(error.body) + DONE})
-        return False
 
-    def _complete(self) -> bool:
-        """Collects the texts of a finished response; returns whether it is a complete reply."""
-        if self._stream is None:
-            return self._status == 200
-        self.texts = self._stream.texts
-        if self._stream.reason:
+    def _complete(self, stream: GuardedStream) -> None:
+        """Hands on the replies of a stream that has ended, unless with an error."""
+        if stream.reason:
             self._metrics.declined.labels("reply").inc()
-        return not self._stream.failed
+        if not stream.failed:
+            self._on_reply(stream.texts)
 
 
 def _prepared_headers(headers: Headers, body_bytes: int, request_id: str) -> Headers:
