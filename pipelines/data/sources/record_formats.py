@@ -41,6 +41,7 @@ from pipelines.data.sources.column_names import (
     WINNER_COLUMNS,
     Column,
 )
+from pipelines.errors import printable
 
 CONTENT_ROLES = ("text", "turns", "prompt", "reply", "chosen", "rejected", "first", "second", "replies")
 
@@ -120,7 +121,7 @@ def columns_not_used(record: Mapping[str, Any], rows: str) -> tuple[str, ...]:
     """
     row_format = format_as(record, rows)
     used = set() if row_format is None else set(row_format.columns)
-    names = [printable(name) for name, value in record.items() if name not in used and has_value(value)]
+    names = [printable(str(name)) for name, value in record.items() if name not in used and has_value(value)]
     return (*names, *(_turn_keys_not_used(record, row_format) if row_format is not None else ()))
 
 
@@ -147,18 +148,9 @@ def _value_of(record: Mapping[str, Any], column: str) -> Any:
     return _value_of(value, inner) if dot and isinstance(value, dict) else None
 
 
-def printable(name: Any) -> str:
-    r"""The name of a column for messages: JSON can spell names that no encoding can write.
-
-    >>> printable("smile \ud83d")
-    'smile \\ud83d'
-    """
-    return str(name).encode("utf-8", "backslashreplace").decode()
-
-
 def column_names(record: Mapping[str, Any]) -> str:
     """The names of a record's columns, for messages."""
-    return ", ".join(map(printable, record)) or "none"
+    return ", ".join(printable(str(name)) for name in record) or "none"
 
 
 def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
@@ -348,4 +340,4 @@ def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Ite
         items = [item for item in items if isinstance(item, dict)]
         read = {*RATED_REPLY_KEYS, *filter(None, map(rating_key, items))} if role == "replies" else TURN_KEYS
         keys = dict.fromkeys(key for item in items for key, value in item.items() if has_value(value))
-        yield from (f"{printable(column)}.{printable(key)}" for key in keys if key not in read)
+        yield from (f"{printable(column)}.{printable(str(key))}" for key in keys if key not in read)
