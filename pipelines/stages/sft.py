@@ -221,7 +221,7 @@ class _Conversations:
         self.thoughts_left_out += rendered.thoughts_left_out
         predicted = np.flatnonzero(rendered.loss_mask)
         if not len(predicted):
-            raise UserError(f"conversation {place} has no assistant's turn to train on; expected one at its end")
+            raise UserError(f"{place} has no assistant's turn to train on; expected one at its end")
         end = int(predicted[-1]) + 1  # what follows is in no loss
         self.num_cut += end > length
         if predicted[0] < length:
@@ -259,7 +259,7 @@ def _rendered(work: Work, chat: Chat, chosen: list[Conversation], length: int) -
         rows = [(f"conversation {each.id}", each.messages) for each in batch]
         results = chat.conversations([each.messages for each in batch], [each.not_learnt for each in batch])
         for index, rendered in conversations.template.taken(rows, results):
-            conversations.add(rendered, batch[index].id, length)
+            conversations.add(rendered, f"{work.name}: conversation {batch[index].id}", length)
         work.progress.update(first + len(batch), len(chosen), "conversations")
     conversations.template.check(work.name)
     for note in conversations.notes:
