@@ -229,7 +229,10 @@ def test_turns_with_weight_0_are_kept_as_context(tmp_path: Path) -> None:
 def test_real_instructions(data_dir: Path, tmp_path: Path, language: str) -> None:
     files = {"mine": {"path": str(data_dir / f"instruct_{language}.jsonl.gz"), "language": language}}
     made = make("conversations", tmp_path, builtin_tasks=False, files=files)
-    assert made.facts["conversations/rejected"] == 0
+    # A dozen of them repeat themselves, are in French or Spanish, or say what an earlier row says.
+    reasons = {each["reason"] for each in made.rejected}
+    assert reasons <= {"language", "repetition", "duplicate"}
+    assert len(made.rejected) == made.facts["conversations/rejected"] < 20
     assert len(conversations.read(made.out / conversations.TRAIN)) > 9000
     held_out = conversations.read(made.out / conversations.HELD_OUT)
     assert len(held_out) == pytest.approx(500, rel=0.05)
