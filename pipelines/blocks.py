@@ -9,16 +9,19 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.data.sources.source import Part, Source
 
-COUNTS = b"rayse.counts"  # the key of a block's counts in its file's metadata
+COUNTS = b"rayse.counts"  # the key of counts in a Parquet file's metadata
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,12 @@ class Block:
 
     def counts(self) -> Counter[str]:
         """The counts of its reading: rows read, dropped and bad."""
-        return Counter(json.loads(pq.read_metadata(self.file).metadata[COUNTS]))
+        return Counter(counts_of(self.file))
+
+    @property
+    def bytes(self) -> int:
+        """Approximate size of its text."""
+        return sum(part.bytes for part in self.parts)
 
 
 def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int) -> list[Block]:
@@ -52,14 +60,54 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int) -> list[
     blocks: list[Block] = []
     for name in sorted(sources):  # the order in the recipe is not part of a fingerprint
         parts: list[Part] = []
+        num_bytes = 0
         for part in sources[name].parts():
-            if parts and sum(earlier.bytes for earlier in parts) + part.bytes > block_bytes:
+            if parts and num_bytes + part.bytes > block_bytes:
                 blocks.append(Block(name, tuple(parts), folder))
-                parts = []
+                parts, num_bytes = [], 0
             parts.append(part)
+            num_bytes += part.bytes
         if parts:
             blocks.append(Block(name, tuple(parts), folder))
     return blocks
+
+
+def deal(sizes: Iterable[tuple[Item, int]], full: float) -> list[list[Item]]:
+    """Deals items to files, in order: adds items to a file until it has `full` bytes.
+
+    sizes: pairs of an item and its bytes.
+
+    >>> deal([("a", 5), ("b", 5), ("c", 1), ("d", 20)], 10)
+    [['a', 'b'], ['c', 'd']]
+    """
+    files: list[list[Item]] = []
+    bytes_left = 0.0
+    for item, num_bytes in sizes:
+        if bytes_left <= 0:
+            files.append([])
+            bytes_left = full
+        files[-1].append(item)
+        bytes_left -= num_bytes
+    return files
+
+
+def counts_of(file: Path) -> dict[str, int]:
+    """The counts in the metadata of a Parquet file."""
+    return json.loads(pq.read_metadata(file).metadata[COUNTS])
+
+
+def write_arrow(batch: pa.RecordBatch, path: Path) -> None:
+    """Writes an uncompressed Arrow IPC file of one record batch, complete or absent, for `map_arrow`."""
+    with AtomicFile(path) as file:
+        with pa.OSFile(str(file.temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        file.publish()
+
+
+def map_arrow(path: Path) -> pa.RecordBatch:
+    """Maps a file of `write_arrow` into memory: only the rows that are looked at are read from the disk."""
+    with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+        return reader.get_batch(0)
 
 
 @dataclass
@@ -82,3 +130,9 @@ class AtomicFile:
 
     def __exit__(self, *exception: object) -> None:
         self.temporary.unlink(missing_ok=True)
+
+
+def remove_unpublished(folder: Path) -> None:
+    """Deletes the files that killed tasks have left in a folder under temporary names."""
+    for file in folder.glob(".*"):
+        file.unlink(missing_ok=True)

@@ -11,12 +11,14 @@ import pickle
 import platform
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import ray.data
 
 from cluster.resources import cores
+from pipelines.blocks import remove_unpublished
 from pipelines.stage import Work
 
 Item = dict[str, Any]
@@ -48,6 +50,28 @@ def map_in_order(
             if outcome["error"] is not None:
                 raise pickle.loads(outcome["error"])
             yield pickle.loads(outcome["result"])
+
+
+def make_files(
+    work: Work, function: Callable[..., object], items: Sequence[Item], *, unit: str, **arguments: Any
+) -> None:
+    """Runs function(item, **arguments) in tasks for each item whose file, item["path"], is not there yet.
+
+    The function writes the file last, and in one rename: a run that was killed goes on with the files that are missing.
+    unit: what the files are, for the progress. Raises the first error of the function."""
+    paths = [Path(item["path"]) for item in items]
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unpublished(folder)
+    missing = [item for item, path in zip(items, paths, strict=True) if not path.exists()]
+    if not missing:
+        return
+    work.session.start()
+    made = map_in_order(
+        function, missing, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus_per_task, **arguments
+    )
+    for done, _ in enumerate(made, start=len(items) - len(missing) + 1):
+        work.progress.update(done, len(items), unit)
 
 
 def num_parallel_tasks(work: Work) -> int | None:

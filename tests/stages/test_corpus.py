@@ -7,6 +7,10 @@ import hashlib
 import json
 import os
 import random
+import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +24,19 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.session import Session
-from pipelines.blocks import Block
+from pipelines.blocks import Block, write_arrow
+from pipelines.data.corpus import splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus import STAGE, finish
+from pipelines.stages.corpus import STAGE, blocks, finish, hold_out
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from pipelines.store.artifacts import Draft, Store
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"block_bytes": 4000, "part_bytes": 20_000, "held_out": 0.1}
 WORDS = ("time", "way", "year", "work", "day", "man", "world", "life", "hand", "part", "child", "eye", "place", "case",
          "week", "company", "system", "program", "question", "night", "water", "room", "friend", "power")  # fmt: skip
@@ -69,6 +75,23 @@ class RecordingProgress:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Stopped(Exception):
+    pass
+
+
+@dataclass
+class StoppingProgress(RecordingProgress):
+    """A progress that ends the run at the first update in a unit."""
+
+    unit: str = ""
+    units: set[str] = field(default_factory=set)
+
+    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        self.units.add(unit)
+        if unit == self.unit:
+            raise Stopped
 
 
 @pytest.fixture(scope="module")
@@ -253,22 +276,19 @@ def test_two_runs_write_the_same_bytes_with_any_parallelism(
 
 
 def test_finished_blocks_are_not_read_again(session: Session, result: Result, tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
     def stop(done: float) -> None:
         if done == 3:
             raise Stopped
 
     with pytest.raises(Stopped):
         STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(stop)))
-    blocks = tmp_path / "blocks"
-    before = {file.name: file.stat().st_mtime_ns for file in blocks.glob("*.parquet")}
+    folder = tmp_path / "blocks"
+    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
     assert 6 <= len(before) < len(list((result.draft / "blocks").glob("*.parquet")))
     lines: list[float] = []
     STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(lines.append)))
     assert min(lines) > 3
-    assert {name: (blocks / name).stat().st_mtime_ns for name in before} == before
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert digests(tmp_path) == digests(result.draft)
 
 
@@ -368,9 +388,106 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     ids = ["books/0/1.1", "books/0/1.2", "books/0/2.1", "books/0/2.2", "books/0/3"]
     pq.write_table(pa.table({"id": ids, "text": ["One.", "Two.", "One.", "Two.", "Three."]}), block.file)
     pq.write_table(REJECTED.empty_table(), block.rejected)
-    masks = {"duplicate_exact": np.array([0, 0, 1, 1, 0], bool)}
-    finish.write_rejected([block], np.array([0, 5]), masks, tmp_path / "rejected.parquet")
-    rows = pq.read_table(tmp_path / "rejected.parquet").to_pylist()
-    assert [(row["where"], row["row"], row["raw"]) for row in rows] == [
-        ("books.jsonl", 2, "One."), ("books.jsonl", 2, "Two."),
+    fates = np.array([hold_out.TRAIN, hold_out.TRAIN, hold_out.EXACT, hold_out.NEAR, hold_out.TRAIN], np.int8)
+    write_arrow(pa.record_batch([np.zeros(5, np.int32), fates], schema=hold_out.FATES), tmp_path / "fates.arrow")
+    described = {"rejected": str(block.rejected), "source": "books", "fates": str(tmp_path / "fates.arrow"),
+                 "places": {"0": "books.jsonl"}}  # fmt: skip
+    path = tmp_path / "rejected.parquet"
+    finish.write_rejected_file({"path": str(path)}, blocks=[described], files=[str(block.file)])
+    rows = pq.read_table(path).to_pylist()
+    assert [(row["where"], row["row"], row["reason"], row["raw"]) for row in rows] == [
+        ("books.jsonl", 2, "duplicate_exact", "One."), ("books.jsonl", 2, "duplicate_near", "Two."),
     ]  # fmt: skip
+
+
+def test_the_number_of_buckets_and_spans_does_not_change_the_result(
+    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
+    STAGE.run(work(session, tmp_path, sources(result.folder)))
+    for folder, suffix in {"duplicates": ".pairs.arrow", "fates": ".arrow"}.items():
+        assert len(list((tmp_path / folder).glob(f"*{suffix}"))) > 5
+        assert len(list((result.draft / folder).glob(f"*{suffix}"))) == 1
+    assert digests(tmp_path) == digests(result.draft)
+
+
+UNITS = ("buckets of duplicates", "list of near duplicates", "spans measured", "choice of held-out text",
+         "spans separated", "files", "spans compared", "held-out files", "file of rejected rows")  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_run_that_stops_in_any_phase_goes_on_there(
+    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
+    with pytest.raises(Stopped):
+        STAGE.run(work(session, tmp_path, sources(result.folder), progress=StoppingProgress(unit=unit)))
+    for folder in (tmp_path / "out", tmp_path / "out" / "train"):
+        folder.mkdir(exist_ok=True)
+        (folder / ".0123456789abcdef").write_bytes(b"left by a killed task")
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if not file.name.startswith(".")}
+    progress = StoppingProgress()
+    STAGE.run(work(session, tmp_path, sources(result.folder), progress=progress))
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert "blocks" not in progress.units
+    assert not set(UNITS[: UNITS.index(unit)]) & progress.units
+    assert digests(tmp_path) == digests(result.draft)
+
+
+def in_a_process(draft: Path, options: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    draft.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.stages.corpus_driver", str(draft), json.dumps(options), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_phase_in_turn_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "max_bad_rows": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert in_a_process(whole, options, str(folder / "en")).returncode == 0
+    for unit in ("blocks", *UNITS):
+        assert in_a_process(killed, options, str(folder / "en"), f"--kill={unit}").returncode == -signal.SIGKILL
+    finished = in_a_process(killed, options, str(folder / "en"))
+    assert finished.returncode == 0, finished.stderr
+    assert digests(killed) == digests(whole)
+
+
+@pytest.mark.slow
+def test_the_drivers_memory_does_not_depend_on_the_corpus(tmp_path: Path) -> None:
+    """56,000 documents more: their keys, signatures and texts would be 100 MB."""
+    rng = random.Random(4)
+    peaks = []
+    for number in (8_000, 64_000):
+        file, draft = tmp_path / f"{number}.jsonl", tmp_path / f"draft{number}"
+        write(file, [{"text": english(rng)} for _ in range(number)])
+        finished = in_a_process(draft, {"part_bytes": 10_000_000}, str(file))
+        assert finished.returncode == 0, finished.stderr
+        assert sum(table.num_rows for table in map(pq.read_metadata, (draft / "out").rglob("part-*"))) > number * 0.9
+        peaks.append(json.loads(finished.stdout)["peak_bytes"])
+    assert peaks[1] - peaks[0] <= 50_000_000
+
+
+def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp_path: Path) -> None:
+    facts = STAGE.run(work(session, tmp_path, sources(result.folder), held_out_bytes=4000))
+    assert int(result.facts["bytes/held_out_en"]) > 8000
+    assert 0 < int(facts["bytes/held_out_en"]) <= 4000
+    assert facts["documents/kept"] == result.facts["documents/kept"]
+
+
+def test_sizes_of_groups_add_up_over_spans_also_where_the_lowest_hashes_alone_are_kept() -> None:
+    rng = random.Random(8)
+    rows = [(rng.choice(("en", "zh")), f"group {rng.randint(0, 400)}", rng.randint(1, 1000)) for _ in range(5000)]
+    totals: Counter[tuple[str, str]] = Counter()
+    for language, name, size in rows:
+        totals[language, name] += size
+    table = hold_out.SIZES.empty_table()
+    for first in range(0, len(rows), 700):
+        languages, names, sizes = map(list, zip(*rows[first : first + 700], strict=True))
+        documents = pa.table({"language": languages, "text_bytes": sizes})
+        span = hold_out.lowest([hold_out.sizes_of(documents, "group", pa.chunked_array([names]), 7)], 50)
+        table = hold_out.lowest([table, span], 50)
+    for language in ("en", "zh"):
+        found = {row["name"]: row["bytes"] for row in table.to_pylist() if row["language"] == language}
+        names = [name for of, name in totals if of == language]
+        expected = sorted(names, key=lambda name: splitting.salted_hash(name, f"7/{language}"))[:50]
+        assert found == {name: totals[language, name] for name in expected}

@@ -22,6 +22,7 @@ from pipelines.data.text.measures import HashedTexts, ngram_hash
 SHINGLE_WORDS = 5
 RECALL = 0.98  # fraction of the pairs exactly at the threshold that become candidates
 EMPTY = np.uint32(0xFFFFFFFF)  # every hash of the signature of a text without words
+MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is one to one, and spreads bits upwards
 
 
 def exact_key(text: str) -> bytes:
@@ -66,13 +67,25 @@ def clusters(signatures_DP: np.ndarray, threshold: float) -> np.ndarray:
     if len(signatures_DP) < 2:
         return parents_D
     with_words = np.flatnonzero((signatures_DP != EMPTY).any(axis=1))
-    min_equal = _min_equal_hashes(threshold, signatures_DP.shape[1])
+    min_equal = min_equal_hashes(threshold, signatures_DP.shape[1])
     num_bands, rows = bands(threshold, signatures_DP.shape[1])
     for band in range(num_bands):
         keys = _band_keys(signatures_DP[:, band * rows : (band + 1) * rows])[with_words]
         order = np.argsort(keys, kind="stable")
         _join_duplicates(signatures_DP, with_words[order], keys[order], min_equal, parents_D)
     return _roots(parents_D)
+
+
+def band_hashes(signatures_DP: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns uint64[D, bands]: the hash of each band of each signature; documents with an equal one are candidates.
+
+    Hashes of different bands are different, and spread evenly over all 64-bit numbers."""
+    num_bands, rows = bands(threshold, signatures_DP.shape[1])
+    hashes = [
+        (_band_keys(signatures_DP[:, band * rows : (band + 1) * rows]) ^ np.uint64(band)) * MIX
+        for band in range(num_bands)
+    ]
+    return np.stack(hashes, axis=1)
 
 
 def similar_to_any(signatures_DP: np.ndarray, reference_EP: np.ndarray, threshold: float) -> np.ndarray:
@@ -83,7 +96,7 @@ def similar_to_any(signatures_DP: np.ndarray, reference_EP: np.ndarray, threshol
     if not len(signatures_DP) or not len(reference_EP):
         return similar_D
     has_words_D = (signatures_DP != EMPTY).any(axis=1)
-    min_equal = _min_equal_hashes(threshold, signatures_DP.shape[1])
+    min_equal = min_equal_hashes(threshold, signatures_DP.shape[1])
     num_bands, rows = bands(threshold, signatures_DP.shape[1])
     for band in range(num_bands):
         keys_D = _band_keys(signatures_DP[:, band * rows : (band + 1) * rows])
@@ -93,14 +106,14 @@ def similar_to_any(signatures_DP: np.ndarray, reference_EP: np.ndarray, threshol
     return similar_D & has_words_D
 
 
-def _min_equal_hashes(threshold: float, permutations: int) -> int:
+def min_equal_hashes(threshold: float, permutations: int) -> int:
     """Returns the number of equal hashes from which on the estimated similarity reaches the threshold."""
     return int(np.ceil(threshold * permutations - 1e-9))
 
 
 def _hash_functions(permutations: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns uint64[P] each: odd multipliers, and summands. Multiply-shift hashing (Dietzfelbinger et al. 1997)."""
-    numbers = np.arange(1, 2 * permutations + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    numbers = np.arange(1, 2 * permutations + 1, dtype=np.uint64) * MIX
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)  # splitmix64
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     numbers ^= numbers >> np.uint64(31)
@@ -111,7 +124,7 @@ def _band_keys(band_DR: np.ndarray) -> np.ndarray:
     """Returns uint64[D]: the hash of each document's rows in one band."""
     keys_D = np.full(len(band_DR), 0xCBF29CE484222325, np.uint64)
     for row in range(band_DR.shape[1]):
-        keys_D = (keys_D ^ band_DR[:, row]) * np.uint64(0x9E3779B97F4A7C15)
+        keys_D = (keys_D ^ band_DR[:, row]) * MIX
         keys_D ^= keys_D >> np.uint64(32)
     return keys_D
 
@@ -141,7 +154,7 @@ def _fill_signatures(
 
 
 @numba.njit(cache=True)
-def _count_equal(first: np.ndarray, second: np.ndarray) -> int:
+def count_equal(first: np.ndarray, second: np.ndarray) -> int:
     """Returns the number of equal hashes of two signatures."""
     equal = 0
     for number in range(len(first)):
@@ -174,10 +187,7 @@ def _join_duplicates(
         document, is_leader = documents[index], True
         for leader in leaders[:num_leaders]:
             leader_root, document_root = _root(parents, leader), _root(parents, document)
-            if (
-                leader_root == document_root
-                or _count_equal(signatures_DP[leader], signatures_DP[document]) >= min_equal
-            ):
+            if leader_root == document_root or count_equal(signatures_DP[leader], signatures_DP[document]) >= min_equal:
                 parents[max(leader_root, document_root)] = min(leader_root, document_root)
                 is_leader = False
                 break
@@ -213,7 +223,7 @@ def _mark_similar(
             continue
         index = np.searchsorted(sorted_keys_E, keys_D[document])
         while index < len(sorted_keys_E) and sorted_keys_E[index] == keys_D[document]:
-            if _count_equal(signatures_DP[document], reference_EP[order_E[index]]) >= min_equal:
+            if count_equal(signatures_DP[document], reference_EP[order_E[index]]) >= min_equal:
                 similar_D[document] = True
                 break
             index += 1

@@ -40,17 +40,28 @@ def held_out_mask(
         by_language[language].append(index)
     for language, indices in by_language.items():
         limit = fraction * sum(sizes[index] for index in indices)
+        name_sizes: list[dict[str, int]] = []
         for names in (groups, ids):
-            name_sizes: dict[str, int] = defaultdict(int)
+            name_sizes.append(defaultdict(int))
             for index in indices:
-                name_sizes[names[index]] += sizes[index]
-            chosen = choose_groups(name_sizes, limit, salt=f"{seed}/{language}")
-            too_large = sum(name_sizes[name] for name in chosen) > MAX_OVERSIZE * limit
-            if (chosen and not too_large) or names is ids:
-                for index in indices:
-                    held_out[index] = names[index] in chosen
-                break
+                name_sizes[-1][names[index]] += sizes[index]
+        whole_groups, chosen = choose(name_sizes[0], name_sizes[1], limit, salt=f"{seed}/{language}")
+        names = groups if whole_groups else ids
+        for index in indices:
+            held_out[index] = names[index] in chosen
     return held_out
+
+
+def choose(
+    group_sizes: dict[str, int], document_sizes: dict[str, int], limit: float, *, salt: str
+) -> tuple[bool, set[str]]:
+    """Chooses the text of a language to hold out: (True, names of groups), or (False, ids of documents).
+
+    The sizes are bytes; documents are chosen where there is one group, or the smallest is far larger than `limit`."""
+    chosen = choose_groups(group_sizes, limit, salt=salt)
+    if chosen and sum(group_sizes[name] for name in chosen) <= MAX_OVERSIZE * limit:
+        return True, chosen
+    return False, choose_groups(document_sizes, limit, salt=salt)
 
 
 def choose_groups(sizes: dict[str, int], limit: float, *, salt: str) -> set[str]:
@@ -65,13 +76,18 @@ def choose_groups(sizes: dict[str, int], limit: float, *, salt: str) -> set[str]
         return set()
     chosen: set[str] = set()
     total = 0
-    order = sorted(sizes, key=lambda name: (xxhash.xxh3_64_intdigest(f"{salt}/{name}".encode()), name))
+    order = sorted(sizes, key=lambda name: (salted_hash(name, salt), name))
     # Groups that would fill more than half come last, so that held-out text is not one large package alone.
     for name in sorted(order, key=lambda name: sizes[name] > limit / 2):
         if total + sizes[name] <= limit and len(chosen) < len(sizes) - 1:
             chosen.add(name)
             total += sizes[name]
     return chosen or {min(sizes, key=lambda name: (sizes[name], name))}
+
+
+def salted_hash(name: str, salt: str) -> int:
+    """Returns the 64-bit number by which names are ordered to be held out: those with the lowest come first."""
+    return xxhash.xxh3_64_intdigest(f"{salt}/{name}".encode())
 
 
 def remove_lines(text: str, hashes: np.ndarray) -> tuple[str, float, int]:

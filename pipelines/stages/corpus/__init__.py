@@ -1,11 +1,14 @@
 """Makes a corpus of raw text: read, cleaned, deduplicated, split.
 
-    sources ──parts──► blocks ──Ray Data: read, normalise, filter, sign──► draft/blocks/*.parquet
-    signatures of all blocks ──exact and fuzzy dedup──► held-out split ──► out/train, out/held_out, out/rejected
+    sources ──parts──► blocks ──read, normalise, filter, mark──► draft/blocks/*          one task a block
+    marks, dealt by hash ──compare──► pairs of duplicates ──► documents to drop            one a bucket, then one
+    groups ──choose──► held-out text ──compare with training text──► overlaps              one a span of blocks
+    blocks ──► out/train/part-*.parquet, out/held_out/part-*.parquet, out/rejected.parquet one a file
 
-Blocks survive a kill and are not read again. Files are named by number and written in the order of (source, part,
-row), so two runs write the same bytes, whatever the number of workers. No texts except held-out ones pass through the
-driver; keys and signatures do (532 bytes per document).
+All between the steps is files in the draft, each complete or absent: a run that was killed makes those that are
+missing. Files are named by number and written in the order of (source, part, row), so two runs write the same bytes,
+whatever the number of workers. The driver has the names of files and counts: no texts, signatures or lists of
+documents, so its memory does not depend on the corpus.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=2,
+    version=3,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

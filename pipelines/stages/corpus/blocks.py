@@ -1,30 +1,45 @@
 """First half of the stage: sources are divided into blocks, and each block is read and cleaned by one task.
 
-A block is a run of parts of one source, so that one task reads several small parts (packages, topics). Its file in the
-draft is named by the source and the parts, and complete or absent: a resumed run reads only the missing blocks.
+A block is a run of parts of one source, so that one task reads several small parts (packages, topics). Its files in the
+draft are named by the source and the parts, and complete or absent: a resumed run reads only the missing blocks.
+
+    <block>.parquet            documents, with their sizes and the hashes of their long lines
+    <block>.signatures.arrow   their MinHash signatures and sizes: any few rows of them are read by themselves
+    <block>.exact.arrow        their marks for exact deduplication, sorted by hash: a bucket of them lies together
+    <block>.bands.arrow        their marks for near duplicates, sorted in the same way
+    <block>.rejected.parquet   rows that are not used
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.blocks import COUNTS, AtomicFile, Block, plan
-from pipelines.data.corpus import cleaning
-from pipelines.data.corpus.documents import REJECTED
+from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, write_arrow
+from pipelines.data.corpus import cleaning, duplicates
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.corpus.filters import Filter
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Work
+
+FIRST_BAD = b"rayse.first_bad"  # the key of "file:line: problem" of the first bad row in a block's metadata
+COLUMNS = [*DOCUMENTS.names, "text_bytes", "long_lines"]  # of a block's documents
+KEYS = ["key", "signature", "text_bytes"]  # the columns of which marks are made
+# Both the number of spans and buckets and the work in each grow with the root of the corpus: 16 for a gigabyte, 500 of
+# 2 GB for a terabyte, so that neither the number of files a task opens nor its memory gets out of hand.
+ROOT_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -35,20 +50,40 @@ class CleanedBlocks:
     counts: Counter[str]
     documents_per_s: float | None  # of this attempt; None if all blocks were already in the draft
 
+    @property
+    def files(self) -> list[str]:
+        """The files of the blocks' documents, by the blocks' numbers."""
+        return [str(block.file) for block in self.blocks]
+
+    @property
+    def num_buckets(self) -> int:
+        """Number of tasks among which the marks of documents are dealt by hash."""
+        return max(1, math.ceil(math.sqrt(sum(block.bytes for block in self.blocks) / ROOT_BYTES)))
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Runs of blocks that one task goes through after cleaning: (number of the first, number after the last)."""
+        sizes = [(number, block.bytes) for number, block in enumerate(self.blocks)]
+        spans = deal(sizes, sum(size for _, size in sizes) / self.num_buckets)
+        return [(span[0], span[-1] + 1) for span in spans]
+
 
 def read(work: Work) -> CleanedBlocks:
     """Reads and cleans the blocks that are not in the draft yet.
 
     Raises UserError for a source that cannot be read, or for more bad rows than the recipe allows."""
     blocks = plan(work.sources, work.draft.folder("blocks"), work.options.block_bytes)
-    missing = [block for block in blocks if not block.file.exists()]
+    missing: list[Block] = []
     counts: Counter[str] = Counter()
     bad_rows = BadRowLimit(work.options.max_bad_rows, work.name)
     for block in blocks:
-        if block not in missing:
-            counts.update(block.counts())
-            first = _first_problem(pq.read_table(block.rejected))
-            bad_rows.add(block.source, rows=_num_rows(block.counts()), bad=block.counts()["rows/bad"], first=first)
+        if not block.file.exists():
+            missing.append(block)
+            continue
+        block_counts = block.counts()
+        counts.update(block_counts)
+        first = pq.read_metadata(block.file).metadata[FIRST_BAD].decode()
+        bad_rows.add(block.source, rows=_num_rows(block_counts), bad=block_counts["rows/bad"], first=first)
     documents_before, start = counts["documents/read"], time.monotonic()
     cleaned = _clean_blocks(work, missing, bad_rows.max_rows)
     for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
@@ -69,6 +104,7 @@ def _clean_blocks(
         return
     work.session.start()
     cleaning.warm_up()
+    duplicates.warm_up()
     items = []
     for block in missing:
         parts = json.dumps([part.model_dump() for part in block.parts])
@@ -82,6 +118,7 @@ def _clean_blocks(
         filters=work.options.filters.enabled(),
         permutations=work.options.permutations,
         split_words=work.options.filters.split_words,
+        near_duplicates=work.options.near_duplicates,
         max_bad_rows=max_bad_rows,
     )
     yield from zip(missing, results, strict=True)
@@ -94,6 +131,7 @@ def clean_block(
     filters: list[Filter],
     permutations: int,
     split_words: int | None,
+    near_duplicates: float | None,
     max_bad_rows: int | None,
 ) -> tuple[int, int, str]:
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
@@ -103,25 +141,53 @@ def clean_block(
     block = Block(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
     first_bad = ""
+    schema = cleaning.schema(permutations)
+    keys = [_selected(schema, KEYS).empty_table()]
     with AtomicFile(block.rejected) as rejected, AtomicFile(block.file) as documents:
         with (
             pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as rejected_writer,
-            pq.ParquetWriter(documents.temporary, cleaning.schema(permutations), compression="zstd") as writer,
+            pq.ParquetWriter(documents.temporary, _selected(schema, COLUMNS), compression="zstd") as writer,
         ):
             source = sources[block.source]
             for batch in cleaning.clean(
                 block.source, source, parts, filters=filters, permutations=permutations, split_words=split_words
             ):
-                writer.write_table(batch.documents)
+                writer.write_table(batch.documents.select(COLUMNS))
+                keys.append(batch.documents.select(KEYS))
                 rejected_writer.write_table(batch.rejected)
                 counts.update(batch.counts)
                 first_bad = first_bad or _first_problem(batch.rejected)
                 if max_bad_rows is not None and counts["rows/bad"] > max_bad_rows:
                     return _num_rows(counts), counts["rows/bad"], first_bad  # the run will stop: no need to go on
-            writer.add_key_value_metadata({COUNTS: json.dumps(counts)})
+            writer.add_key_value_metadata({COUNTS: json.dumps(counts), FIRST_BAD: first_bad})
+        _write_marks(block.file, pa.concat_tables(keys).combine_chunks(), near_duplicates)
         rejected.publish()
         documents.publish()
     return _num_rows(counts), counts["rows/bad"], first_bad
+
+
+def _selected(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in names])
+
+
+def _write_marks(file: Path, keys: pa.Table, near_duplicates: float | None) -> None:
+    """Writes the signatures and the marks of a block's documents."""
+    batch = pa.record_batch([keys.column(name).combine_chunks() for name in ("signature", "text_bytes")],
+                            names=["signature", "text_bytes"])  # fmt: skip
+    keys_D2 = fixed_size_bytes(keys.column("key").combine_chunks()).view(np.uint64)
+    write_arrow(batch, file.with_suffix(".signatures.arrow"))
+    write_arrow(duplicates.exact_marks(keys_D2), file.with_suffix(".exact.arrow"))
+    if near_duplicates is not None:
+        signatures_DP = fixed_size_bytes(batch.column("signature")).view(np.uint32)
+        marks = duplicates.band_marks(signatures_DP, keys_D2, near_duplicates)
+        write_arrow(marks, file.with_suffix(".bands.arrow"))
+
+
+def fixed_size_bytes(column: pa.FixedSizeBinaryArray) -> np.ndarray:
+    """Returns uint8[rows, width] of a fixed-size binary array, without a copy."""
+    width = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width : (column.offset + len(column)) * width]
+    return data.reshape(len(column), width)
 
 
 def _num_rows(counts: Counter[str]) -> int:

@@ -27,6 +27,11 @@ class CorpusOptions(Options):
     held_out: float = Field(
         default=0.05, ge=0, le=0.5, description="Fraction of each language's bytes to hold out, in whole groups"
     )
+    held_out_bytes: PositiveInt = Field(
+        default=100_000_000,
+        description="Largest size of each language's held-out text, whatever the fraction: every task of the stage "
+        "compares its training text with all of it",
+    )
     max_held_out_similarity: float = Field(
         default=0.5,
         gt=0,

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.blocks import AtomicFile, Block
+from pipelines.blocks import AtomicFile, Block, deal
 from pipelines.data.corpus import splitting
 from pipelines.data.corpus.corpora import SPLITS
 from pipelines.data.images import hashing
@@ -28,7 +28,7 @@ from pipelines.data.images.transforms import Augmentation, mentions_sides
 from pipelines.data.sources.bad_rows import RejectedRows
 from pipelines.data.sources.source import Part
 from pipelines.errors import UserError
-from pipelines.parallel import map_in_order, num_parallel_tasks
+from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
 from pipelines.stages.images.blocks import WRITE_BYTES, ReadBlocks
 from pipelines.stages.images.options import AugmentOptions
@@ -145,34 +145,29 @@ def _write_split(
 
     Files that an earlier attempt has finished are kept: the same blocks give the same files."""
     sizes = index.numbers("image_bytes") * (1 + copies)
-    items: list[dict[str, Any]] = [{"path": str(folder / "part-00000.parquet"), "files": [], "rows": []}]
-    bytes_left = work.options.part_bytes
+    parts: list[tuple[tuple[str, bytes], int]] = []
     for number, block in enumerate(blocks):
         rows = np.flatnonzero(chosen[index.starts[number] : index.starts[number + 1]])
-        if not len(rows):
-            continue
-        if bytes_left <= 0:
-            items.append({"path": str(folder / f"part-{len(items):05}.parquet"), "files": [], "rows": []})
-            bytes_left = work.options.part_bytes
-        items[-1]["files"].append(str(block.file))
-        items[-1]["rows"].append(rows.astype(np.int64).tobytes())
-        bytes_left -= int(sizes[index.starts[number] + rows].sum())
-    folder.mkdir(exist_ok=True)
-    missing = [item for item in items if not Path(item["path"]).exists()]
-    if not missing:
-        return
-    work.session.start()
-    written = map_in_order(
+        if len(rows):
+            num_bytes = int(sizes[index.starts[number] + rows].sum())
+            parts.append(((str(block.file), rows.astype(np.int64).tobytes()), num_bytes))
+    items = [
+        {
+            "path": str(folder / f"part-{number:05}.parquet"),
+            "files": [file for file, _ in part],
+            "rows": [rows for _, rows in part],
+        }
+        for number, part in enumerate(deal(parts, work.options.part_bytes) or [[]])
+    ]
+    make_files(
+        work,
         write_part,
-        missing,
-        tasks=num_parallel_tasks(work),
-        cpus_per_task=work.cluster.cpus_per_task,
+        items,
+        unit=f"files of {folder.name}",
         augment_options=work.options.augment,
         copies=copies,
         seed=work.seed,
     )
-    for done, _ in enumerate(written, start=1):
-        work.progress.update(done, len(missing), f"files of {folder.name}")
 
 
 def write_part(item: dict[str, Any], *, augment_options: AugmentOptions, copies: int, seed: int) -> None:

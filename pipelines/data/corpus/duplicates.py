@@ -1,0 +1,165 @@
+"""Duplicates in a corpus of any size: marks of documents, candidates with equal marks, and which documents to drop.
+
+    key, signature of a document ──► marks (hash, key, row) ──equal hashes──► candidates
+    candidates ──compare signatures──► pairs of near duplicates ──best document first──► dropped documents
+
+A mark is small (20 bytes), and marks with equal hashes are all there is to compare: dealt by hash, any number of tasks
+work beside each other, and each needs its share of the marks alone.
+
+A document is one number: that of its block in the upper 32 bits, that of its row in the block in the lower ones. So
+numbers are in the order of the corpus, and no table of all documents is needed.
+
+Of documents with equal texts the first is kept. Of near duplicates the best one is: that with the longest text, then
+the first. A document is dropped only if it is similar to one that is kept: of a chain of editions A, B, C in which
+only neighbours are similar, A and C are kept.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from pipelines.data.corpus import minhash, splitting
+from pipelines.data.corpus.minhash import count_equal
+
+MARKS = pa.schema([("hash", pa.uint64()), ("key", pa.uint64()), ("row", pa.uint32())])
+PAIRS = pa.schema([("better", pa.int64()), ("worse", pa.int64()), ("worse_bytes", pa.int64())])
+# In a group of candidates a document is compared with the best few, then only with those that are similar to none
+# before them. A page that a site has a million times in many versions would take 10^12 comparisons otherwise.
+MAX_COMPARED_ALL = 8
+MAX_COMPARED = 1000
+
+
+def document_numbers(block: int, rows: np.ndarray) -> np.ndarray:
+    """Returns int64: the numbers of documents, from the number of their block and their rows in it."""
+    return (np.int64(block) << 32) + rows.astype(np.int64)
+
+
+def exact_marks(keys_D2: np.ndarray) -> pa.RecordBatch:
+    """Returns the MARKS of a block's documents for exact deduplication: the two halves of a key. uint64[D, 2]."""
+    return _sorted_marks(keys_D2[:, 0], keys_D2[:, 1], np.arange(len(keys_D2)))
+
+
+def band_marks(signatures_DP: np.ndarray, keys_D2: np.ndarray, threshold: float) -> pa.RecordBatch:
+    """Returns the MARKS of a block's documents for near duplicates, one for each band, with half of the exact key.
+
+    signatures_DP: uint32[D, P]. keys_D2: uint64[D, 2]; of documents with equal keys the first has marks. Documents
+    without words have none. threshold: Jaccard similarity of near duplicates."""
+    has_words_D = (signatures_DP != minhash.EMPTY).any(axis=1)
+    rows = np.flatnonzero(has_words_D & splitting.first_occurrences(keys_D2))
+    hashes = minhash.band_hashes(signatures_DP[rows], threshold)
+    num_bands = hashes.shape[1]
+    return _sorted_marks(hashes.ravel(), np.repeat(keys_D2[rows, 0], num_bands), np.repeat(rows, num_bands))
+
+
+def _sorted_marks(hashes: np.ndarray, keys: np.ndarray, rows: np.ndarray) -> pa.RecordBatch:
+    order = np.lexsort((rows, hashes))
+    return pa.record_batch([hashes[order], keys[order], rows[order].astype(np.uint32)], schema=MARKS)
+
+
+def bucket_slice(hashes: np.ndarray, bucket: int, num_buckets: int) -> slice:
+    """Returns where in sorted uint64 hashes those of a bucket are: one of `num_buckets` equal ranges of all hashes."""
+    bounds = [-(-(number << 64) // num_buckets) for number in (bucket, bucket + 1)]
+    start, stop = (len(hashes) if bound >> 64 else int(np.searchsorted(hashes, np.uint64(bound))) for bound in bounds)
+    return slice(start, stop)
+
+
+def exact_duplicates(hashes: np.ndarray, keys: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Returns int64: the numbers of the documents of which an earlier one has the same exact marks, sorted."""
+    order = np.lexsort((documents, keys, hashes))
+    hashes, keys = hashes[order], keys[order]
+    return np.sort(documents[order[1:]][(hashes[1:] == hashes[:-1]) & (keys[1:] == keys[:-1])])
+
+
+def candidate_groups(hashes: np.ndarray, keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (int64: documents, int64[groups + 1]: where each group starts) of documents with equal band marks.
+
+    Of documents with equal keys only the first is a member. Groups have two members or more."""
+    order = np.lexsort((documents, keys, hashes))
+    copies = np.zeros(len(order), np.bool_)
+    same_hash = hashes[order[1:]] == hashes[order[:-1]]
+    copies[1:] = same_hash & (keys[order[1:]] == keys[order[:-1]])
+    order = order[~copies]
+    hashes = hashes[order]
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = hashes[1:] != hashes[:-1]
+    group_of = np.cumsum(begins) - 1
+    sizes = np.bincount(group_of) if len(order) else np.empty(0, np.int64)
+    members = documents[order[sizes[group_of] > 1]]
+    return members, np.concatenate([[0], np.cumsum(sizes[sizes > 1])]).astype(np.int64)
+
+
+def near_duplicates(
+    members: np.ndarray,
+    starts: np.ndarray,
+    documents_U: np.ndarray,
+    signatures_UP: np.ndarray,
+    text_bytes_U: np.ndarray,
+    threshold: float,
+) -> pa.RecordBatch:
+    """Returns the PAIRS among candidates whose similarity reaches the threshold, each once.
+
+    members, starts: groups of candidates. documents_U: their numbers, sorted, each once; with their signatures and
+    sizes."""
+    order = np.lexsort((documents_U, -text_bytes_U))  # from the best to the worst
+    ranks_U = np.empty(len(order), np.int64)
+    ranks_U[order] = np.arange(len(order))
+    ranks = ranks_U[np.searchsorted(documents_U, members)]
+    min_equal = minhash.min_equal_hashes(threshold, signatures_UP.shape[1])
+    pairs = _similar_pairs(ranks, starts, signatures_UP[order], min_equal)
+    pairs = np.unique(pairs, axis=0) if len(pairs) else pairs
+    better, worse = order[pairs[:, 0]], order[pairs[:, 1]]
+    return pa.record_batch([documents_U[better], documents_U[worse], text_bytes_U[worse]], schema=PAIRS)
+
+
+def worse_duplicates(better: np.ndarray, worse: np.ndarray, worse_bytes: np.ndarray) -> np.ndarray:
+    """Returns int64: the numbers of the documents to drop, sorted, of all PAIRS; pairs may be there more than once.
+
+    Documents are decided from the best to the worst, and dropped where a better one of a pair is kept."""
+    documents, positions = np.unique(np.concatenate([better, worse]), return_inverse=True)
+    order = np.lexsort((worse, -worse_bytes))
+    positions_E2 = positions.reshape(2, len(better))[:, order].T
+    dropped = np.zeros(len(documents), np.bool_)
+    _drop_worse(positions_E2, dropped)
+    return documents[dropped]
+
+
+def warm_up() -> None:
+    """Compiles numba's functions or loads them, so that tasks on this machine load them from its disk cache."""
+    pairs = near_duplicates(
+        np.arange(2), np.array([0, 2]), np.arange(2), np.zeros((2, 16), np.uint32), np.ones(2, np.int64), 0.8
+    )
+    worse_duplicates(*(column.to_numpy() for column in pairs.columns))
+    minhash.similar_to_any(np.zeros((1, 16), np.uint32), np.zeros((1, 16), np.uint32), 0.8)
+
+
+@numba.njit(cache=True)
+def _similar_pairs(ranks: np.ndarray, starts: np.ndarray, signatures_RP: np.ndarray, min_equal: int) -> np.ndarray:
+    """Returns int64[pairs, 2]: ranks (better, worse) of the near duplicates in each group."""
+    pairs = np.empty((len(ranks) + 1, 2), np.int64)
+    num_pairs = 0
+    compared = np.empty(MAX_COMPARED, np.int64)
+    for group in range(len(starts) - 1):
+        num_compared = 0
+        for rank in np.sort(ranks[starts[group] : starts[group + 1]]):
+            similar = False
+            for other in compared[:num_compared]:
+                if count_equal(signatures_RP[other], signatures_RP[rank]) >= min_equal:
+                    similar = True
+                    if num_pairs == len(pairs):
+                        pairs = np.concatenate((pairs, np.empty_like(pairs)))
+                    pairs[num_pairs] = other, rank
+                    num_pairs += 1
+            if num_compared < MAX_COMPARED_ALL or (not similar and num_compared < MAX_COMPARED):
+                compared[num_compared] = rank
+                num_compared += 1
+    return pairs[:num_pairs]
+
+
+@numba.njit(cache=True)
+def _drop_worse(positions_E2: np.ndarray, dropped: np.ndarray) -> None:
+    """Marks the worse of each pair (better, worse) whose better one is kept; pairs are in the order of the worse."""
+    for pair in range(len(positions_E2)):
+        if not dropped[positions_E2[pair, 0]]:
+            dropped[positions_E2[pair, 1]] = True

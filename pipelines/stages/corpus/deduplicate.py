@@ -1,0 +1,129 @@
+"""Second part of the stage: looks for duplicates, in as many tasks as there are buckets of marks, then in one.
+
+    marks of all blocks ──one task a bucket──► duplicates/<bucket>.exact.arrow   numbers of documents, sorted
+                                              duplicates/<bucket>.pairs.arrow   pairs of near duplicates
+    all pairs ──one task──► duplicates/near.arrow   numbers of documents, sorted
+
+The one task holds the numbers of the pairs' documents, and nothing else: about 100 bytes a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.blocks import map_arrow, write_arrow
+from pipelines.data.corpus import duplicates
+from pipelines.parallel import make_files
+from pipelines.stage import Work
+from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
+
+NEAR = "near.arrow"
+BATCH_MEMBERS = 200_000  # candidates compared at a time, with 512 bytes of signature each
+DUPLICATES = pa.schema([("document", pa.int64())])
+
+
+def deduplicate(work: Work, cleaned: CleanedBlocks) -> Path:
+    """Writes the numbers of all duplicates into files of a folder of the draft, and returns the folder."""
+    folder = work.draft.folder("duplicates")
+    num_buckets, threshold = cleaned.num_buckets, work.options.near_duplicates
+    items = [{"path": str(folder / f"{bucket:05}.pairs.arrow"), "bucket": bucket} for bucket in range(num_buckets)]
+    make_files(
+        work,
+        compare_bucket,
+        items,
+        unit="buckets of duplicates",
+        files=cleaned.files,
+        num_buckets=num_buckets,
+        threshold=threshold,
+    )
+    make_files(work, decide_near, [{"path": str(folder / NEAR)}], unit="list of near duplicates")
+    return folder
+
+
+def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: int, threshold: float | None) -> None:
+    """Writes the exact duplicates and the pairs of near duplicates among the marks of one bucket. Runs in a task.
+
+    item: {"path": of the pairs, "bucket": its number}. files: those of the blocks' documents."""
+    path = Path(item["path"])
+    marks = _marks(files, ".exact.arrow", item["bucket"], num_buckets)
+    write_arrow(_numbers(duplicates.exact_duplicates(*marks)), path.with_suffix("").with_suffix(".exact.arrow"))
+    pairs = [duplicates.PAIRS.empty_table()]
+    if threshold is not None:
+        members, starts = duplicates.candidate_groups(*_marks(files, ".bands.arrow", item["bucket"], num_buckets))
+        for first, stop in _batches(starts):
+            batch = members[starts[first] : starts[stop]]
+            documents = np.unique(batch)
+            signatures_UP, text_bytes_U = _signatures(files, documents)
+            group_starts = starts[first : stop + 1] - starts[first]
+            found = duplicates.near_duplicates(batch, group_starts, documents, signatures_UP, text_bytes_U, threshold)
+            pairs.append(pa.Table.from_batches([found]))
+    write_arrow(_batch(pa.concat_tables(pairs)), path)
+
+
+def decide_near(item: dict[str, Any]) -> None:
+    """Writes the numbers of the near duplicates to drop, of the pairs of all buckets. Runs in a task."""
+    path = Path(item["path"])
+    batches = [map_arrow(file) for file in sorted(path.parent.glob("*.pairs.arrow"))]
+    columns = [np.concatenate([batch.column(name).to_numpy() for batch in batches]) for name in duplicates.PAIRS.names]
+    write_arrow(_numbers(duplicates.worse_duplicates(*columns)), path)
+
+
+def duplicates_in(folder: Path, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 each: (exact duplicates, near duplicates) in the blocks from `first` to before `stop`, sorted."""
+    exact = [_in_blocks(file, first, stop) for file in sorted(folder.glob("*.exact.arrow"))]
+    return np.sort(np.concatenate(exact)), _in_blocks(folder / NEAR, first, stop)
+
+
+def _in_blocks(file: Path, first: int, stop: int) -> np.ndarray:
+    documents = map_arrow(file).column("document").to_numpy()
+    bounds = np.searchsorted(documents, [first << 32, stop << 32])
+    return documents[bounds[0] : bounds[1]]
+
+
+def _marks(
+    files: Sequence[str], suffix: str, bucket: int, num_buckets: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (hashes, keys, numbers of documents) of the marks of a bucket in all blocks."""
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for block, file in enumerate(files):
+        marks = map_arrow(Path(file).with_suffix(suffix))
+        hashes, keys, rows = (column.to_numpy() for column in marks.columns)
+        chosen = duplicates.bucket_slice(hashes, bucket, num_buckets)
+        parts.append((hashes[chosen], keys[chosen], duplicates.document_numbers(block, rows[chosen])))
+    hashes, keys, documents = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return hashes, keys, documents
+
+
+def _batches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yields (first group, group after the last) of batches with about BATCH_MEMBERS members, or of one large group."""
+    first = 0
+    while first < len(starts) - 1:
+        stop = int(np.searchsorted(starts, starts[first] + BATCH_MEMBERS, side="right")) - 1
+        stop = max(stop, first + 1)
+        yield first, stop
+        first = stop
+
+
+def _signatures(files: Sequence[str], documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reads (signatures uint32[D, P], bytes of text int64[D]) of documents, whose numbers are sorted."""
+    blocks, starts = np.unique(documents >> 32, return_index=True)
+    signatures, text_bytes = [], []
+    for block, numbers in zip(blocks, np.split(documents, starts[1:]), strict=True):
+        batch = map_arrow(Path(files[block]).with_suffix(".signatures.arrow"))
+        rows = numbers & 0xFFFFFFFF
+        signatures.append(fixed_size_bytes(batch.column("signature")).view(np.uint32)[rows])
+        text_bytes.append(batch.column("text_bytes").to_numpy()[rows])
+    return np.concatenate(signatures), np.concatenate(text_bytes)
+
+
+def _numbers(documents: np.ndarray) -> pa.RecordBatch:
+    return pa.record_batch([documents], schema=DUPLICATES)
+
+
+def _batch(table: pa.Table) -> pa.RecordBatch:
+    return pa.record_batch([column.combine_chunks() for column in table.columns], schema=table.schema)

@@ -1,0 +1,260 @@
+"""Third part of the stage: chooses the held-out groups, and separates their documents from the others.
+
+    blocks ──one task a span──► groups/<span>.parquet: sizes of groups ──one task──► groups/chosen.arrow: names
+    blocks ──one task a span──► held_out/<span>.parquet: documents; fates/<span>.arrow: what becomes of each document
+
+A span is a run of blocks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.blocks import COUNTS, AtomicFile, map_arrow, write_arrow
+from pipelines.data.corpus import splitting
+from pipelines.data.corpus.documents import DOCUMENTS
+from pipelines.parallel import make_files
+from pipelines.stage import Work
+from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
+from pipelines.stages.corpus.deduplicate import duplicates_in
+
+TRAIN, HELD_OUT, EXACT, NEAR = range(4)  # what becomes of a document: the last two are kinds of duplicates
+FATES = pa.schema([("block", pa.int32()), ("fate", pa.int8())])
+GROUP, DOCUMENT, LANGUAGE = "group", "document", "language"  # what a size is the size of
+SIZES = pa.schema(
+    [
+        ("language", pa.string()),
+        ("of", pa.string()),
+        ("name", pa.string()),
+        ("order", pa.uint64()),  # the salted hash of the name: those with the lowest are held out first
+        ("bytes", pa.int64()),
+    ]
+)
+INDEX_COLUMNS = ["id", "source", "group", "language", "text_bytes"]
+# Groups of a language among which to choose, and as many documents: those with the lowest hashes, as among all. So
+# many web pages of 2 kB are twice as long as the default of held_out_bytes.
+MAX_NAMES = 100_000
+ROW_GROUP_DOCUMENTS = 16_384  # a reader's unit of work
+PART_SUFFIX = r"\.\d+$"  # of the id of a part of a document: see documents.document_of
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of blocks, and the files in the draft that say what becomes of their documents."""
+
+    first: int  # number of the first block
+    stop: int  # number after that of the last
+    fates: Path  # FATES of the documents, with counts in the metadata
+    held_out: Path  # the held-out documents, with their signatures and long lines
+
+    def counts(self) -> Counter[str]:
+        """The counts of its documents, as `separate` counts them."""
+        return Counter(json.loads(map_arrow(self.fates).schema.metadata[COUNTS]))
+
+
+def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]:
+    """Chooses the held-out documents among all that are no duplicates. Returns the spans, with all their files.
+
+    duplicates: the folder of `deduplicate`."""
+    groups, fates, held_out = (work.draft.folder(name) for name in ("groups", "fates", "held_out"))
+    spans = [
+        Span(first, stop, fates / f"{number:05}.arrow", held_out / f"{number:05}.parquet")
+        for number, (first, stop) in enumerate(cleaned.spans)
+    ]
+    ranges = [{"first": span.first, "stop": span.stop} for span in spans]
+    sizes = [{"path": str(groups / span.held_out.name), **blocks} for span, blocks in zip(spans, ranges, strict=True)]
+    make_files(
+        work, measure_groups, sizes, unit="spans measured", files=cleaned.files, duplicates=duplicates, seed=work.seed
+    )
+    chosen = groups / "chosen.arrow"
+    make_files(
+        work,
+        choose_held_out,
+        [{"path": str(chosen)}],
+        unit="choice of held-out text",
+        sizes=[item["path"] for item in sizes],
+        fraction=work.options.held_out,
+        max_bytes=work.options.held_out_bytes,
+        seed=work.seed,
+    )
+    items = [
+        {"path": str(span.fates), "held_out": str(span.held_out), **blocks}
+        for span, blocks in zip(spans, ranges, strict=True)
+    ]
+    make_files(work, separate, items, unit="spans separated", files=cleaned.files, duplicates=duplicates, chosen=chosen)
+    return spans
+
+
+def measure_groups(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, seed: int) -> None:
+    """Writes SIZES of the groups, the documents and the languages in a span, without duplicates. Runs in a task.
+
+    item: {"path": of the sizes, "first", "stop": the span's blocks}. files: those of all blocks."""
+    tables = []
+    for block, exact, near in _duplicates_of_blocks(item, duplicates):
+        table = pq.read_table(files[block], columns=INDEX_COLUMNS, use_threads=False)
+        kept = np.ones(table.num_rows, np.bool_)
+        kept[exact], kept[near] = False, False
+        tables.append(table.filter(pa.array(kept)))
+    table = pa.concat_tables(tables)
+    names = {GROUP: _groups(table), DOCUMENT: _whole_documents(table), LANGUAGE: table.column("language")}
+    write_parquet(lowest([sizes_of(table, of, column, seed) for of, column in names.items()]), Path(item["path"]))
+
+
+def choose_held_out(item: dict[str, Any], *, sizes: Sequence[str], fraction: float, max_bytes: int, seed: int) -> None:
+    """Writes the names of the groups and documents to hold out. Runs in a task.
+
+    sizes: files of `measure_groups`. fraction, max_bytes: of each language's text, at most."""
+    table = SIZES.empty_table()
+    for file in sizes:
+        table = lowest([table, pq.read_table(file)])
+    chosen: list[dict[str, str]] = []
+    for total in table.filter(pc.field("of") == LANGUAGE).sort_by("language").to_pylist():
+        language = total["language"]
+        groups, documents = (_named_sizes(table, language, of) for of in (GROUP, DOCUMENT))
+        limit = min(fraction * total["bytes"], max_bytes)
+        whole_groups, names = splitting.choose(groups, documents, limit, salt=_salt(seed, language))
+        of = GROUP if whole_groups else DOCUMENT
+        chosen += [{"language": language, "of": of, "name": name} for name in sorted(names)]
+    schema = pa.schema([SIZES.field(name) for name in ("language", "of", "name")])
+    write_arrow(pa.RecordBatch.from_pylist(chosen, schema), Path(item["path"]))
+
+
+def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, chosen: Path) -> None:
+    """Writes the FATES of the documents of a span, and its held-out documents. Runs in a task.
+
+    item: {"path": of the fates, "held_out": path of the documents, "first", "stop": the span's blocks}. files: those of
+    all blocks. chosen: the file of `choose_held_out`."""
+    names = pa.Table.from_batches([map_arrow(chosen)])
+    counts: Counter[str] = Counter()
+    blocks, fates, held_out = [], [], []
+    for block, exact, near in _duplicates_of_blocks(item, duplicates):
+        table = pq.read_table(files[block], columns=INDEX_COLUMNS, use_threads=False)
+        blocks.append(np.full(table.num_rows, block, np.int32))
+        fates.append(np.full(table.num_rows, TRAIN, np.int8))
+        fates[-1][_is_chosen(table, names)] = HELD_OUT
+        fates[-1][near] = NEAR
+        fates[-1][exact] = EXACT
+        counts.update(_counts(block, table, fates[-1]))
+        if len(rows := np.flatnonzero(fates[-1] == HELD_OUT)):
+            held_out.append(_held_out_documents(files[block], rows))
+    write_parquet(pa.concat_tables(held_out or [_held_out_documents(files[0], rows)]), Path(item["held_out"]))
+    schema = FATES.with_metadata({COUNTS: json.dumps(counts)})
+    write_arrow(pa.record_batch([np.concatenate(blocks), np.concatenate(fates)], schema=schema), Path(item["path"]))
+
+
+def rows_with(fate: int, span_fates: Path, block: int) -> np.ndarray:
+    """Returns int64: the rows of a block's documents that have this fate."""
+    blocks, fates = (column.to_numpy() for column in map_arrow(span_fates).columns)
+    start, stop = np.searchsorted(blocks, np.array([block, block + 1], np.int32))
+    return np.flatnonzero(fates[start:stop] == fate)
+
+
+def write_parquet(table: pa.Table, path: Path, counts: Counter[str] | None = None) -> None:
+    """Writes a Parquet file, complete or absent, whose bytes do not depend on how the table was assembled.
+
+    counts: kept in the file's metadata, for `counts_of`."""
+    table = table.replace_schema_metadata(None if counts is None else {COUNTS: json.dumps(counts)})
+    with AtomicFile(path) as file:
+        pq.write_table(table.combine_chunks(), file.temporary, compression="zstd", row_group_size=ROW_GROUP_DOCUMENTS)
+        file.publish()
+
+
+def _duplicates_of_blocks(item: dict[str, Any], duplicates: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yields (block, rows of exact duplicates, rows of near duplicates) of each block of a span."""
+    exact, near = duplicates_in(duplicates, item["first"], item["stop"])
+    bounds = np.arange(item["first"], item["stop"] + 1) << 32
+    exact_starts, near_starts = np.searchsorted(exact, bounds), np.searchsorted(near, bounds)
+    for number, block in enumerate(range(item["first"], item["stop"])):
+        exact_rows = exact[exact_starts[number] : exact_starts[number + 1]] & 0xFFFFFFFF
+        yield block, exact_rows, near[near_starts[number] : near_starts[number + 1]] & 0xFFFFFFFF
+
+
+def _groups(table: pa.Table) -> pa.ChunkedArray:
+    return pc.call_function("binary_join_element_wise", [table.column("source"), table.column("group"), "/"])
+
+
+def _whole_documents(table: pa.Table) -> pa.ChunkedArray:
+    """The ids of the documents, of parts of one that of the whole document."""
+    options = pc.ReplaceSubstringOptions(PART_SUFFIX, "")
+    return pc.call_function("replace_substring_regex", [table.column("id")], options)
+
+
+def sizes_of(table: pa.Table, of: str, names: pa.ChunkedArray, seed: int) -> pa.Table:
+    """SIZES of the names of documents; `names` has one for each document of the table."""
+    named = pa.table({"language": table.column("language"), "name": names, "bytes": table.column("text_bytes")})
+    sizes = named.group_by(["language", "name"], use_threads=False).aggregate([("bytes", "sum")])
+    languages, unique = sizes.column("language"), sizes.column("name")
+    orders = [
+        splitting.salted_hash(name, _salt(seed, language))
+        for language, name in zip(languages.to_pylist(), unique.to_pylist(), strict=True)
+    ]
+    columns = [languages, pa.array([of] * len(orders), pa.string()), unique, pa.array(orders, pa.uint64())]
+    return pa.Table.from_arrays([*columns, sizes.column("bytes_sum")], schema=SIZES)
+
+
+def lowest(tables: list[pa.Table], max_names: int = MAX_NAMES) -> pa.Table:
+    """Adds up SIZES of equal names, and keeps the `max_names` lowest hashes of each language, of groups and documents.
+
+    A name that is among the lowest of all is so in every table that has it, so its sizes add up to all its bytes."""
+    keys = ["language", "of", "name", "order"]
+    table = pa.concat_tables(tables).group_by(keys, use_threads=False).aggregate([("bytes", "sum")])
+    table = table.rename_columns([*keys, "bytes"]).cast(SIZES)
+    table = table.sort_by([(name, "ascending") for name in ("language", "of", "order", "name")])
+    kinds = pc.call_function("binary_join_element_wise", [table.column("language"), table.column("of"), "/"]).to_numpy()
+    begins = np.flatnonzero(np.concatenate([[True], kinds[1:] != kinds[:-1]])[: len(kinds)])
+    ranks = np.arange(len(kinds)) - np.repeat(begins, np.diff([*begins, len(kinds)]))
+    return table.filter(pa.array(ranks < max_names))
+
+
+def _named_sizes(table: pa.Table, language: str, of: str) -> dict[str, int]:
+    part = table.filter((pc.field("language") == language) & (pc.field("of") == of))
+    return dict(zip(part.column("name").to_pylist(), part.column("bytes").to_pylist(), strict=True))
+
+
+def _salt(seed: int, language: str) -> str:
+    return f"{seed}/{language}"
+
+
+def _is_chosen(table: pa.Table, chosen: pa.Table) -> np.ndarray:
+    """Returns bool[documents]: whether a document, or its group, is among the chosen names of its language."""
+    is_chosen = np.zeros(table.num_rows, np.bool_)
+    for of, names in ((GROUP, _groups(table)), (DOCUMENT, _whole_documents(table))):
+        for language in pc.unique(chosen.column("language")).to_pylist():
+            of_language = chosen.filter((pc.field("language") == language) & (pc.field("of") == of)).column("name")
+            in_language = pc.equal(table.column("language"), language).to_numpy()
+            is_chosen |= in_language & pc.is_in(names, value_set=of_language.combine_chunks()).to_numpy()
+    return is_chosen
+
+
+def _counts(block: int, table: pa.Table, fates: np.ndarray) -> Counter[str]:
+    """Counts of a block's documents: train_documents, train_bytes, both by language, exact, near, held_out_bytes;
+    and block_<number>: its bytes of training text, if it has any."""
+    counts = Counter(exact=int((fates == EXACT).sum()), near=int((fates == NEAR).sum()))
+    counts["held_out_bytes"] = sum(table.column("text_bytes").filter(pa.array(fates == HELD_OUT)).to_pylist())
+    training = table.filter(pa.array(fates == TRAIN))
+    languages, text_bytes = training.column("language").to_pylist(), training.column("text_bytes").to_pylist()
+    for language, num_bytes in zip(languages, text_bytes, strict=True):
+        for suffix in ("", f"_{language}"):
+            counts.update({f"train_documents{suffix}": 1, f"train_bytes{suffix}": num_bytes})
+    if languages:
+        counts[f"block_{block}"] = sum(text_bytes)
+    return counts
+
+
+def _held_out_documents(file: str, rows: np.ndarray) -> pa.Table:
+    """Reads documents of a block, with their signatures and long lines."""
+    documents = pq.read_table(file, columns=[*DOCUMENTS.names, "long_lines"]).take(pa.array(rows))
+    signatures = map_arrow(Path(file).with_suffix(".signatures.arrow")).column("signature")
+    data = pa.py_buffer(np.ascontiguousarray(fixed_size_bytes(signatures)[rows]))
+    column = pa.FixedSizeBinaryArray.from_buffers(signatures.type, len(rows), [None, data])
+    return documents.append_column("signature", column)
