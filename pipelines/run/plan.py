@@ -94,7 +94,8 @@ def _step(
 ) -> Step:
     sources = {name: _source_identity(source, store.digests) for name, source in entry.sources.items()}
     if entry.stage.files is not None:
-        sources["files"] = {p.name: _digest(p, store.digests) for p in entry.stage.files(entry.options)}
+        files = entry.stage.files(entry.options)
+        sources["files"] = dict(zip([file.name for file in files], _digests(files, store.digests), strict=True))
     digest = fingerprint(
         stage=entry.stage.kind,
         version=entry.stage.version,
@@ -107,14 +108,14 @@ def _step(
 
 
 def _source_identity(source: Source, digests: FileDigests) -> dict[str, object]:
-    return {"identity": source.identity(), "files": [_digest(path, digests) for path in source.files()]}
+    return {"identity": source.identity(), "files": _digests(source.files(), digests)}
 
 
-def _digest(path: Path, digests: FileDigests) -> str:
+def _digests(paths: list[Path], digests: FileDigests) -> list[str]:
     try:
-        return digests.of(path)
+        return digests.of_all(paths)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a readable file") from None
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); expected a readable file") from None
 
 
 def descendants(steps: Iterable[Step], roots: set[str]) -> set[str]:

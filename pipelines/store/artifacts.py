@@ -241,10 +241,11 @@ class Store:
         """Turns draft.out into an artifact: hashes the files, writes the manifest last, renames, drops the draft.
 
         Raises ClusterError if another run has taken over the lease, or if the manifest does not read back."""
+        paths = sorted(p for p in draft.out.rglob("*") if p.is_file() and p != draft.out / "manifest.json")
         files = {}
-        for file in sorted(p for p in draft.out.rglob("*") if p.is_file() and p != draft.out / "manifest.json"):
+        for file, digest in zip(paths, self.digests.of_all(paths), strict=True):
             name = file.relative_to(draft.out).as_posix()
-            files[name] = FileEntry(bytes=file.stat().st_size, xxh3_128=self.digests.of(file))
+            files[name] = FileEntry(bytes=file.stat().st_size, xxh3_128=digest)
             _sync(file)
         complete = manifest.model_copy(update={"files": files, "created": datetime.now(UTC).isoformat()})
         _check_facts(complete)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+THREADS = 8  # that read files: neither reading nor hashing holds Python's lock
 
 
 def digest_value(value: Any) -> str:
@@ -25,6 +29,11 @@ def digest_file(path: Path) -> str:
     return state.hexdigest()
 
 
+def _state(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 class FileDigests:
     """Digests of files, cached in a JSON file that can be rebuilt at any time."""
 
@@ -34,17 +43,21 @@ class FileDigests:
 
     def of(self, path: Path) -> str:
         """The file's digest. Raises OSError if it cannot be read."""
+        return self.of_all([path])[0]
+
+    def of_all(self, paths: Sequence[Path]) -> list[str]:
+        """The files' digests, in their order; several files are read at a time. Raises OSError if one cannot be read."""
         if self._entries is None:
             self._entries = self._load()
-        stat = path.stat()
-        key, state = str(path.absolute()), [stat.st_size, stat.st_mtime_ns]
-        entry = self._entries.get(key)
-        if entry and entry[:2] == state:
-            return entry[2]
-        digest = digest_file(path)
-        self._entries[key] = [*state, digest]
-        self._save()
-        return digest
+        entries = self._entries
+        states = {str(path.absolute()): _state(path) for path in paths}
+        changed = [key for key, state in states.items() if entries.get(key, [])[:2] != state]
+        if changed:
+            with ThreadPoolExecutor(THREADS) as threads:
+                for key, digest in zip(changed, threads.map(digest_file, map(Path, changed)), strict=True):
+                    entries[key] = [*states[key], digest]
+            self._save()
+        return [entries[str(path.absolute())][2] for path in paths]
 
     def _load(self) -> dict[str, list[Any]]:
         try:

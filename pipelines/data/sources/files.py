@@ -88,13 +88,15 @@ class FileSource(Source):
                         where=self.display_path(file),
                         group=file.name,
                         bytes=piece.pop("bytes", args["size"]),
+                        first_row=piece.pop("first_row", 1),
                         args=args | piece,
                     )
                 )
         return parts
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
-        """Yields the arguments of `read_piece` for each piece of a file, with `bytes`, its approximate size.
+        """Yields the arguments of `read_piece` for each piece of a file, with `bytes`, its approximate size, and
+        `first_row`, if its rows are not numbered from 1.
 
         Raises FileProblem."""
         yield {"bytes": file.stat().st_size * (streams.RATIO if streams.is_compressed(file) else 1)}
@@ -106,7 +108,7 @@ class FileSource(Source):
         try:
             if "problem" in part.args:
                 raise FileProblem(part.args["problem"])
-            yield from self.read_piece(file, part.args)
+            yield from self.read_piece(file, {**part.args, "first_row": part.first_row})
         except FileProblem as problem:
             if part.args["alone"]:
                 raise UserError(f"{file}: {problem}") from None

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from pipelines.data.sources import json_documents, streams
 from pipelines.data.sources.encodings import BOM
 from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, TextFileSource, type_name
-from pipelines.data.sources.source import BadRow, Row
+from pipelines.data.sources.source import BadRow, Part, Row
 
+BLOCK_BYTES = 1 << 20  # read at a time
 RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
 
 
@@ -25,6 +26,7 @@ class Jsonl(TextFileSource, RecordSource):
 
     kind: str = Field(default="jsonl", description="Kind of the source: JSON lines, one object on each line")
     suffixes: ClassVar = streams.with_compressed(".jsonl", ".ndjson")
+    _next: tuple[Path, int, int] = PrivateAttr(default=(Path(), 0, 1))  # file, byte and number of the line not yet read
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
         """Divides a plain file of lines into ranges of whole lines; any other file is one piece, read in order."""
@@ -34,8 +36,13 @@ class Jsonl(TextFileSource, RecordSource):
         if streams.is_compressed(file) or size <= RANGE_BYTES or wide or self.is_document(file):
             yield from super().pieces(file)
             return
-        for start, stop, line in _ranges(file, size):
-            yield {"bytes": stop - start, "start": start, "stop": stop, "line": line}
+        for start, stop in _ranges(file, size):
+            yield {"bytes": stop - start, "start": start, "stop": stop, "first_row": None if start else 1}
+
+    def count_rows(self, part: Part) -> int:
+        """Counts the lines of a range of a file; 0 for a whole file."""
+        args = part.args
+        return _count_lines(Path(args["file"]), args["start"], args["stop"]) if "start" in args else 0
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each line that is not blank. Row numbers are the file's line numbers.
@@ -46,7 +53,7 @@ class Jsonl(TextFileSource, RecordSource):
         if "start" not in args and self.is_document(file):
             yield from self._document_rows(file, encoding)
             return
-        number = args.get("line", 1) - 1
+        number = (args["first_row"] or self._first_row(file, start)) - 1
         with streams.open_utf8(file, encoding, start, args.get("stop")) as stream:
             for line, size in streams.bounded_lines(stream, self.max_row_bytes):
                 if stream.damage and not line.endswith(b"\n"):
@@ -58,6 +65,13 @@ class Jsonl(TextFileSource, RecordSource):
                     yield self._line_row(number, line, size, encoding)
             if stream.damage:
                 yield BadRow(row=number + 1, problem=f"{stream.damage}; what follows line {number} is lost")
+        if "stop" in args:
+            self._next = (file, args["stop"], number + 1)
+
+    def _first_row(self, file: Path, start: int) -> int:
+        """The number of the line that begins at this byte."""
+        before, byte, row = self._next
+        return row if (before, byte) == (file, start) else 1 + _count_lines(file, 0, start)
 
     def _line_row(self, number: int, line: bytes, size: int, encoding: str) -> Row | BadRow:
         record = self.too_long(size) if size > self.max_row_bytes else _parse(line, encoding)
@@ -100,17 +114,25 @@ def _parse(line: bytes, encoding: str) -> dict[str, Any] | str:
     return record if isinstance(record, dict) else f"the line holds {type_name(record)}; expected an object"
 
 
-def _ranges(file: Path, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (first byte, byte after the last, number of the first line) of each range."""
+def _ranges(file: Path, size: int) -> Iterator[tuple[int, int]]:
+    """Yields (first byte, byte after the last) of each range; a range ends with a line."""
     with file.open("rb") as stream:
-        start, line = 0, 1
+        start = 0
         while start < size:
-            stop, num_lines = start, 0
-            chunk = stream.read(RANGE_BYTES)
-            while chunk:
-                stop, num_lines = stop + len(chunk), num_lines + chunk.count(b"\n")
-                if chunk.endswith(b"\n") or stop >= size:
-                    break
-                chunk = stream.readline(RANGE_BYTES)  # a range ends with a line
-            yield start, stop, line
-            start, line = stop, line + num_lines
+            stream.seek(start + RANGE_BYTES - 1)
+            while (end := stream.readline(BLOCK_BYTES)) and not end.endswith(b"\n"):
+                pass
+            stop = min(stream.tell(), size)
+            yield start, stop
+            start = stop
+
+
+def _count_lines(file: Path, start: int, stop: int) -> int:
+    """Counts the lines that end in a range of a file."""
+    num_lines = 0
+    with file.open("rb") as stream:
+        stream.seek(start)
+        while start < stop and (chunk := stream.read(min(BLOCK_BYTES, stop - start))):
+            start += len(chunk)
+            num_lines += chunk.count(b"\n")
+    return num_lines

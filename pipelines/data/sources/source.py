@@ -28,6 +28,8 @@ class Part(BaseModel):
     where: str  # the path or package, for messages
     group: str  # held-out data is split by whole groups: package, file, `source` column
     bytes: int = 0  # approximate size of the text: small parts are read together by one task
+    # Number of its first row. None: rows are numbered on from the part before, and nobody has counted those yet.
+    first_row: int | None = 1
     args: dict[str, Any] = {}  # arguments of `read`, JSON-like
 
 
@@ -102,6 +104,10 @@ class Source(Options):
     def parts(self) -> list[Part]:
         """Divides the source into parts, always the same and in the same order."""
         raise NotImplementedError
+
+    def count_rows(self, part: Part) -> int:
+        """Counts the rows that the numbers in the part after it go on from: see Part.first_row. 0 for other parts."""
+        return 0
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Streams the rows of one part."""

@@ -16,8 +16,8 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ def read(work: Work) -> CleanedBlocks:
         first = pq.read_metadata(block.file).metadata[FIRST_BAD].decode()
         bad_rows.add(block.source, rows=_num_rows(block_counts), bad=block_counts["rows/bad"], first=first)
     documents_before, start = counts["documents/read"], time.monotonic()
-    cleaned = _clean_blocks(work, missing, bad_rows.max_rows)
+    cleaned = _clean_blocks(work, _with_first_rows(work, blocks, missing), bad_rows.max_rows)
     for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
         bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
         counts.update(block.counts())
@@ -94,6 +94,37 @@ def read(work: Work) -> CleanedBlocks:
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before
     return CleanedBlocks(blocks, counts, num_documents / elapsed_s if missing else None)
+
+
+def _with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
+    """The missing blocks, with the number of the first row of each part: those of ranges of files are counted."""
+    if all(part.first_row is not None for block in missing for part in block.parts):
+        return missing
+    work.session.start()
+    items = [{"source": block.source, "parts": _json(block.parts)} for block in blocks]
+    tasks, cpus = num_parallel_tasks(work), work.cluster.cpus_per_task
+    counts = map_in_order(count_rows, items, tasks=tasks, cpus_per_task=cpus, sources=dict(work.sources))
+    numbered: list[Block] = []
+    next_row = 1
+    for block, block_counts in zip(blocks, counts, strict=True):
+        parts = []
+        for part, num_rows in zip(block.parts, block_counts, strict=True):
+            parts.append(part if part.first_row is not None else part.model_copy(update={"first_row": next_row}))
+            next_row = (parts[-1].first_row or 1) + num_rows
+        numbered.append(replace(block, parts=tuple(parts)))
+    missing_files = {block.file for block in missing}
+    return [block for block in numbered if block.file in missing_files]
+
+
+def count_rows(item: dict[str, str], *, sources: Mapping[str, Source]) -> list[int]:
+    """Counts the rows of the parts of a block, as far as those of other parts are numbered on. Runs in a task."""
+    parts = [Part.model_validate(part) for part in json.loads(item["parts"])]
+    source = sources[item["source"]]
+    return [source.count_rows(part) for part in parts]
+
+
+def _json(parts: Sequence[Part]) -> str:
+    return json.dumps([part.model_dump() for part in parts])
 
 
 def _clean_blocks(
@@ -107,8 +138,7 @@ def _clean_blocks(
     duplicates.warm_up()
     items = []
     for block in missing:
-        parts = json.dumps([part.model_dump() for part in block.parts])
-        items.append({"source": block.source, "parts": parts, "folder": str(block.folder)})
+        items.append({"source": block.source, "parts": _json(block.parts), "folder": str(block.folder)})
     results = map_in_order(
         clean_block,
         items,
