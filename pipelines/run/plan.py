@@ -115,7 +115,9 @@ def _digests(paths: list[Path], digests: FileDigests) -> list[str]:
     try:
         return digests.of_all(paths)
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); expected a readable file") from None
+        raise UserError(
+            f"{error.filename or paths[0]}: cannot be read ({error.strerror}); expected a readable file"
+        ) from None
 
 
 def descendants(steps: Iterable[Step], roots: set[str]) -> set[str]:

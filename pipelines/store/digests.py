@@ -46,7 +46,7 @@ class FileDigests:
         return self.of_all([path])[0]
 
     def of_all(self, paths: Sequence[Path]) -> list[str]:
-        """The files' digests, in their order; several files are read at a time. Raises OSError if one cannot be read."""
+        """The files' digests, in their order; several files are read at a time. Raises OSError as `of` does."""
         if self._entries is None:
             self._entries = self._load()
         entries = self._entries

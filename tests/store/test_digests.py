@@ -38,6 +38,17 @@ def test_a_file_is_read_again_only_when_its_size_or_time_changes(tmp_path: Path)
     assert FileDigests(cache).of(file) == digest_file(file) != first
 
 
+def test_digests_of_many_files_are_those_of_each(tmp_path: Path) -> None:
+    cache, files = tmp_path / "digests.json", [tmp_path / f"file{number}" for number in range(30)]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * 100_000 * number)
+    digests = FileDigests(cache)
+    first = digests.of(files[3])
+    expected = [xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files]
+    assert digests.of_all([*files, files[3]]) == [*expected, first]
+    assert len(json.loads(cache.read_text())) == len(files)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cut sho'])
 def test_a_cache_that_cannot_be_read_costs_only_time(tmp_path: Path, text: str) -> None:
     cache, file = tmp_path / "digests.json", tmp_path / "file"
