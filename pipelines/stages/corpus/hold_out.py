@@ -136,7 +136,8 @@ def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, ch
     all blocks. chosen: the file of `choose_held_out`."""
     names = pa.Table.from_batches([map_arrow(chosen)])
     counts: Counter[str] = Counter()
-    blocks, fates, held_out = [], [], []
+    blocks, fates = [], []
+    held_out = [_held_out_documents(files[item["first"]], np.empty(0, np.int64))]  # none: for the schema
     for block, exact, near in _duplicates_of_blocks(item, duplicates):
         table = pq.read_table(files[block], columns=INDEX_COLUMNS, use_threads=False)
         blocks.append(np.full(table.num_rows, block, np.int32))
@@ -147,7 +148,7 @@ def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, ch
         counts.update(_counts(block, table, fates[-1]))
         if len(rows := np.flatnonzero(fates[-1] == HELD_OUT)):
             held_out.append(_held_out_documents(files[block], rows))
-    write_parquet(pa.concat_tables(held_out or [_held_out_documents(files[0], rows)]), Path(item["held_out"]))
+    write_parquet(pa.concat_tables(held_out), Path(item["held_out"]))
     schema = FATES.with_metadata({COUNTS: json.dumps(counts)})
     write_arrow(pa.record_batch([np.concatenate(blocks), np.concatenate(fates)], schema=schema), Path(item["path"]))
 
@@ -212,7 +213,7 @@ def lowest(tables: list[pa.Table], max_names: int = MAX_NAMES) -> pa.Table:
     table = table.sort_by([(name, "ascending") for name in ("language", "of", "order", "name")])
     kinds = pc.call_function("binary_join_element_wise", [table.column("language"), table.column("of"), "/"]).to_numpy()
     begins = np.flatnonzero(np.concatenate([[True], kinds[1:] != kinds[:-1]])[: len(kinds)])
-    ranks = np.arange(len(kinds)) - np.repeat(begins, np.diff([*begins, len(kinds)]))
+    ranks = np.arange(len(kinds)) - np.repeat(begins, np.diff(np.append(begins, len(kinds))))
     return table.filter(pa.array(ranks < max_names))
 
 
@@ -253,7 +254,11 @@ def _counts(block: int, table: pa.Table, fates: np.ndarray) -> Counter[str]:
 
 def _held_out_documents(file: str, rows: np.ndarray) -> pa.Table:
     """Reads documents of a block, with their signatures and long lines."""
-    documents = pq.read_table(file, columns=[*DOCUMENTS.names, "long_lines"]).take(pa.array(rows))
+    columns = [*DOCUMENTS.names, "long_lines"]
+    documents = (
+        pq.read_table(file, columns=columns) if len(rows) else pq.read_schema(file).empty_table().select(columns)
+    )
+    documents = documents.take(pa.array(rows))
     signatures = map_arrow(Path(file).with_suffix(".signatures.arrow")).column("signature")
     data = pa.py_buffer(np.ascontiguousarray(fixed_size_bytes(signatures)[rows]))
     column = pa.FixedSizeBinaryArray.from_buffers(signatures.type, len(rows), [None, data])
