@@ -52,11 +52,13 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int) -> list[
     blocks: list[Block] = []
     for name in sorted(sources):  # the order in the recipe is not part of a fingerprint
         parts: list[Part] = []
+        num_bytes = 0
         for part in sources[name].parts():
-            if parts and sum(earlier.bytes for earlier in parts) + part.bytes > block_bytes:
+            if parts and num_bytes + part.bytes > block_bytes:
                 blocks.append(Block(name, tuple(parts), folder))
-                parts = []
+                parts, num_bytes = [], 0
             parts.append(part)
+            num_bytes += part.bytes
         if parts:
             blocks.append(Block(name, tuple(parts), folder))
     return blocks

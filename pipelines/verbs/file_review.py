@@ -23,6 +23,7 @@ from pydantic import PrivateAttr
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, Problem, RejectedRows, parse_records
 from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.csv import Csv
 from pipelines.data.sources.files import RecordSource
 from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult
@@ -45,6 +46,7 @@ class FileReview:
     path: Path
     encoding: str | None
     language: str  # of the source: en, zh or auto
+    delimiter: str | None = None  # between the cells of a table
     rows_read: int = 0
     not_used: Mapping[str, int] = field(default_factory=dict)  # rows by reason
     dropped: Mapping[str, int] = field(
@@ -53,6 +55,7 @@ class FileReview:
     firsts: Mapping[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
     columns_used: Mapping[str, int] = field(default_factory=dict)  # with the rows in which they carry a value
     columns_not_used: Mapping[str, int] = field(default_factory=dict)
+    columns_kept: Mapping[str, int] = field(default_factory=dict)  # of images: beside the caption, as text in `meta`
     languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
     other_languages: Mapping[str, int] = field(default_factory=dict)  # documents that are not used for their language
     exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
@@ -83,8 +86,8 @@ class FileReview:
         return replace(
             self, rows_read=round(self.rows_read * factor), not_used=larger(self.not_used),
             dropped=larger(self.dropped), columns_used=larger(self.columns_used),
-            columns_not_used=larger(self.columns_not_used), languages=larger(self.languages),
-            other_languages=larger(self.other_languages),
+            columns_not_used=larger(self.columns_not_used), columns_kept=larger(self.columns_kept),
+            languages=larger(self.languages), other_languages=larger(self.other_languages),
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
@@ -92,8 +95,9 @@ class FileReview:
         return {
             "rows_read": self.rows_read, "rows_used": self.rows_used, "not_used": dict(self.not_used),
             "columns_used": dict(self.columns_used), "columns_not_used": dict(self.columns_not_used),
-            "encoding": self.encoding, "language": self.language, "languages": dict(self.languages),
-            "other_languages": dict(self.other_languages), "exact": self.exact,
+            "columns_kept": dict(self.columns_kept),
+            "encoding": self.encoding, "delimiter": self.delimiter, "language": self.language,
+            "languages": dict(self.languages), "other_languages": dict(self.other_languages), "exact": self.exact,
         }  # fmt: skip
 
 
@@ -157,7 +161,9 @@ def review(file: SniffResult, num_files: int) -> FileReview:
     """What the run would make of a file. num_files: of all files, among which the bytes that are read are divided."""
     assert file.row_format is not None
     rows = file.row_format.rows
-    empty = FileReview(file.path, file.encoding, file.language)
+    source = _source(file)
+    delimiter = source.delimiter_of(file.path) if isinstance(source, Csv) else None
+    empty = FileReview(file.path, file.encoding, file.language, delimiter)
     if rows == "images":
         return _review_images(empty, file)
     if rows == "text":
@@ -206,6 +212,7 @@ def _review_images(empty: FileReview, file: SniffResult) -> FileReview:
     source, how = _source(file), preparation(ImagesOptions())
     num_rows, exact = 0, True
     not_used, dropped, languages, firsts = Counter[str](), Counter[str](), Counter[str](), dict[str, str]()
+    kept = Counter[str]()
     rows = ((part, row) for part in source.parts() for row in source.read(part))
     for part, row in rows:
         if num_rows == MAX_IMAGES:
@@ -219,8 +226,10 @@ def _review_images(empty: FileReview, file: SniffResult) -> FileReview:
             firsts.setdefault(document.reason, f"{part.where}:{row.row}: {document.text}")
         else:
             languages[document["language"]] += 1
+            kept.update(name for name, _ in document["meta"] if name != "file")
     return replace(
-        empty, rows_read=num_rows, not_used=not_used, dropped=+dropped, firsts=firsts, languages=languages, exact=exact
+        empty, rows_read=num_rows, not_used=not_used, dropped=+dropped, firsts=firsts, columns_kept=kept,
+        languages=languages, exact=exact,
     )  # fmt: skip
 
 

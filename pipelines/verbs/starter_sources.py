@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
 from pipelines.data.sources.bad_rows import default_limit
+from pipelines.data.sources.delimiters import NAMES
 from pipelines.data.sources.files import visible_files
 from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
@@ -235,6 +236,7 @@ def print_sources(detected: Detected) -> None:
         row_format, options = source.row_format, source.options
         is_column = source.rows == "text" and row_format.columns
         rows = f"text in column {row_format.columns[0]}" if is_column else f"{source.rows} ({row_format.description})"
+        rows = row_format.description if source.rows == "images" else rows
         group = f", grouped by {options['group']}" if "group" in options else ""
         amount_text = describe(source.amount)
         show(f"{source.name}: {options['kind']}, {amount_text}, {rows}, language {source.language}{group}")
@@ -270,15 +272,17 @@ def describe_file(file: FileReview) -> list[str]:
         rows += f"; not used: {_counts(file.not_used, about)}"
     languages = "" if len(file.languages) < 2 else f" ({_counts(file.languages, about)})"
     encoding = f", encoding {file.encoding}" if file.encoding else ""
-    lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}"]
+    delimiter = f", delimiter {NAMES.get(file.delimiter, file.delimiter)}" if file.delimiter not in (None, ",") else ""
+    lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}{delimiter}"]
     if file.other_languages:
         names = {language_name(code): number for code, number in file.other_languages.items()}
         lines.append(f"    other languages: {_counts(names, about)}; a corpus is in English and Chinese")
     if file.columns_used:
         lines.append(f"    columns used: {', '.join(file.columns_used)}")
-    if file.columns_not_used:
-        columns = ", ".join(f"{name} ({about}{_rows(number)})" for name, number in file.columns_not_used.items())
-        lines.append(f"    columns not used: {columns}")
+    for title, numbers in (("not used", file.columns_not_used), ("kept in meta", file.columns_kept)):
+        if numbers:
+            columns = ", ".join(f"{name} ({about}{_rows(number)})" for name, number in numbers.items())
+            lines.append(f"    columns {title}: {columns}")
     for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
         lines.append(f"    {reason}: {file.firsts[reason]}")
     dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}

@@ -17,7 +17,7 @@ from pipelines.data.sources.files import FileSource
 from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.parquet import Parquet
 from pipelines.data.sources.source import BadRow
-from pipelines.data.text.languages import language_of
+from pipelines.data.text.languages import LANGUAGES, document_language
 
 MAX_READ_BYTES = 32 << 20  # of text, which takes about a second; beyond, the rest is estimated
 MAX_READ_ROWS = 100_000  # short rows take longer than their bytes
@@ -32,7 +32,7 @@ class Amount:
 
     rows: int
     file_bytes: int  # size on disk
-    text_bytes: dict[str, int]  # UTF-8, by language; empty where rows are not text
+    text_bytes: dict[str, int]  # UTF-8, by language, of the rows in the source's; empty where rows are not text
     exact: bool
 
 
@@ -44,32 +44,33 @@ def amount(options: dict[str, Any]) -> Amount:
     assert isinstance(source, FileSource)
     files = source.files()
     file_bytes = sum(file.stat().st_size for file in files)
-    num_rows = num_bad = image_bytes = 0
+    num_rows = num_bad = read_bytes = 0
     text_bytes = Counter[str]()
     for row in (row for part in source.parts() for row in source.read(part)):
-        if num_rows + num_bad >= MAX_READ_ROWS or text_bytes.total() + image_bytes >= MAX_READ_BYTES:
+        if num_rows + num_bad >= MAX_READ_ROWS or read_bytes >= MAX_READ_BYTES:
             break
         if isinstance(row, BadRow):
             num_bad += 1
             continue
         num_rows += 1
         if source.rows == "images" and row.record is not None:
-            image_bytes += len(row.record["image"])
+            read_bytes += len(row.record["image"])
         if source.rows == "text":
-            language = row.language or source.language
-            if language == "auto":
-                language = language_of(row.text[:2000])
-            text_bytes[language] += len(row.text.encode())
+            size, named = len(row.text.encode()), row.language or source.language
+            read_bytes += size
+            language = document_language(row.text, named)
+            if language in LANGUAGES and named in ("auto", language):  # the corpus leaves out the others
+                text_bytes[language] += size
     else:
         return Amount(num_rows, file_bytes, dict(text_bytes), exact=True)
     if source.rows == "images":
-        return Amount(round(num_rows * max(1.0, file_bytes / max(1, image_bytes))), file_bytes, {}, exact=False)
-    factor = _extrapolation_factor(source, files, num_rows + num_bad, text_bytes.total())
+        return Amount(round(num_rows * max(1.0, file_bytes / max(1, read_bytes))), file_bytes, {}, exact=False)
+    factor = _extrapolation_factor(source, files, num_rows + num_bad, read_bytes)
     estimated_bytes = {language: round(size * factor) for language, size in text_bytes.items()}
     return Amount(round(num_rows * factor), file_bytes, estimated_bytes, exact=False)
 
 
-def _extrapolation_factor(source: FileSource, files: list[Path], num_rows: int, text_bytes: int) -> float:
+def _extrapolation_factor(source: FileSource, files: list[Path], num_rows: int, read_bytes: int) -> float:
     """Ratio of the whole source to what was read: rows of records, files, or bytes of text. At least 1."""
     if source.kind in ONE_ROW_FILES:
         return max(1.0, len(files) / num_rows)
@@ -78,7 +79,7 @@ def _extrapolation_factor(source: FileSource, files: list[Path], num_rows: int, 
     if isinstance(source, Jsonl | Csv) and not (isinstance(source, Jsonl) and any(map(source.is_document, files))):
         return max(1.0, sum(map(count_lines, files)) / num_rows)
     plain_bytes = sum(file.stat().st_size * (streams.RATIO if streams.is_compressed(file) else 1) for file in files)
-    return max(1.0, plain_bytes * TEXT_FRACTION.get(source.kind, 1.0) / max(1, text_bytes))
+    return max(1.0, plain_bytes * TEXT_FRACTION.get(source.kind, 1.0) / max(1, read_bytes))
 
 
 def count_lines(file: Path) -> int:

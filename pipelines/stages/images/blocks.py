@@ -143,8 +143,10 @@ def image_document(
     assert row.record is not None, "a source of images gives the image in the record"
     data, text = row.record["image"], normalise(row.text)
     if not text:
-        others = ", ".join(sorted(row.meta.keys() - {"file"})) or "none"
-        return Problem("no_caption", f"{row.meta['file']}: no caption; expected one (other columns here: {others})")
+        columns = ", ".join(sorted(row.meta.keys() - {"file"}))
+        others = f" (columns here: {columns}; name that of the caption with text:)" if columns else ""
+        expected = "a text beside the image, or a column with it in its record or metadata file"
+        return Problem("no_caption", f"{row.meta['file']}: no caption; expected {expected}{others}")
     picture = prepare(data, how)
     if isinstance(picture, Problem):
         return Problem(picture.reason, f"{row.meta['file']}: {picture.text}", picture.by_rule)
