@@ -15,6 +15,8 @@ from pipelines.data.sources.amounts import Amount, amount
 from pipelines.data.sources.bad_rows import default_limit
 from pipelines.data.sources.delimiters import NAMES
 from pipelines.data.sources.files import visible_files
+from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
+from pipelines.data.sources.not_read import remedy
 from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.data.text.languages import language_name
@@ -25,9 +27,11 @@ from pipelines.verbs.file_review import NO_STAGE, FileReview, review
 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
-SUFFIXES = r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|tar|tgz|gz|zst|bz2|xz))+$"
+SUFFIXES = (
+    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|epub|tar|tgz|gz|zst|bz2|xz))+$"
+)
 MAX_REASONS = 5  # of a file, with the first row of each
-MAX_SUFFIXES = 5
+MAX_SUFFIXES = 20
 EXPECTED = (
     "expected rows of running text (a column such as text), of conversations (messages, or prompt and reply, under any "
     "usual names) or of preference pairs (chosen, rejected). docs/files.md has every spelling, and how to name columns"
@@ -117,13 +121,17 @@ def _is_understood(reviewed: FileReview | None) -> bool:
 
 
 def _passed_over(folder: Path) -> list[str]:
-    """A line on the files of a folder that belong to no kind of source; none if there is no such file."""
+    """Lines on the files of a folder that belong to no kind of source; none if there is no such file."""
     suffixes = sniffing.passed_over(folder)
     if not suffixes:
         return []
     numbers = ", ".join(f"{number:,} {suffix}" for suffix, number in suffixes.most_common(MAX_SUFFIXES))
     more = ", …" if len(suffixes) > MAX_SUFFIXES else ""
-    return [f"{folder}: {suffixes.total():,} files of no known kind ({numbers}{more})"]
+    remedies = {suffix: remedy(Path(f"x{suffix}")) for suffix in suffixes}
+    others = [suffix for suffix, advice in remedies.items() if not advice and suffix not in IMAGE_SUFFIXES]
+    hint = f"; text among them is read if you name it, such as {folder}/*{others[0]}" if others else ""
+    lines = [f"{folder}: {suffixes.total():,} files of no known kind ({numbers}{more}){hint}"]
+    return lines + [f"{folder}: {suffix}: {advice}" for suffix, advice in remedies.items() if advice]
 
 
 def _reason(file: SniffResult, reviewed: FileReview | None) -> str:

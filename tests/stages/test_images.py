@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.images import STAGE
 from pipelines.store.artifacts import Draft
+from tests import runs
 from tests.pictures import file_of, photograph, png_header
 from tests.stages.working import RecordedProgress
 
@@ -212,3 +215,29 @@ def test_reasons_are_named_where_no_image_is_left(session: Session, result: Resu
     table = {"table": sources(result.folder)["table"]}
     with pytest.raises(UserError, match=r"no image is left of 4 rows read \(4 tiny\)"):
         STAGE.run(work(session, tmp_path, table, min_side=1000))
+
+
+def test_a_killed_run_goes_on_where_it_stood_and_makes_the_same_bytes(result: Result, tmp_path: Path) -> None:
+    recipe, store = result.folder / "recipe.yaml", tmp_path / "store"
+    files = {name: source.model_dump(include={"kind", "path", "language"}) for name, source in
+             sources(result.folder).items()}  # fmt: skip
+    recipe.write_text(json.dumps({"name": "photos", "seed": 7, "sources": files, "stages": {"images": OPTIONS}}))
+    kept: dict[Path, int] = {}
+    for unit, done, kind in (("blocks", 3, "blocks/*.parquet"), ("files of train", 1, "out/train/*.parquet")):
+        mark = tmp_path / unit
+        with runs.log_file(store).open("a") as log:
+            module = [sys.executable, "-m", "tests.stopping_driver", str(mark), unit, str(done)]
+            process = subprocess.Popen([*module, str(recipe), str(store)], cwd=runs.ROOT, text=True,
+                                       stdout=subprocess.PIPE, stderr=log)  # fmt: skip
+        runs.wait_until(mark.exists, process, log=runs.log_file(store))
+        runs.kill_driver(process)
+        assert {file: file.stat().st_mtime_ns for file in kept} == kept  # what an earlier attempt had finished
+        kept |= {file: file.stat().st_mtime_ns for file in store.glob(f"drafts/*/{kind}")}
+        assert kept and not list(store.glob("artifacts/*/*"))
+    assert len(list(store.glob("drafts/*/out/train/*.parquet"))) < len(corpora.parts(result.draft / "out", "train"))
+    with runs.log_file(store).open("a") as log:
+        command = [sys.executable, "-m", "tests.driver", str(recipe), str(store)]
+        process = subprocess.Popen(command, cwd=runs.ROOT, text=True, stdout=subprocess.PIPE, stderr=log)
+    runs.finish(process, store)
+    made = runs.artifacts(store)["images"]
+    assert runs.contents(made) == runs.contents(result.draft / "out")

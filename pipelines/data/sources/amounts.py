@@ -22,7 +22,7 @@ from pipelines.data.text.languages import LANGUAGES, document_language
 MAX_READ_BYTES = 32 << 20  # of text, which takes about a second; beyond, the rest is estimated
 MAX_READ_ROWS = 100_000  # short rows take longer than their bytes
 MAX_COUNTED_BYTES = 64 << 20  # of a file, half a second of decompressing and counting lines; beyond, estimated
-ONE_ROW_FILES = ("html", "pdf", "docx")
+ONE_ROW_FILES = ("html", "pdf", "docx", "epub")
 TEXT_FRACTION = {"warc": 0.25, "json": 0.8}  # typical text in a file's bytes: of pages most is markup
 
 

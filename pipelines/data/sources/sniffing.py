@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources import SOURCES, encodings
+from pipelines.data.sources import SOURCES, encodings, streams
 from pipelines.data.sources.dataset import is_dataset, splits
 from pipelines.data.sources.delimiters import DELIMITERS
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, visible_files
+from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
+from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import RowFormat, main_format
 from pipelines.data.sources.source import BadRow
 from pipelines.data.text.languages import LANGUAGES, document_language
@@ -111,10 +113,12 @@ def source_kind(file: Path) -> str | None:
 def _sniff_file(path: Path) -> SniffResult:
     check_readable(path)
     kind = source_kind(path)
+    if kind is None and path.suffix.lower() in TEXT_FORMS:
+        raise UserError(f"{path}: {remedy(path)}")
     base = kind_by_content(path) if kind is None else {"kind": kind}
     if base is None:
-        raise UserError(f"{path}: its suffix belongs to no kind of source, and its content is neither text, JSON "
-                        f"lines, CSV nor Parquet; expected {_suffixes()}")  # fmt: skip
+        what = "its suffix belongs to no kind of source, and its content is neither text, JSON lines, CSV nor Parquet"
+        raise UserError(f"{path}: {remedy(path) or f'{what}; expected {_suffixes()}'}")
     if not issubclass(SOURCES[base["kind"]], RecordSource):
         return _sniff_documents(path, [path], base["kind"])
     return _sniff_records(path, base)
@@ -162,7 +166,12 @@ def _sniff_images(path: Path) -> SniffResult:
     """Detects whether images have captions, and their language."""
     captions, problems = first_captions(path)
     if not any(captions):
-        problems.append(f"{path.name}: no image with a caption; expected a .txt beside it, or metadata.csv, .jsonl")
+        expected = "a .txt beside it, or metadata.csv, .jsonl"
+        if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+            expected = (
+                "members such as 1.jpg and 1.txt. An archive of other files is not read: unpack it, name the folder"
+            )
+        problems.append(f"{path.name}: no image with a caption; expected {expected}")
         return SniffResult(path, "images", None, "en", None, {"kind": "images"}, (), tuple(problems[:DISPLAYED_ROWS]))
     language = main_language(captions)
     row_format = RowFormat("images", "images with captions", ())
@@ -190,7 +199,7 @@ def kind_by_content(file: Path) -> dict[str, str] | None:
     lines = [line for line in re.split("\r\n?|\n", text) if line.strip()]
     lines = lines[:-1] if len(start) == CONTENT_BYTES and len(lines) > 1 else lines  # the last one may be cut
     if lines and lines[0].lstrip().startswith(("{", "[")):
-        is_object = lines[0].lstrip().startswith("{") and (len(lines) == 1 or lines[0].rstrip().endswith("}"))
+        is_object = lines[0].lstrip().startswith("{") and (len(lines) == 1 or lines[0].rstrip(", \t").endswith("}"))
         return {"kind": "jsonl"} if is_object else None
     is_table = any(_is_table(lines[:TABLE_LINES], character) for character in DELIMITERS)
     return {"kind": "csv" if is_table else "text"}
@@ -283,6 +292,9 @@ def main_language(texts: Iterable[str]) -> str:
 
 
 def _suffixes() -> str:
-    return ", ".join(
-        suffix for source in SOURCES.values() if issubclass(source, FileSource) for suffix in source.suffixes
+    """The suffixes of all kinds, for messages: .txt, .md, …, text also with .gz, .zst, .bz2, .xz."""
+    sources = [source for source in SOURCES.values() if issubclass(source, FileSource)]
+    plain = dict.fromkeys(
+        suffix for source in sources for suffix in source.suffixes if not suffix.endswith(tuple(streams.COMPRESSED))
     )
+    return f"{', '.join(plain)}; text also with {', '.join(streams.COMPRESSED)}"
