@@ -23,10 +23,13 @@ from pipelines.data.corpus import corpora
 from pipelines.data.corpus.documents import DOCUMENTS
 from pipelines.data.images.documents import IMAGE_DOCUMENTS
 from pipelines.data.sources import SOURCES
+from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.images import STAGE
+from pipelines.stages.images.blocks import image_document, preparation
+from pipelines.stages.images.options import ImagesOptions
 from pipelines.store.artifacts import Draft
 from tests import runs
 from tests.pictures import file_of, photograph, png_header
@@ -176,6 +179,25 @@ def test_copies_differ_and_follow_their_image(result: Result) -> None:
         assert [copy["augmented_from"] for copy in copies] == [image["id"]] * 2
         assert [copy["text"] for copy in copies] == [image["text"]] * 2
         assert len({image["image"], *(copy["image"] for copy in copies)}) == 3
+
+
+def test_captions_in_other_languages_are_set_aside(tmp_path: Path) -> None:
+    captions = {
+        "ja": "朝の市場は港のすぐ隣にあって、魚を売る人の声が聞こえる。",
+        "zh": "港口旁边的早市。",
+        "en": "A market.",
+    }
+    for code, caption in captions.items():
+        (tmp_path / f"{code}.jpg").write_bytes(file_of(photograph(1, (100, 80))))
+        (tmp_path / f"{code}.txt").write_text(caption)
+    for language, languages in (("auto", {"zh", "en"}), ("zh", {"zh"}), ("en", {"en"})):
+        source = SOURCES["images"].model_validate({"kind": "images", "path": ".", "language": language}).at(tmp_path)
+        rows = [image_document("photos", source, part, row, preparation(ImagesOptions())) for part in source.parts()
+                for row in source.read(part)]  # fmt: skip
+        (problem,) = [row for row in rows if isinstance(row, Problem)]
+        assert (problem.reason, problem.by_rule) == ("language", True)
+        assert problem.text == "ja.jpg: its caption is in Japanese; expected English or Chinese"
+        assert {row["language"] for row in rows if not isinstance(row, Problem)} == languages
 
 
 def test_captions_are_read_as_any_corpus(result: Result) -> None:

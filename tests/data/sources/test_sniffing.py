@@ -201,7 +201,7 @@ def test_what_is_not_read_is_named_with_a_remedy(tmp_path: Path, name: str, cont
 
 def test_lines_of_objects_with_commas_after_them(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"text": f"Some text, number {n}."}) + ",  \n" for n in range(20))
-    for name in ("a.jsonl", "a.json", "a"):
+    for name in ("a.jsonl", "a.json", "b"):
         (tmp_path / name).write_text(lines)
         [result] = sniff(tmp_path / name)
         assert result.problems == ()
@@ -216,7 +216,7 @@ OTHER_LANGUAGES = {
         "朝の市場は港のすぐ隣にあって、魚を売る人の声が遠くまで聞こえる。",
         "祖母は毎朝そこで小さな魚を買って帰った。",
     ],
-    "ko": ["작은 마을의 빵집 주인은 매일 새벽 네 시에 일어나 반죽을 시작한다.", "아이들은 학교에 가는 길에 빵을 샀다."],
+    "ko": ["작은 마을의 빵집 주인은 매일 새벽 네 시에 일어나 반죽을 시작한다.", "아이들은 학교에 가는 길에 따뜻한 빵을 사서 나누어 먹으며 걸어갔다."],
     "fr": ["Le phare de la pointe s'allumait à six heures, et le gardien ne quittait plus sa chaise jusqu'au matin."],
 }
 
