@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from pipelines.data.sources import SOURCES
+from pipelines.data.sources.amounts import characters
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, Problem, RejectedRows, parse_records
 from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.csv import Csv
@@ -30,10 +31,11 @@ from pipelines.data.sources.sniffing import SniffResult
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.dialogue_options import DialogueOptions
 
-MAX_TEXT_BYTES = 8 << 20  # of running text, judged in a second; beyond, counts are estimates
-MAX_RECORD_BYTES = 32 << 20  # of conversations and pairs
-MAX_TEXTS, MAX_RECORDS = 20_000, 5000  # rows: short ones take longer than their bytes
+MAX_TEXT_BYTES = 4 << 20  # of running text, judged in half a second; beyond, counts are estimates
+MAX_RECORD_BYTES = 16 << 20  # of conversations and pairs
+MAX_TEXTS, MAX_RECORDS = 10_000, 3000  # rows: short ones take longer than their bytes
 MAX_IMAGES = 100  # a few seconds of decoding
+MAX_COLUMN_ROWS = 2000  # of a file that is not judged as a whole: whose columns are counted
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
 NO_STAGE = "no_stage"  # reason of rows that no stage reads yet
@@ -146,15 +148,7 @@ def _size(row: Row | BadRow) -> int:
     """Characters of a row's texts."""
     if isinstance(row, BadRow):
         return len(row.raw)
-    return len(row.text) + _characters(row.record)
-
-
-def _characters(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(_characters, value.values()))
-    return sum(map(_characters, value)) if isinstance(value, list) else 8
+    return len(row.text) + (0 if row.record is None else characters(row.record))
 
 
 def review(file: SniffResult, num_files: int) -> FileReview:
@@ -196,7 +190,8 @@ def _review_texts(empty: FileReview, file: SniffResult, max_bytes: int) -> FileR
     bad = {UNREADABLE: counts["rows/bad"]} if counts["rows/bad"] else {}
     prefix = cleaning.OTHER_LANGUAGE
     others = {name.removeprefix(prefix): number for name, number in counts.items() if name.startswith(prefix)}
-    used, not_used = _text_columns(file, first.num_rows)
+    num_counted = first.num_rows if first.is_complete else min(first.num_rows, MAX_COLUMN_ROWS)
+    used, not_used = _text_columns(file, num_counted, first.num_rows / max(1, num_counted))
     num_rows = first.num_rows + counts["documents/parts"] - counts["documents/split"]  # a part counts as a row
     return replace(
         empty, rows_read=num_rows, not_used=bad | dropped, dropped=dropped, firsts=firsts, languages=languages,
@@ -233,8 +228,10 @@ def _review_images(empty: FileReview, file: SniffResult) -> FileReview:
     )  # fmt: skip
 
 
-def _text_columns(file: SniffResult, num_rows: int) -> tuple[Counter[str], Counter[str]]:
-    """Columns that the source reads, and columns that it does not, with the rows in which they carry a value."""
+def _text_columns(file: SniffResult, num_rows: int, factor: float) -> tuple[Counter[str], Counter[str]]:
+    """Columns that the source reads, and columns that it does not, with the rows in which they carry a value.
+
+    num_rows: those that are read; factor: by which their numbers are multiplied."""
     used, not_used = Counter[str](), Counter[str]()
     text_source = _source(file)
     if not isinstance(text_source, RecordSource):
@@ -246,7 +243,8 @@ def _text_columns(file: SniffResult, num_rows: int) -> tuple[Counter[str], Count
             columns = [name for name, value in row.record.items() if has_value(value)]
             used.update(name for name in columns if name in read)
             not_used.update(name for name in columns if name not in read)
-    return used, not_used
+    estimates = [Counter({name: round(number * factor) for name, number in c.items()}) for c in (used, not_used)]
+    return estimates[0], estimates[1]
 
 
 def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: int) -> FileReview:

@@ -217,13 +217,14 @@ class RecordSource(FileSource):
         return Row(row=number, record=record, group=group, language=language)
 
     def _problem(self, record: dict[str, Any]) -> str | None:
-        for column in self.required_columns():
+        required = self.required_columns()
+        for column in required:
             if value_of(record, column, MISSING) is MISSING:
                 columns = ", ".join(map(str, record)) or "none"
                 return f"no column {column!r}; expected it in every row (columns here: {columns})"
         if self.rows == "text" and not isinstance(text := value_of(record, self.text), str):
             return f"column {self.text!r} holds {type_name(text)}; expected text"
-        for column in self.required_columns() if self.rows == "text" else record:
+        for column in required if self.rows == "text" else record:
             if not (encodable(column) and encodable(value_of(record, column))):
                 return f"column {column!r} holds half of a surrogate pair; expected text that UTF-8 can write"
         if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
