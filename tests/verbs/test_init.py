@@ -90,7 +90,7 @@ def test_a_single_language_is_not_repeated(tmp_path: Path) -> None:
     "other",
     [
         "朝の市場は港のすぐ隣にあって、魚を売る声が遠くまで聞こえる。",
-        "작은 마을의 빵집 주인은 매일 새벽 네 시에 일어난다.",
+        "작은 마을의 빵집 주인은 매일 새벽 네 시에 일어나 반죽을 시작하고, 아이들은 학교에 가는 길에 빵을 사 먹는다.",
     ],
 )
 def test_japanese_and_korean_do_not_count_as_chinese(tmp_path: Path, other: str) -> None:
