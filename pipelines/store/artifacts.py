@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -252,6 +253,7 @@ class Store:
         text = complete.model_dump_json(indent=1)
         # Written outside `out`: a kill must not leave a file there that does not belong to the artifact.
         write_atomically(draft.path / "manifest.json", text)
+        _share(draft.out, (draft.path / "manifest.json").stat().st_mode)
         os.replace(draft.path / "manifest.json", draft.out / "manifest.json")
         _sync(draft.out)
         path = self.root / "artifacts" / complete.kind / complete.fingerprint
@@ -293,16 +295,23 @@ def write_json(path: Path, value: Any) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file in one rename: a reader sees the old text or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")  # tempfile's would have mode 0600 for ever
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _share(folder: Path, mode: int) -> None:
+    """Gives the files of a folder at least the mode of a new one: safetensors writes weights with mode 0600."""
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        if mode & ~file.stat().st_mode:
+            file.chmod(mode & 0o777)
 
 
 def _check_facts(manifest: Manifest) -> None:

@@ -21,18 +21,21 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from pipelines.data.sources import SOURCES
+from pipelines.data.sources.amounts import characters
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, Problem, RejectedRows, parse_records
 from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.csv import Csv
 from pipelines.data.sources.files import RecordSource
 from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.dialogue_options import DialogueOptions
 
-MAX_TEXT_BYTES = 8 << 20  # of running text, judged in a second; beyond, counts are estimates
-MAX_RECORD_BYTES = 32 << 20  # of conversations and pairs
-MAX_TEXTS, MAX_RECORDS = 20_000, 5000  # rows: short ones take longer than their bytes
+MAX_TEXT_BYTES = 4 << 20  # of running text, judged in half a second; beyond, counts are estimates
+MAX_RECORD_BYTES = 16 << 20  # of conversations and pairs
+MAX_TEXTS, MAX_RECORDS = 10_000, 3000  # rows: short ones take longer than their bytes
 MAX_IMAGES = 100  # a few seconds of decoding
+MAX_COLUMN_ROWS = 2000  # of a file that is not judged as a whole: whose columns are counted
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
 NO_STAGE = "no_stage"  # reason of rows that no stage reads yet
@@ -45,6 +48,7 @@ class FileReview:
     path: Path
     encoding: str | None
     language: str  # of the source: en, zh or auto
+    delimiter: str | None = None  # between the cells of a table
     rows_read: int = 0
     not_used: Mapping[str, int] = field(default_factory=dict)  # rows by reason
     dropped: Mapping[str, int] = field(
@@ -53,6 +57,7 @@ class FileReview:
     firsts: Mapping[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
     columns_used: Mapping[str, int] = field(default_factory=dict)  # with the rows in which they carry a value
     columns_not_used: Mapping[str, int] = field(default_factory=dict)
+    columns_kept: Mapping[str, int] = field(default_factory=dict)  # of images: beside the caption, as text in `meta`
     languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
     other_languages: Mapping[str, int] = field(default_factory=dict)  # documents that are not used for their language
     exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
@@ -83,8 +88,8 @@ class FileReview:
         return replace(
             self, rows_read=round(self.rows_read * factor), not_used=larger(self.not_used),
             dropped=larger(self.dropped), columns_used=larger(self.columns_used),
-            columns_not_used=larger(self.columns_not_used), languages=larger(self.languages),
-            other_languages=larger(self.other_languages),
+            columns_not_used=larger(self.columns_not_used), columns_kept=larger(self.columns_kept),
+            languages=larger(self.languages), other_languages=larger(self.other_languages),
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
@@ -92,8 +97,9 @@ class FileReview:
         return {
             "rows_read": self.rows_read, "rows_used": self.rows_used, "not_used": dict(self.not_used),
             "columns_used": dict(self.columns_used), "columns_not_used": dict(self.columns_not_used),
-            "encoding": self.encoding, "language": self.language, "languages": dict(self.languages),
-            "other_languages": dict(self.other_languages), "exact": self.exact,
+            "columns_kept": dict(self.columns_kept),
+            "encoding": self.encoding, "delimiter": self.delimiter, "language": self.language,
+            "languages": dict(self.languages), "other_languages": dict(self.other_languages), "exact": self.exact,
         }  # fmt: skip
 
 
@@ -142,22 +148,16 @@ def _size(row: Row | BadRow) -> int:
     """Characters of a row's texts."""
     if isinstance(row, BadRow):
         return len(row.raw)
-    return len(row.text) + _characters(row.record)
-
-
-def _characters(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(_characters, value.values()))
-    return sum(map(_characters, value)) if isinstance(value, list) else 8
+    return len(row.text) + (0 if row.record is None else characters(row.record))
 
 
 def review(file: SniffResult, num_files: int) -> FileReview:
     """What the run would make of a file. num_files: of all files, among which the bytes that are read are divided."""
     assert file.row_format is not None
     rows = file.row_format.rows
-    empty = FileReview(file.path, file.encoding, file.language)
+    source = _source(file)
+    delimiter = source.delimiter_of(file.path) if isinstance(source, Csv) else None
+    empty = FileReview(file.path, file.encoding, file.language, delimiter)
     if rows == "images":
         return _review_images(empty, file)
     if rows == "text":
@@ -190,7 +190,8 @@ def _review_texts(empty: FileReview, file: SniffResult, max_bytes: int) -> FileR
     bad = {UNREADABLE: counts["rows/bad"]} if counts["rows/bad"] else {}
     prefix = cleaning.OTHER_LANGUAGE
     others = {name.removeprefix(prefix): number for name, number in counts.items() if name.startswith(prefix)}
-    used, not_used = _text_columns(file, first.num_rows)
+    num_counted = first.num_rows if first.is_complete else min(first.num_rows, MAX_COLUMN_ROWS)
+    used, not_used = _text_columns(file, num_counted, first.num_rows / max(1, num_counted))
     num_rows = first.num_rows + counts["documents/parts"] - counts["documents/split"]  # a part counts as a row
     return replace(
         empty, rows_read=num_rows, not_used=bad | dropped, dropped=dropped, firsts=firsts, languages=languages,
@@ -206,6 +207,7 @@ def _review_images(empty: FileReview, file: SniffResult) -> FileReview:
     source, how = _source(file), preparation(ImagesOptions())
     num_rows, exact = 0, True
     not_used, dropped, languages, firsts = Counter[str](), Counter[str](), Counter[str](), dict[str, str]()
+    kept = Counter[str]()
     rows = ((part, row) for part in source.parts() for row in source.read(part))
     for part, row in rows:
         if num_rows == MAX_IMAGES:
@@ -219,13 +221,17 @@ def _review_images(empty: FileReview, file: SniffResult) -> FileReview:
             firsts.setdefault(document.reason, f"{part.where}:{row.row}: {document.text}")
         else:
             languages[document["language"]] += 1
+            kept.update(name for name, _ in document["meta"] if name != "file")
     return replace(
-        empty, rows_read=num_rows, not_used=not_used, dropped=+dropped, firsts=firsts, languages=languages, exact=exact
+        empty, rows_read=num_rows, not_used=not_used, dropped=+dropped, firsts=firsts, columns_kept=kept,
+        languages=languages, exact=exact,
     )  # fmt: skip
 
 
-def _text_columns(file: SniffResult, num_rows: int) -> tuple[Counter[str], Counter[str]]:
-    """Columns that the source reads, and columns that it does not, with the rows in which they carry a value."""
+def _text_columns(file: SniffResult, num_rows: int, factor: float) -> tuple[Counter[str], Counter[str]]:
+    """Columns that the source reads, and columns that it does not, with the rows in which they carry a value.
+
+    num_rows: those that are read; factor: by which their numbers are multiplied."""
     used, not_used = Counter[str](), Counter[str]()
     text_source = _source(file)
     if not isinstance(text_source, RecordSource):
@@ -237,7 +243,8 @@ def _text_columns(file: SniffResult, num_rows: int) -> tuple[Counter[str], Count
             columns = [name for name, value in row.record.items() if has_value(value)]
             used.update(name for name in columns if name in read)
             not_used.update(name for name in columns if name not in read)
-    return used, not_used
+    estimates = [Counter({name: round(number * factor) for name, number in c.items()}) for c in (used, not_used)]
+    return estimates[0], estimates[1]
 
 
 def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: int) -> FileReview:

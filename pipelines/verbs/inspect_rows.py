@@ -138,6 +138,8 @@ def _line(row: Mapping[str, Any]) -> str:
         title = f"{SET_ASIDE} {row['reason']}  {row['where']}:{row['row']}  {row['problem']}"
     else:
         title = f"{row['split']} {row['language']}  {row['id']}"
+    if "width" in row:
+        title += f"  {dict(row['meta'])['file']}  {row['width']} × {row['height']} pixels, {row['image']}"
     texts = [f"{key}: {_text(row[key])}" if key in NAMED_TEXTS else _text(row[key]) for key in TEXTS if row.get(key)]
     text = " ".join(" | ".join(texts).split())
     return f"{title}\n    {text[:DISPLAYED_CHARACTERS]}{'…' if len(text) > DISPLAYED_CHARACTERS else ''}"

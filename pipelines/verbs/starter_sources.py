@@ -13,7 +13,10 @@ from typing import Any
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
 from pipelines.data.sources.bad_rows import default_limit
+from pipelines.data.sources.delimiters import NAMES
 from pipelines.data.sources.files import visible_files
+from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
+from pipelines.data.sources.not_read import remedy
 from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.data.text.languages import language_name
@@ -24,9 +27,11 @@ from pipelines.verbs.file_review import NO_STAGE, FileReview, review
 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
-SUFFIXES = r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|tar|tgz|gz|zst|bz2|xz))+$"
+SUFFIXES = (
+    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|epub|tar|tgz|gz|zst|bz2|xz))+$"
+)
 MAX_REASONS = 5  # of a file, with the first row of each
-MAX_SUFFIXES = 5
+MAX_SUFFIXES = 20
 EXPECTED = (
     "expected rows of running text (a column such as text), of conversations (messages, or prompt and reply, under any "
     "usual names) or of preference pairs (chosen, rejected). docs/files.md has every spelling, and how to name columns"
@@ -116,13 +121,17 @@ def _is_understood(reviewed: FileReview | None) -> bool:
 
 
 def _passed_over(folder: Path) -> list[str]:
-    """A line on the files of a folder that belong to no kind of source; none if there is no such file."""
+    """Lines on the files of a folder that belong to no kind of source; none if there is no such file."""
     suffixes = sniffing.passed_over(folder)
     if not suffixes:
         return []
     numbers = ", ".join(f"{number:,} {suffix}" for suffix, number in suffixes.most_common(MAX_SUFFIXES))
     more = ", …" if len(suffixes) > MAX_SUFFIXES else ""
-    return [f"{folder}: {suffixes.total():,} files of no known kind ({numbers}{more})"]
+    remedies = {suffix: remedy(Path(f"x{suffix}")) for suffix in suffixes}
+    others = [suffix for suffix, advice in remedies.items() if not advice and suffix not in IMAGE_SUFFIXES]
+    hint = f"; text among them is read if you name it, such as {folder}/*{others[0]}" if others else ""
+    lines = [f"{folder}: {suffixes.total():,} files of no known kind ({numbers}{more}){hint}"]
+    return lines + [f"{folder}: {suffix}: {advice}" for suffix, advice in remedies.items() if advice]
 
 
 def _reason(file: SniffResult, reviewed: FileReview | None) -> str:
@@ -235,6 +244,7 @@ def print_sources(detected: Detected) -> None:
         row_format, options = source.row_format, source.options
         is_column = source.rows == "text" and row_format.columns
         rows = f"text in column {row_format.columns[0]}" if is_column else f"{source.rows} ({row_format.description})"
+        rows = row_format.description if source.rows == "images" else rows
         group = f", grouped by {options['group']}" if "group" in options else ""
         amount_text = describe(source.amount)
         show(f"{source.name}: {options['kind']}, {amount_text}, {rows}, language {source.language}{group}")
@@ -270,15 +280,17 @@ def describe_file(file: FileReview) -> list[str]:
         rows += f"; not used: {_counts(file.not_used, about)}"
     languages = "" if len(file.languages) < 2 else f" ({_counts(file.languages, about)})"
     encoding = f", encoding {file.encoding}" if file.encoding else ""
-    lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}"]
+    delimiter = f", delimiter {NAMES.get(file.delimiter, file.delimiter)}" if file.delimiter not in (None, ",") else ""
+    lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}{delimiter}"]
     if file.other_languages:
         names = {language_name(code): number for code, number in file.other_languages.items()}
         lines.append(f"    other languages: {_counts(names, about)}; a corpus is in English and Chinese")
     if file.columns_used:
         lines.append(f"    columns used: {', '.join(file.columns_used)}")
-    if file.columns_not_used:
-        columns = ", ".join(f"{name} ({about}{_rows(number)})" for name, number in file.columns_not_used.items())
-        lines.append(f"    columns not used: {columns}")
+    for title, numbers in (("not used", file.columns_not_used), ("kept in meta", file.columns_kept)):
+        if numbers:
+            columns = ", ".join(f"{name} ({about}{_rows(number)})" for name, number in numbers.items())
+            lines.append(f"    columns {title}: {columns}")
     for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
         lines.append(f"    {reason}: {file.firsts[reason]}")
     dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.planning import training
 from pipelines.planning.data import EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
 from pipelines.planning.machines import parse
 from pipelines.planning.training import Estimate, estimate
 from pipelines.recipe import reader
-from pipelines.recipe.reader import Recipe
+from pipelines.recipe.reader import Entry, Recipe
 from pipelines.stages import STAGES
 
 RECIPE = """\
@@ -81,3 +82,17 @@ def test_longer_pairs_take_more_memory_and_more_time(tmp_path: Path) -> None:
     short, long = cost(100), cost(1000)
     assert long.memory["activations"] > 5 * short.memory["activations"]
     assert long.time_s is not None and short.time_s is not None and long.time_s > 5 * short.time_s
+
+
+def test_pairs_are_read_once_for_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(tmp_path, [(10, 90, 50)] * 9)
+    calls: list[tuple[Recipe, Entry, int]] = []
+
+    def counted(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
+        calls.append((recipe, entry, context))
+        return pair_lengths(recipe, entry, context)
+
+    monkeypatch.setattr(training, "pair_lengths", counted)
+    cost = estimate(recipe, recipe.entry("dpo"), parse("1x8xH100"))
+    assert cost.tokens is not None and cost.memory["activations"] > 0
+    assert len(calls) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +23,15 @@ from pipelines.data.corpus import corpora, excerpts
 from pipelines.data.corpus.documents import DOCUMENTS
 from pipelines.data.images.documents import IMAGE_DOCUMENTS
 from pipelines.data.sources import SOURCES
+from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.images import STAGE
+from pipelines.stages.images.blocks import image_document, preparation
+from pipelines.stages.images.options import ImagesOptions
 from pipelines.store.artifacts import Draft
+from tests import runs
 from tests.pictures import file_of, photograph, png_header
 from tests.stages.working import RecordedProgress
 
@@ -175,6 +181,25 @@ def test_copies_differ_and_follow_their_image(result: Result) -> None:
         assert len({image["image"], *(copy["image"] for copy in copies)}) == 3
 
 
+def test_captions_in_other_languages_are_set_aside(tmp_path: Path) -> None:
+    captions = {
+        "ja": "朝の市場は港のすぐ隣にあって、魚を売る人の声が聞こえる。",
+        "zh": "港口旁边的早市。",
+        "en": "A market.",
+    }
+    for code, caption in captions.items():
+        (tmp_path / f"{code}.jpg").write_bytes(file_of(photograph(1, (100, 80))))
+        (tmp_path / f"{code}.txt").write_text(caption)
+    for language, languages in (("auto", {"zh", "en"}), ("zh", {"zh"}), ("en", {"en"})):
+        source = SOURCES["images"].model_validate({"kind": "images", "path": ".", "language": language}).at(tmp_path)
+        rows = [image_document("photos", source, part, row, preparation(ImagesOptions())) for part in source.parts()
+                for row in source.read(part)]  # fmt: skip
+        (problem,) = [row for row in rows if isinstance(row, Problem)]
+        assert (problem.reason, problem.by_rule) == ("language", True)
+        assert problem.text == "ja.jpg: its caption is in Japanese; expected English or Chinese"
+        assert {row["language"] for row in rows if not isinstance(row, Problem)} == languages
+
+
 def test_captions_are_read_as_any_corpus(result: Result) -> None:
     out = result.draft / "out"
     assert set(DOCUMENTS.names) < set(IMAGE_DOCUMENTS.names)
@@ -213,3 +238,29 @@ def test_reasons_are_named_where_no_image_is_left(session: Session, result: Resu
     table = {"table": sources(result.folder)["table"]}
     with pytest.raises(UserError, match=r"no image is left of 4 rows read \(4 tiny\)"):
         STAGE.run(work(session, tmp_path, table, min_side=1000))
+
+
+def test_a_killed_run_goes_on_where_it_stood_and_makes_the_same_bytes(result: Result, tmp_path: Path) -> None:
+    recipe, store = result.folder / "recipe.yaml", tmp_path / "store"
+    files = {name: source.model_dump(include={"kind", "path", "language"}) for name, source in
+             sources(result.folder).items()}  # fmt: skip
+    recipe.write_text(json.dumps({"name": "photos", "seed": 7, "sources": files, "stages": {"images": OPTIONS}}))
+    kept: dict[Path, int] = {}
+    for unit, done, kind in (("blocks", 3, "blocks/*.parquet"), ("files of train", 1, "out/train/*.parquet")):
+        mark = tmp_path / unit
+        with runs.log_file(store).open("a") as log:
+            module = [sys.executable, "-m", "tests.stopping_driver", str(mark), unit, str(done)]
+            process = subprocess.Popen([*module, str(recipe), str(store)], cwd=runs.ROOT, text=True,
+                                       stdout=subprocess.PIPE, stderr=log)  # fmt: skip
+        runs.wait_until(mark.exists, process, log=runs.log_file(store))
+        runs.kill_driver(process)
+        assert {file: file.stat().st_mtime_ns for file in kept} == kept  # what an earlier attempt had finished
+        kept |= {file: file.stat().st_mtime_ns for file in store.glob(f"drafts/*/{kind}")}
+        assert kept and not list(store.glob("artifacts/*/*"))
+    assert len(list(store.glob("drafts/*/out/train/*.parquet"))) < len(corpora.parts(result.draft / "out", "train"))
+    with runs.log_file(store).open("a") as log:
+        command = [sys.executable, "-m", "tests.driver", str(recipe), str(store)]
+        process = subprocess.Popen(command, cwd=runs.ROOT, text=True, stdout=subprocess.PIPE, stderr=log)
+    runs.finish(process, store)
+    made = runs.artifacts(store)["images"]
+    assert runs.contents(made) == runs.contents(result.draft / "out")

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from cluster.errors import ClusterError, disk_full
 from pipelines.errors import UserError
@@ -275,3 +277,20 @@ def test_a_full_disk_is_recognised_by_errno_or_by_message() -> None:
     assert disk_full(OSError(errno.ENOSPC, "")) and disk_full(OSError(errno.EDQUOT, ""))
     assert disk_full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert not disk_full(OSError(errno.EACCES, "Permission denied"))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_published_files_have_the_mode_of_new_ones(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        store = Store(tmp_path / "store").create()
+        draft = filled_draft(store)
+        save_file({"weight": np.zeros(3, np.float32)}, draft.out / "folder" / "model.safetensors")  # 0600, by itself
+        artifact = store.commit(draft, manifest())
+        write_atomically(tmp_path / "text", "x")
+    finally:
+        os.umask(before)
+    files = [path for path in artifact.path.rglob("*") if path.is_file()]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in [*files, tmp_path / "text"]}
+    assert len(modes) == len(FILES) + 2 and set(modes.values()) == {0o666 & ~umask}, modes
+    assert artifact.damage() is None

@@ -86,6 +86,25 @@ def test_a_single_language_is_not_repeated(tmp_path: Path) -> None:
     assert recipe.name == tmp_path.name
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "朝の市場は港のすぐ隣にあって、魚を売る声が遠くまで聞こえる。",
+        "작은 마을의 빵집 주인은 매일 새벽 네 시에 일어나 반죽을 시작하고, 아이들은 학교에 가는 길에 빵을 사 먹는다.",
+    ],
+)
+def test_japanese_and_korean_do_not_count_as_chinese(tmp_path: Path, other: str) -> None:
+    file = texts(tmp_path / "mixed.jsonl", [f"{CHINESE[0]}{n}" if n % 2 else f"{other}{n}" for n in range(100)])
+    facts = json.loads(init(file, "--out", tmp_path / "r.yaml", "--json").stdout)
+    chinese = sum(len(f"{CHINESE[0]}{n}".encode()) for n in range(100) if n % 2)
+    assert facts["sizes"]["text_bytes"] == facts["sources"]["mixed"]["text_bytes"] == {"zh": chinese}
+    assert facts["sources"]["mixed"]["language"] == "auto"
+    alone = init(texts(tmp_path / "alone.jsonl", [f"{other}{n}" for n in range(100)]), "--out", tmp_path / "s.yaml")
+    assert alone.exit_code == 0 and "; a corpus is in English and Chinese" in alone.stdout
+    assert "warning: the run would leave out, by its rules, 100 language" in alone.stdout
+    load(tmp_path / "s.yaml")
+
+
 def test_data_outside_the_recipes_folder_have_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts(tmp_path / "data" / "novels.jsonl", ENGLISH)
     (tmp_path / "here").mkdir()
@@ -196,8 +215,8 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     assert len(facts["sources"]["novels"]["sample"]) == 3
     assert facts["files"][str(file)] == {
         "rows_read": 200, "rows_used": 200, "not_used": {}, "columns_used": {"text": 200, "source": 200},
-        "columns_not_used": {"id": 200}, "encoding": "utf-8", "language": "en", "languages": {"en": 200},
-        "other_languages": {}, "exact": True,
+        "columns_not_used": {"id": 200}, "columns_kept": {}, "encoding": "utf-8", "delimiter": None,
+        "language": "en", "languages": {"en": 200}, "other_languages": {}, "exact": True,
     }  # fmt: skip
     assert facts["left_out"] == facts["not_understood"] == []
     assert facts["sizes"]["size"] == "2m"

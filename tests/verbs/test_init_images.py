@@ -81,3 +81,43 @@ def test_pictures_of_which_nothing_is_said_are_passed_over(tmp_path: Path) -> No
     assert alone.exit_code == 2
     assert "no image with a caption" in alone.output
     assert not (tmp_path / "other.yaml").exists()
+
+
+def test_each_image_of_a_mixed_folder_is_read_once(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "mine")
+    image = file_of(photograph(9, (100, 80)))
+    rows = [{"image": {"bytes": image, "path": "a.jpg"}, "caption": "A boat.", "licence": "CC0"}]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "table.parquet")
+    with tarfile.open(folder / "shard.tar", "w") as archive:
+        for name, content in (("a.jpg", image), ("a.txt", b"A tree."), ("a.cls", b"3")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    pq.write_table(pa.table({"text": [ENGLISH] * 3}), folder / "essays.parquet")
+    done = init(folder, "--json", "--out", tmp_path / "recipe.yaml")
+    facts = json.loads(done.stdout)
+    assert {name: (source["rows"], source["num_rows"]) for name, source in facts["sources"].items()} == {
+        "mine": ("images", 6), "essays": ("text", 3)
+    }  # fmt: skip
+    assert facts["files"][str(folder)]["columns_kept"] == {"cls": 1, "licence": 1}
+    assert "columns kept in meta: cls (1 row), licence (1 row)" in init(folder, "--out", tmp_path / "b.yaml").output
+
+
+def test_a_data_set_of_images_is_one_of_images(tmp_path: Path) -> None:
+    data = tmp_path / "hub" / "data"
+    data.mkdir(parents=True)
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        rows = [{"image": {"bytes": file_of(photograph(1, (100, 80))), "path": "a.jpg"}, "text": f"A boat, {name}."}]
+        pq.write_table(pa.Table.from_pylist(rows), data / f"{name}.parquet")
+    done = init(tmp_path / "hub", "--out", tmp_path / "recipe.yaml")
+    assert done.exit_code == 0, done.output
+    assert "hub: images, 2 rows" in done.output and "note: hub: splits that are not read: test" in done.output
+    (source,) = reader.load(tmp_path / "recipe.yaml", STAGES).entry("images").sources.values()
+    assert source.model_dump()["path"] == [f"hub/data/train-0000{n}-of-00002.parquet" for n in range(2)]
+
+
+def test_an_image_without_a_caption_is_told_where_one_may_stand(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos")
+    (folder / "3.txt").unlink()
+    done = init(folder, "--out", tmp_path / "recipe.yaml")
+    assert "3.jpg: no caption; expected a text beside the image, or a column with it" in done.output

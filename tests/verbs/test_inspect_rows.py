@@ -12,7 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import cli
+from pipelines.data.corpus.corpora import SPLITS
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
+from pipelines.data.images.documents import IMAGE_DOCUMENTS
 from pipelines.store.artifacts import Manifest, Store
 from pipelines.store.runs import RunRecord, StageRecord
 from tests.stages.single import jsonl, make, talk
@@ -55,6 +57,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     jsonl(folder / "mine.jsonl", rows)
     made = make("conversations", folder, builtin_tasks=False, files={"mine": {"path": "mine.jsonl"}})
     add(store, record, "conversations", made.out)
+    images = [{**document, "meta": [("file", f"{n}.jpg")], "image": b"x" * 1500, "width": 300, "height": 200,
+               "phash": n, "augmented_from": None} for n, document in enumerate(documents[:2])]  # fmt: skip
+    tables = {split: pa.Table.from_pylist([row], IMAGE_DOCUMENTS) for split, row in zip(SPLITS, images, strict=True)}
+    add(store, record, "images", {f"{split}/part-00000.parquet": table for split, table in tables.items()})
     add(store, record, "guard", {"a.parquet": pa.table({"a": [1]})})
     record.save(store)
     return store
@@ -107,6 +113,12 @@ def test_rows_are_shown_with_place_reason_and_text(store: Store) -> None:
     shown = inspect(store, "conversations").stdout
     assert "    user: Where is 1? / assistant: Here." in shown
     assert "set_aside unreadable  mine.jsonl:11  not JSON" in shown and "    oops !\n" in shown
+
+
+def test_images_are_shown_with_file_and_size(store: Store) -> None:
+    shown = inspect(store, "images", "--where", "width=300").stdout
+    assert "train en  web/0/0  0.jpg  300 × 200 pixels, 1,500 bytes\n    Text 0.\n" in shown
+    assert shown.endswith("2 of 2 rows (1 train, 1 held_out)\n")
 
 
 def test_conversations_have_their_turns_and_the_rows_set_aside(store: Store) -> None:

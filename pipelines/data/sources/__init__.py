@@ -5,6 +5,7 @@ from pipelines.data.sources.csv import Csv
 from pipelines.data.sources.dataset import Dataset
 from pipelines.data.sources.docstrings import Docstrings
 from pipelines.data.sources.docx import Docx
+from pipelines.data.sources.epub import Epub
 from pipelines.data.sources.html import Html
 from pipelines.data.sources.images import Images
 from pipelines.data.sources.json import Json
@@ -27,6 +28,7 @@ SOURCES: dict[str, type[Source]] = {
     "warc": Warc,
     "pdf": Pdf,
     "docx": Docx,
+    "epub": Epub,
     "dataset": Dataset,
     "images": Images,
 }

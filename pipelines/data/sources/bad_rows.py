@@ -214,7 +214,7 @@ def parse_records(
             raw = str(dict(record))[:RAW_CHARACTERS]
             rejected.add(source, part, row.row, parsed.reason, parsed.text, raw, by_rule=parsed.by_rule)
             continue
-        language = row.language or _language(text_of(parsed), sources[source].language)
+        language = row.language or row_language(text_of(parsed), sources[source].language)
         if language not in LANGUAGES:
             problem = f"is in {language_name(language)}; expected English or Chinese"
             rejected.add(source, part, row.row, "language", problem, str(dict(record))[:RAW_CHARACTERS], by_rule=True)
@@ -222,8 +222,8 @@ def parse_records(
         yield f"{source}/{part.index}/{row.row}", source, language, parsed
 
 
-def _language(text: str, named: str) -> str:
-    """The language of a text of a source whose language is named, or auto.
+def row_language(text: str, named: str) -> str:
+    """The language of a row's text of a source whose language is named, or auto.
 
     English and Chinese are what the source says; another language is told where it is certain."""
     if named == "auto":

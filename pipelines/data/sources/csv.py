@@ -15,13 +15,21 @@ import csv
 import io
 from collections import deque
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.sources import streams
-from pipelines.data.sources.files import RAW_CHARACTERS, FileProblem, RecordSource, TextFileSource, encodable
+from pipelines.data.sources import delimiters, streams
+from pipelines.data.sources.files import (
+    RAW_CHARACTERS,
+    FileProblem,
+    RecordSource,
+    TextFileSource,
+    encodable,
+    state,
+)
 from pipelines.data.sources.source import BadRow, Row
 
 MAX_CELL_BYTES = 1 << 30  # the default of Python's csv is 128 KiB; max_row_bytes is the limit here
@@ -40,9 +48,24 @@ class Csv(TextFileSource, RecordSource):
         default=None,
         min_length=1,
         max_length=1,
-        description="Character between cells; default: a tab in .tsv files, otherwise a comma",
+        description="Character between cells; default: that of comma, semicolon, tab and | with which the first "
+        "records fit the header, found out in each file",
     )
     suffixes: ClassVar = streams.with_compressed(".csv", ".tsv")
+
+    def identity(self) -> dict[str, Any]:
+        """Adds the delimiters that were found out, where they are not those of the files' suffixes."""
+        identity = super().identity()
+        if self.delimiter is None:
+            found = {file.name: self.delimiter_of(file) for file in self.files()}
+            others = {name: found[name] for name in found if found[name] not in (None, _usual_delimiter(name))}
+            identity |= {"delimiters": others} if others else {}
+        return identity
+
+    def delimiter_of(self, file: Path) -> str | None:
+        """The character between the cells of a file; None for data that is not text."""
+        encoding = self.encoding_of(file)
+        return self.delimiter or (encoding and _found_delimiter(file, encoding)[0])
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each record, numbered by the line on which it ends."""
@@ -62,7 +85,7 @@ class Csv(TextFileSource, RecordSource):
                 if stream.damage and not lines.record[-1].endswith(("\n", "\r")):
                     break
                 if cells:
-                    yield self._row(lines.number, columns, cells, encoding)
+                    yield self._row(lines, columns, cells, encoding)
             if stream.damage:
                 yield BadRow(row=lines.number + 1, problem=f"{stream.damage}; what follows line {lines.number} is lost")
 
@@ -78,7 +101,10 @@ class Csv(TextFileSource, RecordSource):
         csv.field_size_limit(MAX_CELL_BYTES)
         # Bytes that are not text come through as lone surrogates, so that one bad row does not end the file.
         lines = _Lines(io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline=""), self.max_row_bytes)
-        return lines, csv.reader(lines, delimiter=self.delimiter or _delimiter(file), strict=True)
+        found, is_announced = _found_delimiter(file, self.text_encoding(file))
+        if is_announced:
+            next(lines)
+        return lines, csv.reader(lines, delimiter=self.delimiter or found, strict=True)
 
     def _unread(self, lines: _Lines, error: Exception) -> BadRow:
         """The bad row at the line where a record begins that cannot be read; its other lines are read again."""
@@ -92,7 +118,7 @@ class Csv(TextFileSource, RecordSource):
             )
         return BadRow(row=first, problem=problem, raw=raw[:RAW_CHARACTERS])
 
-    def _row(self, number: int, columns: list[str], cells: list[str], encoding: str) -> Row | BadRow:
+    def _row(self, lines: _Lines, columns: list[str], cells: list[str], encoding: str) -> Row | BadRow:
         problem = ""
         if len(cells) != len(columns):
             problem = f"{len(cells)} cells; expected {len(columns)} as in the header"
@@ -100,8 +126,8 @@ class Csv(TextFileSource, RecordSource):
             name = "UTF-8" if encoding == "utf-8" else encoding
             problem = f"not {name}; expected {name} text"
         if problem:
-            return BadRow(row=number, problem=problem, raw=",".join(cells)[:RAW_CHARACTERS])
-        return self.to_row(number, dict(zip(columns, cells, strict=True)))
+            return BadRow(row=lines.number, problem=problem, raw="".join(lines.record)[:RAW_CHARACTERS])
+        return self.to_row(lines.number, dict(zip(columns, cells, strict=True)))
 
 
 class _TooLong(Exception):
@@ -176,5 +202,20 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
     return columns
 
 
-def _delimiter(file: Path) -> str:
-    return "\t" if file.name.lower().endswith(TSV) else ","
+def _usual_delimiter(name: str) -> str:
+    return "\t" if name.lower().endswith(TSV) else ","
+
+
+def _found_delimiter(file: Path, encoding: str) -> tuple[str, bool]:
+    """(delimiter of a file, whether its first line announces that)."""
+    return _cached_delimiter(file, encoding, *state(file))
+
+
+@lru_cache(maxsize=4096)
+def _cached_delimiter(file: Path, encoding: str, size: int, modified_ns: int) -> tuple[str, bool]:
+    with streams.open_utf8(file, encoding) as stream:
+        data = stream.read(delimiters.SAMPLE_BYTES)
+    text = data.decode(errors="replace")
+    if len(data) == delimiters.SAMPLE_BYTES:  # the last record may be cut
+        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
+    return delimiters.detect(text, _usual_delimiter(file.name)), delimiters.is_announced(text)

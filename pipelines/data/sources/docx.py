@@ -23,6 +23,7 @@ BODY = "word/document.xml"
 OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"  # how a .doc and an encrypted .docx begin
 # Elements of a body by their names without the namespace, of which there are two (ECMA and ISO strict).
 BREAKS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)  # of a zip archive
 SKIPPED = ("del", "moveFrom", "pPr", "rPr", "tblPr", "Fallback")  # deleted text, formats, a second form of a text box
 
 
@@ -49,8 +50,7 @@ class Docx(FileSource):
             text = "\n".join(_paragraphs(body)).strip()
         except KeyError:
             raise FileProblem(f"has no {BODY}; expected a Word file") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ElementTree.ParseError, NotImplementedError,
-                RuntimeError) as error:  # fmt: skip
+        except (*DAMAGE, ElementTree.ParseError) as error:
             raise FileProblem(f"damaged or not a Word file ({error}); expected a complete .docx") from None
         if not text:
             raise FileProblem("no text, only pictures perhaps; expected paragraphs")

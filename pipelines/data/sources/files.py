@@ -65,7 +65,7 @@ class FileSource(Source):
 
         The limit of rows is left out at its default, so that results made before there was one keep their identity."""
         identity = super().identity()
-        if self.max_row_bytes == MAX_ROW_BYTES:
+        if self.max_row_bytes == type(self).model_fields["max_row_bytes"].default:
             del identity["max_row_bytes"]
         return {**identity, "files": [file.name for file in self.files()]}
 
@@ -104,7 +104,7 @@ class FileSource(Source):
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Streams the rows of one part. Raises UserError if its file changes meanwhile."""
         file = Path(part.args["file"])
-        before = _state(file)
+        before = state(file)
         try:
             if "problem" in part.args:
                 raise FileProblem(part.args["problem"])
@@ -113,7 +113,7 @@ class FileSource(Source):
             if part.args["alone"]:
                 raise UserError(f"{file}: {problem}") from None
             yield BadRow(row=1, problem=str(problem))
-        if _state(file) != before or before[0] != part.args["size"]:
+        if state(file) != before or before[0] != part.args["size"]:
             raise UserError(
                 f"{file}: changed while it was read; expected a complete file. Run again once it is complete"
             )
@@ -219,13 +219,14 @@ class RecordSource(FileSource):
         return Row(row=number, record=record, group=group, language=language)
 
     def _problem(self, record: dict[str, Any]) -> str | None:
-        for column in self.required_columns():
+        required = self.required_columns()
+        for column in required:
             if value_of(record, column, MISSING) is MISSING:
                 columns = ", ".join(map(str, record)) or "none"
                 return f"no column {column!r}; expected it in every row (columns here: {columns})"
         if self.rows == "text" and not isinstance(text := value_of(record, self.text), str):
             return f"column {self.text!r} holds {type_name(text)}; expected text"
-        for column in self.required_columns() if self.rows == "text" else record:
+        for column in required if self.rows == "text" else record:
             if not (encodable(column) and encodable(value_of(record, column))):
                 return f"column {column!r} holds half of a surrogate pair; expected text that UTF-8 can write"
         if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
@@ -326,7 +327,7 @@ def _check_exists(file: Path) -> None:
 
 def found_encoding(file: Path) -> str | None:
     """The encoding of a file's text, found out from a sample; None for data that is not text."""
-    return _found_encoding(file, *_state(file))
+    return _found_encoding(file, *state(file))
 
 
 @lru_cache(maxsize=4096)
@@ -334,7 +335,7 @@ def _found_encoding(file: Path, size: int, modified_ns: int) -> str | None:
     return encodings.detect(streams.sample(file))
 
 
-def _state(file: Path) -> tuple[int, int]:
+def state(file: Path) -> tuple[int, int]:
     """(size, time of the last change) of a file, by which a change is noticed."""
     try:
         stat = file.stat()

@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from pipelines.data.sources import encodings, streams
 from pipelines.data.sources.files import FileProblem, TextFileSource
 from pipelines.data.sources.source import Row
+
+if TYPE_CHECKING:
+    from resiliparse.parse.html import HTMLTree
 
 MAX_DEPTH = 2000  # of elements: time grows with its square, a second at 5,000; browsers stop at 512
 SAMPLE_BYTES = 4096  # where a page names its encoding
@@ -70,14 +73,26 @@ def page_encoding(page: bytes, declared: str | None = None) -> str | None:
 def main_text(page: bytes, encoding: str) -> str:
     """The main text of a page, or all of its text if no part stands out. Raises FileProblem."""
     from resiliparse.extract.html2text import extract_plain_text
+
+    tree = _tree(page, encoding)
+    text = extract_plain_text(tree, main_content=True, alt_texts=False)
+    return text or extract_plain_text(tree, alt_texts=False)
+
+
+def whole_text(page: bytes, encoding: str) -> str:
+    """All of a page's text. Raises FileProblem."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    return extract_plain_text(_tree(page, encoding), alt_texts=False)
+
+
+def _tree(page: bytes, encoding: str) -> HTMLTree:
     from resiliparse.parse.html import HTMLTree
 
     depth = _depth(page)
     if depth > MAX_DEPTH:
         raise FileProblem(f"its elements are nested {depth:,} deep; expected a page of at most {MAX_DEPTH:,}")
-    tree = HTMLTree.parse(page.decode(encodings.codec(encoding), "replace").replace("\0", ""))
-    text = extract_plain_text(tree, main_content=True, alt_texts=False)
-    return text or extract_plain_text(tree, alt_texts=False)
+    return HTMLTree.parse(page.decode(encodings.codec(encoding), "replace").replace("\0", ""))
 
 
 def _depth(page: bytes) -> int:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from pipelines.data.sources.captions import RECORD_SUFFIX, TEXT_SUFFIXES, CaptionColumns, caption_of_files
 from pipelines.data.sources.files import FileProblem
-from pipelines.data.sources.image_folders import IMAGE_SUFFIXES, MAX_FILE_BYTES, image_row
+from pipelines.data.sources.image_folders import IMAGE_SUFFIXES, image_row, too_large
 from pipelines.data.sources.source import BadRow, Row
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -96,8 +96,10 @@ class _Group:
         return row.model_copy(update={"meta": {**row.meta, **self.meta}, "group": caption.group or self.key})
 
 
-def read_archive(file: Path, columns: CaptionColumns) -> Iterator[Row | BadRow]:
-    """Yields a row for each key of an archive. Raises FileProblem if it is no archive at all."""
+def read_archive(file: Path, columns: CaptionColumns, max_bytes: int) -> Iterator[Row | BadRow]:
+    """Yields a row for each key of an archive, of members of at most so many bytes.
+
+    Raises FileProblem if it is no archive at all."""
     number, num_members, group = 0, 0, _Group("")
 
     def finished(group: _Group) -> Iterator[Row | BadRow]:
@@ -110,7 +112,7 @@ def read_archive(file: Path, columns: CaptionColumns) -> Iterator[Row | BadRow]:
             yield BadRow(row=number, problem=problem)
 
     try:
-        for member, data in _members(file):
+        for member, data in _members(file, max_bytes):
             num_members += 1
             key, suffix = split_name(member.name)
             if key != group.key:
@@ -142,7 +144,7 @@ def split_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, (dot + suffix).lower()
 
 
-def _members(file: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | str]]:
+def _members(file: Path, max_bytes: int) -> Iterator[tuple[tarfile.TarInfo, bytes | str]]:
     """Yields every member that is no folder and not hidden, with its content or why it is not read."""
     # 512 bytes at a time: what a damaged gzip file still gives is lost up to the end of the read that fails.
     with _open(file) as stream, _Archive.open(fileobj=stream, mode="r|", ignore_zeros=True, bufsize=512) as archive:
@@ -152,8 +154,8 @@ def _members(file: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | str]]:
                 continue
             if not member.isreg():
                 yield member, "a link or a device; only files are read, and links are not followed"
-            elif member.size > MAX_FILE_BYTES:
-                yield member, f"{member.size:,} bytes; expected at most {MAX_FILE_BYTES:,} of one file"
+            elif member.size > max_bytes:
+                yield member, too_large(member.size, max_bytes)
             else:
                 content = archive.extractfile(member)
                 data = content.read() if content else b""

@@ -24,7 +24,7 @@ from pipelines.data.sources.captions import (
 from pipelines.data.sources.source import BadRow, Part, Row
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-MAX_FILE_BYTES = 256 << 20  # of one image file: no photograph is larger, and a task holds several in memory
+MAX_FILE_BYTES = 256 << 20  # default for an image file: no photograph is larger, and a task holds several in memory
 IMAGES_A_PART = 64
 
 
@@ -68,15 +68,16 @@ def parts(top: Path, images: list[Path], others: list[Path], where: str) -> list
     return result
 
 
-def read_images(part: Part, columns: CaptionColumns) -> Iterator[Row | BadRow]:
-    """Yields a row for each image of a part; an image without a caption is a row with an empty text."""
+def read_images(part: Part, columns: CaptionColumns, max_bytes: int) -> Iterator[Row | BadRow]:
+    """Yields a row for each image of a part; an image without a caption is a row with an empty text.
+
+    max_bytes: of an image file."""
     top = Path(part.args["top"])
     for number, name in enumerate(part.args["images"], 1):
         image = top / name
         try:
-            if image.stat().st_size > MAX_FILE_BYTES:
-                problem = f"{name}: {image.stat().st_size:,} bytes; expected at most {MAX_FILE_BYTES:,} of one image"
-                yield BadRow(row=number, problem=problem)
+            if image.stat().st_size > max_bytes:
+                yield BadRow(row=number, problem=f"{name}: {too_large(image.stat().st_size, max_bytes)}")
                 continue
             caption, data = _caption(image, top, columns), image.read_bytes()
         except OSError as error:
@@ -88,6 +89,11 @@ def read_images(part: Part, columns: CaptionColumns) -> Iterator[Row | BadRow]:
             yield BadRow(row=number, problem=f"{name}: {caption}")
         else:
             yield image_row(number, name, data, caption)
+
+
+def too_large(size: int, max_bytes: int) -> str:
+    """The problem with an image file of this size."""
+    return f"{size:,} bytes; expected at most {max_bytes:,} of one image, as max_row_bytes says"
 
 
 def image_row(number: int, name: str, image: bytes, caption: Caption) -> Row:

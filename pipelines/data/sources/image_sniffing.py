@@ -12,7 +12,7 @@ from pipelines.data.sources import image_folders
 from pipelines.data.sources.files import FileProblem
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
-from pipelines.data.sources.images import IMAGE_COLUMNS, Images
+from pipelines.data.sources.images import IMAGE_COLUMNS, Images, is_container
 from pipelines.data.sources.parquet import open_parquet
 from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError
@@ -22,13 +22,18 @@ IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"BM", b"II*\
 
 
 def captioned_files(folder: Path, files: list[Path]) -> set[Path]:
-    """The image files among these and what says something of them; empty if nothing does.
+    """The image files among these, what says something of them, and the archives and tables of images that a source
+    of the folder reads too; empty if nothing is said of any image file.
 
     files: those of a folder that may be read."""
     images = [file for file in files if file.name.lower().endswith(IMAGE_SUFFIXES)]
     captions = {caption for image in images for caption in image_folders.captions_beside(image)}
     captions |= {file for image in images if (file := image_folders.metadata_file(image, folder)) is not None}
-    return {*images, *captions} if captions else set()
+    if not captions:
+        return set()
+    source = Images.model_validate({"kind": "images", "path": str(folder.absolute())})
+    read = set(source.files())
+    return {*images, *captions, *(file for file in files if is_container(file) and file.absolute() in read)}
 
 
 def holds_images(file: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from pipelines.data.sources import image_archives, image_folders
 from pipelines.data.sources.captions import (
@@ -37,6 +37,9 @@ class Images(FileSource):
 
     kind: str = Field(default="images", description="Kind of the source: images with captions")
     rows: Rows = Field(default="images", description="Content of its rows: images, each with its caption")
+    max_row_bytes: PositiveInt = Field(
+        default=image_folders.MAX_FILE_BYTES, description="Maximum size of an image's file; a larger one is a bad row"
+    )
     text: str | None = Field(
         default=None,
         description="Column with the caption, in Parquet, metadata files and JSON. Default: text, caption, captions, "
@@ -79,13 +82,13 @@ class Images(FileSource):
         Raises UserError for a Parquet file that is damaged or has no column with images, if it is the only file."""
         parts: list[Part] = []
         found = list(self._found())
-        containers = [file for _, files in found for file in files if _is_container(file)]
+        containers = [file for _, files in found for file in files if is_container(file)]
         alone = len(containers) == 1 and not any(_is_image(file) for _, files in found for file in files)
         for top, files in found:
             images = [file for file in files if _is_image(file)]
             others = [file for file in files if file.name.lower().endswith(CAPTION_SUFFIXES)]
             parts += image_folders.parts(top, images, others if images else [], self.display_path(top))
-            for file in filter(_is_container, files):
+            for file in filter(is_container, files):
                 parts += self._container_parts(file, alone)
         return [part.model_copy(update={"index": index}) for index, part in enumerate(parts)]
 
@@ -104,7 +107,7 @@ class Images(FileSource):
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Yields the rows of a part, numbered from 1; of a Parquet file within the file."""
         if "images" in part.args:
-            return image_folders.read_images(part, self.columns)
+            return image_folders.read_images(part, self.columns, self.max_row_bytes)
         if "left_over" in part.args:
             return image_folders.read_left_over(part, self.columns)
         return super().read(part)
@@ -112,7 +115,7 @@ class Images(FileSource):
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields the rows of an archive or of a row group. Raises FileProblem."""
         if "row_group" not in args:
-            yield from image_archives.read_archive(file, self.columns)
+            yield from image_archives.read_archive(file, self.columns, self.max_row_bytes)
             return
         import pyarrow
 
@@ -138,13 +141,29 @@ class Images(FileSource):
             files = [
                 file for file in find_files(pattern, self._folder, suffixes) if file.name.lower().endswith(suffixes)
             ]
-            if not any(_is_image(file) or _is_container(file) for file in files):
+            if path.is_dir() and any(map(_is_image, files)):
+                files = [file for file in files if file.suffix.lower() != ".parquet" or self._is_table_of_images(file)]
+            if not any(_is_image(file) or is_container(file) for file in files):
                 raise UserError(f"{path}: no image, .tar or .parquet file here; expected {', '.join(self.suffixes)}")
             if path.is_dir():
                 yield path, files
             else:
                 for top, inside in itertools.groupby(files, key=lambda file: file.parent):
                     yield top, list(inside)
+
+    def _is_table_of_images(self, file: Path) -> bool:
+        """Whether a Parquet file that stands among images is one of images, or of what is said of them."""
+        import pyarrow
+
+        if file.name in METADATA_FILES:
+            return True
+        names = [self.image] if self.image else IMAGE_COLUMNS
+        try:
+            with open_parquet(file) as table:
+                fields = [field for field in table.schema_arrow if field.name in names]
+        except FileProblem:
+            return True  # damaged: a bad row says so
+        return not all(pyarrow.types.is_string(field.type) for field in fields)
 
     def _container_parts(self, file: Path, alone: bool) -> Iterator[Part]:
         """The parts of an archive or a Parquet file. Raises UserError for one that cannot be read, if it is alone."""
@@ -173,6 +192,9 @@ class Images(FileSource):
             found = f"the path {path} alone" if path else type_name(data)
             problem = f"column {column!r} holds {found}; expected the bytes of one image, or {{bytes, path}} with them"
             return BadRow(row=number, problem=problem, raw=str(record)[:500])
+        if len(data) > self.max_row_bytes:
+            problem = f"{path or place}: {image_folders.too_large(len(data), self.max_row_bytes)}"
+            return BadRow(row=number, problem=problem)
         caption = caption_of(record, self.columns)
         row = image_row(number, str(path or place), data, caption)
         return row.model_copy(update={"group": caption.group or place})
@@ -182,5 +204,6 @@ def _is_image(file: Path) -> bool:
     return file.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _is_container(file: Path) -> bool:
+def is_container(file: Path) -> bool:
+    """Whether a file holds many images: an archive or a Parquet file, by its name."""
     return file.name.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet")) and file.name not in METADATA_FILES

@@ -101,6 +101,8 @@ class _Reader:
                 yield from self._array()
             elif character == "{" and first and self._is_wrapper():
                 yield from self._wrapped()
+            elif character == "," and not first:  # between objects, as in an array
+                self.position += 1
             else:
                 yield self._value()
             first = False

@@ -17,14 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources import SOURCES, encodings
+from pipelines.data.sources import SOURCES, encodings, streams
 from pipelines.data.sources.dataset import is_dataset, splits
+from pipelines.data.sources.delimiters import DELIMITERS
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, visible_files
+from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
+from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import RowFormat, main_format
 from pipelines.data.sources.source import BadRow
-from pipelines.data.text.languages import language_of
+from pipelines.data.text.languages import LANGUAGES, document_language
 from pipelines.errors import UserError
 
 MAX_ROWS = 300  # read of each file
@@ -63,7 +66,7 @@ def sniff(path: Path) -> list[SniffResult]:
     if not path.is_dir():
         return [_sniff_images(path) if holds_images(path) else _sniff_file(path)]
     if is_dataset(path):
-        return [_sniff_dataset(path)]
+        return _sniff_dataset(path)
     captioned = captioned_files(path, visible_files(path))
     known = [file for file in visible_files(path) if _is_known(file) and file not in captioned]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
@@ -110,23 +113,31 @@ def source_kind(file: Path) -> str | None:
 def _sniff_file(path: Path) -> SniffResult:
     check_readable(path)
     kind = source_kind(path)
+    if kind is None and path.suffix.lower() in TEXT_FORMS:
+        raise UserError(f"{path}: {remedy(path)}")
     base = kind_by_content(path) if kind is None else {"kind": kind}
     if base is None:
-        raise UserError(f"{path}: its suffix belongs to no kind of source, and its content is neither text, JSON "
-                        f"lines, CSV nor Parquet; expected {_suffixes()}")  # fmt: skip
+        what = "its suffix belongs to no kind of source, and its content is neither text, JSON lines, CSV nor Parquet"
+        raise UserError(f"{path}: {remedy(path) or f'{what}; expected {_suffixes()}'}")
     if not issubclass(SOURCES[base["kind"]], RecordSource):
         return _sniff_documents(path, [path], base["kind"])
     return _sniff_records(path, base)
 
 
-def _sniff_dataset(folder: Path) -> SniffResult:
+def _sniff_dataset(folder: Path) -> list[SniffResult]:
     """Detects the format of a data set; of several splits the one to train on is read."""
     found = splits(folder)
-    if len(found) < 2 or "train" not in found:
-        return _sniff_records(folder, {"kind": "dataset"})
-    result = _sniff_records(folder, {"kind": "dataset", "split": "train"})
-    others = ", ".join(split for split in found if split != "train")
-    return replace(result, problems=(*result.problems, f"{folder.name}: splits that are not read: {others}"))
+    split = "train" if len(found) > 1 and "train" in found else None
+    files = [file for name, files in found.items() if split in (None, name) for file in files]
+    if holds_images(files[0]):
+        results = [_sniff_among_others(file, "images") for file in files]
+    else:
+        results = [_sniff_records(folder, {"kind": "dataset"} | ({"split": split} if split else {}))]
+    if split is None:
+        return results
+    others = ", ".join(name for name in found if name != split)
+    problem = f"{folder.name}: splits that are not read: {others}"
+    return [replace(results[0], problems=(*results[0].problems, problem)), *results[1:]]
 
 
 def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
@@ -155,7 +166,12 @@ def _sniff_images(path: Path) -> SniffResult:
     """Detects whether images have captions, and their language."""
     captions, problems = first_captions(path)
     if not any(captions):
-        problems.append(f"{path.name}: no image with a caption; expected a .txt beside it, or metadata.csv, .jsonl")
+        expected = "a .txt beside it, or metadata.csv, .jsonl"
+        if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+            expected = (
+                "members such as 1.jpg and 1.txt. An archive of other files is not read: unpack it, name the folder"
+            )
+        problems.append(f"{path.name}: no image with a caption; expected {expected}")
         return SniffResult(path, "images", None, "en", None, {"kind": "images"}, (), tuple(problems[:DISPLAYED_ROWS]))
     language = main_language(captions)
     row_format = RowFormat("images", "images with captions", ())
@@ -183,14 +199,17 @@ def kind_by_content(file: Path) -> dict[str, str] | None:
     lines = [line for line in re.split("\r\n?|\n", text) if line.strip()]
     lines = lines[:-1] if len(start) == CONTENT_BYTES and len(lines) > 1 else lines  # the last one may be cut
     if lines and lines[0].lstrip().startswith(("{", "[")):
-        is_object = lines[0].lstrip().startswith("{") and (len(lines) == 1 or lines[0].rstrip().endswith("}"))
+        is_object = lines[0].lstrip().startswith("{") and (len(lines) == 1 or lines[0].rstrip(", \t").endswith("}"))
         return {"kind": "jsonl"} if is_object else None
-    for delimiter in ("\t", ","):
-        header, *rows = list(csv.reader(lines[:TABLE_LINES], delimiter=delimiter)) or [[]]
-        names = all(name and name == name.strip() for name in header)  # prose has a space after its commas
-        if len(header) > 1 and names and rows and all(len(cells) == len(header) for cells in rows):
-            return {"kind": "csv"} | ({"delimiter": delimiter} if delimiter == "\t" else {})
-    return {"kind": "text"}
+    is_table = any(_is_table(lines[:TABLE_LINES], character) for character in DELIMITERS)
+    return {"kind": "csv" if is_table else "text"}
+
+
+def _is_table(lines: list[str], delimiter: str) -> bool:
+    """Whether every line has as many cells as the first, which has names in them."""
+    header, *rows = list(csv.reader(lines, delimiter=delimiter)) or [[]]
+    names = all(name and name == name.strip() for name in header)  # prose has a space after its commas
+    return len(header) > 1 and names and bool(rows) and all(len(cells) == len(header) for cells in rows)
 
 
 def _row_options(row_format: RowFormat, language: str, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -264,14 +283,18 @@ def _sample(texts: list[str]) -> tuple[str, ...]:
 
 def main_language(texts: Iterable[str]) -> str:
     """en or zh if nearly all texts are in that language, else auto."""
-    languages = Counter(language_of(text[:2000]) for text in texts if text.strip())
+    languages = Counter(document_language(text, "auto") for text in texts if text.strip())
     if not languages:
         return "en"
     language, count = languages.most_common(1)[0]
-    return language if count >= MIN_LANGUAGE_FRACTION * languages.total() else "auto"
+    is_main = language in LANGUAGES and count >= MIN_LANGUAGE_FRACTION * languages.total()
+    return language if is_main else "auto"
 
 
 def _suffixes() -> str:
-    return ", ".join(
-        suffix for source in SOURCES.values() if issubclass(source, FileSource) for suffix in source.suffixes
+    """The suffixes of all kinds, for messages: .txt, .md, …, text also with .gz, .zst, .bz2, .xz."""
+    sources = [source for source in SOURCES.values() if issubclass(source, FileSource)]
+    plain = dict.fromkeys(
+        suffix for source in sources for suffix in source.suffixes if not suffix.endswith(tuple(streams.COMPRESSED))
     )
+    return f"{', '.join(plain)}; text also with {', '.join(streams.COMPRESSED)}"

@@ -43,7 +43,7 @@ class Row(BaseModel):
     record: dict[str, Any] | None = None
     group: str | None = None  # overrides the part's group
     language: str | None = None  # overrides the source's
-    meta: dict[str, str] = {}
+    meta: dict[str, str] = Field(default_factory=dict)  # not = {}, which would be copied deeply for each row
 
 
 class BadRow(BaseModel):

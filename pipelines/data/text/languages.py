@@ -85,6 +85,16 @@ def language_of(text: str) -> str:
     return language_by_counts(chinese=chinese, letters=sum(map(str.isalpha, text)) - chinese)
 
 
+def document_language(text: str, named: str) -> str:
+    """The language of a document whose source names one (en, zh, or auto to detect it), by a sample of its text.
+
+    >>> document_language("朝の市場は港のすぐ隣にあって、魚を売る。", "auto"), document_language("A lamp.", "zh")
+    ('ja', 'zh')
+    """
+    language = language_of(spread_sample(text, MAX_CHARACTERS)) if named == "auto" else named
+    return other_language(text, language) or language
+
+
 def identify(text: str) -> str:
     """Identifies the language of a text: its code in ISO 639-1, or UNDECIDED (numbers, code, a single word).
 

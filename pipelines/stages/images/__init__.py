@@ -22,7 +22,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="images",
-    version=1,
+    version=2,
     makes="images",
     options=ImagesOptions,
     cluster=ImagesCluster,

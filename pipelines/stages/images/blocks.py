@@ -21,9 +21,9 @@ from pipelines.data.images import transforms
 from pipelines.data.images.documents import IMAGE_DOCUMENTS
 from pipelines.data.images.pictures import Preparation, prepare
 from pipelines.data.images.quality import Limits
-from pipelines.data.sources.bad_rows import REJECTED, UNREADABLE, BadRowLimit, Problem, RejectedRows
+from pipelines.data.sources.bad_rows import REJECTED, UNREADABLE, BadRowLimit, Problem, RejectedRows, row_language
 from pipelines.data.sources.source import BadRow, Part, Row, Source
-from pipelines.data.text.languages import language_of
+from pipelines.data.text.languages import LANGUAGES, language_name
 from pipelines.data.text.normalise import normalise
 from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Work
@@ -143,17 +143,22 @@ def image_document(
     assert row.record is not None, "a source of images gives the image in the record"
     data, text = row.record["image"], normalise(row.text)
     if not text:
-        others = ", ".join(sorted(row.meta.keys() - {"file"})) or "none"
-        return Problem("no_caption", f"{row.meta['file']}: no caption; expected one (other columns here: {others})")
+        columns = ", ".join(sorted(row.meta.keys() - {"file"}))
+        others = f" (columns here: {columns}; name that of the caption with text:)" if columns else ""
+        expected = "a text beside the image, or a column with it in its record or metadata file"
+        return Problem("no_caption", f"{row.meta['file']}: no caption; expected {expected}{others}")
+    language = row.language or row_language(text, source.language)
+    if language not in LANGUAGES:
+        problem = f"{row.meta['file']}: its caption is in {language_name(language)}; expected English or Chinese"
+        return Problem("language", problem, by_rule=True)
     picture = prepare(data, how)
     if isinstance(picture, Problem):
         return Problem(picture.reason, f"{row.meta['file']}: {picture.text}", picture.by_rule)
-    language = row.language or source.language
     return {
         "id": f"{name}/{part.index}/{row.row}",
         "source": name,
         "group": row.group or part.group,
-        "language": language_of(text) if language == "auto" else language,
+        "language": language,
         "text": text,
         "meta": list(row.meta.items()),
         "image": picture.data,

@@ -18,7 +18,7 @@ from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError, printable
 from tests.data.sources.reading import bad, make_source, rows, texts
 
-KINDS = ["text", "jsonl", "json", "csv", "parquet", "html", "warc", "pdf", "docx"]
+KINDS = ["text", "jsonl", "json", "csv", "parquet", "html", "warc", "pdf", "docx", "epub"]
 SUFFIX = {"text": "txt", "html": "html", "docx": "docx"}
 
 

@@ -183,7 +183,62 @@ def test_entities_of_a_word_file_do_not_grow(tmp_path: Path) -> None:
         rows(make_source(tmp_path, "docx", "a.docx"))
 
 
-@pytest.mark.parametrize("kind", ["html", "warc", "pdf", "docx"])
+# ---- EPUB, as its specification (EPUB 3.3) says ----------------------------------------------------------------------
+
+CONTAINER = """<?xml version="1.0"?><container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container">
+<rootfiles><rootfile full-path="OEBPS/package.opf" media-type="application/oebps-package+xml"/></rootfiles>
+</container>"""
+PACKAGE = """<?xml version="1.0" encoding="UTF-8"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">
+<manifest><item id="nav" href="nav.xhtml" properties="nav" media-type="application/xhtml+xml"/>
+<item id="last" href="text/two.xhtml" media-type="application/xhtml+xml"/>
+<item id="style" href="a.css" media-type="text/css"/>
+<item id="first" href="text/chapter%20one.xhtml" media-type="application/xhtml+xml"/></manifest>
+<spine><itemref idref="nav"/><itemref idref="first"/><itemref idref="last"/></spine></package>"""
+XHTML = """<?xml version="1.0" encoding="utf-8"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title>T</title></head>
+<body><h1>{}</h1><p>{}</p></body></html>"""
+BOOK = {
+    "META-INF/container.xml": CONTAINER, "OEBPS/package.opf": PACKAGE, "OEBPS/a.css": "p {}",
+    "OEBPS/nav.xhtml": XHTML.format("Contents", "Chapter one"),
+    "OEBPS/text/chapter one.xhtml": XHTML.format("One", "The lamp was lit &amp; the boats went out."),
+    "OEBPS/text/two.xhtml": XHTML.format("第二章", "灯灭了。"),
+}  # fmt: skip
+DRM = """<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><e:EncryptedData
+xmlns:e="http://www.w3.org/2001/04/xmlenc#"><e:CipherData><e:CipherReference URI="{}"/></e:CipherData></e:EncryptedData>
+</encryption>"""
+
+
+def write_epub(file: Path, **changes: str) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mimetype", "application/epub+zip")
+        for name, content in (BOOK | changes).items():
+            if content:
+                archive.writestr(name, content)
+
+
+def test_the_chapters_of_a_book_in_their_order(tmp_path: Path) -> None:
+    write_epub(tmp_path / "a.epub", **{"META-INF/encryption.xml": DRM.format("OEBPS/font.otf")})
+    [text] = texts(make_source(tmp_path, "epub", "a.epub"))
+    words = ["One", "The lamp was lit & the boats went out.", "第二章", "灯灭了。"]
+    assert [line for line in text.split("\n") if line] == words
+
+
+def test_books_that_cannot_be_read_are_set_aside(tmp_path: Path) -> None:
+    write_epub(tmp_path / "a.epub")
+    write_epub(tmp_path / "b.epub", **{"META-INF/encryption.xml": DRM.format("OEBPS/text/chapter%20one.xhtml")})
+    write_epub(tmp_path / "c.epub", **{"OEBPS/text/two.xhtml": ""})
+    write_epub(tmp_path / "d.epub", **{"OEBPS/text/two.xhtml": XHTML.format("x", "x" * 5_000_000)})
+    (tmp_path / "e.epub").write_bytes((tmp_path / "a.epub").read_bytes()[:500])
+    write_epub(tmp_path / "f.epub", **{"META-INF/container.xml": "<container/>"})
+    write_epub(tmp_path / "g.epub", **{"OEBPS/package.opf": "<package>"})
+    source = make_source(tmp_path, "epub", ".", max_row_bytes=1_000_000)
+    assert len(texts(source)) == 1
+    words = ["encrypted (DRM)", "no item named 'OEBPS/text/two.xhtml'", "max_row_bytes", "damaged", "names no package",
+             "damaged"]  # fmt: skip
+    problems = [problem for _, problem in bad(source)]
+    assert [word in problem for word, problem in zip(words, problems, strict=True)] == [True] * 6, problems
+
+
+@pytest.mark.parametrize("kind", ["html", "warc", "pdf", "docx", "epub"])
 def test_documents_have_no_columns(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ValueError, match="text"):
         make_source(tmp_path, kind, "x", text="body")

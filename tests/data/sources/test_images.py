@@ -99,6 +99,34 @@ def test_metadata_file_of_a_folder(tmp_path: Path, kind: str) -> None:
     assert tmp_path / f"photos/metadata.{kind}" in images.files()
 
 
+def test_image_files_over_max_row_bytes_are_bad_rows_wherever_they_stand(tmp_path: Path) -> None:
+    large = file_of(photograph(3, (400, 300)))
+    assert len(IMAGE) < 8000 < len(large)
+    write(tmp_path, {"p/a.jpg": IMAGE, "p/a.txt": "A cat.", "p/b.jpg": large, "p/b.txt": "A dog."})
+    write_tar(tmp_path / "s.tar", {"a.jpg": IMAGE, "a.txt": "A cat.", "b.jpg": large, "b.txt": "A dog."})
+    rows = [{"image": image, "text": text} for image, text in ((IMAGE, "A cat."), (large, "A dog."))]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    for path in ("p", "s.tar", "t.parquet"):
+        assert len(pairs(source(tmp_path, path))) == 2
+        good, bad_rows = read(source(tmp_path, path, max_row_bytes=8000))
+        assert [row.text for row in good] == ["A cat."]
+        assert f"{len(large):,} bytes; expected at most 8,000" in " ".join(row.problem for row in bad_rows)
+        identity = source(tmp_path, path).identity()
+        assert "max_row_bytes" not in identity
+        assert source(tmp_path, path, max_row_bytes=8000).identity() == identity | {"max_row_bytes": 8000}
+
+
+def test_a_table_without_images_is_none_of_a_folder_of_images(tmp_path: Path) -> None:
+    write(tmp_path, {"p/a.jpg": IMAGE, "p/a.txt": "A cat."})
+    pq.write_table(pa.table({"text": ["An essay."]}), tmp_path / "p/essays.parquet")
+    pq.write_table(pa.table({"image": ["http://a.example/b.jpg"], "text": ["Far."]}), tmp_path / "p/links.parquet")
+    pq.write_table(pa.table({"image": [OTHER], "text": ["A dog."]}), tmp_path / "p/table.parquet")
+    write(tmp_path, {"p/damaged.parquet": b"PAR1"})
+    rows, bad_rows = read(source(tmp_path, "p"))
+    assert [row.text for row in rows] == ["A cat.", "A dog."]
+    assert len(bad_rows) == 1 and "damaged" in bad_rows[0].problem
+
+
 def test_what_metadata_says_of_no_image_is_a_bad_row(tmp_path: Path) -> None:
     lines = ['{"file_name": "a.jpg", "text": "A cat."}', '{"file_name": "a.jpg", "text": "Again."}', "{no json",
              '{"text": "whose?"}', '{"file_name": "gone.jpg", "text": "Gone."}',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.sources import SOURCES
+from pipelines.data.sources.amounts import amount
 from pipelines.data.sources.record_formats import detect_format
 from pipelines.data.sources.sniffing import SniffResult, kind_by_content, passed_over, sniff, source_kind
 from pipelines.data.sources.source import Row
@@ -111,7 +113,8 @@ def test_large_text_files_are_split_at_blank_lines(tmp_path: Path) -> None:
     [
         (b'{"text": "one"}\n{"text": "two"}\n', {"kind": "jsonl", "text": "text"}),
         (b"title,text\na,some text\nb,more text\n", {"kind": "csv", "text": "text"}),
-        (b"title\ttext\na\tsome text\nb\tmore text\n", {"kind": "csv", "text": "text", "delimiter": "\t"}),
+        (b"title\ttext\na\tsome text\nb\tmore text\n", {"kind": "csv", "text": "text"}),
+        (b"title;text\na;some text, and so on\nb;more text\n", {"kind": "csv", "text": "text"}),
         (b"Dear diary,\ntoday I read, and wrote.\n", {"kind": "text", "split": "file"}),
         ("Dear diary,\ntoday I read.\n".encode("utf-16"), {"kind": "text", "split": "file"}),
         ('{"text": "one\u2028two\u2029\x85three"}\n{"text": "four"}\n'.encode(), {"kind": "jsonl", "text": "text"}),
@@ -176,6 +179,59 @@ def test_errors_name_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{path}.*{words}"):
             sniff(tmp_path / path)
     assert source_kind(Path("x.ndjson.gz")) == "jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("prices.xlsx", b"PK\x03\x04", "a spreadsheet, which is not read: save each sheet as CSV"),
+        ("letter.rtf", b"{\\rtf1 Dear all}", "save it as .docx"),
+        ("steps.ipynb", b'{"cells": []}', "jupyter nbconvert --to markdown"),
+        ("all.zip", b"PK\x03\x04", "unpack it and name the folder"),
+        ("books.mobi", b"BOOK\0MOBI", "convert it to EPUB"),
+        ("talk.MP3", b"ID3\x03\0", "write down what is said"),
+        ("unknown.bin", b"\0\1\2", "expected .txt, .md, .rst, .jsonl"),
+    ],
+)
+def test_what_is_not_read_is_named_with_a_remedy(tmp_path: Path, name: str, content: bytes, advice: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: .*{re.escape(advice)}"):
+        sniff(tmp_path / name)
+
+
+def test_lines_of_objects_with_commas_after_them(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"text": f"Some text, number {n}."}) + ",  \n" for n in range(20))
+    for name in ("a.jsonl", "a.json", "b"):
+        (tmp_path / name).write_text(lines)
+        [result] = sniff(tmp_path / name)
+        assert result.problems == ()
+        source = SOURCES[result.kind].model_validate({**result.options, "path": str(result.path)})
+        read = [row for part in source.parts() for row in source.read(part)]
+        assert [row.text for row in read if isinstance(row, Row)] == [f"Some text, number {n}." for n in range(20)]
+        assert len(read) == 20
+
+
+OTHER_LANGUAGES = {
+    "ja": [
+        "朝の市場は港のすぐ隣にあって、魚を売る人の声が遠くまで聞こえる。",
+        "祖母は毎朝そこで小さな魚を買って帰った。",
+    ],
+    "ko": [
+        "작은 마을의 빵집 주인은 매일 새벽 네 시에 일어나 반죽을 시작한다.",
+        "아이들은 학교에 가는 길에 따뜻한 빵을 사서 나누어 먹으며 걸어갔다.",
+    ],
+    "fr": ["Le phare de la pointe s'allumait à six heures, et le gardien ne quittait plus sa chaise jusqu'au matin."],
+}
+
+
+@pytest.mark.parametrize("language", OTHER_LANGUAGES)
+def test_other_languages_are_neither_english_nor_chinese(tmp_path: Path, language: str) -> None:
+    texts = OTHER_LANGUAGES[language] * 10
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    assert sniff_one(tmp_path / "a.jsonl").language == "auto"
+    options = {"kind": "jsonl", "path": str(tmp_path / "a.jsonl"), "language": "auto"}
+    estimate = amount(options)
+    assert (estimate.rows, estimate.text_bytes) == (len(texts), {})
 
 
 @pytest.mark.parametrize("name", REAL)

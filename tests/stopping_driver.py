@@ -1,0 +1,29 @@
+"""tests.driver that stands still at a point of a run, so that a test can kill it exactly there.
+
+python -m tests.stopping_driver MARK UNIT DONE RECIPE STORE …     stops once DONE of UNIT are reported; writes MARK
+"""
+
+import sys
+import threading
+from pathlib import Path
+
+from pipelines.run.progress import RunLog
+from tests import driver
+
+
+def main() -> None:
+    mark, unit, done = Path(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
+    update = RunLog.update
+
+    def stopping(self: RunLog, done_: float, total: float, unit_: str, **figures: float | str) -> None:
+        update(self, done_, total, unit_, **figures)
+        if (unit_, done_) == (unit, done):
+            mark.touch()
+            threading.Event().wait()
+
+    RunLog.update = stopping
+    driver.main()
+
+
+if __name__ == "__main__":
+    main()
