@@ -106,7 +106,7 @@ def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_th
 
 
 def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
-    """The reply: text, or one or several turns."""
+    """The reply: text, or one or several turns, of which the last one of the assistant's has the thought of the column."""
     column = row_format.column("reply")
     assert column is not None, "a format without turns has a prompt and a reply"
     value = record[column]
@@ -119,11 +119,16 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
                                           f"several are preferences, if each has a rating")  # fmt: skip
     turns = read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
     thought_column = row_format.column("thought")
-    if isinstance(turns, Problem) or thought_column is None or len(turns) != 1:
+    if isinstance(turns, Problem) or thought_column is None:
+        return turns
+    last = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=None)
+    if last is None:
         return turns
     place = f"column {column!r}"
-    reply = with_thought(turns[0].content, record[thought_column], keep_thoughts=keep_thoughts, place=place)
-    return reply if isinstance(reply, Problem) else [replace(turns[0], content=reply)]
+    reply = with_thought(turns[last].content, record[thought_column], keep_thoughts=keep_thoughts, place=place)
+    if isinstance(reply, Problem):
+        return reply
+    return [*turns[:last], replace(turns[last], content=reply), *turns[last + 1 :]]
 
 
 def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:

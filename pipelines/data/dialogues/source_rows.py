@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from pipelines.data.dialogues import near_duplicates
+from pipelines.data.dialogues import similar_texts
 from pipelines.data.dialogues.outliers import OutlierRules
 from pipelines.data.sources.bad_rows import Problem, RejectedRows
 from pipelines.data.sources.record_formats import columns_not_used
@@ -92,9 +92,9 @@ def repeated(texts: Sequence[str], contexts: Sequence[str], threshold: float | N
         by_context[context].append(position)
     for positions in by_context.values():
         if threshold is not None and len(positions) > 1:
-            first = near_duplicates.first_of_each([texts[position] for position in positions], threshold)
-            for index, position in enumerate(positions):
-                result[position] = first[index] != index
+            repeats = similar_texts.repeats([texts[position] for position in positions], threshold)
+            for position, is_repeat in zip(positions, repeats, strict=True):
+                result[position] = is_repeat
     return result
 
 
