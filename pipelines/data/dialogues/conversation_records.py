@@ -106,7 +106,7 @@ def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_th
 
 
 def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
-    """The reply: text, or one or several turns, of which the last one of the assistant's has the thought of the column."""
+    """The reply: text, or turns; the thought of the column beside it is that of the assistant's last turn."""
     column = row_format.column("reply")
     assert column is not None, "a format without turns has a prompt and a reply"
     value = record[column]

@@ -9,7 +9,6 @@ turn gets its text at the beginning of the first user's turn, everywhere alike.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,9 @@ from typing import ParamSpec, TypeVar, cast
 
 import jinja2
 import numpy as np
-from tokenizers import Tokenizer
 
 from pipelines.data.tokens import chat_template
+from pipelines.data.tokens.chat_encoding import RenderedEncoder
 from pipelines.data.tokens.chat_messages import Message, fold_system
 from pipelines.data.tokens.chat_thoughts import (
     CLOSE,
@@ -31,14 +30,13 @@ from pipelines.data.tokens.chat_thoughts import (
     is_half,
     opens_thought,
     thought_of,
+    visible,
 )
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-BREAK = "\ue000"  # inserted into the text of special tokens in a message; a private-use character that no text needs
 
 
 class TemplateRefusal(UserError):
@@ -106,7 +104,7 @@ class Chat:
             return self.render(self._prepared(messages), reply=True)
 
         texts = [_attempt(text, messages) for messages in conversations]
-        encoded = iter(self._encode([[text] for text in texts if isinstance(text, str)]))
+        encoded = iter(self._encoder.encode([[text] for text in texts if isinstance(text, str)]))
         return [next(encoded)[0] if isinstance(text, str) else text for text in texts]
 
     def continued(self, messages: Sequence[Message]) -> list[int]:
@@ -123,7 +121,7 @@ class Chat:
                                   "is; expected a reply with text that can go on")  # fmt: skip
         as_it_is = begun.lstrip()  # with the space at its end, where the template does not trim that
         end = start + len(as_it_is if pieces[-1].startswith(as_it_is, start) else as_it_is.rstrip())
-        return [i for ids in self._encode([[*pieces[:-1], pieces[-1][:end]]])[0] for i in ids]
+        return [i for ids in self._encoder.encode([[*pieces[:-1], pieces[-1][:end]]])[0] for i in ids]
 
     def conversation(self, messages: Sequence[Message]) -> Rendered:
         """Renders a whole conversation. The loss mask covers the assistants' turns, each with the token that ends it.
@@ -146,15 +144,14 @@ class Chat:
             _attempt(self._split_at_replies, messages, positions)
             for messages, positions in zip(conversations, not_learnt or [()] * len(conversations), strict=True)
         ]
-        encoded = iter(self._encode([split.pieces for split in splits if isinstance(split, _Split)]))
+        encoded = iter(self._encoder.encode([split.pieces for split in splits if isinstance(split, _Split)]))
         return [
             _attempt(self._rendered, split, next(encoded)) if isinstance(split, _Split) else split for split in splits
         ]
 
     def text(self, ids: Iterable[int]) -> str:
-        """Decodes a reply: without special tokens, surrounding space and what the template itself puts before it."""
-        text = self._decode(ids)
-        return text[self.concealment.end(text, complete=True) :].strip()
+        """Decodes a reply: without special tokens, surrounding space and what its reader does not see (concealment)."""
+        return visible(self._encoder.decode(ids), self.concealment).strip()
 
     @cached_property
     def folds_system(self) -> bool:
@@ -172,18 +169,31 @@ class Chat:
     @cached_property
     def concealment(self) -> Concealment:
         """What the reader of a reply does not see: all that the template itself puts before it, and its thoughts where
-        the template takes them out of earlier turns."""
+        the template takes them out of earlier turns.
+
+        Where thoughts are special tokens, which engines then have to write as text, the others are marks."""
         prompt = _attempt(self.render, [{"role": "user", "content": "hello"}], reply=True)
+        in_thought = isinstance(prompt, str) and opens_thought(prompt)
+        takes_out = not self._writes_thought_before({"role": "user", "content": "hello"})
         return Concealment(
-            prefix=self._decode(self._encode([["", self._around_reply[0]]])[0][1]),
-            in_thought=isinstance(prompt, str) and opens_thought(prompt),
-            takes_out=not self._writes_thought_before({"role": "user", "content": "hello"}),
+            prefix=self._encoder.decode(self._encoder.encode([["", self._around_reply[0]]])[0][1]),
+            in_thought=in_thought,
+            takes_out=takes_out,
+            marks=(
+                *((CLOSE,) if in_thought or takes_out else ()),
+                *(self._encoder.of_template.values() if self.thoughts_are_special else ()),
+            ),
         )
+
+    @cached_property
+    def thoughts_are_special(self) -> bool:
+        """Whether <think> or </think> is a special token, which decoding leaves out by default."""
+        return self._encoder.thoughts_are_special
 
     @cached_property
     def turn_end(self) -> str:
         """The special token that ends an assistant's turn, as text. Raises UserError if the template has none."""
-        match = self._specials.search(self._around_reply[1])
+        match = self._encoder.specials.search(self._around_reply[1])
         if match is None:
             raise UserError(f"{self.name}: its chat template ends an assistant's turn without a special token; a "
                             f"model could not learn where to stop")  # fmt: skip
@@ -197,7 +207,15 @@ class Chat:
 
     def _prepared(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """Messages as the template gets them: system turns folded where it takes none, special tokens broken."""
-        return self._break_specials(fold_system(messages) if self.folds(messages) else messages)
+        folded = fold_system(messages) if self.folds(messages) else messages
+        return [
+            {**each, "content": self._encoder.broken(each["content"], is_reply=each["role"] == "assistant")}
+            for each in folded
+        ]
+
+    @cached_property
+    def _encoder(self) -> RenderedEncoder:
+        return RenderedEncoder(self.encoder)
 
     def _split_at_replies(self, messages: Sequence[Message], not_learnt: Collection[int] = ()) -> _Split:
         """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
@@ -276,66 +294,6 @@ class Chat:
             raise UserError(f"{self.name}: its chat template changes the content of an assistant's turn; expected a "
                             f"template that writes it as it is")  # fmt: skip
         return before.removeprefix(prompt_text) if before.startswith(prompt_text) else "", after
-
-    def _decode(self, ids: Iterable[int]) -> str:
-        return self.encoder.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
-
-    @cached_property
-    def _specials(self) -> re.Pattern[str]:
-        """Pattern of any special token, preferring the longest of those with the same beginning."""
-        added = self.encoder.tokenizer.get_added_tokens_decoder().values()
-        names = sorted((token.content for token in added if token.special), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
-
-    def _break_specials(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        """Inserts BREAK into the text of special tokens in messages, to distinguish it from the template's tokens."""
-
-        def break_token(match: re.Match[str]) -> str:
-            return match.group()[0] + BREAK + match.group()[1:]
-
-        contents = [message["content"].replace(BREAK, "") for message in messages]
-        return [
-            {**message, "content": self._specials.sub(break_token, content)}
-            for message, content in zip(messages, contents, strict=True)
-        ]
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        """A copy of the encoder's tokenizer that encodes special tokens: for rendered text, where they are real."""
-        tokenizer = Tokenizer.from_str(self.encoder.tokenizer.to_str())
-        tokenizer.encode_special_tokens = False
-        return tokenizer
-
-    @cached_property
-    def _anchor(self) -> str:
-        """A token to encode before a piece that continues a text, for tokenizers that mark the beginning of a text (as
-        Llama 2's does with a space); empty for others."""
-        eos = cast(str, self._tokenizer.id_to_token(self.encoder.eos_id))
-        at_start = self._tokenizer.encode("x", add_special_tokens=False).ids
-        after_eos = self._tokenizer.encode(f"{eos}x", add_special_tokens=False).ids[1:]
-        return "" if after_eos == at_start else eos
-
-    def _encode(self, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Encodes texts that are split into pieces; returns the ids of each piece of each text.
-
-        A piece is encoded in segments between BREAKs, so the two halves of a broken special token stay plain text."""
-        segments: list[str] = []
-        for pieces in texts:
-            first, *rest = [segment for piece in pieces for segment in piece.split(BREAK)]
-            segments += [first, *(self._anchor + segment for segment in rest)]
-        encodings = iter(self._tokenizer.encode_batch_fast(segments, add_special_tokens=False))
-        anchor_length = 1 if self._anchor else 0
-        encoded = []
-        for pieces in texts:
-            encoded_pieces: list[list[int]] = []
-            for number, piece in enumerate(pieces):
-                ids: list[int] = []
-                for segment_number in range(piece.count(BREAK) + 1):
-                    is_first = number == 0 and segment_number == 0  # of the text: encoded without the anchor
-                    ids += next(encodings).ids[0 if is_first else anchor_length :]
-                encoded_pieces.append(ids)
-            encoded.append(encoded_pieces)
-        return encoded
 
 
 def _attempt(
