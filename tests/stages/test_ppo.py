@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from cluster.errors import ClusterError
 from cluster.gang import Gang, PendingCall
 from cluster.session import Session
+from pipelines.data.dialogues import conversations
 from pipelines.errors import UserError
 from pipelines.inference import probe
 from pipelines.stage import Facts
@@ -264,8 +265,12 @@ def test_actors_that_die_again_and_again_end_the_run(
 # ---- what is refused before anything starts --------------------------------------------------------------------------
 
 
-def opened(inputs: dict[str, Path], tmp_path: Path, **options: Any) -> Task:
-    return Task.open(work(tmp_path / "draft", Session(on_message=str), inputs, {}, **options))
+def opened(inputs: dict[str, Path], tmp_path: Path, notes: list[str] | None = None, **options: Any) -> Task:
+    job = work(tmp_path / "draft", Session(on_message=str), inputs, {}, **options)
+    task = Task.open(job)
+    assert isinstance(job.progress, RecordedProgress)
+    (notes if notes is not None else []).extend(job.progress.notes)
+    return task
 
 
 def test_another_tokenizer_than_the_reward_models(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -315,10 +320,19 @@ def test_prompts_that_the_template_refuses_are_set_aside(inputs: dict[str, Path]
     template = "{% if messages[-1].content | length is odd %}{{ raise_exception('even lengths only') }}{% endif %}"
     file = model / "chat_template.jinja"
     file.write_text(template + file.read_text(encoding="utf-8"), encoding="utf-8")
-    task = opened({**inputs, "model": model}, tmp_path)
-    refused = task.template_facts["rows/not_used_template_refuses"]
+    notes: list[str] = []
+    task = opened({**inputs, "model": model}, tmp_path, notes=notes)
+    refused = task.row_facts["rows/not_used_template_refuses"]
     assert isinstance(refused, int) and 0 < refused < 12
     assert len(task.train) + task.num_left_out + refused == 13
+    held_out = conversations.read(inputs["conversations"] / conversations.HELD_OUT)
+    num_odd = sum(len(each.prompt[-1]["content"]) % 2 for each in held_out)
+    assert 0 < num_odd < len(held_out)
+    assert task.row_facts["heldout/not_used_template_refuses"] == num_odd
+    assert any(note.startswith(f"{num_odd} of {len(held_out)} held-out prompts are set aside") for note in notes)
+    assert opened({**inputs, "model": model}, tmp_path, held_out_prompts=0).row_facts.keys() == {
+        "rows/not_used_template_refuses"
+    }
 
 
 def test_prompts_over_the_context_are_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class ParsedConversation:
     @property
     def text(self) -> str:
         """All that is said, the system's turn apart, which many rows have in common."""
-        return "\n".join(turn["content"] for turn in self.messages if turn["role"] != "system")
+        return text_of(self.messages)
 
     @property
     def replies(self) -> list[str]:
@@ -54,6 +54,11 @@ class ParsedConversation:
             for position, turn in enumerate(self.messages)
             if turn["role"] == "assistant" and position not in self.not_learnt
         ]
+
+
+def text_of(messages: Turns) -> str:
+    """The text of the turns, the system's apart."""
+    return "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
 
 
 def parse_conversation(

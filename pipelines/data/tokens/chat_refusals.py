@@ -18,10 +18,12 @@ Result = TypeVar("Result")
 
 @dataclass
 class TemplateRows:
-    """Counts of rows by what the chat template does to them. rows: what messages call them, in the plural."""
+    """Counts of rows by what the chat template does to them. rows: what messages call them, in the plural; area: how
+    their facts begin."""
 
     chat: Chat
     rows: str = "conversations"
+    area: str = "rows"
     total: int = 0
     refused: int = 0
     folded: int = 0  # rows with a system turn that is folded into the user's
@@ -50,8 +52,8 @@ class TemplateRows:
     @property
     def facts(self) -> dict[str, float | int | str]:
         """The counts that are not 0."""
-        counts = {"rows/not_used_template_refuses": self.refused, "rows/system_turns_folded": self.folded}
-        return {name: count for name, count in counts.items() if count}
+        counts = {"not_used_template_refuses": self.refused, "system_turns_folded": self.folded}
+        return {f"{self.area}/{name}": count for name, count in counts.items() if count}
 
     @property
     def notes(self) -> list[str]:
