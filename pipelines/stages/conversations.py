@@ -92,7 +92,7 @@ def read_sources(rows: DialogueRows, options: ConversationsOptions) -> tuple[lis
     counts = Counter({"conversations/read": 0, "conversations/dropped_duplicate": 0, "turns/cut": 0})
     unique: dict[Any, Conversation] = {}
     for row_id, source, language, parsed in rows.read(parse):
-        turns = (*((turn["role"], turn["content"]) for turn in parsed.messages), parsed.not_learnt)
+        turns = (*((turn["role"], turn["content"]) for turn in parsed.messages), parsed.not_learnt, parsed.tools)
         counts["conversations/read"] += 1
         if turns in unique:
             counts["conversations/dropped_duplicate"] += 1
@@ -100,11 +100,11 @@ def read_sources(rows: DialogueRows, options: ConversationsOptions) -> tuple[lis
         counts["conversations/refusals"] += int(any(map(is_refusal, parsed.replies)))
         counts["turns/cut"] += parsed.num_cut
         counts["turns/not_learnt"] += len(parsed.not_learnt)
-        made = Conversation(row_id, language, source, OPEN_TASK, parsed.messages, not_learnt=parsed.not_learnt)
-        unique.setdefault(turns, made)
+        unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages,
+                                              not_learnt=parsed.not_learnt, tools=parsed.tools))  # fmt: skip
     kept = source_rows.without_near_duplicates(
         list(unique.values()),
-        lambda row: (text_of(row.messages), source_rows.system_text(row.messages), (row.id,)),
+        lambda row: (text_of(row.messages), source_rows.system_text(row.messages) + row.tools, (row.id,)),
         options.near_duplicates,
         rows.rejected,
     )

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pipelines.stages.ppo.journal import Journal, Steps
 from pipelines.stages.ppo.learners import Learners
 from pipelines.stages.ppo.task import Task
 from tests import tiny_models
+from tests.data.tokens.test_chat_templates import TIDE_TOOL, WITH_TOOLS
 from tests.learning.test_actor_critic import reward_model
 from tests.runs import contents
 from tests.stages.ppo_work import work, write_conversations
@@ -333,6 +335,21 @@ def test_prompts_that_the_template_refuses_are_set_aside(inputs: dict[str, Path]
     assert opened({**inputs, "model": model}, tmp_path, held_out_prompts=0).row_facts.keys() == {
         "rows/not_used_template_refuses"
     }
+
+
+def test_tools_stand_in_the_prompts_of_a_template_that_takes_them(inputs: dict[str, Path], tmp_path: Path) -> None:
+    data = shutil.copytree(inputs["conversations"], tmp_path / "data")
+    first, *others = conversations.read(data / conversations.TRAIN)
+    conversations.write(data / conversations.TRAIN, [replace(first, tools=TIDE_TOOL), *others])
+    assert opened({**inputs, "conversations": data}, tmp_path).row_facts == {"rows/tools_left_out": 1,
+                                                                             "heldout/prompts_left_out": 1}  # fmt: skip
+    model = shutil.copytree(inputs["model"], tmp_path / "model")
+    (model / "chat_template.jinja").write_text(WITH_TOOLS, encoding="utf-8")
+    task = opened({**inputs, "conversations": data, "model": model}, tmp_path)
+    tokens = {prompt.conversation.id: prompt.tokens for prompt in task.train}
+    assert tokens[first.id] == task.chat.prompt([{"role": "system", "content": "tide"}, *first.prompt])
+    assert tokens[others[0].id] == task.chat.prompt(others[0].prompt)
+    assert "rows/tools_left_out" not in task.row_facts
 
 
 def test_prompts_over_the_context_are_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ spaces and invisible characters.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,11 +36,12 @@ class ParsedConversation:
     """A conversation that ends with an assistant's turn that is learnt.
 
     num_cut: turns after that one, which were left out. not_learnt: positions of assistant's turns that the row does not
-    want to be learnt."""
+    want to be learnt. tools: those that the assistant may call, as Conversation has them."""
 
     messages: Turns
     num_cut: int = 0
     not_learnt: tuple[int, ...] = ()
+    tools: str = ""
 
     @property
     def text(self) -> str:
@@ -79,10 +81,13 @@ def parse_conversation(
     if problem is not None:
         return problem
     turns = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
-    return turns if isinstance(turns, Problem) else _parsed(turns)
+    tools = cells.tools_of(record.get(row_format.column("tools") or ""))
+    return (
+        turns if isinstance(turns, Problem) else _parsed(turns, json.dumps(tools, ensure_ascii=False) if tools else "")
+    )
 
 
-def _parsed(turns: list[Turn]) -> ParsedConversation | Problem:
+def _parsed(turns: list[Turn], tools: str) -> ParsedConversation | Problem:
     replies = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     if not replies:
         return Problem("no_reply", "a conversation without an assistant's turn; expected at least one to learn from")
@@ -94,7 +99,7 @@ def _parsed(turns: list[Turn]) -> ParsedConversation | Problem:
     kept = turns[:end]
     not_learnt = tuple(index for index in replies if index < end and not turns[index].learnt)
     messages = [turn.message for turn in kept]
-    return check_turns(kept) or ParsedConversation(messages, len(turns) - end, not_learnt)
+    return check_turns(kept) or ParsedConversation(messages, len(turns) - end, not_learnt, tools)
 
 
 def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:

@@ -9,12 +9,13 @@ turn gets its text at the beginning of the first user's turn, everywhere alike.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jinja2
 import numpy as np
@@ -37,6 +38,8 @@ from pipelines.errors import UserError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Tools = Sequence[Mapping[str, Any]]
+"""[{"type": "function", "function": {"name": …, "description": …, "parameters": JSON Schema}}]"""
 
 
 class TemplateRefusal(UserError):
@@ -80,11 +83,12 @@ class Chat:
         template, tokens = chat_template.read(folder, name or str(folder))
         return cls(encoder, template, tokens, name or str(folder))
 
-    def render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
+    def render(self, messages: Sequence[Message], *, reply: bool = False, tools: Tools = ()) -> str:
         """Renders messages to text; `reply` adds the generation prompt, which begins an assistant's turn.
 
-        Raises TemplateRefusal if the template refuses the messages."""
-        variables = {"messages": list(messages), "tools": None, "documents": None, "add_generation_prompt": reply}
+        tools: those that the assistant may call. Raises TemplateRefusal if the template refuses the messages."""
+        variables = {"messages": list(messages), "documents": None, "add_generation_prompt": reply}
+        variables["tools"] = list(tools) or None
         try:
             return self.template.render({**variables, **self.tokens})
         except (jinja2.TemplateError, TypeError) as error:  # TypeError: content of a type that the template cannot add
@@ -96,14 +100,19 @@ class Chat:
         Raises TemplateRefusal if the template refuses the messages."""
         return _raised(self.prompts([messages])[0])
 
-    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int] | TemplateRefusal]:
+    def prompts(
+        self, conversations: Sequence[Sequence[Message]], tools: Sequence[str] | None = None
+    ) -> list[list[int] | TemplateRefusal]:
         """Returns the ids of many prompts, encoded together, which is faster; a refusal in place of one that the
-        template refuses."""
+        template refuses.
 
-        def text(messages: Sequence[Message]) -> str:
-            return self.render(self._prepared(messages), reply=True)
+        tools: of each, those that the assistant may call, as a JSON list; empty without any."""
 
-        texts = [_attempt(text, messages) for messages in conversations]
+        def text(messages: Sequence[Message], tools: str) -> str:
+            return self.render(self._prepared(messages), reply=True, tools=self._prepared_tools(tools))
+
+        all_tools = tools or [""] * len(conversations)
+        texts = [_attempt(text, *each) for each in zip(conversations, all_tools, strict=True)]
         encoded = iter(self._encoder.encode([[text] for text in texts if isinstance(text, str)]))
         return [next(encoded)[0] if isinstance(text, str) else text for text in texts]
 
@@ -123,26 +132,31 @@ class Chat:
         end = start + len(as_it_is if pieces[-1].startswith(as_it_is, start) else as_it_is.rstrip())
         return [i for ids in self._encoder.encode([[*pieces[:-1], pieces[-1][:end]]])[0] for i in ids]
 
-    def conversation(self, messages: Sequence[Message]) -> Rendered:
+    def conversation(self, messages: Sequence[Message], tools: str = "") -> Rendered:
         """Renders a whole conversation. The loss mask covers the assistants' turns, each with the token that ends it.
 
         Each masked reply begins exactly where a prompt ends, so that training and sampling see the same tokens. (If a
         template writes the last turn unlike earlier ones, as Qwen 3 does with its empty thoughts, the mask covers that
         text too.) Earlier turns that a template writes without the thoughts that they would have as the last one are
-        context alone. Raises TemplateRefusal if the template rewrites earlier turns otherwise once later ones follow;
-        UserError if it ends a turn without its special token."""
-        return _raised(self.conversations([messages])[0])
+        context alone. tools: as `prompts` takes them, of this one. Raises TemplateRefusal if the template rewrites
+        earlier turns otherwise once later ones follow; UserError if it ends a turn without its special token."""
+        return _raised(self.conversations([messages], tools=[tools])[0])
 
     def conversations(
-        self, conversations: Sequence[Sequence[Message]], not_learnt: Sequence[Collection[int]] | None = None
+        self,
+        conversations: Sequence[Sequence[Message]],
+        not_learnt: Sequence[Collection[int]] | None = None,
+        tools: Sequence[str] | None = None,
     ) -> list[Rendered | TemplateRefusal]:
         """Renders many conversations, encoded together, which is faster; a refusal in place of one that the template
         refuses.
 
-        not_learnt: of each, the positions of assistant's turns that the loss mask leaves out: context alone."""
+        not_learnt: of each, the positions of assistant's turns that the loss mask leaves out: context alone. tools: as
+        `prompts` takes them."""
+        number = len(conversations)
         splits = [
-            _attempt(self._split_at_replies, messages, positions)
-            for messages, positions in zip(conversations, not_learnt or [()] * len(conversations), strict=True)
+            _attempt(self._split_at_replies, *each)
+            for each in zip(conversations, not_learnt or [()] * number, tools or [""] * number, strict=True)
         ]
         encoded = iter(self._encoder.encode([split.pieces for split in splits if isinstance(split, _Split)]))
         return [
@@ -165,6 +179,14 @@ class Chat:
     def folds(self, messages: Sequence[Message]) -> bool:
         """Whether a system turn of these messages is folded into a user's turn."""
         return any(message["role"] == "system" for message in messages) and self.folds_system
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the template writes the tools that the assistant may call."""
+        marker, user = "0x5f", {"role": "user", "content": "hello"}
+        function = {"name": marker, "description": "", "parameters": {"type": "object", "properties": {}}}
+        text = _attempt(self.render, [user], reply=True, tools=[{"type": "function", "function": function}])
+        return isinstance(text, str) and marker in text
 
     @cached_property
     def concealment(self) -> Concealment:
@@ -213,21 +235,35 @@ class Chat:
             for each in folded
         ]
 
+    def _prepared_tools(self, tools: str) -> Tools:
+        """Tools as the template gets them, special tokens broken; none where it does not take any."""
+
+        def broken(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {self._encoder.broken(str(key)): broken(item) for key, item in value.items()}
+            if isinstance(value, list):
+                return list(map(broken, value))
+            return self._encoder.broken(value) if isinstance(value, str) else value
+
+        return broken(json.loads(tools)) if tools and self.takes_tools else ()
+
     @cached_property
     def _encoder(self) -> RenderedEncoder:
         return RenderedEncoder(self.encoder)
 
-    def _split_at_replies(self, messages: Sequence[Message], not_learnt: Collection[int] = ()) -> _Split:
+    def _split_at_replies(
+        self, messages: Sequence[Message], not_learnt: Collection[int] = (), tools: str = ""
+    ) -> _Split:
         """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
         # By the order of the assistant's turns, as folding a system turn moves positions.
         is_context = iter([number in not_learnt for number, each in enumerate(messages) if each["role"] == "assistant"])
-        messages = self._prepared(messages)
-        text = self._with_last_reply(messages)
+        messages, offered = self._prepared(messages), self._prepared_tools(tools)
+        text = self._with_last_reply(messages, offered)
         edges, unlearnt, thoughts_left_out = [0], 0, 0
         for number, message in enumerate(messages):
             if message["role"] != "assistant" or next(is_context):
                 continue
-            prompt, is_last = self.render(messages[:number], reply=True), number == len(messages) - 1
+            prompt, is_last = self.render(messages[:number], reply=True, tools=offered), number == len(messages) - 1
             thought, agrees = thought_of(message["content"]), text.startswith(prompt) and len(prompt) >= edges[-1]
             if not agrees and (is_last or not opens_thought(prompt)):
                 raise TemplateRefusal(
@@ -242,10 +278,10 @@ class Chat:
                 edges.append(len(prompt))
         return _Split([text[a:b] for a, b in pairwise([*edges, len(text)])], unlearnt, thoughts_left_out)
 
-    def _with_last_reply(self, messages: Sequence[Message]) -> str:
+    def _with_last_reply(self, messages: Sequence[Message], tools: Tools) -> str:
         """Renders a conversation. Where prompts open a thought that the template leaves out of the last turn, that turn
         is written as the model has to write it: after the prompt, with its thought or an empty one."""
-        text = self.render(messages)
+        text = self.render(messages, tools=tools)
         hides_thoughts = self.concealment.in_thought or self.concealment.takes_out
         for number, message in enumerate(messages, 1):
             if hides_thoughts and message["role"] == "assistant" and is_half(message["content"]):
@@ -253,7 +289,7 @@ class Chat:
                                       f"model's chat template cannot write; expected {CLOSE} after it")  # fmt: skip
         if not messages or messages[-1]["role"] != "assistant" or not self.concealment.in_thought:
             return text
-        prompt = self.render(messages[:-1], reply=True)
+        prompt = self.render(messages[:-1], reply=True, tools=tools)
         if text.startswith(prompt) or not opens_thought(prompt):
             return text
         return prompt + after_opening(messages[-1]["content"]) + self._around_reply[1]

@@ -157,7 +157,8 @@ def check(work: Work) -> None:
 def _prompts(template: TemplateRows, rows: Sequence[Conversation], max_tokens: int) -> list[Prompt]:
     """The prompts of at most max_tokens tokens that the chat template takes."""
     prompts = [(f"conversation {row.id}", row.prompt) for row in rows]
-    results = template.chat.prompts([messages for _, messages in prompts])
+    results = template.chat.prompts([row.prompt for row in rows], [row.tools for row in rows])
+    template.count_tools(row.tools for row in rows)
     taken = [Prompt(rows[index], tokens) for index, tokens in template.taken(prompts, results)]
     return [prompt for prompt in taken if len(prompt.tokens) <= max_tokens]
 

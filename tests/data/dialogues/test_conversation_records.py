@@ -237,6 +237,33 @@ def test_a_thought_beside_several_turns_is_that_of_the_last_reply(keep: bool) ->
     assert columns_not_used(in_one_column, "conversations") == ("reasoning",)
 
 
+FUNCTION = {"name": "tide", "description": "High water", "parameters": {"type": "object", "properties": {}}}
+TOOL = {"type": "function", "function": FUNCTION}
+
+
+@pytest.mark.parametrize(
+    "tools", [[TOOL], json.dumps([TOOL]), [FUNCTION], json.dumps([FUNCTION]), [{**TOOL, "strict": None}]]
+)
+def test_tools_beside_turns_are_kept_in_the_form_of_openais_api(tools: Any) -> None:
+    for record in ({"messages": HELLO}, {"prompt": "Hello", "response": "Hi!"}):
+        parsed = parse_conversation({**record, "tools": tools})
+        assert isinstance(parsed, ParsedConversation) and parsed.messages == HELLO
+        assert json.loads(parsed.tools) == [TOOL]
+        assert columns_not_used({**record, "tools": tools}, "conversations") == ()
+
+
+@pytest.mark.parametrize("tools", ["x", "[{", [], None, [{"type": "function"}], [TOOL, 7], {"tide": TOOL}])
+def test_what_is_no_list_of_tools_is_not_used(tools: Any) -> None:
+    record = {"messages": HELLO, "tools": tools}
+    assert parse_conversation(record) == ParsedConversation(HELLO)
+    assert columns_not_used(record, "conversations") == (("tools",) if tools else ())
+
+
+def test_pairs_have_no_tools() -> None:
+    record = {"prompt": "a", "completion": "b", "label": True, "tools": [TOOL]}
+    assert columns_not_used(record, "preferences") == ("tools",)
+
+
 @pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])
 def test_thoughts_are_found_in_linear_time(text: str) -> None:
     start = time.monotonic()

@@ -30,6 +30,10 @@ NO_SYSTEM = "{%- if messages[0].role == 'system' -%}{{ raise_exception('no syste
 SILENT_ON_SYSTEM = chat_format.TEMPLATE.replace(
     "for message in messages", "for message in messages if message.role != 'system'"
 )
+WITH_TOOLS = chat_format.TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}{%- for tool in tools or [] -%}"
+                                          "{{ '<|im_start|>system\n' + tool.function.name + '<|im_end|>\n' }}"
+                                          "{%- endfor -%}")  # fmt: skip
+TIDE_TOOL = '[{"type": "function", "function": {"name": "tide"}}]'
 THOUGHT = "<think>\nThe tide turns at six.\n</think>\n\nAt six."
 ASK, AGAIN = {"role": "user", "content": "When?"}, {"role": "user", "content": "Sure?"}
 SYSTEM = {"role": "system", "content": "Answer like a pilot."}
