@@ -81,8 +81,10 @@ def test_shows_progress_and_notes_and_returns_facts(whole: tuple[Any, Facts]) ->
     assert isinstance(job.progress, RecordedProgress)
     assert [update[:3] for update in job.progress.updates] == [(done, 3, "iterations") for done in (1, 2, 3)]
     assert job.progress.updates[0][3].keys() == {"reward", "kl", "tokens", "entropy"}
-    assert job.progress.notes == [note for note in job.progress.notes if note.startswith("1 prompts left out")]
-    assert facts["prompts/train"] == 12 and facts["prompts/left_out"] == 1
+    assert [note.partition(":")[0] for note in job.progress.notes] == [
+        "1 held-out prompts left out", "1 prompts left out"
+    ]  # fmt: skip
+    assert facts["prompts/train"] == 12 and facts["prompts/left_out"] == facts["heldout/prompts_left_out"] == 1
     assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4
     for name in ("generate_s", "learn_s", "publish_s", "other_s"):
         assert float(facts[f"iteration/{name}"]) > 0
