@@ -51,11 +51,12 @@ def build(folder: Path) -> Tiny:
     }
     for name, options in shapes.items():
         tokenizing.save(tokenizer, folder / name, max_tokens=CONTEXT)
-        _model(folder / name, **options)
+        write_model(folder / name, **options)
     return Tiny(*(folder / name for name in shapes), texts=documents)
 
 
-def _model(folder: Path, *, hidden_size: int, tie_word_embeddings: bool, seed: int) -> None:
+def write_model(folder: Path, *, hidden_size: int, tie_word_embeddings: bool, seed: int) -> None:
+    """Writes a model with random weights into a folder that has a tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -60,7 +60,9 @@ def chat_prompts(material: Material) -> Requests | None:
     if chat is None:
         return None
     max_prompt_tokens = material.context - material.chat_sampling.max_new_tokens
-    tokens_of_prompts = chat.prompts([c.prompt for c in material.conversations])
+    tokens_of_prompts = chat.prompts(
+        [c.prompt for c in material.conversations], [c.tools for c in material.conversations]
+    )
     prompts = [
         Prompt(tokens, named_seed(c.id, material.seed), c.language, conversation=c)
         for c, tokens in zip(material.conversations, tokens_of_prompts, strict=True)
@@ -76,7 +78,7 @@ def chat_prompts(material: Material) -> Requests | None:
 def _row(chat: Chat, prompt: Prompt, context: int) -> Row | None:
     """A prompt's whole conversation; None where it cannot be scored."""
     try:
-        rendered = chat.conversation(prompt.conversation.messages)
+        rendered = chat.conversation(prompt.conversation.messages, prompt.conversation.tools)
     except UserError:
         return None
     loss_mask = rendered.loss_mask[:context].copy()

@@ -23,11 +23,9 @@ from pipelines.stage import Facts, RowLimit, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
-    from pipelines.data.dialogues.preference_rows import PreferenceRow
     from pipelines.data.dialogues.preferences import Pair
-    from pipelines.data.dialogues.source_rows import RowReader
-    from pipelines.data.sources.bad_rows import RejectedRows
-    from pipelines.errors import UserError
+    from pipelines.data.tokens.chat import Chat
+    from pipelines.dialogue_rows import DialogueRows
 
 
 class PreferencesOptions(DialogueOptions):
@@ -71,94 +69,54 @@ class PreferencesOptions(DialogueOptions):
 def run(work: Work) -> Facts:
     """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training pair."""
     from pipelines.data.dialogues import builtin_tasks, preferences
-    from pipelines.data.dialogues.prompt_splits import split_rows
-    from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, RejectedRows
+    from pipelines.dialogue_rows import DialogueRows
 
     options: PreferencesOptions = work.options
-    rejected_rows = RejectedRows(work.draft.out / REJECTED, BadRowLimit(options.max_bad_rows, work.name))
-    from_sources, source_facts = read_sources(work, rejected_rows)
-    rejected_rows.write()
+    rows = DialogueRows(work, "preferences", "pairs")
+    from_sources, facts = read_sources(rows, options)
     train, held_out = (_read_conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT))
-    train_rows, held_out_rows = split_rows(
-        from_sources, train=train, held_out=held_out,
-        fraction=options.held_out, max_rows=options.max_held_out, seed=work.seed,
-    )  # fmt: skip
-    if from_sources and options.held_out and not held_out_rows:
-        work.progress.note("no pair of the sources is held out: their prompts are one, or nearly the same")
+    train_rows, held_out_rows = rows.split(from_sources, train, held_out)
     train_pairs: list[Pair] = []
     held_out_pairs: list[Pair] = []
     if options.builtin_tasks:
         train_pairs += builtin_tasks.make_pairs(train, wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
-        train_pairs += model_reply_pairs(work, train)
         held_out_pairs += builtin_tasks.make_pairs(held_out, wrong_per_prompt=options.wrong_per_prompt, seed=work.seed)
+        pairs, prompt_facts = model_reply_pairs(work, train)
+        train_pairs += pairs
+        facts |= prompt_facts
     train_pairs += train_rows
     held_out_pairs += held_out_rows
     if not train_pairs:
-        raise _nothing_left(work, rejected_rows)
+        raise rows.nothing_left("the recipe has no sources with rows: preferences that hold any, and no earlier stage "
+                                "made conversations of the built-in tasks. Add one of them")  # fmt: skip
     preferences.write(work.draft.out / preferences.TRAIN, train_pairs)
     preferences.write(work.draft.out / preferences.HELD_OUT, held_out_pairs)
-    return {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs), **source_facts}
+    return {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs), **facts}
 
 
-def read_sources(work: Work, rejected_rows: RejectedRows) -> tuple[list[Pair], Facts]:
+def read_sources(rows: DialogueRows, options: PreferencesOptions) -> tuple[list[Pair], Facts]:
     """Reads the pairs of the sources without duplicates; sets rows aside that cannot or shall not be used."""
-    from pipelines.data.dialogues import preference_rows
+    from pipelines.data.dialogues import preference_rows, source_rows
     from pipelines.data.dialogues.preference_records import parse_preferences
-    from pipelines.data.sources import bad_rows
 
-    options: PreferencesOptions = work.options
     keep_thoughts = options.thoughts == "keep"
     parse = partial(parse_preferences, keep_thoughts=keep_thoughts, max_pairs=options.pairs_per_prompt)
-    reader = _reader(work)
-    parsed_rows = bad_rows.parse_records(
-        work.sources, rejected_rows, reader.parse(parse), lambda parsed: parsed.text,
-        lambda number: work.progress.update(number, number, "rows"),
-    )  # fmt: skip
     counts = Counter({"pairs/read": 0, "pairs/dropped_duplicate": 0})
-    rows = preference_rows.gather(
-        parsed_rows, max_pairs=options.pairs_per_prompt, rejected=rejected_rows, counts=counts
+    gathered = preference_rows.gather(
+        rows.read(parse), max_pairs=options.pairs_per_prompt, rejected=rows.rejected, counts=counts
     )
-    unique = preference_rows.without_duplicates(rows, rejected_rows, counts)
-    kept = _without_near_duplicates(work, unique, rejected_rows)
-    if reader.unread:
-        work.progress.note(f"columns not used: {reader.columns}")
-    facts = {**dict(sorted(counts.items())), **rejected_rows.facts("pairs"), **reader.facts}
-    return [pair for row in kept for pair in row.as_pairs()], facts
+    kept = source_rows.without_near_duplicates(
+        preference_rows.without_duplicates(gathered, rows.rejected, counts),
+        lambda row: (row.text, source_rows.system_text(row.pairs[0].prompt), row.row_ids),
+        options.near_duplicates,
+        rows.rejected,
+    )
+    return [pair for row in kept for pair in row.as_pairs()], rows.finish(counts)
 
 
-def _reader(work: Work) -> RowReader:
-    """What judges the rows by the stage's options."""
-    from pipelines.data.dialogues.source_rows import RowReader, read_by_sources
-
-    options: PreferencesOptions = work.options
-    return RowReader("preferences", options.outlier_rules(), read_by_sources(work.sources))
-
-
-def _without_near_duplicates(work: Work, rows: list[PreferenceRow], rejected_rows: RejectedRows) -> list[PreferenceRow]:
-    """The rows that are not nearly the same as an earlier one; the others are set aside."""
-    from pipelines.data.dialogues.source_rows import repeated, system_text
-
-    texts, contexts = [row.text for row in rows], [system_text(row.pairs[0].prompt) for row in rows]
-    repeats = repeated(texts, contexts, work.options.near_duplicates)
-    for row, text, is_repeat in zip(rows, texts, repeats, strict=True):
-        for row_id in row.row_ids if is_repeat else ():
-            rejected_rows.add_by_rule(row_id, "near_duplicate", "nearly the same as an earlier row", text)
-    return [row for row, is_repeat in zip(rows, repeats, strict=True) if not is_repeat]
-
-
-def _nothing_left(work: Work, rejected_rows: RejectedRows) -> UserError:
-    from pipelines.data.dialogues.source_rows import reasons
-    from pipelines.errors import UserError
-
-    if rejected_rows.reasons:
-        return UserError(f"{work.name}: no pairs; all rows of the sources were set aside ({reasons(rejected_rows)}), "
-                         f"see {rejected_rows.file}")  # fmt: skip
-    return UserError(f"{work.name}: no pairs; the recipe has no sources with rows: preferences that hold any, and no "
-                     f"earlier stage made conversations of the built-in tasks. Add one of them")  # fmt: skip
-
-
-def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pair]:
-    """Pairs on the built-in tasks' prompts whose rejected reply was written by the model before."""
+def model_reply_pairs(work: Work, conversations: list[Conversation]) -> tuple[list[Pair], Facts]:
+    """Pairs on the built-in tasks' prompts whose rejected reply was written by the model before; facts about the
+    prompts that cannot be used."""
     from cluster.resources import cores
     from pipelines.data.dialogues import builtin_tasks
     from pipelines.data.tokens.chat import Chat
@@ -170,7 +128,7 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
     cluster: EngineCluster = work.cluster
     builtin = [conversation for conversation in conversations if conversation.source == builtin_tasks.SOURCE]
     if not options.model_replies or not builtin:
-        return []
+        return [], {}
     model: Path = work.inputs["model"].local()
     chat, evaluator = Chat.open(model), work.evaluator
     assert evaluator is not None, "uses_evaluator: the run passes its evaluator"
@@ -184,12 +142,9 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
         cache=work.cache,
     )
     max_tokens = min(context_length(model), settings.max_tokens)  # the running engine may hold fewer
-    tokens_of_prompts = chat.prompts([conversation.prompt for conversation in builtin])
-    prompts = [
-        (conversation, tokens)
-        for conversation, tokens in zip(builtin, tokens_of_prompts, strict=True)
-        if isinstance(tokens, list) and len(tokens) + options.max_new_tokens <= max_tokens
-    ]
+    prompts, facts = _prompts_for_replies(work, chat, builtin, max_tokens - options.max_new_tokens)
+    if not prompts:
+        return [], facts
     evaluator.load(model, settings, work.progress.note)
     replies = evaluator.generate(
         [tokens for _, tokens in prompts for _ in range(options.model_replies)],
@@ -202,7 +157,27 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> list[Pai
     for index, (conversation, _) in enumerate(prompts):
         first = index * options.model_replies
         pairs += builtin_tasks.pairs_from_model_replies(conversation, texts[first : first + options.model_replies])
-    return pairs
+    return pairs, facts
+
+
+def _prompts_for_replies(
+    work: Work, chat: Chat, conversations: list[Conversation], max_tokens: int
+) -> tuple[list[tuple[Conversation, list[int]]], Facts]:
+    """The prompts of at most max_tokens tokens that the chat template takes; facts about the others."""
+    from pipelines.data.tokens.chat_refusals import TemplateRows
+
+    template = TemplateRows(chat, "prompts of the built-in tasks", area="prompts")
+    rows = [(f"conversation {conversation.id}", conversation.prompt) for conversation in conversations]
+    taken = list(template.taken(rows, chat.prompts([messages for _, messages in rows])))
+    prompts = [(conversations[index], tokens) for index, tokens in taken if len(tokens) <= max_tokens]
+    facts, num_left_out = template.facts, len(taken) - len(prompts)
+    for note in template.notes:
+        work.progress.note(note)
+    if num_left_out:
+        facts["prompts/left_out"] = num_left_out
+        work.progress.note(f"{num_left_out:,} prompts of the built-in tasks get no replies: with one they are longer "
+                           f"than the model's context")  # fmt: skip
+    return prompts, facts
 
 
 def _read_conversations(work: Work, split: str) -> list[Conversation]:
@@ -225,7 +200,7 @@ def _split_facts(split: str, pairs: list[Pair]) -> Facts:
 
 STAGE = Stage(
     kind="preferences",
-    version=2,
+    version=3,
     makes="preferences",
     takes=("conversations",),
     options=PreferencesOptions,

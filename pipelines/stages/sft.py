@@ -257,7 +257,10 @@ def _rendered(work: Work, chat: Chat, chosen: list[Conversation], length: int) -
     for first in range(0, len(chosen), RENDER_BATCH):
         batch = chosen[first : first + RENDER_BATCH]
         rows = [(f"conversation {each.id}", each.messages) for each in batch]
-        results = chat.conversations([each.messages for each in batch], [each.not_learnt for each in batch])
+        results = chat.conversations(
+            [each.messages for each in batch], [each.not_learnt for each in batch], [each.tools for each in batch]
+        )
+        conversations.template.count_tools(each.tools for each in batch)
         for index, rendered in conversations.template.taken(rows, results):
             conversations.add(rendered, f"{work.name}: conversation {batch[index].id}", length)
         work.progress.update(first + len(batch), len(chosen), "conversations")

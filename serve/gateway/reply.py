@@ -79,20 +79,31 @@ def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tup
     for choice in response.get("choices", ()):
         container, key = (choice["message"], "content") if "message" in choice else (choice, "text")
         text = container.get(key) or ""
-        begin = request.concealment.end(text, complete=True) or 0
+        growing = GrowingReply(request.concealment)
+        shown = growing.append(text, last=True)
         reply = begin_reply(guard, request.begun_reply)
-        reply.append(text[begin:], last=True)
+        reply.append(shown, last=True)
         texts.append(reply.text)
-        if begin:
-            _hide_logprobs(choice, begin)
+        if shown == text[growing.begin :]:
+            _hide_logprobs(choice, growing.begin or 0)
+        else:
+            choice["logprobs"] = None
+        container |= _reasoning(guard, growing)
         if reply.verdict is not None:
             reason = reply.verdict.reason
             texts[-1] = reply.with_refusal()
             choice |= {"finish_reason": "stop", "logprobs": None}
             response["rayse_guard"] = {"where": "reply", "reason": reason}
-        if begin or reply.verdict is not None:
+        if shown != text or reply.verdict is not None:
             container[key], is_changed = texts[-1].removeprefix(request.begun_reply), True
     return (dumps(response) if is_changed else body), texts, reason
+
+
+def _reasoning(guard: Guard, reply: GrowingReply) -> dict[str, str]:
+    """The field of a message with the thought that its reply never closes, as vLLM's reasoning parsers name it; empty
+    without one, and where the guard would not let it pass."""
+    is_sent = reply.thought != "" and begin_reply(guard, reply.thought).verdict is None
+    return {"reasoning": reply.thought} if is_sent else {}
 
 
 def _hide_logprobs(choice: dict[str, Any], characters: int) -> None:
@@ -104,9 +115,9 @@ def _hide_logprobs(choice: dict[str, Any], characters: int) -> None:
 
 @dataclass
 class _Choice:
-    """One reply of a stream. growing: its visible part; waiting: (event, text) each, until it is known whether the text
-    is visible; sent: number of its characters in events that were sent; held: events that the guard holds back, each
-    with the reply's length after it."""
+    """One reply of a stream. growing: its visible part; waiting: (event, text) each of the text that is pending there;
+    sent: number of its characters in events that were sent; held: events that the guard holds back, each with the
+    reply's length after it."""
 
     reply: GuardedReply
     growing: GrowingReply
@@ -117,19 +128,16 @@ class _Choice:
     def show(self, event: bytes, text: str, *, last: bool, rewrite: Callable[[str], bytes]) -> None:
         """Adds an event with its text: unchanged, or rewritten where only a part of its text is visible; an event
         without any visible text is dropped, unless it is the last."""
-        shown = self.growing.append(text, last=last)
-        if self.growing.begin is None:
-            self.waiting.append((event, text))
-            return
-        waiting, self.waiting = self.waiting, []
-        if self.growing.begin == 0:
-            for each_event, each_text in waiting:
-                self._hold(each_event, each_text, last=False)
-            self._hold(event, text, last=last)
-        elif shown == text and not waiting:
-            self._hold(event, text, last=last)
+        received = self.growing.pending + text
+        shown, pending = self.growing.append(text, last=last), self.growing.pending
+        self.waiting.append((event, text))
+        if shown == received:
+            for each_event, each_text in self.waiting:
+                self._hold(each_event, each_text, last=last and each_event is event)
         elif shown or last:
             self._hold(rewrite(shown), shown, last=last)
+        if shown == received or pending != received:
+            self.waiting = [(rewrite(pending), pending)] if pending else []
 
     def _hold(self, event: bytes, text: str, *, last: bool) -> None:
         self.reply.append(text, last=last)
@@ -192,7 +200,7 @@ class GuardedStream:
             choice.held.append((len(choice.reply.text), event))  # the role, before any text
         else:
             choice.show(event, text, last=delta.get("finish_reason") is not None,
-                        rewrite=lambda shown: self._with_text(chunk, shown))  # fmt: skip
+                        rewrite=lambda shown: self._with_text(chunk, shown, choice.growing))  # fmt: skip
         sent = b"".join(choice.release())
         if choice.reply.verdict is None:
             return sent
@@ -203,10 +211,12 @@ class GuardedStream:
         begun = self._request.begun_reply
         return _Choice(begin_reply(self._guard, begun), GrowingReply(self._request.concealment), len(begun))
 
-    def _with_text(self, chunk: dict[str, Any], text: str) -> bytes:
-        """An event with another text; without log-probabilities, since they are of hidden tokens too."""
+    def _with_text(self, chunk: dict[str, Any], text: str, reply: GrowingReply) -> bytes:
+        """An event with another text, and the thought that its reply never closed; without log-probabilities, since
+        they are of hidden tokens too."""
         choice = chunk["choices"][0]
-        content = {"delta": choice["delta"] | {"content": text}} if self._request.is_chat else {"text": text}
+        delta = (choice.get("delta") or {}) | {"content": text} | _reasoning(self._guard, reply)
+        content = {"delta": delta} if self._request.is_chat else {"text": text}
         return sse_event(chunk | {"choices": [choice | content | {"logprobs": None}]})
 
     def _end(self, index: int, choice: _Choice) -> bytes:

@@ -142,10 +142,12 @@ def _prepare_chat(
         "kv_transfer_params": {"prompt_token_ids": prompt.token_ids},  # vLLM takes these for the prompt, as they are
         "stop_token_ids": [*chat.stop_ids, *_stop_token_ids(body)],
     }
+    if chat.thoughts_are_special:  # vLLM leaves special tokens out, so that a thought would be taken for the reply
+        prepared["skip_special_tokens"] = False
     return GenerationRequest(
         CHAT, prepared, f"chatcmpl-{request_id}", messages[:-1] if goes_on else messages, user_text,
         len(prompt.token_ids), prompt.turns_left_out, begun_reply=messages[-1]["content"] if goes_on else "",
-        concealment=ALL_VISIBLE if goes_on else chat.concealment,
+        concealment=Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ MODULES = (
     "pipelines.data.dialogues.turns",
     "pipelines.data.dialogues.rated_replies",
     "pipelines.data.dialogues.outliers",
-    "pipelines.data.dialogues.near_duplicates",
+    "pipelines.data.dialogues.similar_texts",
     "pipelines.data.sources.record_formats",
     "pipelines.data.sources.cells",
     "pipelines.data.sources.docstrings",

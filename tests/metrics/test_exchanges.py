@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 
 from pipelines.metrics import METRICS, REQUEST_SETS
 from pipelines.metrics.exchanges import Likelihood, cell_means, chat_prompts, exchanges, macro_averages
+from tests.data.tokens.test_chat_templates import TIDE_TOOL, WITH_TOOLS, chat_with
 from tests.metrics.dialogues import dialogue, likely, material, replies
 from tests.tiny_models import Tiny
 
@@ -25,6 +27,16 @@ def test_prompts_are_what_the_template_renders_and_leave_room_for_a_reply(tiny: 
     assert prompt.conversation is dialogues[0] and requests.sampling.stop_ids == what.chat.stop_ids
     assert chat_prompts(material(tiny, dialogues[1:])) is None
     assert chat_prompts(material(tiny, dialogues, chat=None)) is None
+
+
+def test_tools_stand_in_the_prompts_of_a_template_that_takes_them(tiny: Tiny, tmp_path: Path) -> None:
+    talk = dialogue("a", "sums", "en", "1 + 1?", "2")
+    chat = chat_with(tiny, tmp_path, WITH_TOOLS)
+    requests = chat_prompts(material(tiny, [talk, replace(talk, tools=TIDE_TOOL)], chat=chat))
+    assert requests is not None
+    with_tool = chat.prompt([{"role": "system", "content": "tide"}, *talk.prompt])
+    assert [prompt.tokens for prompt in requests.prompts] == [chat.prompt(talk.prompt), with_tool]
+    assert requests.rows[1].tokens[: len(with_tool)] == with_tool
 
 
 def test_all_metrics_of_replies_score_the_outputs_for_one_request_set(tiny: Tiny) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.dialogues import conversations
@@ -138,6 +140,18 @@ def test_columns_that_are_not_used_are_named_with_their_rows(tmp_path: Path) -> 
     made = make_of(tmp_path, [*rows, {**talk("", ""), "other": 1}], source={"group": None})
     assert made.facts["rows/columns_not_used"] == "id (5 rows), topic (5 rows), tools (1 row)"
     assert made.notes == ["columns not used: id (5 rows), topic (5 rows), tools (1 row)"]
+
+
+def test_tools_are_kept_with_their_conversation(tmp_path: Path) -> None:
+    tool = {"name": "tide", "parameters": {"type": "object"}}
+    rows = [talk("When?", "At six."), {**talk("When?", "At six."), "tools": json.dumps([tool])}]
+    made = make_of(tmp_path, [*rows, rows[1]])
+    (without, with_tool) = read_train(made)  # the same turns with other tools are another row
+    assert without.tools == "" and json.loads(with_tool.tools) == [{"type": "function", "function": tool}]
+    assert made.facts["rows/not_used_duplicate"] == 1 and "rows/columns_not_used" not in made.facts
+    table = pq.read_table(made.out / conversations.TRAIN).drop_columns("tools")  # of an earlier version
+    pq.write_table(table, tmp_path / "old.parquet")
+    assert [each.tools for each in conversations.read(tmp_path / "old.parquet")] == ["", ""]
 
 
 def test_columns_can_be_named_by_hand(tmp_path: Path) -> None:

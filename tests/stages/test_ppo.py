@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from cluster.errors import ClusterError
 from cluster.gang import Gang, PendingCall
 from cluster.session import Session
+from pipelines.data.dialogues import conversations
 from pipelines.errors import UserError
 from pipelines.inference import probe
 from pipelines.stage import Facts
@@ -29,6 +31,7 @@ from pipelines.stages.ppo.journal import Journal, Steps
 from pipelines.stages.ppo.learners import Learners
 from pipelines.stages.ppo.task import Task
 from tests import tiny_models
+from tests.data.tokens.test_chat_templates import TIDE_TOOL, WITH_TOOLS
 from tests.learning.test_actor_critic import reward_model
 from tests.runs import contents
 from tests.stages.ppo_work import work, write_conversations
@@ -78,8 +81,10 @@ def test_shows_progress_and_notes_and_returns_facts(whole: tuple[Any, Facts]) ->
     assert isinstance(job.progress, RecordedProgress)
     assert [update[:3] for update in job.progress.updates] == [(done, 3, "iterations") for done in (1, 2, 3)]
     assert job.progress.updates[0][3].keys() == {"reward", "kl", "tokens", "entropy"}
-    assert job.progress.notes == [note for note in job.progress.notes if note.startswith("1 prompts left out")]
-    assert facts["prompts/train"] == 12 and facts["prompts/left_out"] == 1
+    assert [note.partition(":")[0] for note in job.progress.notes] == [
+        "1 held-out prompts left out", "1 prompts left out"
+    ]  # fmt: skip
+    assert facts["prompts/train"] == 12 and facts["prompts/left_out"] == facts["heldout/prompts_left_out"] == 1
     assert 0 < float(facts["publish/logprob_gap"]) <= 1e-4
     for name in ("generate_s", "learn_s", "publish_s", "other_s"):
         assert float(facts[f"iteration/{name}"]) > 0
@@ -264,8 +269,12 @@ def test_actors_that_die_again_and_again_end_the_run(
 # ---- what is refused before anything starts --------------------------------------------------------------------------
 
 
-def opened(inputs: dict[str, Path], tmp_path: Path, **options: Any) -> Task:
-    return Task.open(work(tmp_path / "draft", Session(on_message=str), inputs, {}, **options))
+def opened(inputs: dict[str, Path], tmp_path: Path, notes: list[str] | None = None, **options: Any) -> Task:
+    job = work(tmp_path / "draft", Session(on_message=str), inputs, {}, **options)
+    task = Task.open(job)
+    assert isinstance(job.progress, RecordedProgress)
+    (notes if notes is not None else []).extend(job.progress.notes)
+    return task
 
 
 def test_another_tokenizer_than_the_reward_models(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -315,10 +324,34 @@ def test_prompts_that_the_template_refuses_are_set_aside(inputs: dict[str, Path]
     template = "{% if messages[-1].content | length is odd %}{{ raise_exception('even lengths only') }}{% endif %}"
     file = model / "chat_template.jinja"
     file.write_text(template + file.read_text(encoding="utf-8"), encoding="utf-8")
-    task = opened({**inputs, "model": model}, tmp_path)
-    refused = task.template_facts["rows/not_used_template_refuses"]
+    notes: list[str] = []
+    task = opened({**inputs, "model": model}, tmp_path, notes=notes)
+    refused = task.row_facts["rows/not_used_template_refuses"]
     assert isinstance(refused, int) and 0 < refused < 12
     assert len(task.train) + task.num_left_out + refused == 13
+    held_out = conversations.read(inputs["conversations"] / conversations.HELD_OUT)
+    num_odd = sum(len(each.prompt[-1]["content"]) % 2 for each in held_out)
+    assert 0 < num_odd < len(held_out)
+    assert task.row_facts["heldout/not_used_template_refuses"] == num_odd
+    assert any(note.startswith(f"{num_odd} of {len(held_out)} held-out prompts are set aside") for note in notes)
+    assert opened({**inputs, "model": model}, tmp_path, held_out_prompts=0).row_facts.keys() == {
+        "rows/not_used_template_refuses"
+    }
+
+
+def test_tools_stand_in_the_prompts_of_a_template_that_takes_them(inputs: dict[str, Path], tmp_path: Path) -> None:
+    data = shutil.copytree(inputs["conversations"], tmp_path / "data")
+    first, *others = conversations.read(data / conversations.TRAIN)
+    conversations.write(data / conversations.TRAIN, [replace(first, tools=TIDE_TOOL), *others])
+    assert opened({**inputs, "conversations": data}, tmp_path).row_facts == {"rows/tools_left_out": 1,
+                                                                             "heldout/prompts_left_out": 1}  # fmt: skip
+    model = shutil.copytree(inputs["model"], tmp_path / "model")
+    (model / "chat_template.jinja").write_text(WITH_TOOLS, encoding="utf-8")
+    task = opened({**inputs, "conversations": data, "model": model}, tmp_path)
+    tokens = {prompt.conversation.id: prompt.tokens for prompt in task.train}
+    assert tokens[first.id] == task.chat.prompt([{"role": "system", "content": "tide"}, *first.prompt])
+    assert tokens[others[0].id] == task.chat.prompt(others[0].prompt)
+    assert "rows/tools_left_out" not in task.row_facts
 
 
 def test_prompts_over_the_context_are_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipelines.evaluator import Evaluator
 from pipelines.recipe import reader
 from pipelines.stages import STAGES
 from tests.stages.single import jsonl, make, prompts, talk
-from tests.tiny_models import Tiny
+from tests.tiny_models import CONTEXT, Tiny
 
 LONG = " ".join(f"word{n}" for n in range(60))
 
@@ -56,6 +57,29 @@ def test_model_replies_that_the_verifier_rejects_become_rejected_replies(
     assert held_out == preferences.read(without.out / preferences.HELD_OUT)
     assert [each for each in train if each not in from_model] == preferences.read(without.out / preferences.TRAIN)
     assert made.digests == make("preferences", tmp_path, **options).digests
+
+
+def test_prompts_that_get_no_model_replies_are_counted_by_reason(
+    tiny: Tiny, evaluator: Evaluator, tmp_path: Path
+) -> None:
+    talks = make("conversations", tmp_path, rows_per_task=5)
+    rows = conversations.read(talks.out / conversations.TRAIN)
+    strict = shutil.copytree(tiny.first, tmp_path / "strict")
+    file = strict / "chat_template.jinja"
+    refusal = "{% if messages[-1].content | length is odd %}{{ raise_exception('even lengths only') }}{% endif %}"
+    file.write_text(refusal + file.read_text(encoding="utf-8"), encoding="utf-8")
+    # No prompt that the template takes has room in the context for a reply of this length, so none is generated.
+    options = {"talks": talks, "model": strict, "evaluator": evaluator, "model_replies": 1, "max_new_tokens": CONTEXT}
+    made = make("preferences", tmp_path, **options)
+    num_odd = sum(len(each.prompt[-1]["content"]) % 2 for each in rows)
+    assert made.facts["prompts/not_used_template_refuses"] == num_odd > 0
+    assert made.facts["prompts/left_out"] == len(rows) - num_odd > 0
+    refused, left_out = made.notes
+    assert refused.startswith(
+        f"{num_odd} of {len(rows)} prompts of the built-in tasks are set aside (template_refuses)"
+    )
+    assert left_out.startswith(f"{len(rows) - num_odd} prompts of the built-in tasks get no replies")
+    assert made.digests == make("preferences", tmp_path, talks=talks).digests
 
 
 def test_model_replies_need_a_model(tmp_path: Path) -> None:

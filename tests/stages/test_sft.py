@@ -30,6 +30,7 @@ from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES, sft
 from pipelines.stages.sft import SftOptions
 from tests.data.tokens.test_chat import TEMPLATES
+from tests.data.tokens.test_chat_templates import TIDE_TOOL, WITH_TOOLS, chat_with
 from tests.stages.working import RecordedProgress, work_of
 from tests.tiny_models import Tiny
 
@@ -255,6 +256,25 @@ def test_rows_that_the_template_refuses_are_set_aside_and_system_turns_folded(
     folded, refused = stage_work.progress.notes[:2]
     assert "1 of 6 conversations have a system turn, which the model's chat template does not take" in folded
     assert "1 of 6 conversations are set aside (template_refuses); the first is conversation mine/0/7" in refused
+
+
+def test_tools_are_rendered_where_the_template_takes_them_and_else_counted(
+    base: Path, session: Session, tmp_path: Path
+) -> None:
+    rows = [*talks(REPLIES), replace(talks(REPLIES)[0], id="tools", tools=TIDE_TOOL)]
+    stage_work = work(tmp_path / "draft", session, base, write(tmp_path / "talks", rows))
+    (tmp_path / "with_tools").mkdir()
+    without, rendered = (
+        sft.pack(stage_work, chat, sft.choose(stage_work), LENGTH)
+        for chat in (Chat.open(base), chat_with(Tiny(base, base, base, {}), tmp_path / "with_tools", WITH_TOOLS))
+    )
+    assert without.facts["rows/tools_left_out"] == 1 and "rows/tools_left_out" not in rendered.facts
+    system = {"role": "system", "content": "tide"}
+    tide, plain = (len(Chat.open(base).prompt(messages)) for messages in ([system, user("?")], [user("?")]))
+    assert int(rendered.facts["tokens/train"]) - int(without.facts["tokens/train"]) == tide - plain > 4
+    assert rendered.facts["tokens/learnt"] == without.facts["tokens/learnt"]
+    assert isinstance(stage_work.progress, RecordedProgress)
+    assert any(note.startswith("1 of 5 conversations have tools") for note in stage_work.progress.notes)
 
 
 def test_where_no_row_is_left_the_error_names_the_recipes_base(strict: Path, session: Session, tmp_path: Path) -> None:

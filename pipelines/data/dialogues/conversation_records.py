@@ -8,6 +8,7 @@ spaces and invisible characters.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,16 +36,17 @@ class ParsedConversation:
     """A conversation that ends with an assistant's turn that is learnt.
 
     num_cut: turns after that one, which were left out. not_learnt: positions of assistant's turns that the row does not
-    want to be learnt."""
+    want to be learnt. tools: those that the assistant may call, as Conversation has them."""
 
     messages: Turns
     num_cut: int = 0
     not_learnt: tuple[int, ...] = ()
+    tools: str = ""
 
     @property
     def text(self) -> str:
         """All that is said, the system's turn apart, which many rows have in common."""
-        return "\n".join(turn["content"] for turn in self.messages if turn["role"] != "system")
+        return text_of(self.messages)
 
     @property
     def replies(self) -> list[str]:
@@ -54,6 +56,11 @@ class ParsedConversation:
             for position, turn in enumerate(self.messages)
             if turn["role"] == "assistant" and position not in self.not_learnt
         ]
+
+
+def text_of(messages: Turns) -> str:
+    """The text of the turns, the system's apart."""
+    return "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
 
 
 def parse_conversation(
@@ -74,10 +81,13 @@ def parse_conversation(
     if problem is not None:
         return problem
     turns = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
-    return turns if isinstance(turns, Problem) else _parsed(turns)
+    tools = cells.tools_of(record.get(row_format.column("tools") or ""))
+    return (
+        turns if isinstance(turns, Problem) else _parsed(turns, json.dumps(tools, ensure_ascii=False) if tools else "")
+    )
 
 
-def _parsed(turns: list[Turn]) -> ParsedConversation | Problem:
+def _parsed(turns: list[Turn], tools: str) -> ParsedConversation | Problem:
     replies = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     if not replies:
         return Problem("no_reply", "a conversation without an assistant's turn; expected at least one to learn from")
@@ -89,7 +99,7 @@ def _parsed(turns: list[Turn]) -> ParsedConversation | Problem:
     kept = turns[:end]
     not_learnt = tuple(index for index in replies if index < end and not turns[index].learnt)
     messages = [turn.message for turn in kept]
-    return check_turns(kept) or ParsedConversation(messages, len(turns) - end, not_learnt)
+    return check_turns(kept) or ParsedConversation(messages, len(turns) - end, not_learnt, tools)
 
 
 def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
@@ -106,7 +116,7 @@ def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_th
 
 
 def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
-    """The reply: text, or one or several turns."""
+    """The reply: text, or turns; the thought of the column beside it is that of the assistant's last turn."""
     column = row_format.column("reply")
     assert column is not None, "a format without turns has a prompt and a reply"
     value = record[column]
@@ -119,11 +129,16 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
                                           f"several are preferences, if each has a rating")  # fmt: skip
     turns = read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
     thought_column = row_format.column("thought")
-    if isinstance(turns, Problem) or thought_column is None or len(turns) != 1:
+    if isinstance(turns, Problem) or thought_column is None:
+        return turns
+    last = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=None)
+    if last is None:
         return turns
     place = f"column {column!r}"
-    reply = with_thought(turns[0].content, record[thought_column], keep_thoughts=keep_thoughts, place=place)
-    return reply if isinstance(reply, Problem) else [replace(turns[0], content=reply)]
+    reply = with_thought(turns[last].content, record[thought_column], keep_thoughts=keep_thoughts, place=place)
+    if isinstance(reply, Problem):
+        return reply
+    return [*turns[:last], replace(turns[last], content=reply), *turns[last + 1 :]]
 
 
 def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:

@@ -1,6 +1,7 @@
 """Conversations as a Parquet file a split, one row a conversation, readable by any tool.
 
-    {id, language, source, task, safety, messages [{role, content}], not_learnt [position], answer, wrong [text]}
+    {id, language, source, task, safety, messages [{role, content}], tools, not_learnt [position], answer, wrong
+     [text]}
 
 Every conversation ends with an assistant turn; the turns before it are the prompt, for evaluation and PPO as well.
 """
@@ -19,7 +20,7 @@ TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "language", "source", "task", "safety")]
     + [("messages", pa.list_(MESSAGE)), ("answer", pa.string()), ("wrong", TEXTS)]
-    + [("not_learnt", pa.list_(pa.int32()))]
+    + [("not_learnt", pa.list_(pa.int32())), ("tools", pa.string())]
 )
 TRAIN, HELD_OUT = "train.parquet", "held_out.parquet"
 OPEN_TASK = "open"  # task of conversations from the user's files: no checkable answer
@@ -38,6 +39,7 @@ class Conversation:
     wrong: tuple[str, ...] = ()  # wrong answers of about the same length
     safety: str = ""  # unsafe: must be refused; safe: a benign look-alike, must be answered; "": neither
     not_learnt: tuple[int, ...] = ()  # positions of assistant's turns that are context alone; never the last one
+    tools: str = ""  # those that the assistant may call, as a JSON list in the form of OpenAI's API; empty without any
 
     @property
     def prompt(self) -> list[dict[str, str]]:
@@ -64,6 +66,13 @@ def read(file: Path) -> list[Conversation]:
     """Reads the conversations of a split, in the file's order."""
     rows = pq.read_table(file, schema=SCHEMA).to_pylist()
     return [
-        Conversation(**row | {"wrong": tuple(row["wrong"] or ()), "not_learnt": tuple(row["not_learnt"] or ())})
+        Conversation(
+            **row
+            | {
+                "wrong": tuple(row["wrong"] or ()),
+                "not_learnt": tuple(row["not_learnt"] or ()),
+                "tools": row["tools"] or "",
+            }
+        )
         for row in rows
     ]

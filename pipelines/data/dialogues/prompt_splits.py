@@ -13,8 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from pipelines.data.corpus import splitting
-from pipelines.data.dialogues import similar_prompts
+from pipelines.data.dialogues import similar_texts
 from pipelines.data.dialogues.answer_match import normalised
+
+SIMILAR = 0.8  # similarity from which on prompts belong on one side of the held-out split
 
 
 class Prompted(Protocol):
@@ -69,14 +71,14 @@ def prompt_groups(keys: Iterable[str]) -> dict[str, str]:
     'how do i peel it'
     """
     ordered = sorted(set(keys))  # groups do not depend on the order of rows
-    first = similar_prompts.first_similar(ordered)
+    first = similar_texts.first_similar(ordered, SIMILAR)
     return {key: ordered[position] for key, position in zip(ordered, first, strict=True)}
 
 
 def _groups_beside(groups: Mapping[str, str], earlier: Collection[str]) -> set[str]:
     """The groups with a prompt that is among the earlier ones, or nearly the same as one of them."""
     keys = list(groups)
-    similar = similar_prompts.similar(keys, sorted(earlier))
+    similar = similar_texts.similar(keys, sorted(earlier), SIMILAR)
     return {groups[key] for key, near in zip(keys, similar, strict=True) if near or key in earlier}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from pipelines.data.dialogues import near_duplicates
+from pipelines.data.dialogues import similar_texts
 from pipelines.data.dialogues.outliers import OutlierRules
 from pipelines.data.sources.bad_rows import Problem, RejectedRows
 from pipelines.data.sources.record_formats import columns_not_used
@@ -29,6 +29,7 @@ class ParsedRow(Protocol):
 
 
 Parsed = TypeVar("Parsed", bound=ParsedRow)
+Row = TypeVar("Row")
 Facts = dict[str, float | int | str]
 
 
@@ -82,20 +83,30 @@ def read_by_sources(sources: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for name in names if name is not None)
 
 
-def repeated(texts: Sequence[str], contexts: Sequence[str], threshold: float | None) -> list[bool]:
-    """Whether each text is nearly the same as an earlier one with the same context, which the first one stands for.
+def without_near_duplicates(
+    rows: Sequence[Row],
+    said: Callable[[Row], tuple[str, str, Sequence[str]]],
+    threshold: float | None,
+    rejected: RejectedRows,
+) -> list[Row]:
+    """The rows that are not nearly the same as an earlier one with the same context; the others are set aside.
 
-    contexts: system turns. threshold: similarity; None: no text is."""
-    result = [False] * len(texts)
+    said: what rows are compared by (its text; its context: the system's turn, …), and the ids of those that it was read
+    from. threshold: similarity; None: no row is."""
+    all_said = [said(row) for row in rows]
     by_context: dict[str, list[int]] = defaultdict(list)
-    for position, context in enumerate(contexts if threshold is not None else ()):
+    for position, (_, context, _) in enumerate(all_said if threshold is not None else ()):
         by_context[context].append(position)
+    repeated: set[int] = set()
     for positions in by_context.values():
         if threshold is not None and len(positions) > 1:
-            first = near_duplicates.first_of_each([texts[position] for position in positions], threshold)
-            for index, position in enumerate(positions):
-                result[position] = first[index] != index
-    return result
+            repeats = similar_texts.repeats([all_said[position][0] for position in positions], threshold)
+            repeated.update(position for position, is_repeat in zip(positions, repeats, strict=True) if is_repeat)
+    for position in sorted(repeated):
+        text, _, row_ids = all_said[position]
+        for row_id in row_ids:
+            rejected.add_by_rule(row_id, "near_duplicate", "nearly the same as an earlier row", text)
+    return [row for position, row in enumerate(rows) if position not in repeated]
 
 
 def system_text(messages: Sequence[Mapping[str, str]]) -> str:
@@ -106,8 +117,3 @@ def system_text(messages: Sequence[Mapping[str, str]]) -> str:
 def set_duplicate_aside(rejected: RejectedRows, row_id: str, text: str) -> None:
     """Sets a row aside that says exactly what an earlier one says; text: what that is."""
     rejected.add_by_rule(row_id, "duplicate", "says exactly what an earlier row says", text)
-
-
-def reasons(rejected: RejectedRows) -> str:
-    """What was set aside, for the message that nothing is left: 3 empty_turn, 1 labelled_bad."""
-    return ", ".join(f"{number:,} {reason}" for reason, number in rejected.reasons.most_common())

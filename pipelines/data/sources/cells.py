@@ -65,6 +65,36 @@ def _is_turn(turn: Any) -> bool:
     return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *TOOL_KEYS))
 
 
+def tools_of(value: Any) -> list[dict[str, Any]] | None:
+    """The tools in a column's value, as OpenAI's API takes them: a list, or JSON text of one; None where it holds none.
+
+    Functions by themselves are wrapped. What is null is left out: tables of rows have a cell for every key of any.
+
+    >>> tools_of('[{"name": "tide", "description": null}]')
+    [{'type': 'function', 'function': {'name': 'tide'}}]
+    """
+    if isinstance(value, str) and LIST_OF_OBJECTS.match(value):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(value, list) or not value:
+        return None
+    tools: list[dict[str, Any]] = []
+    for item in map(_without_nulls, value):
+        function = item.get("function", item) if isinstance(item, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return None
+        tools.append(item if function is not item else {"type": "function", "function": item})
+    return tools
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return list(map(_without_nulls, value)) if isinstance(value, list) else value
+
+
 def verdict(value: Any) -> bool | None:
     """Whether a label says good or bad; None where it says neither.
 

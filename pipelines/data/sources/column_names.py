@@ -16,6 +16,7 @@ SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instructi
 CONTEXT_COLUMNS = ("input", "context")  # Alpaca's and Dolly's: what the instruction is about
 HISTORY_COLUMNS = ("history",)
 THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought")
+TOOLS_COLUMNS = ("tools",)  # descriptions of the tools that the assistant may call
 GOOD_COLUMNS = ("label", "thumbs", "thumbs_up", "is_good", "good", "desirable", "liked", "is_correct", "correct")
 BAD_COLUMNS = ("thumbs_down", "is_bad")
 RATING_COLUMNS = ("rating", "score", "overall_score", "reward", "quality")
@@ -60,6 +61,6 @@ FLAG_KEYS = ("weight", "train", "loss", "learn", "trainable", "label")  # 0 or f
 EXCHANGE_KEYS = (("human", "assistant"), ("user", "assistant"), ("human", "bot"), ("prompt", "response"))
 TURN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, *TOOL_KEYS, *FLAG_KEYS, *THOUGHT_COLUMNS, *chain(*EXCHANGE_KEYS)}
 # Names that a recipe may give to columns of other names: the source's option `columns`.
-Column = Literal["prompt", "context", "system", "history", "reply", "reasoning", "label", "rating", "messages",
-                 "chosen", "rejected", "replies", "ratings", "ranks"]  # fmt: skip
+Column = Literal["prompt", "context", "system", "history", "reply", "reasoning", "label", "rating", "tools",
+                 "messages", "chosen", "rejected", "replies", "ratings", "ranks"]  # fmt: skip
 MISSING_TEXTS = ("", "<noinput>")  # the latter is how self-instruct writes an instruction without input

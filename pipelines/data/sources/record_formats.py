@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pipelines.data.sources.cells import as_turns, has_value, number_of, verdict
+from pipelines.data.sources.cells import as_turns, has_value, number_of, tools_of, verdict
 from pipelines.data.sources.column_names import (
     BAD_COLUMNS,
     CHOICE_COLUMNS,
@@ -36,6 +36,7 @@ from pipelines.data.sources.column_names import (
     SYSTEM_COLUMNS,
     TEXT_COLUMNS,
     THOUGHT_COLUMNS,
+    TOOLS_COLUMNS,
     TURN_KEYS,
     TURN_LISTS,
     WINNER_COLUMNS,
@@ -161,7 +162,7 @@ def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
         keys = (as_turns(record[turns]) or [{}])[0].keys()
         name = "ShareGPT" if "from" in keys else "OpenAI"
         content = "from and value" if "from" in keys else "role and content"
-        return _format("conversations", name, [*roles, *_labels(record)], note=f"{turns} of {content}")
+        return _format("conversations", name, [*roles, *_tools(record), *_labels(record)], note=f"{turns} of {content}")
     exchange = _exchange(record)
     return None if exchange is None else _format("conversations", _exchange_name(exchange), exchange)
 
@@ -180,7 +181,7 @@ def _exchange(record: Mapping[str, Any]) -> Roles | None:
         ("thought", THOUGHT_COLUMNS),
         ("media", MEDIA_COLUMNS),
     )
-    return [*roles, *beside, *_labels(record)]
+    return [*roles, *beside, *_tools(record), *_labels(record)]
 
 
 def _exchange_name(roles: Roles) -> str:
@@ -200,6 +201,12 @@ def _contexts(record: Mapping[str, Any], prompt: str) -> Roles:
     """What a prompt is about, which follows it: Alpaca's `input`, Dolly's `context`."""
     names = (_first(record, (name,)) for name in CONTEXT_COLUMNS)
     return [("context", name) for name in names if name is not None and name != prompt]
+
+
+def _tools(record: Mapping[str, Any]) -> Roles:
+    """A column with the tools that the assistant may call."""
+    column = _first(record, TOOLS_COLUMNS, lambda value: tools_of(value) is not None)
+    return [] if column is None else [("tools", column)]
 
 
 def _labels(record: Mapping[str, Any]) -> Roles:
@@ -252,7 +259,8 @@ def _rated_reply(record: Mapping[str, Any]) -> RowFormat | None:
     row_format = _conversations(record)
     if row_format is None:
         return None
-    roles = list(zip(row_format.roles, row_format.columns, strict=True))
+    named = zip(row_format.roles, row_format.columns, strict=True)
+    roles = [(role, column) for role, column in named if role != "tools"]  # pairs have none
     if not _labels(record):
         rating = rating_column(record)
         if rating is None:

@@ -9,19 +9,19 @@ turn gets its text at the beginning of the first user's turn, everywhere alike.
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jinja2
 import numpy as np
-from tokenizers import Tokenizer
 
 from pipelines.data.tokens import chat_template
+from pipelines.data.tokens.chat_encoding import RenderedEncoder
 from pipelines.data.tokens.chat_messages import Message, fold_system
 from pipelines.data.tokens.chat_thoughts import (
     CLOSE,
@@ -31,14 +31,15 @@ from pipelines.data.tokens.chat_thoughts import (
     is_half,
     opens_thought,
     thought_of,
+    visible,
 )
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-BREAK = "\ue000"  # inserted into the text of special tokens in a message; a private-use character that no text needs
+Tools = Sequence[Mapping[str, Any]]
+"""[{"type": "function", "function": {"name": …, "description": …, "parameters": JSON Schema}}]"""
 
 
 class TemplateRefusal(UserError):
@@ -82,11 +83,12 @@ class Chat:
         template, tokens = chat_template.read(folder, name or str(folder))
         return cls(encoder, template, tokens, name or str(folder))
 
-    def render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
+    def render(self, messages: Sequence[Message], *, reply: bool = False, tools: Tools = ()) -> str:
         """Renders messages to text; `reply` adds the generation prompt, which begins an assistant's turn.
 
-        Raises TemplateRefusal if the template refuses the messages."""
-        variables = {"messages": list(messages), "tools": None, "documents": None, "add_generation_prompt": reply}
+        tools: those that the assistant may call. Raises TemplateRefusal if the template refuses the messages."""
+        variables = {"messages": list(messages), "documents": None, "add_generation_prompt": reply}
+        variables["tools"] = list(tools) or None
         try:
             return self.template.render({**variables, **self.tokens})
         except (jinja2.TemplateError, TypeError) as error:  # TypeError: content of a type that the template cannot add
@@ -98,15 +100,20 @@ class Chat:
         Raises TemplateRefusal if the template refuses the messages."""
         return _raised(self.prompts([messages])[0])
 
-    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int] | TemplateRefusal]:
+    def prompts(
+        self, conversations: Sequence[Sequence[Message]], tools: Sequence[str] | None = None
+    ) -> list[list[int] | TemplateRefusal]:
         """Returns the ids of many prompts, encoded together, which is faster; a refusal in place of one that the
-        template refuses."""
+        template refuses.
 
-        def text(messages: Sequence[Message]) -> str:
-            return self.render(self._prepared(messages), reply=True)
+        tools: of each, those that the assistant may call, as a JSON list; empty without any."""
 
-        texts = [_attempt(text, messages) for messages in conversations]
-        encoded = iter(self._encode([[text] for text in texts if isinstance(text, str)]))
+        def text(messages: Sequence[Message], tools: str) -> str:
+            return self.render(self._prepared(messages), reply=True, tools=self._prepared_tools(tools))
+
+        all_tools = tools or [""] * len(conversations)
+        texts = [_attempt(text, *each) for each in zip(conversations, all_tools, strict=True)]
+        encoded = iter(self._encoder.encode([[text] for text in texts if isinstance(text, str)]))
         return [next(encoded)[0] if isinstance(text, str) else text for text in texts]
 
     def continued(self, messages: Sequence[Message]) -> list[int]:
@@ -123,38 +130,42 @@ class Chat:
                                   "is; expected a reply with text that can go on")  # fmt: skip
         as_it_is = begun.lstrip()  # with the space at its end, where the template does not trim that
         end = start + len(as_it_is if pieces[-1].startswith(as_it_is, start) else as_it_is.rstrip())
-        return [i for ids in self._encode([[*pieces[:-1], pieces[-1][:end]]])[0] for i in ids]
+        return [i for ids in self._encoder.encode([[*pieces[:-1], pieces[-1][:end]]])[0] for i in ids]
 
-    def conversation(self, messages: Sequence[Message]) -> Rendered:
+    def conversation(self, messages: Sequence[Message], tools: str = "") -> Rendered:
         """Renders a whole conversation. The loss mask covers the assistants' turns, each with the token that ends it.
 
         Each masked reply begins exactly where a prompt ends, so that training and sampling see the same tokens. (If a
         template writes the last turn unlike earlier ones, as Qwen 3 does with its empty thoughts, the mask covers that
         text too.) Earlier turns that a template writes without the thoughts that they would have as the last one are
-        context alone. Raises TemplateRefusal if the template rewrites earlier turns otherwise once later ones follow;
-        UserError if it ends a turn without its special token."""
-        return _raised(self.conversations([messages])[0])
+        context alone. tools: as `prompts` takes them, of this one. Raises TemplateRefusal if the template rewrites
+        earlier turns otherwise once later ones follow; UserError if it ends a turn without its special token."""
+        return _raised(self.conversations([messages], tools=[tools])[0])
 
     def conversations(
-        self, conversations: Sequence[Sequence[Message]], not_learnt: Sequence[Collection[int]] | None = None
+        self,
+        conversations: Sequence[Sequence[Message]],
+        not_learnt: Sequence[Collection[int]] | None = None,
+        tools: Sequence[str] | None = None,
     ) -> list[Rendered | TemplateRefusal]:
         """Renders many conversations, encoded together, which is faster; a refusal in place of one that the template
         refuses.
 
-        not_learnt: of each, the positions of assistant's turns that the loss mask leaves out: context alone."""
+        not_learnt: of each, the positions of assistant's turns that the loss mask leaves out: context alone. tools: as
+        `prompts` takes them."""
+        number = len(conversations)
         splits = [
-            _attempt(self._split_at_replies, messages, positions)
-            for messages, positions in zip(conversations, not_learnt or [()] * len(conversations), strict=True)
+            _attempt(self._split_at_replies, *each)
+            for each in zip(conversations, not_learnt or [()] * number, tools or [""] * number, strict=True)
         ]
-        encoded = iter(self._encode([split.pieces for split in splits if isinstance(split, _Split)]))
+        encoded = iter(self._encoder.encode([split.pieces for split in splits if isinstance(split, _Split)]))
         return [
             _attempt(self._rendered, split, next(encoded)) if isinstance(split, _Split) else split for split in splits
         ]
 
     def text(self, ids: Iterable[int]) -> str:
-        """Decodes a reply: without special tokens, surrounding space and what the template itself puts before it."""
-        text = self._decode(ids)
-        return text[self.concealment.end(text, complete=True) :].strip()
+        """Decodes a reply: without special tokens, surrounding space and what its reader does not see (concealment)."""
+        return visible(self._encoder.decode(ids), self.concealment).strip()
 
     @cached_property
     def folds_system(self) -> bool:
@@ -170,20 +181,41 @@ class Chat:
         return any(message["role"] == "system" for message in messages) and self.folds_system
 
     @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the template writes the tools that the assistant may call."""
+        marker, user = "0x5f", {"role": "user", "content": "hello"}
+        function = {"name": marker, "description": "", "parameters": {"type": "object", "properties": {}}}
+        text = _attempt(self.render, [user], reply=True, tools=[{"type": "function", "function": function}])
+        return isinstance(text, str) and marker in text
+
+    @cached_property
     def concealment(self) -> Concealment:
         """What the reader of a reply does not see: all that the template itself puts before it, and its thoughts where
-        the template takes them out of earlier turns."""
+        the template takes them out of earlier turns.
+
+        Where thoughts are special tokens, which engines then have to write as text, the others are marks."""
         prompt = _attempt(self.render, [{"role": "user", "content": "hello"}], reply=True)
+        in_thought = isinstance(prompt, str) and opens_thought(prompt)
+        takes_out = not self._writes_thought_before({"role": "user", "content": "hello"})
         return Concealment(
-            prefix=self._decode(self._encode([["", self._around_reply[0]]])[0][1]),
-            in_thought=isinstance(prompt, str) and opens_thought(prompt),
-            takes_out=not self._writes_thought_before({"role": "user", "content": "hello"}),
+            prefix=self._encoder.decode(self._encoder.encode([["", self._around_reply[0]]])[0][1]),
+            in_thought=in_thought,
+            takes_out=takes_out,
+            marks=(
+                *((CLOSE,) if in_thought or takes_out else ()),
+                *(self._encoder.of_template.values() if self.thoughts_are_special else ()),
+            ),
         )
+
+    @cached_property
+    def thoughts_are_special(self) -> bool:
+        """Whether <think> or </think> is a special token, which decoding leaves out by default."""
+        return self._encoder.thoughts_are_special
 
     @cached_property
     def turn_end(self) -> str:
         """The special token that ends an assistant's turn, as text. Raises UserError if the template has none."""
-        match = self._specials.search(self._around_reply[1])
+        match = self._encoder.specials.search(self._around_reply[1])
         if match is None:
             raise UserError(f"{self.name}: its chat template ends an assistant's turn without a special token; a "
                             f"model could not learn where to stop")  # fmt: skip
@@ -197,19 +229,41 @@ class Chat:
 
     def _prepared(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """Messages as the template gets them: system turns folded where it takes none, special tokens broken."""
-        return self._break_specials(fold_system(messages) if self.folds(messages) else messages)
+        folded = fold_system(messages) if self.folds(messages) else messages
+        return [
+            {**each, "content": self._encoder.broken(each["content"], is_reply=each["role"] == "assistant")}
+            for each in folded
+        ]
 
-    def _split_at_replies(self, messages: Sequence[Message], not_learnt: Collection[int] = ()) -> _Split:
+    def _prepared_tools(self, tools: str) -> Tools:
+        """Tools as the template gets them, special tokens broken; none where it does not take any."""
+
+        def broken(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {self._encoder.broken(str(key)): broken(item) for key, item in value.items()}
+            if isinstance(value, list):
+                return list(map(broken, value))
+            return self._encoder.broken(value) if isinstance(value, str) else value
+
+        return broken(json.loads(tools)) if tools and self.takes_tools else ()
+
+    @cached_property
+    def _encoder(self) -> RenderedEncoder:
+        return RenderedEncoder(self.encoder)
+
+    def _split_at_replies(
+        self, messages: Sequence[Message], not_learnt: Collection[int] = (), tools: str = ""
+    ) -> _Split:
         """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
         # By the order of the assistant's turns, as folding a system turn moves positions.
         is_context = iter([number in not_learnt for number, each in enumerate(messages) if each["role"] == "assistant"])
-        messages = self._prepared(messages)
-        text = self._with_last_reply(messages)
+        messages, offered = self._prepared(messages), self._prepared_tools(tools)
+        text = self._with_last_reply(messages, offered)
         edges, unlearnt, thoughts_left_out = [0], 0, 0
         for number, message in enumerate(messages):
             if message["role"] != "assistant" or next(is_context):
                 continue
-            prompt, is_last = self.render(messages[:number], reply=True), number == len(messages) - 1
+            prompt, is_last = self.render(messages[:number], reply=True, tools=offered), number == len(messages) - 1
             thought, agrees = thought_of(message["content"]), text.startswith(prompt) and len(prompt) >= edges[-1]
             if not agrees and (is_last or not opens_thought(prompt)):
                 raise TemplateRefusal(
@@ -224,10 +278,10 @@ class Chat:
                 edges.append(len(prompt))
         return _Split([text[a:b] for a, b in pairwise([*edges, len(text)])], unlearnt, thoughts_left_out)
 
-    def _with_last_reply(self, messages: Sequence[Message]) -> str:
+    def _with_last_reply(self, messages: Sequence[Message], tools: Tools) -> str:
         """Renders a conversation. Where prompts open a thought that the template leaves out of the last turn, that turn
         is written as the model has to write it: after the prompt, with its thought or an empty one."""
-        text = self.render(messages)
+        text = self.render(messages, tools=tools)
         hides_thoughts = self.concealment.in_thought or self.concealment.takes_out
         for number, message in enumerate(messages, 1):
             if hides_thoughts and message["role"] == "assistant" and is_half(message["content"]):
@@ -235,7 +289,7 @@ class Chat:
                                       f"model's chat template cannot write; expected {CLOSE} after it")  # fmt: skip
         if not messages or messages[-1]["role"] != "assistant" or not self.concealment.in_thought:
             return text
-        prompt = self.render(messages[:-1], reply=True)
+        prompt = self.render(messages[:-1], reply=True, tools=tools)
         if text.startswith(prompt) or not opens_thought(prompt):
             return text
         return prompt + after_opening(messages[-1]["content"]) + self._around_reply[1]
@@ -276,66 +330,6 @@ class Chat:
             raise UserError(f"{self.name}: its chat template changes the content of an assistant's turn; expected a "
                             f"template that writes it as it is")  # fmt: skip
         return before.removeprefix(prompt_text) if before.startswith(prompt_text) else "", after
-
-    def _decode(self, ids: Iterable[int]) -> str:
-        return self.encoder.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
-
-    @cached_property
-    def _specials(self) -> re.Pattern[str]:
-        """Pattern of any special token, preferring the longest of those with the same beginning."""
-        added = self.encoder.tokenizer.get_added_tokens_decoder().values()
-        names = sorted((token.content for token in added if token.special), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
-
-    def _break_specials(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        """Inserts BREAK into the text of special tokens in messages, to distinguish it from the template's tokens."""
-
-        def break_token(match: re.Match[str]) -> str:
-            return match.group()[0] + BREAK + match.group()[1:]
-
-        contents = [message["content"].replace(BREAK, "") for message in messages]
-        return [
-            {**message, "content": self._specials.sub(break_token, content)}
-            for message, content in zip(messages, contents, strict=True)
-        ]
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        """A copy of the encoder's tokenizer that encodes special tokens: for rendered text, where they are real."""
-        tokenizer = Tokenizer.from_str(self.encoder.tokenizer.to_str())
-        tokenizer.encode_special_tokens = False
-        return tokenizer
-
-    @cached_property
-    def _anchor(self) -> str:
-        """A token to encode before a piece that continues a text, for tokenizers that mark the beginning of a text (as
-        Llama 2's does with a space); empty for others."""
-        eos = cast(str, self._tokenizer.id_to_token(self.encoder.eos_id))
-        at_start = self._tokenizer.encode("x", add_special_tokens=False).ids
-        after_eos = self._tokenizer.encode(f"{eos}x", add_special_tokens=False).ids[1:]
-        return "" if after_eos == at_start else eos
-
-    def _encode(self, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Encodes texts that are split into pieces; returns the ids of each piece of each text.
-
-        A piece is encoded in segments between BREAKs, so the two halves of a broken special token stay plain text."""
-        segments: list[str] = []
-        for pieces in texts:
-            first, *rest = [segment for piece in pieces for segment in piece.split(BREAK)]
-            segments += [first, *(self._anchor + segment for segment in rest)]
-        encodings = iter(self._tokenizer.encode_batch_fast(segments, add_special_tokens=False))
-        anchor_length = 1 if self._anchor else 0
-        encoded = []
-        for pieces in texts:
-            encoded_pieces: list[list[int]] = []
-            for number, piece in enumerate(pieces):
-                ids: list[int] = []
-                for segment_number in range(piece.count(BREAK) + 1):
-                    is_first = number == 0 and segment_number == 0  # of the text: encoded without the anchor
-                    ids += next(encodings).ids[0 if is_first else anchor_length :]
-                encoded_pieces.append(ids)
-            encoded.append(encoded_pieces)
-        return encoded
 
 
 def _attempt(

@@ -18,13 +18,16 @@ Result = TypeVar("Result")
 
 @dataclass
 class TemplateRows:
-    """Counts of rows by what the chat template does to them. rows: what messages call them, in the plural."""
+    """Counts of rows by what the chat template does to them. rows: what messages call them, in the plural; area: how
+    their facts begin."""
 
     chat: Chat
     rows: str = "conversations"
+    area: str = "rows"
     total: int = 0
     refused: int = 0
     folded: int = 0  # rows with a system turn that is folded into the user's
+    without_tools: int = 0  # rows with tools, which the template does not take
     first_refused: str = ""  # its place and the reason
 
     def count(self, place: str, messages: Sequence[Message], refusal: TemplateRefusal | None = None) -> None:
@@ -47,11 +50,16 @@ class TemplateRows:
                 self.count(place, messages)
                 yield index, result
 
+    def count_tools(self, tools: Iterable[str]) -> None:
+        """Counts the rows whose tools are left out. tools: of each, empty without any."""
+        self.without_tools += 0 if self.chat.takes_tools else sum(map(bool, tools))
+
     @property
     def facts(self) -> dict[str, float | int | str]:
         """The counts that are not 0."""
-        counts = {"rows/not_used_template_refuses": self.refused, "rows/system_turns_folded": self.folded}
-        return {name: count for name, count in counts.items() if count}
+        counts = {"not_used_template_refuses": self.refused, "system_turns_folded": self.folded,
+                  "tools_left_out": self.without_tools}  # fmt: skip
+        return {f"{self.area}/{name}": count for name, count in counts.items() if count}
 
     @property
     def notes(self) -> list[str]:
@@ -61,6 +69,9 @@ class TemplateRows:
             notes.append(f"{self.folded:,} of {self.total:,} {self.rows} have a system turn, which the model's chat "
                          f"template does not take: its text begins the user's turn, as it will when the model is "
                          f"served")  # fmt: skip
+        if self.without_tools:
+            notes.append(f"{self.without_tools:,} of {self.total:,} {self.rows} have tools, which are not used: the "
+                         f"model's chat template does not take any")  # fmt: skip
         if self.refused:
             notes.append(f"{self.refused:,} of {self.total:,} {self.rows} are set aside (template_refuses); the first "
                          f"is {self.first_refused}")  # fmt: skip

@@ -7,7 +7,9 @@ that a reply begins inside a thought. Here is how a reply's text divides; chat.p
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -42,14 +44,36 @@ def after_opening(content: str) -> str:
 
 @dataclass(frozen=True)
 class Concealment:
-    """What a reader does not see at the beginning of a reply: all that the template puts there.
+    """What a reader does not see of a reply: all that the template puts at its beginning, and marks within it.
 
     prefix: text that the template writes before a reply, an empty thought for instance; empty for none. in_thought:
-    prompts end inside a thought. takes_out: the template takes thoughts out of earlier turns."""
+    prompts end inside a thought. takes_out: the template takes thoughts out of earlier turns. marks: texts that are
+    taken out wherever they stand, such as a </think> that a model writes once more."""
 
     prefix: str = ""
     in_thought: bool = False
     takes_out: bool = False
+    marks: tuple[str, ...] = ()
+
+    def unclosed_thought(self, text: str) -> str:
+        """The thought of a whole reply that opens one, or goes on with it, and never closes it; empty for none."""
+        is_thought = self.in_thought or (self.takes_out and text.lstrip().startswith(OPEN))
+        return text.lstrip().removeprefix(OPEN).strip() if is_thought and CLOSE not in text else ""
+
+    def without_marks(self, text: str, *, complete: bool) -> tuple[str, str]:
+        """Text without marks, and what follows it: its end, as far as later text may make a mark of that.
+
+        complete: whether no text follows."""
+        *before, rest = self._pattern.split(text)
+        longest = 0 if complete else max(map(len, self.marks), default=1) - 1
+        tails = (rest[start:] for start in range(max(0, len(rest) - longest), len(rest)))
+        tail = next((tail for tail in tails if any(mark.startswith(tail) for mark in self.marks)), "")
+        return "".join([*before, rest.removesuffix(tail)]), tail
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """Any mark, preferring the longest of those with the same beginning."""
+        return re.compile("|".join(map(re.escape, sorted(self.marks, key=len, reverse=True))) or r"(?!)")
 
     def end(self, text: str, *, complete: bool) -> int | None:
         """Index at which the visible part of a reply begins; None while later text may still decide it.
@@ -81,16 +105,33 @@ ALL_VISIBLE = Concealment()
 
 @dataclass
 class GrowingReply:
-    """The visible part of one reply while its text comes in chunks."""
+    """The visible part of one reply while its text comes in chunks.
+
+    begin: number of characters that are hidden at its beginning, once that is known. pending: text of which later text
+    decides whether it is visible. thought: of a complete reply, the one that it never closes."""
 
     concealment: Concealment
-    _text: str = ""  # so far, until it is known where the visible part begins
-    begin: int | None = None  # characters that are hidden, once that is known
+    begin: int | None = None
+    pending: str = ""
+    thought: str = ""
 
     def append(self, chunk: str, *, last: bool = False) -> str:
         """Adds a chunk; returns the text that became visible. last: the reply is complete."""
-        if self.begin is not None:
-            return chunk
-        self._text += chunk
-        self.begin = self.concealment.end(self._text, complete=last)
-        return "" if self.begin is None else self._text[self.begin :]
+        self.pending += chunk
+        if self.begin is None:
+            self.begin = self.concealment.end(self.pending, complete=last)
+            if self.begin is None:
+                return ""
+            self.thought = self.concealment.unclosed_thought(self.pending) if last else ""
+            self.pending = self.pending[self.begin :]
+        shown, self.pending = self.concealment.without_marks(self.pending, complete=last)
+        return shown
+
+
+def visible(text: str, concealment: Concealment) -> str:
+    """The visible part of a whole reply.
+
+    >>> visible("Two and two.</think> It is</think> 4.", Concealment(in_thought=True, marks=(CLOSE,)))
+    'It is 4.'
+    """
+    return GrowingReply(concealment).append(text, last=True)

@@ -145,7 +145,7 @@ def attempt(work: Work, task: Task, learners: Learners, steps: Steps) -> Facts:
     learners.export(work.draft.out, journal.curve)
     copy_tokenizer(work.inputs["model"].local(), work.draft.out)
     prompt_facts = {"prompts/train": len(task.train), "prompts/left_out": task.num_left_out}
-    facts = journal.facts() | held_out_facts | prompt_facts | task.template_facts
+    facts = journal.facts() | held_out_facts | prompt_facts | task.row_facts
     return facts | estimation_errors(work, task, learners, journal)
 
 

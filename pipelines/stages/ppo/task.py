@@ -39,7 +39,8 @@ class Task:
     train: list[Prompt]
     held_out: list[Prompt]
     num_left_out: int  # training prompts that are too long for the context
-    template_facts: Facts  # training prompts that the chat template refuses, and those whose system turn is folded
+    # Prompts that the chat template refuses, those whose system turn is folded, held-out ones that are too long.
+    row_facts: Facts
     order: PromptOrder
 
     @classmethod
@@ -58,13 +59,18 @@ class Task:
             work.progress.note(note)
         if not train:
             raise UserError(_no_prompts(len(rows), max_tokens, options.max_new_tokens))
+        held_out, held_out_facts, held_out_notes = _held_out(
+            chat, data / conversations.HELD_OUT, max_tokens, options.held_out_prompts, work.seed
+        )
+        for note in held_out_notes:
+            work.progress.note(note)
         return cls(
             options=options,
             chat=chat,
             train=train,
-            held_out=_held_out(chat, data / conversations.HELD_OUT, max_tokens, options.held_out_prompts, work.seed),
+            held_out=held_out,
             num_left_out=len(rows) - template.refused - len(train),
-            template_facts=template.facts,
+            row_facts={**template.facts, **held_out_facts},
             order=_order(train, work.seed),
         )
 
@@ -151,18 +157,26 @@ def check(work: Work) -> None:
 def _prompts(template: TemplateRows, rows: Sequence[Conversation], max_tokens: int) -> list[Prompt]:
     """The prompts of at most max_tokens tokens that the chat template takes."""
     prompts = [(f"conversation {row.id}", row.prompt) for row in rows]
-    results = template.chat.prompts([messages for _, messages in prompts])
+    results = template.chat.prompts([row.prompt for row in rows], [row.tools for row in rows])
+    template.count_tools(row.tools for row in rows)
     taken = [Prompt(rows[index], tokens) for index, tokens in template.taken(prompts, results)]
     return [prompt for prompt in taken if len(prompt.tokens) <= max_tokens]
 
 
-def _held_out(chat: Chat, file: Path, max_tokens: int, count: int, seed: int) -> list[Prompt]:
-    """At most `count` different held-out prompts, tasks in turn; the same for the same seed."""
-    prompts = _prompts(TemplateRows(chat), conversations.read(file), max_tokens) if file.is_file() else []
-    if not prompts or not count:
-        return []
-    numbers = _order(prompts, seed).batch(0, min(count, len(prompts)))
-    return [prompts[number] for number in dict.fromkeys(numbers)]
+def _held_out(chat: Chat, file: Path, max_tokens: int, count: int, seed: int) -> tuple[list[Prompt], Facts, list[str]]:
+    """At most `count` different held-out prompts, tasks in turn, the same for the same seed; facts and notes about the
+    prompts that cannot be used."""
+    template = TemplateRows(chat, "held-out prompts", area="heldout")
+    rows = conversations.read(file) if count and file.is_file() else []
+    prompts = _prompts(template, rows, max_tokens)
+    facts, notes, num_left_out = template.facts, template.notes, len(rows) - template.refused - len(prompts)
+    if num_left_out:
+        facts["heldout/prompts_left_out"] = num_left_out
+        notes.append(
+            f"{num_left_out:,} held-out prompts left out: with a reply they are longer than the model's context"
+        )
+    numbers = _order(prompts, seed).batch(0, min(count, len(prompts))) if prompts else []
+    return [prompts[number] for number in dict.fromkeys(numbers)], facts, notes
 
 
 def _order(prompts: Sequence[Prompt], seed: int) -> PromptOrder:

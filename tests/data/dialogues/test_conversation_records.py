@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
 from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.record_formats import columns_not_used
 
 HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -223,6 +224,44 @@ def test_a_thought_in_the_reply_goes_before_one_beside_it(own: str) -> None:
     parsed = parse_conversation({"prompt": "Hello", "response": f"{own}Hi!", "reasoning": "A  greeting."})
     assert isinstance(parsed, ParsedConversation)
     assert " ".join(parsed.replies[0].split()) == "<think> A greeting. </think> Hi!"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_thought_beside_several_turns_is_that_of_the_last_reply(keep: bool) -> None:
+    record = {"prompt": "a", "completion": turns("", "b", "c", "d", "e")[1:], "reasoning": "A letter."}
+    parsed = parse_conversation(record, keep_thoughts=keep)
+    last = "<think>\nA letter.\n</think>\n\nd" if keep else "d"
+    assert parsed == ParsedConversation(turns("a", "b", "c", last), num_cut=1)
+    assert columns_not_used(record, "conversations") == ()
+    in_one_column = {"messages": turns("a", "b"), "reasoning": "A letter."}
+    assert columns_not_used(in_one_column, "conversations") == ("reasoning",)
+
+
+FUNCTION = {"name": "tide", "description": "High water", "parameters": {"type": "object", "properties": {}}}
+TOOL = {"type": "function", "function": FUNCTION}
+
+
+@pytest.mark.parametrize(
+    "tools", [[TOOL], json.dumps([TOOL]), [FUNCTION], json.dumps([FUNCTION]), [{**TOOL, "strict": None}]]
+)
+def test_tools_beside_turns_are_kept_in_the_form_of_openais_api(tools: Any) -> None:
+    for record in ({"messages": HELLO}, {"prompt": "Hello", "response": "Hi!"}):
+        parsed = parse_conversation({**record, "tools": tools})
+        assert isinstance(parsed, ParsedConversation) and parsed.messages == HELLO
+        assert json.loads(parsed.tools) == [TOOL]
+        assert columns_not_used({**record, "tools": tools}, "conversations") == ()
+
+
+@pytest.mark.parametrize("tools", ["x", "[{", [], None, [{"type": "function"}], [TOOL, 7], {"tide": TOOL}])
+def test_what_is_no_list_of_tools_is_not_used(tools: Any) -> None:
+    record = {"messages": HELLO, "tools": tools}
+    assert parse_conversation(record) == ParsedConversation(HELLO)
+    assert columns_not_used(record, "conversations") == (("tools",) if tools else ())
+
+
+def test_pairs_have_no_tools() -> None:
+    record = {"prompt": "a", "completion": "b", "label": True, "tools": [TOOL]}
+    assert columns_not_used(record, "preferences") == ("tools",)
 
 
 @pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])

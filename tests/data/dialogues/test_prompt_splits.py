@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipelines.data.dialogues import similar_prompts
+from pipelines.data.dialogues import similar_texts
 from pipelines.data.dialogues.prompt_splits import choose_held_out, prompt_groups, prompt_key, split_rows
 
 PROMPTS = [(f"{language} {number}", language) for language in ("en", "zh") for number in range(200)]
@@ -98,8 +98,8 @@ def test_groups_are_those_of_all_comparisons() -> None:
     assert 20 < len(set(expected.values())) < len(texts) - 20
     ordered = list(expected)
     beside = [any(similarity(one, other) >= 0.8 for other in ordered[::7]) for one in ordered[1::2]]
-    assert similar_prompts.similar(ordered[1::2], ordered[::7]) == beside
-    assert similar_prompts.similar(ordered, []) == [False] * len(ordered)
+    assert similar_texts.similar(ordered[1::2], ordered[::7], 0.8) == beside
+    assert similar_texts.similar(ordered, [], 0.8) == [False] * len(ordered)
     assert prompt_groups([]) == {}
 
 

@@ -7,13 +7,14 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from pipelines.data.tokens import chat_format
 from pipelines.data.tokens.chat import Chat, Rendered, TemplateRefusal
 from pipelines.data.tokens.chat_messages import Message, fold_system, text_of_parts
 from pipelines.data.tokens.chat_refusals import TemplateRows
-from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, GrowingReply
+from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, GrowingReply, visible
 from pipelines.errors import UserError
 from tests.data.tokens.test_chat import TEMPLATES
 from tests.tiny_models import Tiny
@@ -29,6 +30,10 @@ NO_SYSTEM = "{%- if messages[0].role == 'system' -%}{{ raise_exception('no syste
 SILENT_ON_SYSTEM = chat_format.TEMPLATE.replace(
     "for message in messages", "for message in messages if message.role != 'system'"
 )
+WITH_TOOLS = chat_format.TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}{%- for tool in tools or [] -%}"
+                                          "{{ '<|im_start|>system\n' + tool.function.name + '<|im_end|>\n' }}"
+                                          "{%- endfor -%}")  # fmt: skip
+TIDE_TOOL = '[{"type": "function", "function": {"name": "tide"}}]'
 THOUGHT = "<think>\nThe tide turns at six.\n</think>\n\nAt six."
 ASK, AGAIN = {"role": "user", "content": "When?"}, {"role": "user", "content": "Sure?"}
 SYSTEM = {"role": "system", "content": "Answer like a pilot."}
@@ -47,6 +52,14 @@ def chat_with(tiny: Tiny, folder: Path, template: str) -> Chat:
         if "token" in file.name:
             shutil.copy(file, folder / file.name)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return Chat.open(folder)
+
+
+def with_special_thoughts(tiny: Tiny, folder: Path, template: str) -> Chat:
+    """A model whose tokenizer has <think> and </think> as special tokens."""
+    chat = chat_with(tiny, folder, template)
+    chat.encoder.tokenizer.add_special_tokens([AddedToken(tag, normalized=False) for tag in ("<think>", "</think>")])
+    chat.encoder.tokenizer.save(str(folder / "tokenizer.json"))
     return Chat.open(folder)
 
 
@@ -116,7 +129,8 @@ def test_half_a_thought_is_refused_where_the_template_knows_thoughts(tiny: Tiny,
 
 
 REPLIES = ["<think>\n\n</think>\n\nAt six.", THOUGHT, "The tide\n</think>\nAt six.", "At six.", " <b>At</b> six", "",
-           "<th", "<think>\nThe tide", "<think>\n\n</think>", "\n\n"]  # fmt: skip
+           "<th", "<think>\nThe tide", "<think>\n\n</think>", "\n\n", "The tide\n</think>\nAt</think> six. </th",
+           "<think>\na\n</think>\n\nAt</thi</think>nk> six</think>"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["empty", "qwen3", "deepseek_r1_distill", "ours"])
@@ -131,9 +145,60 @@ def test_a_growing_reply_shows_what_the_whole_one_shows(
     chunks = [text[start : start + size] for start in range(0, len(text), size)] or [""]
     for number, chunk in enumerate(chunks):
         shown += growing.append(chunk, last=number == len(chunks) - 1)
-    assert shown == text[chat.concealment.end(text, complete=True) :]
+    assert shown == visible(text, chat.concealment)
     ids = chat.encoder.tokenizer.encode(text, add_special_tokens=False).ids
     assert chat.text(ids) == shown.strip()
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1_distill"])
+def test_a_second_end_of_a_thought_is_not_visible(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    chat = chat_with(tiny, tmp_path, published(name))
+    ids = chat.encoder.tokenizer.encode(f"{THOUGHT} Sharp.</think>", add_special_tokens=False).ids
+    assert chat.text(ids) == "At six. Sharp."
+    assert visible("Why</think> not", ALL_VISIBLE) == "Why</think> not"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "thought"),
+    [
+        ("qwen3", "<think>\nThe tide", "The tide"),
+        ("qwen3", "The tide", ""),
+        ("qwen3", THOUGHT, ""),
+        ("deepseek_r1_distill", "The tide", "The tide"),
+        ("deepseek_r1_distill", "The tide</think>", ""),
+    ],
+)
+def test_a_thought_that_is_never_closed_is_known(
+    tiny: Tiny, tmp_path: Path, name: str, text: str, thought: str
+) -> None:
+    growing = GrowingReply(chat_with(tiny, tmp_path, published(name)).concealment)
+    growing.append(text, last=True)
+    assert growing.thought == thought
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "deepseek_r1_distill", "ours"])
+def test_thoughts_of_special_tokens_are_learnt_and_read_like_others(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    chat = with_special_thoughts(tiny, tmp_path, chat_format.TEMPLATE if name == "ours" else published(name))
+    expected = {"ours": THOUGHT}.get(name) or LEARNT[name][1]
+    assert learnt(chat, [ASK, reply(THOUGHT)]) == [f"{expected}<|im_end|>"]
+    special_ids = {chat.encoder.tokenizer.token_to_id(tag) for tag in ("<think>", "</think>")}
+    rendered = chat.conversation([ASK, reply(THOUGHT)])
+    assert special_ids <= set(rendered.ids.tolist())
+    learnt_ids = rendered.ids[rendered.loss_mask].tolist()
+    assert chat.text([*learnt_ids[:-1], chat.encoder.pad_id, learnt_ids[-1]]) == (
+        THOUGHT if name == "ours" else "At six."
+    )
+    of_users = chat.prompt([{"role": "user", "content": THOUGHT}])  # a user's text cannot write special tokens
+    assert [of_users.count(i) for i in special_ids] == [chat.prompt([ASK]).count(i) for i in special_ids]
+
+
+def test_the_text_of_an_engine_that_writes_special_tokens_is_read_like_its_tokens(tiny: Tiny, tmp_path: Path) -> None:
+    chat = with_special_thoughts(tiny, tmp_path, published("qwen3"))
+    rendered = chat.conversation([ASK, reply(THOUGHT)])
+    ids = [*rendered.ids[rendered.loss_mask].tolist()[:-1], chat.encoder.bos_id]
+    written = chat.encoder.tokenizer.decode(ids, skip_special_tokens=False)
+    assert written == f"{THOUGHT}<|bos|>"
+    assert visible(written, chat.concealment) == chat.text(ids) == "At six."
 
 
 # ---- a reply that is continued ---------------------------------------------------------------------------------------

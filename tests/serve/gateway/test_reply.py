@@ -70,9 +70,41 @@ def test_other_replies_pass_unchanged(text: str) -> None:
     assert choice["message"]["content"] == text and before == after
 
 
-def test_a_thought_that_is_cut_off_is_hidden_whole() -> None:
-    shown, stream, _ = streamed("The tide turns", request(Concealment(in_thought=True)))
-    assert (shown, stream.texts) == ("", [""])
+OPENED, TAKEN_OUT = (Concealment(**{name: True}, marks=("</think>",)) for name in ("in_thought", "takes_out"))
+
+
+def reasoning(received: list[bytes]) -> str:
+    """The thought that a client reads of a stream, as OpenAI's clients do of vLLM's reasoning parsers."""
+    deltas = [json.loads(event.removeprefix(b"data: "))["choices"][0]["delta"] for event in received if event != DONE]
+    return "".join(delta.get("reasoning") or "" for delta in deltas)
+
+
+@pytest.mark.parametrize(("text", "sent"), [("The tide turns", OPENED), ("<think>\nThe tide turns", TAKEN_OUT)])
+def test_a_thought_that_is_never_closed_is_no_content_and_comes_as_reasoning(text: str, sent: Concealment) -> None:
+    shown, stream, received = streamed(text, request(sent))
+    assert (shown, stream.texts, reasoning(received)) == ("", [""], "The tide turns")
+    choice, texts, _, _ = whole(text.replace(" ", "| "), request(sent))
+    assert choice["message"] == {"content": "", "reasoning": "The tide turns"} and texts == [""]
+    assert choice["logprobs"]["content"] == []
+
+
+def test_the_guard_reads_a_thought_that_is_sent() -> None:
+    text = f"They want to know {BEGUN[8:]}bomb at home"
+    shown, _, received = streamed(text, request(OPENED))
+    assert (shown, reasoning(received)) == ("", "")
+    assert whole(text, request(OPENED))[0]["message"] == {"content": ""}
+
+
+@pytest.mark.parametrize("size", [1, 4, 9, 1000])
+@pytest.mark.parametrize(
+    "text", ["Why?</think>At</think> six, </th or so</think>.", "</think>At six, </th or so.</think>"]
+)
+def test_an_end_of_a_thought_that_the_model_writes_once_more_reaches_nobody(size: int, text: str) -> None:
+    shown, stream, received = streamed(text, request(OPENED), size)
+    assert shown == "At six, </th or so." == stream.texts[0]
+    assert b"</think>" not in b"".join(received) and reasoning(received) == ""
+    choice, texts, _, _ = whole(text, request(OPENED))
+    assert choice["message"] == {"content": shown} and texts == [shown]
 
 
 @pytest.mark.parametrize("size", [1, 1000])

@@ -13,7 +13,13 @@ from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE
 from serve.gateway.asgi import ApiError
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
 from serve.settings import Settings
-from tests.data.tokens.test_chat_templates import EMPTY_THOUGHT, NO_SYSTEM, chat_with
+from tests.data.tokens.test_chat_templates import (
+    EMPTY_THOUGHT,
+    NO_SYSTEM,
+    chat_with,
+    published,
+    with_special_thoughts,
+)
 from tests.tiny_models import CONTEXT, Tiny
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -183,6 +189,16 @@ def test_all_of_a_continued_reply_is_visible(tiny: Tiny, tmp_path: Path) -> None
     chat = chat_with(tiny, tmp_path, EMPTY_THOUGHT)
     assert prepared(tiny, CHAT, chat, messages=BEGUN).concealment == ALL_VISIBLE
     assert prepared(tiny, CHAT, chat, messages=HELLO).concealment.prefix == "<think>\n\n</think>"
+
+
+def test_an_engine_writes_the_tokens_of_thoughts_where_they_are_special(tiny: Tiny, tmp_path: Path) -> None:
+    template = published("qwen3")
+    assert "skip_special_tokens" not in prepared(tiny, CHAT, chat_with(tiny, tmp_path, template), messages=HELLO).body
+    chat = with_special_thoughts(tiny, tmp_path, template)
+    for messages in (HELLO, BEGUN):
+        request = prepared(tiny, CHAT, chat, messages=messages, skip_special_tokens=True)
+        assert request.body["skip_special_tokens"] is False
+        assert {"</think>", "<|im_end|>", "<|bos|>"} <= set(request.concealment.marks)
 
 
 def test_messages_that_the_template_refuses_get_an_error_without_paths(tiny: Tiny, tmp_path: Path) -> None:
