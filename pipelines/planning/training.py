@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.inference.model_config import dtype_in
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
-from pipelines.planning.machines import GIB, Machines
+from pipelines.planning.machines import Machines, gib
 from pipelines.planning.models import config_of, with_adapters
 from pipelines.recipe.reader import Entry, Recipe
 
@@ -42,7 +42,7 @@ class Estimate:
     time_s: float | None
     tokens: int | None
     parameters: int
-    trained: int
+    trained: int | None  # None: the stage trains nothing
     where: str  # such as 8 × H100
     fits: bool
     why: str  # what does not fit and what would, or what the estimate rests on
@@ -124,8 +124,8 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     if entry.stage.kind == "ppo" and dtype == "auto":
         dtype = dtype_in(config)
     context = int(config.get("max_position_embeddings") or 2**31)
-    lengths = pair_lengths(recipe, entry, context) if "batch_pairs" in options else None
-    rows, row_tokens = _micro_batch(recipe, entry, context, lengths)
+    pairs = pair_lengths(recipe, entry, context) if "batch_pairs" in options else None
+    rows, row_tokens = _micro_batch(recipe, entry, context, pairs)
     length = row_tokens // 2 if "batch_pairs" in options else row_tokens
     step_rows = options["batch_tokens"] // row_tokens if "batch_tokens" in options else options.get("batch_pairs")
     setting = Setting(
@@ -148,7 +148,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         step_rows,
         length,
         cluster["threads_per_worker"],
-        _tokens(recipe, entry, lengths),
+        _tokens(recipe, entry, pairs),
         options,
         cluster.get("kv_cache_bytes"),
     )
@@ -157,7 +157,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
 def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLengths | None) -> tuple[int, int]:
     """Rows of a micro-batch (pairs of two replies where the stage has pairs), and tokens of each.
 
-    context: tokens that the model attends to; lengths: of the pairs, where the stage has pairs."""
+    context: tokens that the model attends to; lengths: of pairs, where the stage has pairs."""
     options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
     rows, workers = cluster["micro_batch_rows"], cluster["workers"]
     if entry.stage.kind in ("pretrain", "sft"):
@@ -165,6 +165,7 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLength
         return min(rows, max(1, options["batch_tokens"] // length // workers)), length
     if lengths is None:  # ppo
         return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
+    assert lengths is not None, "all other stages have pairs"
     pairs = min(rows, max(1, options["batch_pairs"] // workers))
     return pairs, lengths.micro_batch_tokens(pairs) // pairs
 
@@ -176,7 +177,7 @@ def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
 
 
 def _tokens(recipe: Recipe, entry: Entry, lengths: PairLengths | None) -> int | None:
-    """Tokens to train on; None where the data has no file whose size would tell. lengths: of the pairs, if any."""
+    """Tokens to train on; None where the data has no file whose size would tell."""
     options = entry.options.model_dump()
     if entry.stage.kind == "ppo":
         replies = options["iterations"] * options["prompts_per_iteration"] * options["replies_per_prompt"]
@@ -208,6 +209,7 @@ def _rollouts(job: Job) -> Rollouts:
     return Rollouts(
         replies=options["prompts_per_iteration"] * options["replies_per_prompt"],
         tokens=job.length,
+        reply_tokens=options["max_new_tokens"],
         max_tokens=job.length,
         epochs=options["epochs"],
         has_reference=job.lora is None,
@@ -247,8 +249,8 @@ def misfit(job: Job, memory: Mapping[str, int]) -> str:
     who = "a rank needs" if together == 1 else f"{together} ranks of a node need"
     largest = max(memory, key=lambda part: memory[part])
     return (
-        f"{who} {_gib(needed)} of {_gib(machines.memory_bytes)} that {machines.name} has, most of it for {largest} "
-        f"({_gib(together * memory[largest])})"
+        f"{who} {gib(needed)} of {gib(machines.memory_bytes)} that {machines.name} has, most of it for {largest} "
+        f"({gib(together * memory[largest])})"
     )
 
 
@@ -360,7 +362,3 @@ def _basis(job: Job) -> str:
 
 def _where(job: Job) -> str:
     return f"{job.setting.world} × {job.machines.name if job.on_gpu else 'CPU'}"
-
-
-def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / GIB:.1f} GiB"
