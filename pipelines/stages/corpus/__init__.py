@@ -23,7 +23,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=2,
+    version=3,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.blocks import COUNTS, AtomicFile, Block, plan
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import REJECTED
-from pipelines.data.corpus.filters import Filter
+from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.parallel import map_in_order, num_parallel_tasks
@@ -79,9 +79,8 @@ def _clean_blocks(
         tasks=num_parallel_tasks(work),
         cpus_per_task=work.cluster.cpus_per_task,
         sources=dict(work.sources),
-        filters=work.options.filters.enabled(),
+        rules={name: work.options.rules(source, work.seed) for name, source in work.sources.items()},
         permutations=work.options.permutations,
-        split_words=work.options.filters.split_words,
         max_bad_rows=max_bad_rows,
     )
     yield from zip(missing, results, strict=True)
@@ -91,9 +90,8 @@ def clean_block(
     item: dict[str, str],
     *,
     sources: Mapping[str, Source],
-    filters: list[Filter],
+    rules: Mapping[str, Rules],
     permutations: int,
-    split_words: int | None,
     max_bad_rows: int | None,
 ) -> tuple[int, int, str]:
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
@@ -110,7 +108,7 @@ def clean_block(
         ):
             source = sources[block.source]
             for batch in cleaning.clean(
-                block.source, source, parts, filters=filters, permutations=permutations, split_words=split_words
+                block.source, source, parts, rules=rules[block.source], permutations=permutations
             ):
                 writer.write_table(batch.documents)
                 rejected_writer.write_table(batch.rejected)

@@ -247,12 +247,12 @@ def facts(work: Work, cleaned: CleanedBlocks, index: DocumentIndex, train: np.nd
     for language in LANGUAGES:
         in_language = pc.field("language") == language
         result |= _kept_facts(f"_{language}", training.filter(in_language), held_out.filter(in_language))
-    filters = work.options.filters.enabled()
-    for reason in [cleaning.EMPTY.reason, *(reason for filter_ in filters for reason in filter_.reasons)]:
-        result[f"documents/dropped_{reason}"] = cleaned.counts[f"documents/dropped_{reason}"]
-    result |= {
-        name: cleaned.counts[name] for name in sorted(cleaned.counts) if name.startswith(cleaning.OTHER_LANGUAGE)
-    }
+    for source in work.sources.values():
+        for reason in work.options.rules(source, work.seed).reasons:
+            result[f"{cleaning.DROPPED}{reason}"] = cleaned.counts[f"{cleaning.DROPPED}{reason}"]
+    # Languages, kinds of personal data, reasons that custom filters name, and lines.
+    by_value = (cleaning.OTHER_LANGUAGE, cleaning.PRIVATE, cleaning.DROPPED, cleaning.LINES)
+    result |= {name: cleaned.counts[name] for name in sorted(cleaned.counts) if name.startswith(by_value)}
     if cleaned.documents_per_s is not None:
         result["corpus/documents_per_s"] = cleaned.documents_per_s
     return result
