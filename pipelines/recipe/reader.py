@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipelines.data.corpus.filters import Filters
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
@@ -202,8 +203,20 @@ class _Reader:
             if not isinstance(kind, str) or kind not in SOURCES:
                 problem = "missing" if kind is None else f"unknown kind {kind!r}.{suggestion(str(kind), SOURCES)}"
                 raise self.error((*path, "kind"), f"{problem} (Kinds: {', '.join(SOURCES)})")
-            sources[name] = self.validate(SOURCES[kind], options, path).at(self.file.parent)
+            source = self.validate(SOURCES[kind], self.located(options), path).at(self.file.parent)
+            if source.filters is not None:
+                self.validate(Filters, source.filters, (*path, "filters"))
+            sources[name] = source
         return sources
+
+    def located(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options with the paths of custom filters; relative ones start at the recipe's folder."""
+        filters = options.get("filters")
+        custom = filters.get("custom") if isinstance(filters, dict) else None
+        if not isinstance(custom, list) or not all(isinstance(where, str) for where in custom):
+            return options
+        paths = [str(self.file.parent / Path(where).expanduser()) for where in custom]
+        return {**options, "filters": {**filters, "custom": paths}}
 
     def entries(self, tree: dict[str, Any], sources: Mapping[str, Source], cluster: dict[str, Any]) -> list[Entry]:
         """The recipe's stages in order; `base:` comes first, as the stage that made a model and its tokenizer."""
@@ -237,7 +250,8 @@ class _Reader:
     ) -> Entry:
         """One stage of the recipe. values: its keys as written; earlier: the entries before it."""
         stage = self.stage(values.get("stage", name), path, is_named="stage" in values)
-        options = self.validate(stage.options, {k: v for k, v in values.items() if k not in ENTRY_KEYS}, path)
+        keys = {key: value for key, value in values.items() if key not in ENTRY_KEYS}
+        options = self.validate(stage.options, self.located(keys), path)
         needs = (*stage.needs, *stage.needs_for(options))
         return Entry(
             name=name,

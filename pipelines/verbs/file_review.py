@@ -172,15 +172,8 @@ def _review_texts(empty: FileReview, file: SniffResult, max_bytes: int) -> FileR
 
     first = FirstRows.of(_source(file), max_bytes)
     counts, languages, firsts = Counter[str](), Counter[str](), dict[str, str]()
-    filters = CorpusOptions().filters
-    for batch in cleaning.clean(
-        "text",
-        first,
-        first.parts(),
-        filters=filters.enabled(),
-        permutations=MIN_PERMUTATIONS,
-        split_words=filters.split_words,
-    ):
+    rules = CorpusOptions().rules(first, seed=0)
+    for batch in cleaning.clean("text", first, first.parts(), rules=rules, permutations=MIN_PERMUTATIONS):
         counts.update(batch.counts)
         languages.update(batch.documents.column("language").to_pylist())
         for row in batch.rejected.to_pylist():

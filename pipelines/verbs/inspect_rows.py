@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipelines.console import print_json
+from pipelines.data.corpus.filters import reasons_of
 from pipelines.errors import UserError, printable
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
@@ -118,7 +119,9 @@ def _matching(tables: Mapping[str, ds.Dataset], conditions: Mapping[str, str]) -
             continue
         condition = pc.scalar(True)
         for key, value in values.items():
-            condition = condition & (pc.field(key).cast(pa.string()) == value)
+            # A filter of a corpus stands for all its reasons.
+            names = [value, *reasons_of(value)] if key == "reason" else [value]
+            condition = condition & pc.field(key).cast(pa.string()).isin(names)
         splits.append(Split(name, table, condition))
     return splits
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pipelines.recipe.reader import Recipe
 from pipelines.store.artifacts import Store
 from pipelines.store.digests import digest_value
 from pipelines.store.provenance import OURS, folder_of
+from pipelines.user_functions import location
 
 SHARED_FILE_SYSTEMS = ("nfs", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "efs", "fuse", "9p", "virtiofs", "cifs",
                        "smb")  # fmt: skip
@@ -135,6 +137,10 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
         for name, source in entry.sources.items():
             if "path" in tree["sources"][name]:  # other sources come with Rayse or with the environment
                 tree["sources"][name]["path"] = [str(_upload(file, store)) for file in source.files()]
+            if source.custom_filters:
+                tree["sources"][name]["filters"]["custom"] = _upload_functions(source.custom_filters, store)
+        if custom := getattr(getattr(entry.options, "filters", None), "custom", ()):
+            tree["stages"][entry.name]["filters"]["custom"] = _upload_functions(custom, store)
         files = entry.stage.files(entry.options) if entry.stage.files is not None else []
         if files:
             digests = {file.name: store.digests.of(file) for file in files}
@@ -143,6 +149,12 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
                 _copy(file, folder / file.name)
             tree["base"]["model"] = str(folder)
     return tree
+
+
+def _upload_functions(custom: Iterable[str], store: Store) -> list[str]:
+    """Copies the files of custom filters into the store. Returns the functions in the copies."""
+    functions = [location(where) for where in custom]
+    return [f"{_upload(file, store)}:{name}" for file, name in functions]
 
 
 def _upload(file: Path, store: Store) -> Path:

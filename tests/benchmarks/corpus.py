@@ -66,9 +66,8 @@ def run_bare(source: Source) -> tuple[float, int]:
             "documentation",
             source,
             parts,
-            filters=options.filters.enabled(),
+            rules=options.rules(source, seed=0),
             permutations=options.permutations,
-            split_words=options.filters.split_words,
         )
     )
     keys = np.concatenate([column_bytes(batch, "key") for batch in batches])

@@ -332,3 +332,64 @@ def test_reading_recipes_loads_no_heavy_library() -> None:
     script = f"import sys, pipelines.recipe.reader; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout == "[]\n"
+
+
+RULES = """\
+sources:
+  code: {kind: jsonl, path: code.jsonl, filters: {quality: null, custom: [mine.py:good]}, privacy: {email: mask}}
+stages:
+  corpus: {filters: {preset: gopher, custom: [mine.py:good]}, privacy: {phone: surrogate}}
+"""
+
+
+def corpus(folder: Path, text: str) -> Recipe:
+    file = folder / "recipe.yaml"
+    file.write_text(text)
+    return reader.load(file, STAGES)
+
+
+def test_the_rules_of_a_source_are_laid_over_the_stages(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def good(text):\n    return True\n")
+    recipe = corpus(tmp_path, RULES)
+    entry = recipe.entry("corpus")
+    rules = entry.options.rules(entry.sources["code"], seed=7)  # pyright: ignore[reportAttributeAccessIssue]
+    names = [type(filter_).__name__ for filter_ in rules.filters]
+    assert names == ["Language", "GopherRepetition", "GopherQuality", "Custom"]
+    assert rules.privacy == {"phone": "surrogate", "email": "mask"}
+    assert rules.filters[-1].function.file == str(tmp_path / "mine.py")  # from the recipe's folder
+
+
+def test_the_rules_of_a_source_and_the_users_code_are_in_its_identity(tmp_path: Path) -> None:
+    code = tmp_path / "mine.py"
+    code.write_text("def good(text):\n    return True\n")
+    (tmp_path / "code.jsonl").write_text('{"text": "a"}\n')
+
+    def identities(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        entry = corpus(tmp_path, text).entry("corpus")
+        return entry.sources["code"].identity(), entry.options.identity()
+
+    plain = RULES.replace(", filters: {quality: null, custom: [mine.py:good]}, privacy: {email: mask}", "")
+    assert "filters" not in identities(plain)[0] and "privacy" not in identities(plain)[0]
+    before = identities(RULES)
+    assert before[0]["filters"]["quality"] is None and before[0]["privacy"] == {"email": "mask"}
+    assert str(tmp_path) not in str(before)
+    code.write_text("def good(text):\n    return False\n")
+    after = identities(RULES)
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("quality: null", "qualty: null", "recipe.yaml:2: sources.code.filters.qualty: unknown key. Did you mean"),
+        ("quality: null", "quality: {min_stop_wrds: 1}", "Did you mean sources.code.filters.quality.min_stop_words?"),
+        ("path: code.jsonl", "path: code.jsonl, rows: prompts", "filters: only rows: text have filters"),
+        ("{email: mask}", "{email: hide}", "recipe.yaml:2: sources.code.privacy.email"),
+        ("{phone: surrogate}", "{fax: mask}", "recipe.yaml:4: corpus.privacy"),
+        ("preset: gopher", "preset: goofer", "recipe.yaml:4: corpus.filters.preset"),
+    ],
+)
+def test_what_is_wrong_with_rules_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        corpus(tmp_path, RULES.replace(old, new))
+    assert message in str(caught.value)

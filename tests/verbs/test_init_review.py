@@ -106,7 +106,7 @@ def test_each_file_is_shown_with_reasons_places_and_a_warning(tmp_path: Path, mo
     counts = "read 5 rows, used 2; not used: 1 unreadable, 1 too_short, 1 duplicate_lines"
     assert f"    mine.jsonl: {counts}; language en, encoding utf-8" in shown
     assert "        columns used: text" in shown and "        columns not used: page (4 rows)" in shown
-    assert "        too_short: mine.jsonl:2: left out by a filter of the corpus" in shown
+    assert "        too_short: mine.jsonl:2: 2 < 10 (filters.length.min_words)" in shown
     assert "        warning: the run would leave out, by its rules, 1 too_short, 1 duplicate_lines" in shown
     assert any(line.startswith("        no_reply: talks.jsonl:3: a conversation without") for line in shown)
     assert sum("talks.jsonl:5: not JSON" in line for line in shown) == 1

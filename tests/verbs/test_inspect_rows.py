@@ -89,6 +89,8 @@ def test_all_rows_of_a_corpus_are_counted(store: Store) -> None:
     ("where", "texts"),
     [
         (["reason=too_short"], ["Short."]),
+        (["reason=length"], ["Long \x1b[31m text", "Short."]),
+        (["reason=repetition"], []),
         (["language=zh", "split=held_out"], ["Text 9."]),
         (["source=web", "row=11"], ["Long \x1b[31m text"]),
         (["source=other"], []),

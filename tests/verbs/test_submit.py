@@ -13,7 +13,7 @@ from pipelines.errors import UserError
 from pipelines.recipe import reader
 from pipelines.recipe.reader import Recipe
 from pipelines.run.plan import plan
-from pipelines.stages import imported
+from pipelines.stages import STAGES, imported
 from pipelines.store.artifacts import Store
 from pipelines.verbs import submit
 from pipelines.verbs.submit import file_system, is_this_machine
@@ -153,3 +153,18 @@ print(*map(file_system, map(Path, sys.argv[1:])))
     first, second, third = done.stdout.split()
     assert first == second == "tmpfs"
     assert third == file_system(tmp_path)
+
+
+def test_the_users_filters_are_uploaded_with_their_names(folder: Path) -> None:
+    (folder / "rules.py").write_text("def good(text):\n    return True\n")
+    (folder / "recipe.yaml").write_text(
+        "sources:\n  books: {kind: text, path: deep/books.txt, filters: {custom: [rules.py:good]}}\n"
+        "stages:\n  corpus: {filters: {custom: [rules.py:good]}}\n"
+    )
+    store = Store(folder / "store").create()
+    tree = submit._with_uploads(reader.load(folder / "recipe.yaml", STAGES), store)
+    for rules in (tree["sources"]["books"], tree["stages"]["corpus"]):
+        (where,) = rules["filters"]["custom"]
+        file, name = where.split(".py:")
+        assert name == "good" and file.startswith(str(store.root))
+        assert Path(f"{file}.py").read_bytes() == (folder / "rules.py").read_bytes()

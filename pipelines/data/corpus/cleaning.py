@@ -1,7 +1,10 @@
 """Turns rows into clean documents: normalised, filtered, with keys and signatures for deduplication.
 
-    Row ──normalise, split──► texts ──hash──► statistics ──filters──► kept documents + key, signature, long lines
-    BadRow ──► rejected                              └──► dropped documents: counted by reason, and rejected
+    Row ──normalise, privacy, split──► texts ──hash──► statistics ──filters──► kept documents + key, signature, lines
+    BadRow ──► rejected                                       └──► dropped documents: counted by reason, and rejected
+
+Personal data is replaced before all else, so that neither files nor rejected rows have it. Traces of a wrong decoding
+are counted before a text is normalised, which removes some.
 
 Works in batches, so that memory does not grow with the source. No Ray here: a stage decides where it runs.
 """
@@ -10,27 +13,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.data.corpus import long_documents, minhash
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
-from pipelines.data.corpus.filters import Filter, Verdict, apply_filters
-from pipelines.data.corpus.filters.filter import drop
+from pipelines.data.corpus.filters import Verdict, apply_filters
+from pipelines.data.corpus.rules import EMPTY, Rules
 from pipelines.data.sources.bad_rows import UNREADABLE
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_by_counts, language_name
 from pipelines.data.text.measures import DocumentStats, HashedTexts, document_stats, hash_texts
-from pipelines.data.text.normalise import normalise
+from pipelines.data.text.normalise import mojibake, normalise
+from pipelines.data.text.privacy import Privacy
+from pipelines.data.text.privacy_kinds import PERSONAL_DATA
+from pipelines.errors import UserError
 
 BATCH_BYTES = 8 << 20  # of text cleaned at once: large enough for columnar work, small beside a worker's memory
-EMPTY = drop("empty")  # the only reason to drop that belongs to no filter: the document has no characters
 TOTALS = ("documents/read", "documents/split", "documents/parts", "bytes/read", "rows/bad")
 OTHER_LANGUAGE = "documents/other_language_"  # and its code: counts of dropped documents, all in dropped_language
-DROPPED = "left out by a filter of the corpus"  # the problem of a dropped document, beside its reason
+PRIVATE = "privacy/"  # and the kind: counts of personal data that were replaced, or dropped with their documents
+LINES = "lines/dropped_c4"  # of documents that are kept
+DROPPED = "documents/dropped_"  # and the reason
+NO_LIMIT = "left out by a filter of the corpus"  # the problem of a dropped document whose reason has no limit
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class CleanedBatch:
 
     documents: pa.Table  # of `schema`: kept documents, with columns for deduplication
     rejected: pa.Table  # of REJECTED: rows that could not be read, then documents that a filter dropped
-    counts: Counter[str]  # TOTALS, documents/dropped_<reason>, documents/other_language_<code>
+    counts: Counter[str]  # TOTALS, documents/dropped_<reason>, documents/other_language_<code>, privacy/<kind>
 
 
 def schema(permutations: int) -> pa.Schema:
@@ -54,27 +62,45 @@ def schema(permutations: int) -> pa.Schema:
 
 
 def clean(
-    name: str,
-    source: Source,
-    parts: Sequence[Part],
-    *,
-    filters: Sequence[Filter],
-    permutations: int,
-    split_words: int | None,
+    name: str, source: Source, parts: Sequence[Part], *, rules: Rules, permutations: int
 ) -> Iterator[CleanedBatch]:
     """Reads parts of a source and yields the cleaned batches in order; at least one, which may be empty.
 
-    name: the source's name in the recipe. permutations: length of the MinHash signatures. split_words: words beyond
-    which a document is split into parts, each a document of its own; None: documents stay whole.
-    Raises UserError if a file cannot be read at all."""
-    batch = _Batch(name, source)
+    name: the source's name in the recipe. permutations: length of the MinHash signatures.
+    Raises UserError if a file cannot be read at all, or if a custom filter fails."""
+    batch = _Batch(name, source, rules)
     for part in parts:
         for row in source.read(part):
             batch.add(part, row)
             if batch.text_bytes > BATCH_BYTES:
-                yield batch.cleaned(filters, permutations, split_words)
-                batch = _Batch(name, source)
-    yield batch.cleaned(filters, permutations, split_words)
+                yield batch.cleaned(permutations)
+                batch = _Batch(name, source, rules)
+    yield batch.cleaned(permutations)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A row to be cleaned, or a part of one."""
+
+    part: Part
+    row: Row
+    text: str  # normalised, without personal data
+    garbled: int  # traces of a wrong decoding in the text as it was read
+    is_dropped: bool = False  # for its personal data
+    number: int = 0  # n for the n-th part of a row
+
+    def split(self, split_words: int | None) -> list[_Document]:
+        """Its parts; itself if it is not longer than `split_words`."""
+        if split_words is None or len(self.text) <= split_words:
+            return [self]
+        texts = long_documents.split(self.text, split_words)
+        if len(texts) == 1:
+            return [self]
+        traces = self.garbled / len(self.text)  # spread evenly: where they were is not known any more
+        return [
+            replace(self, text=text, garbled=round(traces * len(text)), number=number)
+            for number, text in enumerate(texts, start=1)
+        ]
 
 
 @dataclass
@@ -83,50 +109,82 @@ class _Batch:
 
     name: str
     source: Source
-    rows: list[tuple[Part, Row]] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)  # of the rows, normalised
-    numbers: list[int] = field(default_factory=list)  # of the rows: 0 for a whole document, n for the n-th part of one
+    rules: Rules
+    documents: list[_Document] = field(default_factory=list)
     bad_rows: list[tuple[Part, BadRow]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
     text_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.privacy = Privacy(self.rules.privacy, self.rules.seed)
+        self.counts.update({"bytes/read": 0, "rows/bad": 0})
 
     def add(self, part: Part, row: Row | BadRow) -> None:
         if isinstance(row, BadRow):
-            self.bad_rows.append((part, row))
-            self.text_bytes += utf8_bytes(row.raw)
+            num_bytes = utf8_bytes(row.raw)
+            self.bad_rows.append((part, row.model_copy(update={"raw": self.privacy.replace(row.raw)[0]})))
+            self.counts["rows/bad"] += 1
         else:
-            self.rows.append((part, row))
-            self.texts.append(normalise(row.text))
-            self.numbers.append(0)
-            self.text_bytes += utf8_bytes(row.text)
+            num_bytes = utf8_bytes(row.text)
+            garbled = mojibake(row.text)
+            text, found = self.privacy.replace(normalise(row.text))
+            self.counts.update({f"{PRIVATE}{kind}": number for kind, number in found.items()})
+            self.documents.append(_Document(part, self._private(row), text, garbled, self.privacy.drops(found)))
+            self.counts["bytes/read"] += num_bytes
+        self.text_bytes += num_bytes
 
-    def cleaned(self, filters: Sequence[Filter], permutations: int, split_words: int | None) -> CleanedBatch:
-        counts = Counter({"rows/bad": len(self.bad_rows)})
-        counts["bytes/read"] = sum(utf8_bytes(row.text) for _, row in self.rows)
-        self._split_long(split_words, counts)
-        texts = pa.array(self.texts, pa.string())
+    def _private(self, row: Row) -> Row:
+        """The row without its text, and without personal data in its other columns."""
+        if not self.privacy.is_on:
+            return row
+        meta = {key: self.privacy.replace(value)[0] for key, value in row.meta.items()}
+        return row.model_copy(
+            update={"text": "", "meta": meta, "group": row.group and self.privacy.disguise(row.group)}
+        )
+
+    def cleaned(self, permutations: int) -> CleanedBatch:
+        self._split_long()
+        texts = pa.array([document.text for document in self.documents], pa.string())
         hashed = hash_texts(texts)
-        documents = document_stats(texts, [self._language(row) for _, row in self.rows], hashed)
-        documents = [document if document.language else _detect_language(document) for document in documents]
-        verdicts = [apply_filters(filters, document) if document.characters else EMPTY for document in documents]
+        languages = [self._language(document.row) for document in self.documents]
+        garbled = [document.garbled for document in self.documents]
+        stats = document_stats(texts, languages, hashed, garbled)
+        stats = [document if document.language else _detect_language(document) for document in stats]
+        verdicts = [self._verdict(document, counts) for document, counts in zip(self.documents, stats, strict=True)]
         kept = [index for index, verdict in enumerate(verdicts) if verdict.keep]
-        counts.update(f"documents/dropped_{verdict.reason}" for verdict in verdicts if not verdict.keep)
-        counts.update(f"{OTHER_LANGUAGE}{verdict.language}" for verdict in verdicts if verdict.language)
-        return CleanedBatch(self._table(kept, documents, hashed, permutations), self._rejected(verdicts), counts)
+        self.counts.update(f"{DROPPED}{verdict.reason}" for verdict in verdicts if not verdict.keep)
+        self.counts.update(f"{OTHER_LANGUAGE}{verdict.language}" for verdict in verdicts if verdict.language)
+        rejected = self._rejected(verdicts)
+        if any(verdict.text is not None for verdict in verdicts):  # lines were dropped: the hashes are of other texts
+            stats = [self._shortened(document, verdict) for document, verdict in zip(stats, verdicts, strict=True)]
+            hashed = hash_texts(pa.array([document.text for document in stats], pa.string()))
+        return CleanedBatch(self._table(kept, stats, hashed, permutations), rejected, self.counts)
 
-    def _split_long(self, split_words: int | None, counts: Counter[str]) -> None:
-        """Replaces each row with a long text by a row for each part of the text. Counts documents and parts."""
-        parts_of: dict[int, list[str]] = {}
-        for index, text in enumerate(self.texts):
-            if split_words is not None and len(text) > split_words:
-                parts = long_documents.split(text, split_words)
-                if len(parts) > 1:
-                    parts_of[index] = parts
-        for index, parts in sorted(parts_of.items(), reverse=True):
-            self.rows[index : index + 1] = [self.rows[index]] * len(parts)
-            self.texts[index : index + 1] = parts
-            self.numbers[index : index + 1] = range(1, len(parts) + 1)
-            counts.update({"documents/split": 1, "documents/parts": len(parts)})
-        counts["documents/read"] = len(self.texts)
+    def _verdict(self, document: _Document, stats: DocumentStats) -> Verdict:
+        if document.is_dropped:
+            return Verdict(False, PERSONAL_DATA)
+        if not stats.characters:
+            return EMPTY
+        try:
+            return apply_filters(self.rules.filters, stats)
+        except UserError as error:
+            raise UserError(f"{document.part.where}:{document.row.row}: {error}") from error
+
+    def _shortened(self, document: DocumentStats, verdict: Verdict) -> DocumentStats:
+        """The document with what the filters left of its text. Counts the lines that were dropped."""
+        if verdict.text is None:
+            return document
+        self.counts[LINES] += _num_lines(document.text) - _num_lines(verdict.text)
+        return document._replace(text=verdict.text)
+
+    def _split_long(self) -> None:
+        """Replaces each row with a long text by its parts. Counts documents and parts."""
+        split = [document.split(self.rules.split_words) for document in self.documents]
+        num_parts = [len(parts) for parts in split if len(parts) > 1]
+        if num_parts:
+            self.counts.update({"documents/split": len(num_parts), "documents/parts": sum(num_parts)})
+        self.documents = [part for parts in split for part in parts]
+        self.counts["documents/read"] = len(self.documents)
 
     def _language(self, row: Row) -> str:
         """The language that the row or the source names; empty if it is to be detected."""
@@ -136,45 +194,57 @@ class _Batch:
     def _table(
         self,
         kept: list[int],
-        documents: list[DocumentStats],
+        stats: list[DocumentStats],
         hashed: HashedTexts,
         permutations: int,
     ) -> pa.Table:
-        rows = [(*self.rows[index], self.numbers[index]) for index in kept]
-        texts = [documents[index].text for index in kept]
+        documents = [self.documents[index] for index in kept]
+        texts = [stats[index].text for index in kept]
         indices = np.array(kept, np.int64)
         signatures = np.ascontiguousarray(minhash.signatures(hashed, permutations)[indices])
         signature_type = pa.binary(4 * permutations)
         columns = [
-            pa.array([self._id(part, row, number) for part, row, number in rows], pa.string()),
-            pa.array([self.name] * len(rows), pa.string()),
-            pa.array([row.group or part.group for part, row, _ in rows], pa.string()),
-            pa.array([documents[index].language for index in kept], pa.string()),
+            pa.array([self._id(document) for document in documents], pa.string()),
+            pa.array([self.name] * len(documents), pa.string()),
+            pa.array([document.row.group or document.part.group for document in documents], pa.string()),
+            pa.array([stats[index].language for index in kept], pa.string()),
             pa.array(texts, pa.string()),
-            pa.array([list(row.meta.items()) for _, row, _ in rows], DOCUMENTS.field("meta").type),
+            pa.array([list(document.row.meta.items()) for document in documents], DOCUMENTS.field("meta").type),
             pa.array([utf8_bytes(text) for text in texts], pa.int64()),
             pa.array([minhash.exact_key(text) for text in texts], pa.binary(16)),
-            pa.FixedSizeBinaryArray.from_buffers(signature_type, len(rows), [None, pa.py_buffer(signatures)]),
+            pa.FixedSizeBinaryArray.from_buffers(signature_type, len(documents), [None, pa.py_buffer(signatures)]),
             hashed.long_lines().take(pa.array(indices)),
         ]
         return pa.Table.from_arrays(columns, schema=schema(permutations))
 
-    def _id(self, part: Part, row: Row, number: int) -> str:
-        return f"{self.name}/{part.index}/{row.row}" + (f".{number}" if number else "")
+    def _id(self, document: _Document) -> str:
+        number = f".{document.number}" if document.number else ""
+        return f"{self.name}/{document.part.index}/{document.row.row}{number}"
 
     def _rejected(self, verdicts: list[Verdict]) -> pa.Table:
         """The bad rows, and the documents that were dropped."""
         rejected = [(part, row.row, UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
-        for (part, row), text, verdict in zip(self.rows, self.texts, verdicts, strict=True):
+        for document, verdict in zip(self.documents, verdicts, strict=True):
             if not verdict.keep:
-                problem = f"is in {language_name(verdict.language)}" if verdict.language else DROPPED
-                rejected.append((part, row.row, verdict.reason, problem, text[:RAW_CHARACTERS]))
+                raw = document.text[:RAW_CHARACTERS]
+                rejected.append((document.part, document.row.row, verdict.reason, _problem(verdict), raw))
         columns = [
             pa.array([self.name] * len(rejected), pa.string()),
             pa.array([part.where for part, *_ in rejected], pa.string()),
             *(pa.array([entry[index] for entry in rejected], REJECTED.types[index + 1]) for index in range(1, 5)),
         ]
         return pa.Table.from_arrays(columns, schema=REJECTED)
+
+
+def _num_lines(text: str) -> int:
+    """Number of lines that are not blank."""
+    return sum(not line.isspace() for line in text.splitlines() if line)
+
+
+def _problem(verdict: Verdict) -> str:
+    if verdict.language:
+        return f"is in {language_name(verdict.language)}"
+    return "has personal data" if verdict.reason == PERSONAL_DATA else verdict.problem or NO_LIMIT
 
 
 def warm_up() -> None:

@@ -55,7 +55,7 @@ def repetition(reply: str) -> float:
     if len(reply) < MIN_RUN_CHARACTERS:
         return 0.0
     texts = pa.array([reply], pa.string())
-    (stats,) = document_stats(texts, [""], hash_texts(texts))
+    (stats,) = document_stats(texts, [""], hash_texts(texts), [0])
     in_runs = stats.repeated_characters / max(stats.letters + stats.chinese + stats.digits, 1)
     in_sequences = stats.duplicate_ngram_words / stats.words if stats.words >= MIN_WORDS else 0.0
     return max(in_runs, in_sequences)

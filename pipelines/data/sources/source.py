@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from pipelines import user_functions
+from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.errors import printable
 from pipelines.options import Options
 
@@ -74,6 +76,14 @@ class Source(Options):
     language: Language = Field(
         default="en", description="Language of its text: en, zh, or auto to detect it by document"
     )
+    filters: dict[str, Any] | None = Field(
+        default=None,
+        description="Filters of its text where they differ from the stage's, with the keys of corpus.filters: "
+        "{quality: null}; the stage's other filters stay",
+    )
+    privacy: PrivacyOptions | None = Field(
+        default=None, description="What happens to personal data in its text, where it differs from corpus.privacy"
+    )
     kinds_of_rows: ClassVar[tuple[str, ...]] = ("text", "conversations", "preferences", "prompts")
     _folder: Path = PrivateAttr(default=Path())  # relative paths start at the recipe's folder
 
@@ -84,6 +94,13 @@ class Source(Options):
             readers = "only kind: images reads images" if rows == "images" else "it reads images with their captions"
             raise ValueError(f"expected {', '.join(cls.kinds_of_rows)}: {readers}")
         return rows
+
+    @model_validator(mode="after")
+    def _rules_are_for_text(self) -> Self:
+        for key in ("filters", "privacy"):
+            if getattr(self, key) is not None and self.rows != "text":
+                raise ValueError(f"{key}: only rows: text have {key}, and this source has rows: {self.rows}; remove it")
+        return self
 
     def at(self, folder: Path) -> Source:
         """A copy of the source whose relative paths start at `folder`."""
@@ -98,8 +115,23 @@ class Source(Options):
         return []
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides this source's rows besides the bytes of `files`: its options without paths, versions."""
-        return self.model_dump(exclude={"path"})
+        """Returns what decides this source's rows besides the bytes of `files`: its options without paths, versions.
+
+        Rules of its own are left out where there are none; the user's functions count by their code. Raises UserError
+        if their files cannot be read."""
+        identity = self.model_dump(exclude={"path"})
+        for key in ("filters", "privacy"):
+            if not identity[key]:
+                del identity[key]
+        if self.custom_filters:
+            custom = [user_functions.read(where).identity for where in self.custom_filters]
+            identity["filters"] = {**identity["filters"], "custom": custom}
+        return identity
+
+    @property
+    def custom_filters(self) -> list[str]:
+        """The user's functions among its filters, path/to/file.py:name."""
+        return list((self.filters or {}).get("custom") or ())
 
     def parts(self) -> list[Part]:
         """Divides the source into parts, always the same and in the same order."""

@@ -9,8 +9,7 @@ lines without blanks. Everything is compiled by numba: splitting words in Python
 
 from __future__ import annotations
 
-import functools
-import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,15 +17,22 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.data.text.languages import ENGLISH_WORDS, JAPANESE_FORMS, KANA
-
-SPACE, LETTER, CHINESE, DIGIT, PUNCTUATION, SYMBOL, BROKEN = range(7)
-CHINESE_RANGES = (
-    *((0x3005, 0x3007), (0x3040, 0x30FF), (0x3100, 0x312F)),  # 々 and 〇, kana, bopomofo
-    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),  # ideographs of the Basic Multilingual Plane
+from pipelines.data.text.character_tables import (
+    BROKEN,
+    CHINESE,
+    DIGIT,
+    FNV_OFFSET,
+    FNV_PRIME,
+    LETTER,
+    PUNCTUATION,
+    SPACE,
+    SYMBOL,
+    character_tables,
+    code_signs,
+    english_words,
 )
-CODE_SIGNS = "#%&*@\\_/{}[]"  # punctuation to Unicode, signs of code and markup to a reader
-BULLETS = "-*+•·●○■□▪►▶※–"
+from pipelines.data.text.normalise import mojibake
+
 # (words, Chinese characters) of n-grams that prose hardly ever repeats, and of those that it may repeat now and then.
 # Eight English words have as much content as thirteen Chinese characters.
 NGRAM = (8, 13)
@@ -36,7 +42,6 @@ MIN_RUN_CHARACTERS = 6  # "aaaaaa", "哈哈哈哈哈哈": from this length on a 
 # have shorter lines in common.
 LONG_LINE_WIDTH = 30
 WIDE_FROM = 0x2E80  # Chinese, Japanese and Korean characters and full-width signs take two columns
-FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
 COUNTS = (
@@ -60,6 +65,8 @@ COUNTS = (
     "repeated_characters",  # letters and digits in runs of one character
     "japanese",  # kana, and characters of Japanese alone, among the Chinese characters
     "english_words",  # of the words, those that English alone has often
+    "operators",  # symbols in ASCII, as code has them
+    "code_lines",  # of `lines`, those that look like a line of code
 )
 
 
@@ -88,6 +95,9 @@ class DocumentStats(NamedTuple):
     repeated_characters: int
     japanese: int
     english_words: int
+    operators: int
+    code_lines: int
+    garbled: int  # traces of a wrong decoding in the text as it was read: normalising removes some of them
 
 
 @dataclass(frozen=True)
@@ -118,19 +128,23 @@ def hash_texts(texts: pa.Array) -> HashedTexts:
     rulers = np.zeros(capacity, np.bool_)  # lines without a letter or digit, which tables may repeat
     counts = np.zeros((len(texts), len(COUNTS)), np.int64)
     word_starts, line_starts = np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts) + 1, np.int64)
-    classes, bullets, japanese = _character_tables()
+    classes, bullets, japanese = character_tables()
     if len(texts):
-        _hash_words(data, offsets, classes, japanese, _english_words(), counts, words, word_starts)
-        _hash_lines(data, offsets, classes, bullets, counts, lines, widths, rulers, line_starts)
+        _hash_words(data, offsets, classes, japanese, english_words(), counts, words, word_starts)
+        _hash_lines(data, offsets, classes, bullets, code_signs(), counts, lines, widths, rulers, line_starts)
         _count_repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
     words, lines, widths = words[: word_starts[-1]], lines[: line_starts[-1]], widths[: line_starts[-1]]
     return HashedTexts(counts, words, word_starts, lines, widths, line_starts)
 
 
-def document_stats(texts: pa.Array, languages: list[str], hashed: HashedTexts) -> list[DocumentStats]:
-    """Returns the statistics of each document."""
-    rows = zip(texts.to_pylist(), languages, hashed.counts.tolist(), strict=True)
-    return [DocumentStats(text, language, *counts) for text, language, counts in rows]
+def document_stats(
+    texts: pa.Array, languages: list[str], hashed: HashedTexts, garbled: Sequence[int] | None = None
+) -> list[DocumentStats]:
+    """Returns the statistics of each document. garbled: see DocumentStats; by default counted in the texts."""
+    values = texts.to_pylist()
+    garbled = [mojibake(text) for text in values] if garbled is None else garbled
+    rows = zip(values, languages, hashed.counts.tolist(), garbled, strict=True)
+    return [DocumentStats(text, language, *counts, traces) for text, language, counts, traces in rows]
 
 
 def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -141,55 +155,11 @@ def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8), offsets
 
 
-@functools.cache
-def _character_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns uint8[65536] each, for the characters of the Basic Multilingual Plane: their class; 1 for bullets; 1 for
-    characters of Japanese alone."""
-    classes = np.array([_unicode_class(chr(code)) for code in range(0x10000)], np.uint8)
-    for first, last in CHINESE_RANGES:
-        classes[first : last + 1] = CHINESE
-    bullets = np.zeros(0x10000, np.uint8)
-    bullets[[ord(sign) for sign in BULLETS]] = 1
-    japanese = np.array([KANA.match(chr(code)) is not None for code in range(0x10000)], np.uint8)
-    japanese[[ord(form) for form in JAPANESE_FORMS]] = 1
-    return classes, bullets, japanese
-
-
-@functools.cache
-def _english_words() -> np.ndarray:
-    """Returns uint64[a power of two]: the hash of each of ENGLISH_WORDS at the slot of its last bits."""
-    hashes = [functools.reduce(_add_to_hash, word.encode(), int(FNV_OFFSET)) for word in ENGLISH_WORDS]
-    slots = 64
-    while len({value % slots for value in hashes}) < len(hashes):
-        slots *= 2
-    table = np.zeros(slots, np.uint64)
-    for value in hashes:
-        table[value % slots] = value
-    return table
-
-
-def _add_to_hash(value: int, code: int) -> int:
-    return (value ^ code) * int(FNV_PRIME) % 2**64
-
-
-def _unicode_class(character: str) -> int:
-    category = unicodedata.category(character)
-    if category in ("Co", "Cs") or character == "\ufffd":
-        return BROKEN
-    if category[0] in "CZ":
-        return SPACE
-    if category[0] in "LM":
-        return LETTER
-    if category[0] == "N":
-        return DIGIT
-    return PUNCTUATION if category[0] == "P" and character not in CODE_SIGNS else SYMBOL
-
-
 # Columns of a row of counts, as constants that numba folds in.
 (CHARACTERS, WORDS, LETTERS, CHINESE_CHARACTERS, DIGITS, SYMBOLS, BROKEN_CHARACTERS, SPACED_WORDS,
  SPACED_WORD_CHARACTERS, ALPHABETIC_WORDS, LINES, BULLET_LINES, ELLIPSIS_LINES, WIDTH, DUPLICATE_LINE_WIDTH,
- DUPLICATE_NGRAM_WORDS, TOP_NGRAM_WORDS, REPEATED, JAPANESE_CHARACTERS,
- ENGLISH_WORD_COUNT) = range(len(COUNTS))  # fmt: skip
+ DUPLICATE_NGRAM_WORDS, TOP_NGRAM_WORDS, REPEATED, JAPANESE_CHARACTERS, ENGLISH_WORD_COUNT, OPERATORS,
+ CODE_LINES) = range(len(COUNTS))  # fmt: skip
 
 
 @numba.njit(cache=True)
@@ -266,8 +236,11 @@ def _hash_words(
                 count[CHINESE_CHARACTERS] += 1
                 count[JAPANESE_CHARACTERS] += code < 0x10000 and japanese[code]
                 count[ALPHABETIC_WORDS] += 1
-            count[SYMBOLS] += kind == SYMBOL
-            count[BROKEN_CHARACTERS] += kind == BROKEN
+            elif kind == SYMBOL:
+                count[SYMBOLS] += 1
+                count[OPERATORS] += code < 0x80
+            elif kind == BROKEN:
+                count[BROKEN_CHARACTERS] += 1
             if (alphanumeric or kind == CHINESE) and run >= MIN_RUN_CHARACTERS:
                 count[REPEATED] += MIN_RUN_CHARACTERS if run == MIN_RUN_CHARACTERS else 1
         word_starts[document + 1] = num_words
@@ -280,6 +253,7 @@ def _hash_lines(
     offsets: np.ndarray,
     classes: np.ndarray,
     bullets: np.ndarray,
+    code_signs: np.ndarray,
     counts: np.ndarray,
     lines: np.ndarray,
     widths: np.ndarray,
@@ -292,6 +266,7 @@ def _hash_lines(
         position, stop = offsets[document], offsets[document + 1]
         count = counts[document]
         line, width, has_word, bullet, dots = FNV_OFFSET, 0, False, False, 0
+        is_code, last = False, SPACE
         while position <= stop:
             code, size = _decode(data, position) if position < stop else (10, 1)
             position += size
@@ -303,9 +278,15 @@ def _hash_lines(
                 count[LINES] += has_word
                 count[BULLET_LINES] += has_word and bullet
                 count[ELLIPSIS_LINES] += has_word and dots >= 3
+                count[CODE_LINES] += has_word and is_code
                 line, width, has_word, bullet, dots = FNV_OFFSET, 0, False, False, 0
+                is_code, last = False, SPACE
                 continue
             kind = _character_class(code, classes)
+            # An operator anywhere, or a bracket directly after a name: f(x), a[1].
+            if kind >= PUNCTUATION and code < 0x80:
+                is_code |= code_signs[code] == 1 or (code_signs[code] == 2 and last in (LETTER, DIGIT))
+            last = kind
             if kind == SPACE:
                 continue
             if width == 0:

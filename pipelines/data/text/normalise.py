@@ -17,6 +17,14 @@ ASCII_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")  # everything in ASCII t
 OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # except U+3000, which indents Chinese paragraphs
 TRAILING_SPACE = re.compile("[ \t\u3000]+$", re.MULTILINE)
 BLANK_LINES = re.compile("\n{3,}")
+# UTF-8 decoded as Latin-1 or Windows-1252 (of Latin letters, quotation marks, a byte order mark, Chinese), or as GBK;
+# the replacement characters of GBK decoders. Some are invisible: they are counted before a text is normalised.
+TAIL = "\u0080-\u009f\u00a1-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"  # 80 to BF as characters, without A0
+MOJIBAKE_STARTS = re.compile("[ÃÂâïä-ç锟烫屯鈥銆]")  # most texts have none of them, which is faster to see
+MOJIBAKE = re.compile(
+    f"Ã[\u0080-\u009f\u00a1-\u00bf]|Â[\u0080-\u00bf]|â[\u0080€][{TAIL}]|ï»¿|[ä-ç][{TAIL}][{TAIL}]"
+    "|锟斤拷|烫烫烫|屯屯屯|鈥[檚淭渃]|銆[\ue000-\uf8ff侀]"
+)
 
 
 def normalise(text: str) -> str:
@@ -33,3 +41,12 @@ def normalise(text: str) -> str:
     if "\n\n\n" in text:
         text = BLANK_LINES.sub("\n\n", text)
     return text.rstrip().lstrip("\n")
+
+
+def mojibake(text: str) -> int:
+    """Counts well-known traces of a wrong decoding in a text that is not normalised yet.
+
+    >>> mojibake("cafÃ© is café"), mojibake("It\\u00e2\\x80\\x99s"), mojibake("ä½\\xa0å¥½ä¸\\x96ç\\x95\\x8c")
+    (1, 1, 3)
+    """
+    return len(MOJIBAKE.findall(text)) if not text.isascii() and MOJIBAKE_STARTS.search(text) else 0

@@ -8,12 +8,11 @@ number for each. It runs in the driver, on whole batches. Importing its file run
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines import user_functions
 from pipelines.errors import UserError
 from pipelines.rollout.rewards.reward import Exchange, Reward, RewardContext
 
@@ -53,25 +52,17 @@ def _failing_row(reward_function: RewardFunction, batch: list[dict[str, Any]], e
 
 def location(where: str) -> tuple[Path, str]:
     """File and name. Raises UserError for anything but path/to/file.py:name."""
-    file, _, name = where.rpartition(":")
-    if not file.endswith(".py") or not name.isidentifier():
-        raise UserError(f"rewards.function: {where!r}; expected path/to/file.py:name")
-    return Path(file).expanduser().absolute(), name
+    return _named(user_functions.location, where)
 
 
 def load(where: str) -> RewardFunction:
     """The function, from its file."""
-    file, name = location(where)
-    spec = importlib.util.spec_from_file_location("rayse_reward_function", file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise UserError(f"rewards.function: {file}: no such file; expected Python code with a function {name}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where a dataclass looks up the types of its fields
+    return _named(lambda where: user_functions.read(where).load(), where)
+
+
+def _named(use: Callable[[str], Any], where: str) -> Any:
+    """What `use` returns; its error names this reward."""
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"rewards.function: {file} cannot be imported ({type(error).__name__}: {error})") from error
-    reward_function = getattr(module, name, None)
-    if not callable(reward_function):
-        raise UserError(f"rewards.function: {file} has no function {name}")
-    return reward_function
+        return use(where)
+    except UserError as error:
+        raise UserError(f"rewards.function: {error}") from error

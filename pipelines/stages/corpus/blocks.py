@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, write_arrow
 from pipelines.data.corpus import cleaning, duplicates
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
-from pipelines.data.corpus.filters import Filter
+from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.parallel import map_in_order, num_parallel_tasks
@@ -145,9 +145,8 @@ def _clean_blocks(
         tasks=num_parallel_tasks(work),
         cpus_per_task=work.cluster.cpus_per_task,
         sources=dict(work.sources),
-        filters=work.options.filters.enabled(),
+        rules={name: work.options.rules(source, work.seed) for name, source in work.sources.items()},
         permutations=work.options.permutations,
-        split_words=work.options.filters.split_words,
         near_duplicates=work.options.near_duplicates,
         max_bad_rows=max_bad_rows,
     )
@@ -158,9 +157,8 @@ def clean_block(
     item: dict[str, str],
     *,
     sources: Mapping[str, Source],
-    filters: list[Filter],
+    rules: Mapping[str, Rules],
     permutations: int,
-    split_words: int | None,
     near_duplicates: float | None,
     max_bad_rows: int | None,
 ) -> tuple[int, int, str]:
@@ -180,7 +178,7 @@ def clean_block(
         ):
             source = sources[block.source]
             for batch in cleaning.clean(
-                block.source, source, parts, filters=filters, permutations=permutations, split_words=split_words
+                block.source, source, parts, rules=rules[block.source], permutations=permutations
             ):
                 writer.write_table(batch.documents.select(COLUMNS))
                 keys.append(batch.documents.select(KEYS))

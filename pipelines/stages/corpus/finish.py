@@ -134,12 +134,12 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
             num_held_out = held_out[f"{what}{suffix}"]
             result[f"{what}/kept{suffix}"] = counts[f"train_{what}{suffix}"] + num_held_out
             result[f"{what}/held_out{suffix}"] = num_held_out
-    filters = work.options.filters.enabled()
-    for reason in [cleaning.EMPTY.reason, *(reason for filter_ in filters for reason in filter_.reasons)]:
-        result[f"documents/dropped_{reason}"] = cleaned.counts[f"documents/dropped_{reason}"]
-    for name in sorted(cleaned.counts):
-        if name.startswith(cleaning.OTHER_LANGUAGE):
-            result[name] = cleaned.counts[name]
+    for source in work.sources.values():
+        for reason in work.options.rules(source, work.seed).reasons:
+            result[f"{cleaning.DROPPED}{reason}"] = cleaned.counts[f"{cleaning.DROPPED}{reason}"]
+    # Languages, kinds of personal data, reasons that custom filters name, and lines.
+    by_value = (cleaning.OTHER_LANGUAGE, cleaning.PRIVATE, cleaning.DROPPED, cleaning.LINES)
+    result |= {name: cleaned.counts[name] for name in sorted(cleaned.counts) if name.startswith(by_value)}
     if cleaned.documents_per_s is not None:
         result["corpus/documents_per_s"] = cleaned.documents_per_s
     result |= {
@@ -155,7 +155,7 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
 
 def _dropped(counts: Facts | Counter[str]) -> dict[str, int]:
     """Numbers of dropped documents by reason."""
-    prefix = "documents/dropped_"
+    prefix = cleaning.DROPPED
     return {name.removeprefix(prefix): int(number) for name, number in counts.items() if name.startswith(prefix)}
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipelines.data.corpus.filters import Filters
+from pipelines.data.corpus.rules import Rules
+from pipelines.data.sources.source import Source
+from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.stage import ClusterOptions, Options, RowLimit
 
 
@@ -12,6 +17,11 @@ class CorpusOptions(Options):
     """Text → cleaned, deduplicated documents, split into training and held-out text."""
 
     filters: Filters = Field(default=Filters(), description="Options of each filter; null disables one")
+    privacy: PrivacyOptions = Field(
+        default={},
+        description="What happens to personal data, by kind (email, phone, ip, card, id_number, passport): mask, "
+        "surrogate (another value, the same one for equal values), drop (the document) or keep. Default: keep",
+    )
     near_duplicates: float | None = Field(
         default=0.8,
         gt=0,
@@ -56,6 +66,20 @@ class CorpusOptions(Options):
         description="Bytes of text read by one task: the work that a kill can lose; decides where files end",
     )
     part_bytes: PositiveInt = Field(default=256_000_000, description="Bytes of text in one file of the corpus")
+
+    def identity(self) -> dict[str, Any]:
+        """What was added later is left out where it is not set, so that earlier results keep their identity."""
+        identity = super().identity() | {"filters": self.filters.identity()}
+        if not self.privacy:
+            del identity["privacy"]
+        return identity
+
+    def rules(self, source: Source, seed: int) -> Rules:
+        """The rules of cleaning for this source: those of the stage, with the source's own laid over them.
+
+        Raises UserError for a custom filter that cannot be read."""
+        filters = self.filters if not source.filters else Filters.model_validate(source.filters).over(self.filters)
+        return Rules(filters.enabled(), filters.split_words, {**self.privacy, **(source.privacy or {})}, seed)
 
 
 class CorpusCluster(ClusterOptions):

@@ -13,7 +13,10 @@ from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import DOCUMENTS, document_of
 from pipelines.data.corpus.filters import Filters
 from pipelines.data.corpus.minhash import exact_key
+from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.jsonl import Jsonl
+from pipelines.data.text.privacy_kinds import PrivacyOptions
+from pipelines.errors import UserError
 
 GOOD = "The moon shows us the same face, for it turns once about itself while it goes around. Number {}."
 RECORDS = [
@@ -27,17 +30,18 @@ RECORDS = [
 
 
 def cleaned(
-    tmp_path: Path, records: list[dict], language: str = "auto", filters: Filters | None = None
+    tmp_path: Path,
+    records: list[dict],
+    language: str = "auto",
+    filters: Filters | None = None,
+    privacy: PrivacyOptions | None = None,
 ) -> list[cleaning.CleanedBatch]:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
     source = Jsonl.model_validate({"path": str(file), "group": "from", "language": language})
     filters = filters or Filters()
-    return list(
-        cleaning.clean(
-            "web", source, source.parts(), filters=filters.enabled(), permutations=32, split_words=filters.split_words
-        )
-    )
+    rules = Rules(filters.enabled(), filters.split_words, privacy or {}, seed=7)
+    return list(cleaning.clean("web", source, source.parts(), rules=rules, permutations=32))
 
 
 def test_every_row_is_counted_once(tmp_path: Path) -> None:
@@ -131,3 +135,92 @@ def test_documents_in_other_languages_are_counted_by_language(tmp_path: Path) ->
     (batch,) = cleaned(tmp_path, records, language="en")
     assert batch.documents.column("language").to_pylist() == ["en", "en"]
     assert batch.counts["documents/other_language_zh"] == 1
+
+
+def test_a_wrong_decoding_is_seen_before_its_traces_are_removed(tmp_path: Path) -> None:
+    """Python decodes the UTF-8 of a quotation mark and of Chinese as Latin-1: with control characters."""
+    for text in ("It isn’t what we’d expect of a text that anyone would want to keep.", "月亮总是以同一面朝向我们。"):
+        wrong = text.encode().decode("latin-1")
+        records = [{"text": wrong * 3, "from": "a"}, {"text": text * 3, "from": "a"}]
+        (batch,) = cleaned(tmp_path, records, filters=Filters(length=None))  # wrong Chinese is a single word
+        (row,) = batch.rejected.to_pylist()
+        assert (row["reason"], batch.documents.num_rows) == ("mojibake", 1)
+
+
+def test_rejected_documents_have_what_was_measured_and_the_limit(tmp_path: Path) -> None:
+    (batch,) = cleaned(tmp_path, [{"text": "Too short.", "from": "a"}, {"text": f"{GOOD}\n" * 4, "from": "a"}])
+    assert [row["problem"] for row in batch.rejected.to_pylist()] == [
+        "2 < 10 (filters.length.min_words)", "0.75 > 0.3 (filters.repetition.max_duplicate_line_fraction)",
+    ]  # fmt: skip
+
+
+def test_a_document_of_which_lines_were_dropped_is_as_if_they_had_never_been(tmp_path: Path) -> None:
+    book = "\n".join(f"{GOOD.format(n)} And so it does on every other day of the year." for n in range(3))
+    c4 = Filters.model_validate({"preset": "c4"})
+    (batch,) = cleaned(tmp_path, [{"text": f"Home\n{book}\nCopyright", "from": "a"}], filters=c4)
+    (alone,) = cleaned(tmp_path, [{"text": book, "from": "a"}], filters=c4)
+    assert batch.documents == alone.documents
+    assert (batch.counts[cleaning.LINES], alone.counts[cleaning.LINES]) == (2, 0)
+
+
+def test_personal_data_is_in_no_file(tmp_path: Path) -> None:
+    records: list[dict] = [
+        {"text": f"{GOOD.format(1)} ann@mail.org", "from": "ann@mail.org"},
+        {"text": f"{GOOD.format(2)} bob@mail.org", "from": "bob@mail.org"},
+        {"text": "Short: ann@mail.org", "from": "a"},
+        {"text": f"{GOOD.format(3)} Card 4111 1111 1111 1111", "from": "a"},
+        {"other": "ann@mail.org"},
+    ]
+    (batch,) = cleaned(tmp_path, records, privacy={"email": "mask", "card": "drop"})
+    assert batch.counts["privacy/email"] == 3 and batch.counts["privacy/card"] == 1
+    assert batch.counts["documents/dropped_personal_data"] == batch.counts["documents/dropped_too_short"] == 1
+    texts = json.dumps(batch.documents.select(DOCUMENTS.names).to_pylist() + batch.rejected.to_pylist())
+    assert "ann@" not in texts and "bob@" not in texts and "4111" not in texts
+    assert len(set(batch.documents.column("group").to_pylist())) == 2
+    (kept,) = cleaned(tmp_path, records, privacy={"email": "keep"})
+    (default,) = cleaned(tmp_path, records)
+    assert kept.documents == default.documents
+
+
+CUSTOM = """
+def no_moon(text):
+    return "face" not in text, "no moon!"
+
+def short(text):
+    return len(text) < 80
+
+def broken(text):
+    return 1 / (len(text) - 96)
+
+def wrong(text):
+    return "yes"
+"""
+
+
+def test_filters_of_the_user_drop_documents_with_their_reasons(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(CUSTOM)
+    filters = Filters.model_validate({"custom": [f"{tmp_path}/mine.py:no_moon"]})
+    (batch,) = cleaned(tmp_path, RECORDS, filters=filters)
+    assert batch.counts["documents/dropped_no_moon"] == 2 and batch.counts["documents/dropped_too_short"] == 1
+    filters = Filters.model_validate({"custom": [f"{tmp_path}/mine.py:short"]})
+    (batch,) = cleaned(tmp_path, RECORDS, filters=filters)
+    assert batch.counts["documents/dropped_short"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("broken", "rows.jsonl:1: filters.custom: {}/mine.py:broken raised ZeroDivisionError: "),
+        (
+            "wrong",
+            "rows.jsonl:1: filters.custom: {}/mine.py:wrong returned 'yes'; expected whether the document is kept",
+        ),
+        ("missing", "rows.jsonl:1: {}/mine.py has no function missing"),
+    ],
+)
+def test_errors_of_the_users_filters_name_file_function_and_document(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "mine.py").write_text(CUSTOM)
+    filters = Filters.model_validate({"custom": [f"{tmp_path}/mine.py:{name}"]})
+    with pytest.raises(UserError) as caught:
+        cleaned(tmp_path, [{"text": GOOD, "from": "a"}], filters=filters)
+    assert problem.format(tmp_path) in str(caught.value)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipelines.data.corpus.filters import FILTERS, Filters, Verdict, apply_filters
+from pipelines.data.corpus.filters import Filters, Verdict, apply_filters, reasons_of
 from pipelines.data.corpus.filters.length import Length
 from pipelines.data.corpus.filters.quality import Quality
 from pipelines.data.corpus.filters.repetition import Repetition
@@ -117,6 +117,21 @@ def test_wrongly_decoded_text_is_dropped_in_both_languages() -> None:
     assert verdict("锟斤拷锟斤拷，烫烫烫烫烫烫，这个文件的内容已经不能读了，请重新打开它。", "zh") == "mojibake"
 
 
+CODE_LINES = {
+    "en": "if (a[i] != {}) {{ b[i] += (c & 0x{:x}) << 2; }}",
+    "zh": "若 (甲[乙] != {}) {{ 丙[乙] += (丁 & 0x{:x}) << 2; }}",
+}
+
+
+@pytest.mark.parametrize("language", CODE_LINES)
+def test_operators_are_symbols_of_prose_and_words_of_code(language: str) -> None:
+    code = "\n".join(CODE_LINES[language].format(n, n * 37 + 11) for n in range(6))
+    only_quality = Filters.model_validate({"language": None, "repetition": None, "length": None})
+    assert verdict(code, language, only_quality) != "symbols"
+    prose = code.replace("\n", " ")  # signs in a line are no code
+    assert verdict(prose, language, only_quality) == "symbols"
+
+
 def test_word_length_rule_applies_to_english_only() -> None:
     paths = "/usr/lib/python/site-packages/something_long " * 12
     only_quality = Filters(length=None, repetition=None)
@@ -137,7 +152,7 @@ def test_error_names_the_position_of_an_unknown_option() -> None:
 
 
 def test_every_reason_is_declared_once_and_covered_by_a_pair() -> None:
-    declared = [reason for name in FILTERS for reason in getattr(Filters(), name).reasons]
+    declared = [reason for name in Filters().identity() for reason in reasons_of(name)]
     assert len(declared) == len(set(declared))
     covered = {reason for _, _, reason in PAIRS.values()} | {"word_length"}
     assert set(declared) - covered == {"too_long", "top_ngram", "language"}  # tested below

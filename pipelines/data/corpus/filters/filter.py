@@ -22,17 +22,46 @@ class Verdict:
     keep: bool
     reason: str = ""
     language: str = field(default="", repr=False)  # the text's own, where it is the reason
+    value: float | None = field(default=None, repr=False)  # what was measured, where the reason is a limit
+    limit: float | None = field(default=None, repr=False)
+    option: str = field(default="", repr=False)  # the limit's key below `filters:`
+    text: str | None = field(default=None, repr=False)  # what is left of a document of which lines are dropped
+
+    @property
+    def problem(self) -> str:
+        """What was measured and what the limit is, for messages; empty where the reason has no limit.
+
+        >>> drop("too_short", 5, 10, "length.min_words").problem
+        '5 < 10 (filters.length.min_words)'
+        """
+        if self.value is None or self.limit is None:
+            return ""
+        digits = next(n for n in (3, 6, 17) if n == 17 or f"{self.value:.{n}g}" != f"{self.limit:.{n}g}")
+        sign = "<" if self.value < self.limit else ">"
+        value, limit = (f"{number:,}" if isinstance(number, int) else f"{number:.{digits}g}"
+                        for number in (self.value, self.limit))  # fmt: skip
+        return f"{value} {sign} {limit} (filters.{self.option})"
 
 
 KEEP = Verdict(True)
 
 
-def drop(reason: str, language: str = "") -> Verdict:
-    """Returns the verdict that drops a document for this reason."""
-    return Verdict(False, reason, language)
+def drop(reason: str, value: float | None = None, limit: float | None = None, option: str = "") -> Verdict:
+    """Returns the verdict that drops a document for this reason: a value beyond the limit that an option sets."""
+    return Verdict(False, reason, value=value, limit=limit, option=option)
 
 
-def fraction(part: int, total: int) -> float:
+def above(reason: str, value: float, limit: float, option: str) -> Verdict | None:
+    """The verdict that drops a document for a value above the limit, if it is; so checks are joined by `or`."""
+    return drop(reason, value, limit, option) if value > limit else None
+
+
+def below(reason: str, value: float, limit: float, option: str) -> Verdict | None:
+    """The verdict that drops a document for a value below the limit, if it is."""
+    return drop(reason, value, limit, option) if value < limit else None
+
+
+def fraction(part: float, total: float) -> float:
     """part ÷ total, or 0 if the total is 0."""
     return part / total if total else 0.0
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
-from pipelines.data.corpus.filters.quality import mojibake
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict
 from pipelines.data.text.languages import (
     LANGUAGES,
     LETTERS_PER_CHARACTER,
@@ -31,13 +30,13 @@ class Language(Filter):
 
     def apply(self, document: DocumentStats) -> Verdict:
         if document.language not in LANGUAGES:
-            return drop("language", document.language)  # the row itself names it
+            return Verdict(False, "language", document.language)  # the row itself names it
         if is_clearly_in_its_language(document):
             return KEEP
-        if mojibake(document.text) > MAX_GARBLED * document.characters:
+        if document.garbled > MAX_GARBLED * document.characters:
             return KEEP  # a matter of quality
         other = other_language(document.text, document.language)
-        return drop("language", other) if other else KEEP
+        return Verdict(False, "language", other) if other else KEEP
 
 
 def is_clearly_in_its_language(document: DocumentStats) -> bool:

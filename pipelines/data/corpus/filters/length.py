@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below
 from pipelines.data.text.languages import CHARACTERS_PER_WORD
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def length(words: int, *, min_words: int, max_words: int, content_words: float |
     >>> length(3, min_words=10, max_words=100)
     Verdict(keep=False, reason='too_short')
     """
-    if words < min_words:
-        return drop("too_short")
-    return drop("too_long") if (words if content_words is None else content_words) > max_words else KEEP
+    content = words if content_words is None else content_words
+    return (
+        below("too_short", words, min_words, "length.min_words")
+        or above("too_long", content, max_words, "length.max_words")
+        or KEEP
+    )

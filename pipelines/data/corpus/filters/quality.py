@@ -6,12 +6,11 @@ The rule on the length of words applies to English only.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop, fraction
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below, drop, fraction
 
 if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
@@ -28,11 +27,7 @@ CHINESE = frozenset(
 
 SENTENCE_WIDTH = 50  # columns, a Chinese character taking two: longer bullets, on average, contain sentences
 
-# UTF-8 decoded as Latin-1 or GBK, and the replacement characters of GBK decoders.
-MOJIBAKE = re.compile(
-    "[ÃÂ][\u00a1-\u00bf]|â[\u0080€][\u0080-\u00bf\u2018-\u201d™œ˜]|ï»¿"
-    "|锟斤拷|烫烫烫|屯屯屯|鈥[檚淭渃]|銆[\ue000-\uf8ff侀]"
-)
+MIN_CODE_LINES, CODE_LINE_SHARE = 3, 0.5  # a text of at least so many lines, more than half of them code, is code
 
 
 class Quality(Filter):
@@ -45,7 +40,8 @@ class Quality(Filter):
         default=0.3,
         ge=0,
         le=1,
-        description="Maximum fraction of the characters that are neither letters, digits nor punctuation",
+        description="Maximum fraction of the characters that are neither letters, digits nor punctuation; in code, "
+        "operators are not counted",
     )
     max_bullet_line_fraction: float = Field(
         default=0.9,
@@ -73,28 +69,47 @@ class Quality(Filter):
     max_mojibake_fraction: float = Field(
         default=0.005, ge=0, le=1, description="Maximum fraction of the characters that are traces of a wrong decoding"
     )
-    reasons: ClassVar = ("few_letters", "symbols", "bullets", "ellipses", "word_length", "stop_words", "mojibake")
+    reasons: ClassVar = ("mojibake", "few_letters", "symbols", "bullets", "ellipses", "word_length", "stop_words")
 
     def apply(self, document: DocumentStats) -> Verdict:
-        if fraction(document.alphabetic_words, document.words) < self.min_alphabetic_word_fraction:
-            return drop("few_letters")
-        if fraction(document.symbols, document.characters) > self.max_symbol_fraction:
-            return drop("symbols")
-        if document.lines >= self.min_lines_for_line_rules:
-            short = document.width < SENTENCE_WIDTH * document.lines
-            if short and fraction(document.bullet_lines, document.lines) > self.max_bullet_line_fraction:
-                return drop("bullets")
-            if fraction(document.ellipsis_lines, document.lines) > self.max_ellipsis_line_fraction:
-                return drop("ellipses")
-        mean_word_characters = fraction(document.spaced_word_characters, document.spaced_words)
-        if document.language == "en" and mean_word_characters > self.max_mean_word_characters:
-            return drop("word_length")
-        if document.words >= self.min_words_for_stop_words:
-            if distinct_stop_words(document.text, language=document.language) < self.min_stop_words:
-                return drop("stop_words")
-        if fraction(document.broken + mojibake(document.text), document.characters) > self.max_mojibake_fraction:
-            return drop("mojibake")
-        return KEEP
+        return (
+            above("mojibake", fraction(document.broken + document.garbled, document.characters),
+                  self.max_mojibake_fraction, "quality.max_mojibake_fraction")
+            or below("few_letters", fraction(document.alphabetic_words, document.words),
+                     self.min_alphabetic_word_fraction, "quality.min_alphabetic_word_fraction")
+            or above("symbols", fraction(_symbols(document), document.characters),
+                     self.max_symbol_fraction, "quality.max_symbol_fraction")
+            or self._lines(document)
+            or self._words(document)
+            or KEEP
+        )  # fmt: skip
+
+    def _lines(self, document: DocumentStats) -> Verdict | None:
+        if document.lines < self.min_lines_for_line_rules:
+            return None
+        short = document.width < SENTENCE_WIDTH * document.lines
+        return (
+            above("bullets", fraction(document.bullet_lines if short else 0, document.lines),
+                  self.max_bullet_line_fraction, "quality.max_bullet_line_fraction")
+            or above("ellipses", fraction(document.ellipsis_lines, document.lines),
+                     self.max_ellipsis_line_fraction, "quality.max_ellipsis_line_fraction")
+        )  # fmt: skip
+
+    def _words(self, document: DocumentStats) -> Verdict | None:
+        if document.language == "en":
+            mean = fraction(document.spaced_word_characters, document.spaced_words)
+            if mean > self.max_mean_word_characters:
+                return drop("word_length", mean, self.max_mean_word_characters, "quality.max_mean_word_characters")
+        if document.words < self.min_words_for_stop_words:
+            return None
+        stop_words = distinct_stop_words(document.text, language=document.language)
+        return below("stop_words", stop_words, self.min_stop_words, "quality.min_stop_words")
+
+
+def _symbols(document: DocumentStats) -> int:
+    """Characters that are symbols of prose; in code the operators are its words."""
+    is_code = document.lines >= MIN_CODE_LINES and document.code_lines > CODE_LINE_SHARE * document.lines
+    return document.symbols - document.operators if is_code else document.symbols
 
 
 def distinct_stop_words(text: str, *, language: str) -> int:
@@ -104,12 +119,3 @@ def distinct_stop_words(text: str, *, language: str) -> int:
     2
     """
     return len(CHINESE.intersection(text)) if language == "zh" else len(ENGLISH.intersection(text.lower().split()))
-
-
-def mojibake(text: str) -> int:
-    """Counts well-known traces of a wrong decoding in the text.
-
-    >>> mojibake("cafÃ© is café")
-    1
-    """
-    return 0 if text.isascii() else len(MOJIBAKE.findall(text))

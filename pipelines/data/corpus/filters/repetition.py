@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop, fraction
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, fraction
 
 if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
@@ -47,13 +47,15 @@ class Repetition(Filter):
     reasons: ClassVar = ("duplicate_lines", "duplicate_ngrams", "top_ngram", "repeated_characters")
 
     def apply(self, document: DocumentStats) -> Verdict:
-        if fraction(document.duplicate_line_width, document.width) > self.max_duplicate_line_fraction:
-            return drop("duplicate_lines")
-        if document.words >= self.min_words_for_ngrams:
-            if fraction(document.duplicate_ngram_words, document.words) > self.max_duplicate_ngram_fraction:
-                return drop("duplicate_ngrams")
-            if fraction(document.top_ngram_words, document.words) > self.max_top_ngram_fraction:
-                return drop("top_ngram")
-        if fraction(document.repeated_characters, document.characters) > self.max_repeated_character_fraction:
-            return drop("repeated_characters")
-        return KEEP
+        words = document.words if document.words >= self.min_words_for_ngrams else 0  # 0: no fraction is above a limit
+        return (
+            above("duplicate_lines", fraction(document.duplicate_line_width, document.width),
+                  self.max_duplicate_line_fraction, "repetition.max_duplicate_line_fraction")
+            or above("duplicate_ngrams", fraction(document.duplicate_ngram_words, words),
+                     self.max_duplicate_ngram_fraction, "repetition.max_duplicate_ngram_fraction")
+            or above("top_ngram", fraction(document.top_ngram_words, words),
+                     self.max_top_ngram_fraction, "repetition.max_top_ngram_fraction")
+            or above("repeated_characters", fraction(document.repeated_characters, document.characters),
+                     self.max_repeated_character_fraction, "repetition.max_repeated_character_fraction")
+            or KEEP
+        )  # fmt: skip

@@ -1,0 +1,75 @@
+"""C4's rules for web pages, by lines (Raffel et al. 2020, section 2.2), as datatrove applies them.
+
+Lines of menus, notices and scripts are dropped; then the page is dropped if few sentences are left. C4's list of bad
+words is not applied. Chinese lines have words that are 1.6 characters long, and end in 。！？…” too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, below, drop
+from pipelines.data.text.web_words import content_words, num_sentences, words
+
+if TYPE_CHECKING:
+    from pipelines.data.text.measures import DocumentStats
+
+CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+LINE_ENDS = (".", "?", "!", '"', "'", "。", "？", "！", "”", "’", "」", "』")
+NOTICES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
+           "使用条款", "隐私政策", "使用條款", "隱私權政策")  # fmt: skip
+
+
+class C4(Filter):
+    """Drops lines that are not sentences, and pages with few sentences."""
+
+    lines_end_in_punctuation: bool = Field(
+        default=True, description="Whether lines are dropped that do not end in a full stop or another terminal mark"
+    )
+    min_sentences: int = Field(default=5, ge=0, description="Minimum number of sentences in the lines that are left")
+    min_words_per_line: int = Field(default=3, ge=0, description="Minimum words of a line; shorter lines are dropped")
+    max_word_characters: int = Field(
+        default=1000, ge=1, description="Maximum length of a word; lines with a longer one are dropped"
+    )
+    reasons: ClassVar = ("c4_lorem_ipsum", "c4_curly_bracket", "c4_few_sentences")
+
+    def apply(self, document: DocumentStats) -> Verdict:
+        kept: list[str] = []
+        sentences = 0
+        all_lines = document.text.splitlines()
+        for original in all_lines:
+            line = self._line(original, document.language)
+            if line is None:
+                continue
+            lower = line.lower()
+            if "lorem ipsum" in lower:
+                return drop("c4_lorem_ipsum")
+            if "javascript" in lower:
+                continue
+            if "{" in line:
+                return drop("c4_curly_bracket")
+            if any(notice in lower for notice in NOTICES):
+                continue
+            sentences += num_sentences(line, document.language) if sentences < self.min_sentences else 0
+            kept.append(line)
+        if verdict := below("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences"):
+            return verdict
+        return KEEP if kept == all_lines else Verdict(True, text="\n".join(kept).strip())
+
+    def _line(self, line: str, language: str) -> str | None:
+        """The line without blanks around it and marks of citations; None if it is dropped for its words or its end."""
+        line = line.strip()
+        chunks = line.split()
+        if len(line) > self.max_word_characters and max(map(len, chunks)) > self.max_word_characters:
+            if language != "zh":  # whose lines have no blanks
+                return None
+        line = CITATION.sub("", line)
+        if self.lines_end_in_punctuation and (not line.endswith(LINE_ENDS) or line.endswith("...")):
+            return None
+        few = len(chunks) < self.min_words_per_line
+        if few and language == "zh":
+            few = content_words(words(line, "zh"), "zh") < self.min_words_per_line
+        return None if few else line

@@ -1,0 +1,50 @@
+"""A filter that the user wrote: a function of a document's text, named in the recipe as `path/to/file.py:name`.
+
+def name(text: str) -> bool                   # whether the document is kept
+def name(text: str) -> tuple[bool, str]       # and the reason if it is not: dropped_<reason>; default: the name
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipelines.data.corpus.filters.filter import KEEP, Verdict, drop
+from pipelines.errors import UserError
+from pipelines.user_functions import UserFunction
+
+if TYPE_CHECKING:
+    from pipelines.data.text.measures import DocumentStats
+
+
+@dataclass(frozen=True)
+class Custom:
+    """The function, with its code: it runs in tasks on any node."""
+
+    function: UserFunction
+    reasons: ClassVar[tuple[str, ...]] = ()  # known only when it runs
+
+    def apply(self, document: DocumentStats) -> Verdict:
+        """Raises UserError where the function fails, or returns something else."""
+        where = f"filters.custom: {self.function.where}"
+        try:
+            result = _load(self.function)(document.text)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{where} raised {type(error).__name__}: {error}") from error
+        keep, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, self.function.name)
+        if not _is_bool(keep) or not isinstance(reason, str):
+            raise UserError(f"{where} returned {result!r}; expected whether the document is kept, or (kept, reason)")
+        return KEEP if keep else drop(re.sub(r"\W+", "_", reason).strip("_") or self.function.name)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # numpy's too
+
+
+@functools.cache
+def _load(function: UserFunction) -> Any:
+    return function.load()

@@ -1,0 +1,10 @@
+"""Kinds of personal data and what may happen to them, as recipes name them. Recipes are read with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+PrivateKind = Literal["email", "phone", "ip", "card", "id_number", "passport"]
+PrivacyAction = Literal["keep", "mask", "surrogate", "drop"]
+PrivacyOptions = dict[PrivateKind, PrivacyAction]
+PERSONAL_DATA = "personal_data"  # the reason of a dropped document

@@ -1,0 +1,148 @@
+"""Words and sentences as the published filters of web text count them (Gopher, C4, FineWeb).
+
+    text ──blanks──► chunks ──prefixes, suffixes, infixes──► words, signs among them
+
+Light imports only: recipes are read with this module. The filters' thresholds belong to these words: those of
+spaCy's rules for English, which datatrove uses, without spaCy's lists of exceptions except the frequent ones. Chinese
+has a word for each character here, and an n-gram of n words has `ngram_length` characters: no segmenter is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from pipelines.data.text.languages import CHARACTERS_PER_WORD
+
+ALPHA = r"[^\W\d_]"
+SIGNS = r"…,:;!?¿؟¡()\[\]{}<>_#*&。？！，、；：～·।،۔؛٪"
+QUOTES = "'\"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉⟦⟧"
+CURRENCIES = "$£€¥฿₽﷼₠-₿"
+ICONS = r"\u00a6\u00a9\u00ae\u00b0\u2100-\u214f\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u2bff\u3000-\u303f" \
+        r"\ufffd\U0001f000-\U0001faff"  # fmt: skip
+UNITS = (
+    "km²|km³|km/h|kmh|km|m²|m³|dm²|dm³|dm|cm²|cm³|cm|mm²|mm³|mm|ha|µm|nm|yd|in|ft|kg|mg|µg|g|lb|oz|m/s|mph|hPa|Pa|mbar"
+    "|mb|MB|kb|KB|gb|GB|tb|TB|t|m|T|G|M|K|%"
+)
+LOWER, UPPER = "a-zß-öø-ÿ", "A-ZÀ-ÖØ-Þ"
+PREFIX = re.compile(rf"\.\.+|[§%=—–{SIGNS}{QUOTES}{CURRENCIES}{ICONS}]|\+(?![0-9])")
+SUFFIX = re.compile(
+    rf"(?:\.\.+|['’][sS]|[—–{SIGNS}{QUOTES}{ICONS}]|(?<=[0-9])(?:\+|[{CURRENCIES}]|{UNITS})"
+    rf"|(?<=[0-9{LOWER}%²+{SIGNS}{QUOTES}-])\.|(?<=[{UPPER}][{UPPER}])\.)$"
+)
+INFIX = re.compile(
+    rf"\.\.+|[…{ICONS}]|(?<=[0-9])[+*^-](?=[0-9-])|(?<=[{LOWER}{QUOTES}])\.(?=[{UPPER}{QUOTES}])"
+    rf"|(?<={ALPHA}),(?={ALPHA})|(?:(?<={ALPHA})|(?<=[0-9]))(?:---|--|——|[–—~:<>=/-])(?={ALPHA})"
+)
+CONTRACTION = re.compile(r"([A-Za-z]+)(n['’]t|['’](?:ll|ve|re|d|m|s))", re.IGNORECASE)
+# Words with signs: of spaCy's exceptions, the frequent ones.
+ABBREVIATIONS = frozenset(
+    ("Mr.", "Mrs.", "Ms.", "Dr.", "Prof.", "Gen.", "Gov.", "Sen.", "Rep.", "Rev.", "St.", "Mt.", "Jr.", "Sr.", "Inc.",
+     "Ltd.", "Co.", "Corp.", "Bros.", "vs.", "e.g.", "i.e.", "a.m.", "p.m.", "Ph.D.", "Jan.", "Feb.", "Mar.", "Apr.",
+     "Jun.", "Jul.", "Aug.", "Sep.", "Sept.", "Oct.", "Nov.", "Dec.", "'s", "'ll", "'d", "'re", "'ve", "'m", "''",
+     "’s", "’ll", "’d", "’re", "’ve", "’m", "and/or", ":)", ":-)", ":(", ":-(", ";)", ";-)", ":D", ":-D", ":P", ":-P",
+     ":p", ":-p", ":/", ":-/", "<3")
+)  # fmt: skip
+COMPOUNDS = {"cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta")}
+LINK = re.compile(r"[a-z]+://|www\.", re.IGNORECASE)
+CHINESE_PIECE = re.compile(
+    "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+    "|[^\\s\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+SENTENCE_SIGNS = frozenset(".?!։؟۔।॥။።‼‽⁇⁈⁉。．｡！？﹒﹖﹗")  # that are words of their own and end a sentence
+
+
+@functools.lru_cache(2)  # several filters look at the same text
+def words(text: str, language: str) -> Sequence[str]:
+    """The words of a text in its order; a sign of punctuation is a word of its own.
+
+    >>> words("Don't stop: e.g. at 3.14 (or so).", "en")
+    ['Do', "n't", 'stop', ':', 'e.g.', 'at', '3.14', '(', 'or', 'so', ')', '.']
+    >>> words("用Python写。", "zh")
+    ['用', 'Python', '写', '。']
+    """
+    return _words(text, language)
+
+
+def _words(text: str, language: str) -> list[str]:
+    result: list[str] = []
+    for chunk in CHINESE_PIECE.findall(text) if language == "zh" else text.split():
+        if chunk.isalpha() and chunk not in COMPOUNDS:
+            result.append(chunk)
+        else:
+            result += _split(chunk)
+    return result
+
+
+@functools.lru_cache(1 << 16)
+def _split(chunk: str) -> tuple[str, ...]:
+    """The words of a chunk of text without blanks."""
+    before: list[str] = []
+    after: list[str] = []
+    while chunk and chunk not in ABBREVIATIONS:
+        length = len(chunk)
+        if match := PREFIX.match(chunk):
+            before.append(match[0])
+            chunk = chunk[match.end() :]
+        if chunk and chunk not in ABBREVIATIONS and (match := SUFFIX.search(chunk)):
+            after.append(match[0])
+            chunk = chunk[: match.start()]
+        if len(chunk) == length:
+            break
+    return (*before, *_middle(chunk), *reversed(after))
+
+
+def _middle(chunk: str) -> Sequence[str]:
+    """The words of a chunk without signs around it."""
+    if not chunk or chunk in ABBREVIATIONS or LINK.match(chunk):
+        return (chunk,) if chunk else ()
+    if chunk in COMPOUNDS:
+        return COMPOUNDS[chunk]
+    if match := CONTRACTION.fullmatch(chunk):
+        return match.groups()
+    pieces: list[str] = []
+    start = 0
+    for match in INFIX.finditer(chunk):
+        if match.start() > start:
+            pieces.append(chunk[start : match.start()])
+        pieces.append(match[0])
+        start = match.end()
+    return [*pieces, chunk[start:]] if start < len(chunk) else pieces
+
+
+def num_sentences(line: str, language: str) -> int:
+    """Number of sentences of a line: one, and one more for each word after a sign that ends a sentence.
+
+    >>> num_sentences("Mr. J. Smith came in. He left!", "en"), num_sentences("他来了。走了！", "zh")
+    (2, 2)
+    """
+    number, has_ended = 1, False
+    for word in _words(line, language):
+        if word in SENTENCE_SIGNS:
+            has_ended = True
+        elif has_ended and not _is_punctuation(word):
+            number, has_ended = number + 1, False
+    return number
+
+
+def _is_punctuation(word: str) -> bool:
+    return not word.isalnum() and all(unicodedata.category(character)[0] == "P" for character in word)
+
+
+def content_words(words: Sequence[str], language: str) -> float:
+    """Number of words; a Chinese character counts as the part of a word that it says."""
+    if language != "zh":
+        return len(words)
+    characters = sum(len(word) == 1 and word >= "\u3005" and unicodedata.category(word) == "Lo" for word in words)
+    return len(words) - characters + characters / CHARACTERS_PER_WORD
+
+
+def ngram_length(num_words: int, language: str) -> int:
+    """Number of `words` in an n-gram with the content of so many words.
+
+    >>> [ngram_length(n, "zh") for n in (2, 5, 10)], ngram_length(5, "en")
+    ([3, 8, 16], 5)
+    """
+    return round(num_words * CHARACTERS_PER_WORD) if language == "zh" else num_words
