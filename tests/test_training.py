@@ -11,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import UserError
+from pipelines.recipe import reader
+from pipelines.stages import STAGES
 from pipelines.stages.dpo import DpoOptions
 from pipelines.stages.sft import SftOptions
 from pipelines.training import TrainCluster, adapter_arguments, gpus_per_worker, launch, settled_options
@@ -93,6 +95,17 @@ def test_dropout_of_adapters_is_refused_where_it_would_be_ignored() -> None:
     assert adapter_arguments(work(options=SftOptions.model_validate(lora)))["adapter"]["dropout"] == 0.1
     with pytest.raises(UserError, match=r"lora.dropout: 0.1; expected 0"):
         adapter_arguments(work(options=DpoOptions.model_validate(lora)))
+
+
+@pytest.mark.parametrize("method", ["prefix_tuning", "p_tuning_v2"])
+def test_methods_that_cannot_be_merged_are_refused_when_the_recipe_is_read(tmp_path: Path, method: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: a\nbase: {model: some/model}\nsources:\n  talks: {kind: jsonl, path: a.jsonl, rows: conversations}\n"
+        f"stages:\n  conversations:\n  sft:\n    {method}: {{num_virtual_tokens: 20}}\n"
+    )
+    with pytest.raises(UserError, match=rf":7: stages.sft: {method}: .* merged into weights.*; expected lora or ia3"):
+        reader.load(recipe, STAGES)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""Weights on their way into a vLLM model, and a digest that shows whether all of them arrived.
+"""Weights on their way into a vLLM model, and a digest of each layer that shows whether all of them arrived.
 
-    pushed tensors ──► by the names that the engine has ──► its layers        digest of these = digest of those
+    pushed tensors ──► by the names that the engine has ──► its layers        digests of these = digests of those
 
 A push that left a layer as it was gives log-probabilities that are near the right ones: in 16 bits no probe tells them
-from rounding. The digest does: a sum of the weights' bits, which does not change when vLLM joins matrices or pads them.
+from rounding. The digest does, to the last bit. It is taken before a CPU packs a layer: that the engine computes with
+what it packed is for the probe to prove.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,26 @@ import torch
 from torch import Tensor, nn
 
 HEAD = "lm_head.weight"
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
-def bits(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum modulo 2³² of the bits of a tensor's elements in this type, as integers. int32 [], on the tensor's device."""
-    return tensor.detach().to(dtype).view(BITS[dtype.itemsize]).sum(dtype=torch.int32)
+def digest(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Checksum of a tensor's bits in this type: the sum of its scrambled row sums, modulo 2³². int32 [], on its device.
+
+    It is the same for rows in any order, and the digests of matrices add up to that of the one whose rows vLLM joins
+    them into. One changed bit changes a row's sum, and a row of zeros counts. Scrambling (steps of MurmurHash3's
+    finalizer, Appleby) keeps changes of several rows from cancelling: a step of an optimizer moves about as many
+    bfloat16 weights one place up as down, and plain sums may well be equal before and after."""
+    bits = tensor.detach().to(dtype).contiguous()
+    if bits.ndim < 2:  # rows of one element
+        rows = bits.view(INTEGERS[bits.itemsize]).to(torch.int32)
+    elif bits.shape[-1] * bits.itemsize % 4:
+        rows = bits.view(INTEGERS[bits.itemsize]).sum(-1, dtype=torch.int32)
+    else:  # in words of 32 bits: 4 × faster for 16-bit weights
+        bits = bits.clone() if bits.storage_offset() * bits.itemsize % 4 else bits
+        rows = bits.view(torch.int32).sum(-1, dtype=torch.int32)
+    rows = (rows + 1) * -2048144789
+    return ((rows ^ (rows >> 13)) * -1028477387).sum(dtype=torch.int32)
 
 
 class HeldWeights:
@@ -32,46 +48,83 @@ class HeldWeights:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype):
         self._model, self._dtype = model, dtype
-        self._loaded: dict[nn.Module, Tensor] = {}
-        self._layers: dict[str, nn.Module] = {}
+        self._loaded: dict[nn.Module, list[Tensor]] = {}
+        self._layers: dict[nn.Module, str] = {}
+        joined: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", {})
+        self._joined_into = {part: whole for whole, parts in joined.items() for part in parts}
         for name, layer in model.named_modules():
             method: Any = getattr(layer, "quant_method", None)
             if method is not None:
-                self._layers[name] = layer
+                self._layers[layer] = name
                 method.process_weights_after_loading = partial(self._record, method.process_weights_after_loading)
 
     def _record(self, process: Callable[[nn.Module], None], layer: nn.Module) -> None:
         """In place of `process`, which vLLM calls when all weights of a layer are there."""
-        self._loaded[layer] = self._bits_of(layer.parameters(recurse=False))
+        num_rows = getattr(layer, "org_vocab_size", None)  # of an embedding, without those that it is padded by
+        self._loaded[layer] = [digest(each[:num_rows], self._dtype) for each in layer.parameters(recurse=False)]
         process(layer)
-
-    def _bits_of(self, parameters: Iterable[Tensor]) -> Tensor:
-        return sum((bits(parameter, self._dtype) for parameter in parameters), torch.zeros((), dtype=torch.int32))
 
     def forget(self) -> None:
         """Before a push: every layer is to be loaded again."""
         self._loaded.clear()
 
-    def problem(self, digest: int) -> str:
-        """What is wrong with the weights after a push of weights with this digest; empty where nothing is."""
+    def problem(self, pushed: Mapping[str, Tensor]) -> str:
+        """What is wrong with the weights after a push of tensors with these names and digests; empty where nothing
+        is."""
         counted = {id(p) for layer in self._loaded for p in layer.parameters(recurse=False)}
         missing = [
             name
-            for name, layer in self._layers.items()
+            for layer, name in self._layers.items()
             if layer not in self._loaded and any(id(p) not in counted for p in layer.parameters(recurse=False))
         ]
         if missing:
             return f"the engine kept its old weights of {len(missing)} layers, such as {missing[0]}"
+        held = [(f"{self._layers[layer]}.weight", value) for layer, of_one in self._loaded.items() for value in of_one]
         # A matrix of two layers, such as a tied embedding, counts once.
-        held = self._bits_of(p for p in self._model.parameters() if id(p) not in counted).cpu()
-        held = int(sum((part.cpu() for part in self._loaded.values()), held))
-        return "" if held == digest else (
-            f"the engine does not hold what was pushed: a digest of {held:#x} instead of {digest:#x}"
+        others = [(name, p) for name, p in self._model.named_parameters() if id(p) not in counted]
+        wrong = _different(
+            self._by_layer([*held, *((name, digest(p, self._dtype)) for name, p in others)]),
+            self._by_layer(pushed.items()),
+        )
+        tensors = [name for name in pushed if self._layer(name) in wrong]
+        return "" if not wrong else (
+            f"the engine does not hold what was pushed: digests of {len(wrong)} layers differ: {_some(wrong)}; of what "
+            f"was pushed, {_some(tensors)}"
         )  # fmt: skip
+
+    def _by_layer(self, digests: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
+        """Sums of weights' digests, by the engine's layers."""
+        names, values = zip(*digests, strict=True)
+        sums: dict[str, int] = defaultdict(int)
+        for name, value in zip(names, torch.stack([v.to(values[0].device) for v in values]).tolist(), strict=True):
+            sums[self._layer(name)] += value
+        return sums
+
+    def _layer(self, name: str) -> str:
+        """The engine's layer that a weight is part of; the experts of a mixture are one."""
+        of_experts, is_expert, _ = name.partition(".experts.")
+        if is_expert:
+            return f"{of_experts}.experts"
+        path, dot, layer = name.rpartition(".")[0].rpartition(".")
+        return f"{path}{dot}{self._joined_into.get(layer, layer)}"
+
+
+def _different(held: Mapping[str, int], pushed: Mapping[str, int]) -> list[str]:
+    """The layers whose sums differ modulo 2³². Layers of one side alone, such as a tied embedding that is pushed by its
+    head's name, are compared all together."""
+    wrong = [name for name in held if name in pushed and (held[name] - pushed[name]) % 2**32]
+    of_one_side = sorted(held.keys() ^ pushed.keys())
+    gap = sum(held.get(name, 0) - pushed.get(name, 0) for name in of_one_side)
+    return wrong + (of_one_side if gap % 2**32 else [])
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of the names, for a message."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 class Pushed:
-    """Tensors in the names that an engine has, with their digest once they were iterated over.
+    """Tensors in the names that an engine has, with a digest of each once they were iterated over.
 
     dtype: the engine's. tied: last part of the name of a matrix that is both input and output embedding, if there is
     one; has_head: whether the engine's model has a head, by whose name such a matrix is pushed. plain: parameters of
@@ -89,7 +142,7 @@ class Pushed:
     ):
         self._tensors, self._dtype = tensors, dtype
         self._tied, self._has_head, self._plain = tied, has_head, plain
-        self._digest = torch.zeros((), dtype=torch.int32)
+        self.digests: dict[str, Tensor] = {}  # by name, of the tensors so far
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self._tensors:
@@ -97,16 +150,12 @@ class Pushed:
                 continue  # a second copy in the file; a table that old files have
             if self._tied and self._has_head and name.endswith(self._tied):
                 name = HEAD
-            self._digest = self._digest.to(tensor.device) + bits(tensor, self._dtype)
+            self.digests[name] = digest(tensor, self._dtype)
             plain = self._plain.get(name)
             if plain is None or plain.shape != tensor.shape:
                 yield name, tensor
             else:
                 plain.data.copy_(tensor)
-
-    def digest(self) -> int:
-        """The digest of the tensors so far."""
-        return int(self._digest)
 
 
 def has_head(model: nn.Module) -> bool:

@@ -43,8 +43,9 @@ def validation_problem(model: type[Options], error: ValidationError, values: Any
         hint = f" Did you mean {owner}.{nearest[0]}?" if nearest else ""
         return (*path, *inner), f"unknown key.{hint} (Keys of {owner}: {', '.join(keys) or 'none'})"
     value = problem.get("input")
-    hint = f" (A search space is written {search_space.SPELLINGS})" if isinstance(value, dict) else ""
-    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    hint = f" (A search space is written {search_space.SPELLINGS})" if inner and isinstance(value, dict) else ""
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
     return (*path, *inner), f"{message}; got {value!r}{hint}"
 
 

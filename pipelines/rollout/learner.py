@@ -164,7 +164,7 @@ class Learner:
             return model
         from pipelines.learning import adapters
 
-        self._peft = adapters.attach(model, adapters.Lora(**self.plan.lora), self.plan.seed)
+        self._peft = adapters.fused(adapters.attach(model, adapters.Lora(**self.plan.lora), self.plan.seed))
         return self._peft.get_base_model()
 
     def _engine(self, module: SummedLoss, learning_rate: float) -> Engine:

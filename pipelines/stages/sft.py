@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 MAX_DEFAULT_LENGTH = 512  # tokens of a row, where the context is longer: attention's cost grows with the length
 RENDER_BATCH = 2000  # conversations
+NOT_MERGED = ("prefix", "prefix_tuning", "prompt_tuning", "p_tuning", "p_tuning_v2")
 
 
 class Ia3Options(Options):
@@ -76,6 +77,15 @@ class SftOptions(AdapterOptions):
     tasks: dict[str, NonNegativeFloat] | None = Field(
         None, description="Number of times that each task's conversations are used, such as {persona: 2, small_talk: "
                           "0.5}; those of other tasks once")  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merged_into_weights(cls, values: Any) -> Any:
+        for name in NOT_MERGED:
+            if isinstance(values, dict) and name in values:
+                raise ValueError(f"{name}: vectors in front of every prompt cannot be merged into weights, and vLLM, "
+                                 f"which evaluates and serves, cannot hold them; expected lora or ia3")  # fmt: skip
+        return values
 
     @model_validator(mode="after")
     def _ia3_alone_and_undecayed(self) -> Self:

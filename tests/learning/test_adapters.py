@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -219,3 +220,41 @@ def test_adapters_change_nothing_at_first_and_are_the_seeds() -> None:
     again, other = (adapters.attach(open_model(), LORA, seed).state_dict() for seed in (1, 2))
     assert all(torch.equal(w, again[name]) for name, w in adapted.state_dict().items())
     assert any(not torch.equal(w, other[name]) for name, w in adapted.state_dict().items())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_fused_layers_give_pefts_outputs_and_gradients(bias: bool) -> None:
+    """In float64, where only rounding could differ; with the adapter, and with it disabled."""
+
+    def outputs_and_gradients(fuse: bool) -> list[torch.Tensor]:
+        model = open_model().double()
+        for layer in model.modules():
+            if bias and isinstance(layer, torch.nn.Linear):
+                layer.bias = torch.nn.Parameter(torch.linspace(-1, 1, layer.out_features, dtype=torch.float64))
+        adapted = adapters.attach(model, LORA, SEED)
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in adapted.named_parameters():
+            if ".lora_B." in name:
+                parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        if fuse:
+            adapters.fused(adapted)
+        inputs_BTH = torch.randn(2, 5, 32, generator=generator, dtype=torch.float64, requires_grad=True)
+        layers = [layer for layer in adapted.modules() if isinstance(layer, LoraLayer)][:3]
+        assert len({type(layer.forward) for layer in layers}) == 1
+        outputs = [layer(inputs_BTH) for layer in layers]
+        sum(output.square().sum() for output in outputs).backward()
+        learnt = [p.grad for layer in layers for p in layer.parameters() if p.requires_grad]
+        with adapted.disable_adapter():
+            outputs += [layer(inputs_BTH) for layer in layers]
+        return [*outputs, inputs_BTH.grad, *learnt]
+
+    results, expected = outputs_and_gradients(True), outputs_and_gradients(False)
+    assert len(results) == 6 + 1 + 6
+    for result, other in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, other, rtol=1e-12, atol=1e-12)
+
+
+def test_layers_that_are_no_plain_lora_stay_pefts() -> None:
+    for adapter in (replace(LORA, dropout=0.1), replace(LORA, dora=True), Ia3()):
+        adapted = adapters.fused(adapters.attach(open_model(), adapter, SEED))
+        assert not any(hasattr(layer.forward, "func") for layer in adapted.modules())

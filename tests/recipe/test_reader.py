@@ -153,7 +153,7 @@ D = T + "  corpus: {}\n"
         ("sources:\n  s: {kind: jsonl, path: a, rows: prefs}\nstages: {corpus: {}}\n",
          "2: sources.s.rows: input should be 'text', 'conversations', 'preferences', 'prompts' or 'images'; got 'p"),
         ("sources:\n  s: {kind: jsonl, path: a, rows: images}\nstages: {corpus: {}}\n",
-         "2: sources.s.rows: value error, expected text, conversations, preferences, prompts: only kind: images reads"),
+         "2: sources.s.rows: expected text, conversations, preferences, prompts: only kind: images reads"),
         ("sources: [a]\nstages: {corpus: {}}\n", "1: sources: expected keys and values, got a list"),
         ("sources:\n  s:\nstages: {corpus: {}}\n", "2: sources.s: expected keys and values, got no value"),
         ("stages:\n  corpus: {}\n", "2: stages.corpus: reads sources with rows: text, and the recipe has none"),
