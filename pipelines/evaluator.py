@@ -1,15 +1,17 @@
 """Evaluator: the run's one vLLM engine for evaluations, in a separate process from the first evaluation to the end, or,
-on a GPU, until it rests.
+where it holds a GPU or much memory, until it rests.
 
     load(folder) ── same shape: weights pushed and proven; another: the process is replaced
     logprobs, generate ── in batches, so that progress is visible and every wait has a deadline
-    rest() ── before any other stage: it works only while no stage works, and gives a GPU back
+    rest() ── before any other stage: it works only while no stage works, and gives back a GPU, or much memory
 
 It takes no logical CPU, since it never works beside a stage. It dies with the driver.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +24,13 @@ from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
 from pipelines.inference import engine_size
-from pipelines.inference.model_config import engine_dtype
+from pipelines.inference.estimates import EngineComparison, EngineWork
+from pipelines.inference.model_config import engine_dtype, read_config
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import PushResult, environment
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
-MAX_CPU_KV_BYTES = 2**29  # of the default KV cache on a CPU, unless a single row needs more
+IDLE_FRACTION = 0.05  # of the machine's memory: an engine that holds more ends when it rests
 
 OnProgress = Callable[[int, int], None]
 """Called after each batch with the number of requests that are done, and of all."""
@@ -56,6 +59,8 @@ class Evaluator:
         self._gang: Gang | None = None
         self._settings: EngineSettings | None = None
         self._folder: Path | None = None
+        self._work, self._seconds = EngineWork(), 0.0  # that the live process has done
+        self._memory_bytes = 0  # that it held when it was last compared
 
     def load(self, folder: Path, settings: EngineSettings, notify: Callable[[str], object] = lambda text: None) -> None:
         """Makes this model the one that runs. notify: gets a line about what was done.
@@ -105,7 +110,9 @@ class Evaluator:
         """Log-probability of every token but the first of each row: float32 [T-1] each, nats. See Sampler.logprobs."""
         logprobs: list[np.ndarray] = []
         for batch in _by_tokens(rows, ROWS_BATCH_TOKENS):
+            start = time.perf_counter()
             logprobs += self._call("logprobs", batch, deadline_s=self._live.answer_s)
+            self._done(EngineWork.scoring(batch), time.perf_counter() - start)
             on_progress(len(logprobs), len(rows))
         return logprobs
 
@@ -127,16 +134,30 @@ class Evaluator:
             else:
                 batch_seeds = None if seeds is None else list(seeds[part])
             batch = [list(prompt) for prompt in prompts[part]]
+            start = time.perf_counter()
             replies += self._call(
                 "generate", batch, sampling=sampling, seeds=batch_seeds, deadline_s=self._live.answer_s
             )
+            lengths = [len(reply.tokens) for reply in replies[first:]]
+            self._done(EngineWork.generating(batch, lengths), time.perf_counter() - start)
             on_progress(len(replies), len(prompts))
         return replies
 
+    def _done(self, work: EngineWork, seconds: float) -> None:
+        self._work, self._seconds = self._work + work, self._seconds + seconds
+
+    def compare(self) -> tuple[EngineComparison, float]:
+        """The memory of the live engine's process and what was planned for it and for all that it has done; and the
+        seconds that this took."""
+        comparison: EngineComparison = self._call("compare", self._work, deadline_s=self._live.answer_s)
+        self._memory_bytes = comparison.memory_bytes
+        return comparison, self._seconds
+
     def rest(self) -> None:
-        """Gives a GPU back to Ray, for the stage that comes: the process ends, and the next `load` starts another. On a
-        CPU it stays."""
-        if self._gang is not None and self._live.gpus:
+        """For the stage that comes, gives a GPU back to Ray, or memory: then the process ends, and the next `load`
+        starts another. A small engine on a CPU stays."""
+        machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self._gang is not None and (self._live.gpus or self._memory_bytes > IDLE_FRACTION * machine_bytes):
             self.close()
 
     def close(self) -> None:
@@ -171,6 +192,7 @@ class Evaluator:
         except (RuntimeError, ValueError) as error:
             raise _failed("start", folder, error) from error
         self._folder = folder
+        self._work, self._seconds, self._memory_bytes = EngineWork(), 0.0, 0
 
     def _call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> Any:
         """One call of the engine. A process that died or missed the deadline is closed."""
@@ -209,9 +231,10 @@ def _by_tokens(rows: Iterable[Sequence[int]], max_tokens: int) -> Iterator[list[
 
 
 def _kv_cache_bytes(model: Path, settings: EngineSettings) -> int | None:
-    """On a CPU at most MAX_CPU_KV_BYTES by default: an evaluation must fit beside whatever else the machine does."""
+    """On a CPU by default a limit of its own: an evaluation must fit beside whatever else the machine does."""
     if settings.kv_cache_bytes is not None or settings.gpus:
         return settings.kv_cache_bytes
+    dtype = engine_dtype(model, on_cpu=True)
     return engine_size.kv_bytes(
-        model, settings.max_tokens, engine_dtype(model, on_cpu=True), max_bytes=MAX_CPU_KV_BYTES
+        read_config(model), settings.max_tokens, dtype, max_bytes=engine_size.MAX_EVALUATOR_KV_BYTES
     )

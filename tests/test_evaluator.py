@@ -51,6 +51,23 @@ def test_a_resting_evaluator_gives_its_gpu_back_to_ray_and_starts_again(
     assert np.array_equal(evaluator.logprobs([[1, 2, 7]]), before)
 
 
+def test_a_resting_evaluator_of_much_memory_ends_and_starts_again(
+    evaluator: Evaluator, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator.load(tiny.first, SETTINGS)
+    pid = evaluator.describe()["pid"]
+    before = evaluator.logprobs([[1, 2, 7]])
+    evaluator.compare()
+    evaluator.rest()
+    assert evaluator.settings == SETTINGS, "a tiny model's engine is small"
+    monkeypatch.setattr("pipelines.evaluator.IDLE_FRACTION", 1e-3)
+    evaluator.rest()
+    wait_until(lambda: not psutil.pid_exists(pid))
+    assert evaluator.settings is None
+    evaluator.load(tiny.first, SETTINGS)
+    assert np.array_equal(evaluator.logprobs([[1, 2, 7]]), before)
+
+
 def test_batches_keep_the_order_of_rows_and_the_token_limit() -> None:
     rows = [[1] * length for length in (3, 3, 3, 9, 1, 1)]
     assert [[len(row) for row in batch] for batch in _by_tokens(rows, 6)] == [[3, 3], [3], [9], [1, 1]]

@@ -12,6 +12,7 @@ from pipelines.inference.model_config import read_config, stored_dtype
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BLOCK_TOKENS = 128  # of a CPU's KV cache, the largest that vLLM takes
 WORKSPACE_BYTES = 2 * 2**30  # of a GPU beside weights and KV cache: activations, CUDA graphs
+MAX_EVALUATOR_KV_BYTES = 2**29  # of an evaluator's default KV cache on a CPU, unless a single row needs more
 GPU_KV_FRACTION = 0.4  # of what is free beside the weights: a learner's optimizer takes more once it has made a step
 
 
@@ -46,11 +47,13 @@ def batching(max_tokens: int, *, on_cpu: bool) -> dict[str, Any]:
     }
 
 
-def kv_bytes(folder: Path, max_tokens: int, dtype: str, *, size: EngineSize = CPU, max_bytes: int = 2**62) -> int:
+def kv_bytes(
+    config: Mapping[str, Any], max_tokens: int, dtype: str, *, size: EngineSize = CPU, max_bytes: int = 2**62
+) -> int:
     """Bytes of a KV cache for all rows of max_tokens; for fewer where that is over the limits, but for one at least.
 
     dtype: of the engine; max_bytes: a limit besides the size's own."""
-    one_row_bytes = row_bytes(read_config(folder), max_tokens, dtype)
+    one_row_bytes = row_bytes(config, max_tokens, dtype)
     return max(one_row_bytes, min(size.num_rows * one_row_bytes, size.max_kv_bytes, max_bytes))
 
 
@@ -72,7 +75,7 @@ def weight_bytes(folder: Path, dtype: str) -> int:
 def gpu_kv_bytes(folder: Path, max_tokens: int, dtype: str, *, free_bytes: int) -> int:
     """Bytes of the default KV cache on a GPU with so much free memory, which others share in turn."""
     beside = free_bytes - weight_bytes(folder, dtype) - WORKSPACE_BYTES
-    return kv_bytes(folder, max_tokens, dtype, size=GPU, max_bytes=int(GPU_KV_FRACTION * beside))
+    return kv_bytes(read_config(folder), max_tokens, dtype, size=GPU, max_bytes=int(GPU_KV_FRACTION * beside))
 
 
 def gpu_fraction(folder: Path, dtype: str, kv_cache_bytes: int, *, free_bytes: int, total_bytes: int) -> float:

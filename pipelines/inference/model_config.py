@@ -60,7 +60,11 @@ def engine_dtype(folder: Path, *, on_cpu: bool) -> str:
     instructions for it: reading weights of half the size then makes up for products that may be slower.
 
     vLLM's own choice would run a float32 model in 16 bits."""
-    stored = stored_dtype(folder)
+    return engine_dtype_of(stored_dtype(folder), on_cpu=on_cpu)
+
+
+def engine_dtype_of(stored: str, *, on_cpu: bool) -> str:
+    """See engine_dtype. stored: the type of the model's weights."""
     if on_cpu and not (stored == "bfloat16" and has_bfloat16("cpu")):
         return "float32"
     return stored
@@ -69,9 +73,13 @@ def engine_dtype(folder: Path, *, on_cpu: bool) -> str:
 def scoring_context(folder: Path) -> int:
     """Tokens of a row that an engine scores, by default: at most 4,096, and so few that the logits of a row take about
     256 MiB, since an engine holds them several times over; but 512 at least, where the model attends to so many."""
-    vocabulary = int(read_config(folder).get("vocab_size") or 0)
+    return scored_tokens(int(read_config(folder).get("vocab_size") or 0), context_length(folder))
+
+
+def scored_tokens(vocabulary: int, context: int) -> int:
+    """See scoring_context. context: tokens that the model attends to."""
     fits = LOGITS_BYTES // (4 * max(vocabulary, 1))
-    return min(context_length(folder), MAX_SCORED, max(MIN_SCORED, 2 ** (fits.bit_length() - 1)))
+    return min(context, MAX_SCORED, max(MIN_SCORED, 2 ** (fits.bit_length() - 1)))
 
 
 def context_length(folder: Path, *, default: int | None = None) -> int:

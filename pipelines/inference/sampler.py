@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.inference import engine_size, probe, weights
+from pipelines.inference.estimates import Engine, EngineComparison, EngineWork, engine_bytes, engine_seconds
 from pipelines.inference.model_config import context_length, engine_dtype, read_config, shape
 from pipelines.inference.reply import Reply, Sampling
 
@@ -98,7 +99,11 @@ class Sampler:
         from vllm.platforms import current_platform
         from vllm.v1.sample.ops import topk_topp_sampler
 
+        from pipelines.inference.hardware import PeakMemory
+
         self._cpu = current_platform.is_cpu()
+        self._memory = PeakMemory("cpu" if self._cpu else "cuda")
+        self._folder = model
         self.max_tokens = max_tokens or context_length(model)
         self._shape = shape(model)
         if self._cpu:
@@ -110,7 +115,9 @@ class Sampler:
             if name in ModelRegistry.models:
                 ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
         imported = time.monotonic()
-        self._llm = LLM(**self._engine_arguments(model, kv_cache_bytes))
+        arguments = self._engine_arguments(model, kv_cache_bytes)
+        self._kv_cache_bytes: int = arguments["kv_cache_memory_bytes"]
+        self._llm = LLM(**arguments)
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         self._vocabulary = self._llm.model_config.get_vocab_size()
         self._has_head = self._llm.apply_model(weights.has_head)[0]
@@ -134,7 +141,7 @@ class Sampler:
 
         dtype, memory = engine_dtype(model, on_cpu=self._cpu), {}
         if self._cpu:
-            kv_cache_bytes = kv_cache_bytes or engine_size.kv_bytes(model, self.max_tokens, dtype)
+            kv_cache_bytes = kv_cache_bytes or engine_size.kv_bytes(read_config(model), self.max_tokens, dtype)
         else:
             free, total = cuda.mem_get_info()
             kv_cache_bytes = kv_cache_bytes or engine_size.gpu_kv_bytes(model, self.max_tokens, dtype, free_bytes=free)
@@ -169,6 +176,24 @@ class Sampler:
             "gap_nats": self.gap_nats,
             **self._times,
         }
+
+    def compare(self, work: EngineWork) -> EngineComparison:
+        """The most memory that this process held since it began, and what the formulas say of it and of work that was
+        done. Measures the rate of large products here."""
+        import torch
+
+        from pipelines.inference.hardware import peak_flops_per_s
+
+        config = self._llm.model_config.hf_text_config.to_dict()
+        parameters = weights.num_parameters(self._folder)
+        weight_bytes = engine_size.weight_bytes(self._folder, self.dtype)
+        engine = Engine(
+            config, parameters, weight_bytes, self.dtype, self.max_tokens, self._kv_cache_bytes, on_cpu=self._cpu
+        )
+        flops_per_s = peak_flops_per_s("cpu" if self._cpu else "cuda", getattr(torch, self.dtype))
+        return EngineComparison(
+            self._memory.bytes(), sum(engine_bytes(engine).values()), engine_seconds(engine, work, flops_per_s)
+        )
 
     def logprobs(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Natural-log probability of every token but the first, after those before it: float32 [T-1] for each row.

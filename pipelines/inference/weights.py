@@ -8,6 +8,7 @@ from rounding. The digest does: a sum of the weights' bits, which does not chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,17 @@ def forget_packed_experts(model: nn.Module) -> None:
         method: Any = getattr(module, "quant_method", None)
         if getattr(method, "moe_kernel", None) is not None:
             method.moe_kernel = None
+
+
+def num_parameters(folder: Path) -> int:
+    """Number of weights in a model's folder, by the headers of its files; packed 4-bit ones count by container."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def of_folder(folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -91,6 +91,10 @@ class PackedRows:
     def row_tokens(self) -> float:
         return float(self.length)
 
+    def batch_tokens(self, rows: int) -> int:
+        """Tokens of so many rows."""
+        return rows * self.length
+
     def padding(self) -> PackedBatch:
         """One row of padding, whose loss is 0."""
         zeros = torch.zeros(1, self.length, dtype=torch.int64)

@@ -6,18 +6,14 @@ FLOPs ÷ (rate of products × efficiency) ──► seconds ──┴──÷ me
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
-import torch
 from transformers import PreTrainedModel
 
+from pipelines.inference.hardware import CONTEXT_BYTES
 from pipelines.learning.memory import Setting, rank_bytes
 from pipelines.learning.model import Recompute
 
 GPU_EFFICIENCY = 0.55  # of the rate of products: 0.62 at 1.1B, 0.43 with LoRA beside 7.3B and everything recomputed
 CPU_EFFICIENCY = 0.65  # the median of what was measured: docs/planning.md
-CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
 PROCESS_BYTES, ADAPTER_BYTES = 340 * 2**20, 50 * 2**20  # on a CPU: torch, transformers and DeepSpeed; PEFT
 # On a CPU, what glibc's malloc keeps of blocks that were freed, times what lives at once. Without it (with
 # MALLOC_MMAP_THRESHOLD_) training takes as much memory as it needs, and a quarter more time.
@@ -39,33 +35,3 @@ def seconds(flops: float, flops_per_s: float, device: str, recompute: Recompute)
     again = 4 / 3 if recompute == "full" else 1.0  # a second forward pass
     efficiency = GPU_EFFICIENCY if device.startswith("cuda") else CPU_EFFICIENCY
     return again * flops / (flops_per_s * efficiency)
-
-
-class PeakMemory:
-    """The most memory that this process holds from now on: on a GPU the tensors' there, with CONTEXT_BYTES; on a CPU
-    its anonymous memory. Pages of files do not count, since all processes share them and they can be dropped."""
-
-    def __init__(self, device: str):
-        self._device, self._file_kib = device, 0
-        if device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(device)
-            return
-        with contextlib.suppress(OSError):  # where it is forbidden, as in some containers, loading the model counts too
-            Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: proc(5)
-        self._file_kib = _status_kib("RssFile")
-
-    def bytes(self) -> int:
-        """The peak so far."""
-        if self._device.startswith("cuda"):
-            return torch.cuda.max_memory_allocated(self._device) + CONTEXT_BYTES
-        # Pages of the model's files may be dropped before the end: they were there at the start.
-        return 1024 * (_status_kib("VmHWM") - max(self._file_kib, _status_kib("RssFile")))
-
-
-def _status_kib(field: str) -> int:
-    """A field of /proc/self/status, in KiB; 0 where the system has none."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1])
-    return 0

@@ -44,6 +44,10 @@ class Rows(Protocol):
         """Mean tokens of a row, computed padding included: the unit of throughput."""
         ...
 
+    def batch_tokens(self, rows: int, /) -> int:
+        """Tokens of the largest micro-batch of so many rows, padding included."""
+        ...
+
     def read(self, rows: np.ndarray, /) -> Any:
         """Rows by their indices, in this order, as a Batch; no rows give one without labels."""
         ...

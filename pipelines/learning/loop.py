@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.errors import UserError
+from pipelines.inference.hardware import PeakMemory, peak_flops_per_s
 from pipelines.learning import checkpoint, estimates
 from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
@@ -35,7 +36,7 @@ from pipelines.learning.memory import Setting
 from pipelines.learning.model import Recompute, compile_layers, hidden_matrices, num_parameters, recompute
 from pipelines.learning.precision import dtype_of, multiplies_bfloat16_faster, name_of
 from pipelines.learning.schedule import Schedule
-from pipelines.learning.throughput import Elapsed, Meter, peak_flops_per_s, training_flops
+from pipelines.learning.throughput import Elapsed, Meter, training_flops
 
 CURVE_POINTS = 200  # in the artifact's curve, however often figures are logged
 
@@ -160,7 +161,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     lesson.before(evaluation)
     journal = resume(worker, engine, rows)
     meter = Meter(round(plan.batch_rows * rows.row_tokens), flops, peak)
-    memory = estimates.PeakMemory(worker.device)
+    memory = PeakMemory(worker.device)
     run_steps(worker, plan, engine, rows, journal, meter)
     errors = estimation_errors(worker, plan, lesson, journal, memory.bytes(), dtype, compiled, peak)
     figures = lesson.after(evaluation)
@@ -187,7 +188,7 @@ def estimation_errors(
     rows = min(plan.micro_batch_rows, max(1, plan.batch_rows // worker.world))
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
     setting = Setting(
-        tokens=round(rows * lesson.rows.row_tokens), device=worker.device.partition(":")[0], dtype=dtype,
+        tokens=lesson.rows.batch_tokens(rows), device=worker.device.partition(":")[0], dtype=dtype,
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
         offload=plan.offload, four_bit=four_bit,
     )  # fmt: skip

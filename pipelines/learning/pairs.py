@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from pipelines.data.dialogues.tokenized_pairs import PairFile
+from pipelines.data.dialogues.tokenized_pairs import PairFile, batch_tokens
 from pipelines.errors import UserError
 from pipelines.learning import model as models
 from pipelines.learning.lesson import Evaluate, Lesson
@@ -77,6 +77,11 @@ class PairRows:
     def row_tokens(self) -> float:
         """Tokens of a pair, both sequences, on average."""
         return float(self.pairs.lengths_N2.sum(axis=1).mean())
+
+    def batch_tokens(self, rows: int) -> int:
+        """Tokens of the largest micro-batch of so many pairs, about."""
+        lengths_N2 = self.pairs.lengths_N2
+        return batch_tokens(rows, round(float(np.quantile(lengths_N2, 0.95))), int(lengths_N2.max()))
 
     def padding(self) -> PairBatch:
         """A batch without pairs: two tokens that no loss uses."""

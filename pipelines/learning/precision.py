@@ -13,7 +13,7 @@ import torch
 
 from pipelines.errors import UserError
 from pipelines.inference import model_config
-from pipelines.learning.throughput import peak_flops_per_s
+from pipelines.inference.hardware import peak_flops_per_s
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

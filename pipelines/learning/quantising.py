@@ -18,6 +18,8 @@ from pipelines.errors import UserError
 
 IGNORED = ("lm_head",)  # 8 bits there change a small model's predictions most, and save no space where it is tied
 WEIGHTS = "*.safetensors"
+PROCESS_BYTES = 366 * 2**20  # torch, transformers and llmcompressor
+HELD = 0.66  # of the stored weights: docs/planning.md
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,19 @@ class Quantiser:
         torch.set_num_threads(threads)
         logger.disable("llmcompressor")
 
-    def quantise(self, model: Path, out: Path, scheme: str, rows: Sequence[Sequence[int]] = ()) -> None:
-        """Writes the quantised model into `out`; its tokenizer is the caller's to copy.
+    def quantise(self, model: Path, out: Path, scheme: str, rows: Sequence[Sequence[int]] = ()) -> int:
+        """Writes the quantised model into `out`; its tokenizer is the caller's to copy. Returns the bytes that this
+        process held at most.
 
         scheme: of SCHEMES; rows: token ids to calibrate on, where it is calibrated. The same arguments give the same
         bytes. Raises UserError for a model that the scheme does not fit."""
         from llmcompressor import oneshot
 
+        from pipelines.inference.hardware import PeakMemory
         from pipelines.learning.model import from_folder
         from pipelines.learning.precision import stored_dtype
 
+        memory = PeakMemory("cpu")  # the model is on the host, whatever there is beside it
         loaded = from_folder(model, stored_dtype(model))  # what is not quantised is saved in the model's type
         try:
             oneshot(model=loaded, recipe=_recipe(SCHEMES[scheme]), **_calibration(SCHEMES[scheme], rows))
@@ -69,6 +74,13 @@ class Quantiser:
             ) from error
         loaded.save_pretrained(out, save_compressed=True)
         (out / "recipe.yaml").unlink(missing_ok=True)  # llmcompressor's recipe; the manifest says more
+        return memory.bytes()
+
+
+def process_bytes(weight_bytes: int) -> dict[str, int]:
+    """Bytes of the quantiser's process by part, on a CPU: stored weights are pages of their file, of which a part is
+    held again as they are quantised and saved."""
+    return {"weights": round(HELD * weight_bytes), "process": PROCESS_BYTES}
 
 
 def _recipe(scheme: Scheme) -> Any:

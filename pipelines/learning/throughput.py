@@ -1,6 +1,6 @@
 """Model FLOPs utilisation (MFU): operations that training takes ÷ operations that the hardware could have done.
 
-products of square matrices ──fastest one──► peak FLOP/s of each worker, summed ─┐
+products of square matrices (inference/hardware.py) ──► peak FLOP/s, summed ─────┐
 shape of the model ──► FLOPs of a token ──× tokens per second────────────────────┴──► train/mfu, at most 1
 """
 
@@ -11,39 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import torch
 from transformers import PreTrainedModel
 
 from pipelines.learning.model import expert_parameters, whole_shape
-
-CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
-GPU_SIZES = (4096, 8192)
-
-
-def peak_flops_per_s(device: str, dtype: torch.dtype, *, seconds: float = 0.5) -> float:
-    """Highest measured rate of a product of square matrices, of 2·n³ operations, on this process's threads or GPU.
-
-    The fastest of all products counts: whatever else the machine does can only slow one down. seconds: of measuring."""
-    sizes = GPU_SIZES if device.startswith("cuda") else CPU_SIZES
-    return max(2 * size**3 / _fastest_product_s(size, device, dtype, seconds / len(sizes)) for size in sizes)
-
-
-def _fastest_product_s(size: int, device: str, dtype: torch.dtype, seconds: float) -> float:
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    b = torch.randn(size, size, device=device, dtype=dtype)
-    product = a @ b  # the first one also starts threads and picks kernels
-    _wait(device)
-    fastest_s, end = float("inf"), time.perf_counter() + seconds
-    while (start := time.perf_counter()) < end:
-        torch.mm(a, b, out=product)
-        _wait(device)
-        fastest_s = min(fastest_s, time.perf_counter() - start)
-    return fastest_s
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)
@@ -77,24 +47,16 @@ def training_flops(model: PreTrainedModel, length: int) -> TrainingFlops:
     counts 4, having no gradient. L layers, H heads of Q columns, T tokens of a row. Attention counts in full, as
     there, though causal attention over packed documents needs less than half of it; products that are computed twice to
     save memory count once."""
-    return _flops(model, length, attention=12, of=lambda parameter: 6 if parameter.requires_grad else 4)
 
+    def of(parameter: Any) -> int:
+        return 6 if parameter.requires_grad else 4
 
-def forward_flops(model: PreTrainedModel, length: int) -> float:
-    """Operations of a forward pass over one token in a row of `length` tokens, its prediction among them."""
-    flops = _flops(model, length, attention=4, of=lambda _: 2)
-    return flops.per_token + flops.per_predicted_token
-
-
-def _flops(model: PreTrainedModel, length: int, *, attention: int, of: Callable[[Any], int]) -> TrainingFlops:
-    """attention: operations of one column of one head, a token and a token of the row; of: of one weight, by its
-    parameter."""
     config = cast(Any, model.config)
     head = model.get_output_embeddings()
     tables = [table.weight for table in (model.get_input_embeddings(), head) if table is not None]
     inner = [p for p in model.parameters() if not any(p is table for table in tables)]
     columns = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rows = attention * config.num_hidden_layers * config.num_attention_heads * columns * length
+    rows = 12 * config.num_hidden_layers * config.num_attention_heads * columns * length
     idle = _idle_expert_flops(model, of)
     return TrainingFlops(
         _multiply_flops(inner, of) - idle + rows, 0 if head is None else _multiply_flops([head.weight], of)

@@ -27,13 +27,20 @@ class PairLengths:
     per_record_byte: float  # tokens of both sides for each byte of text in the record
 
     def micro_batch_tokens(self, pairs: int) -> int:
-        """Of the largest micro-batch: sides of usual length, or one pair that is as long as the longest."""
-        return 2 * max(pairs * self.usual, self.longest + (pairs - 1) * self.usual // 2)
+        """Of the largest micro-batch."""
+        from pipelines.data.dialogues.tokenized_pairs import batch_tokens
+
+        return batch_tokens(pairs, self.usual, self.longest)
 
 
 def source_bytes(recipe: Recipe, entry: Entry) -> int | None:
-    """Bytes of text in the files that a stage trains on, without marks of compression; None where it has no files."""
-    files = [file for source in _data(recipe, entry).sources.values() for file in source.files()]
+    """Bytes of text in the files that a stage trains on, uncompressed; None where it has no files."""
+    return file_bytes(_data(recipe, entry))
+
+
+def file_bytes(entry: Entry) -> int | None:
+    """Bytes of text in the files that an entry reads, uncompressed; None where it has no files."""
+    files = [file for source in entry.sources.values() for file in source.files()]
     if not files:
         return None
     return round(sum(file.stat().st_size * (COMPRESSED if file.suffix in (".gz", ".zst") else 1) for file in files))

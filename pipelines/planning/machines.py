@@ -49,6 +49,11 @@ class Machines:
         return f"{self.nodes}x{self.per_node}x{self.name}"
 
 
+def gib(num_bytes: float) -> str:
+    """1.5 GiB."""
+    return f"{num_bytes / GIB:.1f} GiB"
+
+
 def parse(text: str) -> Machines:
     """Nodes by their name in `--nodes`. Raises UserError for another form, and for an accelerator of unknown speed."""
     match = re.fullmatch(r"(\d+)x(\d+)x([\w-]+)(?::(\d+(?:\.\d+)?)GiB)?(?::(\d+(?:\.\d+)?)TFLOPS)?", text.strip())
@@ -74,7 +79,7 @@ def this_machine(*, on_gpu: bool | None = None) -> Machines:
     """The GPUs of this machine, or its cores where it has none. on_gpu: which; default: GPUs where there are any."""
     import torch
 
-    from pipelines.learning.throughput import peak_flops_per_s
+    from pipelines.inference.hardware import peak_flops_per_s
 
     gpus = torch.cuda.device_count() if on_gpu is not False else 0
     if gpus:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.inference.model_config import dtype_in
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, pair_lengths, source_bytes
-from pipelines.planning.machines import GIB, Machines
+from pipelines.planning.machines import Machines, gib
 from pipelines.planning.models import config_of, with_adapters
 from pipelines.recipe.reader import Entry, Recipe
 
@@ -42,7 +42,7 @@ class Estimate:
     time_s: float | None
     tokens: int | None
     parameters: int
-    trained: int
+    trained: int | None  # None: the stage trains nothing
     where: str  # such as 8 × H100
     fits: bool
     why: str  # what does not fit and what would, or what the estimate rests on
@@ -207,6 +207,7 @@ def _rollouts(job: Job) -> Rollouts:
     return Rollouts(
         replies=options["prompts_per_iteration"] * options["replies_per_prompt"],
         tokens=job.length,
+        reply_tokens=options["max_new_tokens"],
         max_tokens=job.length,
         epochs=options["epochs"],
         has_reference=job.lora is None,
@@ -246,8 +247,8 @@ def misfit(job: Job, memory: Mapping[str, int]) -> str:
     who = "a rank needs" if together == 1 else f"{together} ranks of a node need"
     largest = max(memory, key=lambda part: memory[part])
     return (
-        f"{who} {_gib(needed)} of {_gib(machines.memory_bytes)} that {machines.name} has, most of it for {largest} "
-        f"({_gib(together * memory[largest])})"
+        f"{who} {gib(needed)} of {gib(machines.memory_bytes)} that {machines.name} has, most of it for {largest} "
+        f"({gib(together * memory[largest])})"
     )
 
 
@@ -359,7 +360,3 @@ def _basis(job: Job) -> str:
 
 def _where(job: Job) -> str:
     return f"{job.setting.world} × {job.machines.name if job.on_gpu else 'CPU'}"
-
-
-def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / GIB:.1f} GiB"

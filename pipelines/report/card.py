@@ -57,12 +57,14 @@ def _add_benchmarks(store: Store, facts: dict[str, Facts]) -> None:
 
 
 def _evaluation_facts(facts: Facts) -> Facts:
-    """The facts of an evaluation, with its cost under keys that differ from those of the stage's cost."""
-    figures = {key: value for key, value in facts.items() if not key.startswith("run/")}
-    return figures | {
-        "run/evaluate_wall_s": facts["run/wall_s"],
-        "run/evaluate_peak_memory_bytes": facts["run/peak_memory_bytes"],
-    }
+    """The facts of an evaluation, with its cost under keys that differ from those of the stage's cost, such as
+    run/evaluate_wall_s and plan/evaluate_time_error."""
+    named: Facts = {}
+    for key, value in facts.items():
+        area, _, what = key.partition("/")
+        if key != "run/attempts":
+            named[f"{area}/evaluate_{what}" if area in ("run", "plan", "memory", "time") else key] = value
+    return named
 
 
 def _totals(facts: dict[str, Facts]) -> Facts:

@@ -160,6 +160,8 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("run/attempts", "attempts"),
         Figure("run/evaluate_wall_s", "evaluation time", ",.1f", "s"),
         Figure("run/evaluate_peak_memory_bytes", "evaluation peak memory", ".1f", "GiB", scale=2**-30),
+        Figure("plan/evaluate_memory_error", "error of the evaluation's planned memory", "+.0%"),
+        Figure("plan/evaluate_time_error", "error of the evaluation's planned time", "+.0%"),
     ),
     # Series that are plotted.
     "curve": (

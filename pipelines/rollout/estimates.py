@@ -9,20 +9,20 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from pipelines.inference import engine_size
+from pipelines.inference.estimates import Engine, EngineWork, engine_bytes, engine_seconds, forward_flops
+from pipelines.inference.hardware import PeakMemory, peak_flops_per_s
 from pipelines.learning import estimates
 from pipelines.learning.memory import Setting, state_bytes
 from pipelines.learning.model import num_parameters
-from pipelines.learning.throughput import forward_flops, peak_flops_per_s, training_flops
+from pipelines.learning.throughput import training_flops
 from pipelines.rollout.footprint import Comparison, Rollouts
 
-DECODE_EFFICIENCY = 0.2  # of the rate of large products, while replies are generated: docs/planning.md
 SAMPLER_PROCESS_BYTES = 250 * 2**20  # on a CPU: vLLM, beside what training imports
 
 
 def compare(
-    policy: PreTrainedModel, critic: PreTrainedModel | None, setting: Setting, rollouts: Rollouts,
-    memory: estimates.PeakMemory,
-) -> Comparison:  # fmt: skip
+    policy: PreTrainedModel, critic: PreTrainedModel | None, setting: Setting, rollouts: Rollouts, memory: PeakMemory
+) -> Comparison:
     """Measures the rate of large products here, for which other ranks should be idle or do the same."""
     flops_per_s = setting.world * peak_flops_per_s(setting.device, setting.dtype)
     return Comparison(
@@ -47,18 +47,25 @@ def process_bytes(
         parts["reference"] = frozen
     if rollouts.has_reward_model:
         parts["reward model"] = frozen
-    cache = rollouts.kv_cache_bytes or _cache_bytes(policy, setting, rollouts)
+    of_sampler = engine_bytes(_sampler(policy, setting, rollouts), scored=False)
     if setting.device == "cuda":
         in_turn = parts["activations"] + parts["working"] + parts["embedding gradient"]
-        return parts | {"sampler beyond activations": max(0, weights + cache - in_turn)}
-    return parts | {"sampler": weights + SAMPLER_PROCESS_BYTES, "KV cache": cache}
+        return parts | {"sampler beyond activations": max(0, sum(of_sampler.values()) - in_turn)}
+    cache, _ = of_sampler.pop("KV cache"), of_sampler.pop("process")
+    return parts | {"sampler": sum(of_sampler.values()) + SAMPLER_PROCESS_BYTES, "KV cache": cache}
 
 
-def _cache_bytes(policy: PreTrainedModel, setting: Setting, rollouts: Rollouts) -> int:
-    size = engine_size.size_of(on_cpu=setting.device == "cpu")
+def _sampler(policy: PreTrainedModel, setting: Setting, rollouts: Rollouts) -> Engine:
+    """A rank's engine."""
+    on_cpu, config, parameters = setting.device == "cpu", policy.config.to_dict(), num_parameters(policy)
+    size = engine_size.size_of(on_cpu=on_cpu)
     dtype = "float32" if setting.dtype.itemsize == 4 else "bfloat16"
-    rows = size.num_rows if setting.device == "cpu" else min(size.num_rows, -(-rollouts.replies // setting.world))
-    return min(rows * engine_size.row_bytes(policy.config.to_dict(), rollouts.max_tokens, dtype), size.max_kv_bytes)
+    rows = size.num_rows if on_cpu else min(size.num_rows, -(-rollouts.replies // setting.world))
+    cache = min(rows * engine_size.row_bytes(config, rollouts.max_tokens, dtype), size.max_kv_bytes)
+    return Engine(
+        config, parameters, setting.dtype.itemsize * parameters, dtype, rollouts.max_tokens,
+        rollouts.kv_cache_bytes or cache, on_cpu,
+    )  # fmt: skip
 
 
 def iteration_seconds(
@@ -66,11 +73,25 @@ def iteration_seconds(
 ) -> float:
     """Seconds of an iteration. flops_per_s: of large products, by all ranks together."""
     tokens = rollouts.replies * rollouts.tokens
-    forward = forward_flops(policy, rollouts.tokens)
+    forward = forward_flops(policy.config.to_dict(), num_parameters(policy), rollouts.tokens)
     passes = 2 + rollouts.has_reward_model  # log-probabilities of policy and reference, and the score
     learners = [policy] if critic is None else [policy, critic]
     flops = [training_flops(model, rollouts.tokens) for model in learners]
     learnt = rollouts.epochs * sum(each.per_token + each.per_predicted_token for each in flops)
     learning_s = estimates.seconds(tokens * learnt, flops_per_s, setting.device, setting.recompute)
     annotating_s = estimates.seconds(tokens * passes * forward, flops_per_s, setting.device, "none")
-    return tokens * forward / (flops_per_s * DECODE_EFFICIENCY) + annotating_s + learning_s
+    return annotating_s + learning_s + _generating_seconds(policy, setting, rollouts, flops_per_s)
+
+
+def _generating_seconds(policy: PreTrainedModel, setting: Setting, rollouts: Rollouts, flops_per_s: float) -> float:
+    """Each rank generates its share of the replies, as many at once as its engine takes."""
+    engine = _sampler(policy, setting, rollouts)
+    replies = -(-rollouts.replies // setting.world)
+    turns = -(-replies // engine_size.size_of(on_cpu=engine.on_cpu).num_rows)
+    work = EngineWork(
+        rows=replies,
+        row_tokens=replies * (rollouts.tokens - rollouts.reply_tokens),
+        reply_tokens=replies * rollouts.reply_tokens,
+        steps=turns * rollouts.reply_tokens,
+    )
+    return engine_seconds(engine, work, flops_per_s / setting.world)

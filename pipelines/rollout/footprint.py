@@ -11,6 +11,7 @@ class Rollouts:
 
     replies: int  # of all ranks
     tokens: int  # of a prompt with its reply, on average
+    reply_tokens: int  # of the reply alone
     max_tokens: int  # at most, for which the sampler has room
     epochs: int
     has_reference: bool  # as a second model; with adapters it is the policy without them

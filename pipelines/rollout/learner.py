@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.inference import probe
+from pipelines.inference.hardware import PeakMemory
 from pipelines.inference.model_config import engine_dtype
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import PushResult, Sampler
@@ -42,7 +43,6 @@ from pipelines.learning.actor_critic import (
 )
 from pipelines.learning.batch import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
-from pipelines.learning.estimates import PeakMemory
 from pipelines.learning.lesson import Batch
 from pipelines.learning.memory import Setting
 from pipelines.learning.pairs import open_reward_model

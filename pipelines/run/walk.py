@@ -136,7 +136,7 @@ class Walk:
         if step.entry.stage.makes == "trial":
             self.evaluator.close()  # the trial's server needs the same memory
         elif not uses_evaluator:
-            self.evaluator.rest()  # a stage may need the GPU memory that it holds
+            self.evaluator.rest()  # a stage may need the memory that it holds
         return Work(
             name=step.entry.name,
             options=step.entry.options,

@@ -68,7 +68,16 @@ def run(work: Work) -> Facts:
             rows += score.rows
     write_json(work.draft.out / "figures.json", facts)
     write_json(work.draft.out / "samples.json", rows)
-    return facts
+    return facts | _estimation_errors(work)
+
+
+def _estimation_errors(work: Work) -> Facts:
+    """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
+    below) what the engine took since its process began, without its start."""
+    if work.evaluator is None or work.evaluator.settings is None:  # there was nothing to request
+        return {}
+    comparison, seconds = work.evaluator.compare()
+    return comparison.errors(seconds)
 
 
 def _note_left_out(work: Work, material: Material, requests: Requests | None) -> None:

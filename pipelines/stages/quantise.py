@@ -24,6 +24,7 @@ from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.evaluator import Evaluator
+    from pipelines.inference.estimates import EngineComparison
     from pipelines.metrics.metric import Material
 
 CHOICE = "choice.json"
@@ -32,7 +33,9 @@ BEFORE = re.compile(r"(bits_per_byte|loss_nats)")  # in the name of a figure, wh
 NUM_PROMPTS = 64  # of a timed round: as many as the engine runs at once
 PROMPT_TOKENS, REPLY_TOKENS = 32, 64  # of each, at most, as far as the model's context allows
 NUM_CONVERSATIONS = 200  # held-out ones that are scored, at most
-NUM_ROUNDS = 3  # timed, after one that warms up; the fastest counts, since other work can only slow one down
+WARM_UP_TOKENS = 4  # of each reply, before rounds are timed
+NUM_ROUNDS = 3  # timed, at most; the fastest counts, since other work can only slow one down
+ENOUGH_S = 20.0  # of timed rounds: long ones vary little
 
 
 class QuantiseOptions(Options):
@@ -69,6 +72,8 @@ class Measured:
 
     quality: Facts
     tokens_per_s: float
+    comparison: EngineComparison | None = None  # of its engine, and the seconds that its work took
+    seconds: float = 0.0
 
 
 def run(work: Work) -> Facts:
@@ -78,7 +83,7 @@ def run(work: Work) -> Facts:
     model, out = work.inputs["model"].local(), work.draft.out
     check(work, model)
     material = held_out_material(work, model)
-    quantise(work, model)
+    quantiser = quantise(work, model)
     copy_tokenizer(model, out)
     before, after = compare(work, (model, out), material)
     return {
@@ -89,6 +94,7 @@ def run(work: Work) -> Facts:
         "engine/tokens_per_s_before": before.tokens_per_s,
         "engine/tokens_per_s": after.tokens_per_s,
         **choose(work, before, after),
+        **estimation_errors(quantiser, (before, after)),
     }
 
 
@@ -166,7 +172,9 @@ def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Mea
         with ThreadPoolExecutor(len(engines)) as pool:
             list(pool.map(lambda engine, folder: engine.load(folder, settings, work.progress.note), engines, folders))
         qualities = [quality(work, engine, material) for engine in engines]
-        return [Measured(*columns) for columns in zip(qualities, speeds(engines, material), strict=True)]
+        rates = speeds(engines, material)
+        comparisons = [engine.compare() for engine in engines]
+        return [Measured(q, rate, *c) for q, rate, c in zip(qualities, rates, comparisons, strict=True)]
     finally:
         for engine in engines:
             engine.close()
@@ -190,7 +198,7 @@ def quality(work: Work, engine: Evaluator, material: Material) -> Facts:
 
 
 def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
-    """Tokens per second of each engine: 64 replies at once, of one length, greedy."""
+    """Tokens per second of each engine: 64 replies at once, of one length, greedy; both have as many rounds."""
     import numpy as np
 
     from pipelines.inference.reply import Sampling
@@ -200,18 +208,40 @@ def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
     rng = np.random.default_rng(material.seed)
     prompts = rng.integers(0, material.encoder.vocabulary, (NUM_PROMPTS, prompt_tokens)).tolist()
     rates: list[list[float]] = [[] for _ in engines]
-    for _ in range(1 + NUM_ROUNDS):
+    for engine in engines:
+        engine.generate(prompts, sampling=replace(sampling, max_new_tokens=WARM_UP_TOKENS))
+    began = time.perf_counter()
+    for _ in range(NUM_ROUNDS):
         for engine_rates, engine in zip(rates, engines, strict=True):
             start = time.perf_counter()
             replies = engine.generate(prompts, sampling=sampling)
             engine_rates.append(sum(len(reply.tokens) for reply in replies) / (time.perf_counter() - start))
-    return [max(engine_rates[1:]) for engine_rates in rates]
+        if time.perf_counter() - began > ENOUGH_S:
+            break
+    return [max(engine_rates) for engine_rates in rates]
 
 
-def quantise(work: Work, model: Path) -> None:
-    """Writes the quantised model into the artifact, in a separate process that ends afterwards."""
+def estimation_errors(quantiser: EngineComparison, engines: Sequence[Measured]) -> Facts:
+    """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
+    below) what was taken: memory of the largest process, time of both engines' work, without their start."""
+    from pipelines.inference.estimates import EngineComparison
+
+    of_engines = [measured.comparison for measured in engines if measured.comparison is not None]
+    processes = [quantiser, *of_engines]
+    return EngineComparison(
+        max(process.memory_bytes for process in processes),
+        max(process.planned_bytes for process in processes),
+        sum(process.planned_s for process in of_engines),
+    ).errors(sum(measured.seconds for measured in engines))
+
+
+def quantise(work: Work, model: Path) -> EngineComparison:
+    """Writes the quantised model into the artifact, in a separate process that ends afterwards. Returns the memory that
+    it took, and that the plan says."""
     from cluster.gang import Gang
     from cluster.resources import Resources
+    from pipelines.inference.estimates import EngineComparison
+    from pipelines.learning import quantising
 
     options: QuantiseOptions = work.options
     cluster: QuantiseCluster = work.cluster
@@ -219,10 +249,13 @@ def quantise(work: Work, model: Path) -> None:
     resources = Resources(1, cpus_per_worker=0, gpus_per_worker=cluster.gpus_on(work.session), threads=threads(work))
     name = "pipelines.learning.quantising:Quantiser"
     with Gang(name, 1, resources=resources, name=work.name, threads=threads(work)) as gang:
-        gang.call(
-            "quantise", model, work.draft.out, options.scheme, calibration(work, model), deadline_s=cluster.quantise_s
+        rows = calibration(work, model)
+        (memory_bytes,) = gang.call(
+            "quantise", model, work.draft.out, options.scheme, rows, deadline_s=cluster.quantise_s
         )
     work.progress.note(f"quantised to {options.scheme}")
+    planned_bytes = sum(quantising.process_bytes(quantising.weight_bytes(model)).values())
+    return EngineComparison(memory_bytes, planned_bytes, 0.0)
 
 
 def calibration(work: Work, model: Path) -> list[list[int]]:

@@ -8,6 +8,7 @@ from typing import Any
 from cluster.loading import loading
 from pipelines.console import console, print_json, table
 from pipelines.errors import UserError
+from pipelines.planning.engines import ENGINE_KINDS, estimate_engine
 from pipelines.planning.machines import GIB, Machines, parse, this_machine
 from pipelines.planning.training import KINDS, Estimate, NotPlanned, estimate
 from pipelines.recipe.reader import Recipe
@@ -15,7 +16,6 @@ from pipelines.run.plan import Step, plan
 from pipelines.run.progress import RunLog
 from pipelines.stage import Options
 from pipelines.store.artifacts import Store
-from pipelines.training import WorkerOptions
 
 
 def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: bool) -> None:
@@ -46,18 +46,24 @@ def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: 
 def estimates_of(
     recipe: Recipe, steps: list[Step], nodes: Machines | None, warn: Callable[[str], object]
 ) -> dict[str, Estimate]:
-    """By step: what each one that trains would cost. nodes: default this machine, and then only what is to be made.
+    """By step: what each one of a planned kind would cost. nodes: default this machine, and then only what is to be
+    made.
 
     warn: called for a step whose model cannot be estimated. Raises UserError where a base is not known."""
     to_plan = [step for step in steps if nodes or not step.artifact]
-    training = [s for s in to_plan if s.entry.stage.kind in KINDS and isinstance(s.entry.cluster, WorkerOptions)]
-    if not training:
+    planned = [step for step in to_plan if step.entry.stage.kind in (*KINDS, *ENGINE_KINDS)]
+    if not planned:
         return {}
     here = nodes or this_machine()
     estimates: dict[str, Estimate] = {}
-    for step in training:
+    for step in planned:
+        machines = _machines_of(step, here, at_hand=nodes is None)
         try:
-            estimates[step.name] = estimate(recipe, step.entry, _machines_of(step, here, at_hand=nodes is None))
+            if step.entry.stage.kind in KINDS:
+                estimates[step.name] = estimate(recipe, step.entry, machines)
+            else:
+                model = step.evaluates or step.entry.inputs["model"]
+                estimates[step.name] = estimate_engine(recipe, step.entry, model, machines)
         except NotPlanned as reason:
             warn(f"{step.name}: no estimate: {reason}")
     return estimates
@@ -65,7 +71,7 @@ def estimates_of(
 
 def _machines_of(step: Step, machines: Machines, *, at_hand: bool) -> Machines:
     """The machines, or this machine's cores where the step would run on CPUs although there are GPUs."""
-    gpus = getattr(step.entry.cluster, "gpus_per_worker", 0)
+    gpus = getattr(step.entry.cluster, "gpus_per_worker", getattr(step.entry.cluster, "gpus", 0))
     falls_back = at_hand and gpus == "auto" and getattr(step.entry.cluster, "workers", 1) > machines.count
     return this_machine(on_gpu=False) if machines.on_gpu and (gpus == 0 or falls_back) else machines
 
@@ -91,9 +97,10 @@ def _print(steps: list[Step], estimates: Mapping[str, Estimate]) -> None:
 
 
 def _columns(cost: Estimate) -> tuple[str, str, str, str]:
-    trained = "" if cost.trained == cost.parameters else f", {_short(cost.trained)} trained"
+    trained = "" if cost.trained in (None, cost.parameters) else f", {_short(cost.trained)} trained"
     where = f"{cost.where}, {cost.rank_bytes / GIB:.1f} GiB each" + ("" if cost.fits else ": NO FIT")
-    return where, _short(cost.parameters) + trained, f"{cost.disk_bytes / GIB:.1f} GiB", duration(cost.time_s)
+    disk = f"{cost.disk_bytes / GIB:.1f} GiB" if cost.disk_bytes else ""
+    return where, _short(cost.parameters) + trained, disk, duration(cost.time_s)
 
 
 def _short(number: float) -> str:

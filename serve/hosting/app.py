@@ -26,7 +26,7 @@ from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
 from pipelines.inference import engine_size, sampler
-from pipelines.inference.model_config import context_length, engine_dtype
+from pipelines.inference.model_config import context_length, engine_dtype, read_config
 from serve.hosting import front
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import Settings
@@ -85,7 +85,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "allowed_origins": [],  # no web site may read replies
     }
     if on_cpu or settings.kv_cache_bytes:
-        default = engine_size.kv_bytes(settings.model, max_tokens, dtype)
+        default = engine_size.kv_bytes(read_config(settings.model), max_tokens, dtype)
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_bytes or default
     return arguments
 

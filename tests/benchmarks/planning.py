@@ -3,8 +3,9 @@
     python -m tests.benchmarks.planning [NAME …]      about a minute a setting on two cores
 
 Every setting trains a few steps in new processes of one thread each: random weights in a folder, rows full of random
-documents, without Ray; or PPO as a stage of a recipe, where a step is an iteration. Memory is the most that a process
-held in its steps (anonymous), time that of all its steps. docs/planning.md has the comparison.
+documents, without Ray; or stages of a recipe: PPO, where a step is an iteration, evaluate and quantise, where it is all
+that the engines do. Memory is the most that a process held in its steps (anonymous), time that of all its steps. The
+processor's time is beside it: on a shared machine steps take longer than that. docs/planning.md has the comparison.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -69,6 +71,7 @@ PPO_SETTINGS = {
     "36m, PPO with LoRA, groups": PpoSetting("36m", lora=True, advantage="group"),
     "125m, PPO with LoRA": PpoSetting("125m", reply_tokens=32, lora=True),
 }
+ENGINE_SETTINGS = {"14m, engines": "14m", "36m, engines": "36m", "125m, engines": "125m"}  # evaluate and quantise
 LORA = "{rank: 16, alpha: 32.0}"
 RECIPE = """\
 name: planned
@@ -82,10 +85,24 @@ stages:
 cluster:
   ppo: {{workers: 2, dtype: float32, micro_batch_rows: 16}}
 """
+ENGINES_RECIPE = """\
+name: planned
+seed: 7
+base: {{model: {model}}}
+sources:
+  essays: {{kind: chinese, language: zh}}
+stages:
+  corpus: {{}}
+  conversations: {{builtin_tasks: true, rows_per_task: 2, held_out_rows_per_task: 4}}
+  sft: {{lora: {{rank: 4}}, batch_tokens: 1024}}
+  quantise: {{held_out_bytes: 40_000}}
+evaluate: {{held_out_bytes: 40_000}}
+"""
 
 
 def train(folder: Path, setting: Setting) -> None:
     """Runs in every process; rank 0 writes its figures."""
+    from pipelines.inference import hardware
     from pipelines.learning import adapters, loop
     from pipelines.learning.batch import PackedRows
     from pipelines.learning.engine import OptimizerPlan
@@ -96,6 +113,7 @@ def train(folder: Path, setting: Setting) -> None:
     from pipelines.learning.schedule import Schedule
     from tests.learning.processes import PlainWorker
 
+    loop.peak_flops_per_s = hardware.peak_flops_per_s  # measured for long: processes.py shortens it
     rows = PackedRows(folder / "train.arrow")
     optimizer = OptimizerPlan("adamw", learning_rate=1e-4, adam_learning_rate=1e-4, weight_decay=0.0, clip_norm=1.0)
     plan = loop.TrainingPlan(
@@ -142,51 +160,82 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 def measure_ppo(setting: PpoSetting) -> dict[str, Any]:
     """Runs the stage as `rayse run` does, in a Ray of its own. Returns its facts."""
+    recipe = RECIPE.format(**asdict(setting) | {"lora": LORA if setting.lora else "null"})
+    return measure_recipe(recipe, setting.size, "ppo")["ppo"]
+
+
+def measure_recipe(recipe: str, size: str | None, until: str) -> dict[str, dict[str, Any]]:
+    """Runs a recipe as `rayse run` does, in a Ray of its own. Returns facts by stage.
+
+    size: of a new model in the folder `model`; None: the recipe's base is elsewhere."""
     from tests.benchmarks import bench_model
 
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as name:
         folder = Path(name)
-        bench_model.write(folder / "model", size=setting.size)
-        (folder / "recipe.yaml").write_text(
-            RECIPE.format(**asdict(setting) | {"lora": LORA if setting.lora else "null"})
-        )
+        if size:
+            bench_model.write(folder / "model", size=size)
+        (folder / "recipe.yaml").write_text(recipe)
         rayse = [sys.executable, "-m", "pipelines"]
-        run = [*rayse, "run", "recipe.yaml", "--until", "ppo"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(run, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-        report = subprocess.run(
-            [*rayse, "report", "--json", "--store", "store"],
-            cwd=folder,
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        return json.loads(report.stdout)["stages"]["ppo"]["facts"]
+        in_folder: dict[str, Any] = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "check": True}
+        subprocess.run([*rayse, "run", "recipe.yaml", "--until", until], stdout=subprocess.DEVNULL, **in_folder)
+        report = subprocess.run([*rayse, "report", "--json", "--store", "store"], capture_output=True, **in_folder)
+        return json.loads(report.stdout)["stages"]
+
+
+def measure_engines(base: str) -> dict[str, dict[str, Any]]:
+    """Facts of evaluate and of quantise. base: a size, or a folder of a model with a chat template."""
+    is_size = base in ENGINE_SETTINGS.values()
+    recipe = ENGINES_RECIPE.format(model="model" if is_size else Path(base).absolute())
+    stages = measure_recipe(recipe, base if is_size else None, "quantise")
+    evaluation = {
+        fact.replace("/evaluate_", "/"): value for fact, value in stages["sft"].items() if "/evaluate_" in fact
+    }
+    return {"evaluate": evaluation, "quantise": stages["quantise"]}
 
 
 def main(names: list[str] | None = None) -> None:
-    """Prints a JSON line a setting, with planned and measured values."""
-    for name in names or (*SETTINGS, *PPO_SETTINGS):
+    """Prints a JSON line a setting, with planned and measured values. names: also folders of models, for engines."""
+    for name in names or (*SETTINGS, *PPO_SETTINGS, *ENGINE_SETTINGS):
+        began_s = cpu_s()
         if name in PPO_SETTINGS:
             facts = measure_ppo(PPO_SETTINGS[name])
             step_s = sum(value for fact, value in facts.items() if fact.startswith("iteration/"))
-        else:
+            print_line(name, facts, step_s, began_s)
+        elif name in SETTINGS:
             facts = measure(SETTINGS[name])
-            step_s = facts["train/tokens"] / STEPS / facts["train/tokens_per_s"]
-        memory = facts["memory/rank_bytes"]
-        line = {
-            "name": name,
-            "memory_gib": round(memory / 2**30, 3),
-            "planned_gib": round(memory * (1 + facts["plan/memory_error"]) / 2**30, 3),
-            "memory_error": round(facts["plan/memory_error"], 3),
-            "step_s": round(step_s, 2),
-            "planned_s": round(step_s * (1 + facts["plan/time_error"]), 2),
-            "time_error": round(facts["plan/time_error"], 3),
-        }
-        print(json.dumps(line), flush=True)
+            print_line(name, facts, facts["train/tokens"] / STEPS / facts["train/tokens_per_s"], began_s)
+        else:
+            for stage, facts in measure_engines(ENGINE_SETTINGS.get(name, name)).items():
+                print_line(f"{name}: {stage}", facts, facts["time/engine_s"], began_s)
+
+
+def cpu_s() -> float:
+    """Seconds of the processor's time that ended processes of this one's have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def print_line(name: str, facts: dict[str, Any], step_s: float, began_s: float) -> None:
+    """Prints a setting's figures. began_s: cpu_s before it."""
+    memory = facts["memory/rank_bytes"]
+    line = {
+        "name": name,
+        "memory_gib": round(memory / 2**30, 3),
+        "planned_gib": round(memory * (1 + facts["plan/memory_error"]) / 2**30, 3),
+        "memory_error": round(facts["plan/memory_error"], 3),
+        "step_s": round(step_s, 2),
+        "planned_s": round(step_s * (1 + facts["plan/time_error"]), 2),
+        "time_error": round(facts["plan/time_error"], 3),
+        "cpu_s": round(cpu_s() - began_s, 1),
+    }
+    print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", help=f"which of {'; '.join((*SETTINGS, *PPO_SETTINGS))}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        help=f"which of {'; '.join((*SETTINGS, *PPO_SETTINGS, *ENGINE_SETTINGS))}; or a model's folder",
+    )
     main(parser.parse_args().names)

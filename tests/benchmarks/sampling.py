@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipelines.inference import engine_size, sampler
+from pipelines.inference.model_config import read_config
 from tests.benchmarks import bench_model, goals
 
 THREADS = 1
@@ -60,7 +61,7 @@ def vllm_generator(job: Job) -> Generate:
         enforce_eager=True,
         max_num_seqs=engine_size.CPU.num_rows,
         max_num_batched_tokens=engine_size.CPU.batch_tokens,
-        kv_cache_memory_bytes=engine_size.kv_bytes(Path(job.model), bench_model.LENGTH, "float32"),
+        kv_cache_memory_bytes=engine_size.kv_bytes(read_config(Path(job.model)), bench_model.LENGTH, "float32"),
         logprobs_mode="processed_logprobs",
         skip_tokenizer_init=True,
     )

@@ -16,10 +16,11 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from pipelines.inference.hardware import peak_flops_per_s
 from pipelines.learning.batch import PackedBatch, batch_from_packed
 from pipelines.learning.engine import Engine
 from pipelines.learning.model import num_parameters
-from pipelines.learning.throughput import peak_flops_per_s, training_flops
+from pipelines.learning.throughput import training_flops
 
 
 @dataclass

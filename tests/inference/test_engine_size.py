@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.inference.engine_size import batching, gpu_fraction, gpu_kv_bytes, kv_bytes, weight_bytes
+from pipelines.inference.model_config import read_config
 from tests.tiny_models import CONTEXT, Tiny
 
 GIB = 2**30
@@ -27,14 +28,15 @@ def llama_8b(tmp_path: Path) -> Path:
 
 def test_memory_for_keys_and_values_follows_the_model(tiny: Tiny) -> None:
     token_bytes = 2 * 2 * 1 * 32 * 4  # layers × (keys, values) × heads of keys × size of a head × float32
-    assert kv_bytes(tiny.first, CONTEXT, "float32") == 64 * 3 * 128 * token_bytes
-    assert kv_bytes(tiny.first, CONTEXT, "bfloat16") == 64 * 3 * 128 * token_bytes // 2
-    assert kv_bytes(tiny.first, CONTEXT, "float32", max_bytes=1) == 3 * 128 * token_bytes, "one row fits always"
+    config = read_config(tiny.first)
+    assert kv_bytes(config, CONTEXT, "float32") == 64 * 3 * 128 * token_bytes
+    assert kv_bytes(config, CONTEXT, "bfloat16") == 64 * 3 * 128 * token_bytes // 2
+    assert kv_bytes(config, CONTEXT, "float32", max_bytes=1) == 3 * 128 * token_bytes, "one row fits always"
 
 
 def test_a_cpu_holds_4_gib_of_keys_and_values_and_a_gpu_a_part_of_what_is_free(llama_8b: Path) -> None:
     """A token of Llama 3.1 8B takes 128 KiB."""
-    assert kv_bytes(llama_8b, 2048, "bfloat16") == 4 * GIB
+    assert kv_bytes(read_config(llama_8b), 2048, "bfloat16") == 4 * GIB
     weights = weight_bytes(llama_8b, "bfloat16")
     assert weights == pytest.approx(15 * GIB, rel=0.01) and weight_bytes(llama_8b, "float32") == 2 * weights
     free = 60 * GIB

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from pipelines.learning import loop, throughput
+from pipelines.inference import hardware
+from pipelines.learning import loop
 
 
 class Killed(Exception):
@@ -75,7 +76,7 @@ def in_processes(
 def _process(rank: int, world: int, group: Path, function: Callable[..., None], folder: Path, *args: Any) -> None:
     torch.set_num_threads(1)
     # Half a second of measuring before each of hundreds of runs; what is measured is tested in test_throughput.py.
-    loop.peak_flops_per_s = partial(throughput.peak_flops_per_s, seconds=0.02)
+    loop.peak_flops_per_s = partial(hardware.peak_flops_per_s, seconds=0.02)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=world)
     function(folder, *args)

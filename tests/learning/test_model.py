@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from pipelines.errors import UserError
+from pipelines.inference.hardware import peak_flops_per_s
 from pipelines.learning import throughput
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.model import (
@@ -30,7 +31,7 @@ from pipelines.learning.model import (
     num_parameters,
 )
 from pipelines.learning.saving import save
-from pipelines.learning.throughput import Elapsed, Meter, TrainingFlops, peak_flops_per_s, training_flops
+from pipelines.learning.throughput import Elapsed, Meter, TrainingFlops, training_flops
 from pipelines.stages import pretrain
 from tests.learning.packed import write_tokens
 

@@ -143,6 +143,12 @@ def test_artifact_is_a_complete_model_and_records_which_to_serve(result: Result,
     }
 
 
+def test_what_it_took_is_compared_with_the_plan(result: Result) -> None:
+    facts = {name: float(result.facts[name]) for name in ("plan/memory_error", "plan/time_error", "memory/rank_bytes")}
+    assert -0.5 < facts["plan/memory_error"] < 0.5 and facts["plan/time_error"] > -1
+    assert 2**28 < facts["memory/rank_bytes"] < 2**32  # of a process that imports vLLM, with a tiny model
+
+
 def test_quantising_is_deterministic(result: Result, tiny: Tiny, tmp_path: Path) -> None:
     Quantiser().quantise(tiny.first, tmp_path, "int8")
     for name in ("model.safetensors", "config.json"):

@@ -33,6 +33,13 @@ SCHEMA = pa.schema(
 )
 
 
+def batch_tokens(num_pairs: int, usual: int, longest: int) -> int:
+    """Tokens of the largest micro-batch, about: sides of usual length, or one pair that is as long as the longest.
+
+    usual: that 95% of the sides do not exceed; a side is a prompt with one of its replies."""
+    return 2 * max(num_pairs * usual, longest + (num_pairs - 1) * usual // 2)
+
+
 @dataclass(frozen=True)
 class TokenizedPair:
     """The two sequences of a pair, prompt and reply, which begin with the same prompt_tokens tokens. int32 [T] each."""

@@ -158,6 +158,7 @@ def estimation_errors(work: Work, task: Task, learners: Learners, journal: Journ
         Rollouts(
             replies=task.options.replies_per_iteration,
             tokens=round(fmean(len(prompt.tokens) for prompt in task.train) + journal.mean_reply_tokens),
+            reply_tokens=round(journal.mean_reply_tokens),
             max_tokens=task.max_tokens,
             epochs=task.options.epochs,
             has_reference=task.options.lora is None,

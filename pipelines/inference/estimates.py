@@ -1,0 +1,116 @@
+"""What an engine takes by formula: memory of its process, and the time of its work. No weights, no torch.
+
+config.json, number of parameters ──► weights, KV cache, logits of a row ──► bytes of the process
+tokens that are read, tokens of replies ──FLOPs ÷ (rate of large products × efficiency)──► seconds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
+
+READ_EFFICIENCY = 0.45  # of the rate of large products, while prompts and rows are read: docs/planning.md
+REPLY_EFFICIENCY = 0.2  # while a token of every reply is generated
+STEP_S = 0.004  # of such a step on a CPU, beside its products: vLLM's scheduling
+PROCESS_BYTES = 700 * 2**20  # on a CPU: torch, transformers and vLLM
+LOGITS_COPIES = 3  # of the logits of a row that is scored, in float32
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model in an engine. config: with the defaults of its family; parameters: tied matrices count once; dtype: of
+    the engine; max_tokens: of a row."""
+
+    config: Mapping[str, Any]
+    parameters: int
+    weight_bytes: int
+    dtype: str
+    max_tokens: int
+    kv_cache_bytes: int
+    on_cpu: bool
+
+
+@dataclass(frozen=True)
+class EngineWork:
+    """What an engine does. rows: that are scored, and prompts; steps: each adds a token to all replies at once."""
+
+    rows: int = 0
+    row_tokens: int = 0
+    reply_tokens: int = 0
+    steps: int = 0
+
+    def __add__(self, other: EngineWork) -> EngineWork:
+        return EngineWork(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @classmethod
+    def scoring(cls, rows: Sequence[Sequence[int]]) -> EngineWork:
+        """Of rows whose log-probabilities are requested."""
+        return cls(len(rows), sum(map(len, rows)))
+
+    @classmethod
+    def generating(cls, prompts: Sequence[Sequence[int]], reply_tokens: Sequence[int]) -> EngineWork:
+        """Of replies to prompts, all at once. reply_tokens: of each."""
+        return cls(len(prompts), sum(map(len, prompts)), sum(reply_tokens), max(reply_tokens, default=0))
+
+
+@dataclass(frozen=True)
+class EngineComparison:
+    """What an engine took, and what the formulas say."""
+
+    memory_bytes: int  # that its process held at most; 0 where the system does not say
+    planned_bytes: int
+    planned_s: float
+
+    def errors(self, seconds: float) -> dict[str, float]:
+        """memory/rank_bytes, time/engine_s, and by which fraction both were planned higher, or lower, than they were.
+
+        seconds: that the work took."""
+        errors = {"plan/time_error": self.planned_s / seconds - 1, "time/engine_s": seconds} if seconds else {}
+        if self.memory_bytes <= 0:
+            return errors
+        memory_error = self.planned_bytes / self.memory_bytes - 1
+        return errors | {"memory/rank_bytes": self.memory_bytes, "plan/memory_error": memory_error}
+
+
+def forward_flops(config: Mapping[str, Any], parameters: int, length: float) -> float:
+    """Operations of a forward pass over one token in a row of `length` tokens, its prediction among them.
+
+    2·N + 4·L·H·Q·T (Chowdhery et al. 2022, PaLM, appendix B). N: parameters but the input embedding, where it is no
+    output embedding too, and the experts that a token does not visit. L layers, H heads of Q columns, T tokens."""
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    multiply = parameters
+    if not config.get("tie_word_embeddings"):
+        multiply -= config["vocab_size"] * hidden
+    experts = config.get("num_local_experts") or config.get("num_experts")
+    if experts:
+        width = config.get("moe_intermediate_size") or config["intermediate_size"]
+        multiply -= layers * (experts - config["num_experts_per_tok"]) * 3 * hidden * width
+    heads = config["num_attention_heads"]
+    columns = config.get("head_dim") or hidden // heads
+    return 2 * multiply + 4 * layers * heads * columns * length
+
+
+def engine_bytes(engine: Engine, *, scored: bool = True) -> dict[str, int]:
+    """Bytes of an engine's process by part, at most: on a CPU what it holds by itself, on a GPU what it takes there.
+
+    scored: whether rows are scored, which takes the logits of all their tokens."""
+    vocabulary = engine.config["vocab_size"]
+    parts = {"weights": engine.weight_bytes, "KV cache": engine.kv_cache_bytes}
+    if not engine.on_cpu:
+        return parts | {"workspace": WORKSPACE_BYTES}
+    if engine.config.get("tie_word_embeddings"):
+        parts["packed head"] = ITEM_BYTES[engine.dtype] * vocabulary * engine.config["hidden_size"]
+    tokens = engine.max_tokens if scored else CPU.num_rows
+    return parts | {"logits": LOGITS_COPIES * 4 * tokens * vocabulary, "process": PROCESS_BYTES}
+
+
+def engine_seconds(engine: Engine, work: EngineWork, flops_per_s: float) -> float:
+    """Seconds of work, without the engine's start. flops_per_s: of large products, in the engine's type."""
+    length = (work.row_tokens + work.reply_tokens) / max(work.rows, 1)
+    flops = forward_flops(engine.config, engine.parameters, length)
+    read_s = work.row_tokens * flops / (flops_per_s * READ_EFFICIENCY)
+    reply_s = work.reply_tokens * flops / (flops_per_s * REPLY_EFFICIENCY)
+    return read_s + reply_s + STEP_S * work.steps

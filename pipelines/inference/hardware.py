@@ -1,0 +1,69 @@
+"""What the hardware of this process does, measured: the rate of large products, and the most memory that it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import torch
+
+CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
+CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
+GPU_SIZES = (4096, 8192)
+
+
+def peak_flops_per_s(device: str, dtype: torch.dtype, *, seconds: float = 0.5) -> float:
+    """Highest measured rate of a product of square matrices, of 2·n³ operations, on this process's threads or GPU.
+
+    The fastest of all products counts: whatever else the machine does can only slow one down. seconds: of measuring."""
+    sizes = GPU_SIZES if device.startswith("cuda") else CPU_SIZES
+    return max(2 * size**3 / _fastest_product_s(size, device, dtype, seconds / len(sizes)) for size in sizes)
+
+
+def _fastest_product_s(size: int, device: str, dtype: torch.dtype, seconds: float) -> float:
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    b = torch.randn(size, size, device=device, dtype=dtype)
+    product = a @ b  # the first one also starts threads and picks kernels
+    _wait(device)
+    fastest_s, end = float("inf"), time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        torch.mm(a, b, out=product)
+        _wait(device)
+        fastest_s = min(fastest_s, time.perf_counter() - start)
+    return fastest_s
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+class PeakMemory:
+    """The most memory that this process holds from now on: on a GPU the tensors' there, with CONTEXT_BYTES; on a CPU
+    its anonymous memory. Pages of files do not count, since all processes share them and they can be dropped."""
+
+    def __init__(self, device: str):
+        self._device, self._file_kib = device, 0
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        with contextlib.suppress(OSError):  # where it is forbidden, as in some containers, loading the model counts too
+            Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: proc(5)
+        self._file_kib = _status_kib("RssFile")
+
+    def bytes(self) -> int:
+        """The peak so far."""
+        if self._device.startswith("cuda"):
+            return torch.cuda.max_memory_allocated(self._device) + CONTEXT_BYTES
+        # Pages of the model's files may be dropped before the end: they were there at the start.
+        return 1024 * (_status_kib("VmHWM") - max(self._file_kib, _status_kib("RssFile")))
+
+
+def _status_kib(field: str) -> int:
+    """A field of /proc/self/status, in KiB; 0 where the system has none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1])
+    return 0

@@ -1,0 +1,149 @@
+"""Estimates of the stages that run an engine and train nothing: evaluate, quantise.
+
+How much they read is not known before the data is: texts and conversations count by the limits in their options, and
+by the sizes of the sources' files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.inference import engine_size
+from pipelines.inference.engine_size import ITEM_BYTES
+from pipelines.inference.estimates import Engine, EngineWork, engine_bytes, engine_seconds
+from pipelines.inference.model_config import dtype_in, engine_dtype_of, scored_tokens
+from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, file_bytes
+from pipelines.planning.machines import Machines, gib
+from pipelines.planning.models import config_of, with_adapters
+from pipelines.planning.training import Estimate, NotPlanned
+from pipelines.recipe.reader import Entry, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ENGINE_KINDS = ("evaluate", "quantise")
+STORED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}  # of a linear layer's weight
+TIMED_PROMPTS, TIMED_TOKENS = 64, (32, 64)  # of quantise: prompts at once; tokens of each, and of its reply
+TIMED_ROUNDS = 2.5  # of one to three, and a shorter one before
+
+
+def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Machines) -> Estimate:
+    """What the evaluation of a stage's model, or quantising it, would cost.
+
+    evaluated: name of the stage that makes the model. Raises UserError where its base is not known, NotPlanned for a
+    config of a kind not known here."""
+    made_by = recipe.entry(evaluated)
+    options, quantises = entry.options.model_dump(), entry.stage.kind == "quantise"
+    config = config_of(recipe, made_by)
+    try:
+        model = with_adapters(json.dumps(config), "null")
+        engine, flops_per_s = _engine(model, dtype_in(config), entry, machines)
+        work = _work(_held_out(recipe, made_by, entry), options, quantises=quantises)
+        time_s, memory = engine_seconds(engine, work, flops_per_s), engine_bytes(engine)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
+        raise NotPlanned(f"the config of its model is of a kind not known here ({error})") from error
+    engines = 2 if quantises and engine.on_cpu else 1  # on a CPU the original and the quantised model at once
+    needed = engines * sum(memory.values())
+    fits = needed <= machines.memory_bytes
+    where = f"{engines} × {'CPU' if engine.on_cpu else machines.name}"
+    why = f"on {where}"
+    if not fits:
+        why = f"{engines} of its engines need {gib(needed)} of {gib(machines.memory_bytes)} that {machines.name} has; "
+        why += "lower context or kv_cache_bytes, or take a larger one"
+    disk = _quantised_bytes(model, dtype_in(config), options["scheme"]) if quantises else 0
+    return Estimate(memory, disk, time_s, None, engine.parameters, None, where, fits, why, {})
+
+
+def _engine(model: PreTrainedModel, stored: str, entry: Entry, machines: Machines) -> tuple[Engine, float]:
+    """The engine, and the rate of large products in its type. stored: type of the model's weights."""
+    from pipelines.learning.model import num_parameters
+
+    options, cluster, config = entry.options.model_dump(), entry.cluster.model_dump(), model.config.to_dict()
+    on_cpu = not machines.on_gpu or cluster["gpus"] == 0
+    dtype, parameters = engine_dtype_of(stored, on_cpu=on_cpu), num_parameters(model)
+    context = config["max_position_embeddings"]
+    max_tokens = min(options["context"] or scored_tokens(config["vocab_size"], context), context)
+    weights = ITEM_BYTES[dtype] * parameters
+    if on_cpu:
+        size, limit = engine_size.CPU, engine_size.MAX_EVALUATOR_KV_BYTES
+        rate = machines.flops_per_s if dtype == "float32" else machines.bfloat16_flops_per_s or machines.flops_per_s
+        flops_per_s = rate * min(cluster["threads"] or machines.per_node, machines.per_node)
+    else:
+        size, flops_per_s = engine_size.GPU, machines.flops_per_s
+        beside = machines.memory_bytes - weights - engine_size.WORKSPACE_BYTES
+        limit = int(engine_size.GPU_KV_FRACTION * max(0, beside))
+    cache = cluster["kv_cache_bytes"] or engine_size.kv_bytes(config, max_tokens, dtype, size=size, max_bytes=limit)
+    return Engine(config, parameters, weights, dtype, max_tokens, cache, on_cpu), flops_per_s
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model is measured with. base, previous: whether those models are measured too."""
+
+    text_tokens: int
+    languages: int
+    conversations: int
+    base: bool
+    previous: bool
+
+
+def _held_out(recipe: Recipe, made_by: Entry, entry: Entry) -> HeldOut:
+    """What is held out before a stage that makes a model."""
+    names = [each.name for each in recipe.entries]
+    before = {each.stage.makes: each for each in recipe.entries[: names.index(made_by.name)]}
+    corpus, rows = before.get("corpus") or before.get("images"), before.get("conversations")
+    languages = len({str(source.language) for source in corpus.sources.values()}) if corpus else 0
+    text = languages * entry.options.model_dump()["held_out_bytes"]
+    return HeldOut(
+        text_tokens=round(_at_most(text, corpus) / BYTES_PER_TOKEN),
+        languages=languages,
+        conversations=_conversations(rows) if rows else 0,
+        base=names[0] == "base" and made_by.name != "base",
+        previous="model" in made_by.inputs,
+    )
+
+
+def _at_most(limit: float, entry: Entry | None) -> float:
+    """A limit, or the part of an entry's files that it holds out."""
+    size = file_bytes(entry) if entry else None
+    return limit if entry is None or size is None else min(limit, entry.options.model_dump()["held_out"] * size)
+
+
+def _conversations(entry: Entry) -> int:
+    """Held-out conversations: of rows of a usual size, or of the built-in tasks as many as are asked for."""
+    options = entry.options.model_dump()
+    size = file_bytes(entry)
+    if size is None or options["builtin_tasks"]:
+        return 2**31
+    return min(options["max_held_out"], round(_at_most(size, entry) / (EXCHANGE_TOKENS * BYTES_PER_TOKEN)))
+
+
+def _work(held_out: HeldOut, options: Mapping[str, Any], *, quantises: bool) -> EngineWork:
+    """All that the engines do. Of a conversation the prompt is half."""
+    text = EngineWork(rows=max(1, held_out.text_tokens // 512), row_tokens=held_out.text_tokens)
+    if quantises:
+        if not held_out.text_tokens:
+            text = EngineWork(rows=200, row_tokens=min(200, held_out.conversations) * EXCHANGE_TOKENS)
+        rows = round(TIMED_ROUNDS * TIMED_PROMPTS)
+        prompt_tokens, reply_tokens = TIMED_TOKENS
+        timed = EngineWork(rows, rows * prompt_tokens, rows * reply_tokens, round(TIMED_ROUNDS * reply_tokens))
+        return text + text + timed + timed
+    work = text + text if held_out.base else text
+    for _ in range(1 + held_out.previous):
+        rows, reply_tokens = options["samples"] * held_out.languages, options["reply_tokens"]
+        work += EngineWork(rows, rows * options["prompt_tokens"], rows * reply_tokens, reply_tokens if rows else 0)
+        rows, reply_tokens = min(options["held_out_prompts"], held_out.conversations), options["chat_reply_tokens"]
+        steps = -(-rows // engine_size.CPU.num_rows) * reply_tokens
+        work += EngineWork(2 * rows, rows * EXCHANGE_TOKENS * 3 // 2, rows * reply_tokens, steps)
+    return work
+
+
+def _quantised_bytes(model: PreTrainedModel, stored: str, scheme: str) -> int:
+    """Bytes of the quantised model's file. stored: type of the weights that are not quantised."""
+    from pipelines.learning.model import linear_layers, num_parameters
+
+    linear = sum(layer.weight.numel() for _, layer in linear_layers(model))
+    return round(ITEM_BYTES[stored] * (num_parameters(model) - linear) + STORED_BYTES[scheme] * linear)

@@ -1,0 +1,74 @@
+"""What an engine takes by formula: operations against those counted on the model itself, memory against counts by hand.
+
+That the constants fit what engines take is measured: docs/planning.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.inference import weights
+from pipelines.inference.estimates import (
+    Engine,
+    EngineComparison,
+    EngineWork,
+    engine_bytes,
+    engine_seconds,
+    forward_flops,
+)
+from pipelines.learning.model import from_folder, num_parameters
+from pipelines.learning.throughput import training_flops
+from tests import families
+
+HIDDEN, VOCABULARY, PARAMETERS = 64, 500, 10**6
+CONFIG = {"hidden_size": HIDDEN, "vocab_size": VOCABULARY, "num_hidden_layers": 2, "num_attention_heads": 2,
+          "tie_word_embeddings": True}  # fmt: skip
+ENGINE = Engine(CONFIG, PARAMETERS, 4 * PARAMETERS, "float32", max_tokens=100, kv_cache_bytes=10**6, on_cpu=True)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_forward_pass_is_a_third_of_training(family: str, tmp_path: Path) -> None:
+    """Training counts the parameters of the model's modules, one by one; the formula has their number and a config."""
+    families.write(tmp_path, family)
+    model = from_folder(tmp_path)
+    assert weights.num_parameters(tmp_path) == num_parameters(model)
+    training = training_flops(model, 96)
+    forward = forward_flops(model.config.to_dict(), num_parameters(model), 96)
+    assert forward == pytest.approx((training.per_token + training.per_predicted_token) / 3, rel=1e-9)
+
+
+def test_memory_by_part() -> None:
+    parts = engine_bytes(ENGINE)
+    head = 4 * VOCABULARY * HIDDEN
+    assert (parts["weights"], parts["KV cache"], parts["packed head"]) == (4 * PARAMETERS, 10**6, head)
+    assert "packed head" not in engine_bytes(replace(ENGINE, config=CONFIG | {"tie_word_embeddings": False}))
+    twice = engine_bytes(replace(ENGINE, max_tokens=200))
+    assert twice["logits"] == 2 * parts["logits"] > 4 * 200 * VOCABULARY
+    assert engine_bytes(ENGINE, scored=False)["logits"] < parts["logits"]
+    on_gpu = engine_bytes(replace(ENGINE, on_cpu=False))
+    assert on_gpu == {"weights": 4 * PARAMETERS, "KV cache": 10**6, "workspace": 2 * 2**30}
+
+
+def test_time_adds_up_over_work() -> None:
+    read = EngineWork.scoring([[1] * 50, [1] * 30])
+    replied = EngineWork.generating([[1] * 20], [40])
+    assert (read.rows, read.row_tokens, replied.reply_tokens, replied.steps) == (2, 80, 40, 40)
+    both = read + replied
+    assert (both.rows, both.row_tokens, both.reply_tokens, both.steps) == (3, 100, 40, 40)
+    seconds = engine_seconds(ENGINE, both, 1e9)
+    fastest = (100 + 40) * 2 * PARAMETERS / 1e9
+    assert fastest < seconds < 10 * fastest
+    assert engine_seconds(ENGINE, both, 2e9) < seconds
+
+
+def test_errors_are_fractions_of_what_was_measured() -> None:
+    comparison = EngineComparison(memory_bytes=100, planned_bytes=110, planned_s=9.0)
+    facts = comparison.errors(10.0)
+    assert facts == pytest.approx(
+        {"plan/time_error": -0.1, "plan/memory_error": 0.1, "memory/rank_bytes": 100, "time/engine_s": 10.0}
+    )
+    assert "plan/memory_error" not in replace(comparison, memory_bytes=0).errors(10.0)
+    assert "plan/time_error" not in comparison.errors(0.0)
