@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,6 +103,14 @@ def test_a_kill_does_not_change_the_result(runs: Path) -> None:
     """The reference is computed again from the model that came in, not from the half-trained one."""
     files = [runs / name / "out" / "model.safetensors" for name in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_largest_micro_batch_is_as_long_as_the_longest_pair(runs: Path) -> None:
+    """What memory is planned for; the mean is far less."""
+    rows = PairRows(runs / "train.arrow")
+    largest = max(rows.read(np.array([row])).tokens_BT.numel() for row in range(len(rows)))
+    assert rows.batch_tokens(1) == largest > rows.row_tokens
+    assert largest < rows.batch_tokens(4) <= 4 * largest
 
 
 def test_progress_of_the_references_scores_is_displayed(runs: Path) -> None:

@@ -74,9 +74,7 @@ def test_quantising_on_cpus_has_two_engines_at_once(folder: Path) -> None:
     cost = planned(folder, "quantise", CPUS, model="second")
     assert cost.where == "2 × CPU" and cost.fits
     linear = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
-    assert (
-        cost.disk_bytes == 2 * (PARAMETERS - linear) + linear or cost.disk_bytes == 4 * (PARAMETERS - linear) + linear
-    )
+    assert cost.disk_bytes == 2 * (PARAMETERS - linear) + linear  # what is not quantised stays in bfloat16
     assert planned(folder, "quantise", "1x1xH100", model="second").where == "1 × H100"
 
 

@@ -20,8 +20,8 @@ PARAMETERS = LAYERS * LAYER + HIDDEN + 2 * VOCABULARY * HIDDEN
 GPU = Setting(tokens=8 * LENGTH, device="cuda", dtype=torch.bfloat16, world=2, zero_stage=2)
 CPU = replace(GPU, device="cpu", dtype=torch.float32)
 ROLLOUTS = Rollouts(
-    replies=16, tokens=LENGTH, reply_tokens=LENGTH // 2, max_tokens=LENGTH, epochs=2, has_reference=True, has_reward_model=True,
-    kv_cache_bytes=10**6,
+    replies=16, tokens=LENGTH, reply_tokens=LENGTH // 2, max_tokens=LENGTH, epochs=2, has_reference=True,
+    has_reward_model=True, kv_cache_bytes=10**6,
 )  # fmt: skip
 PEAK = 1e12
 
