@@ -6,10 +6,13 @@ FLOPs ÷ (rate of products × efficiency) ──► seconds ──┴──÷ me
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import torch
 from transformers import PreTrainedModel
 
 from pipelines.inference.hardware import CONTEXT_BYTES
-from pipelines.learning.memory import Setting, rank_bytes
+from pipelines.learning.memory import Setting, layer_bytes, rank_bytes
 from pipelines.learning.model import Recompute
 
 GPU_EFFICIENCY = 0.55  # of the rate of products: 0.62 at 1.1B, 0.43 with LoRA beside 7.3B and everything recomputed
@@ -18,6 +21,8 @@ PROCESS_BYTES, ADAPTER_BYTES = 340 * 2**20, 50 * 2**20  # on a CPU: torch, trans
 # On a CPU, what glibc's malloc keeps of blocks that were freed, times what lives at once. Without it (with
 # MALLOC_MMAP_THRESHOLD_) training takes as much memory as it needs, and a quarter more time.
 KEPT_OF_ACTIVATIONS, KEPT_OF_WORKING = 0.8, 5.3
+# Beside frozen float32 weights, times what all layers would keep, recomputed or not: docs/planning.md.
+KEPT_WITH_ADAPTERS = 1.6
 
 
 def process_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
@@ -27,6 +32,9 @@ def process_bytes(model: PreTrainedModel, setting: Setting) -> dict[str, int]:
         return parts | {"process": CONTEXT_BYTES}
     has_adapters = not all(parameter.requires_grad for parameter in model.parameters())
     kept = round(KEPT_OF_ACTIVATIONS * parts["activations"] + KEPT_OF_WORKING * parts["working"])
+    if has_adapters and setting.dtype == torch.float32:
+        layers = cast(Any, model.config).num_hidden_layers
+        kept = round(KEPT_WITH_ADAPTERS * setting.tokens * layers * layer_bytes(model, setting))
     return parts | {"freed, but kept": kept, "process": PROCESS_BYTES + ADAPTER_BYTES * has_adapters}
 
 

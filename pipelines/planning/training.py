@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.inference.model_config import dtype_in
-from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, pair_lengths, source_bytes
+from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
 from pipelines.planning.machines import Machines, gib
 from pipelines.planning.models import config_of, with_adapters
 from pipelines.recipe.reader import Entry, Recipe
@@ -124,7 +124,8 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     if entry.stage.kind == "ppo" and dtype == "auto":
         dtype = dtype_in(config)
     context = int(config.get("max_position_embeddings") or 2**31)
-    rows, row_tokens = _micro_batch(recipe, entry, context)
+    pairs = pair_lengths(recipe, entry, context) if "batch_pairs" in options else None
+    rows, row_tokens = _micro_batch(recipe, entry, context, pairs)
     length = row_tokens // 2 if "batch_pairs" in options else row_tokens
     step_rows = options["batch_tokens"] // row_tokens if "batch_tokens" in options else options.get("batch_pairs")
     setting = Setting(
@@ -147,16 +148,16 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         step_rows,
         length,
         cluster["threads_per_worker"],
-        _tokens(recipe, entry, context),
+        _tokens(recipe, entry, pairs),
         options,
         cluster.get("kv_cache_bytes"),
     )
 
 
-def _micro_batch(recipe: Recipe, entry: Entry, context: int) -> tuple[int, int]:
+def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLengths | None) -> tuple[int, int]:
     """Rows of a micro-batch (pairs of two replies where the stage has pairs), and tokens of each.
 
-    context: tokens that the model attends to."""
+    context: tokens that the model attends to; lengths: of pairs, where the stage has pairs."""
     options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
     rows, workers = cluster["micro_batch_rows"], cluster["workers"]
     if entry.stage.kind in ("pretrain", "sft"):
@@ -164,8 +165,9 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int) -> tuple[int, int]:
         return min(rows, max(1, options["batch_tokens"] // length // workers)), length
     if entry.stage.kind == "ppo":
         return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
+    assert lengths is not None, "all other stages have pairs"
     pairs = min(rows, max(1, options["batch_pairs"] // workers))
-    return pairs, pair_lengths(recipe, entry, context).micro_batch_tokens(pairs) // pairs
+    return pairs, lengths.micro_batch_tokens(pairs) // pairs
 
 
 def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
@@ -174,7 +176,7 @@ def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
     return recipe.entry(entry.inputs["tokens"]).options.model_dump()["length"]
 
 
-def _tokens(recipe: Recipe, entry: Entry, context: int) -> int | None:
+def _tokens(recipe: Recipe, entry: Entry, lengths: PairLengths | None) -> int | None:
     """Tokens to train on; None where the data has no file whose size would tell."""
     options = entry.options.model_dump()
     if entry.stage.kind == "ppo":
@@ -185,7 +187,7 @@ def _tokens(recipe: Recipe, entry: Entry, context: int) -> int | None:
     size = source_bytes(recipe, entry)
     if size is None:
         return None
-    per_byte = pair_lengths(recipe, entry, context).per_record_byte if "batch_pairs" in options else 1 / BYTES_PER_TOKEN
+    per_byte = 1 / BYTES_PER_TOKEN if lengths is None else lengths.per_record_byte
     return round(options["epochs"] * size * per_byte)
 
 

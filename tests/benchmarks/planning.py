@@ -47,12 +47,12 @@ SETTINGS = {
     "36m, LoRA": Setting("36m", lora=True),
     "125m": Setting("125m"),
     "125m, ZeRO 3, bfloat16": Setting("125m", "bfloat16", zero_stage=3),
+    "125m, LoRA, 4 rows": Setting("125m", lora=True, rows=4),
+    "350m, LoRA, recomputed": Setting("350m", recompute="full", lora=True),
     # The constants of pipelines/learning/estimates.py were chosen on those above, and not on these:
     "14m, 8 rows": Setting("14m", rows=8),
     "36m, LoRA, bfloat16, 4 rows": Setting("36m", "bfloat16", lora=True, rows=4),
-    "125m, LoRA, 4 rows": Setting("125m", lora=True, rows=4),
     "125m, recomputed, 4 rows": Setting("125m", recompute="full", rows=4),
-    "350m, LoRA, recomputed": Setting("350m", recompute="full", lora=True),
 }
 
 
