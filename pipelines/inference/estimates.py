@@ -12,7 +12,8 @@ from typing import Any
 
 from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 
-READ_EFFICIENCY = 0.45  # of the rate of large products, while prompts and rows are read: docs/planning.md
+# Guesses, of the rate of large products: docs/planning.md.
+READ_EFFICIENCY = 0.45  # while prompts and rows are read
 REPLY_EFFICIENCY = 0.2  # while a token of every reply is generated
 STEP_S = 0.004  # of such a step on a CPU, beside its products: vLLM's scheduling
 PROCESS_BYTES = 700 * 2**20  # on a CPU: torch, transformers and vLLM

@@ -118,7 +118,7 @@ def _conversations(entry: Entry) -> int:
     size = file_bytes(entry)
     if size is None or options["builtin_tasks"]:
         return 2**31
-    return min(options["max_held_out"], round(_at_most(size, entry) / (EXCHANGE_TOKENS * BYTES_PER_TOKEN)))
+    return min(options["max_held_out"], max(1, round(_at_most(size, entry) / (EXCHANGE_TOKENS * BYTES_PER_TOKEN))))
 
 
 def _work(held_out: HeldOut, options: Mapping[str, Any], *, quantises: bool) -> EngineWork:
