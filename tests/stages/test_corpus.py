@@ -27,7 +27,7 @@ from cluster.session import Session
 from pipelines.blocks import Block, write_arrow
 from pipelines.data.corpus import splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
-from pipelines.data.sources import SOURCES
+from pipelines.data.sources import SOURCES, jsonl
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
@@ -433,7 +433,7 @@ def test_a_run_that_stops_in_every_phase_in_turn_goes_on_there(
 def in_a_process(draft: Path, options: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
     draft.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.stages.corpus_driver", str(draft), json.dumps(options), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
 @pytest.mark.slow
@@ -461,6 +461,25 @@ def test_the_drivers_memory_does_not_depend_on_the_corpus(tmp_path: Path) -> Non
         assert sum(table.num_rows for table in map(pq.read_metadata, (draft / "out").rglob("part-*"))) > number * 0.9
         peaks.append(json.loads(finished.stdout)["peak_bytes"])
     assert peaks[1] - peaks[0] <= 50_000_000
+
+
+def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(9)
+    records: list[Any] = [{"text": english(rng)} for _ in range(200)]
+    records[149] = "{not json"
+    write(tmp_path / "a.jsonl", records)
+    monkeypatch.setattr(jsonl, "RANGE_BYTES", 3000)
+    web = {"web": SOURCES["jsonl"].model_validate({"path": "a.jsonl"}).at(tmp_path)}
+    assert len(web["web"].parts()) > 20
+    STAGE.run(work(session, tmp_path / "draft", web, max_bad_rows=1))
+    out = tmp_path / "draft" / "out"
+    rejected = pq.read_table(out / "rejected.parquet").to_pylist()
+    assert [row["row"] for row in rejected if row["reason"] == "unreadable"] == [150]
+    ids = [id for split in ("train", "held_out") for id in pq.read_table(out / split).column("id").to_pylist()]
+    lines = [int(id.rsplit("/", 1)[1]) for id in ids] + [row["row"] for row in rejected]
+    assert sorted(lines) == list(range(1, 201))
 
 
 def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp_path: Path) -> None:

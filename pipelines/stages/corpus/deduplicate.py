@@ -114,7 +114,7 @@ def _signatures(files: Sequence[str], documents: np.ndarray) -> tuple[np.ndarray
     blocks, starts = np.unique(documents >> 32, return_index=True)
     signatures, text_bytes = [], []
     for block, numbers in zip(blocks, np.split(documents, starts[1:]), strict=True):
-        batch = map_arrow(Path(files[block]).with_suffix(".signatures.arrow"))
+        batch = map_arrow(Path(files[int(block)]).with_suffix(".signatures.arrow"))
         rows = numbers & 0xFFFFFFFF
         signatures.append(fixed_size_bytes(batch.column("signature")).view(np.uint32)[rows])
         text_bytes.append(batch.column("text_bytes").to_numpy()[rows])

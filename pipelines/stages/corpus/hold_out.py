@@ -137,7 +137,7 @@ def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, ch
     names = pa.Table.from_batches([map_arrow(chosen)])
     counts: Counter[str] = Counter()
     blocks, fates = [], []
-    held_out = [_held_out_documents(files[item["first"]], np.empty(0, np.int64))]  # none: for the schema
+    held_out = [_held_out_documents(files[int(item["first"])], np.empty(0, np.int64))]  # none: for the schema
     for block, exact, near in _duplicates_of_blocks(item, duplicates):
         table = pq.read_table(files[block], columns=INDEX_COLUMNS, use_threads=False)
         blocks.append(np.full(table.num_rows, block, np.int32))
@@ -230,10 +230,11 @@ def _is_chosen(table: pa.Table, chosen: pa.Table) -> np.ndarray:
     """Returns bool[documents]: whether a document, or its group, is among the chosen names of its language."""
     is_chosen = np.zeros(table.num_rows, np.bool_)
     for of, names in ((GROUP, _groups(table)), (DOCUMENT, _whole_documents(table))):
-        for language in pc.unique(chosen.column("language")).to_pylist():
+        for language in chosen.column("language").unique().to_pylist():
             of_language = chosen.filter((pc.field("language") == language) & (pc.field("of") == of)).column("name")
-            in_language = pc.equal(table.column("language"), language).to_numpy()
-            is_chosen |= in_language & pc.is_in(names, value_set=of_language.combine_chunks()).to_numpy()
+            in_language = pc.call_function("equal", [table.column("language"), language]).to_numpy()
+            is_in = pc.call_function("is_in", [names], pc.SetLookupOptions(of_language.combine_chunks())).to_numpy()
+            is_chosen |= in_language & is_in
     return is_chosen
 
 
