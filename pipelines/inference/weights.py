@@ -88,7 +88,7 @@ class HeldWeights:
         tensors = [name for name in pushed if self._layer(name) in wrong]
         return "" if not wrong else (
             f"the engine does not hold what was pushed: digests of {len(wrong)} layers differ: {_some(wrong)}; of what "
-            f"was pushed, {_some(tensors)}"
+            f"was pushed, {_some(tensors) or 'nothing'}"
         )  # fmt: skip
 
     def _by_layer(self, digests: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
