@@ -302,7 +302,7 @@ class Sampler:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(pushed)})
         except (AssertionError, KeyError, RuntimeError, ValueError) as error:
             return f"vLLM refused the weights: {type(error).__name__}: {error}"
-        return self._held.problem(pushed.digests)
+        return self._held.problem(pushed.row_sums)
 
     def release_memory(self) -> None:
         """Gives a GPU's memory back, the weights too: others must be pushed before the next call. A CPU keeps all, and

@@ -10,7 +10,6 @@ what it packed is for the probe to prove.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,23 +22,26 @@ HEAD = "lm_head.weight"
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
-def digest(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Checksum of a tensor's bits in this type: the sum of its scrambled row sums, modulo 2³². int32 [], on its device.
+def row_sums(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum modulo 2³² of each row's bits in this type, those of a vector being its elements. int32 [R], a copy."""
+    bits = tensor.detach().to(dtype).contiguous()
+    if bits.ndim < 2:
+        return bits.view(INTEGERS[bits.itemsize]).to(torch.int32, copy=True)
+    if bits.shape[-1] * bits.itemsize % 4:
+        return bits.view(INTEGERS[bits.itemsize]).sum(-1, dtype=torch.int32).flatten()
+    bits = bits.clone() if bits.storage_offset() * bits.itemsize % 4 else bits
+    return bits.view(torch.int32).sum(-1, dtype=torch.int32).flatten()  # in words: 4 × faster for 16-bit weights
 
-    It is the same for rows in any order, and the digests of matrices add up to that of the one whose rows vLLM joins
+
+def scrambled(rows_R: Tensor) -> Tensor:
+    """What a digest adds up for rows with these sums: int32 [R].
+
+    A digest is the same for rows in any order, and those of matrices add up to that of the one whose rows vLLM joins
     them into. One changed bit changes a row's sum, and a row of zeros counts. Scrambling (steps of MurmurHash3's
     finalizer, Appleby) keeps changes of several rows from cancelling: a step of an optimizer moves about as many
     bfloat16 weights one place up as down, and plain sums may well be equal before and after."""
-    bits = tensor.detach().to(dtype).contiguous()
-    if bits.ndim < 2:  # rows of one element
-        rows = bits.view(INTEGERS[bits.itemsize]).to(torch.int32)
-    elif bits.shape[-1] * bits.itemsize % 4:
-        rows = bits.view(INTEGERS[bits.itemsize]).sum(-1, dtype=torch.int32)
-    else:  # in words of 32 bits: 4 × faster for 16-bit weights
-        bits = bits.clone() if bits.storage_offset() * bits.itemsize % 4 else bits
-        rows = bits.view(torch.int32).sum(-1, dtype=torch.int32)
-    rows = (rows + 1) * -2048144789
-    return ((rows ^ (rows >> 13)) * -1028477387).sum(dtype=torch.int32)
+    rows_R = (rows_R + 1) * -2048144789
+    return (rows_R ^ (rows_R >> 13)) * -1028477387
 
 
 class HeldWeights:
@@ -61,7 +63,7 @@ class HeldWeights:
     def _record(self, process: Callable[[nn.Module], None], layer: nn.Module) -> None:
         """In place of `process`, which vLLM calls when all weights of a layer are there."""
         num_rows = getattr(layer, "org_vocab_size", None)  # of an embedding, without those that it is padded by
-        self._loaded[layer] = [digest(each[:num_rows], self._dtype) for each in layer.parameters(recurse=False)]
+        self._loaded[layer] = [row_sums(each[:num_rows], self._dtype) for each in layer.parameters(recurse=False)]
         process(layer)
 
     def forget(self) -> None:
@@ -69,8 +71,8 @@ class HeldWeights:
         self._loaded.clear()
 
     def problem(self, pushed: Mapping[str, Tensor]) -> str:
-        """What is wrong with the weights after a push of tensors with these names and digests; empty where nothing
-        is."""
+        """What is wrong with the weights after a push of tensors with these names and row_sums; empty where
+        nothing is."""
         counted = {id(p) for layer in self._loaded for p in layer.parameters(recurse=False)}
         missing = [
             name
@@ -83,22 +85,25 @@ class HeldWeights:
         # A matrix of two layers, such as a tied embedding, counts once.
         others = [(name, p) for name, p in self._model.named_parameters() if id(p) not in counted]
         wrong = _different(
-            self._by_layer([*held, *((name, digest(p, self._dtype)) for name, p in others)]),
+            self._by_layer([*held, *((name, row_sums(p, self._dtype)) for name, p in others)]),
             self._by_layer(pushed.items()),
         )
         tensors = [name for name in pushed if self._layer(name) in wrong]
         return "" if not wrong else (
             f"the engine does not hold what was pushed: digests of {len(wrong)} layers differ: {_some(wrong)}; of what "
-            f"was pushed, {_some(tensors)}"
+            f"was pushed, {_some(tensors) or 'nothing'}"
         )  # fmt: skip
 
-    def _by_layer(self, digests: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
-        """Sums of weights' digests, by the engine's layers."""
-        names, values = zip(*digests, strict=True)
-        sums: dict[str, int] = defaultdict(int)
-        for name, value in zip(names, torch.stack([v.to(values[0].device) for v in values]).tolist(), strict=True):
-            sums[self._layer(name)] += value
-        return sums
+    def _by_layer(self, sums: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
+        """Digests of the engine's layers, from the row sums of weights by their names."""
+        names, rows = zip(*sums, strict=True)
+        layers = [self._layer(name) for name in names]
+        numbers = {layer: number for number, layer in enumerate(dict.fromkeys(layers))}
+        values_R = scrambled(torch.cat([each.to(rows[0].device) for each in rows]))
+        layer_R = torch.tensor([numbers[layer] for layer in layers]).repeat_interleave(torch.tensor([*map(len, rows)]))
+        digests = torch.zeros(len(numbers), dtype=torch.int64, device=values_R.device)
+        digests.index_add_(0, layer_R.to(values_R.device), values_R.long())
+        return dict(zip(numbers, digests.tolist(), strict=True))
 
     def _layer(self, name: str) -> str:
         """The engine's layer that a weight is part of; the experts of a mixture are one."""
@@ -124,7 +129,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 class Pushed:
-    """Tensors in the names that an engine has, with a digest of each once they were iterated over.
+    """Tensors in the names that an engine has, with the row_sums of each once they were iterated over.
 
     dtype: the engine's. tied: last part of the name of a matrix that is both input and output embedding, if there is
     one; has_head: whether the engine's model has a head, by whose name such a matrix is pushed. plain: parameters of
@@ -142,7 +147,7 @@ class Pushed:
     ):
         self._tensors, self._dtype = tensors, dtype
         self._tied, self._has_head, self._plain = tied, has_head, plain
-        self.digests: dict[str, Tensor] = {}  # by name, of the tensors so far
+        self.row_sums: dict[str, Tensor] = {}  # by name, of the tensors so far
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self._tensors:
@@ -150,7 +155,7 @@ class Pushed:
                 continue  # a second copy in the file; a table that old files have
             if self._tied and self._has_head and name.endswith(self._tied):
                 name = HEAD
-            self.digests[name] = digest(tensor, self._dtype)
+            self.row_sums[name] = row_sums(tensor, self._dtype)
             plain = self._plain.get(name)
             if plain is None or plain.shape != tensor.shape:
                 yield name, tensor

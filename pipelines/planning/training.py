@@ -165,7 +165,6 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLength
         return min(rows, max(1, options["batch_tokens"] // length // workers)), length
     if lengths is None:  # ppo
         return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
-    assert lengths is not None, "all other stages have pairs"
     pairs = min(rows, max(1, options["batch_pairs"] // workers))
     return pairs, lengths.micro_batch_tokens(pairs) // pairs
 

@@ -40,7 +40,8 @@ def one_bit_lost(sampler: Sampler, name: str) -> Iterator[list[str]]:
     Yields the names of the tensors that it changed."""
     import torch
 
-    call, changed = sampler._llm.collective_rpc, []
+    engine: Any = sampler._llm
+    call, changed = engine.collective_rpc, []
 
     def stream(tensors: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         for full_name, tensor in tensors:
@@ -53,9 +54,9 @@ def one_bit_lost(sampler: Sampler, name: str) -> Iterator[list[str]]:
     def damaging(method: str, kwargs: dict[str, Any]) -> Any:
         return call(method, kwargs={"weights_iterator": stream(kwargs["weights_iterator"])})
 
-    sampler._llm.collective_rpc = damaging
+    engine.collective_rpc = damaging
     yield changed
-    sampler._llm.collective_rpc = call
+    engine.collective_rpc = call
 
 
 def push(folder: Path, family: str, dtype: str) -> dict[str, Any]:

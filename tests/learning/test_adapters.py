@@ -226,7 +226,7 @@ def test_adapters_change_nothing_at_first_and_are_the_seeds() -> None:
 def test_fused_layers_give_pefts_outputs_and_gradients(bias: bool) -> None:
     """In float64, where only rounding could differ; with the adapter, and with it disabled."""
 
-    def outputs_and_gradients(fuse: bool) -> list[torch.Tensor]:
+    def outputs_and_gradients(fuse: bool) -> list[Any]:
         model = open_model().double()
         for layer in model.modules():
             if bias and isinstance(layer, torch.nn.Linear):
@@ -242,7 +242,7 @@ def test_fused_layers_give_pefts_outputs_and_gradients(bias: bool) -> None:
         layers = [layer for layer in adapted.modules() if isinstance(layer, LoraLayer)][:3]
         assert len({type(layer.forward) for layer in layers}) == 1
         outputs = [layer(inputs_BTH) for layer in layers]
-        sum(output.square().sum() for output in outputs).backward()
+        torch.stack([output.square().sum() for output in outputs]).sum().backward()
         learnt = [p.grad for layer in layers for p in layer.parameters() if p.requires_grad]
         with adapted.disable_adapter():
             outputs += [layer(inputs_BTH) for layer in layers]
