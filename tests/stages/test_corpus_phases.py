@@ -1,0 +1,162 @@
+"""The corpus stage on a real Ray: it goes on where it was stopped in every phase, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.session import Session
+from pipelines.data.corpus import splitting
+from pipelines.data.sources import SOURCES, jsonl
+from pipelines.stages.corpus import STAGE, blocks, hold_out
+from tests.stages.corpus_work import (
+    ROOT,
+    SMALL,
+    Result,
+    Stopped,
+    StoppingProgress,
+    digests,
+    english,
+    sources,
+    work,
+    write,
+    write_sources,
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with Session(cpus=2, on_message=lambda text: None) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    write_sources(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(session: Session, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    draft = tmp_path_factory.mktemp("draft")
+    return Result(folder, draft, STAGE.run(work(session, draft, sources(folder))))
+
+
+def test_the_number_of_buckets_and_spans_does_not_change_the_result(
+    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
+    STAGE.run(work(session, tmp_path, sources(result.folder)))
+    for folder, suffix in {"duplicates": ".pairs.arrow", "fates": ".arrow"}.items():
+        assert len(list((tmp_path / folder).glob(f"*{suffix}"))) > 5
+        assert len(list((result.draft / folder).glob(f"*{suffix}"))) == 1
+    assert digests(tmp_path) == digests(result.draft)
+
+
+UNITS = ("buckets of duplicates", "list of near duplicates", "spans measured", "choice of held-out text",
+         "spans separated", "files", "spans compared", "held-out files", "file of rejected rows")  # fmt: skip
+
+
+def test_a_run_that_stops_in_every_phase_in_turn_goes_on_there(
+    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
+    for number, unit in enumerate(UNITS):
+        progress = StoppingProgress(unit=unit)
+        with pytest.raises(Stopped):
+            STAGE.run(work(session, tmp_path, sources(result.folder), progress=progress))
+        assert not set(UNITS[: max(0, number - 1)]) & progress.units
+    for folder in (tmp_path / "out", tmp_path / "out" / "train"):
+        (folder / ".0123456789abcdef").write_bytes(b"left by a killed task")
+    STAGE.run(work(session, tmp_path, sources(result.folder)))
+    assert digests(tmp_path) == digests(result.draft)
+
+
+def in_a_process(draft: Path, options: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    draft.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.stages.corpus_driver", str(draft), json.dumps(options), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_phase_in_turn_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "max_bad_rows": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert in_a_process(whole, options, str(folder / "en")).returncode == 0
+    for unit in ("blocks", *UNITS):
+        assert in_a_process(killed, options, str(folder / "en"), f"--kill={unit}").returncode == -signal.SIGKILL
+    finished = in_a_process(killed, options, str(folder / "en"))
+    assert finished.returncode == 0, finished.stderr
+    assert digests(killed) == digests(whole)
+
+
+@pytest.mark.slow
+def test_the_drivers_memory_does_not_depend_on_the_corpus(tmp_path: Path) -> None:
+    """56,000 documents more: their keys, signatures and texts would be 100 MB."""
+    rng = random.Random(4)
+    peaks = []
+    for number in (8_000, 64_000):
+        file, draft = tmp_path / f"{number}.jsonl", tmp_path / f"draft{number}"
+        write(file, [{"text": english(rng)} for _ in range(number)])
+        finished = in_a_process(draft, {"part_bytes": 10_000_000}, str(file))
+        assert finished.returncode == 0, finished.stderr
+        assert sum(table.num_rows for table in map(pq.read_metadata, (draft / "out").rglob("part-*"))) > number * 0.9
+        peaks.append(json.loads(finished.stdout)["peak_bytes"])
+    assert peaks[1] - peaks[0] <= 50_000_000
+
+
+def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(9)
+    records: list[Any] = [{"text": english(rng)} for _ in range(200)]
+    records[149] = "{not json"
+    write(tmp_path / "a.jsonl", records)
+    monkeypatch.setattr(jsonl, "RANGE_BYTES", 3000)
+    web = {"web": SOURCES["jsonl"].model_validate({"path": "a.jsonl"}).at(tmp_path)}
+    assert len(web["web"].parts()) > 20
+    STAGE.run(work(session, tmp_path / "draft", web, max_bad_rows=1))
+    out = tmp_path / "draft" / "out"
+    rejected = pq.read_table(out / "rejected.parquet").to_pylist()
+    assert [row["row"] for row in rejected if row["reason"] == "unreadable"] == [150]
+    ids = [id for split in ("train", "held_out") for id in pq.read_table(out / split).column("id").to_pylist()]
+    lines = [int(id.rsplit("/", 1)[1]) for id in ids] + [row["row"] for row in rejected]
+    assert sorted(lines) == list(range(1, 201))
+
+
+def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp_path: Path) -> None:
+    facts = STAGE.run(work(session, tmp_path, sources(result.folder), held_out_bytes=8000))
+    assert int(result.facts["bytes/held_out_en"]) > 8000
+    assert 0 < int(facts["bytes/held_out_en"]) <= 8000
+    assert facts["documents/kept"] == result.facts["documents/kept"]
+
+
+def test_sizes_of_groups_add_up_over_spans_also_where_the_lowest_hashes_alone_are_kept() -> None:
+    rng = random.Random(8)
+    rows = [(rng.choice(("en", "zh")), f"group {rng.randint(0, 400)}", rng.randint(1, 1000)) for _ in range(5000)]
+    totals: Counter[tuple[str, str]] = Counter()
+    for language, name, size in rows:
+        totals[language, name] += size
+    table = hold_out.SIZES.empty_table()
+    for first in range(0, len(rows), 700):
+        languages, names, sizes = map(list, zip(*rows[first : first + 700], strict=True))
+        documents = pa.table({"language": languages, "text_bytes": sizes})
+        span = hold_out.lowest([hold_out.sizes_of(documents, "group", pa.chunked_array([names]), 7)], 50)
+        table = hold_out.lowest([table, span], 50)
+    for language in ("en", "zh"):
+        found = {row["name"]: row["bytes"] for row in table.to_pylist() if row["language"] == language}
+        names = [name for of, name in totals if of == language]
+        expected = sorted(names, key=lambda name: splitting.salted_hash(name, f"7/{language}"))[:50]
+        assert found == {name: totals[language, name] for name in expected}
