@@ -222,11 +222,12 @@ def _mark_repeats(
     compared = np.full(len(marked), -1, np.int64)  # the last text that each was compared with
     for text in range(len(marked)):
         for entry in range(first_entries[text], first_entries[text + 1]):
-            other = newest[buckets[entry]]
+            other: Any = newest[buckets[entry]]  # a number, in compiled code
             while other >= 0 and not marked[text]:
-                if compared[owners[other]] != text:
-                    compared[owners[other]] = text
-                    marked[text] = _are_similar(hashes, starts, threshold, text, owners[other])
+                owner: Any = owners[other]
+                if compared[owner] != text:
+                    compared[owner] = text
+                    marked[text] = _are_similar(hashes, starts, threshold, text, owner)
                 other = before[other]
         for entry in range(first_entries[text], first_entries[text + 1]):
             if not marked[text]:

@@ -181,7 +181,7 @@ def test_thoughts_of_special_tokens_are_learnt_and_read_like_others(tiny: Tiny, 
     chat = with_special_thoughts(tiny, tmp_path, chat_format.TEMPLATE if name == "ours" else published(name))
     expected = {"ours": THOUGHT}.get(name) or LEARNT[name][1]
     assert learnt(chat, [ASK, reply(THOUGHT)]) == [f"{expected}<|im_end|>"]
-    special_ids = {chat.encoder.tokenizer.token_to_id(tag) for tag in ("<think>", "</think>")}
+    special_ids = {int(chat.encoder.tokenizer.token_to_id(tag) or 0) for tag in ("<think>", "</think>")}
     rendered = chat.conversation([ASK, reply(THOUGHT)])
     assert special_ids <= set(rendered.ids.tolist())
     learnt_ids = rendered.ids[rendered.loss_mask].tolist()

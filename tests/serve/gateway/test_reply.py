@@ -70,7 +70,7 @@ def test_other_replies_pass_unchanged(text: str) -> None:
     assert choice["message"]["content"] == text and before == after
 
 
-OPENED, TAKEN_OUT = (Concealment(**{name: True}, marks=("</think>",)) for name in ("in_thought", "takes_out"))
+OPENED, TAKEN_OUT = Concealment(in_thought=True, marks=("</think>",)), Concealment(takes_out=True, marks=("</think>",))
 
 
 def reasoning(received: list[bytes]) -> str:

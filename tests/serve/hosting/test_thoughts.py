@@ -23,7 +23,7 @@ TOKENS = 6
 def test_special_tokens_of_thoughts_are_text_and_others_are_not(tiny: Tiny, tmp_path: Path) -> None:
     chat = with_special_thoughts(tiny, tmp_path, published("qwen3"))
     tiny_models.write_model(tmp_path, hidden_size=64, tie_word_embeddings=True, seed=1)
-    ids = [chat.encoder.tokenizer.token_to_id(token) for token in (OPEN, CLOSE, "<|bos|>")]
+    ids = [int(chat.encoder.tokenizer.token_to_id(token) or 0) for token in (OPEN, CLOSE, "<|bos|>")]
     with start(Settings(model=tmp_path, name="tiny", port=0, threads=1, logs=tmp_path / "logs")) as server:
         thought, closings, specials = (replies(f"{server.url}/v1/chat/completions", token) for token in ids)
     assert thought == [("", OPEN * (TOKENS - 1))] * 2  # a thought of so many tokens, never closed
