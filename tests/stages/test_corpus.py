@@ -1,23 +1,14 @@
-"""The corpus stage on a real Ray: its documents and facts, determinism, and that a kill loses at most one block."""
+"""The corpus stage on a real Ray: its documents and facts, determinism, and bad sources."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,162 +16,28 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.blocks import Block, write_arrow
-from pipelines.data.corpus import splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
 from pipelines.data.sources import SOURCES, jsonl
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
-from pipelines.stage import Facts, Work
-from pipelines.stages.corpus import STAGE, blocks, finish, hold_out
-from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
-from pipelines.store.artifacts import Draft, Store
-
-ROOT = Path(__file__).parents[2]
-SMALL = {"block_bytes": 4000, "part_bytes": 20_000, "held_out": 0.1}
-WORDS = ("time", "way", "year", "work", "day", "man", "world", "life", "hand", "part", "child", "eye", "place", "case",
-         "week", "company", "system", "program", "question", "night", "water", "room", "friend", "power")  # fmt: skip
-FUNCTION_WORDS = (
-    "the",
-    "of",
-    "and",
-    "to",
-    "a",
-    "in",
-    "is",
-    "that",
-    "for",
-    "it",
-    "as",
-    "was",
-    "with",
-    "be",
-    "by",
-    "on",
-    "not",
+from pipelines.stages.corpus import STAGE, finish, hold_out
+from pipelines.store.artifacts import Store
+from tests.stages.corpus_work import (
+    Result,
+    digests,
+    english,
+    sentence,
+    sources,
+    work,
+    write,
+    write_sources,
 )
-HAN = "天地人山水火木土日月星雲雨風花草鳥魚馬牛羊手足目口心言行食衣住學書文字詩歌酒茶路門城國家父母子女兄弟友"
-
-
-@dataclass
-class RecordingProgress:
-    """A progress that records notes and calls back after each block."""
-
-    on_block: Callable[[float], None] = lambda done: None
-    notes: list[str] = field(default_factory=list)
-
-    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        if unit == "blocks":
-            self.on_block(done)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-class Stopped(Exception):
-    pass
-
-
-@dataclass
-class StoppingProgress(RecordingProgress):
-    """A progress that ends the run at the first update in a unit."""
-
-    unit: str = ""
-    units: set[str] = field(default_factory=set)
-
-    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        self.units.add(unit)
-        if unit == self.unit:
-            raise Stopped
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with Session(cpus=2, on_message=lambda text: None) as session:
-        yield session
-
-
-def sentence(rng: random.Random) -> str:
-    words = [rng.choice(FUNCTION_WORDS if n % 2 else WORDS) for n in range(rng.randint(8, 20))]
-    return " ".join(words).capitalize() + f" {rng.randint(0, 9999)}."
-
-
-def english(rng: random.Random) -> str:
-    return "\n".join(" ".join(sentence(rng) for _ in range(4)) for _ in range(rng.randint(1, 3)))
-
-
-def chinese(rng: random.Random) -> str:
-    return "。".join("，".join("".join(rng.choices(HAN, k=7)) for _ in range(4)) for _ in range(3)) + "。"
-
-
-def write(file: Path, records: list[Any]) -> None:
-    file.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty English groups in twenty files, with duplicates and bad rows; one Chinese file."""
-    folder = tmp_path_factory.mktemp("sources")
-    rng = random.Random(0)
-    (folder / "en").mkdir()
-    for group in range(20):
-        records: list[Any] = [{"text": english(rng)} for _ in range(12)]
-        records.append(records[group % 12])  # an exact duplicate
-        near = records[(group + 1) % 12]["text"].split(" ")
-        records.append({"text": " ".join([*near[:-1], "otherwise"])})  # a near duplicate
-        records.append({"text": "Too short."})
-        if group == 7:
-            records.insert(3, "{not json")
-        write(folder / "en" / f"{group:02}.jsonl", records)
-    write(folder / "zh.jsonl", [{"text": chinese(rng)} for _ in range(60)])
-    return folder
-
-
-def sources(folder: Path) -> dict[str, Source]:
-    options = {"web": {"path": "en"}, "poems": {"path": "zh.jsonl", "language": "zh"}}
-    return {
-        name: SOURCES["jsonl"].model_validate({"kind": "jsonl", **source_options}).at(folder)
-        for name, source_options in options.items()
-    }
-
-
-def work(
-    session: Session,
-    draft: Path,
-    sources: dict[str, Source],
-    *,
-    tasks: int = 2,
-    progress: RecordingProgress | None = None,
-    **options: Any,
-) -> Work:
-    return Work(
-        name="corpus",
-        options=CorpusOptions.model_validate({**SMALL, **options}),
-        cluster=CorpusCluster(tasks=tasks),
-        seed=7,
-        inputs={},
-        sources=sources,
-        draft=Draft(draft, "fingerprint"),
-        progress=progress or RecordingProgress(),
-        session=session,
-    )
-
-
-def digests(draft: Path) -> dict[str, str]:
-    files = sorted(path for path in (draft / "out").rglob("*") if path.is_file())
-    return {file.relative_to(draft).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-@dataclass(frozen=True)
-class Result:
-    folder: Path
-    draft: Path
-    facts: Facts
-
-    def table(self, split: str) -> pa.Table:
-        return pa.concat_tables(
-            [pq.read_table(part) for part in sorted((self.draft / "out" / split).glob("*.parquet"))]
-        )
+    return write_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
@@ -275,51 +132,6 @@ def test_two_runs_write_the_same_bytes_with_any_parallelism(
     assert facts == {name: figure for name, figure in result.facts.items() if name in facts}
 
 
-def test_finished_blocks_are_not_read_again(session: Session, result: Result, tmp_path: Path) -> None:
-    def stop(done: float) -> None:
-        if done == 3:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(stop)))
-    folder = tmp_path / "blocks"
-    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
-    assert 6 <= len(before) < len(list((result.draft / "blocks").glob("*.parquet")))
-    lines: list[float] = []
-    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(lines.append)))
-    assert min(lines) > 3
-    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
-    assert digests(tmp_path) == digests(result.draft)
-
-
-def test_a_run_with_all_blocks_reads_no_source_and_writes_the_same_bytes(session: Session, result: Result) -> None:
-    before = digests(result.draft)
-    seen: list[float] = []
-    facts = STAGE.run(work(session, result.draft, sources(result.folder), progress=RecordingProgress(seen.append)))
-    assert seen == []
-    assert "corpus/documents_per_s" not in facts
-    assert digests(result.draft) == before
-
-
-def test_a_killed_worker_does_not_change_the_result(session: Session, result: Result, tmp_path: Path) -> None:
-    killed: list[int] = []
-
-    def kill(done: float) -> None:
-        for process in psutil.process_iter(["cmdline"]):
-            title = " ".join(process.info["cmdline"] or [])
-            if not killed and title.startswith("ray::MapBatches") and is_descendant(process):
-                os.kill(process.pid, 9)
-                killed.append(process.pid)
-
-    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(kill)))
-    assert killed
-    assert digests(tmp_path) == digests(result.draft)
-
-
-def is_descendant(process: psutil.Process) -> bool:
-    return os.getpid() in [parent.pid for parent in process.parents()]
-
-
 def test_too_many_bad_rows_name_the_first(session: Session, result: Result, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"en/07\.jsonl:4: not JSON.*max_bad_rows allows 0"):
         STAGE.run(work(session, tmp_path, sources(result.folder), max_bad_rows=0))
@@ -400,72 +212,6 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     ]  # fmt: skip
 
 
-def test_the_number_of_buckets_and_spans_does_not_change_the_result(
-    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
-    STAGE.run(work(session, tmp_path, sources(result.folder)))
-    for folder, suffix in {"duplicates": ".pairs.arrow", "fates": ".arrow"}.items():
-        assert len(list((tmp_path / folder).glob(f"*{suffix}"))) > 5
-        assert len(list((result.draft / folder).glob(f"*{suffix}"))) == 1
-    assert digests(tmp_path) == digests(result.draft)
-
-
-UNITS = ("buckets of duplicates", "list of near duplicates", "spans measured", "choice of held-out text",
-         "spans separated", "files", "spans compared", "held-out files", "file of rejected rows")  # fmt: skip
-
-
-def test_a_run_that_stops_in_every_phase_in_turn_goes_on_there(
-    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
-    for number, unit in enumerate(UNITS):
-        progress = StoppingProgress(unit=unit)
-        with pytest.raises(Stopped):
-            STAGE.run(work(session, tmp_path, sources(result.folder), progress=progress))
-        assert not set(UNITS[: max(0, number - 1)]) & progress.units
-    for folder in (tmp_path / "out", tmp_path / "out" / "train"):
-        (folder / ".0123456789abcdef").write_bytes(b"left by a killed task")
-    STAGE.run(work(session, tmp_path, sources(result.folder)))
-    assert digests(tmp_path) == digests(result.draft)
-
-
-def in_a_process(draft: Path, options: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
-    draft.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.stages.corpus_driver", str(draft), json.dumps(options), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-
-
-@pytest.mark.slow
-def test_a_run_killed_in_every_phase_in_turn_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    options = {**SMALL, "max_bad_rows": 1}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert in_a_process(whole, options, str(folder / "en")).returncode == 0
-    for unit in ("blocks", *UNITS):
-        assert in_a_process(killed, options, str(folder / "en"), f"--kill={unit}").returncode == -signal.SIGKILL
-    finished = in_a_process(killed, options, str(folder / "en"))
-    assert finished.returncode == 0, finished.stderr
-    assert digests(killed) == digests(whole)
-
-
-@pytest.mark.slow
-def test_the_drivers_memory_does_not_depend_on_the_corpus(tmp_path: Path) -> None:
-    """56,000 documents more: their keys, signatures and texts would be 100 MB."""
-    rng = random.Random(4)
-    peaks = []
-    for num_files in (4, 32):
-        files = [tmp_path / f"{num_files}-{number}.jsonl" for number in range(num_files)]
-        for file in files:
-            write(file, [{"text": english(rng)} for _ in range(2000)])
-        draft = tmp_path / f"draft{num_files}"
-        finished = in_a_process(draft, {"part_bytes": 10_000_000, "block_bytes": 500_000}, *map(str, files))
-        assert finished.returncode == 0, finished.stderr
-        tables = map(pq.read_metadata, (draft / "out").rglob("part-*"))
-        assert sum(table.num_rows for table in tables) > 0.9 * 2000 * num_files
-        peaks.append(json.loads(finished.stdout)["peak_bytes"])
-    assert peaks[1] - peaks[0] <= 50_000_000
-
-
 def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,22 +236,3 @@ def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp
     assert int(result.facts["bytes/held_out_en"]) > 8000
     assert 0 < int(facts["bytes/held_out_en"]) <= 8000
     assert facts["documents/kept"] == result.facts["documents/kept"]
-
-
-def test_sizes_of_groups_add_up_over_spans_also_where_the_lowest_hashes_alone_are_kept() -> None:
-    rng = random.Random(8)
-    rows = [(rng.choice(("en", "zh")), f"group {rng.randint(0, 400)}", rng.randint(1, 1000)) for _ in range(5000)]
-    totals: Counter[tuple[str, str]] = Counter()
-    for language, name, size in rows:
-        totals[language, name] += size
-    table = hold_out.SIZES.empty_table()
-    for first in range(0, len(rows), 700):
-        languages, names, sizes = map(list, zip(*rows[first : first + 700], strict=True))
-        documents = pa.table({"language": languages, "text_bytes": sizes})
-        span = hold_out.lowest([hold_out.sizes_of(documents, "group", pa.chunked_array([names]), 7)], 50)
-        table = hold_out.lowest([table, span], 50)
-    for language in ("en", "zh"):
-        found = {row["name"]: row["bytes"] for row in table.to_pylist() if row["language"] == language}
-        names = [name for of, name in totals if of == language]
-        expected = sorted(names, key=lambda name: splitting.salted_hash(name, f"7/{language}"))[:50]
-        assert found == {name: totals[language, name] for name in expected}

@@ -1,0 +1,194 @@
+"""The corpus stage in phases: a kill in any of them loses little, and the driver's memory does not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.session import Session
+from pipelines.data.corpus import splitting
+from pipelines.stages.corpus import STAGE, blocks, hold_out
+from tests.stages.corpus_work import (
+    SMALL,
+    RecordingProgress,
+    Result,
+    digests,
+    english,
+    sources,
+    work,
+    write,
+    write_sources,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+class Stopped(Exception):
+    pass
+
+
+@dataclass
+class StoppingProgress(RecordingProgress):
+    """A progress that ends the run at the first update in a unit."""
+
+    unit: str = ""
+    units: set[str] = field(default_factory=set)
+
+    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        self.units.add(unit)
+        if unit == self.unit:
+            raise Stopped
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def result(session: Session, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    draft = tmp_path_factory.mktemp("draft")
+    return Result(folder, draft, STAGE.run(work(session, draft, sources(folder))))
+
+
+def test_finished_blocks_are_not_read_again(session: Session, result: Result, tmp_path: Path) -> None:
+    def stop(done: float) -> None:
+        if done == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(stop)))
+    folder = tmp_path / "blocks"
+    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
+    assert 6 <= len(before) < len(list((result.draft / "blocks").glob("*.parquet")))
+    lines: list[float] = []
+    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(lines.append)))
+    assert min(lines) > 3
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert digests(tmp_path) == digests(result.draft)
+
+
+def test_a_run_with_all_blocks_reads_no_source_and_writes_the_same_bytes(session: Session, result: Result) -> None:
+    before = digests(result.draft)
+    seen: list[float] = []
+    facts = STAGE.run(work(session, result.draft, sources(result.folder), progress=RecordingProgress(seen.append)))
+    assert seen == []
+    assert "corpus/documents_per_s" not in facts
+    assert digests(result.draft) == before
+
+
+def test_a_killed_worker_does_not_change_the_result(session: Session, result: Result, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(done: float) -> None:
+        for process in psutil.process_iter(["cmdline"]):
+            title = " ".join(process.info["cmdline"] or [])
+            if not killed and title.startswith("ray::MapBatches") and is_descendant(process):
+                os.kill(process.pid, 9)
+                killed.append(process.pid)
+
+    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(kill)))
+    assert killed
+    assert digests(tmp_path) == digests(result.draft)
+
+
+def is_descendant(process: psutil.Process) -> bool:
+    return os.getpid() in [parent.pid for parent in process.parents()]
+
+
+def test_the_number_of_buckets_and_spans_does_not_change_the_result(
+    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
+    STAGE.run(work(session, tmp_path, sources(result.folder)))
+    for folder, suffix in {"duplicates": ".pairs.arrow", "fates": ".arrow"}.items():
+        assert len(list((tmp_path / folder).glob(f"*{suffix}"))) > 5
+        assert len(list((result.draft / folder).glob(f"*{suffix}"))) == 1
+    assert digests(tmp_path) == digests(result.draft)
+
+
+UNITS = ("buckets of duplicates", "list of near duplicates", "spans measured", "choice of held-out text",
+         "spans separated", "files", "spans compared", "held-out files", "file of rejected rows")  # fmt: skip
+
+
+def test_a_run_that_stops_in_every_phase_in_turn_goes_on_there(
+    session: Session, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "ROOT_BYTES", 4000)
+    for number, unit in enumerate(UNITS):
+        progress = StoppingProgress(unit=unit)
+        with pytest.raises(Stopped):
+            STAGE.run(work(session, tmp_path, sources(result.folder), progress=progress))
+        assert not set(UNITS[: max(0, number - 1)]) & progress.units
+    for folder in (tmp_path / "out", tmp_path / "out" / "train"):
+        (folder / ".0123456789abcdef").write_bytes(b"left by a killed task")
+    STAGE.run(work(session, tmp_path, sources(result.folder)))
+    assert digests(tmp_path) == digests(result.draft)
+
+
+def in_a_process(draft: Path, options: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    draft.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.stages.corpus_driver", str(draft), json.dumps(options), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_phase_in_turn_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "max_bad_rows": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert in_a_process(whole, options, str(folder / "en")).returncode == 0
+    for unit in ("blocks", *UNITS):
+        assert in_a_process(killed, options, str(folder / "en"), f"--kill={unit}").returncode == -signal.SIGKILL
+    finished = in_a_process(killed, options, str(folder / "en"))
+    assert finished.returncode == 0, finished.stderr
+    assert digests(killed) == digests(whole)
+
+
+@pytest.mark.slow
+def test_the_drivers_memory_does_not_depend_on_the_corpus(tmp_path: Path) -> None:
+    """56,000 documents more: their keys, signatures and texts would be 100 MB."""
+    rng = random.Random(4)
+    peaks = []
+    for num_files in (4, 32):
+        files = [tmp_path / f"{num_files}-{number}.jsonl" for number in range(num_files)]
+        for file in files:
+            write(file, [{"text": english(rng)} for _ in range(2000)])
+        draft = tmp_path / f"draft{num_files}"
+        finished = in_a_process(draft, {"part_bytes": 10_000_000, "block_bytes": 500_000}, *map(str, files))
+        assert finished.returncode == 0, finished.stderr
+        tables = map(pq.read_metadata, (draft / "out").rglob("part-*"))
+        assert sum(table.num_rows for table in tables) > 0.9 * 2000 * num_files
+        peaks.append(json.loads(finished.stdout)["peak_bytes"])
+    assert peaks[1] - peaks[0] <= 50_000_000
+
+
+def test_sizes_of_groups_add_up_over_spans_also_where_the_lowest_hashes_alone_are_kept() -> None:
+    rng = random.Random(8)
+    rows = [(rng.choice(("en", "zh")), f"group {rng.randint(0, 400)}", rng.randint(1, 1000)) for _ in range(5000)]
+    totals: Counter[tuple[str, str]] = Counter()
+    for language, name, size in rows:
+        totals[language, name] += size
+    table = hold_out.SIZES.empty_table()
+    for first in range(0, len(rows), 700):
+        languages, names, sizes = map(list, zip(*rows[first : first + 700], strict=True))
+        documents = pa.table({"language": languages, "text_bytes": sizes})
+        span = hold_out.lowest([hold_out.sizes_of(documents, "group", pa.chunked_array([names]), 7)], 50)
+        table = hold_out.lowest([table, span], 50)
+    for language in ("en", "zh"):
+        found = {row["name"]: row["bytes"] for row in table.to_pylist() if row["language"] == language}
+        names = [name for of, name in totals if of == language]
+        expected = sorted(names, key=lambda name: splitting.salted_hash(name, f"7/{language}"))[:50]
+        assert found == {name: totals[language, name] for name in expected}
