@@ -1,4 +1,4 @@
-"""Sources, works and progress of the corpus stage's tests."""
+"""Sources for tests of the corpus stage, and its work on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from pipelines.stage import Facts, Work
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from pipelines.store.artifacts import Draft
 
-ROOT = Path(__file__).parents[2]
 SMALL = {"block_bytes": 4000, "part_bytes": 20_000, "held_out": 0.1}
 WORDS = ("time", "way", "year", "work", "day", "man", "world", "life", "hand", "part", "child", "eye", "place", "case",
          "week", "company", "system", "program", "question", "night", "water", "room", "friend", "power")  # fmt: skip
@@ -61,23 +60,6 @@ class RecordingProgress:
         self.notes.append(text)
 
 
-class Stopped(Exception):
-    pass
-
-
-@dataclass
-class StoppingProgress(RecordingProgress):
-    """A progress that ends the run at the first update in a unit."""
-
-    unit: str = ""
-    units: set[str] = field(default_factory=set)
-
-    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        self.units.add(unit)
-        if unit == self.unit:
-            raise Stopped
-
-
 def sentence(rng: random.Random) -> str:
     words = [rng.choice(FUNCTION_WORDS if n % 2 else WORDS) for n in range(rng.randint(8, 20))]
     return " ".join(words).capitalize() + f" {rng.randint(0, 9999)}."
@@ -95,8 +77,8 @@ def write(file: Path, records: list[Any]) -> None:
     file.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
 
 
-def write_sources(folder: Path) -> None:
-    """Twenty English groups in twenty files, with duplicates and bad rows; one Chinese file."""
+def write_sources(folder: Path) -> Path:
+    """Writes twenty English groups in twenty files, with duplicates and bad rows; one Chinese file."""
     rng = random.Random(0)
     (folder / "en").mkdir()
     for group in range(20):
@@ -109,6 +91,7 @@ def write_sources(folder: Path) -> None:
             records.insert(3, "{not json")
         write(folder / "en" / f"{group:02}.jsonl", records)
     write(folder / "zh.jsonl", [{"text": chinese(rng)} for _ in range(60)])
+    return folder
 
 
 def sources(folder: Path) -> dict[str, Source]:

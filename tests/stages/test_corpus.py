@@ -1,15 +1,14 @@
-"""The corpus stage on a real Ray: its documents and facts, determinism, and that a kill loses at most one block."""
+"""The corpus stage on a real Ray: its documents and facts, determinism, and bad sources."""
 
 from __future__ import annotations
 
 import errno
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,16 +17,14 @@ from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.blocks import Block, write_arrow
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
-from pipelines.data.sources import SOURCES
+from pipelines.data.sources import SOURCES, jsonl
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
 from pipelines.stages.corpus import STAGE, finish, hold_out
 from pipelines.store.artifacts import Store
 from tests.stages.corpus_work import (
-    RecordingProgress,
     Result,
-    Stopped,
     digests,
     english,
     sentence,
@@ -39,16 +36,8 @@ from tests.stages.corpus_work import (
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with Session(cpus=2, on_message=lambda text: None) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sources")
-    write_sources(folder)
-    return folder
+    return write_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
@@ -143,51 +132,6 @@ def test_two_runs_write_the_same_bytes_with_any_parallelism(
     assert facts == {name: figure for name, figure in result.facts.items() if name in facts}
 
 
-def test_finished_blocks_are_not_read_again(session: Session, result: Result, tmp_path: Path) -> None:
-    def stop(done: float) -> None:
-        if done == 3:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(stop)))
-    folder = tmp_path / "blocks"
-    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
-    assert 6 <= len(before) < len(list((result.draft / "blocks").glob("*.parquet")))
-    lines: list[float] = []
-    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(lines.append)))
-    assert min(lines) > 3
-    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
-    assert digests(tmp_path) == digests(result.draft)
-
-
-def test_a_run_with_all_blocks_reads_no_source_and_writes_the_same_bytes(session: Session, result: Result) -> None:
-    before = digests(result.draft)
-    seen: list[float] = []
-    facts = STAGE.run(work(session, result.draft, sources(result.folder), progress=RecordingProgress(seen.append)))
-    assert seen == []
-    assert "corpus/documents_per_s" not in facts
-    assert digests(result.draft) == before
-
-
-def test_a_killed_worker_does_not_change_the_result(session: Session, result: Result, tmp_path: Path) -> None:
-    killed: list[int] = []
-
-    def kill(done: float) -> None:
-        for process in psutil.process_iter(["cmdline"]):
-            title = " ".join(process.info["cmdline"] or [])
-            if not killed and title.startswith("ray::MapBatches") and is_descendant(process):
-                os.kill(process.pid, 9)
-                killed.append(process.pid)
-
-    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(kill)))
-    assert killed
-    assert digests(tmp_path) == digests(result.draft)
-
-
-def is_descendant(process: psutil.Process) -> bool:
-    return os.getpid() in [parent.pid for parent in process.parents()]
-
-
 def test_too_many_bad_rows_name_the_first(session: Session, result: Result, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"en/07\.jsonl:4: not JSON.*max_bad_rows allows 0"):
         STAGE.run(work(session, tmp_path, sources(result.folder), max_bad_rows=0))
@@ -266,3 +210,29 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     assert [(row["where"], row["row"], row["reason"], row["raw"]) for row in rows] == [
         ("books.jsonl", 2, "duplicate_exact", "One."), ("books.jsonl", 2, "duplicate_near", "Two."),
     ]  # fmt: skip
+
+
+def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(9)
+    records: list[Any] = [{"text": english(rng)} for _ in range(200)]
+    records[149] = "{not json"
+    write(tmp_path / "a.jsonl", records)
+    monkeypatch.setattr(jsonl, "RANGE_BYTES", 3000)
+    web = {"web": SOURCES["jsonl"].model_validate({"path": "a.jsonl"}).at(tmp_path)}
+    assert len(web["web"].parts()) > 20
+    STAGE.run(work(session, tmp_path / "draft", web, max_bad_rows=1))
+    out = tmp_path / "draft" / "out"
+    rejected = pq.read_table(out / "rejected.parquet").to_pylist()
+    assert [row["row"] for row in rejected if row["reason"] == "unreadable"] == [150]
+    ids = [id for split in ("train", "held_out") for id in pq.read_table(out / split).column("id").to_pylist()]
+    lines = [int(id.rsplit("/", 1)[1]) for id in ids] + [row["row"] for row in rejected]
+    assert sorted(lines) == list(range(1, 201))
+
+
+def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp_path: Path) -> None:
+    facts = STAGE.run(work(session, tmp_path, sources(result.folder), held_out_bytes=8000))
+    assert int(result.facts["bytes/held_out_en"]) > 8000
+    assert 0 < int(facts["bytes/held_out_en"]) <= 8000
+    assert facts["documents/kept"] == result.facts["documents/kept"]

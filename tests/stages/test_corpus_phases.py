@@ -1,31 +1,30 @@
-"""The corpus stage on a real Ray: it goes on where it was stopped in every phase, in bounded memory."""
+"""The corpus stage in phases: a kill in any of them loses little, and the driver's memory does not grow."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
 from pipelines.data.corpus import splitting
-from pipelines.data.sources import SOURCES, jsonl
 from pipelines.stages.corpus import STAGE, blocks, hold_out
 from tests.stages.corpus_work import (
-    ROOT,
     SMALL,
+    RecordingProgress,
     Result,
-    Stopped,
-    StoppingProgress,
     digests,
     english,
     sources,
@@ -34,24 +33,80 @@ from tests.stages.corpus_work import (
     write_sources,
 )
 
+ROOT = Path(__file__).parents[2]
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with Session(cpus=2, on_message=lambda text: None) as session:
-        yield session
+
+class Stopped(Exception):
+    pass
+
+
+@dataclass
+class StoppingProgress(RecordingProgress):
+    """A progress that ends the run at the first update in a unit."""
+
+    unit: str = ""
+    units: set[str] = field(default_factory=set)
+
+    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        self.units.add(unit)
+        if unit == self.unit:
+            raise Stopped
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sources")
-    write_sources(folder)
-    return folder
+    return write_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
 def result(session: Session, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     draft = tmp_path_factory.mktemp("draft")
     return Result(folder, draft, STAGE.run(work(session, draft, sources(folder))))
+
+
+def test_finished_blocks_are_not_read_again(session: Session, result: Result, tmp_path: Path) -> None:
+    def stop(done: float) -> None:
+        if done == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(stop)))
+    folder = tmp_path / "blocks"
+    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
+    assert 6 <= len(before) < len(list((result.draft / "blocks").glob("*.parquet")))
+    lines: list[float] = []
+    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(lines.append)))
+    assert min(lines) > 3
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert digests(tmp_path) == digests(result.draft)
+
+
+def test_a_run_with_all_blocks_reads_no_source_and_writes_the_same_bytes(session: Session, result: Result) -> None:
+    before = digests(result.draft)
+    seen: list[float] = []
+    facts = STAGE.run(work(session, result.draft, sources(result.folder), progress=RecordingProgress(seen.append)))
+    assert seen == []
+    assert "corpus/documents_per_s" not in facts
+    assert digests(result.draft) == before
+
+
+def test_a_killed_worker_does_not_change_the_result(session: Session, result: Result, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(done: float) -> None:
+        for process in psutil.process_iter(["cmdline"]):
+            title = " ".join(process.info["cmdline"] or [])
+            if not killed and title.startswith("ray::MapBatches") and is_descendant(process):
+                os.kill(process.pid, 9)
+                killed.append(process.pid)
+
+    STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(kill)))
+    assert killed
+    assert digests(tmp_path) == digests(result.draft)
+
+
+def is_descendant(process: psutil.Process) -> bool:
+    return os.getpid() in [parent.pid for parent in process.parents()]
 
 
 def test_the_number_of_buckets_and_spans_does_not_change_the_result(
@@ -107,40 +162,17 @@ def test_the_drivers_memory_does_not_depend_on_the_corpus(tmp_path: Path) -> Non
     """56,000 documents more: their keys, signatures and texts would be 100 MB."""
     rng = random.Random(4)
     peaks = []
-    for number in (8_000, 64_000):
-        file, draft = tmp_path / f"{number}.jsonl", tmp_path / f"draft{number}"
-        write(file, [{"text": english(rng)} for _ in range(number)])
-        finished = in_a_process(draft, {"part_bytes": 10_000_000}, str(file))
+    for num_files in (4, 32):
+        files = [tmp_path / f"{num_files}-{number}.jsonl" for number in range(num_files)]
+        for file in files:
+            write(file, [{"text": english(rng)} for _ in range(2000)])
+        draft = tmp_path / f"draft{num_files}"
+        finished = in_a_process(draft, {"part_bytes": 10_000_000, "block_bytes": 500_000}, *map(str, files))
         assert finished.returncode == 0, finished.stderr
-        assert sum(table.num_rows for table in map(pq.read_metadata, (draft / "out").rglob("part-*"))) > number * 0.9
+        tables = map(pq.read_metadata, (draft / "out").rglob("part-*"))
+        assert sum(table.num_rows for table in tables) > 0.9 * 2000 * num_files
         peaks.append(json.loads(finished.stdout)["peak_bytes"])
     assert peaks[1] - peaks[0] <= 50_000_000
-
-
-def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = random.Random(9)
-    records: list[Any] = [{"text": english(rng)} for _ in range(200)]
-    records[149] = "{not json"
-    write(tmp_path / "a.jsonl", records)
-    monkeypatch.setattr(jsonl, "RANGE_BYTES", 3000)
-    web = {"web": SOURCES["jsonl"].model_validate({"path": "a.jsonl"}).at(tmp_path)}
-    assert len(web["web"].parts()) > 20
-    STAGE.run(work(session, tmp_path / "draft", web, max_bad_rows=1))
-    out = tmp_path / "draft" / "out"
-    rejected = pq.read_table(out / "rejected.parquet").to_pylist()
-    assert [row["row"] for row in rejected if row["reason"] == "unreadable"] == [150]
-    ids = [id for split in ("train", "held_out") for id in pq.read_table(out / split).column("id").to_pylist()]
-    lines = [int(id.rsplit("/", 1)[1]) for id in ids] + [row["row"] for row in rejected]
-    assert sorted(lines) == list(range(1, 201))
-
-
-def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp_path: Path) -> None:
-    facts = STAGE.run(work(session, tmp_path, sources(result.folder), held_out_bytes=8000))
-    assert int(result.facts["bytes/held_out_en"]) > 8000
-    assert 0 < int(facts["bytes/held_out_en"]) <= 8000
-    assert facts["documents/kept"] == result.facts["documents/kept"]
 
 
 def test_sizes_of_groups_add_up_over_spans_also_where_the_lowest_hashes_alone_are_kept() -> None:
