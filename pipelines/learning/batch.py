@@ -1,6 +1,6 @@
 """Packed rows from disk as tensors, and the rows that each rank reads at each step.
 
-    train.arrow (memory-mapped) ──rows of (seed, step, rank)──► PackedBatch{tokens, positions, labels} [B, T]
+    train/part-*.arrow (memory-mapped) ──rows of (seed, step, rank)──► PackedBatch{tokens, positions, labels} [B, T]
 
 The order is a function of (seed, step): no iterator has a state, so training goes on exactly after any kill and on
 another number of workers. A row holds several documents: `segments` numbers them from 1 (0 is padding) and `positions`
@@ -20,9 +20,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pipelines.errors import UserError
 from pipelines.learning.losses import IGNORE
+from pipelines.learning.permutation import permuted
 
 COLUMNS = ("tokens", "segments", "positions", "loss_mask")
+MAX_TABLE_ROWS = 2**24  # more rows than these are permuted without a table, which would take 8 bytes a row
 Cut = TypeVar("Cut", np.ndarray, list[Any])
 
 
@@ -66,23 +69,34 @@ def batch_from_packed(
 
 
 class PackedRows:
-    """Random access to the rows of an Arrow IPC file; memory-mapped, so only the rows that are read cost anything.
+    """Random access to rows in Arrow IPC files; memory-mapped, so only the rows that are read cost anything.
 
+    path: a file, or a folder of shards, part-*.arrow. A row's index is its place in the order of reading: that of the
+    file; of several shards a fixed permutation of all their rows, so that every batch has rows of many shards.
     Columns: tokens, segments, positions; and loss_mask, where not every token is to be predicted."""
 
     def __init__(self, path: Path):
-        batches = pa.ipc.open_file(pa.memory_map(str(path)))
-        names = [name for name in COLUMNS if name in batches.schema.names]
-        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for number in range(batches.num_record_batches):
-            batch = batches.get_batch(number)
-            for name, parts in self._columns.items():
-                column = batch.column(name)
-                length = column.type.list_size
-                # `flatten` respects a slice's offset; no bytes are copied until rows are picked.
-                parts.append(column.flatten().to_numpy(zero_copy_only=True).reshape(-1, length))
-        self.length = int(batches.schema.field("tokens").type.list_size)
-        self._starts = np.cumsum([0] + [len(part) for part in self._columns["tokens"]])
+        files = sorted(path.glob("part-*.arrow")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            raise UserError(
+                f"{path}: no rows of tokens; expected files part-00000.arrow, … as the stage tokens writes them. An "
+                f"earlier version wrote one file, train.arrow: make the artifact again with --force tokens"
+            )
+        self._mixed = len(files) > 1
+        self._columns: dict[str, list[np.ndarray]] = {}
+        for file in files:
+            with pa.memory_map(str(file)) as source:  # the buffers keep the mapping, not the open file
+                batches = pa.ipc.open_file(source)
+                for number in range(batches.num_record_batches):
+                    self._add(batches.get_batch(number))
+            self.length = int(batches.schema.field("tokens").type.list_size)
+        self._starts = np.cumsum([0] + [len(part) for part in self._columns.get("tokens", [])])
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        for name in (name for name in COLUMNS if name in batch.schema.names):
+            # `flatten` respects a slice's offset; no bytes are copied until rows are picked.
+            values = batch.column(name).flatten().to_numpy(zero_copy_only=True)
+            self._columns.setdefault(name, []).append(values.reshape(batch.num_rows, -1))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -101,6 +115,8 @@ class PackedRows:
         pass."""
         if not len(rows):
             return self.padding()
+        if self._mixed:
+            rows = permuted(rows, len(self), seed=[0])  # which rows are in which shard depends on the tokens' seed
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         columns = []
         for parts in self._columns.values():
@@ -128,9 +144,16 @@ class DataOrder:
         for epoch in np.unique(epochs):
             in_epoch = epochs == epoch
             within = indices[in_epoch] % self.num_rows
-            # Rows are shuffled once when they are written, so the first epoch reads the file in order.
-            rows[in_epoch] = within if epoch == 0 else _permutation(self.num_rows, self.seed, int(epoch))[within]
+            rows[in_epoch] = self._rows_of_epoch(int(epoch), within)
         return rows
+
+    def _rows_of_epoch(self, epoch: int, within: np.ndarray) -> np.ndarray:
+        """The rows at these places of an epoch."""
+        if epoch == 0:  # rows are shuffled once when they are written
+            return within
+        if self.num_rows > MAX_TABLE_ROWS:
+            return permuted(within, self.num_rows, seed=[self.seed, epoch])
+        return _permutation(self.num_rows, self.seed, epoch)[within]
 
     def micro_batches(self, step: int, *, rank: int, world: int, micro_batch_rows: int) -> list[np.ndarray]:
         """The rows of one rank at a step, in pieces of at most `micro_batch_rows`.

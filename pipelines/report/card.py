@@ -58,7 +58,7 @@ def _add_benchmarks(store: Store, facts: dict[str, Facts]) -> None:
 
 def _evaluation_facts(facts: Facts) -> Facts:
     """The facts of an evaluation, with its cost under keys that differ from those of the stage's cost."""
-    figures = {key: value for key, value in facts.items() if not key.startswith("run/")}
+    figures = {key: value for key, value in facts.items() if not key.startswith(("run/", "driver/"))}
     return figures | {
         "run/evaluate_wall_s": facts["run/wall_s"],
         "run/evaluate_peak_memory_bytes": facts["run/peak_memory_bytes"],

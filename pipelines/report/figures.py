@@ -87,6 +87,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("rows/train", "rows"),
         Figure("documents/train", "documents"),
         Figure("tokens/held_out", "held-out tokens"),
+        Figure("tokens/shards", "files of rows"),
     ),
     "conversations": (
         Figure("conversations/train", "training conversations"),
@@ -157,6 +158,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
     "cost": (
         Figure("run/wall_s", "time", ",.1f", "s"),
         Figure("run/peak_memory_bytes", "peak memory", ".1f", "GiB", scale=2**-30),
+        Figure("driver/peak_memory_bytes", "peak memory of the driver", ".1f", "GiB", scale=2**-30),
         Figure("run/attempts", "attempts"),
         Figure("run/evaluate_wall_s", "evaluation time", ",.1f", "s"),
         Figure("run/evaluate_peak_memory_bytes", "evaluation peak memory", ".1f", "GiB", scale=2**-30),

@@ -1,4 +1,4 @@
-"""The cost of an attempt at a stage: wall time and peak memory of the whole process tree.
+"""The cost of an attempt at a stage: wall time, and peak memory of the whole process tree and of the driver alone.
 
 A thread samples each second and writes to the draft, so that killed attempts count too.
 """
@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +40,14 @@ class Meter:
     def start(self) -> Meter:
         """Starts the sampling thread. Returns this meter."""
         self._started = time.monotonic()
+        reset_own_peak()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write()
         self._thread.start()
         return self
 
     def stop(self) -> dict[str, float]:
-        """Stops sampling. Returns run/wall_s (summed over attempts), run/peak_memory_bytes, run/attempts."""
+        """Stops sampling. Returns the facts of all attempts: see `total`."""
         self._stopping.set()
         self._thread.join()
         if self.folder.exists():
@@ -65,18 +67,39 @@ class Meter:
         self.beat()
 
     def _write(self) -> None:
-        record = {"wall_s": round(time.monotonic() - self._started, 3), "peak_memory_bytes": self.peak_bytes}
+        record = {
+            "wall_s": round(time.monotonic() - self._started, 3),
+            "peak_memory_bytes": self.peak_bytes,
+            "driver_peak_bytes": own_peak_bytes(),
+        }
         write_atomically(self.folder / self._name, json.dumps(record))
 
 
 def total(folder: Path) -> dict[str, float]:
-    """Facts of all attempts recorded in a folder: run/wall_s, run/peak_memory_bytes, run/attempts."""
+    """Facts of all attempts recorded in a folder: run/wall_s, summed; run/peak_memory_bytes, of all processes;
+    driver/peak_memory_bytes, of the process that runs the recipe, which does not grow with the data; run/attempts."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[0-9]*.json"))]
     return {
         "run/wall_s": round(sum(r["wall_s"] for r in records), 3),
         "run/peak_memory_bytes": max((r["peak_memory_bytes"] for r in records), default=0),
+        "driver/peak_memory_bytes": max((r["driver_peak_bytes"] for r in records), default=0),
         "run/attempts": len(records),
     }
+
+
+def reset_own_peak() -> None:
+    """Makes own_peak_bytes start again from what this process holds now. Only Linux can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def own_peak_bytes() -> int:
+    """The most that this process has held in memory since the last reset, mapped files included."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(_to_bytes(line.split(":")[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):  # not Linux
+        return psutil.Process().memory_info().rss
 
 
 def tree_memory_bytes(pid: int) -> int:

@@ -105,7 +105,7 @@ def check(options: PretrainOptions, meta: dict[str, Any], tokens: Path, model: P
 
 def lesson(work: Work, tokens: Path, model: Path | None, meta: dict[str, Any]) -> dict[str, Any]:
     """The arguments of train_on_worker as plain values."""
-    arguments: dict[str, Any] = {"rows": str(tokens / "train.arrow"), "seed": work.seed}
+    arguments: dict[str, Any] = {"rows": str(tokens / "train"), "seed": work.seed}
     if model is not None:
         return arguments | {"folder": str(model)}
     special = {f"{name}_token_id": meta[f"{name}_id"] for name in ("bos", "eos", "pad")}

@@ -227,9 +227,7 @@ def quantise(work: Work, model: Path) -> None:
 
 def calibration(work: Work, model: Path) -> list[list[int]]:
     """Beginnings of about calibration_documents training documents as token ids; empty where the scheme needs none."""
-    import pyarrow.parquet as pq
-
-    from pipelines.data.corpus import corpora
+    from pipelines.data.corpus import excerpts
     from pipelines.data.tokens.tokenizing import Encoder
     from pipelines.inference.model_config import context_length
     from pipelines.learning.quantising import SCHEMES
@@ -238,10 +236,10 @@ def calibration(work: Work, model: Path) -> list[list[int]]:
     if not SCHEMES[options.scheme].calibrated:
         return []
     corpus = work.inputs["corpus"].local()
-    documents = sum(pq.read_metadata(part).num_rows for part in corpora.parts(corpus, "train"))
-    fraction = options.calibration_documents / max(documents, 1)
-    fractions = dict.fromkeys(corpora.bytes_by_language(corpus, "train"), fraction)
-    rows = Encoder.open(model).encode(list(corpora.sample(corpus, "train", fractions, work.seed)))
+    excerpt = excerpts.choose(corpus, "train", min_bytes=0, seed=work.seed)
+    fraction = options.calibration_documents / max(sum(excerpt.split_rows.values()), 1)
+    fractions = dict.fromkeys(excerpt.split_rows, fraction)
+    rows = Encoder.open(model).encode(list(excerpt.sample(fractions, work.seed)))
     return [row[: context_length(model)].tolist() for row in rows if len(row)]
 
 

@@ -1,6 +1,7 @@
 """Trains a byte-level BPE tokenizer on a sample of the corpus, balanced by language.
 
-Runs in one process: the Rust trainer uses every core, and a sample of the corpus is enough.
+Runs in one process: the Rust trainer uses every core, and a sample of the corpus is enough. Of a large corpus only the
+row groups that the sample is from are read, and the footers of its files.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from pydantic import Field
 from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from pipelines.data.corpus.excerpts import Excerpt
     from pipelines.data.tokens.tokenizing import Encoder
     from pipelines.stage import Progress
 
@@ -42,22 +42,24 @@ class TokenizerOptions(Options):
 
 def run(work: Work) -> Facts:
     """Writes the tokenizer into work.draft.out, in Hugging Face layout."""
-    from pipelines.data.corpus import corpora
+    from pipelines.data.corpus import excerpts
     from pipelines.data.tokens import tokenizing
 
     options: TokenizerOptions = work.options
     corpus = work.inputs["corpus"].local()
-    sizes = corpora.bytes_by_language(corpus, "train")
+    excerpt = excerpts.choose(corpus, "train", min_bytes=options.sample_bytes, seed=work.seed)
+    sizes = excerpt.split_bytes
     repeats = tokenizing.balanced_repeats(sizes, total_bytes=options.sample_bytes, exponent=options.balance)
     sample_bytes = sum(repeats[language] * sizes[language] for language in repeats)
-    texts = _with_progress(corpora.sample(corpus, "train", repeats, work.seed), sample_bytes, work.progress)
+    texts = _with_progress(excerpt.sample(repeats, work.seed), sample_bytes, work.progress)
     tokenizer = tokenizing.train(texts, options.vocabulary)
     tokenizing.save(tokenizer, work.draft.out, max_tokens=options.max_tokens)
     encoder = tokenizing.Encoder.open(work.draft.out)
     if encoder.vocabulary < options.vocabulary:
         work.progress.note(f"the text gives {encoder.vocabulary:,} tokens; {options.vocabulary:,} were requested")
     facts: Facts = {"tokenizer/vocabulary": encoder.vocabulary}
-    return facts | _bytes_per_token(encoder, corpus, options.eval_bytes)
+    held_out = excerpts.choose(corpus, "held_out", min_bytes=options.eval_bytes, seed=work.seed)
+    return facts | _bytes_per_token(encoder, held_out, options.eval_bytes)
 
 
 def _with_progress(texts: Iterator[str], total_bytes: float, progress: Progress) -> Iterator[str]:
@@ -71,13 +73,11 @@ def _with_progress(texts: Iterator[str], total_bytes: float, progress: Progress)
     progress.update(total_bytes, total_bytes, "bytes")
 
 
-def _bytes_per_token(encoder: Encoder, corpus: Path, max_bytes: int) -> Facts:
+def _bytes_per_token(encoder: Encoder, held_out: Excerpt, max_bytes: int) -> Facts:
     """Measures bytes per token on held-out text, by language and in total. max_bytes: of text of each language."""
-    from pipelines.data.corpus import corpora
-
     texts: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
-    for batch in corpora.batches(corpus, "held_out"):
+    for batch in held_out.batches():
         for language, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             if sizes.get(language, 0) < max_bytes:
                 texts.setdefault(language, []).append(text)
@@ -89,4 +89,4 @@ def _bytes_per_token(encoder: Encoder, corpus: Path, max_bytes: int) -> Facts:
     return facts
 
 
-STAGE = Stage(kind="tokenizer", version=1, makes="tokenizer", needs=("corpus",), options=TokenizerOptions, run=run)
+STAGE = Stage(kind="tokenizer", version=2, makes="tokenizer", needs=("corpus",), options=TokenizerOptions, run=run)

@@ -61,7 +61,7 @@ def ours(folder: Path, dtype: str, steps: int) -> list[float]:
         schedule=Schedule("wsd", steps, 0), micro_batch_rows=MICRO_ROWS, zero_stage=1, dtype=dtype, hidden_size=576,
         checkpoint_every_steps=10**6, log_every_steps=1,
     )  # fmt: skip
-    lora, rows = adapters.Lora(RANK, ALPHA, 0.0), PackedRows(folder / "train.arrow")
+    lora, rows = adapters.Lora(RANK, ALPHA, 0.0), PackedRows(folder / "train")
     make: Any = partial(next_token, rows=rows)
 
     def lesson(dtype: Any) -> Any:
@@ -90,7 +90,7 @@ def rows_of_tokens(folder: Path) -> Any:
 
     from pipelines.learning.batch import PackedRows
 
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     return rows.read(np.arange(len(rows))).tokens_BT.to(torch.int64)
 
 
@@ -171,7 +171,7 @@ def main(steps: int = 5, length: int = 512) -> dict[str, float]:
             results = torch.multiprocessing.get_context("spawn").SimpleQueue()
             place = folder / f"{side}-{len(seconds)}"
             place.mkdir()
-            for part in ("model", "train.arrow", "meta.json"):
+            for part in ("model", "train", "meta.json"):
                 (place / part).symlink_to(folder / part)
             in_processes(process, WORLD, place, side, dtype, steps, results)
             for _ in range(WORLD):

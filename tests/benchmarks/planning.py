@@ -96,7 +96,7 @@ def train(folder: Path, setting: Setting) -> None:
     from pipelines.learning.schedule import Schedule
     from tests.learning.processes import PlainWorker
 
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     optimizer = OptimizerPlan("adamw", learning_rate=1e-4, adam_learning_rate=1e-4, weight_decay=0.0, clip_norm=1.0)
     plan = loop.TrainingPlan(
         out=folder / "out", seed=1, total_steps=STEPS, batch_rows=WORLD * 2 * setting.rows, optimizer=optimizer,

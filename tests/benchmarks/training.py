@@ -38,7 +38,7 @@ def run_bare(tokens: Path, size: str, steps: int, seed: int) -> tuple[list[float
     llama = model.from_scratch(model_size, vocabulary=VOCABULARY, length=LENGTH, seed=seed)
     weights = {n.removeprefix("model."): w for n, w in llama.state_dict().items() if n != "lm_head.weight"}
     shape = Shape(VOCABULARY, model_size.hidden, model_size.layers, model_size.heads, model_size.intermediate)
-    rows = PackedRows(tokens / "train.arrow")
+    rows = PackedRows(tokens / "train")
     order = DataOrder(len(rows), BATCH_ROWS, seed)
     packed = [rows.read(order.rows_of_step(step)) for step in range(steps)]
     batches = [[b.tokens_BT.numpy(), b.positions_BT.numpy(), b.labels_BT.numpy()] for b in packed]

@@ -197,7 +197,7 @@ class Worker(PlainWorker):
 def resumed(machine: Machine) -> dict[str, Any]:
     """pretrain's loop over rows on disk, whole, and ended after its first checkpoint and gone on with: how far the
     exported weights are apart. Kernels of a GPU add up in any order, so that equal bits are not promised."""
-    rows = PackedRows(write_tokens(tokens_folder(machine), vocabulary=VOCABULARY, length=128) / "train.arrow")
+    rows = PackedRows(write_tokens(tokens_folder(machine), vocabulary=VOCABULARY, length=128) / "train")
 
     def run(name: str, die_after: int | None = None) -> dict[str, float | str]:
         folder = machine.folder / name

@@ -31,7 +31,9 @@ def write_tokens(folder: Path, *, num_rows: int = 64, length: int = 64, vocabula
     starts = (stream == 1).copy()
     starts[0] = True
     for name, shuffled in (("train", seed), ("held_out", None)):
-        rows = list(write_rows(folder / f"{name}.arrow", stream, starts, length=length, pad_id=0, seed=shuffled))
+        shard = folder / name / "part-00000.arrow"
+        shard.parent.mkdir()
+        rows = list(write_rows(shard, stream, starts, length=length, pad_id=0, seed=shuffled))
         assert rows[-1] == num_rows
     (folder / "tokenizer").mkdir()
     write_tokenizer(folder / "tokenizer", vocabulary)

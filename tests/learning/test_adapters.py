@@ -50,7 +50,7 @@ def plan(out: Path, zero_stage: int) -> TrainingPlan:
 
 def run(folder: Path, name: str, zero_stage: int, *, adapter: Adapter = LORA, die_after: int | None = None) -> None:
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     try:
         train(
             worker,
@@ -91,7 +91,7 @@ def merged_by_hand(folder: Path, adapter: Adapter) -> dict[str, torch.Tensor]:
     learner = NextTokenLearner(cast(Any, inner))
     learnt = [p for p in inner.parameters() if p.requires_grad]
     adam = torch.optim.AdamW(learnt, lr=ADAMW.learning_rate, betas=ADAMW.betas, weight_decay=ADAMW.weight_decay)
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     order = DataOrder(len(rows), 8, SEED)
     for step in range(STEPS):
         batch = rows.read(order.rows_of_step(step))

@@ -19,7 +19,7 @@ SIZE = Size(32, 2, 2, 1, 64)
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"), num_rows=37, length=64) / "train.arrow"
+    return write_tokens(tmp_path_factory.mktemp("tokens"), num_rows=37, length=64) / "train"
 
 
 def test_labels_by_hand() -> None:

@@ -25,7 +25,7 @@ CASES: tuple[Recompute, ...] = ("none", "attention", "full")
 
 def steps(folder: Path, compiled: bool, what: Recompute) -> list[torch.Tensor]:
     """Losses and gradient norms of three steps on batches of different documents, and the weights after them."""
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     model = from_scratch(SIZE, vocabulary=128, length=64, seed=1)
     if compiled:
         compile_layers(model)

@@ -60,7 +60,7 @@ def steps(engine: Engine, rows: PackedRows, lr_factors: list[float]) -> list[flo
 
 def every_case(folder: Path) -> None:
     engines.REDUCE_BUCKET = MANY_BUCKETS
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     for plan, stage in CASES:
         name = f"{plan}-{stage}"
         engine = new_engine(plan, stage)
@@ -76,7 +76,7 @@ def every_case(folder: Path) -> None:
 
 def every_resume(folder: Path, cases: list[tuple[str, int, int]]) -> None:
     """Goes on from the state of one ZeRO stage at another, in this number of processes."""
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     world = torch.distributed.get_world_size()
     for plan, before, after in cases:
         tensors, _ = checkpoint.read(folder / f"{plan}-{before}-state")
@@ -123,7 +123,7 @@ def difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -
 @pytest.mark.parametrize(("plan", "stage"), CASES)
 def test_equals_the_optimiser_written_out(folder: Path, plan: str, stage: int) -> None:
     ours = torch.load(folder / f"{plan}-{stage}.pt")
-    batch = PackedRows(folder / "train.arrow").read(np.arange(8))
+    batch = PackedRows(folder / "train").read(np.arange(8))
     theirs = reference.train(new_learner(), batch, PLANS[plan], LR_FACTORS)
     clip, norms = PLANS[plan].clip_norm, theirs.gradient_norms
     assert clip < min(norms) or clip > max(norms)  # so that a clip that is missing, or too much, is seen below

@@ -44,7 +44,7 @@ def step(engine: Engine, rows: PackedRows) -> None:
 
 def every_case(folder: Path) -> None:
     engines.REDUCE_BUCKET = MANY_BUCKETS
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     for family in FAMILIES:
         for stage in STAGES:
             engine = new_engine(folder, family, stage)
@@ -87,7 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gradients_by_hand(folder: Path, family: str) -> dict[str, Tensor]:
     """Of bfloat16 weights, row by row, summed in float32."""
     model = from_folder(folder / family, torch.bfloat16)
-    learner, rows = NextTokenLearner(model), PackedRows(folder / "train.arrow")
+    learner, rows = NextTokenLearner(model), PackedRows(folder / "train")
     labels = rows.read(np.arange(ROWS)).num_labels
     sums = {name: torch.zeros(p.shape) for name, p in model.named_parameters()}
     for row in range(ROWS):

@@ -59,7 +59,7 @@ CASES = {
 def train_case(folder: Path, family: str, name: str) -> None:
     case = CASES[name]
     initial, out = folder / family / case.dtype, folder / family / name
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     plan = TrainingPlan(
         out=out / "out", seed=SEED, total_steps=STEPS, batch_rows=BATCH_ROWS, optimizer=ADAMW, schedule=SCHEDULE,
         micro_batch_rows=1, zero_stage=case.zero_stage, dtype=case.dtype, hidden_size=64, checkpoint_every_steps=None,
@@ -111,7 +111,7 @@ def trained_by_hand(folder: Path, family: str, case: Case) -> tuple[dict[str, Te
         {"params": [m for m in masters if m.ndim < 2], "weight_decay": 0.0},
     ]
     adam = torch.optim.AdamW(groups, lr=ADAMW.learning_rate, betas=ADAMW.betas)
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     order = DataOrder(len(rows), BATCH_ROWS, SEED)
     for step in range(STEPS):
         batch_rows = order.rows_of_step(step)

@@ -51,7 +51,7 @@ def run(folder: Path, name: str, *, die_after: int | None = None, **changes: Any
     """One attempt at the run `name`; its figures go to facts.json when it ends."""
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
     try:
-        rows = PackedRows(folder / "train.arrow")
+        rows = PackedRows(folder / "train")
         facts = train(
             worker, plan(folder, name, **changes), lambda dtype: next_token(cast(Any, new_model()).to(dtype), rows)
         )
@@ -102,7 +102,7 @@ def gradients(folder: Path, name: str) -> None:
     """Writes the gradient of one step in micro-batches of two rows."""
     model = new_model()
     engine = Engine(NextTokenLearner(model), hidden_matrices(model), replace(MUON, clip_norm=0), zero_stage=0)
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     mine = np.split(np.arange(8), world)[rank]
     labels = rows.read(np.arange(8)).num_labels
@@ -166,7 +166,7 @@ def test_a_gradient_does_not_depend_on_workers_and_micro_batches(folder: Path) -
 
 def test_a_gradient_is_the_mean_over_all_tokens(folder: Path) -> None:
     learner = NextTokenLearner(new_model())
-    batch = PackedRows(folder / "train.arrow").read(np.arange(8))
+    batch = PackedRows(folder / "train").read(np.arange(8))
     (learner(batch) / batch.num_labels).backward()
     ours = torch.load(folder / "gradient-2x2")
     for name, parameter in learner.model.named_parameters():
@@ -181,7 +181,7 @@ def test_the_model_learns_and_opens_in_transformers(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder / "whole" / "out")
     stored = load_file(folder / "whole" / "out" / "model.safetensors")
     assert torch.equal(model.lm_head.weight, stored["model.embed_tokens.weight"])
-    batch = PackedRows(folder / "train.arrow").read(np.arange(8))
+    batch = PackedRows(folder / "train").read(np.arange(8))
     model = from_folder(folder / "whole" / "out")
     with torch.no_grad():
         assert NextTokenLearner(model)(batch) / batch.num_labels < points[0]["train/loss_nats"] - 0.5

@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 
 def test_a_new_model_predicts_a_uniform_distribution(tmp_path: Path) -> None:
-    rows = PackedRows(write_tokens(tmp_path, num_rows=8, vocabulary=60) / "train.arrow")
+    rows = PackedRows(write_tokens(tmp_path, num_rows=8, vocabulary=60) / "train")
     batch = rows.read(np.arange(8))
     loss = NextTokenLearner(from_scratch(TINY, vocabulary=60, length=64, seed=1))(batch).item() / batch.num_labels
     assert loss == pytest.approx(np.log(60), abs=0.05)
@@ -95,7 +95,7 @@ def test_other_architectures_are_read(
 ) -> None:
     config, model_class = architecture
     model_class(config(**SMALL)).save_pretrained(tmp_path)
-    rows = PackedRows(write_tokens(tmp_path, num_rows=4, vocabulary=60) / "train.arrow")
+    rows = PackedRows(write_tokens(tmp_path, num_rows=4, vocabulary=60) / "train")
     batch = rows.read(np.arange(4))
     model = from_folder(tmp_path)
     segments = (batch.positions_BT == 0).cumsum(1)

@@ -49,7 +49,7 @@ def run(folder: Path, name: str, zero_stage: int, dtype: str = "float32") -> Non
         micro_batch_rows=2, zero_stage=zero_stage, dtype=dtype, hidden_size=64, checkpoint_every_steps=3,
         log_every_steps=100,
     )  # fmt: skip
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
 
     def lesson(dtype: torch.dtype) -> Any:
         open_model = partial(from_folder, folder / "model")
@@ -105,7 +105,7 @@ def by_hand(folder: Path) -> dict[str, torch.Tensor]:
     learner = NextTokenLearner(cast(Any, inner))
     learnt = [p for p in inner.parameters() if p.requires_grad]
     adam = torch.optim.AdamW(learnt, lr=ADAMW.learning_rate, betas=ADAMW.betas, weight_decay=0.0)
-    rows = PackedRows(folder / "train.arrow")
+    rows = PackedRows(folder / "train")
     order, schedule = DataOrder(len(rows), 8, SEED), Schedule("wsd", STEPS, 0)
     for step in range(STEPS):
         batch = rows.read(order.rows_of_step(step))

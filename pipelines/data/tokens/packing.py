@@ -6,7 +6,8 @@
     positions     0  1 2 3  4   0  1 2  3   0  1 2 │ 0 1 2  3
 
 A token attends within its segment only, so the logits of a packed row equal those of its documents alone. Rows are
-shuffled once, when they are written, so that readers read them in order.
+shuffled once, when they are written, so that readers read them in order. Token ids, segments and positions take two
+bytes each where they fit.
 
 Conversations are not cut: each is placed whole in a row by best-fit packing (`best_fit`, `write_sequences`), and a
 fourth column, `loss_mask`, is 1 for the tokens whose prediction is in the loss.
@@ -28,10 +29,16 @@ from pipelines.errors import UserError
 BATCH_ROWS = 8192  # rows written at a time: 8,192 × 256 tokens × 3 columns × 4 bytes = 25 MB
 
 
-def schema(length: int) -> pa.Schema:
-    """Schema of packed rows: tokens, segments, positions, int32 [length] each."""
-    column = pa.list_(pa.int32(), length)
-    return pa.schema([(name, column) for name in ("tokens", "segments", "positions")])
+def id_dtype(num_ids: int) -> np.dtype:
+    """The type of token ids below num_ids on disk: uint16 where they fit, otherwise int32."""
+    return np.dtype(np.uint16 if num_ids <= 2**16 else np.int32)
+
+
+def schema(length: int, ids: np.dtype | None = None) -> pa.Schema:
+    """Schema of packed rows: tokens, segments, positions, [length] each. ids: type of the token ids, default int32."""
+    places = pa.uint16() if length < 2**16 else pa.int32()
+    types = {"tokens": pa.from_numpy_dtype(ids or np.dtype(np.int32)), "segments": places, "positions": places}
+    return pa.schema([(name, pa.list_(item, length)) for name, item in types.items()])
 
 
 def cut_rows(
@@ -40,11 +47,11 @@ def cut_rows(
     """Cuts rows out of a stream of documents.
 
     stream_N: token ids; starts_N: bool, True where a document begins; rows_R: the rows to cut (row r is tokens
-    r·length to (r+1)·length). Returns tokens, segments, positions: int32 [R, length] each."""
+    r·length to (r+1)·length). Returns tokens, of the stream's type, segments and positions, int32: [R, length] each."""
     index_RT = rows_R[:, None] * length + np.arange(length)
     inside_RT = index_RT < len(stream_N)
     index_RT = np.minimum(index_RT, len(stream_N) - 1)
-    tokens_RT = np.where(inside_RT, stream_N[index_RT], pad_id).astype(np.int32)
+    tokens_RT = np.where(inside_RT, stream_N[index_RT], pad_id).astype(stream_N.dtype)
     starts_RT = starts_N[index_RT] & inside_RT
     starts_RT[:, 0] = True  # a document that continues from the previous row is a new segment in this one
     segments_RT = np.where(inside_RT, np.cumsum(starts_RT, axis=1), 0).astype(np.int32)
@@ -55,14 +62,21 @@ def cut_rows(
 
 
 def write_rows(
-    path: Path, stream_N: np.ndarray, starts_N: np.ndarray, *, length: int, pad_id: int, seed: int | None
+    path: Path,
+    stream_N: np.ndarray,
+    starts_N: np.ndarray,
+    *,
+    length: int,
+    pad_id: int,
+    seed: int | Sequence[int] | None,
 ) -> Iterator[int]:
     """Writes every row of a stream to an uncompressed Arrow IPC file, shuffled by the seed (None: in their order).
 
     Yields the number of rows written so far."""
     num_rows = -(-len(stream_N) // length)
     order = np.arange(num_rows) if seed is None else np.random.default_rng(seed).permutation(num_rows)
-    return _write(path, schema(length), order, lambda rows_R: cut_rows(stream_N, starts_N, rows_R, length, pad_id))
+    row_schema = schema(length, stream_N.dtype)
+    return _write(path, row_schema, order, lambda rows_R: cut_rows(stream_N, starts_N, rows_R, length, pad_id))
 
 
 def _write(
@@ -75,8 +89,10 @@ def _write(
         for first in range(0, len(order_R), BATCH_ROWS):
             rows_R = order_R[first : first + BATCH_ROWS]
             arrays = [
-                pa.FixedSizeListArray.from_arrays(pa.array(column_RT.reshape(-1)), column_RT.shape[1])
-                for column_RT in columns(rows_R)
+                pa.FixedSizeListArray.from_arrays(
+                    pa.array(column_RT.reshape(-1), field.type.value_type), column_RT.shape[1]
+                )
+                for column_RT, field in zip(columns(rows_R), row_schema, strict=True)
             ]
             writer.write_batch(pa.record_batch(arrays, schema=row_schema))
             yield first + len(rows_R)
@@ -198,6 +214,14 @@ def min_fraction_repeats(tokens: Mapping[str, int], min_fraction: float, max_rep
             break
         repeated |= below
     return {name: min(max_repeats, fraction * total / sizes[name]) if name in repeated else 1.0 for name in tokens}
+
+
+def times_used(ranks_D: np.ndarray, repeats: float) -> np.ndarray:
+    """How often each document of a language is used, by its rank among them (from 0). int64 [D].
+
+    D documents are used round(repeats × D) times in all, each floor(repeats) or one more; those that are used once
+    more are evenly spaced, so that every range of ranks has its part of them (systematic sampling)."""
+    return (np.floor((ranks_D + 1) * repeats + 0.5) - np.floor(ranks_D * repeats + 0.5)).astype(np.int64)
 
 
 def choose_documents(languages_D: np.ndarray, repeats: Mapping[str, float], seed: int) -> np.ndarray:

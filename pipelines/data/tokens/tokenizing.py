@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,11 @@ class Encoder:
         """Number of token ids, special tokens included."""
         return self.tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @cached_property
+    def num_ids(self) -> int:
+        """One more than the largest token id: more than `vocabulary` where ids have gaps."""
+        return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
+
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the token ids of each text, without framing. int32 [T] each."""
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -181,7 +187,7 @@ def _token_id(tokenizer: Tokenizer, token: str | dict[str, Any] | None) -> int |
     return None if text is None else tokenizer.token_to_id(text)
 
 
-def balanced_repeats(sizes: dict[str, int], *, total_bytes: int, exponent: float) -> dict[str, float]:
+def balanced_repeats(sizes: Mapping[str, float], *, total_bytes: int, exponent: float) -> dict[str, float]:
     """Returns how often each language's text repeats in the tokenizer's training sample: 0.3 means 30% of the text.
 
     sizes: bytes of text by language; total_bytes: size of the sample, at most all text. A language's fraction of the

@@ -1,0 +1,93 @@
+"""Encodes the corpus and packs it into rows of tokens, mixed by language and shuffled once.
+
+    corpus parts ──encode, one task a part──► draft/encoded ──counts──► repeats of each language, number of shards
+    draft/encoded ──mix, concatenate, cut, shuffle, one task a shard──► train/part-*.arrow, held_out/part-*.arrow
+
+Finished parts and shards stay in the draft, so a resumed run does not make them again. No token passes through the
+driver: it adds up the counts of the parts and shards. Two runs write the same bytes, whatever the number of tasks.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+
+from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+
+
+class TokensOptions(Options):
+    """Corpus and tokenizer → packed rows of tokens."""
+
+    length: int = Field(256, ge=16, le=1_048_576, description="Tokens of a row: the length of training sequences")
+    mixture: dict[str, NonNegativeFloat] | None = Field(
+        None,
+        description="Mixture weights of training tokens by language, {en: 0.8, zh: 0.2}; default: every document once",
+    )
+    min_language_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Minimum fraction of training tokens of each language, reached by repeating its documents; used "
+        "without a mixture",
+    )
+    max_repeats: float = Field(
+        1.0, gt=0, le=100, description="Maximum number of times a document is used to reach the mixture or fraction"
+    )
+    shard_tokens: int = Field(
+        100_000_000,
+        ge=1000,
+        description="Tokens of one file of rows, about: one task holds them in memory, 6 bytes each, 10 with a "
+        "vocabulary over 65,536; documents are dealt to files at random",
+    )
+
+    @field_validator("mixture")
+    @classmethod
+    def _has_positive_weight(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        if weights is not None and not any(weights.values()):
+            raise ValueError("expected at least one language with a weight above 0, such as {en: 0.8, zh: 0.2}")
+        return weights
+
+
+class TokensCluster(ClusterOptions):
+    """Resources to encode the corpus and to pack rows."""
+
+    tasks: PositiveInt | None = Field(
+        None, description="Number of parallel tasks; default: this machine's cores, or the cluster's CPUs"
+    )
+    cpus: float = Field(1, ge=0, description="Logical CPUs of a task that encodes a part or packs a file of rows")
+
+
+def run(work: Work) -> Facts:
+    """Writes packed rows and the tokenizer into work.draft.out. Raises UserError for a mixture that is impossible."""
+    from pipelines.data.tokens.tokenizing import Encoder
+    from pipelines.stages.tokens import encoding, shards
+    from pipelines.store.artifacts import write_json
+    from pipelines.training import copy_tokenizer
+
+    tokenizer = work.inputs["tokenizer"].local()
+    encoder = Encoder.open(tokenizer)
+    totals = encoding.encode(work, work.inputs["corpus"].local(), tokenizer)
+    facts = shards.write(work, totals, encoder)
+    (work.draft.out / "tokenizer").mkdir(exist_ok=True)
+    copy_tokenizer(tokenizer, work.draft.out / "tokenizer")
+    meta = {
+        "length": work.options.length,
+        "vocabulary": encoder.vocabulary,
+        "num_rows": facts["rows/train"],
+        "num_tokens": facts["tokens/train"],
+        "bos_id": encoder.bos_id,
+        "eos_id": encoder.eos_id,
+        "pad_id": encoder.pad_id,
+    }
+    write_json(work.draft.out / "meta.json", meta)
+    return facts
+
+
+STAGE = Stage(
+    kind="tokens",
+    version=2,
+    makes="tokens",
+    needs=("corpus", "tokenizer"),
+    options=TokensOptions,
+    cluster=TokensCluster,
+    run=run,
+)

@@ -1,0 +1,202 @@
+"""Second half of the stage: one task packs each shard, a file of rows, from its documents of all encoded parts.
+
+    encoded/train/* ──a run of each part──► documents × repeats ──shuffle, concatenate──► stream ──cut, shuffle rows──►
+    train/part-00000.arrow, and draft/counts/train/part-00000.parquet: what is in it, for the driver to add up
+
+Which documents a shard has depends on the number of shards, the seed and the parts; nothing depends on the number of
+tasks. One document is in one shard, as often as it is repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.blocks import COUNTS, AtomicFile
+from pipelines.data.tokens import packing
+from pipelines.data.tokens.ragged import RaggedColumn
+from pipelines.data.tokens.tokenizing import Encoder
+from pipelines.parallel import map_in_order, num_parallel_tasks
+from pipelines.stage import Facts, Work
+from pipelines.stages.tokens.encoding import HELD_OUT, TRAIN, Totals, folder
+
+COUNTED_TOKENS = 2**22  # at a time: their ids take 8 bytes each while they are counted
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the encoded documents of a split become shards of rows."""
+
+    name: str
+    draft: Path
+    out: Path
+    repeats: dict[str, float]  # by language
+    num_shards: int
+    seed: int | None  # None: documents and rows keep their order
+
+    def file(self, shard: int) -> Path:
+        """The rows of a shard. Written last."""
+        return self.out / self.name / f"part-{shard:05}.arrow"
+
+    def counts(self, shard: int) -> Path:
+        """How often each token id stands in a shard, by language; rows, documents and tokens in the metadata."""
+        return self.draft / "counts" / self.name / f"part-{shard:05}.parquet"
+
+
+class Documents(NamedTuple):
+    """The documents of one shard: token ids, position of its language in the order of names, how often it is used."""
+
+    tokens: RaggedColumn
+    languages_D: np.ndarray
+    times_D: np.ndarray
+
+
+def write(work: Work, totals: dict[str, Totals], encoder: Encoder) -> Facts:
+    """Packs the shards that are not there yet, in parallel; writes unigram.parquet. Returns the facts of the stage.
+
+    Raises UserError for a mixture that the corpus cannot have."""
+    splits = plan(work, totals)
+    items = []
+    for name, split in splits.items():
+        for path in (split.file(0).parent, split.counts(0).parent):
+            path.mkdir(parents=True, exist_ok=True)
+        for leftover in split.file(0).parent.glob(".*"):  # of a task that was killed
+            leftover.unlink()
+        items += [{"split": name, "shard": n} for n in range(split.num_shards) if not split.file(n).exists()]
+    if items:
+        work.session.start()
+        written = map_in_order(
+            write_shard, items, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus, splits=splits,
+            length=work.options.length, pad_id=encoder.pad_id, num_ids=encoder.num_ids,
+        )  # fmt: skip
+        for done, _ in enumerate(written, 1):
+            work.progress.update(done, len(items), "files of rows")
+    counts, unigram = _add_up(splits[TRAIN], encoder)
+    pq.write_table(unigram, work.draft.out / "unigram.parquet", compression="zstd")
+    held_out, _ = _add_up(splits[HELD_OUT], encoder)
+    return _facts(splits[TRAIN], counts) | {"rows/held_out": held_out["rows"], "tokens/held_out": held_out["tokens"]}
+
+
+def plan(work: Work, totals: dict[str, Totals]) -> dict[str, Split]:
+    """Repeats of each language and the number of shards, from the counts alone. Raises UserError as mixture_repeats."""
+    options = work.options
+    tokens = {language: totals[TRAIN].tokens[language] for language in totals[TRAIN].languages}
+    if options.mixture is not None:
+        repeats = packing.mixture_repeats(tokens, options.mixture, options.max_repeats)
+    else:
+        repeats = packing.min_fraction_repeats(tokens, options.min_language_fraction, options.max_repeats)
+    all_once = dict.fromkeys(totals[HELD_OUT].languages, 1.0)
+    splits = {}
+    for name, uses, seed in ((TRAIN, repeats, work.seed), (HELD_OUT, all_once, None)):
+        num_tokens = sum(totals[name].tokens[language] * times for language, times in uses.items())
+        num_shards = max(1, math.ceil(num_tokens / options.shard_tokens))
+        splits[name] = Split(name, work.draft.path, work.draft.out, uses, num_shards, seed)
+    return splits
+
+
+def write_shard(item: dict[str, Any], *, splits: dict[str, Split], length: int, pad_id: int, num_ids: int) -> None:
+    """Packs one shard, in a task. item: {"split": name, "shard": number}."""
+    split, shard = splits[item["split"]], item["shard"]
+    seed = None if split.seed is None else [split.seed, shard]
+    documents = documents_of(split, shard)
+    order = np.repeat(np.arange(len(documents.times_D)), documents.times_D)
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(order)
+    stream, starts = _concatenate(documents.tokens, order, packing.id_dtype(num_ids))
+    unigram = _count(stream, documents.languages_D[order], documents.tokens.lengths[order], len(split.repeats), num_ids)
+    with AtomicFile(split.file(shard)) as file:
+        written = packing.write_rows(file.temporary, stream, starts, length=length, pad_id=pad_id, seed=seed)
+        num_rows = max(written, default=0)
+        counts = {"rows": num_rows, "documents": len(order), "tokens": len(stream)}
+        table = pa.table({name: unigram[code] for code, name in enumerate(split.repeats)})
+        with AtomicFile(split.counts(shard)) as counts_file:
+            table = table.replace_schema_metadata({COUNTS: json.dumps(counts)})
+            pq.write_table(table, counts_file.temporary, compression="zstd")
+            counts_file.publish()
+        file.publish()
+
+
+def documents_of(split: Split, shard: int) -> Documents:
+    """The documents of a shard, memory-mapped: a run of each encoded part.
+
+    A run of part p is the piece (shard + p) mod num_shards of its documents, so that parts with fewer documents than
+    there are shards fill all shards alike. How often a document is used depends on its rank in its language."""
+    names = pa.array(list(split.repeats), pa.string())
+    used: Counter[str] = Counter()  # documents of each language in earlier parts
+    pieces: list[tuple[pa.ChunkedArray, np.ndarray, np.ndarray]] = []
+    for number, file in enumerate(sorted(folder(split.draft, split.name).glob("*.arrow"))):
+        with pa.memory_map(str(file)) as source:  # the buffers keep the mapping, not the open file
+            table = pa.ipc.open_file(source).read_all()
+        languages = pc.call_function("index_in", [table.column("language")], pc.SetLookupOptions(names)).to_numpy()
+        times = np.zeros(len(languages), np.int64)
+        for code, (language, repeats) in enumerate(split.repeats.items()):
+            inside = languages == code
+            ranks = used[language] + np.arange(inside.sum())
+            times[inside] = packing.times_used(ranks, repeats)
+            used[language] += len(ranks)
+        place = (shard + number) % split.num_shards
+        first, end = (len(times) * edge // split.num_shards for edge in (place, place + 1))
+        pieces.append((table.column("tokens").slice(first, end - first), languages[first:end], times[first:end]))
+    chunks = [chunk for tokens, _, _ in pieces for chunk in tokens.chunks]
+    tokens = RaggedColumn(pa.chunked_array(chunks, None if chunks else pa.large_list(pa.int32())))
+    languages, times = (np.concatenate([np.zeros(0, np.int64), *(piece[i] for piece in pieces)]) for i in (1, 2))
+    return Documents(tokens, languages, times)
+
+
+def _concatenate(tokens: RaggedColumn, order: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Concatenates the documents in this order. Returns (token ids [N], bool [N]: True where a document begins)."""
+    ends = np.cumsum(tokens.lengths[order])
+    total = int(ends[-1]) if len(ends) else 0
+    stream, starts = np.empty(total, dtype), np.zeros(total, bool)
+    starts[ends - tokens.lengths[order]] = True
+    for document, end in zip(order, ends, strict=True):
+        ids = tokens[document]
+        stream[end - len(ids) : end] = ids
+    return stream, starts
+
+
+def _count(
+    stream_N: np.ndarray, languages_D: np.ndarray, lengths_D: np.ndarray, num_languages: int, num_ids: int
+) -> np.ndarray:
+    """Counts the token ids of each language. int64 [languages, ids]. languages_D, lengths_D: of each document."""
+    languages_N = np.repeat(languages_D.astype(np.min_scalar_type(num_languages)), lengths_D)
+    counts = np.zeros(num_languages * num_ids, np.int64)
+    for first in range(0, len(stream_N), COUNTED_TOKENS):
+        inside = slice(first, first + COUNTED_TOKENS)
+        counts += np.bincount(languages_N[inside].astype(np.int64) * num_ids + stream_N[inside], minlength=len(counts))
+    return counts.reshape(num_languages, num_ids)
+
+
+def _add_up(split: Split, encoder: Encoder) -> tuple[Counter[str], pa.Table]:
+    """Adds the counts of all shards: rows, documents, tokens (tokens_<language>, too), and the table of unigrams, which
+    leaves out framing, as it is not text."""
+    counts: Counter[str] = Counter()
+    unigram = {name: np.zeros(encoder.num_ids, np.int64) for name in split.repeats}
+    for shard in range(split.num_shards):
+        table = pq.read_table(split.counts(shard))
+        counts.update(json.loads(table.schema.metadata[COUNTS]))
+        for name in unigram:
+            unigram[name] += table.column(name).to_numpy()
+    for name, ids in unigram.items():
+        counts[f"tokens_{name}"] = int(ids.sum())
+        ids[[i for i in (encoder.bos_id, encoder.eos_id) if i is not None]] = 0
+    return counts, pa.table(unigram)
+
+
+def _facts(split: Split, counts: Counter[str]) -> Facts:
+    facts: Facts = {f"{what}/train": counts[what] for what in ("rows", "tokens", "documents")}
+    facts["tokens/shards"] = split.num_shards
+    for language, repeats in split.repeats.items():
+        facts[f"tokens/train_{language}"] = counts[f"tokens_{language}"]
+        facts[f"tokens/fraction_{language}"] = counts[f"tokens_{language}"] / max(counts["tokens"], 1)
+        facts[f"tokens/repeats_{language}"] = repeats
+    return facts
