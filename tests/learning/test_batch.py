@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipelines.data.tokens.packing import write_sequences
+from pipelines.data.tokens.packing import write_rows, write_sequences
+from pipelines.errors import UserError
+from pipelines.learning import batch as batch_module
 from pipelines.learning.batch import DataOrder, PackedRows, batch_from_packed, labels_from_packed
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch, last_hidden, output_embedding
@@ -108,6 +110,44 @@ def test_rows_of_several_record_batches(tmp_path: Path) -> None:
     assert packed_rows.read(np.array([4, 2, 3, 0])).tokens_BT.tolist() == [[4, 4], [0, 2], [3, 3], [0, 0]]
 
 
+def shards(folder: Path, sizes: list[int]) -> Path:
+    """Shards of rows of 2 tokens: the number of the shard and that of the row."""
+    folder.mkdir()
+    for number, size in enumerate(sizes):
+        stream = np.stack([np.full(size, number), np.arange(size)], axis=1).reshape(-1).astype(np.uint16)
+        starts = np.arange(2 * size) % 2 == 0
+        list(write_rows(folder / f"part-{number:05}.arrow", stream, starts, length=2, pad_id=0, seed=None))
+    return folder
+
+
+def test_a_batch_has_rows_of_many_shards_and_an_epoch_every_row_once(tmp_path: Path) -> None:
+    sizes = [40, 0, 200, 100, 60]
+    packed_rows = PackedRows(shards(tmp_path / "train", sizes))
+    order = DataOrder(len(packed_rows), batch_rows=40, seed=1)
+    assert order.num_rows == sum(sizes)
+    batches = [packed_rows.read(order.rows_of_step(step)).tokens_BT for step in range(20)]
+    every_row = sorted([shard, row] for shard, size in enumerate(sizes) for row in range(size))
+    for epoch in (batches[:10], batches[10:]):
+        assert sorted(torch.cat(epoch).tolist()) == every_row
+        assert all(len(set(batch[:, 0].tolist())) >= 3 for batch in epoch)
+    assert not torch.equal(torch.cat(batches[:10]), torch.cat(batches[10:]))
+    assert batches[0].dtype == torch.int64
+
+
+def test_a_folder_with_one_shard_is_read_in_the_order_of_its_file(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "train", [50])
+    batch = PackedRows(folder).read(np.arange(50))
+    assert batch.tokens_BT.tolist() == [[0, row] for row in range(50)]
+    assert batch.tokens_BT.tolist() == PackedRows(folder / "part-00000.arrow").read(np.arange(50)).tokens_BT.tolist()
+
+
+@pytest.mark.parametrize("name", ["train", "empty"])
+def test_a_folder_without_shards_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"expected files part-00000\.arrow.* train\.arrow: make the artifact again"):
+        PackedRows(tmp_path / name)
+
+
 def test_padding_teaches_nothing(rows: Path) -> None:
     batch = PackedRows(rows).read(np.array([], np.int64))
     assert batch.num_labels == 0
@@ -152,6 +192,17 @@ def test_each_epoch_reads_each_row_once_and_the_first_reads_the_file_in_order() 
     epochs = stream.reshape(4, 10)
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs.tolist())
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
+
+
+def test_epochs_of_very_many_rows_are_permuted_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = DataOrder(num_rows=1000, batch_rows=250, seed=5)
+    with_table = [table.rows_of_step(step).tolist() for step in range(12)]
+    monkeypatch.setattr(batch_module, "MAX_TABLE_ROWS", 999)
+    without = [table.rows_of_step(step).tolist() for step in range(12)]
+    assert without[:4] == with_table[:4]
+    epochs = [list(itertools.chain(*without[first : first + 4])) for first in (0, 4, 8)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(1000))] * 3
+    assert len({tuple(epoch) for epoch in epochs}) == 3 and without[4:8] != with_table[4:8]
 
 
 def test_order_is_a_function_of_seed_and_step() -> None:

@@ -107,6 +107,18 @@ def test_a_meter_measures_time_and_memory_and_renews_the_lease(tmp_path: Path, m
     assert len(beats) >= 3
 
 
+def test_the_drivers_own_peak_is_that_of_this_attempt_and_without_its_children(tmp_path: Path) -> None:
+    before = psutil.Process().memory_info().rss
+    first = Meter(tmp_path / "1", lambda: None).start()
+    held = bytearray(150_000_000)
+    held[::4096] = b"1" * len(held[::4096])
+    del held
+    assert 145e6 < first.stop()["driver/peak_memory_bytes"] - before < 220e6
+    second = Meter(tmp_path / "2", lambda: None).start()
+    end(hold(150))
+    assert abs(second.stop()["driver/peak_memory_bytes"] - before) < 50e6
+
+
 ATTEMPT = """
 import sys, time
 from pathlib import Path
@@ -150,4 +162,5 @@ def test_a_disk_that_vanishes_does_not_stop_the_meter(tmp_path: Path, monkeypatc
 
 
 def test_without_attempts_the_cost_is_zero(tmp_path: Path) -> None:
-    assert total(tmp_path / "none") == {"run/wall_s": 0, "run/peak_memory_bytes": 0, "run/attempts": 0}
+    zero = dict.fromkeys(("run/wall_s", "run/peak_memory_bytes", "driver/peak_memory_bytes", "run/attempts"), 0)
+    assert total(tmp_path / "none") == zero

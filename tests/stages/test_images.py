@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from cluster.session import Session
-from pipelines.data.corpus import corpora
+from pipelines.data.corpus import corpora, excerpts
 from pipelines.data.corpus.documents import DOCUMENTS
 from pipelines.data.images.documents import IMAGE_DOCUMENTS
 from pipelines.data.sources import SOURCES
@@ -180,7 +180,8 @@ def test_captions_are_read_as_any_corpus(result: Result) -> None:
     assert set(DOCUMENTS.names) < set(IMAGE_DOCUMENTS.names)
     texts = [text for batch in corpora.batches(out, "held_out") for text in batch.column("text").to_pylist()]
     assert texts == [row["text"] for row in result.rows("held_out")]
-    assert set(corpora.bytes_by_language(out, "train")) <= {"en", "zh"}
+    excerpt = excerpts.choose(out, "train", min_bytes=1, seed=7)
+    assert set(excerpt.split_bytes) <= {"en", "zh"} and sum(excerpt.split_rows.values()) == len(result.rows("train"))
 
 
 def test_two_runs_write_the_same_bytes_with_any_parallelism(session: Session, result: Result, tmp_path: Path) -> None:

@@ -173,6 +173,32 @@ def test_a_weight_of_a_missing_language_is_a_user_error(tokens: dict[str, int]) 
         packing.mixture_repeats(tokens, {"en": 0.8, "zh": 0.2}, 1)
 
 
+@pytest.mark.parametrize("repeats", [0.0, 0.3, 2 / 3, 1.0, 2.0, 2.71, 100.0])
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_documents_are_used_as_often_as_requested_and_evenly(repeats: float, count: int) -> None:
+    times = packing.times_used(np.arange(count), repeats)
+    assert set(times.tolist()) <= {int(repeats), int(repeats) + 1}
+    used, due = 0, 0.0
+    for number in times.tolist():
+        used, due = used + number, due + repeats
+        assert abs(used - due) <= 0.5 + 1e-9  # up to any document: the nearest whole number
+    pieces = [packing.times_used(np.arange(first, min(first + 3, count)), repeats) for first in range(0, count, 3)]
+    assert np.concatenate(pieces).tolist() == times.tolist()
+
+
+@pytest.mark.parametrize(("num_ids", "length", "widths"), [(65_536, 65_535, (2, 2)), (65_537, 65_536, (4, 4))])
+def test_rows_take_two_bytes_a_number_where_they_fit(
+    tmp_path: Path, num_ids: int, length: int, widths: tuple[int, int]
+) -> None:
+    dtype = packing.id_dtype(num_ids)
+    stream = np.array([num_ids - 1, *range(length - 1)], dtype)
+    list(packing.write_rows(tmp_path / "rows", stream, np.ones(length, bool), length=length, pad_id=PAD, seed=None))
+    table = pa.ipc.open_file(str(tmp_path / "rows")).read_all()
+    assert tuple(table.schema.field(name).type.value_type.byte_width for name in ("tokens", "segments")) == widths
+    assert table["tokens"].to_pylist() == [stream.tolist()]
+    assert table["segments"].to_pylist() == [list(range(1, length + 1))]
+
+
 def test_documents_are_chosen_as_often_as_requested() -> None:
     languages = np.array(["en", "zh", "en", "zh", "en", "de"])
     chosen = packing.choose_documents(languages, {"en": 2 / 3, "zh": 2.5, "de": 0.0}, seed=1)

@@ -10,6 +10,8 @@ import jinja2
 import numpy as np
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from pipelines.data.tokens import chat_format, tokenizing
 from pipelines.data.tokens.tokenizing import Encoder
@@ -61,6 +63,14 @@ def test_each_digit_is_a_token(encoder: Encoder) -> None:
 def test_frequent_words_of_both_languages_are_single_tokens(encoder: Encoder) -> None:
     for text in ("机器", " tokenizer"):
         assert len(encoder.encode([text])[0]) == 1
+
+
+def test_ids_with_gaps_are_below_the_number_of_ids(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordLevel({"a": 0, "b": 7, "</s>": 70_000}, unk_token="a"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    encoder = Encoder.open(tmp_path)
+    assert (encoder.vocabulary, encoder.num_ids, encoder.eos_id) == (3, 70_001, 70_000)
 
 
 def test_special_tokens_have_the_first_ids(encoder: Encoder) -> None:
