@@ -212,7 +212,9 @@ class _Reader:
     def located(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options with the paths of custom filters; relative ones start at the recipe's folder."""
         filters = options.get("filters")
-        custom = filters.get("custom") if isinstance(filters, dict) else None
+        if not isinstance(filters, dict):
+            return options
+        custom = filters.get("custom")
         if not isinstance(custom, list) or not all(isinstance(where, str) for where in custom):
             return options
         paths = [str(self.file.parent / Path(where).expanduser()) for where in custom]

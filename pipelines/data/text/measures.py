@@ -144,7 +144,7 @@ def document_stats(
     values = texts.to_pylist()
     garbled = [mojibake(text) for text in values] if garbled is None else garbled
     rows = zip(values, languages, hashed.counts.tolist(), garbled, strict=True)
-    return [DocumentStats(text, language, *counts, traces) for text, language, counts, traces in rows]
+    return [DocumentStats(text, language, *counts, garbled=traces) for text, language, counts, traces in rows]
 
 
 def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:

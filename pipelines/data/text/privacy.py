@@ -167,8 +167,8 @@ class Privacy:
     """What happens to personal data in the texts of a corpus. Attribute `is_on`: whether anything does."""
 
     def __init__(self, options: PrivacyOptions, seed: int):
-        self.actions = {kind: action for kind, action in options.items() if action != "keep"}
-        self.kinds = frozenset(self.actions)
+        self.actions: PrivacyOptions = {kind: action for kind, action in options.items() if action != "keep"}
+        self.kinds: frozenset[PrivateKind] = frozenset(self.actions)
         self.is_on = bool(self.actions)
         self.seed = seed
 
@@ -191,8 +191,8 @@ class Privacy:
 
     def disguise(self, name: str) -> str:
         """The name with surrogates for its personal data, whatever the action: different names stay different."""
-        surrogates = Privacy(dict.fromkeys(self.kinds, "surrogate"), self.seed)
-        return surrogates.replace(name)[0]
+        surrogates: PrivacyOptions = dict.fromkeys(self.kinds, "surrogate")
+        return Privacy(surrogates, self.seed).replace(name)[0]
 
     def drops(self, found: Mapping[PrivateKind, int]) -> bool:
         """Whether a document with this personal data is dropped."""

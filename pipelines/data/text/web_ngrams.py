@@ -25,9 +25,9 @@ def repeated_ngrams(
     hash_sums, length_sums, powers = _sums(hashes, lengths)
     for n in top:
         length = ngram_length(n, language)
-        yield n, _top_ngram(hash_sums, length_sums, powers, length, n - 1)
+        yield n, int(_top_ngram(hash_sums, length_sums, powers, length, n - 1))
     for n in duplicate:
-        yield n, _duplicate_ngrams(hash_sums, length_sums, powers, ngram_length(n, language))
+        yield n, int(_duplicate_ngrams(hash_sums, length_sums, powers, ngram_length(n, language)))
 
 
 @numba.njit(cache=True)
