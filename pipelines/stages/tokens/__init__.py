@@ -51,9 +51,11 @@ class TokensCluster(ClusterOptions):
     """Resources to encode the corpus and to pack rows."""
 
     tasks: PositiveInt | None = Field(
-        None, description="Number of parallel tasks; default: this machine's cores, or the cluster's CPUs"
+        default=None, description="Number of parallel tasks; default: this machine's cores, or the cluster's CPUs"
     )
-    cpus: float = Field(1, ge=0, description="Logical CPUs of a task that encodes a part or packs a file of rows")
+    cpus: float = Field(
+        default=1, ge=0, description="Logical CPUs of a task that encodes a part or packs a file of rows"
+    )
 
 
 def run(work: Work) -> Facts:
