@@ -107,12 +107,15 @@ def test_the_drivers_memory_does_not_depend_on_the_corpus(tmp_path: Path) -> Non
     """56,000 documents more: their keys, signatures and texts would be 100 MB."""
     rng = random.Random(4)
     peaks = []
-    for number in (8_000, 64_000):
-        file, draft = tmp_path / f"{number}.jsonl", tmp_path / f"draft{number}"
-        write(file, [{"text": english(rng)} for _ in range(number)])
-        finished = in_a_process(draft, {"part_bytes": 10_000_000}, str(file))
+    for num_files in (4, 32):
+        files = [tmp_path / f"{num_files}-{number}.jsonl" for number in range(num_files)]
+        for file in files:
+            write(file, [{"text": english(rng)} for _ in range(2000)])
+        draft = tmp_path / f"draft{num_files}"
+        finished = in_a_process(draft, {"part_bytes": 10_000_000, "block_bytes": 500_000}, *map(str, files))
         assert finished.returncode == 0, finished.stderr
-        assert sum(table.num_rows for table in map(pq.read_metadata, (draft / "out").rglob("part-*"))) > number * 0.9
+        tables = map(pq.read_metadata, (draft / "out").rglob("part-*"))
+        assert sum(table.num_rows for table in tables) > 0.9 * 2000 * num_files
         peaks.append(json.loads(finished.stdout)["peak_bytes"])
     assert peaks[1] - peaks[0] <= 50_000_000
 
