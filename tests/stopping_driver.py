@@ -12,12 +12,12 @@ from tests import driver
 
 
 def main() -> None:
-    mark, unit, done = Path(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
+    mark, stop_unit, stop_done = Path(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
     update = RunLog.update
 
-    def stopping(self: RunLog, done_: float, total: float, unit_: str, **figures: float | str) -> None:
-        update(self, done_, total, unit_, **figures)
-        if (unit_, done_) == (unit, done):
+    def stopping(self: RunLog, done: float, total: float, unit: str, **figures: float | str) -> None:
+        update(self, done, total, unit, **figures)
+        if (unit, done) == (stop_unit, stop_done):
             mark.touch()
             threading.Event().wait()
 

@@ -240,6 +240,7 @@ def test_reasons_are_named_where_no_image_is_left(session: Session, result: Resu
         STAGE.run(work(session, tmp_path, table, min_side=1000))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stood_and_makes_the_same_bytes(result: Result, tmp_path: Path) -> None:
     recipe, store = result.folder / "recipe.yaml", tmp_path / "store"
     files = {name: source.model_dump(include={"kind", "path", "language"}) for name, source in
