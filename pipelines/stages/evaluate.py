@@ -77,7 +77,7 @@ def _estimation_errors(work: Work) -> Facts:
     if work.evaluator is None or work.evaluator.settings is None:  # there was nothing to request
         return {}
     comparison, seconds = work.evaluator.compare()
-    return comparison.errors(seconds)
+    return {**comparison.errors(seconds)}
 
 
 def _note_left_out(work: Work, material: Material, requests: Requests | None) -> None:

@@ -228,11 +228,12 @@ def estimation_errors(quantiser: EngineComparison, engines: Sequence[Measured]) 
 
     of_engines = [measured.comparison for measured in engines if measured.comparison is not None]
     processes = [quantiser, *of_engines]
-    return EngineComparison(
+    comparison = EngineComparison(
         max(process.memory_bytes for process in processes),
         max(process.planned_bytes for process in processes),
         sum(process.planned_s for process in of_engines),
-    ).errors(sum(measured.seconds for measured in engines))
+    )
+    return {**comparison.errors(sum(measured.seconds for measured in engines))}
 
 
 def quantise(work: Work, model: Path) -> EngineComparison:
