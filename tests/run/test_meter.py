@@ -107,12 +107,12 @@ def test_a_meter_measures_time_and_memory(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_drivers_own_peak_is_that_of_this_attempt_and_without_its_children(tmp_path: Path) -> None:
     before = psutil.Process().memory_info().rss
-    first = Meter(tmp_path / "1", lambda: None).start()
+    first = Meter(tmp_path / "1").start()
     held = bytearray(150_000_000)
     held[::4096] = b"1" * len(held[::4096])
     del held
     assert 145e6 < first.stop()["driver/peak_memory_bytes"] - before < 220e6
-    second = Meter(tmp_path / "2", lambda: None).start()
+    second = Meter(tmp_path / "2").start()
     end(hold(150))
     assert abs(second.stop()["driver/peak_memory_bytes"] - before) < 50e6
 
