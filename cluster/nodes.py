@@ -124,7 +124,7 @@ def _check_shared(nodes: list[Node], folder: Path, deadline_s: float) -> None:
                 raise ClusterError(
                     f"{folder}: node {node.host} ({node.address}) {problem}; expected a folder that all "
                     f"{len(nodes)} nodes and this machine share. Mount one (NFS, EFS, Lustre) at the same path on "
-                    f"every node and name it with --store"
+                    f"every node; for a store of objects set RAYSE_SCRATCH to it, else name it with --store"
                 )
     finally:
         for leftover in folder.glob(f".shared-{token}*"):

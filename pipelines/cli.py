@@ -383,9 +383,9 @@ def _store(path: str | None) -> Store:
     from pipelines.store.artifacts import Store
 
     store = Store(path or "./store")
-    if not (store.root / "artifacts").is_dir():
+    if not store.exists():
         problem = "does not exist; pass one with --store, or make it with `rayse run RECIPE`"
-        raise UserError(f"store {store.root}: {problem}")
+        raise UserError(f"store {store.location}: {problem}")
     return store
 
 

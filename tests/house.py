@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("metrics", "rollout"), ("learning",), ("inference",),
         ("data.guard",), ("data.dialogues", "data.images"),
         ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),
-        ("console",), ("options", "user_functions"), ("errors",),
+        ("console",), ("options", "user_functions", "objects"), ("errors",),
     ),
     "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",)),
 }  # fmt: skip

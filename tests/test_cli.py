@@ -102,8 +102,11 @@ def test_invalid_flags_exit_with_2_and_an_error_that_names_them(arguments: list[
         ),
         (["plan", "micro", "--set", "pretrian.size=2m"], "no stage or key 'pretrian'. Did you mean pretrain?"),
         (["plan", "micro", "--until", "pretrian"], "no stage 'pretrian'. Did you mean pretrain?"),
-        (["plan", "micro", "--store", "s3://bucket/x"], "store: s3://bucket/x: object stores are not supported yet"),
-        (["ls", "--store", "s3://bucket/x"], "error: store s3://bucket/x: object stores are not supported yet"),
+        (
+            ["plan", "micro", "--store", "hdfs://host/x"],
+            "store: hdfs://host/x: expected a folder, s3://BUCKET",
+        ),
+        (["ls", "--store", "hdfs://host/x"], "error: store hdfs://host/x: expected a folder, s3://BUCKET/PREFIX or"),
         (
             ["ls", "--store", "nowhere"],
             "nowhere: does not exist; pass one with --store, or make it with `rayse run RECIPE`",

@@ -70,7 +70,7 @@ def run(work: Work) -> Facts:
 def _behave(behaviour: str, folder: Path) -> None:
     if behaviour == "sleep":
         (folder / "asleep").touch()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while time.monotonic() < until and not (folder / "wake_up").exists():
             time.sleep(0.05)
     elif behaviour == "user_error":

@@ -19,12 +19,14 @@ from pipelines.data.corpus.filters import Filters
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
+from pipelines.objects import is_url
 from pipelines.options import Options
 from pipelines.recipe import search_space, yaml_lines
 from pipelines.recipe.messages import suggestion, type_name, validation_problem
 from pipelines.recipe.search_space import Space, SweepOptions, Values
 from pipelines.recipe.yaml_lines import dotted
 from pipelines.stage import Stage
+from pipelines.store.artifacts import Store
 
 TOP_KEYS = ("name", "seed", "store", "base", "sources", "stages", "evaluate", "sweep", "cluster")
 ENTRY_KEYS = ("stage", "from", "sources")  # keys of an entry that are not options of its stage
@@ -51,7 +53,7 @@ class Recipe:
     path: Path
     name: str
     seed: int
-    store: Path
+    store: str  # a folder, or a URL of objects
     entries: tuple[Entry, ...]
     evaluate: Entry | None  # the evaluation that follows each stage which makes a model
     sweep: SweepOptions | None
@@ -175,7 +177,8 @@ class _Reader:
         for key in tree:
             if key not in TOP_KEYS:
                 raise self.error((key,), f"unknown key.{suggestion(key, TOP_KEYS)} (Keys: {', '.join(TOP_KEYS)})")
-        sources = self.sources(tree.get("sources") or {})
+        store = self.store(tree)
+        sources = self.sources(tree.get("sources") or {}, Store(store).root / "cache" / "sources")
         cluster = self.mapping(tree.get("cluster") or {}, ("cluster",))
         entries = self.entries(tree, sources, cluster)
         names = {entry.name for entry in entries} | {"evaluate"}
@@ -186,15 +189,15 @@ class _Reader:
             path=self.file,
             name=self.typed(tree, "name", str, self.file.stem),
             seed=self.seed(tree),
-            store=self.store(tree),
+            store=store,
             entries=tuple(entries),
             evaluate=self.evaluate(tree, cluster),
             sweep=self.sweep(tree, entries),
             tree=tree,
         )
 
-    def sources(self, tree: Any) -> dict[str, Source]:
-        """The recipe's sources by name."""
+    def sources(self, tree: Any, cache: Path) -> dict[str, Source]:
+        """The recipe's sources by name. cache: folder for copies of objects."""
         sources = {}
         for name, options in self.mapping(tree, ("sources",)).items():
             path = ("sources", name)
@@ -203,7 +206,7 @@ class _Reader:
             if not isinstance(kind, str) or kind not in SOURCES:
                 problem = "missing" if kind is None else f"unknown kind {kind!r}.{suggestion(str(kind), SOURCES)}"
                 raise self.error((*path, "kind"), f"{problem} (Kinds: {', '.join(SOURCES)})")
-            source = self.validate(SOURCES[kind], self.located(options), path).at(self.file.parent)
+            source = self.validate(SOURCES[kind], self.located(options), path).at(self.file.parent, cache)
             if source.filters is not None:
                 self.validate(Filters, source.filters, (*path, "filters"))
             sources[name] = source
@@ -378,13 +381,12 @@ class _Reader:
             raise self.error(("seed",), f"expected a whole number from 0 to {2**32 - 1}, got {seed}")
         return seed
 
-    def store(self, tree: dict[str, Any]) -> Path:
-        """The folder of the store."""
+    def store(self, tree: dict[str, Any]) -> str:
+        """The folder or the URL of the store."""
         store = self.typed(tree, "store", str, "./store")
-        if "://" in store:
-            raise self.error(("store",), f"{store}: object stores are not supported yet; expected a folder that all "
-                                         f"nodes share (NFS, Lustre, EFS), as --store does too")  # fmt: skip
-        return Path(store)
+        if "://" in store and not is_url(store):
+            raise self.error(("store",), f"{store}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+        return store
 
     def validate(self, model: type[Options], values: dict[str, Any], path: yaml_lines.Path) -> Any:
         """The options model with these values."""

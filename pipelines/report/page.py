@@ -112,8 +112,8 @@ def _plots(card: Card) -> dict[str, list[tuple[str, str]]]:
         pictures = []
         if any(key.startswith(DROPPED) for key in artifact.facts):
             pictures.append(("Documents by outcome", _funnel(card.facts[name])))
-        curve = artifact.path / "curve.jsonl"
-        if curve.is_file():
+        curve = artifact.file("curve.jsonl")
+        if curve is not None:
             lines = curve.read_text(encoding="utf-8").splitlines()
             pictures += _curves([json.loads(line) for line in lines])
         if "heldout/bits_per_byte" in card.facts[name]:
@@ -197,8 +197,8 @@ def _samples(card: Card, metric: str) -> dict[str, list[dict[str, Any]]]:
     samples = {}
     trials = {name: artifact for name, artifact in card.artifacts.items() if artifact.kind == "trial"}
     for name, artifact in {**card.evaluations, **trials}.items():
-        file = artifact.path / "samples.json"
-        rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        file = artifact.file("samples.json")
+        rows = json.loads(file.read_text(encoding="utf-8")) if file is not None else []
         rows = [row for row in rows if row["metric"] == metric]
         if rows:
             samples[name] = rows

@@ -9,7 +9,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,10 @@ SLACK_BYTES = 2**20  # a change of the resident size below this (or 0.5%) does n
 class Meter:
     """Measures from `start` to `stop`, and records every attempt in a folder of the draft.
 
-    beat: called with every sample, to renew a lease; pid: root of the measured process tree, default this process."""
+    pid: root of the measured process tree, default this process."""
 
-    def __init__(self, folder: Path, beat: Callable[[], None], pid: int | None = None):
-        self.folder, self.beat = folder, beat
+    def __init__(self, folder: Path, pid: int | None = None):
+        self.folder = folder
         self.peak_bytes = 0
         self._tree = ProcessTree(pid or os.getpid())
         self._started = 0.0  # monotonic clock, seconds
@@ -64,7 +63,6 @@ class Meter:
     def _sample(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self._tree.memory_bytes())
         self._write()
-        self.beat()
 
     def _write(self) -> None:
         record = {

@@ -114,7 +114,7 @@ class Walk:
     def _attempt(self, step: Step, draft: Draft) -> Facts:
         """Runs a stage and measures it. Returns its facts, with the cost of all attempts."""
         self.log.begin(step.name, step.fingerprint)
-        meter = Meter(draft.folder("attempts"), draft.beat, self.measured_pid).start()
+        meter = Meter(draft.folder("attempts"), self.measured_pid).start()
         try:
             facts = step.entry.stage.run(self._work(step, draft))
         except BaseException:

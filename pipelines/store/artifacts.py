@@ -2,23 +2,22 @@
 
     STORE/artifacts/<kind>/<fingerprint>/   files + manifest.json: complete, or absent
     STORE/drafts/<fingerprint>/             the one mutable place: leased, resumable; out/ becomes the artifact
+    STORE/leases/<fingerprint>.json         who works on the draft (pipelines/store/lease.py)
     STORE/runs/<time>.json                  the record of one run (pipelines/store/runs.py)
     STORE/aside/                            damaged artifacts and those replaced by --force: never deleted
     STORE/cache/                            digests of files by (path, size, mtime), and whatever else can be rebuilt
 
 An artifact is written in its draft and renamed to its path with its manifest, so a kill at any moment leaves either
-all of it or none. Supports local and shared folders; object stores are refused with an error that says so.
+all of it or none. A store is a folder that all nodes share, or objects (s3://…, gs://…; pipelines/store/remote.py);
+then `root` is a scratch folder of this machine, with the drafts, the cache, and copies of artifacts that are used here.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,56 +25,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from cluster.errors import ClusterError, disk_full
 from pipelines.errors import UserError
+from pipelines.objects import is_url
+from pipelines.store import manifest as manifests
 from pipelines.store.digests import FileDigests, digest_value
+from pipelines.store.drafts import Draft, folders, own_copy, own_folder
 from pipelines.store.facts import Facts
-from pipelines.store.lease import Lease
+from pipelines.store.files import read_json, share, sync, write_atomically, write_json
+from pipelines.store.lease import Lease, Owner
+from pipelines.store.manifest import FileEntry, Manifest
+from pipelines.store.remote import SCRATCH, Remote, scratch_folder
+from pipelines.store.slots import FileSlot, ObjectSlot
+
+__all__ = ["Artifact", "Draft", "FileEntry", "Manifest", "Store", "fingerprint", "read_json", "write_atomically",
+           "write_json"]  # fmt: skip
 
 NO_SPACE = ("store {}: no space left on the device; free some or choose another --store, then run the same command: "
             "finished stages are kept")  # fmt: skip
 
 
-class FileEntry(BaseModel):
-    """A file of an artifact: its size and the xxh3-128 of its bytes."""
-
-    model_config = ConfigDict(frozen=True)
-
-    bytes: int
-    xxh3_128: str
-
-
-class Manifest(BaseModel):
-    """Identity and provenance of an artifact. Holds no secret and no machine path."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: str
-    fingerprint: str
-    stage: str  # kind of the stage
-    name: str  # name of the stage in the recipe that made it first
-    stage_version: int
-    seed: int
-    options: dict[str, Any]
-    sources: dict[str, Any] = {}
-    parents: dict[str, str] = {}  # kind -> fingerprint
-    code: str  # digest of the modules the stage imports
-    packages: dict[str, str] = {}
-    machine: dict[str, Any] = {}
-    facts: Facts = {}
-    files: dict[str, FileEntry] = {}
-    created: str = ""
-
-
 @dataclass(frozen=True)
 class Artifact:
-    """An immutable directory: manifest.json and the files it lists."""
+    """An immutable directory: manifest.json and the files it lists. `path` is its place on this machine."""
 
     path: Path
     manifest: Manifest
     digests: FileDigests
+    store: Store | None = None
+    text: bytes = b""  # of the manifest, where the store is one of objects
 
     @property
     def kind(self) -> str:
@@ -89,19 +67,52 @@ class Artifact:
     def facts(self) -> Facts:
         return self.manifest.facts
 
+    @property
+    def _remote(self) -> Remote | None:
+        return self.store.remote if self.store is not None else None
+
+    @property
+    def location(self) -> str:
+        """Where the store has it: a folder, or a URL."""
+        if self._remote is None:
+            return str(self.path)
+        return self._remote.objects.url_of(f"artifacts/{self.kind}/{self.fingerprint}")
+
     def local(self) -> Path:
-        """The directory on this node. Its files were verified by `Store.find`."""
+        """The directory on this machine, complete. `Store.find` verified it in a folder; from objects it is brought
+        here, verified, then renamed, unless an undamaged copy is here already."""
+        if self._remote is not None and (_read(self.path / manifests.NAME) != self.text or self._local_damage()):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._remote.fetch(self.manifest, self.text, self.path)
         return self.path
+
+    def file(self, name: str) -> Path | None:
+        """One of its files, on this machine; None if it has no such file. Others are not brought here."""
+        if self._remote is None or _read(self.path / manifests.NAME) == self.text:
+            return self.path / name if (self.path / name).is_file() else None
+        if name not in self.manifest.files:
+            return None
+        folder = self.path.parents[2] / "cache" / "files" / self.fingerprint / self.manifest.files[name].xxh3_128
+        if not (folder / name).is_file():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._remote.fetch(self.manifest, self.text, folder, [name])
+        return folder / name
 
     def parent(self, kind: str) -> Artifact | None:
         """The parent artifact under this key of the manifest's `parents`; None if absent from the store or damaged."""
         fingerprint = self.manifest.parents.get(kind)
         if fingerprint is None:
             return None
-        return Store(self.path.parents[2]).find(kind, fingerprint)  # STORE/artifacts/<kind>/<fingerprint>
+        store = self.store or Store(self.path.parents[2])  # STORE/artifacts/<kind>/<fingerprint>
+        return store.find(kind, fingerprint)
 
     def damage(self) -> str | None:
-        """The first problem with the files, or None. Hashes are cached by path, size and mtime."""
+        """The first problem with the files where the store has them, or None.
+
+        Hashes are cached by path, size and mtime; of objects only the sizes are compared."""
+        return self._remote.damage(self.manifest) if self._remote is not None else self._local_damage()
+
+    def _local_damage(self) -> str | None:
         for name, entry in self.manifest.files.items():
             file = self.path / name
             if not file.is_file():
@@ -115,52 +126,23 @@ class Artifact:
         return None
 
 
-@dataclass(frozen=True)
-class Draft:
-    """Working directory of an artifact in progress, leased by one run at a time. Survives a kill; gone once
-    committed."""
-
-    path: Path
-    fingerprint: str
-    lease: Lease | None = None
-
-    @cached_property
-    def out(self) -> Path:
-        """The folder whose files become the artifact."""
-        folder = self.path / "out"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def folder(self, name: str) -> Path:
-        """A folder of the draft for blocks or checkpoints, created if missing."""
-        folder = self.path / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def beat(self) -> None:
-        """Renews the lease (heartbeat)."""
-        if self.lease is not None:
-            self.lease.beat()
-
-    def release(self) -> None:
-        """Releases the lease, so that another run can continue the draft."""
-        if self.lease is not None:
-            self.lease.release()
-
-
 class Store:
-    """A folder of artifacts that every node of the cluster can read and write."""
+    """Artifacts, drafts and records, in a folder that every node of the cluster can read and write, or in objects.
 
-    def __init__(self, root: str | Path):
-        if "://" in str(root):
-            raise UserError(
-                f"store {root}: object stores are not supported yet; expected a folder that all nodes share "
-                f"(NFS, Lustre, EFS). Pass one with --store"
-            )
-        self.root = Path(root).expanduser().absolute()
+    location: the folder, s3://bucket/prefix or gs://bucket/prefix."""
+
+    def __init__(self, location: str | Path):
+        self.remote = Remote(str(location)) if is_url(location) else None
+        if self.remote is None and "://" in str(location):
+            raise UserError(f"store {location}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+        folder = Path(location) if self.remote is None else scratch_folder(self.remote.objects.url)
+        self.root = folder.expanduser().absolute()
+        self.location = str(self.root) if self.remote is None else self.remote.objects.url
 
     def create(self) -> Store:
         """Creates the folders. Raises UserError if the store is not writable, ClusterError if the disk is full."""
+        if self.remote is not None:
+            self.remote.objects.check()
         try:
             for name in ("artifacts", "drafts", "runs", "aside", "cache"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -171,176 +153,218 @@ class Store:
         except OSError as error:
             if disk_full(error):
                 raise ClusterError(NO_SPACE.format(self.root)) from error
-            raise UserError(
-                f"store {self.root}: cannot be written ({error.strerror}); choose a writable folder with --store"
-            ) from error
+            choice = "a writable folder with --store" if self.remote is None else f"a writable folder with {SCRATCH}"
+            raise UserError(f"store {self.root}: cannot be written ({error.strerror}); choose {choice}") from error
         return self
+
+    def exists(self) -> bool:
+        """Whether there is a store: its folder, or its bucket. Raises UserError for a bucket that cannot be listed."""
+        if self.remote is not None:
+            self.remote.objects.check()
+            return True
+        return (self.root / "artifacts").is_dir()
 
     @cached_property
     def digests(self) -> FileDigests:
         return FileDigests(self.root / "cache" / "digests.json")
 
+    # ---- records ----------------------------------------------------------------------------------------------------
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a record of the store, such as runs/<time>.json: a reader sees the old text or the new."""
+        if self.remote is not None:
+            return self.remote.objects.put(name, text.encode())
+        return write_atomically(self.root / name, text)
+
+    def read(self, name: str) -> str | None:
+        """The text of a record; None if there is none."""
+        if self.remote is None:
+            data = _read(self.root / name)
+        else:
+            found = self.remote.objects.get(name)
+            data = None if found is None else found[0]
+        return None if data is None else data.decode()
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the JSON records in a folder, sorted: ["runs/<time>.json"]."""
+        if self.remote is None:
+            names = [f"{folder}/{file.name}" for file in (self.root / folder).glob("*.json")]
+        else:
+            names = [entry.key for entry in self.remote.objects.list(folder)]
+        return sorted(name for name in names if name.count("/") == folder.count("/") + 1 and name.endswith(".json"))
+
+    # ---- artifacts --------------------------------------------------------------------------------------------------
+
     def find(self, kind: str, fingerprint: str, warn: Callable[[str], object] = print) -> Artifact | None:
         """The complete, undamaged artifact, or None. A damaged one is reported through `warn` and set aside."""
-        artifact = self._open(self.root / "artifacts" / kind / fingerprint)
+        artifact = self._open(kind, fingerprint)
         if artifact is None:
             return None
         damage = artifact.damage()
         if damage is None:
             return artifact
         try:
-            new_path = self.set_aside(artifact)
+            new_place = self.set_aside(artifact)
         except FileNotFoundError:
             return None  # another run set it aside at the same moment, and reported it
-        warn(f"damaged artifact: {damage}; moved to {new_path}, it will be made again")
+        warn(f"damaged artifact: {damage}; moved to {new_place}, it will be made again")
         return None
 
-    def _open(self, path: Path) -> Artifact | None:
-        try:
-            text = (path / "manifest.json").read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            return Artifact(path, Manifest.model_validate_json(text), self.digests)
-        except ValueError:
-            return Artifact(path, _unreadable(path), self.digests)
+    def _open(self, kind: str, fingerprint: str) -> Artifact | None:
+        path = self.root / "artifacts" / kind / fingerprint
+        if self.remote is not None:
+            found = self.remote.manifest(kind, fingerprint)
+            return None if found is None else Artifact(path, found[0], self.digests, self, found[1])
+        text = _read(path / manifests.NAME)
+        return None if text is None else Artifact(path, manifests.parse(text, kind, fingerprint), self.digests, self)
+
+    def _complete(self, fingerprint: str | None = None) -> Iterator[Artifact]:
+        """Every complete artifact, or those with this fingerprint. Files are not hashed."""
+        if self.remote is not None:
+            for manifest, text in self.remote.manifests(fingerprint):
+                path = self.root / "artifacts" / manifest.kind / manifest.fingerprint
+                if manifest.created:
+                    yield Artifact(path, manifest, self.digests, self, text)
+            return
+        for path in self.root.glob(f"artifacts/*/{fingerprint or '*'}"):
+            artifact = self._open(path.parent.name, path.name)
+            if artifact is not None and artifact.manifest.created:
+                yield artifact
 
     def artifacts(self) -> Iterator[Artifact]:
         """Every complete artifact, oldest first. Files are not hashed."""
-        opened = [self._open(path) for path in self.root.glob("artifacts/*/*")]
-        complete = [artifact for artifact in opened if artifact is not None and artifact.manifest.created]
-        yield from sorted(complete, key=lambda artifact: artifact.manifest.created)
+        yield from sorted(self._complete(), key=lambda artifact: artifact.manifest.created)
 
     def by_fingerprint(self, fingerprint: str) -> Artifact | None:
         """The artifact with this fingerprint, of any kind. Its files are not hashed."""
-        for path in self.root.glob(f"artifacts/*/{fingerprint}"):
-            artifact = self._open(path)
-            if artifact is not None and artifact.manifest.created:
-                return artifact
-        return None
+        return next(self._complete(fingerprint), None)
 
-    def set_aside(self, artifact: Artifact) -> Path:
-        """Moves an artifact to STORE/aside/ instead of deleting it. Returns its new path."""
+    def set_aside(self, artifact: Artifact) -> str:
+        """Moves an artifact to STORE/aside/ instead of deleting it. Returns its new place."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        if self.remote is not None:
+            return self.remote.set_aside(artifact.manifest, stamp)
         new_path = self.root / "aside" / f"{artifact.kind}-{artifact.fingerprint}-{stamp}"
         new_path.parent.mkdir(parents=True, exist_ok=True)
         artifact.path.rename(new_path)
-        return new_path
+        return str(new_path)
+
+    # ---- drafts -----------------------------------------------------------------------------------------------------
+
+    def lease(self, name: str, what: str) -> Lease:
+        """The lease of a draft, by its fingerprint, or of something else. what: names it in messages."""
+        if self.remote is not None:
+            return Lease(ObjectSlot(self.remote.leases, f"leases/{name}.json"), what)
+        return Lease(FileSlot(self.root / "leases" / f"{name}.json"), what)
+
+    def drafts(self) -> dict[str, Owner | None]:
+        """The drafts by fingerprint, with the run that works on each; None if no run does."""
+        if self.remote is not None:
+            leases = self.remote.objects.list("leases")
+            names = {entry.key.removeprefix("leases/").removesuffix(".json") for entry in leases}
+        else:
+            names = {path.name.partition(".")[0] for path in self.root.glob("drafts/*") if path.is_dir()}
+        return {name: self.lease(name, "").live_owner() for name in sorted(names)}
+
+    def has_draft(self, fingerprint: str) -> bool:
+        """Whether a draft of this fingerprint is on this machine."""
+        return bool(folders(self.root / "drafts", fingerprint))
 
     def draft(self, fingerprint: str, *, wait: bool = True, on_message: Callable[[str], object] = print) -> Draft:
         """Opens (or resumes) the draft of a fingerprint and leases it.
 
-        If another live run holds it: waits and reports the owner, or raises ClusterError if not `wait`.
-        """
-        path = self.root / "drafts" / fingerprint
-        path.mkdir(parents=True, exist_ok=True)
-        lease = Lease(path / "lease.json")
+        If another live run holds it: waits and reports the owner, or raises ClusterError if not `wait`."""
+        drafts = self.root / "drafts"
+        drafts.mkdir(parents=True, exist_ok=True)
+        lease = self.lease(fingerprint, f"draft {fingerprint}")
         lease.acquire(wait=wait, on_message=on_message)
-        return Draft(path, fingerprint, lease)
+        lease.keep()
+        if self.remote is None:
+            return Draft(own_folder(drafts, fingerprint, lease), fingerprint, lease)
+        snapshots = own_copy(drafts, fingerprint, lease, self.remote, on_message)
+        snapshots.start()
+        return Draft(snapshots.folder, fingerprint, lease, snapshots)
 
     def commit(self, draft: Draft, manifest: Manifest) -> Artifact:
         """Turns draft.out into an artifact: hashes the files, writes the manifest last, renames, drops the draft.
 
         Raises ClusterError if another run has taken over the lease, or if the manifest does not read back."""
-        paths = sorted(p for p in draft.out.rglob("*") if p.is_file() and p != draft.out / "manifest.json")
-        files = {}
-        for file, digest in zip(paths, self.digests.of_all(paths), strict=True):
-            name = file.relative_to(draft.out).as_posix()
-            files[name] = FileEntry(bytes=file.stat().st_size, xxh3_128=digest)
-            _sync(file)
-        complete = manifest.model_copy(update={"files": files, "created": datetime.now(UTC).isoformat()})
-        _check_facts(complete)
+        superseded = ClusterError(f"draft {draft.path}: this run was stalled for so long that another took it over; "
+                                  f"let that one end, then run the same command")  # fmt: skip
+        if draft.snapshots is not None:
+            draft.snapshots.stop()
+        if draft.lease is not None and not draft.lease.held():
+            raise superseded
+        paths = sorted(path for path in draft.out.rglob("*") if path != draft.out / manifests.NAME)
+        for path in paths:
+            sync(path)
+        paths = [path for path in paths if path.is_file()]
+        files = {
+            path.relative_to(draft.out).as_posix(): FileEntry(bytes=path.stat().st_size, xxh3_128=digest)
+            for path, digest in zip(paths, self.digests.of_all(paths), strict=True)
+        }
+        folder = draft.lease.nonce[:8] if self.remote is not None and draft.lease is not None else ""
+        created = datetime.now(UTC).isoformat()
+        complete = manifest.model_copy(update={"files": files, "folder": folder, "created": created})
+        complete.check_facts()
         text = complete.model_dump_json(indent=1)
         # Written outside `out`: a kill must not leave a file there that does not belong to the artifact.
-        write_atomically(draft.path / "manifest.json", text)
-        _share(draft.out, (draft.path / "manifest.json").stat().st_mode)
-        os.replace(draft.path / "manifest.json", draft.out / "manifest.json")
-        _sync(draft.out)
-        path = self.root / "artifacts" / complete.kind / complete.fingerprint
-        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(draft.path / manifests.NAME, text)
+        share(draft.out, (draft.path / manifests.NAME).stat().st_mode)
+        os.replace(draft.path / manifests.NAME, draft.out / manifests.NAME)
+        sync(draft.out)
         if draft.lease is not None and not draft.lease.held():
-            raise ClusterError(f"draft {draft.path}: this run was stalled for so long that another took it over; "
-                               f"let that one end, then run the same command")  # fmt: skip
+            raise superseded
+        if self.remote is not None and not self.remote.put(draft.out, complete, text.encode()):
+            raise superseded
+        artifact = self._publish(draft, complete, text)
+        self.drop(draft)
+        return artifact
+
+    def _publish(self, draft: Draft, manifest: Manifest, text: str) -> Artifact:
+        """Renames draft.out to the artifact's path, and reads the manifest back."""
+        path = self.root / "artifacts" / manifest.kind / manifest.fingerprint
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():  # without a manifest, or find() would have returned it: incomplete counts as absent
             shutil.rmtree(path)
         draft.out.rename(path)
-        _sync(path.parent)
-        artifact = self._open(path)
-        if artifact is None or (path / "manifest.json").read_text(encoding="utf-8") != text:
-            raise ClusterError(f"{path}/manifest.json: does not read back as it was written; check the disk or the "
+        sync(path.parent)
+        artifact = self._open(manifest.kind, manifest.fingerprint)
+        if artifact is None or (path / manifests.NAME).read_text(encoding="utf-8") != text:
+            raise ClusterError(f"{path}/{manifests.NAME}: does not read back as it was written; check the disk or the "
                                f"network file system under the store, then run the same command")  # fmt: skip
-        self.drop(draft)
         return artifact
 
     def drop(self, draft: Draft) -> None:
         """Deletes a draft that this process leases, and the lease. Renames it first, so it is never seen half gone."""
-        dropped = self.root / "cache" / f"dropped-{draft.fingerprint}-{time.time_ns()}"
-        dropped.parent.mkdir(parents=True, exist_ok=True)
-        draft.path.rename(dropped)
-        shutil.rmtree(dropped, ignore_errors=True)
+        if draft.snapshots is not None:
+            draft.snapshots.stop()
+        (self.root / "cache").mkdir(parents=True, exist_ok=True)
+        for number, folder in enumerate((self.root / "drafts").glob(f"*{draft.fingerprint}*")):
+            dropped = self.root / "cache" / f"dropped-{draft.fingerprint}-{time.time_ns()}-{number}"
+            folder.rename(dropped)
+            shutil.rmtree(dropped, ignore_errors=True)
+        if self.remote is not None:
+            keys = [entry.key for entry in self.remote.objects.list(f"drafts/{draft.fingerprint}")]
+            self.remote.objects.delete(keys)
+        if draft.lease is not None:
+            draft.lease.remove()
 
     def drop_leftover(self, fingerprint: str) -> None:
         """Deletes what a kill at the end of `commit` left of a draft, unless another run holds it."""
-        path = self.root / "drafts" / fingerprint
-        lease = Lease(path / "lease.json")
-        if path.is_dir() and lease.attempt() is None:
-            self.drop(Draft(path, fingerprint, lease))
+        lease = self.lease(fingerprint, f"draft {fingerprint}")
+        is_left = self.has_draft(fingerprint) or lease.slot.read()[1] is not None
+        if is_left and lease.attempt() is None:
+            self.drop(Draft(self.root / "drafts" / fingerprint, fingerprint, lease))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON into a draft; use write_atomically for a file that others may be reading."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file in one rename: a reader sees the old text or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")  # tempfile's would have mode 0600 for ever
+def _read(path: Path) -> bytes | None:
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _share(folder: Path, mode: int) -> None:
-    """Gives the files of a folder at least the mode of a new one: safetensors writes weights with mode 0600."""
-    for file in (path for path in folder.rglob("*") if path.is_file()):
-        if mode & ~file.stat().st_mode:
-            file.chmod(mode & 0o777)
-
-
-def _check_facts(manifest: Manifest) -> None:
-    """Raises ValueError for a fact that JSON has no spelling for."""
-    for name, value in manifest.facts.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{manifest.name}: {name} is {value}; expected a finite number or text")
-
-
-def _unreadable(path: Path) -> Manifest:
-    """A placeholder for a manifest that cannot be parsed; `Artifact.damage` reports it."""
-    files = {"manifest.json": FileEntry(bytes=-1, xxh3_128="")}
-    return Manifest(kind=path.parent.name, fingerprint=path.name, stage="", name="", stage_version=0, seed=0,
-                    options={}, code="", files=files)  # fmt: skip
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def fingerprint(**parts: Any) -> str:
     """16 hex digits: a digest of everything that determines an artifact's content."""
     return digest_value(parts)[:16]
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))

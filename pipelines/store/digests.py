@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from pipelines.store.files import write_atomically
 
 THREADS = 8  # that read files: neither reading nor hashing holds Python's lock
 
@@ -69,9 +71,5 @@ class FileDigests:
     def _save(self) -> None:
         if not self.cache.parent.is_dir():
             return
-        temporary = self.cache.with_name(f".{self.cache.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(self._entries), encoding="utf-8")
-            os.replace(temporary, self.cache)
-        except OSError:  # a full or read-only disk: only time is lost, and the next necessary write reports it
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a full or read-only disk: only time is lost, and the next necessary write reports it
+            write_atomically(self.cache, json.dumps(self._entries))

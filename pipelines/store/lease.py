@@ -1,26 +1,30 @@
-"""A lease: a lock file with a heartbeat, so that only one run at a time works on a draft.
+"""A lease: a record with a heartbeat, so that only one run at a time works on a draft.
 
-The file names the owner; its mtime is the heartbeat. A lease is stale as soon as its process is gone on this host,
-otherwise when it has not been touched for 30 s. Takeover is guarded by flock, so two runs cannot both take it. A holder
-that was stalled for so long that it lost its lease notices before it commits (Store.commit).
+    free ──acquire──► held: a thread beats every 5 s ──release──► free; folder and snapshot stay for the next holder
+                        └── the process is gone on this machine, or no beat is seen for 30 s ──► taken over
+
+The record names the owner: boot id of the machine, PID namespace, process, and a nonce. Whether an owner of another
+machine lives is judged by whether its beat changes while this process watches it; no two clocks are compared. Every
+write compares first (pipelines/store/slots.py), so two runs cannot both take a lease, and a holder that was stalled for
+so long that it lost its lease notices at its next write.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import psutil
 
 from cluster.errors import ClusterError
+from pipelines.store.slots import Record, Slot
 
 STALE_AFTER_S = 30.0
 POLL_S = 0.5
@@ -29,109 +33,155 @@ POLL_S = 0.5
 class Owner(TypedDict):
     """The process that holds a lease. The start time distinguishes it from a later process with the same pid."""
 
-    host: str
+    host: str  # for messages
     pid: int
     started: float  # seconds since the epoch
+    machine: str  # its boot id and PID namespace: only there does the pid mean this process
+    nonce: str  # of one acquisition
 
 
 class Lease:
-    """A lease file; its holder must call `beat()` every few seconds."""
+    """The lease of a draft or of a sweep. what: names it in messages, "draft 0123456789abcdef"."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._acquired: Owner | None = None  # the owner record this process wrote, once it holds the lease
+    def __init__(self, slot: Slot, what: str):
+        self.slot, self.what = slot, what
+        self.nonce = ""  # of this acquisition; empty before
+        self.previous: Record = {}  # the record that this acquisition replaced
+        self.previous_ended = True  # whether its owner had released it, or is gone from this machine for certain
+        self._record: Record = {}
+        self._version: Any = None
+        self._seen: tuple[Any, float] = (None, 0.0)  # another owner's version, and when it was first seen (monotonic)
+        self._guard = threading.RLock()
+        self._stop: threading.Event | None = None
 
     def acquire(self, *, wait: bool, on_message: Callable[[str], object] = print) -> None:
-        """Takes the lease. If another run holds it: waits and reports the owner; without `wait` raises ClusterError."""
-        reported = False
+        """Takes the lease. If another run holds it: waits and reports the owner; without `wait` raises ClusterError,
+        as soon as it is certain that the owner lives."""
+        reported, first = False, None
         while (owner := self.attempt()) is not None:
-            text = f"draft {self.path.parent.name} is held by {describe(owner)}"
-            if not wait:
+            first = first or self._seen[0]
+            text = f"{self.what} is held by {describe(owner)}"
+            if not wait and (_is_alive(owner) or self._seen[0] != first):
                 raise ClusterError(f"{text}; let it end, or leave --no-wait out to wait for it")
             if not reported:
-                on_message(f"{text}; waiting for it")
+                on_message(f"{text}; waiting for it" if wait else f"{text}; waiting for a sign of life from it")
                 reported = True
             time.sleep(POLL_S)
 
     def attempt(self) -> Owner | None:
         """Tries to take the lease. Returns None if this process holds it now, otherwise its owner."""
-        lock = self.path.parent / ".lease.lock"
         while True:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with lock.open("a") as guard:
-                    fcntl.flock(guard, fcntl.LOCK_EX)
-                    if not os.path.samestat(os.fstat(guard.fileno()), lock.stat()):
-                        continue  # while we waited for the lock, the draft was dropped and created anew
-                    owner = self.owner()
-                    if owner is not None and not self._is_stale(owner):
-                        return owner
-                    self._acquired = this_process()
-                    self.path.write_text(json.dumps(self._acquired), encoding="utf-8")
-                    return None
-            except FileNotFoundError:
-                continue  # its holder dropped the draft at the same moment
+            record, version = self.slot.read()
+            owner = record.get("owner") if record else None
+            if owner is not None and not self._is_stale(owner, version):
+                return owner
+            nonce = uuid.uuid4().hex
+            new = {**(record or {}), "owner": this_process(nonce), "beat": 0}
+            written = self.slot.write(new, version)
+            if written is None:
+                continue  # another run was quicker
+            with self._guard:
+                self.previous, self.previous_ended = record or {}, owner is None or _is_alive(owner) is False
+                self._record, self._version, self.nonce = new, written, nonce
+            return None
 
     def owner(self) -> Owner | None:
         """The recorded owner, alive or not; None if the lease is free."""
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
+        record, _ = self.slot.read()
+        return record.get("owner") if record else None
 
     def live_owner(self) -> Owner | None:
-        """The owner if its lease is not stale, otherwise None."""
+        """The owner, unless its process is gone on this machine."""
         owner = self.owner()
-        return None if owner is None or self._is_stale(owner) else owner
+        return None if owner is None or _is_alive(owner) is False else owner
 
-    def _is_stale(self, owner: Owner) -> bool:
-        if owner["host"] == socket.gethostname():
-            is_alive = _is_same_process(owner["pid"], owner["started"])
-            if is_alive is not None:
-                return not is_alive
-        try:
-            return time.time() - self.path.stat().st_mtime > STALE_AFTER_S
-        except FileNotFoundError:
-            return True
+    def _is_stale(self, owner: Owner, version: Any) -> bool:
+        is_alive = _is_alive(owner)
+        if is_alive is not None:
+            return not is_alive
+        if self._seen[0] != version:
+            self._seen = (version, time.monotonic())
+        return time.monotonic() - self._seen[1] > STALE_AFTER_S
 
     def held(self) -> bool:
-        """Whether this process (still) holds the lease."""
-        return self._acquired is not None and self.owner() == self._acquired
+        """Whether this process (still) holds the lease; renews it."""
+        return self.update()
 
-    def beat(self) -> None:
-        """Renews the lease (heartbeat). No effect once released."""
-        if self.held():
-            os.utime(self.path)
+    def update(self, **fields: Any) -> bool:
+        """Renews the lease (heartbeat), and sets fields of its record. Returns False, and changes nothing, where this
+        process does not hold it (any more)."""
+        with self._guard:
+            if not self.nonce:
+                return False
+            new = {**self._record, **fields, "beat": self._record["beat"] + 1}
+            written = self.slot.write(new, self._version)
+            if written is None:
+                self.nonce = ""  # superseded
+                return False
+            self._record, self._version = new, written
+            return True
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Renews the lease from a background thread while the block runs, then releases it."""
-        stop = threading.Event()
+    def keep(self) -> None:
+        """Renews the lease from a background thread until it is released or removed."""
+        stop = self._stop = threading.Event()
 
         def beat() -> None:
             while not stop.wait(STALE_AFTER_S / 6):
-                with suppress(OSError):  # the disk is unreachable for a moment: the next heartbeat may reach it
-                    self.beat()
+                with suppress(OSError, ClusterError):  # out of reach for a moment: the next heartbeat may reach it
+                    self.update()
 
-        thread = threading.Thread(target=beat, name="lease", daemon=True)
-        thread.start()
+        threading.Thread(target=beat, name="lease", daemon=True).start()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renews the lease from a background thread while the block runs, then frees it."""
+        self.keep()
         try:
             yield
         finally:
-            stop.set()
-            thread.join()
-            self.release()
+            self.remove()
 
     def release(self) -> None:
-        """Removes the lease file if this process holds the lease."""
-        if self.held():
-            self.path.unlink(missing_ok=True)
+        """Frees the lease if this process holds it. If the record names the draft's folder, it stays for the next."""
+        if not self._record.get("folder"):
+            return self.remove()
+        self._end_beats()
+        with self._guard:
+            self.update(owner=None)
+            self.nonce = ""
+
+    def remove(self) -> None:
+        """Deletes the record if this process holds the lease."""
+        self._end_beats()
+        with self._guard:
+            if self.nonce and self.slot.read()[1] == self._version:  # no write: the disk may be full
+                self.slot.remove()
+            self.nonce = ""
+
+    def _end_beats(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
 
 
-def this_process() -> Owner:
+def this_process(nonce: str = "") -> Owner:
     """The owner record of this process."""
     process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
+    return {
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "started": process.create_time(),
+        "machine": this_machine(),
+        "nonce": nonce,
+    }
+
+
+def this_machine() -> str:
+    """Identifies the set of processes among which a pid is unique: the boot of the machine and the PID namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 
 
 def describe(owner: Owner) -> str:
@@ -140,15 +190,15 @@ def describe(owner: Owner) -> str:
     return f"process {owner['pid']} on {owner['host']} (since {since})"
 
 
-def _is_same_process(pid: int, started: float) -> bool | None:
-    """Whether the process with this pid is alive and started at this time (seconds since the epoch).
-
-    None if it started at another time: another process with a reused pid, or the same one after the clock was set. The
-    heartbeat decides between the two."""
+def _is_alive(owner: Owner) -> bool | None:
+    """Whether the owner's process lives; None if it cannot be known here, so that the heartbeat decides: it is on
+    another machine, or a process with its pid started at another time (or the clock was set)."""
+    if owner.get("machine") != this_machine():
+        return None
     try:
-        process = psutil.Process(pid)
+        process = psutil.Process(owner["pid"])
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return True if abs(process.create_time() - started) < 1.0 else None
+        return True if abs(process.create_time() - owner["started"]) < 1.0 else None
     except psutil.NoSuchProcess:
         return False

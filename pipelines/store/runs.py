@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipelines.errors import UserError
-from pipelines.store.artifacts import Artifact, Store, write_atomically
+from pipelines.store.artifacts import Artifact, Store
 
 MIN_PREFIX_LENGTH = 4  # characters of a fingerprint
 
@@ -51,7 +51,7 @@ class RunRecord(BaseModel):
 
     def save(self, store: Store) -> None:
         """Writes the record to STORE/<folder>/<file>."""
-        write_atomically(store.root / self.folder / self.file, self.model_dump_json(indent=1))
+        store.write(f"{self.folder}/{self.file}", self.model_dump_json(indent=1))
 
     def end(self, store: Store, outcome: str, problem: str = "") -> None:
         """Records the outcome and, if the run failed, the error message."""
@@ -63,20 +63,20 @@ class RunRecord(BaseModel):
 
 def latest(store: Store, recipe: str | None = None) -> RunRecord:
     """The newest run, of this recipe if named. Raises UserError if there is none."""
-    for file in sorted((store.root / "runs").glob("*.json"), reverse=True):
-        record = RunRecord.model_validate_json(file.read_text(encoding="utf-8"))
-        if recipe is None or record.recipe == recipe:
+    for name in reversed(store.names("runs")):
+        text = store.read(name)
+        record = RunRecord.model_validate_json(text) if text is not None else None
+        if record is not None and recipe in (None, record.recipe):
             return record
     what = f"run of {recipe!r}" if recipe else "run"
-    raise UserError(f"store {store.root}: no {what} yet; make one with `rayse run RECIPE --store {store.root}`")
+    raise UserError(f"store {store.location}: no {what} yet; make one with `rayse run RECIPE --store {store.location}`")
 
 
 def resolve(store: Store, name: str) -> Artifact:
     """The artifact that NAME on the command line refers to: a stage of the latest run, or a fingerprint's prefix.
 
     A prefix has at least 4 characters. Raises UserError if there is no such artifact, or more than one."""
-    has_runs = any((store.root / "runs").glob("*.json"))
-    stages = latest(store).stages if has_runs else {}
+    stages = latest(store).stages if store.names("runs") else {}
     if name in stages:
         artifact = store.find(stages[name].makes, stages[name].fingerprint)
         if artifact is None:

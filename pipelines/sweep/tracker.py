@@ -28,7 +28,7 @@ class SweepTracker:
         trial = self._trial(number)
         trial.outcome = "running"
         self._started.setdefault(number, time.monotonic())
-        has_draft = (self.store.root / "drafts" / trial.fingerprint).is_dir()
+        has_draft = self.store.has_draft(trial.fingerprint)
         self._log(trial, "resumes from its draft" if has_draft else "started")
 
     def progressed(self, number: int, fraction: float, value: float) -> None:

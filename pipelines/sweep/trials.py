@@ -1,7 +1,7 @@
 """The record of a sweep: its trials, their progress, and the best one.
 
     STORE/sweeps/<recipe>-<digest>.json    the record: written by the sweep alone, read by reports
-    STORE/sweeps/<recipe>-<digest>/        its lease, and each trial's log (trial-3.log) and runs
+    STORE/sweeps/<recipe>-<digest>/        each trial's log (trial-3.log) and runs
 
 The digest covers the recipe, its spaces, the metric and the seed, but not the number of trials: a sweep with more
 trials keeps the earlier ones. A trial's model is an ordinary artifact; a trial that was stopped early leaves a draft.
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from pipelines.recipe.reader import RecipeTemplate
 from pipelines.recipe.search_space import Space, SweepOptions, Values
-from pipelines.store.artifacts import Store, write_atomically
+from pipelines.store.artifacts import Store
 from pipelines.store.digests import digest_value
 
 MAX_CURVE_POINTS = 200  # of a trial's live figure
@@ -91,13 +91,13 @@ class SweepRecord(BaseModel):
         return sum(trial.outcome == outcome for trial in self.trials)
 
     def folder(self, store: Store) -> Path:
-        """The folder of the sweep's lease and of its trials' logs."""
+        """The folder, on this machine, of the trials' logs."""
         return store.root / "sweeps" / self.id
 
     def save(self, store: Store) -> None:
         """Writes the record to STORE/sweeps/<id>.json."""
         self.changed = datetime.now(UTC).isoformat()
-        write_atomically(store.root / "sweeps" / f"{self.id}.json", self.model_dump_json(indent=1))
+        store.write(f"sweeps/{self.id}.json", self.model_dump_json(indent=1))
 
 
 def sweep_id(name: str, template: RecipeTemplate, options: SweepOptions, until: str, seed: int) -> str:
@@ -110,14 +110,14 @@ def sweep_id(name: str, template: RecipeTemplate, options: SweepOptions, until: 
 
 def load(store: Store, id_: str) -> SweepRecord | None:
     """The record with this id, or None."""
-    file = store.root / "sweeps" / f"{id_}.json"
-    return SweepRecord.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+    text = store.read(f"sweeps/{id_}.json")
+    return None if text is None else SweepRecord.model_validate_json(text)
 
 
 def latest(store: Store, recipe: str) -> SweepRecord | None:
     """The sweep of this recipe that was saved last, or None."""
-    files = (store.root / "sweeps").glob("*.json")
-    records = [SweepRecord.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+    texts = [store.read(name) for name in store.names("sweeps")]
+    records = [SweepRecord.model_validate_json(text) for text in texts if text is not None]
     return max((r for r in records if r.recipe == recipe), key=lambda record: record.changed, default=None)
 
 

@@ -62,7 +62,7 @@ class Job:
     number: int
     recipe: Recipe
     until: str
-    store: Path
+    store: str  # its location
     folder: Path  # of the sweep: the trial logs to trial-N.log
     watch: str
 

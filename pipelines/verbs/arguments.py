@@ -11,9 +11,18 @@ RecipeArg = Annotated[
     str, typer.Argument(help="The recipe: a YAML file, or the name of one that comes with Rayse, such as demo.")
 ]
 StoreOpt = Annotated[
-    str | None, typer.Option(help="Folder of all artifacts, readable by all nodes. Default: the recipe's `store:`.")
+    str | None,
+    typer.Option(
+        help="Store of all artifacts: a folder that all nodes share, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. "
+        "Default: the recipe's `store:`."
+    ),
 ]
-ReadStoreOpt = Annotated[str | None, typer.Option("--store", help="Folder of all artifacts. Default: ./store.")]
+ReadStoreOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--store", help="Store of all artifacts: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. Default: ./store."
+    ),
+]
 SeedOpt = Annotated[int | None, typer.Option(help="Random seed, instead of the recipe's `seed:`.")]
 SetOpt = Annotated[
     list[str] | None,

@@ -23,10 +23,11 @@ def export_artifact(store: Store, name: str, folder: Path, *, as_json: bool) -> 
     damage = artifact.damage()
     if damage:
         raise UserError(f"{name}: damaged: {damage}; run its recipe again to remake it")
+    files = artifact.local()
     partial = folder.absolute().parent / f".{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _copy(artifact.path, partial)
+        _copy(files, partial)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)

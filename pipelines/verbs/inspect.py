@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from pipelines.console import console, print_json, table
 from pipelines.store.artifacts import Store
-from pipelines.store.lease import Lease, describe
+from pipelines.store.lease import describe
 from pipelines.store.lineage import lineage
 from pipelines.store.runs import resolve
 
@@ -46,11 +45,14 @@ def show_store(store: Store, *, as_json: bool) -> None:
             "name": artifact.manifest.name,
             "created": artifact.manifest.created,
             "bytes": sum(file.bytes for file in artifact.manifest.files.values()),
-            "path": str(artifact.path),
+            "path": artifact.location,
         }
         for artifact in store.artifacts()
     ]
-    drafts = [_draft(path) for path in sorted((store.root / "drafts").glob("*")) if path.is_dir()]
+    drafts = [
+        {"fingerprint": fingerprint, "owner": None if owner is None else describe(owner)}
+        for fingerprint, owner in store.drafts().items()
+    ]
     if as_json:
         return print_json({"artifacts": artifacts, "drafts": drafts})
     rows = table("kind", "fingerprint", "name", "created (UTC)", "size")
@@ -60,8 +62,3 @@ def show_store(store: Store, *, as_json: bool) -> None:
     console().print(rows)
     for draft in drafts:
         print(f"draft {draft['fingerprint']}: {draft['owner'] or 'no run works on it; run its recipe to continue'}")
-
-
-def _draft(path: Path) -> dict[str, Any]:
-    owner = Lease(path / "lease.json").live_owner()
-    return {"fingerprint": path.name, "owner": None if owner is None else describe(owner)}

@@ -28,16 +28,17 @@ def show_report(store: Store, *, recipe: str | None, out: Path | None, as_json: 
         return print_json(report.facts | sweep_facts)
     from pipelines.report.page import page  # brings matplotlib and jinja2, which JSON needs not
 
-    file = out or store.root / "report.html"
+    place = out or f"{store.location}/report.html"
+    text = page(store, report)
     try:
-        write_atomically(file, page(store, report))
+        store.write("report.html", text) if out is None else write_atomically(out, text)
     except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror}); name another file with --out") from None
+        raise UserError(f"{place}: cannot be written ({error.strerror}); name another file with --out") from None
     screen = console()
     screen.print(table(report, screen.width))
     if report.sweep is not None:
         screen.print(sweep_report.table(report.sweep))
-    screen.print(f"report: {file}", soft_wrap=True)
+    screen.print(f"report: {place}", soft_wrap=True)
 
 
 def table(report: Card, width: int) -> Table:

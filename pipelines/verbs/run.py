@@ -35,7 +35,7 @@ def run_recipe(
     finally:
         session.stop()
     num_reused = _num_artifacts(record) - record.made
-    log.note(f"{recipe.name}: {record.made} made, {num_reused} reused, in {store.root}")
+    log.note(f"{recipe.name}: {record.made} made, {num_reused} reused, in {store.location}")
     log.note(f"next: rayse report --store {recipe.store}")
     trials = [name for name, stage in record.stages.items() if stage.makes == "trial"]
     if trials:

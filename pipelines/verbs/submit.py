@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import copy
 import ipaddress
-import os
 import shutil
 import socket
 import sys
+import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +24,13 @@ import psutil
 import yaml
 
 from pipelines.console import print_json
+from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
+from pipelines.objects import is_url
 from pipelines.recipe.reader import Recipe
 from pipelines.store.artifacts import Store
 from pipelines.store.digests import digest_value
+from pipelines.store.files import sync
 from pipelines.store.provenance import OURS, folder_of
 from pipelines.user_functions import location
 
@@ -43,7 +46,7 @@ def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None],
 
     store = _shared_store(recipe, address)
     tree = _with_uploads(recipe, store)
-    tree["store"] = str(store.root)
+    tree["store"] = store.location
     entrypoint = ["python", "-m", "pipelines", "run", "recipe.yaml"]
     for flag, value in flags.items():
         if value is not None:
@@ -54,12 +57,12 @@ def submit_recipe(recipe: Recipe, *, address: str, flags: dict[str, str | None],
         entrypoint,
         packages=packages,
         files={"recipe.yaml": yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)},
-        metadata={"rayse_recipe": recipe.name, "rayse_store": str(store.root)},
+        metadata={"rayse_recipe": recipe.name, "rayse_store": store.location},
     )
     if as_json:
-        print_json({"job": job, "address": address, "store": str(store.root)})
+        print_json({"job": job, "address": address, "store": store.location})
     else:
-        print(f"job {job} on {address}, store {store.root}", file=sys.stderr)
+        print(f"job {job} on {address}, store {store.location}", file=sys.stderr)
     if detach:
         return 0
     return jobs.follow(address, job, lambda text: print(text, end="", file=sys.stderr, flush=True)).exit_code
@@ -101,7 +104,7 @@ def stop_job(address: str, job: str) -> None:
 def _shared_store(recipe: Recipe, address: str) -> Store:
     """The recipe's store. Raises UserError if the cluster presumably cannot read it."""
     store = Store(recipe.store)
-    if is_this_machine(address):
+    if store.remote is not None or is_this_machine(address):
         return store.create()
     kind = file_system(store.root)
     if not kind.startswith(SHARED_FILE_SYSTEMS):
@@ -136,12 +139,17 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
     for entry in recipe.entries:
         for name, source in entry.sources.items():
             if "path" in tree["sources"][name]:  # other sources come with Rayse or with the environment
-                tree["sources"][name]["path"] = [str(_upload(file, store)) for file in source.files()]
+                tree["sources"][name]["path"] = _uploaded(recipe.tree["sources"][name]["path"], source, store)
             if source.custom_filters:
                 tree["sources"][name]["filters"]["custom"] = _upload_functions(source.custom_filters, store)
         if custom := getattr(getattr(entry.options, "filters", None), "custom", ()):
             tree["stages"][entry.name]["filters"]["custom"] = _upload_functions(custom, store)
         files = entry.stage.files(entry.options) if entry.stage.files is not None else []
+        if files and store.remote is not None:
+            raise UserError(
+                f"base.model: {files[0].parent} is a folder of this machine, and the store {store.location} is one of "
+                f"objects; expected a model's hub id, or a store in a folder that the cluster's nodes share"
+            )
         if files:
             digests = {file.name: store.digests.of(file) for file in files}
             folder = store.root / "sources" / digest_value(digests)[:16]
@@ -154,19 +162,40 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
 def _upload_functions(custom: Iterable[str], store: Store) -> list[str]:
     """Copies the files of custom filters into the store. Returns the functions in the copies."""
     functions = [location(where) for where in custom]
+    if functions and store.remote is not None:
+        raise UserError(
+            f"filters.custom: {functions[0][0]} is a file of this machine, and the store {store.location} is one of "
+            f"objects; expected a store in a folder that the cluster's nodes share"
+        )
     return [f"{_upload(file, store)}:{name}" for file, name in functions]
 
 
-def _upload(file: Path, store: Store) -> Path:
-    """Copies a file into the store under its digest, unless an earlier submission did. Returns the copy."""
-    return _copy(file, store.root / "sources" / store.digests.of(file)[:16] / file.name)
+def _uploaded(paths: str | list[str], source: Source, store: Store) -> list[str]:
+    """A source's paths in order, with every local file copied into the store."""
+    uploaded: list[str] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        local = source.model_copy(update={"path": path})
+        uploaded += [path] if is_url(path) else [_upload(file, store) for file in local.files()]
+    return list(dict.fromkeys(uploaded))
+
+
+def _upload(file: Path, store: Store) -> str:
+    """Copies a file into the store under its digest, unless an earlier submission did. Returns the copy's place."""
+    name = f"sources/{store.digests.of(file)[:16]}/{file.name}"
+    if store.remote is None:
+        return str(_copy(file, store.root / name))
+    objects = store.remote.objects
+    if objects.entry(name) is None:
+        objects.upload(file, name)
+    return objects.url_of(name)
 
 
 def _copy(file: Path, target: Path) -> Path:
     """Copies a file unless the target exists; a kill leaves no partial target. Returns the target."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial = target.with_name(f".{uuid.uuid4().hex}")  # unique on a disk that several machines share
         shutil.copy(file, partial)
+        sync(partial)
         partial.rename(target)
     return target

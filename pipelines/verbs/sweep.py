@@ -18,13 +18,13 @@ import yaml
 
 from cluster.resources import cores
 from pipelines.errors import UserError
+from pipelines.objects import is_url
 from pipelines.recipe.reader import SHIPPED, Recipe, RecipeTemplate
 from pipelines.recipe.search_space import SweepOptions, draw, num_combinations
 from pipelines.run.plan import Step, descendants, plan
 from pipelines.run.progress import RunLog
 from pipelines.run.walk import Walk, explain
 from pipelines.store.artifacts import Store, write_atomically
-from pipelines.store.lease import Lease
 from pipelines.sweep.tracker import SweepTracker, format_values
 from pipelines.sweep.trials import FINAL, SweepRecord, Trial, load, sweep_id, values_by_name
 from pipelines.verbs.run import open_session
@@ -63,8 +63,8 @@ def sweep_recipe(
     settings = _settings(template)
     best_file, store, until = _best_file(template.path, out), settings.store.create(), settings.until
     log = RunLog(quiet=quiet)
-    lease = Lease(store.root / "sweeps" / settings.id / "lease.json")
-    lease.acquire(wait=True, on_message=lambda text: log.warn(text.replace("draft", "sweep", 1)))
+    lease = store.lease(settings.id, f"sweep {settings.id}")
+    lease.acquire(wait=True, on_message=log.warn)
     with lease.kept():
         record, recipes = _open_record(template, settings)
         candidates = [
@@ -231,7 +231,7 @@ def _run_trials(
     record, store, log = tracker.record, tracker.store, tracker.log
     folder = record.folder(store)
     started_first = sorted(waiting, key=lambda candidate: (not candidate.trial.curve, candidate.trial.number))
-    jobs = [Job(candidate.trial.number, candidate.recipe, record.until, store.root, folder, options.watch)
+    jobs = [Job(candidate.trial.number, candidate.recipe, record.until, store.location, folder, options.watch)
             for candidate in started_first]  # fmt: skip
     pruning = None
     if options.grace < 1 and not _is_comparable(candidates):
@@ -328,10 +328,10 @@ def _best_text(record: SweepRecord, best: Candidate, file: Path) -> str:
 
 
 def _with_absolute(section: Mapping[str, Any], key: str, folder: Path) -> dict[str, Any]:
-    """A copy of a section whose path or paths under `key` are made absolute; relative ones are below `folder`."""
+    """A copy of a section whose path or paths under `key` are made absolute. Relative ones are below `folder`."""
     value = section.get(key)
-    if isinstance(value, str):
-        return {**section, key: str(folder / value)}
-    if isinstance(value, list):
-        return {**section, key: [str(folder / path) for path in value]}
-    return dict(section)
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list):
+        return dict(section)
+    absolute = [path if is_url(path) else str(folder / path) for path in paths]
+    return {**section, key: absolute[0] if isinstance(value, str) else absolute}

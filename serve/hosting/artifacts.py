@@ -77,7 +77,9 @@ def newest(store: Store) -> Artifact:
             return artifact
     models = [artifact for artifact in store.artifacts() if artifact.kind in (TRIAL, MODEL)]
     if not models:
-        raise UserError(f"store {store.root}: no model yet; make one with `rayse run RECIPE --store {store.root}`")
+        raise UserError(
+            f"store {store.location}: no model yet; make one with `rayse run RECIPE --store {store.location}`"
+        )
     return models[-1]
 
 
@@ -95,7 +97,7 @@ def nearest_guard(store: Store, model: Artifact) -> Artifact | None:
 
 def _latest_run(store: Store) -> list[tuple[str, str]]:
     """(kind, fingerprint) of every artifact that the latest run made or reused, in the order of its stages."""
-    if not any((store.root / "runs").glob("*.json")):
+    if not store.names("runs"):
         return []
     return [(stage.makes, stage.fingerprint) for stage in latest(store).stages.values()]
 
@@ -117,7 +119,7 @@ def require(store: Store, kind: str, fingerprint: str) -> Artifact:
     """An artifact that a trial refers to. Raises UserError where the store does not hold it complete."""
     artifact = store.find(kind, fingerprint)
     if artifact is None:
-        raise UserError(f"store {store.root}: its {kind} {fingerprint} is gone; run the recipe again to remake it")
+        raise UserError(f"store {store.location}: its {kind} {fingerprint} is gone; run the recipe again to remake it")
     return artifact
 
 

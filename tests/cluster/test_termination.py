@@ -80,7 +80,7 @@ def test_sigterm_in_the_middle_of_a_stage_ends_the_run_and_the_same_command_resu
     wait_until(counting.is_at_the_gate, process)
     terminate(process)
     assert latest(counting.store).outcome == "interrupted"
-    assert not list(counting.store.root.glob("drafts/*/lease.json"))
+    assert not list(counting.store.root.glob("leases/*.json"))
     assert counting.resume() == 4
 
 

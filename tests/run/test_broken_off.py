@@ -79,7 +79,7 @@ def test_ctrl_c_exits_with_130_and_names_the_remedy(project: ToyProject) -> None
     assert "Traceback" not in errors
     record = latest(project.store)
     assert (record.outcome, list(record.stages)) == ("interrupted", STAGES[:3])
-    assert not list(project.store.root.glob("drafts/*/lease.json"))
+    assert not list(project.store.root.glob("leases/*.json"))
 
 
 def test_a_draft_held_by_another_run_is_waited_for_or_refused(project: ToyProject) -> None:
@@ -147,7 +147,7 @@ def test_an_artifact_that_vanishes_between_planning_and_use_is_named(project: To
     shutil.rmtree(resolve(project.store, "corpus").path)
     with pytest.raises(UserError, match=r"tokenizer: its corpus [0-9a-f]+ vanished from the store; run again"):
         Walk(loaded, project.store, Session(), RunLog(project.output))._make(steps[1])
-    assert not list(project.store.root.glob("drafts/*/lease.json"))
+    assert not list(project.store.root.glob("leases/*.json"))
 
 
 def test_a_full_disk_exits_with_3_and_the_same_command_resumes(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def main() -> None:
         for stage in (tokenizer.STAGE, tokens.STAGE):
             cluster = {"tasks": 1} if stage is tokens.STAGE else {}
             work = work_of(stage, folder / stage.kind, session, inputs, options.get(stage.kind, {}), cluster)
-            meter = Meter(folder / f"{stage.kind}-attempts", lambda: None).start()
+            meter = Meter(folder / f"{stage.kind}-attempts").start()
             work = replace(work, progress=Killing(unit if stage is tokens.STAGE else None))
             facts[stage.kind] = stage.run(work) | meter.stop()
             inputs[stage.makes] = work.draft.out

@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 
 from cluster.errors import ClusterError, disk_full
 from pipelines.errors import UserError
+from pipelines.store import lease
 from pipelines.store.artifacts import Artifact, Draft, Manifest, Store, fingerprint, write_atomically
 from tests import small_disk
 
@@ -40,6 +42,12 @@ def filled_draft(store: Store) -> Draft:
 
 def make(store: Store) -> Artifact:
     return store.commit(filled_draft(store), manifest())
+
+
+def files_of(artifact: Artifact) -> dict[str, bytes]:
+    files = contents(artifact.local())
+    assert json.loads(files.pop("manifest.json"))["fingerprint"] == artifact.fingerprint
+    return files
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -100,6 +108,7 @@ def test_a_kill_between_any_two_operations_of_commit_leaves_all_or_nothing(tmp_p
         assert files == FILES
         assert set(artifact.manifest.files) == set(FILES)
         assert list((store.root / "drafts").iterdir()) == []
+        assert list((store.root / "leases").glob("*.json")) == []
         Store(store.root).create()
         assert list((store.root / "cache").glob("dropped-*")) == []
         num_kills += 1
@@ -169,11 +178,60 @@ def test_a_folder_without_manifest_counts_as_absent_and_is_replaced(store: Store
 
 def test_a_run_that_lost_its_lease_does_not_commit(store: Store) -> None:
     draft = filled_draft(store)
-    (draft.path / "lease.json").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0}))
+    lease_file = store.root / "leases" / f"{FINGERPRINT}.json"
+    lease_file.write_text(json.dumps({"owner": {"host": "elsewhere", "pid": 1, "started": 1.0}, "beat": 0}))
     with pytest.raises(ClusterError, match="stalled for so long"):
         store.commit(draft, manifest())
     assert store.find("corpus", FINGERPRINT) is None
-    assert (draft.path / "lease.json").exists()
+    assert json.loads(lease_file.read_text())["owner"]["host"] == "elsewhere"
+
+
+def test_the_lease_is_renewed_while_a_commit_hashes_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 0.3)
+    draft = filled_draft(store)
+    file = store.root / "leases" / f"{FINGERPRINT}.json"
+    digest = store.digests.of_all
+
+    def slow(paths: Sequence[Path]) -> list[str]:
+        before, end = file.read_text(), time.monotonic() + 60
+        while file.read_text() == before:
+            assert time.monotonic() < end, "no heartbeat"
+            time.sleep(0.01)
+        return digest(paths)
+
+    monkeypatch.setattr(store.digests, "of_all", slow)
+    assert store.commit(draft, manifest()).fingerprint == FINGERPRINT
+
+
+def test_a_superseded_holder_writes_into_no_file_of_the_new_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old holder is on another machine and is stalled with files open; it goes on after it was taken over."""
+    old = filled_draft(store)
+    assert old.lease is not None and old.lease._stop is not None
+    old.lease._stop.set()  # no heartbeat
+    (old.folder("blocks") / "1.parquet").write_text("complete")
+    (old.path / "blocks" / "2.partial").write_text("half")
+    in_place = (old.out / "part-0.bin").open("r+b")
+    partial = (old.path / "blocks" / "2.partial").open("a")
+    record, version = old.lease.slot.read()
+    assert record is not None
+    old.lease.slot.write({**record, "owner": {**record["owner"], "machine": "another"}}, version)
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 0.5)
+    new = store.draft(FINGERPRINT, on_message=lambda text: None)
+    taken_over = contents(new.path)
+    assert taken_over == {**{f"out/{name}": data for name, data in FILES.items()}, "blocks/1.parquet": b"complete"}
+
+    with in_place, partial:
+        in_place.write(b"of the old holder")
+        partial.write("of the old holder")
+    (old.folder("blocks") / "2.parquet").write_text("of the old holder")
+    assert contents(new.path) == taken_over
+    with pytest.raises(ClusterError, match="another took it over"):
+        store.commit(old, manifest())
+    old.release()
+    assert new.lease is not None and new.lease.held()
+    files = contents(store.commit(new, manifest()).path)
+    assert {name: files[name] for name in FILES} == FILES
+    assert list((store.root / "drafts").iterdir()) == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -197,10 +255,10 @@ def test_a_store_that_is_not_writable_is_a_user_error(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store").create()
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/store", "gs://bucket"])
-def test_an_object_store_is_refused(root: str) -> None:
-    with pytest.raises(UserError, match=f"store {root}: object stores are not supported yet"):
-        Store(root)
+@pytest.mark.parametrize("location", ["hdfs://host/store", "http://host/store", "s3:///store"])
+def test_a_url_of_another_kind_of_store_is_refused(location: str) -> None:
+    with pytest.raises(UserError, match=f"{location}: expected .*s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"):
+        Store(location)
 
 
 FULL = """

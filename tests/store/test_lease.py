@@ -1,45 +1,64 @@
-"""One run at a time works on a draft; a dead run never blocks the next."""
+"""One run at a time works on a draft, on one machine or several; a dead run never blocks the next."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.errors import ClusterError
 from pipelines.store import lease
-from pipelines.store.lease import Lease, Owner, describe
+from pipelines.store.artifacts import Store
+from pipelines.store.lease import Lease, Owner, describe, this_process
+from tests.object_server import needs_server
 
 ROOT = Path(__file__).parents[2]
-HOLD = """
-import sys, time
-from pathlib import Path
-from pipelines.store.lease import Lease
-held = Lease(Path(sys.argv[1]))
+NAME = "0123456789abcdef"
+HOLD = f"""
+import sys
+from pipelines.store.artifacts import Store
+held = Store(sys.argv[1]).lease("{NAME}", "draft {NAME}")
 held.acquire(wait=True)
 print("held", flush=True)
 sys.stdin.readline()
 held.release()
 """
+ELSEWHERE: Owner = {"host": "elsewhere", "pid": os.getpid(), "started": 1.0, "machine": "another", "nonce": "1"}
+
+
+@pytest.fixture(params=["folder", pytest.param("objects", marks=needs_server)])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store in a folder, and one of objects: the same is true of both."""
+    if request.param == "folder":
+        return Store(tmp_path / "store")
+    for name, value in request.getfixturevalue("server").environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAYSE_SCRATCH", str(tmp_path / "scratch"))
+    return Store(f"s3://bucket/{tmp_path.name}")
+
+
+def lease_of(store: Store) -> Lease:
+    return store.lease(NAME, f"draft {NAME}")
+
+
+def write(store: Store, owner: Owner | None, **fields: Any) -> None:
+    """Writes a record as another run would, whatever is there."""
+    slot = lease_of(store).slot
+    assert slot.write({"owner": owner, "beat": 0, **fields}, slot.read()[1]) is not None
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "0123456789abcdef" / "lease.json"
-
-
-@pytest.fixture
-def holder(file: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(store: Store) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lease until it reads a line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(file)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, store.location], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
@@ -47,9 +66,9 @@ def holder(file: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_a_second_run_waits_and_names_the_owner(file: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_second_run_waits_and_names_the_owner(store: Store, holder: subprocess.Popen[str]) -> None:
     messages: list[str] = []
-    this_lease = Lease(file)
+    this_lease = lease_of(store)
 
     def release_holder() -> None:
         while not messages:
@@ -61,143 +80,169 @@ def test_a_second_run_waits_and_names_the_owner(file: Path, holder: subprocess.P
     this_lease.acquire(wait=True, on_message=messages.append)
     thread.join()
     assert len(messages) == 1
-    assert messages[0].startswith(f"draft 0123456789abcdef is held by process {holder.pid} on ")
+    assert messages[0].startswith(f"draft {NAME} is held by process {holder.pid} on ")
     assert this_lease.held()
 
 
-def test_without_wait_a_held_lease_raises_at_once(file: Path, holder: subprocess.Popen[str]) -> None:
+def test_without_wait_a_held_lease_raises_at_once(store: Store, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(ClusterError, match=f"held by process {holder.pid} on .*--no-wait"):
-        Lease(file).acquire(wait=False)
+        lease_of(store).acquire(wait=False)
 
 
-def test_the_lease_of_a_killed_process_is_free_at_once(file: Path, holder: subprocess.Popen[str]) -> None:
-    owner = Lease(file).live_owner()
+def test_the_lease_of_a_killed_process_is_free_at_once(store: Store, holder: subprocess.Popen[str]) -> None:
+    owner = lease_of(store).live_owner()
     assert owner is not None and owner["pid"] == holder.pid
     holder.kill()
-    while Lease(file).live_owner() is not None:  # until the kernel is done with it; it stays a zombie until we wait
+    while lease_of(store).live_owner() is not None:  # until the kernel is done with it; a zombie until we wait
         time.sleep(0.01)
-    Lease(file).acquire(wait=False)
+    taken = lease_of(store)
+    taken.acquire(wait=False)
+    assert taken.previous_ended
     holder.wait()
 
 
-def test_a_lease_of_another_host_is_valid_for_thirty_seconds(file: Path) -> None:
-    file.parent.mkdir()
-    file.write_text(json.dumps({"host": "elsewhere", "pid": os.getpid(), "started": 1.0}))
+def test_the_owner_on_another_machine_lives_as_long_as_its_beat_changes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pid is that of a living process here, and its clock is decades behind: neither counts."""
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 1.0)
+    monkeypatch.setattr(lease, "POLL_S", 0.05)
+    write(store, ELSEWHERE)
+    stop = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while not stop.wait(0.2):
+            number += 1
+            write(store, ELSEWHERE, beat=number)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
     with pytest.raises(ClusterError, match="on elsewhere"):
-        Lease(file).acquire(wait=False)
-    beat = time.time() - lease.STALE_AFTER_S - 1
-    os.utime(file, (beat, beat))
-    Lease(file).acquire(wait=False)
+        lease_of(store).acquire(wait=False, on_message=lambda text: None)
+    waiting = lease_of(store)
+    with pytest.raises(TimeoutError):
+        _acquire_within(waiting, 2.5)
+    stop.set()
+    thread.join()
+    _acquire_within(waiting, 60)
+    assert waiting.held() and not waiting.previous_ended
 
 
-def test_the_heartbeat_decides_when_the_owners_pid_belongs_to_a_process_with_another_start_time(file: Path) -> None:
-    this_lease = Lease(file)
+def _acquire_within(waiting: Lease, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while waiting.attempt() is not None:
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def test_a_pid_of_another_container_says_nothing(store: Store) -> None:
+    """The same boot, another PID namespace: the pid may be free here although its process lives there."""
+    boot = this_process()["machine"].split()[0]
+    write(store, {**ELSEWHERE, "machine": f"{boot} pid:[1]", "pid": 2**22 - 1})
+    assert lease_of(store).attempt() is not None
+    assert lease_of(store).live_owner() is not None
+
+
+def test_the_heartbeat_decides_when_the_owners_pid_belongs_to_a_process_with_another_start_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = this_process("1")
+    write(store, {**owner, "started": owner["started"] - 100})
+    waiting = lease_of(store)
+    assert waiting.attempt() is not None  # it may be the same process after the clock was set
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 0.0)
+    _acquire_within(waiting, 60)
+
+
+def test_a_heartbeat_renews_only_a_lease_that_is_held(store: Store) -> None:
+    this_lease = lease_of(store)
+    assert not this_lease.update()
     this_lease.acquire(wait=False)
-    owner = this_lease.owner()
-    assert owner is not None
-    file.write_text(json.dumps(owner | {"started": owner["started"] - 100}))
-    with pytest.raises(ClusterError):  # it may be the same process after the clock was set
-        Lease(file).acquire(wait=False)
-    os.utime(file, (1, 1))
-    Lease(file).acquire(wait=False)
+    before = this_lease.slot.read()[1]
+    assert this_lease.update()
+    assert this_lease.slot.read()[1] != before
 
-
-def test_a_heartbeat_renews_only_a_lease_that_is_held(file: Path) -> None:
-    this_lease = Lease(file)
-    this_lease.acquire(wait=False)
-    os.utime(file, (1, 1))
-    this_lease.beat()
-    assert time.time() - file.stat().st_mtime < 5
-
-    file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0}))  # taken over
-    os.utime(file, (1, 1))
-    this_lease.beat()
-    assert file.stat().st_mtime == 1
+    write(store, ELSEWHERE)  # taken over
+    taken_over = this_lease.slot.read()
+    assert not this_lease.update(snapshot="of the old holder")
     assert not this_lease.held()
     this_lease.release()
-    assert file.exists()
+    this_lease.remove()
+    assert this_lease.slot.read() == taken_over
 
 
-def test_a_released_lease_is_free_and_can_be_released_again(file: Path) -> None:
-    this_lease = Lease(file)
+def test_a_released_lease_is_free_and_can_be_released_again(store: Store) -> None:
+    this_lease = lease_of(store)
     this_lease.acquire(wait=False)
     this_lease.release()
     this_lease.release()
-    this_lease.beat()
+    this_lease.update()
     assert this_lease.owner() is None
-    Lease(file).acquire(wait=False)
+    lease_of(store).acquire(wait=False)
+
+
+def test_the_next_holder_reads_the_folder_and_the_snapshot_of_the_last(store: Store) -> None:
+    first = lease_of(store)
+    first.acquire(wait=False)
+    assert first.update(folder="one", snapshot="two")
+    first.release()
+    second = lease_of(store)
+    second.acquire(wait=False)
+    assert (second.previous["folder"], second.previous["snapshot"], second.previous_ended) == ("one", "two", True)
+    assert second.nonce not in ("", first.nonce)
 
 
 @pytest.mark.parametrize("text", ["", '{"host": "els'])
-def test_a_lease_file_truncated_by_a_kill_is_free(file: Path, text: str) -> None:
-    file.parent.mkdir()
-    file.write_text(text)
-    Lease(file).acquire(wait=False)
+def test_a_lease_file_truncated_by_a_kill_is_free(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path / "store")
+    (store.root / "leases").mkdir(parents=True)
+    (store.root / "leases" / f"{NAME}.json").write_text(text)
+    lease_of(store).acquire(wait=False)
 
 
-def test_of_several_processes_that_take_over_at_once_one_gets_the_lease(file: Path) -> None:
-    script = """
-import sys
-from pathlib import Path
-from cluster.errors import ClusterError
-from pipelines.store.lease import Lease
-sys.stdin.readline()
-try:
-    Lease(Path(sys.argv[1])).acquire(wait=False)
-except ClusterError:
-    print("refused")
-else:
-    print("held")
-    sys.stdout.flush()
-    sys.stdin.readline()
-"""
-    command = [sys.executable, "-c", script, str(file)]
+def test_of_several_processes_that_take_over_at_once_one_gets_the_lease(store: Store) -> None:
+    script = HOLD.replace("wait=True", "wait=False").replace("held.acquire", "sys.stdin.readline()\nheld.acquire")
     processes = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    file.parent.mkdir()
-    file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0}))
-    os.utime(file, (1, 1))
+        subprocess.Popen(
+            [sys.executable, "-c", script, store.location], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    write(store, {**this_process("1"), "pid": gone.pid})
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     outputs = [process.stdout.readline() for process in processes if process.stdout is not None]
-    for process in processes:
-        process.communicate("end\n")
-    assert sorted(outputs) == ["held\n", "refused\n", "refused\n", "refused\n"]
-
-
-def test_a_draft_dropped_while_another_run_waits_for_the_lock_is_created_anew(file: Path, tmp_path: Path) -> None:
-    """The waiter's lock is on a file that is gone; it would protect no lease."""
-    import fcntl
-
-    file.parent.mkdir()
-    with (file.parent / ".lease.lock").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        this_lease = Lease(file)
-        thread = threading.Thread(target=this_lease.acquire, kwargs={"wait": False})
-        thread.start()
-        time.sleep(0.2)
-        file.parent.rename(tmp_path / "dropped")
-    thread.join()
-    assert this_lease.held()
-    assert not (tmp_path / "dropped" / "lease.json").exists()
+    errors = [process.communicate("end\n")[1] for process in processes]
+    assert sorted(outputs) == ["", "", "", "held\n"]
+    assert sum("--no-wait" in error for error in errors) == 3
 
 
 def test_an_owner_is_described_by_process_host_and_start_time() -> None:
-    owner: Owner = {"host": "node-1", "pid": 123, "started": time.mktime((2025, 1, 2, 10, 15, 2, 0, 0, -1))}
-    assert describe(owner) == "process 123 on node-1 (since 10:15:02)"
+    started = time.mktime((2025, 1, 2, 10, 15, 2, 0, 0, -1))
+    assert describe({**ELSEWHERE, "host": "node-1", "pid": 123, "started": started}) == (
+        "process 123 on node-1 (since 10:15:02)"
+    )
 
 
-def test_a_kept_lease_renews_itself_and_is_free_afterwards(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_lease_renews_itself_and_is_free_afterwards(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "STALE_AFTER_S", 0.3)
-    this_lease = Lease(file)
+    this_lease = lease_of(store)
     this_lease.acquire(wait=False)
+    first = this_lease.slot.read()[1]
     with this_lease.kept():
-        os.utime(file, (0, 0))
-        end = time.monotonic() + 10
-        while file.stat().st_mtime == 0:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-    assert not file.exists()
+        _until(lambda: this_lease.slot.read()[1] != first)
+    assert this_lease.slot.read() == (None, None)
+
+
+def _until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -201,7 +201,7 @@ def test_a_killed_trial_restarts_beside_others_and_ctrl_c_ends_all(tmp_path: Pat
     assert "trial 2   rate 0.01, flavour plain: resumes from its draft" in err
     assert psutil.wait_procs(children, timeout=30)[1] == []
     assert sweep.record().outcome == "interrupted"
-    assert not (sweep.store.root / "sweeps" / sweep.record().id / "lease.json").exists()
+    assert not (sweep.store.root / "leases" / f"{sweep.record().id}.json").exists()
 
 
 @pytest.mark.chaos

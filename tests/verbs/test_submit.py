@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipelines.errors import UserError
+from pipelines.objects import Objects
 from pipelines.recipe import reader
 from pipelines.recipe.reader import Recipe
 from pipelines.run.plan import plan
@@ -18,6 +19,7 @@ from pipelines.store.artifacts import Store
 from pipelines.verbs import submit
 from pipelines.verbs.submit import file_system, is_this_machine
 from tests import small_disk
+from tests.object_server import needs_server, serving
 from tests.toy_stages import TABLE
 
 ELSEWHERE = "http://192.0.2.1:8265"  # an address reserved for documentation (RFC 5737)
@@ -66,6 +68,33 @@ def test_local_files_are_uploaded_to_the_store_by_digest(folder: Path, monkeypat
     assert sorted(path.name for path in base.iterdir()) == ["config.json", "model.safetensors"]
     assert tree["stages"]["corpus"] == {"word": "b"}
     assert loaded.tree["sources"]["books"]["path"] == ["deep/books.txt", "folder"]  # the recipe itself is unchanged
+
+
+@needs_server
+def test_local_files_are_uploaded_to_a_store_of_objects(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job reads them through their URLs, in the same order, so its fingerprints are those of the client."""
+    monkeypatch.setenv("RAYSE_SCRATCH", str(tmp_path / "scratch"))
+    text = TEXT.replace("base: {model: mine}\n", "").replace("store: store", "store: s3://bucket/submitted")
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        Objects("s3://bucket/raw").put("c.txt", b"an object")
+        text = text.replace("[deep/books.txt, folder]", "[deep/books.txt, s3://bucket/raw/c.txt, folder]")
+        loaded = load(folder, text)
+        store = submit._shared_store(loaded, ELSEWHERE)
+        tree = submit._with_uploads(loaded, store)
+        paths = tree["sources"]["books"]["path"]
+        assert [path.rpartition("/")[2] for path in paths] == ["books.txt", "c.txt", "a.txt", "b.md"]
+        assert all(path.startswith("s3://bucket/") for path in paths)
+        head = tmp_path / "head"
+        head.mkdir()
+        uploaded = load(head, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+        expected = [step.fingerprint for step in plan(loaded, store)]
+        assert [step.fingerprint for step in plan(uploaded, store)] == expected
+        with pytest.raises(UserError, match=r"base.model: .*mine is a folder of this machine.* expected a model's hub"):
+            submit._with_uploads(load(folder, TEXT, store="s3://bucket/submitted"), store)
 
 
 def test_the_uploaded_recipe_has_the_same_fingerprints(folder: Path, tmp_path: Path) -> None:

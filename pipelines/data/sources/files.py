@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt, field_validator
 
-from pipelines.data.sources import encodings, record_formats, streams
+from pipelines.data.sources import encodings, object_files, record_formats, streams
 from pipelines.data.sources.column_names import Column
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_code
 from pipelines.errors import UserError, printable
+from pipelines.objects import is_url
 
 RAW_CHARACTERS = 500  # kept of a bad row: enough to recognise it
 MAX_ROW_BYTES = 64 << 20
@@ -37,7 +38,8 @@ class FileSource(Source):
     """A source whose rows are read from files. `path` is a file, a folder, a glob or a list of them."""
 
     path: str | list[str] = Field(
-        description="Files to read: a file, a folder, a glob or a list of them, relative to the recipe's folder"
+        description="Files to read: a file, a folder, a glob or a list of them, relative to the recipe's folder; also "
+        "of objects: s3://BUCKET/KEY, gs://BUCKET/KEY"
     )
     max_row_bytes: PositiveInt = Field(
         default=MAX_ROW_BYTES, description="Maximum size of a row: a larger line, cell or document is a bad row"
@@ -49,12 +51,20 @@ class FileSource(Source):
 
         Raises UserError if one is missing or unreadable, or if all are empty."""
         patterns = [self.path] if isinstance(self.path, str) else self.path
-        files = [file for pattern in patterns for file in self.find(pattern)]
+        files = [file for pattern in patterns for file in self.find(self.local(pattern, self.suffixes))]
         if not files:
             raise UserError(f"path: {self.path!r} names no file; give a file, a folder, a glob or a list of them")
         if not any(file.stat().st_size for file in files):
             raise UserError(f"{files[0]}: {EMPTY}")
         return list(dict.fromkeys(files))
+
+    def local(self, pattern: str, suffixes: tuple[str, ...] = ()) -> str:
+        """The path itself, or, for a URL of objects, that of their copies; see `object_files.bring`."""
+        if not is_url(pattern):
+            return pattern
+        if self._cache is None:
+            raise UserError(f"path: {pattern}: objects are read by a run; expected a file or a folder here")
+        return object_files.bring(pattern, self._cache, suffixes)
 
     def find(self, pattern: str) -> list[Path]:
         """Lists the files that one path names. Raises UserError if there is none, or one is unreadable."""
@@ -123,7 +133,9 @@ class FileSource(Source):
         raise NotImplementedError
 
     def display_path(self, file: Path) -> str:
-        """Returns a file's path for messages: relative to the recipe's folder if it lies inside."""
+        """Returns a file's path for messages: relative to the recipe's folder if it lies inside; an object's URL."""
+        if self._cache is not None and (url := object_files.url_of(file, self._cache)) is not None:
+            return printable(url)
         try:
             return printable(file.relative_to(self._folder.absolute()).as_posix())
         except ValueError:

@@ -136,7 +136,7 @@ class Images(FileSource):
         """(folder, the files in it that are read) of each path of the source; the folder of files is the one above."""
         patterns = [self.path] if isinstance(self.path, str) else self.path
         suffixes = (*self.suffixes, *CAPTION_SUFFIXES)
-        for pattern in patterns:
+        for pattern in map(self.local, patterns):
             path = self._folder.absolute() / Path(pattern).expanduser()
             files = [
                 file for file in find_files(pattern, self._folder, suffixes) if file.name.lower().endswith(suffixes)

@@ -86,6 +86,7 @@ class Source(Options):
     )
     kinds_of_rows: ClassVar[tuple[str, ...]] = ("text", "conversations", "preferences", "prompts")
     _folder: Path = PrivateAttr(default=Path())  # relative paths start at the recipe's folder
+    _cache: Path | None = PrivateAttr(default=None)
 
     @field_validator("rows")
     @classmethod
@@ -102,10 +103,10 @@ class Source(Options):
                 raise ValueError(f"{key}: only rows: text have {key}, and this source has rows: {self.rows}; remove it")
         return self
 
-    def at(self, folder: Path) -> Source:
-        """A copy of the source whose relative paths start at `folder`."""
+    def at(self, folder: Path, cache: Path | None = None) -> Source:
+        """A copy of the source whose relative paths start at `folder`. cache: folder for copies of objects."""
         copy = self.model_copy()
-        copy._folder = folder
+        copy._folder, copy._cache = folder, cache
         return copy
 
     def files(self) -> list[Path]:

@@ -1,0 +1,97 @@
+"""Files in an object store as a source's `path:`: an object, a folder or a glob is brought to the store's cache.
+
+    s3://bucket/raw/*.jsonl ──list──► objects ──► CACHE/s3/bucket/raw/@<digest>/a.jsonl … ──► CACHE/…/@<digest>/*.jsonl
+
+What comes out is an ordinary path, which a source reads as any other. The digest covers the names, sizes and versions
+of the objects: objects that have changed are brought again, and those that have not are there already.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+
+import xxhash
+
+from pipelines.errors import UserError
+from pipelines.objects import Entry, Objects
+
+PARALLEL = 4  # objects at once
+MARK = "@"  # begins the name of the folder that stands for one state of the objects
+
+
+@lru_cache(maxsize=1024)  # one run sees one state of the bucket, and lists it once
+def bring(url: str, cache: Path, suffixes: tuple[str, ...] = ()) -> str:
+    """The path on this machine of the objects that a URL names, complete: a file, a folder, or a pattern.
+
+    suffixes: of the objects that are read from a folder, in lower case; empty: all. Raises UserError if there is none,
+    and what `Objects` raises."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    objects, key = Objects(f"{scheme}://{bucket}"), "/".join(part for part in key.split("/") if part)
+    above, _, name = key.rpartition("/")
+    entry = objects.entry(key) if key and not rest.endswith("/") else None
+    if entry is not None:
+        entries = [entry]
+    elif glob.has_magic(key):
+        parts = key.split("/")
+        fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+        above, name = "/".join(parts[:fixed]), "/".join(parts[fixed:])
+        entries = [e for e in objects.list(above) if _matches(e.key.split("/"), parts)]
+    else:
+        above, name = key, ""
+        entries = [e for e in objects.list(key) if e.key.lower().endswith(suffixes or "")]
+    if not entries:
+        endings = f" (of a folder: files that end in {' or '.join(suffixes)})" if suffixes else ""
+        raise UserError(f"{url}: names no object; expected an object, a folder, or a pattern that some match{endings}")
+    return str(_bring(objects, entries, above, cache / scheme / bucket / above) / name)
+
+
+def url_of(file: Path, cache: Path) -> str | None:
+    """The URL of the object whose copy a file is; None for another file."""
+    try:
+        scheme, bucket, *folders = file.relative_to(cache).parts
+    except ValueError:
+        return None
+    return f"{scheme}://" + "/".join([bucket, *(part for part in folders if not part.startswith(MARK))])
+
+
+def _bring(objects: Objects, entries: Sequence[Entry], above: str, folder: Path) -> Path:
+    """A folder with copies of the objects, named by the rest of their keys; it appears complete or not at all."""
+    state = xxhash.xxh3_64()
+    for entry in entries:
+        state.update(f"{entry.key}\0{entry.bytes}\0{entry.e_tag}\n".encode())
+    brought = folder / f"{MARK}{state.hexdigest()}"
+    if brought.is_dir():
+        return brought
+    partial = folder / f".{uuid.uuid4().hex}.partial"
+
+    def download(entry: Entry) -> None:
+        file = partial / entry.key.removeprefix(above).lstrip("/")
+        if not entry.key.endswith("/"):  # some tools put an empty object for a folder
+            file.parent.mkdir(parents=True, exist_ok=True)
+            objects.download(entry, file)
+
+    try:
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(download, entries))
+        if not brought.is_dir():  # else another run was quicker
+            partial.rename(brought)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return brought
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a key matches a pattern, part by part: ** stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[number:], pattern[1:]) for number in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])

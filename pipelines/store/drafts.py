@@ -1,0 +1,103 @@
+"""Drafts: the folders in which artifacts are made, one holder at a time.
+
+STORE/drafts/<fingerprint>/            the usual folder; after a kill on this machine the next run goes on in it
+STORE/drafts/<fingerprint>.<nonce>/    after a holder of which it is not certain that it has ended, and of objects
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipelines.store.lease import Lease
+from pipelines.store.remote import Remote
+from pipelines.store.snapshots import TEMPORARY, Snapshots
+
+RECENT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Working directory of an artifact in progress, leased by one run at a time. Survives a kill; gone once
+    committed."""
+
+    path: Path
+    fingerprint: str
+    lease: Lease | None = None
+    snapshots: Snapshots | None = None  # where the store is one of objects
+
+    @cached_property
+    def out(self) -> Path:
+        """The folder whose files become the artifact."""
+        return self.folder("out")
+
+    def folder(self, name: str) -> Path:
+        """A folder of the draft for blocks or checkpoints, created if missing."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def release(self) -> None:
+        """Releases the lease, so that another run can continue the draft."""
+        if self.snapshots is not None:
+            self.snapshots.stop()
+        if self.lease is not None:
+            self.lease.release()
+
+
+def folders(drafts: Path, fingerprint: str) -> list[Path]:
+    """The folders of a draft on this machine: that of its holder, and those of holders that were superseded."""
+    return sorted(drafts.glob(f"{fingerprint}*"))
+
+
+def own_folder(drafts: Path, fingerprint: str, lease: Lease) -> Path:
+    """The draft's folder. After a holder of which it is not certain that it has ended, it gets another name, so
+    that the other, should it go on, writes into a folder of its own."""
+    canonical = drafts / fingerprint
+    recorded = drafts / lease.previous.get("folder", fingerprint)
+    folder = recorded if recorded.is_dir() else next(iter(folders(drafts, fingerprint)), canonical)
+    if not lease.previous_ended and folder.is_dir():
+        renamed = folder.with_name(f"{fingerprint}.{lease.nonce[:8]}")
+        lease.update(folder=renamed.name)
+        folder = folder.rename(renamed)
+        _detach(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _detach(folder: Path) -> None:
+    """Gives the files that the last holder may have open a copy of their own, so that it writes into no file of ours.
+
+    Those are the ones that were written shortly before it was last heard of; an unfinished one is deleted."""
+    files = [(file, file.stat().st_mtime) for file in folder.rglob("*") if file.is_file()]
+    newest = max((modified for _, modified in files), default=0.0)
+    for file, modified in files:
+        if TEMPORARY.fullmatch(file.name):
+            file.unlink()
+        elif modified > newest - RECENT_S:
+            copy = file.with_name(f".{uuid.uuid4().hex}")
+            shutil.copy2(file, copy)
+            copy.replace(file)
+
+
+def own_copy(
+    drafts: Path, fingerprint: str, lease: Lease, remote: Remote, on_message: Callable[[str], object]
+) -> Snapshots:
+    """The draft's folder on this machine: the last holder's if that was here and has ended, else its snapshot."""
+    key = f"drafts/{fingerprint}"
+    last = drafts / lease.previous.get("folder", "absent")
+    if lease.previous_ended and last.is_dir():
+        return Snapshots(last, remote.objects, lease, key, on_message)
+    folder = drafts / f"{fingerprint}.{lease.nonce[:8]}"
+    snapshots = Snapshots(folder, remote.objects, lease, key, on_message)
+    snapshot = lease.previous.get("snapshot")
+    if snapshot:
+        snapshots.pull(snapshot)
+        on_message(f"draft {fingerprint}: continues from its snapshot {remote.objects.url_of(snapshot)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    lease.update(folder=folder.name)
+    return snapshots

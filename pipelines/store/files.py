@@ -1,0 +1,51 @@
+"""Files of a store: published under their name in one rename, synced to the disk, never seen half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON into a draft; use write_atomically for a file that others may be reading."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file in one rename: a reader sees the old text or the new, never a part, after a power cut too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")  # tempfile's would have mode 0600 for ever
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def share(folder: Path, mode: int) -> None:
+    """Gives the files of a folder at least the mode of a new one: safetensors writes weights with mode 0600."""
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        if mode & ~file.stat().st_mode:
+            file.chmod(mode & 0o777)
+
+
+def sync(path: Path) -> None:
+    """Forces a file's bytes, or a folder's names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

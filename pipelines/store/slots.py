@@ -1,0 +1,110 @@
+"""A slot: one small record that several machines read, and replace only if nobody else has in the meantime.
+
+    FileSlot     a file on a disk that all machines share; a lock (flock) makes compare and replace one step
+    ObjectSlot   an object; the server compares (If-None-Match, If-Match)
+
+A version stands for one write of the record, so that who reads it twice knows whether it was written in between.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.objects import Objects
+from pipelines.store.files import write_atomically
+
+Record = dict[str, Any]
+
+
+class Slot(Protocol):
+    """The place of one record, on a shared disk or in an object store."""
+
+    def read(self) -> tuple[Record | None, Any]:
+        """The record and its version; None and None if there is none, or a kill has truncated it."""
+        ...
+
+    def write(self, record: Record, version: Any) -> Any:
+        """Writes the record if it still has this version (None: if there is none). Returns the new version, or None if
+        it has another: somebody else has written it."""
+        ...
+
+    def remove(self) -> None:
+        """Deletes the record."""
+        ...
+
+
+class FileSlot:
+    """A record in a file. One lock file serves all records of a folder; it is held for milliseconds."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self) -> tuple[Record | None, Any]:
+        """See Slot."""
+        try:
+            with self.path.open(encoding="utf-8") as file:  # opening makes an NFS client query the server
+                stat = os.fstat(file.fileno())
+                return _parse(file.read()), (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        except FileNotFoundError:
+            return None, None
+
+    def write(self, record: Record, version: Any) -> Any:
+        """See Slot."""
+        with self._locked():
+            if self.read()[1] != version:
+                return None
+            write_atomically(self.path, json.dumps(record))
+            return self.read()[1]
+
+    def remove(self) -> None:
+        """See Slot."""
+        with self._locked():
+            self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with (self.path.parent / ".lock").open("a") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            yield
+
+
+class ObjectSlot:
+    """A record in an object."""
+
+    def __init__(self, objects: Objects, key: str):
+        self.objects, self.key = objects, key
+
+    def read(self) -> tuple[Record | None, Any]:
+        """See Slot."""
+        found = self.objects.get(self.key)
+        return (None, None) if found is None else (_parse(found[0]), found[1])
+
+    def write(self, record: Record, version: Any) -> Any:
+        """See Slot. An answer that was lost on its way is looked for: the request was tried again, and then refused."""
+        data = json.dumps(record).encode()
+        if version is None:
+            written = self.objects.create(self.key, data)
+        else:
+            written = self.objects.replace(self.key, data, version)
+        if written is None:
+            found = self.objects.get(self.key)
+            written = found[1] if found is not None and found[0] == data else None
+        return written
+
+    def remove(self) -> None:
+        """See Slot."""
+        self.objects.delete([self.key])
+
+
+def _parse(text: str | bytes) -> Record | None:
+    with suppress(ValueError):
+        record = json.loads(text)
+        return record if isinstance(record, dict) else None
+    return None

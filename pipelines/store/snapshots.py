@@ -1,0 +1,187 @@
+"""Snapshots of a draft in an object store: what another machine continues from when this one is lost.
+
+    draft folder ──every 30 s, where it changed──► drafts/<fingerprint>/<nonce>/<n>/<file> ──► …/<n>/snapshot.json
+                                                     ──► the lease names the snapshot, if this run still holds it
+
+A snapshot is the draft as it was at one moment: two listings in a row are equal, small files are read between them, and
+large ones are linked, uploaded, and must be unchanged after that; else it is dropped and tried again later. So to go on
+from a snapshot is to go on from a kill at that moment, which every stage can. Lost with a machine is what was done
+since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
+
+Files named `*.partial` or `.<uuid>` are left out: they are being written, and no stage reads them again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.errors import ClusterError
+from pipelines.objects import Objects
+from pipelines.store.digests import digest_file
+from pipelines.store.lease import Lease
+from pipelines.store.manifest import FileEntry
+from pipelines.store.remote import download, upload
+
+PERIOD_S = 30.0
+SMALL_BYTES = 1 << 20  # read at once; larger files are linked
+TRIES = 5  # at two equal listings
+LIST = "snapshot.json"
+TEMPORARY = re.compile(r".*\.partial|\.[0-9a-f]{32}")
+ATTEMPTS = "attempts/"  # the times of attempts are saved with the rest, but are no reason for a snapshot
+
+Stat = tuple[int, int, int]  # inode, size, time of the last change in ns
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file in a snapshot."""
+
+    key: str  # of the object
+    entry: FileEntry
+    stat: Stat
+
+
+@dataclass
+class Snapshots:
+    """The snapshots of one draft. on_problem: receives a line when the first one fails."""
+
+    folder: Path
+    objects: Objects
+    lease: Lease
+    key: str  # drafts/<fingerprint>
+    on_problem: Callable[[str], object] = print
+    _saved: dict[str, Saved] = field(default_factory=dict)  # the last snapshot, by name of the file
+    _count: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def pull(self, snapshot: str) -> None:
+        """Brings the files of a snapshot to the draft's folder, which is absent before, and complete after."""
+        found = self.objects.get(snapshot)
+        files = {} if found is None else json.loads(found[0])  # None: a draft that was being dropped
+        entries = {name: (saved["key"], FileEntry(**saved["entry"])) for name, saved in files.items()}
+        download(self.objects, entries, self.folder, {})
+        stats = _listing(self.folder)
+        self._saved = {name: Saved(key, entry, stats[name]) for name, (key, entry) in entries.items() if name in stats}
+
+    def start(self) -> None:
+        """Takes snapshots in a background thread until `stop`."""
+        self._thread = threading.Thread(target=self._watch, name="snapshots", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, once a snapshot that is being taken is complete."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        period_s, reported = PERIOD_S, False
+        while not self._stop.wait(period_s):
+            start = time.monotonic()
+            try:
+                self.take()
+            except (OSError, ClusterError) as error:
+                if not reported:
+                    self.on_problem(f"{self.objects.url_of(self.key)}: no copy of the draft ({error}); the run goes "
+                                    f"on and tries again")  # fmt: skip
+                reported = True
+            period_s = max(PERIOD_S, 3 * (time.monotonic() - start))
+
+    def take(self) -> bool:
+        """Takes a snapshot. Returns False if nothing has changed, if the draft changes too fast, or if this process no
+        longer holds the lease."""
+        with self._guard:
+            return self._take(self.folder.parent / f".{self.folder.name}.links")
+
+    def _take(self, links: Path) -> bool:
+        shutil.rmtree(links, ignore_errors=True)
+        try:
+            frozen = self._freeze(links)
+            if frozen is None:
+                return False
+            stats, sources = frozen
+            if _work(stats) == _work({name: saved.stat for name, saved in self._saved.items()}):
+                return False
+            return self._put(stats, sources)
+        finally:
+            shutil.rmtree(links, ignore_errors=True)
+
+    def _freeze(self, links: Path) -> tuple[dict[str, Stat], dict[str, Path]] | None:
+        """The state of every file, and a link or a copy of each one that has changed; None if they keep changing."""
+        for _ in range(TRIES):
+            shutil.rmtree(links, ignore_errors=True)
+            sources: dict[str, Path] = {}
+            stats = _listing(self.folder)
+            with suppress(FileNotFoundError):  # deleted meanwhile: the second listing differs
+                for number, (name, stat) in enumerate(stats.items()):
+                    if name in self._saved and self._saved[name].stat == stat:
+                        continue
+                    target = sources[name] = links / str(number)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    if stat[1] < SMALL_BYTES:
+                        shutil.copyfile(self.folder / name, target)
+                    else:
+                        os.link(self.folder / name, target)
+                if _listing(self.folder) == stats:
+                    return stats, sources
+        return None
+
+    def _put(self, stats: dict[str, Stat], sources: dict[str, Path]) -> bool:
+        self._count += 1
+        folder = f"{self.key}/{self.lease.nonce}/{self._count}"
+        if not self.lease.nonce:
+            return False
+        upload(self.objects, {file: f"{folder}/{name}" for name, file in sources.items()})
+        saved = {name: old for name, old in self._saved.items() if stats.get(name) == old.stat}
+        for name, file in sources.items():
+            entry = FileEntry(bytes=file.stat().st_size, xxh3_128=digest_file(file))
+            saved[name] = Saved(f"{folder}/{name}", entry, stats[name])
+        changed = [f for name, f in sources.items() if stats[name][1] >= SMALL_BYTES and _stat(f) != stats[name]]
+        if changed:  # being written: this is no state that the draft was in
+            return False
+        listed = {name: {"key": s.key, "entry": s.entry.model_dump()} for name, s in sorted(saved.items())}
+        self.objects.put(f"{folder}/{LIST}", json.dumps(listed, ensure_ascii=False).encode())
+        if not self.lease.update(snapshot=f"{folder}/{LIST}"):
+            return False
+        self._drop_unused({s.key for s in saved.values()} | {f"{folder}/{LIST}"})
+        self._saved = saved
+        return True
+
+    def _drop_unused(self, used: set[str]) -> None:
+        """Deletes what this run has put or has taken over, and the new snapshot does not use. Objects of a later holder
+        are never among them."""
+        if self.lease.nonce:
+            own = {entry.key for entry in self.objects.list(f"{self.key}/{self.lease.nonce}")}
+            self.objects.delete(sorted((own | {saved.key for saved in self._saved.values()}) - used))
+
+
+def _listing(folder: Path) -> dict[str, Stat]:
+    """The state of every file, by name; those that are being written are left out."""
+    stats: dict[str, Stat] = {}
+    for path, _, names in os.walk(folder):
+        for name in names:
+            if not TEMPORARY.fullmatch(name):
+                file = Path(path) / name
+                with suppress(FileNotFoundError):
+                    stats[file.relative_to(folder).as_posix()] = _stat(file)
+    return stats
+
+
+def _work(stats: dict[str, Stat]) -> dict[str, Stat]:
+    return {name: stat for name, stat in stats.items() if not name.startswith(ATTEMPTS)}
+
+
+def _stat(file: Path) -> Stat:
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,133 @@
+"""Sources whose path is a URL of objects read what the same files on a disk would give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ClusterError
+from pipelines.data.sources import SOURCES, object_files
+from pipelines.data.sources.source import Source
+from pipelines.errors import UserError
+from pipelines.objects import Objects
+from tests.object_server import Disturbance, ObjectServer, disturbed, needs_server, serving
+
+pytestmark = needs_server
+
+FILES = {
+    "raw/a.jsonl": b'{"text": "one"}\n{"text": "two"}\n',
+    "raw/b.jsonl": '{"text": "三"}\n'.encode(),
+    "raw/deep/er/c.jsonl": b'{"text": "four"}\n',
+    "raw/notes.md": b"not a row",
+    "raw/.hidden.jsonl": b'{"text": "hidden"}\n',
+    "raw-too/d.jsonl": b'{"text": "in another folder"}\n',
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectServer]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disturbance]:
+    object_files.bring.cache_clear()
+    with disturbed(server) as proxy:
+        for name, value in {**server.environment, "AWS_ENDPOINT_URL": proxy.url}.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+
+
+@pytest.fixture
+def url(proxy: Disturbance, tmp_path: Path) -> str:
+    """Where FILES lie as objects; the same lie on the disk, in tmp_path."""
+    url = f"s3://bucket/{tmp_path.name}"
+    for name, data in FILES.items():
+        Objects(url).put(name, data)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    return url
+
+
+def source(path: str | list[str], tmp_path: Path, kind: str = "jsonl") -> Source:
+    made = SOURCES[kind].model_validate({"kind": kind, "path": path})
+    return made.at(tmp_path, tmp_path / "cache")
+
+
+def rows(read: Source) -> list[tuple[str, str, str]]:
+    return [(part.group, row.text, type(row).__name__) for part in read.parts() for row in read.read(part)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "path", ["raw/a.jsonl", "raw", "raw/", "raw/*.jsonl", "raw/**/*.jsonl", "*/?.jsonl", ["raw/b.jsonl", "raw-too"]]
+)
+def test_objects_are_read_as_the_same_files_are(url: str, tmp_path: Path, path: str | list[str]) -> None:
+    paths = [path] if isinstance(path, str) else path
+    remote, local = source([f"{url}/{p}" for p in paths], tmp_path), source(paths, tmp_path)
+    assert rows(remote) == rows(local) != []
+    assert remote.identity() == local.identity()
+    assert [file.read_bytes() for file in remote.files()] == [file.read_bytes() for file in local.files()]
+
+
+def test_messages_name_the_object(url: str, tmp_path: Path) -> None:
+    parts = source(f"{url}/raw/deep", tmp_path).parts()
+    assert [part.where for part in parts] == [f"{url}/raw/deep/er/c.jsonl"]
+
+
+def test_objects_are_brought_once_and_again_when_they_change(url: str, tmp_path: Path, proxy: Disturbance) -> None:
+    first = source(f"{url}/raw/*.jsonl", tmp_path)
+    assert "one" in [text for _, text, _ in rows(first)]
+    gets = sum("a.jsonl" in path and method == "GET" for method, path in proxy.requests)
+    object_files.bring.cache_clear()  # as in the next run
+    rows(source(f"{url}/raw/*.jsonl", tmp_path))
+    assert sum("a.jsonl" in path and method == "GET" for method, path in proxy.requests) == gets == 1
+    Objects(url).put("raw/a.jsonl", b'{"text": "new"}\n{"text": "two"}\n')  # of the same size
+    object_files.bring.cache_clear()
+    texts = [text for _, text, _ in rows(source(f"{url}/raw/*.jsonl", tmp_path))]
+    assert "new" in texts and "one" not in texts
+
+
+@pytest.mark.parametrize("path", ["absent.jsonl", "absent", "raw/*.csv", "raw/a.jsonl/"])
+def test_a_url_that_names_nothing_is_a_user_error(url: str, tmp_path: Path, path: str) -> None:
+    with pytest.raises(UserError, match=rf"{url}/.*: names no object; expected an object, a folder, or a pattern"):
+        source(f"{url}/{path}", tmp_path).files()
+
+
+def test_an_empty_object_is_named(url: str, tmp_path: Path) -> None:
+    Objects(url).put("empty.jsonl", b"")
+    with pytest.raises(UserError, match=r"empty.jsonl: the file is empty"):
+        source(f"{url}/empty.jsonl", tmp_path).files()
+
+
+def test_an_object_that_cannot_be_brought_leaves_no_half_file(
+    url: str, tmp_path: Path, proxy: Disturbance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Objects.__init__, "__kwdefaults__", {"retry_s": 1.0})
+    proxy.decide = lambda method, path: "cut" if "b.jsonl" in path and method == "GET" else "pass"
+    with pytest.raises(ClusterError, match=rf"{url}/raw/b.jsonl: cannot be read, tried again"):
+        source(f"{url}/raw", tmp_path).files()
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_an_image_source_and_a_data_set_read_folders_of_objects(url: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"text": ["from a data set"]}), tmp_path / "set" / "train-00000-of-00001.parquet")
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "pictures" / "red.png")
+    (tmp_path / "pictures" / "red.txt").write_text("a red square")
+    for file in [*(tmp_path / "set").iterdir(), *(tmp_path / "pictures").iterdir()]:
+        Objects(url).put(f"{file.parent.name}/{file.name}", file.read_bytes())
+    for kind, folder, fields in (("dataset", "set", {"split": "train"}), ("images", "pictures", {"rows": "images"})):
+        pair = [
+            SOURCES[kind].model_validate({"kind": kind, "path": path, **fields}).at(tmp_path, tmp_path / "cache")
+            for path in (f"{url}/{folder}", folder)
+        ]
+        remote, local = ([row for part in one.parts() for row in one.read(part)] for one in pair)
+        assert remote == local != []

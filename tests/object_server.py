@@ -1,0 +1,165 @@
+"""A real S3 server over HTTP in a process of its own, which tests start, stop and disturb.
+
+python -m tests.object_server     moto's server on a free port of 127.0.0.1; prints its URL
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipelines.store.artifacts import Store
+
+ROOT = Path(__file__).parent.parent
+BUCKET = "bucket"
+MISSING = [name for name in ("obstore", "moto", "flask", "boto3") if importlib.util.find_spec(name) is None]
+needs_server = pytest.mark.skipif(bool(MISSING), reason=f"an S3 server needs {', '.join(MISSING)}: pip install them")
+
+
+@dataclass(frozen=True)
+class ObjectServer:
+    """A running server with one empty bucket."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which any client finds it."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
+@contextmanager
+def serving() -> Iterator[ObjectServer]:
+    """Starts a server, makes its bucket, and ends it."""
+    import boto3
+
+    command = [sys.executable, "-m", "tests.object_server"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://"), "the server did not start"
+        server = ObjectServer(url, process)
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket=BUCKET)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+ERRORS = {"slow down": (503, "SlowDown"), "deny": (403, "AccessDenied")}
+
+
+@dataclass
+class Disturbance:
+    """A proxy before the server, which a test lets fail. `decide` gets the method and the path of each request.
+
+    It returns what happens: "pass", "slow down" (503), "deny" (403), "cut" (the reply ends after half its bytes), or
+    "lose" (the server does what it is asked, but the reply is lost)."""
+
+    url: str
+    decide: Callable[[str, str], str]
+    requests: list[tuple[str, str]]
+
+
+@contextmanager
+def disturbed(server: ObjectServer) -> Iterator[Disturbance]:
+    """Starts a proxy before a server."""
+    state = Disturbance("", lambda method, path: "pass", [])
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            state.requests.append((self.command, self.path))
+            action = state.decide(self.command, self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.close_connection = True
+            if action in ERRORS:
+                status, code = ERRORS[action]
+                text = f"<Error><Code>{code}</Code><Message>A message.</Message></Error>".encode()
+                return self.reply(status, {"Content-Type": "application/xml"}, text, len(text))
+            connection = HTTPConnection(server.url.removeprefix("http://"))
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            data = answer.read()
+            if action != "lose":
+                size = len(data) // 2 if action == "cut" else len(data)
+                self.reply(answer.status, dict(answer.getheaders()), data[:size], len(data))
+
+        def reply(self, status: int, headers: dict[str, str], data: bytes, length: int) -> None:
+            self.send_response_only(status)
+            kept = {k: v for k, v in headers.items() if k.lower() not in ("transfer-encoding", "connection")}
+            if self.command != "HEAD":
+                kept = {k: v for k, v in kept.items() if k.lower() != "content-length"} | {
+                    "Content-Length": str(length)
+                }
+            for name, value in kept.items():
+                self.send_header(name, value)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Prints nothing."""
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{proxy.server_address[1]}"
+    yield state
+    proxy.shutdown()
+
+
+class Machines:
+    """Machines with a scratch folder each, on one store."""
+
+    def __init__(self, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.url, self.folder, self.monkeypatch = url, folder, monkeypatch
+
+    def store(self, machine: str) -> Store:
+        """The store as one machine has it."""
+        self.monkeypatch.setenv("RAYSE_SCRATCH", str(self.folder / machine))
+        return Store(self.url).create()
+
+
+def keys(store: Store, prefix: str) -> list[str]:
+    """The keys of the objects in a folder of a store."""
+    assert store.remote is not None
+    return [entry.key for entry in store.remote.objects.list(prefix)]
+
+
+def main() -> None:
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    print(f"http://{host}:{port}", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

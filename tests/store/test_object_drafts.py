@@ -1,0 +1,141 @@
+"""Drafts of a store of objects: continued on another machine from a snapshot, and never by two runs at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from cluster.errors import ClusterError
+from pipelines.store import lease, snapshots
+from pipelines.store.artifacts import Draft, Store
+from tests.object_server import Machines, keys, needs_server
+from tests.store.test_artifacts import FILES, FINGERPRINT, contents, files_of, filled_draft, make, manifest
+
+pytestmark = needs_server
+
+
+def take(draft: Draft) -> bool:
+    assert draft.snapshots is not None
+    return draft.snapshots.take()
+
+
+def test_a_draft_continues_on_another_machine_from_its_last_snapshot(machines: Machines) -> None:
+    draft = filled_draft(machines.store("one"))
+    (draft.folder("checkpoints") / "1").write_bytes(b"1" * (2 << 20))
+    assert take(draft)
+    saved = contents(draft.path)
+    assert not take(draft), "nothing has changed"
+    (draft.folder("checkpoints") / "2").write_text("after the snapshot: lost with the machine")
+    draft.release()
+    shutil.rmtree(machines.folder / "one")
+
+    messages: list[str] = []
+    second = machines.store("two").draft(FINGERPRINT, on_message=messages.append)
+    assert contents(second.path) == saved
+    assert len(messages) == 1 and messages[0].startswith(f"draft {FINGERPRINT}: continues from its snapshot s3://")
+    (second.folder("checkpoints") / "1").unlink()
+    assert take(second)
+    second.release()
+
+    first = machines.store("one").draft(FINGERPRINT)
+    assert contents(first.path) == {name: data for name, data in saved.items() if name != "checkpoints/1"}
+    artifact = machines.store("one").commit(first, manifest())
+    assert files_of(artifact) == FILES
+    assert keys(machines.store("one"), "drafts") == []
+
+
+def test_on_the_same_machine_the_drafts_folder_itself_is_continued(store: Store) -> None:
+    draft = filled_draft(store)
+    assert take(draft)
+    (draft.folder("blocks") / "late").write_text("after the snapshot")
+    draft.release()
+    again = store.draft(FINGERPRINT)
+    assert again.path == draft.path and (again.path / "blocks" / "late").exists()
+    store.drop(again)
+
+
+def test_a_folder_left_by_an_earlier_holder_is_not_mistaken_for_the_latest(machines: Machines) -> None:
+    first = machines.store("one").draft(FINGERPRINT)
+    (first.path / "step").write_text("1")
+    assert take(first)
+    first.release()
+    second = machines.store("two").draft(FINGERPRINT)
+    (second.path / "step").write_text("2")
+    assert take(second)
+    second.release()
+    third = machines.store("one").draft(FINGERPRINT)
+    assert (third.path / "step").read_text() == "2"
+
+
+def test_files_that_are_being_written_make_no_snapshot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = filled_draft(store)
+    growing = draft.path / "growing"
+    growing.write_bytes(b"1" * (2 << 20))
+    upload = snapshots.upload
+
+    def upload_while_it_grows(*arguments: object) -> None:
+        upload(*arguments)  # type: ignore[arg-type]
+        with growing.open("ab") as file:
+            file.write(b"2")
+
+    monkeypatch.setattr(snapshots, "upload", upload_while_it_grows)
+    assert not take(draft)
+    monkeypatch.setattr(snapshots, "upload", upload)
+    (draft.path / "blocks.partial").write_text("half")
+    assert take(draft)
+    assert draft.lease is not None
+    record, _ = draft.lease.slot.read()
+    assert record is not None and store.remote is not None
+    listed = store.remote.objects.get(record["snapshot"])
+    assert listed is not None and set(json.loads(listed[0])) == {*(f"out/{name}" for name in FILES), "growing"}
+    store.drop(draft)
+
+
+def test_a_superseded_run_changes_nothing_of_the_new_holder(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run is stalled, and its machine is another: only its heartbeat tells, and that has ended."""
+    monkeypatch.setattr(lease, "POLL_S", 0.05)
+    old_store = machines.store("one")
+    old = filled_draft(old_store)
+    assert take(old) and old.lease is not None and old.lease._stop is not None
+    old.lease._stop.set()  # stalled
+    record, version = old.lease.slot.read()
+    assert record is not None
+    old.lease._version = old.lease.slot.write({**record, "owner": {**record["owner"], "machine": "another"}}, version)
+
+    new_store = machines.store("two")
+    waiting: list[str] = []
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 1.0)
+    new = new_store.draft(FINGERPRINT, on_message=waiting.append)
+    assert "is held by process" in waiting[0] and "waiting for it" in waiting[0]
+    assert new.path.name != old.path.name
+    (new.path / "step").write_text("of the new holder")
+    assert take(new)
+    before = keys(new_store, "drafts")
+
+    (old.path / "step").write_text("of the old holder")
+    assert not take(old)
+    with pytest.raises(ClusterError, match="stalled for so long that another took it over"):
+        old_store.commit(old, manifest())
+    old.release()
+    old_store.drop_leftover(FINGERPRINT)  # it is held
+    after = keys(new_store, "drafts")
+    assert set(before) <= set(after)
+    assert new.lease is not None and new.lease.held()
+    assert (new.path / "step").read_text() == "of the new holder"
+    assert files_of(new_store.commit(new, manifest())) == FILES
+
+
+def test_a_run_that_finds_the_artifact_made_meanwhile_takes_its_files_back(machines: Machines) -> None:
+    old_store, new_store = machines.store("one"), machines.store("two")
+    made = make(new_store)
+    draft = filled_draft(old_store)
+    before = keys(old_store, "artifacts")
+    with pytest.raises(ClusterError, match="another took it over"):
+        old_store.commit(draft, manifest(facts={"documents/kept": 4}))
+    assert keys(old_store, "artifacts") == before
+    found = old_store.find("corpus", FINGERPRINT)
+    assert found is not None and found.manifest == made.manifest

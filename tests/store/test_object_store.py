@@ -1,0 +1,233 @@
+"""A store of objects, over HTTP: complete or absent, one holder at a time, and nothing lost with a machine but time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ClusterError
+from pipelines.errors import UserError
+from pipelines.objects import Objects
+from pipelines.store.artifacts import Store
+from pipelines.store.runs import RunRecord, latest, resolve
+from tests.object_server import Disturbance, Machines, keys, needs_server
+from tests.store.test_artifacts import FILES, FINGERPRINT, files_of, filled_draft, make, manifest
+
+pytestmark = needs_server
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = {"host": "elsewhere", "pid": os.getpid(), "started": 1.0, "machine": "another", "nonce": "1"}
+
+
+def test_an_artifact_is_read_on_another_machine(machines: Machines, proxy: Disturbance) -> None:
+    first = machines.store("one")
+    assert first.find("corpus", FINGERPRINT) is None
+    committed = make(first)
+    puts = [path.rpartition("/")[2] for method, path in proxy.requests if method == "PUT" and "/artifacts/" in path]
+    assert len(puts) == len(FILES) + 1 and puts[-1] == "manifest.json", "the manifest is put last"
+    assert keys(first, "leases") == keys(first, "drafts") == []
+
+    second = machines.store("two")
+    artifact = second.find("corpus", FINGERPRINT)
+    assert artifact is not None and artifact.manifest == committed.manifest
+    assert not artifact.path.exists(), "it is brought where it is used"
+    assert files_of(artifact) == FILES
+    assert [a.fingerprint for a in second.artifacts()] == [FINGERPRINT]
+    by_fingerprint = second.by_fingerprint(FINGERPRINT)
+    assert by_fingerprint is not None and by_fingerprint.location == artifact.location
+    assert artifact.location == f"{second.location}/artifacts/corpus/{FINGERPRINT}"
+    gets = len(proxy.requests)
+    assert files_of(artifact) == FILES
+    assert len(proxy.requests) == gets, "it is here already"
+
+
+def test_one_file_is_brought_without_the_others(machines: Machines, proxy: Disturbance) -> None:
+    make(machines.store("one"))
+    artifact = machines.store("two").find("corpus", FINGERPRINT)
+    assert artifact is not None
+    file = artifact.file("folder/manifest.json")
+    assert file is not None and file.read_bytes() == FILES["folder/manifest.json"]
+    assert artifact.file("absent") is None
+    assert not any(method == "GET" and "part-0.bin" in path for method, path in proxy.requests)
+
+
+def test_files_without_a_manifest_are_no_artifact(store: Store) -> None:
+    assert store.remote is not None
+    store.remote.objects.put(f"artifacts/corpus/{FINGERPRINT}/0000/part-0.bin", b"a" * 5000)
+    assert store.find("corpus", FINGERPRINT, warn=pytest.fail) is None
+    assert list(store.artifacts()) == []
+    assert files_of(make(store)) == FILES
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("part-0.bin", None, "part-0.bin: missing"),
+        ("part-0.bin", b"short", "part-0.bin: 5 bytes, the manifest says 5,000"),
+        ("../manifest.json", b'{"kind": "cor', "manifest.json: not readable as a manifest"),
+    ],
+)
+def test_a_damaged_artifact_is_named_and_set_aside(store: Store, name: str, data: bytes | None, problem: str) -> None:
+    artifact = make(store)
+    objects = Objects(f"{artifact.location}/{artifact.manifest.folder}" if "/" not in name else artifact.location)
+    if data is None:
+        objects.delete([name])
+    else:
+        objects.put(name.removeprefix("../"), data)
+    before = keys(store, "artifacts")
+    warnings: list[str] = []
+    assert store.find("corpus", FINGERPRINT, warn=warnings.append) is None
+    assert len(warnings) == 1 and "s3://bucket/" in warnings[0] and problem in warnings[0]
+    assert len(keys(store, "aside")) == 1
+    assert set(before) - set(keys(store, "artifacts")) == {f"artifacts/corpus/{FINGERPRINT}/manifest.json"}
+    assert store.find("corpus", FINGERPRINT, warn=pytest.fail) is None
+    assert make(store).damage() is None
+
+
+def test_other_bytes_of_the_same_size_are_noticed_when_they_are_brought(machines: Machines) -> None:
+    artifact = make(machines.store("one"))
+    Objects(f"{artifact.location}/{artifact.manifest.folder}").put("part-0.bin", b"b" * 5000)
+    other = machines.store("two").find("corpus", FINGERPRINT)
+    assert other is not None
+    with pytest.raises(ClusterError, match=r"s3://bucket/.*/part-0.bin: its bytes are not those .*--force"):
+        other.local()
+    assert not other.path.exists() and list(other.path.parent.iterdir()) == []
+
+
+COMMIT = """
+import sys
+from pipelines.store.artifacts import Store
+from tests.store.test_artifacts import filled_draft, manifest
+store = Store(sys.argv[1]).create()
+draft = filled_draft(store)
+assert draft.snapshots is not None and draft.snapshots.take()
+store.commit(draft, manifest())
+"""
+
+
+def test_a_kill_at_any_request_of_a_run_leaves_all_or_nothing(machines: Machines, proxy: Disturbance) -> None:
+    """A process takes a snapshot, commits, and is killed at its n-th writing request, for every n."""
+    number, was_committed = 0, set()
+    while True:
+        machines.url = f"{machines.url.rpartition('/')[0]}/kill-{number}"
+        store = machines.store("killed")
+        process = subprocess.Popen([sys.executable, "-c", COMMIT, machines.url], cwd=ROOT)
+        written = 0
+
+        def kill(method: str, path: str, process: subprocess.Popen[bytes] = process, at: int = number) -> str:
+            nonlocal written
+            if method != "GET" and method != "HEAD":
+                written += 1
+                if written == at + 1:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+            return "pass"
+
+        proxy.decide = kill
+        code = process.wait(timeout=120)
+        proxy.decide = lambda method, path: "pass"
+        other = machines.store(f"other-{number}")
+        artifact = other.find("corpus", FINGERPRINT, warn=pytest.fail)
+        was_committed.add(artifact is not None)
+        if artifact is None:
+            artifact = store.commit(filled_draft(store), manifest())
+        else:
+            store.drop_leftover(FINGERPRINT)
+        assert files_of(artifact) == FILES
+        assert keys(store, "leases") == keys(store, "drafts") == []
+        assert list((store.root / "drafts").iterdir()) == []
+        if code == 0:
+            break
+        number += 1
+    assert number > 8
+    assert was_committed == {True, False}
+
+
+@pytest.mark.parametrize("failure", ["slow down", "cut"])
+def test_a_server_that_fails_for_a_while_is_asked_again(machines: Machines, proxy: Disturbance, failure: str) -> None:
+    """Each request fails once: 503 SlowDown, or a reply that ends after half of its bytes."""
+    failed: set[tuple[str, str]] = set()
+
+    def decide(method: str, path: str) -> str:
+        if (method, path) in failed or (failure == "cut" and method != "GET"):
+            return "pass"
+        failed.add((method, path))
+        return failure
+
+    proxy.decide = decide
+    make(machines.store("one"))
+    artifact = machines.store("two").find("corpus", FINGERPRINT)
+    assert artifact is not None and files_of(artifact) == FILES
+    assert failed
+
+
+@pytest.mark.parametrize("failure", ["slow down", "cut", "lose"])
+def test_a_server_that_keeps_failing_is_an_error_that_names_the_object(
+    machines: Machines, proxy: Disturbance, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(machines.store("one"))
+    monkeypatch.setattr(Objects.__init__, "__kwdefaults__", {"retry_s": 2.0})
+    other = machines.store("two").find("corpus", FINGERPRINT)
+    assert other is not None
+    proxy.decide = lambda method, path: failure if "part-0.bin" in path else "pass"
+    with pytest.raises(ClusterError, match=r"s3://bucket/.*/part-0.bin: cannot be read, tried again .*same command"):
+        other.local()
+    assert not other.path.exists() and list(other.path.parent.iterdir()) == []
+    proxy.decide = lambda method, path: "pass"
+    assert files_of(other) == FILES
+
+
+def test_a_lost_answer_to_a_heartbeat_does_not_lose_the_lease(store: Store, proxy: Disturbance) -> None:
+    draft = store.draft(FINGERPRINT)
+    assert draft.lease is not None
+    lost: list[str] = []
+
+    def decide(method: str, path: str) -> str:
+        if method == "PUT" and not lost:
+            lost.append(path)
+            return "lose"
+        return "pass"
+
+    proxy.decide = decide
+    assert draft.lease.held()
+    assert lost and draft.lease.held()
+    store.drop(draft)
+
+
+def test_a_wrong_bucket_and_wrong_credentials_are_user_errors(
+    store: Store, proxy: Disturbance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="s3://absent/x: there is no bucket s3://absent; expected one that exists"):
+        Store("s3://absent/x").create()
+    with pytest.raises(UserError, match="there is no bucket s3://absent"):
+        Store("s3://absent/x").find("corpus", FINGERPRINT)
+    proxy.decide = lambda method, path: "deny"
+    with pytest.raises(UserError, match=r"s3://bucket/x: .* the server refused the credentials; .* AWS_ACCESS_KEY_ID"):
+        Store("s3://bucket/x").create()
+    proxy.decide = lambda method, path: "pass"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # a machine without a role
+    monkeypatch.setattr(Objects.__init__, "__kwdefaults__", {"retry_s": 1.0})
+    with pytest.raises(UserError, match=r"cannot be listed: there are no credentials; .* Set AWS_ACCESS_KEY_ID"):
+        Store("s3://bucket/x").create()
+
+
+# ---- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_records_of_runs_are_read_on_another_machine(machines: Machines) -> None:
+    store = machines.store("one")
+    with pytest.raises(UserError, match=f"store {store.location}: no run yet"):
+        latest(store)
+    RunRecord.begin(store, recipe="first", path=Path("first.yaml"), seed=1).end(store, "done")
+    RunRecord.begin(store, recipe="second", path=Path("second.yaml"), seed=1)
+    make(store)
+    other = machines.store("two")
+    assert latest(other).recipe == "second"
+    assert latest(other, "first").outcome == "done"
+    assert resolve(other, FINGERPRINT[:6]).fingerprint == FINGERPRINT
