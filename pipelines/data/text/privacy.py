@@ -43,8 +43,9 @@ CHINESE_ID = re.compile(
     r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx](?![0-9])"
 )
 SOCIAL_SECURITY = re.compile(r"(?<![0-9-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9-])")
+# Blanks are possessive (\s*+): given back one by one, a long run of them would be tried in all divisions.
 PASSPORT = re.compile(
-    r"(?:passport|护照|護照)\s*(?:no\b\.?|num(?:ber)?\b|#|号码?|號碼?)?\s*(?:is|was|为|為|是)?\s*[:：#]?\s*"
+    r"(?:passport|护照|護照)\s*+(?:no\b\.?|num(?:ber)?\b|#|号码?|號碼?)?\s*+(?:is|was|为|為|是)?\s*+[:：#]?\s*+"
     r"([A-Z]{0,2}[0-9]{6,9}[A-Z]?)(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
@@ -63,10 +64,10 @@ NORTH_AMERICAN = re.compile(r"(?:\+?1[ .-])?(\(?[2-9][0-9]{2}\)?[ .-]?[2-9][0-9]
 # What numbers are that look like a telephone's or a card's; versions look like addresses.
 OTHER_NUMBER = re.compile(
     r"(?:order|tracking|invoice|ticket|serial|isbn|issn|sku|imei|qq|uid|订单|訂單|单号|單號|运单|编号|編號|流水|序列号)"
-    r"(?:\s*(?:id|no\.?|nos\.?|number|num|号|號))?\s*(?:is|was|:|：|#|=|是|为)?\s*#?\s*$",
+    r"(?:\s*+(?:id|no\.?|nos\.?|number|num|号|號))?\s*+(?:is|was|:|：|#|=|是|为)?\s*+#?\s*+$",
     re.IGNORECASE,
 )
-VERSION = re.compile(r"(?:\bv|version|release|build|section|版本|版)\s*[:：]?\s*$", re.IGNORECASE)
+VERSION = re.compile(r"(?:\bv|version|release|build|section|版本|版)\s*+[:：]?\s*+$", re.IGNORECASE)
 MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 8, 15  # of an international number (E.164)
 ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999
 

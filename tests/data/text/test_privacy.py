@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import get_args
 
 import pytest
@@ -33,6 +34,22 @@ def test_the_labelled_set_has_both_languages_and_look_alikes() -> None:
 def test_published_numbers_have_right_check_digits() -> None:
     assert luhn("378282246310005") and luhn("5555555555554444") and luhn("4012888888881881")  # of card networks
     assert id_check("11010519491231002") == "X" and id_check("44052418800101001") == "4"  # GB 11643's examples
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"passport{' ' * 2000}x", f"passport no{chr(10) * 2000}is x", f"护照{' ' * 2000}号码 {' ' * 2000}",
+        f"order{' ' * 2000}13812345678", "order              13812345678 " * 100, "version            81.2.69.142 " * 100,
+        "a" * 2000, "a.-" * 2000, f"a@{'a.' * 2000}", f"a@{'a-' * 2000}", "a@" * 2000,
+        "1" * 2000, "1 " * 2000, "1.1-(" * 2000, "2001:" * 2000, f"+{'1 ' * 2000}",
+    ],
+    ids=lambda text: text[:12].replace("\n", " "),
+)  # fmt: skip
+def test_a_long_run_of_anything_takes_little_time(text: str) -> None:
+    start = time.process_time()
+    spans(text, frozenset(KINDS))
+    assert time.process_time() - start < 1
 
 
 def test_equal_values_have_equal_surrogates_and_the_seed_changes_all() -> None:
