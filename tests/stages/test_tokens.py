@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,7 @@ from pipelines.stage import Facts, Options, Stage, Work
 from pipelines.stages import tokenizer as tokenizer_stage
 from pipelines.stages import tokens as tokens_stage
 from pipelines.stages.tokenizer import TokenizerOptions
-from pipelines.stages.tokens import TokensCluster, TokensOptions
+from pipelines.stages.tokens import TokensCluster, TokensOptions, shards
 from pipelines.store.artifacts import Artifact, Draft, Manifest
 from pipelines.store.digests import FileDigests
 from tests.runs import ROOT
@@ -339,6 +340,22 @@ def test_a_driver_that_is_killed_while_encoding_and_while_packing_resumes(
     assert seen.items() <= finished().items()
     assert bytes_of(folder) == bytes_of(sharded[0])
     assert facts == sharded[1]
+
+
+def test_the_documents_of_a_shard_take_the_memory_of_one_part(tmp_path: Path) -> None:
+    number = 50_000
+    (tmp_path / "encoded" / "train").mkdir(parents=True)
+    part = pa.table({"language": ["en"] * number, "tokens": pa.array([[1]] * number, pa.large_list(pa.uint16()))})
+    for name in range(12):
+        with pa.ipc.new_file(str(tmp_path / "encoded" / "train" / f"part-{name:02}.arrow"), part.schema) as writer:
+            writer.write_table(part)
+    split = shards.Split("train", tmp_path, tmp_path / "out", {"en": 1.0}, num_shards=1000, seed=7)
+    shards.documents_of(split, 0)
+    tracemalloc.start()
+    documents = shards.documents_of(split, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(documents.times_D) == 12 * 50 and peak < 10 * number * 8
 
 
 @pytest.mark.slow

@@ -145,7 +145,9 @@ def documents_of(split: Split, shard: int) -> Documents:
             used[language] += len(ranks)
         place = (shard + number) % split.num_shards
         first, end = (len(times) * edge // split.num_shards for edge in (place, place + 1))
-        pieces.append((table.column("tokens").slice(first, end - first), languages[first:end], times[first:end]))
+        # Copies: a view of a run would keep the arrays of all documents of its part.
+        run = languages[first:end].copy(), times[first:end].copy()
+        pieces.append((table.column("tokens").slice(first, end - first), *run))
     chunks = [chunk for tokens, _, _ in pieces for chunk in tokens.chunks]
     tokens = RaggedColumn(pa.chunked_array(chunks, None if chunks else pa.large_list(pa.int32())))
     languages, times = (np.concatenate([np.zeros(0, np.int64), *(piece[i] for piece in pieces)]) for i in (1, 2))
