@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 
-BATCH_ROWS = 8192  # rows written at a time: 8,192 × 256 tokens × 3 columns × 4 bytes = 25 MB
+BATCH_TOKENS = 2**21  # of the rows that are written at a time, one row at least: cutting takes 28 bytes for each
 
 
 def id_dtype(num_ids: int) -> np.dtype:
@@ -85,9 +85,10 @@ def _write(
     """Writes rows in this order, in batches; yields the number of rows written so far.
 
     columns: maps row numbers to the columns of those rows, [rows, length] each."""
+    batch_rows = max(1, BATCH_TOKENS // row_schema.field("tokens").type.list_size)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, row_schema) as writer:
-        for first in range(0, len(order_R), BATCH_ROWS):
-            rows_R = order_R[first : first + BATCH_ROWS]
+        for first in range(0, len(order_R), batch_rows):
+            rows_R = order_R[first : first + batch_rows]
             arrays = [
                 pa.FixedSizeListArray.from_arrays(
                     pa.array(column_RT.reshape(-1), field.type.value_type), column_RT.shape[1]

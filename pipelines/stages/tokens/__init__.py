@@ -36,7 +36,7 @@ class TokensOptions(Options):
         100_000_000,
         ge=1000,
         description="Tokens of one file of rows, about: one task holds them in memory, 6 bytes each, 10 with a "
-        "vocabulary over 65,536; documents are dealt to files at random",
+        "vocabulary over 65,536, and 60 MB while it cuts rows; documents are dealt to files at random",
     )
 
     @field_validator("mixture")

@@ -101,7 +101,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path: P
 
 
 def test_more_rows_than_in_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "BATCH_ROWS", 7)
+    monkeypatch.setattr(packing, "BATCH_TOKENS", 7 * 16)
     stream, starts = lay_out(some_documents(5, 100))
     progress = list(packing.write_rows(tmp_path / "rows", stream, starts, length=16, pad_id=PAD, seed=1))
     num_rows = -(-len(stream) // 16)
@@ -109,6 +109,14 @@ def test_more_rows_than_in_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     reader = pa.ipc.open_file(str(tmp_path / "rows"))
     expected = packing.cut_rows(stream, starts, np.random.default_rng(1).permutation(num_rows), 16, PAD)
     np.testing.assert_array_equal(np.array(reader.read_all()["positions"].to_pylist()), expected[2])
+
+
+@pytest.mark.parametrize(("length", "rows"), [(256, 8192), (16_384, 128), (1_048_576, 2)])
+def test_a_batch_has_so_many_tokens_however_long_the_rows_are(tmp_path: Path, length: int, rows: int) -> None:
+    stream = np.ones(packing.BATCH_TOKENS + 2 * length, np.uint16)
+    starts = np.zeros(len(stream), bool)
+    progress = packing.write_rows(tmp_path / "rows", stream, starts, length=length, pad_id=PAD, seed=1)
+    assert list(progress) == [rows, rows + 2]
 
 
 def test_an_empty_stream_is_an_empty_file(tmp_path: Path) -> None:
@@ -257,7 +265,7 @@ def test_many_short_sequences_fill_their_rows() -> None:
 
 
 def test_sequences_are_whole_in_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "BATCH_ROWS", 7)
+    monkeypatch.setattr(packing, "BATCH_TOKENS", 7 * 16)
     sequences, loss_masks = some_sequences(1, 60, 16)
     progress = list(packing.write_sequences(tmp_path / "rows", sequences, loss_masks, length=16, pad_id=PAD, seed=3))
     table = pa.ipc.open_file(str(tmp_path / "rows")).read_all()
