@@ -53,13 +53,20 @@ def held_out_mask(
 
 
 def choose(
-    group_sizes: dict[str, int], document_sizes: dict[str, int], limit: float, *, salt: str
+    group_sizes: dict[str, int],
+    document_sizes: dict[str, int],
+    limit: float,
+    *,
+    salt: str,
+    most: float | None = None,
 ) -> tuple[bool, set[str]]:
     """Chooses the text of a language to hold out: (True, names of groups), or (False, ids of documents).
 
-    The sizes are bytes; documents are chosen where there is one group, or the smallest is far larger than `limit`."""
+    The sizes are bytes; documents are chosen where there is one group, or the smallest is larger than `most`, which is
+    MAX_OVERSIZE times the limit by default."""
+    most = MAX_OVERSIZE * limit if most is None else most
     chosen = choose_groups(group_sizes, limit, salt=salt)
-    if chosen and sum(group_sizes[name] for name in chosen) <= MAX_OVERSIZE * limit:
+    if chosen and sum(group_sizes[name] for name in chosen) <= most:
         return True, chosen
     return False, choose_groups(document_sizes, limit, salt=salt)
 

@@ -122,7 +122,8 @@ def choose_held_out(item: dict[str, Any], *, sizes: Sequence[str], fraction: flo
         language = total["language"]
         groups, documents = (_named_sizes(table, language, of) for of in (GROUP, DOCUMENT))
         limit = min(fraction * total["bytes"], max_bytes)
-        whole_groups, names = splitting.choose(groups, documents, limit, salt=_salt(seed, language))
+        most = min(splitting.MAX_OVERSIZE * limit, max_bytes)  # a fraction may be exceeded, held_out_bytes may not
+        whole_groups, names = splitting.choose(groups, documents, limit, salt=_salt(seed, language), most=most)
         of = GROUP if whole_groups else DOCUMENT
         chosen += [{"language": language, "of": of, "name": name} for name in sorted(names)]
     schema = pa.schema([SIZES.field(name) for name in ("language", "of", "name")])

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.data.corpus.splitting import choose_groups, first_occurrences, held_out_mask, is_in_sorted, remove_lines
+from pipelines.data.corpus.splitting import choose, choose_groups, first_occurrences, held_out_mask, is_in_sorted, remove_lines
 from pipelines.data.text.measures import hash_texts
 
 
@@ -60,6 +60,13 @@ def test_the_split_depends_on_the_seed_only() -> None:
 def test_one_group_is_split_by_documents() -> None:
     columns = corpus({"only": [100] * 400}, "zh")
     assert 0.04 <= held_out_fraction(columns, held_out_mask(**columns, fraction=0.05, seed=0), "zh") <= 0.05
+
+
+def test_groups_that_exceed_the_most_bytes_are_split_by_documents() -> None:
+    groups, documents = {"a": 300, "b": 300}, {f"{name}{n}": 30 for name in "ab" for n in range(10)}
+    assert choose(groups, documents, 100, salt="")[0]
+    whole_groups, names = choose(groups, documents, 100, salt="", most=100)
+    assert not whole_groups and len(names) == 3
 
 
 def test_two_large_groups_are_split_by_documents() -> None:
