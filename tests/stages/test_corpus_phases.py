@@ -185,8 +185,8 @@ def test_sizes_of_groups_add_up_over_spans_also_where_the_lowest_hashes_alone_ar
     for first in range(0, len(rows), 700):
         languages, names, sizes = map(list, zip(*rows[first : first + 700], strict=True))
         documents = pa.table({"language": languages, "text_bytes": sizes})
-        span = hold_out.lowest([hold_out.sizes_of(documents, "group", pa.chunked_array([names]), 7)], 50)
-        table = hold_out.lowest([table, span], 50)
+        span = hold_out.lowest([hold_out.sizes_of(documents, "group", pa.chunked_array([names]), 7)], 0, 50)
+        table = hold_out.lowest([table, span], 0, 50)
     for language in ("en", "zh"):
         found = {row["name"]: row["bytes"] for row in table.to_pylist() if row["language"] == language}
         names = [name for of, name in totals if of == language]

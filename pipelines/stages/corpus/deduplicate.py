@@ -4,7 +4,8 @@
                                               duplicates/<bucket>.pairs.arrow   pairs of near duplicates
     all pairs ──one task──► duplicates/near.arrow   numbers of documents, sorted
 
-The one task holds the numbers of the pairs' documents, and nothing else: about 100 bytes a pair.
+The one task holds the numbers of the pairs' documents, and nothing else: about 185 bytes a pair. A pair that has
+several bands in common is in several buckets, and is held once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
 
 NEAR = "near.arrow"
+MERGED_PAIRS = 10_000_000  # collected at least before those that are there more than once are left out
 BATCH_MEMBERS = 200_000  # candidates compared at a time, with 512 bytes of signature each
 DUPLICATES = pa.schema([("document", pa.int64())])
 
@@ -68,9 +70,25 @@ def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: i
 def decide_near(item: dict[str, Any]) -> None:
     """Writes the numbers of the near duplicates to drop, of the pairs of all buckets. Runs in a task."""
     path = Path(item["path"])
-    batches = [map_arrow(file) for file in sorted(path.parent.glob("*.pairs.arrow"))]
-    columns = [np.concatenate([batch.column(name).to_numpy() for batch in batches]) for name in duplicates.PAIRS.names]
-    write_arrow(_numbers(duplicates.worse_duplicates(*columns)), path)
+    pairs_E3 = distinct_pairs(sorted(path.parent.glob("*.pairs.arrow")))
+    write_arrow(_numbers(duplicates.worse_duplicates(*pairs_E3.T)), path)
+
+
+def distinct_pairs(files: Sequence[Path]) -> np.ndarray:
+    """Returns int64[pairs, 3]: the columns of PAIRS in all files, each pair once.
+
+    Merges whenever as many wait as there are, so memory is some times that of the distinct pairs, and each pair is
+    sorted a few times only."""
+    pairs_E3 = np.empty((0, len(duplicates.PAIRS)), np.int64)
+    waiting: list[np.ndarray] = []
+    num_waiting = 0
+    for file in files:
+        waiting.append(np.stack([column.to_numpy() for column in map_arrow(file).columns], axis=1))
+        num_waiting += len(waiting[-1])
+        if num_waiting > max(len(pairs_E3), MERGED_PAIRS):
+            pairs_E3 = np.unique(np.concatenate([pairs_E3, *waiting]), axis=0)
+            waiting, num_waiting = [], 0
+    return np.unique(np.concatenate([pairs_E3, *waiting]), axis=0)
 
 
 def duplicates_in(folder: Path, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +112,9 @@ def _marks(
         marks = map_arrow(Path(file).with_suffix(suffix))
         hashes, keys, rows = (column.to_numpy() for column in marks.columns)
         chosen = duplicates.bucket_slice(hashes, bucket, num_buckets)
-        parts.append((hashes[chosen], keys[chosen], duplicates.document_numbers(block, rows[chosen])))
+        # Copies: a view would keep the file of each block mapped, and a process may map only so many.
+        numbers = duplicates.document_numbers(block, rows[chosen])
+        parts.append((hashes[chosen].copy(), keys[chosen].copy(), numbers))
     hashes, keys, documents = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return hashes, keys, documents
 

@@ -25,7 +25,16 @@ from pipelines.stage import Facts, Work
 from pipelines.stages.corpus.blocks import CleanedBlocks
 from pipelines.stages.corpus.decontaminate import decontaminate
 from pipelines.stages.corpus.deduplicate import deduplicate
-from pipelines.stages.corpus.hold_out import EXACT, NEAR, TRAIN, Span, hold_out, rows_with, write_parquet
+from pipelines.stages.corpus.hold_out import (
+    EXACT,
+    NEAR,
+    TRAIN,
+    Span,
+    chosen_rows,
+    hold_out,
+    rows_with,
+    write_parquet,
+)
 
 LANGUAGES = ("en", "zh")
 DUPLICATES = {  # reasons of duplicates, and their problems
@@ -75,8 +84,8 @@ def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
     item: {"path": of the file, "blocks": numbers, "fates": the files of the blocks' spans}. files: of all blocks."""
     tables = []
     for block, fates in zip(item["blocks"], item["fates"], strict=True):
-        rows = pa.array(rows_with(TRAIN, Path(fates), block))
-        tables.append(pq.read_table(files[block], columns=DOCUMENTS.names, use_threads=False).take(rows))
+        documents = pq.read_table(files[block], columns=DOCUMENTS.names, use_threads=False)
+        tables.append(chosen_rows(documents, rows_with(TRAIN, Path(fates), block)))
     write_parquet(pa.concat_tables(tables), Path(item["path"]))
 
 
@@ -105,9 +114,9 @@ def write_rejected_file(item: dict[str, Any], *, blocks: list[dict[str, Any]], f
                 writer.write_table(pq.read_table(block["rejected"]))
             for fate in DUPLICATES:
                 for number, block in enumerate(blocks):
-                    rows = pa.array(rows_with(fate, Path(block["fates"]), number))
+                    rows = rows_with(fate, Path(block["fates"]), number)
                     if len(rows):
-                        documents = pq.read_table(files[number], columns=["id", "text"]).take(rows)
+                        documents = chosen_rows(pq.read_table(files[number], columns=["id", "text"]), rows)
                         writer.write_table(_duplicates(documents, fate, block))
         file.publish()
 

@@ -41,8 +41,8 @@ SIZES = pa.schema(
     ]
 )
 INDEX_COLUMNS = ["id", "source", "group", "language", "text_bytes"]
-# Groups of a language among which to choose, and as many documents: those with the lowest hashes, as among all. So
-# many web pages of 2 kB are twice as long as the default of held_out_bytes.
+# Groups of a language among which to choose, and as many documents: those with the lowest hashes, as among all. Of
+# small ones there are more: as many as have twice held_out_bytes.
 MAX_NAMES = 100_000
 ROW_GROUP_DOCUMENTS = 16_384  # a reader's unit of work
 PART_SUFFIX = r"\.\d+$"  # of the id of a part of a document: see documents.document_of
@@ -74,7 +74,14 @@ def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]
     ranges = [{"first": span.first, "stop": span.stop} for span in spans]
     sizes = [{"path": str(groups / span.held_out.name), **blocks} for span, blocks in zip(spans, ranges, strict=True)]
     make_files(
-        work, measure_groups, sizes, unit="spans measured", files=cleaned.files, duplicates=duplicates, seed=work.seed
+        work,
+        measure_groups,
+        sizes,
+        unit="spans measured",
+        files=cleaned.files,
+        duplicates=duplicates,
+        max_bytes=work.options.held_out_bytes,
+        seed=work.seed,
     )
     chosen = groups / "chosen.arrow"
     make_files(
@@ -95,10 +102,11 @@ def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]
     return spans
 
 
-def measure_groups(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, seed: int) -> None:
+def measure_groups(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, max_bytes: int, seed: int) -> None:
     """Writes SIZES of the groups, the documents and the languages in a span, without duplicates. Runs in a task.
 
-    item: {"path": of the sizes, "first", "stop": the span's blocks}. files: those of all blocks."""
+    item: {"path": of the sizes, "first", "stop": the span's blocks}. files: those of all blocks. max_bytes: of each
+    language's held-out text."""
     tables = []
     for block, exact, near in _duplicates_of_blocks(item, duplicates):
         table = pq.read_table(files[block], columns=INDEX_COLUMNS, use_threads=False)
@@ -107,7 +115,8 @@ def measure_groups(item: dict[str, Any], *, files: Sequence[str], duplicates: Pa
         tables.append(table.filter(pa.array(kept)))
     table = pa.concat_tables(tables)
     names = {GROUP: _groups(table), DOCUMENT: _whole_documents(table), LANGUAGE: table.column("language")}
-    write_parquet(lowest([sizes_of(table, of, column, seed) for of, column in names.items()]), Path(item["path"]))
+    sizes = [sizes_of(table, of, column, seed) for of, column in names.items()]
+    write_parquet(lowest(sizes, max_bytes), Path(item["path"]))
 
 
 def choose_held_out(item: dict[str, Any], *, sizes: Sequence[str], fraction: float, max_bytes: int, seed: int) -> None:
@@ -116,7 +125,7 @@ def choose_held_out(item: dict[str, Any], *, sizes: Sequence[str], fraction: flo
     sizes: files of `measure_groups`. fraction, max_bytes: of each language's text, at most."""
     table = SIZES.empty_table()
     for file in sizes:
-        table = lowest([table, pq.read_table(file)])
+        table = lowest([table, pq.read_table(file)], max_bytes)
     chosen: list[dict[str, str]] = []
     for total in table.filter(pc.field("of") == LANGUAGE).sort_by("language").to_pylist():
         language = total["language"]
@@ -159,6 +168,15 @@ def rows_with(fate: int, span_fates: Path, block: int) -> np.ndarray:
     blocks, fates = (column.to_numpy() for column in map_arrow(span_fates).columns)
     start, stop = np.searchsorted(blocks, np.array([block, block + 1], np.int32))
     return np.flatnonzero(fates[start:stop] == fate)
+
+
+def chosen_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Returns these rows of a table, which are ascending.
+
+    By a mask: Table.take joins the chunks of each column first, which fails for more than 2 GiB of text."""
+    mask = np.zeros(table.num_rows, np.bool_)
+    mask[rows] = True
+    return table.filter(pa.array(mask))
 
 
 def write_parquet(table: pa.Table, path: Path, counts: Counter[str] | None = None) -> None:
@@ -204,8 +222,9 @@ def sizes_of(table: pa.Table, of: str, names: pa.ChunkedArray, seed: int) -> pa.
     return pa.Table.from_arrays([*columns, sizes.column("bytes_sum")], schema=SIZES)
 
 
-def lowest(tables: list[pa.Table], max_names: int = MAX_NAMES) -> pa.Table:
-    """Adds up SIZES of equal names, and keeps the `max_names` lowest hashes of each language, of groups and documents.
+def lowest(tables: list[pa.Table], max_bytes: int, max_names: int = MAX_NAMES) -> pa.Table:
+    """Adds up SIZES of equal names, and keeps the lowest hashes of each language, of groups and documents: `max_names`,
+    and more while those below have less than twice `max_bytes`, so that as much can be chosen of the smallest groups.
 
     A name that is among the lowest of all is so in every table that has it, so its sizes add up to all its bytes."""
     keys = ["language", "of", "name", "order"]
@@ -214,8 +233,12 @@ def lowest(tables: list[pa.Table], max_names: int = MAX_NAMES) -> pa.Table:
     table = table.sort_by([(name, "ascending") for name in ("language", "of", "order", "name")])
     kinds = pc.call_function("binary_join_element_wise", [table.column("language"), table.column("of"), "/"]).to_numpy()
     begins = np.flatnonzero(np.concatenate([[True], kinds[1:] != kinds[:-1]])[: len(kinds)])
-    ranks = np.arange(len(kinds)) - np.repeat(begins, np.diff(np.append(begins, len(kinds))))
-    return table.filter(pa.array(ranks < max_names))
+    numbers = np.diff(np.append(begins, len(kinds)))
+    ranks = np.arange(len(kinds)) - np.repeat(begins, numbers)
+    sizes = table.column("bytes").to_numpy()
+    bytes_before = np.cumsum(sizes) - sizes  # of all names above, then of those of the same kind
+    bytes_before -= np.repeat(bytes_before[begins], numbers)
+    return table.filter(pa.array((ranks < max_names) | (bytes_before < 2 * max_bytes)))
 
 
 def _named_sizes(table: pa.Table, language: str, of: str) -> dict[str, int]:
@@ -260,7 +283,7 @@ def _held_out_documents(file: str, rows: np.ndarray) -> pa.Table:
     documents = (
         pq.read_table(file, columns=columns) if len(rows) else pq.read_schema(file).empty_table().select(columns)
     )
-    documents = documents.take(pa.array(rows))
+    documents = chosen_rows(documents, rows)
     signatures = map_arrow(Path(file).with_suffix(".signatures.arrow")).column("signature")
     data = pa.py_buffer(np.ascontiguousarray(fixed_size_bytes(signatures)[rows]))
     column = pa.FixedSizeBinaryArray.from_buffers(signatures.type, len(rows), [None, data])

@@ -1,0 +1,76 @@
+"""Files of the corpus stage's tasks, by themselves: pairs in several buckets, blocks of much text, small groups."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.blocks import write_arrow
+from pipelines.data.corpus import duplicates, splitting
+from pipelines.stages.corpus import deduplicate, hold_out
+
+
+def write_pairs(folder: Path, pairs: np.ndarray, number: int) -> list[Path]:
+    files = [folder / f"{bucket:05}.pairs.arrow" for bucket in range(number)]
+    for file in files:
+        write_arrow(pa.record_batch(list(pairs.T), schema=duplicates.PAIRS), file)
+    return files
+
+
+def test_pairs_in_many_buckets_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deduplicate, "MERGED_PAIRS", 1000)
+    pairs = np.random.default_rng(0).integers(0, 100_000, (20_000, 3))
+    files = write_pairs(tmp_path, pairs, 40)
+    tracemalloc.start()
+    found = deduplicate.distinct_pairs(files)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, np.unique(pairs, axis=0))
+    assert peak < 15 * pairs.nbytes  # of 40 times as many
+    deduplicate.decide_near({"path": str(tmp_path / deduplicate.NEAR)})
+    _, near = deduplicate.duplicates_in(exact_in(tmp_path), 0, 1)
+    assert near.tolist() == duplicates.worse_duplicates(*pairs.T).tolist()
+
+
+def exact_in(folder: Path) -> Path:
+    write_arrow(pa.record_batch([np.empty(0, np.int64)], schema=deduplicate.DUPLICATES), folder / "0.exact.arrow")
+    return folder
+
+
+def test_rows_are_chosen_of_more_text_than_one_array_can_have(tmp_path: Path) -> None:
+    """Three chunks of 1.1 GiB, which are the same pages of a file that takes no space."""
+    size = 1_181_116_006
+    with (tmp_path / "text").open("wb") as file:
+        file.truncate(size)
+    data = pa.memory_map(str(tmp_path / "text")).read_buffer(size)
+    offsets = pa.py_buffer(np.array([0, size - 4, size], np.int32))
+    chunk = pa.StringArray.from_buffers(2, offsets, data)
+    table = pa.table({"text": pa.chunked_array([chunk] * 3), "number": pa.chunked_array([range(6)])})
+    chosen = hold_out.chosen_rows(table, np.array([1, 3, 5]))
+    assert chosen.column("number").to_pylist() == [1, 3, 5]
+    assert chosen.column("text").to_pylist() == ["\0" * 4] * 3
+
+
+def test_small_groups_are_kept_until_their_text_is_twice_the_most() -> None:
+    rng = random.Random(9)
+    rows = [(f"group {rng.randint(0, 3000)}", rng.randint(1, 20)) for _ in range(6000)]
+    totals: Counter[str] = Counter()
+    for name, size in rows:
+        totals[name] += size
+    table = hold_out.SIZES.empty_table()
+    for first in range(0, len(rows), 700):
+        names, sizes = map(list, zip(*rows[first : first + 700], strict=True))
+        documents = pa.table({"language": ["en"] * len(names), "text_bytes": sizes})
+        of_span = hold_out.sizes_of(documents, "group", pa.chunked_array([names]), 7)
+        table = hold_out.lowest([table, hold_out.lowest([of_span], 5000, 10)], 5000, 10)
+    found = dict(zip(table.column("name").to_pylist(), table.column("bytes").to_pylist(), strict=True))
+    order = sorted(totals, key=lambda name: splitting.salted_hash(name, "7/en"))
+    before = np.cumsum([0, *(totals[name] for name in order)])[:-1]
+    assert found == {name: totals[name] for name, size in zip(order, before, strict=True) if size < 10_000}
+    assert sum(found.values()) >= 10_000
