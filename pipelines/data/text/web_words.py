@@ -51,6 +51,7 @@ CHINESE_PIECE = re.compile(
     "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
     "|[^\\s\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
+MAX_CHUNK = 1000  # characters split at once: splitting takes time in proportion to their square
 SENTENCE_SIGNS = frozenset(".?!։؟۔।॥။።‼‽⁇⁈⁉。．｡！？﹒﹖﹗")  # that are words of their own and end a sentence
 
 
@@ -72,7 +73,8 @@ def _words(text: str, language: str) -> list[str]:
         if chunk.isalpha() and chunk not in COMPOUNDS:
             result.append(chunk)
         else:
-            result += _split(chunk)
+            for first in range(0, len(chunk), MAX_CHUNK):
+                result += _split(chunk[first : first + MAX_CHUNK])
     return result
 
 

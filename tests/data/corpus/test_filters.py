@@ -143,6 +143,29 @@ def test_null_disables_a_filter() -> None:
     assert verdict("Yes.", "en", Filters(length=None)) == ""
 
 
+@pytest.mark.parametrize("limits", [{0: 0.1}, {-1: 0.1}, {2: 1.5}, {2: -0.1}])
+def test_limits_of_ngrams_are_checked(limits: dict[int, float]) -> None:
+    for key in ("max_top_ngram_fractions", "max_duplicate_ngram_fractions"):
+        with pytest.raises(ValidationError, match=f"gopher_repetition.zh.{key}"):
+            Filters.model_validate({"gopher_repetition": {"zh": {key: limits}}})
+
+
+def test_limits_of_ngrams_replace_those_below_in_a_source_as_in_the_stage() -> None:
+    limits: dict[int, float]
+    for limits in ({3: 0.5}, {}):
+        options = {"gopher_repetition": {"en": {"max_top_ngram_fractions": limits}}}
+        of_stage = Filters.model_validate({"preset": "gopher", **options})
+        stage = Filters.model_validate(
+            {"preset": "gopher", "gopher_repetition": {"en": {"max_duplicate_line_fraction": 1}}}
+        )
+        for filters in (of_stage, Filters.model_validate(options).over(stage), Filters.model_validate(options)):
+            assert filters.gopher_repetition is not None
+            assert filters.gopher_repetition.en.max_top_ngram_fractions == limits
+        texts = pa.array([ENGLISH], pa.string())
+        (document,) = document_stats(texts, ["en"], hash_texts(texts))
+        assert apply_filters(of_stage.enabled()[:2], document).keep
+
+
 def test_error_names_the_position_of_an_unknown_option() -> None:
     with pytest.raises(ValidationError) as error:
         Filters.model_validate({"length": {"min_word": 3}})

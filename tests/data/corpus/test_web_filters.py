@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +33,13 @@ def verdict(text: str, language: str, /, **filters: object) -> Verdict:
     texts = pa.array([text], pa.string())
     (document,) = document_stats(texts, [language], hash_texts(texts))
     return apply_filters(Filters.model_validate(filters).enabled(), document)
+
+
+def test_a_long_chunk_of_signs_takes_time_in_proportion_to_it() -> None:
+    text = "".join("_#*~[]"[number % 6] * (number % 7) for number in range(10_000))
+    start = time.process_time()
+    assert "".join(words(text, "en")) == text
+    assert time.process_time() - start < 4
 
 
 # ---- against datatrove -----------------------------------------------------------------------------------------------

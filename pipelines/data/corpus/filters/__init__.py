@@ -6,7 +6,7 @@ recipe: preset, then keys ──Filters──► over(the stage's) for a source 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 from pydantic import Field, model_validator
 
@@ -131,9 +131,14 @@ def apply_filters(filters: Sequence[Filter | Custom], document: DocumentStats) -
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested keys of both; those of `above` win, and lists replace each other."""
+    """Nested keys of both; those of `above` win. Lists replace each other, and so do limits by number ({2: 0.2}): in a
+    source as in the stage, they are all that there are."""
     merged = dict(below)
     for key, value in above.items():
         lower = merged.get(key)
-        merged[key] = _merged(lower, value) if isinstance(lower, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _merged(lower, value) if _has_names(lower) and _has_names(value) else value
     return merged
+
+
+def _has_names(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)

@@ -18,6 +18,9 @@ from pipelines.user_functions import UserFunction
 if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
 
+# Reasons that the stage counts for itself.
+RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "unreadable")
+
 
 @dataclass(frozen=True)
 class Custom:
@@ -27,7 +30,7 @@ class Custom:
     reasons: ClassVar[tuple[str, ...]] = ()  # known only when it runs
 
     def apply(self, document: DocumentStats) -> Verdict:
-        """Raises UserError where the function fails, or returns something else."""
+        """Raises UserError where the function fails, or returns something else or a reserved reason."""
         where = f"filters.custom: {self.function.where}"
         try:
             result = _load(self.function)(document.text)
@@ -38,7 +41,13 @@ class Custom:
         keep, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, self.function.name)
         if not _is_bool(keep) or not isinstance(reason, str):
             raise UserError(f"{where} returned {result!r}; expected whether the document is kept, or (kept, reason)")
-        return KEEP if keep else drop(re.sub(r"\W+", "_", reason).strip("_") or self.function.name)
+        reason = re.sub(r"\W+", "_", reason).strip("_") or self.function.name
+        if not keep and reason in RESERVED:
+            raise UserError(
+                f"{where} gave the reason {reason}; expected another than {', '.join(RESERVED)}, which the stage "
+                "counts: return (False, reason) with a reason of your own, or rename the function"
+            )
+        return KEEP if keep else drop(reason)
 
 
 def _is_bool(value: Any) -> bool:

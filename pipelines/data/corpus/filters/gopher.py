@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ STOP_WORDS = {
     "en": frozenset(("the", "be", "to", "of", "and", "that", "have", "with")),
     "zh": frozenset("的年在月是和日了於·為有被人中为他與後也而由于与后"),  # FineWeb2's; 于与后 are simplified 於與後
 }
-Limits = dict[int, float]
+Limits = dict[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]]  # by n; replaced as a whole
 PARAGRAPH_END, LINE_END = re.compile(r"\n{2,}"), re.compile(r"\n+")
 
 
@@ -139,11 +139,13 @@ class RepetitionLimits(Options):
     )
     max_top_ngram_fractions: Limits = Field(
         default={2: 0.2, 3: 0.18, 4: 0.16},
-        description="By n, the maximum fraction of the characters in the most frequent sequence of n words",
+        description="By n, the maximum fraction of the characters in the most frequent sequence of n words; "
+        "replaces all n of the default",
     )
     max_duplicate_ngram_fractions: Limits = Field(
         default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10},
-        description="By n, the maximum fraction of the characters in sequences of n words that repeat an earlier one",
+        description="By n, the maximum fraction of the characters in sequences of n words that repeat an earlier "
+        "one; replaces all n of the default",
     )
 
 
@@ -164,11 +166,13 @@ class ChineseRepetitionLimits(RepetitionLimits):
     )
     max_top_ngram_fractions: Limits = Field(
         default={2: 0.256, 3: 0.201, 4: 0.171},
-        description="By n, the maximum fraction of the characters in the most frequent sequence of n words",
+        description="By n, the maximum fraction of the characters in the most frequent sequence of n words; "
+        "replaces all n of the default",
     )
     max_duplicate_ngram_fractions: Limits = Field(
         default={5: 0.198, 6: 0.182, 7: 0.167, 8: 0.154, 9: 0.14, 10: 0.127},
-        description="By n, the maximum fraction of the characters in sequences of n words that repeat an earlier one",
+        description="By n, the maximum fraction of the characters in sequences of n words that repeat an earlier "
+        "one; replaces all n of the default",
     )
 
 
