@@ -28,8 +28,8 @@ from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_by_counts, language_name
 from pipelines.data.text.measures import DocumentStats, HashedTexts, document_stats, hash_texts
 from pipelines.data.text.normalise import mojibake, normalise
-from pipelines.data.text.privacy import Privacy
-from pipelines.data.text.privacy_kinds import PERSONAL_DATA
+from pipelines.data.text.privacy import Privacy, without_cut_value
+from pipelines.data.text.privacy_kinds import PERSONAL_DATA, PrivateKind
 from pipelines.errors import UserError
 
 BATCH_BYTES = 8 << 20  # of text cleaned at once: large enough for columnar work, small beside a worker's memory
@@ -122,25 +122,32 @@ class _Batch:
     def add(self, part: Part, row: Row | BadRow) -> None:
         if isinstance(row, BadRow):
             num_bytes = utf8_bytes(row.raw)
-            self.bad_rows.append((part, row.model_copy(update={"raw": self.privacy.replace(row.raw)[0]})))
+            raw = without_cut_value(row.raw) if self.privacy.is_on and len(row.raw) >= RAW_CHARACTERS else row.raw
+            self.bad_rows.append((part, row.model_copy(update={"raw": self.privacy.replace(raw)[0]})))
             self.counts["rows/bad"] += 1
         else:
             num_bytes = utf8_bytes(row.text)
             garbled = mojibake(row.text)
             text, found = self.privacy.replace(normalise(row.text))
-            self.counts.update({f"{PRIVATE}{kind}": number for kind, number in found.items()})
+            self._count_private(found)
             self.documents.append(_Document(part, self._private(row), text, garbled, self.privacy.drops(found)))
             self.counts["bytes/read"] += num_bytes
         self.text_bytes += num_bytes
 
     def _private(self, row: Row) -> Row:
-        """The row without its text, and without personal data in its other columns."""
+        """The row without its text, and without personal data in its other columns. Counts what was in `meta`."""
         if not self.privacy.is_on:
             return row
-        meta = {key: self.privacy.replace(value)[0] for key, value in row.meta.items()}
+        meta: dict[str, str] = {}
+        for key, value in row.meta.items():
+            meta[key], found = self.privacy.replace(value)
+            self._count_private(found)
         return row.model_copy(
             update={"text": "", "meta": meta, "group": row.group and self.privacy.disguise(row.group)}
         )
+
+    def _count_private(self, found: Counter[PrivateKind]) -> None:
+        self.counts.update({f"{PRIVATE}{kind}": number for kind, number in found.items()})
 
     def cleaned(self, permutations: int) -> CleanedBatch:
         self._split_long()
@@ -166,9 +173,10 @@ class _Batch:
         if not stats.characters:
             return EMPTY
         try:
-            return apply_filters(self.rules.filters, stats)
+            verdict = apply_filters(self.rules.filters, stats)
         except UserError as error:
             raise UserError(f"{document.part.where}:{document.row.row}: {error}") from error
+        return EMPTY if verdict.keep and verdict.text == "" else verdict  # all its lines were dropped
 
     def _shortened(self, document: DocumentStats, verdict: Verdict) -> DocumentStats:
         """The document with what the filters left of its text. Counts the lines that were dropped."""

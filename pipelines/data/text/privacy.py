@@ -69,6 +69,8 @@ OTHER_NUMBER = re.compile(
 )
 VERSION = re.compile(r"(?:\bv|version|release|build|section|版本|版)\s*+[:：]?\s*+$", re.IGNORECASE)
 MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 8, 15  # of an international number (E.164)
+WITHOUT_BLANKS = "".join(map(chr, range(0x21, 0x7F)))  # the characters of values; a number may have others between
+BETWEEN_DIGITS = "0123456789 ().:+–-"
 ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999
 
 
@@ -213,10 +215,19 @@ def surrogate(kind: PrivateKind, value: str, seed: int) -> str:
         if ":" in value:  # documentation: 2001:db8::/32 (RFC 3849)
             return str(ipaddress.IPv6Address((0x20010DB8 << 96) | number >> 32))
         return str(ipaddress.IPv4Address(0xF0000000 | number >> 100))  # reserved: 240.0.0.0/4 (RFC 1112)
-    if kind == "passport":
-        letters = len(value) - len(_digits(value))
-        return "X" * letters + _random_digits(kind, value.upper(), seed, len(value) - letters)
+    if kind == "passport":  # no country's begin with X and random digits; of digits alone, one is always somebody's
+        digits = _digits(value)
+        return "X" * max(1, len(value) - len(digits)) + _random_digits(kind, value.upper(), seed, len(digits))
     return _number_surrogate(kind, value, seed)
+
+
+def without_cut_value(text: str) -> str:
+    """A text that was cut at some length, without the piece at its end that may be the beginning of a value.
+
+    >>> without_cut_value("write to ann@mai"), without_cut_value("电话：138 1234 5"), without_cut_value("邮箱ann@ma")
+    ('write to', '电话：', '邮箱')
+    """
+    return text.rstrip(WITHOUT_BLANKS).rstrip(BETWEEN_DIGITS)
 
 
 def _number_surrogate(kind: PrivateKind, value: str, seed: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pipelines.data.corpus.filters import Filters
 from pipelines.data.corpus.minhash import exact_key
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.jsonl import Jsonl
+from pipelines.data.sources.source import BadRow, Part, Row
 from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.errors import UserError
 
@@ -182,6 +184,38 @@ def test_personal_data_is_in_no_file(tmp_path: Path) -> None:
     assert kept.documents == default.documents
 
 
+@pytest.mark.parametrize("cut", range(12))
+def test_a_value_at_the_end_of_a_cut_row_is_in_no_file(tmp_path: Path, cut: int) -> None:
+    for value in ("ann@mail.org", "138 1234 5678"):
+        before = "word " * 200
+        record = {"other": before[: 500 - len("{'other': '") - len(value) + cut].rstrip(" w") + " " + value}
+        (batch,) = cleaned(tmp_path, [record], privacy={"email": "mask", "phone": "mask"})
+        (row,) = batch.rejected.to_pylist()
+        assert row["raw"].endswith(("word", "wor", "wo", "w", "[email]", "[phone]", "[email]'}", "[phone]'}")), row[
+            "raw"
+        ]
+
+
+def test_personal_data_in_meta_follows_the_action_and_is_counted(tmp_path: Path) -> None:
+    class WithMeta(Jsonl):
+        def read(self, part: Part) -> Iterator[Row | BadRow]:
+            meta = {"by": "ann@mail.org", "at": "81.2.69.142"}
+            yield Row(row=1, text=GOOD.format(1), meta=meta)
+
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    source = WithMeta.model_validate({"path": str(tmp_path / "rows.jsonl")})
+    rules = Rules([], None, {"email": "mask", "ip": "drop"}, seed=7)
+    (batch,) = cleaning.clean("web", source, source.parts(), rules=rules, permutations=32)
+    assert dict(batch.documents.column("meta").to_pylist()[0]) == {"by": "[email]", "at": "[ip]"}
+    assert (batch.counts["privacy/email"], batch.counts["privacy/ip"]) == (1, 1)
+
+
+def test_a_document_of_which_no_line_is_left_is_empty(tmp_path: Path) -> None:
+    filters = Filters.model_validate({"preset": "c4", "c4": {"min_sentences": 0}})
+    (batch,) = cleaned(tmp_path, [{"text": "Home\nContact", "from": "a"}], filters=filters)
+    assert (batch.documents.num_rows, batch.counts["documents/dropped_empty"]) == (0, 1)
+
+
 CUSTOM = """
 def no_moon(text):
     return "face" not in text, "no moon!"
@@ -194,6 +228,9 @@ def broken(text):
 
 def wrong(text):
     return "yes"
+
+def reserved(text):
+    return False, "duplicate near"
 """
 
 
@@ -214,6 +251,11 @@ def test_filters_of_the_user_drop_documents_with_their_reasons(tmp_path: Path) -
         (
             "wrong",
             "rows.jsonl:1: filters.custom: {}/mine.py:wrong returned 'yes'; expected whether the document is kept",
+        ),
+        (
+            "reserved",
+            "rows.jsonl:1: filters.custom: {}/mine.py:reserved gave the reason duplicate_near; expected another than "
+            "duplicate_exact, duplicate_near, contaminated, unreadable",
         ),
         ("missing", "rows.jsonl:1: {}/mine.py has no function missing"),
     ],
