@@ -5,15 +5,19 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.blocks import write_arrow
+from pipelines.blocks import plan, write_arrow
 from pipelines.data.corpus import duplicates, splitting
-from pipelines.stages.corpus import deduplicate, hold_out
+from pipelines.data.sources import jsonl
+from pipelines.stages.corpus import blocks, deduplicate, hold_out
 
 
 def write_pairs(folder: Path, pairs: np.ndarray, number: int) -> list[Path]:
@@ -74,3 +78,35 @@ def test_small_groups_are_kept_until_their_text_is_twice_the_most() -> None:
     before = np.cumsum([0, *(totals[name] for name in order)])[:-1]
     assert found == {name: totals[name] for name, size in zip(order, before, strict=True) if size < 10_000}
     assert sum(found.values()) >= 10_000
+
+
+def test_a_resumed_run_counts_the_lines_of_sources_with_a_missing_block_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "RANGE_BYTES", 1000)
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name * 50}"}}\n' for _ in range(100)))
+    sources = {name: jsonl.Jsonl.model_validate({"path": f"{name}.jsonl"}).at(tmp_path) for name in "abc"}
+    counted: list[str] = []
+
+    def count(function: Any, items: list[dict[str, str]], **arguments: Any) -> Iterator[list[int]]:
+        counted.extend(item["source"] for item in items)
+        return (function(item, sources=arguments["sources"]) for item in items)
+
+    units: list[tuple[float, float, str]] = []
+    progress = SimpleNamespace(update=lambda done, total, unit: units.append((done, total, unit)))
+    monkeypatch.setattr(blocks, "map_in_order", count)
+    monkeypatch.setattr(blocks, "num_parallel_tasks", lambda work: 1)
+    session = SimpleNamespace(start=lambda: None)
+    work: Any = SimpleNamespace(
+        sources=sources, session=session, progress=progress, cluster=SimpleNamespace(cpus_per_task=1)
+    )
+    all_blocks = plan(sources, tmp_path, 1)
+    of_a, of_b = ([block for block in all_blocks if block.source == name] for name in "ab")
+    numbered = blocks._with_first_rows(work, all_blocks, [of_a[0], of_b[2], of_b[4]])
+    assert counted == ["b"] * len(of_b) and units[-1] == (len(of_b), len(of_b), "blocks counted")
+    assert [block.file for block in numbered] == [block.file for block in (of_a[0], of_b[2], of_b[4])]
+    lines = (tmp_path / "b.jsonl").read_bytes()
+    for block in numbered[1:]:
+        (part,) = block.parts
+        assert part.first_row == 1 + lines[: part.args["start"]].count(b"\n") > 1

@@ -97,23 +97,26 @@ def read(work: Work) -> CleanedBlocks:
 
 
 def _with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
-    """The missing blocks, with the number of the first row of each part: those of ranges of files are counted."""
-    if all(part.first_row is not None for block in missing for part in block.parts):
+    """The missing blocks, with the number of the first row of each part: those of ranges of files are counted, in all
+    blocks of the sources that need it."""
+    sources = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
+    if not sources:
         return missing
+    counted = [block for block in blocks if block.source in sources]
     work.session.start()
-    items = [{"source": block.source, "parts": _json(block.parts)} for block in blocks]
+    items = [{"source": block.source, "parts": _json(block.parts)} for block in counted]
     tasks, cpus = num_parallel_tasks(work), work.cluster.cpus_per_task
     counts = map_in_order(count_rows, items, tasks=tasks, cpus_per_task=cpus, sources=dict(work.sources))
-    numbered: list[Block] = []
+    numbered: dict[Path, Block] = {}
     next_row = 1
-    for block, block_counts in zip(blocks, counts, strict=True):
-        parts = []
+    for done, (block, block_counts) in enumerate(zip(counted, counts, strict=True), start=1):
+        work.progress.update(done, len(counted), "blocks counted")
+        parts: list[Part] = []
         for part, num_rows in zip(block.parts, block_counts, strict=True):
             parts.append(part if part.first_row is not None else part.model_copy(update={"first_row": next_row}))
             next_row = (parts[-1].first_row or 1) + num_rows
-        numbered.append(replace(block, parts=tuple(parts)))
-    missing_files = {block.file for block in missing}
-    return [block for block in numbered if block.file in missing_files]
+        numbered[block.file] = replace(block, parts=tuple(parts))
+    return [numbered.get(block.file, block) for block in missing]
 
 
 def count_rows(item: dict[str, str], *, sources: Mapping[str, Source]) -> list[int]:
