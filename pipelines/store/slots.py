@@ -34,8 +34,10 @@ class Slot(Protocol):
         it has another: somebody else has written it."""
         ...
 
-    def remove(self) -> None:
-        """Deletes the record."""
+    def remove(self, record: Record, version: Any) -> bool:
+        """Deletes the record if it still has this version. Returns whether it had.
+
+        record: the same with a new heartbeat, for slots that cannot compare and delete in one step."""
         ...
 
 
@@ -62,10 +64,13 @@ class FileSlot:
             write_atomically(self.path, json.dumps(record))
             return self.read()[1]
 
-    def remove(self) -> None:
-        """See Slot."""
+    def remove(self, record: Record, version: Any) -> bool:
+        """See Slot. Nothing is written: the disk may be full."""
         with self._locked():
-            self.path.unlink(missing_ok=True)
+            if self.read()[1] != version:
+                return False
+            self.path.unlink()
+            return True
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -98,9 +103,12 @@ class ObjectSlot:
             written = found[1] if found is not None and found[0] == data else None
         return written
 
-    def remove(self) -> None:
-        """See Slot."""
+    def remove(self, record: Record, version: Any) -> bool:
+        """See Slot. No server deletes by version: the heartbeat, which compares, keeps others away meanwhile."""
+        if self.write(record, version) is None:
+            return False
         self.objects.delete([self.key])
+        return True
 
 
 def _parse(text: str | bytes) -> Record | None:
