@@ -10,7 +10,8 @@ import pytest
 from cluster.errors import ClusterError
 from pipelines.store import lease, snapshots
 from pipelines.store.artifacts import Draft, Store
-from tests.object_server import Machines, keys, needs_server
+from tests.object_server import Disturbance, Machines, keys, needs_server
+from tests.runs import wait_until
 from tests.store.test_artifacts import FILES, FINGERPRINT, contents, files_of, filled_draft, make, manifest
 
 pytestmark = needs_server
@@ -90,6 +91,37 @@ def test_files_that_are_being_written_make_no_snapshot(store: Store, monkeypatch
     assert record is not None and store.remote is not None
     listed = store.remote.objects.get(record["snapshot"])
     assert listed is not None and set(json.loads(listed[0])) == {*(f"out/{name}" for name in FILES), "growing"}
+    store.drop(draft)
+
+
+def test_a_log_of_lines_that_grows_holds_no_snapshot_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = filled_draft(store)
+    growing = draft.path / "progress.jsonl"
+    growing.write_bytes(b"1" * (2 << 20))
+    upload = snapshots.upload
+
+    def upload_while_it_grows(*arguments: object) -> None:
+        with growing.open("ab") as file:
+            file.write(b"2")
+        upload(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(snapshots, "upload", upload_while_it_grows)
+    assert take(draft)
+    store.drop(draft)
+
+
+def test_a_refused_request_does_not_end_the_snapshots(
+    store: Store, proxy: Disturbance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "PERIOD_S", 0.2)
+    proxy.decide = lambda method, path: "deny" if "/drafts/" in path else "pass"
+    messages: list[str] = []
+    draft = store.draft(FINGERPRINT, on_message=messages.append)
+    (draft.out / "part").write_text("made")
+    wait_until(lambda: messages, within_s=60)
+    assert "no copy of the draft" in messages[0] and "refused the credentials" in messages[0]
+    proxy.decide = lambda method, path: "pass"
+    wait_until(lambda: keys(store, "drafts"), within_s=60)
     store.drop(draft)
 
 
