@@ -86,7 +86,7 @@ class Walk:
 
     def _remove(self, step: Step) -> None:
         """Sets a step's artifact aside and drops its draft, once no other run holds it."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, on_message=self.log.warn)
+        draft = self.store.draft(step.fingerprint, wait=self.wait, to_drop=True, on_message=self.log.warn)
         artifact = self.store.find(step.entry.stage.makes, step.fingerprint, self.log.warn)
         if artifact is not None:
             self.log.note(f"{step.name}: set aside in {self.store.set_aside(artifact)}")

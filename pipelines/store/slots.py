@@ -8,16 +8,14 @@ A version stands for one write of the record, so that who reads it twice knows w
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.objects import Objects
-from pipelines.store.files import write_atomically
+from pipelines.store.files import locked, write_atomically
 
 Record = dict[str, Any]
 
@@ -72,12 +70,8 @@ class FileSlot:
             self.path.unlink()
             return True
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (self.path.parent / ".lock").open("a") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.path.parent / ".lock")
 
 
 class ObjectSlot:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
-from pipelines.objects import Objects
+from pipelines.objects import Damaged, Objects
 from pipelines.store.digests import digest_file
 from pipelines.store.lease import Lease
 from pipelines.store.manifest import FileEntry
@@ -68,9 +68,13 @@ class Snapshots:
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def pull(self, snapshot: str) -> None:
-        """Brings the files of a snapshot to the draft's folder, which is absent before, and complete after."""
+        """Brings the files of a snapshot to the draft's folder, which is absent before, and complete after.
+
+        Raises Damaged for a snapshot that lacks its list or one of its files."""
         found = self.objects.get(snapshot)
-        files = {} if found is None else json.loads(found[0])  # None: a draft that was being dropped
+        if found is None:
+            raise Damaged(f"{self.objects.url_of(snapshot)}: is gone; expected the list of the snapshot's files")
+        files = json.loads(found[0])
         entries = {name: (saved["key"], FileEntry(**saved["entry"])) for name, saved in files.items()}
         download(self.objects, entries, self.folder, {})
         stats = _listing(self.folder)
