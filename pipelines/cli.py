@@ -275,7 +275,7 @@ def chat(
 
 @app.command()
 def init(
-    data: Annotated[list[Path], typer.Argument(help="Your files or folders: text, JSON lines, tables, and others.")],
+    data: Annotated[list[str], typer.Argument(help="Your files or folders: text, JSON lines, tables, and others.")],
     base: Annotated[
         str | None,
         typer.Option(
@@ -296,13 +296,14 @@ def init(
     from the amount of text.
     """  # fmt: skip
     from pipelines.errors import UserError
-    from pipelines.verbs import init, starter_base
+    from pipelines.verbs import init, starter_base, starter_sources
 
+    files = starter_sources.local_files(data)
     if base is not None:
-        return starter_base.write_recipe(data, base, nodes, out, _stages(), as_json=as_json)
+        return starter_base.write_recipe(files, base, nodes, out, _stages(), as_json=as_json)
     if nodes is not None:
         raise UserError("--nodes: a new model's size follows from the amount of text; expected together with --base")
-    init.write_recipe(data, out, as_json=as_json)
+    init.write_recipe(files, out, as_json=as_json)
 
 
 @app.command()

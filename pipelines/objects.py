@@ -38,6 +38,12 @@ CREDENTIALS = {
 }
 
 T = TypeVar("T")
+
+
+class Damaged(ClusterError):
+    """An object that is gone, or whose bytes are not those that were put there: to ask again does not help."""
+
+
 Version = dict[str, str]  # what identifies one version of an object: its e_tag; on GCS its generation too
 
 
@@ -93,9 +99,9 @@ class Objects:
 
     def check(self) -> None:
         """Raises UserError if the bucket does not exist or cannot be listed."""
-        import itertools
+        import obstore
 
-        next(itertools.islice(self.list(""), 0, 1), None)
+        self._read("listed", "", lambda: next(iter(obstore.list(self._store, chunk_size=1)), None))
 
     def get(self, key: str) -> tuple[bytes, Version] | None:
         """An object's bytes and version; None if there is none."""
@@ -159,6 +165,13 @@ class Objects:
 
         entries = self._read("listed", prefix, ask)
         yield from sorted(entries, key=lambda entry: entry.key)
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders in a folder, sorted; the objects below them are not listed."""
+        import obstore
+
+        found = self._read("listed", prefix, lambda: obstore.list_with_delimiter(self._store, prefix))
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
 
     def entry(self, key: str) -> Entry | None:
         """An object's size and version; None if there is none."""
@@ -250,7 +263,7 @@ class Objects:
                 f"{CREDENTIALS[self.scheme]} in the environment of every node ({text[:200]})"
             )
         if isinstance(error, FileNotFoundError):
-            return ClusterError(f"{where}: is gone; expected it to stay while it is {verb}. Run the same command")
+            return Damaged(f"{where}: is gone; expected it to stay while it is {verb}. Run the same command")
         if kind == "PreconditionError":
             return ClusterError(f"{where}: changed while it was {verb}; expected a complete object. Run again once it "
                                 f"is complete")  # fmt: skip

@@ -80,7 +80,8 @@ def total(folder: Path) -> dict[str, float]:
     return {
         "run/wall_s": round(sum(r["wall_s"] for r in records), 3),
         "run/peak_memory_bytes": max((r["peak_memory_bytes"] for r in records), default=0),
-        "driver/peak_memory_bytes": max((r["driver_peak_bytes"] for r in records), default=0),
+        # Not in the records of a draft that earlier code began.
+        "driver/peak_memory_bytes": max((r.get("driver_peak_bytes", 0) for r in records), default=0),
         "run/attempts": len(records),
     }
 

@@ -86,7 +86,7 @@ class Walk:
 
     def _remove(self, step: Step) -> None:
         """Sets a step's artifact aside and drops its draft, once no other run holds it."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, on_message=self.log.warn)
+        draft = self.store.draft(step.fingerprint, wait=self.wait, to_drop=True, on_message=self.log.warn)
         artifact = self.store.find(step.entry.stage.makes, step.fingerprint, self.log.warn)
         if artifact is not None:
             self.log.note(f"{step.name}: set aside in {self.store.set_aside(artifact)}")
@@ -106,7 +106,8 @@ class Walk:
                 rejected = ", ".join(name for name in artifact.manifest.files if name.startswith("rejected."))
                 self.log.note(f"{story} ({rejected})" if rejected and "not used" in story else story)
         except BaseException:
-            draft.release()
+            with suppress(OSError, ClusterError, UserError):  # a server that fails: the error itself matters more
+                draft.release()
             raise
         self.log.end(f"done in {facts['run/wall_s']:.1f} s")
         return artifact
@@ -198,7 +199,8 @@ class Walk:
         except BaseException as error:
             self.log.end()
             outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            with suppress(OSError):  # a full disk: the error itself matters more than its record
+            # A full disk, or a server that fails: the error itself matters more than its record.
+            with suppress(OSError, ClusterError, UserError):
                 record.end(self.store, outcome, str(explain(error, self.store)))
             raise
         else:

@@ -15,10 +15,12 @@ then `root` is a scratch folder of this machine, with the drafts, the cache, and
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,9 +32,9 @@ from pipelines.errors import UserError
 from pipelines.objects import is_url
 from pipelines.store import manifest as manifests
 from pipelines.store.digests import FileDigests, digest_value
-from pipelines.store.drafts import Draft, folders, own_copy, own_folder
+from pipelines.store.drafts import Draft, folders, opened
 from pipelines.store.facts import Facts
-from pipelines.store.files import read_json, share, sync, write_atomically, write_json
+from pipelines.store.files import locked, read_json, share, sync, write_atomically, write_json
 from pipelines.store.lease import Lease, Owner
 from pipelines.store.manifest import FileEntry, Manifest
 from pipelines.store.remote import SCRATCH, Remote, scratch_folder
@@ -43,6 +45,9 @@ __all__ = ["Artifact", "Draft", "FileEntry", "Manifest", "Store", "fingerprint",
 
 NO_SPACE = ("store {}: no space left on the device; free some or choose another --store, then run the same command: "
             "finished stages are kept")  # fmt: skip
+
+
+FINGERPRINT = re.compile("[0-9a-f]{16}")  # the leases of sweeps have other names
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,19 @@ class Artifact:
     def local(self) -> Path:
         """The directory on this machine, complete. `Store.find` verified it in a folder; from objects it is brought
         here, verified, then renamed, unless an undamaged copy is here already."""
-        if self._remote is not None and (_read(self.path / manifests.NAME) != self.text or self._local_damage()):
+        if self._remote is not None and not self._is_here():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._remote.fetch(self.manifest, self.text, self.path)
+            with self._bringing():
+                if not self._is_here():  # another process has not brought it meanwhile
+                    self._remote.fetch(self.manifest, self.text, self.path)
         return self.path
+
+    def _is_here(self) -> bool:
+        return _read(self.path / manifests.NAME) == self.text and self._local_damage() is None
+
+    def _bringing(self) -> AbstractContextManager[None]:
+        """While one process of this machine brings files, the others wait: none replaces what another reads."""
+        return locked(self.path.parents[2] / "cache" / "locks" / f"{self.kind}-{self.fingerprint}")
 
     def file(self, name: str) -> Path | None:
         """One of its files, on this machine; None if it has no such file. Others are not brought here."""
@@ -95,7 +109,9 @@ class Artifact:
         folder = self.path.parents[2] / "cache" / "files" / self.fingerprint / self.manifest.files[name].xxh3_128
         if not (folder / name).is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            self._remote.fetch(self.manifest, self.text, folder, [name])
+            with self._bringing():
+                if not (folder / name).is_file():
+                    self._remote.fetch(self.manifest, self.text, folder, [name])
         return folder / name
 
     def parent(self, kind: str) -> Artifact | None:
@@ -258,20 +274,29 @@ class Store:
         return Lease(FileSlot(self.root / "leases" / f"{name}.json"), what)
 
     def drafts(self) -> dict[str, Owner | None]:
-        """The drafts by fingerprint, with the run that works on each; None if no run does."""
+        """The drafts by fingerprint, with the run that works on each; None if no run does.
+
+        One on another machine is the run that did so last: it may have ended."""
         if self.remote is not None:
             leases = self.remote.objects.list("leases")
             names = {entry.key.removeprefix("leases/").removesuffix(".json") for entry in leases}
         else:
             names = {path.name.partition(".")[0] for path in self.root.glob("drafts/*") if path.is_dir()}
-        return {name: self.lease(name, "").live_owner() for name in sorted(names)}
+        return {name: self.lease(name, "").live_owner() for name in sorted(names) if FINGERPRINT.fullmatch(name)}
 
     def has_draft(self, fingerprint: str) -> bool:
         """Whether a draft of this fingerprint is on this machine."""
         return bool(folders(self.root / "drafts", fingerprint))
 
-    def draft(self, fingerprint: str, *, wait: bool = True, on_message: Callable[[str], object] = print) -> Draft:
-        """Opens (or resumes) the draft of a fingerprint and leases it.
+    def draft(
+        self,
+        fingerprint: str,
+        *,
+        wait: bool = True,
+        to_drop: bool = False,
+        on_message: Callable[[str], object] = print,
+    ) -> Draft:
+        """Opens (or resumes) the draft of a fingerprint and leases it. to_drop: its files need not be brought here.
 
         If another live run holds it: waits and reports the owner, or raises ClusterError if not `wait`."""
         drafts = self.root / "drafts"
@@ -279,11 +304,9 @@ class Store:
         lease = self.lease(fingerprint, f"draft {fingerprint}")
         lease.acquire(wait=wait, on_message=on_message)
         lease.keep()
-        if self.remote is None:
-            return Draft(own_folder(drafts, fingerprint, lease), fingerprint, lease)
-        snapshots = own_copy(drafts, fingerprint, lease, self.remote, on_message)
-        snapshots.start()
-        return Draft(snapshots.folder, fingerprint, lease, snapshots)
+        if to_drop:
+            return Draft(drafts / fingerprint, fingerprint, lease)
+        return opened(drafts, fingerprint, lease, self.remote, on_message)
 
     def commit(self, draft: Draft, manifest: Manifest) -> Artifact:
         """Turns draft.out into an artifact: hashes the files, writes the manifest last, renames, drops the draft.
@@ -344,7 +367,8 @@ class Store:
             dropped = self.root / "cache" / f"dropped-{draft.fingerprint}-{time.time_ns()}-{number}"
             folder.rename(dropped)
             shutil.rmtree(dropped, ignore_errors=True)
-        if self.remote is not None:
+        if self.remote is not None and (draft.lease is None or draft.lease.update(snapshot=None)):
+            # The lease no longer names a snapshot: after a kill here, nobody goes on from one that is half gone.
             keys = [entry.key for entry in self.remote.objects.list(f"drafts/{draft.fingerprint}")]
             self.remote.objects.delete(keys)
         if draft.lease is not None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cluster.errors import ClusterError
+from pipelines.errors import UserError
+from pipelines.objects import Damaged
 from pipelines.store.lease import Lease
 from pipelines.store.remote import Remote
 from pipelines.store.snapshots import TEMPORARY, Snapshots
@@ -54,6 +58,22 @@ def folders(drafts: Path, fingerprint: str) -> list[Path]:
     return sorted(drafts.glob(f"{fingerprint}*"))
 
 
+def opened(
+    drafts: Path, fingerprint: str, lease: Lease, remote: Remote | None, on_message: Callable[[str], object]
+) -> Draft:
+    """The draft with its folder, complete; snapshots are taken from then on. After an error the lease is free."""
+    try:
+        if remote is None:
+            return Draft(own_folder(drafts, fingerprint, lease), fingerprint, lease)
+        snapshots = own_copy(drafts, fingerprint, lease, remote, on_message)
+    except BaseException:
+        with suppress(OSError, ClusterError, UserError):  # the error itself matters more
+            lease.release()
+        raise
+    snapshots.start()
+    return Draft(snapshots.folder, fingerprint, lease, snapshots)
+
+
 def own_folder(drafts: Path, fingerprint: str, lease: Lease) -> Path:
     """The draft's folder. After a holder of which it is not certain that it has ended, it gets another name, so
     that the other, should it go on, writes into a folder of its own."""
@@ -87,7 +107,9 @@ def _detach(folder: Path) -> None:
 def own_copy(
     drafts: Path, fingerprint: str, lease: Lease, remote: Remote, on_message: Callable[[str], object]
 ) -> Snapshots:
-    """The draft's folder on this machine: the last holder's if that was here and has ended, else its snapshot."""
+    """The draft's folder on this machine: the last holder's if that was here and has ended, else its snapshot.
+
+    A snapshot that is damaged is reported, and the draft begins again with an empty folder."""
     key = f"drafts/{fingerprint}"
     last = drafts / lease.previous.get("folder", "absent")
     if lease.previous_ended and last.is_dir():
@@ -96,8 +118,12 @@ def own_copy(
     snapshots = Snapshots(folder, remote.objects, lease, key, on_message)
     snapshot = lease.previous.get("snapshot")
     if snapshot:
-        snapshots.pull(snapshot)
-        on_message(f"draft {fingerprint}: continues from its snapshot {remote.objects.url_of(snapshot)}")
+        try:
+            snapshots.pull(snapshot)
+            on_message(f"draft {fingerprint}: continues from its snapshot {remote.objects.url_of(snapshot)}")
+        except Damaged as error:
+            on_message(f"draft {fingerprint}: begins again, for its snapshot cannot be read: {error}")
+            snapshot = None
     folder.mkdir(parents=True, exist_ok=True)
-    lease.update(folder=folder.name)
+    lease.update(folder=folder.name, snapshot=snapshot)
     return snapshots

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,15 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Holds a lock (flock) on a file, which stays: one process, or thread, at a time is in the block."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
 
 
 def share(folder: Path, mode: int) -> None:

@@ -24,6 +24,7 @@ from typing import Any, TypedDict
 import psutil
 
 from cluster.errors import ClusterError
+from pipelines.errors import UserError
 from pipelines.store.slots import Record, Slot
 
 STALE_AFTER_S = 30.0
@@ -115,11 +116,21 @@ class Lease:
                 return False
             new = {**self._record, **fields, "beat": self._record["beat"] + 1}
             written = self.slot.write(new, self._version)
+            if written is None and (version := self._own_version()) is not None:
+                written = self.slot.write(new, version)
             if written is None:
                 self.nonce = ""  # superseded
                 return False
             self._record, self._version = new, written
             return True
+
+    def _own_version(self) -> Any:
+        """The version of the record if this acquisition has written it, else None.
+
+        It may be one that `update` does not know of: a write that arrived, although its answer never came."""
+        record, version = self.slot.read()
+        owner = (record or {}).get("owner") or {}
+        return version if owner.get("nonce") == self.nonce else None
 
     def keep(self) -> None:
         """Renews the lease from a background thread until it is released or removed."""
@@ -127,7 +138,8 @@ class Lease:
 
         def beat() -> None:
             while not stop.wait(STALE_AFTER_S / 6):
-                with suppress(OSError, ClusterError):  # out of reach for a moment: the next heartbeat may reach it
+                # Out of reach, or refused while a role's token is renewed: the next heartbeat may reach it.
+                with suppress(OSError, ClusterError, UserError):
                     self.update()
 
         threading.Thread(target=beat, name="lease", daemon=True).start()
@@ -154,8 +166,9 @@ class Lease:
         """Deletes the record if this process holds the lease."""
         self._end_beats()
         with self._guard:
-            if self.nonce and self.slot.read()[1] == self._version:  # no write: the disk may be full
-                self.slot.remove()
+            version = self._own_version() if self.nonce else None
+            if version is not None:
+                self.slot.remove({**self._record, "beat": self._record["beat"] + 1}, version)
             self.nonce = ""
 
     def _end_beats(self) -> None:
@@ -173,6 +186,11 @@ def this_process(nonce: str = "") -> Owner:
         "machine": this_machine(),
         "nonce": nonce,
     }
+
+
+def is_elsewhere(owner: Owner) -> bool:
+    """Whether the owner is on another machine, so that only a heartbeat that changes says that it lives."""
+    return owner.get("machine") != this_machine()
 
 
 def this_machine() -> str:
@@ -193,7 +211,7 @@ def describe(owner: Owner) -> str:
 def _is_alive(owner: Owner) -> bool | None:
     """Whether the owner's process lives; None if it cannot be known here, so that the heartbeat decides: it is on
     another machine, or a process with its pid started at another time (or the clock was set)."""
-    if owner.get("machine") != this_machine():
+    if is_elsewhere(owner):
         return None
     try:
         process = psutil.Process(owner["pid"])

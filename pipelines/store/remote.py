@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from pipelines.objects import Entry, Objects
+from pipelines.objects import Damaged, Entry, Objects
 from pipelines.store.digests import digest_file, digest_value
 from pipelines.store.files import sync
 from pipelines.store.manifest import NAME, FileEntry, Manifest, parse
@@ -43,12 +43,15 @@ class Remote:
 
     def manifests(self, fingerprint: str | None = None) -> Iterator[tuple[Manifest, bytes]]:
         """The manifests of all complete artifacts, or of those with this fingerprint."""
-        for entry in self.objects.list("artifacts"):
-            parts = entry.key.split("/")
-            if len(parts) == 4 and parts[3] == NAME and fingerprint in (None, parts[2]):
-                found = self.manifest(parts[1], parts[2])
-                if found is not None:
-                    yield found
+        if fingerprint is None:
+            keys = [entry.key.split("/") for entry in self.objects.list("artifacts")]
+            names = [(key[1], key[2]) for key in keys if len(key) == 4 and key[3] == NAME]
+        else:
+            names = [(kind, fingerprint) for kind in self.objects.folders("artifacts")]
+        for kind, name in names:
+            found = self.manifest(kind, name)
+            if found is not None:
+                yield found
 
     def put(self, folder: Path, manifest: Manifest, text: bytes) -> bool:
         """Uploads the manifest's files from a folder, then creates the manifest. Returns False, and takes the files
@@ -111,16 +114,22 @@ def download(
     """Brings objects to a folder, which appears complete or not at all; one that exists is replaced.
 
     files: by their name in the folder, the key and what its bytes must be; texts: further files.
-    Raises ClusterError, naming the object, for one that is missing or has other bytes."""
+    Raises ClusterError, naming the object: Damaged for one that is missing or has other bytes."""
     partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
 
     def fetch(name: str) -> None:
         key, expected = files[name]
         file = partial / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        objects.download(Entry(key, expected.bytes, ""), file)
+        try:
+            objects.download(Entry(key, expected.bytes, ""), file)
+        except ClusterError as error:
+            found = objects.entry(key)
+            if found is None or found.bytes != expected.bytes:  # else the server fails
+                raise Damaged(str(error)) from error
+            raise
         if digest_file(file) != expected.xxh3_128:
-            raise ClusterError(
+            raise Damaged(
                 f"{objects.url_of(key)}: its bytes are not those that were put there (their hash differs); expected "
                 f"an object that nothing else writes. Set the artifact aside with --force, and it is made again"
             )

@@ -8,16 +8,14 @@ A version stands for one write of the record, so that who reads it twice knows w
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.objects import Objects
-from pipelines.store.files import write_atomically
+from pipelines.store.files import locked, write_atomically
 
 Record = dict[str, Any]
 
@@ -34,8 +32,10 @@ class Slot(Protocol):
         it has another: somebody else has written it."""
         ...
 
-    def remove(self) -> None:
-        """Deletes the record."""
+    def remove(self, record: Record, version: Any) -> bool:
+        """Deletes the record if it still has this version. Returns whether it had.
+
+        record: the same with a new heartbeat, for slots that cannot compare and delete in one step."""
         ...
 
 
@@ -62,17 +62,16 @@ class FileSlot:
             write_atomically(self.path, json.dumps(record))
             return self.read()[1]
 
-    def remove(self) -> None:
-        """See Slot."""
+    def remove(self, record: Record, version: Any) -> bool:
+        """See Slot. Nothing is written: the disk may be full."""
         with self._locked():
-            self.path.unlink(missing_ok=True)
+            if self.read()[1] != version:
+                return False
+            self.path.unlink()
+            return True
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (self.path.parent / ".lock").open("a") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.path.parent / ".lock")
 
 
 class ObjectSlot:
@@ -98,9 +97,12 @@ class ObjectSlot:
             written = found[1] if found is not None and found[0] == data else None
         return written
 
-    def remove(self) -> None:
-        """See Slot."""
+    def remove(self, record: Record, version: Any) -> bool:
+        """See Slot. No server deletes by version: the heartbeat, which compares, keeps others away meanwhile."""
+        if self.write(record, version) is None:
+            return False
         self.objects.delete([self.key])
+        return True
 
 
 def _parse(text: str | bytes) -> Record | None:

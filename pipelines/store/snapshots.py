@@ -3,10 +3,10 @@
     draft folder ──every 30 s, where it changed──► drafts/<fingerprint>/<nonce>/<n>/<file> ──► …/<n>/snapshot.json
                                                      ──► the lease names the snapshot, if this run still holds it
 
-A snapshot is the draft as it was at one moment: two listings in a row are equal, small files are read between them, and
-large ones are linked, uploaded, and must be unchanged after that; else it is dropped and tried again later. So to go on
-from a snapshot is to go on from a kill at that moment, which every stage can. Lost with a machine is what was done
-since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
+A snapshot is the draft as it was at one moment: two listings in a row are equal, small files and logs of lines are
+copied between them, and other large ones are linked, uploaded, and must be unchanged after that; else it is dropped and
+tried again later. So to go on from a snapshot is to go on from a kill at that moment, which every stage can. Lost with
+a machine is what was done since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
 
 Files named `*.partial` or `.<uuid>` are left out: they are being written, and no stage reads them again.
 """
@@ -25,14 +25,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from pipelines.objects import Objects
+from pipelines.errors import UserError
+from pipelines.objects import Damaged, Objects
 from pipelines.store.digests import digest_file
 from pipelines.store.lease import Lease
 from pipelines.store.manifest import FileEntry
 from pipelines.store.remote import download, upload
 
 PERIOD_S = 30.0
-SMALL_BYTES = 1 << 20  # read at once; larger files are linked
+SMALL_BYTES = 1 << 20  # copied at once; larger files are linked
+LINES = ".jsonl"  # of files that grow by a line at a time for as long as a stage runs: copied however large
 TRIES = 5  # at two equal listings
 LIST = "snapshot.json"
 TEMPORARY = re.compile(r".*\.partial|\.[0-9a-f]{32}")
@@ -66,9 +68,13 @@ class Snapshots:
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def pull(self, snapshot: str) -> None:
-        """Brings the files of a snapshot to the draft's folder, which is absent before, and complete after."""
+        """Brings the files of a snapshot to the draft's folder, which is absent before, and complete after.
+
+        Raises Damaged for a snapshot that lacks its list or one of its files."""
         found = self.objects.get(snapshot)
-        files = {} if found is None else json.loads(found[0])  # None: a draft that was being dropped
+        if found is None:
+            raise Damaged(f"{self.objects.url_of(snapshot)}: is gone; expected the list of the snapshot's files")
+        files = json.loads(found[0])
         entries = {name: (saved["key"], FileEntry(**saved["entry"])) for name, saved in files.items()}
         download(self.objects, entries, self.folder, {})
         stats = _listing(self.folder)
@@ -91,7 +97,7 @@ class Snapshots:
             start = time.monotonic()
             try:
                 self.take()
-            except (OSError, ClusterError) as error:
+            except (OSError, ClusterError, UserError) as error:  # refused, perhaps until a role's token is renewed
                 if not reported:
                     self.on_problem(f"{self.objects.url_of(self.key)}: no copy of the draft ({error}); the run goes "
                                     f"on and tries again")  # fmt: skip
@@ -129,7 +135,7 @@ class Snapshots:
                         continue
                     target = sources[name] = links / str(number)
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    if stat[1] < SMALL_BYTES:
+                    if _is_copied(name, stat):
                         shutil.copyfile(self.folder / name, target)
                     else:
                         os.link(self.folder / name, target)
@@ -147,8 +153,10 @@ class Snapshots:
         for name, file in sources.items():
             entry = FileEntry(bytes=file.stat().st_size, xxh3_128=digest_file(file))
             saved[name] = Saved(f"{folder}/{name}", entry, stats[name])
-        changed = [f for name, f in sources.items() if stats[name][1] >= SMALL_BYTES and _stat(f) != stats[name]]
-        if changed:  # being written: this is no state that the draft was in
+        linked = [name for name in sources if not _is_copied(name, stats[name])]
+        if any(
+            _stat(sources[name]) != stats[name] for name in linked
+        ):  # being written: this is no state that the draft was in
             return False
         listed = {name: {"key": s.key, "entry": s.entry.model_dump()} for name, s in sorted(saved.items())}
         self.objects.put(f"{folder}/{LIST}", json.dumps(listed, ensure_ascii=False).encode())
@@ -176,6 +184,10 @@ def _listing(folder: Path) -> dict[str, Stat]:
                 with suppress(FileNotFoundError):
                     stats[file.relative_to(folder).as_posix()] = _stat(file)
     return stats
+
+
+def _is_copied(name: str, stat: Stat) -> bool:
+    return stat[1] < SMALL_BYTES or name.endswith(LINES)
 
 
 def _work(stats: dict[str, Stat]) -> dict[str, Stat]:

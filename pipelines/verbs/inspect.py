@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipelines.console import console, print_json, table
 from pipelines.store.artifacts import Store
-from pipelines.store.lease import describe
+from pipelines.store.lease import Owner, describe, is_elsewhere
 from pipelines.store.lineage import lineage
 from pipelines.store.runs import resolve
 
@@ -50,7 +50,7 @@ def show_store(store: Store, *, as_json: bool) -> None:
         for artifact in store.artifacts()
     ]
     drafts = [
-        {"fingerprint": fingerprint, "owner": None if owner is None else describe(owner)}
+        {"fingerprint": fingerprint, "owner": None if owner is None else _holder(owner)}
         for fingerprint, owner in store.drafts().items()
     ]
     if as_json:
@@ -62,3 +62,8 @@ def show_store(store: Store, *, as_json: bool) -> None:
     console().print(rows)
     for draft in drafts:
         print(f"draft {draft['fingerprint']}: {draft['owner'] or 'no run works on it; run its recipe to continue'}")
+
+
+def _holder(owner: Owner) -> str:
+    """A draft's owner as text. Whether one on another machine lives, only a run that waits for it finds out."""
+    return f"last held by {describe(owner)}" if is_elsewhere(owner) else describe(owner)

@@ -98,6 +98,17 @@ class Detected:
             raise UserError(f"these files have only {rows}, which no stage reads yet; no recipe is written; {EXPECTED}")
 
 
+def local_files(data: list[str]) -> list[Path]:
+    """The paths that a user named. Raises UserError for a URL."""
+    for name in data:
+        if "://" in name:
+            raise UserError(
+                f"{name}: is a URL, and init reads local files; expected a file or a folder. Copy a sample here, or "
+                f"write the source into the recipe by hand (docs/stores.md)"
+            )
+    return [Path(name) for name in data]
+
+
 def detect(data: list[Path], out: Path) -> Detected:
     """What is in files and folders. out: the recipe.
 

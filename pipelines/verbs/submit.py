@@ -1,7 +1,7 @@
 """`rayse submit`, `rayse jobs` and `rayse stop`: a recipe as a Ray job.
 
     client: resolved recipe + Rayse's packages ──Jobs API──► head: python -m pipelines run recipe.yaml
-            local sources ──copied by digest──► STORE/sources/   (the store is the disk that all nodes share)
+            local sources ──copied by digest, images as folders──► STORE/sources/   (on the disk that all nodes share)
 
 A store that only this machine can read is refused before the job is submitted.
 """
@@ -175,8 +175,30 @@ def _uploaded(paths: str | list[str], source: Source, store: Store) -> list[str]
     uploaded: list[str] = []
     for path in [paths] if isinstance(paths, str) else paths:
         local = source.model_copy(update={"path": path})
-        uploaded += [path] if is_url(path) else [_upload(file, store) for file in local.files()]
+        if is_url(path):
+            uploaded.append(path)
+        elif folders := local.folders():
+            uploaded += [_upload_folder(top, files, store) for top, files in folders]
+        else:
+            uploaded += [_upload(file, store) for file in local.files()]
     return list(dict.fromkeys(uploaded))
+
+
+def _upload_folder(top: Path, files: Iterable[Path], store: Store) -> str:
+    """Copies files into one folder of the store under the digest of all, by their names below `top`. Returns its
+    place."""
+    names = {file.relative_to(top).as_posix(): file for file in files}
+    folder = f"sources/{digest_value({name: store.digests.of(file) for name, file in sorted(names.items())})[:16]}"
+    if store.remote is None:
+        for name, file in names.items():
+            _copy(file, store.root / folder / name)
+        return str(store.root / folder)
+    objects = store.remote.objects
+    there = {entry.key for entry in objects.list(folder)}
+    for name, file in names.items():
+        if f"{folder}/{name}" not in there:
+            objects.upload(file, f"{folder}/{name}")
+    return objects.url_of(folder)
 
 
 def _upload(file: Path, store: Store) -> str:

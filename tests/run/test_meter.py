@@ -162,3 +162,9 @@ def test_a_disk_that_vanishes_does_not_stop_the_meter(tmp_path: Path, monkeypatc
 def test_without_attempts_the_cost_is_zero(tmp_path: Path) -> None:
     zero = dict.fromkeys(("run/wall_s", "run/peak_memory_bytes", "driver/peak_memory_bytes", "run/attempts"), 0)
     assert total(tmp_path / "none") == zero
+
+
+def test_attempts_recorded_by_earlier_code_count(tmp_path: Path) -> None:
+    (tmp_path / "1-2.json").write_text('{"wall_s": 5.0, "peak_memory_bytes": 7}')
+    facts = Meter(tmp_path).start().stop()
+    assert facts["run/attempts"] == 2 and facts["run/wall_s"] >= 5.0 and facts["driver/peak_memory_bytes"] > 0

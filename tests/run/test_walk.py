@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
 from pipelines.recipe.reader import load
@@ -147,6 +148,19 @@ def test_an_artifact_made_by_other_code_is_kept_with_a_warning(project: ToyProje
     project.output.truncate(0)
     project.run()
     assert "other code" not in project.output.getvalue()
+
+
+@pytest.mark.parametrize("refusal", [ClusterError("the server fails"), UserError("the server refuses")])
+def test_a_server_that_fails_at_the_end_does_not_replace_the_error_that_ended_the_run(
+    project: ToyProject, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr("pipelines.store.runs.RunRecord.end", refuse)
+    monkeypatch.setattr("pipelines.store.drafts.Draft.release", refuse)
+    with pytest.raises(ZeroDivisionError):
+        project.run("corpus.behaviour=bug")
 
 
 def test_a_run_logs_to_stderr_and_prints_only_json_to_stdout(project: ToyProject) -> None:

@@ -8,9 +8,13 @@ import shutil
 import pytest
 
 from cluster.errors import ClusterError
+from pipelines.errors import UserError
+from pipelines.objects import Objects
 from pipelines.store import lease, snapshots
 from pipelines.store.artifacts import Draft, Store
-from tests.object_server import Machines, keys, needs_server
+from pipelines.store.snapshots import LIST
+from tests.object_server import Disturbance, Machines, keys, needs_server
+from tests.runs import wait_until
 from tests.store.test_artifacts import FILES, FINGERPRINT, contents, files_of, filled_draft, make, manifest
 
 pytestmark = needs_server
@@ -44,6 +48,72 @@ def test_a_draft_continues_on_another_machine_from_its_last_snapshot(machines: M
     artifact = machines.store("one").commit(first, manifest())
     assert files_of(artifact) == FILES
     assert keys(machines.store("one"), "drafts") == []
+
+
+@pytest.mark.parametrize("damage", ["file gone", "other bytes", "cut short", "list gone"])
+def test_a_snapshot_that_is_damaged_is_reported_and_its_draft_begins_again(machines: Machines, damage: str) -> None:
+    store = machines.store("one")
+    draft = filled_draft(store)
+    assert take(draft) and store.remote is not None
+    draft.release()
+    key = next(k for k in keys(store, "drafts") if k.endswith("part-0.bin" if damage != "list gone" else LIST))
+    objects = store.remote.objects
+    if damage.endswith("gone"):
+        objects.delete([key])
+    else:
+        objects.put(key, b"b" * (5000 if damage == "other bytes" else 50))
+    messages: list[str] = []
+    other = machines.store("two")
+    second = other.draft(FINGERPRINT, on_message=messages.append)
+    assert contents(second.path) == {}
+    assert len(messages) == 1 and "begins again, for its snapshot cannot be read: s3://" in messages[0]
+    for name, data in FILES.items():
+        (second.out / name).parent.mkdir(parents=True, exist_ok=True)
+        (second.out / name).write_bytes(data)
+    assert files_of(other.commit(second, manifest())) == FILES
+
+
+def test_a_server_that_fails_while_a_snapshot_is_brought_leaves_the_lease_free_and_the_snapshot(
+    machines: Machines, proxy: Disturbance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = filled_draft(machines.store("one"))
+    assert take(draft)
+    saved = contents(draft.path)
+    draft.release()
+    monkeypatch.setattr(Objects.__init__, "__kwdefaults__", {"retry_s": 1.0})
+    other = machines.store("two")
+    proxy.decide = lambda method, path: "slow down" if "part-0.bin" in path else "pass"
+    with pytest.raises(ClusterError, match=r"part-0\.bin"):
+        other.draft(FINGERPRINT)
+    proxy.decide = lambda method, path: "pass"
+    assert other.lease(FINGERPRINT, "").owner() is None
+    assert contents(other.draft(FINGERPRINT, wait=False).path) == saved
+
+
+def test_a_draft_that_is_to_be_dropped_is_not_brought(machines: Machines, proxy: Disturbance) -> None:
+    draft = filled_draft(machines.store("one"))
+    assert take(draft)
+    draft.release()
+    other = machines.store("two")
+    proxy.requests.clear()
+    other.drop(other.draft(FINGERPRINT, to_drop=True))
+    assert not any(method == "GET" and "part-0.bin" in path for method, path in proxy.requests)
+    assert keys(other, "drafts") == keys(other, "leases") == []
+
+
+def test_a_kill_while_a_draft_is_dropped_leaves_no_snapshot_to_go_on_from(
+    machines: Machines, proxy: Disturbance
+) -> None:
+    store = machines.store("one")
+    draft = filled_draft(store)
+    assert take(draft)
+    proxy.decide = lambda method, path: "deny" if method in ("POST", "DELETE") else "pass"
+    with pytest.raises(UserError):
+        store.drop(draft)
+    proxy.decide = lambda method, path: "pass"
+    assert draft.lease is not None
+    record, _ = draft.lease.slot.read()
+    assert record is not None and record["snapshot"] is None
 
 
 def test_on_the_same_machine_the_drafts_folder_itself_is_continued(store: Store) -> None:
@@ -90,6 +160,37 @@ def test_files_that_are_being_written_make_no_snapshot(store: Store, monkeypatch
     assert record is not None and store.remote is not None
     listed = store.remote.objects.get(record["snapshot"])
     assert listed is not None and set(json.loads(listed[0])) == {*(f"out/{name}" for name in FILES), "growing"}
+    store.drop(draft)
+
+
+def test_a_log_of_lines_that_grows_holds_no_snapshot_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = filled_draft(store)
+    growing = draft.path / "progress.jsonl"
+    growing.write_bytes(b"1" * (2 << 20))
+    upload = snapshots.upload
+
+    def upload_while_it_grows(*arguments: object) -> None:
+        with growing.open("ab") as file:
+            file.write(b"2")
+        upload(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(snapshots, "upload", upload_while_it_grows)
+    assert take(draft)
+    store.drop(draft)
+
+
+def test_a_refused_request_does_not_end_the_snapshots(
+    store: Store, proxy: Disturbance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "PERIOD_S", 0.2)
+    proxy.decide = lambda method, path: "deny" if "/drafts/" in path else "pass"
+    messages: list[str] = []
+    draft = store.draft(FINGERPRINT, on_message=messages.append)
+    (draft.out / "part").write_text("made")
+    wait_until(lambda: messages, within_s=60)
+    assert "no copy of the draft" in messages[0] and "refused the credentials" in messages[0]
+    proxy.decide = lambda method, path: "pass"
+    wait_until(lambda: keys(store, "drafts"), within_s=60)
     store.drop(draft)
 
 

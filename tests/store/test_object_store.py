@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.objects import Objects
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import RunRecord, latest, resolve
+from pipelines.verbs.inspect import show_store
 from tests.object_server import Disturbance, Machines, keys, needs_server
 from tests.store.test_artifacts import FILES, FINGERPRINT, files_of, filled_draft, make, manifest
 
@@ -53,6 +55,35 @@ def test_one_file_is_brought_without_the_others(machines: Machines, proxy: Distu
     assert file is not None and file.read_bytes() == FILES["folder/manifest.json"]
     assert artifact.file("absent") is None
     assert not any(method == "GET" and "part-0.bin" in path for method, path in proxy.requests)
+
+
+def test_two_that_bring_one_artifact_bring_it_once(machines: Machines, proxy: Disturbance) -> None:
+    make(machines.store("one"))
+    other = machines.store("two")
+    found = [other.find("corpus", FINGERPRINT) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        brought = list(pool.map(lambda artifact: artifact and files_of(artifact), found))
+    assert brought == [FILES] * 4
+    assert sum(method == "GET" and "part-0.bin" in path for method, path in proxy.requests) == 1
+
+
+def test_one_artifact_is_found_without_listing_the_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(store)
+    monkeypatch.setattr(Objects, "list", lambda self, prefix: pytest.fail(f"lists {prefix}"))
+    found = store.by_fingerprint(FINGERPRINT)
+    assert found is not None and found.kind == "corpus"
+    assert store.by_fingerprint("0" * 16) is None
+    assert store.exists()
+
+
+def test_ls_shows_drafts_and_not_the_leases_of_sweeps(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (FINGERPRINT, "sweep-20250102"):
+        slot = store.lease(name, name).slot
+        assert slot.write({"owner": ELSEWHERE, "beat": 0}, None) is not None
+    show_store(store, as_json=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("draft")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"draft {FINGERPRINT}: last held by process {os.getpid()} on elsewhere")
 
 
 def test_files_without_a_manifest_are_no_artifact(store: Store) -> None:

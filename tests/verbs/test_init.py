@@ -261,6 +261,12 @@ def test_unusable_files_are_reported_and_no_recipe_is_written(
     assert not (tmp_path / "r.yaml").exists()
 
 
+def test_a_url_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    done = init("s3://bucket/raw/a.jsonl", "--out", tmp_path / "recipe.yaml")
+    assert done.exit_code == 2
+    assert "s3://bucket/raw/a.jsonl: is a URL, and init reads local files" in " ".join(done.stderr.split())
+
+
 def test_an_unwritable_recipe_is_a_user_error(tmp_path: Path) -> None:
     data = texts(tmp_path / "novels.jsonl", ENGLISH)
     with pytest.raises(UserError, match=r"novels.jsonl/r.yaml: cannot be written \(.*\); name another recipe"):

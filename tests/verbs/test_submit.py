@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
+from pipelines.data.sources.source import Row
 from pipelines.errors import UserError
 from pipelines.objects import Objects
 from pipelines.recipe import reader
@@ -95,6 +98,36 @@ def test_local_files_are_uploaded_to_a_store_of_objects(
         assert [step.fingerprint for step in plan(uploaded, store)] == expected
         with pytest.raises(UserError, match=r"base.model: .*mine is a folder of this machine.* expected a model's hub"):
             submit._with_uploads(load(folder, TEXT, store="s3://bucket/submitted"), store)
+
+
+@pytest.mark.parametrize("place", ["store", pytest.param("s3://bucket/pictures", marks=needs_server)])
+def test_pictures_are_uploaded_with_their_captions(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one folder, by their names: the job reads the same rows, and has the same fingerprint."""
+    for name, color in {"a.png": "red", "deep/b.png": "blue", "meta/c.png": "green"}.items():
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), color).save(tmp_path / "pictures" / name)
+    (tmp_path / "pictures" / "a.txt").write_text("a red square")
+    (tmp_path / "pictures" / "deep" / "b.txt").write_text("a blue square")
+    (tmp_path / "pictures" / "meta" / "metadata.csv").write_text("file_name,text\nc.png,a green square\n")
+    text = f"store: {place}\nsources:\n  shots: {{kind: images, path: pictures}}\nstages:\n  images: {{}}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.setenv("RAYSE_SCRATCH", str(tmp_path / "scratch"))
+    with serving() if place.startswith("s3") else nullcontext() as server:
+        for name, value in (server.environment if server else {}).items():
+            monkeypatch.setenv(name, value)
+        loaded = reader.load(tmp_path / "recipe.yaml", STAGES)
+        store = Store(loaded.store).create()
+        tree = submit._with_uploads(loaded, store)
+        assert submit._with_uploads(loaded, store) == tree
+        head = tmp_path / "head"
+        head.mkdir()
+        (head / "recipe.yaml").write_text(yaml.safe_dump(tree))
+        uploaded = reader.load(head / "recipe.yaml", STAGES)
+        assert plan(uploaded, store)[0].fingerprint == plan(loaded, store)[0].fingerprint
+        sources = [recipe.entries[0].sources["shots"] for recipe in (loaded, uploaded)]
+        here, there = ([row for part in source.parts() for row in source.read(part)] for source in sources)
+    assert here == there
+    assert [row.text for row in here if isinstance(row, Row)] == ["a red square", "a blue square", "a green square"]
 
 
 def test_the_uploaded_recipe_has_the_same_fingerprints(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ are left out.
 from __future__ import annotations
 
 import posixpath
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +19,22 @@ from xml.etree import ElementTree
 
 from pydantic import Field
 
+from pipelines.data.sources import encodings
 from pipelines.data.sources.docx import DAMAGE
 from pipelines.data.sources.files import FileProblem, FileSource
 from pipelines.data.sources.html import page_encoding, whole_text
-from pipelines.data.sources.source import Row
+from pipelines.data.sources.source import BadRow, Row
 
 CONTAINER, ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 MAX_PACKAGE_BYTES = 16 << 20  # of a list of chapters
 CHAPTERS = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml")  # media types with text
+
+EMPTY = re.compile(r"<([a-zA-Z][\w:.-]*)((?:\s[^<>]*)?)/>")  # an element of XML that ends where it begins
+# Those that HTML knows as empty: it takes any other <title/> for a beginning, and the rest of the page for the title.
+VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source",
+                  "track", "wbr"})  # fmt: skip
+TAG = re.compile("<[^<>]*>")
+MANY_CHARACTERS = 2_000  # outside of tags: a page that has as many and no text is more than a picture
 
 
 class Epub(FileSource):
@@ -34,11 +43,13 @@ class Epub(FileSource):
     kind: str = Field(default="epub", description="Kind of the source: books in EPUB")
     suffixes: ClassVar = (".epub",)
 
-    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row]:
-        """Yields one row: the text of the chapters, with blank lines between them."""
+    def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
+        """Yields one row, the text of the chapters, with blank lines between them; then a bad row for each chapter
+        that gives no text although it is no picture."""
+        lost: list[str] = []
         try:
             with zipfile.ZipFile(file) as archive:
-                text = "\n\n".join(filter(None, self._chapters(archive)))
+                text = "\n\n".join(filter(None, self._chapters(archive, lost)))
         except KeyError as error:
             raise FileProblem(f"{error.args[0]}; expected a complete EPUB") from None
         except (*DAMAGE, ElementTree.ParseError) as error:
@@ -46,9 +57,14 @@ class Epub(FileSource):
         if not text:
             raise FileProblem("no text, only pictures perhaps; expected chapters of text")
         yield Row(row=1, text=text)
+        for number, path in enumerate(lost, 2):
+            problem = f"its chapter {path} gives no text; expected some, or a page with only pictures"
+            yield BadRow(row=number, problem=problem)
 
-    def _chapters(self, archive: zipfile.ZipFile) -> Iterator[str]:
-        """Yields the text of each chapter. Raises KeyError for a member that is missing."""
+    def _chapters(self, archive: zipfile.ZipFile, lost: list[str]) -> Iterator[str]:
+        """Yields the text of each chapter. Raises KeyError for a member that is missing.
+
+        lost: receives the paths of chapters that give no text although they are large."""
         paths = _chapter_paths(archive)
         protected = set(paths) & _protected(archive)
         if protected:
@@ -60,7 +76,16 @@ class Epub(FileSource):
                 raise FileProblem(self.too_long(size))
             with archive.open(path) as stream:
                 page = stream.read(archive.getinfo(path).file_size)
-            yield whole_text(page, page_encoding(page) or "utf-8")
+            markup = _as_html(page.decode(encodings.codec(page_encoding(page) or "utf-8"), "replace"))
+            text = whole_text(markup.encode(), "utf-8")
+            if not text and len(TAG.sub("", markup).strip()) > MANY_CHARACTERS:
+                lost.append(path)
+            yield text
+
+
+def _as_html(markup: str) -> str:
+    """XHTML as a reader of HTML understands it: each empty element, such as <title/>, gets an end of its own."""
+    return EMPTY.sub(lambda tag: tag[0] if tag[1].lower() in VOID else f"<{tag[1]}{tag[2]}></{tag[1]}>", markup)
 
 
 def _chapter_paths(archive: zipfile.ZipFile) -> list[str]:

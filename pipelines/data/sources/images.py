@@ -67,14 +67,20 @@ class Images(FileSource):
         """Lists every file that decides the rows: images, archives, Parquet files, captions and metadata files.
 
         Raises UserError if a path names none."""
-        files: dict[Path, None] = {}
+        return list(dict.fromkeys(file for _, files in self.folders() for file in files))
+
+    def folders(self) -> list[tuple[Path, list[Path]]]:
+        """See `files`; a caption belongs to the image that has its name."""
+        folders = []
         for top, found in self._found():
+            files: dict[Path, None] = {}
             for file in found:
                 files[file] = None
                 if _is_image(file):
                     metadata = image_folders.metadata_file(file, top)
                     files.update(dict.fromkeys([*image_folders.captions_beside(file), *filter(None, [metadata])]))
-        return list(files)
+            folders.append((top, list(files)))
+        return folders
 
     def parts(self) -> list[Part]:
         """Divides the source: 64 image files, an archive, or a row group of a Parquet file are a part.

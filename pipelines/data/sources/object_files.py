@@ -3,7 +3,7 @@
     s3://bucket/raw/*.jsonl ──list──► objects ──► CACHE/s3/bucket/raw/@<digest>/a.jsonl … ──► CACHE/…/@<digest>/*.jsonl
 
 What comes out is an ordinary path, which a source reads as any other. The digest covers the names, sizes and versions
-of the objects: objects that have changed are brought again, and those that have not are there already.
+of all its objects: nothing is brought again while none has changed; once one has, all of them are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import xxhash
 
@@ -43,10 +43,10 @@ def bring(url: str, cache: Path, suffixes: tuple[str, ...] = ()) -> str:
         parts = key.split("/")
         fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
         above, name = "/".join(parts[:fixed]), "/".join(parts[fixed:])
-        entries = [e for e in objects.list(above) if _matches(e.key.split("/"), parts)]
+        entries = [e for e in _listed(objects, above) if _matches(e.key.split("/"), parts)]
     else:
         above, name = key, ""
-        entries = [e for e in objects.list(key) if e.key.lower().endswith(suffixes or "")]
+        entries = [e for e in _listed(objects, key) if e.key.lower().endswith(suffixes or "")]
     if not entries:
         endings = f" (of a folder: files that end in {' or '.join(suffixes)})" if suffixes else ""
         raise UserError(f"{url}: names no object; expected an object, a folder, or a pattern that some match{endings}")
@@ -62,6 +62,15 @@ def url_of(file: Path, cache: Path) -> str | None:
     return f"{scheme}://" + "/".join([bucket, *(part for part in folders if not part.startswith(MARK))])
 
 
+def _listed(objects: Objects, folder: str) -> list[Entry]:
+    """The objects in a folder, without the empty ones that the S3 console and other tools put for folders.
+
+    Their keys end in a slash, which a listing leaves out: `raw/` is listed as `raw`."""
+    entries = list(objects.list(folder))
+    folders = {folder, *(str(above) for entry in entries for above in PurePosixPath(entry.key).parents)}
+    return [entry for entry in entries if entry.bytes or entry.key not in folders]
+
+
 def _bring(objects: Objects, entries: Sequence[Entry], above: str, folder: Path) -> Path:
     """A folder with copies of the objects, named by the rest of their keys; it appears complete or not at all."""
     state = xxhash.xxh3_64()
@@ -74,15 +83,17 @@ def _bring(objects: Objects, entries: Sequence[Entry], above: str, folder: Path)
 
     def download(entry: Entry) -> None:
         file = partial / entry.key.removeprefix(above).lstrip("/")
-        if not entry.key.endswith("/"):  # some tools put an empty object for a folder
-            file.parent.mkdir(parents=True, exist_ok=True)
-            objects.download(entry, file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        objects.download(entry, file)
 
     try:
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(download, entries))
-        if not brought.is_dir():  # else another run was quicker
+        try:
             partial.rename(brought)
+        except OSError:
+            if not brought.is_dir():  # else another run was quicker
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return brought

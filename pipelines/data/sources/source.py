@@ -115,6 +115,10 @@ class Source(Options):
         Raises UserError if one is missing or unreadable, or if all are empty."""
         return []
 
+    def folders(self) -> list[tuple[Path, list[Path]]]:
+        """The files by folder, where they belong together by their names below it; empty: each file stands alone."""
+        return []
+
     def identity(self) -> dict[str, Any]:
         """Returns what decides this source's rows besides the bytes of `files`: its options without paths, versions.
 

@@ -207,7 +207,7 @@ xmlns:e="http://www.w3.org/2001/04/xmlenc#"><e:CipherData><e:CipherReference URI
 </encryption>"""
 
 
-def write_epub(file: Path, **changes: str) -> None:
+def write_epub(file: Path, **changes: str | bytes) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("mimetype", "application/epub+zip")
         for name, content in (BOOK | changes).items():
@@ -220,6 +220,32 @@ def test_the_chapters_of_a_book_in_their_order(tmp_path: Path) -> None:
     [text] = texts(make_source(tmp_path, "epub", "a.epub"))
     words = ["One", "The lamp was lit & the boats went out.", "第二章", "灯灭了。"]
     assert [line for line in text.split("\n") if line] == words
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["<title/>", '<title lang="en" />', '<title>T</title><script src="x.js"/>', '<style type="text/css"/>',
+     '<meta name="a"/><link href="a.css"/><noscript/><script/>'],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_an_element_that_ends_where_it_begins_swallows_no_chapter(tmp_path: Path, head: str, encoding: str) -> None:
+    page = XHTML.replace("utf-8", encoding).replace("<title>T</title>", head)
+    page = page.replace("<h1>", '<a id="page-1"/><textarea/><iframe src="x"/><h1>')
+    chapter = page.format("One", "The lamp<br/>was lit, and <i/>the boats went out.").encode(encoding)
+    write_epub(tmp_path / "a.epub", **{"OEBPS/text/chapter one.xhtml": chapter})
+    [text] = texts(make_source(tmp_path, "epub", "a.epub"))
+    assert " ".join(text.split()) == "One The lamp was lit, and the boats went out. 第二章 灯灭了。"
+
+
+def test_a_chapter_that_loses_its_text_is_a_bad_row_and_a_picture_is_not(tmp_path: Path) -> None:
+    lost = XHTML.replace("<title>T</title>", "<title>").format("One", "The lamp was lit. " * 200)
+    picture = XHTML.format("", '<img src="a.png" alt=""/>')
+    write_epub(tmp_path / "a.epub", **{"OEBPS/text/chapter one.xhtml": lost})
+    write_epub(tmp_path / "b.epub", **{"OEBPS/text/chapter one.xhtml": picture})
+    source = make_source(tmp_path, "epub", ".")
+    assert len(texts(source)) == 2
+    [(_, problem)] = bad(source)
+    assert "its chapter OEBPS/text/chapter one.xhtml gives no text" in problem
 
 
 def test_books_that_cannot_be_read_are_set_aside(tmp_path: Path) -> None:

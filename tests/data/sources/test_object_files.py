@@ -26,6 +26,9 @@ FILES = {
 }
 
 
+FOLDERS = ["raw/", "raw/deep/", "raw/deep/er/"]  # empty objects, as the S3 console makes them
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[ObjectServer]:
     with serving() as server:
@@ -44,7 +47,12 @@ def proxy(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dis
 @pytest.fixture
 def url(proxy: Disturbance, tmp_path: Path) -> str:
     """Where FILES lie as objects; the same lie on the disk, in tmp_path."""
+    import boto3
+
     url = f"s3://bucket/{tmp_path.name}"
+    for name in FOLDERS:
+        client = boto3.client("s3", endpoint_url=proxy.url)
+        client.put_object(Bucket="bucket", Key=f"{tmp_path.name}/{name}", Body=b"")
     for name, data in FILES.items():
         Objects(url).put(name, data)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
