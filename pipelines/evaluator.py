@@ -146,10 +146,14 @@ class Evaluator:
     def _done(self, work: EngineWork, seconds: float) -> None:
         self._work, self._seconds = self._work + work, self._seconds + seconds
 
-    def compare(self) -> tuple[EngineComparison, float]:
+    def compare(self, notify: Callable[[str], object] = lambda text: None) -> tuple[EngineComparison, float]:
         """The memory of the live engine's process and what was planned for it and for all that it has done; and the
-        seconds that this took."""
-        comparison: EngineComparison = self._call("compare", self._work, deadline_s=self._live.answer_s)
+        seconds that this took. All 0 where the process dies of it, and the notice says why."""
+        try:
+            comparison: EngineComparison = self._call("compare", self._work, deadline_s=self._live.answer_s)
+        except ClusterError as error:  # work that is done is not lost for a figure
+            notify(f"what the evaluator took is not compared with the plan: {error}")
+            return EngineComparison(0, 0, 0.0), 0.0
         self._memory_bytes = comparison.memory_bytes
         return comparison, self._seconds
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, MemberLost
 from cluster.session import Session
 from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens
 from pipelines.inference import probe
@@ -66,6 +66,22 @@ def test_a_resting_evaluator_of_much_memory_ends_and_starts_again(
     assert evaluator.settings is None
     evaluator.load(tiny.first, SETTINGS)
     assert np.array_equal(evaluator.logprobs([[1, 2, 7]]), before)
+
+
+def test_a_comparison_that_fails_loses_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = Evaluator(Session())
+    monkeypatch.setattr(evaluator, "_settings", SETTINGS)
+
+    def lost(*_: object, **__: object) -> None:
+        raise MemberLost("gang evaluator: no answer to compare within 120 s")
+
+    monkeypatch.setattr(evaluator, "_call", lost)
+    notes: list[str] = []
+    comparison, seconds = evaluator.compare(notes.append)
+    assert comparison.errors(seconds) == {}
+    assert notes == [
+        "what the evaluator took is not compared with the plan: gang evaluator: no answer to compare within 120 s"
+    ]
 
 
 def test_batches_keep_the_order_of_rows_and_the_token_limit() -> None:

@@ -76,7 +76,7 @@ def _estimation_errors(work: Work) -> Facts:
     below) what the engine took since its process began, without its start."""
     if work.evaluator is None or work.evaluator.settings is None:  # there was nothing to request
         return {}
-    comparison, seconds = work.evaluator.compare()
+    comparison, seconds = work.evaluator.compare(work.progress.note)
     return {**comparison.errors(seconds)}
 
 

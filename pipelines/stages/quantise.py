@@ -173,7 +173,7 @@ def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Mea
             list(pool.map(lambda engine, folder: engine.load(folder, settings, work.progress.note), engines, folders))
         qualities = [quality(work, engine, material) for engine in engines]
         rates = speeds(engines, material)
-        comparisons = [engine.compare() for engine in engines]
+        comparisons = [engine.compare(work.progress.note) for engine in engines]
         return [Measured(q, rate, *c) for q, rate, c in zip(qualities, rates, comparisons, strict=True)]
     finally:
         for engine in engines:
@@ -231,7 +231,7 @@ def estimation_errors(quantiser: EngineComparison, engines: Sequence[Measured]) 
     comparison = EngineComparison(
         max(process.memory_bytes for process in processes),
         max(process.planned_bytes for process in processes),
-        sum(process.planned_s for process in of_engines),
+        sum(each.planned_s for each in of_engines) if all(each.planned_s for each in of_engines) else 0.0,
     )
     return {**comparison.errors(sum(measured.seconds for measured in engines))}
 
