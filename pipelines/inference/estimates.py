@@ -116,4 +116,4 @@ def engine_seconds(engine: Engine, work: EngineWork, flops_per_s: float) -> floa
     flops = forward_flops(engine.config, engine.parameters, length)
     read_s = work.row_tokens * flops / (flops_per_s * READ_EFFICIENCY)
     reply_s = work.reply_tokens * flops / (flops_per_s * REPLY_EFFICIENCY)
-    return read_s + reply_s + STEP_S * work.steps
+    return read_s + reply_s + (STEP_S * work.steps if engine.on_cpu else 0.0)
