@@ -24,7 +24,7 @@ INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 def row_sums(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The sum modulo 2³² of each row's bits in this type, those of a vector being its elements. int32 [R], a copy."""
-    bits = tensor.detach().to(dtype).contiguous()
+    bits = torch.atleast_1d(tensor.detach().to(dtype).contiguous())
     if bits.ndim < 2:
         return bits.view(INTEGERS[bits.itemsize]).to(torch.int32, copy=True)
     if bits.shape[-1] * bits.itemsize % 4:

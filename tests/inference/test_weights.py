@@ -29,6 +29,7 @@ def test_rows_may_be_joined_and_stacked(dtype: torch.dtype, width: int) -> None:
     assert digest(torch.cat([q, torch.zeros(1, width, dtype=dtype)])) != digest(q)
     assert digest(torch.stack([q, q + 1])) == digest(q, q + 1)  # experts
     assert digest(torch.cat([q[0], k[0]])) == digest(q[0], k[0])  # biases
+    assert digest(q[0, 0], k[0]) == digest(torch.cat([q[0, :1], k[0]]))  # a scalar, such as a scale
     flat = torch.cat([torch.ones(1, dtype=dtype), q.flatten()])
     assert digest(flat[1:].view(6, width)) == digest(q)  # at any place in memory
     assert digest(q.T.contiguous().T) == digest(q)
