@@ -223,14 +223,15 @@ def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
 
 def estimation_errors(quantiser: EngineComparison, engines: Sequence[Measured]) -> Facts:
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
-    below) what was taken: memory of the largest process, time of both engines' work, without their start."""
+    below) what was taken: memory of the process that was largest, time of both engines' work, without their start."""
     from pipelines.inference.estimates import EngineComparison
 
     of_engines = [measured.comparison for measured in engines if measured.comparison is not None]
     processes = [quantiser, *of_engines]
+    largest = max(processes, key=lambda process: process.memory_bytes)
     comparison = EngineComparison(
-        max(process.memory_bytes for process in processes),
-        max(process.planned_bytes for process in processes),
+        largest.memory_bytes,
+        largest.planned_bytes,
         sum(each.planned_s for each in of_engines) if all(each.planned_s for each in of_engines) else 0.0,
     )
     return {**comparison.errors(sum(measured.seconds for measured in engines))}
