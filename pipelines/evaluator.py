@@ -10,6 +10,7 @@ It takes no logical CPU, since it never works beside a stage. It dies with the d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +31,10 @@ from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import PushResult, environment
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
+REST_S = 60.0  # deadline for an idle engine to say what it holds
 IDLE_FRACTION = 0.05  # of the machine's memory: an engine that holds more ends when it rests
+IDLE_BYTES = 2 * 2**30  # but one that holds less stays: it starts again in 20 to 30 s
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 OnProgress = Callable[[int, int], None]
 """Called after each batch with the number of requests that are done, and of all."""
@@ -59,8 +63,7 @@ class Evaluator:
         self._gang: Gang | None = None
         self._settings: EngineSettings | None = None
         self._folder: Path | None = None
-        self._work, self._seconds = EngineWork(), 0.0  # that the live process has done
-        self._memory_bytes = 0  # that it held when it was last compared
+        self._work, self._seconds = EngineWork(), 0.0  # that the live process has done since count_anew
 
     def load(self, folder: Path, settings: EngineSettings, notify: Callable[[str], object] = lambda text: None) -> None:
         """Makes this model the one that runs. notify: gets a line about what was done.
@@ -143,22 +146,36 @@ class Evaluator:
             on_progress(len(replies), len(prompts))
         return replies
 
+    def count_anew(self) -> None:
+        """Forgets the work that was done: `compare` is of what comes."""
+        self._work, self._seconds = EngineWork(), 0.0
+
     def _done(self, work: EngineWork, seconds: float) -> None:
         self._work, self._seconds = self._work + work, self._seconds + seconds
 
-    def compare(self) -> tuple[EngineComparison, float]:
-        """The memory of the live engine's process and what was planned for it and for all that it has done; and the
-        seconds that this took."""
-        comparison: EngineComparison = self._call("compare", self._work, deadline_s=self._live.answer_s)
-        self._memory_bytes = comparison.memory_bytes
+    def compare(self, notify: Callable[[str], object] = lambda text: None) -> tuple[EngineComparison, float]:
+        """The memory of the live engine's process and what was planned for it and for all that it has done since
+        `count_anew`, or since it began; and the seconds that this took. All 0 where the process dies of it, and the
+        notice says why."""
+        try:
+            comparison: EngineComparison = self._call("compare", self._work, deadline_s=self._live.answer_s)
+        except ClusterError as error:  # work that is done is not lost for a figure
+            notify(f"what the evaluator took is not compared with the plan: {error}")
+            return EngineComparison(0, 0, 0.0), 0.0
         return comparison, self._seconds
 
     def rest(self) -> None:
         """For the stage that comes, gives a GPU back to Ray, or memory: then the process ends, and the next `load`
         starts another. A small engine on a CPU stays."""
-        machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if self._gang is not None and (self._live.gpus or self._memory_bytes > IDLE_FRACTION * machine_bytes):
+        if self._gang is not None and (self._live.gpus or self._held_bytes() > idle_bytes()):
             self.close()
+
+    def _held_bytes(self) -> int:
+        """The most that the live process held; 0 where it died, and is closed."""
+        try:
+            return self._call("memory_bytes", deadline_s=REST_S)
+        except ClusterError:
+            return 0
 
     def close(self) -> None:
         """Ends the process, if there is one. May be called twice."""
@@ -192,7 +209,7 @@ class Evaluator:
         except (RuntimeError, ValueError) as error:
             raise _failed("start", folder, error) from error
         self._folder = folder
-        self._work, self._seconds, self._memory_bytes = EngineWork(), 0.0, 0
+        self.count_anew()
 
     def _call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> Any:
         """One call of the engine. A process that died or missed the deadline is closed."""
@@ -207,6 +224,14 @@ class Evaluator:
             folder = self._folder
             self.close()
             raise _failed(method, folder, error) from error
+
+
+def idle_bytes() -> int:
+    """What an engine may hold while other stages work, on this machine or in this container."""
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or one without a limit: "max"
+        machine_bytes = min(machine_bytes, int(CGROUP_LIMIT.read_text()))
+    return max(round(IDLE_FRACTION * machine_bytes), IDLE_BYTES)
 
 
 def _failed(method: str, folder: Path | None, error: Exception) -> ClusterError:

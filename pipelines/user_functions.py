@@ -40,7 +40,8 @@ class UserFunction:
         module.__file__ = self.file
         sys.modules[module.__name__] = module  # where a dataclass looks up the types of its fields
         try:
-            exec(compile(self.code, self.file, "exec"), module.__dict__)
+            code = compile(self.code, self.file, "exec", dont_inherit=True)  # not the annotations from __future__ here
+            exec(code, module.__dict__)
         except Exception as error:
             raise UserError(f"{self.file} cannot be imported ({type(error).__name__}: {error})") from error
         function = getattr(module, self.name, None)
@@ -61,7 +62,7 @@ def read(where: str) -> UserFunction:
     """The function's code. Raises UserError if its file cannot be read."""
     file, name = location(where)
     try:
-        return UserFunction(str(file), name, file.read_text(encoding="utf-8"))
+        return UserFunction(str(file), name, file.read_text(encoding="utf-8-sig"))  # some editors write a BOM
     except (OSError, UnicodeDecodeError) as error:
         problem = f"not UTF-8 text: {error.reason}" if isinstance(error, UnicodeDecodeError) else error.strerror or ""
         problem = problem[:1].lower() + problem[1:]

@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, MemberLost
 from cluster.session import Session
-from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens
+from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens, idle_bytes
 from pipelines.inference import probe
 from tests import tiny_models
 from tests.runs import wait_until
@@ -57,15 +57,50 @@ def test_a_resting_evaluator_of_much_memory_ends_and_starts_again(
     evaluator.load(tiny.first, SETTINGS)
     pid = evaluator.describe()["pid"]
     before = evaluator.logprobs([[1, 2, 7]])
-    evaluator.compare()
+    comparison, seconds = evaluator.compare()
+    assert comparison.memory_bytes > 2**28 and seconds > 0 and comparison.planned_s > 0
+    evaluator.count_anew()
+    comparison, seconds = evaluator.compare()
+    assert (comparison.planned_s, seconds) == (0.0, 0.0), "what was done before is not counted"
+    monkeypatch.setattr("pipelines.evaluator.idle_bytes", lambda: 2**40)
     evaluator.rest()
-    assert evaluator.settings == SETTINGS, "a tiny model's engine is small"
-    monkeypatch.setattr("pipelines.evaluator.IDLE_FRACTION", 1e-3)
+    assert evaluator.settings == SETTINGS
+    monkeypatch.setattr("pipelines.evaluator.idle_bytes", lambda: 2**20)
     evaluator.rest()
     wait_until(lambda: not psutil.pid_exists(pid))
     assert evaluator.settings is None
     evaluator.load(tiny.first, SETTINGS)
     assert np.array_equal(evaluator.logprobs([[1, 2, 7]]), before)
+
+
+def test_what_an_idle_engine_may_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """2 GiB on a laptop, a twentieth of a large machine; a container is as large as its limit."""
+    monkeypatch.setattr("pipelines.evaluator.CGROUP_LIMIT", tmp_path / "memory.max")
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**22}  # 16 GiB
+    monkeypatch.setattr("os.sysconf", lambda name: pages[name])
+    assert idle_bytes() == 2 * 2**30
+    pages["SC_PHYS_PAGES"] = 2**25
+    assert idle_bytes() == pytest.approx(0.05 * 128 * 2**30)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert idle_bytes() == pytest.approx(0.05 * 128 * 2**30)
+    (tmp_path / "memory.max").write_text(f"{16 * 2**30}\n")
+    assert idle_bytes() == 2 * 2**30
+
+
+def test_a_comparison_that_fails_loses_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = Evaluator(Session())
+    monkeypatch.setattr(evaluator, "_settings", SETTINGS)
+
+    def lost(*_: object, **__: object) -> None:
+        raise MemberLost("gang evaluator: no answer to compare within 120 s")
+
+    monkeypatch.setattr(evaluator, "_call", lost)
+    notes: list[str] = []
+    comparison, seconds = evaluator.compare(notes.append)
+    assert comparison.errors(seconds) == {}
+    assert notes == [
+        "what the evaluator took is not compared with the plan: gang evaluator: no answer to compare within 120 s"
+    ]
 
 
 def test_batches_keep_the_order_of_rows_and_the_token_limit() -> None:

@@ -59,7 +59,7 @@ class EngineWork:
 
 @dataclass(frozen=True)
 class EngineComparison:
-    """What an engine took, and what the formulas say."""
+    """What an engine took, and what the formulas say: 0 where they do not know its config."""
 
     memory_bytes: int  # that its process held at most; 0 where the system does not say
     planned_bytes: int
@@ -69,11 +69,13 @@ class EngineComparison:
         """memory/rank_bytes, time/engine_s, and by which fraction both were planned higher, or lower, than they were.
 
         seconds: that the work took."""
-        errors = {"plan/time_error": self.planned_s / seconds - 1, "time/engine_s": seconds} if seconds else {}
-        if self.memory_bytes <= 0:
-            return errors
-        memory_error = self.planned_bytes / self.memory_bytes - 1
-        return errors | {"memory/rank_bytes": self.memory_bytes, "plan/memory_error": memory_error}
+        measured = {"memory/rank_bytes": float(self.memory_bytes), "time/engine_s": seconds}
+        facts = {name: value for name, value in measured.items() if value > 0}
+        if self.memory_bytes > 0 and self.planned_bytes:
+            facts["plan/memory_error"] = self.planned_bytes / self.memory_bytes - 1
+        if seconds > 0 and self.planned_s:
+            facts["plan/time_error"] = self.planned_s / seconds - 1
+        return facts
 
 
 def forward_flops(config: Mapping[str, Any], parameters: int, length: float) -> float:
@@ -114,4 +116,4 @@ def engine_seconds(engine: Engine, work: EngineWork, flops_per_s: float) -> floa
     flops = forward_flops(engine.config, engine.parameters, length)
     read_s = work.row_tokens * flops / (flops_per_s * READ_EFFICIENCY)
     reply_s = work.reply_tokens * flops / (flops_per_s * REPLY_EFFICIENCY)
-    return read_s + reply_s + STEP_S * work.steps
+    return read_s + reply_s + (STEP_S * work.steps if engine.on_cpu else 0.0)

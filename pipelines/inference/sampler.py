@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.inference import engine_size, probe, weights
-from pipelines.inference.estimates import Engine, EngineComparison, EngineWork, engine_bytes, engine_seconds
+from pipelines.inference.estimates import EngineComparison, EngineWork
 from pipelines.inference.model_config import context_length, engine_dtype, read_config, shape
 from pipelines.inference.reply import Reply, Sampling
 
@@ -179,21 +179,18 @@ class Sampler:
 
     def compare(self, work: EngineWork) -> EngineComparison:
         """The most memory that this process held since it began, and what the formulas say of it and of work that was
-        done. Measures the rate of large products here."""
-        import torch
-
-        from pipelines.inference.hardware import peak_flops_per_s
+        done; see comparing.py."""
+        from pipelines.inference import comparing
 
         config = self._llm.model_config.hf_text_config.to_dict()
-        parameters = weights.num_parameters(self._folder)
-        weight_bytes = engine_size.weight_bytes(self._folder, self.dtype)
-        engine = Engine(
-            config, parameters, weight_bytes, self.dtype, self.max_tokens, self._kv_cache_bytes, on_cpu=self._cpu
-        )
-        flops_per_s = peak_flops_per_s("cpu" if self._cpu else "cuda", getattr(torch, self.dtype))
-        return EngineComparison(
-            self._memory.bytes(), sum(engine_bytes(engine).values()), engine_seconds(engine, work, flops_per_s)
-        )
+        return comparing.compare(
+            self._folder, config, self.dtype, work, self._memory,
+            max_tokens=self.max_tokens, kv_cache_bytes=self._kv_cache_bytes, on_cpu=self._cpu,
+        )  # fmt: skip
+
+    def memory_bytes(self) -> int:
+        """The most memory that this process held since it began."""
+        return self._memory.bytes()
 
     def logprobs(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Natural-log probability of every token but the first, after those before it: float32 [T-1] for each row.

@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.inference.model_config import read_config
+
 HEAD = "lm_head.weight"
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
 def row_sums(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The sum modulo 2³² of each row's bits in this type, those of a vector being its elements. int32 [R], a copy."""
-    bits = tensor.detach().to(dtype).contiguous()
+    bits = torch.atleast_1d(tensor.detach().to(dtype).contiguous())
     if bits.ndim < 2:
         return bits.view(INTEGERS[bits.itemsize]).to(torch.int32, copy=True)
     if bits.shape[-1] * bits.itemsize % 4:
@@ -184,13 +186,19 @@ def forget_packed_experts(model: nn.Module) -> None:
 
 
 def num_parameters(folder: Path) -> int:
-    """Number of weights in a model's folder, by the headers of its files; packed 4-bit ones count by container."""
+    """Number of weights in a model's folder, by the headers of its files; of those that compressed-tensors packs into
+    32 bits, all that are in there."""
     from safetensors import safe_open
 
+    quantised = read_config(folder).get("quantization_config") or {}
+    groups = [group.get("weights") or {} for group in (quantised.get("config_groups") or {}).values()]
+    in_word = 32 // min((int(weights.get("num_bits") or 32) for weights in groups), default=32)
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as tensors:
-            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                size = math.prod(tensors.get_slice(name).get_shape())
+                total += size * in_word if name.endswith("weight_packed") else size
     return total
 
 

@@ -41,7 +41,8 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     try:
         model = with_adapters(json.dumps(config), "null")
         engine, flops_per_s = _engine(model, dtype_in(config), entry, machines)
-        work = _work(_held_out(recipe, made_by, entry), options, quantises=quantises)
+        held_out = _held_out(recipe, made_by, entry)
+        work = _work(held_out, options, on_cpu=engine.on_cpu, quantises=quantises)
         time_s, memory = engine_seconds(engine, work, flops_per_s), engine_bytes(engine)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
         raise NotPlanned(f"the config of its model is of a kind not known here ({error})") from error
@@ -91,9 +92,12 @@ class HeldOut:
 
 
 def _held_out(recipe: Recipe, made_by: Entry, entry: Entry) -> HeldOut:
-    """What is held out before a stage that makes a model."""
+    """What is held out before a stage that makes a model; for quantise what it has as inputs itself."""
     names = [each.name for each in recipe.entries]
-    before = {each.stage.makes: each for each in recipe.entries[: names.index(made_by.name)]}
+    if entry.stage.kind == "quantise":
+        before = {kind: recipe.entry(name) for kind, name in entry.inputs.items()}
+    else:
+        before = {each.stage.makes: each for each in recipe.entries[: names.index(made_by.name)]}
     corpus, rows = before.get("corpus") or before.get("images"), before.get("conversations")
     languages = len({str(source.language) for source in corpus.sources.values()}) if corpus else 0
     text = languages * entry.options.model_dump()["held_out_bytes"]
@@ -121,7 +125,7 @@ def _conversations(entry: Entry) -> int:
     return min(options["max_held_out"], max(1, round(_at_most(size, entry) / (EXCHANGE_TOKENS * BYTES_PER_TOKEN))))
 
 
-def _work(held_out: HeldOut, options: Mapping[str, Any], *, quantises: bool) -> EngineWork:
+def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool, quantises: bool) -> EngineWork:
     """All that the engines do. Of a conversation the prompt is half."""
     text = EngineWork(rows=max(1, held_out.text_tokens // 512), row_tokens=held_out.text_tokens)
     if quantises:
@@ -136,7 +140,7 @@ def _work(held_out: HeldOut, options: Mapping[str, Any], *, quantises: bool) -> 
         rows, reply_tokens = options["samples"] * held_out.languages, options["reply_tokens"]
         work += EngineWork(rows, rows * options["prompt_tokens"], rows * reply_tokens, reply_tokens if rows else 0)
         rows, reply_tokens = min(options["held_out_prompts"], held_out.conversations), options["chat_reply_tokens"]
-        steps = -(-rows // engine_size.CPU.num_rows) * reply_tokens
+        steps = -(-rows // engine_size.size_of(on_cpu=on_cpu).num_rows) * reply_tokens
         work += EngineWork(2 * rows, rows * EXCHANGE_TOKENS * 3 // 2, rows * reply_tokens, steps)
     return work
 

@@ -55,6 +55,8 @@ def run(work: Work) -> Facts:
     made = {key: make(material) for key, make in REQUEST_SETS.items()}
     requests = {key: request_set for key, request_set in made.items() if request_set is not None}
     _note_left_out(work, material, requests.get("replies"))
+    if work.evaluator is not None:
+        work.evaluator.count_anew()
     # This model last: the evaluator then holds it when the next evaluation starts with it.
     others = _outputs_of_others(work, model, settings, requests)
     outputs = _outputs(work, model, settings, _for_model(requests, "current"))
@@ -68,15 +70,15 @@ def run(work: Work) -> Facts:
             rows += score.rows
     write_json(work.draft.out / "figures.json", facts)
     write_json(work.draft.out / "samples.json", rows)
-    return facts | _estimation_errors(work)
+    return facts | (_estimation_errors(work) if requests else {})
 
 
 def _estimation_errors(work: Work) -> Facts:
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
-    below) what the engine took since its process began, without its start."""
+    below) what the engine took: memory since its process began, time of this evaluation, without its start."""
     if work.evaluator is None or work.evaluator.settings is None:  # there was nothing to request
         return {}
-    comparison, seconds = work.evaluator.compare()
+    comparison, seconds = work.evaluator.compare(work.progress.note)
     return {**comparison.errors(seconds)}
 
 

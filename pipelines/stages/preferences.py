@@ -132,19 +132,21 @@ def model_reply_pairs(work: Work, conversations: list[Conversation]) -> tuple[li
     model: Path = work.inputs["model"].local()
     chat, evaluator = Chat.open(model), work.evaluator
     assert evaluator is not None, "uses_evaluator: the run passes its evaluator"
-    settings = evaluator.settings or EngineSettings(
+    running = evaluator.settings  # it may hold fewer tokens than the model attends to
+    limit = min(context_length(model), running.max_tokens) if running else context_length(model)
+    prompts, facts = _prompts_for_replies(work, chat, builtin, limit - options.max_new_tokens)
+    if not prompts:
+        return [], facts
+    settings = running or EngineSettings(
         cluster.threads or cores(),
-        context_length(model),
+        # Of a whole context the keys and values may take more than all else: 8.8 GiB of Qwen3-0.6B's.
+        max(len(tokens) for _, tokens in prompts) + options.max_new_tokens,
         kv_cache_bytes=cluster.kv_cache_bytes,
         gpus=cluster.gpus_on(work.session),
         start_s=cluster.start_s,
         answer_s=cluster.answer_s,
         cache=work.cache,
     )
-    max_tokens = min(context_length(model), settings.max_tokens)  # the running engine may hold fewer
-    prompts, facts = _prompts_for_replies(work, chat, builtin, max_tokens - options.max_new_tokens)
-    if not prompts:
-        return [], facts
     evaluator.load(model, settings, work.progress.note)
     replies = evaluator.generate(
         [tokens for _, tokens in prompts for _ in range(options.model_replies)],

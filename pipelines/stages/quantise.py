@@ -173,7 +173,7 @@ def measure(work: Work, folders: Sequence[Path], material: Material) -> list[Mea
             list(pool.map(lambda engine, folder: engine.load(folder, settings, work.progress.note), engines, folders))
         qualities = [quality(work, engine, material) for engine in engines]
         rates = speeds(engines, material)
-        comparisons = [engine.compare() for engine in engines]
+        comparisons = [engine.compare(work.progress.note) for engine in engines]
         return [Measured(q, rate, *c) for q, rate, c in zip(qualities, rates, comparisons, strict=True)]
     finally:
         for engine in engines:
@@ -223,15 +223,16 @@ def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
 
 def estimation_errors(quantiser: EngineComparison, engines: Sequence[Measured]) -> Facts:
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
-    below) what was taken: memory of the largest process, time of both engines' work, without their start."""
+    below) what was taken: memory of the process that was largest, time of both engines' work, without their start."""
     from pipelines.inference.estimates import EngineComparison
 
     of_engines = [measured.comparison for measured in engines if measured.comparison is not None]
     processes = [quantiser, *of_engines]
+    largest = max(processes, key=lambda process: process.memory_bytes)
     comparison = EngineComparison(
-        max(process.memory_bytes for process in processes),
-        max(process.planned_bytes for process in processes),
-        sum(process.planned_s for process in of_engines),
+        largest.memory_bytes,
+        largest.planned_bytes,
+        sum(each.planned_s for each in of_engines) if all(each.planned_s for each in of_engines) else 0.0,
     )
     return {**comparison.errors(sum(measured.seconds for measured in engines))}
 

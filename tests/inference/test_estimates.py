@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.inference import weights
+from pipelines.inference.comparing import compare
 from pipelines.inference.estimates import (
+    STEP_S,
     Engine,
     EngineComparison,
     EngineWork,
@@ -19,6 +22,8 @@ from pipelines.inference.estimates import (
     engine_seconds,
     forward_flops,
 )
+from pipelines.inference.hardware import PeakMemory
+from pipelines.inference.model_config import read_config
 from pipelines.learning.model import from_folder, num_parameters
 from pipelines.learning.throughput import training_flops
 from tests import families
@@ -62,6 +67,8 @@ def test_time_adds_up_over_work() -> None:
     fastest = (100 + 40) * 2 * PARAMETERS / 1e9
     assert fastest < seconds < 10 * fastest
     assert engine_seconds(ENGINE, both, 2e9) < seconds
+    on_gpu = engine_seconds(replace(ENGINE, on_cpu=False), both, 1e9)
+    assert seconds - on_gpu == pytest.approx(40 * STEP_S)  # measured on CPUs alone
 
 
 def test_errors_are_fractions_of_what_was_measured() -> None:
@@ -72,3 +79,27 @@ def test_errors_are_fractions_of_what_was_measured() -> None:
     )
     assert "plan/memory_error" not in replace(comparison, memory_bytes=0).errors(10.0)
     assert "plan/time_error" not in comparison.errors(0.0)
+    unknown = replace(comparison, planned_bytes=0, planned_s=0.0)
+    assert unknown.errors(10.0) == {"memory/rank_bytes": 100, "time/engine_s": 10.0}
+
+
+def test_a_config_that_the_formulas_do_not_know_leaves_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mixture that names its experts in a way of its own; and products that hold memory themselves."""
+    families.write(tmp_path, "Qwen3-MoE")
+    config = read_config(tmp_path)
+    memory = PeakMemory("cpu")
+    held = iter([100, 10**9])
+    monkeypatch.setattr(memory, "bytes", lambda: next(held))
+
+    def compared(config: dict[str, Any]) -> EngineComparison:
+        work = EngineWork.scoring([[1] * 50])
+        return compare(tmp_path, config, "float32", work, memory, max_tokens=100, kv_cache_bytes=10**6, on_cpu=True)
+
+    unknown = {name: value for name, value in config.items() if name != "num_experts_per_tok"}
+    assert compared(unknown) == EngineComparison(100, 0, 0.0)
+    monkeypatch.setattr("pipelines.inference.comparing.peak_flops_per_s", lambda *_: next(held, 1e9))
+    held = iter([100])
+    known = compared(config)
+    assert known.memory_bytes == 100 and known.planned_bytes > 0 and known.planned_s > 0

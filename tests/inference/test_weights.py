@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipelines.inference import weights
@@ -29,6 +33,7 @@ def test_rows_may_be_joined_and_stacked(dtype: torch.dtype, width: int) -> None:
     assert digest(torch.cat([q, torch.zeros(1, width, dtype=dtype)])) != digest(q)
     assert digest(torch.stack([q, q + 1])) == digest(q, q + 1)  # experts
     assert digest(torch.cat([q[0], k[0]])) == digest(q[0], k[0])  # biases
+    assert digest(q[0, 0], k[0]) == digest(torch.cat([q[0, :1], k[0]]))  # a scalar, such as a scale
     flat = torch.cat([torch.ones(1, dtype=dtype), q.flatten()])
     assert digest(flat[1:].view(6, width)) == digest(q)  # at any place in memory
     assert digest(q.T.contiguous().T) == digest(q)
@@ -62,3 +67,14 @@ def test_small_steps_in_opposite_directions_do_not_cancel() -> None:
         bits[rows, columns] += steps
         assert int(bits.sum(dtype=torch.int32)) == plain and digest(tensor) != before
         bits[rows, columns] -= steps
+
+
+def test_weights_packed_into_words_are_counted_one_by_one(tmp_path: Path) -> None:
+    save_file(
+        {"a.weight_packed": torch.zeros(4, 8, dtype=torch.int32), "norm.weight": torch.zeros(10)},
+        tmp_path / "model.safetensors",
+    )
+    for bits, packed in ((4, 4 * 64), (8, 4 * 32)):
+        groups = {"group_0": {"weights": {"num_bits": bits}}}
+        (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"config_groups": groups}}))
+        assert weights.num_parameters(tmp_path) == packed + 10

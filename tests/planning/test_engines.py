@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.planning.engines import estimate_engine
+from pipelines.planning.engines import HeldOut, _work, estimate_engine
 from pipelines.planning.machines import GIB, parse
 from pipelines.planning.training import Estimate
 from pipelines.recipe import reader
@@ -76,6 +76,29 @@ def test_quantising_on_cpus_has_two_engines_at_once(folder: Path) -> None:
     linear = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
     assert cost.disk_bytes == 2 * (PARAMETERS - linear) + linear  # what is not quantised stays in bfloat16
     assert planned(folder, "quantise", "1x1xH100", model="second").where == "1 × H100"
+
+
+def test_quantising_reads_the_text_that_comes_after_its_model(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "name: smaller\nbase: {model: smollm2-135m}\nsources: {texts: {kind: jsonl, path: texts.jsonl, language: en}}\n"
+        "stages: {corpus: {held_out: 0.5}, quantise: {held_out_bytes: 400_000}}\n"
+    )
+    (tmp_path / "texts.jsonl").write_text("x" * 800_000)
+
+    def time_s(*overrides: str) -> float:
+        found = planned(tmp_path, "quantise", CPUS, *overrides, model="base").time_s
+        assert found is not None
+        return found
+
+    operations = 2 * PARAMETERS * 2 * 360_000 / 4  # by both engines
+    assert time_s() - time_s("quantise.held_out_bytes=40000") > operations / 0.2e12
+
+
+def test_a_gpu_replies_to_more_prompts_at_once() -> None:
+    held_out = HeldOut(text_tokens=0, languages=0, conversations=256, base=False, previous=False)
+    options = {"samples": 0, "reply_tokens": 64, "prompt_tokens": 32, "held_out_prompts": 600, "chat_reply_tokens": 32}
+    steps = [_work(held_out, options, on_cpu=on_cpu, quantises=False).steps for on_cpu in (True, False)]
+    assert steps == [4 * 32, 32]
 
 
 def test_engines_that_do_not_fit_are_named(folder: Path) -> None:

@@ -56,6 +56,7 @@ def make(
     model: Path | None = None,
     evaluator: Evaluator | None = None,
     files: dict[str, Any] | None = None,
+    cluster: dict[str, Any] | None = None,
     **options: Any,
 ) -> Made:
     """Runs the stage `kind` in a new draft below `folder`.
@@ -82,7 +83,7 @@ def make(
     work = Work(
         name=kind,
         options=stage.options.model_validate(options),
-        cluster=stage.cluster(),
+        cluster=stage.cluster.model_validate(cluster or {}),
         seed=seed,
         inputs=inputs,
         sources=sources,

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.engines import EngineCluster
-from pipelines.evaluator import Evaluator
+from pipelines.evaluator import EngineSettings, Evaluator
+from pipelines.inference.estimates import EngineComparison
 from pipelines.inference.reply import Sampling
 from pipelines.metrics import few_shot
 from pipelines.stage import Facts, Work
@@ -130,6 +132,16 @@ def test_figures_equal_transformers_and_samples_are_written(
     assert float(facts["plan/time_error"]) > -1 and -0.5 < float(facts["plan/memory_error"]) < 0.5
     process = psutil.Process(evaluator.describe()["pid"]).memory_info().rss
     assert 0.3 * process < float(facts["memory/rank_bytes"]) < 2 * process
+
+
+def test_an_evaluation_without_requests_has_no_costs(tiny: Tiny, tmp_path: Path) -> None:
+    """The engine that an earlier evaluation left is none of its business."""
+    idle: Any = SimpleNamespace(
+        settings=EngineSettings(1, CONTEXT), count_anew=lambda: None, _session=SimpleNamespace(nodes=list),
+        compare=lambda notify: (EngineComparison(100, 110, 9.0), 10.0),
+    )  # fmt: skip
+    facts, _, _ = evaluate(idle, tmp_path, {"model": tiny.first})
+    assert facts == without_costs(facts)
 
 
 def test_the_same_inputs_give_the_same_bytes_whatever_the_engine_did_between(

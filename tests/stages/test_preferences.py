@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipelines.data.dialogues import conversations, preferences
 from pipelines.data.dialogues.verifier import is_acceptable
 from pipelines.errors import UserError
-from pipelines.evaluator import Evaluator
+from pipelines.evaluator import EngineSettings, Evaluator
+from pipelines.inference.reply import Reply
 from pipelines.recipe import reader
 from pipelines.stages import STAGES
 from tests.stages.single import jsonl, make, prompts, talk
@@ -80,6 +83,25 @@ def test_prompts_that_get_no_model_replies_are_counted_by_reason(
     )
     assert left_out.startswith(f"{len(rows) - num_odd} prompts of the built-in tasks get no replies")
     assert made.digests == make("preferences", tmp_path, talks=talks).digests
+
+
+def test_an_engine_for_replies_holds_the_longest_of_them_not_the_context(tiny: Tiny, tmp_path: Path) -> None:
+    talks = make("conversations", tmp_path, rows_per_task=5)
+    started: list[EngineSettings] = []
+    asked: list[list[int]] = []
+
+    def generate(prompts: list[list[int]], **_: object) -> list[Reply]:
+        asked.extend(prompts)
+        return [Reply([], np.zeros(0, np.float32), "length") for _ in prompts]
+
+    fake: Any = SimpleNamespace(
+        settings=None, load=lambda model, settings, notify: started.append(settings), generate=generate
+    )
+    options = {"talks": talks, "model": tiny.first, "evaluator": fake, "model_replies": 1, "max_new_tokens": 8}
+    make("preferences", tmp_path, cluster={"gpus": 0}, **options)
+    assert [settings.max_tokens for settings in started] == [max(map(len, asked)) + 8] and started[
+        0
+    ].max_tokens < CONTEXT
 
 
 def test_model_replies_need_a_model(tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ from cluster.session import Session
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
+from pipelines.inference.estimates import EngineComparison
 from pipelines.learning.quantising import Quantiser, weight_bytes
 from pipelines.recipe.reader import load
 from pipelines.run.plan import plan
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES
-from pipelines.stages.quantise import STAGE, Measured, choose
+from pipelines.stages.quantise import STAGE, Measured, choose, estimation_errors
 from pipelines.store.artifacts import Artifact, Draft, Manifest, Store
 from pipelines.store.digests import FileDigests
 from tests import tiny_models
@@ -147,6 +148,16 @@ def test_what_it_took_is_compared_with_the_plan(result: Result) -> None:
     facts = {name: float(result.facts[name]) for name in ("plan/memory_error", "plan/time_error", "memory/rank_bytes")}
     assert -0.5 < facts["plan/memory_error"] < 0.5 and facts["plan/time_error"] > -1
     assert 2**28 < facts["memory/rank_bytes"] < 2**32  # of a process that imports vLLM, with a tiny model
+
+
+def test_the_plan_is_compared_for_the_process_that_was_largest() -> None:
+    quantiser = EngineComparison(100, 900, 0.0)
+    engines = [Measured({}, 1.0, EngineComparison(*each, 6.0), 10.0) for each in ((400, 500), (300, 700))]
+    assert estimation_errors(quantiser, engines) == pytest.approx(
+        {"memory/rank_bytes": 400, "plan/memory_error": 0.25, "time/engine_s": 20, "plan/time_error": -0.4}
+    )
+    lost = Measured({}, 1.0, EngineComparison(400, 0, 0.0), 10.0)
+    assert estimation_errors(quantiser, [lost, engines[1]]) == {"memory/rank_bytes": 400, "time/engine_s": 20}
 
 
 def test_quantising_is_deterministic(result: Result, tiny: Tiny, tmp_path: Path) -> None:

@@ -65,8 +65,9 @@ class Concealment:
 
         complete: whether no text follows."""
         *before, rest = self._pattern.split(text)
-        longest = 0 if complete else max(map(len, self.marks), default=1) - 1
-        tails = (rest[start:] for start in range(max(0, len(rest) - longest), len(rest)))
+        longest = 0 if complete else self._longest - 1
+        starts = (start for start in range(max(0, len(rest) - longest), len(rest)) if rest[start] in self._starts)
+        tails = (rest[start:] for start in starts)
         tail = next((tail for tail in tails if any(mark.startswith(tail) for mark in self.marks)), "")
         return "".join([*before, rest.removesuffix(tail)]), tail
 
@@ -74,6 +75,15 @@ class Concealment:
     def _pattern(self) -> re.Pattern[str]:
         """Any mark, preferring the longest of those with the same beginning."""
         return re.compile("|".join(map(re.escape, sorted(self.marks, key=len, reverse=True))) or r"(?!)")
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.marks), default=1)
+
+    @cached_property
+    def _starts(self) -> frozenset[str]:
+        """The first characters of marks: most chunks of a reply have none, and a vocabulary has hundreds of marks."""
+        return frozenset(mark[0] for mark in self.marks if mark)
 
     def end(self, text: str, *, complete: bool) -> int | None:
         """Index at which the visible part of a reply begins; None while later text may still decide it.
