@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.data.corpus.splitting import choose, choose_groups, first_occurrences, held_out_mask, is_in_sorted, remove_lines
+from pipelines.data.corpus.splitting import (
+    choose,
+    choose_groups,
+    first_occurrences,
+    held_out_mask,
+    is_in_sorted,
+    remove_lines,
+)
 from pipelines.data.text.measures import hash_texts
 
 
