@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from pipelines.data.sources.source import Part, Source
 
 COUNTS = b"rayse.counts"  # the key of counts in a Parquet file's metadata
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}")  # the names of files that are not yet published
 Item = TypeVar("Item")
 
 
@@ -133,6 +135,8 @@ class AtomicFile:
 
 
 def remove_unpublished(folder: Path) -> None:
-    """Deletes the files that killed tasks have left in a folder under temporary names."""
+    """Deletes the files that killed tasks have left in a folder under temporary names; no other hidden ones, such as
+    those that NFS keeps while they are read."""
     for file in folder.glob(".*"):
-        file.unlink(missing_ok=True)
+        if TEMPORARY.fullmatch(file.name):
+            file.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.blocks import plan
+from pipelines.blocks import AtomicFile, plan, remove_unpublished
 from pipelines.data.sources.source import Part, Source
 
 
@@ -44,3 +44,12 @@ def test_sizes_are_read_in_proportion_to_the_parts() -> None:
         Reads.number = 0
         assert len(plan({"a": Sizes(sizes=[1] * num_parts)}, Path(), 1_000_000)) == 1
         assert Reads.number <= 3 * num_parts
+
+
+def test_only_files_under_temporary_names_are_removed(tmp_path: Path) -> None:
+    with AtomicFile(tmp_path / "rows") as file:
+        file.temporary.write_bytes(b"")
+        (tmp_path / ".nfs000000000123").write_bytes(b"")
+        (tmp_path / ".folder").mkdir()
+        remove_unpublished(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".folder", ".nfs000000000123"]

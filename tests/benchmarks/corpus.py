@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.data.corpus import cleaning, minhash, splitting
+from pipelines.data.corpus import cleaning, duplicates, splitting
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.stage import Work
@@ -72,9 +72,22 @@ def run_bare(source: Source) -> tuple[float, int]:
     )
     keys = np.concatenate([column_bytes(batch, "key") for batch in batches])
     signatures = np.concatenate([column_bytes(batch, "signature") for batch in batches])
+    sizes = np.concatenate([batch.documents.column("text_bytes").to_numpy() for batch in batches])
     kept = splitting.first_occurrences(keys.view(np.uint64))
-    minhash.clusters(signatures.view(np.uint32)[kept], options.near_duplicates or 1)
+    deduplicate(keys.view(np.uint64)[kept], signatures.view(np.uint32)[kept], sizes[kept], options.near_duplicates or 1)
     return time.monotonic() - start, sum(batch.counts["documents/read"] for batch in batches)
+
+
+def deduplicate(keys_D2: np.ndarray, signatures_DP: np.ndarray, text_bytes_D: np.ndarray, threshold: float) -> None:
+    """Looks for near duplicates as the tasks do, in one bucket."""
+    marks = duplicates.band_marks(signatures_DP, keys_D2, threshold)
+    hashes, keys, rows = (column.to_numpy() for column in marks.columns)
+    members, starts = duplicates.candidate_groups(hashes, keys, duplicates.document_numbers(0, rows))
+    documents = np.unique(members)
+    pairs = duplicates.near_duplicates(
+        members, starts, documents, signatures_DP[documents], text_bytes_D[documents], threshold
+    )
+    duplicates.worse_duplicates(*(column.to_numpy() for column in pairs.columns))
 
 
 def column_bytes(batch: cleaning.CleanedBatch, name: str) -> np.ndarray:

@@ -133,9 +133,11 @@ def test_a_run_that_stops_in_every_phase_in_turn_goes_on_there(
         with pytest.raises(Stopped):
             STAGE.run(work(session, tmp_path, sources(result.folder), progress=progress))
         assert not set(UNITS[: max(0, number - 1)]) & progress.units
-    for folder in (tmp_path / "out", tmp_path / "out" / "train"):
-        (folder / ".0123456789abcdef").write_bytes(b"left by a killed task")
+    left = [tmp_path / name / f".{'0123456789abcdef' * 2}" for name in ("out", "out/train", "blocks")]
+    for file in left:
+        file.write_bytes(b"left by a killed task")
     STAGE.run(work(session, tmp_path, sources(result.folder)))
+    assert not any(file.exists() for file in left)
     assert digests(tmp_path) == digests(result.draft)
 
 

@@ -268,7 +268,8 @@ def test_readers_get_every_row_of_all_shards_once_and_a_batch_has_rows_of_many(s
 def test_the_same_seed_writes_the_same_bytes_over_files_of_a_killed_run_by_any_number_of_tasks(
     tokens: Tokens, packed: tuple[Path, Facts], tmp_path: Path, tasks: int
 ) -> None:
-    for name in ("out/tokenizer/tokenizer.json", "out/train/.half", "out/unigram.parquet", "encoded/train/.half"):
+    half = f".{'0123456789abcdef' * 2}"
+    for name in ("out/tokenizer/tokenizer.json", f"out/train/{half}", "out/unigram.parquet", f"encoded/train/{half}"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"half" * 1000)
     folder, facts = tokens(tmp_path, tasks=tasks)

@@ -1,7 +1,7 @@
-"""Exact and fuzzy deduplication: keys, MinHash signatures, and clusters of near-duplicate documents.
+"""Exact and fuzzy deduplication: keys, MinHash signatures, and which of them are similar.
 
     words (measures.py) ──5 at a time──► shingles ──128 hash functions, minimum of each──► signature
-    signatures ──LSH bands: equal in all rows of a band──► candidates ──equal in 80% of all hashes──► clusters
+    signatures ──LSH bands: equal in all rows of a band──► candidates ──equal in 80% of all hashes──► near duplicates
 
 The fraction of equal hashes of two signatures estimates the Jaccard similarity of their sets of shingles (Broder 1997);
 bands select the pairs to compare (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, ch. 3.4). A word is a
@@ -57,23 +57,6 @@ def bands(threshold: float, permutations: int) -> tuple[int, int]:
         if 1 - (1 - threshold**rows) ** num_bands >= RECALL:
             return num_bands, rows
     return permutations, 1
-
-
-def clusters(signatures_DP: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns int64[D]: for each document, the first document of its cluster of near duplicates (itself if alone).
-
-    signatures_DP: in the order of documents of which the first is kept. A chain of near duplicates is one cluster."""
-    parents_D = np.arange(len(signatures_DP))
-    if len(signatures_DP) < 2:
-        return parents_D
-    with_words = np.flatnonzero((signatures_DP != EMPTY).any(axis=1))
-    min_equal = min_equal_hashes(threshold, signatures_DP.shape[1])
-    num_bands, rows = bands(threshold, signatures_DP.shape[1])
-    for band in range(num_bands):
-        keys = _band_keys(signatures_DP[:, band * rows : (band + 1) * rows])[with_words]
-        order = np.argsort(keys, kind="stable")
-        _join_duplicates(signatures_DP, with_words[order], keys[order], min_equal, parents_D)
-    return _roots(parents_D)
 
 
 def band_hashes(signatures_DP: np.ndarray, threshold: float) -> np.ndarray:
@@ -160,49 +143,6 @@ def count_equal(first: np.ndarray, second: np.ndarray) -> int:
     for number in range(len(first)):
         equal += first[number] == second[number]
     return equal
-
-
-@numba.njit(cache=True)
-def _root(parents: np.ndarray, document: int) -> int:
-    """Returns the root of a document's union-find tree, halving the path to it."""
-    while parents[document] != document:
-        parents[document] = parents[parents[document]]
-        document = parents[document]
-    return document
-
-
-@numba.njit(cache=True)
-def _join_duplicates(
-    signatures_DP: np.ndarray, documents: np.ndarray, keys: np.ndarray, min_equal: int, parents: np.ndarray
-) -> None:
-    """Joins near duplicates among documents with equal band keys, in the union-find trees of `parents`.
-
-    documents: sorted by their keys. In each bucket of equal keys a document is compared with the leaders only: the
-    earlier documents that were similar to no leader before them."""
-    leaders = np.empty(len(documents), np.int64)
-    num_leaders = 0
-    for index in range(len(documents)):
-        if index == 0 or keys[index] != keys[index - 1]:
-            num_leaders = 0
-        document, is_leader = documents[index], True
-        for leader in leaders[:num_leaders]:
-            leader_root, document_root = _root(parents, leader), _root(parents, document)
-            if leader_root == document_root or count_equal(signatures_DP[leader], signatures_DP[document]) >= min_equal:
-                parents[max(leader_root, document_root)] = min(leader_root, document_root)
-                is_leader = False
-                break
-        if is_leader:
-            leaders[num_leaders] = document
-            num_leaders += 1
-
-
-@numba.njit(cache=True)
-def _roots(parents: np.ndarray) -> np.ndarray:
-    """Returns the root of every document's tree."""
-    roots = np.empty_like(parents)
-    for document in range(len(parents)):
-        roots[document] = _root(parents, document)
-    return roots
 
 
 @numba.njit(cache=True)

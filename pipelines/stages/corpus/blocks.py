@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, write_arrow
+from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, remove_unpublished, write_arrow
 from pipelines.data.corpus import cleaning, duplicates
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.corpus.rules import Rules
@@ -72,7 +72,9 @@ def read(work: Work) -> CleanedBlocks:
     """Reads and cleans the blocks that are not in the draft yet.
 
     Raises UserError for a source that cannot be read, or for more bad rows than the recipe allows."""
-    blocks = plan(work.sources, work.draft.folder("blocks"), work.options.block_bytes)
+    folder = work.draft.folder("blocks")
+    remove_unpublished(folder)
+    blocks = plan(work.sources, folder, work.options.block_bytes)
     missing: list[Block] = []
     counts: Counter[str] = Counter()
     bad_rows = BadRowLimit(work.options.max_bad_rows, work.name)

@@ -53,7 +53,7 @@ class TokensCluster(ClusterOptions):
     tasks: PositiveInt | None = Field(
         default=None, description="Number of parallel tasks; default: this machine's cores, or the cluster's CPUs"
     )
-    cpus: float = Field(
+    cpus_per_task: float = Field(
         default=1, ge=0, description="Logical CPUs of a task that encodes a part or packs a file of rows"
     )
 

@@ -22,7 +22,7 @@ from pipelines.blocks import COUNTS, AtomicFile
 from pipelines.data.corpus import corpora
 from pipelines.data.tokens import packing
 from pipelines.data.tokens.tokenizing import Encoder
-from pipelines.parallel import map_in_order, num_parallel_tasks
+from pipelines.parallel import make_files
 from pipelines.stage import Work
 
 TRAIN, HELD_OUT = corpora.SPLITS
@@ -57,23 +57,15 @@ def folder(draft: Path, split: str) -> Path:
 def encode(work: Work, corpus: Path, tokenizer: Path) -> dict[str, Totals]:
     """Encodes the parts that are not encoded yet, in parallel. Returns the counts of each split."""
     files: list[tuple[str, Path]] = []
-    missing: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     for split in corpora.SPLITS:
-        folder(work.draft.path, split).mkdir(parents=True, exist_ok=True)
+        folder(work.draft.path, split).mkdir(parents=True, exist_ok=True)  # of a split without parts, too
         for number, part in enumerate(corpora.parts(corpus, split)):
             file = folder(work.draft.path, split) / f"{part.stem}.arrow"
             files.append((split, file))
-            if not file.exists():
-                order = [work.seed, number] if split == TRAIN else []
-                missing.append({"part": str(part), "file": str(file), "order": order})
-    if missing:
-        work.session.start()
-        encoded = map_in_order(
-            encode_part, missing, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus,
-            tokenizer=str(tokenizer),
-        )  # fmt: skip
-        for done, _ in enumerate(encoded, 1):
-            work.progress.update(done, len(missing), "parts")
+            order = [work.seed, number] if split == TRAIN else []
+            items.append({"path": str(file), "part": str(part), "order": order})
+    make_files(work, encode_part, items, unit="parts", tokenizer=str(tokenizer))
     totals = {split: Totals() for split in corpora.SPLITS}
     for split, file in files:
         totals[split].add(file)
@@ -83,7 +75,7 @@ def encode(work: Work, corpus: Path, tokenizer: Path) -> dict[str, Totals]:
 def encode_part(item: dict[str, Any], *, tokenizer: str) -> None:
     """Encodes one part of the corpus into a file with the language and the framed tokens of each document, in a task.
 
-    item: {"part": Parquet file, "file": to write, "order": seeds of the documents' order, none keeps that of the part}.
+    item: {"path": to write, "part": Parquet file, "order": seeds of the documents' order, none keeps that of the part}.
     Holds the tokens of the part in memory."""
     encoder = Encoder.open(Path(tokenizer))
     dtype = packing.id_dtype(encoder.num_ids)
@@ -101,7 +93,7 @@ def encode_part(item: dict[str, Any], *, tokenizer: str) -> None:
     counts = json.dumps({"documents": Counter(languages), "tokens": tokens}, sort_keys=True)
     schema = pa.schema([("language", pa.string()), ("tokens", pa.large_list(pa.from_numpy_dtype(dtype)))])
     schema = schema.with_metadata({COUNTS: counts})
-    with AtomicFile(Path(item["file"])) as file:
+    with AtomicFile(Path(item["path"])) as file:
         with pa.OSFile(str(file.temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for first in range(0, len(order), WRITE_DOCUMENTS):
                 chosen = order[first : first + WRITE_DOCUMENTS]

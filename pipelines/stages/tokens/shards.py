@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.blocks import COUNTS, AtomicFile
+from pipelines.blocks import COUNTS, AtomicFile, remove_unpublished
 from pipelines.data.tokens import packing
 from pipelines.data.tokens.ragged import RaggedColumn
 from pipelines.data.tokens.tokenizing import Encoder
-from pipelines.parallel import map_in_order, num_parallel_tasks
+from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
 from pipelines.stages.tokens.encoding import HELD_OUT, TRAIN, Totals, folder
 
@@ -67,19 +67,13 @@ def write(work: Work, totals: dict[str, Totals], encoder: Encoder) -> Facts:
     splits = plan(work, totals)
     items = []
     for name, split in splits.items():
-        for path in (split.file(0).parent, split.counts(0).parent):
-            path.mkdir(parents=True, exist_ok=True)
-        for leftover in split.file(0).parent.glob(".*"):  # of a task that was killed
-            leftover.unlink()
-        items += [{"split": name, "shard": n} for n in range(split.num_shards) if not split.file(n).exists()]
-    if items:
-        work.session.start()
-        written = map_in_order(
-            write_shard, items, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus, splits=splits,
-            length=work.options.length, pad_id=encoder.pad_id, num_ids=encoder.num_ids,
-        )  # fmt: skip
-        for done, _ in enumerate(written, 1):
-            work.progress.update(done, len(items), "files of rows")
+        split.counts(0).parent.mkdir(parents=True, exist_ok=True)
+        remove_unpublished(split.counts(0).parent)
+        items += [{"path": str(split.file(n)), "split": name, "shard": n} for n in range(split.num_shards)]
+    make_files(
+        work, write_shard, items, unit="files of rows", splits=splits, length=work.options.length,
+        pad_id=encoder.pad_id, num_ids=encoder.num_ids,
+    )  # fmt: skip
     counts, unigram = _add_up(splits[TRAIN], encoder)
     pq.write_table(unigram, work.draft.out / "unigram.parquet", compression="zstd")
     held_out, _ = _add_up(splits[HELD_OUT], encoder)
@@ -104,7 +98,7 @@ def plan(work: Work, totals: dict[str, Totals]) -> dict[str, Split]:
 
 
 def write_shard(item: dict[str, Any], *, splits: dict[str, Split], length: int, pad_id: int, num_ids: int) -> None:
-    """Packs one shard, in a task. item: {"split": name, "shard": number}."""
+    """Packs one shard, in a task. item: {"path": of the file, "split": name, "shard": number}."""
     split, shard = splits[item["split"]], item["shard"]
     seed = None if split.seed is None else [split.seed, shard]
     documents = documents_of(split, shard)

@@ -73,42 +73,9 @@ def test_bands_make_candidates_as_often_as_theory_predicts() -> None:
     assert 1 - (1 - 0.8**rows) ** num_bands >= minhash.RECALL
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.8])
-def test_clusters_join_similar_documents_only(threshold: float) -> None:
-    made = pairs(300, chinese=False)
-    texts = [text for original, changed, _ in made for text in (original, changed)]
-    clusters = minhash.clusters(signatures(texts), threshold)
-    joined = clusters[1::2] == clusters[0::2]
-    exact = np.array([pair[2] for pair in made])
-    margin = 0.14  # three standard errors
-    assert joined[exact > threshold + margin].all()
-    assert not joined[exact < threshold - margin].any()
-    assert (exact > threshold + margin).sum() > 20
-    assert (exact < threshold - margin).sum() > 20
-    assert np.array_equal(clusters[0::2], np.arange(0, len(texts), 2))  # the first of each pair is kept
-
-
-def test_a_chain_of_near_duplicates_is_one_cluster_with_its_first_document() -> None:
-    rng = random.Random(5)
-    vocabulary = [f"w{n}" for n in range(4000)]
-    chain = [[rng.choice(vocabulary) for _ in range(400)]]
-    for _ in range(12):
-        chain.append(variant(chain[-1], 6, rng, vocabulary))
-    unrelated = [rng.choice(vocabulary) for _ in range(400)]
-    texts = [" ".join(words) for words in [unrelated, *chain]]
-    assert exact_jaccard(chain[0], chain[-1]) < 0.6
-    assert minhash.clusters(signatures(texts), 0.8).tolist() == [0, *[1] * 13]
-
-
 def test_texts_without_words_are_similar_to_none() -> None:
     signatures_DP = signatures(["", "...", "a real text with words in it", "---"])
-    assert minhash.clusters(signatures_DP, 0.8).tolist() == [0, 1, 2, 3]
     assert not minhash.similar_to_any(signatures_DP[:2], signatures_DP[:2], 0.5).any()
-
-
-def test_short_texts_are_similar_only_to_the_same_words() -> None:
-    signatures_DP = signatures(["月落烏啼", "月落烏啼。", "月落烏", "Good morning", "good  morning!"])
-    assert minhash.clusters(signatures_DP, 0.8).tolist() == [0, 0, 2, 3, 3]
 
 
 def test_similar_to_any_checks_every_reference_document() -> None:
