@@ -3,10 +3,10 @@
     draft folder ──every 30 s, where it changed──► drafts/<fingerprint>/<nonce>/<n>/<file> ──► …/<n>/snapshot.json
                                                      ──► the lease names the snapshot, if this run still holds it
 
-A snapshot is the draft as it was at one moment: two listings in a row are equal, small files and logs of lines are copied
-between them, and other large ones are linked, uploaded, and must be unchanged after that; else it is dropped and tried
-again later. So to go on from a snapshot is to go on from a kill at that moment, which every stage can. Lost with a machine is what was done
-since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
+A snapshot is the draft as it was at one moment: two listings in a row are equal, small files and logs of lines are
+copied between them, and other large ones are linked, uploaded, and must be unchanged after that; else it is dropped and
+tried again later. So to go on from a snapshot is to go on from a kill at that moment, which every stage can. Lost with
+a machine is what was done since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
 
 Files named `*.partial` or `.<uuid>` are left out: they are being written, and no stage reads them again.
 """
@@ -154,8 +154,8 @@ class Snapshots:
             entry = FileEntry(bytes=file.stat().st_size, xxh3_128=digest_file(file))
             saved[name] = Saved(f"{folder}/{name}", entry, stats[name])
         linked = [name for name in sources if not _is_copied(name, stats[name])]
-        if any(_stat(sources[name]) != stats[name] for name in linked):  # being written: this is no state that the draft was in
-            return False
+        if any(_stat(sources[name]) != stats[name] for name in linked):
+            return False  # they are being written: this is no state that the draft was in
         listed = {name: {"key": s.key, "entry": s.entry.model_dump()} for name, s in sorted(saved.items())}
         self.objects.put(f"{folder}/{LIST}", json.dumps(listed, ensure_ascii=False).encode())
         if not self.lease.update(snapshot=f"{folder}/{LIST}"):

@@ -1,7 +1,7 @@
 """`rayse submit`, `rayse jobs` and `rayse stop`: a recipe as a Ray job.
 
     client: resolved recipe + Rayse's packages ──Jobs API──► head: python -m pipelines run recipe.yaml
-            local sources ──copied by digest, images as folders──► STORE/sources/   (the store is the disk that all nodes share)
+            local sources ──copied by digest, images as folders──► STORE/sources/   (on the disk that all nodes share)
 
 A store that only this machine can read is refused before the job is submitted.
 """

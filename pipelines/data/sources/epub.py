@@ -31,7 +31,8 @@ CHAPTERS = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml")  #
 
 EMPTY = re.compile(r"<([a-zA-Z][\w:.-]*)((?:\s[^<>]*)?)/>")  # an element of XML that ends where it begins
 # Those that HTML knows as empty: it takes any other <title/> for a beginning, and the rest of the page for the title.
-VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source",
+                  "track", "wbr"})  # fmt: skip
 TAG = re.compile("<[^<>]*>")
 MANY_CHARACTERS = 2_000  # outside of tags: a page that has as many and no text is more than a picture
 
