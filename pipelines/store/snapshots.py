@@ -154,10 +154,8 @@ class Snapshots:
             entry = FileEntry(bytes=file.stat().st_size, xxh3_128=digest_file(file))
             saved[name] = Saved(f"{folder}/{name}", entry, stats[name])
         linked = [name for name in sources if not _is_copied(name, stats[name])]
-        if any(
-            _stat(sources[name]) != stats[name] for name in linked
-        ):  # being written: this is no state that the draft was in
-            return False
+        if any(_stat(sources[name]) != stats[name] for name in linked):
+            return False  # they are being written: this is no state that the draft was in
         listed = {name: {"key": s.key, "entry": s.entry.model_dump()} for name, s in sorted(saved.items())}
         self.objects.put(f"{folder}/{LIST}", json.dumps(listed, ensure_ascii=False).encode())
         if not self.lease.update(snapshot=f"{folder}/{LIST}"):
