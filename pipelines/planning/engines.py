@@ -37,8 +37,8 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     config of a kind not known here."""
     made_by = recipe.entry(evaluated)
     options, quantises = entry.options.model_dump(), entry.stage.kind == "quantise"
-    config = config_of(recipe, made_by)
     try:
+        config = config_of(recipe, made_by)
         model = with_adapters(json.dumps(config), "null")
         engine, flops_per_s = _engine(model, dtype_in(config), entry, machines)
         held_out = _held_out(recipe, made_by, entry)

@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, PreTrainedModel
 
 from pipelines.inference.engine_size import CPU as CPU_SIZE
+from pipelines.inference.engine_size import WORKSPACE_BYTES
 from pipelines.inference.estimates import STEP_S, forward_flops
 from pipelines.learning.memory import Setting, on_meta
 from pipelines.learning.throughput import training_flops
@@ -60,8 +61,9 @@ def test_memory_of_frozen_models_and_of_a_critic_that_learns(policy: PreTrainedM
 
 
 def test_on_a_gpu_the_sampler_takes_the_place_of_activations(policy: PreTrainedModel) -> None:
-    roomy, tight = (process_bytes(policy, None, replace(GPU, tokens=n * LENGTH), ROLLOUTS) for n in (1000, 1))
-    assert roomy["sampler beyond activations"] == 0 < tight["sampler beyond activations"] < 2 * PARAMETERS + 10**6
+    roomy, tight = (process_bytes(policy, None, replace(GPU, tokens=n * LENGTH), ROLLOUTS) for n in (10_000, 1))
+    most = 2 * PARAMETERS + 10**6 + WORKSPACE_BYTES
+    assert roomy["sampler beyond activations"] == 0 < tight["sampler beyond activations"] < most
 
 
 def test_time_grows_with_each_pass(policy: PreTrainedModel) -> None:

@@ -84,7 +84,7 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
     ("record", "rows", "names"),
     [
         ({"id": 7, "prompt": "a", "response": "b", "tools": "", "note": None}, "conversations", ("id",)),
-        ({"conversations": [HUMAN, GPT], "system": "s", "tools": '[{"name": "x"}]'}, "conversations", ("tools",)),
+        ({"conversations": [HUMAN, GPT], "system": "s", "tools": '[{"name": "x"}]'}, "conversations", ()),
         ({"messages": [{**USER, "name": "Ann"}, REPLY]}, "conversations", ("messages.name",)),
         ({"messages": [USER, {**REPLY, "weight": 0, "tool_calls": None}]}, "conversations", ()),
         ({"prompt": "a", "response": "b", "score": float("nan")}, "conversations", ()),
