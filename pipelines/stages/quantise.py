@@ -103,6 +103,7 @@ def check(work: Work, model: Path) -> None:
     from pipelines.errors import UserError
     from pipelines.inference.model_config import quantisation
     from pipelines.learning.quantising import SCHEMES
+    from pipelines.store.provenance import int8_saturates
 
     options: QuantiseOptions = work.options
     if quantisation(model):
@@ -112,6 +113,11 @@ def check(work: Work, model: Path) -> None:
         raise UserError(
             f"{work.name}: scheme {options.scheme} is not run by vLLM on CPUs; expected {fit}, or a GPU: cluster: "
             f"{{{work.name}: {{gpus: 1}}}}"
+        )
+    if options.scheme == "int8" and not work.cluster.gpus_on(work.session) and int8_saturates():
+        work.progress.note(
+            "this CPU has no VNNI: its INT8 products saturate where numbers are large, so the quantised model may be "
+            "worse here than on a newer CPU; heldout/* shows by how much"
         )
     if SCHEMES[options.scheme].calibrated and "corpus" not in work.inputs:
         raise UserError(f"{work.name}: scheme {options.scheme} is calibrated on text; put a stage corpus before it")

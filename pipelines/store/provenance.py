@@ -93,6 +93,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def int8_saturates() -> bool:
+    """Whether products of INT8 matrices are wrong on this CPU where their numbers are large.
+
+    Without VNNI, oneDNN adds two products in 16 bits: 64 products of 127 and 127 add up to 8,160 instead of 1,032,256
+    (https://uxlfoundation.github.io/oneDNN/dev_guide_int8_computations.html)."""
+    info = _cpu_info()
+    return "flags" in info and "vnni" not in info["flags"]
+
+
 def _cpu_info() -> dict[str, str]:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
