@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import subprocess
@@ -33,6 +32,7 @@ from pipelines.stages.images.options import ImagesOptions
 from pipelines.store.artifacts import Draft
 from tests import runs
 from tests.pictures import file_of, photograph, png_header
+from tests.stages.corpus_work import digests
 from tests.stages.working import RecordedProgress
 
 OPTIONS: dict[str, Any] = {
@@ -107,11 +107,6 @@ def work(session: Session, draft: Path, sources: dict[str, Source], *, tasks: in
         progress=RecordedProgress(),
         session=session,
     )
-
-
-def digests(draft: Path) -> dict[str, str]:
-    files = sorted(path for path in (draft / "out").rglob("*") if path.is_file())
-    return {file.relative_to(draft).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @dataclass(frozen=True)
