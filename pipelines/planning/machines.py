@@ -6,6 +6,7 @@ Speeds are dense bfloat16 products by the makers' data sheets; of them a square 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass, replace
@@ -63,11 +64,10 @@ def parse(text: str) -> Machines:
     nodes, per_node, name = int(match[1]), int(match[2]), match[3]
     known = {key.lower(): (key, *figures) for key, figures in ACCELERATORS.items()}.get(name.lower())
     if name.lower() == "cpu":
-        here = this_machine(on_gpu=False)
-        memory = int(USABLE * float(match[4]) * GIB) if match[4] else here.memory_bytes
+        memory = int(USABLE * (float(match[4]) * GIB if match[4] else psutil.virtual_memory().total))
         if match[5]:
             return Machines(nodes, per_node, "CPU", memory, float(match[5]) * TERA, on_gpu=False)
-        return replace(here, nodes=nodes, per_node=per_node, memory_bytes=memory)
+        return replace(this_machine(on_gpu=False), nodes=nodes, per_node=per_node, memory_bytes=memory)
     if known is None and not (match[4] and match[5]):
         raise UserError(f"--nodes {text}: memory and speed of {name} are not known here; {expected}")
     key, gib, tflops = known or (name, 0.0, 0.0)
@@ -75,8 +75,11 @@ def parse(text: str) -> Machines:
     return Machines(nodes, per_node, key, int(USABLE * gib * GIB), REACHED * tflops * TERA, on_gpu=True)
 
 
+@functools.cache
 def this_machine(*, on_gpu: bool | None = None) -> Machines:
-    """The GPUs of this machine, or its cores where it has none. on_gpu: which; default: GPUs where there are any."""
+    """The GPUs of this machine, or its cores where it has none, measured once a process.
+
+    on_gpu: which; default: GPUs where there are any."""
     import torch
 
     from pipelines.inference.hardware import peak_flops_per_s
