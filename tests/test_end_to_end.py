@@ -131,17 +131,18 @@ Reached = Callable[[Path], bool]
 
 @pytest.mark.slow
 @pytest.mark.chaos
+@pytest.mark.timeout(1800)  # each kill is followed by another start of Ray
 def test_a_run_whose_driver_and_workers_are_killed_gives_equal_artifacts(undisturbed: Path, tmp_path: Path) -> None:
-    """The driver and a worker killed in the corpus, both killed in pretraining, then on to the aligned model."""
+    """The driver and a worker killed in the corpus, and both killed in pretraining."""
     store = tmp_path / "killed"
     kill_driver_when(corpus_has_a_block, store, "corpus")
     process = runs.start(store, "--until=pretrain")
     kill_worker_when(corpus_has_a_block, process, store, "corpus", "ray::MapBatches")
     kill_driver_when(training_has_a_checkpoint, store, "pretrain", process)
-    process = runs.start(store, "--until=ppo")
+    process = runs.start(store, "--until=pretrain")
     kill_worker_when(training_has_a_checkpoint, process, store, "pretrain", "ray::RayTrainWorker")
     runs.finish(process, store)
-    assert_same_artifacts(undisturbed, store, (*BASE, *ALIGNED))
+    assert_same_artifacts(undisturbed, store, BASE)
     manifests = {name: json.loads((runs.artifacts(store)[name] / "manifest.json").read_text()) for name in BASE}
     attempts = {name: manifest["facts"]["run/attempts"] for name, manifest in manifests.items()}
     assert attempts == {"corpus": 2, "tokenizer": 1, "tokens": 1, "pretrain": 2}
@@ -149,12 +150,10 @@ def test_a_run_whose_driver_and_workers_are_killed_gives_equal_artifacts(undistu
 
 @pytest.mark.slow
 @pytest.mark.chaos
+@pytest.mark.timeout(1800)  # each kill is followed by another start of Ray
 def test_kills_in_each_alignment_stage_lose_no_work(undisturbed: Path, pretrained: Path) -> None:
-    """In each stage that trains the driver is killed, and then, in the run that goes on from there, a worker."""
+    """The driver is killed in SFT and in PPO, a worker in the reward model and in PPO."""
     kill_driver_when(training_has_a_checkpoint, pretrained, "sft")
-    process = runs.start(pretrained, "--until=reward_model")
-    kill_worker_when(training_has_a_checkpoint, process, pretrained, "sft", "ray::RayTrainWorker")
-    kill_driver_when(training_has_a_checkpoint, pretrained, "reward_model", process)
     process = runs.start(pretrained, "--until=ppo")
     kill_worker_when(training_has_a_checkpoint, process, pretrained, "reward_model", "ray::RayTrainWorker")
     kill_driver_when(ppo_has_an_iteration, pretrained, "ppo", process)

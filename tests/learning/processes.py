@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -74,6 +75,7 @@ def in_processes(
 
 
 def _process(rank: int, world: int, group: Path, function: Callable[..., None], folder: Path, *args: Any) -> None:
+    gc.freeze()  # DeepSpeed collects garbage in each engine, over and over through all that was imported: 1 s at ZeRO 3
     torch.set_num_threads(1)
     # Half a second of measuring before each of hundreds of runs; what is measured is tested in test_throughput.py.
     loop.peak_flops_per_s = partial(hardware.peak_flops_per_s, seconds=0.02)
