@@ -48,8 +48,6 @@ class Case:
 
 CASES = {
     "zero 1": Case(1, "float32"),
-    "zero 3": Case(3, "float32"),
-    "zero 1, bfloat16": Case(1, "bfloat16"),
     "zero 3, bfloat16": Case(3, "bfloat16"),
     "zero 1, lora": Case(1, "float32", LORA),
     "zero 3, lora, bfloat16, recomputed": Case(3, "bfloat16", LORA, "full"),

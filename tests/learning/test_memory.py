@@ -108,7 +108,7 @@ def freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_rank_at_zero_3_holds_its_part_of_weights_masters_and_moments(tmp_path: Path) -> None:
     """Of each parameter two ranks share 2 bytes of weight, 4 of master, 8 of moments and 4 of the gradient's sum."""
-    figures = measured(tmp_path, BIG, "full", 2, 128, 1, 3)
+    figures = measured(tmp_path, BIG, "full", 2, 16, 1, 3)  # few tokens: CPUs without bfloat16 take 2 s for each
     by_parameter = {name: value / figures["parameters"] for name, value in figures.items()}
     assert figures["parameters"] > 400e6
     assert by_parameter["load_peak"] < 2.1, by_parameter

@@ -320,7 +320,10 @@ def test_serve_hosts_what_was_tried_until_ctrl_c(tried: Tried) -> None:
 # ---- a run that is interrupted ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="Ctrl-C", marks=pytest.mark.slow), pytest.param(signal.SIGTERM, id="SIGTERM")],
+)
 def test_an_interrupted_run_leaves_no_server_behind(tried: Tried, number: signal.Signals) -> None:
     command = tried.rayse("run", str(tried.recipe), "--set", "serve.sample_replies=1")
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
