@@ -131,7 +131,6 @@ Reached = Callable[[Path], bool]
 
 @pytest.mark.slow
 @pytest.mark.chaos
-@pytest.mark.timeout(1800)  # each kill is followed by another start of Ray
 def test_a_run_whose_driver_and_workers_are_killed_gives_equal_artifacts(undisturbed: Path, tmp_path: Path) -> None:
     """The driver and a worker killed in the corpus, and both killed in pretraining."""
     store = tmp_path / "killed"
@@ -150,7 +149,6 @@ def test_a_run_whose_driver_and_workers_are_killed_gives_equal_artifacts(undistu
 
 @pytest.mark.slow
 @pytest.mark.chaos
-@pytest.mark.timeout(1800)  # each kill is followed by another start of Ray
 def test_kills_in_each_alignment_stage_lose_no_work(undisturbed: Path, pretrained: Path) -> None:
     """The driver is killed in SFT and in PPO, a worker in the reward model and in PPO."""
     kill_driver_when(training_has_a_checkpoint, pretrained, "sft")

@@ -30,7 +30,7 @@ def rayse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipelines", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture
