@@ -182,7 +182,7 @@ def test_a_group_of_any_size_is_compared_with_few_signatures_in_memory() -> None
     """The pairs are those of the whole group at once, whatever the size of a batch."""
     rng = random.Random(11)
     versions = [prose(rng, 120) for _ in range(12)]
-    texts = [edited(rng.choice(versions), rng.randint(0, 3), rng) for _ in range(150)]
+    texts = [edited(rng.choice(versions), rng.randint(0, 1), rng) for _ in range(150)]
     signatures_DP, sizes = signatures_of(texts), np.array([len(text) for text in texts])
     documents = duplicates.document_numbers(3, np.arange(len(texts)))
     read: list[int] = []
@@ -198,7 +198,7 @@ def test_a_group_of_any_size_is_compared_with_few_signatures_in_memory() -> None
     found = pa.Table.from_batches(list(batches))
     pairs, expected_pairs = ({tuple(row.values()) for row in table.to_pylist()} for table in (found, expected))
     assert pairs == expected_pairs and len(pairs) > 100
-    assert len(read) == 8 and max(read) <= 20 + duplicates.MAX_COMPARED_ALL + len(versions)
+    assert len(read) == 8 and max(read) <= 20 + 50
 
 
 def test_texts_without_words_and_short_texts() -> None:
