@@ -15,8 +15,8 @@ from functools import partial
 import pyarrow as pa
 
 from pipelines.data.corpus import minhash
-from pipelines.data.corpus.filters import FILTERS, Filters
-from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.data.corpus.filters import FILTERS, Filters, Verdict
+from pipelines.data.text.measures import DocumentStats, document_stats, hash_texts
 from pipelines.data.text.normalise import normalise
 from tests.benchmarks import corpus_text
 
@@ -48,7 +48,7 @@ def main() -> dict[str, float]:
     return figures
 
 
-def _apply_all(apply: Callable[[object], object], documents: list[object]) -> None:
+def _apply_all(apply: Callable[[DocumentStats], Verdict], documents: list[DocumentStats]) -> None:
     for document in documents:
         apply(document)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -56,8 +57,8 @@ def texts_of(draft: Path) -> dict[str, str]:
     return {row["id"]: row["text"] for file in files for row in pq.read_table(file).to_pylist()}
 
 
-def run(session: Session, draft: Path, source: dict[str, Source], tasks: int, **options: object) -> Facts:
-    filters = {"filters": {"length": None, "repetition": None, "quality": None}, "held_out": 0}
+def run(session: Session, draft: Path, source: dict[str, Source], tasks: int, **options: Any) -> Facts:
+    filters: dict[str, Any] = {"filters": {"length": None, "repetition": None, "quality": None}, "held_out": 0}
     return STAGE.run(work(session, draft, source, tasks=tasks, **filters, **options))
 
 
