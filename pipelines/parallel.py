@@ -1,12 +1,16 @@
-"""Maps a plain function over many small work items with Ray Data, in order, on all nodes. Stages share it.
+"""Runs a plain function on many work items in tasks on all nodes. Stages share it.
 
-Results and errors are returned as values. An error raised inside Ray Data would arrive as another error, with a page of
+    map_in_order    rows are read and cleaned: Ray Data, which yields the results in the items' order
+    make_files      files become other files: plain tasks of Ray, which cost the driver less (docs/data.md)
+
+Results and errors are returned as values. An error raised in a task would arrive as another error, with a page of
 trace and without the original one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import platform
 import traceback
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
+import ray
 import ray.data
 
 from cluster.resources import cores
@@ -24,6 +29,7 @@ from pipelines.stage import Work
 Item = dict[str, Any]
 Result = TypeVar("Result")
 OUTCOMES = pa.schema([("result", pa.binary()), ("error", pa.binary())])
+MAX_SUBMITTED = 1000  # tasks at a time where Ray decides how many run: more than any cluster's cores that we know of
 
 
 def map_in_order(
@@ -34,7 +40,7 @@ def map_in_order(
     items: flat dictionaries of text, numbers, bytes and lists of them. tasks: maximum number of parallel tasks (None:
     as many as the CPUs allow). A task whose worker dies is run again elsewhere. Ray must be connected.
     Raises the first error of the function, with a note that names the node."""
-    _silence_ray_data()
+    _limit_ray_data()
     data = ray.data.from_items(list(items), override_num_blocks=len(items))
     data.context.execution_options.preserve_order = True
     outcomes = data.map_batches(
@@ -58,7 +64,8 @@ def make_files(
     """Runs function(item, **arguments) in tasks for each item whose file, item["path"], is not there yet.
 
     The function writes the file last, and in one rename: a run that was killed goes on with the files that are missing.
-    unit: what the files are, for the progress. Raises the first error of the function."""
+    unit: what the files are, for the progress. A task whose worker dies is run again elsewhere, thrice at most.
+    Raises the first error of the function, with a note that names the node."""
     paths = [Path(item["path"]) for item in items]
     for folder in {path.parent for path in paths}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,11 +74,39 @@ def make_files(
     if not missing:
         return
     work.session.start()
-    made = map_in_order(
-        function, missing, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus_per_task, **arguments
+    made = _run_tasks(
+        function, missing, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus_per_task, arguments=arguments
     )
     for done, _ in enumerate(made, start=len(items) - len(missing) + 1):
         work.progress.update(done, len(items), unit)
+
+
+def _run_tasks(
+    function: Callable[..., object],
+    items: Sequence[Item],
+    *,
+    tasks: int | None,
+    cpus_per_task: float,
+    arguments: dict[str, Any],
+) -> Iterator[None]:
+    """Runs function(item, **arguments) of each item in plain tasks; yields when one has ended, whichever it is.
+
+    What has not ended when the caller stops is cancelled. Raises the first error of the function."""
+    task = ray.remote(num_cpus=cpus_per_task)(_error_of)
+    shared = ray.put((function, arguments))  # sent to each node once
+    running: list[ray.ObjectRef] = []
+    try:
+        for number, item in enumerate(items):
+            running.append(task.options(name=function.__name__).remote(item, shared))
+            while len(running) == (tasks or MAX_SUBMITTED) or (number == len(items) - 1 and running):
+                ended, running = ray.wait(running)
+                error = ray.get(ended[0])
+                if error is not None:
+                    raise pickle.loads(error)
+                yield
+    finally:
+        for reference in running:
+            ray.cancel(reference)
 
 
 def num_parallel_tasks(work: Work) -> int | None:
@@ -81,6 +116,16 @@ def num_parallel_tasks(work: Work) -> int | None:
     if work.cluster.tasks or not work.session.local:
         return work.cluster.tasks
     return cores()
+
+
+def _error_of(item: Item, shared: tuple[Callable[..., object], dict[str, Any]]) -> bytes | None:
+    """Runs the function on an item; returns its error, if it fails."""
+    function, arguments = shared
+    try:
+        function(item, **arguments)
+    except Exception as error:  # raised again by the driver
+        return _pickled(error)
+    return None
 
 
 def _run_items(table: pa.Table, *, function: Callable[..., Any], arguments: dict[str, Any]) -> pa.Table:
@@ -105,8 +150,11 @@ def _pickled(error: Exception) -> bytes:
     return pickled
 
 
-def _silence_ray_data() -> None:
-    """Limits Ray Data's messages to its log file; errors are raised, so they need not be printed as well."""
+def _limit_ray_data() -> None:
+    """Limits Ray Data's messages to its log file; errors are raised, so they need not be printed as well.
+
+    Nor does it collect usage statistics: the actor that does takes 2 s of CPU to start."""
+    os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

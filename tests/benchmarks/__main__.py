@@ -19,6 +19,7 @@ from tests.benchmarks import baselines, goals
 BENCHMARKS = {  # name → the module whose main() returns its figures
     "startup": "startup",
     "corpus": "corpus",
+    "corpus_filters": "corpus_filters",
     "tokens": "tokens",
     "training": "training",
     "attention": "attention",

@@ -25,6 +25,11 @@ Better = Literal["higher", "lower", "reference"]
 # (bare loops, TRL) is only a reference: where that changes, it was the machine.
 UNITS: tuple[tuple[str, str, Better], ...] = (
     (r"step_dense_s$", "s", "reference"),
+    (r"_growth$", "ratio", "lower"),
+    (r"(large|peer|datatrove)_(bytes|documents)$|near_(pairs|decoys)$", "", "reference"),
+    (r"datatrove\w*_cpu_s$", "s", "reference"),
+    (r"datatrove_cpu_ms_a_document$", "ms", "reference"),
+    (r"_ms_a_document$", "ms", "lower"),
     (r"tokens_per_s_bare", "tokens/s", "reference"),
     (r"documents_per_s_bare", "documents/s", "reference"),
     (r"trl\w*_s$|stage_s_bare$", "s", "reference"),

@@ -1,11 +1,15 @@
-"""Throughput of the stage `corpus` on real docstrings, against a plain loop over the same functions.
+"""Throughput of the stage `corpus` on real docstrings, against a plain loop over the same functions; or on much text.
 
-python -m tests.benchmarks.corpus [MEGABYTES]
+    python -m tests.benchmarks.corpus [--json]
+    python -m tests.benchmarks.corpus --bytes 500000000 [--text FILE…] [--peer datatrove --peer-python PYTHON]
+
+With --bytes: tests.benchmarks.corpus_large, on text of that size.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,19 +23,13 @@ from pipelines.data.sources.source import Source
 from pipelines.stage import Work
 from pipelines.stages.corpus import STAGE
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
+from tests.benchmarks import corpus_large, goals
+from tests.benchmarks.corpus_large import SilentProgress
 
 if TYPE_CHECKING:
     from cluster.session import Session
 
 MEGABYTES = 20
-
-
-class SilentProgress:
-    """Progress that prints no output."""
-
-    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 def main(megabytes: int = MEGABYTES) -> dict[str, float]:
@@ -125,6 +123,29 @@ def run_stage(source: Source, session: Session) -> tuple[float, int]:
         return time.monotonic() - start, int(facts["documents/read"])
 
 
+def command_line() -> dict[str, float]:
+    """Parses the command line, and prints and returns the figures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.corpus", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    parser.add_argument("--bytes", type=int, help="size of the text that is made, for tests.benchmarks.corpus_large")
+    parser.add_argument(
+        "--text", type=Path, nargs="*", default=[], help="JSON lines to make the text of, column `text`"
+    )
+    parser.add_argument("--peer", choices=["datatrove"], help="what the stage is compared with")
+    parser.add_argument("--peer-python", help="interpreter that has the peer; default: $RAYSE_PEER_PYTHON")
+    parser.add_argument("--peer-bytes", type=int, default=10_000_000, help="size of the peer's share of the text")
+    options = parser.parse_args()
+    python = corpus_large.peer_interpreter(options.peer, options.peer_python)
+    if options.bytes is None:
+        figures = main()
+    else:
+        figures = corpus_large.main(options.bytes, options.text, python, options.peer_bytes)
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        goals.print_figures(figures)
+    return figures
+
+
 if __name__ == "__main__":
-    for name, value in main(*map(int, sys.argv[1:2])).items():
-        print(f"{name:<32} {value:>12,.2f}")
+    command_line()

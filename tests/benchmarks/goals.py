@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.benchmarks import baselines
 
@@ -22,7 +24,13 @@ class Goal:
         return f"{'≥' if self.is_minimum else '≤'} {self.bound:g}"
 
 
+FILTER_GATES = Path(__file__).with_name("filter_gates.json")  # {figure: minimum}
 GOALS: Mapping[str, Goal] = {
+    **{name: Goal(bound) for name, bound in json.loads(FILTER_GATES.read_text(encoding="utf-8")).items()},
+    "corpus/near_recall": Goal(0.95),
+    "corpus/near_precision": Goal(0.99),
+    "corpus/large_cost_growth": Goal(1.1, is_minimum=False),
+    "corpus/ratio_to_datatrove": Goal(50),
     "train/ratio_to_bare": Goal(0.9),
     "adapters/ratio_to_bare": Goal(0.95),
     "adapters/ratio_to_trainer": Goal(1.2),

@@ -20,6 +20,8 @@ import pytest
 
 from cluster.session import Session
 from pipelines.data.corpus import splitting
+from pipelines.errors import UserError
+from pipelines.parallel import make_files
 from pipelines.stages.corpus import STAGE, blocks, hold_out
 from tests.stages.corpus_work import (
     SMALL,
@@ -103,6 +105,32 @@ def test_a_killed_worker_does_not_change_the_result(session: Session, result: Re
     STAGE.run(work(session, tmp_path, sources(result.folder), progress=RecordingProgress(kill)))
     assert killed
     assert digests(tmp_path) == digests(result.draft)
+
+
+def write_or_fail(item: dict[str, str], *, once: str) -> None:
+    """Work of `make_files`: fails on a word, and kills its process once."""
+    if item["word"] == "wrong":
+        raise UserError(f"{item['path']}: is wrong")
+    if item["word"] == "deadly" and not Path(once).exists():
+        Path(once).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path(item["path"]).write_text(item["word"])
+
+
+def test_files_are_made_although_a_worker_dies_and_errors_are_those_of_the_function(
+    session: Session, tmp_path: Path
+) -> None:
+    stage_work = work(session, tmp_path, {})
+    items = [{"path": str(tmp_path / f"{number}.txt"), "word": word}
+             for number, word in enumerate(["a", "b", "deadly", "c", "d"])]  # fmt: skip
+    make_files(stage_work, write_or_fail, items, unit="words", once=str(tmp_path / "once"))
+    assert [Path(item["path"]).read_text() for item in items] == ["a", "b", "deadly", "c", "d"]
+    items.append({"path": str(tmp_path / "wrong.txt"), "word": "wrong"})
+    with pytest.raises(UserError) as caught:
+        make_files(stage_work, write_or_fail, items, unit="words", once="")
+    assert type(caught.value) is UserError
+    assert str(caught.value) == f"{tmp_path / 'wrong.txt'}: is wrong"
+    assert "in a task on " in caught.value.__notes__[0]
 
 
 def is_descendant(process: psutil.Process) -> bool:

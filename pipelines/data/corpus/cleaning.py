@@ -208,9 +208,6 @@ class _Batch:
     ) -> pa.Table:
         documents = [self.documents[index] for index in kept]
         texts = [stats[index].text for index in kept]
-        indices = np.array(kept, np.int64)
-        signatures = np.ascontiguousarray(minhash.signatures(hashed, permutations)[indices])
-        signature_type = pa.binary(4 * permutations)
         columns = [
             pa.array([self._id(document) for document in documents], pa.string()),
             pa.array([self.name] * len(documents), pa.string()),
@@ -218,10 +215,7 @@ class _Batch:
             pa.array([stats[index].language for index in kept], pa.string()),
             pa.array(texts, pa.string()),
             pa.array([list(document.row.meta.items()) for document in documents], DOCUMENTS.field("meta").type),
-            pa.array([utf8_bytes(text) for text in texts], pa.int64()),
-            pa.array([minhash.exact_key(text) for text in texts], pa.binary(16)),
-            pa.FixedSizeBinaryArray.from_buffers(signature_type, len(documents), [None, pa.py_buffer(signatures)]),
-            hashed.long_lines().take(pa.array(indices)),
+            *_deduplication_columns(texts, hashed, np.array(kept, np.int64), permutations),
         ]
         return pa.Table.from_arrays(columns, schema=schema(permutations))
 
@@ -242,6 +236,28 @@ class _Batch:
             *(pa.array([entry[index] for entry in rejected], REJECTED.types[index + 1]) for index in range(1, 5)),
         ]
         return pa.Table.from_arrays(columns, schema=REJECTED)
+
+
+def with_keys(documents: pa.Table, permutations: int) -> pa.Table:
+    """Returns DOCUMENTS with the columns for deduplication, as `schema` has them."""
+    texts = documents.column("text").combine_chunks()
+    rows = np.arange(len(texts))
+    columns = _deduplication_columns(texts.to_pylist(), hash_texts(texts), rows, permutations)
+    return pa.Table.from_arrays([*documents.columns, *columns], schema=schema(permutations))
+
+
+def _deduplication_columns(
+    texts: list[str], hashed: HashedTexts, kept: np.ndarray, permutations: int
+) -> list[pa.Array]:
+    """The columns of `schema` after those of DOCUMENTS. texts: those that are kept. kept: their places in `hashed`."""
+    signatures = np.ascontiguousarray(minhash.signatures(hashed, permutations)[kept])
+    buffers = [None, pa.py_buffer(signatures)]
+    return [
+        pa.array([utf8_bytes(text) for text in texts], pa.int64()),
+        pa.array([minhash.exact_key(text) for text in texts], pa.binary(16)),
+        pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * permutations), len(texts), buffers),
+        hashed.long_lines().take(pa.array(kept)),
+    ]
 
 
 def _num_lines(text: str) -> int:

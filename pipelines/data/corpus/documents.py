@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
+
+from pipelines.data.sources.files import RAW_CHARACTERS
 
 DOCUMENTS = pa.schema(
     [
@@ -34,6 +38,18 @@ def document_of(id: str) -> str:
     """
     origin, _, row = id.rpartition("/")
     return f"{origin}/{row.partition('.')[0]}"
+
+
+def rejected_rows(documents: pa.Table, source: str, places: Mapping[str, str], reason: str, problem: str) -> pa.Table:
+    """Returns documents of one source that are dropped for this reason, as REJECTED.
+
+    documents: with their ids and texts. places: where each part of the source is, by its number."""
+    rows = []
+    for document in documents.select(["id", "text"]).to_pylist():
+        part, row = document_of(document["id"]).rsplit("/", 2)[1:]  # source/part/row
+        rows.append({"source": source, "where": places[part], "row": int(row), "reason": reason,
+                     "problem": problem, "raw": document["text"][:RAW_CHARACTERS]})  # fmt: skip
+    return pa.Table.from_pylist(rows, REJECTED)
 
 
 def utf8_bytes(text: str) -> int:

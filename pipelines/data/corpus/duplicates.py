@@ -16,6 +16,8 @@ only neighbours are similar, A and C are kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numba
 import numpy as np
 import pyarrow as pa
@@ -102,15 +104,45 @@ def near_duplicates(
 
     members, starts: groups of candidates. documents_U: their numbers, sorted, each once; with their signatures and
     sizes."""
-    order = np.lexsort((documents_U, -text_bytes_U))  # from the best to the worst
+    order = best_first(documents_U, text_bytes_U)
     ranks_U = np.empty(len(order), np.int64)
     ranks_U[order] = np.arange(len(order))
     ranks = ranks_U[np.searchsorted(documents_U, members)]
     min_equal = minhash.min_equal_hashes(threshold, signatures_UP.shape[1])
-    pairs = _similar_pairs(ranks, starts, signatures_UP[order], min_equal)
+    pairs, _ = _similar_pairs(ranks, starts, signatures_UP[order], min_equal)
     pairs = np.unique(pairs, axis=0) if len(pairs) else pairs
     better, worse = order[pairs[:, 0]], order[pairs[:, 1]]
     return pa.record_batch([documents_U[better], documents_U[worse], text_bytes_U[worse]], schema=PAIRS)
+
+
+def near_duplicates_of_group(
+    documents_G: np.ndarray,
+    text_bytes_G: np.ndarray,
+    read_signatures: Callable[[np.ndarray], np.ndarray],
+    threshold: float,
+    batch_documents: int,
+) -> Iterator[pa.RecordBatch]:
+    """Yields the PAIRS in one large group of candidates, with the signatures of few documents in memory at a time.
+
+    documents_G: their numbers, sorted, each once; with their sizes. read_signatures: returns uint32[D, P] of D numbers
+    that are sorted. The pairs are those of `near_duplicates`: some may be there more than once."""
+    order = best_first(documents_G, text_bytes_G)
+    compared = np.empty(0, np.int64)  # positions of those with which the rest of the group is compared, best first
+    for start in range(0, len(order), batch_documents):
+        batch = np.concatenate([compared, order[start : start + batch_documents]])
+        sorted_numbers = np.sort(documents_G[batch])
+        signatures_BP = read_signatures(sorted_numbers)[np.searchsorted(sorted_numbers, documents_G[batch])]
+        min_equal = minhash.min_equal_hashes(threshold, signatures_BP.shape[1])
+        # Those that were compared before are chosen again: they are chosen by the better ones alone.
+        pairs, chosen = _similar_pairs(np.arange(len(batch)), np.array([0, len(batch)]), signatures_BP, min_equal)
+        better, worse = batch[pairs[:, 0]], batch[pairs[:, 1]]
+        yield pa.record_batch([documents_G[better], documents_G[worse], text_bytes_G[worse]], schema=PAIRS)
+        compared = batch[chosen]
+
+
+def best_first(documents: np.ndarray, text_bytes: np.ndarray) -> np.ndarray:
+    """The order of documents from the best to the worst: the longest text first, then the earliest."""
+    return np.lexsort((documents, -text_bytes))
 
 
 def worse_duplicates(better: np.ndarray, worse: np.ndarray, worse_bytes: np.ndarray) -> np.ndarray:
@@ -135,11 +167,15 @@ def warm_up() -> None:
 
 
 @numba.njit(cache=True)
-def _similar_pairs(ranks: np.ndarray, starts: np.ndarray, signatures_RP: np.ndarray, min_equal: int) -> np.ndarray:
-    """Returns int64[pairs, 2]: ranks (better, worse) of the near duplicates in each group."""
+def _similar_pairs(
+    ranks: np.ndarray, starts: np.ndarray, signatures_RP: np.ndarray, min_equal: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (int64[pairs, 2]: ranks (better, worse) of the near duplicates in each group, the ranks with which
+    documents of the last group were compared)."""
     pairs = np.empty((len(ranks) + 1, 2), np.int64)
     num_pairs = 0
     compared = np.empty(MAX_COMPARED, np.int64)
+    num_compared = 0
     for group in range(len(starts) - 1):
         num_compared = 0
         for rank in np.sort(ranks[starts[group] : starts[group + 1]]):
@@ -154,7 +190,7 @@ def _similar_pairs(ranks: np.ndarray, starts: np.ndarray, signatures_RP: np.ndar
             if num_compared < MAX_COMPARED_ALL or (not similar and num_compared < MAX_COMPARED):
                 compared[num_compared] = rank
                 num_compared += 1
-    return pairs[:num_pairs]
+    return pairs[:num_pairs], compared[:num_compared]
 
 
 @numba.njit(cache=True)

@@ -1,14 +1,17 @@
 """Files in an object store as a source's `path:`: an object, a folder or a glob is brought to the store's cache.
 
-    s3://bucket/raw/*.jsonl ──list──► objects ──► CACHE/s3/bucket/raw/@<digest>/a.jsonl … ──► CACHE/…/@<digest>/*.jsonl
+    s3://bucket/raw/*.jsonl ──list──► objects ──► CACHE/s3/bucket/.objects/<digest of one version of an object>
+                                                  ──link──► CACHE/s3/bucket/raw/@<digest of all>/a.jsonl …
 
-What comes out is an ordinary path, which a source reads as any other. The digest covers the names, sizes and versions
-of all its objects: nothing is brought again while none has changed; once one has, all of them are.
+What comes out is an ordinary path, CACHE/…/@<digest>/*.jsonl, which a source reads as any other. A digest covers name,
+size and version: an object is brought again only if it has changed, and a run that was killed goes on with the objects
+that are missing.
 """
 
 from __future__ import annotations
 
 import glob
+import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -24,6 +27,7 @@ from pipelines.objects import Entry, Objects
 
 PARALLEL = 4  # objects at once
 MARK = "@"  # begins the name of the folder that stands for one state of the objects
+VERSIONS = ".objects"  # the folder of the copies of objects, one file for each version of one
 
 
 @lru_cache(maxsize=1024)  # one run sees one state of the bucket, and lists it once
@@ -50,7 +54,7 @@ def bring(url: str, cache: Path, suffixes: tuple[str, ...] = ()) -> str:
     if not entries:
         endings = f" (of a folder: files that end in {' or '.join(suffixes)})" if suffixes else ""
         raise UserError(f"{url}: names no object; expected an object, a folder, or a pattern that some match{endings}")
-    return str(_bring(objects, entries, above, cache / scheme / bucket / above) / name)
+    return str(_bring(objects, entries, above, cache / scheme / bucket) / name)
 
 
 def url_of(file: Path, cache: Path) -> str | None:
@@ -71,24 +75,28 @@ def _listed(objects: Objects, folder: str) -> list[Entry]:
     return [entry for entry in entries if entry.bytes or entry.key not in folders]
 
 
-def _bring(objects: Objects, entries: Sequence[Entry], above: str, folder: Path) -> Path:
-    """A folder with copies of the objects, named by the rest of their keys; it appears complete or not at all."""
-    state = xxhash.xxh3_64()
-    for entry in entries:
-        state.update(f"{entry.key}\0{entry.bytes}\0{entry.e_tag}\n".encode())
-    brought = folder / f"{MARK}{state.hexdigest()}"
+def _bring(objects: Objects, entries: Sequence[Entry], above: str, bucket: Path) -> Path:
+    """A folder with copies of the objects, named by the rest of their keys; it appears complete or not at all.
+
+    bucket: the folder of the bucket in the cache."""
+    folder = bucket / above
+    brought = folder / f"{MARK}{_digest(entries)}"
     if brought.is_dir():
         return brought
     partial = folder / f".{uuid.uuid4().hex}.partial"
 
-    def download(entry: Entry) -> None:
+    def link(entry: Entry) -> None:
         file = partial / entry.key.removeprefix(above).lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
-        objects.download(entry, file)
+        version = _version(objects, entry, bucket / VERSIONS)
+        try:
+            os.link(version, file)
+        except OSError:  # a file system without links
+            shutil.copyfile(version, file)
 
     try:
         with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(download, entries))
+            list(pool.map(link, entries))
         try:
             partial.rename(brought)
         except OSError:
@@ -97,6 +105,28 @@ def _bring(objects: Objects, entries: Sequence[Entry], above: str, folder: Path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return brought
+
+
+def _version(objects: Objects, entry: Entry, folder: Path) -> Path:
+    """The copy of an object in its present version, complete; it is brought if it is not there yet."""
+    file = folder / _digest([entry])
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{uuid.uuid4().hex}.partial"
+        try:
+            objects.download(entry, partial)
+            partial.rename(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    return file
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    """The digest of objects' names, sizes and versions."""
+    state = xxhash.xxh3_64()
+    for entry in entries:
+        state.update(f"{entry.key}\0{entry.bytes}\0{entry.e_tag}\n".encode())
+    return state.hexdigest()
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """Makes a corpus of raw text: read, cleaned, deduplicated, split.
 
     sources ──parts──► blocks ──read, normalise, filter, mark──► draft/blocks/*          one task a block
+    (blocks ──hashes of lines──► lines of many groups ──cut──► draft/cut/*               an option: max_line_groups)
     marks, dealt by hash ──compare──► pairs of duplicates ──► documents to drop            one a bucket, then one
     groups ──choose──► held-out text ──compare with training text──► overlaps              one a span of blocks
     blocks ──► out/train/part-*.parquet, out/held_out/part-*.parquet, out/rejected.parquet one a file
@@ -19,9 +20,9 @@ from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 
 def run(work: Work) -> Facts:
     """Writes the corpus into work.draft.out. Raises UserError for sources that cannot be read, or too many bad rows."""
-    from pipelines.stages.corpus import blocks, finish
+    from pipelines.stages.corpus import blocks, boilerplate, finish
 
-    return finish.finish(work, blocks.read(work))
+    return finish.finish(work, boilerplate.cut(work, blocks.read(work)))
 
 
 STAGE = Stage(

@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -174,6 +174,38 @@ def clean_block(
     block = Block(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
     first_bad = ""
+
+    def too_many_bad() -> bool:  # the run will stop: no need to go on
+        return max_bad_rows is not None and counts["rows/bad"] > max_bad_rows
+
+    def batches() -> Iterator[tuple[pa.Table, pa.Table]]:
+        nonlocal first_bad
+        source, of_source = sources[block.source], rules[block.source]
+        for batch in cleaning.clean(block.source, source, parts, rules=of_source, permutations=permutations):
+            counts.update(batch.counts)
+            first_bad = first_bad or _first_problem(batch.rejected)
+            if too_many_bad():
+                return
+            yield batch.documents, batch.rejected
+
+    def metadata() -> dict[bytes, str] | None:
+        return None if too_many_bad() else {COUNTS: json.dumps(counts), FIRST_BAD: first_bad}
+
+    write_block(block, batches(), metadata, permutations=permutations, near_duplicates=near_duplicates)
+    return _num_rows(counts), counts["rows/bad"], first_bad
+
+
+def write_block(
+    block: Block,
+    batches: Iterable[tuple[pa.Table, pa.Table]],
+    metadata: Callable[[], Mapping[bytes, str | bytes] | None],
+    *,
+    permutations: int,
+    near_duplicates: float | None,
+) -> None:
+    """Writes all files of a block, that of its documents last. batches: (documents of `cleaning.schema`, REJECTED).
+
+    metadata: called after the last batch, it returns that of the documents' file; None: no file is written."""
     schema = cleaning.schema(permutations)
     keys = [_selected(schema, KEYS).empty_table()]
     with AtomicFile(block.rejected) as rejected, AtomicFile(block.file) as documents:
@@ -181,22 +213,16 @@ def clean_block(
             pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as rejected_writer,
             pq.ParquetWriter(documents.temporary, _selected(schema, COLUMNS), compression="zstd") as writer,
         ):
-            source = sources[block.source]
-            for batch in cleaning.clean(
-                block.source, source, parts, rules=rules[block.source], permutations=permutations
-            ):
-                writer.write_table(batch.documents.select(COLUMNS))
-                keys.append(batch.documents.select(KEYS))
-                rejected_writer.write_table(batch.rejected)
-                counts.update(batch.counts)
-                first_bad = first_bad or _first_problem(batch.rejected)
-                if max_bad_rows is not None and counts["rows/bad"] > max_bad_rows:
-                    return _num_rows(counts), counts["rows/bad"], first_bad  # the run will stop: no need to go on
-            writer.add_key_value_metadata({COUNTS: json.dumps(counts), FIRST_BAD: first_bad})
+            for kept, not_kept in batches:
+                writer.write_table(kept.select(COLUMNS))
+                keys.append(kept.select(KEYS))
+                rejected_writer.write_table(not_kept)
+            if (entries := metadata()) is None:
+                return
+            writer.add_key_value_metadata(entries)
         _write_marks(block.file, pa.concat_tables(keys).combine_chunks(), near_duplicates)
         rejected.publish()
         documents.publish()
-    return _num_rows(counts), counts["rows/bad"], first_bad
 
 
 def _selected(schema: pa.Schema, names: list[str]) -> pa.Schema:

@@ -11,6 +11,7 @@ several bands in common is in several buckets, and is held once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,13 @@ def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: i
         for first, stop in _batches(starts):
             batch = members[starts[first] : starts[stop]]
             documents = np.unique(batch)
-            signatures_UP, text_bytes_U = _signatures(files, documents)
+            text_bytes_U = _text_bytes(files, documents)
+            if stop - first == 1:  # one group, of any size
+                read = partial(_signatures, files)
+                of_group = duplicates.near_duplicates_of_group(documents, text_bytes_U, read, threshold, BATCH_MEMBERS)
+                pairs += [pa.Table.from_batches([found]) for found in of_group]
+                continue
+            signatures_UP = _signatures(files, documents)
             group_starts = starts[first : stop + 1] - starts[first]
             found = duplicates.near_duplicates(batch, group_starts, documents, signatures_UP, text_bytes_U, threshold)
             pairs.append(pa.Table.from_batches([found]))
@@ -129,16 +136,24 @@ def _batches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
         first = stop
 
 
-def _signatures(files: Sequence[str], documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reads (signatures uint32[D, P], bytes of text int64[D]) of documents, whose numbers are sorted."""
-    blocks, starts = np.unique(documents >> 32, return_index=True)
-    signatures, text_bytes = [], []
-    for block, numbers in zip(blocks, np.split(documents, starts[1:]), strict=True):
-        batch = map_arrow(Path(files[int(block)]).with_suffix(".signatures.arrow"))
-        rows = numbers & 0xFFFFFFFF
+def _signatures(files: Sequence[str], documents: np.ndarray) -> np.ndarray:
+    """Reads the signatures of documents, whose numbers are sorted: uint32[D, P]."""
+    signatures = []
+    for batch, rows in _rows_of(files, documents):
         signatures.append(fixed_size_bytes(batch.column("signature")).view(np.uint32)[rows])
-        text_bytes.append(batch.column("text_bytes").to_numpy()[rows])
-    return np.concatenate(signatures), np.concatenate(text_bytes)
+    return np.concatenate(signatures)
+
+
+def _text_bytes(files: Sequence[str], documents: np.ndarray) -> np.ndarray:
+    """Reads the sizes of the texts of documents, whose numbers are sorted: int64[D]."""
+    return np.concatenate([batch.column("text_bytes").to_numpy()[rows] for batch, rows in _rows_of(files, documents)])
+
+
+def _rows_of(files: Sequence[str], documents: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Yields (signatures and sizes of a block, rows of the documents in it) for each block that has some of them."""
+    blocks, starts = np.unique(documents >> 32, return_index=True)
+    for block, numbers in zip(blocks, np.split(documents, starts[1:]), strict=True):
+        yield map_arrow(Path(files[int(block)]).with_suffix(".signatures.arrow")), numbers & 0xFFFFFFFF
 
 
 def _numbers(documents: np.ndarray) -> pa.RecordBatch:

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import AtomicFile, deal
 from pipelines.data.corpus import cleaning
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, rejected_rows
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
-from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.errors import UserError
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
+from pipelines.stages.corpus import boilerplate
 from pipelines.stages.corpus.blocks import CleanedBlocks
 from pipelines.stages.corpus.decontaminate import decontaminate
 from pipelines.stages.corpus.deduplicate import deduplicate
@@ -112,24 +112,14 @@ def write_rejected_file(item: dict[str, Any], *, blocks: list[dict[str, Any]], f
         with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd") as writer:
             for block in blocks:
                 writer.write_table(pq.read_table(block["rejected"]))
-            for fate in DUPLICATES:
+            for fate, (reason, problem) in DUPLICATES.items():
                 for number, block in enumerate(blocks):
                     rows = rows_with(fate, Path(block["fates"]), number)
                     if len(rows):
                         documents = chosen_rows(pq.read_table(files[number], columns=["id", "text"]), rows)
-                        writer.write_table(_duplicates(documents, fate, block))
+                        places = block["places"]
+                        writer.write_table(rejected_rows(documents, block["source"], places, reason, problem))
         file.publish()
-
-
-def _duplicates(documents: pa.Table, fate: int, block: dict[str, Any]) -> pa.Table:
-    """Documents of a block that are dropped for this reason, as REJECTED."""
-    reason, problem = DUPLICATES[fate]
-    rows = []
-    for document in documents.to_pylist():
-        part, row = document_of(document["id"]).rsplit("/", 2)[1:]  # source/part/row
-        rows.append({"source": block["source"], "where": block["places"][part], "row": int(row), "reason": reason,
-                     "problem": problem, "raw": document["text"][:RAW_CHARACTERS]})  # fmt: skip
-    return pa.Table.from_pylist(rows, REJECTED)
 
 
 def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Counter[str]) -> Facts:
@@ -147,7 +137,7 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
         for reason in work.options.rules(source, work.seed).reasons:
             result[f"{cleaning.DROPPED}{reason}"] = cleaned.counts[f"{cleaning.DROPPED}{reason}"]
     # Languages, kinds of personal data, reasons that custom filters name, and lines.
-    by_value = (cleaning.OTHER_LANGUAGE, cleaning.PRIVATE, cleaning.DROPPED, cleaning.LINES)
+    by_value = (cleaning.OTHER_LANGUAGE, cleaning.PRIVATE, cleaning.DROPPED, cleaning.LINES, boilerplate.LINES)
     result |= {name: cleaned.counts[name] for name in sorted(cleaned.counts) if name.startswith(by_value)}
     if cleaned.documents_per_s is not None:
         result["corpus/documents_per_s"] = cleaned.documents_per_s

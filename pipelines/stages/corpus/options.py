@@ -34,6 +34,11 @@ class CorpusOptions(Options):
         le=1024,
         description="Hash functions of MinHash; the standard error of the similarity is 0.5 / √permutations",
     )
+    max_line_groups: PositiveInt | None = Field(
+        default=None,
+        description="Number of groups (files, packages, or what a source's `group` names) that a line may stand in; "
+        "lines and paragraphs of more groups, such as menus, footers and licences, are cut. Default: none is",
+    )
     held_out: float = Field(
         default=0.05, ge=0, le=0.5, description="Fraction of each language's bytes to hold out, in whole groups"
     )
@@ -72,6 +77,8 @@ class CorpusOptions(Options):
         identity = super().identity() | {"filters": self.filters.identity()}
         if not self.privacy:
             del identity["privacy"]
+        if self.max_line_groups is None:
+            del identity["max_line_groups"]
         return identity
 
     def rules(self, source: Source, seed: int) -> Rules:

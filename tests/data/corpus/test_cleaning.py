@@ -255,7 +255,7 @@ def test_filters_of_the_user_drop_documents_with_their_reasons(tmp_path: Path) -
         (
             "reserved",
             "rows.jsonl:1: filters.custom: {}/mine.py:reserved gave the reason duplicate_near; expected another than "
-            "duplicate_exact, duplicate_near, contaminated, unreadable",
+            "duplicate_exact, duplicate_near, contaminated, boilerplate, unreadable",
         ),
         ("missing", "rows.jsonl:1: {}/mine.py has no function missing"),
     ],

@@ -178,6 +178,29 @@ def test_a_large_group_of_different_versions_is_compared_in_bounded_time() -> No
     assert found.num_rows < 100
 
 
+def test_a_group_of_any_size_is_compared_with_few_signatures_in_memory() -> None:
+    """The pairs are those of the whole group at once, whatever the size of a batch."""
+    rng = random.Random(11)
+    versions = [prose(rng, 120) for _ in range(12)]
+    texts = [edited(rng.choice(versions), rng.randint(0, 1), rng) for _ in range(150)]
+    signatures_DP, sizes = signatures_of(texts), np.array([len(text) for text in texts])
+    documents = duplicates.document_numbers(3, np.arange(len(texts)))
+    read: list[int] = []
+
+    def read_signatures(numbers: np.ndarray) -> np.ndarray:
+        assert (np.diff(numbers) > 0).all()
+        read.append(len(numbers))
+        return signatures_DP[np.searchsorted(documents, numbers)]
+
+    starts = np.array([0, len(texts)])
+    expected = duplicates.near_duplicates(documents, starts, documents, signatures_DP, sizes, THRESHOLD)
+    batches = duplicates.near_duplicates_of_group(documents, sizes, read_signatures, THRESHOLD, 20)
+    found = pa.Table.from_batches(list(batches))
+    pairs, expected_pairs = ({tuple(row.values()) for row in table.to_pylist()} for table in (found, expected))
+    assert pairs == expected_pairs and len(pairs) > 100
+    assert len(read) == 8 and max(read) <= 20 + 50
+
+
 def test_texts_without_words_and_short_texts() -> None:
     texts = ["", "...", "a real text with words in it", "---", "月落烏啼", "月落烏啼。", "月落烏", "月落烏啼！！"]
     assert dropped_of(texts) == [4, 5]  # the longest of the three with the same words is kept

@@ -86,16 +86,19 @@ def test_messages_name_the_object(url: str, tmp_path: Path) -> None:
 
 
 def test_objects_are_brought_once_and_again_when_they_change(url: str, tmp_path: Path, proxy: Disturbance) -> None:
+    def gets(name: str) -> int:
+        return sum(name in path and method == "GET" for method, path in proxy.requests)
+
     first = source(f"{url}/raw/*.jsonl", tmp_path)
     assert "one" in [text for _, text, _ in rows(first)]
-    gets = sum("a.jsonl" in path and method == "GET" for method, path in proxy.requests)
     object_files.bring.cache_clear()  # as in the next run
     rows(source(f"{url}/raw/*.jsonl", tmp_path))
-    assert sum("a.jsonl" in path and method == "GET" for method, path in proxy.requests) == gets == 1
+    assert gets("a.jsonl") == gets("b.jsonl") == 1
     Objects(url).put("raw/a.jsonl", b'{"text": "new"}\n{"text": "two"}\n')  # of the same size
     object_files.bring.cache_clear()
     texts = [text for _, text, _ in rows(source(f"{url}/raw/*.jsonl", tmp_path))]
     assert "new" in texts and "one" not in texts
+    assert gets("a.jsonl") == 2 and gets("b.jsonl") == 1  # only what has changed
 
 
 @pytest.mark.parametrize("path", ["absent.jsonl", "absent", "raw/*.csv", "raw/a.jsonl/"])
@@ -117,7 +120,10 @@ def test_an_object_that_cannot_be_brought_leaves_no_half_file(
     proxy.decide = lambda method, path: "cut" if "b.jsonl" in path and method == "GET" else "pass"
     with pytest.raises(ClusterError, match=rf"{url}/raw/b.jsonl: cannot be read, tried again"):
         source(f"{url}/raw", tmp_path).files()
-    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    left = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert {file.parent.name for file in left} <= {".objects"}  # complete objects, which the next run need not bring
+    assert {file.read_bytes() for file in left} <= set(FILES.values())
+    assert not list((tmp_path / "cache").rglob("@*"))
 
 
 def test_an_image_source_and_a_data_set_read_folders_of_objects(url: str, tmp_path: Path) -> None:

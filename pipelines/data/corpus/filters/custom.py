@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
 
 # Reasons that the stage counts for itself.
-RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "unreadable")
+RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "boilerplate", "unreadable")
 
 
 @dataclass(frozen=True)
