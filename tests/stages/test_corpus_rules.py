@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -62,3 +63,61 @@ def test_each_source_is_cleaned_by_its_own_rules(tmp_path: Path, session: Sessio
     assert (facts["privacy/email"], facts["privacy/phone"]) == (1, 1)
     dropped = sum(int(number) for name, number in facts.items() if name.startswith("documents/dropped_"))
     assert facts["documents/read"] == int(facts["documents/kept"]) + dropped
+
+
+QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
+POEM = "空山新雨后，天气晚来秋。明月松间照，清泉石上流。竹喧归浣女，莲动下渔舟。"
+
+
+def checked(folder: Path, session: Session, name: str, **options: Any) -> Work:
+    """The work on `texts.jsonl`, with the evaluation sets of the folder."""
+    kinds = {"texts": ("jsonl", "text"), "maths": ("jsonl", "prompts"), "poems": ("csv", "prompts")}
+    sources = {
+        key: SOURCES[kind].model_validate({"path": f"{key}.{kind}", "rows": rows, "language": "auto"}).at(folder)
+        for key, (kind, rows) in kinds.items()
+    }
+    return Work(
+        name="corpus",
+        options=CorpusOptions.model_validate({"held_out": 0, "near_duplicates": None, "block_bytes": 1000, **options}),
+        cluster=CorpusCluster(tasks=2),
+        seed=7,
+        inputs={},
+        sources={"texts": sources.pop("texts")},
+        references=sources,
+        draft=Draft(folder / name, "fingerprint"),
+        progress=ProgressNotes(),
+        session=session,
+    )
+
+
+def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_path: Path, session: Session) -> None:
+    prose = [PROSE.format(number) for number in range(30)]
+    texts = [*prose[:20], f"{prose[20]} {QUESTION}", *prose[21:], f"古诗一首：{POEM}很有名。"]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    maths = [{"question": "What is two and two?", "answer": "4"}, {"question": QUESTION, "answer": ["72"]}]
+    (tmp_path / "maths.jsonl").write_text("".join(json.dumps(row) + "\n" for row in maths))
+    (tmp_path / "poems.csv").write_text(f"title,poem\n山居秋暝,{POEM}\n")
+    work = checked(tmp_path, session, "right", decontaminate={"sets": ["maths", "poems"]})
+    facts = STAGE.run(work)
+    rejected = pq.read_table(work.draft.out / "rejected.parquet").to_pylist()
+    assert [(row["row"], row["reason"], row["problem"]) for row in rejected] == [
+        (21, "contaminated", "has 13 words of maths maths.jsonl:2: "
+         "'Natalia sold clips to 48 of her friends in April, and then she'"),
+        (31, "contaminated", "has 21 words of poems poems.csv:2: '空山新雨后，天气晚来秋。明月松间照，清泉石上流。竹'"),
+    ]  # fmt: skip
+    listed = pq.read_table(work.draft.out / "contaminated.parquet").to_pylist()
+    assert [(row["id"].rsplit("/", 1)[1], row["set"], row["set_where"], row["set_row"]) for row in listed] == [
+        ("21", "maths", "maths.jsonl", 2), ("31", "poems", "poems.csv", 2),
+    ]  # fmt: skip
+    assert listed[0]["num_ngrams"] == len(QUESTION.split()) - 12 and listed[1]["ngram"] in POEM
+    assert facts["documents/dropped_contaminated"] == 2
+    assert facts["rows/not_used_contaminated"] == 2
+    counted = {name.split("/")[1]: figure for name, figure in facts.items() if name.startswith("decontamination/")}
+    assert counted == {"rows_maths": 2, "rows_poems": 1, "short_rows_maths": 1, "short_rows_poems": 0,
+                       "template_ngrams_maths": 0, "template_ngrams_poems": 0,
+                       "documents_maths": 1, "documents_poems": 1}  # fmt: skip
+    (tmp_path / "maths.jsonl").write_text("{no json\n{}\n")
+    with pytest.raises(UserError, match=r"maths.jsonl:1: not JSON.* evaluation set maths, which must be read as a"):
+        STAGE.run(checked(tmp_path, session, "wrong", decontaminate={"sets": ["maths"]}))
+    with pytest.raises(UserError, match=r"decontaminate.sets: texts is training text .* `rows: prompts`"):
+        STAGE.run(checked(tmp_path, session, "same", decontaminate={"sets": ["texts"]}))

@@ -8,6 +8,7 @@ draft are named by the source and the parts, and complete or absent: a resumed r
     <block>.exact.arrow        their marks for exact deduplication, sorted by hash: a bucket of them lies together
     <block>.bands.arrow        their marks for near duplicates, sorted in the same way
     <block>.rejected.parquet   rows that are not used
+    <block>.contaminated.parquet   overlaps with evaluation sets, where the recipe has any
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Work
+from pipelines.stages.corpus.checks import CheckFiles, prepare
 
 FIRST_BAD = b"rayse.first_bad"  # the key of "file:line: problem" of the first bad row in a block's metadata
 COLUMNS = [*DOCUMENTS.names, "text_bytes", "long_lines"]  # of a block's documents
@@ -48,6 +50,7 @@ class CleanedBlocks:
 
     blocks: list[Block]
     counts: Counter[str]
+    checks: CheckFiles
     documents_per_s: float | None  # of this attempt; None if all blocks were already in the draft
 
     @property
@@ -86,8 +89,9 @@ def read(work: Work) -> CleanedBlocks:
         counts.update(block_counts)
         first = pq.read_metadata(block.file).metadata[FIRST_BAD].decode()
         bad_rows.add(block.source, rows=_num_rows(block_counts), bad=block_counts["rows/bad"], first=first)
+    checks = prepare(work)
     documents_before, start = counts["documents/read"], time.monotonic()
-    cleaned = _clean_blocks(work, _with_first_rows(work, blocks, missing), bad_rows.max_rows)
+    cleaned = _clean_blocks(work, _with_first_rows(work, blocks, missing), checks, bad_rows.max_rows)
     for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
         bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
         counts.update(block.counts())
@@ -95,7 +99,7 @@ def read(work: Work) -> CleanedBlocks:
     bad_rows.check()
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before
-    return CleanedBlocks(blocks, counts, num_documents / elapsed_s if missing else None)
+    return CleanedBlocks(blocks, counts, checks, num_documents / elapsed_s if missing else None)
 
 
 def _with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
@@ -133,7 +137,7 @@ def _json(parts: Sequence[Part]) -> str:
 
 
 def _clean_blocks(
-    work: Work, missing: list[Block], max_bad_rows: int | None
+    work: Work, missing: list[Block], checks: CheckFiles, max_bad_rows: int | None
 ) -> Iterator[tuple[Block, tuple[int, int, str]]]:
     """Cleans blocks on the cluster; yields each, in order, with the result of `clean_block` as soon as it is ready."""
     if not missing:
@@ -154,6 +158,7 @@ def _clean_blocks(
         permutations=work.options.permutations,
         near_duplicates=work.options.near_duplicates,
         max_bad_rows=max_bad_rows,
+        check_files=checks,
     )
     yield from zip(missing, results, strict=True)
 
@@ -166,6 +171,7 @@ def clean_block(
     permutations: int,
     near_duplicates: float | None,
     max_bad_rows: int | None,
+    check_files: CheckFiles,
 ) -> tuple[int, int, str]:
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
 
@@ -174,6 +180,7 @@ def clean_block(
     block = Block(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
     first_bad = ""
+    checks = check_files.open()
     schema = cleaning.schema(permutations)
     keys = [_selected(schema, KEYS).empty_table()]
     with AtomicFile(block.rejected) as rejected, AtomicFile(block.file) as documents:
@@ -181,9 +188,13 @@ def clean_block(
             pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as rejected_writer,
             pq.ParquetWriter(documents.temporary, _selected(schema, COLUMNS), compression="zstd") as writer,
         ):
-            source = sources[block.source]
             for batch in cleaning.clean(
-                block.source, source, parts, rules=rules[block.source], permutations=permutations
+                block.source,
+                sources[block.source],
+                parts,
+                rules=rules[block.source],
+                permutations=permutations,
+                checks=checks,
             ):
                 writer.write_table(batch.documents.select(COLUMNS))
                 keys.append(batch.documents.select(KEYS))
@@ -194,6 +205,7 @@ def clean_block(
                     return _num_rows(counts), counts["rows/bad"], first_bad  # the run will stop: no need to go on
             writer.add_key_value_metadata({COUNTS: json.dumps(counts), FIRST_BAD: first_bad})
         _write_marks(block.file, pa.concat_tables(keys).combine_chunks(), near_duplicates)
+        check_files.write(checks, block.file)
         rejected.publish()
         documents.publish()
     return _num_rows(counts), counts["rows/bad"], first_bad

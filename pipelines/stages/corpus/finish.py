@@ -54,7 +54,8 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     write_train(work, cleaned, spans, counts)
     held_out = decontaminate(work, cleaned, spans)
     write_rejected(work, cleaned, spans)
-    return facts(work, cleaned, counts, held_out)
+    lists = cleaned.checks.finish(work, [block.file for block in cleaned.blocks], cleaned.counts)
+    return facts(work, cleaned, counts, held_out) | lists
 
 
 def write_train(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], counts: Counter[str]) -> None:
@@ -154,7 +155,7 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
     result |= {
         "documents/dropped_duplicate_exact": counts["exact"],
         "documents/dropped_duplicate_near": counts["near"],
-        "documents/dropped_contaminated": held_out["dropped"],
+        "documents/dropped_contaminated": cleaned.counts[f"{cleaning.DROPPED}contaminated"] + held_out["dropped"],
         "lines/dropped_contaminated": held_out["lines"],
     }
     num_rows, num_bad = cleaned.counts["documents/read"], cleaned.counts["rows/bad"]

@@ -13,6 +13,28 @@ from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.stage import ClusterOptions, Options, RowLimit
 
 
+class Decontamination(Options):
+    """What documents are compared with, so that no evaluation is on training text."""
+
+    sets: tuple[str, ...] = Field(
+        default=(),
+        description="Names of sources that are evaluation sets, with any kind of rows; rows: prompts are trained on by "
+        "no stage",
+    )
+    held_out_prompts: bool = Field(
+        default=False,
+        description="Whether the held-out rows of the stage conversations are an evaluation set, too; it stands before "
+        "the corpus then",
+    )
+    ngram_words: int = Field(
+        default=13,
+        ge=5,
+        le=100,
+        description="Length of the runs of words that are compared: a document with one of them is dropped. In Chinese "
+        "1.6 times as many characters",
+    )
+
+
 class CorpusOptions(Options):
     """Text → cleaned, deduplicated documents, split into training and held-out text."""
 
@@ -21,6 +43,10 @@ class CorpusOptions(Options):
         default={},
         description="What happens to personal data, by kind (email, phone, ip, card, id_number, passport): mask, "
         "surrogate (another value, the same one for equal values), drop (the document) or keep. Default: keep",
+    )
+    decontaminate: Decontamination | None = Field(
+        default=None,
+        description="Evaluation sets of which no document may have a run of words: {sets: [gsm8k]}. Default: none",
     )
     near_duplicates: float | None = Field(
         default=0.8,
@@ -70,8 +96,9 @@ class CorpusOptions(Options):
     def identity(self) -> dict[str, Any]:
         """What was added later is left out where it is not set, so that earlier results keep their identity."""
         identity = super().identity() | {"filters": self.filters.identity()}
-        if not self.privacy:
-            del identity["privacy"]
+        for name in ("privacy", "decontaminate"):
+            if not identity[name]:
+                del identity[name]
         return identity
 
     def rules(self, source: Source, seed: int) -> Rules:
@@ -80,6 +107,17 @@ class CorpusOptions(Options):
         Raises UserError for a custom filter that cannot be read."""
         filters = self.filters if not source.filters else Filters.model_validate(source.filters).over(self.filters)
         return Rules(filters.enabled(), filters.split_words, {**self.privacy, **(source.privacy or {})}, seed)
+
+
+def references(options: CorpusOptions) -> dict[str, tuple[str, ...]]:
+    """The sources that the options name, by the key."""
+    return {} if options.decontaminate is None else {"decontaminate.sets": options.decontaminate.sets}
+
+
+def needs_for(options: CorpusOptions) -> tuple[str, ...]:
+    """Kinds of artifact that the options require."""
+    held_out_prompts = options.decontaminate is not None and options.decontaminate.held_out_prompts
+    return ("conversations",) if held_out_prompts else ()
 
 
 class CorpusCluster(ClusterOptions):
