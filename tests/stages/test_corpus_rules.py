@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import STAGE
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from pipelines.store.artifacts import Draft
+from tests.stages.corpus_work import digests, english
 from tests.stages.single import ProgressNotes
 
 PROSE = "The moon shows us the same face, for it turns once about itself while it goes around the earth. Number {}."
@@ -121,3 +124,39 @@ def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_pat
         STAGE.run(checked(tmp_path, session, "wrong", decontaminate={"sets": ["maths"]}))
     with pytest.raises(UserError, match=r"decontaminate.sets: texts is training text .* `rows: prompts`"):
         STAGE.run(checked(tmp_path, session, "same", decontaminate={"sets": ["texts"]}))
+
+
+def test_documents_are_scored_by_likeness_to_reference_text_and_the_worst_dropped(
+    tmp_path: Path, session: Session
+) -> None:
+    rng = random.Random(1)
+    shouts = [" ".join(rng.choices("buy NOW free win deal cheap the of today !!! click".split(), k=30)) for _ in range(60)]
+    texts = [*shouts, *(f"{english(rng)} {number}" for number in range(60))]
+    rng.shuffle(texts)
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "books.jsonl").write_text("".join(json.dumps({"text": english(rng)}) + "\n" for _ in range(80)))
+    books = SOURCES["jsonl"].model_validate({"path": "books.jsonl"}).at(tmp_path)
+    made, facts = [], {}
+    for tasks in (1, 2):
+        options = {"quality_model": {"good": ["books"], "keep_fraction": 0.5}, "held_out": 0.1,
+                   "filters": {"quality": None, "repetition": None}}  # fmt: skip
+        work = replace(checked(tmp_path, session, f"tasks{tasks}", **options), references={"books": books},
+                       cluster=CorpusCluster(tasks=tasks))  # fmt: skip
+        facts = STAGE.run(work)
+        made.append(digests(work.draft.path))
+    assert made[0] == made[1]
+    splits = [pq.read_table(work.draft.out / split) for split in ("train", "held_out")]
+    kept = {text: score for table in splits for text, score in
+            zip(*(table.column(name).to_pylist() for name in ("text", "quality")), strict=True)}  # fmt: skip
+    rejected = pq.read_table(work.draft.out / "rejected.parquet").to_pylist()
+    assert {row["reason"] for row in rejected} == {"low_quality"}
+    assert sum(row["raw"] in shouts for row in rejected) >= 0.9 * len(rejected)
+    assert min(kept.values()) >= facts["quality/threshold_en"]
+    assert facts["documents/dropped_low_quality"] == len(rejected) == 120 - len(kept)
+    assert facts["quality/scored_documents_en"] == facts["quality/random_documents_en"] == 120
+    assert facts["quality/kept_fraction_en"] == pytest.approx(len(kept) / 120) == pytest.approx(0.5, abs=0.1)
+    assert facts["quality/reference_documents_en"] == 80
+    assert float(facts["quality/auc_en"]) > 0.7
+    alone = replace(work, sources={"books": books}, draft=Draft(tmp_path / "alone", "fingerprint"))
+    with pytest.raises(UserError, match=r"quality_model.good: all sources of the corpus are reference text"):
+        STAGE.run(alone)

@@ -181,12 +181,13 @@ def clean_block(
     counts: Counter[str] = Counter()
     first_bad = ""
     checks = check_files.open()
-    schema = cleaning.schema(permutations)
+    schema = pa.schema([*cleaning.schema(permutations), *check_files.fields])
+    columns = [*COLUMNS, *(added.name for added in check_files.fields)]
     keys = [_selected(schema, KEYS).empty_table()]
     with AtomicFile(block.rejected) as rejected, AtomicFile(block.file) as documents:
         with (
             pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as rejected_writer,
-            pq.ParquetWriter(documents.temporary, _selected(schema, COLUMNS), compression="zstd") as writer,
+            pq.ParquetWriter(documents.temporary, _selected(schema, columns), compression="zstd") as writer,
         ):
             for batch in cleaning.clean(
                 block.source,
@@ -196,7 +197,7 @@ def clean_block(
                 permutations=permutations,
                 checks=checks,
             ):
-                writer.write_table(batch.documents.select(COLUMNS))
+                writer.write_table(batch.documents.select(columns))
                 keys.append(batch.documents.select(KEYS))
                 rejected_writer.write_table(batch.rejected)
                 counts.update(batch.counts)

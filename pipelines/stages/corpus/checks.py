@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipelines.data.corpus.checks import Check
 from pipelines.data.corpus.contamination import EvaluationSets
+from pipelines.data.corpus.documents import QUALITY
+from pipelines.data.corpus.quality_model import QualityModel
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus import evaluation_sets
+from pipelines.stages.corpus import evaluation_sets, quality
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,22 @@ class CheckFiles:
     """The files that the checks need; a check without one is off."""
 
     evaluation_sets: Path | None
+    quality_model: Path | None
+    good: tuple[str, ...]  # the sources that are reference text
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The columns that the checks add to documents."""
+        return [] if self.quality_model is None else [QUALITY]
 
     def open(self) -> list[Check]:
         """The checks, in their order. In a task."""
-        return [] if self.evaluation_sets is None else [evaluation_sets.open_index(self.evaluation_sets)]
+        checks: list[Check] = []
+        if self.evaluation_sets is not None:
+            checks.append(evaluation_sets.open_index(self.evaluation_sets))
+        if self.quality_model is not None:
+            checks.append(QualityModel.open(self.quality_model, self.good))
+        return checks
 
     def write(self, checks: Sequence[Check], block: Path) -> None:
         """Writes what the checks have collected of a block's documents, beside its file."""
@@ -33,16 +49,23 @@ class CheckFiles:
         """Writes the lists of the checks into work.draft.out. Returns the facts.
 
         blocks: the files of their documents. counts: of the blocks."""
-        if self.evaluation_sets is None:
-            return {}
-        evaluation_sets.write_contaminated(work, [overlaps_of(block) for block in blocks])
-        return evaluation_sets.facts(self.evaluation_sets, counts)
+        facts: Facts = {}
+        if self.evaluation_sets is not None:
+            evaluation_sets.write_contaminated(work, [overlaps_of(block) for block in blocks])
+            facts |= evaluation_sets.facts(self.evaluation_sets, counts)
+        if self.quality_model is not None:
+            facts |= quality.facts(self.quality_model, counts)
+        return facts
 
 
 def prepare(work: Work) -> CheckFiles:
-    """Writes the files of the checks that the recipe has. Raises UserError for sets that cannot be read."""
-    sets = work.options.decontaminate
-    return CheckFiles(evaluation_sets.write_index(work) if sets is not None else None)
+    """Writes the files of the checks that the recipe has. Raises UserError for sources that cannot be read or used."""
+    sets, model = work.options.decontaminate, work.options.quality_model
+    return CheckFiles(
+        evaluation_sets=evaluation_sets.write_index(work) if sets is not None else None,
+        quality_model=quality.train_model(work) if model is not None else None,
+        good=model.good if model is not None else (),
+    )
 
 
 def overlaps_of(block: Path) -> Path:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import AtomicFile, deal
 from pipelines.data.corpus import cleaning
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
+from pipelines.data.corpus.documents import REJECTED, document_columns, document_of
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.errors import UserError
@@ -85,7 +85,7 @@ def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
     item: {"path": of the file, "blocks": numbers, "fates": the files of the blocks' spans}. files: of all blocks."""
     tables = []
     for block, fates in zip(item["blocks"], item["fates"], strict=True):
-        documents = pq.read_table(files[block], columns=DOCUMENTS.names, use_threads=False)
+        documents = pq.read_table(files[block], columns=document_columns(files[block]), use_threads=False)
         tables.append(chosen_rows(documents, rows_with(TRAIN, Path(fates), block)))
     write_parquet(pa.concat_tables(tables), Path(item["path"]))
 

@@ -35,6 +35,23 @@ class Decontamination(Options):
     )
 
 
+class QualityModelOptions(Options):
+    """A classifier of reference text against random text of the corpus, by which documents are scored."""
+
+    good: tuple[str, ...] = Field(
+        min_length=1,
+        description="Names of sources with rows: text that are reference text; those that the corpus reads, too, are "
+        "scored but never dropped",
+    )
+    keep_fraction: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        description="Fraction of each language's documents to keep, of those that the filters kept: the ones with the "
+        "highest scores; 1: documents are only scored",
+    )
+
+
 class CorpusOptions(Options):
     """Text → cleaned, deduplicated documents, split into training and held-out text."""
 
@@ -47,6 +64,11 @@ class CorpusOptions(Options):
     decontaminate: Decontamination | None = Field(
         default=None,
         description="Evaluation sets of which no document may have a run of words: {sets: [gsm8k]}. Default: none",
+    )
+    quality_model: QualityModelOptions | None = Field(
+        default=None,
+        description="Classifier by which documents are scored (column quality), and the worst of each language "
+        "dropped: {good: [books], keep_fraction: 0.7}. Default: none",
     )
     near_duplicates: float | None = Field(
         default=0.8,
@@ -96,7 +118,7 @@ class CorpusOptions(Options):
     def identity(self) -> dict[str, Any]:
         """What was added later is left out where it is not set, so that earlier results keep their identity."""
         identity = super().identity() | {"filters": self.filters.identity()}
-        for name in ("privacy", "decontaminate"):
+        for name in ("privacy", "decontaminate", "quality_model"):
             if not identity[name]:
                 del identity[name]
         return identity
@@ -111,7 +133,8 @@ class CorpusOptions(Options):
 
 def references(options: CorpusOptions) -> dict[str, tuple[str, ...]]:
     """The sources that the options name, by the key."""
-    return {} if options.decontaminate is None else {"decontaminate.sets": options.decontaminate.sets}
+    named = {} if options.decontaminate is None else {"decontaminate.sets": options.decontaminate.sets}
+    return named if options.quality_model is None else {**named, "quality_model.good": options.quality_model.good}
 
 
 def needs_for(options: CorpusOptions) -> tuple[str, ...]:
