@@ -66,7 +66,9 @@ def main() -> None:
         seconds = time.process_time() - start
         assert result is not None
         figures = {name: auc(result.model, *texts) for name, texts in measured.items()}
-        kept = np.mean([result.model.score(text) >= result.model.threshold for text in next(iter(measured.values()))[1]])
+        kept = np.mean(
+            [result.model.score(text) >= result.model.threshold for text in next(iter(measured.values()))[1]]
+        )
         report(language, result.model, seconds, **figures, kept_of_unseen=float(kept))
 
 

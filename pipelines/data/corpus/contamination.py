@@ -211,7 +211,9 @@ def ngram_text(text: str, first_word: int, num_words: int) -> str:
         return int(hash_texts(pa.array([text[:end]], pa.string())).word_starts[-1])
 
     ends = range(len(text) + 1)
-    start, stop = (bisect.bisect_left(ends, word + 1, key=words_before) for word in (first_word, first_word + num_words))
+    start, stop = (
+        bisect.bisect_left(ends, word + 1, key=words_before) for word in (first_word, first_word + num_words)
+    )
     return text[start - 1 : stop - 1 if stop <= len(text) else None].strip()
 
 

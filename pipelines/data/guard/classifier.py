@@ -133,21 +133,27 @@ class Guard:
 
     def score(self, text: str) -> float:
         """Probability by the classifier that a canonical text is unsafe, 0 to 1: that of its worst window."""
-        return float(1 / (1 + np.exp(-(self._max_window_sum(text) + self.bias))))
+        return float(1 / (1 + np.exp(-(self._window_sums(text).max() + self.bias))))
+
+    def unsafe_fraction(self, text: str, language: str) -> float:
+        """Fraction of the windows and sentences of a canonical text that score as high as what is declined."""
+        threshold = self.thresholds.get(language) or max(self.thresholds.values())
+        scores = 1 / (1 + np.exp(-(self._window_sums(text) + self.bias)))
+        return float((scores >= threshold).mean())
 
     def refusal(self, language: str | None) -> str:
         """The refusal in the user's language, English by default, that replaces what is declined."""
         return REFUSALS.get(language or "en", REFUSALS["en"])[0]
 
-    def _max_window_sum(self, text: str) -> float:
-        """The greatest sum of weights ÷ √n-grams over the windows of a canonical text."""
+    def _window_sums(self, text: str) -> np.ndarray:
+        """The sum of weights ÷ √n-grams of each of the windows of a canonical text."""
         no_bucket = len(self.weights)
         buckets_ST = ngram_buckets(text, self.sizes, no_bucket)
         sums_T = np.concatenate([[0.0], np.cumsum(self._padded_weights[buckets_ST].sum(axis=0))])
         counts_T = np.concatenate([[0], np.cumsum((buckets_ST < no_bucket).sum(axis=0))])
         starts, ends = windows(text)
         counts = np.maximum(counts_T[ends] - counts_T[starts], 1)
-        return float(((sums_T[ends] - sums_T[starts]) / np.sqrt(counts)).max())
+        return (sums_T[ends] - sums_T[starts]) / np.sqrt(counts)
 
     @cached_property
     def _padded_weights(self) -> np.ndarray:

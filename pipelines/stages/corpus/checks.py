@@ -13,6 +13,9 @@ from pipelines.data.corpus.checks import Check
 from pipelines.data.corpus.contamination import EvaluationSets
 from pipelines.data.corpus.documents import QUALITY
 from pipelines.data.corpus.quality_model import QualityModel
+from pipelines.data.guard.classifier import Guard
+from pipelines.data.guard.harm import Harm, harm_facts, silenced
+from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import evaluation_sets, quality
 
@@ -24,6 +27,8 @@ class CheckFiles:
     evaluation_sets: Path | None
     quality_model: Path | None
     good: tuple[str, ...]  # the sources that are reference text
+    harm: HarmOptions
+    guard: Path | None
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -35,6 +40,8 @@ class CheckFiles:
         checks: list[Check] = []
         if self.evaluation_sets is not None:
             checks.append(evaluation_sets.open_index(self.evaluation_sets))
+        if self.harm:
+            checks.append(Harm(self.harm, Guard.open(self.guard) if self.guard is not None else None))
         if self.quality_model is not None:
             checks.append(QualityModel.open(self.quality_model, self.good))
         return checks
@@ -53,6 +60,14 @@ class CheckFiles:
         if self.evaluation_sets is not None:
             evaluation_sets.write_contaminated(work, [overlaps_of(block) for block in blocks])
             facts |= evaluation_sets.facts(self.evaluation_sets, counts)
+        if self.harm:
+            facts |= harm_facts(self.harm, counts)
+            for group in silenced(facts):
+                fraction = facts[f"harm/dropped_fraction_{group}"]
+                work.progress.note(
+                    f"harm: {fraction:.1%} of the documents that mention {group} are dropped, "
+                    f"{facts['harm/dropped_fraction']:.1%} of all; rayse inspect {work.name} --where reason=toxicity"
+                )
         if self.quality_model is not None:
             facts |= quality.facts(self.quality_model, counts)
         return facts
@@ -65,6 +80,8 @@ def prepare(work: Work) -> CheckFiles:
         evaluation_sets=evaluation_sets.write_index(work) if sets is not None else None,
         quality_model=quality.train_model(work) if model is not None else None,
         good=model.good if model is not None else (),
+        harm=work.options.harm,
+        guard=work.inputs["guard"].local() if "unsafe" in work.options.harm else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Evaluation sets that the corpus must not have: read by one task, before the blocks are cleaned.
 
-    sources of evaluation sets, held-out conversations ──one task──► checks/evaluation_sets.arrow: hashes of their runs of words
-    <block>.contaminated.parquet: overlaps of a block's documents ──one task──► out/contaminated.parquet
+sources of evaluation sets, held-out conversations ──one task──► checks/evaluation_sets.arrow: their runs of words
+<block>.contaminated.parquet: overlaps of a block's documents ──one task──► out/contaminated.parquet
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def write_overlaps(check: EvaluationSets, path: Path) -> None:
 def write_contaminated(work: Work, blocks: Sequence[Path]) -> None:
     """Writes out/contaminated.parquet: the documents that have a run of words of a set, with set, row and words."""
     item = {"path": str(work.draft.out / "contaminated.parquet")}
-    make_files(work, concatenate_overlaps, [item], unit="list of overlaps", files=[str(overlaps) for overlaps in blocks])
+    make_files(
+        work, concatenate_overlaps, [item], unit="list of overlaps", files=[str(overlaps) for overlaps in blocks]
+    )
 
 
 def concatenate_overlaps(item: dict[str, Any], *, files: Sequence[str]) -> None:

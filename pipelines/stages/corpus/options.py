@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pipelines.data.corpus.filters import Filters
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.source import Source
+from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.stage import ClusterOptions, Options, RowLimit
 
@@ -70,6 +71,12 @@ class CorpusOptions(Options):
         description="Classifier by which documents are scored (column quality), and the worst of each language "
         "dropped: {good: [books], keep_fraction: 0.7}. Default: none",
     )
+    harm: HarmOptions = Field(
+        default={},
+        description="What happens to harmful documents, by kind (toxicity, discrimination, unsafe by the guard of an "
+        "earlier stage): drop, or count alone; groups of people that documents mention are counted. Default: nothing "
+        "is looked for",
+    )
     near_duplicates: float | None = Field(
         default=0.8,
         gt=0,
@@ -118,7 +125,7 @@ class CorpusOptions(Options):
     def identity(self) -> dict[str, Any]:
         """What was added later is left out where it is not set, so that earlier results keep their identity."""
         identity = super().identity() | {"filters": self.filters.identity()}
-        for name in ("privacy", "decontaminate", "quality_model"):
+        for name in ("privacy", "decontaminate", "quality_model", "harm"):
             if not identity[name]:
                 del identity[name]
         return identity
@@ -140,7 +147,7 @@ def references(options: CorpusOptions) -> dict[str, tuple[str, ...]]:
 def needs_for(options: CorpusOptions) -> tuple[str, ...]:
     """Kinds of artifact that the options require."""
     held_out_prompts = options.decontaminate is not None and options.decontaminate.held_out_prompts
-    return ("conversations",) if held_out_prompts else ()
+    return (*(("conversations",) if held_out_prompts else ()), *(("guard",) if "unsafe" in options.harm else ()))
 
 
 class CorpusCluster(ClusterOptions):

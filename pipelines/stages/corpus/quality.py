@@ -87,9 +87,7 @@ def _sampled_blocks(sources: Mapping[str, Source], folder: Path, block_bytes: in
     return chosen
 
 
-def sample_block(
-    item: dict[str, Any], *, sources: Mapping[str, Source], rules: Mapping[str, Rules], seed: int
-) -> None:
+def sample_block(item: dict[str, Any], *, sources: Mapping[str, Source], rules: Mapping[str, Rules], seed: int) -> None:
     """Writes the SAMPLE of a block: of each language the documents with the lowest hashes. Runs in a task."""
     name = item["source"]
     # Rows of ranges of files are numbered from 1 here, not counted: the numbers only name documents.
@@ -99,8 +97,9 @@ def sample_block(
         documents = batch.documents.to_pylist()
         num_bytes += batch.counts["bytes/read"]
         rows = [
-            {"side": item["side"], "language": document["language"], "text": quality_model.scored_part(document["text"]),
-             "order": xxhash.xxh3_64_intdigest(document["id"].encode(), seed)} for document in documents
+            {"side": item["side"], "language": document["language"],
+             "order": xxhash.xxh3_64_intdigest(document["id"].encode(), seed),
+             "text": quality_model.scored_part(document["text"])} for document in documents
         ]  # fmt: skip
         tables.append(pa.Table.from_pylist(rows, SAMPLE))
         if num_bytes >= CLEANED_BYTES:
