@@ -36,7 +36,8 @@ AGAINST = {
 }  # fmt: skip
 NOT_AGAINST = {
     "en": ("It is a myth that women are stupid.", "Women are not inferior to men.",
-           "Nobody should say Jews are vermin.", "The report claims that immigrants are criminals.", "The women are in the garden.",
+           "Nobody should say Jews are vermin.", "The report claims that immigrants are criminals.",
+           "The women are in the garden.",
            "The men were lazy that summer.", "Blind people are more careful than others."),
     "zh": ("说女人都是蠢货是一种偏见。", "女人并不比男人笨。", "黑人不是懒惰的。", "有人认为移民都是罪犯，这是错误的。",
            "残疾人也有自己的梦想。", "老人捡起了地上的垃圾。"),

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
 
 # Reasons that the stage counts for itself.
-RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "unreadable")
+RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "low_quality", "toxicity", "discrimination", "unsafe",
+            "unreadable")  # fmt: skip
 
 
 @dataclass(frozen=True)
