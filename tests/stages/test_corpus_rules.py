@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
+from pipelines.data.dialogues import conversations
+from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.sources import SOURCES
+from pipelines.data.text.measures import hash_texts
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus import STAGE
+from pipelines.stages.corpus import STAGE, evaluation_sets
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from pipelines.store.artifacts import Draft
 from tests.stages.corpus_work import digests, english
@@ -95,18 +100,21 @@ def checked(folder: Path, session: Session, name: str, **options: Any) -> Work:
 
 def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_path: Path, session: Session) -> None:
     prose = [PROSE.format(number) for number in range(30)]
-    texts = [*prose[:20], f"{prose[20]} {QUESTION}", *prose[21:], f"古诗一首：{POEM}很有名。"]
+    against = f"{prose[0]} Women are just too stupid to drive."
+    texts = [*prose[:20], f"{prose[20]} {QUESTION}", *prose[21:], f"古诗一首：{POEM}很有名。", against]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     maths = [{"question": "What is two and two?", "answer": "4"}, {"question": QUESTION, "answer": ["72"]}]
     (tmp_path / "maths.jsonl").write_text("".join(json.dumps(row) + "\n" for row in maths))
     (tmp_path / "poems.csv").write_text(f"title,poem\n山居秋暝,{POEM}\n")
-    work = checked(tmp_path, session, "right", decontaminate={"sets": ["maths", "poems"]})
+    harm = {"toxicity": "count", "discrimination": "drop"}
+    work = checked(tmp_path, session, "right", decontaminate={"sets": ["maths", "poems"]}, harm=harm)
     facts = STAGE.run(work)
     rejected = pq.read_table(work.draft.out / "rejected.parquet").to_pylist()
     assert [(row["row"], row["reason"], row["problem"]) for row in rejected] == [
         (21, "contaminated", "has 13 words of maths maths.jsonl:2: "
          "'Natalia sold clips to 48 of her friends in April, and then she'"),
         (31, "contaminated", "has 21 words of poems poems.csv:2: '空山新雨后，天气晚来秋。明月松间照，清泉石上流。竹'"),
+        (32, "discrimination", "against women: women are just too stupid"),
     ]  # fmt: skip
     listed = pq.read_table(work.draft.out / "contaminated.parquet").to_pylist()
     assert [(row["id"].rsplit("/", 1)[1], row["set"], row["set_where"], row["set_row"]) for row in listed] == [
@@ -115,6 +123,8 @@ def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_pat
     assert listed[0]["num_ngrams"] == len(QUESTION.split()) - 12 and listed[1]["ngram"] in POEM
     assert facts["documents/dropped_contaminated"] == 2
     assert facts["rows/not_used_contaminated"] == 2
+    assert facts["documents/dropped_discrimination"] == facts["harm/dropped_fraction_women"] == 1
+    assert (facts["harm/documents"], facts["harm/toxicity"]) == (30, 0)
     counted = {name.split("/")[1]: figure for name, figure in facts.items() if name.startswith("decontamination/")}
     assert counted == {"rows_maths": 2, "rows_poems": 1, "short_rows_maths": 1, "short_rows_poems": 0,
                        "template_ngrams_maths": 0, "template_ngrams_poems": 0,
@@ -161,3 +171,20 @@ def test_documents_are_scored_by_likeness_to_reference_text_and_the_worst_droppe
     alone = replace(work, sources={"books": books}, draft=Draft(tmp_path / "alone", "fingerprint"))
     with pytest.raises(UserError, match=r"quality_model.good: all sources of the corpus are reference text"):
         STAGE.run(alone)
+
+
+def test_held_out_conversations_are_an_evaluation_set(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": QUESTION}, {"role": "user", "content": "Recite the poem."},
+                {"role": "assistant", "content": POEM}]  # fmt: skip
+    short = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
+    rows = [Conversation(str(number), "zh", "mine", "open", turns) for number, turns in enumerate((short, messages))]
+    conversations.write(tmp_path / conversations.HELD_OUT, rows)
+    path = tmp_path / "index.arrow"
+    evaluation_sets.index_sets({"path": str(path)}, sets={}, parts={}, conversations=str(tmp_path), ngram_words=13)
+    found = evaluation_sets.open_index(path).find([POEM, QUESTION], hash_texts(pa.array([POEM, QUESTION])))
+    ((overlap,),) = found.values()  # the system's turn is none of them: many rows have the same
+    assert (overlap.set, overlap.where, overlap.row) == ("held_out_prompts", "held_out.parquet", 2)
+    facts = evaluation_sets.facts(path, Counter({"decontamination/documents_held_out_prompts": 4}))
+    assert facts == {"decontamination/rows_held_out_prompts": 2, "decontamination/short_rows_held_out_prompts": 1,
+                     "decontamination/template_ngrams_held_out_prompts": 0,
+                     "decontamination/documents_held_out_prompts": 4}  # fmt: skip

@@ -255,3 +255,6 @@ def test_sources_that_options_name_are_uploaded_and_decide_the_fingerprint(folde
     (folder / "recipe.yaml").write_text(text.replace("{sets: [maths, poems]}", "{held_out_prompts: true}"))
     with pytest.raises(UserError, match=r"corpus: needs a conversations, .* put one of these before it: conversations"):
         reader.load(folder / "recipe.yaml", STAGES)
+    (folder / "recipe.yaml").write_text(text.replace("decontaminate: {sets: [maths, poems]}", "harm: {unsafe: drop}"))
+    with pytest.raises(UserError, match=r"corpus: needs a guard, .* put one of these before it: guard"):
+        reader.load(folder / "recipe.yaml", STAGES)

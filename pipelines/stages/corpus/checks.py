@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipelines.data.corpus.checks import Check
 from pipelines.data.corpus.contamination import EvaluationSets
 from pipelines.data.corpus.documents import QUALITY
-from pipelines.data.corpus.quality_model import QualityModel
+from pipelines.data.corpus.quality_model import LOW_QUALITY, QualityModel
 from pipelines.data.guard.classifier import Guard
 from pipelines.data.guard.harm import Harm, harm_facts, silenced
 from pipelines.data.text.harm_kinds import HarmOptions
@@ -34,6 +34,12 @@ class CheckFiles:
     def fields(self) -> list[pa.Field]:
         """The columns that the checks add to documents."""
         return [] if self.quality_model is None else [QUALITY]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of their own for which the checks may drop a document."""
+        harm = [kind for kind, action in self.harm.items() if action == "drop"]
+        return [*harm, *([LOW_QUALITY] if self.quality_model is not None else [])]
 
     def open(self) -> list[Check]:
         """The checks, in their order. In a task."""

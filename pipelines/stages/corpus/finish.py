@@ -147,6 +147,8 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
     for source in work.sources.values():
         for reason in work.options.rules(source, work.seed).reasons:
             result[f"{cleaning.DROPPED}{reason}"] = cleaned.counts[f"{cleaning.DROPPED}{reason}"]
+    for reason in cleaned.checks.reasons:
+        result[f"{cleaning.DROPPED}{reason}"] = cleaned.counts[f"{cleaning.DROPPED}{reason}"]
     # Languages, kinds of personal data, reasons that custom filters name, and lines.
     by_value = (cleaning.OTHER_LANGUAGE, cleaning.PRIVATE, cleaning.DROPPED, cleaning.LINES)
     result |= {name: cleaned.counts[name] for name in sorted(cleaned.counts) if name.startswith(by_value)}

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
 
 # Reasons that the stage counts for itself.
-RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "low_quality", "toxicity", "discrimination", "unsafe",
-            "unreadable")  # fmt: skip
+RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "unreadable")
 
 
 @dataclass(frozen=True)
