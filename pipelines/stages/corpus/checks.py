@@ -69,10 +69,10 @@ class CheckFiles:
         if self.harm:
             facts |= harm_facts(self.harm, counts)
             for group in silenced(facts):
-                fraction = facts[f"harm/dropped_fraction_{group}"]
+                fractions = [facts[f"harm/dropped_fraction{suffix}"] for suffix in (f"_{group}", "")]
                 work.progress.note(
-                    f"harm: {fraction:.1%} of the documents that mention {group} are dropped, "
-                    f"{facts['harm/dropped_fraction']:.1%} of all; rayse inspect {work.name} --where reason=toxicity"
+                    f"harm: {fractions[0]:.1%} of the documents that mention {group} are dropped, {fractions[1]:.1%} "
+                    f"of all: rayse inspect {work.name} --where reason={self.reasons[0]}"
                 )
         if self.quality_model is not None:
             facts |= quality.facts(self.quality_model, counts)
