@@ -85,7 +85,8 @@ def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
     item: {"path": of the file, "blocks": numbers, "fates": the files of the blocks' spans}. files: of all blocks."""
     tables = []
     for block, fates in zip(item["blocks"], item["fates"], strict=True):
-        documents = pq.read_table(files[block], columns=document_columns(files[block]), use_threads=False)
+        file = files[int(block)]
+        documents = pq.read_table(file, columns=document_columns(file), use_threads=False)
         tables.append(chosen_rows(documents, rows_with(TRAIN, Path(fates), block)))
     write_parquet(pa.concat_tables(tables), Path(item["path"]))
 
