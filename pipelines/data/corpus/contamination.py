@@ -166,6 +166,10 @@ class EvaluationSets:
         self.hashes = self.index.column("hash").to_numpy()
         self.words = self.index.column("words").to_numpy()
         self.lengths = np.unique(self.words)
+        # Where the entries of each value of a hash's upper bits begin: about one entry each, so a search is a look.
+        self.shift = 64 - max(1, len(self.hashes).bit_length())
+        prefixes = np.arange(1 << (64 - self.shift), dtype=np.uint64) << np.uint64(self.shift)
+        self.begins = np.append(np.searchsorted(self.hashes, prefixes), len(self.hashes))
 
     def apply(self, batch: Candidates) -> CheckResult:
         """Drops the kept documents that have a run of words of a set."""
@@ -186,7 +190,8 @@ class EvaluationSets:
 
         hashed: of the same texts."""
         matches: dict[int, dict[tuple[str, str, int], list[tuple[int, int]]]] = {}
-        found = _matches(hashed.words, hashed.word_starts, self.lengths, self.hashes, self.words)
+        index = (self.hashes, self.words, self.begins, self.shift)
+        found = _matches(hashed.words, hashed.word_starts, self.lengths, *index)
         for text, first_word, entry in found[np.lexsort((found[:, 1], found[:, 0]))].tolist():
             set_, where, row = (self.index.column(name)[entry].as_py() for name in ("set", "where", "row"))
             ngrams = matches.setdefault(text, {}).setdefault((set_, where, row), [])
@@ -238,23 +243,29 @@ def _fill_ngrams(words: np.ndarray, starts: np.ndarray, lengths: np.ndarray, num
 
 @numba.njit(cache=True)
 def _matches(
-    words: np.ndarray, starts: np.ndarray, lengths: np.ndarray, hashes: np.ndarray, hash_words: np.ndarray
+    words: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    hashes: np.ndarray,
+    hash_words: np.ndarray,
+    begins: np.ndarray,
+    shift: int,
 ) -> np.ndarray:
     """Returns int64[matches, 3]: (text, first word, entry of the index) of the runs of words that are in the index.
 
-    lengths: of the runs in the index. hashes: uint64, sorted, with the length of each."""
+    lengths: of the runs in the index. hashes: uint64, sorted, with the length of each. begins: of the entries of each
+    hash >> shift."""
     matches = np.empty((16, 3), np.int64)
     number = 0
     for text in range(len(starts) - 1):
         for length in lengths:
             for first in range(starts[text], starts[text + 1] - length + 1):
                 value = ngram_hash(words, first, length)
-                entry = np.searchsorted(hashes, value)
-                while entry < len(hashes) and hashes[entry] == value:
-                    if hash_words[entry] == length:
+                prefix = np.int64(value >> np.uint64(shift))
+                for entry in range(begins[prefix], begins[prefix + 1]):
+                    if hashes[entry] == value and hash_words[entry] == length:
                         if number == len(matches):
                             matches = np.concatenate((matches, np.empty_like(matches)))
                         matches[number] = text, first - starts[text], entry
                         number += 1
-                    entry += 1
     return matches[:number]
