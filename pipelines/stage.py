@@ -8,7 +8,7 @@ planning load no heavy library. Stages never import each other: only artifacts p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,6 +57,7 @@ class Work:
     session: Session  # session.start() connects to Ray at first use, so a stage without Ray does not start it
     cache: Path | None = None  # a folder of the store for data that can be reused by later runs
     evaluator: Evaluator | None = None  # the evaluator that the run shares between stages; see Stage.uses_evaluator
+    references: Mapping[str, Source] = field(default_factory=dict)  # by name: sources that it compares its rows with
     base: str | None = None  # the model of the recipe's `base:`, as its user named it: for messages
 
 
@@ -81,6 +82,8 @@ class Stage:
     uses_evaluator: bool = False  # whether it generates or scores replies through the run's evaluator
     evaluated: bool = True  # for a stage that makes a model: whether an evaluation follows it
     rows: str | None = None  # reads the recipe's sources with this kind of rows
+    # Its options -> the sources that they name, whatever their rows, by the option's key: see Work.references.
+    references: Callable[[Any], Mapping[str, Sequence[str]]] = lambda options: {}
     files: Callable[[Any], list[Path]] | None = None  # its options -> files that enter the fingerprint beside sources
     cluster: type[ClusterOptions] = field(default=ClusterOptions)
 

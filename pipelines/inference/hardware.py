@@ -17,7 +17,7 @@ def peak_flops_per_s(device: str, dtype: torch.dtype, *, seconds: float = 0.5) -
     """Highest measured rate of a product of square matrices, of 2·n³ operations, on this process's threads or GPU.
 
     The fastest of all products counts: whatever else the machine does can only slow one down. seconds: of measuring; a
-    type that takes longer for one large product (bfloat16 where a CPU has no instructions for it) is measured by small ones."""
+    type that takes longer for one large product (bfloat16 without instructions for it) is measured by small ones."""
     sizes = GPU_SIZES if device.startswith("cuda") else CPU_SIZES
     peak = 0.0
     for size in sizes:

@@ -23,6 +23,7 @@ from pipelines.objects import is_url
 from pipelines.options import Options
 from pipelines.recipe import search_space, yaml_lines
 from pipelines.recipe.messages import suggestion, type_name, validation_problem
+from pipelines.recipe.references import references
 from pipelines.recipe.search_space import Space, SweepOptions, Values
 from pipelines.recipe.yaml_lines import dotted
 from pipelines.stage import Stage
@@ -44,6 +45,7 @@ class Entry:
     cluster: Options
     inputs: Mapping[str, str]  # kind of artifact -> name of the entry that makes it
     sources: Mapping[str, Source]
+    references: Mapping[str, Source] = field(default_factory=dict)  # sources that its options name
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ class _Reader:
             cluster=self.cluster_options(stage, name, cluster),
             inputs=self.inputs(stage, needs, values.get("from"), path, earlier),
             sources=self.stage_sources(stage, values.get("sources"), path, sources),
+            references=references(stage, options, sources, path, self.error),
         )
 
     def stage(self, kind: Any, path: yaml_lines.Path, *, is_named: bool) -> Stage:

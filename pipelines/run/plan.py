@@ -93,6 +93,8 @@ def _step(
     evaluates: str = "",
 ) -> Step:
     sources = {name: _source_identity(source, store.digests) for name, source in entry.sources.items()}
+    for name, source in entry.references.items():
+        sources[f"reference {name}"] = _source_identity(source, store.digests)
     if entry.stage.files is not None:
         files = entry.stage.files(entry.options)
         sources["files"] = dict(zip([file.name for file in files], _digests(files, store.digests), strict=True))

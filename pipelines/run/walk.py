@@ -145,6 +145,7 @@ class Walk:
             seed=self.recipe.seed,
             inputs=inputs,
             sources=step.entry.sources,
+            references=step.entry.references,
             draft=draft,
             progress=self.log,
             session=self.session,

@@ -137,7 +137,7 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
     """The recipe's tree with every local source copied into the store, and its path changed to the copy."""
     tree = copy.deepcopy(dict(recipe.tree))
     for entry in recipe.entries:
-        for name, source in entry.sources.items():
+        for name, source in {**entry.sources, **entry.references}.items():
             if "path" in tree["sources"][name]:  # other sources come with Rayse or with the environment
                 tree["sources"][name]["path"] = _uploaded(recipe.tree["sources"][name]["path"], source, store)
             if source.custom_filters:

@@ -30,7 +30,8 @@ import aiohttp
 import numpy as np
 
 from pipelines.data.dialogues.conversations import Conversation
-from pipelines.data.guard.classifier import NUM_BUCKETS, Guard
+from pipelines.data.guard.classifier import Guard
+from pipelines.data.text.ngram_classifier import NUM_BUCKETS
 from serve.gateway.guard import GuardedReply, check_prompt, open_guard
 from serve.hosting.app import engine_arguments, engine_environment
 from serve.hosting.front import free_port

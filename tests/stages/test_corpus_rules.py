@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
+from pipelines.data.dialogues import conversations
+from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.sources import SOURCES
+from pipelines.data.text.measures import hash_texts
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus import STAGE
+from pipelines.stages.corpus import STAGE, evaluation_sets
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from pipelines.store.artifacts import Draft
+from tests.stages.corpus_work import digests, english
 from tests.stages.single import ProgressNotes
 
 PROSE = "The moon shows us the same face, for it turns once about itself while it goes around the earth. Number {}."
@@ -62,3 +71,120 @@ def test_each_source_is_cleaned_by_its_own_rules(tmp_path: Path, session: Sessio
     assert (facts["privacy/email"], facts["privacy/phone"]) == (1, 1)
     dropped = sum(int(number) for name, number in facts.items() if name.startswith("documents/dropped_"))
     assert facts["documents/read"] == int(facts["documents/kept"]) + dropped
+
+
+QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
+POEM = "空山新雨后，天气晚来秋。明月松间照，清泉石上流。竹喧归浣女，莲动下渔舟。"
+
+
+def checked(folder: Path, session: Session, name: str, **options: Any) -> Work:
+    """The work on `texts.jsonl`, with the evaluation sets of the folder."""
+    kinds = {"texts": ("jsonl", "text"), "maths": ("jsonl", "prompts"), "poems": ("csv", "prompts")}
+    sources = {
+        key: SOURCES[kind].model_validate({"path": f"{key}.{kind}", "rows": rows, "language": "auto"}).at(folder)
+        for key, (kind, rows) in kinds.items()
+    }
+    return Work(
+        name="corpus",
+        options=CorpusOptions.model_validate({"held_out": 0, "near_duplicates": None, "block_bytes": 1000, **options}),
+        cluster=CorpusCluster(tasks=2),
+        seed=7,
+        inputs={},
+        sources={"texts": sources.pop("texts")},
+        references=sources,
+        draft=Draft(folder / name, "fingerprint"),
+        progress=ProgressNotes(),
+        session=session,
+    )
+
+
+def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_path: Path, session: Session) -> None:
+    prose = [PROSE.format(number) for number in range(30)]
+    against = f"{prose[0]} Women are just too stupid to drive."
+    texts = [*prose[:20], f"{prose[20]} {QUESTION}", *prose[21:], f"古诗一首：{POEM}很有名。", against]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    maths = [{"question": "What is two and two?", "answer": "4"}, {"question": QUESTION, "answer": ["72"]}]
+    (tmp_path / "maths.jsonl").write_text("".join(json.dumps(row) + "\n" for row in maths))
+    (tmp_path / "poems.csv").write_text(f"title,poem\n山居秋暝,{POEM}\n")
+    harm = {"toxicity": "count", "discrimination": "drop"}
+    work = checked(tmp_path, session, "right", decontaminate={"sets": ["maths", "poems"]}, harm=harm)
+    facts = STAGE.run(work)
+    rejected = pq.read_table(work.draft.out / "rejected.parquet").to_pylist()
+    assert [(row["row"], row["reason"], row["problem"]) for row in rejected] == [
+        (21, "contaminated", "has 13 words of maths maths.jsonl:2: "
+         "'Natalia sold clips to 48 of her friends in April, and then she'"),
+        (31, "contaminated", "has 21 words of poems poems.csv:2: '空山新雨后，天气晚来秋。明月松间照，清泉石上流。竹'"),
+        (32, "discrimination", "against women: women are just too stupid"),
+    ]  # fmt: skip
+    listed = pq.read_table(work.draft.out / "contaminated.parquet").to_pylist()
+    assert [(row["id"].rsplit("/", 1)[1], row["set"], row["set_where"], row["set_row"]) for row in listed] == [
+        ("21", "maths", "maths.jsonl", 2), ("31", "poems", "poems.csv", 2),
+    ]  # fmt: skip
+    assert listed[0]["num_ngrams"] == len(QUESTION.split()) - 12 and listed[1]["ngram"] in POEM
+    assert facts["documents/dropped_contaminated"] == 2
+    assert facts["rows/not_used_contaminated"] == 2
+    assert facts["documents/dropped_discrimination"] == facts["harm/dropped_fraction_women"] == 1
+    assert (facts["harm/documents"], facts["harm/toxicity"]) == (30, 0)
+    counted = {name.split("/")[1]: figure for name, figure in facts.items() if name.startswith("decontamination/")}
+    assert counted == {"rows_maths": 2, "rows_poems": 1, "short_rows_maths": 1, "short_rows_poems": 0,
+                       "template_ngrams_maths": 0, "template_ngrams_poems": 0,
+                       "documents_maths": 1, "documents_poems": 1}  # fmt: skip
+    (tmp_path / "maths.jsonl").write_text("{no json\n{}\n")
+    with pytest.raises(UserError, match=r"maths.jsonl:1: not JSON.* evaluation set maths, which must be read as a"):
+        STAGE.run(checked(tmp_path, session, "wrong", decontaminate={"sets": ["maths"]}))
+    with pytest.raises(UserError, match=r"decontaminate.sets: texts is training text .* `rows: prompts`"):
+        STAGE.run(checked(tmp_path, session, "same", decontaminate={"sets": ["texts"]}))
+
+
+def test_documents_are_scored_by_likeness_to_reference_text_and_the_worst_dropped(
+    tmp_path: Path, session: Session
+) -> None:
+    rng = random.Random(1)
+    words = ("buy", "NOW", "free", "win", "deal", "cheap", "the", "of", "today", "!!!", "click")
+    shouts = [" ".join(rng.choices(words, k=30)) for _ in range(60)]
+    texts = [*shouts, *(f"{english(rng)} {number}" for number in range(60))]
+    rng.shuffle(texts)
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "books.jsonl").write_text("".join(json.dumps({"text": english(rng)}) + "\n" for _ in range(80)))
+    books = SOURCES["jsonl"].model_validate({"path": "books.jsonl"}).at(tmp_path)
+    made, facts = [], {}
+    for tasks in (1, 2):
+        options = {"quality_model": {"good": ["books"], "keep_fraction": 0.5}, "held_out": 0.1,
+                   "filters": {"quality": None, "repetition": None}}  # fmt: skip
+        work = replace(checked(tmp_path, session, f"tasks{tasks}", **options), references={"books": books},
+                       cluster=CorpusCluster(tasks=tasks))  # fmt: skip
+        facts = STAGE.run(work)
+        made.append(digests(work.draft.path))
+    assert made[0] == made[1]
+    splits = [pq.read_table(work.draft.out / split) for split in ("train", "held_out")]
+    kept = {text: score for table in splits for text, score in
+            zip(*(table.column(name).to_pylist() for name in ("text", "quality")), strict=True)}  # fmt: skip
+    rejected = pq.read_table(work.draft.out / "rejected.parquet").to_pylist()
+    assert {row["reason"] for row in rejected} == {"low_quality"}
+    assert sum(row["raw"] in shouts for row in rejected) >= 0.9 * len(rejected)
+    assert min(kept.values()) >= facts["quality/threshold_en"]
+    assert facts["documents/dropped_low_quality"] == len(rejected) == 120 - len(kept)
+    assert facts["quality/scored_documents_en"] == facts["quality/random_documents_en"] == 120
+    assert facts["quality/kept_fraction_en"] == pytest.approx(len(kept) / 120) == pytest.approx(0.5, abs=0.1)
+    assert facts["quality/reference_documents_en"] == 80
+    assert float(facts["quality/auc_en"]) > 0.7
+    alone = replace(work, sources={"books": books}, draft=Draft(tmp_path / "alone", "fingerprint"))
+    with pytest.raises(UserError, match=r"quality_model.good: all sources of the corpus are reference text"):
+        STAGE.run(alone)
+
+
+def test_held_out_conversations_are_an_evaluation_set(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": QUESTION}, {"role": "user", "content": "Recite the poem."},
+                {"role": "assistant", "content": POEM}]  # fmt: skip
+    short = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
+    rows = [Conversation(str(number), "zh", "mine", "open", turns) for number, turns in enumerate((short, messages))]
+    conversations.write(tmp_path / conversations.HELD_OUT, rows)
+    path = tmp_path / "index.arrow"
+    evaluation_sets.index_sets({"path": str(path)}, sets={}, parts={}, conversations=str(tmp_path), ngram_words=13)
+    found = evaluation_sets.open_index(path).find([POEM, QUESTION], hash_texts(pa.array([POEM, QUESTION])))
+    ((overlap,),) = found.values()  # the system's turn is none of them: many rows have the same
+    assert (overlap.set, overlap.where, overlap.row) == ("held_out_prompts", "held_out.parquet", 2)
+    facts = evaluation_sets.facts(path, Counter({"decontamination/documents_held_out_prompts": 4}))
+    assert facts == {"decontamination/rows_held_out_prompts": 2, "decontamination/short_rows_held_out_prompts": 1,
+                     "decontamination/template_ngrams_held_out_prompts": 0,
+                     "decontamination/documents_held_out_prompts": 4}  # fmt: skip

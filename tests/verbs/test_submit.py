@@ -230,3 +230,31 @@ def test_the_users_filters_are_uploaded_with_their_names(folder: Path) -> None:
         file, name = where.split(".py:")
         assert name == "good" and file.startswith(str(store.root))
         assert Path(f"{file}.py").read_bytes() == (folder / "rules.py").read_bytes()
+
+
+def test_sources_that_options_name_are_uploaded_and_decide_the_fingerprint(folder: Path) -> None:
+    text = (
+        "store: store\nsources:\n  books: {kind: text, path: deep/books.txt}\n  poems: {kind: text, path: folder}\n"
+        "  maths: {kind: jsonl, path: maths.jsonl, rows: prompts}\n"
+        "stages:\n  corpus: {sources: [books], decontaminate: {sets: [maths, poems]}}\n"
+    )
+    (folder / "maths.jsonl").write_text('{"question": "Why?"}\n')
+    (folder / "recipe.yaml").write_text(text)
+    loaded = reader.load(folder / "recipe.yaml", STAGES)
+    (entry,) = loaded.entries
+    assert (list(entry.sources), list(entry.references)) == (["books"], ["maths", "poems"])
+    store = Store(folder / "store").create()
+    tree = submit._with_uploads(loaded, store)
+    assert all(str(store.root) in path for name in ("maths", "poems") for path in tree["sources"][name]["path"])
+    before = plan(loaded, store)[0].fingerprint
+    (folder / "maths.jsonl").write_text('{"question": "Why not?"}\n')
+    assert plan(loaded, store)[0].fingerprint != before
+    (folder / "recipe.yaml").write_text(text.replace("[maths, poems]", "[mahts]"))
+    with pytest.raises(UserError, match=r"recipe.yaml:7: corpus.decontaminate.sets: no source 'mahts'. Did you mean m"):
+        reader.load(folder / "recipe.yaml", STAGES)
+    (folder / "recipe.yaml").write_text(text.replace("{sets: [maths, poems]}", "{held_out_prompts: true}"))
+    with pytest.raises(UserError, match=r"corpus: needs a conversations, .* put one of these before it: conversations"):
+        reader.load(folder / "recipe.yaml", STAGES)
+    (folder / "recipe.yaml").write_text(text.replace("decontaminate: {sets: [maths, poems]}", "harm: {unsafe: drop}"))
+    with pytest.raises(UserError, match=r"corpus: needs a guard, .* put one of these before it: guard"):
+        reader.load(folder / "recipe.yaml", STAGES)

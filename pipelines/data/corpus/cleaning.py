@@ -1,7 +1,7 @@
 """Turns rows into clean documents: normalised, filtered, with keys and signatures for deduplication.
 
-    Row ──normalise, privacy, split──► texts ──hash──► statistics ──filters──► kept documents + key, signature, lines
-    BadRow ──► rejected                                       └──► dropped documents: counted by reason, and rejected
+    Row ──normalise, privacy, split──► texts ──hash──► statistics ──filters, checks──► kept + key, signature, lines
+    BadRow ──► rejected                                  └──► dropped documents: counted by reason, and rejected
 
 Personal data is replaced before all else, so that neither files nor rejected rows have it. Traces of a wrong decoding
 are counted before a text is normalised, which removes some.
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.data.corpus import long_documents, minhash
+from pipelines.data.corpus.checks import Candidates, Check
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.data.corpus.filters import Verdict, apply_filters
 from pipelines.data.corpus.rules import EMPTY, Rules
@@ -62,19 +63,26 @@ def schema(permutations: int) -> pa.Schema:
 
 
 def clean(
-    name: str, source: Source, parts: Sequence[Part], *, rules: Rules, permutations: int
+    name: str,
+    source: Source,
+    parts: Sequence[Part],
+    *,
+    rules: Rules,
+    permutations: int,
+    checks: Sequence[Check] = (),
 ) -> Iterator[CleanedBatch]:
     """Reads parts of a source and yields the cleaned batches in order; at least one, which may be empty.
 
-    name: the source's name in the recipe. permutations: length of the MinHash signatures.
+    name: the source's name in the recipe. permutations: length of the MinHash signatures. checks: what documents that
+    the filters kept are checked for, in this order.
     Raises UserError if a file cannot be read at all, or if a custom filter fails."""
-    batch = _Batch(name, source, rules)
+    batch = _Batch(name, source, rules, checks)
     for part in parts:
         for row in source.read(part):
             batch.add(part, row)
             if batch.text_bytes > BATCH_BYTES:
                 yield batch.cleaned(permutations)
-                batch = _Batch(name, source, rules)
+                batch = _Batch(name, source, rules, checks)
     yield batch.cleaned(permutations)
 
 
@@ -110,6 +118,7 @@ class _Batch:
     name: str
     source: Source
     rules: Rules
+    checks: Sequence[Check] = ()
     documents: list[_Document] = field(default_factory=list)
     bad_rows: list[tuple[Part, BadRow]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -158,14 +167,33 @@ class _Batch:
         stats = document_stats(texts, languages, hashed, garbled)
         stats = [document if document.language else _detect_language(document) for document in stats]
         verdicts = [self._verdict(document, counts) for document, counts in zip(self.documents, stats, strict=True)]
-        kept = [index for index, verdict in enumerate(verdicts) if verdict.keep]
+        shortened = [_shortened(document, verdict) for document, verdict in zip(stats, verdicts, strict=True)]
+        if any(verdict.text is not None for verdict in verdicts):  # lines were dropped: the hashes are of other texts
+            hashed = hash_texts(pa.array([document.text for document in shortened], pa.string()))
+        columns = self._check(shortened, hashed, verdicts)
+        kept = _kept(verdicts)
+        self._count_lines([(stats[index], verdicts[index]) for index in kept])
         self.counts.update(f"{DROPPED}{verdict.reason}" for verdict in verdicts if not verdict.keep)
         self.counts.update(f"{OTHER_LANGUAGE}{verdict.language}" for verdict in verdicts if verdict.language)
-        rejected = self._rejected(verdicts)
-        if any(verdict.text is not None for verdict in verdicts):  # lines were dropped: the hashes are of other texts
-            stats = [self._shortened(document, verdict) for document, verdict in zip(stats, verdicts, strict=True)]
-            hashed = hash_texts(pa.array([document.text for document in stats], pa.string()))
-        return CleanedBatch(self._table(kept, stats, hashed, permutations), rejected, self.counts)
+        documents = self._table(kept, shortened, hashed, permutations)
+        for name, values in columns.items():
+            documents = documents.append_column(name, values.take(pa.array(kept, pa.int64())))
+        return CleanedBatch(documents, self._rejected(verdicts), self.counts)
+
+    def _check(
+        self, documents: list[DocumentStats], hashed: HashedTexts, verdicts: list[Verdict]
+    ) -> dict[str, pa.Array]:
+        """Checks the documents that are kept and replaces their verdicts. Returns the checks' columns by name."""
+        columns: dict[str, pa.Array] = {}
+        ids = [self._id(document) for document in self.documents]
+        for check in self.checks:
+            batch = Candidates(self.name, ids, documents, hashed, _kept(verdicts))
+            result = check.apply(batch)
+            self.counts.update(result.counts)
+            columns |= result.columns
+            for index, verdict in result.dropped.items():
+                verdicts[index] = verdict
+        return columns
 
     def _verdict(self, document: _Document, stats: DocumentStats) -> Verdict:
         if document.is_dropped:
@@ -178,12 +206,11 @@ class _Batch:
             raise UserError(f"{document.part.where}:{document.row.row}: {error}") from error
         return EMPTY if verdict.keep and verdict.text == "" else verdict  # all its lines were dropped
 
-    def _shortened(self, document: DocumentStats, verdict: Verdict) -> DocumentStats:
-        """The document with what the filters left of its text. Counts the lines that were dropped."""
-        if verdict.text is None:
-            return document
-        self.counts[LINES] += _num_lines(document.text) - _num_lines(verdict.text)
-        return document._replace(text=verdict.text)
+    def _count_lines(self, kept: list[tuple[DocumentStats, Verdict]]) -> None:
+        """Counts the lines that filters dropped of documents that are kept."""
+        for document, verdict in kept:
+            if verdict.text is not None:
+                self.counts[LINES] += _num_lines(document.text) - _num_lines(verdict.text)
 
     def _split_long(self) -> None:
         """Replaces each row with a long text by its parts. Counts documents and parts."""
@@ -258,6 +285,15 @@ def _deduplication_columns(
         pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * permutations), len(texts), buffers),
         hashed.long_lines().take(pa.array(kept)),
     ]
+
+
+def _kept(verdicts: list[Verdict]) -> list[int]:
+    return [index for index, verdict in enumerate(verdicts) if verdict.keep]
+
+
+def _shortened(document: DocumentStats, verdict: Verdict) -> DocumentStats:
+    """The document with what the filters left of its text."""
+    return document if verdict.text is None else document._replace(text=verdict.text)
 
 
 def _num_lines(text: str) -> int:

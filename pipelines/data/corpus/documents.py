@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.data.sources.files import RAW_CHARACTERS
 
@@ -18,6 +20,7 @@ DOCUMENTS = pa.schema(
         ("meta", pa.map_(pa.string(), pa.string())),
     ]
 )
+QUALITY = pa.field("quality", pa.float32())  # where the recipe has a quality model: log-odds; null: not scored
 REJECTED = pa.schema(
     [
         ("source", pa.string()),
@@ -28,6 +31,11 @@ REJECTED = pa.schema(
         ("raw", pa.string()),  # its first characters
     ]
 )
+
+
+def document_columns(file: Path | str) -> list[str]:
+    """The columns of documents that a Parquet file of them has: those of DOCUMENTS, and `quality`."""
+    return [*DOCUMENTS.names, *(name for name in pq.read_schema(file).names if name == QUALITY.name)]
 
 
 def document_of(id: str) -> str:

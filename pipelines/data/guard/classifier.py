@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +23,10 @@ from safetensors.numpy import load_file, save_file
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.data.guard.rules import RULES, RULES_VERSION, Rule, first_match
 from pipelines.data.text.languages import CHINESE_CHARACTER, language_of
+from pipelines.data.text.ngram_classifier import NGRAM_SIZES, ngram_buckets
 from pipelines.errors import UserError
 
 WEIGHTS_FILE, CONFIG_FILE = "guard.safetensors", "guard.json"
-NGRAM_SIZES = (1, 2, 3, 4)  # characters
-NUM_BUCKETS = 2**16  # of n-gram hashes; a few thousand short texts hold some 30,000 distinct n-grams
 WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence, and the distance between windows
 
 # Invisible characters besides Unicode's format characters (Cf: zero-width, soft hyphens, direction marks, tags):
@@ -62,24 +60,6 @@ def canonical_text(text: str) -> str:
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("\u2019", "'")
         text = SEPARATED_HAN.sub("", text)
     return " ".join(text.casefold().split())
-
-
-def ngram_buckets(text: str, sizes: Sequence[int] = NGRAM_SIZES, num_buckets: int = NUM_BUCKETS) -> np.ndarray:
-    """Hash bucket of every n-gram of a canonical text padded with a space at both ends. int64 [S, T+2].
-
-    Row: the n-gram's size; column: the position of its last character. Positions before the first n-gram of a size
-    hold num_buckets, which is no bucket."""
-    codes = np.frombuffer(f" {text} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
-    buckets = np.full((len(sizes), len(codes)), num_buckets, np.int64)
-    for row, size in enumerate(sizes):
-        num_ngrams = len(codes) - size + 1
-        if num_ngrams > 0:
-            hashes = np.full(num_ngrams, size, np.uint64)
-            for offset in range(size):
-                hashes = (hashes ^ codes[offset : offset + num_ngrams]) * np.uint64(0x9E3779B97F4A7C15)
-                hashes ^= hashes >> np.uint64(29)
-            buckets[row, size - 1 :] = (hashes >> np.uint64(7)) % np.uint64(num_buckets)
-    return buckets
 
 
 def windows(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -153,21 +133,27 @@ class Guard:
 
     def score(self, text: str) -> float:
         """Probability by the classifier that a canonical text is unsafe, 0 to 1: that of its worst window."""
-        return float(1 / (1 + np.exp(-(self._max_window_sum(text) + self.bias))))
+        return float(1 / (1 + np.exp(-(self._window_sums(text).max() + self.bias))))
+
+    def unsafe_fraction(self, text: str, language: str) -> float:
+        """Fraction of the windows and sentences of a canonical text that score as high as what is declined."""
+        threshold = self.thresholds.get(language) or max(self.thresholds.values())
+        scores = 1 / (1 + np.exp(-(self._window_sums(text) + self.bias)))
+        return float((scores >= threshold).mean())
 
     def refusal(self, language: str | None) -> str:
         """The refusal in the user's language, English by default, that replaces what is declined."""
         return REFUSALS.get(language or "en", REFUSALS["en"])[0]
 
-    def _max_window_sum(self, text: str) -> float:
-        """The greatest sum of weights ÷ √n-grams over the windows of a canonical text."""
+    def _window_sums(self, text: str) -> np.ndarray:
+        """The sum of weights ÷ √n-grams of each of the windows of a canonical text."""
         no_bucket = len(self.weights)
         buckets_ST = ngram_buckets(text, self.sizes, no_bucket)
         sums_T = np.concatenate([[0.0], np.cumsum(self._padded_weights[buckets_ST].sum(axis=0))])
         counts_T = np.concatenate([[0], np.cumsum((buckets_ST < no_bucket).sum(axis=0))])
         starts, ends = windows(text)
         counts = np.maximum(counts_T[ends] - counts_T[starts], 1)
-        return float(((sums_T[ends] - sums_T[starts]) / np.sqrt(counts)).max())
+        return (sums_T[ends] - sums_T[starts]) / np.sqrt(counts)
 
     @cached_property
     def _padded_weights(self) -> np.ndarray:

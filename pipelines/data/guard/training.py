@@ -20,25 +20,14 @@ import xxhash
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import lexicon
-from pipelines.data.guard.classifier import (
-    NUM_BUCKETS,
-    SENTENCE_END,
-    WINDOW,
-    Guard,
-    Verdict,
-    canonical_text,
-    ngram_buckets,
-)
+from pipelines.data.guard.classifier import SENTENCE_END, WINDOW, Guard, Verdict, canonical_text
+from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, logistic_regression, sigmoid
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
 LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
 LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
-L2 = 2e-4  # penalty ½·L2·‖w‖²; the loss is a weighted mean, in nats
-STEPS = 80  # of accelerated gradient descent; more no longer change who is declined
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
-
-Floats = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -201,61 +190,6 @@ def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
     counts = Counter(cells)
     weights = np.array([LABEL_WEIGHTS[label] / counts[language, label] for language, label in cells])
     return weights / weights.sum()
-
-
-def sigmoid(values: Floats) -> Floats:
-    """The logistic function, without overflow."""
-    return 1 / (1 + np.exp(-np.clip(values, -500, 500)))
-
-
-class TfIdfMatrix:
-    """Texts as rows of n-gram counts × idf ÷ √n-grams [N, buckets], sparse.
-
-    idf [buckets]: log(N ÷ texts with an n-gram of the bucket). Without it the most frequent n-grams, which carry no
-    information, determine the steepest direction of the loss, and gradient descent needs far more steps."""
-
-    def __init__(self, texts: Sequence[str]):
-        rows = [buckets[buckets < NUM_BUCKETS] for buckets in map(ngram_buckets, texts)]
-        self.lengths = np.array([len(row) for row in rows])  # n-grams of each text [N]
-        self.buckets = np.concatenate(rows)  # of all n-grams [sum of lengths]
-        self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-        self._scale = 1 / np.sqrt(self.lengths)
-        document_counts = np.bincount(np.concatenate([np.unique(row) for row in rows]), minlength=NUM_BUCKETS)
-        self.idf = np.log(len(rows) / np.maximum(document_counts, 1)) * (document_counts > 0)
-
-    def times(self, weights: Floats) -> Floats:
-        """Matrix × [buckets] → [N]."""
-        return np.add.reduceat((weights * self.idf)[self.buckets], self._starts) * self._scale
-
-    def transposed_times(self, values: Floats) -> Floats:
-        """Matrixᵀ × [N] → [buckets]."""
-        return np.bincount(self.buckets, np.repeat(values * self._scale, self.lengths), NUM_BUCKETS) * self.idf
-
-
-def logistic_regression(matrix: TfIdfMatrix, unsafe: np.ndarray, sample_weight: Floats) -> tuple[Floats, float]:
-    """Fits logistic regression with an L2 penalty on the weights; returns weights [buckets] and bias.
-
-    Nesterov's method for strongly convex functions (Nesterov 2004, scheme 2.2.22). sample_weight: [N], 1 in sum."""
-    lipschitz = 1.1 * 0.25 * largest_eigenvalue(matrix, sample_weight) + L2  # of the gradient, with a margin of 10%
-    momentum = (1 - np.sqrt(L2 / lipschitz)) / (1 + np.sqrt(L2 / lipschitz))
-    parameters = lookahead = np.zeros(NUM_BUCKETS + 1)  # weights, then the bias
-    for _ in range(STEPS):
-        residuals = sample_weight * (sigmoid(matrix.times(lookahead[:-1]) + lookahead[-1]) - unsafe)
-        gradient = np.append(matrix.transposed_times(residuals) + L2 * lookahead[:-1], residuals.sum())
-        previous, parameters = parameters, lookahead - gradient / lipschitz
-        lookahead = parameters + momentum * (parameters - previous)
-    return parameters[:-1], float(parameters[-1])
-
-
-def largest_eigenvalue(matrix: TfIdfMatrix, sample_weight: Floats) -> float:
-    """Largest eigenvalue of Aᵀ·diag(sample_weight)·A, A being the matrix and a column of ones; 20 power iterations."""
-    vector, norm = np.ones(NUM_BUCKETS + 1), 1.0
-    for _ in range(20):
-        vector /= np.linalg.norm(vector)
-        values = sample_weight * (matrix.times(vector[:-1]) + vector[-1])
-        vector = np.append(matrix.transposed_times(values), values.sum())
-        norm = float(np.linalg.norm(vector))
-    return norm
 
 
 def folds(texts: Sequence[LabelledText]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Makes a corpus of raw text: read, cleaned, deduplicated, split.
 
-    sources ──parts──► blocks ──read, normalise, filter, mark──► draft/blocks/*          one task a block
+    evaluation sets ──► draft/checks/*: what documents are checked for (checks.py)       one task each
+    sources ──parts──► blocks ──read, normalise, filter, check, mark──► draft/blocks/*   one task a block
     (blocks ──hashes of lines──► lines of many groups ──cut──► draft/cut/*               an option: max_line_groups)
     marks, dealt by hash ──compare──► pairs of duplicates ──► documents to drop            one a bucket, then one
     groups ──choose──► held-out text ──compare with training text──► overlaps              one a span of blocks
@@ -15,7 +16,7 @@ documents, so its memory does not depend on the corpus.
 from __future__ import annotations
 
 from pipelines.stage import Facts, Stage, Work
-from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
+from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions, needs_for, references
 
 
 def run(work: Work) -> Facts:
@@ -33,4 +34,6 @@ STAGE = Stage(
     cluster=CorpusCluster,
     run=run,
     rows="text",
+    needs_for=needs_for,
+    references=references,
 )

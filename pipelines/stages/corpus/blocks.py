@@ -8,6 +8,7 @@ draft are named by the source and the parts, and complete or absent: a resumed r
     <block>.exact.arrow        their marks for exact deduplication, sorted by hash: a bucket of them lies together
     <block>.bands.arrow        their marks for near duplicates, sorted in the same way
     <block>.rejected.parquet   rows that are not used
+    <block>.contaminated.parquet   overlaps with evaluation sets, where the recipe has any
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
 from pipelines.parallel import map_in_order, num_parallel_tasks
 from pipelines.stage import Work
+from pipelines.stages.corpus.checks import CheckFiles, prepare
 
 FIRST_BAD = b"rayse.first_bad"  # the key of "file:line: problem" of the first bad row in a block's metadata
 COLUMNS = [*DOCUMENTS.names, "text_bytes", "long_lines"]  # of a block's documents
@@ -48,6 +50,8 @@ class CleanedBlocks:
 
     blocks: list[Block]
     counts: Counter[str]
+    checks: CheckFiles
+    checked: list[Path]  # the blocks' files as they were read: beside them lie the lists of the checks
     documents_per_s: float | None  # of this attempt; None if all blocks were already in the draft
 
     @property
@@ -86,8 +90,9 @@ def read(work: Work) -> CleanedBlocks:
         counts.update(block_counts)
         first = pq.read_metadata(block.file).metadata[FIRST_BAD].decode()
         bad_rows.add(block.source, rows=_num_rows(block_counts), bad=block_counts["rows/bad"], first=first)
+    checks = prepare(work)
     documents_before, start = counts["documents/read"], time.monotonic()
-    cleaned = _clean_blocks(work, _with_first_rows(work, blocks, missing), bad_rows.max_rows)
+    cleaned = _clean_blocks(work, _with_first_rows(work, blocks, missing), checks, bad_rows.max_rows)
     for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
         bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
         counts.update(block.counts())
@@ -95,7 +100,8 @@ def read(work: Work) -> CleanedBlocks:
     bad_rows.check()
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before
-    return CleanedBlocks(blocks, counts, num_documents / elapsed_s if missing else None)
+    files = [block.file for block in blocks]
+    return CleanedBlocks(blocks, counts, checks, files, num_documents / elapsed_s if missing else None)
 
 
 def _with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
@@ -133,7 +139,7 @@ def _json(parts: Sequence[Part]) -> str:
 
 
 def _clean_blocks(
-    work: Work, missing: list[Block], max_bad_rows: int | None
+    work: Work, missing: list[Block], checks: CheckFiles, max_bad_rows: int | None
 ) -> Iterator[tuple[Block, tuple[int, int, str]]]:
     """Cleans blocks on the cluster; yields each, in order, with the result of `clean_block` as soon as it is ready."""
     if not missing:
@@ -154,6 +160,7 @@ def _clean_blocks(
         permutations=work.options.permutations,
         near_duplicates=work.options.near_duplicates,
         max_bad_rows=max_bad_rows,
+        check_files=checks,
     )
     yield from zip(missing, results, strict=True)
 
@@ -166,6 +173,7 @@ def clean_block(
     permutations: int,
     near_duplicates: float | None,
     max_bad_rows: int | None,
+    check_files: CheckFiles,
 ) -> tuple[int, int, str]:
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
 
@@ -174,6 +182,7 @@ def clean_block(
     block = Block(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
     first_bad = ""
+    checks = check_files.open()
 
     def too_many_bad() -> bool:  # the run will stop: no need to go on
         return max_bad_rows is not None and counts["rows/bad"] > max_bad_rows
@@ -181,7 +190,9 @@ def clean_block(
     def batches() -> Iterator[tuple[pa.Table, pa.Table]]:
         nonlocal first_bad
         source, of_source = sources[block.source], rules[block.source]
-        for batch in cleaning.clean(block.source, source, parts, rules=of_source, permutations=permutations):
+        for batch in cleaning.clean(
+            block.source, source, parts, rules=of_source, permutations=permutations, checks=checks
+        ):
             counts.update(batch.counts)
             first_bad = first_bad or _first_problem(batch.rejected)
             if too_many_bad():
@@ -189,9 +200,19 @@ def clean_block(
             yield batch.documents, batch.rejected
 
     def metadata() -> dict[bytes, str] | None:
-        return None if too_many_bad() else {COUNTS: json.dumps(counts), FIRST_BAD: first_bad}
+        if too_many_bad():
+            return None
+        check_files.write(checks, block.file)
+        return {COUNTS: json.dumps(counts), FIRST_BAD: first_bad}
 
-    write_block(block, batches(), metadata, permutations=permutations, near_duplicates=near_duplicates)
+    write_block(
+        block,
+        batches(),
+        metadata,
+        fields=check_files.fields,
+        permutations=permutations,
+        near_duplicates=near_duplicates,
+    )
     return _num_rows(counts), counts["rows/bad"], first_bad
 
 
@@ -200,21 +221,24 @@ def write_block(
     batches: Iterable[tuple[pa.Table, pa.Table]],
     metadata: Callable[[], Mapping[bytes, str | bytes] | None],
     *,
+    fields: Sequence[pa.Field],
     permutations: int,
     near_duplicates: float | None,
 ) -> None:
-    """Writes all files of a block, that of its documents last. batches: (documents of `cleaning.schema`, REJECTED).
+    """Writes all files of a block, that of its documents last.
 
-    metadata: called after the last batch, it returns that of the documents' file; None: no file is written."""
-    schema = cleaning.schema(permutations)
+    batches: (documents of `cleaning.schema` and these fields, REJECTED). metadata: called after the last batch, it
+    returns that of the documents' file; None: no file is written."""
+    schema = pa.schema([*cleaning.schema(permutations), *fields])
+    columns = [*COLUMNS, *(added.name for added in fields)]
     keys = [_selected(schema, KEYS).empty_table()]
     with AtomicFile(block.rejected) as rejected, AtomicFile(block.file) as documents:
         with (
             pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as rejected_writer,
-            pq.ParquetWriter(documents.temporary, _selected(schema, COLUMNS), compression="zstd") as writer,
+            pq.ParquetWriter(documents.temporary, _selected(schema, columns), compression="zstd") as writer,
         ):
             for kept, not_kept in batches:
-                writer.write_table(kept.select(COLUMNS))
+                writer.write_table(kept.select(columns))
                 keys.append(kept.select(KEYS))
                 rejected_writer.write_table(not_kept)
             if (entries := metadata()) is None:

@@ -67,6 +67,7 @@ def cut(work: Work, cleaned: CleanedBlocks) -> CleanedBlocks:
         items,
         unit="blocks cut",
         repeated=[item["path"] for item in buckets],
+        fields=cleaned.checks.fields,
         permutations=work.options.permutations,
         near_duplicates=work.options.near_duplicates,
     )
@@ -102,11 +103,17 @@ def count_groups(item: dict[str, Any], *, marks: Sequence[str], num_buckets: int
 
 
 def cut_block(
-    item: dict[str, Any], *, repeated: Sequence[str], permutations: int, near_duplicates: float | None
+    item: dict[str, Any],
+    *,
+    repeated: Sequence[str],
+    fields: Sequence[pa.Field],
+    permutations: int,
+    near_duplicates: float | None,
 ) -> None:
     """Writes the files of a block again, without the repeated lines. Runs in a task.
 
-    item: {"file", "rejected": of the block before, "block": the one after}. repeated: files of all buckets."""
+    item: {"file", "rejected": of the block before, "block": the one after}. repeated: files of all buckets. fields:
+    what the checks added to documents, which stays as it is."""
     block = item["block"]
     places = {str(part.index): part.where for part in block.parts}
     counts: Counter[str] = Counter(counts_of(Path(item["file"])))
@@ -116,8 +123,9 @@ def cut_block(
         return np.any([splitting.is_in_sorted(hashes, bucket) for bucket in sorted_hashes], axis=0)
 
     def batches() -> Iterator[tuple[pa.Table, pa.Table]]:
-        yield cleaning.schema(permutations).empty_table(), pq.read_table(item["rejected"])
-        for table in _tables(item["file"], DOCUMENTS.names):
+        schema = pa.schema([*cleaning.schema(permutations), *fields])
+        yield schema.empty_table(), pq.read_table(item["rejected"])
+        for table in _tables(item["file"], [*DOCUMENTS.names, *(field.name for field in fields)]):
             texts, num_cut = boilerplate.cut(boilerplate.split(table.column("text").to_pylist()), is_repeated)
             is_kept = np.array([bool(text) for text in texts], np.bool_)
             counts.update({LINES: int(num_cut[is_kept].sum()), DROPPED: int((~is_kept).sum())})
@@ -125,13 +133,18 @@ def cut_block(
             after = table.set_column(position, DOCUMENTS.field(position), pa.array(texts, pa.string()))
             dropped = table.filter(pa.array(~is_kept))
             rejected = rejected_rows(dropped, block.source, places, REASON, PROBLEM)
-            yield cleaning.with_keys(after.filter(pa.array(is_kept)), permutations), rejected
+            kept = after.filter(pa.array(is_kept))
+            documents = cleaning.with_keys(kept.select(DOCUMENTS.names), permutations)
+            for field in fields:
+                documents = documents.append_column(field, kept.column(field.name))
+            yield documents, rejected
 
     first_bad = pq.read_metadata(item["file"]).metadata[FIRST_BAD]
     write_block(
         block,
         batches(),
         lambda: {COUNTS: json.dumps(counts), FIRST_BAD: first_bad},
+        fields=fields,
         permutations=permutations,
         near_duplicates=near_duplicates,
     )

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import counts_of, deal, map_arrow, write_arrow
 from pipelines.data.corpus import minhash, splitting
-from pipelines.data.corpus.documents import DOCUMENTS, utf8_bytes
+from pipelines.data.corpus.documents import DOCUMENTS, document_columns, utf8_bytes
 from pipelines.parallel import make_files
 from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
@@ -92,7 +92,7 @@ def write_held_out(item: dict[str, Any], *, overlaps: Sequence[str], max_overlap
     batches = [map_arrow(Path(file)) for file in overlaps]
     similar = {id for batch in batches for id in batch.column("ids")[0].as_py()}
     shared = np.unique(np.concatenate([_flat(batch.column("lines")) for batch in batches]))
-    table = pa.concat_tables([pq.read_table(file, columns=DOCUMENTS.names) for file in item["held_out"]])
+    table = pa.concat_tables([pq.read_table(file, columns=document_columns(file)) for file in item["held_out"]])
     texts: list[str | None] = []  # None: left out
     counts: Counter[str] = Counter()
     for id, text, language in zip(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import AtomicFile, deal
 from pipelines.data.corpus import cleaning
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, rejected_rows
+from pipelines.data.corpus.documents import REJECTED, document_columns, rejected_rows
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.errors import UserError
 from pipelines.parallel import make_files
@@ -54,7 +54,8 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     write_train(work, cleaned, spans, counts)
     held_out = decontaminate(work, cleaned, spans)
     write_rejected(work, cleaned, spans)
-    return facts(work, cleaned, counts, held_out)
+    lists = cleaned.checks.finish(work, cleaned.checked, cleaned.counts)
+    return facts(work, cleaned, counts, held_out) | lists
 
 
 def write_train(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], counts: Counter[str]) -> None:
@@ -84,7 +85,8 @@ def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
     item: {"path": of the file, "blocks": numbers, "fates": the files of the blocks' spans}. files: of all blocks."""
     tables = []
     for block, fates in zip(item["blocks"], item["fates"], strict=True):
-        documents = pq.read_table(files[block], columns=DOCUMENTS.names, use_threads=False)
+        file = files[int(block)]
+        documents = pq.read_table(file, columns=document_columns(file), use_threads=False)
         tables.append(chosen_rows(documents, rows_with(TRAIN, Path(fates), block)))
     write_parquet(pa.concat_tables(tables), Path(item["path"]))
 
@@ -136,6 +138,8 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
     for source in work.sources.values():
         for reason in work.options.rules(source, work.seed).reasons:
             result[f"{cleaning.DROPPED}{reason}"] = cleaned.counts[f"{cleaning.DROPPED}{reason}"]
+    for reason in cleaned.checks.reasons:
+        result[f"{cleaning.DROPPED}{reason}"] = cleaned.counts[f"{cleaning.DROPPED}{reason}"]
     # Languages, kinds of personal data, reasons that custom filters name, and lines.
     by_value = (cleaning.OTHER_LANGUAGE, cleaning.PRIVATE, cleaning.DROPPED, cleaning.LINES, boilerplate.LINES)
     result |= {name: cleaned.counts[name] for name in sorted(cleaned.counts) if name.startswith(by_value)}
@@ -144,7 +148,7 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
     result |= {
         "documents/dropped_duplicate_exact": counts["exact"],
         "documents/dropped_duplicate_near": counts["near"],
-        "documents/dropped_contaminated": held_out["dropped"],
+        "documents/dropped_contaminated": cleaned.counts[f"{cleaning.DROPPED}contaminated"] + held_out["dropped"],
         "lines/dropped_contaminated": held_out["lines"],
     }
     num_rows, num_bad = cleaned.counts["documents/read"], cleaned.counts["rows/bad"]

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import COUNTS, AtomicFile, map_arrow, write_arrow
 from pipelines.data.corpus import splitting
-from pipelines.data.corpus.documents import DOCUMENTS
+from pipelines.data.corpus.documents import document_columns
 from pipelines.parallel import make_files
 from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
@@ -279,7 +279,7 @@ def _counts(block: int, table: pa.Table, fates: np.ndarray) -> Counter[str]:
 
 def _held_out_documents(file: str, rows: np.ndarray) -> pa.Table:
     """Reads documents of a block, with their signatures and long lines."""
-    columns = [*DOCUMENTS.names, "long_lines"]
+    columns = [*document_columns(file), "long_lines"]
     documents = (
         pq.read_table(file, columns=columns) if len(rows) else pq.read_schema(file).empty_table().select(columns)
     )

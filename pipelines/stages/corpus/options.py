@@ -9,8 +9,48 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pipelines.data.corpus.filters import Filters
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.source import Source
+from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.stage import ClusterOptions, Options, RowLimit
+
+
+class Decontamination(Options):
+    """What documents are compared with, so that no evaluation is on training text."""
+
+    sets: tuple[str, ...] = Field(
+        default=(),
+        description="Names of sources that are evaluation sets, with any kind of rows; rows: prompts are trained on by "
+        "no stage",
+    )
+    held_out_prompts: bool = Field(
+        default=False,
+        description="Whether the held-out rows of the stage conversations are an evaluation set, too; it stands before "
+        "the corpus then",
+    )
+    ngram_words: int = Field(
+        default=13,
+        ge=5,
+        le=100,
+        description="Length of the runs of words that are compared: a document with one of them is dropped. In Chinese "
+        "1.6 times as many characters",
+    )
+
+
+class QualityModelOptions(Options):
+    """A classifier of reference text against random text of the corpus, by which documents are scored."""
+
+    good: tuple[str, ...] = Field(
+        min_length=1,
+        description="Names of sources with rows: text that are reference text; those that the corpus reads, too, are "
+        "scored but never dropped",
+    )
+    keep_fraction: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        description="Fraction of each language's documents to keep, of those that the filters kept: the ones with the "
+        "highest scores; 1: documents are only scored",
+    )
 
 
 class CorpusOptions(Options):
@@ -21,6 +61,21 @@ class CorpusOptions(Options):
         default={},
         description="What happens to personal data, by kind (email, phone, ip, card, id_number, passport): mask, "
         "surrogate (another value, the same one for equal values), drop (the document) or keep. Default: keep",
+    )
+    decontaminate: Decontamination | None = Field(
+        default=None,
+        description="Evaluation sets of which no document may have a run of words: {sets: [gsm8k]}. Default: none",
+    )
+    quality_model: QualityModelOptions | None = Field(
+        default=None,
+        description="Classifier by which documents are scored (column quality), and the worst of each language "
+        "dropped: {good: [books], keep_fraction: 0.7}. Default: none",
+    )
+    harm: HarmOptions = Field(
+        default={},
+        description="What happens to harmful documents, by kind (toxicity, discrimination, unsafe by the guard of an "
+        "earlier stage): drop, or count alone; groups of people that documents mention are counted. Default: nothing "
+        "is looked for",
     )
     near_duplicates: float | None = Field(
         default=0.8,
@@ -75,10 +130,9 @@ class CorpusOptions(Options):
     def identity(self) -> dict[str, Any]:
         """What was added later is left out where it is not set, so that earlier results keep their identity."""
         identity = super().identity() | {"filters": self.filters.identity()}
-        if not self.privacy:
-            del identity["privacy"]
-        if self.max_line_groups is None:
-            del identity["max_line_groups"]
+        for name in ("privacy", "decontaminate", "quality_model", "harm", "max_line_groups"):
+            if not identity[name]:
+                del identity[name]
         return identity
 
     def rules(self, source: Source, seed: int) -> Rules:
@@ -87,6 +141,18 @@ class CorpusOptions(Options):
         Raises UserError for a custom filter that cannot be read."""
         filters = self.filters if not source.filters else Filters.model_validate(source.filters).over(self.filters)
         return Rules(filters.enabled(), filters.split_words, {**self.privacy, **(source.privacy or {})}, seed)
+
+
+def references(options: CorpusOptions) -> dict[str, tuple[str, ...]]:
+    """The sources that the options name, by the key."""
+    named = {} if options.decontaminate is None else {"decontaminate.sets": options.decontaminate.sets}
+    return named if options.quality_model is None else {**named, "quality_model.good": options.quality_model.good}
+
+
+def needs_for(options: CorpusOptions) -> tuple[str, ...]:
+    """Kinds of artifact that the options require."""
+    held_out_prompts = options.decontaminate is not None and options.decontaminate.held_out_prompts
+    return (*(("conversations",) if held_out_prompts else ()), *(("guard",) if "unsafe" in options.harm else ()))
 
 
 class CorpusCluster(ClusterOptions):

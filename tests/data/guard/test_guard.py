@@ -17,17 +17,11 @@ import torch
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.guard import classifier, lexicon, training
-from pipelines.data.guard.classifier import (
-    NGRAM_SIZES,
-    NUM_BUCKETS,
-    STRIDE,
-    WINDOW,
-    Guard,
-    canonical_text,
-    ngram_buckets,
-)
+from pipelines.data.guard.classifier import STRIDE, WINDOW, Guard, canonical_text
 from pipelines.data.guard.rules import RULES, first_match
-from pipelines.data.guard.training import LOOK_ALIKE, OTHER, UNSAFE, LabelledText, TfIdfMatrix
+from pipelines.data.guard.training import LOOK_ALIKE, OTHER, UNSAFE, LabelledText
+from pipelines.data.text import ngram_classifier
+from pipelines.data.text.ngram_classifier import NGRAM_SIZES, NUM_BUCKETS, TfIdfMatrix, ngram_buckets
 from pipelines.errors import UserError
 from tests.conftest import ROOT
 
@@ -169,8 +163,8 @@ def test_training_reaches_the_minimum_that_torch_reaches(monkeypatch: pytest.Mon
     texts = few_texts()
     matrix, sample_weight = TfIdfMatrix([text.text for text in texts]), training.balanced_weights(texts)
     unsafe = np.array([text.unsafe for text in texts])
-    monkeypatch.setattr(training, "STEPS", 600)
-    weights, bias = training.logistic_regression(matrix, unsafe, sample_weight)
+    monkeypatch.setattr(ngram_classifier, "STEPS", 600)
+    weights, bias = ngram_classifier.logistic_regression(matrix, unsafe, sample_weight)
     used = np.unique(matrix.buckets)
     dense = np.zeros((len(texts), len(used)))
     for row, text in enumerate(texts):
@@ -183,7 +177,7 @@ def test_training_reaches_the_minimum_that_torch_reaches(monkeypatch: pytest.Mon
     def objective(vector: torch.Tensor) -> torch.Tensor:
         logits = features @ vector[:-1] + vector[-1]
         nats = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return (nats * torch.tensor(sample_weight)).sum() + training.L2 / 2 * vector[:-1].square().sum()
+        return (nats * torch.tensor(sample_weight)).sum() + ngram_classifier.L2 / 2 * vector[:-1].square().sum()
 
     optimizer = torch.optim.LBFGS([theta], max_iter=400, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 

@@ -25,6 +25,7 @@ class Verdict:
     value: float | None = field(default=None, repr=False)  # what was measured, where the reason is a limit
     limit: float | None = field(default=None, repr=False)
     option: str = field(default="", repr=False)  # the limit's key below `filters:`
+    message: str = field(default="", repr=False)  # what was observed, where that is no number
     text: str | None = field(default=None, repr=False)  # what is left of a document of which lines are dropped
 
     @property
@@ -35,7 +36,7 @@ class Verdict:
         '5 < 10 (filters.length.min_words)'
         """
         if self.value is None or self.limit is None:
-            return ""
+            return self.message
         digits = next(n for n in (3, 6, 17) if n == 17 or f"{self.value:.{n}g}" != f"{self.limit:.{n}g}")
         sign = "<" if self.value < self.limit else ">"
         value, limit = (f"{number:,}" if isinstance(number, int) else f"{number:.{digits}g}"

@@ -1,0 +1,158 @@
+"""Trains the quality model, before the blocks are cleaned: on a bounded sample of blocks.
+
+    reference sources, sources of the corpus ──blocks with the lowest hashes──► checks/quality/*.parquet   a task each
+    samples ──one task──► checks/quality.safetensors: weights and thresholds of each language
+
+A sampled block is cleaned as the corpus is, so that the model learns from documents that the filters keep. A block's
+beginning is enough: CLEANED_BYTES, so that one large compressed file costs no more than others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from pipelines.blocks import AtomicFile, Block, plan
+from pipelines.data.corpus import cleaning, quality_model
+from pipelines.data.corpus.rules import Rules
+from pipelines.data.sources.source import Part, Source
+from pipelines.errors import UserError
+from pipelines.parallel import make_files
+from pipelines.stage import Facts, Work
+
+REFERENCE, RANDOM = "reference", "random"
+SAMPLE = pa.schema(
+    [("side", pa.string()), ("language", pa.string()), ("order", pa.uint64()), ("text", pa.string())]
+)  # order: the hash of the id, by which documents are chosen
+SAMPLED_BYTES = 32_000_000  # of the blocks of each side: some 8,000 documents of 4 kB
+CLEANED_BYTES = 8_000_000  # of one block
+MAX_DOCUMENTS = 2 * quality_model.TRAINED_DOCUMENTS  # of each side and language, in a sample and in all
+
+
+def train_model(work: Work) -> Path:
+    """Writes the model and returns its file. Raises UserError if there is no random text, or no reference text."""
+    folder = work.draft.folder("checks")
+    good: Sequence[str] = work.options.quality_model.good
+    sides = {
+        REFERENCE: {name: work.references[name] for name in good},
+        RANDOM: {name: source for name, source in work.sources.items() if name not in good},
+    }
+    _check(work, sides)
+    items: list[dict[str, Any]] = []
+    for side, sources in sides.items():
+        for block in _sampled_blocks(sources, folder, work.options.block_bytes, work.seed):
+            parts = json.dumps([part.model_dump() for part in block.parts])
+            path = folder / "quality" / f"{side}.{block.file.name}"
+            items.append({"path": str(path), "side": side, "source": block.source, "parts": parts})
+    sources = {name: source for named in sides.values() for name, source in named.items()}
+    rules = {name: work.options.rules(source, work.seed) for name, source in sources.items()}
+    make_files(work, sample_block, items, unit="samples of quality", sources=sources, rules=rules, seed=work.seed)
+    path = folder / "quality.safetensors"
+    samples = [item["path"] for item in items]
+    keep_fraction = work.options.quality_model.keep_fraction
+    make_files(work, train, [{"path": str(path)}], unit="quality model", samples=samples, keep_fraction=keep_fraction)
+    return path
+
+
+def _check(work: Work, sides: Mapping[str, Mapping[str, Source]]) -> None:
+    where = f"{work.name}.quality_model.good"
+    for name, source in sides[REFERENCE].items():
+        if source.rows != "text":
+            raise UserError(f"{where}: {name} has rows: {source.rows}; expected a source with rows: text")
+    if not sides[RANDOM]:
+        raise UserError(
+            f"{where}: all sources of the corpus are reference text; expected another to tell it from. Name the "
+            "corpus' text, `sources: [web]`, and sources that the corpus does not read as reference text"
+        )
+
+
+def _sampled_blocks(sources: Mapping[str, Source], folder: Path, block_bytes: int, seed: int) -> list[Block]:
+    """The blocks with the lowest hashes, as many as have SAMPLED_BYTES, or their beginnings have."""
+    blocks = plan(sources, folder, block_bytes)
+    order = {block.file.name: xxhash.xxh3_64_intdigest(block.file.name.encode(), seed) for block in blocks}
+    chosen: list[Block] = []
+    num_bytes = 0
+    for block in sorted(blocks, key=lambda block: order[block.file.name]):
+        if num_bytes < SAMPLED_BYTES:
+            chosen.append(block)
+            num_bytes += min(block.bytes, CLEANED_BYTES)
+    return chosen
+
+
+def sample_block(item: dict[str, Any], *, sources: Mapping[str, Source], rules: Mapping[str, Rules], seed: int) -> None:
+    """Writes the SAMPLE of a block: of each language the documents with the lowest hashes. Runs in a task."""
+    name = item["source"]
+    # Rows of ranges of files are numbered from 1 here, not counted: the numbers only name documents.
+    parts = [Part.model_validate({**part, "first_row": part["first_row"] or 1}) for part in json.loads(item["parts"])]
+    tables, num_bytes = [SAMPLE.empty_table()], 0
+    for batch in cleaning.clean(name, sources[name], parts, rules=rules[name], permutations=1):
+        documents = batch.documents.to_pylist()
+        num_bytes += batch.counts["bytes/read"]
+        rows = [
+            {"side": item["side"], "language": document["language"],
+             "order": xxhash.xxh3_64_intdigest(document["id"].encode(), seed),
+             "text": quality_model.scored_part(document["text"])} for document in documents
+        ]  # fmt: skip
+        tables.append(pa.Table.from_pylist(rows, SAMPLE))
+        if num_bytes >= CLEANED_BYTES:
+            break
+    with AtomicFile(Path(item["path"])) as file:
+        pq.write_table(_lowest(pa.concat_tables(tables)), file.temporary, compression="zstd")
+        file.publish()
+
+
+def _lowest(table: pa.Table) -> pa.Table:
+    """The MAX_DOCUMENTS of each side and language with the lowest hashes, in their order."""
+    table = table.sort_by([("order", "ascending"), ("text", "ascending")])
+    chosen = [SAMPLE.empty_table()]
+    for side in (REFERENCE, RANDOM):
+        for language in sorted(table.column("language").unique().to_pylist()):
+            condition = (pc.field("side") == side) & (pc.field("language") == language)
+            chosen.append(table.filter(condition).slice(0, MAX_DOCUMENTS))
+    return pa.concat_tables(chosen)
+
+
+def train(item: dict[str, Any], *, samples: Sequence[str], keep_fraction: float) -> None:
+    """Trains the models of all languages that have enough documents, and writes them with their facts. In a task."""
+    table = SAMPLE.empty_table()
+    for sample in samples:
+        table = _lowest(pa.concat_tables([table, pq.read_table(sample)]))
+    models: dict[str, quality_model.LanguageModel] = {}
+    facts: Facts = {}
+    for language in sorted(table.column("language").unique().to_pylist()):
+        texts = {
+            side: table.filter((pc.field("side") == side) & (pc.field("language") == language))
+            .column("text")
+            .to_pylist()
+            for side in (REFERENCE, RANDOM)
+        }
+        facts |= {f"quality/{side}_documents_{language}": len(texts[side]) for side in texts}
+        measured = quality_model.train(texts[REFERENCE], texts[RANDOM], keep_fraction)
+        if measured is not None:
+            models[language] = measured.model
+            facts[f"quality/auc_{language}"] = measured.auc
+            facts[f"quality/threshold_{language}"] = measured.model.threshold
+    with AtomicFile(Path(item["path"])) as file:
+        quality_model.QualityModel(models).save(file.temporary, facts)
+        file.publish()
+
+
+def facts(model: Path, counts: Counter[str]) -> Facts:
+    """Facts of the model's training, by language: quality/auc_, threshold_, reference_documents_, random_documents_;
+    and scored_documents_, kept_fraction_ of the corpus, its reference text apart. counts: of the blocks."""
+    result: Facts = quality_model.facts_of(model)
+    prefix = "quality/scored_documents_"
+    for name, number in sorted(counts.items()):
+        if name.startswith(prefix):
+            language = name.removeprefix(prefix)
+            low = counts[f"quality/low_documents_{language}"]
+            result |= {name: number, f"quality/kept_fraction_{language}": 1 - low / number}
+    return result
