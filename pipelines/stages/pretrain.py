@@ -63,7 +63,7 @@ def run(work: Work) -> Facts:
             f"budget_tokens: {options.budget_tokens:,} are {epochs:.1f} passes over the data's {meta['num_tokens']:,} "
             f"tokens, more than max_epochs: {options.max_epochs:g}; more text would improve the model more"
         )
-    epochs_of = _group_epochs(work.inputs["tokens"].facts, epochs)
+    epochs_of = group_epochs(work.inputs["tokens"].facts, epochs)
     for group, passes in epochs_of.items():
         if passes > options.max_epochs >= epochs:
             work.progress.note(
@@ -76,7 +76,7 @@ def run(work: Work) -> Facts:
     return {**facts, "train/epochs": epochs, **{f"train/epochs_{name}": passes for name, passes in epochs_of.items()}}
 
 
-def _group_epochs(facts: Facts, epochs: float) -> dict[str, float]:
+def group_epochs(facts: Facts, epochs: float) -> dict[str, float]:
     """Passes over the text of each group of the tokens' mixture, or of each language: epochs × repeats.
 
     facts: of the tokens. Four passes are worth nearly as much as new text (Muennighoff et al. 2023)."""

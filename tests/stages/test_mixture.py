@@ -33,6 +33,7 @@ def write_grouped(folder: Path) -> Path:
         for number, rows in enumerate(parts):
             domains = [DOMAINS[i % len(DOMAINS)] for i in range(len(rows))]
             table = pa.table({
+                "id": [f"{number}:{i}" for i in range(len(rows))],
                 "source": [f"source {i % 2}" for i in range(len(rows))],
                 "language": [language for language, _ in rows], "text": [text for _, text in rows],
                 "meta": pa.array([[("domain", d)] if d else [("a", "b")] for d in domains],
