@@ -31,7 +31,7 @@ def new_axes(*, width: float = 6.4, height: float) -> tuple[Any, Axes]:
 def svg(figure: Any) -> str:
     """The figure as an SVG element, the same bytes every time. Closes the figure."""
     buffer = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "rayse", "font.family": "sans-serif"}
+    settings: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": "rayse", "font.family": "sans-serif"}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # Text stays text: the reader's browser has fonts for Chinese names, which matplotlib's own font has not.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
