@@ -16,6 +16,7 @@ from pipelines.exit_codes import exit_codes
 from pipelines.verbs.arguments import (
     LOCAL_DASHBOARD,
     AddressOpt,
+    CardOpt,
     DashboardOpt,
     ForceOpt,
     FromOpt,
@@ -186,13 +187,14 @@ def inspect(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")] = 20,
+    card: CardOpt = False,
     store: ReadStoreOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Show rows of a corpus, of conversations or of preferences. Those that are used, and those set aside, with why."""
     from pipelines.verbs.inspect_rows import show_rows
 
-    show_rows(_store(store), name, where=where or (), limit=limit, as_json=as_json)
+    show_rows(_store(store), name, where=where or (), limit=limit, card=card, as_json=as_json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -30,7 +31,10 @@ def new_axes(*, width: float = 6.4, height: float) -> tuple[Any, Axes]:
 def svg(figure: Any) -> str:
     """The figure as an SVG element, the same bytes every time. Closes the figure."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rayse", "font.family": "sans-serif"}):
+    settings: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": "rayse", "font.family": "sans-serif"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # Text stays text: the reader's browser has fonts for Chinese names, which matplotlib's own font has not.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()

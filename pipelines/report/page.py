@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.report import data_card
 from pipelines.report import sweep as sweep_report
 from pipelines.report.card import Card
 from pipelines.report.drawing import BLUE, GREY, INK, new_axes, svg
@@ -37,6 +38,7 @@ def page(store: Store, card: Card) -> str:
         figures={name: headlines(artifact.kind, card.facts[name]) for name, artifact in card.artifacts.items()},
         name_and_value=name_and_value,
         plots=_plots(card),
+        data_cards=data_card.views(card),
         samples=_samples(card, "samples"),
         replies=_samples(card, "replies"),
         trials=_trials(card),

@@ -63,10 +63,29 @@ def run(work: Work) -> Facts:
             f"budget_tokens: {options.budget_tokens:,} are {epochs:.1f} passes over the data's {meta['num_tokens']:,} "
             f"tokens, more than max_epochs: {options.max_epochs:g}; more text would improve the model more"
         )
+    epochs_of = group_epochs(work.inputs["tokens"].facts, epochs)
+    for group, passes in epochs_of.items():
+        if passes > options.max_epochs >= epochs:
+            work.progress.note(
+                f"budget_tokens: {options.budget_tokens:,} are {passes:.1f} passes over the text of {group}, more than "
+                f"max_epochs: {options.max_epochs:g}; lower its weight in tokens.mixture, or add text to it"
+            )
     rows = options.batch_tokens // meta["length"]
     facts = launch(work, train_on_worker, lesson(work, tokens, model, meta), steps=steps, rows=rows)
     copy_tokenizer(tokens / "tokenizer", work.draft.out)
-    return {**facts, "train/epochs": epochs}
+    return {**facts, "train/epochs": epochs, **{f"train/epochs_{name}": passes for name, passes in epochs_of.items()}}
+
+
+def group_epochs(facts: Facts, epochs: float) -> dict[str, float]:
+    """Passes over the text of each group of the tokens' mixture, or of each language: epochs × repeats.
+
+    facts: of the tokens. Four passes are worth nearly as much as new text (Muennighoff et al. 2023)."""
+    return {
+        key.removeprefix(prefix): epochs * float(value)
+        for key, value in facts.items()
+        for prefix in ("mixture/repeats_", "tokens/repeats_")
+        if key.startswith(prefix)
+    }
 
 
 def check(options: PretrainOptions, meta: dict[str, Any], tokens: Path, model: Path | None) -> None:

@@ -41,6 +41,9 @@ AddressOpt = Annotated[
 ]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
+CardOpt = Annotated[
+    bool, typer.Option("--card", help="Data card of a corpus in short: sources, reasons, lengths, samples, duplicates.")
+]
 NameArg = Annotated[
     str, typer.Argument(help="The artifact: a stage of the latest run, or the first letters of a fingerprint.")
 ]

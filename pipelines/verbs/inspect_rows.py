@@ -23,6 +23,7 @@ from pipelines.data.corpus.filters import reasons_of
 from pipelines.errors import UserError, printable
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
+from pipelines.verbs.inspect_card import show_card
 
 KINDS = ("corpus", "images", "conversations", "preferences")
 SET_ASIDE = "set_aside"
@@ -54,11 +55,14 @@ class Split:
         return [{"split": self.name, **{key: _plain(value) for key, value in row.items()}} for row in rows]
 
 
-def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, as_json: bool) -> None:
+def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, card: bool, as_json: bool) -> None:
     """`rayse inspect`: prints the rows of an artifact that match all conditions KEY=VALUE, at most `limit` of them.
 
+    card: prints the data card of a corpus instead, with as many samples.
     Raises UserError for an artifact of another kind, and for a key that no row has."""
     artifact = resolve(store, name)
+    if card:
+        return show_card(artifact, name, where=where, limit=limit, as_json=as_json)
     if artifact.kind not in KINDS:
         raise UserError(f"{name}: holds no rows but {artifact.kind}; expected one of {', '.join(KINDS)}")
     splits = _matching(dict(_tables(artifact.local())), _conditions(where))

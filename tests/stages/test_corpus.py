@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,29 @@ def test_files_agree_with_the_facts(result: Result) -> None:
     assert [(row["where"], row["row"]) for row in copies] == [
         (f"en/{group:02}.jsonl", 14 if group == 7 else 13) for group in range(20)
     ]
+
+
+def test_the_data_card_agrees_with_the_facts_and_quotes_the_files(result: Result) -> None:
+    card = json.loads((result.draft / "out" / "data_card.json").read_text(encoding="utf-8"))
+    assert {source: counts["read"] for source, counts in card["documents"].items()} == {"web": 301, "poems": 60}
+    counts = card["documents"]["web"]
+    assert counts["dropped"] == {"duplicate_exact": 20, "duplicate_near": 20, "too_short": 20, "unreadable": 1}
+    train, held_out = (sum(source[what] for source in card["documents"].values()) for what in ("train", "held_out"))
+    assert (train + held_out, held_out) == (result.facts["documents/kept"], result.facts["documents/held_out"])
+    assert card["languages"]["poems"]["zh"] == {"documents": 60, "bytes": result.facts["bytes/kept_zh"]}
+    texts = {row["id"]: row["text"] for split in ("train", "held_out") for row in result.table(split).to_pylist()}
+    lengths = [len(text) for id, text in texts.items() if id.startswith("web")]
+    histogram = card["histograms"]["characters"]
+    assert histogram["counts"]["en"] == np.histogram(lengths, histogram["edges"])[0].tolist()
+    for sample in (*card["kept"]["web"]["en"], *card["kept"]["poems"]["zh"]):
+        assert " ".join(texts[sample["place"]].split()).startswith(sample["text"].rstrip("…"))
+    unreadable = {"source": "web", "place": "en/07.jsonl:4", "text": "{not json"}
+    assert unreadable.items() <= card["dropped"]["unreadable"][0].items()
+    assert [cluster["documents"] for cluster in card["near_duplicates"]] == [2] * 8
+    for cluster in card["near_duplicates"]:
+        kept, dropped = cluster["members"]
+        assert kept["id"] in texts and dropped["id"] not in texts
+        assert kept["text"][:200] == dropped["text"][:200]
 
 
 def test_documents_are_in_the_order_of_their_sources(result: Result) -> None:
@@ -192,6 +216,8 @@ def test_held_out_text_similar_to_training_text_is_dropped_or_loses_shared_lines
     assert not any(line in train for text in held for line in text.split("\n") if len(line) > 60)
     assert template in train
     assert int(facts["documents/dropped_contaminated"]) >= len(held) // 4
+    dropped = json.loads((tmp_path / "draft" / "out" / "data_card.json").read_bytes())["documents"]["web"]["dropped"]
+    assert dropped == {"contaminated": facts["documents/dropped_contaminated"]}
     assert int(facts["lines/dropped_contaminated"]) > 0
 
 

@@ -149,7 +149,8 @@ def test_the_number_of_buckets_and_spans_does_not_change_the_result(
 
 
 UNITS = ("buckets of duplicates", "list of near duplicates", "spans measured", "choice of held-out text",
-         "spans separated", "files", "spans compared", "held-out files", "file of rejected rows")  # fmt: skip
+         "spans separated", "files", "spans compared", "held-out files", "file of rejected rows",
+         "files summarised", "data card")  # fmt: skip
 
 
 def test_a_run_that_stops_in_every_phase_in_turn_goes_on_there(

@@ -47,6 +47,17 @@ def trained(
     return stage_work.draft.out, facts, stage_work.progress
 
 
+def test_passes_over_a_group_are_epochs_times_its_repeats() -> None:
+    tokens: Facts = {
+        "tokens/train": 900,
+        "mixture/repeats_law": 4.0,
+        "mixture/repeats_web": 0.5,
+        "mixture/tokens_law": 9,
+    }
+    assert pretrain.group_epochs(tokens, 2.5) == {"law": 10, "web": 1.25}
+    assert pretrain.group_epochs({"tokens/repeats_zh": 3.0, "tokens/fraction_zh": 0.2}, 2) == {"zh": 6}
+
+
 def test_artifact_is_a_hugging_face_model(trained: tuple[Path, Facts, RecordedProgress], tokens: Path) -> None:
     out, _, _ = trained
     names = {"model.safetensors", "config.json", "generation_config.json", "curve.jsonl", "probe.json"}

@@ -350,7 +350,7 @@ def test_the_documents_of_a_shard_take_the_memory_of_one_part(tmp_path: Path) ->
     for name in range(12):
         with pa.ipc.new_file(str(tmp_path / "encoded" / "train" / f"part-{name:02}.arrow"), part.schema) as writer:
             writer.write_table(part)
-    split = shards.Split("train", tmp_path, tmp_path / "out", {"en": 1.0}, num_shards=1000, seed=7)
+    split = shards.Split("train", tmp_path, tmp_path / "out", ["en"], {"en": 1.0}, "language", num_shards=1000, seed=7)
     shards.documents_of(split, 0)
     tracemalloc.start()
     documents = shards.documents_of(split, 0)

@@ -28,7 +28,7 @@ class RecordedProgress:
 def _input(path: Path) -> Any:
     """An artifact as far as a stage reads it: its local folder."""
     manifest = SimpleNamespace(stage="pretrain", parents={})
-    return SimpleNamespace(local=lambda: path, manifest=manifest, parent=lambda kind: None)
+    return SimpleNamespace(local=lambda: path, manifest=manifest, facts={}, parent=lambda kind: None)
 
 
 def work_of(

@@ -27,6 +27,7 @@ from pipelines.data.corpus.minhash import count_equal
 
 MARKS = pa.schema([("hash", pa.uint64()), ("key", pa.uint64()), ("row", pa.uint32())])
 PAIRS = pa.schema([("better", pa.int64()), ("worse", pa.int64()), ("worse_bytes", pa.int64())])
+CLUSTERS = pa.schema([("kept", pa.int64()), ("num_dropped", pa.int64()), ("dropped", pa.list_(pa.int64()))])
 # In a group of candidates a document is compared with the best few, then only with those that are similar to none
 # before them. A page that a site has a million times in many versions would take 10^12 comparisons otherwise.
 MAX_COMPARED_ALL = 8
@@ -155,6 +156,21 @@ def worse_duplicates(better: np.ndarray, worse: np.ndarray, worse_bytes: np.ndar
     dropped = np.zeros(len(documents), np.bool_)
     _drop_worse(positions_E2, dropped)
     return documents[dropped]
+
+
+def largest_clusters(
+    better: np.ndarray, worse: np.ndarray, dropped: np.ndarray, *, max_clusters: int, max_members: int
+) -> pa.RecordBatch:
+    """Returns CLUSTERS: the documents that are kept of the most near duplicates, with the first that are dropped.
+
+    better, worse: of all PAIRS, sorted. dropped: those of `worse_duplicates`. A dropped document that is similar to
+    several kept ones counts for the first of them."""
+    of_cluster = splitting.is_in_sorted(worse, dropped) & ~splitting.is_in_sorted(better, dropped)
+    members, first = np.unique(worse[of_cluster], return_index=True)
+    kept, cluster_of, sizes = np.unique(better[of_cluster][first], return_inverse=True, return_counts=True)
+    largest = np.lexsort((kept, -sizes))[:max_clusters]
+    some = [members[cluster_of == number][:max_members].tolist() for number in largest]
+    return pa.record_batch([kept[largest], sizes[largest], pa.array(some, CLUSTERS.types[2])], schema=CLUSTERS)
 
 
 def warm_up() -> None:

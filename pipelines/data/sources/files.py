@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from pipelines.data.sources import encodings, object_files, record_formats, streams
 from pipelines.data.sources.column_names import Column
@@ -204,7 +204,11 @@ class RecordSource(FileSource):
     language_column: str | None = Field(
         default=None, description="Column with the language of each row (its code or name); default: that of the source"
     )
-
+    meta: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that documents keep in their `meta`, [domain, year], where rows are text: mixtures of the "
+        "stage tokens can weigh documents by them",
+    )
     columns: dict[Column, str] = Field(
         default={},
         description="Columns with other names than the usual ones, where rows are not text: {prompt: frage, reply: "
@@ -212,11 +216,16 @@ class RecordSource(FileSource):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Leaves `columns` out where it is not set, so that results made before there was one keep their identity."""
+        """Leaves out what is not set, so that results made before there was such an option keep their identity."""
         identity = super().identity()
-        if not self.columns:
-            del identity["columns"]
-        return identity
+        return {key: value for key, value in identity.items() if value or key not in ("columns", "meta")}
+
+    @field_validator("meta")
+    @classmethod
+    def _meta_of_text(cls, meta: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if meta and info.data.get("rows", "text") != "text":
+            raise ValueError(f"only rows: text have meta, and this source has rows: {info.data['rows']}; remove it")
+        return meta
 
     def to_row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
         """Converts a record to a row, or to a bad row that names its problem."""
@@ -226,7 +235,8 @@ class RecordSource(FileSource):
         group = None if self.group is None else str(value_of(record, self.group))
         language = None if self.language_column is None else language_code(value_of(record, self.language_column))
         if self.rows == "text":
-            return Row(row=number, text=value_of(record, self.text), group=group, language=language)
+            meta = {name: str(value) for name in self.meta if (value := value_of(record, name)) is not None}
+            return Row(row=number, text=value_of(record, self.text), group=group, language=language, meta=meta)
         record = record_formats.renamed(record, self.columns) if self.columns else record
         return Row(row=number, record=record, group=group, language=language)
 
@@ -243,6 +253,9 @@ class RecordSource(FileSource):
                 return f"column {column!r} holds half of a surrogate pair; expected text that UTF-8 can write"
         if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
             return f"column {self.group!r} holds {type_name(group)}; expected text or a whole number"
+        for column in self.meta:
+            if not isinstance(value := value_of(record, column), str | int | float | None):
+                return f"column {column!r} holds {type_name(value)}; expected text or a number, to be kept in meta"
         if self.language_column is not None and language_code(code := value_of(record, self.language_column)) is None:
             return f"column {self.language_column!r} says {code!r}; expected a code, such as en"
         return None
@@ -250,7 +263,7 @@ class RecordSource(FileSource):
     def required_columns(self) -> list[str]:
         """Lists the columns that every record must have."""
         text = self.text if self.rows == "text" else None
-        return [column for column in (text, self.group, self.language_column) if column is not None]
+        return [column for column in (text, self.group, self.language_column, *self.meta) if column is not None]
 
     def file_columns(self, file: Path) -> list[str] | None:
         """The columns of all rows of a file, dotted ones included; None if rows may differ. Raises FileProblem."""

@@ -174,28 +174,44 @@ def lay_out_sequences(
 
 
 def mixture_repeats(
-    tokens: Mapping[str, int], weights: Mapping[str, float] | None, max_repeats: float
+    tokens: Mapping[str, int],
+    weights: Mapping[str, float] | None,
+    max_repeats: float,
+    *,
+    choices: str | None = None,
+    total_tokens: int | None = None,
 ) -> dict[str, float]:
-    """Returns how often each language's documents are used so that training tokens have the mixture's weights.
+    """Returns how often each group's documents are used so that training tokens have the mixture's weights.
 
-    tokens: tokens in the corpus; weights: of training tokens, need not sum to 1 (None: all documents once). The total
-    is the largest for which no language is used more than `max_repeats` times. 0.2 uses a fifth of the documents, 1.5
-    all of them once and half of them twice. A language without a weight is not used.
+    tokens: tokens in the corpus; weights: of training tokens, need not sum to 1 (None: all documents once). 0.2 uses a
+    fifth of the documents, 1.5 all of them once and half of them twice. A group without a weight is not used. choices:
+    the groups that there are, for messages; by default languages. total_tokens: of training; None: as many as no group
+    is used more than `max_repeats` times for.
 
-    Raises UserError for a weight of a language that has no tokens: no mixture can have it."""
+    Raises UserError for a weight of a group that has no tokens, and for a total that a group would be used more often
+    for: no mixture can have them."""
     if weights is None:
         return dict.fromkeys(tokens, 1.0)
-    positive = {language: weight for language, weight in weights.items() if weight > 0}
-    for language in positive:
-        if not tokens.get(language):
+    positive = {group: weight for group, weight in weights.items() if weight > 0}
+    for group in positive:
+        if not tokens.get(group):
             languages = ", ".join(name for name in tokens if tokens[name]) or "none"
             raise UserError(
-                f"mixture: {language} has a weight, but the corpus has no text in it; expected languages of the "
-                f"corpus: {languages}"
+                f"mixture: {group} has a weight, but the corpus has no text in it; expected "
+                f"{choices or f'languages of the corpus: {languages}'}"
             )
     total_weight = sum(positive.values())
-    total = min(max_repeats * tokens[language] * total_weight / weight for language, weight in positive.items())
-    return {language: total * positive.get(language, 0.0) / total_weight / tokens[language] for language in tokens}
+    totals = {group: max_repeats * tokens[group] * total_weight / weight for group, weight in positive.items()}
+    scarcest = min(totals, key=lambda group: totals[group])
+    total = totals[scarcest] if total_tokens is None else total_tokens
+    if total > totals[scarcest]:
+        times = total / totals[scarcest] * max_repeats
+        raise UserError(
+            f"mixture: the {tokens[scarcest]:,} tokens of {scarcest} would be used {times:.3g} times to be "
+            f"{positive[scarcest] / total_weight:.3g} of {total:,} tokens, more than max_repeats: {max_repeats:g}; "
+            f"set total_tokens to at most {int(totals[scarcest])}, lower its weight, or raise max_repeats"
+        )
+    return {group: total * positive.get(group, 0.0) / total_weight / tokens[group] for group in tokens}
 
 
 def min_fraction_repeats(tokens: Mapping[str, int], min_fraction: float, max_repeats: float) -> dict[str, float]:
@@ -218,7 +234,7 @@ def min_fraction_repeats(tokens: Mapping[str, int], min_fraction: float, max_rep
 
 
 def times_used(ranks_D: np.ndarray, repeats: float) -> np.ndarray:
-    """How often each document of a language is used, by its rank among them (from 0). int64 [D].
+    """How often each document of a group is used, by its rank among them (from 0). int64 [D].
 
     D documents are used round(repeats × D) times in all, each floor(repeats) or one more; those that are used once
     more are evenly spaced, so that every range of ranks has its part of them (systematic sampling)."""

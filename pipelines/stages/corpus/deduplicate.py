@@ -3,6 +3,7 @@
     marks of all blocks ──one task a bucket──► duplicates/<bucket>.exact.arrow   numbers of documents, sorted
                                               duplicates/<bucket>.pairs.arrow   pairs of near duplicates
     all pairs ──one task──► duplicates/near.arrow   numbers of documents, sorted
+                            duplicates/clusters.arrow   the largest clusters, for the data card
 
 The one task holds the numbers of the pairs' documents, and nothing else: about 185 bytes a pair. A pair that has
 several bands in common is in several buckets, and is held once.
@@ -24,7 +25,8 @@ from pipelines.parallel import make_files
 from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
 
-NEAR = "near.arrow"
+NEAR, CLUSTERS = "near.arrow", "clusters.arrow"
+MAX_CLUSTERS, MAX_MEMBERS = 8, 4  # in the data card: clusters, and dropped documents of each
 MERGED_PAIRS = 10_000_000  # collected at least before those that are there more than once are left out
 BATCH_MEMBERS = 200_000  # candidates compared at a time, with 512 bytes of signature each
 DUPLICATES = pa.schema([("document", pa.int64())])
@@ -44,7 +46,7 @@ def deduplicate(work: Work, cleaned: CleanedBlocks) -> Path:
         num_buckets=num_buckets,
         threshold=threshold,
     )
-    make_files(work, decide_near, [{"path": str(folder / NEAR)}], unit="list of near duplicates")
+    make_files(work, decide_near, [{"path": str(folder / CLUSTERS)}], unit="list of near duplicates")
     return folder
 
 
@@ -75,10 +77,17 @@ def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: i
 
 
 def decide_near(item: dict[str, Any]) -> None:
-    """Writes the numbers of the near duplicates to drop, of the pairs of all buckets. Runs in a task."""
+    """Writes the numbers of the near duplicates to drop, of the pairs of all buckets, and their largest clusters. Runs
+    in a task.
+
+    item: {"path": of the clusters}."""
     path = Path(item["path"])
     pairs_E3 = distinct_pairs(sorted(path.parent.glob("*.pairs.arrow")))
-    write_arrow(_numbers(duplicates.worse_duplicates(*pairs_E3.T)), path)
+    dropped = duplicates.worse_duplicates(*pairs_E3.T)
+    write_arrow(_numbers(dropped), path.with_name(NEAR))
+    better, worse, _ = pairs_E3.T
+    clusters = duplicates.largest_clusters(better, worse, dropped, max_clusters=MAX_CLUSTERS, max_members=MAX_MEMBERS)
+    write_arrow(clusters, path)
 
 
 def distinct_pairs(files: Sequence[Path]) -> np.ndarray:

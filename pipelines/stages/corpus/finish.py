@@ -2,6 +2,7 @@
 
 blocks, fates ──one task a file──► out/train/part-*.parquet
 blocks, fates ──one task──► out/rejected.parquet
+all of these ──► out/data_card.json
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import boilerplate
 from pipelines.stages.corpus.blocks import CleanedBlocks
+from pipelines.stages.corpus.data_card import write_data_card
 from pipelines.stages.corpus.decontaminate import decontaminate
 from pipelines.stages.corpus.deduplicate import deduplicate
 from pipelines.stages.corpus.hold_out import (
@@ -47,7 +49,8 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     """Writes the corpus into work.draft.out and returns its facts. Raises UserError if all documents were dropped."""
     if not _num_documents(cleaned.counts):
         raise UserError(_no_documents(cleaned.counts))
-    spans = hold_out(work, cleaned, deduplicate(work, cleaned))
+    duplicates = deduplicate(work, cleaned)
+    spans = hold_out(work, cleaned, duplicates)
     counts: Counter[str] = Counter()
     for span in spans:
         counts.update(span.counts())
@@ -55,6 +58,7 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     held_out = decontaminate(work, cleaned, spans)
     write_rejected(work, cleaned, spans)
     lists = cleaned.checks.finish(work, cleaned.checked, cleaned.counts)
+    write_data_card(work, cleaned, duplicates)
     return facts(work, cleaned, counts, held_out) | lists
 
 

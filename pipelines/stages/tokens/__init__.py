@@ -1,6 +1,6 @@
-"""Encodes the corpus and packs it into rows of tokens, mixed by language and shuffled once.
+"""Encodes the corpus and packs it into rows of tokens, mixed by language or other groups and shuffled once.
 
-    corpus parts ──encode, one task a part──► draft/encoded ──counts──► repeats of each language, number of shards
+    corpus parts ──encode, one task a part──► draft/encoded ──counts──► repeats of each group, number of shards
     draft/encoded ──mix, concatenate, cut, shuffle, one task a shard──► train/part-*.arrow, held_out/part-*.arrow
 
 Finished parts and shards stay in the draft, so a resumed run does not make them again. No token passes through the
@@ -9,18 +9,31 @@ driver: it adds up the counts of the parts and shards. Two runs write the same b
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveInt, Tag, field_validator
 
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+from pipelines.stages.tokens.mixture import Mixture, spelling
+
+# Repeated up to four times, text is worth nearly as much as new text (Muennighoff et al. 2023, figure 5).
+MAX_GROUP_REPEATS = 4.0
 
 
 class TokensOptions(Options):
     """Corpus and tokenizer → packed rows of tokens."""
 
     length: int = Field(256, ge=16, le=1_048_576, description="Tokens of a row: the length of training sequences")
-    mixture: dict[str, NonNegativeFloat] | None = Field(
+    mixture: (
+        Annotated[dict[str, NonNegativeFloat], Tag("languages")]
+        | Annotated[Mixture, Tag("groups")]
+        | Annotated[None, Tag("none")]
+    ) = Field(
         None,
-        description="Mixture weights of training tokens by language, {en: 0.8, zh: 0.2}; default: every document once",
+        discriminator=Discriminator(spelling),
+        description="Mixture weights of training tokens by language, {en: 0.8, zh: 0.2}, or by groups: {by: source, "
+        "language or a key of `meta`, weights: {general: 0.7, domain: 0.3}, groups: {general: [web, books]}, "
+        "total_tokens: 1_000_000}; default: every document once",
     )
     min_language_fraction: float = Field(
         0.0,
@@ -29,8 +42,12 @@ class TokensOptions(Options):
         description="Minimum fraction of training tokens of each language, reached by repeating its documents; used "
         "without a mixture",
     )
-    max_repeats: float = Field(
-        1.0, gt=0, le=100, description="Maximum number of times a document is used to reach the mixture or fraction"
+    max_repeats: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Maximum number of times a document is used to reach the mixture or fraction. Default: 4 with a "
+        "mixture by groups, otherwise 1",
     )
     shard_tokens: int = Field(
         100_000_000,
@@ -41,10 +58,18 @@ class TokensOptions(Options):
 
     @field_validator("mixture")
     @classmethod
-    def _has_positive_weight(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
-        if weights is not None and not any(weights.values()):
+    def _has_positive_weight(cls, mixture: dict[str, float] | Mixture | None) -> dict[str, float] | Mixture | None:
+        if isinstance(mixture, dict) and not any(mixture.values()):
             raise ValueError("expected at least one language with a weight above 0, such as {en: 0.8, zh: 0.2}")
-        return weights
+        return mixture
+
+    @property
+    def repeats_limit(self) -> float:
+        """Maximum number of times a document is used."""
+        return self.max_repeats or (MAX_GROUP_REPEATS if isinstance(self.mixture, Mixture) else 1.0)
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"max_repeats": self.repeats_limit}
 
 
 class TokensCluster(ClusterOptions):

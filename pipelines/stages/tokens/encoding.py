@@ -1,6 +1,7 @@
 """First half of the stage: one task encodes each part of the corpus into a file of token ids.
 
-    train/part-00000.parquet ──encode, frame, shuffle──► draft/encoded/train/part-00000.arrow {language, tokens}
+    train/part-00000.parquet ──encode, frame, shuffle──► draft/encoded/train/part-00000.arrow {language, tokens}, with a
+                                                         column `group` where the mixture is by groups
 
 Training documents are shuffled within their part by (seed, part): a shard takes one contiguous run of each part
 (shards.py), which is a random choice of its documents. The counts of a part are in its file's metadata.
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.blocks import COUNTS, AtomicFile
@@ -24,10 +26,12 @@ from pipelines.data.tokens import packing
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.parallel import make_files
 from pipelines.stage import Work
+from pipelines.stages.tokens.mixture import COLUMNS, NO_GROUP, Mixture
 
 TRAIN, HELD_OUT = corpora.SPLITS
 ENCODE_DOCUMENTS = 256  # at a time: the library's result takes some 100 bytes a token
 WRITE_DOCUMENTS = 4096  # in a record batch
+NAMED_VALUES = 10  # without a weight, in messages and of each part
 
 
 @dataclass
@@ -36,6 +40,9 @@ class Totals:
 
     documents: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
+    group_documents: Counter[str] = field(default_factory=Counter)  # both by group, where the mixture has groups
+    group_tokens: Counter[str] = field(default_factory=Counter)
+    values: Counter[str] = field(default_factory=Counter)  # the most frequent ones without a weight in each part
 
     @property
     def languages(self) -> list[str]:
@@ -45,8 +52,8 @@ class Totals:
         """Adds the counts of an encoded part."""
         with pa.memory_map(str(file)) as source:
             counts = json.loads(pa.ipc.open_file(source).schema.metadata[COUNTS])
-        self.documents.update(counts["documents"])
-        self.tokens.update(counts["tokens"])
+        for name, numbers in counts.items():
+            getattr(self, name).update(numbers)
 
 
 def folder(draft: Path, split: str) -> Path:
@@ -65,41 +72,65 @@ def encode(work: Work, corpus: Path, tokenizer: Path) -> dict[str, Totals]:
             files.append((split, file))
             order = [work.seed, number] if split == TRAIN else []
             items.append({"path": str(file), "part": str(part), "order": order})
-    make_files(work, encode_part, items, unit="parts", tokenizer=str(tokenizer))
+    mixture = work.options.mixture if isinstance(work.options.mixture, Mixture) else None
+    make_files(work, encode_part, items, unit="parts", tokenizer=str(tokenizer), mixture=mixture)
     totals = {split: Totals() for split in corpora.SPLITS}
     for split, file in files:
         totals[split].add(file)
     return totals
 
 
-def encode_part(item: dict[str, Any], *, tokenizer: str) -> None:
+def encode_part(item: dict[str, Any], *, tokenizer: str, mixture: Mixture | None) -> None:
     """Encodes one part of the corpus into a file with the language and the framed tokens of each document, in a task.
 
     item: {"path": to write, "part": Parquet file, "order": seeds of the documents' order, none keeps that of the part}.
-    Holds the tokens of the part in memory."""
+    mixture: has a group for each document, None if they have none. Holds the tokens of the part in memory."""
     encoder = Encoder.open(Path(tokenizer))
     dtype = packing.id_dtype(encoder.num_ids)
-    languages: list[str] = []
+    labels: dict[str, list[str]] = {"language": []} | ({"value": []} if mixture else {})
     documents: list[np.ndarray] = []
+    columns = ["language", "text", *(["source" if mixture.by == "source" else "meta"] if mixture else [])]
     with pq.ParquetFile(item["part"]) as part:
-        for batch in part.iter_batches(columns=["language", "text"], batch_size=ENCODE_DOCUMENTS, use_threads=False):
-            languages += batch.column("language").to_pylist()
+        for batch in part.iter_batches(columns=columns, batch_size=ENCODE_DOCUMENTS, use_threads=False):
+            labels["language"] += batch.column("language").to_pylist()
+            if mixture is not None:
+                labels["value"] += _values(batch, mixture.by)
             documents += [encoder.frame(ids).astype(dtype) for ids in encoder.encode(batch.column("text").to_pylist())]
+    lengths = [len(document) for document in documents]
+    counts = _counts("", labels["language"], lengths)
+    if mixture is not None:
+        values, group_of = labels.pop("value"), mixture.group_of
+        labels["group"] = [group_of.get(value, NO_GROUP) for value in values]
+        counts |= _counts("group_", labels["group"], lengths)
+        counts["values"] = dict(Counter(value for value in values if value not in group_of).most_common(NAMED_VALUES))
     numbers = np.arange(len(documents))
     order = np.random.default_rng(item["order"]).permutation(numbers) if item["order"] else numbers
-    tokens: Counter[str] = Counter()
-    for language, document in zip(languages, documents, strict=True):
-        tokens[language] += len(document)
-    counts = json.dumps({"documents": Counter(languages), "tokens": tokens}, sort_keys=True)
-    schema = pa.schema([("language", pa.string()), ("tokens", pa.large_list(pa.from_numpy_dtype(dtype)))])
-    schema = schema.with_metadata({COUNTS: counts})
+    schema = pa.schema([(name, pa.string()) for name in labels])
+    schema = schema.append(pa.field("tokens", pa.large_list(pa.from_numpy_dtype(dtype))))
+    schema = schema.with_metadata({COUNTS: json.dumps(counts, sort_keys=True)})
     with AtomicFile(Path(item["path"])) as file:
         with pa.OSFile(str(file.temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for first in range(0, len(order), WRITE_DOCUMENTS):
                 chosen = order[first : first + WRITE_DOCUMENTS]
-                columns = [pa.array([languages[n] for n in chosen]), _lists([documents[n] for n in chosen])]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
+                names = [pa.array([column[n] for n in chosen]) for column in labels.values()]
+                writer.write_batch(pa.record_batch([*names, _lists([documents[n] for n in chosen])], schema=schema))
         file.publish()
+
+
+def _values(batch: pa.RecordBatch, by: str) -> list[str]:
+    """The language, the source or the value of this key in `meta` of each document; empty for one without the key."""
+    if by in COLUMNS:
+        return batch.column(by).to_pylist()
+    values = pc.call_function("map_lookup", [batch.column("meta")], pc.MapLookupOptions(pa.scalar(by), "first"))
+    return [value or "" for value in values.to_pylist()]
+
+
+def _counts(prefix: str, names: list[str], lengths: list[int]) -> dict[str, dict[str, int]]:
+    """Documents and tokens by name, of documents with these names and numbers of tokens."""
+    tokens: Counter[str] = Counter()
+    for name, length in zip(names, lengths, strict=True):
+        tokens[name] += length
+    return {f"{prefix}documents": Counter(names), f"{prefix}tokens": tokens}
 
 
 def _lists(arrays: list[np.ndarray]) -> pa.LargeListArray:

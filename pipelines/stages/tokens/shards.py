@@ -27,7 +27,8 @@ from pipelines.data.tokens.ragged import RaggedColumn
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
-from pipelines.stages.tokens.encoding import HELD_OUT, TRAIN, Totals, folder
+from pipelines.stages.tokens.encoding import HELD_OUT, NAMED_VALUES, TRAIN, Totals, folder
+from pipelines.stages.tokens.mixture import NO_GROUP, Mixture
 
 COUNTED_TOKENS = 2**22  # at a time: their ids take 8 bytes each while they are counted
 
@@ -39,7 +40,9 @@ class Split:
     name: str
     draft: Path
     out: Path
-    repeats: dict[str, float]  # by language
+    languages: list[str]
+    repeats: dict[str, float]  # by group: language, if the mixture has no others
+    column: str  # of the encoded parts: language or group
     num_shards: int
     seed: int | None  # None: documents and rows keep their order
 
@@ -53,10 +56,11 @@ class Split:
 
 
 class Documents(NamedTuple):
-    """The documents of one shard: token ids, position of its language in the order of names, how often it is used."""
+    """The documents of one shard: token ids, positions of language and group among the names, how often it is used."""
 
     tokens: RaggedColumn
     languages_D: np.ndarray
+    groups_D: np.ndarray
     times_D: np.ndarray
 
 
@@ -77,24 +81,54 @@ def write(work: Work, totals: dict[str, Totals], encoder: Encoder) -> Facts:
     counts, unigram = _add_up(splits[TRAIN], encoder)
     pq.write_table(unigram, work.draft.out / "unigram.parquet", compression="zstd")
     held_out, _ = _add_up(splits[HELD_OUT], encoder)
-    return _facts(splits[TRAIN], counts) | {"rows/held_out": held_out["rows"], "tokens/held_out": held_out["tokens"]}
+    facts = _facts(splits[TRAIN], counts, totals)
+    return facts | {"rows/held_out": held_out["rows"], "tokens/held_out": held_out["tokens"]}
 
 
 def plan(work: Work, totals: dict[str, Totals]) -> dict[str, Split]:
-    """Repeats of each language and the number of shards, from the counts alone. Raises UserError as mixture_repeats."""
-    options = work.options
-    tokens = {language: totals[TRAIN].tokens[language] for language in totals[TRAIN].languages}
-    if options.mixture is not None:
-        repeats = packing.mixture_repeats(tokens, options.mixture, options.max_repeats)
+    """Repeats of each group and the number of shards, from the counts alone. Raises UserError as mixture_repeats."""
+    options, mixture, train = work.options, work.options.mixture, totals[TRAIN]
+    column, tokens = "language", {language: train.tokens[language] for language in train.languages}
+    if isinstance(mixture, Mixture):
+        column, tokens = "group", dict(sorted(train.group_tokens.items()))
+        names = sorted({*tokens, *dict(train.values.most_common(NAMED_VALUES))} - {NO_GROUP})
+        choices = f"{mixture.by}s of the corpus: {', '.join(names) or 'none'}"
+        repeats = packing.mixture_repeats(
+            tokens, mixture.weights, options.repeats_limit, choices=choices, total_tokens=mixture.total_tokens
+        )
+        _note_unused(work, train, repeats)
+    elif mixture is not None:
+        repeats = packing.mixture_repeats(tokens, mixture, options.repeats_limit)
     else:
-        repeats = packing.min_fraction_repeats(tokens, options.min_language_fraction, options.max_repeats)
-    all_once = dict.fromkeys(totals[HELD_OUT].languages, 1.0)
+        repeats = packing.min_fraction_repeats(tokens, options.min_language_fraction, options.repeats_limit)
+    held_out = totals[HELD_OUT]
+    all_once = dict.fromkeys(held_out.languages, 1.0)
     splits = {}
-    for name, uses, seed in ((TRAIN, repeats, work.seed), (HELD_OUT, all_once, None)):
-        num_tokens = sum(totals[name].tokens[language] * times for language, times in uses.items())
+    for name, languages, uses, by, counts, seed in (
+        (TRAIN, train.languages, repeats, column, tokens, work.seed),
+        (HELD_OUT, held_out.languages, all_once, "language", held_out.tokens, None),
+    ):
+        num_tokens = sum(counts[group] * times for group, times in uses.items())
         num_shards = max(1, math.ceil(num_tokens / options.shard_tokens))
-        splits[name] = Split(name, work.draft.path, work.draft.out, uses, num_shards, seed)
+        splits[name] = Split(name, work.draft.path, work.draft.out, languages, uses, by, num_shards, seed)
     return splits
+
+
+def _note_unused(work: Work, train: Totals, repeats: dict[str, float]) -> None:
+    """Says which documents are not used, or not all of them."""
+    by = work.options.mixture.by
+    if without := train.group_documents[NO_GROUP]:
+        values = train.values.most_common(NAMED_VALUES)
+        names = ", ".join(f"{value or f'no {by}'} ({number:,})" for value, number in values)
+        work.progress.note(f"mixture: {without:,} documents are not used, as their {by} has no weight: {names}")
+    partly = [f"{times:.0%} of {group}" for group, times in repeats.items() if group != NO_GROUP and times < 0.995]
+    if not partly:
+        return
+    most = max(repeats, key=lambda group: repeats[group])
+    limit = f"{most} is used {repeats[most]:.3g} times (max_repeats: {work.options.repeats_limit:g})"
+    if total_tokens := work.options.mixture.total_tokens:
+        limit = f"total_tokens is {total_tokens:,}"
+    work.progress.note(f"mixture: only {', '.join(partly)} is used, as {limit}")
 
 
 def write_shard(item: dict[str, Any], *, splits: dict[str, Split], length: int, pad_id: int, num_ids: int) -> None:
@@ -106,12 +140,15 @@ def write_shard(item: dict[str, Any], *, splits: dict[str, Split], length: int, 
     if seed is not None:
         order = np.random.default_rng(seed).permutation(order)
     stream, starts = _concatenate(documents.tokens, order, packing.id_dtype(num_ids))
-    unigram = _count(stream, documents.languages_D[order], documents.tokens.lengths[order], len(split.repeats), num_ids)
+    lengths = documents.tokens.lengths[order]
+    unigram = _count(stream, documents.languages_D[order], lengths, len(split.languages), num_ids)
     with AtomicFile(split.file(shard)) as file:
         written = packing.write_rows(file.temporary, stream, starts, length=length, pad_id=pad_id, seed=seed)
         num_rows = max(written, default=0)
         counts = {"rows": num_rows, "documents": len(order), "tokens": len(stream)}
-        table = pa.table({name: unigram[code] for code, name in enumerate(split.repeats)})
+        tokens_G = np.bincount(documents.groups_D[order], weights=lengths, minlength=len(split.repeats))
+        counts |= {f"group_{name}": int(number) for name, number in zip(split.repeats, tokens_G, strict=True)}
+        table = pa.table({name: unigram[code] for code, name in enumerate(split.languages)})
         with AtomicFile(split.counts(shard)) as counts_file:
             table = table.replace_schema_metadata({COUNTS: json.dumps(counts)})
             pq.write_table(table, counts_file.temporary, compression="zstd")
@@ -123,29 +160,35 @@ def documents_of(split: Split, shard: int) -> Documents:
     """The documents of a shard, memory-mapped: a run of each encoded part.
 
     A run of part p is the piece (shard + p) mod num_shards of its documents, so that parts with fewer documents than
-    there are shards fill all shards alike. How often a document is used depends on its rank in its language."""
-    names = pa.array(list(split.repeats), pa.string())
-    used: Counter[str] = Counter()  # documents of each language in earlier parts
-    pieces: list[tuple[pa.ChunkedArray, np.ndarray, np.ndarray]] = []
+    there are shards fill all shards alike. How often a document is used depends on its rank in its group."""
+    used: Counter[str] = Counter()  # documents of each group in earlier parts
+    pieces: list[tuple[pa.ChunkedArray, np.ndarray, np.ndarray, np.ndarray]] = []
     for number, file in enumerate(sorted(folder(split.draft, split.name).glob("*.arrow"))):
         with pa.memory_map(str(file)) as source:  # the buffers keep the mapping, not the open file
             table = pa.ipc.open_file(source).read_all()
-        languages = pc.call_function("index_in", [table.column("language")], pc.SetLookupOptions(names)).to_numpy()
-        times = np.zeros(len(languages), np.int64)
-        for code, (language, repeats) in enumerate(split.repeats.items()):
-            inside = languages == code
-            ranks = used[language] + np.arange(inside.sum())
+        languages, groups = _codes(table, "language", split.languages), _codes(table, split.column, list(split.repeats))
+        times = np.zeros(len(groups), np.int64)
+        for code, (group, repeats) in enumerate(split.repeats.items()):
+            inside = groups == code
+            ranks = used[group] + np.arange(inside.sum())
             times[inside] = packing.times_used(ranks, repeats)
-            used[language] += len(ranks)
+            used[group] += len(ranks)
         place = (shard + number) % split.num_shards
         first, end = (len(times) * edge // split.num_shards for edge in (place, place + 1))
         # Copies: a view of a run would keep the arrays of all documents of its part.
-        run = languages[first:end].copy(), times[first:end].copy()
+        run = languages[first:end].copy(), groups[first:end].copy(), times[first:end].copy()
         pieces.append((table.column("tokens").slice(first, end - first), *run))
-    chunks = [chunk for tokens, _, _ in pieces for chunk in tokens.chunks]
+    chunks = [chunk for tokens, *_ in pieces for chunk in tokens.chunks]
     tokens = RaggedColumn(pa.chunked_array(chunks, None if chunks else pa.large_list(pa.int32())))
-    languages, times = (np.concatenate([np.zeros(0, np.int64), *(piece[i] for piece in pieces)]) for i in (1, 2))
-    return Documents(tokens, languages, times)
+    empty = np.zeros(0, np.int64)
+    languages, groups, times = (np.concatenate([empty, *(piece[i] for piece in pieces)]) for i in (1, 2, 3))
+    return Documents(tokens, languages, groups, times)
+
+
+def _codes(table: pa.Table, column: str, names: list[str]) -> np.ndarray:
+    """The position of each document's language or group among the names."""
+    options = pc.SetLookupOptions(pa.array(names, pa.string()))
+    return pc.call_function("index_in", [table.column(column)], options).to_numpy()
 
 
 def _concatenate(tokens: RaggedColumn, order: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -173,10 +216,10 @@ def _count(
 
 
 def _add_up(split: Split, encoder: Encoder) -> tuple[Counter[str], pa.Table]:
-    """Adds the counts of all shards: rows, documents, tokens (tokens_<language>, too), and the table of unigrams, which
-    leaves out framing, as it is not text."""
+    """Adds the counts of all shards: rows, documents, tokens (tokens_<language> and group_<group>, too), and the table
+    of unigrams, which leaves out framing, as it is not text."""
     counts: Counter[str] = Counter()
-    unigram = {name: np.zeros(encoder.num_ids, np.int64) for name in split.repeats}
+    unigram = {name: np.zeros(encoder.num_ids, np.int64) for name in split.languages}
     for shard in range(split.num_shards):
         table = pq.read_table(split.counts(shard))
         counts.update(json.loads(table.schema.metadata[COUNTS]))
@@ -188,11 +231,20 @@ def _add_up(split: Split, encoder: Encoder) -> tuple[Counter[str], pa.Table]:
     return counts, pa.table(unigram)
 
 
-def _facts(split: Split, counts: Counter[str]) -> Facts:
+def _facts(split: Split, counts: Counter[str], totals: dict[str, Totals]) -> Facts:
     facts: Facts = {f"{what}/train": counts[what] for what in ("rows", "tokens", "documents")}
     facts["tokens/shards"] = split.num_shards
-    for language, repeats in split.repeats.items():
+    for language in split.languages:
         facts[f"tokens/train_{language}"] = counts[f"tokens_{language}"]
         facts[f"tokens/fraction_{language}"] = counts[f"tokens_{language}"] / max(counts["tokens"], 1)
-        facts[f"tokens/repeats_{language}"] = repeats
+        if split.column == "language":
+            facts[f"tokens/repeats_{language}"] = split.repeats[language]
+    if split.column == "language":
+        return facts
+    facts["mixture/documents_without_weight"] = totals[TRAIN].group_documents[NO_GROUP]
+    for group in (name for name in split.repeats if name != NO_GROUP):
+        facts[f"mixture/tokens_{group}"] = counts[f"group_{group}"]
+        facts[f"mixture/fraction_{group}"] = counts[f"group_{group}"] / max(counts["tokens"], 1)
+        facts[f"mixture/repeats_{group}"] = split.repeats[group]
+        facts[f"mixture/held_out_tokens_{group}"] = totals[HELD_OUT].group_tokens[group]
     return facts

@@ -180,6 +180,29 @@ def test_csv_bad_rows(tmp_path: Path) -> None:
 # ---- Parquet -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_columns_are_kept_in_meta(tmp_path: Path, kind: str) -> None:
+    records: list[dict[str, Any]] = [
+        {"text": "one", "domain": "law", "year": 1999},
+        {"text": "two", "domain": None, "year": 7},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    source = make_source(tmp_path, kind, f"a.{kind}", meta=["domain", "year"])
+    assert [row.meta for row in rows(source) if isinstance(row, Row)] == [
+        {"domain": "law", "year": "1999"},
+        {"year": "7"},
+    ]
+    assert "meta" not in make_source(tmp_path, kind, f"a.{kind}").identity()
+    with pytest.raises(ValueError, match="only rows: text have meta"):
+        make_source(tmp_path, kind, f"a.{kind}", rows="prompts", meta=["domain"])
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "domain": ["law"]}\n{"text": "b"}\n')
+    assert [problem for _, problem in bad(make_source(tmp_path, "jsonl", "a.jsonl", meta=["domain"]))] == [
+        "column 'domain' holds a list; expected text or a number, to be kept in meta",
+        "no column 'domain'; expected it in every row (columns here: text)",
+    ]
+
+
 def test_parquet_row_groups_are_parts(tmp_path: Path) -> None:
     table = pa.table({"text": [f"row {n}" for n in range(10)] + [None], "n": range(11)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)

@@ -181,6 +181,18 @@ def test_a_weight_of_a_missing_language_is_a_user_error(tokens: dict[str, int]) 
         packing.mixture_repeats(tokens, {"en": 0.8, "zh": 0.2}, 1)
 
 
+def test_a_total_that_repeats_a_group_too_often_is_a_user_error() -> None:
+    tokens, weights = {"general": 7000, "synthetic": 100}, {"general": 0.9, "synthetic": 0.1}
+    repeats = packing.mixture_repeats(tokens, weights, 4, total_tokens=2000)
+    assert repeats == pytest.approx({"general": 1800 / 7000, "synthetic": 2})
+    problem = (
+        r"the 100 tokens of synthetic would be used 10 times to be 0.1 of 10,000 tokens, more than max_repeats: 4; set "
+        r"total_tokens to at most 4000"
+    )
+    with pytest.raises(UserError, match=problem):
+        packing.mixture_repeats(tokens, weights, 4, total_tokens=10_000)
+
+
 @pytest.mark.parametrize("repeats", [0.0, 0.3, 2 / 3, 1.0, 2.0, 2.71, 100.0])
 @pytest.mark.parametrize("count", [1, 7, 1000])
 def test_documents_are_used_as_often_as_requested_and_evenly(repeats: float, count: int) -> None:
