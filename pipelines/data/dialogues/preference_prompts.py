@@ -136,7 +136,7 @@ def _position(columns: Sequence[Turn], own: Sequence[Turn], contexts: Sequence[s
 
 def _says(own: Turn, turn: Turn, contexts: Sequence[str]) -> bool:
     """Whether a turn of a side says what the columns' turn does, alone or together with the contexts."""
-    if own.role != turn.role:
+    if (own.role, own.calls) != (turn.role, turn.calls):
         return False
     text, expected = _plain(own.content), _plain(turn.content)
     return text == expected or (bool(contexts) and all(piece in text for piece in (expected, *map(_plain, contexts))))
