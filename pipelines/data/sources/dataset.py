@@ -74,7 +74,7 @@ class Dataset(Parquet):
         with _open(file) as reader:
             try:
                 for batch in reader:
-                    for record in records(batch):
+                    for record in records(batch, self.max_row_bytes, self.too_long):
                         bad = isinstance(record, str)
                         yield BadRow(row=number, problem=record) if bad else self.to_row(number, record)
                         number += 1
