@@ -119,14 +119,14 @@ def with_thought(content: str, thought: Any, *, keep_thoughts: bool, place: str 
     if divided is None:
         text = f"{place} holds one of <think> and </think> without the other; expected whole thoughts"
         return Problem("half_a_thought", text)
-    own, rest = divided
+    inside, rest = divided
     if not keep_thoughts:
         return rest.strip()
     if not has_value(thought):
         return content
     beside = clean(str(thought))
-    if own.strip():
-        return content if own.split() == beside.split() else _two_thoughts(place)
+    if inside.strip():
+        return content if inside.split() == beside.split() else _two_thoughts(place)
     rest = rest.strip()
     return f"<think>\n{beside}\n</think>\n\n{rest}" if rest else content
 

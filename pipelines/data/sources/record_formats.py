@@ -339,8 +339,8 @@ def _both(record: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> tuple[
 
 def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> Roles:
     """The columns beside the content, by role, where the record has them; those with a value before empty ones."""
-    found = ((role, _first(record, names, has_value) or _first(record, names)) for role, names in roles)
-    return [(role, column) for role, column in found if column is not None]
+    present = ((role, _first(record, names, has_value) or _first(record, names)) for role, names in roles)
+    return [(role, column) for role, column in present if column is not None]
 
 
 def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
