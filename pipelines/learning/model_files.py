@@ -85,8 +85,8 @@ def _check_orientation(config: Mapping[str, Any], origin: str) -> None:
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[config["model_type"]], None)
     if model_class is not None and hasattr(sys.modules[model_class.__module__], "Conv1D"):
         raise UserError(
-            f"base.model: {origin}: {model_class.__name__} stores its matrices transposed (Conv1D, as GPT-2 does); such "
-            f"models cannot be trained and pushed into vLLM here; choose one with linear layers, such as Llama or Qwen3"
+            f"base.model: {origin}: {model_class.__name__} stores its matrices transposed (Conv1D, as GPT-2 does), "
+            f"and cannot be trained and pushed into vLLM here; choose one with linear layers, such as Llama or Qwen3"
         )
 
 

@@ -147,8 +147,11 @@ def test_tools_are_kept_with_their_conversation(tmp_path: Path) -> None:
     call = {"type": "function", "function": {"name": "tide", "arguments": {"port": "Wick"}}}
     calling = {"role": "assistant", "content": None, "tool_calls": [call]}
     user, reply = {"role": "user", "content": "When?"}, {"role": "assistant", "content": "At six."}
-    rows = [talk("When?", "At six."), {**talk("When?", "At six."), "tools": json.dumps([tool])}]
-    rows.append({"messages": [user, calling, {"role": "tool", "content": "6"}, reply]})
+    rows: list[dict[str, Any]] = [
+        talk("When?", "At six."),
+        {**talk("When?", "At six."), "tools": json.dumps([tool])},
+        {"messages": [user, calling, {"role": "tool", "content": "6"}, reply]},
+    ]
     made = make_of(tmp_path, [*rows, rows[1]])
     (without, with_tool, with_call) = read_train(made)  # the same turns with other tools are another row
     assert without.tools == "" and json.loads(with_tool.tools) == [{"type": "function", "function": tool}]

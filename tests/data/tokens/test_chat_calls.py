@@ -13,7 +13,6 @@ from pipelines.data.dialogues import preferences
 from pipelines.data.dialogues.preferences import Pair
 from pipelines.data.dialogues.tokenized_pairs import tokenize_pair, tokenize_split
 from pipelines.data.tokens.chat import CallsRefusal, Chat, Rendered
-from pipelines.data.tokens.chat_messages import Message
 from pipelines.data.tokens.chat_refusals import TemplateRows
 from tests.data.tokens.test_chat import ASK, TOOL, apply_chat_template, split_by_mask, write
 
@@ -32,7 +31,7 @@ def calling(*harbours: str, content: str = "") -> dict[str, Any]:
     return {"role": "assistant", "content": content, "tool_calls": calls}
 
 
-def stored(messages: list[dict[str, Any]]) -> list[Message]:
+def stored(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Messages as conversations keep them: calls as JSON text."""
     return [
         message | ({"tool_calls": json.dumps(message["tool_calls"])} if "tool_calls" in message else {})
