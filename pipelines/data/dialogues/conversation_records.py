@@ -180,12 +180,13 @@ def _prompt_text(record: Mapping[str, Any], row_format: RowFormat, column: str) 
 
 
 def _with_contexts(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
-    """A prompt of turns, what it is about at the end of its last turn."""
+    """A prompt of turns, what it is about at the end of the last turn, or before results of tools, if it is a user's."""
     contexts = [record[name] for name in row_format.columns_of("context") if has_value(record[name])]
-    if not contexts or not turns or turns[-1].role != "user":
+    last = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if not contexts or last is None or turns[-1].role not in ("user", "tool"):
         return turns
-    text = "\n\n".join([turns[-1].content, *(clean(str(value)) for value in contexts)])
-    return [*turns[:-1], replace(turns[-1], content=text)]
+    text = "\n\n".join([turns[last].content, *(clean(str(value)) for value in contexts)])
+    return [*turns[:last], replace(turns[last], content=text), *turns[last + 1 :]]
 
 
 def with_system(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:

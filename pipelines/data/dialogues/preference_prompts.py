@@ -28,7 +28,7 @@ def whole_prompt(
     column = row_format.column("prompt")
     if column is None:
         return with_system(record, row_format, common)
-    if not common or common[0].role == "assistant":
+    if not common or common[0].role in ("assistant", "tool"):
         earlier = prompt_of_columns(record, row_format, keep_thoughts)
         return earlier if isinstance(earlier, Problem) else earlier + common
     return _joined(record, row_format, common, keep_thoughts)
