@@ -82,7 +82,7 @@ def _check_code(config: Mapping[str, Any], origin: str) -> None:
 
 def _check_orientation(config: Mapping[str, Any], origin: str) -> None:
     """Adapters, quantising and the digests of a push expect the orientation of Linear; Conv1D's is the other."""
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[config["model_type"]], None)
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[config["model_type"]], None)
     if model_class is not None and hasattr(sys.modules[model_class.__module__], "Conv1D"):
         raise UserError(
             f"base.model: {origin}: {model_class.__name__} stores its matrices transposed (Conv1D, as GPT-2 does), "
