@@ -180,7 +180,7 @@ def _prompt_text(record: Mapping[str, Any], row_format: RowFormat, column: str) 
 
 
 def _with_contexts(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
-    """A prompt of turns, what it is about at the end of the last turn, or before results of tools, if it is a user's."""
+    """A prompt of turns, what it is about at the end of the last user's turn, if only results of tools follow it."""
     contexts = [record[name] for name in row_format.columns_of("context") if has_value(record[name])]
     last = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=None)
     if not contexts or last is None or turns[-1].role not in ("user", "tool"):
