@@ -25,7 +25,7 @@ from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
 from pipelines.inference import engine_size
-from pipelines.inference.estimates import EngineComparison, EngineWork
+from pipelines.inference.estimates import Comparison, EngineWork
 from pipelines.inference.model_config import engine_dtype, read_config
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.inference.sampler import PushResult, environment
@@ -153,15 +153,15 @@ class Evaluator:
     def _done(self, work: EngineWork, seconds: float) -> None:
         self._work, self._seconds = self._work + work, self._seconds + seconds
 
-    def compare(self, notify: Callable[[str], object] = lambda text: None) -> tuple[EngineComparison, float]:
+    def compare(self, notify: Callable[[str], object] = lambda text: None) -> tuple[Comparison, float]:
         """The memory of the live engine's process and what was planned for it and for all that it has done since
         `count_anew`, or since it began; and the seconds that this took. All 0 where the process dies of it, and the
         notice says why."""
         try:
-            comparison: EngineComparison = self._call("compare", self._work, deadline_s=self._live.answer_s)
+            comparison: Comparison = self._call("compare", self._work, deadline_s=self._live.answer_s)
         except ClusterError as error:  # work that is done is not lost for a figure
             notify(f"what the evaluator took is not compared with the plan: {error}")
-            return EngineComparison(0, 0, 0.0), 0.0
+            return Comparison(0, 0, 0.0), 0.0
         return comparison, self._seconds
 
     def rest(self) -> None:

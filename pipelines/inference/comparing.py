@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pipelines.inference import engine_size, weights
-from pipelines.inference.estimates import Engine, EngineComparison, EngineWork, engine_bytes, engine_seconds
+from pipelines.inference.estimates import Comparison, Engine, EngineWork, engine_bytes, engine_seconds
 from pipelines.inference.hardware import PeakMemory, peak_flops_per_s
 
 
@@ -23,7 +23,7 @@ def compare(
     max_tokens: int,
     kv_cache_bytes: int,
     on_cpu: bool,
-) -> EngineComparison:
+) -> Comparison:
     """The most memory that this process held, and what is planned for it and for work that was done; 0 is planned where
     the config is of a kind that the formulas do not know. Measures the rate of large products here."""
     memory_bytes = memory.bytes()  # before the products below, whose matrices are not the engine's
@@ -36,5 +36,5 @@ def compare(
         flops_per_s = peak_flops_per_s("cpu" if on_cpu else "cuda", getattr(torch, dtype))
         planned_s = engine_seconds(engine, work, flops_per_s)
     except (AttributeError, KeyError, TypeError, ValueError, torch.OutOfMemoryError):
-        return EngineComparison(memory_bytes, 0, 0.0)
-    return EngineComparison(memory_bytes, planned_bytes, planned_s)
+        return Comparison(memory_bytes, 0, 0.0)
+    return Comparison(memory_bytes, planned_bytes, planned_s)

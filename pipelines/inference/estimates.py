@@ -58,18 +58,18 @@ class EngineWork:
 
 
 @dataclass(frozen=True)
-class EngineComparison:
-    """What an engine took, and what the formulas say: 0 where they do not know its config."""
+class Comparison:
+    """What a process took, an engine's or a rank's, and what the formulas say: 0 where they do not know its config."""
 
     memory_bytes: int  # that its process held at most; 0 where the system does not say
     planned_bytes: int
-    planned_s: float
+    planned_s: float  # of an engine's work, or of an iteration
 
-    def errors(self, seconds: float) -> dict[str, float]:
-        """memory/rank_bytes, time/engine_s, and by which fraction both were planned higher, or lower, than they were.
+    def errors(self, seconds: float, *, time_fact: str = "time/engine_s") -> dict[str, float]:
+        """memory/rank_bytes, time_fact, and by which fraction both were planned higher, or lower, than they were.
 
         seconds: that the work took."""
-        measured = {"memory/rank_bytes": float(self.memory_bytes), "time/engine_s": seconds}
+        measured = {"memory/rank_bytes": float(self.memory_bytes), time_fact: seconds}
         facts = {name: value for name, value in measured.items() if value > 0}
         if self.memory_bytes > 0 and self.planned_bytes:
             facts["plan/memory_error"] = self.planned_bytes / self.memory_bytes - 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from pathlib import Path
 
 import torch
+
+from pipelines.inference import process_memory
 
 CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
 CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
@@ -47,29 +47,22 @@ def _wait(device: str) -> None:
 
 class PeakMemory:
     """The most memory that this process holds from now on: on a GPU the tensors' there, with CONTEXT_BYTES; on a CPU
-    its anonymous memory. Pages of files do not count, since all processes share them and they can be dropped."""
+    its anonymous memory. Pages of files do not count, since all processes share them and they can be dropped.
+
+    A process has one at a time: a second one starts the mark of both anew."""
 
     def __init__(self, device: str):
-        self._device, self._file_kib = device, 0
+        self._device, self._file_bytes = device, 0
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
             return
-        with contextlib.suppress(OSError):  # where it is forbidden, as in some containers, loading the model counts too
-            Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: proc(5)
-        self._file_kib = _status_kib("RssFile")
+        process_memory.restart_peak()
+        self._file_bytes = process_memory.status_bytes("RssFile")
 
     def bytes(self) -> int:
         """The peak so far."""
         if self._device.startswith("cuda"):
             return torch.cuda.max_memory_allocated(self._device) + CONTEXT_BYTES
         # Pages of the model's files may be dropped before the end: they were there at the start.
-        return 1024 * (_status_kib("VmHWM") - max(self._file_kib, _status_kib("RssFile")))
-
-
-def _status_kib(field: str) -> int:
-    """A field of /proc/self/status, in KiB; 0 where the system has none."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1])
-    return 0
+        file_bytes = max(self._file_bytes, process_memory.status_bytes("RssFile"))
+        return process_memory.status_bytes("VmHWM") - file_bytes

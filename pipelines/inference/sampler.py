@@ -20,14 +20,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.inference import engine_size, probe, weights
-from pipelines.inference.estimates import EngineComparison, EngineWork
+from pipelines.inference.estimates import Comparison, EngineWork
 from pipelines.inference.model_config import context_length, engine_dtype, read_config, shape
 from pipelines.inference.reply import Reply, Sampling
+
+if TYPE_CHECKING:
+    from pipelines.inference.hardware import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Sampler:
 
     model: a Hugging Face folder with safetensors. max_tokens: of a row, and of a prompt with its reply; by default the
     model's context. kv_cache_bytes: size of the KV cache, which must hold one row of max_tokens; by default by
-    engine_size.py. threads, cache: see `environment`. beat: called whenever a reply is finished.
+    engine_size.py. threads, cache: see `environment`. memory: of this process, where it is measured already; default:
+    from now on. beat: called whenever a reply is finished.
 
     Raises ValueError where a recorded probe does not match: the engine would not compute what the learner did."""
 
@@ -90,6 +94,7 @@ class Sampler:
         kv_cache_bytes: int | None = None,
         threads: int = 1,
         cache: Path | None = None,
+        memory: PeakMemory | None = None,
         beat: Callable[[], object] = lambda: None,
     ):
         os.environ.update(environment(threads, cache))
@@ -102,7 +107,7 @@ class Sampler:
         from pipelines.inference.hardware import PeakMemory
 
         self._cpu = current_platform.is_cpu()
-        self._memory = PeakMemory("cpu" if self._cpu else "cuda")
+        self._memory = memory or PeakMemory("cpu" if self._cpu else "cuda")
         self._folder = model
         self.max_tokens = max_tokens or context_length(model)
         self._shape = shape(model)
@@ -177,7 +182,7 @@ class Sampler:
             **self._times,
         }
 
-    def compare(self, work: EngineWork) -> EngineComparison:
+    def compare(self, work: EngineWork) -> Comparison:
         """The most memory that this process held since it began, and what the formulas say of it and of work that was
         done; see comparing.py."""
         from pipelines.inference import comparing

@@ -72,8 +72,8 @@ class Tensors(Mapping[str, Tensor]):
 
     def below(self, prefix: str) -> Tensors:
         """Those whose names begin with a prefix, by the rest of their names."""
-        found = {name: place for name, place in self._places.items() if name.startswith(prefix)}
-        return Tensors({name.removeprefix(prefix): place for name, place in found.items()}, self._on_tensor)
+        matches = {name: place for name, place in self._places.items() if name.startswith(prefix)}
+        return Tensors({name.removeprefix(prefix): place for name, place in matches.items()}, self._on_tensor)
 
     def __getitem__(self, name: str) -> Tensor:
         self._on_tensor()

@@ -6,6 +6,7 @@ file.gguf ──transformers──► Hugging Face folder, bfloat16        folde
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
@@ -56,9 +57,11 @@ def _drop_foreign_tokens(file: Path, vocabulary: int) -> None:
 
 def check(folder: Path, origin: str, on_progress: Callable[[int, int], object]) -> None:
     """Raises UserError, naming origin, file and tensor, where the model in the folder is of no use: code of its own,
-    a missing or damaged file, a weight that is no number, a tokenizer of another vocabulary."""
+    matrices that are stored transposed, a missing or damaged file, a weight that is no number, a tokenizer of another
+    vocabulary."""
     config = read_config(folder)
     _check_code(config, origin)
+    _check_orientation(config, origin)
     _check_vocabulary(folder, config, origin)
     names = _files_by_tensor(folder, origin)
     for number, (tensor, file) in enumerate(names.items(), 1):
@@ -70,10 +73,20 @@ def check(folder: Path, origin: str, on_progress: Callable[[int, int], object]) 
 def _check_code(config: Mapping[str, Any], origin: str) -> None:
     kind = config.get("model_type")
     if kind not in CONFIG_MAPPING:
-        own = "; it brings code of its own, which is not run" if "auto_map" in config else ""
+        remark = "; it brings code of its own, which is not run" if "auto_map" in config else ""
         raise UserError(
             f"base.model: {origin}: config.json: model_type {kind!r} is not known to transformers "
-            f"{transformers.__version__}{own}; expected a model that transformers has a class for"
+            f"{transformers.__version__}{remark}; expected a model that transformers has a class for"
+        )
+
+
+def _check_orientation(config: Mapping[str, Any], origin: str) -> None:
+    """Adapters, quantising and the digests of a push expect the orientation of Linear; Conv1D's is the other."""
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[config["model_type"]], None)
+    if model_class is not None and hasattr(sys.modules[model_class.__module__], "Conv1D"):
+        raise UserError(
+            f"base.model: {origin}: {model_class.__name__} stores its matrices transposed (Conv1D, as GPT-2 does), "
+            f"and cannot be trained and pushed into vLLM here; choose one with linear layers, such as Llama or Qwen3"
         )
 
 

@@ -7,6 +7,7 @@ by which a model's likelihood of the conversation's own replies is measured.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.dialogues.conversations import Conversation
-from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat import CallsRefusal, Chat
 from pipelines.errors import UserError
 from pipelines.inference.reply import Reply
 from pipelines.metrics.metric import Material, Outputs, Prompt, Requests, Row, named_seed
@@ -54,36 +55,44 @@ class Exchange:
 def chat_prompts(material: Material) -> Requests | None:
     """The prompts of the held-out conversations, and the conversations as rows, for this model and the previous one.
 
-    Left out: a prompt without room in the context for a whole reply, and a conversation that the template refuses, or
-    writes otherwise than its prompt. A row is cut at the context; its mask is that of the last reply."""
+    Left out and counted: a prompt without room in the context for a whole reply (too_long), and a conversation that the
+    template refuses, or writes otherwise than its prompt (template_refuses; tools, where it writes no calls). A row is
+    cut at the context; its mask is that of the last reply. None without a template or conversations."""
     chat = material.chat
-    if chat is None:
+    if chat is None or not material.conversations:
         return None
     max_prompt_tokens = material.context - material.chat_sampling.max_new_tokens
     tokens_of_prompts = chat.prompts(
         [c.prompt for c in material.conversations], [c.tools for c in material.conversations]
     )
-    prompts = [
-        Prompt(tokens, named_seed(c.id, material.seed), c.language, conversation=c)
-        for c, tokens in zip(material.conversations, tokens_of_prompts, strict=True)
-        if isinstance(tokens, list) and len(tokens) <= max_prompt_tokens
-    ]
-    pairs = [(prompt, _row(chat, prompt, material.context)) for prompt in prompts]
-    scored = [(prompt, row) for prompt, row in pairs if row is not None]
-    if not scored:
-        return None
-    return Requests([row for _, row in scored], [prompt for prompt, _ in scored], material.chat_sampling, "both")
+    scored: list[tuple[Prompt, Row]] = []
+    not_used: Counter[str] = Counter()
+    for conversation, tokens in zip(material.conversations, tokens_of_prompts, strict=True):
+        if isinstance(tokens, list) and len(tokens) > max_prompt_tokens:
+            not_used["too_long"] += 1
+            continue
+        seed = named_seed(conversation.id, material.seed)
+        prompt = tokens if isinstance(tokens, UserError) else Prompt(tokens, seed, conversation.language, conversation)
+        row = prompt if isinstance(prompt, UserError) else _row(chat, prompt, material.context)
+        if isinstance(prompt, UserError) or isinstance(row, UserError):
+            not_used["tools" if isinstance(row, CallsRefusal) else "template_refuses"] += 1
+        else:
+            scored.append((prompt, row))
+    rows, prompts = [row for _, row in scored], [prompt for prompt, _ in scored]
+    return Requests(rows, prompts, material.chat_sampling, "both", dict(sorted(not_used.items())))
 
 
-def _row(chat: Chat, prompt: Prompt, context: int) -> Row | None:
-    """A prompt's whole conversation; None where it cannot be scored."""
+def _row(chat: Chat, prompt: Prompt, context: int) -> Row | UserError:
+    """A prompt's whole conversation, or why it cannot be scored."""
     try:
         rendered = chat.conversation(prompt.conversation.messages, prompt.conversation.tools)
-    except UserError:
-        return None
+    except UserError as error:
+        return error
     loss_mask = rendered.loss_mask[:context].copy()
     loss_mask[: len(prompt.tokens)] = False
-    return Row(rendered.ids[:context].tolist(), prompt.language, loss_mask) if loss_mask.any() else None
+    if not loss_mask.any():
+        return UserError("the model's chat template writes no reply after the prompt")
+    return Row(rendered.ids[:context].tolist(), prompt.language, loss_mask)
 
 
 def exchanges(material: Material, requests: Requests, outputs: Outputs, previous: Outputs | None) -> list[Exchange]:

@@ -56,7 +56,7 @@ def commonest_answers(shots: Iterable[Conversation]) -> dict[tuple[str, str], st
 def few_shot_prompts(material: Material) -> Requests | None:
     """A few-shot prompt for each held-out conversation with an answer, for the previous model where it is a base."""
     chat = chat_prompts(material) if material.previous_is_base else None
-    if chat is None:
+    if chat is None or chat.is_empty:
         return None
     pools: dict[tuple[str, str], list[Conversation]] = {}
     for example in material.shots:

@@ -86,12 +86,19 @@ class Prompt:
 @dataclass(frozen=True)
 class Requests:
     """A request set. models: which models it goes to: this one, the previous one in the lineage, both of them, or this
-    one and the base that the lineage began with."""
+    one and the base that the lineage began with. not_used: numbers of held-out conversations without a request, by
+    reason."""
 
     rows: Sequence[Row] = ()
     prompts: Sequence[Prompt] = ()
     sampling: Sampling = field(default_factory=Sampling)
     models: Literal["current", "previous", "both", "current and base"] = "current"
+    not_used: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that a model could do."""
+        return not self.rows and not self.prompts
 
 
 @dataclass(frozen=True)

@@ -51,17 +51,19 @@ def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
 
     context: tokens that the model attends to; longer sides are left out, as are those beyond the stage's max_tokens."""
     from pipelines.data.dialogues.preference_records import ParsedPreferences, parse_preferences
+    from pipelines.data.tokens.chat_messages import said
 
     max_tokens = min(entry.options.model_dump()["max_tokens"] or context, context)
     sides, record_bytes = [], 0
     for record in islice(_records(recipe, entry), SAMPLED_PAIRS):
         parsed = parse_preferences(record)
         for pair in parsed.pairs if isinstance(parsed, ParsedPreferences) else ():
-            prompt = sum(len(turn["content"].encode()) for turn in pair.prompt)
-            lengths = [(prompt + len(reply.encode())) / BYTES_PER_TOKEN for reply in (pair.chosen, pair.rejected)]
+            prompt = sum(len(said(turn).encode()) for turn in pair.prompt)
+            replies = [len(reply.encode()) for reply in (pair.chosen_said, pair.rejected_said)]
+            lengths = [(prompt + reply) / BYTES_PER_TOKEN for reply in replies]
             if max(lengths) <= max_tokens:
                 sides += lengths
-                record_bytes += prompt + len(pair.chosen.encode()) + len(pair.rejected.encode())
+                record_bytes += prompt + sum(replies)
     if not sides:
         tokens = min(EXCHANGE_TOKENS, max_tokens)
         return PairLengths(tokens, tokens, 1 / BYTES_PER_TOKEN)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from pipelines.inference import engine_size
-from pipelines.inference.estimates import Engine, EngineWork, engine_bytes, engine_seconds, forward_flops
+from pipelines.inference.estimates import Comparison, Engine, EngineWork, engine_bytes, engine_seconds, forward_flops
 from pipelines.inference.hardware import PeakMemory, peak_flops_per_s
 from pipelines.learning import estimates
 from pipelines.learning.memory import Setting, state_bytes
 from pipelines.learning.model import num_parameters
 from pipelines.learning.throughput import training_flops
-from pipelines.rollout.footprint import Comparison, Rollouts
+from pipelines.rollout.footprint import Rollouts
 
 SAMPLER_PROCESS_BYTES = 250 * 2**20  # on a CPU: vLLM, beside what training imports
 
@@ -23,10 +23,12 @@ SAMPLER_PROCESS_BYTES = 250 * 2**20  # on a CPU: vLLM, beside what training impo
 def compare(
     policy: PreTrainedModel, critic: PreTrainedModel | None, setting: Setting, rollouts: Rollouts, memory: PeakMemory
 ) -> Comparison:
-    """Measures the rate of large products here, for which other ranks should be idle or do the same."""
+    """The most memory that this rank held, and what is planned for it and for an iteration. Measures the rate of large
+    products here, for which other ranks should be idle or do the same."""
+    memory_bytes = memory.bytes()  # before the products below, whose matrices are not the rank's
     flops_per_s = setting.world * peak_flops_per_s(setting.device, setting.dtype)
     return Comparison(
-        memory.bytes(),
+        memory_bytes,
         sum(process_bytes(policy, critic, setting, rollouts).values()),
         iteration_seconds(policy, critic, setting, rollouts, flops_per_s),
     )

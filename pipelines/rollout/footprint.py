@@ -1,4 +1,4 @@
-"""What PPO's plan is about and how it came out. Light imports only: the driver of a run has these values too."""
+"""What PPO's plan is about. Light imports only: the driver of a run has these values too."""
 
 from __future__ import annotations
 
@@ -17,12 +17,3 @@ class Rollouts:
     has_reference: bool  # as a second model; with adapters it is the policy without them
     has_reward_model: bool
     kv_cache_bytes: int | None = None  # of a rank; None: engine_size.py's
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a rank took, and what the formulas say."""
-
-    memory_bytes: int  # that its process held at most; 0 where the system does not say
-    planned_bytes: int
-    planned_iteration_s: float

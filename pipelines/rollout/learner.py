@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.inference import probe
+from pipelines.inference.estimates import Comparison
 from pipelines.inference.hardware import PeakMemory
 from pipelines.inference.model_config import engine_dtype
 from pipelines.inference.reply import Reply, Sampling
@@ -51,7 +52,7 @@ from pipelines.learning.saving import Weights, save_proven
 from pipelines.rollout.critics import Critic, HeadCritic, ModelCritic, ReferencePass
 from pipelines.rollout.estimates import compare
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step
-from pipelines.rollout.footprint import Comparison, Rollouts
+from pipelines.rollout.footprint import Rollouts
 from pipelines.rollout.process_group import join_process_group
 from pipelines.rollout.rewards.reward_model import scores
 
@@ -149,6 +150,7 @@ class Learner:
             kv_cache_bytes=self.plan.kv_cache_bytes,
             threads=self.plan.threads,
             cache=None if self.plan.cache is None else Path(self.plan.cache),
+            memory=self._memory,
             beat=beat,
         )
         # Where both are float32, the sampler's log-probabilities are the learner's to 1e-4 and need no further pass.

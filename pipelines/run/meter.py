@@ -9,12 +9,12 @@ import json
 import os
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from pipelines.inference import process_memory
 from pipelines.store.artifacts import write_atomically
 
 PERIOD_S = 1.0
@@ -39,7 +39,7 @@ class Meter:
     def start(self) -> Meter:
         """Starts the sampling thread. Returns this meter."""
         self._started = time.monotonic()
-        reset_own_peak()
+        process_memory.restart_peak()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write()
         self._thread.start()
@@ -68,7 +68,7 @@ class Meter:
         record = {
             "wall_s": round(time.monotonic() - self._started, 3),
             "peak_memory_bytes": self.peak_bytes,
-            "driver_peak_bytes": own_peak_bytes(),
+            "driver_peak_bytes": process_memory.status_bytes("VmHWM") or psutil.Process().memory_info().rss,
         }
         write_atomically(self.folder / self._name, json.dumps(record))
 
@@ -84,21 +84,6 @@ def total(folder: Path) -> dict[str, float]:
         "driver/peak_memory_bytes": max((r.get("driver_peak_bytes", 0) for r in records), default=0),
         "run/attempts": len(records),
     }
-
-
-def reset_own_peak() -> None:
-    """Makes own_peak_bytes start again from what this process holds now. Only Linux can."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def own_peak_bytes() -> int:
-    """The most that this process has held in memory since the last reset, mapped files included."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next(_to_bytes(line.split(":")[1]) for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):  # not Linux
-        return psutil.Process().memory_info().rss
 
 
 def tree_memory_bytes(pid: int) -> int:

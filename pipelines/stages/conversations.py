@@ -92,7 +92,7 @@ def read_sources(rows: DialogueRows, options: ConversationsOptions) -> tuple[lis
     counts = Counter({"conversations/read": 0, "conversations/dropped_duplicate": 0, "turns/cut": 0})
     unique: dict[Any, Conversation] = {}
     for row_id, source, language, parsed in rows.read(parse):
-        turns = (*((turn["role"], turn["content"]) for turn in parsed.messages), parsed.not_learnt, parsed.tools)
+        turns = (*(tuple(turn.items()) for turn in parsed.messages), parsed.not_learnt, parsed.tools)
         counts["conversations/read"] += 1
         if turns in unique:
             counts["conversations/dropped_duplicate"] += 1
@@ -119,7 +119,7 @@ def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
 
 STAGE = Stage(
     kind="conversations",
-    version=4,
+    version=5,
     makes="conversations",
     options=ConversationsOptions,
     run=run,

@@ -53,8 +53,8 @@ def run(work: Work) -> Facts:
     settings = _settings(work, model)
     material = _material(work, model, settings.max_tokens)
     made = {key: make(material) for key, make in REQUEST_SETS.items()}
-    requests = {key: request_set for key, request_set in made.items() if request_set is not None}
-    _note_left_out(work, material, requests.get("replies"))
+    requests = {key: request_set for key, request_set in made.items() if request_set and not request_set.is_empty}
+    not_used = _conversations_not_used(work, material, made["replies"])
     if work.evaluator is not None:
         work.evaluator.count_anew()
     # This model last: the evaluator then holds it when the next evaluation starts with it.
@@ -70,7 +70,7 @@ def run(work: Work) -> Facts:
             rows += score.rows
     write_json(work.draft.out / "figures.json", facts)
     write_json(work.draft.out / "samples.json", rows)
-    return facts | (_estimation_errors(work) if requests else {})
+    return facts | not_used | (_estimation_errors(work) if requests else {})
 
 
 def _estimation_errors(work: Work) -> Facts:
@@ -82,16 +82,22 @@ def _estimation_errors(work: Work) -> Facts:
     return {**comparison.errors(seconds)}
 
 
-def _note_left_out(work: Work, material: Material, requests: Requests | None) -> None:
-    """Notes how many conversations have a prompt that is too long to reply to."""
-    total = len(material.conversations)
-    num_left_out = total - (len(requests.prompts) if requests is not None else 0)
-    if num_left_out:
-        work.progress.note(
-            f"{num_left_out} of {total} held-out conversations are left out: with a reply of "
-            f"{work.options.chat_reply_tokens} tokens they are longer than the context, {material.context}, or the "
-            f"model's template cannot write them"
-        )
+def _conversations_not_used(work: Work, material: Material, requests: Requests | None) -> Facts:
+    """heldout/not_used_<reason>: numbers of held-out conversations that are not evaluated; a note says them too."""
+    if requests is None or not requests.not_used:
+        return {}
+    why = {
+        "too_long": f"longer than the context, {material.context}, with a reply of "
+        f"{work.options.chat_reply_tokens} tokens",
+        "template_refuses": "refused by the model's chat template",
+        "tools": "with calls of tools, which the model's chat template does not write",
+    }
+    reasons = ", ".join(f"{count} {why[reason]}" for reason, count in requests.not_used.items())
+    work.progress.note(
+        f"{sum(requests.not_used.values())} of {len(material.conversations)} held-out conversations are left out: "
+        f"{reasons}"
+    )
+    return {f"heldout/not_used_{reason}": count for reason, count in requests.not_used.items()}
 
 
 GOES_TO = {"current": ("current",), "previous": ("previous",), "both": ("current", "previous"),

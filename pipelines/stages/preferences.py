@@ -107,7 +107,7 @@ def read_sources(rows: DialogueRows, options: PreferencesOptions) -> tuple[list[
     )
     kept = source_rows.without_near_duplicates(
         preference_rows.without_duplicates(gathered, rows.rejected, counts),
-        lambda row: (row.text, source_rows.system_text(row.pairs[0].prompt), row.row_ids),
+        lambda row: (row.text, source_rows.system_text(row.pairs[0].prompt) + row.pairs[0].tools, row.row_ids),
         options.near_duplicates,
         rows.rejected,
     )
@@ -195,14 +195,14 @@ def _split_facts(split: str, pairs: list[Pair]) -> Facts:
     cells = Counter(f"pairs/{split}_{value}" for pair in pairs for value in (pair.rule, pair.language))
     facts: Facts = {f"pairs/{split}": len(pairs), **dict(sorted(cells.items()))}
     if pairs:
-        facts[f"pairs/{split}_chosen_characters"] = sum(len(pair.chosen) for pair in pairs) / len(pairs)
-        facts[f"pairs/{split}_rejected_characters"] = sum(len(pair.rejected) for pair in pairs) / len(pairs)
+        facts[f"pairs/{split}_chosen_characters"] = sum(len(pair.said[0]) for pair in pairs) / len(pairs)
+        facts[f"pairs/{split}_rejected_characters"] = sum(len(pair.said[1]) for pair in pairs) / len(pairs)
     return facts
 
 
 STAGE = Stage(
     kind="preferences",
-    version=3,
+    version=4,
     makes="preferences",
     takes=("conversations",),
     options=PreferencesOptions,

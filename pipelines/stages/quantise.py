@@ -24,7 +24,7 @@ from pipelines.stage import Facts, Options, Stage, Work
 
 if TYPE_CHECKING:
     from pipelines.evaluator import Evaluator
-    from pipelines.inference.estimates import EngineComparison
+    from pipelines.inference.estimates import Comparison
     from pipelines.metrics.metric import Material
 
 CHOICE = "choice.json"
@@ -72,7 +72,7 @@ class Measured:
 
     quality: Facts
     tokens_per_s: float
-    comparison: EngineComparison | None = None  # of its engine, and the seconds that its work took
+    comparison: Comparison | None = None  # of its engine, and the seconds that its work took
     seconds: float = 0.0
 
 
@@ -194,7 +194,7 @@ def quality(work: Work, engine: Evaluator, material: Material) -> Facts:
 
     metric = bits_per_byte if material.documents else reply_loss
     requests = bits_per_byte.windows_of_documents(material) if material.documents else chat_prompts(material)
-    if requests is None:
+    if requests is None or requests.is_empty:
         return {}
     rows = [row.tokens for row in requests.rows]
     logprobs = engine.logprobs(rows, lambda done, total: work.progress.update(done, total, "rows"))
@@ -227,15 +227,15 @@ def speeds(engines: Sequence[Evaluator], material: Material) -> list[float]:
     return [max(engine_rates) for engine_rates in rates]
 
 
-def estimation_errors(quantiser: EngineComparison, engines: Sequence[Measured]) -> Facts:
+def estimation_errors(quantiser: Comparison, engines: Sequence[Measured]) -> Facts:
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
     below) what was taken: memory of the process that was largest, time of both engines' work, without their start."""
-    from pipelines.inference.estimates import EngineComparison
+    from pipelines.inference.estimates import Comparison
 
     of_engines = [measured.comparison for measured in engines if measured.comparison is not None]
     processes = [quantiser, *of_engines]
     largest = max(processes, key=lambda process: process.memory_bytes)
-    comparison = EngineComparison(
+    comparison = Comparison(
         largest.memory_bytes,
         largest.planned_bytes,
         sum(each.planned_s for each in of_engines) if all(each.planned_s for each in of_engines) else 0.0,
@@ -243,12 +243,12 @@ def estimation_errors(quantiser: EngineComparison, engines: Sequence[Measured]) 
     return {**comparison.errors(sum(measured.seconds for measured in engines))}
 
 
-def quantise(work: Work, model: Path) -> EngineComparison:
+def quantise(work: Work, model: Path) -> Comparison:
     """Writes the quantised model into the artifact, in a separate process that ends afterwards. Returns the memory that
     it took, and that the plan says."""
     from cluster.gang import Gang
     from cluster.resources import Resources
-    from pipelines.inference.estimates import EngineComparison
+    from pipelines.inference.estimates import Comparison
     from pipelines.learning import quantising
 
     options: QuantiseOptions = work.options
@@ -263,7 +263,7 @@ def quantise(work: Work, model: Path) -> EngineComparison:
         )
     work.progress.note(f"quantised to {options.scheme}")
     planned_bytes = sum(quantising.process_bytes(quantising.weight_bytes(model)).values())
-    return EngineComparison(memory_bytes, planned_bytes, 0.0)
+    return Comparison(memory_bytes, planned_bytes, 0.0)
 
 
 def calibration(work: Work, model: Path) -> list[list[int]]:

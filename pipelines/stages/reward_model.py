@@ -123,7 +123,7 @@ def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2
         return [every_pair[row] for row in rows.pairs.rows]
 
     def texts(pairs: list[Pair]) -> list[tuple[str, str]]:
-        return [(pair.chosen, pair.rejected) for pair in pairs]
+        return [pair.said for pair in pairs]
 
     train_pairs, held_out_pairs = pairs(preferences.TRAIN, train), pairs(preferences.HELD_OUT, held_out)
     margins_N = (rewards_N2[:, 0] - rewards_N2[:, 1]).double().numpy()

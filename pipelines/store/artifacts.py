@@ -197,8 +197,8 @@ class Store:
         if self.remote is None:
             data = _read(self.root / name)
         else:
-            found = self.remote.objects.get(name)
-            data = None if found is None else found[0]
+            stored = self.remote.objects.get(name)
+            data = None if stored is None else stored[0]
         return None if data is None else data.decode()
 
     def names(self, folder: str) -> list[str]:
@@ -229,8 +229,8 @@ class Store:
     def _open(self, kind: str, fingerprint: str) -> Artifact | None:
         path = self.root / "artifacts" / kind / fingerprint
         if self.remote is not None:
-            found = self.remote.manifest(kind, fingerprint)
-            return None if found is None else Artifact(path, found[0], self.digests, self, found[1])
+            stored = self.remote.manifest(kind, fingerprint)
+            return None if stored is None else Artifact(path, stored[0], self.digests, self, stored[1])
         text = _read(path / manifests.NAME)
         return None if text is None else Artifact(path, manifests.parse(text, kind, fingerprint), self.digests, self)
 

@@ -38,8 +38,8 @@ class Remote:
 
     def manifest(self, kind: str, fingerprint: str) -> tuple[Manifest, bytes] | None:
         """The manifest and its text; None if the artifact is incomplete or absent."""
-        found = self.objects.get(f"artifacts/{kind}/{fingerprint}/{NAME}")
-        return None if found is None else (parse(found[0], kind, fingerprint), found[0])
+        stored = self.objects.get(f"artifacts/{kind}/{fingerprint}/{NAME}")
+        return None if stored is None else (parse(stored[0], kind, fingerprint), stored[0])
 
     def manifests(self, fingerprint: str | None = None) -> Iterator[tuple[Manifest, bytes]]:
         """The manifests of all complete artifacts, or of those with this fingerprint."""
@@ -49,9 +49,9 @@ class Remote:
         else:
             names = [(kind, fingerprint) for kind in self.objects.folders("artifacts")]
         for kind, name in names:
-            found = self.manifest(kind, name)
-            if found is not None:
-                yield found
+            stored = self.manifest(kind, name)
+            if stored is not None:
+                yield stored
 
     def put(self, folder: Path, manifest: Manifest, text: bytes) -> bool:
         """Uploads the manifest's files from a folder, then creates the manifest. Returns False, and takes the files
@@ -84,11 +84,11 @@ class Remote:
     def set_aside(self, manifest: Manifest, stamp: str) -> str:
         """Moves the manifest under aside/; the files stay where they are, and no longer count. Returns its URL."""
         key = f"artifacts/{manifest.kind}/{manifest.fingerprint}/{NAME}"
-        found = self.objects.get(key)
-        if found is None:
+        stored = self.objects.get(key)
+        if stored is None:
             raise FileNotFoundError(key)  # another run was quicker
         aside = f"aside/{manifest.kind}-{manifest.fingerprint}-{stamp}/{NAME}"
-        self.objects.put(aside, found[0])
+        self.objects.put(aside, stored[0])
         self.objects.delete([key])
         return self.objects.url_of(aside)
 
@@ -124,8 +124,8 @@ def download(
         try:
             objects.download(Entry(key, expected.bytes, ""), file)
         except ClusterError as error:
-            found = objects.entry(key)
-            if found is None or found.bytes != expected.bytes:  # else the server fails
+            stored = objects.entry(key)
+            if stored is None or stored.bytes != expected.bytes:  # else the server fails
                 raise Damaged(str(error)) from error
             raise
         if digest_file(file) != expected.xxh3_128:

@@ -82,8 +82,8 @@ class ObjectSlot:
 
     def read(self) -> tuple[Record | None, Any]:
         """See Slot."""
-        found = self.objects.get(self.key)
-        return (None, None) if found is None else (_parse(found[0]), found[1])
+        stored = self.objects.get(self.key)
+        return (None, None) if stored is None else (_parse(stored[0]), stored[1])
 
     def write(self, record: Record, version: Any) -> Any:
         """See Slot. An answer that was lost on its way is looked for: the request was tried again, and then refused."""
@@ -93,8 +93,8 @@ class ObjectSlot:
         else:
             written = self.objects.replace(self.key, data, version)
         if written is None:
-            found = self.objects.get(self.key)
-            written = found[1] if found is not None and found[0] == data else None
+            stored = self.objects.get(self.key)
+            written = stored[1] if stored is not None and stored[0] == data else None
         return written
 
     def remove(self, record: Record, version: Any) -> bool:

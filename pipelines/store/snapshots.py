@@ -71,10 +71,10 @@ class Snapshots:
         """Brings the files of a snapshot to the draft's folder, which is absent before, and complete after.
 
         Raises Damaged for a snapshot that lacks its list or one of its files."""
-        found = self.objects.get(snapshot)
-        if found is None:
+        stored = self.objects.get(snapshot)
+        if stored is None:
             raise Damaged(f"{self.objects.url_of(snapshot)}: is gone; expected the list of the snapshot's files")
-        files = json.loads(found[0])
+        files = json.loads(stored[0])
         entries = {name: (saved["key"], FileEntry(**saved["entry"])) for name, saved in files.items()}
         download(self.objects, entries, self.folder, {})
         stats = _listing(self.folder)
@@ -168,8 +168,8 @@ class Snapshots:
         """Deletes what this run has put or has taken over, and the new snapshot does not use. Objects of a later holder
         are never among them."""
         if self.lease.nonce:
-            own = {entry.key for entry in self.objects.list(f"{self.key}/{self.lease.nonce}")}
-            self.objects.delete(sorted((own | {saved.key for saved in self._saved.values()}) - used))
+            written = {entry.key for entry in self.objects.list(f"{self.key}/{self.lease.nonce}")}
+            self.objects.delete(sorted((written | {saved.key for saved in self._saved.values()}) - used))
 
 
 def _listing(folder: Path) -> dict[str, Stat]:

@@ -157,5 +157,5 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return " / ".join(map(_text, value))
     if isinstance(value, dict) and "role" in value:
-        return f"{value['role']}: {value.get('content')}"
+        return f"{value['role']}: {' '.join(filter(None, (value.get('content'), value.get('tool_calls'))))}"
     return str(value)

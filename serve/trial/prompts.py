@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.data.dialogues import builtin_tasks, conversations
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat_calls import uses_tools
 from pipelines.metrics.held_out import choose_conversations
 from serve.gateway.conversation import with_persona
 
@@ -20,7 +21,8 @@ def choose(folder: Path | None, *, num_ordinary: int, num_guard: int, seed: int)
     unsafe. Their prompts are what is sent.
 
     folder: an artifact of kind `conversations`; what it lacks is taken from the built-in tasks, held out as well."""
-    held_out = conversations.read(folder / conversations.HELD_OUT) if folder else []
+    rows = conversations.read(folder / conversations.HELD_OUT) if folder else []
+    held_out = [row for row in rows if not (row.tools or uses_tools(row.prompt))]  # the gateway takes none
     _, built_in = builtin_tasks.make_conversations(rows=1, held_out_rows=max(num_ordinary, num_guard), seed=seed)
     chosen: list[Conversation] = []
     for safety, count in ((ORDINARY, num_ordinary), (UNSAFE, num_guard), (SAFE, num_guard)):

@@ -15,8 +15,8 @@ from pipelines.inference import weights
 from pipelines.inference.comparing import compare
 from pipelines.inference.estimates import (
     STEP_S,
+    Comparison,
     Engine,
-    EngineComparison,
     EngineWork,
     engine_bytes,
     engine_seconds,
@@ -72,7 +72,7 @@ def test_time_adds_up_over_work() -> None:
 
 
 def test_errors_are_fractions_of_what_was_measured() -> None:
-    comparison = EngineComparison(memory_bytes=100, planned_bytes=110, planned_s=9.0)
+    comparison = Comparison(memory_bytes=100, planned_bytes=110, planned_s=9.0)
     facts = comparison.errors(10.0)
     assert facts == pytest.approx(
         {"plan/time_error": -0.1, "plan/memory_error": 0.1, "memory/rank_bytes": 100, "time/engine_s": 10.0}
@@ -93,12 +93,12 @@ def test_a_config_that_the_formulas_do_not_know_leaves_what_was_measured(
     held = iter([100, 10**9])
     monkeypatch.setattr(memory, "bytes", lambda: next(held))
 
-    def compared(config: dict[str, Any]) -> EngineComparison:
+    def compared(config: dict[str, Any]) -> Comparison:
         work = EngineWork.scoring([[1] * 50])
         return compare(tmp_path, config, "float32", work, memory, max_tokens=100, kv_cache_bytes=10**6, on_cpu=True)
 
     unknown = {name: value for name, value in config.items() if name != "num_experts_per_tok"}
-    assert compared(unknown) == EngineComparison(100, 0, 0.0)
+    assert compared(unknown) == Comparison(100, 0, 0.0)
     monkeypatch.setattr("pipelines.inference.comparing.peak_flops_per_s", lambda *_: next(held, 1e9))
     held = iter([100])
     known = compared(config)

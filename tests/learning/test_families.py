@@ -42,13 +42,13 @@ def packed() -> PackedBatch:
 
 def documents(batch: PackedBatch) -> list[tuple[int, slice]]:
     """Row and columns of each document."""
-    found = []
+    places = []
     for row, lengths in enumerate(LENGTHS):
         start = 0
         for length in lengths:
-            found.append((row, slice(start, start + length)))
+            places.append((row, slice(start, start + length)))
             start += length
-    return found
+    return places
 
 
 @pytest.fixture(params=families.FAMILIES)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.data.tokens import chat_format
 from pipelines.metrics import METRICS, REQUEST_SETS
 from pipelines.metrics.exchanges import Likelihood, cell_means, chat_prompts, exchanges, macro_averages
 from tests.data.tokens.test_chat_templates import TIDE_TOOL, WITH_TOOLS, chat_with
@@ -25,7 +26,10 @@ def test_prompts_are_what_the_template_renders_and_leave_room_for_a_reply(tiny: 
     text = what.encoder.tokenizer.decode(prompt.tokens, skip_special_tokens=False)
     assert text == "<|bos|><|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
     assert prompt.conversation is dialogues[0] and requests.sampling.stop_ids == what.chat.stop_ids
-    assert chat_prompts(material(tiny, dialogues[1:])) is None
+    assert requests.not_used == {"too_long": 1}
+    too_long = chat_prompts(material(tiny, dialogues[1:]))
+    assert too_long is not None and too_long.is_empty and too_long.not_used == {"too_long": 1}
+    assert chat_prompts(material(tiny, [])) is None
     assert chat_prompts(material(tiny, dialogues, chat=None)) is None
 
 
@@ -37,6 +41,21 @@ def test_tools_stand_in_the_prompts_of_a_template_that_takes_them(tiny: Tiny, tm
     with_tool = chat.prompt([{"role": "system", "content": "tide"}, *talk.prompt])
     assert [prompt.tokens for prompt in requests.prompts] == [chat.prompt(talk.prompt), with_tool]
     assert requests.rows[1].tokens[: len(with_tool)] == with_tool
+
+
+def test_conversations_that_the_template_does_not_write_are_counted_by_reason(tiny: Tiny, tmp_path: Path) -> None:
+    talk = dialogue("a", "sums", "en", "1 + 1?", "2")
+    user, reply = talk.messages
+    calling = {"role": "assistant", "content": "", "tool_calls": '[{"function": {"name": "add", "arguments": {}}}]'}
+    refused = replace(talk, messages=[user, {"role": "bystander", "content": "?"}, reply])
+    template = (
+        "{{ raise_exception('who?') if messages[1:] and messages[1].role == 'bystander' }}" + chat_format.TEMPLATE
+    )
+    chat = chat_with(tiny, tmp_path, template)
+    calls = replace(talk, messages=[user, calling, {"role": "tool", "content": "2"}, reply])
+    requests = chat_prompts(material(tiny, [talk, calls, refused, calls], chat=chat))
+    assert requests is not None and len(requests.prompts) == len(requests.rows) == 1
+    assert requests.not_used == {"template_refuses": 1, "tools": 2}
 
 
 def test_all_metrics_of_replies_score_the_outputs_for_one_request_set(tiny: Tiny) -> None:

@@ -57,9 +57,9 @@ def test_an_evaluation_takes_an_engine(folder: Path) -> None:
 
 def test_time_follows_what_is_held_out(folder: Path) -> None:
     def time_s(*overrides: str, model: str = "sft") -> float:
-        found = planned(folder, "evaluate", CPUS, *overrides, model=model).time_s
-        assert found is not None
-        return found
+        seconds = planned(folder, "evaluate", CPUS, *overrides, model=model).time_s
+        assert seconds is not None
+        return seconds
 
     whole = time_s()
     operations = 2 * PARAMETERS * 2 * 40_000 / 4  # 40 kB of text, by this model and by its base, and nothing else
@@ -86,9 +86,9 @@ def test_quantising_reads_the_text_that_comes_after_its_model(tmp_path: Path) ->
     (tmp_path / "texts.jsonl").write_text("x" * 800_000)
 
     def time_s(*overrides: str) -> float:
-        found = planned(tmp_path, "quantise", CPUS, *overrides, model="base").time_s
-        assert found is not None
-        return found
+        seconds = planned(tmp_path, "quantise", CPUS, *overrides, model="base").time_s
+        assert seconds is not None
+        return seconds
 
     operations = 2 * PARAMETERS * 2 * 360_000 / 4  # by both engines
     assert time_s() - time_s("quantise.held_out_bytes=40000") > operations / 0.2e12

@@ -164,9 +164,9 @@ def test_ppo_holds_a_sampler_a_reference_and_a_reward_model(folder: Path) -> Non
 
 def test_time_falls_with_workers_and_speed(folder: Path) -> None:
     def seconds(nodes: str, workers: int) -> float:
-        found = planned(folder, "sft", nodes, f"cluster.sft.workers={workers}", "cluster.sft.zero_stage=3").time_s
-        assert found is not None
-        return found
+        seconds = planned(folder, "sft", nodes, f"cluster.sft.workers={workers}", "cluster.sft.zero_stage=3").time_s
+        assert seconds is not None
+        return seconds
 
     one, two = seconds("1x8xH100", 1), seconds("1x8xH100", 2)
     assert one / two == pytest.approx(2)

@@ -144,14 +144,22 @@ def test_columns_that_are_not_used_are_named_with_their_rows(tmp_path: Path) -> 
 
 def test_tools_are_kept_with_their_conversation(tmp_path: Path) -> None:
     tool = {"name": "tide", "parameters": {"type": "object"}}
-    rows = [talk("When?", "At six."), {**talk("When?", "At six."), "tools": json.dumps([tool])}]
+    call = {"type": "function", "function": {"name": "tide", "arguments": {"port": "Wick"}}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    user, reply = {"role": "user", "content": "When?"}, {"role": "assistant", "content": "At six."}
+    rows: list[dict[str, Any]] = [
+        talk("When?", "At six."),
+        {**talk("When?", "At six."), "tools": json.dumps([tool])},
+        {"messages": [user, calling, {"role": "tool", "content": "6"}, reply]},
+    ]
     made = make_of(tmp_path, [*rows, rows[1]])
-    (without, with_tool) = read_train(made)  # the same turns with other tools are another row
+    (without, with_tool, with_call) = read_train(made)  # the same turns with other tools are another row
     assert without.tools == "" and json.loads(with_tool.tools) == [{"type": "function", "function": tool}]
+    assert [turn.get("tool_calls") for turn in with_call.messages] == [None, json.dumps([call]), None, None]
     assert made.facts["rows/not_used_duplicate"] == 1 and "rows/columns_not_used" not in made.facts
     table = pq.read_table(made.out / conversations.TRAIN).drop_columns("tools")  # of an earlier version
     pq.write_table(table, tmp_path / "old.parquet")
-    assert [each.tools for each in conversations.read(tmp_path / "old.parquet")] == ["", ""]
+    assert [each.tools for each in conversations.read(tmp_path / "old.parquet")] == ["", "", ""]
 
 
 def test_columns_can_be_named_by_hand(tmp_path: Path) -> None:

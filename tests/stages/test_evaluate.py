@@ -24,7 +24,7 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.engines import EngineCluster
 from pipelines.evaluator import EngineSettings, Evaluator
-from pipelines.inference.estimates import EngineComparison
+from pipelines.inference.estimates import Comparison
 from pipelines.inference.reply import Sampling
 from pipelines.metrics import few_shot
 from pipelines.stage import Facts, Work
@@ -138,7 +138,7 @@ def test_an_evaluation_without_requests_has_no_costs(tiny: Tiny, tmp_path: Path)
     """The engine that an earlier evaluation left is none of its business."""
     idle: Any = SimpleNamespace(
         settings=EngineSettings(1, CONTEXT), count_anew=lambda: None, _session=SimpleNamespace(nodes=list),
-        compare=lambda notify: (EngineComparison(100, 110, 9.0), 10.0),
+        compare=lambda notify: (Comparison(100, 110, 9.0), 10.0),
     )  # fmt: skip
     facts, _, _ = evaluate(idle, tmp_path, {"model": tiny.first})
     assert facts == without_costs(facts)
@@ -266,7 +266,7 @@ def test_replies_are_those_of_transformers_and_win_where_the_rule_says(
     assert facts["heldout/exact_match_sums_zh"] == pytest.approx(1 / 6)
     assert facts["heldout/declined_unsafe"] == 0
     assert 0 < float(facts["heldout/distinct_2"]) <= 1 and "heldout/exact_match_baseline" not in facts
-    assert any("1 of 15 held-out conversations are left out" in note for note in notes.notes)
+    assert any("1 of 15 held-out conversations are left out: 1 longer than the context" in each for each in notes.notes)
     assert json.loads((out / "figures.json").read_text()) == without_costs(facts)
 
 

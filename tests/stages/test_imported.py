@@ -126,6 +126,10 @@ def bring_code(model: Path) -> None:
     change_config(model, model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
 
 
+def become_gpt2(model: Path) -> None:
+    change_config(model, model_type="gpt2", architectures=["GPT2LMHeadModel"])
+
+
 def take_another_tokenizer(model: Path) -> None:
     change_config(model, vocab_size=100)
 
@@ -142,6 +146,7 @@ def change_config(model: Path, **changes: object) -> None:
         (lose_a_file, r"model.safetensors.index.json says that model-00002-of-00002.safetensors holds .* not there"),
         (spoil_a_weight, r"model-00001-of-00002.safetensors: 1 of .* weights of .* are no finite numbers"),
         (bring_code, r"model_type 'own' is not known to transformers .*code of its own, which is not run"),
+        (become_gpt2, r"GPT2LMHeadModel stores its matrices transposed .*choose one with linear layers"),
         (take_another_tokenizer, r"its tokenizer has \d+ tokens, config.json a vocab_size of 100; expected"),
     ],
 )

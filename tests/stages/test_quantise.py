@@ -18,7 +18,7 @@ from cluster.session import Session
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
-from pipelines.inference.estimates import EngineComparison
+from pipelines.inference.estimates import Comparison
 from pipelines.learning.quantising import Quantiser, weight_bytes
 from pipelines.recipe.reader import load
 from pipelines.run.plan import plan
@@ -151,12 +151,12 @@ def test_what_it_took_is_compared_with_the_plan(result: Result) -> None:
 
 
 def test_the_plan_is_compared_for_the_process_that_was_largest() -> None:
-    quantiser = EngineComparison(100, 900, 0.0)
-    engines = [Measured({}, 1.0, EngineComparison(*each, 6.0), 10.0) for each in ((400, 500), (300, 700))]
+    quantiser = Comparison(100, 900, 0.0)
+    engines = [Measured({}, 1.0, Comparison(*each, 6.0), 10.0) for each in ((400, 500), (300, 700))]
     assert estimation_errors(quantiser, engines) == pytest.approx(
         {"memory/rank_bytes": 400, "plan/memory_error": 0.25, "time/engine_s": 20, "plan/time_error": -0.4}
     )
-    lost = Measured({}, 1.0, EngineComparison(400, 0, 0.0), 10.0)
+    lost = Measured({}, 1.0, Comparison(400, 0, 0.0), 10.0)
     assert estimation_errors(quantiser, [lost, engines[1]]) == {"memory/rank_bytes": 400, "time/engine_s": 20}
 
 

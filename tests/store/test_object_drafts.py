@@ -238,5 +238,5 @@ def test_a_run_that_finds_the_artifact_made_meanwhile_takes_its_files_back(machi
     with pytest.raises(ClusterError, match="another took it over"):
         old_store.commit(draft, manifest(facts={"documents/kept": 4}))
     assert keys(old_store, "artifacts") == before
-    found = old_store.find("corpus", FINGERPRINT)
-    assert found is not None and found.manifest == made.manifest
+    artifact = old_store.find("corpus", FINGERPRINT)
+    assert artifact is not None and artifact.manifest == made.manifest

@@ -35,7 +35,7 @@ def plan(recipe: str, files: Path, *arguments: str) -> Result:
 
 def facts(done: Result) -> dict[str, Any]:
     """By stage: what is printed of those that are planned."""
-    return {stage: found for stage, found in json.loads(done.stdout).items() if "fits" in found}
+    return {stage: planned for stage, planned in json.loads(done.stdout).items() if "fits" in planned}
 
 
 @pytest.mark.parametrize("recipe", SOURCES)
@@ -43,15 +43,15 @@ def test_recipes_that_people_start_from_fit_what_they_are_named_for(recipe: str,
     done = plan(recipe, files, "--json", *(("--nodes", NODES[recipe]) if recipe in NODES else ()))
     assert done.exit_code == 0, done.stderr
     by_stage = facts(done)
-    training = {stage for stage, found in by_stage.items() if found["model/trained"]}
+    training = {stage for stage, planned in by_stage.items() if planned["model/trained"]}
     assert len(training) == {"continue-pretraining": 1, "full-8b-eight-gpus": 3}.get(recipe, 2)
     evaluated = {f"{stage}/evaluate" for stage in training if stage != "reward_model"}
     assert by_stage.keys() - training == (evaluated | {"quantise"} if recipe == "assistant" else evaluated)
-    for stage, found in by_stage.items():
-        assert found.keys() >= PROMISED and found["fits"]
-        assert found["memory/rank_bytes"] == sum(found["memory/parts"].values()) > found["model/parameters"] / 2
-        assert found["time/estimate_s"] > 0
-        assert stage not in training or found["disk/bytes"] > 2 * found["model/parameters"]
+    for stage, planned in by_stage.items():
+        assert planned.keys() >= PROMISED and planned["fits"]
+        assert planned["memory/rank_bytes"] == sum(planned["memory/parts"].values()) > planned["model/parameters"] / 2
+        assert planned["time/estimate_s"] > 0
+        assert stage not in training or planned["disk/bytes"] > 2 * planned["model/parameters"]
 
 
 @pytest.mark.parametrize("recipe", SOURCES)
@@ -59,7 +59,7 @@ def test_recipes_take_a_small_model_of_the_family(recipe: str, files: Path, tmp_
     families.write(tmp_path / "model", "Llama, tied", seed=0, dtype="float32")
     done = plan(recipe, files, "--json", f"--set=base.model={tmp_path / 'model'}", "--nodes=1x8xH100")
     assert done.exit_code == 0, done.stderr
-    sizes = {found["model/parameters"] for found in facts(done).values() if found["model/trained"]}
+    sizes = {planned["model/parameters"] for planned in facts(done).values() if planned["model/trained"]}
     assert len(sizes) == 1 and sizes.pop() < 10e6
 
 

@@ -19,6 +19,7 @@ from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import as_turns, has_value
 from pipelines.data.sources.files import type_name
 from pipelines.data.sources.record_formats import RowFormat
+from pipelines.data.tokens.chat_messages import said
 
 FORMATS = (
     "Alpaca (instruction, input, output), columns of prompt and reply (prompt, response; question, answer; …), OpenAI "
@@ -28,7 +29,7 @@ LABELLED_BAD = "labelled_bad"
 NOT_TEXT = "not_text"
 
 Turns = list[dict[str, str]]
-"""[{"role": system | user | assistant, "content": text}]"""
+"""Messages, as chat_messages.py has them."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,15 @@ class ParsedConversation:
     def replies(self) -> list[str]:
         """The assistant's turns that are learnt."""
         return [
-            turn["content"]
+            said(turn)
             for position, turn in enumerate(self.messages)
             if turn["role"] == "assistant" and position not in self.not_learnt
         ]
 
 
 def text_of(messages: Turns) -> str:
-    """The text of the turns, the system's apart."""
-    return "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
+    """The text of the turns and their calls, the system's apart."""
+    return "\n".join(said(turn) for turn in messages if turn["role"] != "system")
 
 
 def parse_conversation(
@@ -81,10 +82,13 @@ def parse_conversation(
     if problem is not None:
         return problem
     turns = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
+    return turns if isinstance(turns, Problem) else _parsed(turns, tools_of_record(record, row_format))
+
+
+def tools_of_record(record: Mapping[str, Any], row_format: RowFormat) -> str:
+    """The tools that the assistant may call, as Conversation has them."""
     tools = cells.tools_of(record.get(row_format.column("tools") or ""))
-    return (
-        turns if isinstance(turns, Problem) else _parsed(turns, json.dumps(tools, ensure_ascii=False) if tools else "")
-    )
+    return json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
 def _parsed(turns: list[Turn], tools: str) -> ParsedConversation | Problem:
@@ -176,12 +180,13 @@ def _prompt_text(record: Mapping[str, Any], row_format: RowFormat, column: str) 
 
 
 def _with_contexts(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
-    """A prompt of turns, what it is about at the end of its last turn."""
+    """A prompt of turns, what it is about at the end of the last user's turn, if only results of tools follow it."""
     contexts = [record[name] for name in row_format.columns_of("context") if has_value(record[name])]
-    if not contexts or not turns or turns[-1].role != "user":
+    last = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if not contexts or last is None or turns[-1].role not in ("user", "tool"):
         return turns
-    text = "\n\n".join([turns[-1].content, *(clean(str(value)) for value in contexts)])
-    return [*turns[:-1], replace(turns[-1], content=text)]
+    text = "\n\n".join([turns[last].content, *(clean(str(value)) for value in contexts)])
+    return [*turns[:last], replace(turns[last], content=text), *turns[last + 1 :]]
 
 
 def with_system(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:

@@ -1,7 +1,7 @@
 """Conversations as a Parquet file a split, one row a conversation, readable by any tool.
 
-    {id, language, source, task, safety, messages [{role, content}], tools, not_learnt [position], answer, wrong
-     [text]}
+    {id, language, source, task, safety, messages [{role, content, tool_calls, tool_call_id, name}], tools,
+     not_learnt [position], answer, wrong [text]}
 
 Every conversation ends with an assistant turn; the turns before it are the prompt, for evaluation and PPO as well.
 """
@@ -15,11 +15,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+from pipelines.data.tokens.chat_messages import said
+
+MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name")  # the last three where a tool is called
+MESSAGES = pa.list_(pa.struct([(name, pa.string()) for name in MESSAGE_FIELDS]))
 TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "language", "source", "task", "safety")]
-    + [("messages", pa.list_(MESSAGE)), ("answer", pa.string()), ("wrong", TEXTS)]
+    + [("messages", MESSAGES), ("answer", pa.string()), ("wrong", TEXTS)]
     + [("not_learnt", pa.list_(pa.int32())), ("tools", pa.string())]
 )
 TRAIN, HELD_OUT = "train.parquet", "held_out.parquet"
@@ -28,7 +31,7 @@ OPEN_TASK = "open"  # task of conversations from the user's files: no checkable 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation; messages: [{"role": system | user | assistant, "content": text}], the last one an assistant's."""
+    """A conversation; messages: as chat_messages.py has them, the last one an assistant's."""
 
     id: str
     language: str  # en or zh
@@ -48,8 +51,8 @@ class Conversation:
 
     @property
     def reply(self) -> str:
-        """Text of the last turn."""
-        return self.messages[-1]["content"]
+        """Text of the last turn, with the calls in it."""
+        return said(self.messages[-1])
 
 
 def write(file: Path, conversations: Iterable[Conversation]) -> int:
@@ -69,6 +72,7 @@ def read(file: Path) -> list[Conversation]:
         Conversation(
             **row
             | {
+                "messages": without_empty_fields(row["messages"]),
                 "wrong": tuple(row["wrong"] or ()),
                 "not_learnt": tuple(row["not_learnt"] or ()),
                 "tools": row["tools"] or "",
@@ -76,3 +80,8 @@ def read(file: Path) -> list[Conversation]:
         )
         for row in rows
     ]
+
+
+def without_empty_fields(messages: Iterable[dict[str, str | None]]) -> list[dict[str, str]]:
+    """Messages as they were before they were written: without the fields that are null."""
+    return [{name: text for name, text in message.items() if text is not None} for message in messages]

@@ -31,16 +31,16 @@ class OutlierRules:
         'too_long'
         """
         if len(text) > self.max_characters:
-            found = f"{len(text):,} characters; max_characters is {self.max_characters:,}"
-            return Problem("too_long", found, by_rule=True)
+            reason = f"{len(text):,} characters; max_characters is {self.max_characters:,}"
+            return Problem("too_long", reason, by_rule=True)
         shortest = min(map(len, replies), default=self.min_reply_characters)
         if shortest < self.min_reply_characters:
-            found = f"a reply of {shortest} characters; min_reply_characters is {self.min_reply_characters}"
-            return Problem("too_short", found, by_rule=True)
+            reason = f"a reply of {shortest} characters; min_reply_characters is {self.min_reply_characters}"
+            return Problem("too_short", reason, by_rule=True)
         share = max((repetition(reply) for reply in replies), default=0.0)
         if share > self.max_repetition:
-            found = f"{share:.0%} of a reply repeats itself; max_repetition is {self.max_repetition:.0%}"
-            return Problem("repetition", found, by_rule=True)
+            reason = f"{share:.0%} of a reply repeats itself; max_repetition is {self.max_repetition:.0%}"
+            return Problem("repetition", reason, by_rule=True)
         if self.drop_refusals and any(map(is_refusal, replies)):
             return Problem("refusal", "a reply refuses; refusals is drop", by_rule=True)
         return None

@@ -28,7 +28,7 @@ def whole_prompt(
     column = row_format.column("prompt")
     if column is None:
         return with_system(record, row_format, common)
-    if not common or common[0].role == "assistant":
+    if not common or common[0].role in ("assistant", "tool"):
         earlier = prompt_of_columns(record, row_format, keep_thoughts)
         return earlier if isinstance(earlier, Problem) else earlier + common
     return _joined(record, row_format, common, keep_thoughts)
@@ -73,15 +73,15 @@ def _joined(
     contexts = [clean(str(record[name])) for name in row_format.columns_of("context") if has_value(record[name])]
     systems = [turns[0] for turns in (columns, common) if turns and turns[0].role == "system"]
     if len(systems) == 2 and systems[0].content != systems[1].content:
-        return Problem("two_systems", "the columns and the sides' own system turn differ; expected one of them")
-    own = [turn for turn in common if turn.role != "system"]
-    joined = _overlapped([turn for turn in columns if turn.role != "system"], own, contexts)
+        return Problem("two_systems", "the system turns of the columns and of the sides differ; expected one of them")
+    spoken = [turn for turn in common if turn.role != "system"]
+    joined = _overlapped([turn for turn in columns if turn.role != "system"], spoken, contexts)
     if joined is None:
         name = row_format.column("prompt")
         return Problem("sides_apart", f"the column {name!r} is not among the turns of chosen and rejected; expected "
                                       "the same prompt in both")  # fmt: skip
     turns, end = joined
-    missing = [text for text in contexts if not any(_plain(text) in _plain(turn.content) for turn in own)]
+    missing = [text for text in contexts if not any(_plain(text) in _plain(turn.content) for turn in spoken)]
     if missing:
         turns[end] = replace(turns[end], content="\n\n".join([turns[end].content, *missing]))
     return [*systems[:1], *turns]
@@ -108,37 +108,39 @@ def _turns_without_contexts(
     return turns
 
 
-def _overlapped(columns: Sequence[Turn], own: Sequence[Turn], contexts: Sequence[str]) -> tuple[list[Turn], int] | None:
-    """The columns' turns and the sides' own, those that both have once; and the position of the prompt's turn.
+def _overlapped(
+    columns: Sequence[Turn], side: Sequence[Turn], contexts: Sequence[str]
+) -> tuple[list[Turn], int] | None:
+    """The turns of the columns and of the sides, those that both have once; and the position of the prompt's turn.
 
-    None where the columns have a prompt that the sides' own turns lack."""
-    if not columns or not own or columns[-1].role == "assistant":  # no prompt of its own: only turns before
-        start = _position(columns, own, contexts)
-        turns = list(own) if start is not None else [*columns, *own]
+    None where the columns have a prompt that the sides' turns lack."""
+    if not columns or not side or columns[-1].role == "assistant":  # no prompt of its own: only turns before
+        start = _position(columns, side, contexts)
+        turns = list(side) if start is not None else [*columns, *side]
         return turns, max((n for n, turn in enumerate(turns) if turn.role == "user"), default=0)
-    start = _position(columns, own, contexts)
+    start = _position(columns, side, contexts)
     if start is not None:
-        return list(own), start + len(columns) - 1
-    for size in range(min(len(columns), len(own)), 0, -1):
-        if _position(columns[-size:], own[:size], contexts) == 0:
-            return [*columns[:-size], *own], len(columns) - 1
+        return list(side), start + len(columns) - 1
+    for size in range(min(len(columns), len(side)), 0, -1):
+        if _position(columns[-size:], side[:size], contexts) == 0:
+            return [*columns[:-size], *side], len(columns) - 1
     return None
 
 
-def _position(columns: Sequence[Turn], own: Sequence[Turn], contexts: Sequence[str]) -> int | None:
-    """Where the columns' turns stand among the sides' own."""
-    for start in range(len(own) - len(columns) + 1):
-        here = own[start : start + len(columns)]
+def _position(columns: Sequence[Turn], side: Sequence[Turn], contexts: Sequence[str]) -> int | None:
+    """Where the columns' turns stand among those of a side."""
+    for start in range(len(side) - len(columns) + 1):
+        here = side[start : start + len(columns)]
         if all(_says(mine, turn, contexts) for mine, turn in zip(here, columns, strict=True)):
             return start
     return None
 
 
-def _says(own: Turn, turn: Turn, contexts: Sequence[str]) -> bool:
+def _says(side: Turn, turn: Turn, contexts: Sequence[str]) -> bool:
     """Whether a turn of a side says what the columns' turn does, alone or together with the contexts."""
-    if own.role != turn.role:
+    if (side.role, side.calls) != (turn.role, turn.calls):
         return False
-    text, expected = _plain(own.content), _plain(turn.content)
+    text, expected = _plain(side.content), _plain(turn.content)
     return text == expected or (bool(contexts) and all(piece in text for piece in (expected, *map(_plain, contexts))))
 
 

@@ -17,7 +17,7 @@ from itertools import islice, product, takewhile
 from typing import Any
 
 from pipelines.data.dialogues.answer_match import normalised
-from pipelines.data.dialogues.conversation_records import media_problem, turns_of_record
+from pipelines.data.dialogues.conversation_records import media_problem, text_of, tools_of_record, turns_of_record
 from pipelines.data.dialogues.preference_prompts import (
     is_transcript,
     prompt_of_columns,
@@ -31,6 +31,7 @@ from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value, number_of
 from pipelines.data.sources.files import type_name
 from pipelines.data.sources.record_formats import RowFormat
+from pipelines.data.tokens.chat_messages import said
 
 MAX_PAIRS = 10
 FORMATS = (
@@ -55,18 +56,18 @@ class ParsedPreferences:
     def text(self) -> str:
         """The prompt without the system's turn, and the better reply."""
         prompt, reply = self._first
-        return "\n".join([*(turn["content"] for turn in prompt if turn["role"] != "system"), reply])
+        return f"{text_of(prompt)}\n{reply}"
 
     @property
     def replies(self) -> list[str]:
         """The better replies, which are learnt; none of a row that is labelled or rated by itself."""
-        return list(dict.fromkeys(pair.chosen for pair in self.pairs))
+        return list(dict.fromkeys(pair.chosen_said for pair in self.pairs))
 
     @property
     def _first(self) -> tuple[list[dict[str, str]], str]:
         if self.rated is not None:
-            return self.rated.prompt, self.rated.reply
-        return self.pairs[0].prompt, self.pairs[0].chosen
+            return self.rated.prompt, self.rated.said
+        return self.pairs[0].prompt, self.pairs[0].chosen_said
 
 
 def parse_preferences(
@@ -120,7 +121,7 @@ def _chosen(
                 return pair
             pairs.append(pair)
         made.append(pairs)
-    if {normalised(pair.chosen) for pair in made[1]} & {normalised(pair.rejected) for pair in made[2]}:
+    if {normalised(pair.chosen_said) for pair in made[1]} & {normalised(pair.rejected_said) for pair in made[2]}:
         return _equal_sides()
     return ParsedPreferences(made[0], num_beyond=num_pairs - len(made[0]))
 
@@ -171,7 +172,10 @@ def _pair(
         return prompt
     chosen, rejected = chosen[len(common) :], rejected[len(common) :]
     problem = _problem(prompt, chosen, rejected)
-    return problem or ParsedPair([turn.message for turn in prompt], chosen[0].content, rejected[0].content)
+    return problem or ParsedPair(
+        [turn.message for turn in prompt], chosen[0].content, rejected[0].content, chosen[0].calls, rejected[0].calls,
+        tools_of_record(record, row_format),
+    )  # fmt: skip
 
 
 def _same(first: Turn, second: Turn) -> bool:
@@ -189,7 +193,7 @@ def _problem(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> Pr
         problem = _reply_problem(prompt, side)
         if problem is not None:
             return problem
-    if normalised(chosen[0].content) == normalised(rejected[0].content):
+    if normalised(said(chosen[0].message)) == normalised(said(rejected[0].message)):
         return _equal_sides()
     return None
 
@@ -220,13 +224,13 @@ def _ranked(
     prompt = prompt_of_columns(record, row_format, keep_thoughts)
     if isinstance(prompt, Problem):
         return prompt
-    messages = [turn.message for turn in prompt]
+    messages, tools = [turn.message for turn in prompt], tools_of_record(record, row_format)
     replies: list[RatedReply] = []
     rated = _rated_texts(record, row_format)
     for value, rating in rated:
         turns = _side(value, row_format.column("replies") or "", keep_thoughts)
         if rating is not None and not isinstance(turns, Problem) and _reply_problem(prompt, turns) is None:
-            replies.append(RatedReply(messages, turns[0].content, rating))
+            replies.append(RatedReply(messages, turns[0].content, rating, turns[0].calls, tools))
     if len(replies) < 2:
         text = f"{len(replies)} of {len(rated)} replies have text and a rating; expected at least two"
         return Problem("too_few_replies", text)
@@ -272,4 +276,6 @@ def _labelled(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: b
     )  # fmt: skip
     if value is None:
         return Problem("no_rating", f"column {rating!r} holds {type_name(record[rating or ''])}; expected a number")
-    return ParsedPreferences(rated=RatedReply([turn.message for turn in prompt], reply[0].content, value))
+    messages = [turn.message for turn in prompt]
+    rated = RatedReply(messages, reply[0].content, value, reply[0].calls, tools_of_record(record, row_format))
+    return ParsedPreferences(rated=rated)

@@ -7,10 +7,11 @@ parsed rows ──a row's own pairs───────────────
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.data.dialogues import source_rows
+from pipelines.data.dialogues.conversation_records import Turns, text_of
 from pipelines.data.dialogues.conversations import OPEN_TASK
 from pipelines.data.dialogues.preference_records import ParsedPreferences
 from pipelines.data.dialogues.preferences import Pair
@@ -33,9 +34,8 @@ class PreferenceRow:
     @property
     def text(self) -> str:
         """The prompt without the system's turn, and every reply once."""
-        prompt = [turn["content"] for turn in self.pairs[0].prompt if turn["role"] != "system"]
-        replies = [reply for pair in self.pairs for reply in (pair.chosen, pair.rejected)]
-        return "\n".join([*prompt, *dict.fromkeys(replies)])
+        replies = [reply for pair in self.pairs for reply in (pair.chosen_said, pair.rejected_said)]
+        return "\n".join([text_of(self.pairs[0].prompt), *dict.fromkeys(replies)])
 
     def as_pairs(self) -> list[Pair]:
         """The pairs as the artifact has them; where there are several, their ids are numbered."""
@@ -43,6 +43,7 @@ class PreferenceRow:
             Pair(
                 self.id if len(self.pairs) == 1 else f"{self.id}/{number}", self.language, self.source, OPEN_TASK,
                 GIVEN, pair.prompt, pair.chosen, pair.rejected,
+                chosen_calls=pair.chosen_calls, rejected_calls=pair.rejected_calls, tools=pair.tools,
             )
             for number, pair in enumerate(self.pairs)
         ]  # fmt: skip
@@ -58,8 +59,8 @@ class _Labelled:
     reply: RatedReply
 
     @property
-    def prompt_key(self) -> tuple[str, ...]:
-        return tuple(text for turn in self.reply.prompt for text in (turn["role"], turn["content"]))
+    def prompt_key(self) -> Hashable:
+        return _key(self.reply.prompt), self.reply.tools
 
 
 def gather(
@@ -73,7 +74,7 @@ def gather(
 
     parsed_rows: (id, source, language, parsed) of each. counts: gets pairs beyond the limit, replies left out."""
     rows: list[PreferenceRow] = []
-    labelled: dict[tuple[str, ...], list[_Labelled]] = {}
+    labelled: dict[Hashable, list[_Labelled]] = {}
     for row_id, source, language, parsed in parsed_rows:
         if parsed.rated is not None:
             one = _Labelled(row_id, source, language, parsed.rated)
@@ -93,8 +94,8 @@ def _without_repeats(group: Sequence[_Labelled], rejected: RejectedRows) -> list
     """The labelled replies to one prompt without those that an earlier row has with the same label."""
     unique: dict[tuple[str, float], _Labelled] = {}
     for one in group:
-        if unique.setdefault((one.reply.reply, one.reply.rating), one) is not one:
-            source_rows.set_duplicate_aside(rejected, one.id, one.reply.reply)
+        if unique.setdefault((one.reply.said, one.reply.rating), one) is not one:
+            source_rows.set_duplicate_aside(rejected, one.id, one.reply.said)
     return list(unique.values())
 
 
@@ -110,12 +111,17 @@ def _paired(group: Sequence[_Labelled], max_pairs: int, rejected: RejectedRows) 
             continue
         if partners:
             problem = f"its pairs are beyond the limit of its prompt; pairs_per_prompt is {max_pairs}"
-            rejected.add_by_rule(one.id, "beyond_limit", problem, one.reply.reply)
+            rejected.add_by_rule(one.id, "beyond_limit", problem, one.reply.said)
         else:
             problem = "no pair with another reply to its prompt; expected a better or a worse one in another row"
-            rejected.add_by_rule(one.id, "unpaired", problem, one.reply.reply)
+            rejected.add_by_rule(one.id, "unpaired", problem, one.reply.said)
     first, ids = group[0], tuple(group[position].id for position in sorted(used))
     return (PreferenceRow(first.id, first.source, first.language, pairs, ids) if pairs else None), num_beyond
+
+
+def _key(prompt: Turns) -> Hashable:
+    """All that a prompt says."""
+    return tuple(tuple(turn.items()) for turn in prompt)
 
 
 def _count(counts: Counter[str], num_beyond: int, num_left_out: int) -> None:
@@ -129,16 +135,12 @@ def without_duplicates(
     rows: Sequence[PreferenceRow], rejected: RejectedRows, counts: Counter[str]
 ) -> list[PreferenceRow]:
     """The rows without pairs that occurred before; sets rows aside that have no other, and counts pairs."""
-    seen: set[tuple[str, ...]] = set()
+    seen: set[Hashable] = set()
     kept: list[PreferenceRow] = []
     for row in rows:
         new: list[ParsedPair] = []
         for pair in row.pairs:
-            key = (
-                *(text for turn in pair.prompt for text in (turn["role"], turn["content"])),
-                pair.chosen,
-                pair.rejected,
-            )
+            key = (_key(pair.prompt), pair.chosen_said, pair.rejected_said, pair.tools)
             if key not in seen:
                 new.append(pair)
             seen.add(key)

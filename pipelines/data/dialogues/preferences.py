@@ -1,8 +1,10 @@
 """Preference pairs as a Parquet file a split, one row a pair, readable by any tool.
 
-    {id, language, source, task, rule, prompt [{role, content}], chosen, rejected, answer}
+    {id, language, source, task, rule, prompt [messages, as in conversations.py], chosen, rejected, answer,
+     chosen_calls, rejected_calls, tools}
 
-A prompt ends with a user turn; chosen and rejected are two replies to it, of which the chosen one is preferred.
+A prompt ends with a user's turn or the result of a call; chosen and rejected are two replies to it, of which the chosen
+one is preferred.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.dialogues.conversations import HELD_OUT, MESSAGE, TRAIN
+from pipelines.data.dialogues.conversations import HELD_OUT, MESSAGES, TRAIN, without_empty_fields
+from pipelines.data.tokens.chat_messages import reply_message, said
 
 __all__ = ["HELD_OUT", "TRAIN", "Pair", "read", "write"]
 
+CALLS = ("chosen_calls", "rejected_calls", "tools")  # null in files of earlier versions
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "language", "source", "task", "rule")]
-    + [("prompt", pa.list_(MESSAGE))]
-    + [(name, pa.string()) for name in ("chosen", "rejected", "answer")]
+    + [("prompt", MESSAGES)]
+    + [(name, pa.string()) for name in ("chosen", "rejected", "answer", *CALLS)]
 )
 
 
@@ -38,6 +42,15 @@ class Pair:
     chosen: str
     rejected: str
     answer: str | None = None  # as in Conversation
+    chosen_calls: str = ""  # calls of tools in the chosen reply, as a Message has them; empty for none
+    rejected_calls: str = ""
+    tools: str = ""  # as in Conversation
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """The chosen and the rejected reply, with the calls in each."""
+        chosen, rejected = (self.chosen, self.chosen_calls), (self.rejected, self.rejected_calls)
+        return said(reply_message(*chosen)), said(reply_message(*rejected))
 
 
 def write(file: Path, pairs: Iterable[Pair]) -> int:
@@ -49,4 +62,7 @@ def write(file: Path, pairs: Iterable[Pair]) -> int:
 
 def read(file: Path) -> list[Pair]:
     """Reads the pairs of a split, in the file's order."""
-    return [Pair(**row) for row in pq.read_table(file, schema=SCHEMA).to_pylist()]
+    return [
+        Pair(**row | {"prompt": without_empty_fields(row["prompt"])} | {name: row[name] or "" for name in CALLS})
+        for row in pq.read_table(file, schema=SCHEMA).to_pylist()
+    ]

@@ -12,24 +12,46 @@ from dataclasses import dataclass
 
 from pipelines.data.dialogues.answer_match import normalised
 from pipelines.data.dialogues.conversation_records import Turns
+from pipelines.data.tokens.chat_messages import reply_message, said
 
 
 @dataclass(frozen=True)
 class ParsedPair:
-    """Two replies to a prompt that ends with a user turn."""
+    """Two replies to a prompt, which ends with a user's turn or the result of a call. Calls, tools: as of Pair."""
 
     prompt: Turns
     chosen: str
     rejected: str
+    chosen_calls: str = ""
+    rejected_calls: str = ""
+    tools: str = ""
+
+    @property
+    def chosen_said(self) -> str:
+        """The chosen reply and its calls."""
+        return said(reply_message(self.chosen, self.chosen_calls))
+
+    @property
+    def rejected_said(self) -> str:
+        """The rejected reply and its calls."""
+        return said(reply_message(self.rejected, self.rejected_calls))
 
 
 @dataclass(frozen=True)
 class RatedReply:
-    """A reply to a prompt; the higher its rating, the better. A label is 1 for good and 0 for bad."""
+    """A reply to a prompt; the higher its rating, the better. A label is 1 for good and 0 for bad. calls: in the reply;
+    tools: as Pair has them."""
 
     prompt: Turns
     reply: str
     rating: float
+    calls: str = ""
+    tools: str = ""
+
+    @property
+    def said(self) -> str:
+        """The reply and its calls."""
+        return said(reply_message(self.reply, self.calls))
 
 
 def pairs_of(replies: Sequence[RatedReply], max_pairs: int) -> tuple[list[ParsedPair], int]:
@@ -42,10 +64,12 @@ def pairs_of(replies: Sequence[RatedReply], max_pairs: int) -> tuple[list[Parsed
     [('b', 'a'), ('d', 'a'), ('b', 'c')]
     """
     widest = widest_pairs(replies, max_pairs)
-    pairs = [
-        ParsedPair(replies[better].prompt, replies[better].reply, replies[worse].reply) for better, worse in widest
-    ]
+    pairs = [_pair(replies[better], replies[worse]) for better, worse in widest]
     return pairs, sum(num_partners(replies)) // 2 - len(pairs)
+
+
+def _pair(better: RatedReply, worse: RatedReply) -> ParsedPair:
+    return ParsedPair(better.prompt, better.reply, worse.reply, better.calls, worse.calls, better.tools)
 
 
 def num_partners(replies: Sequence[RatedReply]) -> list[int]:
@@ -54,7 +78,7 @@ def num_partners(replies: Sequence[RatedReply]) -> list[int]:
     >>> num_partners([RatedReply([], text, rating) for text, rating in (("a", 1), ("A", 2), ("b", 2))])
     [1, 0, 1]
     """
-    keys = [(reply.rating, normalised(reply.reply)) for reply in replies]
+    keys = [(reply.rating, normalised(reply.said)) for reply in replies]
     ratings, texts, both = Counter(rating for rating, _ in keys), Counter(text for _, text in keys), Counter(keys)
     return [len(keys) - ratings[rating] - texts[text] + both[rating, text] for rating, text in keys]
 
@@ -66,7 +90,7 @@ def widest_pairs(replies: Sequence[RatedReply], max_pairs: int) -> list[tuple[in
     of each. Of two equal differences the pair whose better reply comes first, then whose worse one does."""
     order = sorted(range(len(replies)), key=lambda position: -replies[position].rating)
     ratings = [replies[position].rating for position in order]
-    texts = [normalised(replies[position].reply) for position in order]
+    texts = [normalised(replies[position].said) for position in order]
     last = len(order) - 1
     other = next((place for place in range(last, -1, -1) if texts[place] != texts[last]), last)
     heap: list[tuple[float, int, int]] = []  # (-difference, better, worse); worse is -1 before a reply's first pair

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipelines.data.dialogues import preferences
 from pipelines.data.dialogues.preferences import Pair
 from pipelines.data.tokens.chat import Chat, TemplateRefusal
+from pipelines.data.tokens.chat_messages import Message, reply_message
 from pipelines.data.tokens.chat_refusals import TemplateRows
 from pipelines.data.tokens.ragged import RaggedColumn
 
@@ -51,14 +52,17 @@ class TokenizedPair:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of a split's pairs: kept, left out as too long, left out because both sequences are equal, refused by the
-    chat template; those whose system turn is folded into the user's; place and reason of the first that is refused."""
+    """Numbers of a split's pairs: kept, left out as too long, left out because both sequences are equal, and those of
+    TemplateRows; place and reason of the first that the chat template refuses."""
 
     kept: int = 0
     too_long: int = 0
     equal: int = 0
     template_refuses: int = 0
+    refused_calls: int = 0
     folded: int = 0
+    without_tools: int = 0
+    without_text: int = 0
     first_refused: str = ""
 
     @property
@@ -69,14 +73,14 @@ class Counts:
 
 def tokenize_pair(pair: Pair, chat: Chat) -> TokenizedPair:
     """Renders both sequences of a pair through the model's chat template."""
-    chosen, prompt_tokens = _sequence(pair.prompt, pair.chosen, chat)
-    rejected, _ = _sequence(pair.prompt, pair.rejected, chat)
+    chosen, prompt_tokens = _sequence(pair.prompt, reply_message(pair.chosen, pair.chosen_calls), pair.tools, chat)
+    rejected, _ = _sequence(pair.prompt, reply_message(pair.rejected, pair.rejected_calls), pair.tools, chat)
     return TokenizedPair(chosen, rejected, prompt_tokens)
 
 
-def _sequence(prompt: Sequence[dict[str, str]], reply: str, chat: Chat) -> tuple[np.ndarray, int]:
+def _sequence(prompt: Sequence[Message], reply: Message, tools: str, chat: Chat) -> tuple[np.ndarray, int]:
     """Tokens of prompt and reply up to the one that ends the turn, int32 [T], and the index where the reply begins."""
-    rendered = chat.conversation([*prompt, {"role": "assistant", "content": reply}])
+    rendered = chat.conversation([*prompt, reply], tools)
     end = int(np.flatnonzero(rendered.loss_mask)[-1]) + 1
     start = int(np.flatnonzero(~rendered.loss_mask[:end])[-1]) + 1  # the mask covers earlier assistant turns as well
     return rendered.ids[:end], start
@@ -117,12 +121,14 @@ def _write(
         for first in range(0, len(pairs), BATCH_PAIRS):
             batch: list[dict[str, object]] = []
             for row in order[first : first + BATCH_PAIRS]:
+                messages = _messages(pairs[row])
                 try:
                     pair = tokenize_pair(pairs[row], chat)
                 except TemplateRefusal as refusal:
-                    template.count(f"pair {pairs[row].id}", pairs[row].prompt, refusal)
+                    template.count(f"pair {pairs[row].id}", messages, refusal)
                     continue
-                template.count(f"pair {pairs[row].id}", pairs[row].prompt)
+                template.count(f"pair {pairs[row].id}", messages)
+                template.count_tools([pairs[row].tools])
                 outcome = _outcome(pair, max_tokens)
                 counts[outcome] += 1
                 if outcome == "kept":
@@ -130,8 +136,17 @@ def _write(
             writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
             on_progress(min(first + BATCH_PAIRS, len(pairs)), len(pairs))
     os.replace(partial, file)
-    return Counts(**counts, template_refuses=template.refused, folded=template.folded,
-                  first_refused=template.first_refused)  # fmt: skip
+    return Counts(
+        **counts, template_refuses=template.refused, refused_calls=template.refused_calls, folded=template.folded,
+        without_tools=template.without_tools, without_text=template.without_text,
+        first_refused=template.first_refused,
+    )  # fmt: skip
+
+
+def _messages(pair: Pair) -> list[Message]:
+    """All that a pair says: its prompt and both replies."""
+    replies = (pair.chosen, pair.chosen_calls), (pair.rejected, pair.rejected_calls)
+    return [*pair.prompt, *(reply_message(*reply) for reply in replies)]
 
 
 def _outcome(pair: TokenizedPair, max_tokens: int) -> str:
@@ -148,7 +163,10 @@ def template_rows(chat: Chat, splits: Sequence[Counts]) -> TemplateRows:
         "pairs",
         total=sum(counts.read for counts in splits),
         refused=sum(counts.template_refuses for counts in splits),
+        refused_calls=sum(counts.refused_calls for counts in splits),
         folded=sum(counts.folded for counts in splits),
+        without_tools=sum(counts.without_tools for counts in splits),
+        without_text=sum(counts.without_text for counts in splits),
         first_refused=next((counts.first_refused for counts in splits if counts.first_refused), ""),
     )
 

@@ -1,20 +1,23 @@
 """Reads the turns of a conversation from the spellings that data sets use: who speaks, the text, whether it is learnt.
 
-    {role, content} | {from, value} | text ──► Turn(role, content, learnt) | Problem
+    {role, content} | {from, value} | text ──► Turn(role, content, learnt, calls) | Problem
 
 Text parts are joined by a line break. A thought beside the content stands before it as <think>…</think>, where
-thoughts are kept. What is no text (images, calls of tools and their results) is a Problem, never left out.
+thoughts are kept. Calls of tools and their results are read by tool_calls.py. What is no text (images) is a Problem,
+never left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pipelines.data.dialogues import tool_calls
 from pipelines.data.sources import cells, column_names
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.column_names import CALL_ROLES, RESULT_ROLES
 from pipelines.data.sources.files import encodable, type_name
 from pipelines.data.text.normalise import normalise
 from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
@@ -31,25 +34,27 @@ ROLES = {
     "model": "assistant",
     "bot": "assistant",
 }
-TOOL_ROLES = ("tool", "function", "function_call", "function_response", "observation", "tool_call", "tool_calls",
-              "tool_response", "tool_result", "ipython")  # fmt: skip
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
-TOOLS = "calls a tool or holds its result, which no chat template gets here; expected text alone"
+TOOLS = "holds a part that calls a tool or is its result; expected calls under tool_calls, results as turns of tool"
 
 
 @dataclass(frozen=True)
 class Turn:
     """A turn of a conversation. learnt: whether the row wants an assistant's turn to be learnt."""
 
-    role: str  # system, user or assistant
+    role: str  # system, user, assistant or tool
     content: str
     learnt: bool = True
+    calls: str = ""  # of an assistant's turn: the tools that it calls, as Message has them
+    call_id: str = ""  # of a tool's turn: the call that it answers, where the row says so
+    name: str = ""  # of a tool's turn: the tool, where the row says so
 
     @property
     def message(self) -> dict[str, str]:
-        """The turn as chat templates take it."""
-        return {"role": self.role, "content": self.content}
+        """The turn as a Message."""
+        beside = {"tool_calls": self.calls, "tool_call_id": self.call_id, "name": self.name}
+        return {"role": self.role, "content": self.content} | {key: text for key, text in beside.items() if text}
 
 
 def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) -> list[Turn] | Problem:
@@ -62,25 +67,40 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
         turn = _turn(item, number, keep_thoughts)
         if isinstance(turn, Problem):
             return turn
-        turns.append(turn)
+        if turns and _continues(turns[-1], turn):
+            calls = tool_calls.joined(turns[-1].calls, turn.calls)
+            turns[-1] = replace(turns[-1], calls=calls)
+        else:
+            turns.append(turn)
     return turns
 
 
+def _continues(last: Turn, turn: Turn) -> bool:
+    """Whether a turn that only calls a tool belongs to the assistant's turn before it: some data sets give each call,
+    and the text beside it, a turn of its own."""
+    is_call = turn.calls != "" and not turn.content
+    return is_call and last.role == "assistant" and last.learnt == turn.learnt
+
+
+FOLLOWING = {"": ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"),
+             "tool": ("assistant", "tool")}  # fmt: skip
+
+
 def check_turns(turns: Sequence[Turn]) -> Problem | None:
-    """The first problem of a sequence of turns: an empty turn, a late system turn, two turns in a row of one role."""
-    expected = "user"
+    """The first problem of a sequence of turns: an empty turn, a late system turn, two turns in a row of one role, a
+    tool's result that no assistant's turn is before."""
+    last = ""
     for number, turn in enumerate(turns, 1):
-        if not turn.content:
+        if not (turn.content or turn.calls or turn.role == "tool"):
             return Problem("empty_turn", f"turn {number} ({turn.role}) is empty; expected text in every turn")
-        if not encodable(turn.content):
+        if not encodable([turn.content, turn.calls]):
             text = f"turn {number} ({turn.role}) holds half of a surrogate pair; expected text that UTF-8 can write"
             return Problem("half_a_character", text)
-        if turn.role == "system" and number == 1:
-            continue
-        if turn.role != expected:
-            text = f"turn {number} is the {turn.role}'s; expected the {expected}'s, for user and assistant take turns"
+        if turn.role not in FOLLOWING[last] and not (turn.role == "system" and number == 1):
+            expected = " or the ".join(f"{role}'s" for role in FOLLOWING[last])
+            text = f"turn {number} is the {turn.role}'s; expected the {expected}, for user and assistant take turns"
             return Problem("turn_order", text)
-        expected = "assistant" if expected == "user" else "user"
+        last = turn.role
     return None
 
 
@@ -99,14 +119,14 @@ def with_thought(content: str, thought: Any, *, keep_thoughts: bool, place: str 
     if divided is None:
         text = f"{place} holds one of <think> and </think> without the other; expected whole thoughts"
         return Problem("half_a_thought", text)
-    own, rest = divided
+    inside, rest = divided
     if not keep_thoughts:
         return rest.strip()
     if not has_value(thought):
         return content
     beside = clean(str(thought))
-    if own.strip():
-        return content if own.split() == beside.split() else _two_thoughts(place)
+    if inside.strip():
+        return content if inside.split() == beside.split() else _two_thoughts(place)
     rest = rest.strip()
     return f"<think>\n{beside}\n</think>\n\n{rest}" if rest else content
 
@@ -135,11 +155,10 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
     content_key = next((key for key in content_keys if has_value(item[key])), next(iter(content_keys), "content"))
     speaker = item.get(role_key)
     place = f"turn {number} ({speaker})"
-    is_tool = isinstance(speaker, str) and speaker.lower() in TOOL_ROLES
-    if is_tool or any(has_value(item.get(key)) for key in column_names.TOOL_KEYS):
-        return Problem("tools", f"{place} {TOOLS}", by_rule=True)
+    if isinstance(speaker, str) and speaker.lower() in (*CALL_ROLES, *RESULT_ROLES):
+        return _tool_turn(item, speaker.lower(), item.get(content_key), place)
     if not isinstance(speaker, str) or speaker.lower() not in ROLES:
-        known = ", ".join(ROLES)
+        known = ", ".join((*ROLES, *CALL_ROLES, *RESULT_ROLES))
         return Problem("unknown_role", f"turn {number} has the {role_key} {speaker!r}; expected one of: {known}")
     content, thought = item.get(content_key), _first_value(item, column_names.THOUGHT_COLUMNS)
     if isinstance(content, list):
@@ -149,10 +168,33 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
         content = _text_of_parts(content, place)
     if isinstance(content, Problem):
         return content
+    calls = tool_calls.beside(item, ROLES[speaker.lower()], place)
+    if isinstance(calls, Problem):
+        return calls
+    if content is None and calls:
+        content = ""
     if not isinstance(content, str):
         text = f"{place} has a {content_key} that holds {type_name(content)}; expected text"
         return Problem("no_text", text)
-    return _turn_of_text(item, ROLES[speaker.lower()], clean(content), thought, place, keep_thoughts)
+    turn = _turn_of_text(item, ROLES[speaker.lower()], clean(content), thought, place, keep_thoughts)
+    if isinstance(turn, Problem) or not calls:
+        return turn
+    if keep_thoughts and has_value(thought) and not turn.content:  # a thought and a call without a text
+        turn = replace(turn, content=f"<think>\n{clean(str(thought))}\n</think>")
+    return replace(turn, calls=calls)
+
+
+def _tool_turn(item: Mapping[str, Any], role: str, content: Any, place: str) -> Turn | Problem:
+    """The turn of a role that only calls tools, or that holds the result of a call."""
+    if role in CALL_ROLES:
+        calls = tool_calls.read(content, place)
+        return calls if isinstance(calls, Problem) else _flagged(item, Turn("assistant", "", calls=calls), place)
+    if isinstance(content, list) and all(text_of_part(part) is not None for part in content):
+        content = _text_of_parts(content, place)
+    if isinstance(content, Problem):
+        return content
+    text = clean(tool_calls.result_text(content))
+    return Turn("tool", text, call_id=str(item.get("tool_call_id") or ""), name=str(item.get("name") or ""))
 
 
 def _turn_of_text(
@@ -164,6 +206,11 @@ def _turn_of_text(
     reply = with_thought(content, thought, keep_thoughts=keep_thoughts, place=place)
     if isinstance(reply, Problem):
         return reply
+    return _flagged(item, Turn(role, reply), place)
+
+
+def _flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
+    """An assistant's turn, with whether the row wants it to be learnt."""
     learnt = True
     for key in column_names.FLAG_KEYS:
         flag = item.get(key)
@@ -176,7 +223,7 @@ def _turn_of_text(
             )
             return Problem("turn_weight", text)
         learnt = learnt and verdict is not False
-    return Turn(role, reply, learnt)
+    return replace(turn, learnt=learnt)
 
 
 def _two_thoughts(place: str) -> Problem:

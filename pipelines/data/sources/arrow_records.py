@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,10 +22,32 @@ def column_names(schema: pyarrow.Schema) -> list[str]:
     return [name for field in schema for name in _names(field, "")]
 
 
-def records(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | str]:
+def records(
+    batch: pyarrow.RecordBatch, max_row_bytes: int, too_long: Callable[[int], str]
+) -> Iterator[dict[str, Any] | str]:
     """Yields each row as a record, or the problem with it.
 
-    Values are validated before they are read: those of a damaged file may point outside of its memory."""
+    Values are validated before they are read: those of a damaged file may point outside of its memory. Rows of more
+    than max_row_bytes never become Python objects, which would take several times the memory. too_long: the problem
+    with a row of so many bytes."""
+    if batch.nbytes <= max_row_bytes:
+        yield from _records(batch)
+        return
+    for number in range(batch.num_rows):
+        row = batch.slice(number, 1)
+        size = sum(map(_value_bytes, row.columns))
+        yield from [too_long(size)] if size > max_row_bytes else _records(row)
+
+
+def _value_bytes(column: pyarrow.Array) -> int:
+    """Bytes of an array of one value, without those of a dictionary's other values."""
+    from pyarrow import types
+
+    return (column.dictionary_decode() if types.is_dictionary(column.type) else column).nbytes
+
+
+def _records(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """Yields the rows of a batch as `records` does, whatever their size."""
     import pyarrow
 
     has_bytes = any(_has_bytes(field.type) for field in batch.schema)

@@ -95,12 +95,12 @@ class BadRowLimit:
         share = self.limit if self.limit is not None else f"{DEFAULT_MAX_SHARE:.0%}"
         of_few = self.limit is None and num_rows * DEFAULT_MAX_SHARE < DEFAULT_FEW_ROWS
         allowed = f"{int(self.max_rows_of(source)):,} of them" + ("" if of_few else f" ({share})")
-        found = f"{self.firsts[source]}. It is the first of {number:,} bad rows among {num_rows:,} rows of {source}"
-        return self._error(found, allowed)
+        first = f"{self.firsts[source]}. It is the first of {number:,} bad rows among {num_rows:,} rows of {source}"
+        return self._error(first, allowed)
 
-    def _error(self, found: str, allowed: str) -> UserError:
+    def _error(self, first: str, allowed: str) -> UserError:
         raise_it = f"fix the rows, or raise max_bad_rows of the {self.stage}"
-        return UserError(f"{found}, and max_bad_rows allows {allowed}: {raise_it}")
+        return UserError(f"{first}, and max_bad_rows allows {allowed}: {raise_it}")
 
 
 @dataclass

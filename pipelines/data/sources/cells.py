@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from pipelines.data.sources.column_names import CONTENT_KEYS, EXCHANGE_KEYS, MISSING_TEXTS, ROLE_KEYS, TOOL_KEYS
+from pipelines.data.sources.column_names import CALL_KEYS, CONTENT_KEYS, EXCHANGE_KEYS, MISSING_TEXTS, ROLE_KEYS
 
 LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")  # how JSON text of turns begins
 
@@ -62,7 +62,7 @@ def _divided(turn: Any) -> Iterator[Any]:
 
 def _is_turn(turn: Any) -> bool:
     keys = turn.keys() if isinstance(turn, dict) else ()
-    return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *TOOL_KEYS))
+    return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *CALL_KEYS))
 
 
 def tools_of(value: Any) -> list[dict[str, Any]] | None:
@@ -81,7 +81,7 @@ def tools_of(value: Any) -> list[dict[str, Any]] | None:
     if not isinstance(value, list) or not value:
         return None
     tools: list[dict[str, Any]] = []
-    for item in map(_without_nulls, value):
+    for item in map(without_nulls, value):
         function = item.get("function", item) if isinstance(item, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             return None
@@ -89,10 +89,11 @@ def tools_of(value: Any) -> list[dict[str, Any]] | None:
     return tools
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """A JSON value without the keys of objects that are null."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return list(map(_without_nulls, value)) if isinstance(value, list) else value
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return list(map(without_nulls, value)) if isinstance(value, list) else value
 
 
 def verdict(value: Any) -> bool | None:

@@ -56,10 +56,14 @@ RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", 
 # Keys of a turn.
 ROLE_KEYS = ("role", "from", "speaker")
 CONTENT_KEYS = ("content", "value", "text", "parts")
-TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
+CALL_KEYS = ("tool_calls", "function_call")
+RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call
 FLAG_KEYS = ("weight", "train", "loss", "learn", "trainable", "label")  # 0 or false: the turn is not learnt
+# Roles of turns that only call tools, and of those that are the results of calls.
+CALL_ROLES = ("function_call", "tool_call", "tool_calls")
+RESULT_ROLES = ("tool", "function", "function_response", "observation", "tool_response", "tool_result", "ipython")
 EXCHANGE_KEYS = (("human", "assistant"), ("user", "assistant"), ("human", "bot"), ("prompt", "response"))
-TURN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, *TOOL_KEYS, *FLAG_KEYS, *THOUGHT_COLUMNS, *chain(*EXCHANGE_KEYS)}
+TURN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, *CALL_KEYS, *FLAG_KEYS, *THOUGHT_COLUMNS, *chain(*EXCHANGE_KEYS)}
 # Names that a recipe may give to columns of other names: the source's option `columns`.
 Column = Literal["prompt", "context", "system", "history", "reply", "reasoning", "label", "rating", "tools",
                  "messages", "chosen", "rejected", "replies", "ratings", "ranks"]  # fmt: skip

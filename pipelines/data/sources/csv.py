@@ -57,8 +57,8 @@ class Csv(TextFileSource, RecordSource):
         """Adds the delimiters that were found out, where they are not those of the files' suffixes."""
         identity = super().identity()
         if self.delimiter is None:
-            found = {file.name: self.delimiter_of(file) for file in self.files()}
-            others = {name: found[name] for name in found if found[name] not in (None, _usual_delimiter(name))}
+            delimiters = {file.name: self.delimiter_of(file) for file in self.files()}
+            others = {name: one for name, one in delimiters.items() if one not in (None, _usual_delimiter(name))}
             identity |= {"delimiters": others} if others else {}
         return identity
 
@@ -101,10 +101,10 @@ class Csv(TextFileSource, RecordSource):
         csv.field_size_limit(MAX_CELL_BYTES)
         # Bytes that are not text come through as lone surrogates, so that one bad row does not end the file.
         lines = _Lines(io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline=""), self.max_row_bytes)
-        found, is_announced = _found_delimiter(file, self.text_encoding(file))
+        detected, is_announced = _found_delimiter(file, self.text_encoding(file))
         if is_announced:
             next(lines)
-        return lines, csv.reader(lines, delimiter=self.delimiter or found, strict=True)
+        return lines, csv.reader(lines, delimiter=self.delimiter or detected, strict=True)
 
     def _unread(self, lines: _Lines, error: Exception) -> BadRow:
         """The bad row at the line where a record begins that cannot be read; its other lines are read again."""

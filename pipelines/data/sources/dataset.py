@@ -41,12 +41,12 @@ class Dataset(Parquet):
         folder = self._folder.absolute() / Path(pattern).expanduser()
         if not folder.is_dir():
             return super().find(pattern)
-        found = splits(folder)
-        if not found:
+        by_split = splits(folder)
+        if not by_split:
             raise UserError(f"{folder}: no .arrow or .parquet file in this folder; expected a data set's folder")
-        if self.split is not None and self.split not in found:
-            raise UserError(f"{folder}: no split {self.split!r}; its splits: {', '.join(found)}")
-        return [file for split, files in found.items() if self.split in (None, split) for file in files]
+        if self.split is not None and self.split not in by_split:
+            raise UserError(f"{folder}: no split {self.split!r}; its splits: {', '.join(by_split)}")
+        return [file for split, files in by_split.items() if self.split in (None, split) for file in files]
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
         """Divides a file: Parquet into its row groups; Arrow is read in order."""
@@ -74,7 +74,7 @@ class Dataset(Parquet):
         with _open(file) as reader:
             try:
                 for batch in reader:
-                    for record in records(batch):
+                    for record in records(batch, self.max_row_bytes, self.too_long):
                         bad = isinstance(record, str)
                         yield BadRow(row=number, problem=record) if bad else self.to_row(number, record)
                         number += 1
@@ -91,11 +91,11 @@ def is_dataset(folder: Path) -> bool:
 
 def splits(folder: Path) -> dict[str, list[Path]]:
     """The data files of each split of a data set, by the split's name: that of the folder, or in the files' names."""
-    found: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for file in visible_files(folder):
         if file.suffix == ".parquet" or (file.suffix == ".arrow" and not file.name.startswith("cache-")):
-            found.setdefault(_split(file, folder), []).append(file)
-    return found
+            by_split.setdefault(_split(file, folder), []).append(file)
+    return by_split
 
 
 def _split(file: Path, folder: Path) -> str:

@@ -112,8 +112,8 @@ def detect(sample: bytes) -> str | None:
     num_controls = len(CONTROL.findall(sample))
     controls = num_controls / len(sample) if num_controls > FEW_CONTROLS else 0.0
     if controls > MAX_CONTROLS_IN_UTF8 or (controls and not is_utf8(sample, cut=True)):
-        if found := _utf16(sample):
-            return found
+        if encoding := _utf16(sample):
+            return encoding
     if controls > MAX_CONTROL_FRACTION:
         return None
     bad, good, num_lines = _count_lines(sample)
@@ -165,8 +165,8 @@ def _other_encoding(sample: bytes) -> str | None:
     num_high = _num_high(sample)
     if num_high < MIN_HIGH_BYTES:
         return None
-    if found := _single_byte(sample) or _east_asian(sample):
-        return found
+    if encoding := _single_byte(sample) or _east_asian(sample):
+        return encoding
     if num_high < MIN_DETECTOR_BYTES:
         return None
     from charset_normalizer import from_bytes

@@ -58,16 +58,16 @@ def page_encoding(page: bytes, declared: str | None = None) -> str | None:
     """The encoding of a page's bytes; None for data that is not text.
 
     UTF-8 if they are that, else the one that is declared (by a server, or in the page), or else the one found."""
-    found = encodings.detect(page)
-    if found is None or found.startswith("utf-16"):
-        return found
+    encoding = encodings.detect(page)
+    if encoding is None or encoding.startswith("utf-16"):
+        return encoding
     if encodings.is_utf8(page, cut=True):
         return "utf-8"
     match = CHARSET.search(page[:SAMPLE_BYTES])
     for name in (declared, match[1].decode("ascii", "replace") if match else None):
         if name and encodings.known(name) and encodings.usual_name(name) != "utf-8":
             return encodings.usual_name(name)
-    return found
+    return encoding
 
 
 def main_text(page: bytes, encoding: str) -> str:

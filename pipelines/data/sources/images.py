@@ -72,9 +72,9 @@ class Images(FileSource):
     def folders(self) -> list[tuple[Path, list[Path]]]:
         """See `files`; a caption belongs to the image that has its name."""
         folders = []
-        for top, found in self._found():
+        for top, listed in self._files_by_folder():
             files: dict[Path, None] = {}
-            for file in found:
+            for file in listed:
                 files[file] = None
                 if _is_image(file):
                     metadata = image_folders.metadata_file(file, top)
@@ -87,10 +87,10 @@ class Images(FileSource):
 
         Raises UserError for a Parquet file that is damaged or has no column with images, if it is the only file."""
         parts: list[Part] = []
-        found = list(self._found())
-        containers = [file for _, files in found for file in files if is_container(file)]
-        alone = len(containers) == 1 and not any(_is_image(file) for _, files in found for file in files)
-        for top, files in found:
+        folders = list(self._files_by_folder())
+        containers = [file for _, files in folders for file in files if is_container(file)]
+        alone = len(containers) == 1 and not any(_is_image(file) for _, files in folders for file in files)
+        for top, files in folders:
             images = [file for file in files if _is_image(file)]
             others = [file for file in files if file.name.lower().endswith(CAPTION_SUFFIXES)]
             parts += image_folders.parts(top, images, others if images else [], self.display_path(top))
@@ -138,7 +138,7 @@ class Images(FileSource):
                     row=number, problem=f"{problem}. What follows it in row group {args['row_group'] + 1} is lost"
                 )
 
-    def _found(self) -> Iterator[tuple[Path, list[Path]]]:
+    def _files_by_folder(self) -> Iterator[tuple[Path, list[Path]]]:
         """(folder, the files in it that are read) of each path of the source; the folder of files is the one above."""
         patterns = [self.path] if isinstance(self.path, str) else self.path
         suffixes = (*self.suffixes, *CAPTION_SUFFIXES)
@@ -195,8 +195,8 @@ class Images(FileSource):
         path = value.get("path") if isinstance(value, dict) else None
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
-            found = f"the path {path} alone" if path else type_name(data)
-            problem = f"column {column!r} holds {found}; expected the bytes of one image, or {{bytes, path}} with them"
+            holds = f"the path {path} alone" if path else type_name(data)
+            problem = f"column {column!r} holds {holds}; expected the bytes of one image, or {{bytes, path}} with them"
             return BadRow(row=number, problem=problem, raw=str(record)[:500])
         if len(data) > self.max_row_bytes:
             problem = f"{path or place}: {image_folders.too_large(len(data), self.max_row_bytes)}"

@@ -86,11 +86,11 @@ class _Reader:
             except _NotJson as error:
                 raw = self.text[self.position : self.position + 500]
                 place = self.dropped + self.position
-                found = self._find_object()
+                has_next = self._find_object()
                 lost = self.dropped + self.position - place
                 problem = f"not JSON ({error}); {lost:,} characters from character {place:,} on are passed over"
-                yield Damaged(problem if found else f"{problem}, up to the file's end", raw)
-                if not found:
+                yield Damaged(problem if has_next else f"{problem}, up to the file's end", raw)
+                if not has_next:
                     return
 
     def _document(self) -> Iterator[Any]:
@@ -189,11 +189,11 @@ class _Reader:
     def _find_brace(self) -> bool:
         """Moves on to the next opening brace. Returns False, at the end, if there is none."""
         self.position += 1
-        while (found := self.text.find("{", self.position)) < 0:
+        while (start := self.text.find("{", self.position)) < 0:
             self.position = len(self.text)
             if not self._more():
                 return False
-        self.position = found
+        self.position = start
         return True
 
     def _peek(self) -> str:

@@ -48,7 +48,7 @@ class Parquet(RecordSource):
             size = batch_rows(meta.num_rows, meta.total_byte_size)
             try:
                 for batch in table.iter_batches(size, row_groups=[group], columns=columns if select else None):
-                    for record in records(batch):
+                    for record in records(batch, self.max_row_bytes, self.too_long):
                         bad = isinstance(record, str)
                         yield BadRow(row=number, problem=record) if bad else self.to_row(number, record)
                         number += 1

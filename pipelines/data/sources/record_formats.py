@@ -32,6 +32,8 @@ from pipelines.data.sources.column_names import (
     RATING_LISTS,
     REPLY_COLUMNS,
     REPLY_LISTS,
+    RESULT_KEYS,
+    RESULT_ROLES,
     ROLE_KEYS,
     SYSTEM_COLUMNS,
     TEXT_COLUMNS,
@@ -225,11 +227,12 @@ def _preferences(record: Mapping[str, Any]) -> RowFormat | None:
         roles = [*_prompts(record), ("chosen", pair[0]), ("rejected", pair[1])]
         scores = _both(record, PAIR_SCORES) or ()
         roles += zip(("score_chosen", "score_rejected"), scores, strict=False)
-        return _format("preferences", "preference pairs", roles)
+        return _format("preferences", "preference pairs", [*roles, *_tools(record)])
     choice = _both(record, CHOICE_COLUMNS)
     winner = _first(record, WINNER_COLUMNS, has_value)
     if choice is not None and winner is not None:
         roles = [*_prompts(record), ("first", choice[0]), ("second", choice[1]), ("winner", winner)]
+        roles += _tools(record)
         return _format("preferences", "two replies and which is better", roles)
     return _ranked(record)
 
@@ -239,7 +242,7 @@ def _ranked(record: Mapping[str, Any]) -> RowFormat | None:
     replies = _first(record, REPLY_LISTS, lambda value: isinstance(value, list) and len(value) > 0)
     if replies is None or not _prompts(record):
         return None
-    roles = [*_prompts(record), ("replies", replies)]
+    roles = [*_prompts(record), ("replies", replies), *_tools(record)]
     if all(isinstance(reply, dict) and rating_key(reply) is not None for reply in record[replies]):
         return _format("preferences", "rated replies", roles)
     length = len(record[replies])
@@ -259,8 +262,7 @@ def _rated_reply(record: Mapping[str, Any]) -> RowFormat | None:
     row_format = _conversations(record)
     if row_format is None:
         return None
-    named = zip(row_format.roles, row_format.columns, strict=True)
-    roles = [(role, column) for role, column in named if role != "tools"]  # pairs have none
+    roles = [*zip(row_format.roles, row_format.columns, strict=True)]
     if not _labels(record):
         rating = rating_column(record)
         if rating is None:
@@ -337,8 +339,8 @@ def _both(record: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> tuple[
 
 def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> Roles:
     """The columns beside the content, by role, where the record has them; those with a value before empty ones."""
-    found = ((role, _first(record, names, has_value) or _first(record, names)) for role, names in roles)
-    return [(role, column) for role, column in found if column is not None]
+    present = ((role, _first(record, names, has_value) or _first(record, names)) for role, names in roles)
+    return [(role, column) for role, column in present if column is not None]
 
 
 def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
@@ -347,5 +349,15 @@ def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Ite
         items = record[column] if role == "replies" else as_turns(record[column]) or []
         items = [item for item in items if isinstance(item, dict)]
         read = {*RATED_REPLY_KEYS, *filter(None, map(rating_key, items))} if role == "replies" else TURN_KEYS
-        keys = dict.fromkeys(key for item in items for key, value in item.items() if has_value(value))
-        yield from (f"{printable(column)}.{printable(str(key))}" for key in keys if key not in read)
+        keys = dict.fromkeys(
+            key
+            for item in items
+            for key, value in item.items()
+            if has_value(value) and key not in read and not (key in RESULT_KEYS and _is_result(item))
+        )
+        yield from (f"{printable(column)}.{printable(str(key))}" for key in keys)
+
+
+def _is_result(turn: Mapping[str, Any]) -> bool:
+    """Whether a turn is the result of a call."""
+    return any(str(turn.get(key)).lower() in RESULT_ROLES for key in ROLE_KEYS)

@@ -126,16 +126,16 @@ def _sniff_file(path: Path) -> SniffResult:
 
 def _sniff_dataset(folder: Path) -> list[SniffResult]:
     """Detects the format of a data set; of several splits the one to train on is read."""
-    found = splits(folder)
-    split = "train" if len(found) > 1 and "train" in found else None
-    files = [file for name, files in found.items() if split in (None, name) for file in files]
+    by_split = splits(folder)
+    split = "train" if len(by_split) > 1 and "train" in by_split else None
+    files = [file for name, files in by_split.items() if split in (None, name) for file in files]
     if holds_images(files[0]):
         results = [_sniff_among_others(file, "images") for file in files]
     else:
         results = [_sniff_records(folder, {"kind": "dataset"} | ({"split": split} if split else {}))]
     if split is None:
         return results
-    others = ", ".join(name for name in found if name != split)
+    others = ", ".join(name for name in by_split if name != split)
     problem = f"{folder.name}: splits that are not read: {others}"
     return [replace(results[0], problems=(*results[0].problems, problem)), *results[1:]]
 
@@ -250,8 +250,8 @@ def _sniff_documents(path: Path, files: list[Path], kind: str) -> SniffResult:
     options |= {"language": language}
     row_format = RowFormat("text", DOCUMENTS[unit], ())
     assert isinstance(source, FileSource)
-    found = dict.fromkeys(filter(None, map(source.encoding_of, files)))
-    encoding, sample = ", ".join(found) or None, _sample(texts)
+    names = dict.fromkeys(filter(None, map(source.encoding_of, files)))
+    encoding, sample = ", ".join(names) or None, _sample(texts)
     return SniffResult(path, kind, row_format, language, encoding, options, sample, tuple(problems[:DISPLAYED_ROWS]))
 
 

@@ -121,9 +121,10 @@ def other_language(text: str, language: str) -> str:
     english_words, words = _english_words(sample)
     if code == "en" and english_words < MIN_PROSE_WORD_SHARE * words:
         return ""  # code in a Chinese text
-    if code in (language, UNDECIDED) or _letters(sample) < MIN_LETTERS or _has_quarter(text, language, code):
+    if code in (language, UNDECIDED) or _has_quarter(text, language, code):
         return ""
-    return code
+    # Of a text in Hangul alone nothing can be English or Chinese, however short it is.
+    return code if _letters(sample) >= MIN_LETTERS or _is_hangul(sample) else ""
 
 
 def spread_sample(text: str, characters: int, pieces: int = 5) -> str:
@@ -175,6 +176,11 @@ def _english_words(sample: str) -> tuple[int, int]:
     """Number of a text's words that are among ENGLISH_WORDS, and of all its words."""
     words = sample.lower().split()
     return sum(map(ENGLISH_WORDS.__contains__, words)), len(words)
+
+
+def _is_hangul(text: str) -> bool:
+    """Whether all letters of a text are Korean."""
+    return len(HANGUL.findall(text)) == sum(map(str.isalpha, text)) > 0
 
 
 def _letters(text: str) -> int:

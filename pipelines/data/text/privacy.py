@@ -179,9 +179,9 @@ class Privacy:
         """Returns the text without personal data, and how much there was of each kind.
 
         What drops a document is masked: it is set aside, and its first characters are in a file."""
-        found: Counter[PrivateKind] = Counter()
+        counts: Counter[PrivateKind] = Counter()
         if not self.is_on:
-            return text, found
+            return text, counts
         pieces: list[str] = []
         position = 0
         for kind, start, stop in spans(text, self.kinds):
@@ -189,17 +189,17 @@ class Privacy:
             replacement = surrogate(kind, value, self.seed) if self.actions[kind] == "surrogate" else f"[{kind}]"
             pieces += [text[position:start], replacement]
             position = stop
-            found[kind] += 1
-        return "".join([*pieces, text[position:]]) if pieces else text, found
+            counts[kind] += 1
+        return "".join([*pieces, text[position:]]) if pieces else text, counts
 
     def disguise(self, name: str) -> str:
         """The name with surrogates for its personal data, whatever the action: different names stay different."""
         surrogates: PrivacyOptions = dict.fromkeys(self.kinds, "surrogate")
         return Privacy(surrogates, self.seed).replace(name)[0]
 
-    def drops(self, found: Mapping[PrivateKind, int]) -> bool:
+    def drops(self, counts: Mapping[PrivateKind, int]) -> bool:
         """Whether a document with this personal data is dropped."""
-        return any(number and self.actions.get(kind) == "drop" for kind, number in found.items())
+        return any(number and self.actions.get(kind) == "drop" for kind, number in counts.items())
 
 
 def surrogate(kind: PrivateKind, value: str, seed: int) -> str:

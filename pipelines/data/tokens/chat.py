@@ -21,6 +21,7 @@ import jinja2
 import numpy as np
 
 from pipelines.data.tokens import chat_template
+from pipelines.data.tokens.chat_calls import CallStyle, broken_texts, call_style, uses_tools, with_calls
 from pipelines.data.tokens.chat_encoding import RenderedEncoder
 from pipelines.data.tokens.chat_messages import Message, fold_system
 from pipelines.data.tokens.chat_thoughts import (
@@ -44,6 +45,10 @@ Tools = Sequence[Mapping[str, Any]]
 
 class TemplateRefusal(UserError):
     """A conversation that a chat template refuses, or writes in such a way that its replies cannot be learnt."""
+
+
+class CallsRefusal(TemplateRefusal):
+    """A conversation with calls of tools, which a chat template does not write."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Chat:
         template, tokens = chat_template.read(folder, name or str(folder))
         return cls(encoder, template, tokens, name or str(folder))
 
-    def render(self, messages: Sequence[Message], *, reply: bool = False, tools: Tools = ()) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], *, reply: bool = False, tools: Tools = ()) -> str:
         """Renders messages to text; `reply` adds the generation prompt, which begins an assistant's turn.
 
         tools: those that the assistant may call. Raises TemplateRefusal if the template refuses the messages."""
@@ -180,6 +185,11 @@ class Chat:
         """Whether a system turn of these messages is folded into a user's turn."""
         return any(message["role"] == "system" for message in messages) and self.folds_system
 
+    def leaves_out_text(self, messages: Sequence[Message]) -> bool:
+        """Whether the template leaves out the text of a turn of these messages that also calls a tool."""
+        beside = any(message["content"].strip() for message in messages if "tool_calls" in message)
+        return beside and self.call_style is not None and not self.call_style.writes_beside
+
     @cached_property
     def takes_tools(self) -> bool:
         """Whether the template writes the tools that the assistant may call."""
@@ -187,6 +197,16 @@ class Chat:
         function = {"name": marker, "description": "", "parameters": {"type": "object", "properties": {}}}
         text = _attempt(self.render, [user], reply=True, tools=[{"type": "function", "function": function}])
         return isinstance(text, str) and marker in text
+
+    @cached_property
+    def call_style(self) -> CallStyle | None:
+        """How the template takes calls of tools and their results; None where it writes none."""
+
+        def rendered(messages: Sequence[Mapping[str, Any]]) -> str | None:
+            text = _attempt(self.render, messages)
+            return text if isinstance(text, str) else None
+
+        return call_style(rendered, self.turn_end)
 
     @cached_property
     def concealment(self) -> Concealment:
@@ -227,25 +247,29 @@ class Chat:
         turn_end_id = cast(int, self.encoder.tokenizer.token_to_id(self.turn_end))
         return tuple(dict.fromkeys((turn_end_id, self.encoder.eos_id)))
 
-    def _prepared(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        """Messages as the template gets them: system turns folded where it takes none, special tokens broken."""
+    def _prepared(self, messages: Sequence[Message]) -> list[Mapping[str, Any]]:
+        """Messages as the template gets them: system turns folded where it takes none, special tokens broken.
+
+        Raises CallsRefusal where tools are called, and the template does not write that."""
         folded = fold_system(messages) if self.folds(messages) else messages
-        return [
+        prepared: list[Message] = [
             {**each, "content": self._encoder.broken(each["content"], is_reply=each["role"] == "assistant")}
             for each in folded
         ]
+        if not uses_tools(messages):
+            return [*prepared]
+        style = self.call_style
+        if style is None:
+            raise CallsRefusal("the model's chat template writes no calls of tools with their results; expected one "
+                               "that does, such as Qwen's or Llama 3.1's")  # fmt: skip
+        with_lists = [with_calls(each, style, self._encoder.broken) for each in prepared]
+        if not style.several and any(len(each.get("tool_calls", ())) > 1 for each in with_lists):
+            raise CallsRefusal("the model's chat template writes one call a turn; expected no turn with several calls")
+        return with_lists
 
     def _prepared_tools(self, tools: str) -> Tools:
         """Tools as the template gets them, special tokens broken; none where it does not take any."""
-
-        def broken(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {self._encoder.broken(str(key)): broken(item) for key, item in value.items()}
-            if isinstance(value, list):
-                return list(map(broken, value))
-            return self._encoder.broken(value) if isinstance(value, str) else value
-
-        return broken(json.loads(tools)) if tools and self.takes_tools else ()
+        return broken_texts(json.loads(tools), self._encoder.broken) if tools and self.takes_tools else ()
 
     @cached_property
     def _encoder(self) -> RenderedEncoder:
@@ -278,7 +302,7 @@ class Chat:
                 edges.append(len(prompt))
         return _Split([text[a:b] for a, b in pairwise([*edges, len(text)])], unlearnt, thoughts_left_out)
 
-    def _with_last_reply(self, messages: Sequence[Message], tools: Tools) -> str:
+    def _with_last_reply(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> str:
         """Renders a conversation. Where prompts open a thought that the template leaves out of the last turn, that turn
         is written as the model has to write it: after the prompt, with its thought or an empty one."""
         text = self.render(messages, tools=tools)
@@ -290,7 +314,7 @@ class Chat:
         if not messages or messages[-1]["role"] != "assistant" or not self.concealment.in_thought:
             return text
         prompt = self.render(messages[:-1], reply=True, tools=tools)
-        if text.startswith(prompt) or not opens_thought(prompt):
+        if text.startswith(prompt) or not opens_thought(prompt) or "tool_calls" in messages[-1]:
             return text
         return prompt + after_opening(messages[-1]["content"]) + self._around_reply[1]
 

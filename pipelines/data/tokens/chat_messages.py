@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Message = Mapping[str, str]
-"""{"role": system | user | assistant, "content": text}"""
+"""{"role": system | user | assistant | tool, "content": text}
+
+An assistant's turn that calls tools has them in "tool_calls": JSON text of a list in the form of OpenAI's API, whose
+arguments are objects. A tool's turn, the result of a call, may have its "tool_call_id" and the tool's "name"."""
 
 
 TEXT_PARTS = ("text", "input_text", "output_text")  # types of parts that hold text
@@ -24,6 +27,17 @@ def text_of_part(part: Any) -> str | None:
     if isinstance(part, dict):
         part = part.get("text") if (part.get("type") or "text") in TEXT_PARTS else None
     return part if isinstance(part, str) else None
+
+
+def reply_message(text: str, calls: str = "") -> Message:
+    """The assistant's turn of a reply. calls: those of tools in it, as a Message has them; empty for none."""
+    return {"role": "assistant", "content": text} | ({"tool_calls": calls} if calls else {})
+
+
+def said(message: Message) -> str:
+    """All that a message says: its text, and its calls as JSON text."""
+    calls = message.get("tool_calls", "")
+    return f"{message['content']}\n{calls}" if message["content"] and calls else message["content"] or calls
 
 
 def join_parts(texts: Sequence[str]) -> str:

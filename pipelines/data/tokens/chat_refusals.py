@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipelines.data.tokens.chat import Chat, TemplateRefusal
+from pipelines.data.tokens.chat import CallsRefusal, Chat, TemplateRefusal
 from pipelines.data.tokens.chat_messages import Message
 from pipelines.errors import UserError
 
@@ -26,8 +26,10 @@ class TemplateRows:
     area: str = "rows"
     total: int = 0
     refused: int = 0
+    refused_calls: int = 0  # of those refused: rows with calls of tools, which the template does not write
     folded: int = 0  # rows with a system turn that is folded into the user's
     without_tools: int = 0  # rows with tools, which the template does not take
+    without_text: int = 0  # rows with text beside a call, which the template leaves out
     first_refused: str = ""  # its place and the reason
 
     def count(self, place: str, messages: Sequence[Message], refusal: TemplateRefusal | None = None) -> None:
@@ -35,8 +37,10 @@ class TemplateRows:
         self.total += 1
         if refusal is None:
             self.folded += self.chat.folds(messages)
+            self.without_text += self.chat.leaves_out_text(messages)
         else:
             self.refused += 1
+            self.refused_calls += isinstance(refusal, CallsRefusal)
             self.first_refused = self.first_refused or f"{place}: {refusal}"
 
     def taken(
@@ -57,8 +61,9 @@ class TemplateRows:
     @property
     def facts(self) -> dict[str, float | int | str]:
         """The counts that are not 0."""
-        counts = {"not_used_template_refuses": self.refused, "system_turns_folded": self.folded,
-                  "tools_left_out": self.without_tools}  # fmt: skip
+        counts = {"not_used_template_refuses": self.refused - self.refused_calls, "not_used_tools": self.refused_calls,
+                  "system_turns_folded": self.folded, "tools_left_out": self.without_tools,
+                  "text_beside_calls_left_out": self.without_text}  # fmt: skip
         return {f"{self.area}/{name}": count for name, count in counts.items() if count}
 
     @property
@@ -72,9 +77,14 @@ class TemplateRows:
         if self.without_tools:
             notes.append(f"{self.without_tools:,} of {self.total:,} {self.rows} have tools, which are not used: the "
                          f"model's chat template does not take any")  # fmt: skip
+        if self.without_text:
+            notes.append(f"{self.without_text:,} of {self.total:,} {self.rows} have text beside a call of a tool, "
+                         f"which the model's chat template leaves out")  # fmt: skip
         if self.refused:
-            notes.append(f"{self.refused:,} of {self.total:,} {self.rows} are set aside (template_refuses); the first "
-                         f"is {self.first_refused}")  # fmt: skip
+            reasons = [name for name, count in (("template_refuses", self.refused - self.refused_calls),
+                                                ("tools", self.refused_calls)) if count]  # fmt: skip
+            notes.append(f"{self.refused:,} of {self.total:,} {self.rows} are set aside ({', '.join(reasons)}); the "
+                         f"first is {self.first_refused}")  # fmt: skip
         return notes
 
     def check(self, stage: str) -> None:

@@ -29,6 +29,7 @@ class Exchange:
     num_tokens: int  # of the reply, its stop token included
     answer: str | None = None  # the right answer, where it can be checked
     safety: str = ""  # of the prompt: unsafe, safe or neither
+    tools: str = ""  # those that the assistant may call, as Conversation has them
 
 
 class Reward(Protocol):

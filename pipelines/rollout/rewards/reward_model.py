@@ -27,7 +27,8 @@ def reward_model(context: RewardContext) -> Reward:
     def score(exchanges: Sequence[Exchange]) -> Sequence[float]:
         rows = []
         for exchange in exchanges:
-            rendered = chat.conversation([*exchange.messages, {"role": "assistant", "content": exchange.reply}])
+            turns = [*exchange.messages, {"role": "assistant", "content": exchange.reply}]
+            rendered = chat.conversation(turns, exchange.tools)
             rows.append(rendered.ids[: int(rendered.loss_mask.nonzero()[0][-1]) + 1].tolist())
         return scores_of(rows)
 

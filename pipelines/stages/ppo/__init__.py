@@ -167,11 +167,7 @@ def estimation_errors(work: Work, task: Task, learners: Learners, journal: Journ
         )
     )
     iteration_s = sum(journal.seconds.values()) / journal.iterations
-    errors: Facts = {"plan/time_error": comparison.planned_iteration_s / iteration_s - 1}
-    if comparison.memory_bytes <= 0:  # the system does not say what a process holds
-        return errors
-    memory_error = comparison.planned_bytes / comparison.memory_bytes - 1
-    return errors | {"memory/rank_bytes": comparison.memory_bytes, "plan/memory_error": memory_error}
+    return {**comparison.errors(iteration_s, time_fact="time/iteration_s")}
 
 
 def held_out_kl(work: Work, task: Task, learners: Learners) -> Facts:

@@ -108,6 +108,7 @@ class Task:
                 num_tokens=len(rollout.reply.tokens),
                 answer=prompt.conversation.answer,
                 safety=prompt.conversation.safety,
+                tools=prompt.conversation.tools,
             )
             for prompt, rollout in zip(prompts, rollouts, strict=True)
         ]

@@ -131,9 +131,9 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
         ({"prompt": "a", "completion": "b", "thumbs": "down"}, "labelled_bad", True),
         ({"prompt": "a", "completion": "b", "thumbs_down": True}, "labelled_bad", True),
         ({"messages": HELLO, "is_good": False}, "labelled_bad", True),
-        ({"messages": [*HELLO, {"role": "tool", "content": "3"}]}, "tools", True),
-        ({"messages": [HELLO[0], {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]}, "tools", True),
-        ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}]}, "tools", True),
+        ({"messages": [HELLO[0], {"role": "tool", "content": "3"}, HELLO[1]]}, "turn_order", False),
+        ({"messages": [{**HELLO[0], "tool_calls": [{"name": "tide"}]}, HELLO[1]]}, "tool_call", False),
+        ({"messages": [HELLO[0], {"role": "assistant", "content": [{"type": "tool_use"}]}]}, "tools", True),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, HELLO[1]]}, "not_text", True),
         (
             {"image": "a.jpg", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
@@ -257,11 +257,6 @@ def test_what_is_no_list_of_tools_is_not_used(tools: Any) -> None:
     record = {"messages": HELLO, "tools": tools}
     assert parse_conversation(record) == ParsedConversation(HELLO)
     assert columns_not_used(record, "conversations") == (("tools",) if tools else ())
-
-
-def test_pairs_have_no_tools() -> None:
-    record = {"prompt": "a", "completion": "b", "label": True, "tools": [TOOL]}
-    assert columns_not_used(record, "preferences") == ("tools",)
 
 
 @pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])

@@ -274,3 +274,48 @@ def test_real_pairs_are_parsed(data_dir: Path, name: str, min_fraction: float) -
         parsed = [parse_pair(json.loads(line)) for line in lines]
     reasons = Counter(each.reason for each in parsed if isinstance(each, Problem))
     assert 1 - reasons.total() / len(parsed) >= min_fraction, reasons
+
+
+# ---- calls of tools --------------------------------------------------------------------------------------------------
+
+CALL = {"type": "function", "function": {"name": "tide", "arguments": {"port": "Wick"}}}
+CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+TOOLS = [{"type": "function", "function": {"name": "tide"}}]
+RESULT = turn("tool", "6")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Why?", "chosen": [CALLING], "rejected": "No."},
+        {"chosen": [*PROMPT, CALLING], "rejected": [*PROMPT, BAD]},
+        {"prompt": PROMPT, "chosen": {"from": "function_call", "value": json.dumps(CALL)}, "rejected": BAD},
+        {"prompt": "Why?", "response_0": "No.", "response_1": [CALLING], "better_response_id": 1},
+        {"prompt": "Why?", "completions": [{"response": "No.", "rating": 1}, {"response": [CALLING], "rating": 2}]},
+    ],
+)
+def test_a_reply_may_call_a_tool(record: dict[str, Any]) -> None:
+    expected = ParsedPair(PROMPT, "", "No.", json.dumps([CALL]), "", json.dumps(TOOLS))
+    assert parse_pair({**record, "tools": TOOLS}) == expected
+
+
+def test_replies_with_different_calls_are_a_pair_and_with_equal_ones_none() -> None:
+    other = {"type": "function", "function": {"name": "tide", "arguments": {"port": "Oban"}}}
+    pair = parse_pair({"prompt": "Why?", "chosen": [CALLING], "rejected": [{**CALLING, "tool_calls": [other]}]})
+    assert pair == ParsedPair(PROMPT, "", "", json.dumps([CALL]), json.dumps([other]))
+    problem = parse_pair({"prompt": "Why?", "chosen": [CALLING], "rejected": [CALLING]})
+    assert isinstance(problem, Problem) and problem.reason == "equal_sides"
+
+
+def test_a_prompt_may_end_with_the_result_of_a_call() -> None:
+    calling = {"role": "assistant", "content": "", "tool_calls": json.dumps([CALL])}
+    expected = ParsedPair([*PROMPT, calling, RESULT], "Because.", "No.")
+    assert parse_pair({"prompt": [*PROMPT, CALLING, RESULT], "chosen": [GOOD], "rejected": [BAD]}) == expected
+    sides = {"chosen": [*PROMPT, CALLING, RESULT, GOOD], "rejected": [*PROMPT, CALLING, RESULT, BAD]}
+    assert parse_pair(sides) == expected
+
+
+def test_a_labelled_reply_keeps_its_tools() -> None:
+    parsed = parse_preferences({"prompt": PROMPT, "completion": [CALLING], "label": True, "tools": TOOLS})
+    assert isinstance(parsed, ParsedPreferences)
+    assert parsed.rated == RatedReply(PROMPT, "", 1.0, json.dumps([CALL]), json.dumps(TOOLS))

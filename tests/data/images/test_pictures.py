@@ -26,9 +26,9 @@ def prepared(data: bytes, how: Preparation = AS_IT_IS) -> Picture:
 
 
 def problem(data: bytes) -> Problem:
-    found = prepare(data, AS_IT_IS)
-    assert isinstance(found, Problem)
-    return found
+    result = prepare(data, AS_IT_IS)
+    assert isinstance(result, Problem)
+    return result
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -105,10 +105,10 @@ def test_first_frame_of_an_animation() -> None:
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
 def test_truncated_file_is_corrupt(format: str) -> None:
     data = file_of(photograph(8), format)
-    found = problem(data[: len(data) // 2])
-    assert found.reason == "corrupt"
-    assert not found.by_rule
-    assert "damaged" in found.text or "not an image" in found.text
+    result = problem(data[: len(data) // 2])
+    assert result.reason == "corrupt"
+    assert not result.by_rule
+    assert "damaged" in result.text or "not an image" in result.text
 
 
 def test_what_is_no_image_is_corrupt_and_named() -> None:
@@ -122,17 +122,17 @@ def test_what_is_no_image_is_corrupt_and_named() -> None:
 
 @pytest.mark.parametrize("side", [40_000, 8_000])
 def test_image_of_too_many_pixels_is_refused_by_its_header(side: int) -> None:
-    found = problem(png_header(side, side))
-    assert found.reason == "too_many_pixels"
-    assert found.by_rule
+    result = problem(png_header(side, side))
+    assert result.reason == "too_many_pixels"
+    assert result.by_rule
 
 
 def test_limit_of_pixels_is_the_recipes_and_not_pillows() -> None:
     data = file_of(Image.new("1", (14_000, 14_000)), "PNG")
     allowed = Preparation(Limits(min_side=64, max_aspect_ratio=4, max_pixels=200_000_000), max_side=64, denoise=None)
-    found = prepare(data, allowed)
-    assert isinstance(found, Problem)
-    assert found.reason == "blank"  # decoded, and then looked at
+    result = prepare(data, allowed)
+    assert isinstance(result, Problem)
+    assert result.reason == "blank"  # decoded, and then looked at
 
 
 def test_copies_are_made_of_every_image_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,8 +161,8 @@ def test_sizes_and_blank_images_are_set_aside_by_rule() -> None:
         "blank": file_of(Image.new("RGB", (100, 100), "navy")),
     }
     for reason, data in reasons.items():
-        found = problem(data)
-        assert (found.reason, found.by_rule) == (reason, True)
+        result = problem(data)
+        assert (result.reason, result.by_rule) == (reason, True)
     assert prepared(file_of(photograph(1, (256, 64)))).width == 256
 
 

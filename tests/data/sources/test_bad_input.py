@@ -143,6 +143,30 @@ def test_a_row_over_the_limit_is_set_aside_in_bounded_memory(tmp_path: Path, kin
     assert "max_row_bytes allows" in problem
 
 
+@pytest.mark.parametrize("column", ["plain", "dictionary", "nested"])
+@pytest.mark.parametrize("kind", ["parquet", "dataset"])
+def test_a_row_of_a_table_over_the_limit_never_becomes_an_object(tmp_path: Path, kind: str, column: str) -> None:
+    cells: Any = pa.array(["first", "x" * LONG, "last"])
+    nested = pa.array([[{"a": cell.as_py()}] for cell in cells])
+    columns = {"plain": cells, "dictionary": cells.dictionary_encode(), "nested": nested}
+    table = pa.table({"text": ["1", "2", "3"], "more": columns[column]})
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        (tmp_path / "state.json").write_text("{}")
+    path = "a.parquet" if kind == "parquet" else "."
+    source = make_source(tmp_path, kind, path, max_row_bytes=100_000, rows="conversations")
+    tracemalloc.start()
+    assert [row.record["text"] for row in rows(source) if isinstance(row, Row) and row.record] == ["1", "3"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < LONG / 2
+    [(place, problem)] = bad(source)
+    assert place == 2 and "max_row_bytes allows 100,000" in problem
+
+
 def test_a_document_over_the_limit_says_how_to_divide_it(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a line\n\n" * 100)
     assert "split: blank_lines" in bad(make_source(tmp_path, "text", "a.txt", max_row_bytes=99))[0][1]

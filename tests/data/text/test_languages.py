@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pipelines.data.text.language_names import LANGUAGE_NAMES
-from pipelines.data.text.languages import UNDECIDED, identify, language_code, other_language
+from pipelines.data.text.languages import UNDECIDED, document_language, identify, language_code, other_language
 
 TEXTS = {
     "en": "The ferry leaves the island at six, and whoever misses it has to wait until the next morning.",
@@ -67,6 +67,16 @@ def test_every_kind_of_chinese_is_chinese(text: str) -> None:
 @pytest.mark.parametrize("text", JAPANESE_WITH_FEW_KANA)
 def test_japanese_with_few_kana_is_not_chinese(text: str) -> None:
     assert identify(text) == other_language(text, "zh") == "ja"
+
+
+@pytest.mark.parametrize("text", ["안녕하세요", "네.", "감사합니다! 1,000"])
+def test_a_short_text_in_hangul_is_korean(text: str) -> None:
+    assert document_language(text, "auto") == other_language(text, "en") == other_language(text, "zh") == "ko"
+
+
+@pytest.mark.parametrize("text", ["Hello 안녕하세요", "Kim Min-ji (김민지)", "lol ㅋㅋ", "1,000"])
+def test_a_short_text_with_a_word_in_hangul_is_not_korean(text: str) -> None:
+    assert document_language(text, "auto") == "en"
 
 
 @pytest.mark.parametrize("text", NO_PROSE.values(), ids=NO_PROSE.keys())

@@ -36,6 +36,10 @@ KINDS: dict[str, tuple[list[str], str, bool, list[str]]] = {
     "phi3": (PHI3, "<|end|>", True, []),
     "gemma3": (GEMMA, "<end_of_turn>", True, []),
 }
+DEEPSEEK = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"]
+CALLING = {
+    "deepseekv3": (DEEPSEEK, "<｜end▁of▁sentence｜>", True, ["<｜tool▁calls▁begin｜>", "<｜tool▁output▁begin｜>"])
+}
 METASPACE = "gemma3"  # has a tokenizer that writes a space before a text, as SentencePiece does
 
 ASK = {"role": "user", "content": "What is 二十 plus 3?"}
@@ -51,7 +55,7 @@ SAMPLE = " ".join(m["content"] for m in TURNS) + " system user assistant model Y
 
 def write(folder: Path, name: str) -> Path:
     """A folder with a small tokenizer that has a model's special tokens, and the model's template."""
-    specials, turn_end, has_bos, others = KINDS[name]
+    specials, turn_end, has_bos, others = (KINDS | CALLING)[name]
     tokenizer = Tokenizer(models.BPE())
     if name == METASPACE:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")

@@ -1,0 +1,102 @@
+"""Calls of tools in users' rows, in the spellings that data sets use."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
+from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.record_formats import columns_not_used
+
+ARGUMENTS = {"port": "Wick", "day": {"of": "May", "number": 1}}
+CALL = {"type": "function", "function": {"name": "tide", "arguments": ARGUMENTS}}
+AS_TEXT = {"type": "function", "function": {"name": "tide", "arguments": json.dumps(ARGUMENTS)}}
+AT_SIX = {"role": "assistant", "content": "At six."}
+CALLS_ONLY = {"role": "assistant", "content": None}
+RESULT = {"role": "tool", "content": "6"}
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def said_with(calls: list[dict[str, Any]], *results: dict[str, str], content: str = "") -> list[dict[str, str]]:
+    """HELLO's prompt, a turn with calls, their results, and the reply."""
+    turn = {"role": "assistant", "content": content, "tool_calls": json.dumps(calls, ensure_ascii=False)}
+    return [HELLO[0], turn, *({"role": "tool", **result} for result in results), AT_SIX]
+
+
+IDS = [{"id": "c1", **CALL}, {"id": "c2", "type": "function", "function": {"name": "wind", "arguments": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("turns_between", "expected"),
+    [
+        ([{**CALLS_ONLY, "tool_calls": [CALL]}, RESULT], said_with([CALL], {"content": "6"})),
+        (  # arguments as JSON text, null cells of a table
+            [{**CALLS_ONLY, "tool_calls": [{**AS_TEXT, "index": None}]}, {**RESULT, "name": None}],
+            said_with([CALL], {"content": "6"}),
+        ),
+        (  # of OpenAI before 2024
+            [{**CALLS_ONLY, "function_call": AS_TEXT["function"]}, {**RESULT, "role": "function", "name": "tide"}],
+            said_with([CALL], {"content": "6", "name": "tide"}),
+        ),
+        (  # two calls in one turn; results by their ids, one of them an object, the other empty
+            [{"role": "assistant", "content": "I look.", "tool_calls": IDS},
+             {"role": "tool", "tool_call_id": "c2", "content": {"knots": 3}},
+             {"role": "tool", "tool_call_id": "c1", "content": ""}],
+            said_with(IDS, {"content": '{"knots": 3}', "tool_call_id": "c2"}, {"content": "", "tool_call_id": "c1"},
+                      content="I look."),
+        ),
+    ],
+)  # fmt: skip
+def test_calls_of_tools_are_kept_in_the_form_of_openais_api(
+    turns_between: list[dict[str, Any]], expected: list[dict[str, str]]
+) -> None:
+    record = {"messages": [HELLO[0], *turns_between, AT_SIX]}
+    assert parse_conversation(record) == ParsedConversation(expected)
+    assert columns_not_used(record, "conversations") == ()
+    assert parse_conversation({"messages": expected}) == ParsedConversation(expected)
+
+
+def from_value(*turns: tuple[str, Any]) -> dict[str, Any]:
+    return {"conversations": [{"from": speaker, "value": value} for speaker, value in turns]}
+
+
+def test_calls_of_sharegpt_are_turns_of_their_own() -> None:
+    call = json.dumps(CALL["function"])
+    one = from_value(("human", "Hello"), ("function_call", call), ("observation", "6"), ("gpt", "At six."))
+    assert parse_conversation(one) == ParsedConversation(said_with([CALL], {"content": "6"}))
+    calls = (("human", "Hello"), ("gpt", "I look."), ("function_call", call), ("function_call", call))
+    results = (("tool", "<tool_response>\n6\n</tool_response>"), ("observation", "7"))
+    two = from_value(*calls, *results, ("gpt", "At six."))
+    expected = said_with([CALL, CALL], {"content": "6"}, {"content": "7"}, content="I look.")
+    assert parse_conversation(two) == ParsedConversation(expected)
+
+
+def test_a_call_without_a_result_ends_a_conversation() -> None:
+    calling = {"role": "assistant", "content": "", "reasoning_content": "The tide.", "tool_calls": [CALL]}
+    record = {"messages": [HELLO[0], calling, {"role": "tool", "content": "6"}]}
+    parsed, without = (parse_conversation(record, keep_thoughts=keep) for keep in (True, False))
+    assert isinstance(parsed, ParsedConversation) and isinstance(without, ParsedConversation)
+    assert parsed.messages[1]["content"] == "<think>\nThe tide.\n</think>" and parsed.num_cut == 1
+    assert without.messages == said_with([CALL])[:2]
+    assert without.replies == [json.dumps([CALL])]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["{", "[]", {"name": ""}, {"arguments": {}}, {"name": "tide", "arguments": "Wick"}, {"function": "tide"}, [7]],
+)
+def test_what_is_no_call_is_a_problem(call: Any) -> None:
+    for turn in ({**CALLS_ONLY, "tool_calls": call}, {"role": "function_call", "content": call}):
+        problem = parse_conversation({"messages": [HELLO[0], turn]})
+        assert isinstance(problem, Problem) and problem.reason in ("tool_call", "no_text")
+        assert "turn 2" in problem.text
+
+
+def test_half_a_character_in_a_call_is_a_problem() -> None:
+    problem = parse_conversation(
+        {"messages": [HELLO[0], {"role": "function_call", "content": '{"name": "a", "arguments": {"b": "\\ud83d"}}'}]}
+    )
+    assert isinstance(problem, Problem) and problem.reason == "half_a_character"
