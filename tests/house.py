@@ -44,6 +44,7 @@ DOORS: dict[str, str | tuple[str, ...]] = {  # a heavy library and the one place
     "deepspeed": "pipelines/learning/engine.py",
     "peft": "pipelines/learning/adapters.py",
     "vllm": "pipelines/inference/sampler.py",
+    "openai": "pipelines/writers/endpoint.py",
     "ray.train": "cluster/workers.py",
     "ray.tune": "pipelines/sweep/",
     "ray.data": ("pipelines/stages/", "pipelines/parallel.py"),

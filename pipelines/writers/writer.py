@@ -1,7 +1,7 @@
 """Writer: sends each request of a stage once, and at most as many as the recipe allows.
 
     prompts ──number, seed──► requests ──already answered?──┬──► answers
-                                  └──► backend ──► draft/answers.jsonl
+                                  └──► backend ──► draft/requests/answers.jsonl
 
 A stage is a function of its answers: killed and run again it comes to the same requests, of which those in the draft
 are not sent again. The backend is a model of the store or an endpoint; see model.py, endpoint.py.
@@ -24,7 +24,7 @@ from pipelines.stage import Facts, Work
 from pipelines.store.digests import digest_value
 from pipelines.writers.requests import ChatAnswer, ChatRequest, Messages
 
-ANSWERS = "answers.jsonl"  # in the draft, one answer a line
+ANSWERS = "answers.jsonl"  # in the folder `requests` of the draft, one answer a line
 MILLION = 1e6
 
 
@@ -82,7 +82,7 @@ class Requests:
     cost: float | None = None
 
     def __post_init__(self) -> None:
-        self.answers = Answers(self.work.draft.path / ANSWERS)
+        self.answers = Answers(self.work.draft.folder("requests") / ANSWERS)
 
     @property
     def left(self) -> int:

@@ -47,7 +47,14 @@ class Made:
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(self.out.iterdir())}
 
 
-def make(
+def make(kind: str, folder: Path, **inputs_and_options: Any) -> Made:
+    """Runs the stage `kind` on the Work that `work_of` makes of the same arguments."""
+    work = work_of(kind, folder, **inputs_and_options)
+    assert isinstance(work.progress, ProgressNotes)
+    return Made(work.draft.out, STAGES[kind].run(work), work.progress.notes)
+
+
+def work_of(
     kind: str,
     folder: Path,
     *,
@@ -60,8 +67,8 @@ def make(
     files: dict[str, Any] | None = None,
     cluster: dict[str, Any] | None = None,
     **options: Any,
-) -> Made:
-    """Runs the stage `kind` in a new draft below `folder`.
+) -> Work:
+    """The Work of the stage `kind` in a new draft below `folder`.
 
     files: options of each source of JSON Lines, by name; talks: a conversations artifact as input; model: folder of a
     model as input, which the evaluator generates with; inputs: folders of others, by kind. draft: one that an earlier
@@ -81,10 +88,9 @@ def make(
                 options={}, code="",
             )  # fmt: skip
             artifacts[input_kind] = Artifact(path, manifest, store.digests)
-    progress = ProgressNotes()
     number = sum(1 for _ in folder.glob("draft-*"))
     made_in = Draft(draft or folder / f"draft-{number}", "fingerprint")
-    work = Work(
+    return Work(
         name=kind,
         options=stage.options.model_validate(options),
         cluster=stage.cluster.model_validate(cluster or {}),
@@ -92,11 +98,10 @@ def make(
         inputs=artifacts,
         sources=sources,
         draft=made_in,
-        progress=progress,
+        progress=ProgressNotes(),
         session=Session(),  # never started: none of these stages needs Ray itself
         evaluator=evaluator,
     )
-    return Made(made_in.out, stage.run(work), progress.notes)
 
 
 def jsonl(file: Path, rows: list[Any]) -> None:

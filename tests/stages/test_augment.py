@@ -100,7 +100,7 @@ def test_a_run_that_is_broken_off_sends_no_request_twice(tmp_path: Path, endpoin
     with pytest.raises(ClusterError, match=r"answers 500.*run the same command again"):
         augment(tmp_path, endpoint, draft=tmp_path / "draft", cluster={"concurrency": 1, "retries": 0})
     assert len(endpoint.answered) == 3
-    with (tmp_path / "draft" / "answers.jsonl").open("a") as lines:
+    with (tmp_path / "draft" / "requests" / "answers.jsonl").open("a") as lines:
         lines.write('{"key": "cut o')  # by a kill
     endpoint.fault = lambda number: ""
     resumed = augment(tmp_path, endpoint, draft=tmp_path / "draft")
