@@ -107,7 +107,9 @@ def _of_lines(split: str, file: Path) -> Iterator[tuple[str, ds.Dataset]]:
     # Texts hold U+2028 and U+0085, at which splitlines would cut a row.
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
     if rows:
-        numbered = [{"where": file.name, "row": number, **row} for number, row in enumerate(rows, 1)]
+        numbered = [
+            {**row, "where": row.get("where", file.name), "row": row.get("row", n)} for n, row in enumerate(rows, 1)
+        ]
         yield split, ds.dataset(pa.Table.from_pylist(numbered))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
@@ -25,6 +26,7 @@ from pipelines.writers.requests import LENGTH, STOP, ChatAnswer, ChatRequest
 
 REFUSED = (400, 413, 422)  # too long, or against the server's rules: another request may be answered
 DETAIL_CHARACTERS = 300
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ROUNDS = 4  # requests of a batch for each that is sent at a time, so that few wait for the slowest
 
 
@@ -43,6 +45,8 @@ class EndpointBackend:
             api_key=self._key or "none",
             max_retries=cluster.retries,
             timeout=cluster.request_s,
+            # A server of this machine is never reached through the proxy that `http_proxy` names.
+            http_client=openai.DefaultHttpxClient(trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK),
         )
 
     def answer(
