@@ -58,5 +58,5 @@ def test_a_batch_that_a_kill_cut_off_is_answered_as_before(tmp_path: Path, tiny:
 
 def test_a_model_without_a_chat_template(tmp_path: Path, tiny: Tiny, evaluator: Evaluator) -> None:
     model = without_template(tiny.first, tmp_path / "model")
-    with pytest.raises(UserError, match="chat template"):
+    with pytest.raises(UserError, match=r"model: no chat_template\.jinja"):
         answers(tmp_path, model, evaluator, tmp_path / "draft", Sampling())
