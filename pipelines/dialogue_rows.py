@@ -6,17 +6,40 @@ sources ──parse, rules──► rows ──the stage: no exact repeats──
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
+from pipelines.data.dialogues import source_rows
+from pipelines.data.dialogues.conversation_records import parse_conversation, text_of
+from pipelines.data.dialogues.conversations import OPEN_TASK, Conversation
 from pipelines.data.dialogues.prompt_splits import Prompted, split_rows
+from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.source_rows import ParsedRow, RowReader, read_by_sources
+from pipelines.data.dialogues.synthetic.rows import SyntheticRows
 from pipelines.data.sources.bad_rows import REJECTED, BadRowLimit, Problem, RejectedRows, parse_records
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 
 Parsed = TypeVar("Parsed", bound=ParsedRow)
 Row = TypeVar("Row", bound=Prompted)
+
+
+def synthetic_source(work: Work, kind: str) -> str | None:
+    """Name of the source with the rows of an input of this kind, whose rows a model wrote; None without one."""
+    artifact = work.inputs.get(kind)
+    return None if artifact is None else f"stage:{artifact.manifest.name}"
+
+
+def with_synthetic(work: Work, kind: str, rows: str) -> Work:
+    """The work with one source more: the rows of its input of this kind, if there is one."""
+    name = synthetic_source(work, kind)
+    if name is None:
+        return work
+    source = SyntheticRows.model_validate({"rows": rows}).at(work.inputs[kind].local())
+    return replace(work, sources={**work.sources, name: source})
 
 
 class DialogueRows:
@@ -64,3 +87,32 @@ class DialogueRows:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.rejected.reasons.most_common())
         why = f"all rows of the sources were set aside ({reasons}), see {self.rejected.file}"
         return UserError(f"{self._work.name}: no {self._area}; {why if reasons else without_rows}")
+
+
+def read_conversations(
+    rows: DialogueRows, *, area: str, keep_thoughts: bool, min_rating: float | None, near_duplicates: float | None
+) -> tuple[list[Conversation], Counter[str]]:
+    """Reads the conversations of the sources without duplicates; sets rows aside that cannot or shall not be used.
+
+    Returns counts as well. area: of their names."""
+    parse = partial(parse_conversation, keep_thoughts=keep_thoughts, min_rating=min_rating)
+    counts = Counter({f"{area}/read": 0, f"{area}/dropped_duplicate": 0, "turns/cut": 0})
+    unique: dict[Any, Conversation] = {}
+    for row_id, source, language, parsed in rows.read(parse):
+        turns = (*(tuple(turn.items()) for turn in parsed.messages), parsed.not_learnt, parsed.tools)
+        counts[f"{area}/read"] += 1
+        if turns in unique:
+            counts[f"{area}/dropped_duplicate"] += 1
+            source_rows.set_duplicate_aside(rows.rejected, row_id, parsed.text)
+        counts[f"{area}/refusals"] += int(any(map(is_refusal, parsed.replies)))
+        counts["turns/cut"] += parsed.num_cut
+        counts["turns/not_learnt"] += len(parsed.not_learnt)
+        unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages,
+                                              not_learnt=parsed.not_learnt, tools=parsed.tools))  # fmt: skip
+    kept = source_rows.without_near_duplicates(
+        list(unique.values()),
+        lambda row: (text_of(row.messages), source_rows.system_text(row.messages) + row.tools, (row.id,)),
+        near_duplicates,
+        rows.rejected,
+    )
+    return kept, counts

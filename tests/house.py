@@ -27,7 +27,7 @@ SERVE_MAY_IMPORT = ("store", "stage", "options", "errors", "data", "metrics", "i
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
         ("__main__",), ("cli",), ("verbs", "exit_codes"), ("report",), ("sweep",), ("run", "stages"), ("planning",),
-        ("training", "recipe", "parallel"), ("engines", "dialogue_options", "dialogue_rows", "blocks"),
+        ("training", "recipe", "parallel", "writers"), ("engines", "dialogue_options", "dialogue_rows", "blocks"),
         ("stage",), ("evaluator",),
         ("store",),
         # the crafts: what stages are made of
@@ -44,6 +44,7 @@ DOORS: dict[str, str | tuple[str, ...]] = {  # a heavy library and the one place
     "deepspeed": "pipelines/learning/engine.py",
     "peft": "pipelines/learning/adapters.py",
     "vllm": "pipelines/inference/sampler.py",
+    "openai": "pipelines/writers/endpoint.py",
     "ray.train": "cluster/workers.py",
     "ray.tune": "pipelines/sweep/",
     "ray.data": ("pipelines/stages/", "pipelines/parallel.py"),

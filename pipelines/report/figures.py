@@ -89,6 +89,20 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("tokens/held_out", "held-out tokens"),
         Figure("tokens/shards", "files of rows"),
     ),
+    "augmented": (
+        Figure("augment/kept", "rows written"),
+        Figure("augment/dropped", "answers dropped"),
+        Figure("augment/requests", "requests"),
+        Figure("augment/reply_tokens", "written", unit="tokens"),
+        Figure("augment/cost", "cost", ",.2f"),
+    ),
+    "ai_feedback": (
+        Figure("ai_feedback/kept", "pairs labelled"),
+        Figure("ai_feedback/agreement", "agreement in both orders", ".0%"),
+        Figure("ai_feedback/first_place", "verdicts for the first place", ".0%"),
+        Figure("ai_feedback/requests", "requests"),
+        Figure("ai_feedback/cost", "cost", ",.2f"),
+    ),
     "conversations": (
         Figure("conversations/train", "training conversations"),
         Figure("conversations/held_out", "held out"),

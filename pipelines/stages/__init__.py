@@ -2,6 +2,8 @@
 
 from pipelines.stage import Stage
 from pipelines.stages import (
+    ai_feedback,
+    augment,
     conversations,
     corpus,
     dpo,
@@ -20,8 +22,8 @@ from pipelines.stages import (
 )
 
 _IN_ORDER = (
-    imported, corpus, images, tokenizer, tokens, pretrain, conversations, sft, preferences, reward_model, ppo, dpo,
-    quantise, guard, evaluate,
+    imported, corpus, images, tokenizer, tokens, pretrain, augment, conversations, sft, ai_feedback,
+    preferences, reward_model, ppo, dpo, quantise, guard, evaluate,
 )  # fmt: skip
 
 STAGES: dict[str, Stage] = {module.STAGE.kind: module.STAGE for module in _IN_ORDER}

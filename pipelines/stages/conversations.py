@@ -1,7 +1,8 @@
 """Makes conversations for SFT, PPO and evaluation: the user's rows, and examples of the built-in tasks.
 
     sources ──parse_conversation, rules──► conversations ──no repeats──hash of the prompt──┐
-    TASKS ──split by argument──────────────────────────────────────────────────────────────┴──► train, held_out.parquet
+    TASKS ──split by argument──────────────────────────────────────────────────────────────┼──► train, held_out.parquet
+    rows that a model wrote (augment), none of them like a held-out one ──► train only ────┘
 
 Rows that hold no conversation, or one that an option leaves out, go to rejected.jsonl. Runs in one process: a hundred
 thousand conversations take a minute.
@@ -10,8 +11,7 @@ thousand conversations take a minute.
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, Field, NonNegativeInt
 
@@ -57,21 +57,31 @@ def run(work: Work) -> Facts:
     """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training row."""
     from pipelines.data.dialogues import builtin_tasks, conversations
     from pipelines.data.sources.column_names import RATING_COLUMNS
-    from pipelines.dialogue_rows import DialogueRows
+    from pipelines.dialogue_rows import DialogueRows, read_conversations, synthetic_source, with_synthetic
 
     options: ConversationsOptions = work.options
+    work, written_by_model = with_synthetic(work, "augmented", "conversations"), synthetic_source(work, "augmented")
     ratings = RATING_COLUMNS if options.min_rating is not None else ()
     rows = DialogueRows(work, "conversations", "conversations", also_read=ratings)
-    from_sources, source_facts = read_sources(rows, options)
+    read, counts = read_conversations(
+        rows,
+        area="conversations",
+        keep_thoughts=options.thoughts == "keep",
+        min_rating=options.min_rating,
+        near_duplicates=options.near_duplicates,
+    )
     train: list[Conversation] = []
     held_out: list[Conversation] = []
     if not work.sources if options.builtin_tasks is None else options.builtin_tasks:
         train, held_out = builtin_tasks.make_conversations(
             rows=options.rows_per_task, held_out_rows=options.held_out_rows_per_task, seed=work.seed
         )
-    train_rows, held_out_rows = rows.split(from_sources, train, held_out)
-    train += train_rows
+    train_rows, held_out_rows = rows.split([row for row in read if row.source != written_by_model], train, held_out)
     held_out += held_out_rows
+    train += train_rows + synthetic_for_training(
+        work, rows, [row for row in read if row.source == written_by_model], held_out
+    )
+    source_facts = rows.finish(counts)
     if not train:
         raise rows.nothing_left("the recipe has no sources with rows: conversations that hold any, and builtin_tasks "
                                 "is false. Add a source, or set builtin_tasks: true")  # fmt: skip
@@ -80,35 +90,31 @@ def run(work: Work) -> Facts:
     return {**_split_facts("train", train), **_split_facts("held_out", held_out), **source_facts}
 
 
-def read_sources(rows: DialogueRows, options: ConversationsOptions) -> tuple[list[Conversation], Facts]:
-    """Reads the conversations of the sources without duplicates; sets rows aside that cannot or shall not be used."""
-    from pipelines.data.dialogues import source_rows
-    from pipelines.data.dialogues.conversation_records import parse_conversation, text_of
-    from pipelines.data.dialogues.conversations import OPEN_TASK, Conversation
-    from pipelines.data.dialogues.refusals import is_refusal
+def synthetic_for_training(
+    work: Work, rows: DialogueRows, written: list[Conversation], held_out: list[Conversation]
+) -> list[Conversation]:
+    """The rows that a model wrote, without those made from a held-out row, or with a prompt like a held-out one.
 
-    keep_thoughts = options.thoughts == "keep"
-    parse = partial(parse_conversation, keep_thoughts=keep_thoughts, min_rating=options.min_rating)
-    counts = Counter({"conversations/read": 0, "conversations/dropped_duplicate": 0, "turns/cut": 0})
-    unique: dict[Any, Conversation] = {}
-    for row_id, source, language, parsed in rows.read(parse):
-        turns = (*(tuple(turn.items()) for turn in parsed.messages), parsed.not_learnt, parsed.tools)
-        counts["conversations/read"] += 1
-        if turns in unique:
-            counts["conversations/dropped_duplicate"] += 1
-            source_rows.set_duplicate_aside(rows.rejected, row_id, parsed.text)
-        counts["conversations/refusals"] += int(any(map(is_refusal, parsed.replies)))
-        counts["turns/cut"] += parsed.num_cut
-        counts["turns/not_learnt"] += len(parsed.not_learnt)
-        unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages,
-                                              not_learnt=parsed.not_learnt, tools=parsed.tools))  # fmt: skip
-    kept = source_rows.without_near_duplicates(
-        list(unique.values()),
-        lambda row: (text_of(row.messages), source_rows.system_text(row.messages) + row.tools, (row.id,)),
-        options.near_duplicates,
-        rows.rejected,
-    )
-    return kept, rows.finish(counts)
+    They are all for training: what is held out is what people wrote."""
+    from pipelines.data.dialogues.prompt_splits import split_rows
+    from pipelines.data.dialogues.synthetic import rows as synthetic
+
+    if not written:
+        return []
+    lines = synthetic.read(work.inputs["augmented"].local())
+    made_from_held_out = synthetic.made_from(lines, {row.id for row in held_out})
+    apart: list[Conversation] = []
+    for row in written:
+        if int(row.id.rpartition("/")[2]) in made_from_held_out:
+            problem = "made from a row that is held out; expected one made from rows for training"
+            rows.rejected.add_by_rule(row.id, "made_from_held_out", problem, row.messages[-1]["content"])
+        else:
+            apart.append(row)
+    kept, similar = split_rows(apart, train=(), held_out=held_out, fraction=0, max_rows=0, seed=work.seed)
+    for row in similar:
+        problem = "its prompt is nearly the same as a held-out one"
+        rows.rejected.add_by_rule(row.id, "like_held_out", problem, row.messages[-1]["content"])
+    return kept
 
 
 def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
@@ -119,8 +125,9 @@ def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
 
 STAGE = Stage(
     kind="conversations",
-    version=5,
+    version=4,
     makes="conversations",
+    takes=("augmented",),
     options=ConversationsOptions,
     run=run,
     rows="conversations",

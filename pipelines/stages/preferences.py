@@ -2,6 +2,7 @@
 
     sources ──parse_preferences──► pairs ──side of the prompt in the conversations, else its hash──┐
                         └──► replies with labels ──by prompt──► pairs ─────────────────────────────┤
+    ai_feedback ──pairs that a judge labelled──as those of sources─────────────────────────────────┤
     conversations ──built-in tasks: rules, split by split──────────────────────────────────────────┼──► train, held_out
                   ──training prompts──► replies of the model that the verifier rejects─────────────┘
 
@@ -69,9 +70,10 @@ class PreferencesOptions(DialogueOptions):
 def run(work: Work) -> Facts:
     """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training pair."""
     from pipelines.data.dialogues import builtin_tasks, preferences
-    from pipelines.dialogue_rows import DialogueRows
+    from pipelines.dialogue_rows import DialogueRows, with_synthetic
 
     options: PreferencesOptions = work.options
+    work = with_synthetic(work, "ai_feedback", "preferences")
     rows = DialogueRows(work, "preferences", "pairs")
     from_sources, facts = read_sources(rows, options)
     train, held_out = (_read_conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT))
@@ -204,7 +206,7 @@ STAGE = Stage(
     kind="preferences",
     version=4,
     makes="preferences",
-    takes=("conversations",),
+    takes=("conversations", "ai_feedback"),
     options=PreferencesOptions,
     cluster=EngineCluster,
     needs_for=lambda options: ("model",) if options.model_replies and options.builtin_tasks else (),

@@ -1,4 +1,5 @@
-"""`rayse inspect NAME`: rows of a corpus, of conversations or of preferences, those that are used and those set aside.
+"""`rayse inspect NAME`: rows of a corpus, of conversations or of preferences, those that are used and those set aside;
+and rows that a model wrote.
 
 train, held_out (Parquet) ──┐
 rejected (Parquet or JSON   ├──filter──► numbers, and the first rows with place, reason and text
@@ -20,12 +21,14 @@ import pyarrow.dataset as ds
 
 from pipelines.console import print_json
 from pipelines.data.corpus.filters import reasons_of
+from pipelines.data.dialogues.synthetic import rows as synthetic
 from pipelines.errors import UserError, printable
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
 from pipelines.verbs.inspect_card import show_card
 
-KINDS = ("corpus", "images", "conversations", "preferences")
+SYNTHETIC = ("augmented", "ai_feedback")  # kinds whose rows a model wrote
+KINDS = ("corpus", "images", "conversations", "preferences", *SYNTHETIC)
 SET_ASIDE = "set_aside"
 DISPLAYED_CHARACTERS = 300  # of a row; --json has all
 TEXTS = ("text", "messages", "prompt", "chosen", "rejected", "raw")  # columns that are shown, as far as a row has them
@@ -65,7 +68,8 @@ def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, card
         return show_card(artifact, name, where=where, limit=limit, as_json=as_json)
     if artifact.kind not in KINDS:
         raise UserError(f"{name}: holds no rows but {artifact.kind}; expected one of {', '.join(KINDS)}")
-    splits = _matching(dict(_tables(artifact.local())), _conditions(where))
+    tables = _written if artifact.kind in SYNTHETIC else _tables
+    splits = _matching(dict(tables(artifact.local())), _conditions(where))
     numbers = {split.name: split.count() for split in splits}
     reasons = sum((split.reasons() for split in splits), Counter[str]())
     num_kept = sum(numbers.values()) - numbers.get(SET_ASIDE, 0)
@@ -93,10 +97,24 @@ def _tables(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
     if parquet.exists():
         yield SET_ASIDE, ds.dataset(str(parquet), format="parquet")
     elif lines.exists():
-        # Texts hold U+2028 and U+0085, at which splitlines would cut a row.
-        rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").split("\n") if line]
-        if rows:
-            yield SET_ASIDE, ds.dataset(pa.Table.from_pylist(rows))
+        yield from _of_lines(SET_ASIDE, lines)
+
+
+def _written(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
+    """The rows that a model wrote, and those that were dropped."""
+    yield from _of_lines("written", folder / synthetic.ROWS)
+    yield from _of_lines(SET_ASIDE, folder / synthetic.DROPPED)
+
+
+def _of_lines(split: str, file: Path) -> Iterator[tuple[str, ds.Dataset]]:
+    """The split in a file of JSON lines, unless it is empty."""
+    # Texts hold U+2028 and U+0085, at which splitlines would cut a row.
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    if rows:
+        numbered = [
+            {**row, "where": row.get("where", file.name), "row": row.get("row", n)} for n, row in enumerate(rows, 1)
+        ]
+        yield split, ds.dataset(pa.Table.from_pylist(numbered))
 
 
 def _conditions(where: Sequence[str]) -> dict[str, str]:
@@ -144,7 +162,7 @@ def _line(row: Mapping[str, Any]) -> str:
     if row["split"] == SET_ASIDE:
         title = f"{SET_ASIDE} {row['reason']}  {row['where']}:{row['row']}  {row['problem']}"
     else:
-        title = f"{row['split']} {row['language']}  {row['id']}"
+        title = f"{row['split']} {row['language']}  {row.get('id') or row['row']}"
     if "width" in row:
         title += f"  {dict(row['meta'])['file']}  {row['width']} × {row['height']} pixels, {row['image']}"
     texts = [f"{key}: {_text(row[key])}" if key in NAMED_TEXTS else _text(row[key]) for key in TEXTS if row.get(key)]

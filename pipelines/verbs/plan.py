@@ -83,6 +83,7 @@ def _state(step: Step) -> dict[str, Any]:
         "made_by_other_code": step.made_by_other_code,
         "inputs": dict(step.parents),
         "runs_on": runs_on(step.entry.cluster),
+        **({} if (limit := max_requests(step.entry.options)) is None else {"requests/max": limit}),
     }
 
 
@@ -91,9 +92,25 @@ def _print(steps: list[Step], estimates: Mapping[str, Estimate]) -> None:
     for step in steps:
         state = _state(step)["state"] + (", by other code" if step.made_by_other_code else "")
         cost = estimates.get(step.name)
-        columns = (runs_on(step.entry.cluster), "", "", "") if cost is None else _columns(cost)
+        columns = (_where(step), "", "", "") if cost is None else _columns(cost)
         rows.add_row(step.name, step.fingerprint[:8], state, *columns)
     console().print(rows)
+
+
+def _where(step: Step) -> str:
+    """What a step without an estimate runs on; for one that sends requests, how many and to whom."""
+    options, where = step.entry.options, runs_on(step.entry.cluster)
+    limit = max_requests(options)
+    if limit is None:
+        return where
+    endpoints = [getattr(options, name, None) for name in ("endpoint", "judge")]
+    names = dict.fromkeys(endpoint.name for endpoint in endpoints if endpoint is not None)
+    return f"at most {limit:,} requests to {', '.join(names) or 'the model before, on ' + where}"
+
+
+def max_requests(options: Options) -> int | None:
+    """The number of requests to a model that a stage sends at most; None for a stage that sends none."""
+    return getattr(options, "max_requests", None)
 
 
 def _columns(cost: Estimate) -> tuple[str, str, str, str]:

@@ -47,52 +47,61 @@ class Made:
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(self.out.iterdir())}
 
 
-def make(
+def make(kind: str, folder: Path, **inputs_and_options: Any) -> Made:
+    """Runs the stage `kind` on the Work that `work_of` makes of the same arguments."""
+    work = work_of(kind, folder, **inputs_and_options)
+    assert isinstance(work.progress, ProgressNotes)
+    return Made(work.draft.out, STAGES[kind].run(work), work.progress.notes)
+
+
+def work_of(
     kind: str,
     folder: Path,
     *,
     seed: int = 7,
     talks: Made | None = None,
     model: Path | None = None,
+    inputs: dict[str, Path] | None = None,
+    draft: Path | None = None,
     evaluator: Evaluator | None = None,
     files: dict[str, Any] | None = None,
     cluster: dict[str, Any] | None = None,
     **options: Any,
-) -> Made:
-    """Runs the stage `kind` in a new draft below `folder`.
+) -> Work:
+    """The Work of the stage `kind` in a new draft below `folder`.
 
     files: options of each source of JSON Lines, by name; talks: a conversations artifact as input; model: folder of a
-    model as input, which the evaluator generates with."""
+    model as input, which the evaluator generates with; inputs: folders of others, by kind. draft: one that an earlier
+    attempt has left, in place of a new one."""
     stage: Stage = STAGES[kind]
     sources = {
         name: SOURCES["jsonl"].model_validate({"kind": "jsonl", "rows": stage.rows, **source}).at(folder)
         for name, source in (files or {}).items()
     }
     store = Store(folder / "store").create()
-    inputs = {}
-    for input_kind, path in (("conversations", talks.out if talks else None), ("model", model)):
+    folders = {"conversations": talks.out if talks else None, "model": model, **(inputs or {})}
+    artifacts: dict[str, Artifact] = {}
+    for input_kind, path in folders.items():
         if path is not None:
             manifest = Manifest(
                 kind=input_kind, fingerprint="f", stage=input_kind, name=input_kind, stage_version=1, seed=seed,
                 options={}, code="",
             )  # fmt: skip
-            inputs[input_kind] = Artifact(path, manifest, store.digests)
-    progress = ProgressNotes()
+            artifacts[input_kind] = Artifact(path, manifest, store.digests)
     number = sum(1 for _ in folder.glob("draft-*"))
-    draft = Draft(folder / f"draft-{number}", "fingerprint")
-    work = Work(
+    made_in = Draft(draft or folder / f"draft-{number}", "fingerprint")
+    return Work(
         name=kind,
         options=stage.options.model_validate(options),
         cluster=stage.cluster.model_validate(cluster or {}),
         seed=seed,
-        inputs=inputs,
+        inputs=artifacts,
         sources=sources,
-        draft=draft,
-        progress=progress,
+        draft=made_in,
+        progress=ProgressNotes(),
         session=Session(),  # never started: none of these stages needs Ray itself
         evaluator=evaluator,
     )
-    return Made(draft.out, stage.run(work), progress.notes)
 
 
 def jsonl(file: Path, rows: list[Any]) -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from pipelines import cli
 from pipelines.data.corpus.corpora import SPLITS
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
+from pipelines.data.dialogues.synthetic.rows import Written
 from pipelines.data.images.documents import IMAGE_DOCUMENTS
 from pipelines.store.artifacts import Manifest, Store
 from pipelines.store.runs import RunRecord, StageRecord
@@ -149,3 +150,21 @@ def test_conversations_have_their_turns_and_the_rows_set_aside(store: Store) -> 
 def test_what_is_wrong_is_named(store: Store, arguments: list[str], problem: str) -> None:
     done = inspect(store, *arguments)
     assert (done.exit_code, done.stdout) == (2, "") and problem in done.stderr
+
+
+def test_rows_that_a_model_wrote(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").create()
+    record = RunRecord.begin(store, recipe="mine", path=Path("mine.yaml"), seed=7)
+    messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    meta = {"method": "rewrites", "template": "rewrite_prompt.en", "writer": "w", "seeds": [], "derived_from": "a/0/1"}
+    written = Written()
+    written.keep({"messages": messages}, "en", meta)
+    written.drop("unchanged", "says the same", "Why?", "en", meta)
+    (tmp_path / "made").mkdir()
+    written.write(tmp_path / "made", {"rewrite_prompt.en": "{text}"}, [])
+    add(store, record, "augmented", tmp_path / "made")
+    record.save(store)
+    done = CliRunner().invoke(cli.app, ["inspect", "augmented", "--store", str(store.root)])
+    assert done.exit_code == 0, done.stderr
+    assert "written en  1\n    user: Why? / assistant: So." in done.stdout
+    assert "set_aside unchanged  dropped.jsonl:1  says the same" in done.stdout

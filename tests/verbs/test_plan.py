@@ -105,3 +105,19 @@ print(sorted(heavy), with_adapters.cache_info().misses, peak)
     modules, shapes, peak_kib = done.stdout.splitlines()[-1].rsplit(" ", 2)
     assert modules == "[]" and shapes == "1"
     assert int(peak_kib) < 2**20 * 1.5  # of 8 billion weights the smallest part would be 4 GiB
+
+
+def test_a_plan_says_how_many_requests_at_most(files: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"""
+sources: {{chats: {{kind: jsonl, path: {files / "chats.jsonl"}, rows: conversations}}}}
+stages:
+  augment: {{max_requests: 1500, endpoint: {{url: http://127.0.0.1:9/v1, model: large}}}}
+  conversations: {{}}
+""")
+    plan_of = [CliRunner().invoke(cli.app, ["plan", str(recipe), "--store", str(tmp_path / "store"), *flags],
+                                  env={"COLUMNS": "200"}) for flags in ([], ["--json"])]  # fmt: skip
+    assert "at most 1,500 requests to large at http://127.0.0.1:9/v1" in plan_of[0].stdout
+    by_stage = json.loads(plan_of[1].stdout)
+    assert by_stage["augment"]["requests/max"] == 1500
+    assert by_stage["conversations"]["inputs"] == {"augmented": by_stage["augment"]["fingerprint"]}

@@ -1,0 +1,191 @@
+"""Writer: sends each request of a stage once, and at most as many as the recipe allows.
+
+    prompts ──number, seed──► requests ──already answered?──┬──► answers
+                                  └──► backend ──► draft/requests/answers.jsonl
+
+A stage is a function of its answers: killed and run again it comes to the same requests, of which those in the draft
+are not sent again. The backend is a model of the store or an endpoint; see model.py, endpoint.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.data.dialogues.synthetic.rows import Written
+from pipelines.engines import Endpoint
+from pipelines.inference.reply import Sampling
+from pipelines.stage import Facts, Work
+from pipelines.store.digests import digest_value
+from pipelines.writers.requests import ChatAnswer, ChatRequest, Messages
+
+ANSWERS = "answers.jsonl"  # in the folder `requests` of the draft, one answer a line
+MILLION = 1e6
+
+
+class Backend(Protocol):
+    """Who answers. name: as provenance has it; batch: number of requests that are answered together."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    def answer(
+        self, requests: Sequence[ChatRequest], sampling: Sampling, on_answer: Callable[[int, ChatAnswer], None]
+    ) -> None: ...
+
+
+@dataclass
+class Answers:
+    """The answers in a draft, by the digest of their request; a last line that a kill cut off is dropped."""
+
+    file: Path
+    by_key: dict[str, ChatAnswer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.file.exists():
+            return
+        whole = self.file.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]
+        os.truncate(self.file, len(whole))
+        for line in whole.splitlines():
+            values = json.loads(line)
+            key = values.pop("key")
+            self.by_key[key] = ChatAnswer(**values)
+
+    def add(self, answers: Mapping[str, ChatAnswer]) -> None:
+        """Writes answers to the disk."""
+        lines = [json.dumps({"key": key, **asdict(answer)}, ensure_ascii=False) for key, answer in answers.items()]
+        with self.file.open("ab") as stream:
+            stream.write("".join(f"{line}\n" for line in lines).encode(errors="replace"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.by_key.update(answers)
+
+
+@dataclass
+class Requests:
+    """The number of requests of a stage, which several writers share, and what they cost. area: of their facts."""
+
+    work: Work
+    area: str
+    max_requests: int
+    answers: Answers = field(init=False)
+    counts: Counter[str] = field(default_factory=Counter)
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        self.answers = Answers(self.work.draft.folder("requests") / ANSWERS)
+
+    @property
+    def left(self) -> int:
+        """Number of requests that may still be sent."""
+        return self.max_requests - self.counts["requests"]
+
+    @property
+    def facts(self) -> Facts:
+        facts: Facts = {f"{self.area}/{name}": self.counts[name] for name in ("requests", "prompt_tokens",
+                                                                              "reply_tokens")}  # fmt: skip
+        return facts if self.cost is None else {**facts, f"{self.area}/cost": self.cost}
+
+    def check(self, written: Written) -> None:
+        """Notes why there are fewer rows than the recipe says. Raises UserError where there is none."""
+        sent = f"{self.counts['requests']:,} of at most {self.max_requests:,} requests"
+        note = written.check(self.work.name, self.work.options.rows, sent, self.work.draft.out)
+        if note:
+            self.work.progress.note(note)
+
+    def count(self, answer: ChatAnswer, endpoint: Endpoint | None) -> None:
+        self.counts.update(requests=1, prompt_tokens=answer.prompt_tokens, reply_tokens=answer.reply_tokens)
+        if endpoint is not None and (endpoint.prompt_price or endpoint.reply_price):
+            price = answer.prompt_tokens * endpoint.prompt_price + answer.reply_tokens * endpoint.reply_price
+            self.cost = (self.cost or 0.0) + price / MILLION
+
+
+@dataclass
+class Writer:
+    """One backend. endpoint: its options, where it is one."""
+
+    requests: Requests
+    backend: Backend
+    endpoint: Endpoint | None = None
+
+    @classmethod
+    def open(cls, requests: Requests, endpoint: Endpoint | None, *, context: int) -> Writer:
+        """The endpoint, or else the model before the stage. context: tokens of a prompt with its reply, of that model.
+
+        Raises UserError for a missing key, or a model without a chat template."""
+        work = requests.work
+        if endpoint is not None:
+            from pipelines.writers.endpoint import EndpointBackend
+
+            return cls(requests, EndpointBackend(endpoint, work.cluster, work.name), endpoint)
+        from pipelines.writers.model import ModelBackend
+
+        return cls(requests, ModelBackend(work, context))
+
+    @property
+    def name(self) -> str:
+        """As provenance has it: fingerprint of the model, or MODEL at URL."""
+        return self.backend.name
+
+    def answers(self, prompts: Sequence[Messages], sampling: Sampling) -> list[ChatAnswer]:
+        """The answers to the prompts: to the first ones only, where no more requests are left.
+
+        Raises UserError or ClusterError where there is no answer; those so far are in the draft."""
+        first = self.requests.counts["requests"]
+        requests = [
+            ChatRequest(prompt, self._seed(first + number))
+            for number, prompt in enumerate(prompts[: self.requests.left])
+        ]
+        keys = [self._key(request, sampling) for request in requests]
+        for start in range(0, len(requests), self.backend.batch):
+            part = slice(start, start + self.backend.batch)
+            self._answer(requests[part], keys[part], sampling, first + start)
+        answers = [self.requests.answers.by_key[key] for key in keys]
+        for answer in answers:
+            self.requests.count(answer, self.endpoint)
+        return answers
+
+    def _answer(
+        self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling, num_before: int
+    ) -> None:
+        """Answers the requests of a batch that have no answer yet.
+
+        A model's batch is answered as a whole, so that it is the same batch after a kill, and its numbers are too."""
+        known, progress = self.requests.answers, self.requests.work.progress
+        missing = [index for index, key in enumerate(keys) if key not in known.by_key]
+        if missing and self.endpoint is None:
+            missing = list(range(len(keys)))
+        if not missing:
+            return
+        num_done, batch = num_before + len(keys) - len(missing), dict[str, ChatAnswer]()
+
+        def on_answer(position: int, answer: ChatAnswer) -> None:
+            nonlocal num_done
+            key = keys[missing[position]]
+            num_done += 1
+            if self.endpoint is None:
+                batch[key] = answer
+            else:
+                known.add({key: answer})
+            progress.update(num_done, self.requests.max_requests, "requests")
+
+        self.backend.answer([requests[index] for index in missing], sampling, on_answer)
+        if batch:
+            known.add(batch)
+
+    def _seed(self, number: int) -> int:
+        """31 bits, which every server takes."""
+        return int(digest_value([self.requests.work.seed, number]), 16) % 2**31
+
+    def _key(self, request: ChatRequest, sampling: Sampling) -> str:
+        values: list[Any] = [self.name, [dict(message) for message in request.messages], request.seed]
+        return digest_value([*values, sampling.temperature, sampling.max_new_tokens])
