@@ -20,11 +20,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
 from serve.gateway import asgi
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
 from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, THUMBS, FeedbackStore, RecentReplies, Reply, UnknownReply
-from serve.gateway.guard import check_prompt, open_guard
+from serve.gateway.guard import NoGuard, check_prompt, open_guard
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
 from serve.gateway.relay import Relay
@@ -107,7 +108,7 @@ class Gateway:
         if route in (CHAT, COMPLETIONS):
             return await self._generate(route, scope, headers, receive, send)
         if route == "/feedback":
-            return await self._save_feedback(scope, headers, receive, send)
+            return await self._save_feedback(headers, receive, send)
         if route == "/health":
             return await self._health(scope, send)
         if route == "/about":
@@ -140,24 +141,30 @@ class Gateway:
 
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         start = time.monotonic()
-        request_id = uuid.uuid4().hex
-        body = await self._read_json(scope, headers, receive)
-        request = prepare(route, body, self._settings, self._chat, context_tokens=self._context_tokens,
-                          request_id=request_id)  # fmt: skip
-        if self._in_flight >= self._settings.limits.requests_in_flight:
+        body = await self._read_body(headers, receive)
+        if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
             raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "
                            f"shortly", code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
-        with self._metrics.guard_s.time():
-            verdict = check_prompt(self._guard, request.user_text, request.begun_reply)
         self._count_in_flight(+1)
         try:
+            request_id = uuid.uuid4().hex
+            # In a thread: a long body takes a while to parse, tokenise and check.
+            request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
             if verdict is not None:
                 return await self._decline(request, verdict.reason, send)
-            remember = partial(self._remember, request)
-            relay = Relay(self._app, request, self._guard, self._settings, self._metrics, start, remember)
+            guard = NoGuard() if request.only_scores else self._guard
+            relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
+                          partial(self._remember, request))  # fmt: skip
             await relay.run(scope, receive, send, request_id)
         finally:
             self._count_in_flight(-1)
+
+    def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
+        """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
+        request = prepare(route, asgi.parse_object(body), self._settings, self._chat,
+                          context_tokens=self._context_tokens, request_id=request_id)  # fmt: skip
+        with self._metrics.guard_s.time():
+            return request, check_prompt(self._guard, request.checked, request.begun_reply)
 
     def _count_in_flight(self, change: int) -> None:
         self._in_flight += change
@@ -178,22 +185,22 @@ class Gateway:
 
     def _remember(self, request: GenerationRequest, texts: list[str]) -> None:
         """Keeps a reply for feedback. A request for several replies has one id for all: none of them is kept."""
-        if self._feedback is not None and self.ready and len(texts) == 1:
+        if self._feedback is not None and self.ready and len(texts) == 1 and not request.only_scores:
             self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], self._settings.name,
                                            self._settings.version, request.sampling, request.created))  # fmt: skip
 
-    async def _read_json(self, scope: Scope, headers: dict[str, str], receive: Receive) -> dict[str, Any]:
+    async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         limits = self._settings.limits
         content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         body = await asgi.read_body(receive, max_bytes=limits.body_bytes, timeout_s=limits.body_s)
         if content_type != "application/json":
             raise ApiError(415, f"content-type {content_type!r}: expected application/json")
-        return asgi.parse_object(body)
+        return body
 
     # ---- feedback, health, description ------------------------------------------------------------------------------
 
-    async def _save_feedback(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        body = await self._read_json(scope, headers, receive)
+    async def _save_feedback(self, headers: dict[str, str], receive: Receive, send: Send) -> None:
+        body = asgi.parse_object(await self._read_body(headers, receive))
         if self._feedback is None:
             raise ApiError(404, "this server stores no feedback", code="not_found")
         reply_id, thumb, comment = body.get("reply_id"), body.get("thumb"), body.get("comment", "")

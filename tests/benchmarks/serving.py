@@ -156,7 +156,7 @@ def guard_ms(folder: Path, conversations: Sequence[Conversation], num_chunks: in
     for number, conversation in enumerate(conversations):
         chunks = [text[2 * index : 2 * index + 2] for index in range(number, number + num_chunks)]
         start_s = time.perf_counter()
-        check_prompt(guard, conversation.prompt[-1]["content"])
+        check_prompt(guard, [conversation.prompt])
         reply = GuardedReply(guard)
         for index, chunk in enumerate(chunks):
             reply.append(chunk, last=index == num_chunks - 1)
