@@ -103,6 +103,11 @@ class Settings(Options):
         except ValueError:
             return False
 
+    @property
+    def receipt_key(self) -> Path | None:
+        """File with the key that signs receipts, beside the feedback; None where none is stored."""
+        return self.feedback.with_name("receipts.key") if self.feedback else None
+
     def check(self) -> Settings:
         """Returns these settings. Raises UserError for unsafe or impossible ones, before anything is started."""
         if not self.loopback and not self.key:

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve.gateway.asgi import ApiError
+from serve.gateway.feedback import MAX_COMMENT_CHARACTERS
+from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
 
 INT64 = 2**63
 MAX_LOGPROBS = 20  # vLLM's limit
@@ -102,7 +104,7 @@ class _GenerationFields(_Fields):
     ignore_eos: bool | None = Field(None, description="true or false")
     skip_special_tokens: bool | None = Field(None, description="true or false")
     stream: bool | None = Field(None, description="true or false")
-    stream_options: StreamOptions | None = Field(None, description="an object such as {\"include_usage\": true}")
+    stream_options: StreamOptions | None = Field(None, description='an object such as {"include_usage": true}')
     response_format: ResponseFormat | None = Field(None, description="an object with a type")
     structured_outputs: StructuredOutputs | None = Field(None, description="an object with one form, such as a regex")
     # Fields that change no reply.
@@ -129,12 +131,6 @@ class _GenerationFields(_Fields):
         """The fields that vLLM gets as they are."""
         return self.model_dump(exclude_none=True, by_alias=True, exclude=NOT_PASSED_ON)
 
-    @property
-    def form_texts(self) -> list[str]:
-        """The texts of the form that the reply must have, which the guard checks."""
-        parts = self.model_dump(exclude_none=True, by_alias=True, include={"response_format", "structured_outputs"})
-        return strings(parts)
-
 
 class ChatFields(_GenerationFields):
     """Fields of /v1/chat/completions."""
@@ -154,9 +150,9 @@ class ChatFields(_GenerationFields):
     modalities: list[Literal["text"]] | None = Field(None, description='["text"]')
 
     @property
-    def form_texts(self) -> list[str]:
-        """The texts of the form that the reply must have and of the tools, which the guard checks."""
-        return super().form_texts + strings(self.model_dump(exclude_none=True, include={"tools", "functions"}))
+    def tool_texts(self) -> list[str]:
+        """The texts of the tools, which the guard checks."""
+        return strings(self.model_dump(exclude_none=True, include={"tools", "functions"}))
 
 
 class CompletionFields(_GenerationFields):
@@ -178,6 +174,25 @@ class CompletionFields(_GenerationFields):
         """Whether the request is for the log-probabilities of its prompt: the reply has at most one new token."""
         has_logprobs = self.prompt_logprobs is not None or (self.echo and self.logprobs is not None)
         return bool(has_logprobs) and self.max_tokens in (0, 1) and not self.stream
+
+
+class FeedbackFields(_Fields):
+    """Fields of /feedback."""
+
+    reply_id: Annotated[str, Field(pattern=r"^[ -~]{1,100}$")] | None = Field(None, description="the id of a reply")
+    receipt: Annotated[str, Field(max_length=MAX_RECEIPT)] | None = Field(None, description="the receipt of a reply")
+    thumb: Literal["up", "down"] = Field(description="up or down")
+    comment: Annotated[str, Field(max_length=MAX_COMMENT_CHARACTERS)] = Field(
+        "", description=f"text of at most {MAX_COMMENT_CHARACTERS} characters"
+    )
+    prompt: str | list[Any] | None = Field(None, description="the prompt that the receipt is of")
+    reply: str | None = Field(None, description="the reply that the receipt is of")
+
+    @model_validator(mode="after")
+    def _one_reply(self) -> Self:
+        if (self.reply_id is None) == (self.receipt is None):
+            raise ValueError("reply_id: expected it, or receipt, and not both")
+        return self
 
 
 # Read by the gateway, or without effect.
@@ -207,7 +222,7 @@ def _api_error(model: type[BaseModel], problem: Any) -> ApiError:
         return ApiError(400, f"{path}: not supported by this server; {hint}", param=path, code="unsupported_parameter")
     if problem["type"] == "value_error":  # raised by a validator of ours, which says what is expected
         message = f"{problem['ctx']['error']}"
-        return ApiError(400, f"{path}: {message}" if path else message, param=path or "response_format")
+        return ApiError(400, f"{path}: {message}" if path else message, param=path or None)
     found = "missing" if problem["type"] == "missing" else f"got {shortened(problem['input'])}"
     return ApiError(400, f"{path}: expected {expected}, {found}", param=path)
 

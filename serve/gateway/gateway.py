@@ -22,12 +22,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
-from serve.gateway import asgi
+from serve.gateway import asgi, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
-from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, THUMBS, FeedbackStore, RecentReplies, Reply, UnknownReply
-from serve.gateway.guard import NoGuard, check_prompt, open_guard
+from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
+from serve.gateway.fields import FeedbackFields, read
+from serve.gateway.guard import NoGuard, check_prompt, guard_name, open_guard
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
+from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
 from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
@@ -69,6 +71,9 @@ class Gateway:
         self._guard = open_guard(settings.guard_folder, enabled=settings.guard)
         self._feedback = FeedbackStore(settings.feedback) if settings.feedback else None
         self._recent_replies = RecentReplies()
+        self._receipt_key = receipts.open_key(settings.receipt_key) if settings.receipt_key else b""
+        self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
+        self._template_digest = receipts.template_digest(settings.model)
         self._metrics = metrics or Metrics()
         self._page = Page()
         self._in_flight = 0
@@ -154,7 +159,7 @@ class Gateway:
                 return await self._decline(request, verdict.reason, send)
             guard = NoGuard() if request.only_scores else self._guard
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._remember, request))  # fmt: skip
+                          partial(self._receipt, request))  # fmt: skip
             await relay.run(scope, receive, send, request_id)
         finally:
             self._count_in_flight(-1)
@@ -178,16 +183,26 @@ class Gateway:
         content_type = "text/event-stream; charset=utf-8" if request.streams else "application/json"
         headers = {"content-type": content_type, "x-rayse-guard": "prompt"}
         await send({"type": "http.response.start", "status": 200, "headers": asgi.encode_headers(headers.items())})
-        for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason):
+        receipt = self._receipt(request, [request.begun_reply + text])
+        for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason,
+                                    receipt=receipt):  # fmt: skip
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        self._remember(request, [request.begun_reply + text])
         await send({"type": "http.response.body", "body": b""})
 
-    def _remember(self, request: GenerationRequest, texts: list[str]) -> None:
-        """Keeps a reply for feedback. A request for several replies has one id for all: none of them is kept."""
-        if self._feedback is not None and self.ready and len(texts) == 1 and not request.only_scores:
-            self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], self._settings.name,
-                                           self._settings.version, request.sampling, request.created))  # fmt: skip
+    def _receipt(self, request: GenerationRequest, texts: list[str]) -> str:
+        """Keeps a reply for feedback, and returns its receipt. A request for several replies has one id for all: none
+        of them is kept, and they have no receipt."""
+        if self._feedback is None or not self.ready or len(texts) != 1 or request.only_scores:
+            return ""
+        settings = self._settings
+        facts = {
+            "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
+            "template": self._template_digest, "sampling": request.sampling, "prompt": receipts.digest(request.prompt),
+            "reply": receipts.digest(texts[0]), "time": request.created,
+        }  # fmt: skip
+        self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], settings.name, settings.version,
+                                       request.sampling, request.created, facts))  # fmt: skip
+        return receipts.sign(facts, self._receipt_key)
 
     async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         limits = self._settings.limits
@@ -203,25 +218,36 @@ class Gateway:
         body = asgi.parse_object(await self._read_body(headers, receive))
         if self._feedback is None:
             raise ApiError(404, "this server stores no feedback", code="not_found")
-        reply_id, thumb, comment = body.get("reply_id"), body.get("thumb"), body.get("comment", "")
-        if not isinstance(reply_id, str) or not reply_id.isascii() or len(reply_id) > 100:
-            raise ApiError(400, "reply_id: expected the id of a reply", param="reply_id")
-        if thumb not in THUMBS:
-            raise ApiError(400, "thumb: expected up or down", param="thumb")
-        if not isinstance(comment, str) or len(comment) > MAX_COMMENT_CHARACTERS:
-            raise ApiError(400, f"comment: expected text of at most {MAX_COMMENT_CHARACTERS} characters",
-                           param="comment")  # fmt: skip
-        comment = comment.encode("utf-8", "replace").decode()
-        reply = self._recent_replies.get(reply_id)
+        fields = read(FeedbackFields, body)
+        reply = self._recent_replies.get(fields.reply_id) if fields.reply_id else self._reply_of(fields)
+        reply_id = fields.reply_id or (reply.reply_id if reply else "")
+        comment = fields.comment.encode("utf-8", "replace").decode()
         try:
-            await asyncio.to_thread(self._feedback.save, reply_id, thumb, comment, reply)
+            await asyncio.to_thread(self._feedback.save, reply_id, fields.thumb, comment, reply)
         except UnknownReply:
-            raise ApiError(404, f"reply_id {reply_id!r}: no such reply, or no longer remembered", param="reply_id",
-                           code="reply_not_found") from None  # fmt: skip
+            raise ApiError(404, f"reply_id {reply_id!r}: no such reply, or no longer remembered; send its receipt",
+                           param="reply_id", code="reply_not_found") from None  # fmt: skip
         except (sqlite3.Error, OSError) as error:
             raise ApiError(507, f"the feedback could not be stored ({error}); please try again later") from None
-        self._metrics.feedback.labels(thumb).inc()
-        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": thumb, "stored": True})
+        self._metrics.feedback.labels(fields.thumb).inc()
+        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": fields.thumb, "stored": True})
+
+    def _reply_of(self, fields: FeedbackFields) -> Reply:
+        """The reply that a receipt is of: as it is remembered, else with the texts that the client sends along. Raises
+        ApiError for a receipt that is not this server's, and for texts that it is not of."""
+        try:
+            facts = receipts.read(fields.receipt or "", self._receipt_key)
+        except InvalidReceipt as error:
+            raise ApiError(400, f"receipt: {error}", param="receipt", code="invalid_receipt") from None
+        remembered = self._recent_replies.get(facts["id"])
+        if remembered is not None:
+            return remembered
+        for name, text in (("prompt", fields.prompt), ("reply", fields.reply)):
+            if text is not None and receipts.digest(text) != facts[name]:
+                raise ApiError(400, f"{name}: is not the one that the receipt is of; leave it out or unchanged",
+                               param=name, code="invalid_receipt")  # fmt: skip
+        return Reply(facts["id"], fields.prompt, fields.reply or "", facts["model"], facts["version"],
+                     facts["sampling"], facts["time"], facts)  # fmt: skip
 
     async def _health(self, scope: Scope, send: Send) -> None:
         problem = "" if self.ready else "starting"

@@ -9,6 +9,7 @@ A check takes less than a millisecond.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from typing import Protocol
 
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
+from pipelines.data.guard.classifier import CONFIG_FILE, WEIGHTS_FILE, Verdict
 from pipelines.data.guard.classifier import Guard as LearntGuard
-from pipelines.data.guard.classifier import Verdict, canonical_text
-from pipelines.data.guard.rules import RULES, first_match
+from pipelines.data.guard.disguises import readings
+from pipelines.data.guard.rules import RULES, RULES_VERSION, first_match
 from pipelines.data.text.languages import language_of
 from serve.gateway.conversation import Message
 
@@ -53,7 +55,7 @@ class RulesGuard:
 
     def check(self, text: str, language: str | None = None) -> Verdict:
         """Declines a text that matches a rule of either language."""
-        rule = first_match(RULES, canonical_text(text))
+        rule = next((match for reading in readings(text) if (match := first_match(RULES, reading))), None)
         return Verdict(True, "", 0.0) if rule is None else Verdict(False, f"rule {rule.name}", 1.0)
 
     def refusal(self, language: str) -> str:
@@ -78,6 +80,15 @@ def open_guard(folder: Path | None, *, enabled: bool = True) -> Guard:
     if not enabled:
         return NoGuard()
     return RulesGuard() if folder is None else LearntGuard.open(folder)
+
+
+def guard_name(folder: Path | None, *, enabled: bool = True) -> str:
+    """What a receipt calls the guard of a folder: a digest of its files; the rules by their version; or none."""
+    if not enabled:
+        return "none"
+    if folder is None:
+        return f"rules {RULES_VERSION}"
+    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes() + (folder / CONFIG_FILE).read_bytes()).hexdigest()
 
 
 def check_prompt(guard: Guard, conversations: Iterable[Sequence[Message]], begun_reply: str = "") -> Verdict | None:

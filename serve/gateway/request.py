@@ -131,7 +131,7 @@ def _prepare_chat(
     goes_on = _goes_on(fields, messages)
     if goes_on and not messages[-1]["content"].strip():  # an empty beginning of a reply
         messages, goes_on = messages[:-1], False
-    checked = [messages[:-1] if goes_on else messages, *_as_conversations(fields.form_texts)]
+    checked = [messages[:-1] if goes_on else messages, *_as_conversations(fields.tool_texts)]
     user_text = next(message["content"] for message in reversed(messages) if message["role"] == "user")
     messages = conversation.with_persona(messages, settings.persona)
     # For the reply as much is kept free as it may take, but not more than half of the context; without max_tokens a
@@ -202,7 +202,7 @@ def _prepare_completion(
                             f"/v1/models)", "prompt", "context_length_exceeded")  # fmt: skip
     max_tokens = DEFAULT_COMPLETION_TOKENS if fields.max_reply_tokens is None else fields.max_reply_tokens
     max_tokens = min(max_tokens, context_tokens - max(prompt_tokens), settings.limits.reply_tokens)
-    checked = [] if fields.only_scores else _as_conversations([*texts, *fields.form_texts])
+    checked = [] if fields.only_scores else _as_conversations(texts)
     return GenerationRequest(
         COMPLETIONS, {"max_tokens": max_tokens}, f"cmpl-{request_id}", texts[0] if len(texts) == 1 else texts,
         "\n".join(texts), sum(prompt_tokens), checked, only_scores=fields.only_scores,

@@ -26,9 +26,9 @@ from pipelines.data.guard.classifier import (
     WINDOW,
     Guard,
     Verdict,
-    canonical_text,
-    ngram_buckets,
+    token_features,
 )
+from pipelines.data.guard.disguises import canonical_text
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
 LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
@@ -37,6 +37,8 @@ L2 = 2e-4  # penalty ½·L2·‖w‖²; the loss is a weighted mean, in nats
 STEPS = 80  # of accelerated gradient descent; more no longer change who is declined
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
+
+NO_FEATURES = np.zeros(1, np.int64)  # of a text without words, such as "?!": any one bucket
 
 Floats = np.ndarray
 
@@ -106,13 +108,17 @@ def with_random_sentence(text: str) -> list[str]:
 def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[LabelledText]:
     """Requests for the lexicon's actions, without those actions that occur in held-out prompts."""
     held_out_prompts = "\n".join(canonical_text(each.prompt[-1]["content"]) for each in held_out if each.prompt)
-    return [
-        LabelledText(canonical_text(request), language, UNSAFE if unsafe else LOOK_ALIKE, from_lexicon=True)
-        for language in LANGUAGES
-        for action, unsafe in lexicon.actions(language, seed=seed)
-        if canonical_text(action) not in held_out_prompts
-        for request in lexicon.requests(action, language, seed=seed)
-    ]
+    texts: list[LabelledText] = []
+    for language in LANGUAGES:
+        for action, category in lexicon.actions(language, seed=seed):
+            if canonical_text(action) in held_out_prompts:
+                continue
+            label = UNSAFE if category else LOOK_ALIKE
+            for request in lexicon.requests(action, language, seed=seed):
+                texts.append(LabelledText(canonical_text(request), language, label, from_lexicon=True))
+            for request in lexicon.harmless_requests(action, language, seed=seed) if category else ():
+                texts.append(LabelledText(canonical_text(request), language, LOOK_ALIKE, from_lexicon=True))
+    return texts
 
 
 def sample_windows(
@@ -209,15 +215,16 @@ def sigmoid(values: Floats) -> Floats:
 
 
 class TfIdfMatrix:
-    """Texts as rows of n-gram counts × idf ÷ √n-grams [N, buckets], sparse.
+    """Texts as rows of feature counts × idf ÷ √features [N, buckets], sparse.
 
-    idf [buckets]: log(N ÷ texts with an n-gram of the bucket). Without it the most frequent n-grams, which carry no
+    idf [buckets]: log(N ÷ texts with a feature of the bucket). Without it the most frequent features, which carry no
     information, determine the steepest direction of the loss, and gradient descent needs far more steps."""
 
     def __init__(self, texts: Sequence[str]):
-        rows = [buckets[buckets < NUM_BUCKETS] for buckets in map(ngram_buckets, texts)]
-        self.lengths = np.array([len(row) for row in rows])  # n-grams of each text [N]
-        self.buckets = np.concatenate(rows)  # of all n-grams [sum of lengths]
+        rows = [buckets[buckets < NUM_BUCKETS] for buckets, _ in map(token_features, texts)]
+        rows = [row if len(row) else NO_FEATURES for row in rows]
+        self.lengths = np.array([len(row) for row in rows])  # features of each text [N]
+        self.buckets = np.concatenate(rows)  # of all features [sum of lengths]
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self._scale = 1 / np.sqrt(self.lengths)
         document_counts = np.bincount(np.concatenate([np.unique(row) for row in rows]), minlength=NUM_BUCKETS)

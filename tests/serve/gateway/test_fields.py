@@ -73,7 +73,7 @@ def test_the_nearest_field_is_proposed() -> None:
 
 
 def test_null_is_as_if_absent() -> None:
-    body = {name: None for name in ("temperature", "tools", "suffix", "audio", "stop", "stream_options")}
+    body = dict.fromkeys(("temperature", "tools", "suffix", "audio", "stop", "stream_options"))
     assert read(ChatFields, {"messages": HELLO} | body).passed_on == {}
 
 
@@ -90,9 +90,9 @@ def test_every_field_is_one_of_openais_or_vllms() -> None:
 
 
 def test_fields_of_no_effect_are_not_passed_on() -> None:
-    body = {"user": "a", "metadata": {"run": "1"}, "store": False, "service_tier": "auto", "modalities": ["text"],
-            "temperature": 1, "logit_bias": {"7": -100}, "structured_outputs": {"json": {"type": "object"}}}  # fmt: skip
-    assert read(ChatFields, {"messages": HELLO} | body).passed_on == {
+    unused = {"user": "a", "metadata": {"run": "1"}, "store": False, "service_tier": "auto", "modalities": ["text"]}
+    body = {"temperature": 1, "logit_bias": {"7": -100}, "structured_outputs": {"json": {"type": "object"}}}
+    assert read(ChatFields, {"messages": HELLO} | unused | body).passed_on == {
         "temperature": 1.0, "logit_bias": {"7": -100.0}, "structured_outputs": {"json": {"type": "object"}},
     }  # fmt: skip
 
