@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-THUMBS = ("up", "down")
 MAX_COMMENT_CHARACTERS = 4000
 MAX_RECENT_REPLIES = 2000
 MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts

@@ -27,6 +27,7 @@ from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope
 from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
 from serve.gateway.fields import FeedbackFields, read
 from serve.gateway.guard import NoGuard, check_prompt, guard_name, open_guard
+from serve.gateway.keys import Access
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
 from serve.gateway.receipts import InvalidReceipt
@@ -76,6 +77,7 @@ class Gateway:
         self._template_digest = receipts.template_digest(settings.model)
         self._metrics = metrics or Metrics()
         self._page = Page()
+        self._access = Access(settings.keys)
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
@@ -128,9 +130,9 @@ class Gateway:
         """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
         machine and our page (403), so that no web site can reach a model on loopback through somebody's browser."""
         if self._settings.key is not None:
-            scheme, _, key = headers.get("authorization", "").partition(" ")
-            is_valid = scheme.lower() == "bearer" and secrets.compare_digest(
-                key.strip().encode("latin-1", "replace"), self._settings.key.encode()
+            key = _bearer(headers)
+            is_valid = self._access.find(key) is not None or secrets.compare_digest(
+                key.encode("latin-1", "replace"), self._settings.key.encode()
             )
             if not is_valid and route not in PUBLIC_ROUTES:
                 raise ApiError(401, "wrong or missing key; expected the header `Authorization: Bearer KEY`",
@@ -146,6 +148,8 @@ class Gateway:
 
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         start = time.monotonic()
+        if (key := self._access.find(_bearer(headers))) is not None:
+            self._access.admit(key)
         body = await self._read_body(headers, receive)
         if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
             raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "
@@ -293,6 +297,12 @@ def _route(path: str) -> str:
     if path.startswith("/v1/models/"):
         return "/v1/models"
     return path if path in METHODS else ""
+
+
+def _bearer(headers: dict[str, str]) -> str:
+    """The key that a request carries; empty without one."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _split_url(url: str) -> SplitResult:

@@ -158,7 +158,7 @@ class Guard:
         rule = first_match(self.rules, text)
         if rule is not None:
             return Verdict(False, f"rule {rule.name}", 1.0)
-        score = self.score(text) if text else 0.0
+        score = self.score(text) if TOKEN.search(text) else 0.0  # a text without words has no score
         threshold = self.thresholds.get(language or language_of(text)) or max(self.thresholds.values())
         return Verdict(True, "", score) if score < threshold else Verdict(False, "classifier", score)
 

@@ -168,7 +168,7 @@ BASE32 = re.compile(r"\b[A-Z2-7]{16,}={0,6}")
 HEX = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[\s,;:]*){6,}")
 BINARY = re.compile(r"(?:[01]{8}[\s,]*){4,}")
 DECIMAL = re.compile(r"(?:\b\d{2,3}[\s,]+){5,}\d{2,3}\b")
-ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
+ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 CONCATENATION = re.compile(r"[\"'`]\s*[+,.&]{1,2}\s*[\"'`]")
 QUOTED = re.compile(r"\"([^\"\n]{1,200})\"|'([^'\n]{1,200})'|`([^`\n]{1,200})`")
 CODE = re.compile(r"[#{}<>=;_`]|/[/*]|\b\w+\(|\w[./|+*~\\-]\w|[a-z][A-Z]")
@@ -216,7 +216,7 @@ def _decoded(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "\\" in text:
-        text = ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
+        text = ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
     for pattern, decode in DECODERS:
         text = pattern.sub(lambda match, decode=decode: _as_text(decode, match.group()), text)
     return text
@@ -228,7 +228,7 @@ def _as_text(decode: Callable[[str], bytes], encoded: str) -> str:
         decoded = decode(encoded).decode("utf-8")
     except (ValueError, binascii.Error):
         return encoded
-    letters = sum(character.isalpha() or character.isspace() for character in decoded)
+    letters = sum(character.isalnum() or character.isspace() for character in decoded)
     is_text = decoded.isprintable() and letters >= 0.8 * len(decoded) and len(decoded) >= 4
     return f" {decoded} " if is_text else encoded
 

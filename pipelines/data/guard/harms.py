@@ -299,4 +299,3 @@ CHINESE: dict[str, Lines] = {
 }  # fmt: skip
 HARMS: dict[str, dict[str, Lines]] = {"en": ENGLISH, "zh": CHINESE}
 """By language, then category."""
-CATEGORIES = tuple(ENGLISH)

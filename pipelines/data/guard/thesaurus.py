@@ -217,7 +217,6 @@ KINDS: dict[str, tuple[str, str]] = {  # kind: (English words, Chinese words)
         "意思 定义 区别 什么叫 什么是 翻译 英语",
     ),
 }
-KIND_NAMES = tuple(KINDS)
 
 
 @lru_cache(maxsize=20_000)
