@@ -241,8 +241,9 @@ def serve(
     from serve.verbs.commands import load_settings, read_server_keys
     from serve.verbs.commands import serve as serve_model
 
+    keys = read_server_keys(key, key_file)
     settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, **read_server_keys(key, key_file))  # fmt: skip
+                             max_tokens=max_tokens, gpus=gpus, guard=guard, **keys)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 

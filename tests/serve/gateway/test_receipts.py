@@ -98,8 +98,9 @@ def test_any_replica_takes_feedback_by_receipt_also_after_a_restart(tiny: Tiny, 
     messages = [{"role": "user", "content": "hello"}]
     reply = post(replica(tiny, tmp_path), "/v1/chat/completions", {"messages": messages, "temperature": 0.5}).json()
     receipt, another = reply["rayse_receipt"], replica(tiny, tmp_path)
-    check_error(post(another, "/feedback", {"reply_id": reply["id"], "thumb": "up"}), 404, "reply_not_found")
-    assert post(another, "/feedback", {"receipt": receipt, "thumb": "up"}).json()["reply_id"] == reply["id"]
+    reply_id = receipts.read(receipt, open_key(tmp_path / "receipts.key"))["id"]
+    check_error(post(another, "/feedback", {"reply_id": reply_id, "thumb": "up"}), 404, "reply_not_found")
+    assert post(another, "/feedback", {"receipt": receipt, "thumb": "up"}).json()["reply_id"] == reply_id
     (row,) = read(tmp_path / "feedback.sqlite")
     facts = row["receipt"]
     assert (row["thumb"], row["model"], row["version"], row["sampling"]) == ("up", "tiny", "v1", facts["sampling"])
@@ -112,7 +113,7 @@ def test_any_replica_takes_feedback_by_receipt_also_after_a_restart(tiny: Tiny, 
         assert error["param"] == name
     error = check_error(post(another, "/feedback", {"receipt": f"{receipt}x", "thumb": "up"}), 400, "invalid_receipt")
     assert error["param"] == "receipt" and "signature does not fit" in error["message"]
-    check_error(post(another, "/feedback", {"receipt": receipt, "reply_id": reply["id"], "thumb": "up"}), 400)
+    check_error(post(another, "/feedback", {"receipt": receipt, "reply_id": reply_id, "thumb": "up"}), 400)
 
 
 def test_texts_sent_along_are_stored(tiny: Tiny, tmp_path: Path) -> None:
