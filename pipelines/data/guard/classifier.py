@@ -71,7 +71,8 @@ def token_features(text: str, num_buckets: int = NUM_BUCKETS) -> tuple[np.ndarra
     for distance in range(min(KIND_PAIRS, len(kinds) - 1) + 1):
         before = hashes[: len(kinds) - distance] if distance else np.uint64(0)
         near = places[distance:] - places[: len(kinds) - distance] <= MAX_KIND_DISTANCE
-        pairs = _mixed(before, hashes[distance:], 100 + distance) % np.uint64(num_buckets)
+        first, second = np.minimum(before, hashes[distance:]), np.maximum(before, hashes[distance:])  # in any order
+        pairs = _mixed(first, second, 100 + distance) % np.uint64(num_buckets)
         buckets_ST[row + distance, places[distance:][near]] = pairs[near]
     if len(kinds) > 2:
         triples = _mixed(_mixed(hashes[:-2], hashes[1:-1], 200), hashes[2:], 201) % np.uint64(num_buckets)

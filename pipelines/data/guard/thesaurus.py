@@ -85,7 +85,7 @@ KINDS: dict[str, tuple[str, str]] = {  # kind: (English words, Chinese words)
         "强奸 色情 裸照 裸体 猥亵 迷奸 性骚扰 性侵 卖淫 换脸 上床 性 不雅 摸 下药 迷晕 灌醉 裙底 嫖",
     ),
     "suicide": (
-        "suicide overdose anorexia wrist noose selfharm lethal",
+        "suicide overdose pill die anorexia wrist noose selfharm lethal",
         "自杀 自残 割腕 上吊 跳楼 烧炭 轻生 结束生命 寻死 绝食 去死 死掉 安眠药",
     ),
     "slur": (
