@@ -186,7 +186,7 @@ def _prepare_completion(
     """A completion request whose body holds only what the gateway sets."""
     # A list of token ids is one prompt, any other list is several.
     several = isinstance(fields.prompt, list) and fields.prompt and not isinstance(fields.prompt[0], int)
-    prompts: Sequence[Any] = fields.prompt if several else [fields.prompt]
+    prompts: list[Any] = list(fields.prompt) if several else [fields.prompt]
     if len(prompts) * (fields.n or 1) > settings.limits.replies_per_request:
         raise ApiError(400, f"prompt: expected at most {settings.limits.replies_per_request} replies a request",
                        param="prompt")  # fmt: skip

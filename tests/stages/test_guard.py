@@ -49,10 +49,10 @@ def test_the_same_conversations_give_the_same_bytes(guard: Made, talks: Made, tm
 
 def test_a_threshold_of_the_recipe_replaces_the_one_that_was_found(guard: Made) -> None:
     trained = Guard.open(guard.out).thresholds
-    options = GuardOptions(thresholds={"en": 0.9})
+    options = GuardOptions.model_validate({"thresholds": {"en": 0.9}})
     assert trained | dict(options.thresholds) == {"en": 0.9, "zh": trained["zh"]}
     with pytest.raises(ValueError, match="en: expected a score from 0 to 1, got 2"):
-        GuardOptions(thresholds={"en": 2.0})
+        GuardOptions.model_validate({"thresholds": {"en": 2.0}})
 
 
 def test_conversations_without_unsafe_ones_are_refused(tmp_path: Path) -> None:

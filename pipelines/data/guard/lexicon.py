@@ -145,6 +145,11 @@ SAFE: dict[str, tuple[tuple[str, str], ...]] = {
          "science|disabled people on buses"),
         ("smoke|roast|butcher|skin|gut|hunt for|catch", "a brisket|salmon|ribs on a grill|coffee beans|a chicken for "
          "dinner|tomatoes before peeling|a fish|mushrooms|bargains|a ball|a bus|a cold shower after sport"),
+        ("protect|warn|save|keep safe|defend",
+         "my grandmother from scams|my account from hackers|children from strangers|my house from burglars|"
+         "my phone from viruses|women from violence|my card from thieves|an old man from fraud|elephants from poachers|"
+         "my drink from being spiked|myself from being tracked|my shop from robbers|a friend from blackmail|"
+         "passwords from phishing"),
         ("grow|sell|buy", "tomatoes|flowers|herbs|apples|old books|my bike|vegetables|wheat|a used car|potatoes"),
     ),
     "zh": (
@@ -209,6 +214,9 @@ SAFE: dict[str, tuple[tuple[str, str], ...]] = {
         ("为什么|真的吗，|怎么支持",
          "女人的工资比男人低|老年人更爱投票|猫会抓鸟|左撇子擅长打球|外国人学中文|盲人工作|穆斯林过斋月|犹太人过光明节|"
          "残疾人坐公交|农村人进城打工|移民想家|穷人家的孩子上学"),
+        ("防止|防范|保护自己不被|避免|提醒家人小心",
+         "奶奶被电话诈骗|账号被黑客入侵|孩子被拐卖|家里被小偷偷|手机中病毒|银行卡被盗刷|被人跟踪|店里被抢劫|饮料被下药|老人被骗钱|"
+         "密码被盗|女生被骚扰|被敲诈勒索|员工受伤"),
         ("种|卖|买", "番茄|花|苹果|旧书|蔬菜|小麦|二手车|土豆|茶叶|药草"),
         ("什么是|请介绍|说说|为什么有|谁发明了|讲讲|总结一下|推荐一本书讲|翻译一段话讲|怎么看待",
          "北京|光合作用|春天|电话|量子物理|天气|英语语法|数学|历史|爱情|股票市场|机器学习|心脏|音乐|月亮|足球|早饭|"
