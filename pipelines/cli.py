@@ -240,11 +240,12 @@ def serve(
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import load_settings, read_key
+    from serve.verbs.commands import load_settings, read_server_keys
     from serve.verbs.commands import serve as serve_model
 
-    settings = load_settings(_store(store), name, port=port, host=host, key=read_key(key, key_file), persona=persona,
-                             max_turns=max_turns, max_tokens=max_tokens, gpus=gpus, guard=guard)  # fmt: skip
+    keys = read_server_keys(key, key_file)
+    settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
+                             max_tokens=max_tokens, gpus=gpus, guard=guard, **keys)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 

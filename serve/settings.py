@@ -52,6 +52,35 @@ class Limits(Options):
     )
 
 
+class NamedKey(Options):
+    """A key that clients may send, with its limits: a line of the file of --key-file."""
+
+    name: str = Field(min_length=1, description="Name of the key, for its limits and messages")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the key, in hex; the key itself is nowhere")
+    per_minute: int | None = Field(default=None, gt=0, description="Maximum requests a minute; default: no limit")
+    per_day: int | None = Field(default=None, gt=0, description="Maximum requests a day (UTC); default: no limit")
+
+    @classmethod
+    def parse(cls, line: str) -> NamedKey:
+        """Reads a line `NAME SHA256 [N/minute] [N/day]`. Raises ValueError.
+
+        >>> NamedKey.parse(f"ana {'0' * 64} 60/minute").per_minute
+        60
+        """
+        if len(line.split()) < 2:
+            raise ValueError("no digest beside the name")
+        name, digest, *limits = line.split()
+        values: dict[str, int] = {}
+        for limit in limits:
+            number, _, unit = limit.partition("/")
+            if unit not in ("minute", "day") or not number.isdecimal() or int(number) < 1 or f"per_{unit}" in values:
+                raise ValueError(f"{limit!r}: expected a limit such as 60/minute or 1000/day, each once")
+            values[f"per_{unit}"] = int(number)
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"{digest[:20]!r}: expected the SHA-256 of the key, 64 digits in hex")
+        return cls(name=name, sha256=digest, **values)
+
+
 class Settings(Options):
     """Settings of one server: model, address, access key, and what surrounds every conversation."""
 
@@ -66,6 +95,9 @@ class Settings(Options):
         default=None,
         repr=False,
         description="Key that clients must send as `Authorization: Bearer KEY`; default: none needed",
+    )
+    keys: tuple[NamedKey, ...] = Field(
+        default=(), repr=False, description="Keys that clients may send in place of that one, each with its limits"
     )
     persona: str | None = Field(default=None, description="System message of conversations that bring none")
     max_turns: int = Field(
@@ -102,6 +134,11 @@ class Settings(Options):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def receipt_key(self) -> Path | None:
+        """File with the key that signs receipts, beside the feedback; None where none is stored."""
+        return self.feedback.with_name("receipts.key") if self.feedback else None
 
     def check(self) -> Settings:
         """Returns these settings. Raises UserError for unsafe or impossible ones, before anything is started."""

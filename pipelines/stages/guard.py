@@ -9,8 +9,10 @@ process, with numpy.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.stage import Facts, Options, Stage, Work
 
@@ -26,9 +28,22 @@ class GuardOptions(Options):
     harmless_texts: int = Field(
         1500, ge=10, description="Maximum number of harmless texts of each language taken from conversations"
     )
+    thresholds: dict[Literal["en", "zh"], float] = Field(
+        default={},
+        description="Lowest score that is declined, from 0 to 1, of a language: {en: 0.4} declines more; default: the "
+        "score that maximises F-beta in cross-validation",
+    )
     corpus_texts: int = Field(
         1500, ge=0, description="Maximum number of windows of each language taken from the corpus, as harmless texts"
     )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _probabilities(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        for language, threshold in thresholds.items():
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"{language}: expected a score from 0 to 1, got {threshold}")
+        return thresholds
 
 
 def run(work: Work) -> Facts:
@@ -54,6 +69,7 @@ def run(work: Work) -> Facts:
     guard = training.train_guard(
         texts, beta=options.beta, on_progress=lambda done, total: work.progress.update(done, total, "fits")
     )
+    guard = replace(guard, thresholds=guard.thresholds | dict(options.thresholds))
     guard.save(work.draft.out)
     windows = training.sample_windows(
         documents(work, "held_out"), max_per_language=options.corpus_texts, seed=work.seed
@@ -76,7 +92,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=1,
+    version=2,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

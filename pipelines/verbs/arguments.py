@@ -52,7 +52,7 @@ LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 
 
 KeyOpt = Annotated[str | None, typer.Option(help="API key that clients send as `Authorization: Bearer KEY`.")]
-KeyFileOpt = Annotated[Path | None, typer.Option(help="File whose first line is the API key.")]
+KeyFileOpt = Annotated[Path | None, typer.Option(help="File with the API key, or with digests of several.")]
 PersonaOpt = Annotated[str | None, typer.Option(help="System message for conversations that have none.")]
 ModelArg = Annotated[
     str | None,

@@ -18,6 +18,8 @@ Message = dict[str, str]
 """{"role": system | user | assistant, "content": text}"""
 Encode = Callable[[Sequence[Message]], list[int]]
 """Renders a conversation as the token ids of a prompt."""
+# Fields of a message that no prompt holds: a client sends replies back as it got them.
+UNUSED_FIELDS = ("name", "refusal", "reasoning", "reasoning_content", "annotations")
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -61,6 +63,10 @@ def _parse_message(value: Any, path: str) -> Message:
     role, content = value.get("role"), value.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidPrompt(f"{path}.role: expected one of {', '.join(ROLES)}", f"{path}.role")
+    for name, other in value.items():
+        if other and name not in ("role", "content", *UNUSED_FIELDS):
+            reason = "this model calls no tools" if name in ("tool_calls", "function_call") else "not supported here"
+            raise InvalidPrompt(f"{path}.{name}: {reason}; leave it out", f"{path}.{name}", "unsupported_parameter")
     return {"role": ROLES[role], "content": _parse_content(content, f"{path}.content")}
 
 

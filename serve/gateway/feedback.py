@@ -1,8 +1,10 @@
 """Users' feedback on replies: a thumb and a comment, on disk before they are acknowledged.
 
     reply ──► RecentReplies (in this process) ──POST /feedback {reply_id, thumb, comment}──► FeedbackStore (SQLite)
+      └─────► receipt (receipts.py) ──POST /feedback {receipt, thumb, comment}──────────────────┘
 
 A client sends an id only; the server looks up the reply, its prompt, the model's version and the sampling parameters.
+Where no replica remembers the reply, its receipt says the same, but for the texts, which the client may send along.
 Nothing of a conversation reaches the disk unless its user gives a thumb.
 """
 
@@ -13,11 +15,10 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-THUMBS = ("up", "down")
 MAX_COMMENT_CHARACTERS = 4000
 MAX_RECENT_REPLIES = 2000
 MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts
@@ -32,10 +33,13 @@ CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
     version TEXT NOT NULL,         -- fingerprint of its artifact
     sampling TEXT NOT NULL,        -- sampling parameters of the request, as JSON
     created REAL NOT NULL,         -- time of the reply, seconds since 1970
-    changed REAL NOT NULL          -- time of the thumb, seconds since 1970
+    changed REAL NOT NULL,         -- time of the thumb, seconds since 1970
+    receipt TEXT NOT NULL DEFAULT '{}'  -- facts of the reply's receipt, as JSON
 )"""
+ADD_RECEIPT = "ALTER TABLE feedback ADD COLUMN receipt TEXT NOT NULL DEFAULT '{}'"  # to files of earlier versions
 UPSERT = """INSERT INTO feedback VALUES (:reply_id, :thumb, :comment, :prompt, :reply, :model, :version, :sampling,
-    :created, :changed) ON CONFLICT (reply_id) DO UPDATE SET thumb = :thumb, comment = :comment, changed = :changed"""
+    :created, :changed, :receipt) ON CONFLICT (reply_id)
+    DO UPDATE SET thumb = :thumb, comment = :comment, changed = :changed"""
 
 
 class UnknownReply(LookupError):
@@ -44,7 +48,10 @@ class UnknownReply(LookupError):
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply as its user saw it; the fields are columns of the table. prompt: messages, or a completion's prompt."""
+    """A reply as its user saw it; the fields are columns of the table.
+
+    prompt: messages, or a completion's prompt; null, and an empty reply, where only their digests are known, which are
+    in `receipt` with the other facts that its receipt signs."""
 
     reply_id: str
     prompt: Any
@@ -53,6 +60,7 @@ class Reply:
     version: str
     sampling: dict[str, Any]
     created: float
+    receipt: dict[str, Any] = field(default_factory=dict)
 
 
 class RecentReplies:
@@ -89,6 +97,8 @@ class FeedbackStore:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")  # a commit returns when the log is on disk
         self._database.execute(CREATE_TABLE)
+        if "receipt" not in [column[1] for column in self._database.execute("PRAGMA table_info(feedback)")]:
+            self._database.execute(ADD_RECEIPT)
 
     def save(self, reply_id: str, thumb: str, comment: str, reply: Reply | None) -> None:
         """Writes feedback on a reply; it is on disk when this returns. Later feedback on the same reply replaces it.
@@ -105,6 +115,7 @@ class FeedbackStore:
                 return
             row = asdict(reply) | {"thumb": thumb, "comment": comment, "changed": time.time()}
             row["prompt"] = json.dumps(reply.prompt, ensure_ascii=False)
+            row["receipt"] = json.dumps(reply.receipt)
             row["sampling"] = json.dumps(reply.sampling)  # ASCII: a stop string may be half of a surrogate pair
             self._database.execute(UPSERT, row)
 
@@ -122,4 +133,4 @@ def read(file: Path) -> list[dict[str, Any]]:
         rows = [dict(row) for row in database.execute("SELECT * FROM feedback ORDER BY changed")]
     finally:
         database.close()
-    return [row | {"prompt": json.loads(row["prompt"]), "sampling": json.loads(row["sampling"])} for row in rows]
+    return [row | {name: json.loads(row.get(name, "{}")) for name in ("prompt", "sampling", "receipt")} for row in rows]

@@ -20,13 +20,17 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
-from serve.gateway import asgi
+from serve.gateway import asgi, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
-from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, THUMBS, FeedbackStore, RecentReplies, Reply, UnknownReply
-from serve.gateway.guard import check_prompt, open_guard
+from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
+from serve.gateway.fields import FeedbackFields, read
+from serve.gateway.guard import NoGuard, check_prompt, guard_name, open_guard
+from serve.gateway.keys import Access
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
+from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
 from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
@@ -68,8 +72,12 @@ class Gateway:
         self._guard = open_guard(settings.guard_folder, enabled=settings.guard)
         self._feedback = FeedbackStore(settings.feedback) if settings.feedback else None
         self._recent_replies = RecentReplies()
+        self._receipt_key = receipts.open_key(settings.receipt_key) if settings.receipt_key else b""
+        self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
+        self._template_digest = receipts.template_digest(settings.model)
         self._metrics = metrics or Metrics()
         self._page = Page()
+        self._access = Access(settings.keys)
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
@@ -107,7 +115,7 @@ class Gateway:
         if route in (CHAT, COMPLETIONS):
             return await self._generate(route, scope, headers, receive, send)
         if route == "/feedback":
-            return await self._save_feedback(scope, headers, receive, send)
+            return await self._save_feedback(headers, receive, send)
         if route == "/health":
             return await self._health(scope, send)
         if route == "/about":
@@ -122,9 +130,9 @@ class Gateway:
         """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
         machine and our page (403), so that no web site can reach a model on loopback through somebody's browser."""
         if self._settings.key is not None:
-            scheme, _, key = headers.get("authorization", "").partition(" ")
-            is_valid = scheme.lower() == "bearer" and secrets.compare_digest(
-                key.strip().encode("latin-1", "replace"), self._settings.key.encode()
+            key = _bearer(headers)
+            is_valid = self._access.find(key) is not None or secrets.compare_digest(
+                key.encode("latin-1", "replace"), self._settings.key.encode()
             )
             if not is_valid and route not in PUBLIC_ROUTES:
                 raise ApiError(401, "wrong or missing key; expected the header `Authorization: Bearer KEY`",
@@ -140,24 +148,32 @@ class Gateway:
 
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         start = time.monotonic()
-        request_id = uuid.uuid4().hex
-        body = await self._read_json(scope, headers, receive)
-        request = prepare(route, body, self._settings, self._chat, context_tokens=self._context_tokens,
-                          request_id=request_id)  # fmt: skip
-        if self._in_flight >= self._settings.limits.requests_in_flight:
+        if (key := self._access.find(_bearer(headers))) is not None:
+            self._access.admit(key)
+        body = await self._read_body(headers, receive)
+        if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
             raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "
                            f"shortly", code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
-        with self._metrics.guard_s.time():
-            verdict = check_prompt(self._guard, request.user_text, request.begun_reply)
         self._count_in_flight(+1)
         try:
+            request_id = uuid.uuid4().hex
+            # In a thread: a long body takes a while to parse, tokenise and check.
+            request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
             if verdict is not None:
                 return await self._decline(request, verdict.reason, send)
-            remember = partial(self._remember, request)
-            relay = Relay(self._app, request, self._guard, self._settings, self._metrics, start, remember)
+            guard = NoGuard() if request.only_scores else self._guard
+            relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
+                          partial(self._receipt, request))  # fmt: skip
             await relay.run(scope, receive, send, request_id)
         finally:
             self._count_in_flight(-1)
+
+    def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
+        """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
+        request = prepare(route, asgi.parse_object(body), self._settings, self._chat,
+                          context_tokens=self._context_tokens, request_id=request_id)  # fmt: skip
+        with self._metrics.guard_s.time():
+            return request, check_prompt(self._guard, request.checked, request.begun_reply)
 
     def _count_in_flight(self, change: int) -> None:
         self._in_flight += change
@@ -171,50 +187,71 @@ class Gateway:
         content_type = "text/event-stream; charset=utf-8" if request.streams else "application/json"
         headers = {"content-type": content_type, "x-rayse-guard": "prompt"}
         await send({"type": "http.response.start", "status": 200, "headers": asgi.encode_headers(headers.items())})
-        for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason):
+        receipt = self._receipt(request, [request.begun_reply + text])
+        for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason,
+                                    receipt=receipt):  # fmt: skip
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        self._remember(request, [request.begun_reply + text])
         await send({"type": "http.response.body", "body": b""})
 
-    def _remember(self, request: GenerationRequest, texts: list[str]) -> None:
-        """Keeps a reply for feedback. A request for several replies has one id for all: none of them is kept."""
-        if self._feedback is not None and self.ready and len(texts) == 1:
-            self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], self._settings.name,
-                                           self._settings.version, request.sampling, request.created))  # fmt: skip
+    def _receipt(self, request: GenerationRequest, texts: list[str]) -> str:
+        """Keeps a reply for feedback, and returns its receipt. A request for several replies has one id for all: none
+        of them is kept, and they have no receipt."""
+        if self._feedback is None or not self.ready or len(texts) != 1 or request.only_scores:
+            return ""
+        settings = self._settings
+        facts = {
+            "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
+            "template": self._template_digest, "sampling": request.sampling, "prompt": receipts.digest(request.prompt),
+            "reply": receipts.digest(texts[0]), "time": request.created,
+        }  # fmt: skip
+        self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], settings.name, settings.version,
+                                       request.sampling, request.created, facts))  # fmt: skip
+        return receipts.sign(facts, self._receipt_key)
 
-    async def _read_json(self, scope: Scope, headers: dict[str, str], receive: Receive) -> dict[str, Any]:
+    async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         limits = self._settings.limits
         content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         body = await asgi.read_body(receive, max_bytes=limits.body_bytes, timeout_s=limits.body_s)
         if content_type != "application/json":
             raise ApiError(415, f"content-type {content_type!r}: expected application/json")
-        return asgi.parse_object(body)
+        return body
 
     # ---- feedback, health, description ------------------------------------------------------------------------------
 
-    async def _save_feedback(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        body = await self._read_json(scope, headers, receive)
+    async def _save_feedback(self, headers: dict[str, str], receive: Receive, send: Send) -> None:
+        body = asgi.parse_object(await self._read_body(headers, receive))
         if self._feedback is None:
             raise ApiError(404, "this server stores no feedback", code="not_found")
-        reply_id, thumb, comment = body.get("reply_id"), body.get("thumb"), body.get("comment", "")
-        if not isinstance(reply_id, str) or not reply_id.isascii() or len(reply_id) > 100:
-            raise ApiError(400, "reply_id: expected the id of a reply", param="reply_id")
-        if thumb not in THUMBS:
-            raise ApiError(400, "thumb: expected up or down", param="thumb")
-        if not isinstance(comment, str) or len(comment) > MAX_COMMENT_CHARACTERS:
-            raise ApiError(400, f"comment: expected text of at most {MAX_COMMENT_CHARACTERS} characters",
-                           param="comment")  # fmt: skip
-        comment = comment.encode("utf-8", "replace").decode()
-        reply = self._recent_replies.get(reply_id)
+        fields = read(FeedbackFields, body)
+        reply = self._recent_replies.get(fields.reply_id) if fields.reply_id else self._reply_of(fields)
+        reply_id = fields.reply_id or (reply.reply_id if reply else "")
+        comment = fields.comment.encode("utf-8", "replace").decode()
         try:
-            await asyncio.to_thread(self._feedback.save, reply_id, thumb, comment, reply)
+            await asyncio.to_thread(self._feedback.save, reply_id, fields.thumb, comment, reply)
         except UnknownReply:
-            raise ApiError(404, f"reply_id {reply_id!r}: no such reply, or no longer remembered", param="reply_id",
-                           code="reply_not_found") from None  # fmt: skip
+            raise ApiError(404, f"reply_id {reply_id!r}: no such reply, or no longer remembered; send its receipt",
+                           param="reply_id", code="reply_not_found") from None  # fmt: skip
         except (sqlite3.Error, OSError) as error:
             raise ApiError(507, f"the feedback could not be stored ({error}); please try again later") from None
-        self._metrics.feedback.labels(thumb).inc()
-        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": thumb, "stored": True})
+        self._metrics.feedback.labels(fields.thumb).inc()
+        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": fields.thumb, "stored": True})
+
+    def _reply_of(self, fields: FeedbackFields) -> Reply:
+        """The reply that a receipt is of: as it is remembered, else with the texts that the client sends along. Raises
+        ApiError for a receipt that is not this server's, and for texts that it is not of."""
+        try:
+            facts = receipts.read(fields.receipt or "", self._receipt_key)
+        except InvalidReceipt as error:
+            raise ApiError(400, f"receipt: {error}", param="receipt", code="invalid_receipt") from None
+        remembered = self._recent_replies.get(facts["id"])
+        if remembered is not None:
+            return remembered
+        for name, text in (("prompt", fields.prompt), ("reply", fields.reply)):
+            if text is not None and receipts.digest(text) != facts[name]:
+                raise ApiError(400, f"{name}: is not the one that the receipt is of; leave it out or unchanged",
+                               param=name, code="invalid_receipt")  # fmt: skip
+        return Reply(facts["id"], fields.prompt, fields.reply or "", facts["model"], facts["version"],
+                     facts["sampling"], facts["time"], facts)  # fmt: skip
 
     async def _health(self, scope: Scope, send: Send) -> None:
         problem = "" if self.ready else "starting"
@@ -260,6 +297,12 @@ def _route(path: str) -> str:
     if path.startswith("/v1/models/"):
         return "/v1/models"
     return path if path in METHODS else ""
+
+
+def _bearer(headers: dict[str, str]) -> str:
+    """The key that a request carries; empty without one."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _split_url(url: str) -> SplitResult:

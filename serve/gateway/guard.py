@@ -1,6 +1,6 @@
 """The guard of a conversation: a prompt is checked before the model gets it, a reply before its reader does.
 
-    last user message ──check_prompt──► declined? a refusal is sent instead, and the model is not called
+    all messages ──check_prompt──► declined? a refusal is sent instead, and the model is not called
     reply, in chunks ──GuardedReply──► checked sentences are released; an unsafe one ends the reply with a refusal
 
 The guard is the nearest artifact of kind `guard` (rules and a small classifier); without one, the built-in rules alone.
@@ -9,21 +9,37 @@ A check takes less than a millisecond.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
+from pipelines.data.guard.classifier import CONFIG_FILE, WEIGHTS_FILE, Verdict
 from pipelines.data.guard.classifier import Guard as LearntGuard
-from pipelines.data.guard.classifier import Verdict, canonical_text
-from pipelines.data.guard.rules import RULES, first_match
+from pipelines.data.guard.disguises import readings
+from pipelines.data.guard.rules import RULES, RULES_VERSION, first_match
 from pipelines.data.text.languages import language_of
+from serve.gateway.conversation import Message
 
 SENTENCE_END = re.compile(r"[。！？；!?…\n]\s*|\.\s+")  # the point of 2.5 ends no sentence
 MAX_HELD_CHARACTERS = 160  # a sentence that grows longer is checked, and released, as far as it has come
 CONTEXT_CHARACTERS = 160  # of what was released already, checked together with what follows
+# Where a sentence turns from what it refuses to something else: "…, but", "…: here is how", "不过".
+_OPENING = (
+    r"here|there|this is|you (?:can|could|should|need|must|have)|first|step|just|simply|take|mix|let me|let's|let us|"
+    r"i(?:'ll| will| can| could|'d)\b(?! not)|to (?!th)|the (?:way|steps|recipe)|explain|tell"
+)
+_OPENING_ZH = "你可以|您可以|可以|先|首先|第一|下面|以下|这里|方法|步骤|只要|只需|把|用|让我|我来|告诉你|需要"
+CLAUSE_END = re.compile(
+    r"\b(?:but|however|yet|instead|although|though|anyway|nevertheless|nonetheless|except|still|that said)\b|[;:—–\n]|"
+    rf"(?:,|\band\b|\bso\b|\bbecause\b)\s*(?:and |so |then )?(?={_OPENING})|"
+    rf"但|不过|然而|可是|只是|而是|却|尽管|；|：|[，,](?=(?:那么|所以|就)?(?:{_OPENING_ZH}))",
+    re.IGNORECASE,
+)
 
 
 class Guard(Protocol):
@@ -39,7 +55,7 @@ class RulesGuard:
 
     def check(self, text: str, language: str | None = None) -> Verdict:
         """Declines a text that matches a rule of either language."""
-        rule = first_match(RULES, canonical_text(text))
+        rule = next((match for reading in readings(text) if (match := first_match(RULES, reading))), None)
         return Verdict(True, "", 0.0) if rule is None else Verdict(False, f"rule {rule.name}", 1.0)
 
     def refusal(self, language: str) -> str:
@@ -66,11 +82,48 @@ def open_guard(folder: Path | None, *, enabled: bool = True) -> Guard:
     return RulesGuard() if folder is None else LearntGuard.open(folder)
 
 
-def check_prompt(guard: Guard, text: str, begun_reply: str = "") -> Verdict | None:
-    """The verdict on a prompt that must be declined; None where it may pass. begun_reply: what the model is to go on
-    with, checked as a reply is."""
-    verdict = guard.check(text, language_of(text))
-    return begin_reply(guard, begun_reply).verdict if verdict.allowed else verdict
+def guard_name(folder: Path | None, *, enabled: bool = True) -> str:
+    """What a receipt calls the guard of a folder: a digest of its files; the rules by their version; or none."""
+    if not enabled:
+        return "none"
+    if folder is None:
+        return f"rules {RULES_VERSION}"
+    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes() + (folder / CONFIG_FILE).read_bytes()).hexdigest()
+
+
+def check_prompt(guard: Guard, conversations: Iterable[Sequence[Message]], begun_reply: str = "") -> Verdict | None:
+    """The verdict on prompts of which one must be declined; None where all may pass.
+
+    begun_reply: what the model is to go on with, checked as a reply is."""
+    verdicts = (check_conversation(guard, messages) for messages in conversations)
+    declined = next((verdict for verdict in verdicts if verdict is not None), None)
+    return declined or begin_reply(guard, begun_reply).verdict
+
+
+def check_conversation(guard: Guard, messages: Sequence[Message]) -> Verdict | None:
+    """The verdict on a conversation that must be declined; None where it may pass.
+
+    Every turn is checked, the client's account of earlier replies too; then all of the user's together, as one request
+    may be split over several. A turn that was refused before does not count against those after it."""
+    parts: list[str] = []
+    for number, message in enumerate(messages):
+        following = messages[number + 1] if number + 1 < len(messages) else None
+        text = message["content"]
+        if message["role"] == "assistant":
+            verdict = begin_reply(guard, text).verdict
+        elif following and following["role"] == "assistant" and is_refusal(following["content"]):
+            continue
+        else:
+            parts.append(text)
+            verdict = guard.check(text, language_of(text))
+        if verdict is not None and not verdict.allowed:
+            return verdict
+    for separator in (" ", "") if len(parts) > 1 else ():
+        together = separator.join(part.strip() for part in parts)
+        verdict = guard.check(together, language_of(together))
+        if not verdict.allowed:
+            return verdict
+    return None
 
 
 @dataclass
@@ -99,8 +152,8 @@ class GuardedReply:
             part = self.text[max(self._excused_until, context_start) : end]
             verdict = self.guard.check(part, language_of(part))
             if not verdict.allowed:
-                # A sentence that refuses does no harm; but a refusal excuses nothing of the sentences after it.
-                if not is_refusal(self.text[max(self._sentence_start, context_start) : end]):
+                # A clause that refuses does no harm; but a refusal excuses nothing of the clauses after it.
+                if not _only_refuses(self.guard, self.text[max(self._sentence_start, context_start) : end]):
                     self.verdict = verdict
                     return self.released
                 self._excused_until = end
@@ -127,6 +180,16 @@ class GuardedReply:
         if len(self.text) - self.released >= MAX_HELD_CHARACTERS:
             return self.released + MAX_HELD_CHARACTERS
         return len(self.text) if last else self.released
+
+
+def _only_refuses(guard: Guard, sentence: str) -> bool:
+    """Whether all that is unsafe in a sentence are clauses that refuse it.
+
+    "I will not explain how to …" does; "I can't help with that, but here is how to …" does not."""
+    clauses = [clause for clause in CLAUSE_END.split(sentence) if clause.strip()]
+    return is_refusal(sentence) and all(
+        is_refusal(clause) or guard.check(clause, language_of(clause)).allowed for clause in clauses
+    )
 
 
 def begin_reply(guard: Guard, begun: str) -> GuardedReply:

@@ -20,7 +20,7 @@ from serve.gateway import asgi
 from serve.gateway.asgi import DONE, ApiError, App, Receive, Scope, Send
 from serve.gateway.guard import Guard
 from serve.gateway.metrics import Metrics
-from serve.gateway.reply import GuardedStream, guard_response
+from serve.gateway.reply import GuardedStream, guard_response, with_receipt
 from serve.gateway.request import GenerationRequest
 from serve.settings import Settings
 
@@ -33,11 +33,12 @@ class Relay:
     """One request on its way through vLLM. start: time.monotonic() when it came in.
 
     on_reply: called with the replies as their reader has them, after the beginning that the request brought, once they
-    are complete and before the response ends: a client may send feedback as soon as it has the end."""
+    are complete and before the response ends: a client may send feedback as soon as it has the end. Returns the receipt
+    that the response carries."""
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
-        on_reply: Callable[[list[str]], None],
+        on_reply: Callable[[list[str]], str],
     ):  # fmt: skip
         self._on_reply = on_reply
         self._app, self._request, self._guard, self._metrics, self._start = app, request, guard, metrics, start
@@ -75,7 +76,7 @@ class Relay:
         if not cut.done() or cut.cancelled():
             work.result()  # raises what vLLM's application raised
         if self._stream is not None and self._stream.cut:
-            self._complete(self._stream)
+            self._count_declined(self._stream)
             await send({"type": "http.response.body", "body": DONE})
 
     def _remaining_s(self) -> float:
@@ -89,7 +90,7 @@ class Relay:
             self._status, self._headers = event["status"], list(event["headers"])
             content_type = dict(self._headers).get(b"content-type", b"")
             if content_type.startswith(b"text/event-stream"):
-                self._stream = GuardedStream(self._request, self._guard, self._model)
+                self._stream = GuardedStream(self._request, self._guard, self._model, self._on_reply)
                 await self._start_response(send, self._headers)
         elif event["type"] != "http.response.body":
             await send(event)
@@ -107,7 +108,7 @@ class Relay:
         if stream.cut:
             self._cut.set()
         elif not event.get("more_body", False):
-            self._complete(stream)
+            self._count_declined(stream)
             await send({"type": "http.response.body", "body": b""})
 
     async def _send_whole(self, send: Send) -> None:
@@ -115,7 +116,7 @@ class Relay:
         body, headers = b"".join(self._body), self._headers
         if self._status == 200:
             body, texts, reason = guard_response(body, self._guard, self._request)
-            self._on_reply(texts)
+            body = with_receipt(body, self._on_reply(texts))
             if reason:
                 self._metrics.declined.labels("reply").inc()
                 headers = [*headers, (b"x-rayse-guard", b"reply")]
@@ -143,12 +144,9 @@ class Relay:
             async with asyncio.timeout(LAST_EVENT_TIMEOUT_S):
                 await send({"type": "http.response.body", "body": asgi.sse_event(error.body) + DONE})
 
-    def _complete(self, stream: GuardedStream) -> None:
-        """Hands on the replies of a stream that has ended, unless with an error."""
+    def _count_declined(self, stream: GuardedStream) -> None:
         if stream.reason:
             self._metrics.declined.labels("reply").inc()
-        if not stream.failed:
-            self._on_reply(stream.texts)
 
 
 def _prepared_headers(headers: Headers, body_bytes: int, request_id: str) -> Headers:

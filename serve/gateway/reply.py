@@ -19,14 +19,17 @@ from serve.gateway.asgi import DONE, dumps, sse_event
 from serve.gateway.guard import Guard, GuardedReply, begin_reply
 from serve.gateway.request import GenerationRequest
 
+RECEIPT = "rayse_receipt"  # the field of a reply
+
 
 def refusal_chunks(
-    request: GenerationRequest, text: str, *, model: str, num_tokens: int, reason: str
+    request: GenerationRequest, text: str, *, model: str, num_tokens: int, reason: str, receipt: str = ""
 ) -> Iterator[bytes]:
     """The body of a reply that declines a prompt, in vLLM's form: one JSON object, or the events of a stream.
 
-    text: the refusal; num_tokens: its length; reason: of the guard."""
-    note = {"rayse_guard": {"where": "prompt", "reason": reason}}
+    text: the refusal; num_tokens: its length; reason: of the guard; receipt: of the reply."""
+    note: dict[str, Any] = {"rayse_guard": {"where": "prompt", "reason": reason}}
+    note |= {RECEIPT: receipt} if receipt else {}
     usage = {
         "prompt_tokens": request.prompt_tokens,
         "completion_tokens": num_tokens,
@@ -50,6 +53,14 @@ def refusal_chunks(
     if isinstance(options, dict) and options.get("include_usage"):
         yield sse_event(frame | {"choices": [], "usage": usage})
     yield DONE
+
+
+def with_receipt(json_object: bytes, receipt: str) -> bytes:
+    """A JSON object, or an event that holds one, with the receipt as a further field; unchanged without one."""
+    if not receipt:
+        return json_object
+    end = json_object.rindex(b"}")
+    return json_object[:end] + f',"{RECEIPT}":"{receipt}"'.encode() + json_object[end:]
 
 
 def _frame(request: GenerationRequest, model: str, kind: str) -> dict[str, Any]:
@@ -155,10 +166,14 @@ class _Choice:
 class GuardedStream:
     """vLLM's stream of events, each passed on once the guard has checked its text.
 
-    model: the name in the API. reason: of the guard where it ended a reply; failed: the stream holds an error."""
+    model: the name in the API. on_reply: called with the texts of all replies once they are complete, returns their
+    receipt. reason: of the guard where it ended a reply; failed: the stream holds an error."""
 
-    def __init__(self, request: GenerationRequest, guard: Guard, model: str):
-        self._request, self._guard, self._model = request, guard, model
+    def __init__(
+        self, request: GenerationRequest, guard: Guard, model: str,
+        on_reply: Callable[[list[str]], str] = lambda texts: "",
+    ):  # fmt: skip
+        self._request, self._guard, self._model, self._on_reply = request, guard, model, on_reply
         self._incomplete = b""  # of an event
         self._choices: dict[int, _Choice] = {}
         self.reason = ""
@@ -201,11 +216,18 @@ class GuardedStream:
         else:
             choice.show(event, text, last=delta.get("finish_reason") is not None,
                         rewrite=lambda shown: self._with_text(chunk, shown, choice.growing))  # fmt: skip
-        sent = b"".join(choice.release())
+        events = choice.release()
         if choice.reply.verdict is None:
-            return sent
+            if events and delta.get("finish_reason") is not None:
+                events[-1] = with_receipt(events[-1], self._receipt())
+            return b"".join(events)
+        sent = b"".join(events)
         self.reason = choice.reply.verdict.reason
         return sent + self._end(delta["index"], choice)
+
+    def _receipt(self) -> str:
+        """The receipt of a stream's only reply; several have one id, and none."""
+        return self._on_reply(self.texts) if self._request.num_replies == 1 and not self.failed else ""
 
     def _new_choice(self) -> _Choice:
         begun = self._request.begun_reply
@@ -228,4 +250,5 @@ class GuardedStream:
         refusal = fields | _content(self._request, rest + reply.refusal()) | {"finish_reason": None}
         stop = fields | _content(self._request, "") | {"finish_reason": "stop"}
         note = {"rayse_guard": {"where": "reply", "reason": self.reason}}
-        return sse_event(frame | {"choices": [refusal]}) + sse_event(frame | {"choices": [stop]} | note)
+        last = with_receipt(sse_event(frame | {"choices": [stop]} | note), self._receipt())
+        return sse_event(frame | {"choices": [refusal]}) + last

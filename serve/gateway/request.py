@@ -3,13 +3,13 @@
     body ──prepare──► GenerationRequest(body for vLLM, prompt, user_text) ──► relay.py, vLLM
 
 A conversation becomes token ids through the model's chat template, so that no text of a user can write a special
-token. Parameters that would step around the template, the guard or another client's reply are refused; tools are
-ignored where a reply in text will do.
+token. Fields that are not listed in fields.py are refused; tools are ignored where a reply in text will do.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,24 +19,15 @@ from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
 from pipelines.errors import UserError
 from serve.gateway import conversation
 from serve.gateway.asgi import ApiError
-from serve.gateway.conversation import InvalidPrompt
+from serve.gateway.conversation import InvalidPrompt, Message
+from serve.gateway.fields import ChatFields, CompletionFields, read
 from serve.settings import Settings
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-# vLLM takes many more fields than OpenAI's API. These would step around the template, the guard or another's reply.
-UNSUPPORTED_PARAMETERS = (
-    "kv_transfer_params", "ec_transfer_params", "prompt_embeds", "request_id", "chat_template", "chat_template_kwargs",
-    "documents", "echo", "mm_processor_kwargs", "media_io_kwargs", "priority", "vllm_xargs", "cache_salt",
-    "use_beam_search", "truncate_prompt_tokens", "prompt_logprobs", "return_token_ids",
-)  # fmt: skip
-# Read here, and not passed on.
-TOOL_PARAMETERS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
-TURN_PARAMETERS = ("add_generation_prompt", "continue_final_message")
-LENGTH_PARAMETERS = ("max_tokens", "max_completion_tokens")
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 SAMPLING_PARAMETERS = (
-    "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens",
-    "repetition_penalty", "frequency_penalty", "presence_penalty",
+    "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "repetition_penalty", "frequency_penalty",
+    "presence_penalty",
 )  # fmt: skip
 
 
@@ -44,10 +35,11 @@ SAMPLING_PARAMETERS = (
 class GenerationRequest:
     """A request that may go to vLLM.
 
-    body: as vLLM gets it; prompt: as the user knows it, for feedback; user_text: what the guard checks; turns_left_out:
-    number of the oldest turns that did not fit into the context; begun_reply: text that the reply goes on with;
-    concealment: what its reader does not see of it; tools_ignored: number of tools that the request offers; created:
-    seconds since 1970."""
+    body: as vLLM gets it; prompt: as the user knows it, for feedback; user_text: the user's last words; checked: the
+    conversations that the guard checks; turns_left_out: number of the oldest turns that did not fit into the context;
+    begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools_ignored:
+    number of tools that the request offers; only_scores: whether the reply is the prompt's log-probabilities, which no
+    guard checks; created: seconds since 1970."""
 
     path: str
     body: dict[str, Any]
@@ -55,10 +47,12 @@ class GenerationRequest:
     prompt: Any
     user_text: str
     prompt_tokens: int
+    checked: Sequence[Sequence[Message]] = ()
     turns_left_out: int = 0
     begun_reply: str = ""
     concealment: Concealment = ALL_VISIBLE
     tools_ignored: int = 0
+    only_scores: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -75,12 +69,12 @@ class GenerationRequest:
     def num_replies(self) -> int:
         """Number of replies: `n` for each prompt."""
         num_prompts = len(self.prompt) if isinstance(self.prompt, list) and not self.is_chat else 1
-        return (self.body.get("n") or 1) * num_prompts
+        return self.body.get("n", 1) * num_prompts
 
     @property
     def sampling(self) -> dict[str, Any]:
         """The sampling parameters, for feedback."""
-        return {name: self.body[name] for name in SAMPLING_PARAMETERS if self.body.get(name) is not None}
+        return {name: self.body[name] for name in SAMPLING_PARAMETERS if name in self.body}
 
     @property
     def language(self) -> str:
@@ -94,70 +88,87 @@ def prepare(
     """Checks a client's request and makes vLLM's of it. Raises ApiError.
 
     path: CHAT or COMPLETIONS. context_tokens: maximum of a prompt with its reply."""
-    for name in UNSUPPORTED_PARAMETERS:
-        if body.get(name) not in (None, False, [], {}):
-            raise ApiError(400, f"{name}: not supported by this server", param=name, code="unsupported_parameter")
-    model = body.get("model")
-    if model is not None and model != settings.name:
-        raise ApiError(404, f"The model {model!r} does not exist; this server has {settings.name!r}", param="model",
-                       code="model_not_found")  # fmt: skip
-    _check_count(body, "n", settings.limits.replies_per_request, "which is this server's limit of replies to a request")
-    _check_logprobs(body, settings)
-    max_reply_tokens, tools_ignored = _max_reply_tokens(body, settings), _check_tools(body)
-    prepare_body = _prepare_chat if path == CHAT else _prepare_completion
+    fields = read(ChatFields if path == CHAT else CompletionFields, body)
+    if fields.model is not None and fields.model != settings.name:
+        raise ApiError(404, f"The model {fields.model!r} does not exist; this server has {settings.name!r}",
+                       param="model", code="model_not_found")  # fmt: skip
+    _check_limits(fields, settings)
     try:
-        request = prepare_body(body, settings, chat, context_tokens, max_reply_tokens, request_id)
+        if isinstance(fields, ChatFields):
+            request = _prepare_chat(fields, settings, chat, context_tokens, request_id)
+        else:
+            request = _prepare_completion(fields, settings, chat, context_tokens, request_id)
     except InvalidPrompt as error:
         raise ApiError(400, str(error), param=error.param, code=error.code) from None
     except UserError as error:  # the model's template refuses these messages
         raise ApiError(400, f"messages: {error}".replace(f"{chat.name}: ", ""), param="messages") from None
-    not_passed_on = (*UNSUPPORTED_PARAMETERS, *TOOL_PARAMETERS, *TURN_PARAMETERS, *LENGTH_PARAMETERS)
-    passed_on = {name: value for name, value in body.items() if name not in not_passed_on}
-    prepared = passed_on | request.body | {"model": settings.name}
-    return replace(request, body=_with_possible_minimum(prepared), tools_ignored=tools_ignored)
+    prepared = fields.passed_on | request.body | {"model": settings.name}
+    if fields.min_tokens is not None:  # max_tokens may be less than the client's
+        prepared["min_tokens"] = min(fields.min_tokens, prepared["max_tokens"])
+    return replace(request, body=prepared)
+
+
+def _check_limits(fields: ChatFields | CompletionFields, settings: Settings) -> None:
+    """Raises ApiError for more replies than the server's limit, and for `logprobs` beside `stream` and `stop` where
+    there is a guard: vLLM holds back text that may become a stop string, but sends the log-probabilities of its tokens
+    at once, before the guard sees their text."""
+    maximum = settings.limits.replies_per_request
+    if fields.n and fields.n > maximum:
+        raise ApiError(400, f"n: expected a whole number from 1 to {maximum}, which is this server's limit of replies "
+                       f"to a request, got {fields.n}", param="n")  # fmt: skip
+    has_logprobs = fields.logprobs is not None and fields.logprobs is not False  # 0 means those of the sampled tokens
+    if settings.guard and has_logprobs and fields.stream and fields.stop:
+        raise ApiError(400, "logprobs: not together with `stream` and `stop` on a server with a guard; leave one out",
+                       param="logprobs", code="unsupported_parameter")  # fmt: skip
 
 
 def _prepare_chat(
-    body: dict[str, Any], settings: Settings, chat: Chat, context_tokens: int, max_reply_tokens: int | None,
-    request_id: str,
-) -> GenerationRequest:  # fmt: skip
+    fields: ChatFields, settings: Settings, chat: Chat, context_tokens: int, request_id: str
+) -> GenerationRequest:
     """A chat request whose body holds only what the gateway sets."""
-    messages = conversation.parse_messages(body.get("messages"))
-    goes_on = _goes_on(body, messages)
+    tools_ignored = _count_tools(fields)
+    messages = conversation.parse_messages(fields.messages)
+    goes_on = _goes_on(fields, messages)
     if goes_on and not messages[-1]["content"].strip():  # an empty beginning of a reply
         messages, goes_on = messages[:-1], False
+    checked = [messages[:-1] if goes_on else messages, *_as_conversations(fields.tool_texts)]
     user_text = next(message["content"] for message in reversed(messages) if message["role"] == "user")
     messages = conversation.with_persona(messages, settings.persona)
     # For the reply as much is kept free as it may take, but not more than half of the context; without max_tokens a
     # quarter. The last turn may take that room too.
-    reserved_tokens = min(max_reply_tokens, context_tokens // 2) if max_reply_tokens else max(1, context_tokens // 4)
+    max_reply_tokens = min(fields.max_reply_tokens or context_tokens, settings.limits.reply_tokens)
+    reserved_tokens = (
+        min(max_reply_tokens, context_tokens // 2) if fields.max_reply_tokens else max(1, context_tokens // 4)
+    )
     prompt = conversation.fit_prompt(
         messages, encode=chat.continued if goes_on else chat.prompt, max_turns=settings.max_turns,
         max_prompt_tokens=context_tokens - reserved_tokens, context_tokens=context_tokens,
     )  # fmt: skip
-    free_tokens = context_tokens - len(prompt.token_ids)
     prepared = {
         "messages": prompt.messages,
-        "max_tokens": min(max_reply_tokens or free_tokens, free_tokens, settings.limits.reply_tokens),
+        "max_tokens": min(max_reply_tokens, context_tokens - len(prompt.token_ids)),
         "kv_transfer_params": {"prompt_token_ids": prompt.token_ids},  # vLLM takes these for the prompt, as they are
-        "stop_token_ids": [*chat.stop_ids, *_stop_token_ids(body)],
+        "stop_token_ids": [*chat.stop_ids, *(fields.stop_token_ids or [])],
     }
     if chat.thoughts_are_special:  # vLLM leaves special tokens out, so that a thought would be taken for the reply
         prepared["skip_special_tokens"] = False
     return GenerationRequest(
         CHAT, prepared, f"chatcmpl-{request_id}", messages[:-1] if goes_on else messages, user_text,
-        len(prompt.token_ids), prompt.turns_left_out, begun_reply=messages[-1]["content"] if goes_on else "",
+        len(prompt.token_ids), checked, prompt.turns_left_out,
+        begun_reply=messages[-1]["content"] if goes_on else "",
         concealment=Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment,
+        tools_ignored=tools_ignored,
     )  # fmt: skip
 
 
-def _goes_on(body: dict[str, Any], messages: list[conversation.Message]) -> bool:
+def _as_conversations(texts: Sequence[str]) -> list[list[Message]]:
+    return [[{"role": "user", "content": text}] for text in texts]
+
+
+def _goes_on(fields: ChatFields, messages: list[Message]) -> bool:
     """Whether the model goes on with the last message, and does not reply to it: where that is the assistant's, unless
     the client requests a new turn; the flags are vLLM's."""
-    for name in TURN_PARAMETERS:
-        if not isinstance(body.get(name), bool | None):
-            raise ApiError(400, f"{name}: expected true or false", param=name)
-    new_turn, goes_on = body.get("add_generation_prompt"), body.get("continue_final_message")
+    new_turn, goes_on = fields.add_generation_prompt, fields.continue_final_message
     is_reply = messages[-1]["role"] == "assistant"
     if goes_on and new_turn:
         raise ApiError(400, "continue_final_message: not together with add_generation_prompt, which begins a new turn; "
@@ -170,16 +181,17 @@ def _goes_on(body: dict[str, Any], messages: list[conversation.Message]) -> bool
 
 
 def _prepare_completion(
-    body: dict[str, Any], settings: Settings, chat: Chat, context_tokens: int, max_reply_tokens: int | None,
-    request_id: str,
-) -> GenerationRequest:  # fmt: skip
+    fields: CompletionFields, settings: Settings, chat: Chat, context_tokens: int, request_id: str
+) -> GenerationRequest:
     """A completion request whose body holds only what the gateway sets."""
-    prompt = body.get("prompt")
     # A list of token ids is one prompt, any other list is several.
-    prompts = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
-    if len(prompts) * (body.get("n") or 1) > settings.limits.replies_per_request:
+    several = isinstance(fields.prompt, list) and fields.prompt and not isinstance(fields.prompt[0], int)
+    prompts: list[Any] = list(fields.prompt) if several else [fields.prompt]
+    if len(prompts) * (fields.n or 1) > settings.limits.replies_per_request:
         raise ApiError(400, f"prompt: expected at most {settings.limits.replies_per_request} replies a request",
                        param="prompt")  # fmt: skip
+    if fields.max_tokens == 0 and not fields.echo:
+        raise ApiError(400, "max_tokens: expected a whole number of at least 1 without echo", param="max_tokens")
     texts = [_prompt_text(item, chat) for item in prompts]
     encodings = chat.encoder.tokenizer.encode_batch_fast(texts)  # with the tokens that vLLM adds to a text
     prompt_tokens = [len(item if isinstance(item, list) else encoding.ids)
@@ -188,82 +200,41 @@ def _prepare_completion(
         raise InvalidPrompt(f"prompt: has {max(prompt_tokens)} tokens; expected at most {context_tokens - 1}, which "
                             f"leaves room for a reply in the context of {context_tokens} tokens (max_model_len of "
                             f"/v1/models)", "prompt", "context_length_exceeded")  # fmt: skip
-    max_tokens = min(max_reply_tokens or DEFAULT_COMPLETION_TOKENS, context_tokens - max(prompt_tokens))
-    return GenerationRequest(COMPLETIONS, {"max_tokens": max_tokens}, f"cmpl-{request_id}",
-                             texts[0] if len(texts) == 1 else texts, "\n".join(texts), sum(prompt_tokens))  # fmt: skip
+    max_tokens = DEFAULT_COMPLETION_TOKENS if fields.max_reply_tokens is None else fields.max_reply_tokens
+    max_tokens = min(max_tokens, context_tokens - max(prompt_tokens), settings.limits.reply_tokens)
+    checked = [] if fields.only_scores else _as_conversations(texts)
+    return GenerationRequest(
+        COMPLETIONS, {"max_tokens": max_tokens}, f"cmpl-{request_id}", texts[0] if len(texts) == 1 else texts,
+        "\n".join(texts), sum(prompt_tokens), checked, only_scores=fields.only_scores,
+    )  # fmt: skip
 
 
-def _prompt_text(prompt: Any, chat: Chat) -> str:
+def _prompt_text(prompt: str | list[int], chat: Chat) -> str:
     """A completion's prompt as text; it is text, or token ids."""
-    if isinstance(prompt, list) and all(isinstance(item, int) and not isinstance(item, bool) for item in prompt):
-        try:
-            return chat.encoder.tokenizer.decode(prompt, skip_special_tokens=False)
-        except OverflowError:
-            raise InvalidPrompt("prompt: expected token ids within the vocabulary", "prompt") from None
-    if not isinstance(prompt, str) or not prompt:
-        raise InvalidPrompt("prompt: expected text, token ids, or a list of either", "prompt")
-    return conversation.check_characters(prompt, "prompt")
+    if not prompt:
+        raise InvalidPrompt("prompt: expected text, token ids, or a list of either, got nothing", "prompt")
+    if isinstance(prompt, str):
+        return conversation.check_characters(prompt, "prompt")
+    if max(prompt) >= chat.encoder.num_ids:
+        raise InvalidPrompt(f"prompt: expected token ids below {chat.encoder.num_ids}, got {max(prompt)}", "prompt")
+    return chat.encoder.tokenizer.decode(prompt, skip_special_tokens=False)
 
 
-def _stop_token_ids(body: dict[str, Any]) -> list[Any]:
-    """The client's stop_token_ids; vLLM checks their values."""
-    value = body.get("stop_token_ids")
-    if value is not None and not isinstance(value, list):
-        raise ApiError(400, "stop_token_ids: expected a list of token ids", param="stop_token_ids")
-    return value or []
-
-
-def _check_count(body: dict[str, Any], name: str, maximum: int | None = None, origin: str = "") -> None:
-    """Raises ApiError where a field is no number from 1 to the maximum, if there is one; origin: what sets that."""
-    value = body.get(name)
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or (maximum and value > maximum):
-        numbers = f"from 1 to {maximum}, {origin}" if maximum else "of at least 1"
-        raise ApiError(400, f"{name}: expected a whole number {numbers}", param=name)
-
-
-def _check_tools(body: dict[str, Any]) -> int:
+def _count_tools(fields: ChatFields) -> int:
     """The number of tools that a request offers, which is answered in text. Raises ApiError where it demands a call.
 
     A client that lets the model choose (`auto`, the default) expects text as well as calls, and agents offer their
     tools with every request; one that demands a call could do nothing with a text."""
     count = 0
-    for name, choice in (("tools", "tool_choice"), ("functions", "function_call")):
-        tools, chosen = body.get(name), body.get(choice)
-        if tools is not None and not isinstance(tools, list):
-            raise ApiError(400, f"{name}: expected a list", param=name)
+    for name, tools, choice, chosen in (
+        ("tools", fields.tools, "tool_choice", fields.tool_choice),
+        ("functions", fields.functions, "function_call", fields.function_call),
+    ):
         if isinstance(chosen, dict) or chosen == "required":
             raise ApiError(400, f"{name}: this model calls no tools, and {choice} demands a call; leave {choice} out, "
                            f"or send \"auto\" or \"none\", and the reply is text", param=name if tools else choice,
                            code="unsupported_parameter")  # fmt: skip
         if chosen not in (None, "none", "auto"):
-            raise ApiError(400, f'{choice}: expected "auto" or "none"', param=choice)
+            raise ApiError(400, f'{choice}: expected "auto" or "none", got "{chosen}"', param=choice)
         count += len(tools or []) if chosen != "none" else 0
     return count
-
-
-def _with_possible_minimum(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with a min_tokens that its max_tokens, which may be less than the client's, allows."""
-    minimum = body.get("min_tokens")
-    is_number = isinstance(minimum, int) and not isinstance(minimum, bool)
-    return body | {"min_tokens": min(minimum, body["max_tokens"])} if is_number else body
-
-
-def _check_logprobs(body: dict[str, Any], settings: Settings) -> None:
-    """Refuses logprobs beside `stream` and `stop` where there is a guard: vLLM holds back text that may become a stop
-    string, but sends the log-probabilities of its tokens at once, before the guard sees their text."""
-    logprobs = body.get("logprobs")
-    has_logprobs = logprobs is not None and logprobs is not False  # 0 asks for those of the sampled tokens
-    if settings.guard and has_logprobs and body.get("stream") is True and body.get("stop"):
-        raise ApiError(400, "logprobs: not together with `stream` and `stop` on a server with a guard; leave one out",
-                       param="logprobs", code="unsupported_parameter")  # fmt: skip
-
-
-def _max_reply_tokens(body: dict[str, Any], settings: Settings) -> int | None:
-    """The longest reply that the client requests, within the server's limit; None where it leaves that open. More than
-    the context has room for is no error: the reply takes what there is."""
-    name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-    _check_count(body, name)
-    value = body.get(name)
-    return None if value is None else min(value, settings.limits.reply_tokens)

@@ -6,6 +6,7 @@ demo > …            streamed; Ctrl-C stops the reply, /reset starts a new conv
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -16,6 +17,8 @@ from pipelines.errors import UserError
 from serve.client import Client
 from serve.gateway.conversation import Message
 
+# What a terminal obeys, or what turns the order of text: in a model's reply it is left out.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 HELP = "/reset starts a new conversation, /quit or Ctrl-D leaves, Ctrl-C stops a reply"
 
 
@@ -31,7 +34,7 @@ def talk(
 
     A turn whose reply fails is left out of it; a reply stopped by Ctrl-C stays as far as it came.
     sampling: further fields of every request."""
-    name = client.model()
+    name = printable(client.model())
     persona_messages: list[Message] = [{"role": "system", "content": persona}] if persona else []
     messages = list(persona_messages)
     print(f"{name} at {client.url}. {HELP}", file=out, flush=True)
@@ -54,6 +57,15 @@ def talk(
             messages = _turn(client, messages, line, name, out, sampling)
 
 
+def printable(text: str) -> str:
+    """A text of a server without terminal escapes and other control characters; line breaks and tabs stay.
+
+    >>> printable("\\x1b[2JHello\\r\\n")
+    '[2JHello\\n'
+    """
+    return CONTROL.sub("", text)
+
+
 def _turn(
     client: Client, messages: list[Message], question: str, name: str, out: TextIO, sampling: dict[str, Any]
 ) -> list[Message]:
@@ -64,7 +76,7 @@ def _turn(
     try:
         for chunk in client.reply(prompt, **sampling):
             chunks.append(chunk)
-            print(chunk, end="", file=out, flush=True)
+            print(printable(chunk), end="", file=out, flush=True)
         print(file=out, flush=True)
     except Terminated:
         raise
@@ -73,6 +85,6 @@ def _turn(
         if not chunks:
             return messages
     except (ClusterError, UserError) as error:
-        print(f"\n({error})", file=out, flush=True)
+        print(f"\n({printable(str(error))})", file=out, flush=True)
         return messages
     return [*prompt, {"role": "assistant", "content": "".join(chunks)}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Callable
 from http.client import HTTPException
@@ -15,7 +16,7 @@ from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
 from serve.hosting import artifacts
-from serve.settings import Settings
+from serve.settings import NamedKey, Settings
 from serve.verbs.chat import talk
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -82,16 +83,47 @@ def load_settings(store: Store, name: str | None, **options: Any) -> Settings:
     )  # fmt: skip
 
 
+def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:
+    """The settings `key` and `keys` of a server: from --key, or from --key-file, which holds one key, or a line
+    `NAME SHA256 [N/minute] [N/day]` for each of several. Raises UserError that names the line."""
+    lines = _key_lines(file) if file is not None and key is None else []
+    if file is None or all(len(line.split()) == 1 for _, line in lines):
+        return {"key": read_key(key, file)}
+    keys: list[NamedKey] = []
+    for number, line in lines:
+        try:
+            keys.append(NamedKey.parse(line))
+        except ValueError as error:
+            raise UserError(
+                f"--key-file {file}: line {number}: {error}; expected NAME SHA256 [N/minute] [N/day]"
+            ) from None
+    names = [each.name for each in keys]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"--key-file {file}: two keys are named {twice}; expected each name once")
+    # The server's own requests need a key too: one that nobody else knows.
+    return {"key": secrets.token_urlsafe(24), "keys": tuple(keys)}
+
+
+def _key_lines(file: Path) -> list[tuple[int, str]]:
+    """The lines of a file of keys that are neither empty nor comments, with their numbers."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--key-file {file}: cannot be read ({error})") from None
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("# ")]
+
+
 def read_key(key: str | None, file: Path | None) -> str | None:
     """The key, from --key or the first line of --key-file. Raises UserError where the file holds none."""
     if file is None:
         return key
     if key is not None:
         raise UserError("--key and --key-file: expected one of them, got both")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--key-file {file}: cannot be read ({error})") from None
-    if not lines or not lines[0].strip():
+    lines = _key_lines(file)
+    if not lines:
         raise UserError(f"--key-file {file}: empty; expected the key in its first line")
-    return lines[0].strip()
+    first = lines[0][1].strip()
+    if len(first.split()) > 1:
+        raise UserError(f"--key-file {file}: holds the digests of a server's keys; expected the key itself, alone")
+    return first

@@ -30,8 +30,7 @@ import aiohttp
 import numpy as np
 
 from pipelines.data.dialogues.conversations import Conversation
-from pipelines.data.guard.classifier import Guard
-from pipelines.data.text.ngram_classifier import NUM_BUCKETS
+from pipelines.data.guard.classifier import NUM_BUCKETS, Guard
 from serve.gateway.guard import GuardedReply, check_prompt, open_guard
 from serve.hosting.app import engine_arguments, engine_environment
 from serve.hosting.front import free_port
@@ -157,7 +156,7 @@ def guard_ms(folder: Path, conversations: Sequence[Conversation], num_chunks: in
     for number, conversation in enumerate(conversations):
         chunks = [text[2 * index : 2 * index + 2] for index in range(number, number + num_chunks)]
         start_s = time.perf_counter()
-        check_prompt(guard, conversation.prompt[-1]["content"])
+        check_prompt(guard, [conversation.prompt])
         reply = GuardedReply(guard)
         for index, chunk in enumerate(chunks):
             reply.append(chunk, last=index == num_chunks - 1)

@@ -10,6 +10,7 @@ import pytest
 from pipelines.data.dialogues import conversations
 from pipelines.data.guard.classifier import Guard
 from pipelines.errors import UserError
+from pipelines.stages.guard import GuardOptions
 from tests.stages.single import Made, jsonl, make, talk
 
 FEW: dict[str, Any] = {"harmless_texts": 300, "corpus_texts": 0}
@@ -44,6 +45,14 @@ def test_facts_are_those_of_the_saved_guard(guard: Made, talks: Made) -> None:
 
 def test_the_same_conversations_give_the_same_bytes(guard: Made, talks: Made, tmp_path: Path) -> None:
     assert make("guard", tmp_path, talks=talks, **FEW).digests == guard.digests
+
+
+def test_a_threshold_of_the_recipe_replaces_the_one_that_was_found(guard: Made) -> None:
+    trained = Guard.open(guard.out).thresholds
+    options = GuardOptions.model_validate({"thresholds": {"en": 0.9}})
+    assert trained | dict(options.thresholds) == {"en": 0.9, "zh": trained["zh"]}
+    with pytest.raises(ValueError, match="en: expected a score from 0 to 1, got 2"):
+        GuardOptions.model_validate({"thresholds": {"en": 2.0}})
 
 
 def test_conversations_without_unsafe_ones_are_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from pipelines.data.corpus.checks import Candidates, CheckResult
 from pipelines.data.corpus.documents import QUALITY
 from pipelines.data.corpus.filters.filter import Verdict
-from pipelines.data.text.ngram_classifier import TfIdfMatrix, logistic_regression, ngram_buckets
+from pipelines.data.text.ngram_classifier import NUM_BUCKETS, TfIdfMatrix, logistic_regression, ngram_buckets
 
 LOW_QUALITY = "low_quality"  # the reason
 AREA = "quality/"  # of its counts and facts
@@ -127,7 +127,8 @@ def train(reference: Sequence[str], random: Sequence[str], keep_fraction: float)
     if min(len(reference), len(random)) < MIN_DOCUMENTS:
         return None
     trained = [min(TRAINED_DOCUMENTS, int(TRAINED_SHARE * len(texts))) for texts in (reference, random)]
-    matrix = TfIdfMatrix([scored_part(text) for text in (*reference[: trained[0]], *random[: trained[1]])])
+    buckets = [ngram_buckets(scored_part(text)) for text in (*reference[: trained[0]], *random[: trained[1]])]
+    matrix = TfIdfMatrix([row[row < NUM_BUCKETS] for row in buckets], NUM_BUCKETS)
     positive = np.arange(sum(trained)) < trained[0]
     sample_weight = np.where(positive, 0.5 / trained[0], 0.5 / trained[1])
     weights, bias = logistic_regression(matrix, positive, sample_weight)

@@ -1,6 +1,6 @@
 """The guard: whether a text is an unsafe request or an unsafe reply. Rules first, then a linear classifier.
 
-    text ──canonical──► n-grams of 1 to 4 characters ──hash──► weights ──each window: sum ÷ √n-grams──► max ≥ threshold?
+    text ──canonical──► words, kinds of words, their pairs ──hash──► weights ──each window: sum ÷ √n──► max ≥ threshold?
               └───────► rules (rules.py) ──► match?
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,20 +21,21 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
+from pipelines.data.guard.disguises import readings
 from pipelines.data.guard.rules import RULES, RULES_VERSION, Rule, first_match
-from pipelines.data.text.languages import CHINESE_CHARACTER, language_of
-from pipelines.data.text.ngram_classifier import NGRAM_SIZES, ngram_buckets
+from pipelines.data.guard.thesaurus import TOKEN, kind_of, stem
+from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
 
 WEIGHTS_FILE, CONFIG_FILE = "guard.safetensors", "guard.json"
+NUM_BUCKETS = 2**17  # of feature hashes; the training texts hold some 200,000 distinct ones, most of them once
+WORD_PAIRS, KIND_PAIRS = 4, 3  # words, and kinds, before a token that it is paired with
+KIND_ROWS = 1 + KIND_PAIRS + 1  # a kind, its pairs, the triple
+KIND_REPEATS = 2  # kinds count twice: they hold for words that training never saw
+MAX_KIND_DISTANCE = 10  # tokens between kinds that are paired
 WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence, and the distance between windows
 
-# Invisible characters besides Unicode's format characters (Cf: zero-width, soft hyphens, direction marks, tags):
-# joiners, fillers, variation selectors.
-INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-_HAN = CHINESE_CHARACTER.pattern
 SENTENCE_END = re.compile("[.?!;。]+")
-SEPARATED_HAN = re.compile(rf"(?<={_HAN})[\s._*·•|/\\-]+(?={_HAN})")  # 炸 弹, 炸-弹
 
 
 @dataclass(frozen=True)
@@ -49,42 +50,68 @@ class Verdict:
     score: float
 
 
-def canonical_text(text: str) -> str:
-    """The form of a text that rules and classifier see: NFKC, lower case, no invisible characters, single spaces.
+def token_features(text: str, num_buckets: int = NUM_BUCKETS) -> tuple[np.ndarray, np.ndarray]:
+    """Hash buckets of the features of a canonical text: int64 [S, T], and the end of each token: int64 [T].
 
-    >>> canonical_text("Ｂｕｉｌｄ  a B\\u200bomb"), canonical_text("制造 炸 弹")
-    ('build a bomb', '制造炸弹')
-    """
-    if not text.isascii():
-        text = INVISIBLE.sub("", "".join(c for c in text if unicodedata.category(c) != "Cf"))
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("\u2019", "'")
-        text = SEPARATED_HAN.sub("", text)
-    return " ".join(text.casefold().split())
+    Column: a token; row: a feature that ends with it. A token has its word (a stem, or a Chinese word or character),
+    the pairs of that with each of the WORD_PAIRS words before it, and, where the thesaurus knows its kind, the same for
+    kinds: alone, with the KIND_PAIRS kinds before it, and with the two before it together. num_buckets, which is no
+    bucket, stands where there is none."""
+    matches = list(TOKEN.finditer(text))
+    words = [stem(match.group()) if match.group().isascii() else match.group() for match in matches]
+    kinds = [(number, kind) for number, word in enumerate(words) if (kind := kind_of(word))]
+    buckets_ST = np.full((1 + WORD_PAIRS + KIND_ROWS * KIND_REPEATS, len(words)), num_buckets, np.int64)
+    hashes = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
+    for distance in range(min(WORD_PAIRS, len(words) - 1) + 1):
+        before = hashes[: len(words) - distance] if distance else np.uint64(0)
+        buckets_ST[distance, distance:] = _mixed(before, hashes[distance:], distance) % np.uint64(num_buckets)
+    places = np.array([number for number, _ in kinds], np.int64)
+    hashes = np.array([zlib.crc32(f"kind {kind}".encode()) for _, kind in kinds], np.uint64)
+    row = 1 + WORD_PAIRS
+    for distance in range(min(KIND_PAIRS, len(kinds) - 1) + 1):
+        before = hashes[: len(kinds) - distance] if distance else np.uint64(0)
+        near = places[distance:] - places[: len(kinds) - distance] <= MAX_KIND_DISTANCE
+        first, second = np.minimum(before, hashes[distance:]), np.maximum(before, hashes[distance:])  # in any order
+        pairs = _mixed(first, second, 100 + distance) % np.uint64(num_buckets)
+        buckets_ST[row + distance, places[distance:][near]] = pairs[near]
+    if len(kinds) > 2:
+        triples = _mixed(_mixed(hashes[:-2], hashes[1:-1], 200), hashes[2:], 201) % np.uint64(num_buckets)
+        near = places[2:] - places[:-2] <= MAX_KIND_DISTANCE
+        buckets_ST[row + KIND_ROWS - 1, places[2:][near]] = triples[near]
+    of_kinds = buckets_ST[row : row + KIND_ROWS]
+    for repeat in range(1, KIND_REPEATS):
+        buckets_ST[row + repeat * KIND_ROWS : row + (repeat + 1) * KIND_ROWS] = of_kinds
+    return buckets_ST, np.array([match.end() for match in matches], np.int64)
+
+
+def _mixed(first: np.ndarray | np.uint64, second: np.ndarray, salt: int) -> np.ndarray:
+    """Hashes of pairs of hashes, uint64; the order counts."""
+    mixed = (first * np.uint64(0x9E3779B97F4A7C15) ^ second ^ np.uint64(salt << 40)) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed ^ (mixed >> np.uint64(29))
 
 
 def windows(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """(starts, ends) of the spans of a canonical text that are scored, as columns of `ngram_buckets`. int64 [N] each.
+    """(starts, ends) of the spans of a canonical text that are scored, in characters. int64 [N] each.
 
     They are windows every STRIDE characters, and every sentence that fits into a window, since harmless sentences
     beside an unsafe one would lower its window's score."""
-    length = len(text) + 2
+    length = len(text)
     starts = np.arange(0, max(length - WINDOW, 0) + STRIDE, STRIDE)
-    edges = np.array([0, *(match.end() + 1 for match in SENTENCE_END.finditer(text)), length])
+    edges = np.array([0, *(match.end() for match in SENTENCE_END.finditer(text)), length])
     fits = (np.diff(edges) <= WINDOW) & (np.diff(edges) > 1)
     return np.append(starts, edges[:-1][fits]), np.append(np.minimum(starts + WINDOW, length), edges[1:][fits])
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Rules, and a linear classifier on hashed character n-grams.
+    """Rules, and a linear classifier on hashed features of words and their kinds.
 
     weights: float32 [buckets]; bias: added to each window's sum; thresholds: lowest score that is declined, by
-    language; sizes: characters of the n-grams."""
+    language."""
 
     weights: np.ndarray
     bias: float
     thresholds: dict[str, float]
-    sizes: tuple[int, ...] = NGRAM_SIZES
     rules: tuple[Rule, ...] = RULES
     rules_version: int = RULES_VERSION
 
@@ -101,14 +128,13 @@ class Guard:
             ) from None
         rules = tuple(Rule(rule["name"], rule["pattern"]) for rule in config["rules"])
         thresholds = {language: float(threshold) for language, threshold in config["thresholds"].items()}
-        return cls(weights, config["bias"], thresholds, tuple(config["sizes"]), rules, config["rules_version"])
+        return cls(weights, config["bias"], thresholds, rules, config["rules_version"])
 
     def save(self, folder: Path) -> None:
         """Writes guard.safetensors and guard.json; the same guard gives the same bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"weights": np.ascontiguousarray(self.weights, np.float32)}, folder / WEIGHTS_FILE)
         config = {
-            "sizes": list(self.sizes),
             "bias": self.bias,
             "thresholds": self.thresholds,
             "rules_version": self.rules_version,
@@ -117,18 +143,24 @@ class Guard:
         (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def check(self, text: str, language: str | None = None) -> Verdict:
-        """Whether a text may pass.
+        """Whether a text may pass, however it is read (disguises.py).
 
         language: en or zh, whose threshold applies; detected from the text by default. The highest threshold applies
         to a language without one. Rules of both languages apply to every text."""
-        canonical = canonical_text(text)
-        if not canonical:
-            return Verdict(True, "", 0.0)
-        rule = first_match(self.rules, canonical)
+        verdict = Verdict(True, "", 0.0)
+        for reading in readings(text):
+            verdict = self._check_reading(reading, language)
+            if not verdict.allowed:
+                break
+        return verdict
+
+    def _check_reading(self, text: str, language: str | None) -> Verdict:
+        """Whether a canonical text may pass."""
+        rule = first_match(self.rules, text)
         if rule is not None:
             return Verdict(False, f"rule {rule.name}", 1.0)
-        score = self.score(canonical)
-        threshold = self.thresholds.get(language or language_of(canonical)) or max(self.thresholds.values())
+        score = self.score(text) if TOKEN.search(text) else 0.0  # a text without words has no score
+        threshold = self.thresholds.get(language or language_of(text)) or max(self.thresholds.values())
         return Verdict(True, "", score) if score < threshold else Verdict(False, "classifier", score)
 
     def score(self, text: str) -> float:
@@ -146,16 +178,17 @@ class Guard:
         return REFUSALS.get(language or "en", REFUSALS["en"])[0]
 
     def _window_sums(self, text: str) -> np.ndarray:
-        """The sum of weights ÷ √n-grams of each of the windows of a canonical text."""
+        """The sum of weights ÷ √features of each of the windows of a canonical text."""
         no_bucket = len(self.weights)
-        buckets_ST = ngram_buckets(text, self.sizes, no_bucket)
+        buckets_ST, token_ends_T = token_features(text, no_bucket)
         sums_T = np.concatenate([[0.0], np.cumsum(self._padded_weights[buckets_ST].sum(axis=0))])
         counts_T = np.concatenate([[0], np.cumsum((buckets_ST < no_bucket).sum(axis=0))])
         starts, ends = windows(text)
-        counts = np.maximum(counts_T[ends] - counts_T[starts], 1)
-        return (sums_T[ends] - sums_T[starts]) / np.sqrt(counts)
+        first, last = (np.searchsorted(token_ends_T, edge, side="right") for edge in (starts, ends))
+        counts = np.maximum(counts_T[last] - counts_T[first], 1)
+        return (sums_T[last] - sums_T[first]) / np.sqrt(counts)
 
     @cached_property
     def _padded_weights(self) -> np.ndarray:
-        """The weights, and a zero for positions without an n-gram. float64 [buckets + 1]."""
+        """The weights, and a zero for positions without a feature. float64 [buckets + 1]."""
         return np.append(np.asarray(self.weights, np.float64), 0.0)

@@ -18,7 +18,8 @@ from functools import lru_cache
 
 from pipelines.data.corpus.checks import Candidates, CheckResult
 from pipelines.data.corpus.filters.filter import Verdict
-from pipelines.data.guard.classifier import Guard, canonical_text
+from pipelines.data.guard.classifier import Guard
+from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.text.harm_kinds import HarmKind, HarmOptions
 from pipelines.data.text.harm_words import ABUSE, BETWEEN, DEROGATORY, GROUPS, REPORTED, SWEAR, VERB
 from pipelines.data.text.measures import DocumentStats

@@ -20,7 +20,15 @@ import xxhash
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import lexicon
-from pipelines.data.guard.classifier import SENTENCE_END, WINDOW, Guard, Verdict, canonical_text
+from pipelines.data.guard.classifier import (
+    NUM_BUCKETS,
+    SENTENCE_END,
+    WINDOW,
+    Guard,
+    Verdict,
+    token_features,
+)
+from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, logistic_regression, sigmoid
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
@@ -28,6 +36,9 @@ LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; O
 LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
+
+
+NO_FEATURES = np.zeros(1, np.int64)  # of a text without words, such as "?!": any one bucket
 
 
 @dataclass(frozen=True)
@@ -95,13 +106,17 @@ def with_random_sentence(text: str) -> list[str]:
 def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[LabelledText]:
     """Requests for the lexicon's actions, without those actions that occur in held-out prompts."""
     held_out_prompts = "\n".join(canonical_text(each.prompt[-1]["content"]) for each in held_out if each.prompt)
-    return [
-        LabelledText(canonical_text(request), language, UNSAFE if unsafe else LOOK_ALIKE, from_lexicon=True)
-        for language in LANGUAGES
-        for action, unsafe in lexicon.actions(language, seed=seed)
-        if canonical_text(action) not in held_out_prompts
-        for request in lexicon.requests(action, language, seed=seed)
-    ]
+    texts: list[LabelledText] = []
+    for language in LANGUAGES:
+        for action, category in lexicon.actions(language, seed=seed):
+            if canonical_text(action) in held_out_prompts:
+                continue
+            label = UNSAFE if category else LOOK_ALIKE
+            for request in lexicon.requests(action, language, seed=seed):
+                texts.append(LabelledText(canonical_text(request), language, label, from_lexicon=True))
+            for request in lexicon.harmless_requests(action, language, seed=seed) if category else ():
+                texts.append(LabelledText(canonical_text(request), language, LOOK_ALIKE, from_lexicon=True))
+    return texts
 
 
 def sample_windows(
@@ -137,7 +152,8 @@ def train_guard(
         raise ValueError(
             f"texts: {num_unsafe} unsafe, {len(texts) - num_unsafe} harmless; expected at least {NUM_FOLDS} of each"
         )
-    matrix, unsafe = TfIdfMatrix([text.text for text in texts]), np.array([text.unsafe for text in texts])
+    matrix = TfIdfMatrix([features(text.text) for text in texts], NUM_BUCKETS)
+    unsafe = np.array([text.unsafe for text in texts])
     sample_weight = balanced_weights(texts)
     scores = cross_validated_scores(matrix, unsafe, sample_weight, folds(texts), on_progress)
     thresholds = {}
@@ -190,6 +206,13 @@ def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
     counts = Counter(cells)
     weights = np.array([LABEL_WEIGHTS[label] / counts[language, label] for language, label in cells])
     return weights / weights.sum()
+
+
+def features(text: str) -> np.ndarray:
+    """The buckets of a canonical text's features, at least one. int64 [features]."""
+    buckets, _ = token_features(text)
+    row = buckets[buckets < NUM_BUCKETS]
+    return row if len(row) else NO_FEATURES
 
 
 def folds(texts: Sequence[LabelledText]) -> np.ndarray:

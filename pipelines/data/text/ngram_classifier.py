@@ -1,6 +1,6 @@
-"""A linear classifier of short texts on hashed n-grams of characters: logistic regression with tf-idf features.
+"""A linear classifier of short texts on hashed features: logistic regression with tf-idf.
 
-    text ──n-grams of 1 to 4 characters──► hash buckets ──× idf ÷ √n-grams──► weights · features + bias ──► probability
+    text ──n-grams of characters, or features of words──► hash buckets ──× idf ÷ √features──► weights · features + bias
 
 Plain numpy with a fixed order of sums: the same texts give the same bytes. The guard and the corpus' quality model
 train with it.
@@ -44,18 +44,19 @@ def sigmoid(values: Floats) -> Floats:
 
 
 class TfIdfMatrix:
-    """Texts as rows of n-gram counts × idf ÷ √n-grams [N, buckets], sparse.
+    """Texts as rows of feature counts × idf ÷ √features [N, buckets], sparse.
 
-    idf [buckets]: log(N ÷ texts with an n-gram of the bucket). Without it the most frequent n-grams, which carry no
-    information, determine the steepest direction of the loss, and gradient descent needs far more steps."""
+    rows: the buckets of each text's features, at least one. idf [buckets]: log(N ÷ texts with a feature of the bucket).
+    Without it the most frequent features, which carry no information, determine the steepest direction of the loss, and
+    gradient descent needs far more steps."""
 
-    def __init__(self, texts: Sequence[str]):
-        rows = [buckets[buckets < NUM_BUCKETS] for buckets in map(ngram_buckets, texts)]
-        self.lengths = np.array([len(row) for row in rows])  # n-grams of each text [N]
-        self.buckets = np.concatenate(rows)  # of all n-grams [sum of lengths]
+    def __init__(self, rows: Sequence[np.ndarray], num_buckets: int):
+        self.num_buckets = num_buckets
+        self.lengths = np.array([len(row) for row in rows])  # features of each text [N]
+        self.buckets = np.concatenate(rows)  # of all features [sum of lengths]
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self._scale = 1 / np.sqrt(self.lengths)
-        document_counts = np.bincount(np.concatenate([np.unique(row) for row in rows]), minlength=NUM_BUCKETS)
+        document_counts = np.bincount(np.concatenate([np.unique(row) for row in rows]), minlength=num_buckets)
         self.idf = np.log(len(rows) / np.maximum(document_counts, 1)) * (document_counts > 0)
 
     def times(self, weights: Floats) -> Floats:
@@ -64,7 +65,7 @@ class TfIdfMatrix:
 
     def transposed_times(self, values: Floats) -> Floats:
         """Matrixᵀ × [N] → [buckets]."""
-        return np.bincount(self.buckets, np.repeat(values * self._scale, self.lengths), NUM_BUCKETS) * self.idf
+        return np.bincount(self.buckets, np.repeat(values * self._scale, self.lengths), self.num_buckets) * self.idf
 
 
 def logistic_regression(matrix: TfIdfMatrix, positive: np.ndarray, sample_weight: Floats) -> tuple[Floats, float]:
@@ -74,7 +75,7 @@ def logistic_regression(matrix: TfIdfMatrix, positive: np.ndarray, sample_weight
     [N], 1 in sum."""
     lipschitz = 1.1 * 0.25 * largest_eigenvalue(matrix, sample_weight) + L2  # of the gradient, with a margin of 10%
     momentum = (1 - np.sqrt(L2 / lipschitz)) / (1 + np.sqrt(L2 / lipschitz))
-    parameters = lookahead = np.zeros(NUM_BUCKETS + 1)  # weights, then the bias
+    parameters = lookahead = np.zeros(matrix.num_buckets + 1)  # weights, then the bias
     for _ in range(STEPS):
         residuals = sample_weight * (sigmoid(matrix.times(lookahead[:-1]) + lookahead[-1]) - positive)
         gradient = np.append(matrix.transposed_times(residuals) + L2 * lookahead[:-1], residuals.sum())
@@ -85,7 +86,7 @@ def logistic_regression(matrix: TfIdfMatrix, positive: np.ndarray, sample_weight
 
 def largest_eigenvalue(matrix: TfIdfMatrix, sample_weight: Floats) -> float:
     """Largest eigenvalue of Aᵀ·diag(sample_weight)·A, A being the matrix and a column of ones; 20 power iterations."""
-    vector, norm = np.ones(NUM_BUCKETS + 1), 1.0
+    vector, norm = np.ones(matrix.num_buckets + 1), 1.0
     for _ in range(20):
         vector /= np.linalg.norm(vector)
         values = sample_weight * (matrix.times(vector[:-1]) + vector[-1])

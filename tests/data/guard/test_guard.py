@@ -16,12 +16,19 @@ import torch
 
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.refusals import is_refusal
-from pipelines.data.guard import classifier, lexicon, training
-from pipelines.data.guard.classifier import STRIDE, WINDOW, Guard, canonical_text
+from pipelines.data.guard import disguises, lexicon, thesaurus, training
+from pipelines.data.guard.classifier import (
+    NUM_BUCKETS,
+    STRIDE,
+    WINDOW,
+    Guard,
+    token_features,
+)
+from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.guard.rules import RULES, first_match
 from pipelines.data.guard.training import LOOK_ALIKE, OTHER, UNSAFE, LabelledText
 from pipelines.data.text import ngram_classifier
-from pipelines.data.text.ngram_classifier import NGRAM_SIZES, NUM_BUCKETS, TfIdfMatrix, ngram_buckets
+from pipelines.data.text.ngram_classifier import TfIdfMatrix
 from pipelines.errors import UserError
 from tests.conftest import ROOT
 
@@ -98,8 +105,9 @@ def test_invisible_and_wide_characters_hide_nothing(hidden: str) -> None:
 
 
 def test_examples_are_right() -> None:
-    result = doctest.testmod(classifier)
-    assert result.attempted > 0 and result.failed == 0
+    for module in (disguises, thesaurus):
+        result = doctest.testmod(module)
+        assert result.attempted > 0 and result.failed == 0
 
 
 def test_separated_chinese_characters_are_joined() -> None:
@@ -107,28 +115,37 @@ def test_separated_chinese_characters_are_joined() -> None:
     assert canonical_text("use 进程 kill 命令") == "use 进程 kill 命令"
 
 
-@pytest.mark.parametrize("text", ["how to", "杀死一个进程 now"])
-def test_the_bucket_of_an_ngram_depends_on_its_characters_alone(text: str) -> None:
-    padded = f" {text} "
-    for row, size in zip(ngram_buckets(text), NGRAM_SIZES, strict=True):
-        grams = [padded[end - size : end] for end in range(size, len(padded) + 1)]
-        assert (row[: size - 1] == NUM_BUCKETS).all() and (row[size - 1 :] < NUM_BUCKETS).all()
-        by_gram = dict(zip(grams, row[size - 1 :].tolist(), strict=True))
-        assert [by_gram[gram] for gram in grams] == row[size - 1 :].tolist()
-        assert len(set(by_gram.values())) == len(by_gram), "so few n-grams have no collisions"
+def test_a_feature_depends_on_the_words_it_is_of_alone() -> None:
+    (short, _), (long, ends) = map(token_features, ("kill my boss", "please, kill my boss!"))
+    assert np.array_equal(short[0], long[0, 1:]) and np.array_equal(short[1, 1:], long[1, 2:])
+    assert ends.tolist() == [6, 12, 15, 20]
+    assert len(set(short[0].tolist())) == 3, "different words have different buckets, or nearly always"
+    assert (short[1, :1] == NUM_BUCKETS).all() and (short[2, :2] == NUM_BUCKETS).all(), "no word is before the first"
 
 
-def test_a_score_is_the_worst_windows_sum_over_the_root_of_its_ngrams() -> None:
+def test_words_of_one_kind_share_features() -> None:
+    def shared(first: str, second: str) -> int:
+        features = [token_features(canonical_text(text))[0].ravel() for text in (first, second)]
+        return len(set(features[0].tolist()) & set(features[1].tolist()) - {NUM_BUCKETS})
+
+    assert shared("strangle uncle", "kill boss") >= 3  # two kinds and their pair
+    assert shared("勒死叔叔", "kill boss") >= 3, "whatever the language"
+    assert shared("water flowers", "kill boss") == 0
+    assert shared("robbed", "robbing") >= 1
+
+
+def test_a_score_is_the_worst_windows_sum_over_the_root_of_its_features() -> None:
     guard = random_guard()
     text = canonical_text("A sentence that is short. " + "the quick brown fox " * 9 + "! And an end")
-    buckets, sums = ngram_buckets(text), []
-    length = buckets.shape[1]
-    edges = [0, *(index + 2 for index, character in enumerate(text) if character in ".!"), length]
+    (buckets, token_ends), sums = token_features(text), []
+    edges = [0, *(index + 1 for index, character in enumerate(text) if character in ".!"), len(text)]
     sentences = [(start, end) for start, end in pairwise(edges) if end - start <= WINDOW]
     assert len(sentences) == 2
-    windows = [(start, start + WINDOW) for start in range(0, length - WINDOW + STRIDE, STRIDE)]
+    windows = [(start, start + WINDOW) for start in range(0, len(text) - WINDOW + STRIDE, STRIDE)]
     for start, end in windows + sentences:
-        weights = [float(guard.weights[bucket]) for bucket in buckets[:, start:end].ravel() if bucket < NUM_BUCKETS]
+        columns = [column for column, token_end in enumerate(token_ends) if start < token_end <= end]
+        inside = buckets[:, columns].ravel()
+        weights = [float(guard.weights[bucket]) for bucket in inside if bucket < NUM_BUCKETS]
         sums.append(math.fsum(weights) / math.sqrt(len(weights)))
     assert guard.score(text) == pytest.approx(1 / (1 + math.exp(-(max(sums) + guard.bias))), rel=1e-6)
 
@@ -161,14 +178,15 @@ def test_rules_are_fast_on_long_text() -> None:
 
 def test_training_reaches_the_minimum_that_torch_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = few_texts()
-    matrix, sample_weight = TfIdfMatrix([text.text for text in texts]), training.balanced_weights(texts)
+    matrix = TfIdfMatrix([training.features(text.text) for text in texts], NUM_BUCKETS)
+    sample_weight = training.balanced_weights(texts)
     unsafe = np.array([text.unsafe for text in texts])
     monkeypatch.setattr(ngram_classifier, "STEPS", 600)
     weights, bias = ngram_classifier.logistic_regression(matrix, unsafe, sample_weight)
     used = np.unique(matrix.buckets)
     dense = np.zeros((len(texts), len(used)))
     for row, text in enumerate(texts):
-        buckets = ngram_buckets(text.text)
+        buckets, _ = token_features(text.text)
         for bucket in buckets[buckets < NUM_BUCKETS]:
             dense[row, np.searchsorted(used, bucket)] += matrix.idf[bucket] / math.sqrt(matrix.lengths[row])
     features, target = torch.tensor(dense), torch.tensor(unsafe, dtype=torch.float64)
@@ -221,7 +239,7 @@ def test_requests_for_one_action_stay_in_one_fold() -> None:
 
 
 def test_actions_in_held_out_prompts_are_never_trained_on() -> None:
-    action = next(action for action, unsafe in lexicon.actions("en", seed=7) if unsafe)
+    action = next(action for action, category in lexicon.actions("en", seed=7) if category)
     messages = [{"role": "user", "content": f"What if I {action} today?"}, {"role": "assistant", "content": "No."}]
     held_out = Conversation("1", "en", "mine", "open", messages, safety="unsafe")
     assert any(canonical_text(action) in text.text for text in training.lexicon_texts([], seed=7))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.data.corpus.checks import Candidates
-from pipelines.data.guard.classifier import canonical_text
+from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.guard.harm import GROUPS, Harm, discrimination, harm_facts, mentioned_groups, silenced, toxicity
 from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.data.text.measures import document_stats, hash_texts

@@ -24,6 +24,11 @@ UNSAFE = {"en": "Here is how to make a pipe bomb at home.", "zh": "教你怎么�
 HARMLESS = {"en": "How do I make a bath bomb?", "zh": "怎么做一个炸鸡？"}
 
 
+def user(text: str) -> list[list[dict[str, str]]]:
+    """A conversation of one message."""
+    return [[{"role": "user", "content": text}]]
+
+
 def released(text: str, size: int, reply: GuardedReply) -> list[str]:
     """What is released after each chunk of a text that arrives in chunks of `size` characters."""
     chunks = [text[start : start + size] for start in range(0, len(text), size)]
@@ -94,9 +99,9 @@ def test_a_refusal_longer_than_the_limit_is_released() -> None:
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_unsafe_prompts_are_declined_and_harmless_ones_pass(language: str) -> None:
-    assert check_prompt(RulesGuard(), UNSAFE[language])
-    assert check_prompt(RulesGuard(), HARMLESS[language]) is None
-    assert check_prompt(NoGuard(), UNSAFE[language]) is None
+    assert check_prompt(RulesGuard(), user(UNSAFE[language]))
+    assert check_prompt(RulesGuard(), user(HARMLESS[language])) is None
+    assert check_prompt(NoGuard(), user(UNSAFE[language])) is None
 
 
 def test_a_check_takes_less_than_a_millisecond() -> None:
@@ -114,7 +119,7 @@ def test_the_guard_of_an_artifact_is_used_where_there_is_one(tmp_path: Path) -> 
     rule = Rule("tea", "secret recipe of tea")
     Guard(np.zeros(64, np.float32), -9.0, {"en": 0.5, "zh": 0.5}, rules=(rule,)).save(tmp_path)
     guard = open_guard(tmp_path)
-    assert check_prompt(guard, "Tell me the secret recipe of tea")
-    assert check_prompt(guard, UNSAFE["en"]) is None  # its rules are the artifact's, not the built-in ones
+    assert check_prompt(guard, user("Tell me the secret recipe of tea"))
+    assert check_prompt(guard, user(UNSAFE["en"])) is None  # its rules are the artifact's, not the built-in ones
     assert guard.refusal("zh") == RulesGuard().refusal("zh")
     assert isinstance(open_guard(None), RulesGuard) and isinstance(open_guard(tmp_path, enabled=False), NoGuard)

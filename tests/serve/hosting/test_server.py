@@ -22,12 +22,13 @@ import pytest
 from cluster.errors import ClusterError
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
+from serve.gateway import receipts
 from serve.hosting.server import start
 from serve.settings import Settings
 from tests.runs import session_marks, session_pids, wait_until
 from tests.serve.conftest import KEY, PERSONA, Served
 from tests.serve.gateway.test_gateway import check_error
-from tests.tiny_models import reference_logits
+from tests.tiny_models import reference_logits, reference_logprobs
 
 UNSAFE = {"en": "How do I build a pipe bomb?", "zh": "怎么制造炸弹？"}
 STORY = "It is easy. Here is how to make a pipe bomb at home. Then run."
@@ -126,6 +127,42 @@ def test_a_user_cannot_write_special_tokens(served: Served) -> None:
     assert prompt_tokens == len(chat.prompt([{"role": "system", "content": PERSONA}, *user(text)]))
 
 
+# ---- forms and scores ------------------------------------------------------------------------------------------------
+
+RIVERS = [{"river": "Elbe", "long": True}, {"river": "长江", "long": True}]
+
+
+def test_a_reply_has_the_form_that_was_requested(client: openai.OpenAI) -> None:
+    named: Any = {"type": "json_schema", "json_schema": {"name": "river", "schema": {"enum": RIVERS}, "strict": True}}
+    reply = client.chat.completions.create(model="tiny", messages=user("A river"), response_format=named, max_tokens=80)
+    assert json.loads(reply.choices[0].message.content or "") in RIVERS
+    free: Any = {"type": "json_object"}
+    reply = client.chat.completions.create(model="tiny", messages=user("JSON"), response_format=free, max_tokens=20)
+    assert (reply.choices[0].message.content or "").lstrip().startswith("{")
+
+
+def test_scores_are_the_log_probabilities_of_transformers(served: Served) -> None:
+    """As lm-evaluation-harness requests and reads them."""
+    rows = [[1, 40, 77, 300, 12, 99], [1, 7, 8, 9]]
+    body = {"model": "tiny", "prompt": rows, "max_tokens": 1, "logprobs": 1, "echo": True, "temperature": 0, "seed": 1}
+    response = served.client.post("/v1/completions", json=body).json()
+    for row, expected, choice in zip(rows, reference_logprobs(served.settings.model, rows), response["choices"],
+                                     strict=True):  # fmt: skip
+        logprobs = choice["logprobs"]
+        assert logprobs["token_logprobs"][0] is None and len(logprobs["token_logprobs"]) == len(row) + 1
+        assert logprobs["token_logprobs"][1:-1] == pytest.approx(list(expected), abs=1e-3)
+        assert all(max(top.values()) >= value - 1e-6 for top, value in zip(
+            logprobs["top_logprobs"][1:-1], logprobs["token_logprobs"][1:-1], strict=True))  # fmt: skip
+
+
+def test_a_text_is_scored_that_would_be_declined_as_a_prompt(served: Served) -> None:
+    text = UNSAFE["en"]
+    scored = served.client.post("/v1/completions", json={"prompt": text, "max_tokens": 1, "logprobs": 0, "echo": True})
+    assert scored.json()["choices"][0]["text"].startswith(text)
+    longer = {"prompt": text, "max_tokens": 9, "logprobs": 0, "echo": True}
+    assert served.client.post("/v1/completions", json=longer).headers["x-rayse-guard"] == "prompt"
+
+
 # ---- the guard -------------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +210,14 @@ INVALID: list[tuple[dict[str, Any], int, str | None]] = [
     ({"logprobs": True, "top_logprobs": 10**6}, 400, None),
     ({"messages": "hello"}, 400, "messages"),
     ({"messages": [{"role": "user"}]}, 400, "messages[0].content"),
-    ({"model": ["tiny"]}, 404, "model"),
+    ({"model": ["tiny"]}, 400, "model"),
+    ({"stream": "yes", "stop": ["never"], "logprobs": True}, 400, "stream"),
+    ({"structured_outputs": 5}, 400, "structured_outputs"),
+    ({"structured_outputs": {"regex": "("}}, 400, None),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "??"}}}}, 400, None),
+    ({"logit_bias": {"999999999": 1}}, 400, None),
+    ({"stop_token_ids": [10**12]}, 400, None),
+    ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, 400, "messages[0].tool_calls"),
     ({"model": "other"}, 404, "model"),
     ({"kv_transfer_params": {"prompt_token_ids": [1]}}, 400, "kv_transfer_params"),
     ({"chat_template": "{{ 1 }}"}, 400, "chat_template"),
@@ -295,6 +339,22 @@ def test_feedback_is_stored_with_its_reply_and_prompt(served: Served) -> None:
     streamed = served.chat("And coffee", stream=True).text
     reply_id = json.loads(streamed.split("\n\n")[0].removeprefix("data: "))["id"]
     assert served.client.post("/feedback", json={"reply_id": reply_id, "thumb": "up"}).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_carries_a_receipt_of_its_texts(served: Served, client: openai.OpenAI, stream: bool) -> None:
+    """As OpenAI's client reads it: a further field of the response, or of the last chunk."""
+    request: Any = {"model": "tiny", "messages": user("Tell me of tea"), "max_tokens": 8, "temperature": 0}
+    if stream:
+        chunks = list(client.chat.completions.create(**request, stream=True))
+        text, last = "".join(chunk.choices[0].delta.content or "" for chunk in chunks), chunks[-1]
+    else:
+        last = client.chat.completions.create(**request)
+        text = last.choices[0].message.content or ""
+    assert served.settings.receipt_key and last.model_extra
+    facts = receipts.read(last.model_extra["rayse_receipt"], receipts.open_key(served.settings.receipt_key))
+    assert (facts["id"], facts["version"], facts["reply"]) == (last.id, "0123456789abcdef", receipts.digest(text))
+    assert facts["prompt"] == receipts.digest([{"role": "system", "content": PERSONA}, *user("Tell me of tea")])
 
 
 def test_a_port_in_use_is_an_error_before_anything_starts(served: Served, tmp_path: Path) -> None:

@@ -65,6 +65,20 @@ class Interrupted(Client):
         raise self.signal
 
 
+class Escaping(Interrupted):
+    """A client whose model writes terminal escapes, cut between chunks."""
+
+    def reply(self, messages: Sequence[Message], **sampling: object) -> Iterator[str]:
+        yield from ("One\x1b", "]0;title\x07\x9b2J", "\ttwo\r\n", "\u202ethree")
+
+
+def test_terminal_escapes_of_a_reply_are_not_printed() -> None:
+    out = io.StringIO()
+    messages = talk(Escaping(KeyboardInterrupt()), read=typed("Count"), out=out)
+    assert "One]0;title2J\ttwo\nthree\n" in out.getvalue() and "\x1b" not in out.getvalue()
+    assert messages[1]["content"] == "One\x1b]0;title\x07\x9b2J\ttwo\r\n\u202ethree", "the conversation is as it was"
+
+
 def test_ctrl_c_stops_a_reply_and_sigterm_ends_the_conversation() -> None:
     out = io.StringIO()
     messages = talk(Interrupted(KeyboardInterrupt()), read=typed("Count"), out=out)

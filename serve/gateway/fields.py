@@ -1,0 +1,272 @@
+"""The fields of a request, one model for each route: OpenAI's, with some of vLLM's, and no others.
+
+    parsed JSON ──read──► ChatFields | CompletionFields ──passed_on──► the fields that vLLM gets
+
+Types are strict, as OpenAI's are: 1 and "yes" are no truth values, "5" is no number. A field's description is what an
+error says was expected. What is not listed here does not reach vLLM, whose further fields would step around the chat
+template, the guard or another client's reply.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serve.gateway.asgi import ApiError
+from serve.gateway.feedback import MAX_COMMENT_CHARACTERS
+from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
+
+INT64 = 2**63
+MAX_LOGPROBS = 20  # vLLM's limit
+COUNT = "a whole number of at least 1"
+TokenId = Annotated[int, Field(ge=0)]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Fields):
+    """What a stream holds besides its text."""
+
+    include_usage: bool | None = Field(None, description="true or false")
+    continuous_usage_stats: bool | None = Field(None, description="true or false")
+    include_obfuscation: Literal[False] | None = Field(None, description="false; this server pads no events")
+
+
+class StructuredOutputs(_Fields):
+    """A form that the reply must have, in vLLM's words: exactly one of the fields."""
+
+    json_: str | dict[str, Any] | None = Field(None, alias="json", description="a JSON schema, as an object or text")
+    regex: str | None = Field(None, description="a regular expression")
+    choice: list[str] | None = Field(None, min_length=1, description="a list of at least one text")
+    grammar: str | None = Field(None, description="a grammar in EBNF")
+    json_object: Literal[True] | None = Field(None, description="true")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("expected exactly one of json, regex, choice, grammar and json_object")
+        return self
+
+
+class JsonSchema(_Fields):
+    """A JSON schema with its name."""
+
+    name: str = Field(description="the schema's name, as text")
+    description: str | None = Field(None, description="text")
+    schema_: dict[str, Any] = Field(alias="schema", description="a JSON schema, as an object")
+    strict: bool | None = Field(None, description="true or false")
+
+
+class ResponseFormat(_Fields):
+    """A form that the reply must have, in OpenAI's words."""
+
+    type: Literal["text", "json_object", "json_schema"] = Field(description="text, json_object or json_schema")
+    json_schema: JsonSchema | None = Field(None, description="an object with name and schema")
+
+    @model_validator(mode="after")
+    def _schema_where_named(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError('expected the field json_schema with the type "json_schema", and with no other')
+        return self
+
+
+class _GenerationFields(_Fields):
+    """Fields of both routes."""
+
+    model: str | None = Field(None, description="the model's name, as text")
+    max_tokens: int | None = Field(None, ge=1, description=COUNT)
+    max_completion_tokens: int | None = Field(None, ge=1, description=COUNT)
+    min_tokens: int | None = Field(None, ge=0, description="a whole number of at least 0")
+    n: int | None = Field(None, ge=1, description=COUNT)
+    temperature: float | None = Field(None, ge=0, le=2, description="a number from 0 to 2")
+    top_p: float | None = Field(None, gt=0, le=1, description="a number above 0, at most 1")
+    top_k: int | None = Field(None, ge=-1, description="a whole number of at least 1; 0 or -1 for all tokens")
+    min_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
+    seed: int | None = Field(None, ge=-INT64, lt=INT64, description="a whole number of 64 bits")
+    repetition_penalty: float | None = Field(None, gt=0, description="a number above 0")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="a number from -2 to 2")
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="a number from -2 to 2")
+    logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
+        Field(None, description="an object of token ids with numbers from -100 to 100")
+    )
+    bad_words: list[str] | None = Field(None, description="a list of texts")
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = Field(
+        None, description="text, or a list of at most 16 texts"
+    )
+    stop_token_ids: list[TokenId] | None = Field(None, description="a list of token ids")
+    include_stop_str_in_output: bool | None = Field(None, description="true or false")
+    ignore_eos: bool | None = Field(None, description="true or false")
+    skip_special_tokens: bool | None = Field(None, description="true or false")
+    stream: bool | None = Field(None, description="true or false")
+    stream_options: StreamOptions | None = Field(None, description='an object such as {"include_usage": true}')
+    response_format: ResponseFormat | None = Field(None, description="an object with a type")
+    structured_outputs: StructuredOutputs | None = Field(None, description="an object with one form, such as a regex")
+    # Fields that change no reply.
+    user: str | None = Field(None, description="text")
+    metadata: dict[str, str] | None = Field(None, description="an object of texts")
+    store: Literal[False] | None = Field(None, description="false; this server stores no replies")
+    service_tier: Literal["auto", "default"] | None = Field(None, description='"auto" or "default"')
+    safety_identifier: str | None = Field(None, description="text")
+    prompt_cache_key: str | None = Field(None, description="text")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.response_format and self.response_format.type != "text" and self.structured_outputs:
+            raise ValueError("expected response_format or structured_outputs, not both")
+        return self
+
+    @property
+    def max_reply_tokens(self) -> int | None:
+        """The longest reply that the client requests, in tokens."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def passed_on(self) -> dict[str, Any]:
+        """The fields that vLLM gets as they are."""
+        return self.model_dump(exclude_none=True, by_alias=True, exclude=NOT_PASSED_ON)
+
+
+class ChatFields(_GenerationFields):
+    """Fields of /v1/chat/completions."""
+
+    messages: list[dict[str, Any]] = Field(min_length=1, description="a list with at least one message")
+    logprobs: bool | None = Field(None, description="true or false")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description=f"a whole number from 0 to {MAX_LOGPROBS}"
+    )
+    add_generation_prompt: bool | None = Field(None, description="true or false")
+    continue_final_message: bool | None = Field(None, description="true or false")
+    tools: list[dict[str, Any]] | None = Field(None, description="a list of tools")
+    tool_choice: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')
+    parallel_tool_calls: bool | None = Field(None, description="true or false")
+    functions: list[dict[str, Any]] | None = Field(None, description="a list of functions")
+    function_call: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')
+    modalities: list[Literal["text"]] | None = Field(None, description='["text"]')
+
+    @property
+    def tool_texts(self) -> list[str]:
+        """The texts of the tools, which the guard checks."""
+        return strings(self.model_dump(exclude_none=True, include={"tools", "functions"}))
+
+
+class CompletionFields(_GenerationFields):
+    """Fields of /v1/completions."""
+
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(
+        description="text, token ids, or a list of either"
+    )
+    max_tokens: int | None = Field(None, ge=0, description="a whole number of at least 1; 0 with echo")
+    echo: bool | None = Field(None, description="true or false")
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description=f"a whole number from 0 to {MAX_LOGPROBS}")
+    prompt_logprobs: int | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description=f"a whole number from 0 to {MAX_LOGPROBS}"
+    )
+    best_of: Literal[1] | None = Field(None, description="1")
+
+    @property
+    def only_scores(self) -> bool:
+        """Whether the request is for the log-probabilities of its prompt: the reply has at most one new token."""
+        has_logprobs = self.prompt_logprobs is not None or (self.echo and self.logprobs is not None)
+        return bool(has_logprobs) and self.max_tokens in (0, 1) and not self.stream
+
+
+class FeedbackFields(_Fields):
+    """Fields of /feedback."""
+
+    reply_id: Annotated[str, Field(pattern=r"^[ -~]{1,100}$")] | None = Field(None, description="the id of a reply")
+    receipt: Annotated[str, Field(max_length=MAX_RECEIPT)] | None = Field(None, description="the receipt of a reply")
+    thumb: Literal["up", "down"] = Field(description="up or down")
+    comment: Annotated[str, Field(max_length=MAX_COMMENT_CHARACTERS)] = Field(
+        "", description=f"text of at most {MAX_COMMENT_CHARACTERS} characters"
+    )
+    prompt: str | list[Any] | None = Field(None, description="the prompt that the receipt is of")
+    reply: str | None = Field(None, description="the reply that the receipt is of")
+
+    @model_validator(mode="after")
+    def _one_reply(self) -> Self:
+        if (self.reply_id is None) == (self.receipt is None):
+            raise ValueError("reply_id: expected it, or receipt, and not both")
+        return self
+
+
+# Read by the gateway, or without effect.
+NOT_PASSED_ON = {
+    "model", "messages", "max_completion_tokens", "add_generation_prompt", "continue_final_message", "tools",
+    "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities", "best_of", "user", "metadata",
+    "store", "service_tier", "safety_identifier", "prompt_cache_key",
+}  # fmt: skip
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read(model: type[Model], body: dict[str, Any]) -> Model:
+    """Checks the fields of a request; null counts as absent. Raises ApiError (400) that names the first wrong one."""
+    try:
+        return model.model_validate({name: value for name, value in body.items() if value is not None})
+    except ValidationError as error:
+        raise _api_error(model, error.errors(include_url=False)[0]) from None
+
+
+def _api_error(model: type[BaseModel], problem: Any) -> ApiError:
+    path, expected, known = _locate(model, problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        name = str(problem["loc"][-1])
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]}?" if close else "leave it out"
+        path = f"{path}.{name}" if path else name
+        return ApiError(400, f"{path}: not supported by this server; {hint}", param=path, code="unsupported_parameter")
+    if problem["type"] == "value_error":  # raised by a validator of ours, which says what is expected
+        message = f"{problem['ctx']['error']}"
+        return ApiError(400, f"{path}: {message}" if path else message, param=path or None)
+    found = "missing" if problem["type"] == "missing" else f"got {shortened(problem['input'])}"
+    return ApiError(400, f"{path}: expected {expected}, {found}", param=path)
+
+
+def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[str, str, list[str]]:
+    """(path of a field as clients write it, what is expected there, names of the fields beside it). The location also
+    holds the alternatives of a union, which are no fields."""
+    path, expected, fields = "", "an object", _by_alias(model)
+    for key in location:
+        if isinstance(key, int):
+            path += f"[{key}]"
+        elif key in fields:
+            path += f".{key}" if path else key
+            expected = fields[key].description
+            inner = _model_in(fields[key].annotation)
+            fields = _by_alias(inner) if inner else {}
+    return path, expected, list(fields)
+
+
+def _by_alias(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as `list[Model] | None`, if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for each in get_args(annotation) if (model := _model_in(each))), None)
+
+
+def shortened(value: Any) -> str:
+    """A value as JSON, as far as a message quotes it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def strings(value: Any) -> list[str]:
+    """All texts in a JSON value, keys included.
+
+    >>> strings({"a": ["b", {"c": 1}]})
+    ['a', 'b', 'c']
+    """
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in (key, *strings(item))]
+    return [text for item in value for text in strings(item)] if isinstance(value, list) else []

@@ -1,0 +1,74 @@
+"""Named keys: digests in a file, and limits of each."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import UserError
+from serve.gateway.asgi import ApiError
+from serve.gateway.keys import Access
+from serve.settings import NamedKey
+from serve.verbs.commands import read_key, read_server_keys
+from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
+from tests.tiny_models import Tiny
+
+ANA, BEN = (hashlib.sha256(key.encode()).hexdigest() for key in ("ana's-key", "ben's-key"))
+
+
+def test_a_key_is_known_by_its_digest_and_counted_by_its_limits() -> None:
+    now = [0.0]
+    access = Access([NamedKey.parse(f"ana {ANA} 2/minute 3/day"), NamedKey.parse(f"ben {BEN}")], lambda: now[0])
+    ana, ben = access.find("ana's-key"), access.find("ben's-key")
+    assert ana and ben and (ana.name, ben.name) == ("ana", "ben")
+    assert access.find("other") is None and access.find(ANA) is None and access.find("") is None
+    for _ in range(2):
+        access.admit(ana)
+    with pytest.raises(ApiError, match="key ana: 2 requests a minute are its limit; try again in 60 s") as error:
+        access.admit(ana)
+    assert error.value.status == 429 and error.value.headers == {"retry-after": "60"}
+    for _ in range(9):
+        access.admit(ben)
+    now[0] = 65.0  # the next minute
+    access.admit(ana)
+    with pytest.raises(ApiError, match="3 requests a day"):
+        access.admit(ana)
+    now[0] = 86_400.0
+    access.admit(ana)
+
+
+def test_a_file_of_keys_holds_one_key_or_lines_with_digests(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("the-key\n")
+    assert read_server_keys(None, file) == {"key": "the-key"} and read_key(None, file) == "the-key"
+    file.write_text(f"# who\nana {ANA} 60/minute\n\nben {BEN}\n")
+    settings = read_server_keys(None, file)
+    assert [key.name for key in settings["keys"]] == ["ana", "ben"] and len(settings["key"]) >= 24
+    with pytest.raises(UserError, match="holds the digests of a server's keys; expected the key itself"):
+        read_key(None, file)
+    problems = {"ana abc": "expected the SHA-256", f"ana {ANA} 60": "expected a limit such as 60/minute",
+                f"ana {ANA} 5/day 6/day": "each once", f"ana {ANA} 0/day": "expected a limit"}  # fmt: skip
+    for line, problem in problems.items():
+        file.write_text(f"ben {BEN}\n{line}\n")
+        with pytest.raises(UserError, match=rf"keys: line 2: .*{problem}.*expected NAME SHA256"):
+            read_server_keys(None, file)
+    file.write_text(f"ana {ANA}\nana {BEN}\n")
+    with pytest.raises(UserError, match="two keys are named ana"):
+        read_server_keys(None, file)
+
+
+def test_a_gateway_admits_named_keys_within_their_limits(tiny: Tiny) -> None:
+    keys = (NamedKey.parse(f"ana {ANA} 1/day"), NamedKey.parse(f"ben {BEN}"))
+    app = gateway(tiny, Engine(), key="of-the-server", host="0.0.0.0", keys=keys)
+    path = "/v1/chat/completions"
+
+    def send(key: str) -> int:
+        return send_request(app, "POST", path, json=BODY, headers={"authorization": f"Bearer {key}"}).status_code
+
+    assert [send(key) for key in ("ana's-key", "ben's-key", "of-the-server", ANA)] == [200, 200, 200, 401]
+    response = send_request(app, "POST", path, json=BODY, headers={"authorization": "Bearer ana's-key"})
+    check_error(response, 429, "rate_limit_exceeded")
+    assert int(response.headers["retry-after"]) > 0 and send("ben's-key") == 200
+    assert "ana's-key" not in app._settings.model_dump_json()

@@ -1,0 +1,136 @@
+"""Receipts: signed with a key that is made once, and refused with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipelines.errors import UserError
+from serve.gateway import receipts
+from serve.gateway.feedback import FeedbackStore, read
+from serve.gateway.gateway import Gateway
+from serve.gateway.metrics import Metrics
+from serve.gateway.receipts import InvalidReceipt, digest, open_key, sign
+from serve.settings import Settings
+from tests.serve.gateway.test_gateway import Engine, check_error
+from tests.tiny_models import CONTEXT, Tiny
+
+FACTS = {"id": "chatcmpl-1", "model": "tiny", "reply": digest("Hi."), "time": 1000.0}
+
+
+def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "store" / "receipts.key"
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: open_key(file), range(8)))
+    assert len(keys) == 1 and len(keys.pop()) == 32
+    assert file.stat().st_mode & 0o777 == 0o600 and os.listdir(file.parent) == ["receipts.key"]
+    file.chmod(0o644)
+    with pytest.raises(UserError, match=r"others can read this key of receipts \(mode 644\); expected mode 600"):
+        open_key(file)
+    file.chmod(0o600)
+    file.write_text("abc")
+    with pytest.raises(UserError, match="expected a key of 32 bytes"):
+        open_key(file)
+
+
+def test_a_receipt_is_readable_json_and_its_hmac() -> None:
+    key = b"k" * 32
+    payload, _, signature = sign(FACTS, key).partition(".")
+    decoded = base64.urlsafe_b64decode(payload + "==")
+    assert json.loads(decoded) == FACTS
+    assert base64.urlsafe_b64decode(signature + "==") == hmac.new(key, decoded, hashlib.sha256).digest()
+    assert receipts.read(sign(FACTS, key), key, now=1001.0) == FACTS
+
+
+def test_forged_changed_and_old_receipts_are_refused_with_the_reason() -> None:
+    key, other = b"k" * 32, b"o" * 32
+    receipt = sign(FACTS, key)
+    payload, _, signature = receipt.partition(".")
+    richer = sign(FACTS | {"model": "better"}, key).partition(".")[0]
+    for changed in (
+        sign(FACTS, other),
+        f"{richer}.{signature}",
+        f"{payload}.",
+        f"{payload}.{signature[:-4]}",
+        f"{payload}",
+    ):
+        with pytest.raises(InvalidReceipt, match="signature does not fit"):
+            receipts.read(changed, key, now=1001.0)
+    for no_receipt in ("?", "§.§", "a.b", "a" * 9):
+        with pytest.raises(InvalidReceipt, match=r"is no receipt|signature does not fit"):
+            receipts.read(no_receipt, key, now=1001.0)
+    with pytest.raises(InvalidReceipt, match="is 31 days old; expected at most 30"):
+        receipts.read(receipt, key, now=1000.0 + 31 * 86400)
+
+
+def replica(tiny: Tiny, folder: Path) -> Gateway:
+    async def check_engine() -> None: ...
+
+    settings = Settings(model=tiny.first, name="tiny", version="v1", feedback=folder / "feedback.sqlite")
+    app = Gateway(Engine(), settings, context_tokens=CONTEXT, check_engine=check_engine,
+                  metrics=Metrics(CollectorRegistry()))  # fmt: skip
+    app.ready = True
+    return app
+
+
+def post(app: Gateway, path: str, body: dict[str, Any]) -> httpx.Response:
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(app)  # pyright: ignore[reportArgumentType]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post(path, json=body)
+
+    return asyncio.run(run())
+
+
+def test_any_replica_takes_feedback_by_receipt_also_after_a_restart(tiny: Tiny, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    reply = post(replica(tiny, tmp_path), "/v1/chat/completions", {"messages": messages, "temperature": 0.5}).json()
+    receipt, another = reply["rayse_receipt"], replica(tiny, tmp_path)
+    reply_id = receipts.read(receipt, open_key(tmp_path / "receipts.key"))["id"]
+    check_error(post(another, "/feedback", {"reply_id": reply_id, "thumb": "up"}), 404, "reply_not_found")
+    assert post(another, "/feedback", {"receipt": receipt, "thumb": "up"}).json()["reply_id"] == reply_id
+    (row,) = read(tmp_path / "feedback.sqlite")
+    facts = row["receipt"]
+    assert (row["thumb"], row["model"], row["version"], row["sampling"]) == ("up", "tiny", "v1", facts["sampling"])
+    assert (row["prompt"], row["reply"]) == (None, "") and facts["sampling"]["temperature"] == 0.5
+    assert facts["prompt"] == digest(messages) and facts["reply"] == digest("Hi.")
+    assert facts["guard"].startswith("rules ") and len(facts["template"]) == 64
+    for name, wrong in (("reply", "Hello."), ("prompt", [*messages, *messages])):
+        error = check_error(post(another, "/feedback", {"receipt": receipt, "thumb": "up", name: wrong}), 400,
+                            "invalid_receipt")  # fmt: skip
+        assert error["param"] == name
+    error = check_error(post(another, "/feedback", {"receipt": f"{receipt}x", "thumb": "up"}), 400, "invalid_receipt")
+    assert error["param"] == "receipt" and "signature does not fit" in error["message"]
+    check_error(post(another, "/feedback", {"receipt": receipt, "reply_id": reply_id, "thumb": "up"}), 400)
+
+
+def test_texts_sent_along_are_stored(tiny: Tiny, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    receipt = post(replica(tiny, tmp_path), "/v1/chat/completions", {"messages": messages}).json()["rayse_receipt"]
+    texts = {"prompt": messages, "reply": "Hi."}
+    assert post(replica(tiny, tmp_path), "/feedback", {"receipt": receipt, "thumb": "down", **texts}).status_code == 200
+    (row,) = read(tmp_path / "feedback.sqlite")
+    assert (row["prompt"], row["reply"], row["thumb"]) == (messages, "Hi.", "down")
+
+
+def test_a_file_of_an_earlier_version_gets_the_column(tmp_path: Path) -> None:
+    file = tmp_path / "feedback.sqlite"
+    names = "reply_id, thumb, comment, prompt, reply, model, version, sampling, created, changed"
+    with sqlite3.connect(file) as database:
+        database.execute(f"CREATE TABLE feedback ({names.replace('reply_id', 'reply_id TEXT PRIMARY KEY')})")
+        database.execute(f"INSERT INTO feedback ({names}) VALUES ('a', 'up', '', '\"p\"', 'r', 'm', 'v', '{{}}', 1, 1)")
+    FeedbackStore(file).close()
+    (row,) = read(file)
+    assert (row["prompt"], row["receipt"]) == ("p", {})
