@@ -1,6 +1,7 @@
 """Requests written by hand, in the words of people: unsafe ones, and harmless ones that sound like them.
 
-TUNING: looked at while the guard was made. REPORTED: written before it, and not looked at; its figures are the guard's.
+TUNING: looked at while the guard was made. REPORTED: written before it; its figures, not its texts, were seen for each
+variant that was compared.
 """
 
 from __future__ import annotations
