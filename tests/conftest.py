@@ -25,18 +25,27 @@ ROOT = Path(__file__).parent.parent
 # The files that take longest, first: two processes that end at about the same time share the work best.
 LONG_FILES = (
     "tests/test_end_to_end.py",
-    "tests/stages/test_ppo.py",
     "tests/serve/trial/test_trial.py",
+    "tests/stages/test_ppo.py",
+    "tests/cluster/test_workers.py",
     "tests/learning/test_family_training.py",
-    "tests/cluster/test_termination.py",
-    "tests/test_evaluator.py",
-    "tests/inference/test_sampler.py",
     "tests/sweep/test_sweep.py",
-    "tests/stages/test_pretrain.py",
+    "tests/test_evaluator.py",
+    "tests/cluster/test_termination.py",
+    "tests/serve/hosting/test_server.py",
+    "tests/store/test_object_store.py",
+    "tests/store/test_object_run.py",
+    "tests/learning/test_engine_bfloat16.py",
     "tests/stages/test_sft.py",
+    "tests/stages/test_quantise.py",
+    "tests/inference/test_families.py",
+    "tests/inference/test_sampler.py",
+    "tests/run/test_broken_off.py",
+    "tests/serve/gateway/test_page.py",
+    "tests/stages/test_evaluate.py",
+    "tests/stages/test_pretrain.py",
     "tests/learning/test_loop.py",
     "tests/learning/test_engine.py",
-    "tests/serve/hosting/test_server.py",
 )
 
 

@@ -68,9 +68,10 @@ def run(work: Work) -> Facts:
             score = metric.score(material, requests[key], outputs.get(key, Outputs()), others.get(key))
             facts |= score.facts
             rows += score.rows
+    facts |= not_used
     write_json(work.draft.out / "figures.json", facts)
     write_json(work.draft.out / "samples.json", rows)
-    return facts | not_used | (_estimation_errors(work) if requests else {})
+    return facts | (_estimation_errors(work) if requests else {})
 
 
 def _estimation_errors(work: Work) -> Facts:

@@ -39,7 +39,9 @@ def test_a_conversation_continues_until_it_is_reset(served: Served) -> None:
     messages = talk(client, read=typed("Hello", "", "And then?", "/help", "/quit", "never"), out=out, temperature=0,
                  max_tokens=6)  # fmt: skip
     assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant"]
-    assert messages[1]["content"] in out.getvalue() and out.getvalue().startswith("tiny at http://")
+    # A model with random weights writes control characters too; the terminal gets none.
+    reply = "".join(c for c in messages[1]["content"] if c.isprintable() or c in "\n\t")
+    assert reply in out.getvalue() and out.getvalue().startswith("tiny at http://")
     messages = talk(client, read=typed("Hello", "/reset", "Hi"), out=io.StringIO(), persona="Be brief.", max_tokens=6)
     assert [message["role"] for message in messages] == ["system", "user", "assistant"]
 
