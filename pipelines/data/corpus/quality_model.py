@@ -41,7 +41,7 @@ DIGITS = 4  # of scores: what follows may differ between machines
 class LanguageModel:
     """The classifier of one language.
 
-    weights: float32 [buckets], times idf; threshold: the lowest score that is kept."""
+    weights: float32 [buckets], times idf; threshold: the lowest score that is kept, -inf if all are."""
 
     weights: np.ndarray
     bias: float
@@ -93,12 +93,20 @@ class QualityModel:
         """Opens the file of `save`."""
         with safe_open(file, "numpy") as tensors:
             numbers = json.loads(tensors.metadata()[METADATA])["models"]
-            models = {name: LanguageModel(tensors.get_tensor(name), **numbers[name]) for name in sorted(numbers)}
+            models = {
+                name: LanguageModel(
+                    tensors.get_tensor(name), of["bias"], -np.inf if of["threshold"] is None else of["threshold"]
+                )
+                for name, of in sorted(numbers.items())
+            }
         return cls(models, frozenset(good))
 
     def save(self, file: Path, facts: Mapping[str, Any]) -> None:
         """Writes one file of weights, with the other numbers and facts of the training in its metadata."""
-        numbers = {name: {"bias": m.bias, "threshold": m.threshold} for name, m in sorted(self.models.items())}
+        numbers = {
+            name: {"bias": m.bias, "threshold": m.threshold if np.isfinite(m.threshold) else None}
+            for name, m in sorted(self.models.items())
+        }
         metadata = {METADATA: json.dumps({"models": numbers, "facts": facts})}
         save_file({name: model.weights for name, model in sorted(self.models.items())}, file, metadata)
 
@@ -123,7 +131,7 @@ def train(reference: Sequence[str], random: Sequence[str], keep_fraction: float)
     """Trains the model of a language; None for fewer than MIN_DOCUMENTS of either.
 
     Both in a random order: the first are trained on, the others measured. keep_fraction: of random text, what scores
-    above the threshold."""
+    above the threshold; 1: there is none, for unseen text may score lower than all that is measured."""
     if min(len(reference), len(random)) < MIN_DOCUMENTS:
         return None
     trained = [min(TRAINED_DOCUMENTS, int(TRAINED_SHARE * len(texts))) for texts in (reference, random)]
@@ -137,7 +145,7 @@ def train(reference: Sequence[str], random: Sequence[str], keep_fraction: float)
         np.array([model.score(text) for text in texts[number:]])
         for texts, number in zip((reference, random), trained, strict=True)
     )
-    threshold = round(float(np.quantile(others, 1 - keep_fraction)), DIGITS)
+    threshold = round(float(np.quantile(others, 1 - keep_fraction)), DIGITS) if keep_fraction < 1 else -np.inf
     model = LanguageModel(model.weights, model.bias, threshold)
     return Measured(model, area_under_curve(good, others), sum(trained), len(good) + len(others))
 

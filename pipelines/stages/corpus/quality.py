@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -139,7 +140,8 @@ def train(item: dict[str, Any], *, samples: Sequence[str], keep_fraction: float)
         if measured is not None:
             models[language] = measured.model
             facts[f"quality/auc_{language}"] = measured.auc
-            facts[f"quality/threshold_{language}"] = measured.model.threshold
+            if np.isfinite(measured.model.threshold):
+                facts[f"quality/threshold_{language}"] = measured.model.threshold
     with AtomicFile(Path(item["path"])) as file:
         quality_model.QualityModel(models).save(file.temporary, facts)
         file.publish()

@@ -67,6 +67,20 @@ def test_only_low_documents_of_languages_with_a_model_are_dropped(measured: Meas
     assert not reference.dropped and reference.columns["quality"].to_pylist() == scores
 
 
+def test_a_fraction_of_1_keeps_documents_that_score_lower_than_all_that_were_measured(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    result = train([english(rng) for _ in range(60)], [sentence(rng) for _ in range(60)], keep_fraction=1)
+    assert result is not None
+    QualityModel({"en": result.model}).save(tmp_path / "model.safetensors", {})
+    opened = QualityModel.open(tmp_path / "model.safetensors", good=[])
+    array = pa.array([shouts(rng) for _ in range(20)])
+    hashed = hash_texts(array)
+    documents = document_stats(array, ["en"] * 20, hashed)
+    checked = opened.apply(Candidates("web", [""] * 20, documents, hashed, kept=range(20)))
+    assert not checked.dropped and checked.counts == Counter({"quality/scored_documents_en": 20})
+    assert b"Infinity" not in (tmp_path / "model.safetensors").read_bytes()  # which is no JSON
+
+
 def test_too_few_texts_make_no_model() -> None:
     assert train(["good"] * 49, ["bad"] * 500, 0.5) is None
 
