@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.data.corpus.filters import Filters
 from pipelines.data.corpus.rules import Rules
@@ -35,6 +35,12 @@ class Decontamination(Options):
         "1.6 times as many characters",
     )
 
+    @model_validator(mode="after")
+    def _has_something_to_compare_with(self) -> Self:
+        if not self.sets and not self.held_out_prompts:
+            raise ValueError("expected sets, or held_out_prompts: true; without both, nothing is compared")
+        return self
+
 
 class QualityModelOptions(Options):
     """A classifier of reference text against random text of the corpus, by which documents are scored."""
@@ -48,8 +54,8 @@ class QualityModelOptions(Options):
         default=0.7,
         gt=0,
         le=1,
-        description="Fraction of each language's documents to keep, of those that the filters kept: the ones with the "
-        "highest scores; 1: documents are only scored",
+        description="About which fraction of each language's documents to keep, of those that the filters kept: the "
+        "ones with the highest scores; the threshold is a percentile of a sample. 1: documents are only scored",
     )
 
 
@@ -136,7 +142,7 @@ class CorpusOptions(Options):
         return identity
 
     def rules(self, source: Source, seed: int) -> Rules:
-        """The rules of cleaning for this source: those of the stage, with the source's own laid over them.
+        """The rules of cleaning for this source: those of the stage, with those of the source laid over them.
 
         Raises UserError for a custom filter that cannot be read."""
         filters = self.filters if not source.filters else Filters.model_validate(source.filters).over(self.filters)

@@ -39,7 +39,7 @@ MAX_DOCUMENTS = 2 * quality_model.TRAINED_DOCUMENTS  # of each side and language
 
 
 def train_model(work: Work) -> Path:
-    """Writes the model and returns its file. Raises UserError if there is no random text, or no reference text."""
+    """Writes the model and returns its file. Raises UserError if no language has text enough of both sides."""
     folder = work.draft.folder("checks")
     good: Sequence[str] = work.options.quality_model.good
     sides = {
@@ -60,6 +60,8 @@ def train_model(work: Work) -> Path:
     samples = [item["path"] for item in items]
     keep_fraction = work.options.quality_model.keep_fraction
     make_files(work, train, [{"path": str(path)}], unit="quality model", samples=samples, keep_fraction=keep_fraction)
+    if note := without_model(quality_model.facts_of(path), f"{work.name}.quality_model"):
+        work.progress.note(note)
     return path
 
 
@@ -145,6 +147,24 @@ def train(item: dict[str, Any], *, samples: Sequence[str], keep_fraction: float)
     with AtomicFile(Path(item["path"])) as file:
         quality_model.QualityModel(models).save(file.temporary, facts)
         file.publish()
+
+
+def without_model(facts: Facts, where: str) -> str | None:
+    """Returns a note on the languages that have no model; None if all have one. Raises UserError if none has.
+
+    facts: of `train`. where: the stage and the key."""
+    prefix = "quality/reference_documents_"
+    languages = sorted(name.removeprefix(prefix) for name in facts if name.startswith(prefix))
+    small = [
+        f"{language}: {facts[f'{prefix}{language}']} reference, {facts[f'quality/random_documents_{language}']} random"
+        for language in languages
+        if f"quality/auc_{language}" not in facts
+    ]
+    needs = f"{where}: needs {quality_model.MIN_DOCUMENTS} documents of both sides"
+    if len(small) == len(languages):
+        sizes = "; ".join(small) or "no document is left by the filters"
+        raise UserError(f"{needs}, and no language has them ({sizes}); name more text in good")
+    return f"{needs}; not scored, all kept: {'; '.join(small)}" if small else None
 
 
 def facts(model: Path, counts: Counter[str]) -> Facts:

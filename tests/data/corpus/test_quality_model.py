@@ -14,6 +14,8 @@ from pipelines.data.corpus import quality_model
 from pipelines.data.corpus.checks import Candidates
 from pipelines.data.corpus.quality_model import Measured, QualityModel, area_under_curve, train
 from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.errors import UserError
+from pipelines.stages.corpus.quality import without_model
 from tests.stages.corpus_work import english, sentence
 
 SHOUTING = ("BUY", "now!!!", "click", "HERE", "free", "win", "$$$", "cheap", "the", "of", "deal", "today")
@@ -83,6 +85,23 @@ def test_a_fraction_of_1_keeps_documents_that_score_lower_than_all_that_were_mea
 
 def test_too_few_texts_make_no_model() -> None:
     assert train(["good"] * 49, ["bad"] * 500, 0.5) is None
+
+
+def test_languages_without_a_model_are_noted_and_none_with_one_is_an_error() -> None:
+    def of(language: str, reference: int, random_text: int) -> dict[str, float]:
+        sides = {"reference": reference, "random": random_text}
+        return {f"quality/{side}_documents_{language}": number for side, number in sides.items()}
+
+    english_facts = {**of("en", 80, 900), "quality/auc_en": 0.9}
+    assert without_model(english_facts, "corpus.quality_model") is None
+    assert without_model({**english_facts, **of("zh", 0, 300)}, "corpus.quality_model") == (
+        "corpus.quality_model: needs 50 documents of both sides; not scored, all kept: zh: 0 reference, 300 random"
+    )
+    problem = r"corpus.quality_model: needs 50 .* no language has them \(en: 49 reference, 900 random; zh: 0 reference"
+    with pytest.raises(UserError, match=problem):
+        without_model({**of("zh", 0, 300), **of("en", 49, 900)}, "corpus.quality_model")
+    with pytest.raises(UserError, match="no document is left by the filters"):
+        without_model({}, "corpus.quality_model")
 
 
 def test_area_under_curve_is_the_fraction_of_pairs() -> None:
