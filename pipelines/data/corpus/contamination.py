@@ -5,14 +5,15 @@
 
 The length is that of GPT-3 (Brown et al. 2020, appendix C); a Chinese character is a word of measures.py, and 1.6 of
 them say as much as an English word. A shorter text of a row is compared as a whole, down to NGRAM of measures.py: what
-is shorter still, prose has by chance. Answers to tell rows apart, not texts: paraphrases are not found.
+is shorter still, prose has by chance. Answers to tell rows apart, not texts: paraphrases are not recognised.
 """
 
 from __future__ import annotations
 
 import bisect
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,9 @@ CHARACTERS_PER_WORD = 1.6  # of Chinese: what says as much as an English word
 # A run of words that so many rows of a set have, and so large a part of them, is that of its prompts' template.
 TEMPLATE_ROWS, TEMPLATE_SHARE = 10, 0.01
 QUOTED_CHARACTERS = 200  # of a run, in messages
+# No word goes from one piece into the next: blanks and Chinese characters end the word before them. The latter are so
+# few in a piece that a page without blanks has many pieces, too.
+PIECE = re.compile(r"[\u3400-\u9fff]{1,64}|[^\s\u3400-\u9fff]+\s*|\s+")
 NAMES = pa.dictionary(pa.int32(), pa.string())
 INDEX = pa.schema(
     [
@@ -173,10 +177,8 @@ class EvaluationSets:
 
     def apply(self, batch: Candidates) -> CheckResult:
         """Drops the kept documents that have a run of words of a set."""
-        result, kept = CheckResult(), set(batch.kept)
-        for position, overlaps in self.find([document.text for document in batch.documents], batch.hashed).items():
-            if position not in kept:
-                continue
+        result, texts = CheckResult(), [document.text for document in batch.documents]
+        for position, overlaps in self.find(texts, batch.hashed, set(batch.kept)).items():
             result.dropped[position] = overlaps[0].verdict
             result.counts.update(f"{COUNTED}{name}" for name in {overlap.set for overlap in overlaps})
             for overlap in overlaps:
@@ -185,24 +187,43 @@ class EvaluationSets:
                                       "ngram": overlap.ngram})  # fmt: skip
         return result
 
-    def find(self, texts: Sequence[str], hashed: HashedTexts) -> dict[int, list[Overlap]]:
+    def find(
+        self, texts: Sequence[str], hashed: HashedTexts, positions: Container[int] | None = None
+    ) -> dict[int, list[Overlap]]:
         """The overlaps of texts with the rows of the sets, by the texts' positions, in the order of the text.
 
-        hashed: of the same texts."""
+        hashed: of the same texts. positions: of the texts to look at; by default all."""
         matches: dict[int, dict[tuple[str, str, int], list[tuple[int, int]]]] = {}
         index = (self.hashes, self.words, self.begins, self.shift)
-        found = _matches(hashed.words, hashed.word_starts, self.lengths, *index)
-        for text, first_word, entry in found[np.lexsort((found[:, 1], found[:, 0]))].tolist():
+        entries = _matches(hashed.words, hashed.word_starts, self.lengths, *index)
+        for text, first_word, entry in entries[np.lexsort((entries[:, 1], entries[:, 0]))].tolist():
+            if positions is not None and text not in positions:
+                continue
             set_, where, row = (self.index.column(name)[entry].as_py() for name in ("set", "where", "row"))
             ngrams = matches.setdefault(text, {}).setdefault((set_, where, row), [])
             ngrams.append((first_word, int(self.words[entry])))
-        return {
-            text: [
-                Overlap(*row, len(ngrams), ngram_text(texts[text], *ngrams[0]), ngrams[0][1])
-                for row, ngrams in rows.items()
+        overlaps: dict[int, list[Overlap]] = {}
+        for text, rows in matches.items():
+            quotes = Quotes(texts[text])
+            overlaps[text] = [
+                Overlap(*row, len(ngrams), quotes.of(*ngrams[0]), ngrams[0][1]) for row, ngrams in rows.items()
             ]
-            for text, rows in matches.items()
-        }
+        return overlaps
+
+
+class Quotes:
+    """Quotes runs of words of one text, which is cut into pieces once: each costs the same in a text of any size."""
+
+    def __init__(self, text: str) -> None:
+        self.pieces = PIECE.findall(text)
+        self.words_before = hash_texts(pa.array(self.pieces, pa.string())).word_starts  # int64[pieces + 1]
+
+    def of(self, first_word: int, num_words: int) -> str:
+        """What ngram_text returns for the whole text."""
+        start = int(np.searchsorted(self.words_before, first_word, "right")) - 1
+        stop = int(np.searchsorted(self.words_before, first_word + num_words, "right"))  # with the word after the run
+        excerpt = "".join(self.pieces[start:stop])
+        return ngram_text(excerpt, first_word - int(self.words_before[start]), num_words)
 
 
 def ngram_text(text: str, first_word: int, num_words: int) -> str:

@@ -8,7 +8,7 @@ import re
 import pyarrow as pa
 
 from pipelines.data.corpus import contamination
-from pipelines.data.corpus.contamination import EvaluationRow, EvaluationSets, ngram_index, ngram_text, texts_of
+from pipelines.data.corpus.contamination import EvaluationRow, EvaluationSets, Quotes, ngram_index, ngram_text, texts_of
 from pipelines.data.text.measures import hash_texts
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
@@ -95,6 +95,43 @@ def test_the_quoted_run_is_cut_at_its_words() -> None:
         for stop in range(first + 1, len(words) + 1):
             quoted = ngram_text(text, first, stop - first)
             assert re.findall(r"[三四五]|[a-zA-Z-]+[a-z]", quoted) == words[first:stop]
+
+
+def test_a_run_is_quoted_from_pieces_of_a_text_as_from_all_of_it() -> None:
+    rng = random.Random(2)
+    units = [
+        "One",
+        "-",
+        "two,",
+        " ",
+        "\n\n",
+        "\u3000",
+        "三",
+        "四五六",
+        "。",
+        "(六",
+        "七)",
+        "x3",
+        "かな",
+        "한글",
+        "—",
+        "\x1c",
+        "é",
+    ]
+    for _ in range(40):
+        text = "".join(rng.choices(units, k=rng.randint(1, 30))) + rng.choice(["", "字" * 150])
+        num_words = len(hash_texts(pa.array([text])).words)
+        quotes = Quotes(text)
+        assert "".join(quotes.pieces) == text and max(map(len, quotes.pieces)) <= 100
+        for first in range(num_words):
+            length = rng.randint(1, min(num_words - first, 25))
+            assert quotes.of(first, length) == ngram_text(text, first, length)
+
+
+def test_only_texts_at_the_positions_are_looked_at() -> None:
+    index, _ = ngram_index([EvaluationRow("maths", "a.jsonl", 4, [QUESTION])], 13)
+    texts = [QUESTION, PROSE, QUESTION]
+    assert list(EvaluationSets(index).find(texts, hash_texts(pa.array(texts)), {1, 2})) == [2]
 
 
 def test_a_verdict_names_set_file_row_and_words() -> None:
