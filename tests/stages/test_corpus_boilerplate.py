@@ -7,14 +7,17 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
+from pipelines.data.corpus import duplicates
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.stage import Facts
 from pipelines.stages.corpus import STAGE, blocks
+from pipelines.stages.corpus.boilerplate import is_in_buckets
 from tests.stages.corpus_work import RecordingProgress, digests, english, work, write
 
 MAX_GROUPS = 3
@@ -100,6 +103,15 @@ def test_lines_of_many_groups_are_cut_with_any_number_of_tasks_and_after_stops(
     assert set(pq.read_table(block, columns=["text_bytes"]).column(0).to_pylist()) <= {
         len(t.encode()) for t in expected
     }
+
+
+def test_each_hash_is_looked_up_in_its_bucket() -> None:
+    rng = np.random.default_rng(3)
+    everywhere = np.concatenate([rng.integers(0, 2**64, 500, np.uint64), np.array([0, 2**64 - 1], np.uint64)])
+    repeated, hashes = np.sort(everywhere[::2]), rng.permutation(np.repeat(everywhere, 2))
+    buckets = [repeated[duplicates.bucket_slice(repeated, number, 7)] for number in range(7)]
+    assert is_in_buckets(hashes, buckets).tolist() == np.isin(hashes, repeated).tolist()
+    assert not is_in_buckets(hashes, [buckets[0][:0], buckets[0]]).any()  # the lower seventh is not in the upper half
 
 
 def test_without_the_option_nothing_is_counted_and_the_identity_is_the_same() -> None:

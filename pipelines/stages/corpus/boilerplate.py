@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ def count_groups(item: dict[str, Any], *, marks: Sequence[str], num_buckets: int
         chosen = duplicates.bucket_slice(columns[0], item["bucket"], num_buckets)
         hashes.append(columns[0][chosen].copy())  # copies: a view would keep the file of each block mapped
         groups.append(columns[1][chosen].copy())
-    found = boilerplate.repeated(np.concatenate(hashes), np.concatenate(groups), max_groups)
-    write_arrow(pa.record_batch([found], schema=REPEATED), Path(item["path"]))
+    repeated = boilerplate.repeated(np.concatenate(hashes), np.concatenate(groups), max_groups)
+    write_arrow(pa.record_batch([repeated], schema=REPEATED), Path(item["path"]))
 
 
 def cut_block(
@@ -118,9 +119,7 @@ def cut_block(
     places = {str(part.index): part.where for part in block.parts}
     counts: Counter[str] = Counter(counts_of(Path(item["file"])))
     sorted_hashes = [map_arrow(Path(file)).column("hash").to_numpy() for file in repeated]
-
-    def is_repeated(hashes: np.ndarray) -> np.ndarray:
-        return np.any([splitting.is_in_sorted(hashes, bucket) for bucket in sorted_hashes], axis=0)
+    is_repeated = partial(is_in_buckets, buckets=sorted_hashes)
 
     def batches() -> Iterator[tuple[pa.Table, pa.Table]]:
         schema = pa.schema([*cleaning.schema(permutations), *fields])
@@ -148,6 +147,17 @@ def cut_block(
         permutations=permutations,
         near_duplicates=near_duplicates,
     )
+
+
+def is_in_buckets(hashes: np.ndarray, buckets: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns bool, as many as uint64 `hashes`: whether each is in its bucket, of which each is sorted."""
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    is_in = np.zeros(len(hashes), np.bool_)
+    for number, bucket in enumerate(buckets):
+        chosen = order[duplicates.bucket_slice(ordered, number, len(buckets))]
+        is_in[chosen] = splitting.is_in_sorted(hashes[chosen], bucket)
+    return is_in
 
 
 def _tables(file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
