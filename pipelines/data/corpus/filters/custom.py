@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pipelines.data.corpus.filters.filter import KEEP, Verdict, drop
+from pipelines.data.text.harm_kinds import HarmKind
+from pipelines.data.text.privacy_kinds import PERSONAL_DATA
 from pipelines.errors import UserError
 from pipelines.user_functions import UserFunction
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
 
 # Reasons that the stage counts for itself.
-RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "boilerplate", "unreadable")
+RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "boilerplate", "unreadable", "low_quality",
+            *get_args(HarmKind), PERSONAL_DATA)  # fmt: skip
 
 
 @dataclass(frozen=True)
