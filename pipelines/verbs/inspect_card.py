@@ -20,11 +20,15 @@ def show_card(artifact: Artifact, name: str, *, where: Sequence[str], limit: int
     Raises UserError for an artifact without one, and for conditions, which choose rows."""
     if where:
         raise UserError(f"--where {where[0]}: chooses rows, but --card prints no rows; leave one of them out")
+    if artifact.kind != "corpus":
+        raise UserError(
+            f"{name}: --card shows the data card of a corpus, and this is of the kind {artifact.kind}; leave --card out"
+        )
     card = data_card.read(artifact)
     if card is None:
         raise UserError(
-            f"{name}: {artifact.kind} has no data card; expected a corpus. One that was made before data cards gets "
-            f"its card when it is made again: rayse run RECIPE --force {name}"
+            f"{name}: was made before corpora had data cards; it gets one when it is made again, with all that was "
+            f"made of it: rayse run RECIPE --force {artifact.manifest.name}"
         )
     if as_json:
         return print_json({"artifact": artifact.fingerprint, **card})

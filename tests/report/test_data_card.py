@@ -45,9 +45,11 @@ def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "store").create()
     corpus = commit(store, "corpus", "corpus", {}, {"data_card.json": json.dumps(DATA_CARD)})
     older = commit(store, "corpus", "corpus", {}, {"a": "1"})
+    words = commit(store, "tokenizer", "tokenizer", {}, {"a": "1"})
     record = RunRecord.begin(store, recipe="small", path=Path("recipe.yaml"), seed=7)
     for name, fingerprint in (("corpus", corpus), ("older", older)):
         record.stages[name] = StageRecord(kind="corpus", makes="corpus", fingerprint=fingerprint)
+    record.stages["words"] = StageRecord(kind="tokenizer", makes="tokenizer", fingerprint=words)
     record.end(store, "done")
     return store
 
@@ -84,7 +86,9 @@ def test_the_card_is_printed_in_short(store: Store) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["older"], "older: corpus has no data card"),
+        (["older"], "older: was made before corpora had data cards; it gets one when it is made again, with all that"),
+        (["older"], "made of it: rayse run RECIPE --force corpus"),  # the name that the recipe has
+        (["words"], "words: --card shows the data card of a corpus, and this is of the kind tokenizer; leave --card"),
         (["corpus", "--where", "language=zh"], "--where language=zh: chooses rows, but --card prints no rows"),
     ],
 )
