@@ -136,7 +136,8 @@ def bin_edges(low: float, high: float) -> list[float]:
 def data_card(
     summary: Summary, *, read: Mapping[str, int], edges: Mapping[str, list[float]], clusters: list[dict[str, Any]]
 ) -> bytes:
-    """The card as JSON, at most MAX_BYTES. A summary without its samples' order, with the bins of its histograms.
+    """The card as JSON, at most MAX_BYTES. A summary without its samples' order, with the bins of its histograms; one
+    without a value is left out.
 
     read: rows read from each source. clusters: the largest groups of near duplicates, {documents, members}. What was
     read, and is neither kept nor in the summary as dropped, is `contaminated`: held-out text that is in training text,
@@ -153,7 +154,9 @@ def data_card(
         "documents": _limited(documents, sources[:MAX_SOURCES], "other sources"),
         "languages": _limited(summary["languages"], sources[:MAX_SOURCES], "other sources"),
         "histograms": {
-            name: {"edges": edges[name], "counts": counts} for name, counts in summary["histograms"].items()
+            name: {"edges": edges[name], "counts": counts}
+            for name, counts in summary["histograms"].items()
+            if any(map(any, counts.values()))
         },
         "kept": {name: summary["kept"][name] for name in sources[:MAX_SAMPLED_SOURCES] if name in summary["kept"]},
         "dropped": {name: summary["dropped"][name] for name in reasons[:MAX_REASONS] if name in summary["dropped"]},

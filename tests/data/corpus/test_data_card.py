@@ -70,6 +70,13 @@ def test_a_histogram_has_every_score_of_a_language_once() -> None:
         assert counts[language] == np.histogram(scores, EDGES["quality"])[0].tolist()
 
 
+def test_a_histogram_without_a_value_is_left_out() -> None:
+    whole = summary(documents(1), rejected(1), cuts=1)  # a document without a score
+    assert list(whole["histograms"]) == ["characters", "quality"]
+    assert list(card(whole, sources=3)["histograms"]) == ["characters"]
+    assert card({**whole, "histograms": {"characters": {}}}, sources=3)["histograms"] == {}
+
+
 @pytest.mark.parametrize(("sources", "reasons"), [(1, 1), (100, 1500)])
 def test_the_card_is_bounded_and_adds_up_whatever_the_corpus(sources: int, reasons: int) -> None:
     whole = summary(documents(2000, sources=sources), rejected(4000, sources=sources, reasons=reasons), cuts=2)
