@@ -38,7 +38,7 @@ MAX_IMAGES = 100  # a few seconds of decoding
 MAX_COLUMN_ROWS = 2000  # of a file that is not judged as a whole: whose columns are counted
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
-NO_STAGE = "no_stage"  # reason of rows that no stage reads yet
+NO_STAGE = "no_stage"  # reason of rows that no stage trains on
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def _parser(rows: str) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[[An
         return reader.parse(parse_conversation), lambda parsed: parsed.text
     if rows == "preferences":
         return reader.parse(parse_preferences), lambda parsed: parsed.text
-    return lambda record: Problem(NO_STAGE, f"rows: {rows} are read by no stage yet", by_rule=True), str
+    return lambda record: Problem(NO_STAGE, f"rows: {rows} are trained on by no stage", by_rule=True), str
 
 
 def _source(file: SniffResult, **options: Any) -> Source:

@@ -61,7 +61,7 @@ def write_recipe(data: list[Path], base: str, nodes: str | None, out: Path, stag
     """`rayse init --base`: prints what each file contains and what training takes, and writes the recipe.
 
     base: a folder, hub id or GGUF file; nodes: that the recipe is for, default this machine. Raises UserError if the
-    recipe exists, if a file is of no known kind, if no stage reads the files, or if the base's config is not found."""
+    recipe exists, a file is of no known kind, no stage trains on the files, or the base's config cannot be read."""
     detected = detect(data, out)
     sources = detected.sources
     if as_json and detected.not_understood:
@@ -121,7 +121,7 @@ def stage_options(sources: list[DetectedSource], config: Mapping[str, Any]) -> T
         table = {"corpus": {}} | table
     if not table:
         raise UserError(
-            f"these files have only {' and '.join(sorted(rows))}, which no stage reads yet; expected running text, "
+            f"these files have only {' and '.join(sorted(rows))}, which no stage trains on; expected running text, "
             f"conversations or preference pairs"
         )
     return table | {"quantise": {}}

@@ -38,7 +38,8 @@ EXPECTED = (
 )
 BYTES_PER_TOKEN = 3.5
 HELD_OUT_FRACTION = 0.05  # the corpus stage's default
-UNUSED_ROWS = {"prompts": "ppo, which uses the prompts of conversations so far"}  # rows that no stage reads yet
+# Kinds of rows that no stage of a starter recipe reads.
+UNUSED_ROWS = {"prompts": "evaluation sets (corpus: decontaminate), and no stage trains on them"}
 MAX_CONVERSATIONS_FOR_3_EPOCHS = 50_000  # beyond that one epoch of sft is enough
 
 
@@ -90,12 +91,12 @@ class Detected:
         }
 
     def check(self) -> None:
-        """Raises UserError if nothing was understood of a file that the user named, or if no stage reads the rows."""
+        """Raises UserError if nothing was understood of a file that the user named, or no stage trains on the rows."""
         if self.not_understood:
             raise UserError("\n".join([*self.not_understood, f"no recipe is written; {EXPECTED}"]))
         if all(source.rows in UNUSED_ROWS for source in self.sources):
             rows = " and ".join(sorted({source.rows for source in self.sources}))
-            raise UserError(f"these files have only {rows}, which no stage reads yet; no recipe is written; {EXPECTED}")
+            raise UserError(f"these files have only {rows}, which no stage trains on; no recipe is written; {EXPECTED}")
 
 
 def local_files(data: list[str]) -> list[Path]:

@@ -135,20 +135,20 @@ def test_conversations_and_pairs_add_stages_after_the_base_model(tmp_path: Path)
     assert list(recipe.entry("corpus").sources) == ["novels"]
 
 
-def test_rows_that_no_stage_reads_are_listed(tmp_path: Path) -> None:
+def test_rows_that_no_stage_trains_on_are_listed(tmp_path: Path) -> None:
     texts(tmp_path / "novels.jsonl", ENGLISH)
     jsonl(tmp_path / "questions.jsonl", [{"prompt": "Why?"}] * 3)
     done = init(tmp_path / "novels.jsonl", tmp_path / "questions.jsonl", "--out", tmp_path / "r.yaml")
-    assert "listed, not used; they are for ppo" in done.stdout
+    assert "listed, not used; they are for evaluation sets (corpus: decontaminate)" in done.stdout
     assert "# prompts: listed, not used" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
     recipe = load(tmp_path / "r.yaml")
     assert [entry.name for entry in recipe.entries] == ["corpus", "tokenizer", "tokens", "pretrain"]
 
 
-def test_files_whose_rows_no_stage_reads_give_no_recipe(tmp_path: Path) -> None:
+def test_files_whose_rows_no_stage_trains_on_give_no_recipe(tmp_path: Path) -> None:
     jsonl(tmp_path / "questions.jsonl", [{"prompt": "Why?"}] * 3)
     done = init(tmp_path / "questions.jsonl", "--out", tmp_path / "r.yaml")
-    assert done.exit_code == 2 and "only prompts, which no stage reads yet" in done.stderr
+    assert done.exit_code == 2 and "only prompts, which no stage trains on" in done.stderr
     assert not (tmp_path / "r.yaml").exists()
 
 
