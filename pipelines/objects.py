@@ -170,8 +170,8 @@ class Objects:
         """The names of the folders in a folder, sorted; the objects below them are not listed."""
         import obstore
 
-        found = self._read("listed", prefix, lambda: obstore.list_with_delimiter(self._store, prefix))
-        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
+        listing = self._read("listed", prefix, lambda: obstore.list_with_delimiter(self._store, prefix))
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in listing["common_prefixes"])
 
     def entry(self, key: str) -> Entry | None:
         """An object's size and version; None if there is none."""

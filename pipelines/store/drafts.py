@@ -64,8 +64,8 @@ def opened(
     """The draft with its folder, complete; snapshots are taken from then on. After an error the lease is free."""
     try:
         if remote is None:
-            return Draft(own_folder(drafts, fingerprint, lease), fingerprint, lease)
-        snapshots = own_copy(drafts, fingerprint, lease, remote, on_message)
+            return Draft(leased_folder(drafts, fingerprint, lease), fingerprint, lease)
+        snapshots = leased_copy(drafts, fingerprint, lease, remote, on_message)
     except BaseException:
         with suppress(OSError, ClusterError, UserError):  # the error itself matters more
             lease.release()
@@ -74,7 +74,7 @@ def opened(
     return Draft(snapshots.folder, fingerprint, lease, snapshots)
 
 
-def own_folder(drafts: Path, fingerprint: str, lease: Lease) -> Path:
+def leased_folder(drafts: Path, fingerprint: str, lease: Lease) -> Path:
     """The draft's folder. After a holder of which it is not certain that it has ended, it gets another name, so
     that the other, should it go on, writes into a folder of its own."""
     canonical = drafts / fingerprint
@@ -104,7 +104,7 @@ def _detach(folder: Path) -> None:
             copy.replace(file)
 
 
-def own_copy(
+def leased_copy(
     drafts: Path, fingerprint: str, lease: Lease, remote: Remote, on_message: Callable[[str], object]
 ) -> Snapshots:
     """The draft's folder on this machine: the last holder's if that was here and has ended, else its snapshot.

@@ -105,10 +105,10 @@ def unlike_each_other(texts: Sequence[str], language: str, number: int) -> list[
     seen: dict[tuple[str, ...], int] = {}
     chosen: list[str] = []
     for text in texts:
-        found = shingles(text, language)
-        if MIN_WORDS <= len(found) <= MAX_WORDS:
-            if sum(shingle in seen for shingle in found) < len(found) / 3:
-                seen.update(dict.fromkeys(found, len(chosen)))
+        of_text = shingles(text, language)
+        if MIN_WORDS <= len(of_text) <= MAX_WORDS:
+            if sum(shingle in seen for shingle in of_text) < len(of_text) / 3:
+                seen.update(dict.fromkeys(of_text, len(chosen)))
                 chosen.append(text)
         if len(chosen) == number:
             break
@@ -119,7 +119,7 @@ def write_injected(folder: Path, texts: dict[str, list[str]], number: int) -> tu
     """Writes documents in two languages, with copies at random places, into FOLDER/injected.jsonl.
 
     Returns the pairs that are duplicates (similarity 0.85 and more, by exact sets of shingles) and the copies that are
-    none (0.3 to 0.7), as numbers: each row has its number as `pair` where it is one, else -1 - number."""
+    none (0.3 to 0.7), as numbers, which their rows have as `pair`."""
     rng = random.Random("injected")
     rows: list[tuple[str, int]] = []
     like: set[int] = set()

@@ -137,9 +137,9 @@ class _Batch:
         else:
             num_bytes = utf8_bytes(row.text)
             garbled = mojibake(row.text)
-            text, found = self.privacy.replace(normalise(row.text))
-            self._count_private(found)
-            self.documents.append(_Document(part, self._private(row), text, garbled, self.privacy.drops(found)))
+            text, numbers = self.privacy.replace(normalise(row.text))
+            self._count_private(numbers)
+            self.documents.append(_Document(part, self._private(row), text, garbled, self.privacy.drops(numbers)))
             self.counts["bytes/read"] += num_bytes
         self.text_bytes += num_bytes
 
@@ -149,14 +149,14 @@ class _Batch:
             return row
         meta: dict[str, str] = {}
         for key, value in row.meta.items():
-            meta[key], found = self.privacy.replace(value)
-            self._count_private(found)
+            meta[key], numbers = self.privacy.replace(value)
+            self._count_private(numbers)
         return row.model_copy(
             update={"text": "", "meta": meta, "group": row.group and self.privacy.disguise(row.group)}
         )
 
-    def _count_private(self, found: Counter[PrivateKind]) -> None:
-        self.counts.update({f"{PRIVATE}{kind}": number for kind, number in found.items()})
+    def _count_private(self, numbers: Counter[PrivateKind]) -> None:
+        self.counts.update({f"{PRIVATE}{kind}": number for kind, number in numbers.items()})
 
     def cleaned(self, permutations: int) -> CleanedBatch:
         self._split_long()

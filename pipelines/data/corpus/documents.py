@@ -39,7 +39,7 @@ def document_columns(file: Path | str) -> list[str]:
 
 
 def document_of(id: str) -> str:
-    """Returns the id of the whole document that a part is from; of a document that was not split its own.
+    """Returns the id of the whole document that a part is from; that of a whole document as it is.
 
     >>> document_of("books/0/7.2"), document_of("books/0/7")
     ('books/0/7', 'books/0/7')

@@ -37,7 +37,7 @@ class CheckFiles:
 
     @property
     def reasons(self) -> list[str]:
-        """The reasons of their own for which the checks may drop a document."""
+        """The reasons for which the checks may drop a document, apart from `contaminated`."""
         harm = [kind for kind, action in self.harm.items() if action == "drop"]
         return [*harm, *([LOW_QUALITY] if self.quality_model is not None else [])]
 

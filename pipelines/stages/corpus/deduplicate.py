@@ -67,12 +67,12 @@ def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: i
             if stop - first == 1:  # one group, of any size
                 read = partial(_signatures, files)
                 of_group = duplicates.near_duplicates_of_group(documents, text_bytes_U, read, threshold, BATCH_MEMBERS)
-                pairs += [pa.Table.from_batches([found]) for found in of_group]
+                pairs += [pa.Table.from_batches([near]) for near in of_group]
                 continue
             signatures_UP = _signatures(files, documents)
             group_starts = starts[first : stop + 1] - starts[first]
-            found = duplicates.near_duplicates(batch, group_starts, documents, signatures_UP, text_bytes_U, threshold)
-            pairs.append(pa.Table.from_batches([found]))
+            near = duplicates.near_duplicates(batch, group_starts, documents, signatures_UP, text_bytes_U, threshold)
+            pairs.append(pa.Table.from_batches([near]))
     write_arrow(_batch(pa.concat_tables(pairs)), path)
 
 

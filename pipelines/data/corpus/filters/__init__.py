@@ -1,6 +1,6 @@
 """The filters of a corpus, in the order in which they run. A new one is a file here and a line in Filters.
 
-recipe: preset, then keys ──Filters──► over(the stage's) for a source with its own ──enabled()──► rules in order
+recipe: preset, then keys ──Filters──► over(the stage's) for a source with filters ──enabled()──► rules in order
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Verdict:
 
     keep: bool
     reason: str = ""
-    language: str = field(default="", repr=False)  # the text's own, where it is the reason
+    language: str = field(default="", repr=False)  # of the text, where it is the reason
     value: float | None = field(default=None, repr=False)  # what was measured, where the reason is a limit
     limit: float | None = field(default=None, repr=False)
     option: str = field(default="", repr=False)  # the limit's key below `filters:`

@@ -1,4 +1,4 @@
-"""FineWeb's own rules for web pages, by lines (Penedo et al. 2024, section 3.6): lists and remains of menus.
+"""FineWeb's rules for web pages, by lines (Penedo et al. 2024, section 3.6): lists and remains of menus.
 
 English has the published limits; Chinese those that FineWeb2 published for it (Penedo et al. 2025, cmn_Hani).
 """

@@ -213,13 +213,13 @@ def _ngrams(text: str, language: str, limits: RepetitionLimits, option: str) -> 
     from pipelines.data.text.web_ngrams import repeated_ngrams  # compiled: not for reading a recipe
 
     top, repeated = limits.max_top_ngram_fractions, limits.max_duplicate_ngram_fractions
-    found = repeated_ngrams(words(text, language), language, tuple(top), tuple(repeated))
+    covered = repeated_ngrams(words(text, language), language, tuple(top), tuple(repeated))
     for kind, key, limit_of in (
         ("gopher_top_ngram", "max_top_ngram_fractions", top),
         ("gopher_duplicate_ngrams", "max_duplicate_ngram_fractions", repeated),
     ):
         for limit in limit_of.values():
-            n, characters = next(found)
+            n, characters = next(covered)
             if fraction(characters, len(text)) > limit:
                 return drop(kind, fraction(characters, len(text)), limit, f"{option}.{key}.{n}")
     return None
