@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from cluster.session import Session
 from pipelines.data.dialogues import conversations
@@ -134,6 +135,12 @@ def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_pat
         STAGE.run(checked(tmp_path, session, "wrong", decontaminate={"sets": ["maths"]}))
     with pytest.raises(UserError, match=r"decontaminate.sets: texts is training text .* `rows: prompts`"):
         STAGE.run(checked(tmp_path, session, "same", decontaminate={"sets": ["texts"]}))
+
+
+def test_decontaminate_must_have_something_to_compare_with() -> None:
+    with pytest.raises(ValidationError, match=r"expected sets, or held_out_prompts: true"):
+        CorpusOptions.model_validate({"decontaminate": {}})
+    CorpusOptions.model_validate({"decontaminate": {"held_out_prompts": True}})
 
 
 def test_documents_are_scored_by_likeness_to_reference_text_and_the_worst_dropped(
