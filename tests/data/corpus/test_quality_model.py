@@ -15,6 +15,7 @@ from pipelines.data.corpus.checks import Candidates
 from pipelines.data.corpus.quality_model import Measured, QualityModel, area_under_curve, train
 from pipelines.data.text.measures import document_stats, hash_texts
 from pipelines.errors import UserError
+from pipelines.stage import Facts
 from pipelines.stages.corpus.quality import without_model
 from tests.stages.corpus_work import english, sentence
 
@@ -88,11 +89,11 @@ def test_too_few_texts_make_no_model() -> None:
 
 
 def test_languages_without_a_model_are_noted_and_none_with_one_is_an_error() -> None:
-    def of(language: str, reference: int, random_text: int) -> dict[str, float]:
+    def of(language: str, reference: int, random_text: int) -> Facts:
         sides = {"reference": reference, "random": random_text}
         return {f"quality/{side}_documents_{language}": number for side, number in sides.items()}
 
-    english_facts = {**of("en", 80, 900), "quality/auc_en": 0.9}
+    english_facts: Facts = {**of("en", 80, 900), "quality/auc_en": 0.9}
     assert without_model(english_facts, "corpus.quality_model") is None
     assert without_model({**english_facts, **of("zh", 0, 300)}, "corpus.quality_model") == (
         "corpus.quality_model: needs 50 documents of both sides; not scored, all kept: zh: 0 reference, 300 random"
