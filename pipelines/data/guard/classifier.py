@@ -5,7 +5,7 @@
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
 many others. Text that is still being generated is best checked at the end of each sentence: half of one may score
-worse than the whole. Needs numpy only, and 0.1 ms a call for a question. training.py trains it.
+worse than the whole. Needs numpy only, and 0.4 ms a call for a question. training.py trains it.
 """
 
 from __future__ import annotations
