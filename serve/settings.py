@@ -71,13 +71,15 @@ class NamedKey(Options):
             raise ValueError("no digest beside the name")
         name, digest, *limits = line.split()
         values: dict[str, int] = {}
+        # What is found is not quoted: it may be the key itself.
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError("the second word is no digest; expected the SHA-256 of the key, 64 digits in hex")
         for limit in limits:
             number, _, unit = limit.partition("/")
             if unit not in ("minute", "day") or not number.isdecimal() or int(number) < 1 or f"per_{unit}" in values:
-                raise ValueError(f"{limit!r}: expected a limit such as 60/minute or 1000/day, each once")
+                raise ValueError("a word after the digest is no limit, or the second of its unit; expected a limit "
+                                 "such as 60/minute or 1000/day, each once")  # fmt: skip
             values[f"per_{unit}"] = int(number)
-        if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ValueError(f"{digest[:20]!r}: expected the SHA-256 of the key, 64 digits in hex")
         return cls(name=name, sha256=digest, **values)
 
 
@@ -147,6 +149,9 @@ class Settings(Options):
                 f"--host {self.host}: other machines could reach this port, and no key is set. Pass one with "
                 f"--key-file FILE or --key KEY (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
             )
+        if self.keys and not self.key:
+            raise UserError("keys: named keys, and no key of the server's, which its own requests need; expected a key "
+                            "too, such as --key-file makes")  # fmt: skip
         if self.key is not None and not VISIBLE_ASCII.fullmatch(self.key):
             raise UserError("--key: expected visible ASCII characters without spaces, as an HTTP header carries them")
         if not (self.model / "config.json").is_file():

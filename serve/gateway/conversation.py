@@ -40,7 +40,7 @@ class Prompt:
     turns_left_out: int = 0
 
 
-def parse_messages(value: Any) -> list[Message]:
+def parse_messages(value: Sequence[dict[str, Any]]) -> list[Message]:
     """Checks the `messages` of a request: roles, texts, and at the end a user's message, or the assistant's reply to
     one. Raises InvalidPrompt.
 
@@ -48,8 +48,6 @@ def parse_messages(value: Any) -> list[Message]:
     ...     {"type": "text", "text": "Hello"}]}])
     [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hello'}]
     """
-    if not isinstance(value, list) or not value:
-        raise InvalidPrompt("messages: expected a list with at least one message")
     messages = [_parse_message(item, f"messages[{index}]") for index, item in enumerate(value)]
     if messages[-1]["role"] == "system" or all(message["role"] != "user" for message in messages):
         raise InvalidPrompt("messages: expected a message of the user at the end, for the model to reply to, or the "
@@ -57,9 +55,7 @@ def parse_messages(value: Any) -> list[Message]:
     return messages
 
 
-def _parse_message(value: Any, path: str) -> Message:
-    if not isinstance(value, dict):
-        raise InvalidPrompt(f"{path}: expected an object with role and content", path)
+def _parse_message(value: dict[str, Any], path: str) -> Message:
     role, content = value.get("role"), value.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidPrompt(f"{path}.role: expected one of {', '.join(ROLES)}", f"{path}.role")

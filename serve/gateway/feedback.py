@@ -39,7 +39,9 @@ CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
 ADD_RECEIPT = "ALTER TABLE feedback ADD COLUMN receipt TEXT NOT NULL DEFAULT '{}'"  # to files of earlier versions
 UPSERT = """INSERT INTO feedback VALUES (:reply_id, :thumb, :comment, :prompt, :reply, :model, :version, :sampling,
     :created, :changed, :receipt) ON CONFLICT (reply_id)
-    DO UPDATE SET thumb = :thumb, comment = :comment, changed = :changed"""
+    DO UPDATE SET thumb = :thumb, comment = :comment, changed = :changed,
+    prompt = CASE prompt WHEN 'null' THEN :prompt ELSE prompt END,  -- texts that were not known before
+    reply = CASE reply WHEN '' THEN :reply ELSE reply END"""
 
 
 class UnknownReply(LookupError):

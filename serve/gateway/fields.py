@@ -149,11 +149,6 @@ class ChatFields(_GenerationFields):
     function_call: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')
     modalities: list[Literal["text"]] | None = Field(None, description='["text"]')
 
-    @property
-    def tool_texts(self) -> list[str]:
-        """The texts of the tools, which the guard checks."""
-        return strings(self.model_dump(exclude_none=True, include={"tools", "functions"}))
-
 
 class CompletionFields(_GenerationFields):
     """Fields of /v1/completions."""
@@ -173,7 +168,7 @@ class CompletionFields(_GenerationFields):
     def only_scores(self) -> bool:
         """Whether the request is for the log-probabilities of its prompt: the reply has at most one new token."""
         has_logprobs = self.prompt_logprobs is not None or (self.echo and self.logprobs is not None)
-        return bool(has_logprobs) and self.max_tokens in (0, 1) and not self.stream
+        return bool(has_logprobs) and self.max_reply_tokens in (0, 1) and not self.stream
 
 
 class FeedbackFields(_Fields):
@@ -185,7 +180,9 @@ class FeedbackFields(_Fields):
     comment: Annotated[str, Field(max_length=MAX_COMMENT_CHARACTERS)] = Field(
         "", description=f"text of at most {MAX_COMMENT_CHARACTERS} characters"
     )
-    prompt: str | list[Any] | None = Field(None, description="the prompt that the receipt is of")
+    prompt: str | list[dict[str, Any]] | list[str] | list[TokenId] | list[list[TokenId]] | None = Field(
+        None, description="the prompt that the receipt is of: messages, text, token ids, or a list of either"
+    )
     reply: str | None = Field(None, description="the reply that the receipt is of")
 
     @model_validator(mode="after")
@@ -257,16 +254,3 @@ def shortened(value: Any) -> str:
     """A value as JSON, as far as a message quotes it."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def strings(value: Any) -> list[str]:
-    """All texts in a JSON value, keys included.
-
-    >>> strings({"a": ["b", {"c": 1}]})
-    ['a', 'b', 'c']
-    """
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [text for key, item in value.items() for text in (key, *strings(item))]
-    return [text for item in value for text in strings(item)] if isinstance(value, list) else []

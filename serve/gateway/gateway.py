@@ -26,14 +26,14 @@ from serve.gateway import asgi, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
 from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
 from serve.gateway.fields import FeedbackFields, read
-from serve.gateway.guard import NoGuard, check_prompt, guard_name, open_guard
+from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_name, open_guard
 from serve.gateway.keys import Access
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
 from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
 from serve.gateway.reply import refusal_chunks
-from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
+from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
 from serve.settings import Settings
 
 PUBLIC_ROUTES = ("/", "/health")  # need no key: the page asks for it, and health tells nothing about users
@@ -69,7 +69,7 @@ class Gateway:
         self._app, self._settings, self._check_engine = app, settings, check_engine
         self._context_tokens = context_tokens
         self._chat = Chat.open(settings.model)
-        self._guard = open_guard(settings.guard_folder, enabled=settings.guard)
+        self._guard = RememberingGuard(open_guard(settings.guard_folder, enabled=settings.guard))
         self._feedback = FeedbackStore(settings.feedback) if settings.feedback else None
         self._recent_replies = RecentReplies()
         self._receipt_key = receipts.open_key(settings.receipt_key) if settings.receipt_key else b""
@@ -129,10 +129,10 @@ class Gateway:
     def _authorize(self, route: str, headers: dict[str, str]) -> None:
         """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
         machine and our page (403), so that no web site can reach a model on loopback through somebody's browser."""
-        if self._settings.key is not None:
+        if self._settings.key is not None or self._settings.keys:
             key = _bearer(headers)
             is_valid = self._access.find(key) is not None or secrets.compare_digest(
-                key.encode("latin-1", "replace"), self._settings.key.encode()
+                key.encode("latin-1", "replace"), (self._settings.key or secrets.token_hex()).encode()
             )
             if not is_valid and route not in PUBLIC_ROUTES:
                 raise ApiError(401, "wrong or missing key; expected the header `Authorization: Bearer KEY`",
@@ -170,7 +170,7 @@ class Gateway:
 
     def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
         """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
-        request = prepare(route, asgi.parse_object(body), self._settings, self._chat,
+        request = prepare(route, asgi.parse_object(body), self._settings, self._chat, self._guard,
                           context_tokens=self._context_tokens, request_id=request_id)  # fmt: skip
         with self._metrics.guard_s.time():
             return request, check_prompt(self._guard, request.checked, request.begun_reply)
@@ -199,9 +199,12 @@ class Gateway:
         if self._feedback is None or not self.ready or len(texts) != 1 or request.only_scores:
             return ""
         settings = self._settings
+        sampling = dict(request.sampling)
+        if "stop" in sampling:  # of any length
+            sampling["stop"] = receipts.digest(sampling["stop"])
         facts = {
             "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
-            "template": self._template_digest, "sampling": request.sampling, "prompt": receipts.digest(request.prompt),
+            "template": self._template_digest, "sampling": sampling, "prompt": receipts.digest(request.client_prompt),
             "reply": receipts.digest(texts[0]), "time": request.created,
         }  # fmt: skip
         self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], settings.name, settings.version,
@@ -246,11 +249,12 @@ class Gateway:
         remembered = self._recent_replies.get(facts["id"])
         if remembered is not None:
             return remembered
-        for name, text in (("prompt", fields.prompt), ("reply", fields.reply)):
+        prompt = None if fields.prompt is None else parse_prompt(fields.prompt, self._chat)
+        for name, text in (("prompt", prompt), ("reply", fields.reply)):
             if text is not None and receipts.digest(text) != facts[name]:
                 raise ApiError(400, f"{name}: is not the one that the receipt is of; leave it out or unchanged",
                                param=name, code="invalid_receipt")  # fmt: skip
-        return Reply(facts["id"], fields.prompt, fields.reply or "", facts["model"], facts["version"],
+        return Reply(facts["id"], prompt, fields.reply or "", facts["model"], facts["version"],
                      facts["sampling"], facts["time"], facts)  # fmt: skip
 
     async def _health(self, scope: Scope, send: Send) -> None:

@@ -1,10 +1,10 @@
 """The guard of a conversation: a prompt is checked before the model gets it, a reply before its reader does.
 
-    all messages ──check_prompt──► declined? a refusal is sent instead, and the model is not called
+    messages ──without_refused──► what the model may get ──check_prompt──► declined? a refusal is sent instead
     reply, in chunks ──GuardedReply──► checked sentences are released; an unsafe one ends the reply with a refusal
 
 The guard is the nearest artifact of kind `guard` (rules and a small classifier); without one, the built-in rules alone.
-A check takes less than a millisecond.
+A check of a question takes 0.4 ms, of 16,000 characters 35 ms.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
-from pipelines.data.guard.classifier import CONFIG_FILE, WEIGHTS_FILE, Verdict
+from pipelines.data.guard.classifier import CONFIG_FILE, WEIGHTS_FILE, Verdict, by_rules
 from pipelines.data.guard.classifier import Guard as LearntGuard
-from pipelines.data.guard.disguises import readings
-from pipelines.data.guard.rules import RULES, RULES_VERSION, first_match
+from pipelines.data.guard.rules import RULES, RULES_VERSION
 from pipelines.data.text.languages import language_of
 from serve.gateway.conversation import Message
 
 SENTENCE_END = re.compile(r"[。！？；!?…\n]\s*|\.\s+")  # the point of 2.5 ends no sentence
 MAX_HELD_CHARACTERS = 160  # a sentence that grows longer is checked, and released, as far as it has come
 CONTEXT_CHARACTERS = 160  # of what was released already, checked together with what follows
+MAX_JOINED = 3  # messages that the classifier reads as one: more would be declined the more often, the more they are
+MAX_REMEMBERED, MAX_REMEMBERED_CHARACTERS = 5000, 4000  # verdicts; characters of a text whose verdict is remembered
 # Where a sentence turns from what it refuses to something else: "…, but", "…: here is how", "不过".
 _OPENING = (
     r"here|there|this is|you (?:can|could|should|need|must|have)|first|step|just|simply|take|mix|let me|let's|let us|"
@@ -47,6 +49,8 @@ class Guard(Protocol):
 
     def check(self, text: str, language: str | None = None) -> Verdict: ...
 
+    def check_rules(self, text: str) -> Verdict: ...
+
     def refusal(self, language: str) -> str: ...
 
 
@@ -55,8 +59,11 @@ class RulesGuard:
 
     def check(self, text: str, language: str | None = None) -> Verdict:
         """Declines a text that matches a rule of either language."""
-        rule = next((match for reading in readings(text) if (match := first_match(RULES, reading))), None)
-        return Verdict(True, "", 0.0) if rule is None else Verdict(False, f"rule {rule.name}", 1.0)
+        return by_rules(RULES, text)
+
+    def check_rules(self, text: str) -> Verdict:
+        """The same."""
+        return by_rules(RULES, text)
 
     def refusal(self, language: str) -> str:
         """The refusal in a language, else in English."""
@@ -70,9 +77,27 @@ class NoGuard:
         """Allows any text."""
         return Verdict(True, "", 0.0)
 
+    def check_rules(self, text: str) -> Verdict:
+        """Allows any text."""
+        return Verdict(True, "", 0.0)
+
     def refusal(self, language: str) -> str:
         """Empty: never needed."""
         return ""
+
+
+class RememberingGuard:
+    """A guard that remembers its newest verdicts: a chat sends its earlier turns again with each request."""
+
+    def __init__(self, guard: Guard):
+        self._guard = guard
+        self._remembered = lru_cache(MAX_REMEMBERED)(guard.check)
+        self.check_rules, self.refusal = guard.check_rules, guard.refusal
+
+    def check(self, text: str, language: str | None = None) -> Verdict:
+        """The guard's verdict."""
+        check = self._remembered if len(text) <= MAX_REMEMBERED_CHARACTERS else self._guard.check
+        return check(text, language)
 
 
 def open_guard(folder: Path | None, *, enabled: bool = True) -> Guard:
@@ -103,27 +128,50 @@ def check_prompt(guard: Guard, conversations: Iterable[Sequence[Message]], begun
 def check_conversation(guard: Guard, messages: Sequence[Message]) -> Verdict | None:
     """The verdict on a conversation that must be declined; None where it may pass.
 
-    Every turn is checked, the client's account of earlier replies too; then all of the user's together, as one request
-    may be split over several. A turn that was refused before does not count against those after it."""
+    Every message is checked, the client's account of earlier replies too; then the user's and the system's together, as
+    one request may be split over several: all of them by the rules, the last MAX_JOINED by the classifier too."""
     parts: list[str] = []
-    for number, message in enumerate(messages):
-        following = messages[number + 1] if number + 1 < len(messages) else None
+    for message in messages:
         text = message["content"]
         if message["role"] == "assistant":
             verdict = begin_reply(guard, text).verdict
-        elif following and following["role"] == "assistant" and is_refusal(following["content"]):
-            continue
         else:
-            parts.append(text)
+            parts.append(text.strip())
             verdict = guard.check(text, language_of(text))
         if verdict is not None and not verdict.allowed:
             return verdict
     for separator in (" ", "") if len(parts) > 1 else ():
-        together = separator.join(part.strip() for part in parts)
-        verdict = guard.check(together, language_of(together))
+        newest = separator.join(parts[-MAX_JOINED:])
+        verdict = guard.check(newest, language_of(newest))
+        if verdict.allowed and len(parts) > MAX_JOINED:
+            verdict = guard.check_rules(separator.join(parts))
         if not verdict.allowed:
             return verdict
     return None
+
+
+def without_refused(guard: Guard, messages: Sequence[Message]) -> list[Message]:
+    """The messages without the user's that must be declined, alone or with those before them, and were: each with the
+    refusal that replied to it.
+
+    So a refused message does not count against those after it, nor does the model see it, whoever wrote the refusal.
+    One that no message of the user follows stays, so that the conversation is declined."""
+    kept: list[Message] = []
+    number = 0
+    while number < len(messages):
+        if _refused(messages[number : number + 3]) and check_conversation(guard, [*kept, messages[number]]):
+            number += 2
+        else:
+            kept.append(messages[number])
+            number += 1
+    return kept
+
+
+def _refused(messages: Sequence[Message]) -> bool:
+    """Whether these are a message of the user, a refusal, and the user's next message."""
+    return [message["role"] for message in messages] == ["user", "assistant", "user"] and is_refusal(
+        messages[1]["content"]
+    )
 
 
 @dataclass
@@ -157,9 +205,10 @@ class GuardedReply:
                     self.verdict = verdict
                     return self.released
                 self._excused_until = end
-            self.released = end
-            if SENTENCE_END.search(self.text, self._sentence_start, end):
+            # Where a sentence ends is searched in this part alone; the space after its point may begin the part.
+            if SENTENCE_END.search(self.text, max(self._sentence_start, self.released - 1), end):
                 self._sentence_start = end
+            self.released = end
         return self.released
 
     def with_refusal(self) -> str:
@@ -174,7 +223,7 @@ class GuardedReply:
 
     def _checkable_end(self, last: bool) -> int:
         """End of the next part to check: a sentence, or as many characters as are held at most; `released` if none."""
-        sentence = SENTENCE_END.search(self.text, self.released)
+        sentence = SENTENCE_END.search(self.text, self.released, self.released + MAX_HELD_CHARACTERS + 1)
         if sentence and sentence.end() - self.released <= MAX_HELD_CHARACTERS:
             return sentence.end()
         if len(self.text) - self.released >= MAX_HELD_CHARACTERS:

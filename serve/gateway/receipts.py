@@ -65,6 +65,11 @@ def open_key(file: Path) -> bytes:
         )
     try:
         key = bytes.fromhex(file.read_text(encoding="ascii"))
+    except PermissionError:
+        raise UserError(
+            f"{file}: this key of receipts is another user's, and cannot be read. Run the server as that user, or "
+            f"remove the file, and a new key is made; receipts signed so far are then refused"
+        ) from None
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:

@@ -19,8 +19,9 @@ from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
 from pipelines.errors import UserError
 from serve.gateway import conversation
 from serve.gateway.asgi import ApiError
-from serve.gateway.conversation import InvalidPrompt, Message
+from serve.gateway.conversation import Encode, InvalidPrompt, Message, Prompt
 from serve.gateway.fields import ChatFields, CompletionFields, read
+from serve.gateway.guard import Guard, without_refused
 from serve.settings import Settings
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -35,8 +36,9 @@ SAMPLING_PARAMETERS = (
 class GenerationRequest:
     """A request that may go to vLLM.
 
-    body: as vLLM gets it; prompt: as the user knows it, for feedback; user_text: the user's last words; checked: the
-    conversations that the guard checks; turns_left_out: number of the oldest turns that did not fit into the context;
+    body: as vLLM gets it; prompt: for feedback; user_text: the user's last words; client_prompt: the prompt without the
+    server's persona, for a receipt; checked: the conversations that the guard checks; turns_left_out: number of turns
+    that the model does not get: the oldest, which did not fit into the context, and those that were refused;
     begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools_ignored:
     number of tools that the request offers; only_scores: whether the reply is the prompt's log-probabilities, which no
     guard checks; created: seconds since 1970."""
@@ -47,6 +49,7 @@ class GenerationRequest:
     prompt: Any
     user_text: str
     prompt_tokens: int
+    client_prompt: Any = None
     checked: Sequence[Sequence[Message]] = ()
     turns_left_out: int = 0
     begun_reply: str = ""
@@ -83,11 +86,19 @@ class GenerationRequest:
 
 
 def prepare(
-    path: str, body: dict[str, Any], settings: Settings, chat: Chat, *, context_tokens: int, request_id: str
+    path: str,
+    body: dict[str, Any],
+    settings: Settings,
+    chat: Chat,
+    guard: Guard,
+    *,
+    context_tokens: int,
+    request_id: str,
 ) -> GenerationRequest:
     """Checks a client's request and makes vLLM's of it. Raises ApiError.
 
-    path: CHAT or COMPLETIONS. context_tokens: maximum of a prompt with its reply."""
+    path: CHAT or COMPLETIONS. guard: decides which earlier turns are left out, as they were refused. context_tokens:
+    maximum of a prompt with its reply."""
     fields = read(ChatFields if path == CHAT else CompletionFields, body)
     if fields.model is not None and fields.model != settings.name:
         raise ApiError(404, f"The model {fields.model!r} does not exist; this server has {settings.name!r}",
@@ -95,7 +106,7 @@ def prepare(
     _check_limits(fields, settings)
     try:
         if isinstance(fields, ChatFields):
-            request = _prepare_chat(fields, settings, chat, context_tokens, request_id)
+            request = _prepare_chat(fields, settings, chat, guard, context_tokens, request_id)
         else:
             request = _prepare_completion(fields, settings, chat, context_tokens, request_id)
     except InvalidPrompt as error:
@@ -123,7 +134,7 @@ def _check_limits(fields: ChatFields | CompletionFields, settings: Settings) -> 
 
 
 def _prepare_chat(
-    fields: ChatFields, settings: Settings, chat: Chat, context_tokens: int, request_id: str
+    fields: ChatFields, settings: Settings, chat: Chat, guard: Guard, context_tokens: int, request_id: str
 ) -> GenerationRequest:
     """A chat request whose body holds only what the gateway sets."""
     tools_ignored = _count_tools(fields)
@@ -131,19 +142,23 @@ def _prepare_chat(
     goes_on = _goes_on(fields, messages)
     if goes_on and not messages[-1]["content"].strip():  # an empty beginning of a reply
         messages, goes_on = messages[:-1], False
-    checked = [messages[:-1] if goes_on else messages, *_as_conversations(fields.tool_texts)]
+    client_prompt = messages[:-1] if goes_on else messages
     user_text = next(message["content"] for message in reversed(messages) if message["role"] == "user")
+    num_brought = len(messages)
     messages = conversation.with_persona(messages, settings.persona)
+    num_persona = len(messages) - num_brought  # 1 where there is the server's, which needs no check
     # For the reply as much is kept free as it may take, but not more than half of the context; without max_tokens a
     # quarter. The last turn may take that room too.
     max_reply_tokens = min(fields.max_reply_tokens or context_tokens, settings.limits.reply_tokens)
     reserved_tokens = (
         min(max_reply_tokens, context_tokens // 2) if fields.max_reply_tokens else max(1, context_tokens // 4)
     )
+    encode = chat.continued if goes_on else chat.prompt
     prompt = conversation.fit_prompt(
-        messages, encode=chat.continued if goes_on else chat.prompt, max_turns=settings.max_turns,
-        max_prompt_tokens=context_tokens - reserved_tokens, context_tokens=context_tokens,
+        messages, encode=encode, max_turns=settings.max_turns, max_prompt_tokens=context_tokens - reserved_tokens,
+        context_tokens=context_tokens,
     )  # fmt: skip
+    prompt = _without_refused(prompt, guard, encode, num_persona)
     prepared = {
         "messages": prompt.messages,
         "max_tokens": min(max_reply_tokens, context_tokens - len(prompt.token_ids)),
@@ -154,11 +169,19 @@ def _prepare_chat(
         prepared["skip_special_tokens"] = False
     return GenerationRequest(
         CHAT, prepared, f"chatcmpl-{request_id}", messages[:-1] if goes_on else messages, user_text,
-        len(prompt.token_ids), checked, prompt.turns_left_out,
+        len(prompt.token_ids), client_prompt,
+        [prompt.messages[num_persona : -1 if goes_on else None]], prompt.turns_left_out,
         begun_reply=messages[-1]["content"] if goes_on else "",
         concealment=Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment,
         tools_ignored=tools_ignored,
     )  # fmt: skip
+
+
+def _without_refused(prompt: Prompt, guard: Guard, encode: Encode, num_persona: int) -> Prompt:
+    """The prompt without the turns that were refused. num_persona: messages at its beginning that are the server's."""
+    kept = prompt.messages[:num_persona] + without_refused(guard, prompt.messages[num_persona:])
+    num_refused = (len(prompt.messages) - len(kept)) // 2
+    return Prompt(kept, encode(kept), prompt.turns_left_out + num_refused) if num_refused else prompt
 
 
 def _as_conversations(texts: Sequence[str]) -> list[list[Message]]:
@@ -184,9 +207,7 @@ def _prepare_completion(
     fields: CompletionFields, settings: Settings, chat: Chat, context_tokens: int, request_id: str
 ) -> GenerationRequest:
     """A completion request whose body holds only what the gateway sets."""
-    # A list of token ids is one prompt, any other list is several.
-    several = isinstance(fields.prompt, list) and fields.prompt and not isinstance(fields.prompt[0], int)
-    prompts: list[Any] = list(fields.prompt) if several else [fields.prompt]
+    prompts = _prompts(fields.prompt)
     if len(prompts) * (fields.n or 1) > settings.limits.replies_per_request:
         raise ApiError(400, f"prompt: expected at most {settings.limits.replies_per_request} replies a request",
                        param="prompt")  # fmt: skip
@@ -203,10 +224,28 @@ def _prepare_completion(
     max_tokens = DEFAULT_COMPLETION_TOKENS if fields.max_reply_tokens is None else fields.max_reply_tokens
     max_tokens = min(max_tokens, context_tokens - max(prompt_tokens), settings.limits.reply_tokens)
     checked = [] if fields.only_scores else _as_conversations(texts)
+    known = texts[0] if len(texts) == 1 else texts
     return GenerationRequest(
-        COMPLETIONS, {"max_tokens": max_tokens}, f"cmpl-{request_id}", texts[0] if len(texts) == 1 else texts,
-        "\n".join(texts), sum(prompt_tokens), checked, only_scores=fields.only_scores,
+        COMPLETIONS, {"max_tokens": max_tokens}, f"cmpl-{request_id}", known, "\n".join(texts), sum(prompt_tokens),
+        known, checked, only_scores=fields.only_scores,
     )  # fmt: skip
+
+
+def _prompts(prompt: Any) -> list[Any]:
+    """The prompts in a completion's `prompt`: a list of token ids is one, any other list is several."""
+    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return list(prompt) if several else [prompt]
+
+
+def parse_prompt(prompt: Any, chat: Chat) -> Any:
+    """A prompt that a client sends with feedback, as its request's `client_prompt` is. Raises ApiError."""
+    try:
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
+            return conversation.parse_messages(prompt)
+        texts = [_prompt_text(item, chat) for item in _prompts(prompt)]
+    except InvalidPrompt as error:
+        raise ApiError(400, str(error), param="prompt") from None
+    return texts[0] if len(texts) == 1 else texts
 
 
 def _prompt_text(prompt: str | list[int], chat: Chat) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from serve.hosting import artifacts
 from serve.settings import NamedKey, Settings
 from serve.verbs.chat import talk
 
+NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as other programs write them
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -97,10 +99,13 @@ def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:
             raise UserError(
                 f"--key-file {file}: line {number}: {error}; expected NAME SHA256 [N/minute] [N/day]"
             ) from None
-    names = [each.name for each in keys]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"--key-file {file}: two keys are named {twice}; expected each name once")
+    names, digests = [each.name for each in keys], [each.sha256 for each in keys]
+    for name, digest in zip(names, digests, strict=True):
+        if names.count(name) > 1:
+            raise UserError(f"--key-file {file}: two keys are named {name}; expected each name once")
+        if digests.count(digest) > 1:
+            same = " and ".join(each.name for each in keys if each.sha256 == digest)
+            raise UserError(f"--key-file {file}: {same} have the same key; expected a key for each name")
     # The server's own requests need a key too: one that nobody else knows.
     return {"key": secrets.token_urlsafe(24), "keys": tuple(keys)}
 
@@ -115,7 +120,7 @@ def _key_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def read_key(key: str | None, file: Path | None) -> str | None:
-    """The key, from --key or the first line of --key-file. Raises UserError where the file holds none."""
+    """The key, from --key or --key-file. Raises UserError where the file holds none, or more than one."""
     if file is None:
         return key
     if key is not None:
@@ -124,6 +129,9 @@ def read_key(key: str | None, file: Path | None) -> str | None:
     if not lines:
         raise UserError(f"--key-file {file}: empty; expected the key in its first line")
     first = lines[0][1].strip()
+    if all(len(line.split()) == 1 for _, line in lines) and (len(lines) > 1 or NAME_AND_DIGEST.fullmatch(first)):
+        raise UserError(f"--key-file {file}: {len(lines)} lines, each one word; expected one key alone, or lines NAME "
+                        f"SHA256 [N/minute] [N/day] with spaces between the words")  # fmt: skip
     if len(first.split()) > 1:
         raise UserError(f"--key-file {file}: holds the digests of a server's keys; expected the key itself, alone")
     return first

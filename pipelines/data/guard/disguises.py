@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from pipelines.data.guard.thesaurus import KINDS, kind_of, stem
 from pipelines.data.text.languages import CHINESE_CHARACTER
 
-MAX_CHARACTERS = 20_000  # of a text that is searched for disguises
+BLOCK, OVERLAP = 20_000, 1_000  # characters of a text that are searched for disguises at a time
 # Invisible characters besides Unicode's format characters (Cf: zero-width, soft hyphens, direction marks, tags):
 # joiners, fillers, variation selectors.
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
@@ -195,14 +195,16 @@ def readings(text: str) -> list[str]:
     """
     canonical = canonical_text(text)
     texts = {canonical: None}
-    searched = text[:MAX_CHARACTERS]
-    decoded = _decoded(_decoded(searched))
-    for source in dict.fromkeys((searched, decoded)):
-        plain = canonical_text(source)
-        texts[plain] = None
-        for undo in UNDO:
-            for reading in undo(source, plain):
-                texts[" ".join(reading.split())] = None
+    for start in range(0, max(len(text) - OVERLAP, 1), BLOCK - OVERLAP):
+        block = text[start : start + BLOCK]
+        decoded = _decoded(_decoded(block))
+        for source in dict.fromkeys((block, decoded)):
+            plain = canonical_text(source)
+            if source != block:
+                texts[plain] = None
+            for undo in UNDO:
+                for reading in undo(source, plain):
+                    texts[" ".join(reading.split())] = None
     return [canonical, *(each for each in texts if each and each != canonical)]
 
 

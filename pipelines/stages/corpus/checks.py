@@ -80,14 +80,18 @@ class CheckFiles:
 
 
 def prepare(work: Work) -> CheckFiles:
-    """Writes the files of the checks that the recipe has. Raises UserError for sources that cannot be read or used."""
+    """Writes the files of the checks that the recipe has. Raises UserError for sources that cannot be read or used,
+    and for a guard of another version."""
     sets, model = work.options.decontaminate, work.options.quality_model
+    guard = work.inputs["guard"].local() if "unsafe" in work.options.harm else None
+    if guard is not None:
+        Guard.open(guard)  # before a task does
     return CheckFiles(
         evaluation_sets=evaluation_sets.write_index(work) if sets is not None else None,
         quality_model=quality.train_model(work) if model is not None else None,
         good=model.good if model is not None else (),
         harm=work.options.harm,
-        guard=work.inputs["guard"].local() if "unsafe" in work.options.harm else None,
+        guard=guard,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import math
 import subprocess
 import sys
@@ -286,6 +287,32 @@ def test_a_folder_that_is_no_guard_is_an_error(tmp_path: Path, content: str | No
         (tmp_path / "guard.json").write_text(content)
     with pytest.raises(UserError, match=r"cannot be read .*guard\.json and guard\.safetensors"):
         Guard.open(tmp_path)
+
+
+def test_a_guard_with_other_features_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    guard = Guard(np.zeros(64, np.float32), -9.0, {"en": 0.5})
+    guard.save(tmp_path)
+    config = json.loads((tmp_path / "guard.json").read_text())
+    earlier = {name: value for name, value in config.items() if name != "features_version"}  # had none
+    for changed in (earlier, config | {"features_version": 3}):
+        (tmp_path / "guard.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=r"Run the recipe again, which makes the guard .* --no-guard"):
+            Guard.open(tmp_path)
+
+
+def test_a_threshold_of_zero_declines_everything() -> None:
+    guard = Guard(np.zeros(64, np.float32), -9.0, {"en": 0.0, "zh": 0.9})
+    assert not guard.check("hello", "en").allowed and guard.check("hello", "zh").allowed
+    assert guard.unsafe_fraction("hello", "en") == 1.0
+
+
+def test_the_score_is_that_of_the_worst_reading() -> None:
+    first, last = disguises.readings("ubj gb znxr")
+    buckets, _ = token_features(first, 4096)
+    weights = np.zeros(4096, np.float32)
+    weights[np.unique(buckets[buckets < 4096])] = 0.5
+    guard = Guard(weights, 0.0, {"en": 0.999})
+    assert guard.check(first, "en").score == guard.score(first) > guard.score(last)
 
 
 def test_a_check_takes_milliseconds(trained: Guard) -> None:

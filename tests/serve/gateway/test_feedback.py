@@ -56,6 +56,15 @@ def test_later_feedback_replaces_earlier_even_when_the_reply_is_no_longer_recent
     assert row["sampling"] == {"temperature": 0.5} and row["changed"] > row["created"]
 
 
+def test_texts_that_come_later_are_kept(tmp_path: Path) -> None:
+    store, facts = FeedbackStore(tmp_path / "f.sqlite"), ("demo", "f00d", {}, 12.5)
+    for prompt, text in ((None, ""), ("q", "r"), (None, ""), ("other", "other")):
+        store.save("a", "up", "", Reply("a", prompt, text, *facts))
+    store.close()
+    (row,) = read(tmp_path / "f.sqlite")
+    assert (row["prompt"], row["reply"]) == ("q", "r")
+
+
 def test_two_servers_can_write_to_one_file(tmp_path: Path) -> None:
     file = tmp_path / "f.sqlite"
 

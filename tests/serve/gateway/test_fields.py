@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 from typing import Any
 
 import pytest
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.completion_create_params import CompletionCreateParamsBase
 
-from serve.gateway import fields
 from serve.gateway.asgi import ApiError
 from serve.gateway.fields import ChatFields, CompletionFields, read
 
@@ -110,12 +108,8 @@ def test_prompts_are_texts_or_token_ids(prompt: Any) -> None:
     [({"echo": True, "logprobs": 1, "max_tokens": 1}, True), ({"echo": True, "logprobs": 0, "max_tokens": 0}, True),
      ({"prompt_logprobs": 0, "max_tokens": 1}, True), ({"echo": True, "logprobs": 1, "max_tokens": 2}, False),
      ({"echo": True, "logprobs": 1}, False), ({"echo": True, "max_tokens": 1}, False), ({"max_tokens": 1}, False),
-     ({"echo": True, "logprobs": 1, "max_tokens": 1, "stream": True}, False)],
+     ({"echo": True, "logprobs": 1, "max_tokens": 1, "stream": True}, False),
+     ({"prompt_logprobs": 0, "max_tokens": 1, "max_completion_tokens": 150}, False)],
 )  # fmt: skip
 def test_only_a_request_for_log_probabilities_of_its_prompt_scores(body: dict[str, Any], scores: bool) -> None:
     assert read(CompletionFields, {"prompt": "a"} | body).only_scores is scores
-
-
-def test_examples_are_right() -> None:
-    result = doctest.testmod(fields)
-    assert result.attempted > 0 and result.failed == 0

@@ -10,7 +10,7 @@ import pytest
 from pipelines.errors import UserError
 from serve.gateway.asgi import ApiError
 from serve.gateway.keys import Access
-from serve.settings import NamedKey
+from serve.settings import NamedKey, Settings
 from serve.verbs.commands import read_key, read_server_keys
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
 from tests.tiny_models import Tiny
@@ -48,6 +48,17 @@ def test_a_file_of_keys_holds_one_key_or_lines_with_digests(tmp_path: Path) -> N
     assert [key.name for key in settings["keys"]] == ["ana", "ben"] and len(settings["key"]) >= 24
     with pytest.raises(UserError, match="holds the digests of a server's keys; expected the key itself"):
         read_key(None, file)
+    two = f"ana {ANA}\nben {ANA}\n"
+    for text, problem in ((two, "ana and ben have the same key"), (f"ana:{ANA}\n", "1 lines, each one word"),
+                          ("one-key\nanother-key\n", "2 lines, each one word")):  # fmt: skip
+        file.write_text(text)
+        with pytest.raises(UserError, match=problem):
+            read_server_keys(None, file)
+    for line in ("ana my-secret", f"ana {ANA} my-secret"):
+        file.write_text(line)
+        with pytest.raises(UserError) as error:
+            read_server_keys(None, file)
+        assert "secret" not in str(error.value)
     problems = {"ana abc": "expected the SHA-256", f"ana {ANA} 60": "expected a limit such as 60/minute",
                 f"ana {ANA} 5/day 6/day": "each once", f"ana {ANA} 0/day": "expected a limit"}  # fmt: skip
     for line, problem in problems.items():
@@ -62,6 +73,7 @@ def test_a_file_of_keys_holds_one_key_or_lines_with_digests(tmp_path: Path) -> N
 def test_a_gateway_admits_named_keys_within_their_limits(tiny: Tiny) -> None:
     keys = (NamedKey.parse(f"ana {ANA} 1/day"), NamedKey.parse(f"ben {BEN}"))
     app = gateway(tiny, Engine(), key="of-the-server", host="0.0.0.0", keys=keys)
+    app._access = Access(keys, lambda: 0.0)  # no midnight between two requests
     path = "/v1/chat/completions"
 
     def send(key: str) -> int:
@@ -72,3 +84,13 @@ def test_a_gateway_admits_named_keys_within_their_limits(tiny: Tiny) -> None:
     check_error(response, 429, "rate_limit_exceeded")
     assert int(response.headers["retry-after"]) > 0 and send("ben's-key") == 200
     assert "ana's-key" not in app._settings.model_dump_json()
+
+
+def test_named_keys_alone_leave_no_port_open(tiny: Tiny) -> None:
+    keys = (NamedKey.parse(f"ana {ANA}"),)
+    with pytest.raises(UserError, match="expected a key too"):
+        Settings(model=tiny.first, keys=keys).check()
+    app = gateway(tiny, Engine(), keys=keys)
+    check_error(send_request(app, "POST", "/v1/chat/completions", json=BODY), 401, "invalid_api_key")
+    headers = {"authorization": "Bearer ana's-key"}
+    assert send_request(app, "POST", "/v1/chat/completions", json=BODY, headers=headers).status_code == 200

@@ -75,10 +75,11 @@ def test_forged_changed_and_old_receipts_are_refused_with_the_reason() -> None:
         receipts.read(receipt, key, now=1000.0 + 31 * 86400)
 
 
-def replica(tiny: Tiny, folder: Path) -> Gateway:
+def replica(tiny: Tiny, folder: Path, persona: str | None = None) -> Gateway:
     async def check_engine() -> None: ...
 
-    settings = Settings(model=tiny.first, name="tiny", version="v1", feedback=folder / "feedback.sqlite")
+    settings = Settings(model=tiny.first, name="tiny", version="v1", feedback=folder / "feedback.sqlite",
+                        persona=persona)  # fmt: skip
     app = Gateway(Engine(), settings, context_tokens=CONTEXT, check_engine=check_engine,
                   metrics=Metrics(CollectorRegistry()))  # fmt: skip
     app.ready = True
@@ -123,6 +124,18 @@ def test_texts_sent_along_are_stored(tiny: Tiny, tmp_path: Path) -> None:
     assert post(replica(tiny, tmp_path), "/feedback", {"receipt": receipt, "thumb": "down", **texts}).status_code == 200
     (row,) = read(tmp_path / "feedback.sqlite")
     assert (row["prompt"], row["reply"], row["thumb"]) == (messages, "Hi.", "down")
+
+
+def test_a_prompt_sent_along_is_as_the_client_sent_it(tiny: Tiny, tmp_path: Path) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "hello"}], "refusal": None}
+    body = {"messages": [message], "stop": ["x" * 6000]}
+    receipt = post(replica(tiny, tmp_path, "Be brief."), "/v1/chat/completions", body).json()["rayse_receipt"]
+    feedback = {"receipt": receipt, "thumb": "up", "prompt": [message]}
+    assert post(replica(tiny, tmp_path), "/feedback", feedback).status_code == 200
+    (row,) = read(tmp_path / "feedback.sqlite")
+    assert row["prompt"] == [{"role": "user", "content": "hello"}]
+    for prompt in ([], [5, "a"], [message | {"role": "king"}], [10**6]):
+        check_error(post(replica(tiny, tmp_path), "/feedback", feedback | {"prompt": prompt}), 400)
 
 
 def test_a_file_of_an_earlier_version_gets_the_column(tmp_path: Path) -> None:

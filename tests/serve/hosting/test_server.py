@@ -354,7 +354,7 @@ def test_a_reply_carries_a_receipt_of_its_texts(served: Served, client: openai.O
     assert served.settings.receipt_key and last.model_extra
     facts = receipts.read(last.model_extra["rayse_receipt"], receipts.open_key(served.settings.receipt_key))
     assert (facts["id"], facts["version"], facts["reply"]) == (last.id, "0123456789abcdef", receipts.digest(text))
-    assert facts["prompt"] == receipts.digest([{"role": "system", "content": PERSONA}, *user("Tell me of tea")])
+    assert facts["prompt"] == receipts.digest(user("Tell me of tea"))  # without the server's persona
 
 
 def test_a_port_in_use_is_an_error_before_anything_starts(served: Served, tmp_path: Path) -> None:

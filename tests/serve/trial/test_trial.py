@@ -279,7 +279,9 @@ def test_the_classifier_declines_unsafe_prompts_and_lets_harmless_ones_pass(term
         assert response.json()["rayse_guard"] == {"where": "prompt", "reason": "classifier"}
         assert REFUSALS[language][0] in terminal.type(prompt)
     harmless = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-    assert "x-rayse-guard" not in httpx.post(f"{terminal.url}/v1/chat/completions", json=harmless, timeout=60).headers
+    response = httpx.post(f"{terminal.url}/v1/chat/completions", json=harmless, timeout=60)
+    # The reply, of random tokens, may hold anything: the small guard declines some of them.
+    assert response.status_code == 200 and response.headers.get("x-rayse-guard") != "prompt"
 
 
 def test_the_server_ends_with_the_chat(terminal: Terminal) -> None:
