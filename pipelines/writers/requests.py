@@ -13,6 +13,7 @@ Messages = Sequence[Mapping[str, str]]
 """[{"role": system | user | assistant, "content": text}], of which the last is the user's."""
 
 STOP, LENGTH = "stop", "length"  # how a usable answer ends, and one that was cut off
+REFUSED, MALFORMED = "endpoint_refused", "malformed"  # of an endpoint that takes no request like this, or that is none
 
 
 @dataclass(frozen=True)

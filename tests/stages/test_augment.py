@@ -223,8 +223,15 @@ def test_errors_name_what_to_do(tmp_path: Path, endpoint: ChatEndpoint) -> None:
     with pytest.raises(ClusterError, match=r"within 0\.2 s"):
         augment(tmp_path, endpoint, cluster={"retries": 0, "request_s": 0.2})
     endpoint.fault = lambda number: "400"
-    with pytest.raises(UserError, match=r"no row after 6 of at most 6 requests; dropped: .*endpoint_refused"):
-        augment(tmp_path, endpoint, max_requests=6)
+    with pytest.raises(UserError, match=r"no row after 3 of at most 3 requests; dropped: .*endpoint_refused"):
+        augment(tmp_path, endpoint, max_requests=3, draft=tmp_path / "few")
+    with pytest.raises(UserError, match=r"answered none of the first 4 requests; .* says: fault 400"):
+        augment(tmp_path, endpoint, draft=tmp_path / "many")
+    endpoint.fault = lambda number: ""
+    for draft in ("few", "many"):  # once the server is mended, the same command sends them again
+        refused = len(endpoint.bodies)
+        assert augment(tmp_path, endpoint, max_requests=3, draft=tmp_path / draft).facts["augment/kept"]
+        assert len(endpoint.bodies) == refused + 3
     jsonl(tmp_path / "none.jsonl", [{"instruction": "", "input": "", "output": ""}])
     with pytest.raises(UserError, match=r"no seeds|bad row"):
         make("augment", tmp_path, files={"seeds": {"path": "none.jsonl"}}, endpoint=endpoint.options)

@@ -133,7 +133,8 @@ class Labelling:
             self.written.drop(f"judge_{problem.reason}", problem.text, answer.text, pair.language, meta)
             return
         labels = [verdicts.parse_verdict(str(text)) for text in said]
-        self.counts.update(judged=1, first_place=labels.count("A"), decided=labels.count("A") + labels.count("B"))
+        self.counts.update(judged=int(None not in labels), first_place=labels.count("A"),
+                           decided=labels.count("A") + labels.count("B"))  # fmt: skip
         better = verdicts.outcome(labels[0], labels[1])
         if better not in ("first", "second"):
             problem_text = (
