@@ -96,9 +96,7 @@ def run(work: Work) -> Facts:
     return {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs), **facts}
 
 
-def read_sources(
-    rows: DialogueRows, options: PreferencesOptions, judge: str | None
-) -> tuple[list[Pair], Facts]:
+def read_sources(rows: DialogueRows, options: PreferencesOptions, judge: str | None) -> tuple[list[Pair], Facts]:
     """Reads the pairs of the sources without duplicates; sets rows aside that cannot or shall not be used.
 
     judge: name of the source with pairs that a judge labelled; None without one."""

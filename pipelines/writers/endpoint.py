@@ -3,7 +3,8 @@
     ChatRequest ──POST /chat/completions──► ChatAnswer | UserError (key, name of the model) | ClusterError (no answer)
 
 The client tries again after 408, 409, 429, 5xx, timeouts and lost connections, after longer and longer pauses, or after
-those that the server names, up to two minutes. A request that the server refuses for what it says is an answer, which is counted by its reason.
+those that the server names, up to two minutes. A request that the server refuses for what it says is an answer, counted
+by its reason.
 """
 
 from __future__ import annotations

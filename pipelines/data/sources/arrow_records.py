@@ -50,24 +50,32 @@ def _row(
     batch: pyarrow.RecordBatch, number: int, is_valid: bool, max_row_bytes: int, too_long: Callable[[int], str]
 ) -> dict[str, Any] | str:
     """A row of a batch as `records` yields it. is_valid: whether the batch is."""
+    columns = [(name, column.slice(number, 1)) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+    damage = None if is_valid else next(filter(None, (_damage(*column) for column in columns)), None)
+    if damage is not None:
+        return damage
+    size = sum(_value_bytes(value) for _, value in columns)
+    if size > max_row_bytes:
+        return too_long(size)
+    record: dict[str, Any] = {}
+    for name, value in columns:
+        try:
+            record[name] = value[0].as_py()
+        except UnicodeDecodeError as error:
+            return f"column {name!r} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
+    return record
+
+
+def _damage(name: str, value: pyarrow.Array) -> str | None:
+    """What is wrong with a column's value, if it is damaged."""
     import pyarrow
 
-    name, values, record = "", [column.slice(number, 1) for column in batch.columns], dict[str, Any]()
     try:
-        for name, value in zip(batch.schema.names, values, strict=True):
-            if not is_valid:
-                value.validate(full=True)
-        size = sum(map(_value_bytes, values))
-        if size > max_row_bytes:
-            return too_long(size)
-        for name, value in zip(batch.schema.names, values, strict=True):
-            record[name] = value[0].as_py()
-    except UnicodeDecodeError as error:
-        return f"column {name!r} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
+        value.validate(full=True)
     except pyarrow.ArrowInvalid as error:
         what = "is not UTF-8" if "UTF8" in str(error) else "is damaged"
         return f"column {name!r} {what} ({error}); expected a value of its type, text in UTF-8"
-    return record
+    return None
 
 
 def _value_bytes(column: pyarrow.Array) -> int:

@@ -87,8 +87,8 @@ class Labelling:
         if not without_tools:
             raise UserError(
                 f"{self.work.name}: no prompts: of {len(read):,} training rows {num_builtin:,} are of the built-in "
-                f"tasks and {num_tools:,} have tools or call them; expected others. Set builtin_tasks: true, or add a source with "
-                f"rows: {'preferences' if self.writer is None else 'conversations'}"
+                f"tasks and {num_tools:,} have tools or call them; expected others. Set builtin_tasks: true, or "
+                f"add a source with rows: {'preferences' if self.writer is None else 'conversations'}"
             )
         facts: Facts = {"ai_feedback/read": len(read), "ai_feedback/left_out_builtin_tasks": num_builtin,
                         "ai_feedback/left_out_tools": num_tools}  # fmt: skip
