@@ -141,6 +141,9 @@ def test_what_the_options_need() -> None:
     ]  # fmt: skip
     both, conversations = ("conversations", "model"), ("conversations",)
     assert needs == [both, conversations, both, ("preferences", "model"), ("preferences",)]
+    for option in ({"endpoint": there}, {"temperature": 0.5}, {"max_new_tokens": 9}):
+        with pytest.raises(ValueError, match=rf"{next(iter(option))}: only pairs_from: model has it"):
+            stage.options.model_validate({"pairs_from": "preferences", "judge": there, **option})
 
 
 def test_no_prompts_is_an_error(tmp_path: Path, endpoint: ChatEndpoint) -> None:

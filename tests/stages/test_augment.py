@@ -217,6 +217,9 @@ def test_errors_name_what_to_do(tmp_path: Path, endpoint: ChatEndpoint) -> None:
     endpoint.fault = lambda number: "404"
     with pytest.raises(UserError, match=r"check endpoint\.url and endpoint\.model"):
         augment(tmp_path, endpoint)
+    endpoint.fault = lambda number: "402"  # which is sent once
+    with pytest.raises(ClusterError, match=r"answers 402: [^,;]*; answers so far are kept"):
+        augment(tmp_path, endpoint)
     with pytest.raises(ClusterError, match=r"no answer from http://127\.0\.0\.1:9/v1"):
         augment(tmp_path, endpoint, endpoint={"url": "http://127.0.0.1:9/v1", "model": "big"}, cluster={"retries": 0})
     endpoint.fault = lambda number: "slow"
