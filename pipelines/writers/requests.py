@@ -42,7 +42,7 @@ def text_of(answer: ChatAnswer, *, partly: bool = False) -> str | Problem:
 
     partly: whether one that is cut off can be.
 
-    >>> text_of(ChatAnswer("<think>2 + 2</think>\n4")), text_of(ChatAnswer("Well", LENGTH)).reason
+    >>> text_of(ChatAnswer("<think>2 + 2</think>\\n4")), text_of(ChatAnswer("Well", LENGTH)).reason
     ('4', 'cut_off')
     """
     if answer.finish == LENGTH and not partly:
