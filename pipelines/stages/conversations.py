@@ -125,7 +125,7 @@ def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
 
 STAGE = Stage(
     kind="conversations",
-    version=4,
+    version=5,
     makes="conversations",
     takes=("augmented",),
     options=ConversationsOptions,

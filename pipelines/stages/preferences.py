@@ -2,7 +2,7 @@
 
     sources ──parse_preferences──► pairs ──side of the prompt in the conversations, else its hash──┐
                         └──► replies with labels ──by prompt──► pairs ─────────────────────────────┤
-    ai_feedback ──pairs that a judge labelled──as those of sources─────────────────────────────────┤
+    ai_feedback ──pairs that a judge labelled──as those of sources, or in their place──────────────┤
     conversations ──built-in tasks: rules, split by split──────────────────────────────────────────┼──► train, held_out
                   ──training prompts──► replies of the model that the verifier rejects─────────────┘
 
@@ -70,12 +70,12 @@ class PreferencesOptions(DialogueOptions):
 def run(work: Work) -> Facts:
     """Writes both splits into work.draft.out. Raises UserError for too many bad rows, or without a training pair."""
     from pipelines.data.dialogues import builtin_tasks, preferences
-    from pipelines.dialogue_rows import DialogueRows, with_synthetic
+    from pipelines.dialogue_rows import DialogueRows, synthetic_source, with_synthetic
 
     options: PreferencesOptions = work.options
-    work = with_synthetic(work, "ai_feedback", "preferences")
+    work, judge = with_synthetic(work, "ai_feedback", "preferences"), synthetic_source(work, "ai_feedback")
     rows = DialogueRows(work, "preferences", "pairs")
-    from_sources, facts = read_sources(rows, options)
+    from_sources, facts = read_sources(rows, options, judge)
     train, held_out = (_read_conversations(work, split) for split in (preferences.TRAIN, preferences.HELD_OUT))
     train_rows, held_out_rows = rows.split(from_sources, train, held_out)
     train_pairs: list[Pair] = []
@@ -96,8 +96,10 @@ def run(work: Work) -> Facts:
     return {**_split_facts("train", train_pairs), **_split_facts("held_out", held_out_pairs), **facts}
 
 
-def read_sources(rows: DialogueRows, options: PreferencesOptions) -> tuple[list[Pair], Facts]:
-    """Reads the pairs of the sources without duplicates; sets rows aside that cannot or shall not be used."""
+def read_sources(rows: DialogueRows, options: PreferencesOptions, judge: str | None) -> tuple[list[Pair], Facts]:
+    """Reads the pairs of the sources without duplicates; sets rows aside that cannot or shall not be used.
+
+    judge: name of the source with pairs that a judge labelled; None without one."""
     from pipelines.data.dialogues import preference_rows, source_rows
     from pipelines.data.dialogues.preference_records import parse_preferences
 
@@ -107,6 +109,7 @@ def read_sources(rows: DialogueRows, options: PreferencesOptions) -> tuple[list[
     gathered = preference_rows.gather(
         rows.read(parse), max_pairs=options.pairs_per_prompt, rejected=rows.rejected, counts=counts
     )
+    gathered = preference_rows.without_relabelled(gathered, judge, rows.rejected, counts)
     kept = source_rows.without_near_duplicates(
         preference_rows.without_duplicates(gathered, rows.rejected, counts),
         lambda row: (row.text, source_rows.system_text(row.pairs[0].prompt) + row.pairs[0].tools, row.row_ids),

@@ -2,16 +2,18 @@
 
     ChatRequest ──POST /chat/completions──► ChatAnswer | UserError (key, name of the model) | ClusterError (no answer)
 
-The client tries again after 429, 5xx, timeouts and lost connections, after longer and longer pauses, or after those
-that the server names. A request that the server refuses for what it says is an answer, which is counted by its reason.
+The client tries again after 408, 409, 429, 5xx, timeouts and lost connections, after longer and longer pauses, or after
+those that the server names, up to two minutes. A request that the server refuses for what it says is an answer, counted
+by its reason.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,9 +24,11 @@ from cluster.errors import ClusterError
 from pipelines.engines import Endpoint, WriterCluster
 from pipelines.errors import UserError
 from pipelines.inference.reply import Sampling
-from pipelines.writers.requests import LENGTH, STOP, ChatAnswer, ChatRequest
+from pipelines.writers.requests import LENGTH, MALFORMED, REFUSED, STOP, ChatAnswer, ChatRequest
 
-REFUSED = (400, 413, 422)  # too long, or against the server's rules: another request may be answered
+REFUSING = (400, 413, 422)  # too long, or against the server's rules: another request may be answered
+REPEATED = (408, 409, 429)  # by the client, as 5xx are
+MAX_PAUSE_S = 120  # the client repeats nothing where the server names a longer one
 DETAIL_CHARACTERS = 300
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ROUNDS = 4  # requests of a batch for each that is sent at a time, so that few wait for the slowest
@@ -82,12 +86,13 @@ class EndpointBackend:
                 extra_body={key: value for key, value in body.items() if value is not None},
             )
         except openai.APIStatusError as error:
-            if error.status_code in REFUSED:
-                return ChatAnswer("", "endpoint_refused", detail=self._text(error))
+            if error.status_code in REFUSING:
+                return ChatAnswer("", REFUSED, detail=self._text(error))
             raise self._failure(error) from None
         except openai.APIConnectionError as error:
             raise self._no_answer(error.__cause__ or error) from None
-        return answer_of(response.content)
+        answer = answer_of(response.content)
+        return replace(answer, detail=self._detail(answer.detail))
 
     def _failure(self, error: openai.APIStatusError) -> UserError | ClusterError:
         where = f"{self._stage}: {self._endpoint.url} answers {error.status_code}: {self._text(error)}"
@@ -98,7 +103,12 @@ class EndpointBackend:
         if error.status_code in (404, 405):
             return UserError(f"{where}; expected a model {self._endpoint.model} there, below an address that ends in "
                              f"/v1 as a rule: check endpoint.url and endpoint.model")  # fmt: skip
-        return ClusterError(f"{where}, and did so {self._cluster.retries} times more; {self._go_on()}")
+        pause = pause_of(error.response.headers)
+        if pause > MAX_PAUSE_S:
+            return ClusterError(f"{where}, and asks to wait {pause:g} s; {self._go_on()}")
+        is_repeated = error.status_code in REPEATED or error.status_code >= 500
+        times = f", and did so {self._cluster.retries} times more" if is_repeated and self._cluster.retries else ""
+        return ClusterError(f"{where}{times}; {self._go_on()}")
 
     def _no_answer(self, cause: BaseException) -> ClusterError:
         text = f"{type(cause).__name__}: {cause}"[:DETAIL_CHARACTERS]
@@ -111,10 +121,26 @@ class EndpointBackend:
                 f"cluster.{self._stage}.concurrency")  # fmt: skip
 
     def _text(self, error: openai.APIStatusError) -> str:
-        """The server's message, without the key, should it repeat that."""
+        """The server's message."""
         body: Any = error.body
         text = str(body.get("message") or body) if isinstance(body, dict) else error.message
+        return self._detail(text)
+
+    def _detail(self, text: str) -> str:
+        """The beginning of what a server says, without the key, should it repeat that."""
         return (text.replace(self._key, "…") if self._key else text)[:DETAIL_CHARACTERS]
+
+
+def pause_of(headers: Mapping[str, str]) -> float:
+    """The seconds that a server asks to wait; 0 where it names none.
+
+    >>> pause_of({"retry-after": "300"}), pause_of({"retry-after": "Fri, 1 May 2026 07:28:00 GMT"})
+    (300.0, 0.0)
+    """
+    try:
+        return float(headers.get("retry-after", 0))
+    except ValueError:  # a date
+        return 0.0
 
 
 def read_key(endpoint: Endpoint, stage: str) -> str | None:
@@ -142,8 +168,8 @@ def answer_of(body: bytes) -> ChatAnswer:
 
     >>> answer_of(b'{"choices": [{"message": {"content": "Hi."}, "finish_reason": "stop"}]}').text
     'Hi.'
-    >>> answer_of(b'<html>').finish
-    'malformed'
+    >>> answer_of(b'{"choices": [{"message": {"content": "Hi\\\\ud83d"}}]}').text, answer_of(b"<html>").finish
+    ('Hi?', 'malformed')
     """
     try:
         content = json.loads(body)
@@ -151,6 +177,7 @@ def answer_of(body: bytes) -> ChatAnswer:
         text, reason = choice["message"].get("content") or "", choice.get("finish_reason") or STOP
         prompt_tokens, reply_tokens = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         finish = reason if reason in (STOP, LENGTH) else f"finish_{reason}"
+        text = text.encode("utf-8", "replace").decode()  # JSON can spell half a character, which no file holds
         return ChatAnswer(text.strip(), finish, prompt_tokens, reply_tokens)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return ChatAnswer("", "malformed", detail=body.decode(errors="replace")[:DETAIL_CHARACTERS])
+        return ChatAnswer("", MALFORMED, detail=body.decode(errors="replace"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from cluster.resources import cores
 from pipelines.data.tokens.chat import Chat
 from pipelines.engines import WriterCluster
+from pipelines.errors import UserError
 from pipelines.evaluator import EngineSettings
 from pipelines.inference import engine_size
 from pipelines.inference.model_config import context_length
@@ -24,7 +25,7 @@ class ModelBackend:
     def __init__(self, work: Work, context: int):
         artifact, cluster = work.inputs["model"], work.cluster
         assert isinstance(cluster, WriterCluster) and work.evaluator is not None, "uses_evaluator"
-        self.name = artifact.fingerprint
+        self.name, self._stage = artifact.fingerprint, work.name
         self._model, self._evaluator, self._note = artifact.local(), work.evaluator, work.progress.note
         self._chat = Chat.open(self._model, name=f"{work.name}: {artifact.manifest.name}")
         self._settings = EngineSettings(
@@ -41,8 +42,14 @@ class ModelBackend:
     def answer(
         self, requests: Sequence[ChatRequest], sampling: Sampling, on_answer: Callable[[int, ChatAnswer], None]
     ) -> None:
-        """Calls on_answer with the position of each request and its answer, once all are there."""
+        """Calls on_answer with the position of each request and its answer, once all are there.
+
+        Raises UserError where an answer may be as long as prompt and answer together."""
         limit = self._settings.max_tokens - sampling.max_new_tokens
+        if limit < 1:
+            raise UserError(f"{self._stage}: an answer of {sampling.max_new_tokens:,} tokens (max_new_tokens, "
+                            f"judge_tokens) leaves no room for a prompt in {self._settings.max_tokens:,} tokens "
+                            f"(context, or as many as the model attends to); lower it")  # fmt: skip
         prompts = self._chat.prompts([request.messages for request in requests])
         fitting: dict[int, list[int]] = {}
         for index, prompt in enumerate(prompts):

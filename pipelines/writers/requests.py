@@ -13,6 +13,7 @@ Messages = Sequence[Mapping[str, str]]
 """[{"role": system | user | assistant, "content": text}], of which the last is the user's."""
 
 STOP, LENGTH = "stop", "length"  # how a usable answer ends, and one that was cut off
+REFUSED, MALFORMED = "endpoint_refused", "malformed"  # of an endpoint that takes no request like this, or that is none
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def text_of(answer: ChatAnswer, *, partly: bool = False) -> str | Problem:
 
     partly: whether one that is cut off can be.
 
-    >>> text_of(ChatAnswer("<think>2 + 2</think>\n4")), text_of(ChatAnswer("Well", LENGTH)).reason
+    >>> text_of(ChatAnswer("<think>2 + 2</think>\\n4")), text_of(ChatAnswer("Well", LENGTH)).reason
     ('4', 'cut_off')
     """
     if answer.finish == LENGTH and not partly:

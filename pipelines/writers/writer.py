@@ -19,13 +19,15 @@ from typing import Any, Protocol
 
 from pipelines.data.dialogues.synthetic.rows import Written
 from pipelines.engines import Endpoint
+from pipelines.errors import UserError
 from pipelines.inference.reply import Sampling
 from pipelines.stage import Facts, Work
 from pipelines.store.digests import digest_value
-from pipelines.writers.requests import ChatAnswer, ChatRequest, Messages
+from pipelines.writers.requests import LENGTH, MALFORMED, REFUSED, STOP, ChatAnswer, ChatRequest, Messages
 
 ANSWERS = "answers.jsonl"  # in the folder `requests` of the draft, one answer a line
 MILLION = 1e6
+FIRST = 4  # requests of an endpoint: where it refuses all of them, it is not they that are at fault
 
 
 class Backend(Protocol):
@@ -62,12 +64,25 @@ class Answers:
 
     def add(self, answers: Mapping[str, ChatAnswer]) -> None:
         """Writes answers to the disk."""
+        self._write(self.file, answers)
+        self.by_key.update(answers)
+
+    def forget_unusable(self) -> None:
+        """Leaves the answers out that hold no text, so that another run sends their requests again."""
+        self.by_key = {key: answer for key, answer in self.by_key.items() if answer.finish in (STOP, LENGTH)}
+        whole = self.file.with_suffix(".part")
+        whole.unlink(missing_ok=True)
+        self._write(whole, self.by_key)
+        whole.replace(self.file)
+
+    @staticmethod
+    def _write(file: Path, answers: Mapping[str, ChatAnswer]) -> None:
+        """Writes answers at the end of a file, and onto the disk."""
         lines = [json.dumps({"key": key, **asdict(answer)}, ensure_ascii=False) for key, answer in answers.items()]
-        with self.file.open("ab") as stream:
+        with file.open("ab") as stream:
             stream.write("".join(f"{line}\n" for line in lines).encode(errors="replace"))
             stream.flush()
             os.fsync(stream.fileno())
-        self.by_key.update(answers)
 
 
 @dataclass
@@ -97,6 +112,8 @@ class Requests:
 
     def check(self, written: Written) -> None:
         """Notes why there are fewer rows than the recipe says. Raises UserError where there is none."""
+        if not written.rows:
+            self.answers.forget_unusable()
         sent = f"{self.counts['requests']:,} of at most {self.max_requests:,} requests"
         note = written.check(self.work.name, self.work.options.rows, sent, self.work.draft.out)
         if note:
@@ -116,6 +133,8 @@ class Writer:
     requests: Requests
     backend: Backend
     endpoint: Endpoint | None = None
+    refused: list[ChatAnswer] = field(default_factory=list)  # the first answers, as long as there are no others
+    is_taken: bool = False  # whether the endpoint has taken a request
 
     @classmethod
     def open(cls, requests: Requests, endpoint: Endpoint | None, *, context: int) -> Writer:
@@ -149,6 +168,7 @@ class Writer:
         for start in range(0, len(requests), self.backend.batch):
             part = slice(start, start + self.backend.batch)
             self._answer(requests[part], keys[part], sampling, first + start)
+            self._check_refusals([self.requests.answers.by_key[key] for key in keys[part]])
         answers = [self.requests.answers.by_key[key] for key in keys]
         for answer in answers:
             self.requests.count(answer, self.endpoint)
@@ -181,6 +201,20 @@ class Writer:
         self.backend.answer([requests[index] for index in missing], sampling, on_answer)
         if batch:
             known.add(batch)
+
+    def _check_refusals(self, answers: Sequence[ChatAnswer]) -> None:
+        """Raises UserError where an endpoint has refused all requests so far, and keeps none of its refusals: the same
+        command sends them again."""
+        if self.endpoint is None or self.is_taken:
+            return
+        self.refused += [answer for answer in answers if answer.finish in (REFUSED, MALFORMED)]
+        self.is_taken = any(answer.finish not in (REFUSED, MALFORMED) for answer in answers)
+        if self.is_taken or len(self.refused) < FIRST:
+            return
+        self.requests.answers.forget_unusable()
+        raise UserError(f"{self.requests.work.name}: {self.endpoint.url} has answered none of the first "
+                        f"{len(self.refused):,} requests; to the first it says: {self.refused[0].detail}. Expected a "
+                        f"chat completion: check endpoint.url, model and parameters")  # fmt: skip
 
     def _seed(self, number: int) -> int:
         """31 bits, which every server takes."""

@@ -20,6 +20,7 @@ from tests.stages.single import Made, jsonl, make, prompts, talk
 REPLIES = ("Short.", "A reply that is quite a bit longer.")
 JUDGES = {  # what a judge says, from the two replies in the order in which it gets them
     "longer": lambda a, b: f"Well. [[{'A' if len(a) > len(b) else 'B'}]]",
+    "longer, but not of the sky": lambda a, b: "I like turtles." if "sky" in a + b else JUDGES["longer"](a, b),
     "first place": lambda a, b: "A",
     "tie": lambda a, b: "They are equally good.",
     "nonsense": lambda a, b: "I like turtles.",
@@ -91,15 +92,35 @@ def test_a_judge_that_is_of_no_use(
 
 
 def test_pairs_of_the_user_are_labelled_anew(tmp_path: Path, endpoint: ChatEndpoint) -> None:
-    play(endpoint, "longer")
-    rows = [{"prompt": f"Why {word}?", "chosen": "No.", "rejected": f"Because of {word}."} for word in ("ice", "tea")]
-    jsonl(tmp_path / "pairs.jsonl", rows)
-    pairs = make("preferences", tmp_path, held_out=0, files={"pairs": {"path": "pairs.jsonl"}})
-    options = {"pairs_from": "preferences", "judge": endpoint.options, "endpoint": None}
-    made = feedback(tmp_path, endpoint, None, inputs={"preferences": pairs.out}, **options)
+    play(endpoint, "longer, but not of the sky")
+    rows = [
+        *({"prompt": f"Why {word}?", "chosen": "No.", "rejected": f"Because of {word}."} for word in ("ice", "sky")),
+        {"prompt": "Why tea?", "chosen": "Because of tea.", "rejected": "No."},
+    ]
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "tide", "arguments": {}}}]}
+    ask = {"role": "user", "content": "When is high water?"}
+    calling = [
+        {"prompt": [ask], "chosen": [call], "rejected": [{"role": "assistant", "content": "No."}]},
+        {"prompt": [ask, call, {"role": "tool", "content": "6"}], "chosen": "At six.", "rejected": "No."},
+    ]
+    jsonl(tmp_path / "pairs.jsonl", [*rows, *calling])
+    files = {"pairs": {"path": "pairs.jsonl"}}
+    pairs = make("preferences", tmp_path, held_out=0, files=files)
+    options: dict[str, Any] = {"pairs_from": "preferences", "judge": endpoint.options}
+    cluster = {"concurrency": 1, "retries": 0}
+    made = make("ai_feedback", tmp_path, inputs={"preferences": pairs.out}, cluster=cluster, **options)
     labelled = synthetic.read(made.out)
     assert sorted(row["chosen"] for row in labelled) == ["Because of ice.", "Because of tea."]
-    assert len(endpoint.bodies) == 4 and {row["meta"]["writer"] for row in labelled} == {None}
+    assert len(endpoint.bodies) == 6 and {row["meta"]["writer"] for row in labelled} == {None}
+    assert made.facts["ai_feedback/left_out_tools"] == 2
+    assert (made.facts["ai_feedback/judged"], made.facts["ai_feedback/agreement"]) == (2, 1.0)
+    again = make("preferences", tmp_path, held_out=0, files=files, inputs={"ai_feedback": made.out})
+    train = preferences.read(again.out / preferences.TRAIN)
+    assert sorted((pair.source, pair.chosen) for pair in train) == [
+        ("pairs", ""), ("pairs", "At six."), ("pairs", "No."),
+        ("stage:ai_feedback", "Because of ice."), ("stage:ai_feedback", "Because of tea."),
+    ]  # fmt: skip
+    assert again.facts["pairs/labelled_anew"] == 2 == again.facts["rows/not_used_labelled_anew"]
 
 
 def test_bounds(tmp_path: Path, endpoint: ChatEndpoint, talks: Made) -> None:
@@ -120,6 +141,9 @@ def test_what_the_options_need() -> None:
     ]  # fmt: skip
     both, conversations = ("conversations", "model"), ("conversations",)
     assert needs == [both, conversations, both, ("preferences", "model"), ("preferences",)]
+    for option in ({"endpoint": there}, {"temperature": 0.5}, {"max_new_tokens": 9}):
+        with pytest.raises(ValueError, match=rf"{next(iter(option))}: only pairs_from: model has it"):
+            stage.options.model_validate({"pairs_from": "preferences", "judge": there, **option})
 
 
 def test_no_prompts_is_an_error(tmp_path: Path, endpoint: ChatEndpoint) -> None:

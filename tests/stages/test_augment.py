@@ -15,8 +15,9 @@ from pipelines.data.dialogues import conversations
 from pipelines.data.dialogues.synthetic import rows as synthetic
 from pipelines.errors import UserError
 from pipelines.stages import STAGES
+from pipelines.stages.augment.augmentation import Augmentation
 from tests.stages.chat_endpoint import ChatEndpoint, serving
-from tests.stages.single import Made, jsonl, make, talk
+from tests.stages.single import Made, jsonl, make, talk, work_of
 
 SUBJECTS = ("rivers", "bread", "clocks", "violins", "snow", "maps", "ships", "ants", "glass", "tea", "kites", "moss")
 ENGLISH = [talk(f"Explain {subject} to a child in one sentence", f"About {subject}.") for subject in SUBJECTS]
@@ -134,6 +135,38 @@ def test_translations_go_both_ways(tmp_path: Path, endpoint: ChatEndpoint) -> No
     assert made.facts["augment/requests"] == 2 * len([*ENGLISH, *CHINESE])
 
 
+CALLING = [
+    {"role": "user", "content": "When is high water at Wick?"},
+    {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "tide", "arguments": {}}}]},
+    {"role": "tool", "content": "6"},
+    {"role": "assistant", "content": "At six."},
+]
+THINKING = [
+    {"role": "user", "content": "What are kites made of?"},
+    {"role": "assistant", "content": "<think>Easy.</think>Of paper."},
+]
+
+
+def test_seeds_are_what_rows_can_be_made_of(tmp_path: Path) -> None:
+    """Nothing is sent: the endpoint is none."""
+    jsonl(tmp_path / "all.jsonl", [{"messages": CALLING, "rating": 4}, {"messages": THINKING, "rating": 2}])
+    jsonl(tmp_path / "calls.jsonl", [{"messages": CALLING}, {"messages": CALLING[:2]}])
+
+    def opened(file: str = "all.jsonl", **options: Any) -> Augmentation:
+        there = {"url": "http://127.0.0.1:9/v1", "model": "big"}
+        return Augmentation.open(work_of("augment", tmp_path, files={"a": {"path": file}}, endpoint=there, **options))
+
+    for method in ("rewrites", "translations"):
+        augmentation = opened(method=method)
+        assert [seed.messages[-1]["content"] for seed in augmentation.seeds] == ["Of paper."]
+        assert augmentation.seed_facts["augment/left_out_tools"] == 1
+        with pytest.raises(UserError, match=rf"no seeds: all 2 call tools, which {method} leave out"):
+            opened("calls.jsonl", method=method)
+    augmentation = opened(min_rating=3)
+    assert [seed.reply for seed in augmentation.seeds] == ["At six."]
+    assert "rows/columns_not_used" not in augmentation.seed_facts and len(opened().seeds) == 2
+
+
 def test_a_later_stage_reads_them_and_those_like_held_out_rows_are_set_aside(
     tmp_path: Path, endpoint: ChatEndpoint
 ) -> None:
@@ -184,14 +217,24 @@ def test_errors_name_what_to_do(tmp_path: Path, endpoint: ChatEndpoint) -> None:
     endpoint.fault = lambda number: "404"
     with pytest.raises(UserError, match=r"check endpoint\.url and endpoint\.model"):
         augment(tmp_path, endpoint)
+    endpoint.fault = lambda number: "402"  # which is sent once
+    with pytest.raises(ClusterError, match=r"answers 402: [^,;]*; answers so far are kept"):
+        augment(tmp_path, endpoint)
     with pytest.raises(ClusterError, match=r"no answer from http://127\.0\.0\.1:9/v1"):
         augment(tmp_path, endpoint, endpoint={"url": "http://127.0.0.1:9/v1", "model": "big"}, cluster={"retries": 0})
     endpoint.fault = lambda number: "slow"
     with pytest.raises(ClusterError, match=r"within 0\.2 s"):
         augment(tmp_path, endpoint, cluster={"retries": 0, "request_s": 0.2})
     endpoint.fault = lambda number: "400"
-    with pytest.raises(UserError, match=r"no row after 6 of at most 6 requests; dropped: .*endpoint_refused"):
-        augment(tmp_path, endpoint, max_requests=6)
+    with pytest.raises(UserError, match=r"no row after 3 of at most 3 requests; dropped: .*endpoint_refused"):
+        augment(tmp_path, endpoint, max_requests=3, draft=tmp_path / "few")
+    with pytest.raises(UserError, match=r"answered none of the first 4 requests; .* says: fault 400"):
+        augment(tmp_path, endpoint, draft=tmp_path / "many")
+    endpoint.fault = lambda number: ""
+    for draft in ("few", "many"):  # once the server is mended, the same command sends them again
+        refused = len(endpoint.bodies)
+        assert augment(tmp_path, endpoint, max_requests=3, draft=tmp_path / draft).facts["augment/kept"]
+        assert len(endpoint.bodies) == refused + 3
     jsonl(tmp_path / "none.jsonl", [{"instruction": "", "input": "", "output": ""}])
     with pytest.raises(UserError, match=r"no seeds|bad row"):
         make("augment", tmp_path, files={"seeds": {"path": "none.jsonl"}}, endpoint=endpoint.options)
@@ -205,6 +248,7 @@ def test_errors_name_what_to_do(tmp_path: Path, endpoint: ChatEndpoint) -> None:
         ({"endpoint": {"url": "https://x", "model": "m", "key_env": "A", "key_file": "b"}}, "one of them"),
         ({"endpoint": {"url": "https://x", "model": "m", "parameters": {"n": 2}}}, "no further field"),
         ({"method": "translations", "style": "Be brief."}, "only method: rewrites has it"),
+        ({"method": "rewrites", "thoughts": "keep"}, "rewrites are written without thoughts"),
         ({"template": {"en": "Write tasks."}}, "has no {examples}"),
     ],
 )

@@ -1,7 +1,7 @@
 """Rows of preferences after they are parsed: labelled replies are paired by their prompt, duplicates are left out.
 
-parsed rows ──a row's own pairs──────────────────────┬──► rows of pairs ──no exact duplicates──► rows to keep
-            ──one reply each ──by prompt──► pairs ───┘
+parsed rows ──a row's own pairs──────────────────────┬──► rows of pairs ──none that a judge labelled anew──►
+            ──one reply each ──by prompt──► pairs ───┘                  ──no exact duplicates──► rows to keep
 """
 
 from __future__ import annotations
@@ -129,6 +129,30 @@ def _count(counts: Counter[str], num_beyond: int, num_left_out: int) -> None:
         counts["pairs/beyond_limit"] += num_beyond
     if num_left_out:
         counts["replies/left_out"] += num_left_out
+
+
+def without_relabelled(
+    rows: Sequence[PreferenceRow], judge: str | None, rejected: RejectedRows, counts: Counter[str]
+) -> list[PreferenceRow]:
+    """The rows without pairs that a judge has labelled anew, be its label the same or not; sets rows aside that have no
+    other, and counts pairs. judge: name of the source with its pairs; None: there is none."""
+    relabelled = {_either_order(pair) for row in rows if row.source == judge for pair in row.pairs}
+    kept: list[PreferenceRow] = []
+    for row in rows:
+        pairs = [pair for pair in row.pairs if row.source == judge or _either_order(pair) not in relabelled]
+        if len(pairs) < len(row.pairs):
+            counts["pairs/read"] += len(row.pairs) - len(pairs)
+            counts["pairs/labelled_anew"] += len(row.pairs) - len(pairs)
+        if pairs:
+            kept.append(replace(row, pairs=pairs))
+        for row_id in row.row_ids if not pairs else ():
+            rejected.add_by_rule(row_id, "labelled_anew", "a judge labelled its replies anew, which counts", row.text)
+    return kept
+
+
+def _either_order(pair: ParsedPair) -> Hashable:
+    """What a pair says, whichever of its replies is chosen."""
+    return _key(pair.prompt), frozenset((pair.chosen_said, pair.rejected_said)), pair.tools
 
 
 def without_duplicates(

@@ -69,8 +69,8 @@ def _call(item: Any) -> dict[str, Any] | None:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(name, str) or not name:
         return None
-    value = function.get("arguments", function.get("parameters"))
-    arguments = (_parsed(value) if isinstance(value, str) else without_nulls(value)) if has_value(value) else {}
+    value = next((function[key] for key in ("arguments", "parameters") if has_value(function.get(key))), {})
+    arguments = _parsed(value) if isinstance(value, str) else without_nulls(value)
     if not isinstance(arguments, dict):
         return None
     named = {"id": str(item["id"])} if has_value(item.get("id")) else {}

@@ -93,7 +93,7 @@ def check_turns(turns: Sequence[Turn]) -> Problem | None:
     for number, turn in enumerate(turns, 1):
         if not (turn.content or turn.calls or turn.role == "tool"):
             return Problem("empty_turn", f"turn {number} ({turn.role}) is empty; expected text in every turn")
-        if not encodable([turn.content, turn.calls]):
+        if not encodable([turn.content, turn.calls, turn.call_id, turn.name]):
             text = f"turn {number} ({turn.role}) holds half of a surrogate pair; expected text that UTF-8 can write"
             return Problem("half_a_character", text)
         if turn.role not in FOLLOWING[last] and not (turn.role == "system" and number == 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,54 +27,79 @@ def records(
 ) -> Iterator[dict[str, Any] | str]:
     """Yields each row as a record, or the problem with it.
 
-    Values are validated before they are read: those of a damaged file may point outside of its memory. Rows of more
-    than max_row_bytes never become Python objects, which would take several times the memory. too_long: the problem
-    with a row of so many bytes."""
-    if batch.nbytes <= max_row_bytes:
-        yield from _records(batch)
-        return
-    for number in range(batch.num_rows):
-        row = batch.slice(number, 1)
-        size = sum(map(_value_bytes, row.columns))
-        yield from [too_long(size)] if size > max_row_bytes else _records(row)
-
-
-def _value_bytes(column: pyarrow.Array) -> int:
-    """Bytes of an array of one value, without those of a dictionary's other values."""
-    from pyarrow import types
-
-    return (column.dictionary_decode() if types.is_dictionary(column.type) else column).nbytes
-
-
-def _records(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """Yields the rows of a batch as `records` does, whatever their size."""
+    Values are validated before anything else is done with them, even measured: those of a damaged file may point
+    outside of its memory. Rows of more than max_row_bytes never become Python objects, which would take several times
+    the memory. too_long: the problem with a row of so many bytes."""
     import pyarrow
 
-    has_bytes = any(_has_bytes(field.type) for field in batch.schema)
+    has_bytes, is_valid = any(_has_bytes(field.type) for field in batch.schema), True
+    rows: Iterable[dict[str, Any] | str] | None = None
     try:
         batch.validate(full=True)
-        rows = batch.to_pylist()
+        if batch.nbytes <= max_row_bytes:
+            rows = batch.to_pylist()
     except (pyarrow.ArrowInvalid, UnicodeDecodeError):  # find the rows
-        rows = [_row(batch, number) for number in range(batch.num_rows)]
+        is_valid = False
+    if rows is None:
+        rows = (_row(batch, number, is_valid, max_row_bytes, too_long) for number in range(batch.num_rows))
     for row in rows:
         yield _with_text(row) if has_bytes and isinstance(row, dict) else row
 
 
-def _row(batch: pyarrow.RecordBatch, number: int) -> dict[str, Any] | str:
-    import pyarrow
-
+def _row(
+    batch: pyarrow.RecordBatch, number: int, is_valid: bool, max_row_bytes: int, too_long: Callable[[int], str]
+) -> dict[str, Any] | str:
+    """A row of a batch as `records` yields it. is_valid: whether the batch is."""
+    columns = [(name, column.slice(number, 1)) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+    damage = None if is_valid else next(filter(None, (_damage(*column) for column in columns)), None)
+    if damage is not None:
+        return damage
+    size = sum(_value_bytes(value) for _, value in columns)
+    if size > max_row_bytes:
+        return too_long(size)
     record: dict[str, Any] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+    for name, value in columns:
         try:
-            value = column.slice(number, 1)
-            value.validate(full=True)
             record[name] = value[0].as_py()
         except UnicodeDecodeError as error:
             return f"column {name!r} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
-        except pyarrow.ArrowInvalid as error:
-            what = "is not UTF-8" if "UTF8" in str(error) else "is damaged"
-            return f"column {name!r} {what} ({error}); expected a value of its type, text in UTF-8"
     return record
+
+
+def _damage(name: str, value: pyarrow.Array) -> str | None:
+    """What is wrong with a column's value, if it is damaged."""
+    import pyarrow
+
+    try:
+        value.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        what = "is not UTF-8" if "UTF8" in str(error) else "is damaged"
+        return f"column {name!r} {what} ({error}); expected a value of its type, text in UTF-8"
+    return None
+
+
+def _value_bytes(column: pyarrow.Array) -> int:
+    """Bytes of a valid array of one row, without those of other rows that it shares memory with: other values of a
+    dictionary, other texts in the buffers of views."""
+    import pyarrow
+    from pyarrow import types
+
+    kind = column.type
+    if isinstance(column, pyarrow.ExtensionArray):
+        return _value_bytes(column.storage)
+    if types.is_dictionary(kind):
+        indices = column.indices.drop_null().to_pylist()
+        return sum(_value_bytes(column.dictionary.slice(index, 1)) for index in indices)
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return column.cast(pyarrow.large_string() if types.is_string_view(kind) else pyarrow.large_binary()).nbytes
+    if types.is_struct(kind):
+        return sum(map(_value_bytes, column.flatten()))
+    if types.is_map(kind):
+        start, end = column.offsets[0].as_py(), column.offsets[len(column)].as_py()
+        return sum(_value_bytes(side.slice(start, end - start)) for side in (column.keys, column.items))
+    if types.is_nested(kind) and hasattr(column, "flatten"):
+        return _value_bytes(column.flatten())
+    return column.nbytes
 
 
 def _with_text(value: Any) -> Any:

@@ -253,9 +253,10 @@ class Chat:
         Raises CallsRefusal where tools are called, and the template does not write that."""
         folded = fold_system(messages) if self.folds(messages) else messages
         prepared: list[Message] = [
-            {**each, "content": self._encoder.broken(each["content"], is_reply=each["role"] == "assistant")}
+            {**each, **{key: self._encoder.broken(each[key]) for key in ("tool_call_id", "name") if key in each},
+             "content": self._encoder.broken(each["content"], is_reply=each["role"] == "assistant")}
             for each in folded
-        ]
+        ]  # fmt: skip
         if not uses_tools(messages):
             return [*prepared]
         style = self.call_style

@@ -44,6 +44,8 @@ def call_style(render: Render, turn_end: str) -> CallStyle | None:
         text = _written(render, style, (FIRST,), "")
         if text is None or not all(marker in text for marker in (FIRST, ARGUMENT, RESULT)):
             continue
+        if str({"x": ARGUMENT}) in text:  # Python's writing of an object, which is no JSON: it takes text
+            continue
         if turn_end not in text[text.index(FIRST) : text.rindex(RESULT)]:
             continue
         two, beside = _written(render, style, (FIRST, SECOND), ""), _written(render, style, (FIRST,), BESIDE)
@@ -82,6 +84,8 @@ def with_calls(
         return message
     calls = json.loads(message["tool_calls"])
     for call in calls:
+        if "id" in call:
+            call["id"] = broken(call["id"])
         arguments = broken_texts(call["function"]["arguments"], broken)
         text = json.dumps(arguments, ensure_ascii=False) if style.arguments_as_text else arguments
         call["function"] = {"name": broken(call["function"]["name"]), "arguments": text}

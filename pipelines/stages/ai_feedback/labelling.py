@@ -16,6 +16,7 @@ from pipelines.data.dialogues.synthetic import verdicts
 from pipelines.data.dialogues.synthetic.rows import Written
 from pipelines.data.dialogues.synthetic.templates import TEMPLATES, fill
 from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.tokens.chat_calls import uses_tools
 from pipelines.errors import UserError
 from pipelines.inference.reply import Sampling
 from pipelines.stage import Facts, Work
@@ -36,6 +37,12 @@ class TwoReplies:
     prompt: list[dict[str, str]]
     first: str
     second: str
+
+
+def _has_tools(row: Conversation | Pair) -> bool:
+    """Whether a row has tools or calls them, in its prompt or a reply of a pair: the judge compares texts alone."""
+    calls = isinstance(row, Pair) and (row.chosen_calls or row.rejected_calls)
+    return bool(row.tools or calls or uses_tools(row.prompt))
 
 
 class Labelling:
@@ -75,13 +82,13 @@ class Labelling:
         else:
             read = conversations.read(self.work.inputs["conversations"].local() / conversations.TRAIN)
         rows = [row for row in read if self.options.builtin_tasks or row.source != builtin_tasks.SOURCE]
-        without_tools = [row for row in rows if isinstance(row, Pair) or not row.tools]
+        without_tools = [row for row in rows if not _has_tools(row)]
         num_builtin, num_tools = len(read) - len(rows), len(rows) - len(without_tools)
         if not without_tools:
             raise UserError(
                 f"{self.work.name}: no prompts: of {len(read):,} training rows {num_builtin:,} are of the built-in "
-                f"tasks and {num_tools:,} have tools; expected others. Set builtin_tasks: true, or add a source with "
-                f"rows: {'preferences' if self.writer is None else 'conversations'}"
+                f"tasks and {num_tools:,} have tools or call them; expected others. Set builtin_tasks: true, or "
+                f"add a source with rows: {'preferences' if self.writer is None else 'conversations'}"
             )
         facts: Facts = {"ai_feedback/read": len(read), "ai_feedback/left_out_builtin_tasks": num_builtin,
                         "ai_feedback/left_out_tools": num_tools}  # fmt: skip
@@ -126,7 +133,8 @@ class Labelling:
             self.written.drop(f"judge_{problem.reason}", problem.text, answer.text, pair.language, meta)
             return
         labels = [verdicts.parse_verdict(str(text)) for text in said]
-        self.counts.update(judged=1, first_place=labels.count("A"), decided=labels.count("A") + labels.count("B"))
+        self.counts.update(judged=int(None not in labels), first_place=labels.count("A"),
+                           decided=labels.count("A") + labels.count("B"))  # fmt: skip
         better = verdicts.outcome(labels[0], labels[1])
         if better not in ("first", "second"):
             problem_text = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from pipelines.engines import Endpoint
 from pipelines.stage import Options
@@ -52,6 +52,14 @@ class AiFeedbackOptions(Options):
                 if name not in text:
                     raise ValueError(f"{language}: has no {name}, which is filled in; add it")
         return template
+
+    @model_validator(mode="after")
+    def _options_of_the_writer(self) -> Self:
+        for key in ("endpoint", "temperature", "max_new_tokens"):
+            if self.pairs_from == "preferences" and key in self.model_fields_set:
+                hint = "; the judge's endpoint is judge" if key == "endpoint" else ""
+                raise ValueError(f"{key}: only pairs_from: model has it, and this is preferences{hint}; remove it")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """Where keys are, and what tokens cost, do not change the rows."""

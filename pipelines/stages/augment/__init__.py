@@ -68,6 +68,11 @@ class AugmentOptions(DialogueOptions):
     refusals: Literal["keep", "drop"] = Field(
         "drop", description="What becomes of seeds and replies that refuse, by their wording: keep or drop them"
     )
+    min_rating: float | None = Field(
+        None,
+        description="Rows with a lower rating (a column rating, score, reward …) are no seeds, as those labelled bad "
+        "never are; default: ratings are not read",
+    )
     max_bad_rows: RowLimit | None = Field(
         None,
         description="Maximum number of rows that hold no conversation (in rejected.jsonl) before the stage fails, or "
@@ -81,11 +86,18 @@ class AugmentOptions(DialogueOptions):
             for key in keys if method != self.method else ():
                 if key in self.model_fields_set:
                     raise ValueError(f"{key}: only method: {method} has it, and this is {self.method}; remove it")
+        if self.derives and self.thoughts == "keep" and "thoughts" in self.model_fields_set:
+            raise ValueError(f"thoughts: {self.method} are written without thoughts; expected remove, or no thoughts")
         place = "{examples}" if self.method == "instructions" else "{text}"
         for language, text in self.template.items():
             if place not in text:
                 raise ValueError(f"template.{language}: has no {place}, which is filled in; add it")
         return self
+
+    @property
+    def derives(self) -> bool:
+        """Whether each row is made from one seed."""
+        return self.method != "instructions"
 
     def identity(self) -> dict[str, Any]:
         """Where the key is, and what tokens cost, do not change the rows."""

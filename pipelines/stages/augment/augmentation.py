@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.data.dialogues.conversation_records import text_of
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.outliers import OutlierRules
 from pipelines.data.dialogues.synthetic import rows as synthetic
 from pipelines.data.dialogues.synthetic.rows import Written
 from pipelines.data.dialogues.synthetic.templates import TEMPLATES, fill
 from pipelines.data.sources.bad_rows import Problem, row_language
+from pipelines.data.sources.column_names import RATING_COLUMNS
 from pipelines.data.text.languages import language_name
+from pipelines.data.tokens.chat_calls import uses_tools
+from pipelines.data.tokens.chat_messages import said
 from pipelines.dialogue_rows import DialogueRows, read_conversations, synthetic_source, with_synthetic
+from pipelines.errors import UserError
 from pipelines.inference.reply import Sampling
 from pipelines.stage import Facts, Work
 from pipelines.writers.requests import ChatAnswer
@@ -38,25 +43,35 @@ class Augmentation:
 
     @classmethod
     def open(cls, work: Work) -> Augmentation:
-        """Reads the seeds and opens the writer. Raises UserError where there are no seeds, or no key."""
+        """Reads the seeds and opens the writer. Raises UserError where there are no seeds, or no key.
+
+        Where seeds are written anew, they are read without thoughts, as answers are, and those that call tools are left
+        out: a call, its result and the turns around it cannot be changed one by one."""
         options = work.options
         requests = Requests(work, "augment", options.max_requests)
         writer = Writer.open(requests, options.endpoint, context=options.context)
         with_earlier = with_synthetic(work, "augmented", "conversations")
-        rows = DialogueRows(with_earlier, "conversations", "seeds")
+        ratings = RATING_COLUMNS if options.min_rating is not None else ()
+        rows = DialogueRows(with_earlier, "conversations", "seeds", also_read=ratings)
         seeds, counts = read_conversations(
             rows,
             area="seeds",
-            keep_thoughts=options.thoughts == "keep",
-            min_rating=None,
+            keep_thoughts=options.thoughts == "keep" and not options.derives,
+            min_rating=options.min_rating,
             near_duplicates=options.near_duplicates,
         )
         facts = rows.finish(counts)
         if not seeds:
             raise rows.nothing_left("the recipe has no sources with rows: conversations that hold any. Add one: the "
                                     "model writes rows like those")  # fmt: skip
+        usable = [seed for seed in seeds if not (options.derives and uses_tools(seed.messages))]
+        if len(usable) < len(seeds):
+            facts["augment/left_out_tools"] = len(seeds) - len(usable)
+        if not usable:
+            raise UserError(f"{work.name}: no seeds: all {len(seeds):,} call tools, which {options.method} leave out; "
+                            f"expected conversations without calls. Add some, or set method: instructions")  # fmt: skip
         source = synthetic_source(work, "augmented")
-        return cls(work, seeds, facts, source, requests, writer, options.outlier_rules())
+        return cls(work, usable, facts, source, requests, writer, options.outlier_rules())
 
     @property
     def missing(self) -> int:
@@ -91,11 +106,11 @@ class Augmentation:
 
     def problem(self, messages: Sequence[dict[str, str]], language: str) -> Problem | None:
         """Why a conversation is dropped, if it is. The last turn is the reply; language: as expected."""
-        said = "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
-        problem = self.rules.problem(said, [messages[-1]["content"]])
+        text = text_of([*messages])
+        problem = self.rules.problem(text, [said(messages[-1])])
         if problem is not None:
             return problem
-        actual = row_language(said, language)
+        actual = row_language(text, language)
         if actual != language:
             return Problem("language", f"is in {language_name(actual)}; expected {language_name(language)}")
         return None

@@ -37,6 +37,10 @@ IDS = [{"id": "c1", **CALL}, {"id": "c2", "type": "function", "function": {"name
             [{**CALLS_ONLY, "tool_calls": [{**AS_TEXT, "index": None}]}, {**RESULT, "name": None}],
             said_with([CALL], {"content": "6"}),
         ),
+        (  # a column that is null beside the one that is used
+            [{**CALLS_ONLY, "tool_calls": [{"name": "tide", "arguments": None, "parameters": ARGUMENTS}]}, RESULT],
+            said_with([CALL], {"content": "6"}),
+        ),
         (  # of OpenAI before 2024
             [{**CALLS_ONLY, "function_call": AS_TEXT["function"]}, {**RESULT, "role": "function", "name": "tide"}],
             said_with([CALL], {"content": "6", "name": "tide"}),
@@ -100,3 +104,7 @@ def test_half_a_character_in_a_call_is_a_problem() -> None:
         {"messages": [HELLO[0], {"role": "function_call", "content": '{"name": "a", "arguments": {"b": "\\ud83d"}}'}]}
     )
     assert isinstance(problem, Problem) and problem.reason == "half_a_character"
+    for key in ("tool_call_id", "name"):
+        turns = said_with([CALL], {"content": "6", key: "\ud83d"})
+        problem = parse_conversation({"messages": turns})
+        assert isinstance(problem, Problem) and problem.reason == "half_a_character"

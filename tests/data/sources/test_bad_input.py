@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import struct
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -143,12 +146,48 @@ def test_a_row_over_the_limit_is_set_aside_in_bounded_memory(tmp_path: Path, kin
     assert "max_row_bytes allows" in problem
 
 
-@pytest.mark.parametrize("column", ["plain", "dictionary", "nested"])
+READ = """
+import sys
+from pathlib import Path
+from tests.data.sources.reading import bad, make_source, rows
+for folder in sys.argv[1:]:
+    source = make_source(Path(folder), "dataset", ".", rows="conversations")
+    print([row for row, problem in bad(source) if "'more' is damaged" in problem], len(rows(source)))
+"""
+
+
+def test_offsets_beyond_a_tables_memory_are_bad_rows(tmp_path: Path) -> None:
+    """In a process of its own, which an access beyond the memory would end."""
+    table = pa.table({"text": ["one", "three", "seven"], "more": [["aa"], ["bb"], ["cc"]]})
+    for place in (2, 3):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        (folder / "state.json").write_text("{}")
+        with pa.OSFile(str(folder / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        content, offsets = (folder / "a.arrow").read_bytes(), [0, 1, 2, 3]
+        assert content.count(struct.pack("<4i", *offsets)) == 1
+        damaged = [1_700_000_000 if number == place else offset for number, offset in enumerate(offsets)]
+        (folder / "a.arrow").write_bytes(content.replace(struct.pack("<4i", *offsets), struct.pack("<4i", *damaged)))
+    command = [sys.executable, "-c", READ, str(tmp_path / "2"), str(tmp_path / "3")]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (read.returncode, read.stdout) == (0, "[2, 3] 3\n[3] 3\n"), read.stderr
+
+
+@pytest.mark.parametrize("column", ["plain", "dictionary", "nested", "view", "dictionaries", "view in a struct"])
 @pytest.mark.parametrize("kind", ["parquet", "dataset"])
 def test_a_row_of_a_table_over_the_limit_never_becomes_an_object(tmp_path: Path, kind: str, column: str) -> None:
     cells: Any = pa.array(["first", "x" * LONG, "last"])
     nested = pa.array([[{"a": cell.as_py()}] for cell in cells])
-    columns = {"plain": cells, "dictionary": cells.dictionary_encode(), "nested": nested}
+    view, dictionary = cells.cast(pa.string_view()), cells.dictionary_encode()
+    columns = {
+        "plain": cells,
+        "dictionary": dictionary,
+        "nested": nested,
+        "view": view,
+        "dictionaries": pa.ListArray.from_arrays([0, 1, 2, 3], dictionary),
+        "view in a struct": pa.StructArray.from_arrays([view], ["a"]),
+    }
     table = pa.table({"text": ["1", "2", "3"], "more": columns[column]})
     if kind == "parquet":
         pq.write_table(table, tmp_path / "a.parquet")

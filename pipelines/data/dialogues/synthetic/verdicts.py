@@ -6,6 +6,7 @@ import re
 
 MARKED = re.compile(r"\[\[\s*([ABC])\s*\]\]", re.IGNORECASE)
 BARE = re.compile(r"(?<![A-Za-z])([ABC])(?![A-Za-z'’])")
+ARTICLE = re.compile(r"(?<![A-Za-z])A(?= (?!is\b|wins\b)[a-z])")  # or a verdict; which one of them is not known
 WORDS = re.compile(r"(?<![A-Za-z])(?:tie|equally good)(?![A-Za-z])|平局|一样好", re.IGNORECASE)
 
 
@@ -16,11 +17,16 @@ def parse_verdict(text: str) -> str | None:
 
     >>> parse_verdict("Reply A errs. [[B]]"), parse_verdict("答案是A。"), parse_verdict("A or B?")
     ('B', 'A', None)
+    >>> parse_verdict("A better reply would cite sources."), parse_verdict("A is better."), parse_verdict("A")
+    (None, 'A', 'A')
     """
     marked = MARKED.findall(text)
     if marked:
         return marked[-1].upper()
-    said = {*BARE.findall(text), *("C" for _ in WORDS.findall(text))}
+    letters = BARE.findall(text)
+    said = {*letters, *("C" for _ in WORDS.findall(text))}
+    if said == {"A"} and len(ARTICLE.findall(text)) == len(letters):
+        return None
     return said.pop() if len(said) == 1 else None
 
 
