@@ -182,7 +182,8 @@ class Guard:
         rule = first_match(self.rules, text)
         if rule is not None:
             return Verdict(False, f"rule {rule.name}", 1.0)
-        score = self.score(text) if TOKEN.search(text) else 0.0  # a text without words has no score
+        # One word asks for nothing and explains nothing, but its weight alone would decide: "black", "408".
+        score = self.score(text) if len(TOKEN.findall(text)) > 1 else 0.0
         threshold = self._threshold(language or language_of(text))
         return Verdict(True, "", score) if score < threshold else Verdict(False, "classifier", score)
 

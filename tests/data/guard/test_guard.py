@@ -160,6 +160,12 @@ def test_an_unsafe_sentence_is_declined_among_many_harmless_ones(trained: Guard)
         assert not without_rules.check(text, "en").allowed
 
 
+def test_one_word_is_left_to_the_rules() -> None:
+    everything = Guard(np.ones(NUM_BUCKETS, np.float32), 9.0, {"en": 0.1, "zh": 0.1})
+    assert not everything.check("black horse").allowed
+    assert all(everything.check(word).allowed for word in ("black", "408", "马", "!"))
+
+
 @pytest.mark.parametrize("text", UNSAFE_TEXTS)
 def test_rules_decline(text: str) -> None:
     assert first_match(RULES, canonical_text(text)) is not None
