@@ -1,4 +1,4 @@
-"""The memory plan against published parameter counts, and against peaks that were measured on an H100."""
+"""The memory plan against published parameter counts, and against peaks that were measured on an H100 and an H200."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.learning.model import SIZES, num_parameters
 from tests.gpu.speed import EIGHT_B, LENGTH, LORA, MICRO_ROWS, VOCABULARY
 
 CONFIGS = Path(__file__).parents[2] / "pipelines" / "recipes" / "configs"
-MEASURED = Path(__file__).parents[1] / "gpu" / "results" / "nvidia-h100.jsonl"
+RESULTS = Path(__file__).parents[1] / "gpu" / "results"
 PUBLISHED = {  # input and output embeddings count once where they are tied
     "llama-3.1-8b": 8_030_261_248,
     "qwen3-0.6b": 596_049_920,
@@ -49,10 +49,10 @@ def scratch(size: str) -> PreTrainedModel:
     })  # fmt: skip
 
 
-def measured() -> dict[str, float]:
+def measured(card: str) -> dict[str, float]:
     """GiB at the peak, without what earlier measurements of the process had left, by name."""
     peaks, left, at_s = {}, 0.0, 0.0
-    for line in map(json.loads, MEASURED.read_text().splitlines()):
+    for line in map(json.loads, (RESULTS / f"{card}.jsonl").read_text().splitlines()):
         left, at_s = (0.0 if line["at_s"] < at_s else left), line["at_s"]  # the clock went back: another process
         if "peak_gib" in line and line["name"].startswith(("train", "LoRA")):
             peaks[line["name"]] = line["peak_gib"] - left
@@ -65,8 +65,11 @@ def is_planned(name: str) -> bool:
     return not any(word in name for word in ("Muon", "ZeRO", "host"))
 
 
-@pytest.mark.parametrize("name", [name for name in measured() if is_planned(name)])
-def test_peaks_are_those_that_were_measured(name: str) -> None:
+@pytest.mark.parametrize(
+    ("card", "name"),
+    [(card, name) for card in ("nvidia-h100", "nvidia-h200") for name in measured(card) if is_planned(name)],
+)
+def test_peaks_are_those_that_were_measured(card: str, name: str) -> None:
     kind, size = name.split(",")[0].split()[:2]
     model = scratch(size)
     if kind == "LoRA":
@@ -78,7 +81,7 @@ def test_peaks_are_those_that_were_measured(name: str) -> None:
         compiled="not compiled" not in name,
     )  # fmt: skip
     planned = sum(rank_bytes(model, setting).values()) / 2**30
-    assert planned == pytest.approx(measured()[name], rel=0.1)
+    assert planned == pytest.approx(measured(card)[name], rel=0.1)
 
 
 def test_ranks_share_by_zero_stage() -> None:
