@@ -144,13 +144,14 @@ def measure(setting: Setting) -> dict[str, Any]:
     """Trains in new processes. Returns the loop's facts, plan/memory_error and plan/time_error among them."""
     from pipelines.learning import model
     from pipelines.learning.saving import save
+    from pipelines.learning.shapes import SIZES
     from tests.learning.packed import write_tokens
     from tests.learning.processes import in_processes
 
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as name:
         folder = Path(name)
         write_tokens(folder, num_rows=WORLD * 2 * setting.rows * STEPS, length=LENGTH, vocabulary=setting.vocabulary)
-        llama = model.from_scratch(model.SIZES[setting.size], vocabulary=setting.vocabulary, length=LENGTH, seed=1)
+        llama = model.from_scratch(SIZES[setting.size], vocabulary=setting.vocabulary, length=LENGTH, seed=1)
         (folder / "model").mkdir()
         save(llama, llama.named_parameters(), folder / "model")
         del llama
