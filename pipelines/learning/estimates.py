@@ -17,8 +17,11 @@ CPU_EFFICIENCY = 0.65  # of the rate of products: the median of what was measure
 GPU_EFFICIENCY = 0.55  # the same for forward passes alone: a guess
 # Of a GPU, from the kernels of a step of 350m and of 1b on an H200 (docs/planning.md): products run at the rate of
 # large ones, attention that counts in full (throughput.py) at 0.68 of it, and all other kernels move each byte that is
-# kept for the backward pass so many times. The host takes so long to start a layer's kernels, forward and backward.
-ATTENTION_EFFICIENCY, MOVES_OF_KEPT, HOST_LAYER_S = 0.68, 12.5, 0.006
+# kept for the backward pass so many times.
+ATTENTION_EFFICIENCY, MOVES_OF_KEPT = 0.68, 12.5
+# That the host takes to start a layer's kernels, forward and backward, from steps of 350m on an H200's host: compiled;
+# not compiled; at ZeRO 3.
+COMPILED_LAYER_S, PLAIN_LAYER_S, ZERO_3_LAYER_S = 0.006, 0.0072, 0.0142
 PROCESS_BYTES, ADAPTER_BYTES = 340 * 2**20, 50 * 2**20  # on a CPU: torch, transformers and DeepSpeed; PEFT
 # On a CPU, what glibc's malloc keeps of blocks that were freed, times what lives at once. Without it (with
 # MALLOC_MMAP_THRESHOLD_) training takes as much memory as it needs, and a quarter more time.
@@ -66,7 +69,8 @@ def seconds(model: ModelShape, setting: Setting, speed: Speed, *, flops: float, 
     moved *= 4 / 3 if setting.recompute == "full" else 1
     device_s = (products + attended / ATTENTION_EFFICIENCY) / speed.flops_per_s + moved / speed.bytes_per_s
     micro_batches = tokens / setting.tokens / setting.world
-    return max(device_s, micro_batches * num_layers * HOST_LAYER_S * again_of_passes)
+    layer_s = COMPILED_LAYER_S if setting.compiled else ZERO_3_LAYER_S if setting.zero_stage == 3 else PLAIN_LAYER_S
+    return max(device_s, micro_batches * num_layers * layer_s * again_of_passes)
 
 
 def forward_seconds(flops: float, speed: Speed, device: str) -> float:

@@ -191,7 +191,7 @@ def estimation_errors(
     setting = Setting(
         tokens=lesson.rows.batch_tokens(rows), device=worker.device.partition(":")[0], dtype=name_of(dtype),
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
-        offload=plan.offload, four_bit=four_bit,
+        offload=plan.offload, four_bit=four_bit, muon=plan.optimizer.kind == "muon",
     )  # fmt: skip
     shape, length = shape_of(lesson.model), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())

@@ -43,6 +43,7 @@ class Setting:
     compiled: bool = False
     offload: bool = False
     four_bit: bool = False  # the frozen linear layers: QLoRA
+    muon: bool = False  # for hidden matrices: one moment instead of AdamW's two
 
     @property
     def item_bytes(self) -> int:
@@ -50,7 +51,7 @@ class Setting:
 
 
 def rank_bytes(model: ModelShape, setting: Setting) -> dict[str, int]:
-    """Bytes of a rank at the peak of a step under AdamW, by part. model: its frozen weights take no gradient. The
+    """Bytes of a rank at the peak of a step, by part. model: its frozen weights take no gradient. The
     host's part of an offloaded optimizer is left out."""
     kept, again = _activation_bytes(model, setting)
     chunk, gradient = _logits_bytes(model, setting)
@@ -68,14 +69,21 @@ def state_bytes(model: ModelShape, setting: Setting) -> dict[str, int]:
     stage = max(2, setting.zero_stage) if mixed else setting.zero_stage  # as engine.py has it
     by_rank = trained // world if stage >= 1 else trained
     host = setting.offload
+    # DeepSpeed keeps float32 sums of bfloat16 gradients on the GPU, whatever else is on the host.
+    on_host = host and (stage == 3 or (stage == 2 and not mixed))
     return {
         "weights": _weight_bytes(model, setting) // (world if stage == 3 else 1),
         "gathered": setting.item_bytes * min(model.parameters, LIVE_PARAMETERS) if stage == 3 else 0,
         "masters": 0 if host or stage == 0 else 4 * by_rank,
-        "gradients": 0 if host and stage >= 2 else 4 * (by_rank if stage >= 2 else trained),
-        "moments": 0 if host else 8 * by_rank,
+        "gradients": 0 if on_host else 4 * (by_rank if stage >= 2 else trained),
+        "moments": 0 if host else _moment_bytes(model, setting) // (world if stage >= 1 else 1),
         "buckets": 4 * min(trained, REDUCE_BUCKET) if world > 1 else 0,
     }
+
+
+def _moment_bytes(model: ModelShape, setting: Setting) -> int:
+    matrices = sum(weight.numel for weight in model.of_role("linear") if weight.trained)
+    return 8 * model.trained - (4 * matrices if setting.muon else 0)
 
 
 def _weight_bytes(model: ModelShape, setting: Setting) -> int:

@@ -28,6 +28,13 @@ def config_of(recipe: Recipe, entry: Entry) -> dict[str, Any]:
         entry = recipe.entry(entry.inputs["model"])
 
 
+def begins_as_base(recipe: Recipe, entry: Entry) -> bool:
+    """Whether the model that an entry trains began as the recipe's base."""
+    while entry.stage.kind != "base" and "model" in entry.inputs:
+        entry = recipe.entry(entry.inputs["model"])
+    return entry.stage.kind == "base"
+
+
 def base_config(model: str, revision: str | None = None) -> dict[str, Any]:
     """config.json of a base: a folder's, a GGUF file's, one that comes with Rayse, or of a hub id.
 

@@ -18,7 +18,7 @@ from pipelines.learning.shapes import ModelShape
 from pipelines.learning.throughput import training_flops
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
 from pipelines.planning.machines import Machines, gib
-from pipelines.planning.models import config_of, with_adapters
+from pipelines.planning.models import begins_as_base, config_of, with_adapters
 from pipelines.recipe.reader import Entry, Recipe
 from pipelines.rollout import estimates as rollout_estimates
 from pipelines.rollout.footprint import Rollouts
@@ -128,7 +128,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         dtype=_dtype(dtype, device, int(config.get("hidden_size") or 0)), world=cluster["workers"],
         zero_stage=cluster["zero_stage"], recompute=cluster["recompute"], offload=cluster["offload"] == "optimizer",
         compiled=on_gpu and cluster["zero_stage"] < 3 and cluster.get("compile", False) in (True, "auto"),
-        four_bit=bool(options.get("lora") and options["lora"]["qlora"]),
+        four_bit=bool(options.get("lora") and options["lora"]["qlora"]), muon=_uses_muon(recipe, entry),
     )  # fmt: skip
     lora = options.get("lora")
     adapters = {"lora": lora, "ia3": options.get("ia3")}
@@ -157,6 +157,14 @@ def _dtype(name: str, device: str, hidden_size: int) -> str:
     from pipelines.learning.precision import dtype_of, name_of
 
     return name_of(dtype_of(name, device, hidden_size))
+
+
+def _uses_muon(recipe: Recipe, entry: Entry) -> bool:
+    """By its options, or by their default: where no model before it is another's."""
+    options = entry.options.model_dump()
+    if options.get("lora") or options.get("ia3") or "optimizer" not in options:
+        return False
+    return (options["optimizer"] or ("adamw" if begins_as_base(recipe, entry) else "muon")) == "muon"
 
 
 def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLengths | None) -> tuple[int, int]:
@@ -309,7 +317,7 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
         return {"workers": job.machines.count}, _with(job, world=job.machines.count)
     if name == "lora" and job.lora is None and job.kind != "pretrain":
         model = with_adapters(json.dumps(job.config), json.dumps({"lora": LORA}))
-        return {"lora": {"rank": 16}}, replace(job, lora=LORA, model=model)
+        return {"lora": {"rank": 16}}, replace(_with(job, muon=False), lora=LORA, model=model)
     if name == "qlora" and job.lora is not None and not setting.four_bit and job.kind != "ppo":
         return {"lora.qlora": True}, _with(job, four_bit=True)
     return None

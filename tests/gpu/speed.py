@@ -86,6 +86,7 @@ def full(
         setting = Setting(
             tokens=parts[0].tokens_BT.numel(), device=machine.device.partition(":")[0], dtype=name_of(machine.dtype),
             zero_stage=zero_stage, recompute=what, compiled=compiled, offload=offload,
+            muon=optimizer.kind == "muon",
         )  # fmt: skip
         planned = sum(rank_bytes(shape_of(model), setting).values()) / 2**30
         return steps(machine, engine, model, parts) | {"planned_gib": round(planned, 3)}
