@@ -33,7 +33,7 @@ from pipelines.errors import UserError
 from pipelines.learning import attention
 from pipelines.learning.batch import PackedBatch
 from pipelines.learning.losses import next_token_cross_entropy
-from pipelines.learning.shapes import ModelShape, Recompute, Role, Size, Weight
+from pipelines.learning.shapes import READ, ModelShape, Recompute, Role, Size, Weight
 from pipelines.learning.token_scores import Head
 
 FOUR_BIT_BLOCK = 64  # weights with one scale; on a CPU rows that are cut in the middle of one come out wrong
@@ -171,7 +171,9 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
         Weight(name, tuple(whole_shape(parameter)), role_of(parameter), parameter.requires_grad)
         for name, parameter in model.named_parameters()
     )
-    return ModelShape(cast(Any, model.config).to_dict(), tuple(weights))
+    config = cast(Any, model.config)  # whose attributes some families have under other names
+    read = {name: getattr(config, name) for name in READ if hasattr(config, name)}
+    return ModelShape(config.to_dict() | read, tuple(weights))
 
 
 def check_layers(model: PreTrainedModel, folder: Path) -> None:

@@ -115,6 +115,9 @@ FAMILIES: Mapping[str, Family] = {  # as transformers 5 has them
         norms_heads=True,
     ),
 }
+READ = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size",
+        "tie_word_embeddings", "max_position_embeddings")  # by the formulas of memory and time  # fmt: skip
 REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
             "max_position_embeddings")  # fmt: skip
 UNUSUAL = ("attention_bias", "mlp_bias", "mlp_only_layers")  # that change the weights where they are set

@@ -117,7 +117,7 @@ def with_adapters(config_json: str, adapters_json: str = "{}") -> ModelShape:
 def beside_lora(shape: ModelShape, lora: Mapping[str, Any]) -> ModelShape:
     """Freezes a model's weights, and gives its target layers LoRA's matrices (rank × in, out × rank), as PEFT does; and
     DoRA's magnitudes (out)."""
-    added = []
+    added: list[Weight] = []
     for weight in _targets(shape, lora["targets"], "linear", "experts"):
         *experts, rows, columns = weight.shape
         rank = lora["rank"] * (experts[0] if experts else 1)
@@ -129,7 +129,7 @@ def beside_lora(shape: ModelShape, lora: Mapping[str, Any]) -> ModelShape:
 def beside_ia3(shape: ModelShape, targets: list[str] | None) -> ModelShape:
     """Freezes a model's weights, and gives its target layers IA3's scales, as PEFT does: of their inputs in the
     feed-forward's last layer, of their outputs in all others. targets: default as of adapters.Ia3."""
-    added = []
+    added: list[Weight] = []
     for weight in _targets(shape, targets or ["k_proj", "v_proj", *SCALED_INPUTS], "linear"):
         rows, columns = weight.shape
         scaled = columns if _layer(weight).rpartition(".")[2] in SCALED_INPUTS else rows
