@@ -26,7 +26,7 @@ PROCESS_BYTES, ADAPTER_BYTES = 340 * 2**20, 50 * 2**20  # on a CPU: torch, trans
 # On a CPU, what glibc's malloc keeps of blocks that were freed, times what lives at once. Without it (with
 # MALLOC_MMAP_THRESHOLD_) training takes as much memory as it needs, and a quarter more time.
 KEPT_OF_ACTIVATIONS, KEPT_OF_WORKING = 0.8, 5.3
-# Beside frozen float32 weights, times what all layers would keep, recomputed or not: docs/planning.md.
+# Beside frozen float32 weights where layers are recomputed, times what all layers would keep: docs/planning.md.
 KEPT_WITH_ADAPTERS = 1.6
 
 
@@ -45,7 +45,7 @@ def process_bytes(model: ModelShape, setting: Setting) -> dict[str, int]:
     if setting.device == "cuda":
         return parts | {"process": CONTEXT_BYTES}
     kept = round(KEPT_OF_ACTIVATIONS * parts["activations"] + KEPT_OF_WORKING * parts["working"])
-    if model.has_frozen and setting.dtype == "float32":
+    if model.has_frozen and setting.dtype == "float32" and setting.recompute == "full":
         layers = model.config["num_hidden_layers"]
         kept = round(KEPT_WITH_ADAPTERS * setting.tokens * layers * layer_bytes(model, setting))
     return parts | {"freed, but kept": kept, "process": PROCESS_BYTES + ADAPTER_BYTES * model.has_frozen}

@@ -100,7 +100,7 @@ def _new_config(recipe: Recipe, entry: Entry) -> dict[str, Any]:
 def with_adapters(config_json: str, adapters_json: str = "{}") -> ModelShape:
     """The shape of a model, its weights frozen beside adapters where there are any.
 
-    config_json; adapters_json: options of `lora` or `ia3` by that name, null for none: as JSON, so that the same shape
+    config_json; adapters_json: options of `lora` or `ia3` by that name, if either: as JSON, so that the same shape
     is made once. A family that shapes.py does not know is made by transformers on the meta device."""
     config = json.loads(config_json)
     shape = of_config(config)

@@ -131,7 +131,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         four_bit=bool(options.get("lora") and options["lora"]["qlora"]), muon=_uses_muon(recipe, entry),
     )  # fmt: skip
     lora = options.get("lora")
-    adapters = {"lora": lora, "ia3": options.get("ia3")}
+    adapters = {kind: options[kind] for kind in ("lora", "ia3") if options.get(kind) is not None}
     model = with_adapters(json.dumps(config), json.dumps(adapters))
     return Job(
         entry.stage.kind,
@@ -329,9 +329,9 @@ def _with(job: Job, **changes: Any) -> Job:
 
 def time_s(job: Job) -> float | None:
     """Seconds of training, without the start of processes; of ppo with its replies."""
-    if job.tokens is None:
-        return None
     machines = job.machines
+    if job.tokens is None or (job.on_gpu and not machines.on_gpu):
+        return None
     workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, machines.count)
     flops_per_s = machines.flops_per_s
     if not job.on_gpu and job.setting.item_bytes == 2:

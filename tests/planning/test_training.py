@@ -142,17 +142,18 @@ def test_fewer_rows_than_workers(folder: Path) -> None:
 
 def test_a_token_visits_two_of_eight_experts(folder: Path) -> None:
     def seconds(model: str) -> float:
-        cost = planned(folder, "sft", "1x8xH100", f"base.model={model}")
+        cost = planned(folder, "sft", "1x8xH100", f"base.model={model}", "sft.batch_tokens=65536",
+                       "cluster.sft.micro_batch_rows=64")  # fmt: skip
         assert cost.time_s is not None
         return cost.time_s
 
     active, dense = 12.9e9, 8.03e9  # published: Mixtral 8x7B activates 12.9B of 46.7B
-    assert seconds("mixtral-8x7b") / seconds("llama-3.1-8b") == pytest.approx(active / dense, rel=0.06)
+    assert seconds("mixtral-8x7b") / seconds("llama-3.1-8b") == pytest.approx(active / dense, rel=0.1)
 
 
 def test_a_gpu_that_is_asked_for_on_cpus(folder: Path) -> None:
     cost = planned(folder, "sft", "1x16xCPU:64GiB:0.1TFLOPS", "cluster.sft.gpus_per_worker=1")
-    assert not cost.fits and "1x16xCPU has none" in cost.why
+    assert not cost.fits and "1x16xCPU has none" in cost.why and cost.time_s is None
 
 
 def test_ppo_holds_a_sampler_a_reference_and_a_reward_model(folder: Path) -> None:
