@@ -67,10 +67,12 @@ def attention_flops(model: ModelShape, length: float) -> float:
 def _multiplied(model: ModelShape) -> Iterator[tuple[Weight, int]]:
     """Weights between the embeddings, and how many numbers of each a token is multiplied with: of a mixture's experts
     those that it visits."""
-    visited = model.config.get("num_experts_per_tok")
+    visited: int | None = model.config.get("num_experts_per_tok")
     for weight in model.of_role("linear", "experts", "other"):
-        idle = weight.role == "experts" and visited is not None
-        yield weight, weight.numel * visited // weight.shape[0] if idle else weight.numel
+        if weight.role == "experts" and visited is not None:
+            yield weight, weight.numel // weight.shape[0] * visited
+        else:
+            yield weight, weight.numel
 
 
 @dataclass

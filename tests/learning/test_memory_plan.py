@@ -6,14 +6,14 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pipelines.learning import estimates
 from pipelines.learning.memory import Setting, rank_bytes
 from pipelines.learning.model import on_meta, shape_of
-from pipelines.learning.shapes import READ, SIZES, ModelShape, of_config
+from pipelines.learning.shapes import READ, SIZES, ModelShape, Recompute, of_config
 from pipelines.learning.throughput import training_flops
 from pipelines.planning.machines import parse
 from pipelines.planning.models import beside_lora
@@ -104,7 +104,7 @@ def setting_of(name: str) -> tuple[ModelShape, Setting]:
     kind, size = name.split(",")[0].split()[:2]
     return scratch(size, kind), Setting(
         tokens=MICRO_ROWS[size] * LENGTH * (2 if "twice" in name else 1),
-        recompute=next((what for what in ("attention", "full") if f"recompute {what}" in name), "none"),
+        recompute=next((what for what in get_args(Recompute) if f"recompute {what}" in name), "none"),
         compiled="not compiled" not in name,
         four_bit=kind == "QLoRA",
         offload="on the host" in name,
