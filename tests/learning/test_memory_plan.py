@@ -102,9 +102,10 @@ def scratch(size: str, kind: str) -> ModelShape:
 
 def setting_of(name: str) -> tuple[ModelShape, Setting]:
     kind, size = name.split(",")[0].split()[:2]
+    recompute: Any = next((what for what in get_args(Recompute) if f"recompute {what}" in name), "none")
     return scratch(size, kind), Setting(
         tokens=MICRO_ROWS[size] * LENGTH * (2 if "twice" in name else 1),
-        recompute=next((what for what in get_args(Recompute) if f"recompute {what}" in name), "none"),
+        recompute=recompute,
         compiled="not compiled" not in name,
         four_bit=kind == "QLoRA",
         offload="on the host" in name,
