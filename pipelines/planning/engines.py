@@ -37,7 +37,7 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     options, quantises = entry.options.model_dump(), entry.stage.kind == "quantise"
     try:
         config = config_of(recipe, made_by)
-        model = with_adapters(json.dumps(config))
+        model = with_adapters(json.dumps(config), "{}")
         engine, flops_per_s = _engine(model, dtype_in(config), entry, machines)
         held_out = _held_out(recipe, made_by, entry)
         work = _work(held_out, options, on_cpu=engine.on_cpu, quantises=quantises)

@@ -97,7 +97,7 @@ def _new_config(recipe: Recipe, entry: Entry) -> dict[str, Any]:
 
 
 @cache
-def with_adapters(config_json: str, adapters_json: str = "{}") -> ModelShape:
+def with_adapters(config_json: str, adapters_json: str) -> ModelShape:
     """The shape of a model, its weights frozen beside adapters where there are any.
 
     config_json; adapters_json: options of `lora` or `ia3` by that name, if either: as JSON, so that the same shape

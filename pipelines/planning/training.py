@@ -230,7 +230,7 @@ def _critic(job: Job) -> ModelShape | None:
     options = job.options
     if options["critic_body"] == "frozen" or options["advantage"] == "group":
         return None
-    return with_adapters(json.dumps(job.config))
+    return with_adapters(json.dumps(job.config), "{}")
 
 
 def misfit(job: Job, memory: Mapping[str, int]) -> str:

@@ -209,7 +209,7 @@ def test_a_gguf_file_is_planned_without_its_weights_being_unpacked(tmp_path: Pat
     weights = gguf_files.write(tmp_path / "model.gguf")
     config = base_config(str(tmp_path / "model.gguf"))
     assert (config["model_type"], config["dtype"]) == ("qwen2", "bfloat16")
-    model = with_adapters(json.dumps(config))
+    model = with_adapters(json.dumps(config), "{}")
     assert {weight.name: weight.shape for weight in model.weights} == {
         name: tuple(tensor.shape)
         for name, tensor in weights.items()
