@@ -7,8 +7,8 @@ import time
 import torch
 
 from pipelines.inference import process_memory
+from pipelines.inference.process_memory import CONTEXT_BYTES
 
-CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
 CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
 GPU_SIZES = (4096, 8192)
 
@@ -38,6 +38,21 @@ def _fastest_product_s(size: int, device: str, dtype: torch.dtype, seconds: floa
         _wait(device)
         fastest_s = min(fastest_s, time.perf_counter() - start)
     return fastest_s
+
+
+def copy_bytes_per_s(device: str) -> float:
+    """Highest measured rate of a copy within a GPU's memory, bytes read and written; 0 on a CPU, where no plan needs
+    it."""
+    if not device.startswith("cuda"):
+        return 0.0
+    source = torch.empty(2**28, dtype=torch.uint8, device=device)
+    target, fastest_s = torch.empty_like(source), float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        target.copy_(source)
+        _wait(device)
+        fastest_s = min(fastest_s, time.perf_counter() - start)
+    return 2 * source.numel() / fastest_s
 
 
 def _wait(device: str) -> None:

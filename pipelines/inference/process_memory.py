@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+CONTEXT_BYTES = 600 * 2**20  # of a process on a GPU: CUDA's context and kernels
+
 
 def restart_peak() -> None:
     """Starts the high-water mark anew (proc(5)). Where that is forbidden, as in some containers, or the system is not

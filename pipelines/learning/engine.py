@@ -22,12 +22,9 @@ from torch import Tensor, nn
 
 from pipelines.errors import UserError
 from pipelines.learning.lesson import Batch
+from pipelines.learning.memory import REDUCE_BUCKET
 from pipelines.learning.model import num_parameters, whole_shape
 from pipelines.learning.zero import state_access
-
-# Gradients summed over ranks at once: 128 MiB in float32, near the best rate of any interconnect. Larger ones, of which
-# ZeRO 3 holds several, take 5 bytes a parameter more from a model of 400M in a step.
-REDUCE_BUCKET = 2**25
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,16 @@ import torch
 import torch.distributed as dist
 
 from pipelines.errors import UserError
-from pipelines.inference.hardware import PeakMemory, peak_flops_per_s
+from pipelines.inference.hardware import PeakMemory, copy_bytes_per_s, peak_flops_per_s
 from pipelines.learning import checkpoint, estimates
 from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
 from pipelines.learning.memory import Setting
-from pipelines.learning.model import Recompute, compile_layers, hidden_matrices, num_parameters, recompute
+from pipelines.learning.model import compile_layers, hidden_matrices, num_parameters, recompute, shape_of
 from pipelines.learning.precision import dtype_of, multiplies_bfloat16_faster, name_of
 from pipelines.learning.schedule import Schedule
+from pipelines.learning.shapes import Recompute
 from pipelines.learning.throughput import Elapsed, Meter, training_flops
 
 CURVE_POINTS = 200  # in the artifact's curve, however often figures are logged
@@ -148,7 +149,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
         compile_layers(model)
     recompute(model, plan.recompute)
     peak = peak_of_all(worker, dtype)
-    flops = training_flops(model, round(rows.row_tokens))
+    flops = training_flops(shape_of(model), round(rows.row_tokens))
     engine = Engine(
         lesson.learner,
         hidden_matrices(model),
@@ -188,12 +189,16 @@ def estimation_errors(
     rows = min(plan.micro_batch_rows, max(1, plan.batch_rows // worker.world))
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
     setting = Setting(
-        tokens=lesson.rows.batch_tokens(rows), device=worker.device.partition(":")[0], dtype=dtype,
+        tokens=lesson.rows.batch_tokens(rows), device=worker.device.partition(":")[0], dtype=name_of(dtype),
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
-        offload=plan.offload, four_bit=four_bit,
+        offload=plan.offload, four_bit=four_bit, muon=plan.optimizer.kind == "muon",
     )  # fmt: skip
-    planned_bytes = sum(estimates.process_bytes(lesson.model, setting).values())
-    planned_s = estimates.seconds(journal.flops, peak, worker.device, plan.recompute)
+    shape, length = shape_of(lesson.model), lesson.rows.row_tokens
+    planned_bytes = sum(estimates.process_bytes(shape, setting).values())
+    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device))
+    planned_s = estimates.seconds(
+        shape, setting, speed, flops=journal.flops, tokens=journal.step * plan.batch_rows * length, length=length
+    )
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     errors = {"plan/time_error": planned_s / journal.seconds - 1}

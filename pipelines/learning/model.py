@@ -9,16 +9,22 @@ type of its weights.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import MoeModelOutputWithPast
@@ -27,35 +33,10 @@ from pipelines.errors import UserError
 from pipelines.learning import attention
 from pipelines.learning.batch import PackedBatch
 from pipelines.learning.losses import next_token_cross_entropy
+from pipelines.learning.shapes import READ, ModelShape, Recompute, Role, Size, Weight
 from pipelines.learning.token_scores import Head
 
-
-@dataclass(frozen=True)
-class Size:
-    """A Llama shape. Heads are 64 wide where the model is not tiny."""
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    intermediate: int  # width of the gated feed-forward layer
-    tied: bool = True  # one matrix as input and output embedding: at 4,096 × 192 it is 37% of the 2m model
-
-
 FOUR_BIT_BLOCK = 64  # weights with one scale; on a CPU rows that are cut in the middle of one come out wrong
-Recompute = Literal["none", "attention", "full"]
-
-# Wide and shallow where a CPU trains: matrices of 192 columns run near the GEMM peak, narrower ones do not.
-SIZES: Mapping[str, Size] = {
-    "micro": Size(64, 2, 2, 2, 128),
-    "2m": Size(192, 3, 3, 3, 512),
-    "6m": Size(256, 6, 4, 4, 704),
-    "14m": Size(384, 7, 6, 6, 1024),
-    "36m": Size(512, 10, 8, 8, 1536),
-    "125m": Size(768, 12, 12, 12, 2048),
-    "350m": Size(1024, 24, 16, 8, 2816),
-    "1b": Size(2048, 16, 32, 8, 8192, tied=False),
-}
 
 
 def from_scratch(
@@ -163,6 +144,36 @@ def all_logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
     """Logits of rows that are one document each. float32 [B, T, V]."""
     hidden_BTH = last_hidden(model, tokens_BT)
     return head(model).logits(hidden_BTH)  # the head second: ZeRO 3 gathers a tied matrix for one use at a time
+
+
+def on_meta(config: Mapping[str, Any]) -> PreTrainedModel:
+    """The model of a config.json, without memory for its weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+
+
+def shape_of(model: PreTrainedModel) -> ModelShape:
+    """Names and shapes of a model's weights, and which of them are trained."""
+    heads = {id(table.weight) for table in (model.get_output_embeddings(),) if table is not None}
+    linear = {id(layer.weight) for _, layer in linear_layers(model)}
+    embedding = id(cast(nn.Embedding, model.get_input_embeddings()).weight)
+
+    def role_of(parameter: nn.Parameter) -> Role:
+        if id(parameter) in heads:
+            return "head"
+        if id(parameter) == embedding:
+            return "embedding"
+        if id(parameter) in linear:
+            return "linear"
+        return "experts" if len(whole_shape(parameter)) == 3 else "other"
+
+    weights = (
+        Weight(name, tuple(whole_shape(parameter)), role_of(parameter), parameter.requires_grad)
+        for name, parameter in model.named_parameters()
+    )
+    config = cast(Any, model.config)  # whose attributes some families have under other names
+    read = {name: getattr(config, name) for name in READ if hasattr(config, name)}
+    return ModelShape(config.to_dict() | read, tuple(weights))
 
 
 def check_layers(model: PreTrainedModel, folder: Path) -> None:

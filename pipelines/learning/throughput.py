@@ -7,13 +7,10 @@ shape of the model ──► FLOPs of a token ──× tokens per second──�
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
 
-from transformers import PreTrainedModel
-
-from pipelines.learning.model import expert_parameters, whole_shape
+from pipelines.learning.shapes import ModelShape, Weight
 
 
 @dataclass(frozen=True)
@@ -40,42 +37,42 @@ class TrainingFlops:
         return tokens * self.per_token + predicted_tokens * self.per_predicted_token
 
 
-def training_flops(model: PreTrainedModel, length: int) -> TrainingFlops:
+def training_flops(model: ModelShape, length: int) -> TrainingFlops:
     """Operations of one token in a row of `length` tokens: 6·N + 12·L·H·Q·T (Chowdhery et al. 2022, PaLM, appendix B).
 
     N: parameters that multiply, so all but the input embedding and experts that a token does not visit; a frozen one
     counts 4, having no gradient. L layers, H heads of Q columns, T tokens of a row. Attention counts in full, as
     there, though causal attention over packed documents needs less than half of it; products that are computed twice to
     save memory count once."""
-
-    def of(parameter: Any) -> int:
-        return 6 if parameter.requires_grad else 4
-
-    config = cast(Any, model.config)
-    head = model.get_output_embeddings()
-    tables = [table.weight for table in (model.get_input_embeddings(), head) if table is not None]
-    inner = [p for p in model.parameters() if not any(p is table for table in tables)]
-    columns = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rows = 12 * config.num_hidden_layers * config.num_attention_heads * columns * length
-    idle = _idle_expert_flops(model, of)
+    inner = sum((6 if weight.trained else 4) * size for weight, size in _multiplied(model))
+    head = model.head
     return TrainingFlops(
-        _multiply_flops(inner, of) - idle + rows, 0 if head is None else _multiply_flops([head.weight], of)
+        inner + 3 * attention_flops(model, length),
+        0 if head is None else (6 if head.trained else 4) * head.numel,
     )
 
 
-def _idle_expert_flops(model: PreTrainedModel, of: Callable[[Any], int]) -> int:
-    """Operations that a token spares in the experts of a mixture that it does not visit."""
-    names, visited = set(expert_parameters(model)), getattr(model.config, "num_experts_per_tok", None)
-    if visited is None or not names:
-        return 0
-    stacks = [parameter for name, parameter in model.named_parameters() if name in names]
-    return sum(_multiply_flops([p], of) * (whole_shape(p)[0] - visited) // whole_shape(p)[0] for p in stacks)
+def layers_forward_flops(model: ModelShape) -> float:
+    """Operations of a token in the products of all layers, forward: without attention and the output embedding."""
+    return 2 * sum(size for _, size in _multiplied(model))
 
 
-def _multiply_flops(parameters: Iterable[Any], of: Callable[[Any], int]) -> int:
-    """Operations of a token in these matrices. of: of one weight: 2 for its output, 2 for its input's gradient, and 2
-    for its own where it learns."""
-    return sum(of(parameter) * whole_shape(parameter).numel() for parameter in parameters)
+def attention_flops(model: ModelShape, length: float) -> float:
+    """Operations of a token's attention to a row of `length` tokens, forward: 4·L·H·Q·T."""
+    config = model.config
+    columns = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return 4 * config["num_hidden_layers"] * config["num_attention_heads"] * columns * length
+
+
+def _multiplied(model: ModelShape) -> Iterator[tuple[Weight, int]]:
+    """Weights between the embeddings, and how many numbers of each a token is multiplied with: of a mixture's experts
+    those that it visits."""
+    visited: int | None = model.config.get("num_experts_per_tok")
+    for weight in model.of_role("linear", "experts", "other"):
+        if weight.role == "experts" and visited is not None:
+            yield weight, weight.numel // weight.shape[0] * visited
+        else:
+            yield weight, weight.numel
 
 
 @dataclass

@@ -16,10 +16,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-# 4,096 logits × 512 tokens × 4 bytes = 8 MB: a chunk stays near the cache instead of 4,096 × 2,048 × 4 = 34 MB for a
-# micro-batch of 8 rows. A GPU wants larger products: 2^27 × 4 bytes = 0.5 GB, not the 5 GB of a vocabulary of 150,000.
-CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
-MIN_CHUNK_TOKENS = 128  # narrower products leave the GEMM kernels idle
+from pipelines.learning.memory import CHUNK_LOGITS, MIN_CHUNK_TOKENS
 
 
 class Head(NamedTuple):

@@ -9,20 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.inference import engine_size
 from pipelines.inference.engine_size import ITEM_BYTES
 from pipelines.inference.estimates import Engine, EngineWork, engine_bytes, engine_seconds
 from pipelines.inference.model_config import dtype_in, engine_dtype_of, scored_tokens
+from pipelines.learning.shapes import ModelShape
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, file_bytes
 from pipelines.planning.machines import Machines, gib
 from pipelines.planning.models import config_of, with_adapters
 from pipelines.planning.training import Estimate, NotPlanned
 from pipelines.recipe.reader import Entry, Recipe
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 ENGINE_KINDS = ("evaluate", "quantise")
 STORED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}  # of a linear layer's weight
@@ -39,7 +37,7 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     options, quantises = entry.options.model_dump(), entry.stage.kind == "quantise"
     try:
         config = config_of(recipe, made_by)
-        model = with_adapters(json.dumps(config), "null")
+        model = with_adapters(json.dumps(config), "{}")
         engine, flops_per_s = _engine(model, dtype_in(config), entry, machines)
         held_out = _held_out(recipe, made_by, entry)
         work = _work(held_out, options, on_cpu=engine.on_cpu, quantises=quantises)
@@ -58,13 +56,11 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     return Estimate(memory, disk, time_s, None, engine.parameters, None, where, fits, why, {})
 
 
-def _engine(model: PreTrainedModel, stored: str, entry: Entry, machines: Machines) -> tuple[Engine, float]:
+def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) -> tuple[Engine, float]:
     """The engine, and the rate of large products in its type. stored: type of the model's weights."""
-    from pipelines.learning.model import num_parameters
-
-    options, cluster, config = entry.options.model_dump(), entry.cluster.model_dump(), model.config.to_dict()
+    options, cluster, config = entry.options.model_dump(), entry.cluster.model_dump(), model.config
     on_cpu = not machines.on_gpu or cluster["gpus"] == 0
-    dtype, parameters = engine_dtype_of(stored, on_cpu=on_cpu), num_parameters(model)
+    dtype, parameters = engine_dtype_of(stored, on_cpu=on_cpu), model.parameters
     context = config["max_position_embeddings"]
     max_tokens = min(options["context"] or scored_tokens(config["vocab_size"], context), context)
     weights = ITEM_BYTES[dtype] * parameters
@@ -145,9 +141,7 @@ def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool, quanti
     return work
 
 
-def _quantised_bytes(model: PreTrainedModel, stored: str, scheme: str) -> int:
+def _quantised_bytes(model: ModelShape, stored: str, scheme: str) -> int:
     """Bytes of the quantised model's file. stored: type of the weights that are not quantised."""
-    from pipelines.learning.model import linear_layers, num_parameters
-
-    linear = sum(layer.weight.numel() for _, layer in linear_layers(model))
-    return round(ITEM_BYTES[stored] * (num_parameters(model) - linear) + STORED_BYTES[scheme] * linear)
+    linear = sum(weight.numel for weight in model.of_role("linear"))
+    return round(ITEM_BYTES[stored] * (model.parameters - linear) + STORED_BYTES[scheme] * linear)

@@ -15,13 +15,17 @@ import psutil
 
 from pipelines.errors import UserError
 
-GIB, TERA = 2**30, 1e12
+GIB, GIGA, TERA = 2**30, 1e9, 1e12
 REACHED = 0.75  # of the data sheet's rate by one large product
-ACCELERATORS: dict[str, tuple[float, float]] = {  # name -> GiB of memory, dense bfloat16 TFLOP/s
-    "A10": (22.5, 125), "A100": (80, 312), "A100-40": (40, 312), "A800": (80, 312), "A6000": (48, 155),
-    "B200": (180, 2250), "H20": (96, 148), "H100": (80, 989), "H200": (141, 989), "H800": (80, 989), "L4": (22.5, 121),
-    "L40S": (48, 362), "RTX3090": (24, 71), "RTX4090": (24, 165), "RTX5090": (32, 209),
+COPIED = 0.88  # of the data sheet's rate by a copy: 2,958 of an H100's 3,350 GB/s, 4,239 of an H200's 4,800, measured
+# name -> GiB of memory, dense bfloat16 TFLOP/s, GB/s of memory
+ACCELERATORS: dict[str, tuple[float, float, float]] = {
+    "A10": (22.5, 125, 600), "A100": (80, 312, 2039), "A100-40": (40, 312, 1555), "A800": (80, 312, 2039),
+    "A6000": (48, 155, 768), "B200": (180, 2250, 8000), "H20": (96, 148, 4000), "H100": (80, 989, 3350),
+    "H200": (141, 989, 4800), "H800": (80, 989, 3350), "L4": (22.5, 121, 300), "L40S": (48, 362, 864),
+    "RTX3090": (24, 71, 936), "RTX4090": (24, 165, 1008), "RTX5090": (32, 209, 1792),
 }  # fmt: skip
+BYTES_PER_FLOP = 3350e9 / 989e12  # of the H100, for accelerators of whose memory no speed is given
 USABLE = 0.95  # of the memory: the rest is the driver's, the system's, or lost between tensors
 EXPECTED = (
     "expected NODESxGPUSxNAME such as 1x8xH100, with a name of {names}; your own as 1x8xNAME:48GiB:180TFLOPS, with the "
@@ -40,6 +44,7 @@ class Machines:
     flops_per_s: float  # in bfloat16 on a GPU, in float32 on a CPU
     on_gpu: bool
     bfloat16_flops_per_s: float | None = None  # of a CPU, whose instructions decide whether it is the faster type
+    bytes_per_s: float = 0.0  # of a GPU, copied within its memory; 0 of a CPU
 
     @property
     def count(self) -> int:
@@ -70,9 +75,12 @@ def parse(text: str) -> Machines:
         return replace(this_machine(on_gpu=False), nodes=nodes, per_node=per_node, memory_bytes=memory)
     if known is None and not (match[4] and match[5]):
         raise UserError(f"--nodes {text}: memory and speed of {name} are not known here; {expected}")
-    key, gib, tflops = known or (name, 0.0, 0.0)
+    key, gib, tflops, gigabytes_per_s = known or (name, 0.0, 0.0, 0.0)
     gib, tflops = float(match[4] or gib), float(match[5] or tflops)
-    return Machines(nodes, per_node, key, int(USABLE * gib * GIB), REACHED * tflops * TERA, on_gpu=True)
+    return Machines(
+        nodes, per_node, key, int(USABLE * gib * GIB), REACHED * tflops * TERA, on_gpu=True,
+        bytes_per_s=COPIED * (gigabytes_per_s * GIGA or BYTES_PER_FLOP * tflops * TERA),
+    )  # fmt: skip
 
 
 @functools.cache
@@ -82,14 +90,15 @@ def this_machine(*, on_gpu: bool | None = None) -> Machines:
     on_gpu: which; default: GPUs where there are any."""
     import torch
 
-    from pipelines.inference.hardware import peak_flops_per_s
+    from pipelines.inference.hardware import copy_bytes_per_s, peak_flops_per_s
 
     gpus = torch.cuda.device_count() if on_gpu is not False else 0
     if gpus:
         properties = torch.cuda.get_device_properties(0)
         flops = peak_flops_per_s("cuda:0", torch.bfloat16)
         name = properties.name.removeprefix("NVIDIA ").split()[0]
-        return Machines(1, gpus, name, int(USABLE * properties.total_memory), flops, on_gpu=True)
+        memory = int(USABLE * properties.total_memory)
+        return Machines(1, gpus, name, memory, flops, on_gpu=True, bytes_per_s=copy_bytes_per_s("cuda:0"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

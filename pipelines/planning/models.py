@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.inference.model_config import read_config
+from pipelines.learning.shapes import SIZES, ModelShape, Role, Weight, of_config
 from pipelines.recipe.reader import SHIPPED, Entry, Recipe
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 CONFIGS = SHIPPED / "configs"
+SCALED_INPUTS = ("down_proj", "fc2", "dense_4h_to_h")  # layers whose inputs IA3 scales: adapters.INPUT_SCALED
 
 
 def config_of(recipe: Recipe, entry: Entry) -> dict[str, Any]:
@@ -27,6 +26,13 @@ def config_of(recipe: Recipe, entry: Entry) -> dict[str, Any]:
         if "model" not in entry.inputs:
             return _new_config(recipe, entry)
         entry = recipe.entry(entry.inputs["model"])
+
+
+def begins_as_base(recipe: Recipe, entry: Entry) -> bool:
+    """Whether the model that an entry trains began as the recipe's base."""
+    while entry.stage.kind != "base" and "model" in entry.inputs:
+        entry = recipe.entry(entry.inputs["model"])
+    return entry.stage.kind == "base"
 
 
 def base_config(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -78,8 +84,6 @@ def _hub_config(model: str, revision: str | None) -> dict[str, Any]:
 
 def _new_config(recipe: Recipe, entry: Entry) -> dict[str, Any]:
     """The config of the model that pretrain makes."""
-    from pipelines.learning.model import SIZES
-
     options = entry.options.model_dump()
     size = SIZES[options["size"] or "2m"]
     tokens = recipe.entry(entry.inputs["tokens"])
@@ -93,39 +97,52 @@ def _new_config(recipe: Recipe, entry: Entry) -> dict[str, Any]:
 
 
 @cache
-def with_adapters(config_json: str, lora_json: str) -> PreTrainedModel:
-    """The model on the meta device, its weights frozen beside LoRA's where there is such a thing.
+def with_adapters(config_json: str, adapters_json: str) -> ModelShape:
+    """The shape of a model, its weights frozen beside adapters where there are any.
 
-    config_json, lora_json: as JSON, `null` for no LoRA: the same model is made once."""
-    from pipelines.learning.memory import on_meta
+    config_json; adapters_json: options of `lora` or `ia3` by that name, if either: as JSON, so that the same shape
+    is made once. A family that shapes.py does not know is made by transformers on the meta device."""
+    config = json.loads(config_json)
+    shape = of_config(config)
+    if shape is None:
+        from pipelines.learning.model import on_meta, shape_of
 
-    lora = json.loads(lora_json)
-    model = on_meta(json.loads(config_json))
-    if lora is not None:
-        _freeze_beside(model, lora)
-    return model
+        shape = shape_of(on_meta(config))
+    adapters = json.loads(adapters_json)
+    if adapters.get("lora") is not None:
+        return beside_lora(shape, adapters["lora"])
+    return shape if adapters.get("ia3") is None else beside_ia3(shape, adapters["ia3"]["targets"])
 
 
-def _freeze_beside(model: PreTrainedModel, lora: Mapping[str, Any]) -> None:
-    """Freezes a model's weights, and gives its target layers LoRA's matrices (rank × in, out × rank), as PEFT does;
-    without PEFT, whose import takes longer than all the rest of a plan."""
-    from torch import empty, nn
-
-    from pipelines.learning.model import expert_parameters, linear_layers
-
-    def is_target(name: str) -> bool:
-        return lora["targets"] is None or any(f".{name}".endswith(f".{target}") for target in lora["targets"])
-
-    model.requires_grad_(False)
-    shapes: list[tuple[nn.Module, str]] = [
-        (module, "weight") for name, module in linear_layers(model) if is_target(name)
-    ]
-    for name in filter(is_target, expert_parameters(model)):
-        module, _, last = name.rpartition(".")
-        shapes.append((model.get_submodule(module), last))
-    for module, name in shapes:
-        *experts, rows, columns = getattr(module, name).shape
+def beside_lora(shape: ModelShape, lora: Mapping[str, Any]) -> ModelShape:
+    """Freezes a model's weights, and gives its target layers LoRA's matrices (rank × in, out × rank), as PEFT does; and
+    DoRA's magnitudes (out)."""
+    added: list[Weight] = []
+    for weight in _targets(shape, lora["targets"], "linear", "experts"):
+        *experts, rows, columns = weight.shape
         rank = lora["rank"] * (experts[0] if experts else 1)
         matrices = {"in": (rank, columns), "out": (rows, rank)} | ({"magnitude": (rows,)} if lora["dora"] else {})
-        for which, shape in matrices.items():
-            module.register_parameter(f"lora_{name}_{which}", nn.Parameter(empty(shape, device="meta")))
+        added += [Weight(f"{weight.name}.lora_{which}", size, "other") for which, size in matrices.items()]
+    return ModelShape(shape.config, (*shape.frozen().weights, *added))
+
+
+def beside_ia3(shape: ModelShape, targets: list[str] | None) -> ModelShape:
+    """Freezes a model's weights, and gives its target layers IA3's scales, as PEFT does: of their inputs in the
+    feed-forward's last layer, of their outputs in all others. targets: default as of adapters.Ia3."""
+    added: list[Weight] = []
+    for weight in _targets(shape, targets or ["k_proj", "v_proj", *SCALED_INPUTS], "linear"):
+        rows, columns = weight.shape
+        scaled = columns if _layer(weight).rpartition(".")[2] in SCALED_INPUTS else rows
+        added.append(Weight(f"{weight.name}.ia3", (scaled,), "other"))
+    return ModelShape(shape.config, (*shape.frozen().weights, *added))
+
+
+def _targets(shape: ModelShape, targets: list[str] | None, *roles: Role) -> Iterator[Weight]:
+    """Weights whose layers' names end so; None: all with these roles."""
+    for weight in shape.of_role(*roles):
+        if targets is None or any(f".{_layer(weight)}".endswith(f".{target}") for target in targets):
+            yield weight
+
+
+def _layer(weight: Weight) -> str:
+    return weight.name.removesuffix(".weight")

@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.inference.model_config import dtype_in
+from pipelines.learning import estimates
+from pipelines.learning.memory import Setting
+from pipelines.learning.shapes import ModelShape
+from pipelines.learning.throughput import training_flops
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
 from pipelines.planning.machines import Machines, gib
-from pipelines.planning.models import config_of, with_adapters
+from pipelines.planning.models import begins_as_base, config_of, with_adapters
 from pipelines.recipe.reader import Entry, Recipe
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from pipelines.learning.memory import Setting
-    from pipelines.rollout.footprint import Rollouts
+from pipelines.rollout import estimates as rollout_estimates
+from pipelines.rollout.footprint import Rollouts
 
 
 class NotPlanned(Exception):
@@ -67,7 +67,7 @@ class Job:
 
     kind: str
     config: Mapping[str, Any]
-    model: PreTrainedModel  # on the meta device, its frozen weights marked
+    model: ModelShape  # its frozen weights marked
     setting: Setting
     lora: Mapping[str, Any] | None
     machines: Machines
@@ -87,9 +87,7 @@ class Job:
 def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
     """What an entry of one of KINDS would cost on these machines.
 
-    Raises UserError where its base is not found, NotPlanned for adapters and configs of a kind not known here."""
-    if getattr(entry.options, "ia3", None) is not None:
-        raise NotPlanned("IA3 is not planned yet")
+    Raises UserError where its base is not found, NotPlanned for a config of a kind not known here."""
     try:
         job = job_of(recipe, entry, machines)
         memory = memory_of(job)
@@ -104,7 +102,7 @@ def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
             else "nothing that was tried would fit: take larger ones, or more"
         )
         why += f"; {fix}"
-    parameters, trained = _counts(job.model)
+    parameters, trained = job.model.parameters, job.model.trained
     return Estimate(
         memory, disk_bytes(job, parameters, trained), time_s(job), job.tokens, parameters, trained,
         where=_where(job), fits=not problem, why=why, changes=changes,
@@ -113,9 +111,6 @@ def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
 
 def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     """Everything of an entry that memory and time depend on."""
-    from pipelines.learning.memory import Setting
-    from pipelines.learning.precision import dtype_of
-
     options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
     config = config_of(recipe, entry)
     on_gpu = machines.on_gpu if cluster["gpus_per_worker"] == "auto" else cluster["gpus_per_worker"] > 0
@@ -130,13 +125,14 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     step_rows = options["batch_tokens"] // row_tokens if "batch_tokens" in options else options.get("batch_pairs")
     setting = Setting(
         tokens=rows * row_tokens, device=device,
-        dtype=dtype_of(dtype, device, int(config.get("hidden_size") or 0)), world=cluster["workers"],
+        dtype=_dtype(dtype, device, int(config.get("hidden_size") or 0)), world=cluster["workers"],
         zero_stage=cluster["zero_stage"], recompute=cluster["recompute"], offload=cluster["offload"] == "optimizer",
         compiled=on_gpu and cluster["zero_stage"] < 3 and cluster.get("compile", False) in (True, "auto"),
-        four_bit=bool(options.get("lora") and options["lora"]["qlora"]),
+        four_bit=bool(options.get("lora") and options["lora"]["qlora"]), muon=_uses_muon(recipe, entry),
     )  # fmt: skip
     lora = options.get("lora")
-    model = with_adapters(json.dumps(config), json.dumps(lora))
+    adapters = {kind: options[kind] for kind in ("lora", "ia3") if options.get(kind) is not None}
+    model = with_adapters(json.dumps(config), json.dumps(adapters))
     return Job(
         entry.stage.kind,
         config,
@@ -152,6 +148,23 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         options,
         cluster.get("kv_cache_bytes"),
     )
+
+
+def _dtype(name: str, device: str, hidden_size: int) -> str:
+    """The type in training. On a CPU `auto` is measured there, as training does."""
+    if name != "auto" or device == "cuda":
+        return "bfloat16" if name == "auto" else name
+    from pipelines.learning.precision import dtype_of, name_of
+
+    return name_of(dtype_of(name, device, hidden_size))
+
+
+def _uses_muon(recipe: Recipe, entry: Entry) -> bool:
+    """By its options, or by their default: where no model before it is another's."""
+    options = entry.options.model_dump()
+    if options.get("lora") or options.get("ia3") or "optimizer" not in options:
+        return False
+    return (options["optimizer"] or ("adamw" if begins_as_base(recipe, entry) else "muon")) == "muon"
 
 
 def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLengths | None) -> tuple[int, int]:
@@ -192,18 +205,13 @@ def _tokens(recipe: Recipe, entry: Entry, lengths: PairLengths | None) -> int | 
 
 def memory_of(job: Job) -> dict[str, int]:
     """Bytes of a rank by part."""
-    from pipelines.learning.estimates import process_bytes
-    from pipelines.rollout.estimates import process_bytes as rollout_bytes
-
     if job.kind == "ppo":
-        return rollout_bytes(job.model, _critic(job), job.setting, _rollouts(job))
-    return process_bytes(job.model, job.setting)
+        return rollout_estimates.process_bytes(job.model, _critic(job), job.setting, _rollouts(job))
+    return estimates.process_bytes(job.model, job.setting)
 
 
 def _rollouts(job: Job) -> Rollouts:
     """What an iteration of ppo generates: prompts of a usual length, and replies as long as they may be."""
-    from pipelines.rollout.footprint import Rollouts
-
     options = job.options
     return Rollouts(
         replies=options["prompts_per_iteration"] * options["replies_per_prompt"],
@@ -217,19 +225,12 @@ def _rollouts(job: Job) -> Rollouts:
     )
 
 
-def _critic(job: Job) -> PreTrainedModel | None:
+def _critic(job: Job) -> ModelShape | None:
     """The critic of ppo, where it is a model that learns: as large as the policy's base."""
     options = job.options
     if options["critic_body"] == "frozen" or options["advantage"] == "group":
         return None
-    return with_adapters(json.dumps(job.config), json.dumps(None))
-
-
-def _counts(model: PreTrainedModel) -> tuple[int, int]:
-    """Parameters, and those that are trained."""
-    from pipelines.learning.model import num_parameters
-
-    return num_parameters(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return with_adapters(json.dumps(job.config), "{}")
 
 
 def misfit(job: Job, memory: Mapping[str, int]) -> str:
@@ -315,8 +316,8 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
     if name == "workers" and job.machines.count > setting.world:
         return {"workers": job.machines.count}, _with(job, world=job.machines.count)
     if name == "lora" and job.lora is None and job.kind != "pretrain":
-        model = with_adapters(json.dumps(job.config), json.dumps(LORA))
-        return {"lora": {"rank": 16}}, replace(job, lora=LORA, model=model)
+        model = with_adapters(json.dumps(job.config), json.dumps({"lora": LORA}))
+        return {"lora": {"rank": 16}}, replace(_with(job, muon=False), lora=LORA, model=model)
     if name == "qlora" and job.lora is not None and not setting.four_bit and job.kind != "ppo":
         return {"lora.qlora": True}, _with(job, four_bit=True)
     return None
@@ -328,22 +329,19 @@ def _with(job: Job, **changes: Any) -> Job:
 
 def time_s(job: Job) -> float | None:
     """Seconds of training, without the start of processes; of ppo with its replies."""
-    from pipelines.learning.estimates import seconds
-    from pipelines.learning.throughput import training_flops
-    from pipelines.rollout.estimates import iteration_seconds
-
-    if job.tokens is None:
+    machines = job.machines
+    if job.tokens is None or (job.on_gpu and not machines.on_gpu):
         return None
-    workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, job.machines.count)
-    flops_per_s = job.machines.flops_per_s
-    if not job.on_gpu and job.setting.dtype.itemsize == 2:
-        flops_per_s = job.machines.bfloat16_flops_per_s or flops_per_s
+    workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, machines.count)
+    flops_per_s = machines.flops_per_s
+    if not job.on_gpu and job.setting.item_bytes == 2:
+        flops_per_s = machines.bfloat16_flops_per_s or flops_per_s
+    speed = estimates.Speed(workers * flops_per_s, workers * machines.bytes_per_s)
     if job.kind == "ppo":
-        iteration = iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), workers * flops_per_s)
-        return job.options["iterations"] * iteration
-    flops = training_flops(job.model, job.length)
-    per_token = flops.per_token + flops.per_predicted_token
-    return seconds(job.tokens * per_token, workers * flops_per_s, job.setting.device, job.setting.recompute)
+        iteration_s = rollout_estimates.iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), speed)
+        return job.options["iterations"] * iteration_s
+    flops = training_flops(job.model, job.length).total(job.tokens, job.tokens)
+    return estimates.seconds(job.model, job.setting, speed, flops=flops, tokens=job.tokens, length=job.length)
 
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:

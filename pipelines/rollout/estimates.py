@@ -6,42 +6,51 @@ replies ──generate, annotate, learn──► seconds
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from pipelines.inference import engine_size
 from pipelines.inference.estimates import Comparison, Engine, EngineWork, engine_bytes, engine_seconds, forward_flops
-from pipelines.inference.hardware import PeakMemory, peak_flops_per_s
 from pipelines.learning import estimates
+from pipelines.learning.estimates import Speed
 from pipelines.learning.memory import Setting, state_bytes
-from pipelines.learning.model import num_parameters
+from pipelines.learning.shapes import ModelShape
 from pipelines.learning.throughput import training_flops
 from pipelines.rollout.footprint import Rollouts
+
+if TYPE_CHECKING:
+    from pipelines.inference.hardware import PeakMemory
 
 SAMPLER_PROCESS_BYTES = 250 * 2**20  # on a CPU: vLLM, beside what training imports
 
 
 def compare(
-    policy: PreTrainedModel, critic: PreTrainedModel | None, setting: Setting, rollouts: Rollouts, memory: PeakMemory
+    policy: ModelShape, critic: ModelShape | None, setting: Setting, rollouts: Rollouts, memory: PeakMemory
 ) -> Comparison:
     """The most memory that this rank held, and what is planned for it and for an iteration. Measures the rate of large
     products here, for which other ranks should be idle or do the same."""
+    from pipelines.inference.hardware import copy_bytes_per_s, peak_flops_per_s
+    from pipelines.learning.precision import DTYPES
+
     memory_bytes = memory.bytes()  # before the products below, whose matrices are not the rank's
-    flops_per_s = setting.world * peak_flops_per_s(setting.device, setting.dtype)
+    speed = Speed(
+        setting.world * peak_flops_per_s(setting.device, DTYPES[setting.dtype]),
+        setting.world * copy_bytes_per_s(setting.device),
+    )
     return Comparison(
         memory_bytes,
         sum(process_bytes(policy, critic, setting, rollouts).values()),
-        iteration_seconds(policy, critic, setting, rollouts, flops_per_s),
+        iteration_seconds(policy, critic, setting, rollouts, speed),
     )
 
 
 def process_bytes(
-    policy: PreTrainedModel, critic: PreTrainedModel | None, setting: Setting, rollouts: Rollouts
+    policy: ModelShape, critic: ModelShape | None, setting: Setting, rollouts: Rollouts
 ) -> dict[str, int]:
-    """Bytes of a rank's process by part. critic: where it is a model that learns; both may be on the meta device.
+    """Bytes of a rank's process by part. critic: where it is a model that learns.
 
     On a GPU the sampler sleeps while the policy learns, so that it takes the place of activations."""
     parts = estimates.process_bytes(policy, setting)
-    weights = setting.dtype.itemsize * num_parameters(policy)
+    weights = setting.item_bytes * policy.parameters
     frozen = weights // (setting.world if setting.zero_stage == 3 else 1)
     if critic is not None:
         parts["critic"] = sum(state_bytes(critic, setting).values())
@@ -57,35 +66,38 @@ def process_bytes(
     return parts | {"sampler": sum(of_sampler.values()) + SAMPLER_PROCESS_BYTES, "KV cache": cache}
 
 
-def _sampler(policy: PreTrainedModel, setting: Setting, rollouts: Rollouts) -> Engine:
+def _sampler(policy: ModelShape, setting: Setting, rollouts: Rollouts) -> Engine:
     """A rank's engine."""
-    on_cpu, config, parameters = setting.device == "cpu", policy.config.to_dict(), num_parameters(policy)
+    on_cpu, config, parameters = setting.device == "cpu", policy.config, policy.parameters
     size = engine_size.size_of(on_cpu=on_cpu)
-    dtype = "float32" if setting.dtype.itemsize == 4 else "bfloat16"
     rows = size.num_rows if on_cpu else min(size.num_rows, -(-rollouts.replies // setting.world))
-    cache = min(rows * engine_size.row_bytes(config, rollouts.max_tokens, dtype), size.max_kv_bytes)
+    cache = min(rows * engine_size.row_bytes(config, rollouts.max_tokens, setting.dtype), size.max_kv_bytes)
     return Engine(
-        config, parameters, setting.dtype.itemsize * parameters, dtype, rollouts.max_tokens,
+        config, parameters, setting.item_bytes * parameters, setting.dtype, rollouts.max_tokens,
         rollouts.kv_cache_bytes or cache, on_cpu,
     )  # fmt: skip
 
 
 def iteration_seconds(
-    policy: PreTrainedModel, critic: PreTrainedModel | None, setting: Setting, rollouts: Rollouts, flops_per_s: float
+    policy: ModelShape, critic: ModelShape | None, setting: Setting, rollouts: Rollouts, speed: Speed
 ) -> float:
-    """Seconds of an iteration. flops_per_s: of large products, by all ranks together."""
+    """Seconds of an iteration. speed: of all ranks together."""
     tokens = rollouts.replies * rollouts.tokens
-    forward = forward_flops(policy.config.to_dict(), num_parameters(policy), rollouts.tokens)
+    forward = forward_flops(policy.config, policy.parameters, rollouts.tokens)
     passes = 2 + rollouts.has_reward_model  # log-probabilities of policy and reference, and the score
     learners = [policy] if critic is None else [policy, critic]
-    flops = [training_flops(model, rollouts.tokens) for model in learners]
-    learnt = rollouts.epochs * sum(each.per_token + each.per_predicted_token for each in flops)
-    learning_s = estimates.seconds(tokens * learnt, flops_per_s, setting.device, setting.recompute)
-    annotating_s = estimates.seconds(tokens * passes * forward, flops_per_s, setting.device, "none")
-    return annotating_s + learning_s + _generating_seconds(policy, setting, rollouts, flops_per_s)
+    learning_s = 0.0
+    for model in learners:
+        flops = training_flops(model, rollouts.tokens)
+        learnt = rollouts.epochs * tokens
+        learning_s += estimates.seconds(
+            model, setting, speed, flops=flops.total(learnt, learnt), tokens=learnt, length=rollouts.tokens
+        )
+    annotating_s = estimates.forward_seconds(tokens * passes * forward, speed, setting.device)
+    return annotating_s + learning_s + _generating_seconds(policy, setting, rollouts, speed.flops_per_s)
 
 
-def _generating_seconds(policy: PreTrainedModel, setting: Setting, rollouts: Rollouts, flops_per_s: float) -> float:
+def _generating_seconds(policy: ModelShape, setting: Setting, rollouts: Rollouts, flops_per_s: float) -> float:
     """Each rank generates its share of the replies, as many at once as its engine takes."""
     engine = _sampler(policy, setting, rollouts)
     replies = -(-rollouts.replies // setting.world)

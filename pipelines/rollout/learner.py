@@ -49,6 +49,7 @@ from pipelines.learning.memory import Setting
 from pipelines.learning.pairs import open_reward_model
 from pipelines.learning.precision import DTYPES, name_of, stored_dtype
 from pipelines.learning.saving import Weights, save_proven
+from pipelines.learning.shapes import Recompute
 from pipelines.rollout.critics import Critic, HeadCritic, ModelCritic, ReferencePass
 from pipelines.rollout.estimates import compare
 from pipelines.rollout.experience import Annotation, Rollout, Row, Step
@@ -73,7 +74,7 @@ class LearnerPlan:
     zero_stage: int
     critic_body: str  # "learnt": the critic is a second model; "frozen": a head on a frozen model
     dtype: str  # of the policy in training, and of all frozen models; "auto": the sampler's
-    recompute: models.Recompute
+    recompute: Recompute
     offload: bool
     threads: int
     seed: int
@@ -324,10 +325,11 @@ class Learner:
         plan = self.plan
         setting = Setting(
             tokens=min(plan.micro_batch_rows, -(-rollouts.replies // self.world)) * rollouts.tokens,
-            device=self.device.type, dtype=self._dtype, world=self.world, zero_stage=plan.zero_stage,
+            device=self.device.type, dtype=name_of(self._dtype), world=self.world, zero_stage=plan.zero_stage,
             recompute=plan.recompute, offload=plan.offload,
         )  # fmt: skip
-        return compare(self._policy.model, self._critic_model, setting, rollouts, self._memory)
+        critic = self._critic_model and models.shape_of(self._critic_model)
+        return compare(models.shape_of(self._policy.model), critic, setting, rollouts, self._memory)
 
     def save(self, folder: Path) -> None:
         """Copies this rank's part of the training state; writes it into folder/rank-R in a thread, beside what follows.

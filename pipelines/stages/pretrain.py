@@ -139,6 +139,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
     from pipelines.learning.batch import PackedRows
     from pipelines.learning.lesson import next_token
     from pipelines.learning.precision import stored_dtype
+    from pipelines.learning.shapes import SIZES
 
     arguments = config["lesson"]
     rows = PackedRows(Path(arguments["rows"]))
@@ -147,11 +148,11 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
         if "folder" in arguments:
             folder = Path(arguments["folder"])
             return next_token(model.from_folder(folder, dtype), rows, stored_dtype(folder))
-        size, shape = model.SIZES[arguments["size"]], arguments["shape"]
+        size, shape = SIZES[arguments["size"]], arguments["shape"]
         initial: Any = model.from_scratch(size, seed=arguments["seed"], **shape)
         return next_token(initial.to(dtype), rows)
 
-    width = hidden_size(Path(arguments["folder"])) if "folder" in arguments else model.SIZES[arguments["size"]].hidden
+    width = hidden_size(Path(arguments["folder"])) if "folder" in arguments else SIZES[arguments["size"]].hidden
     return learn(worker, config, make_lesson, hidden_size=width)
 
 

@@ -25,15 +25,17 @@ def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: 
     given = parse(nodes) if nodes else None
     warn = RunLog().warn
     steps = plan(recipe, Store(recipe.store), until=until, warn=warn)
-    estimates, unknown_base = {}, None
+    costs: dict[str, Estimate | str] = dict.fromkeys((step.name for step in steps), "its base is not known")
+    unknown_base = None
     try:
         with loading():
-            estimates = estimates_of(recipe, steps, given, warn)
+            costs = costs_of(recipe, steps, given, warn)
     except UserError as error:  # fingerprints and states do not depend on it
         unknown_base = error
+    estimates = {name: cost for name, cost in costs.items() if isinstance(cost, Estimate)}
     if as_json:
-        costs = {name: cost.facts() for name, cost in estimates.items()}
-        print_json({step.name: _state(step) | costs.get(step.name, {}) for step in steps})
+        facts = {name: _facts(cost) for name, cost in costs.items()}
+        print_json({step.name: _state(step) | facts[step.name] for step in steps})
     else:
         _print(steps, estimates)
     if unknown_base is not None:
@@ -43,30 +45,46 @@ def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: 
         raise UserError("this plan does not fit: " + "; ".join(misfits))
 
 
-def estimates_of(
+def costs_of(
     recipe: Recipe, steps: list[Step], nodes: Machines | None, warn: Callable[[str], object]
-) -> dict[str, Estimate]:
-    """By step: what each one of a planned kind would cost. nodes: default this machine, and then only what is to be
-    made.
+) -> dict[str, Estimate | str]:
+    """By step: what each one of a planned kind would cost, or why there is no estimate of it. nodes: default this
+    machine, and then only what is to be made.
 
     warn: called for a step whose model cannot be estimated. Raises UserError where a base is not known."""
+    costs: dict[str, Estimate | str] = {step.name: _without_estimate(step) for step in steps}
     to_plan = [step for step in steps if nodes or not step.artifact]
     planned = [step for step in to_plan if step.entry.stage.kind in (*KINDS, *ENGINE_KINDS)]
     if not planned:
-        return {}
+        return costs
     here = nodes or this_machine()
-    estimates: dict[str, Estimate] = {}
     for step in planned:
         machines = _machines_of(step, here, at_hand=nodes is None)
         try:
             if step.entry.stage.kind in KINDS:
-                estimates[step.name] = estimate(recipe, step.entry, machines)
+                costs[step.name] = estimate(recipe, step.entry, machines)
             else:
                 model = step.evaluates or step.entry.inputs["model"]
-                estimates[step.name] = estimate_engine(recipe, step.entry, model, machines)
+                costs[step.name] = estimate_engine(recipe, step.entry, model, machines)
         except NotPlanned as reason:
+            costs[step.name] = str(reason)
             warn(f"{step.name}: no estimate: {reason}")
-    return estimates
+    return costs
+
+
+def _without_estimate(step: Step) -> str:
+    """Why a step has none."""
+    if step.artifact:
+        return "it is made already"
+    if max_requests(step.entry.options) is not None:
+        return "it takes as long as its requests are answered in; requests/max is their number at most"
+    other = {"base": "it copies or downloads files", "serve": "it takes as long as the server's start and replies do"}
+    return other.get(step.entry.stage.kind, "it takes as long as its rows do, which are read only when it runs")
+
+
+def _facts(cost: Estimate | str) -> dict[str, Any]:
+    """As `rayse plan --json` prints it."""
+    return {"why": f"no estimate: {cost}"} if isinstance(cost, str) else cost.facts()
 
 
 def _machines_of(step: Step, machines: Machines, *, at_hand: bool) -> Machines:

@@ -35,6 +35,7 @@ def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
     from pipelines.data.tokens.chat import Chat
     from pipelines.learning import model as models
     from pipelines.learning.saving import save
+    from pipelines.learning.shapes import SIZES
 
     tokenizer = tokenizing.train(texts(), VOCABULARY)
     tokenizing.save(tokenizer, folder, max_tokens=LENGTH)
@@ -42,7 +43,7 @@ def write(folder: Path, *, size: str = SIZE, seed: int = 7) -> Path:
     if encoder.vocabulary != VOCABULARY:
         raise RuntimeError(f"the tokenizer has {encoder.vocabulary} tokens; expected {VOCABULARY}: give it more text")
     special = {f"{name}_token_id": getattr(encoder, f"{name}_id") for name in ("bos", "eos", "pad")}
-    llama = models.from_scratch(models.SIZES[size], vocabulary=VOCABULARY, length=LENGTH, seed=seed, special=special)
+    llama = models.from_scratch(SIZES[size], vocabulary=VOCABULARY, length=LENGTH, seed=seed, special=special)
     save(llama, llama.named_parameters(), folder)
     return folder
 

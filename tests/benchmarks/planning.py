@@ -37,6 +37,7 @@ class Setting:
     lora: bool = False
     rows: int = 2
     vocabulary: int = 32_768
+    pairs: bool = False  # DPO, on pairs of many lengths, instead of next tokens of full rows
 
 
 SETTINGS = {
@@ -53,6 +54,8 @@ SETTINGS = {
     "14m, 8 rows": Setting("14m", rows=8),
     "36m, LoRA, bfloat16, 4 rows": Setting("36m", "bfloat16", lora=True, rows=4),
     "125m, recomputed, 4 rows": Setting("125m", recompute="full", rows=4),
+    "36m, DPO": Setting("36m", rows=4, pairs=True),
+    "36m, DPO, LoRA": Setting("36m", rows=4, pairs=True, lora=True),
 }
 
 
@@ -108,13 +111,14 @@ def train(folder: Path, setting: Setting) -> None:
     from pipelines.learning.engine import OptimizerPlan
     from pipelines.learning.lesson import next_token
     from pipelines.learning.model import from_folder
+    from pipelines.learning.pairs import PairRows, dpo_lesson
     from pipelines.learning.precision import stored_dtype
     from pipelines.learning.saving import save_proven
     from pipelines.learning.schedule import Schedule
     from tests.learning.processes import PlainWorker
 
     loop.peak_flops_per_s = hardware.peak_flops_per_s  # measured for long: processes.py shortens it
-    rows = PackedRows(folder / "train")
+    rows = PairRows(folder / "pairs.arrow") if setting.pairs else PackedRows(folder / "train")
     optimizer = OptimizerPlan("adamw", learning_rate=1e-4, adam_learning_rate=1e-4, weight_decay=0.0, clip_norm=1.0)
     plan = loop.TrainingPlan(
         out=folder / "out", seed=1, total_steps=STEPS, batch_rows=WORLD * 2 * setting.rows, optimizer=optimizer,
@@ -126,6 +130,9 @@ def train(folder: Path, setting: Setting) -> None:
     open_model = partial(from_folder, folder / "model")
 
     def make(model: Any) -> Any:
+        if isinstance(rows, PairRows):
+            dtype = stored_dtype(folder / "model")
+            return dpo_lesson(model, rows, beta=0.1, label_smoothing=0.0, dtype=dtype, batch_pairs=setting.rows)
         return next_token(model, rows, stored_dtype(folder / "model"))
 
     def make_lesson(dtype: Any) -> Any:
@@ -144,18 +151,40 @@ def measure(setting: Setting) -> dict[str, Any]:
     """Trains in new processes. Returns the loop's facts, plan/memory_error and plan/time_error among them."""
     from pipelines.learning import model
     from pipelines.learning.saving import save
+    from pipelines.learning.shapes import SIZES
     from tests.learning.packed import write_tokens
     from tests.learning.processes import in_processes
 
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as name:
         folder = Path(name)
-        write_tokens(folder, num_rows=WORLD * 2 * setting.rows * STEPS, length=LENGTH, vocabulary=setting.vocabulary)
-        llama = model.from_scratch(model.SIZES[setting.size], vocabulary=setting.vocabulary, length=LENGTH, seed=1)
+        num_rows = WORLD * 2 * setting.rows * STEPS
+        if setting.pairs:
+            write_pairs(folder / "pairs.arrow", num_rows, setting.vocabulary)
+        write_tokens(folder, num_rows=num_rows, length=LENGTH, vocabulary=setting.vocabulary)
+        llama = model.from_scratch(SIZES[setting.size], vocabulary=setting.vocabulary, length=LENGTH, seed=1)
         (folder / "model").mkdir()
         save(llama, llama.named_parameters(), folder / "model")
         del llama
         in_processes(train, WORLD, folder, setting, method="spawn")
         return json.loads((folder / "figures.json").read_text())
+
+
+def write_pairs(file: Path, number: int, vocabulary: int) -> None:
+    """Pairs of random tokens; sequences of 20 to LENGTH tokens, half of them below 130."""
+    import numpy as np
+    import pyarrow as pa
+
+    from pipelines.data.dialogues.tokenized_pairs import SCHEMA
+
+    rng = np.random.default_rng(0)
+    lengths_N2 = np.clip(rng.lognormal(np.log(130), 0.7, (number, 2)), 20, LENGTH).astype(int)
+    rows = [
+        {"chosen": rng.integers(0, vocabulary, chosen), "rejected": rng.integers(0, vocabulary, rejected),
+         "prompt_tokens": 10, "row": row}
+        for row, (chosen, rejected) in enumerate(lengths_N2)
+    ]  # fmt: skip
+    with pa.ipc.new_file(str(file), SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
 
 
 def measure_ppo(setting: PpoSetting) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.learning import model as models
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.saving import save
+from pipelines.learning.shapes import SIZES
 from pipelines.report import drawing
 from pipelines.run.progress import RunLog
 from pipelines.stages import ppo
@@ -66,7 +67,7 @@ def make_model(folder: Path, seed: int, steps: int = 150) -> None:
     chat = Chat.open(folder)
     special = {f"{name}_token_id": getattr(chat.encoder, f"{name}_id") for name in ("bos", "eos", "pad")}
     model = models.from_scratch(
-        models.SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=64, seed=seed, special=special
+        SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=64, seed=seed, special=special
     )
     prompts = [conversation.prompt for conversation in digit_words()]
     random, optimizer = np.random.default_rng(seed), torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -31,10 +31,11 @@ def run_bare(tokens: Path, size: str, steps: int, seed: int) -> tuple[list[float
 
     from pipelines.learning import model
     from pipelines.learning.batch import DataOrder, PackedRows
+    from pipelines.learning.shapes import SIZES
     from serve.hosting.front import free_port
     from tests.benchmarks.bare_loop import Shape, run
 
-    model_size = model.SIZES[size]
+    model_size = SIZES[size]
     llama = model.from_scratch(model_size, vocabulary=VOCABULARY, length=LENGTH, seed=seed)
     weights = {n.removeprefix("model."): w for n, w in llama.state_dict().items() if n != "lm_head.weight"}
     shape = Shape(VOCABULARY, model_size.hidden, model_size.layers, model_size.heads, model_size.intermediate)

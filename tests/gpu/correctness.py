@@ -22,8 +22,9 @@ from pipelines.learning.batch import PackedRows
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.lesson import next_token
 from pipelines.learning.loop import TrainingPlan, train
-from pipelines.learning.model import SIZES, NextTokenLearner, compile_layers, from_scratch, hidden_matrices
+from pipelines.learning.model import NextTokenLearner, compile_layers, from_scratch, hidden_matrices
 from pipelines.learning.schedule import Schedule
+from pipelines.learning.shapes import SIZES
 from tests.gpu.machine import Machine, packed_rows
 from tests.learning import reference
 from tests.learning.packed import write_tokens

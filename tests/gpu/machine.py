@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from pipelines.inference.hardware import peak_flops_per_s
 from pipelines.learning.batch import PackedBatch, batch_from_packed
 from pipelines.learning.engine import Engine
-from pipelines.learning.model import num_parameters
+from pipelines.learning.model import num_parameters, shape_of
 from pipelines.learning.throughput import training_flops
 
 
@@ -130,7 +130,7 @@ def steps(
     length = micro_batches[0].tokens_BT.shape[1]
 
     def mfu(counted_length: int) -> float:
-        operations = training_flops(model, counted_length).total(tokens, labels)
+        operations = training_flops(shape_of(model), counted_length).total(tokens, labels)
         return round(operations / step_s / machine.peak_flops_per_s(machine.dtype), 4)
 
     return {

@@ -16,7 +16,6 @@ from pipelines.learning.adapters import Lora
 from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.memory import Setting, rank_bytes
 from pipelines.learning.model import (
-    SIZES,
     NextTokenLearner,
     Recompute,
     Size,
@@ -26,8 +25,11 @@ from pipelines.learning.model import (
     hidden_matrices,
     num_parameters,
     recompute,
+    shape_of,
 )
+from pipelines.learning.precision import name_of
 from pipelines.learning.saving import save
+from pipelines.learning.shapes import SIZES
 from tests.gpu.machine import Machine, packed_rows, steps
 
 Measure = Callable[[], dict[str, Any]]
@@ -82,10 +84,11 @@ def full(
                         muon_in_bfloat16=machine.on_gpu)) as engine:  # fmt: skip
         parts = batches(machine, size, 4, rows_factor)
         setting = Setting(
-            tokens=parts[0].tokens_BT.numel(), device=machine.device.partition(":")[0], dtype=machine.dtype,
+            tokens=parts[0].tokens_BT.numel(), device=machine.device.partition(":")[0], dtype=name_of(machine.dtype),
             zero_stage=zero_stage, recompute=what, compiled=compiled, offload=offload,
+            muon=optimizer.kind == "muon",
         )  # fmt: skip
-        planned = sum(rank_bytes(model, setting).values()) / 2**30
+        planned = sum(rank_bytes(shape_of(model), setting).values()) / 2**30
         return steps(machine, engine, model, parts) | {"planned_gib": round(planned, 3)}
 
 

@@ -24,7 +24,7 @@ from pipelines.inference.estimates import (
 )
 from pipelines.inference.hardware import PeakMemory
 from pipelines.inference.model_config import read_config
-from pipelines.learning.model import from_folder, num_parameters
+from pipelines.learning.model import from_folder, num_parameters, shape_of
 from pipelines.learning.throughput import training_flops
 from tests import families
 
@@ -40,7 +40,7 @@ def test_a_forward_pass_is_a_third_of_training(family: str, tmp_path: Path) -> N
     families.write(tmp_path, family)
     model = from_folder(tmp_path)
     assert weights.num_parameters(tmp_path) == num_parameters(model)
-    training = training_flops(model, 96)
+    training = training_flops(shape_of(model), 96)
     forward = forward_flops(model.config.to_dict(), num_parameters(model), 96)
     assert forward == pytest.approx((training.per_token + training.per_predicted_token) / 3, rel=1e-9)
 

@@ -22,15 +22,16 @@ from pipelines.inference.hardware import peak_flops_per_s
 from pipelines.learning import throughput
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.model import (
-    SIZES,
     NextTokenLearner,
     Size,
     from_folder,
     from_scratch,
     hidden_matrices,
     num_parameters,
+    shape_of,
 )
 from pipelines.learning.saving import save
+from pipelines.learning.shapes import SIZES
 from pipelines.learning.throughput import Elapsed, Meter, TrainingFlops, training_flops
 from pipelines.stages import pretrain
 from tests.learning.packed import write_tokens
@@ -48,6 +49,10 @@ SMALL: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+
+
+def flops_of(model: PreTrainedModel) -> TrainingFlops:
+    return training_flops(shape_of(model), 64)
 
 
 def test_the_stage_offers_the_sizes_there_are() -> None:
@@ -120,13 +125,13 @@ def test_operations_per_token_by_hand() -> None:
     model = from_scratch(TINY, vocabulary=60, length=64, seed=1)
     number, embedding = num_parameters(model), 60 * 32
     # 12 × 2 layers × 2 heads × 16 columns × 64 tokens = 49,152
-    assert training_flops(model, 64) == TrainingFlops(6 * (number - embedding) + 49_152, 6 * embedding)
+    assert flops_of(model) == TrainingFlops(6 * (number - embedding) + 49_152, 6 * embedding)
     untied = LlamaForCausalLM(LlamaConfig(**SMALL, tie_word_embeddings=False))
     number, embedding = num_parameters(untied), SMALL["vocab_size"] * SMALL["hidden_size"]
     attention = 12 * SMALL["num_hidden_layers"] * SMALL["hidden_size"] * 64
-    assert training_flops(untied, 64) == TrainingFlops(6 * (number - 2 * embedding) + attention, 6 * embedding)
+    assert flops_of(untied) == TrainingFlops(6 * (number - 2 * embedding) + attention, 6 * embedding)
     untied.requires_grad_(False)
-    assert training_flops(untied, 64) == TrainingFlops(4 * (number - 2 * embedding) + attention, 4 * embedding)
+    assert flops_of(untied) == TrainingFlops(4 * (number - 2 * embedding) + attention, 4 * embedding)
     assert TrainingFlops(10.0, 3.0).total(5, 2) == 56
 
 
@@ -134,7 +139,7 @@ def test_a_model_that_scores_has_no_output_embedding_to_apply() -> None:
     config = LlamaConfig(**SMALL)
     config.num_labels = 1
     scorer = LlamaForSequenceClassification(config)
-    flops = training_flops(scorer, 64)
+    flops = flops_of(scorer)
     assert flops.per_predicted_token == 0
     attention = 12 * SMALL["num_hidden_layers"] * SMALL["hidden_size"] * 64
     assert flops.per_token == 6 * (num_parameters(scorer) - SMALL["vocab_size"] * SMALL["hidden_size"]) + attention

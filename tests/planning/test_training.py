@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.learning import adapters
-from pipelines.learning.model import expert_parameters, from_folder
+from pipelines.learning.model import expert_parameters, from_folder, num_parameters
 from pipelines.planning.machines import GIB, parse
 from pipelines.planning.models import base_config, with_adapters
 from pipelines.planning.training import Estimate, estimate
@@ -84,22 +84,27 @@ def test_adapters_of_a_rank(folder: Path) -> None:
     assert cost.memory["weights"] == 2 * (LLAMA_8B + cost.trained)
 
 
-@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
 @pytest.mark.parametrize("family", families.FAMILIES)
-def test_adapters_are_counted_as_peft_makes_them(family: str, dora: bool, tmp_path: Path) -> None:
+def test_adapters_are_counted_as_peft_makes_them(family: str, kind: str, tmp_path: Path) -> None:
     families.write(tmp_path, family, seed=0, dtype="float32")
     model = from_folder(tmp_path)
-    options = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": None, "rslora": False, "dora": dora, "qlora": False}
-    if dora and expert_parameters(model):
-        options["targets"] = ["q_proj", "v_proj"]  # DoRA does not fit experts
-    targets = options["targets"] and tuple(options["targets"])
-    peft = adapters.attach(model, adapters.Lora(**{**options, "targets": targets}), 0)
+    targets = ["q_proj", "v_proj"] if kind == "dora" and expert_parameters(model) else None  # it does not fit experts
+    lora = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": targets, "rslora": False, "dora": kind == "dora",
+            "qlora": False}  # fmt: skip
+    adapter = adapters.Ia3() if kind == "ia3" else adapters.Lora(**{**lora, "targets": targets and tuple(targets)})
+    by_peft = adapters.attach(model, adapter, 0)
+    options = {"ia3": {"targets": None}} if kind == "ia3" else {"lora": lora}
     ours = with_adapters((tmp_path / "config.json").read_text(), json.dumps(options))
-    assert trained(ours) == trained(peft) > 0
+    assert ours.trained == sum(p.numel() for p in by_peft.parameters() if p.requires_grad) > 0
+    assert ours.parameters == num_parameters(by_peft)
 
 
-def trained(model: Any) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def test_ia3_takes_less_than_lora(folder: Path) -> None:
+    alone = ("cluster.sft.workers=1",)
+    scaled = planned(folder, "sft", "1x1xH100", "sft.ia3={}", "sft.weight_decay=0", *alone)
+    assert scaled.trained == LAYERS * (2 * KEYS + FEED_FORWARD)  # keys, values and the feed-forward's inputs
+    assert scaled.rank_bytes < planned(folder, "sft", "1x1xH100", "sft.lora={rank: 16}", *alone).rank_bytes
 
 
 def test_four_bits_fit_where_sixteen_do_not(folder: Path) -> None:
@@ -137,17 +142,18 @@ def test_fewer_rows_than_workers(folder: Path) -> None:
 
 def test_a_token_visits_two_of_eight_experts(folder: Path) -> None:
     def seconds(model: str) -> float:
-        cost = planned(folder, "sft", "1x8xH100", f"base.model={model}")
+        cost = planned(folder, "sft", "1x8xH100", f"base.model={model}", "sft.batch_tokens=65536",
+                       "cluster.sft.micro_batch_rows=64")  # fmt: skip
         assert cost.time_s is not None
         return cost.time_s
 
     active, dense = 12.9e9, 8.03e9  # published: Mixtral 8x7B activates 12.9B of 46.7B
-    assert seconds("mixtral-8x7b") / seconds("llama-3.1-8b") == pytest.approx(active / dense, rel=0.06)
+    assert seconds("mixtral-8x7b") / seconds("llama-3.1-8b") == pytest.approx(active / dense, rel=0.1)
 
 
 def test_a_gpu_that_is_asked_for_on_cpus(folder: Path) -> None:
     cost = planned(folder, "sft", "1x16xCPU:64GiB:0.1TFLOPS", "cluster.sft.gpus_per_worker=1")
-    assert not cost.fits and "1x16xCPU has none" in cost.why
+    assert not cost.fits and "1x16xCPU has none" in cost.why and cost.time_s is None
 
 
 def test_ppo_holds_a_sampler_a_reference_and_a_reward_model(folder: Path) -> None:
@@ -164,15 +170,17 @@ def test_ppo_holds_a_sampler_a_reference_and_a_reward_model(folder: Path) -> Non
 
 def test_time_falls_with_workers_and_speed(folder: Path) -> None:
     def seconds(nodes: str, workers: int) -> float:
-        seconds = planned(folder, "sft", nodes, f"cluster.sft.workers={workers}", "cluster.sft.zero_stage=3").time_s
+        settings = ("zero_stage=3", f"workers={workers}", "micro_batch_rows=8")
+        options = [f"cluster.sft.{setting}" for setting in settings]
+        seconds = planned(folder, "sft", nodes, "sft.batch_tokens=65536", *options).time_s
         assert seconds is not None
         return seconds
 
     one, two = seconds("1x8xH100", 1), seconds("1x8xH100", 2)
     assert one / two == pytest.approx(2)
-    assert seconds("1x8xA100", 2) / two == pytest.approx(989 / 312)
+    assert 2039 / 3350 < two / seconds("1x8xA100", 2) * 989 / 312 < 3350 / 2039  # of products, and of memory
     by_hand = 6 * LLAMA_8B * 2 * NUM_BYTES / 4 / (0.75 * 989e12)  # a GPU that does nothing but large products
-    assert 1.5 < one / by_hand < 2.5
+    assert 1 < one / by_hand < 2.5
 
 
 def test_data_without_a_file_has_no_time(folder: Path) -> None:
@@ -201,11 +209,11 @@ def test_a_gguf_file_is_planned_without_its_weights_being_unpacked(tmp_path: Pat
     weights = gguf_files.write(tmp_path / "model.gguf")
     config = base_config(str(tmp_path / "model.gguf"))
     assert (config["model_type"], config["dtype"]) == ("qwen2", "bfloat16")
-    model = with_adapters(json.dumps(config), "null")
-    assert {name: parameter.shape for name, parameter in model.named_parameters()} == {
-        name: tensor.shape
+    model = with_adapters(json.dumps(config), "{}")
+    assert {weight.name: weight.shape for weight in model.weights} == {
+        name: tuple(tensor.shape)
         for name, tensor in weights.items()
-        if name != "lm_head.weight" or not model.config.tie_word_embeddings
+        if name != "lm_head.weight" or not model.config["tie_word_embeddings"]
     }
 
 

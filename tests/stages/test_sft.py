@@ -25,6 +25,7 @@ from pipelines.learning import model as models
 from pipelines.learning.batch import PackedRows
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.saving import save
+from pipelines.learning.shapes import SIZES
 from pipelines.recipe import reader
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES, sft
@@ -73,7 +74,7 @@ def base(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     chat = Chat.open(tiny.first)
     model = models.from_scratch(
-        models.SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=LENGTH, seed=2, special={"eos_token_id": 2}
+        SIZES["micro"], vocabulary=chat.encoder.vocabulary, length=LENGTH, seed=2, special={"eos_token_id": 2}
     )
     save(model, model.named_parameters(), folder)
     for file in tiny.first.iterdir():

@@ -47,6 +47,8 @@ def test_recipes_that_people_start_from_fit_what_they_are_named_for(recipe: str,
     assert len(training) == {"continue-pretraining": 1, "full-8b-eight-gpus": 3}.get(recipe, 2)
     evaluated = {f"{stage}/evaluate" for stage in training if stage != "reward_model"}
     assert by_stage.keys() - training == (evaluated | {"quantise"} if recipe == "assistant" else evaluated)
+    every = json.loads(done.stdout)
+    assert all(every[stage]["why"].startswith("no estimate: it") for stage in every.keys() - by_stage.keys())
     for stage, planned in by_stage.items():
         assert planned.keys() >= PROMISED and planned["fits"]
         assert planned["memory/rank_bytes"] == sum(planned["memory/parts"].values()) > planned["model/parameters"] / 2
@@ -84,7 +86,7 @@ def test_a_base_that_is_not_there(files: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "config.json" in done.stderr and "weights are not needed" in done.stderr
 
 
-def test_a_plan_of_8b_imports_no_engine_and_holds_no_weights(files: Path) -> None:
+def test_a_plan_of_8b_imports_no_framework_and_holds_no_weights(files: Path) -> None:
     """What makes it slow elsewhere: libraries of seconds each, weights in memory, the same shape more than once."""
     code = """
 import sys
@@ -94,7 +96,7 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 from pipelines.planning.models import with_adapters
-heavy = {"deepspeed", "peft", "vllm", "ray", "llmcompressor", "datasets", "pandas", "sklearn"} & set(sys.modules)
+heavy = {"torch", "transformers", "deepspeed", "peft", "vllm", "ray", "llmcompressor", "pandas"} & set(sys.modules)
 # Not ru_maxrss: that begins with the memory of the process that forked this one.
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(sorted(heavy), with_adapters.cache_info().misses, peak)
@@ -104,7 +106,7 @@ print(sorted(heavy), with_adapters.cache_info().misses, peak)
     done = subprocess.run([*command, "--store", str(files / "store")], capture_output=True, text=True, check=True)
     modules, shapes, peak_kib = done.stdout.splitlines()[-1].rsplit(" ", 2)
     assert modules == "[]" and shapes == "1"
-    assert int(peak_kib) < 2**20 * 1.5  # of 8 billion weights the smallest part would be 4 GiB
+    assert int(peak_kib) < 2**20 / 4  # of 8 billion weights the smallest part would be 4 GiB
 
 
 def test_a_plan_says_how_many_requests_at_most(files: Path, tmp_path: Path) -> None:
