@@ -102,7 +102,7 @@ def test_tasks_and_kills_do_not_change_a_byte(
 def test_errors_say_what_to_do(session: Session, sources: dict[str, Source], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rows: documents"):
         STAGE.run(work(session, tmp_path / "none", {}))
-    with pytest.raises(UserError, match=r"broken\.pdf:1.*max_bad_rows"):
+    with pytest.raises(UserError, match=r"blank\.html:1: a page without text.*max_bad_rows"):
         STAGE.run(work(session, tmp_path / "strict", sources, max_bad_rows=0))
     with pytest.raises(ValueError, match="more than half of passage_words"):
         STAGE.options.model_validate({"passage_words": 40, "overlap_words": 30})
