@@ -23,9 +23,13 @@ from pipelines.verbs.arguments import (
     JsonOpt,
     KeyFileOpt,
     KeyOpt,
+    KnowledgeOpt,
     ModelArg,
     NameArg,
+    NodesOpt,
+    NoKnowledgeOpt,
     PersonaOpt,
+    QueryOpt,
     QuietOpt,
     ReadStoreOpt,
     RecipeArg,
@@ -33,6 +37,7 @@ from pipelines.verbs.arguments import (
     SetOpt,
     StoreOpt,
     UntilOpt,
+    WhereOpt,
 )
 
 if TYPE_CHECKING:
@@ -99,13 +104,7 @@ def plan(
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
-    nodes: Annotated[
-        str | None,
-        typer.Option(
-            help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
-            "2x16xCPU:64GiB. Default: this machine."
-        ),
-    ] = None,
+    nodes: NodesOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Show which stages would run, and what those that train would take: memory of a rank, disk, time.
@@ -180,21 +179,19 @@ def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False)
 @app.command()
 def inspect(
     name: NameArg,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only rows with this value: reason=too_long, language=zh, source=NAME, split=set_aside; repeatable."
-        ),
-    ] = None,
+    where: WhereOpt = None,
     limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")] = 20,
     card: CardOpt = False,
+    query: QueryOpt = None,
     store: ReadStoreOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Show rows of a corpus, of conversations or of preferences. Those that are used, and those set aside, with why."""
-    from pipelines.verbs.inspect_rows import show_rows
+    """Show rows of a corpus, of conversations, preferences or documents. Those used, and those set aside, with why."""
+    from pipelines.verbs import inspect_knowledge, inspect_rows
 
-    show_rows(_store(store), name, where=where or (), limit=limit, card=card, as_json=as_json)
+    if query is not None:
+        return inspect_knowledge.show_hits(_store(store), name, query, limit=limit, as_json=as_json)
+    return inspect_rows.show_rows(_store(store), name, where=where or (), limit=limit, card=card, as_json=as_json)
 
 
 @app.command()
@@ -237,6 +234,8 @@ def serve(
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, help="Number of GPUs for the model; 0 serves on the CPU.")] = 0,
     guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
+    knowledge: KnowledgeOpt = None,
+    no_knowledge: NoKnowledgeOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
@@ -245,7 +244,8 @@ def serve(
 
     keys = read_server_keys(key, key_file)
     settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, **keys)  # fmt: skip
+                             max_tokens=max_tokens, gpus=gpus, guard=guard, knowledge=knowledge,
+                             no_knowledge=no_knowledge, **keys)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 

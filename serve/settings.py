@@ -109,6 +109,14 @@ class Settings(Options):
     guard_folder: Path | None = Field(
         default=None, description="Folder of an artifact of kind `guard`; default: the built-in rules alone"
     )
+    knowledge_folder: Path | None = Field(
+        default=None, description="Folder of an artifact of kind `knowledge`, passages of which go with each question; "
+        "default: none"
+    )  # fmt: skip
+    knowledge_version: str = Field(
+        default="", description="Version of the knowledge, for receipts: the artifact's fingerprint"
+    )
+    max_passages: int = Field(default=4, gt=0, description="Maximum number of passages of documents in a prompt")
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
     max_tokens: int | None = Field(
         default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"

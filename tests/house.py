@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         # the crafts: what stages are made of
         ("metrics", "rollout"), ("learning",), ("inference",),
         ("data.guard",), ("data.dialogues", "data.images"),
-        ("data.corpus", "data.tokens"), ("data.sources",), ("data.text",),
+        ("data.corpus", "data.tokens", "data.knowledge"), ("data.sources",), ("data.text",),
         ("console",), ("options", "user_functions", "objects"), ("errors",),
     ),
     "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",)),

@@ -159,6 +159,11 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("guard/recall", "recall", ".0%", by_language=True),
         Figure("guard/check_ms", "check", ".2f", "ms"),
     ),
+    "knowledge": (
+        Figure("documents/used", "documents", ",.0f"),
+        Figure("passages/written", "passages", ",.0f"),
+        Figure("passages/embedded", "passages with embeddings", ",.0f"),
+    ),
     "trial": (
         Figure("latency/first_token_s_p50", "first token", ",.0f", "ms", scale=1e3),
         Figure("guard/declined_unsafe", "unsafe declined", ".0%"),

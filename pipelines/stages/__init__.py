@@ -11,6 +11,7 @@ from pipelines.stages import (
     guard,
     images,
     imported,
+    knowledge,
     ppo,
     preferences,
     pretrain,
@@ -23,7 +24,7 @@ from pipelines.stages import (
 
 _IN_ORDER = (
     imported, corpus, images, tokenizer, tokens, pretrain, augment, conversations, sft, ai_feedback,
-    preferences, reward_model, ppo, dpo, quantise, guard, evaluate,
+    preferences, reward_model, ppo, dpo, quantise, guard, knowledge, evaluate,
 )  # fmt: skip
 
 STAGES: dict[str, Stage] = {module.STAGE.kind: module.STAGE for module in _IN_ORDER}

@@ -58,3 +58,23 @@ ModelArg = Annotated[
     str | None,
     typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Default: the newest."),
 ]
+WhereOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only rows with this value: reason=too_long, language=zh, source=NAME, split=set_aside; repeatable."
+    ),
+]
+NodesOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
+        "2x16xCPU:64GiB. Default: this machine."
+    ),
+]
+QueryOpt = Annotated[
+    str | None, typer.Option(help="Question: show the passages of documents that a served model would get with it.")
+]
+KnowledgeOpt = Annotated[
+    str | None, typer.Option(help="Documents to answer from, what a stage knowledge made. Default: the model's run's.")
+]
+NoKnowledgeOpt = Annotated[bool, typer.Option("--no-knowledge", help="Answer from the model alone, no documents.")]

@@ -1,5 +1,5 @@
-"""`rayse inspect NAME`: rows of a corpus, of conversations or of preferences, those that are used and those set aside;
-and rows that a model wrote.
+"""`rayse inspect NAME`: rows of a corpus, of conversations, preferences or documents, those that are used and those set
+aside; and rows that a model wrote.
 
 train, held_out (Parquet) ──┐
 rejected (Parquet or JSON   ├──filter──► numbers, and the first rows with place, reason and text
@@ -22,13 +22,14 @@ import pyarrow.dataset as ds
 from pipelines.console import print_json
 from pipelines.data.corpus.filters import reasons_of
 from pipelines.data.dialogues.synthetic import rows as synthetic
+from pipelines.data.knowledge.index import PASSAGES
 from pipelines.errors import UserError, printable
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
 from pipelines.verbs.inspect_card import show_card
 
 SYNTHETIC = ("augmented", "ai_feedback")  # kinds whose rows a model wrote
-KINDS = ("corpus", "images", "conversations", "preferences", *SYNTHETIC)
+KINDS = ("corpus", "images", "conversations", "preferences", "knowledge", *SYNTHETIC)
 SET_ASIDE = "set_aside"
 DISPLAYED_CHARACTERS = 300  # of a row; --json has all
 TEXTS = ("text", "messages", "prompt", "chosen", "rejected", "raw")  # columns that are shown, as far as a row has them
@@ -68,7 +69,7 @@ def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, card
         return show_card(artifact, name, where=where, limit=limit, as_json=as_json)
     if artifact.kind not in KINDS:
         raise UserError(f"{name}: holds no rows but {artifact.kind}; expected one of {', '.join(KINDS)}")
-    tables = _written if artifact.kind in SYNTHETIC else _tables
+    tables = _written if artifact.kind in SYNTHETIC else _passages if artifact.kind == "knowledge" else _tables
     splits = _matching(dict(tables(artifact.local())), _conditions(where))
     numbers = {split.name: split.count() for split in splits}
     reasons = sum((split.reasons() for split in splits), Counter[str]())
@@ -104,6 +105,12 @@ def _written(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
     """The rows that a model wrote, and those that were dropped."""
     yield from _of_lines("written", folder / synthetic.ROWS)
     yield from _of_lines(SET_ASIDE, folder / synthetic.DROPPED)
+
+
+def _passages(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
+    """The passages of documents, and the documents that are not used."""
+    yield "passages", ds.dataset(str(folder / PASSAGES), format="ipc")
+    yield from _of_lines(SET_ASIDE, folder / "rejected.jsonl")
 
 
 def _of_lines(split: str, file: Path) -> Iterator[tuple[str, ds.Dataset]]:

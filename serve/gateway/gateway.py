@@ -28,6 +28,7 @@ from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownR
 from serve.gateway.fields import FeedbackFields, read
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_name, open_guard
 from serve.gateway.keys import Access
+from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
 from serve.gateway.receipts import InvalidReceipt
@@ -74,6 +75,7 @@ class Gateway:
         self._recent_replies = RecentReplies()
         self._receipt_key = receipts.open_key(settings.receipt_key) if settings.receipt_key else b""
         self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
+        self._knowledge = Knowledge.open(settings.knowledge_folder, settings.max_passages)
         self._template_digest = receipts.template_digest(settings.model)
         self._metrics = metrics or Metrics()
         self._page = Page()
@@ -171,7 +173,8 @@ class Gateway:
     def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
         """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
         request = prepare(route, asgi.parse_object(body), self._settings, self._chat, self._guard,
-                          context_tokens=self._context_tokens, request_id=request_id)  # fmt: skip
+                          context_tokens=self._context_tokens, request_id=request_id,
+                          knowledge=self._knowledge)  # fmt: skip
         with self._metrics.guard_s.time():
             return request, check_prompt(self._guard, request.checked, request.begun_reply)
 
@@ -206,6 +209,7 @@ class Gateway:
             "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
             "template": self._template_digest, "sampling": sampling, "prompt": receipts.digest(request.client_prompt),
             "reply": receipts.digest(texts[0]), "time": request.created,
+            **({"knowledge": settings.knowledge_version} if self._knowledge else {}),
         }  # fmt: skip
         self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], settings.name, settings.version,
                                        request.sampling, request.created, facts))  # fmt: skip
@@ -293,6 +297,7 @@ class Gateway:
             "max_turns": self._settings.max_turns,
             "feedback": self._feedback is not None,
             "guard": self._settings.guard,
+            "knowledge": self._knowledge is not None,
         }
 
 

@@ -20,7 +20,7 @@ from serve.gateway import asgi
 from serve.gateway.asgi import DONE, ApiError, App, Receive, Scope, Send
 from serve.gateway.guard import Guard
 from serve.gateway.metrics import Metrics
-from serve.gateway.reply import GuardedStream, guard_response, with_receipt
+from serve.gateway.reply import GuardedStream, guard_response, with_notes
 from serve.gateway.request import GenerationRequest
 from serve.settings import Settings
 
@@ -116,7 +116,7 @@ class Relay:
         body, headers = b"".join(self._body), self._headers
         if self._status == 200:
             body, texts, reason = guard_response(body, self._guard, self._request)
-            body = with_receipt(body, self._on_reply(texts))
+            body = with_notes(body, self._request, self._on_reply(texts))
             if reason:
                 self._metrics.declined.labels("reply").inc()
                 headers = [*headers, (b"x-rayse-guard", b"reply")]

@@ -19,7 +19,7 @@ from serve.gateway.asgi import DONE, dumps, sse_event
 from serve.gateway.guard import Guard, GuardedReply, begin_reply
 from serve.gateway.request import GenerationRequest
 
-RECEIPT = "rayse_receipt"  # the field of a reply
+RECEIPT, CITATIONS = "rayse_receipt", "rayse_citations"  # fields of a reply
 
 
 def refusal_chunks(
@@ -55,12 +55,15 @@ def refusal_chunks(
     yield DONE
 
 
-def with_receipt(json_object: bytes, receipt: str) -> bytes:
-    """A JSON object, or an event that holds one, with the receipt as a further field; unchanged without one."""
-    if not receipt:
+def with_notes(json_object: bytes, request: GenerationRequest, receipt: str) -> bytes:
+    """A JSON object, or an event that holds one, with the receipt and the citations of the prompt as further fields;
+    unchanged without them."""
+    notes = {RECEIPT: receipt} if receipt else {}
+    notes |= {CITATIONS: list(request.citations)} if request.citations else {}
+    if not notes:
         return json_object
     end = json_object.rindex(b"}")
-    return json_object[:end] + f',"{RECEIPT}":"{receipt}"'.encode() + json_object[end:]
+    return json_object[:end] + b"," + dumps(notes)[1:-1] + json_object[end:]
 
 
 def _frame(request: GenerationRequest, model: str, kind: str) -> dict[str, Any]:
@@ -219,7 +222,7 @@ class GuardedStream:
         events = choice.release()
         if choice.reply.verdict is None:
             if events and delta.get("finish_reason") is not None:
-                events[-1] = with_receipt(events[-1], self._receipt())
+                events[-1] = with_notes(events[-1], self._request, self._receipt())
             return b"".join(events)
         sent = b"".join(events)
         self.reason = choice.reply.verdict.reason
@@ -250,5 +253,5 @@ class GuardedStream:
         refusal = fields | _content(self._request, rest + reply.refusal()) | {"finish_reason": None}
         stop = fields | _content(self._request, "") | {"finish_reason": "stop"}
         note = {"rayse_guard": {"where": "reply", "reason": self.reason}}
-        last = with_receipt(sse_event(frame | {"choices": [stop]} | note), self._receipt())
+        last = with_notes(sse_event(frame | {"choices": [stop]} | note), self._request, self._receipt())
         return sse_event(frame | {"choices": [refusal]}) + last

@@ -22,6 +22,7 @@ from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import Encode, InvalidPrompt, Message, Prompt
 from serve.gateway.fields import ChatFields, CompletionFields, read
 from serve.gateway.guard import Guard, without_refused
+from serve.gateway.knowledge import Knowledge, with_passages
 from serve.settings import Settings
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -41,7 +42,7 @@ class GenerationRequest:
     that the model does not get: the oldest, which did not fit into the context, and those that were refused;
     begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools_ignored:
     number of tools that the request offers; only_scores: whether the reply is the prompt's log-probabilities, which no
-    guard checks; created: seconds since 1970."""
+    guard checks; citations: of the passages of documents that the prompt holds; created: seconds since 1970."""
 
     path: str
     body: dict[str, Any]
@@ -56,6 +57,7 @@ class GenerationRequest:
     concealment: Concealment = ALL_VISIBLE
     tools_ignored: int = 0
     only_scores: bool = False
+    citations: Sequence[dict[str, Any]] = ()
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -94,11 +96,12 @@ def prepare(
     *,
     context_tokens: int,
     request_id: str,
+    knowledge: Knowledge | None = None,
 ) -> GenerationRequest:
     """Checks a client's request and makes vLLM's of it. Raises ApiError.
 
     path: CHAT or COMPLETIONS. guard: decides which earlier turns are left out, as they were refused. context_tokens:
-    maximum of a prompt with its reply."""
+    maximum of a prompt with its reply. knowledge: documents, passages of which go with a chat's last question."""
     fields = read(ChatFields if path == CHAT else CompletionFields, body)
     if fields.model is not None and fields.model != settings.name:
         raise ApiError(404, f"The model {fields.model!r} does not exist; this server has {settings.name!r}",
@@ -106,7 +109,7 @@ def prepare(
     _check_limits(fields, settings)
     try:
         if isinstance(fields, ChatFields):
-            request = _prepare_chat(fields, settings, chat, guard, context_tokens, request_id)
+            request = _prepare_chat(fields, settings, chat, guard, knowledge, context_tokens, request_id)
         else:
             request = _prepare_completion(fields, settings, chat, context_tokens, request_id)
     except InvalidPrompt as error:
@@ -134,7 +137,13 @@ def _check_limits(fields: ChatFields | CompletionFields, settings: Settings) -> 
 
 
 def _prepare_chat(
-    fields: ChatFields, settings: Settings, chat: Chat, guard: Guard, context_tokens: int, request_id: str
+    fields: ChatFields,
+    settings: Settings,
+    chat: Chat,
+    guard: Guard,
+    knowledge: Knowledge | None,
+    context_tokens: int,
+    request_id: str,
 ) -> GenerationRequest:
     """A chat request whose body holds only what the gateway sets."""
     tools_ignored = _count_tools(fields)
@@ -154,11 +163,15 @@ def _prepare_chat(
         min(max_reply_tokens, context_tokens // 2) if fields.max_reply_tokens else max(1, context_tokens // 4)
     )
     encode = chat.continued if goes_on else chat.prompt
+    max_prompt_tokens = context_tokens - reserved_tokens
+    hits = knowledge.search(user_text) if knowledge else []
     prompt = conversation.fit_prompt(
-        messages, encode=encode, max_turns=settings.max_turns, max_prompt_tokens=context_tokens - reserved_tokens,
-        context_tokens=context_tokens,
+        messages, encode=encode, max_turns=settings.max_turns, context_tokens=context_tokens,
+        max_prompt_tokens=max_prompt_tokens // 2 if hits else max_prompt_tokens,  # the other half is for passages
     )  # fmt: skip
     prompt = _without_refused(prompt, guard, encode, num_persona)
+    checked = prompt.messages[num_persona : -1 if goes_on else None]
+    prompt, citations = with_passages(prompt, user_text, hits, encode, max_prompt_tokens=max_prompt_tokens)
     prepared = {
         "messages": prompt.messages,
         "max_tokens": min(max_reply_tokens, context_tokens - len(prompt.token_ids)),
@@ -170,10 +183,10 @@ def _prepare_chat(
     return GenerationRequest(
         CHAT, prepared, f"chatcmpl-{request_id}", messages[:-1] if goes_on else messages, user_text,
         len(prompt.token_ids), client_prompt,
-        [prompt.messages[num_persona : -1 if goes_on else None]], prompt.turns_left_out,
+        [checked], prompt.turns_left_out,
         begun_reply=messages[-1]["content"] if goes_on else "",
         concealment=Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment,
-        tools_ignored=tools_ignored,
+        tools_ignored=tools_ignored, citations=citations,
     )  # fmt: skip
 
 

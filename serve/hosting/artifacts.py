@@ -1,7 +1,7 @@
 """From artifacts to settings: which model is served, with which guard, persona and limits.
 
     trial ──serve.json───────────┐
-    model ──model_to_serve───────┴──► ServingSpec(model, guard, persona, …) ──► Settings
+    model ──model_to_serve───────┴──► ServingSpec(model, guard, knowledge, persona, …) ──► Settings
 
 `rayse serve`, `rayse chat` and the stage `serve` of a recipe all use these functions, so that what is hosted is what
 was tried.
@@ -15,13 +15,14 @@ from typing import Any
 
 from pydantic import Field
 
+from pipelines.data.knowledge.index import read_summary
 from pipelines.errors import UserError
 from pipelines.options import Options
 from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import latest
 from serve.settings import Settings
 
-MODEL, TRIAL, GUARD = "model", "trial", "guard"  # kinds of artifact
+MODEL, TRIAL, GUARD, KNOWLEDGE = "model", "trial", "guard", "knowledge"  # kinds of artifact
 SPEC_FILE = "serve.json"  # of a trial
 QUANTISE, CHOICE_FILE = "quantise", "choice.json"  # the stage, and its file that says which model to serve
 
@@ -31,6 +32,7 @@ class ServingSpec(Options):
 
     model: str = Field(description="Fingerprint of the model")
     guard: str | None = Field(default=None, description="Fingerprint of the guard; default: the built-in rules alone")
+    knowledge: str | None = Field(default=None, description="Fingerprint of the documents; default: none")
     persona: str | None = Field(default=None, description="System message of conversations that bring none")
     max_turns: int | None = Field(
         default=None, gt=0, description="Maximum number of a conversation's turns in the prompt"
@@ -49,7 +51,7 @@ class ServingSpec(Options):
     @property
     def settings(self) -> dict[str, Any]:
         """The fields that are fields of Settings too."""
-        return self.model_dump(exclude={"model", "guard"})
+        return self.model_dump(exclude={"model", "guard", "knowledge"})
 
 
 def model_to_serve(model: Artifact) -> Artifact:
@@ -95,6 +97,21 @@ def nearest_guard(store: Store, model: Artifact) -> Artifact | None:
     return guards[-1] if guards else None
 
 
+def knowledge_of_run(store: Store, model: Artifact) -> Artifact | None:
+    """The last knowledge of the latest run, if that run made this model. Other runs' documents are other users'."""
+    run = _latest_run(store)
+    fingerprints = [fingerprint for kind, fingerprint in run if kind == KNOWLEDGE]
+    return store.find(KNOWLEDGE, fingerprints[-1]) if fingerprints and (MODEL, model.fingerprint) in run else None
+
+
+def knowledge_settings(knowledge: Artifact | None) -> dict[str, Any]:
+    """The settings of a server for these documents. Raises UserError for an index that cannot be looked up in here."""
+    if knowledge is None:
+        return {}
+    read_summary(knowledge.local())
+    return {"knowledge_folder": knowledge.local(), "knowledge_version": knowledge.fingerprint}
+
+
 def _latest_run(store: Store) -> list[tuple[str, str]]:
     """(kind, fingerprint) of every artifact that the latest run made or reused, in the order of its stages."""
     if not store.names("runs"):
@@ -111,8 +128,12 @@ def serving_spec(store: Store, artifact: Artifact) -> ServingSpec:
             f"{artifact.manifest.name}: is of kind {artifact.kind}; expected a model, or a trial of one. `rayse ls` "
             f"lists the artifacts of the store"
         )
-    guard = nearest_guard(store, artifact)
-    return ServingSpec(model=model_to_serve(artifact).fingerprint, guard=guard.fingerprint if guard else None)
+    guard, knowledge = nearest_guard(store, artifact), knowledge_of_run(store, artifact)
+    return ServingSpec(
+        model=model_to_serve(artifact).fingerprint,
+        guard=guard.fingerprint if guard else None,
+        knowledge=knowledge.fingerprint if knowledge else None,
+    )
 
 
 def require(store: Store, kind: str, fingerprint: str) -> Artifact:

@@ -1,6 +1,6 @@
 """The stage `serve` of a recipe, a trial: hosts the model, sends prompts over HTTP, measures, stops the server.
 
-    model, guard ──► server in a separate process ──ready──► prompts, one by one ──► latency, refusals, exact match
+    model, guard, knowledge ──► server in a process ──ready──► prompts, one by one ──► latency, refusals, exact match
 
 With a guard, the trial fails where too many unsafe prompts are answered, or too many declined that only look unsafe.
 The artifact's serve.json keeps the model, guard and persona that were tried; `rayse serve` hosts the same, by the same
@@ -86,13 +86,15 @@ def run(work: Work) -> Facts:
     model, guard = artifacts.model_to_serve(work.inputs["model"]), work.inputs.get("guard")
     if model.fingerprint != work.inputs["model"].fingerprint:
         work.progress.note(f"serving the original, {model.manifest.name}, the better one when it was quantised")
+    knowledge = work.inputs.get("knowledge")
     spec = ServingSpec(
-        model=model.fingerprint, guard=guard.fingerprint if guard else None, persona=options.persona,
+        model=model.fingerprint, guard=guard.fingerprint if guard else None,
+        knowledge=knowledge.fingerprint if knowledge else None, persona=options.persona,
         max_turns=options.max_turns, max_tokens=options.max_tokens,
     )  # fmt: skip
     settings = artifacts.settings(
         model, guard, work.cache or work.draft.folder("cache"), port=0, threads=cluster.threads, gpus=cluster.gpus,
-        kv_cache_bytes=cluster.kv_cache_bytes, **spec.settings,
+        kv_cache_bytes=cluster.kv_cache_bytes, **artifacts.knowledge_settings(knowledge), **spec.settings,
     ).check()  # fmt: skip
     conversations, reply_tokens = _choose_prompts(work, settings)
     work.progress.note(f"starting {settings.name} with {'its guard' if guard else 'rules alone'}; about half a minute")
@@ -204,7 +206,7 @@ STAGE = Stage(
     version=1,
     makes="trial",
     needs=("model",),
-    takes=("guard", "conversations"),
+    takes=("guard", "conversations", "knowledge"),
     options=ServeOptions,
     cluster=ServeCluster,
     run=run,

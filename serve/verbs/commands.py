@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.store.artifacts import Store
+from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
@@ -66,10 +66,13 @@ def is_ready(url: str = DEFAULT_URL) -> bool:
         return False
 
 
-def load_settings(store: Store, name: str | None, **options: Any) -> Settings:
+def load_settings(
+    store: Store, name: str | None, *, knowledge: str | None = None, no_knowledge: bool = False, **options: Any
+) -> Settings:
     """Settings of a server for a model or a trial of the store.
 
-    name: as `rayse export` takes it; default: the newest. options: settings from the command line; None leaves a
+    name: as `rayse export` takes it; default: the newest. knowledge: name of the documents to answer from, by default
+    those of the model's run; no_knowledge: none. options: settings from the command line; None leaves a
     setting to the trial, or to its default."""
     requested = resolve(store, name) if name else artifacts.newest(store)
     spec = artifacts.serving_spec(store, requested)
@@ -78,11 +81,25 @@ def load_settings(store: Store, name: str | None, **options: Any) -> Settings:
         print(f"{requested.manifest.name}: serving its original, {model.manifest.name}, which was the better one when "
               f"it was quantised", file=sys.stderr)  # fmt: skip
     guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
+    documents = artifacts.knowledge_settings(_knowledge(store, knowledge, spec.knowledge, leave_out=no_knowledge))
     requested_options = {option: value for option, value in options.items() if value is not None}
     return artifacts.settings(
         model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite",
-        **{**spec.settings, **requested_options},
+        **{**spec.settings, **documents, **requested_options},
     )  # fmt: skip
+
+
+def _knowledge(store: Store, name: str | None, of_model: str | None, *, leave_out: bool) -> Artifact | None:
+    """The documents that a server answers from. of_model: those of the trial or of the model's run."""
+    if leave_out and name is not None:
+        raise UserError(f"--knowledge {name}: not together with --no-knowledge; leave one of them out")
+    if name is not None:
+        artifact = resolve(store, name)
+        if artifact.kind != artifacts.KNOWLEDGE:
+            raise UserError(f"--knowledge {name}: is of kind {artifact.kind}; expected documents that the stage "
+                            f"knowledge made. `rayse ls` lists the artifacts of the store")  # fmt: skip
+        return artifact
+    return artifacts.require(store, artifacts.KNOWLEDGE, of_model) if of_model and not leave_out else None
 
 
 def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:

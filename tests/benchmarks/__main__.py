@@ -27,6 +27,7 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "sampler": "sampling",
     "ppo": "ppo",
     "serve": "serving",
+    "knowledge": "knowledge",
     "ppo_learns": "ppo_learns",
 }
 DEFAULT = [name for name in BENCHMARKS if name not in ("ppo_learns", "adapters")]  # these take minutes

@@ -13,10 +13,13 @@ import pytest
 from serve.gateway.feedback import read
 from serve.hosting.server import Server, start
 from serve.settings import Settings
+from tests.knowledge_index import make_index
 from tests.tiny_models import Tiny
 
 KEY = "a-key-for-tests"
 PERSONA = "You are Rayse."
+# Questions of the other tests share no word with it, so that they get no passage.
+DOCUMENT = "Zyxwort grew 641 quibs."  # short: the context is of 160 tokens
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def served(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         persona=PERSONA,
         max_turns=3,
         feedback=folder / "feedback.sqlite",
+        knowledge_folder=make_index(folder / "knowledge", {"z.md": DOCUMENT}),
+        knowledge_version="fedcba98",
         logs=folder / "logs",
         threads=1,
     )

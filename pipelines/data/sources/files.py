@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from pipelines.data.sources import encodings, object_files, record_formats, streams
 from pipelines.data.sources.column_names import Column
-from pipelines.data.sources.source import BadRow, Part, Row, Source
+from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_code
 from pipelines.errors import UserError, printable
 from pipelines.objects import is_url
@@ -234,7 +234,7 @@ class RecordSource(FileSource):
             return BadRow(row=number, problem=problem, raw=str(record)[:RAW_CHARACTERS])
         group = None if self.group is None else str(value_of(record, self.group))
         language = None if self.language_column is None else language_code(value_of(record, self.language_column))
-        if self.rows == "text":
+        if self.rows in TEXT_ROWS:
             meta = {name: str(value) for name in self.meta if (value := value_of(record, name)) is not None}
             return Row(row=number, text=value_of(record, self.text), group=group, language=language, meta=meta)
         record = record_formats.renamed(record, self.columns) if self.columns else record
@@ -246,9 +246,9 @@ class RecordSource(FileSource):
             if value_of(record, column, MISSING) is MISSING:
                 columns = ", ".join(map(str, record)) or "none"
                 return f"no column {column!r}; expected it in every row (columns here: {columns})"
-        if self.rows == "text" and not isinstance(text := value_of(record, self.text), str):
+        if self.rows in TEXT_ROWS and not isinstance(text := value_of(record, self.text), str):
             return f"column {self.text!r} holds {type_name(text)}; expected text"
-        for column in required if self.rows == "text" else record:
+        for column in required if self.rows in TEXT_ROWS else record:
             if not (encodable(column) and encodable(value_of(record, column))):
                 return f"column {column!r} holds half of a surrogate pair; expected text that UTF-8 can write"
         if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
@@ -262,7 +262,7 @@ class RecordSource(FileSource):
 
     def required_columns(self) -> list[str]:
         """Lists the columns that every record must have."""
-        text = self.text if self.rows == "text" else None
+        text = self.text if self.rows in TEXT_ROWS else None
         return [column for column in (text, self.group, self.language_column, *self.meta) if column is not None]
 
     def file_columns(self, file: Path) -> list[str] | None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipelines.data.sources.arrow_records import batch_rows, column_names, records
 from pipelines.data.sources.files import FileProblem, RecordSource
-from pipelines.data.sources.source import BadRow, Row
+from pipelines.data.sources.source import TEXT_ROWS, BadRow, Row
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -44,7 +44,7 @@ class Parquet(RecordSource):
         with open_parquet(file) as table:
             meta = table.metadata.row_group(group)
             columns = self.required_columns()
-            select = self.rows == "text" and set(columns) <= set(column_names(table.schema_arrow))
+            select = self.rows in TEXT_ROWS and set(columns) <= set(column_names(table.schema_arrow))
             size = batch_rows(meta.num_rows, meta.total_byte_size)
             try:
                 for batch in table.iter_batches(size, row_groups=[group], columns=columns if select else None):

@@ -17,7 +17,8 @@ from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.errors import printable
 from pipelines.options import Options
 
-Rows = Literal["text", "conversations", "preferences", "prompts", "images"]
+Rows = Literal["text", "documents", "conversations", "preferences", "prompts", "images"]
+TEXT_ROWS = ("text", "documents")  # those that hold a text
 Language = Literal["en", "zh", "auto"]  # auto: detected in each document from its fraction of Chinese characters
 
 
@@ -72,7 +73,11 @@ class Source(Options):
     """One entry of the recipe's `sources:`."""
 
     kind: str = Field(description="Kind of the source, which decides its other keys")
-    rows: Rows = Field(default="text", description="Content of its rows: text, conversations, preferences or prompts")
+    rows: Rows = Field(
+        default="text",
+        description="Content of its rows: text to train on, documents to look up in (the stage knowledge), "
+        "conversations, preferences or prompts",
+    )
     language: Language = Field(
         default="en", description="Language of its text: en, zh, or auto to detect it by document"
     )
@@ -84,7 +89,7 @@ class Source(Options):
     privacy: PrivacyOptions | None = Field(
         default=None, description="What happens to personal data in its text, where it differs from corpus.privacy"
     )
-    kinds_of_rows: ClassVar[tuple[str, ...]] = ("text", "conversations", "preferences", "prompts")
+    kinds_of_rows: ClassVar[tuple[str, ...]] = ("text", "documents", "conversations", "preferences", "prompts")
     _folder: Path = PrivateAttr(default=Path())  # relative paths start at the recipe's folder
     _cache: Path | None = PrivateAttr(default=None)
 

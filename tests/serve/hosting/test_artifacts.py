@@ -94,6 +94,32 @@ def test_a_trial_without_a_guard_is_served_without(store: Store) -> None:
     assert load_settings(store, None).guard_folder is None
 
 
+def test_documents_of_the_models_run_are_served_with_it(store: Store) -> None:
+    summary = {"knowledge.json": {"format": 1, "terms": 1, "embedder": None}}
+    model, other = put(store, "model", "sft"), put(store, "model", "ppo")
+    earlier, documents = put(store, "knowledge", "notes", summary), put(store, "knowledge", "manuals", summary)
+    record(store, model, documents)
+    settings = load_settings(store, "sft")
+    assert (settings.knowledge_folder, settings.knowledge_version) == (documents.path, documents.fingerprint)
+    assert load_settings(store, "sft", no_knowledge=True).knowledge_folder is None
+    assert load_settings(store, "sft", knowledge=earlier.fingerprint).knowledge_folder == earlier.path
+    assert load_settings(store, other.fingerprint).knowledge_folder is None  # another run's documents are not its own
+    with pytest.raises(UserError, match="is of kind model; expected documents"):
+        load_settings(store, "sft", knowledge="sft")
+    with pytest.raises(UserError, match="not together with --no-knowledge"):
+        load_settings(store, "sft", knowledge="manuals", no_knowledge=True)
+    trial = put(store, "trial", "serve", {"serve.json": {"model": other.fingerprint, "knowledge": earlier.fingerprint}})
+    assert load_settings(store, trial.fingerprint).knowledge_folder == earlier.path
+
+
+def test_an_index_of_another_make_is_refused_before_anything_starts(store: Store) -> None:
+    model = put(store, "model", "sft")
+    record(store, model, put(store, "knowledge", "manuals", {"knowledge.json": {"format": 0, "embedder": None}}))
+    with pytest.raises(UserError, match="--force knowledge"):
+        load_settings(store, "sft")
+    assert load_settings(store, "sft", no_knowledge=True).knowledge_folder is None
+
+
 def test_the_newest_is_the_last_artifact_of_the_latest_run(store: Store) -> None:
     with pytest.raises(UserError, match="no model yet; make one with `rayse run RECIPE"):
         newest(store)

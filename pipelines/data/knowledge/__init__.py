@@ -1,0 +1,1 @@
+"""Documents as passages that can be searched: cutting, indexing, looking up."""

@@ -1,0 +1,163 @@
+"""Retrieval: whether the right passage is found, how fast, and whether it helps a model to answer.
+
+    python -m tests.benchmarks.knowledge [--json] [--embeddings] [--passages 100000] [--model FOLDER]
+
+220 manuals and 240 questions of knowledge_manuals.py, half in each language. --embeddings also measures the search by
+meaning, and questions in the other language (ten minutes on two cores). --model: a Hugging Face folder of a chat
+model, which answers 40 questions with the passages and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.data.knowledge.index import EMBEDDINGS, SUMMARY, Index
+from pipelines.data.sources import SOURCES
+from pipelines.data.text.embeddings import DIMENSIONS, embedder
+from pipelines.stages import knowledge
+from tests.benchmarks.knowledge_manuals import Question, manual, questions
+
+NUM_MANUALS, NUM_QUESTIONS = 110, 120  # of each language
+TOP = 5
+NUM_LOOKUPS = 50
+NUM_ANSWERS, ANSWER_TOKENS = 40, 32
+
+
+def build(folder: Path, num_manuals: int, *, embeddings: bool) -> tuple[Index, float, int]:
+    """Writes manuals in both languages and their index, in this process, as one task does.
+
+    Returns the index, the CPU seconds of cutting and indexing, and the bytes of the text."""
+    documents = folder / "manuals"
+    documents.mkdir(parents=True)
+    for language in ("en", "zh"):  # one file: opening 100,000 is no work of the index
+        lines = (json.dumps({"text": manual(number, language)[2]}) for number in range(num_manuals))
+        (documents / f"{language}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    source = SOURCES["jsonl"].model_validate(
+        {"kind": "jsonl", "path": str(documents), "rows": "documents", "language": "auto"}
+    )
+    parts = json.dumps([part.model_dump() for part in source.at(folder).parts()])
+    block, out = folder / "block.parquet", folder / "out"
+    out.mkdir()
+    began = time.process_time()
+    knowledge.cut_block({"path": str(block), "source": "manuals", "parts": parts}, sources={"manuals": source},
+                        passage_words=160, overlap_words=30)  # fmt: skip
+    knowledge.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=[])
+    seconds = time.process_time() - began
+    if embeddings:
+        files = []
+        num_passages = len(Index(out))
+        for begin in range(0, num_passages, knowledge.EMBEDDED_AT_ONCE):
+            files.append(str(folder / f"{begin:09}.npy"))
+            knowledge.embed_passages({"path": files[-1], "block": str(block), "begin": begin})
+        knowledge.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=files)
+    return Index(out), seconds, sum(file.stat().st_size for file in documents.iterdir())
+
+
+def is_right(question: Question, passage: dict[str, str]) -> bool:
+    """Whether a passage is the one section that answers a question."""
+    return question.answer in passage["text"] and passage["heading"].endswith(question.heading)
+
+
+def hit_rate(index: Index, asked: Sequence[Question], by: Sequence[str]) -> float:
+    """Fraction of the questions whose right passage is among the first TOP."""
+    found = [any(is_right(question, hit.passage) for hit in index.search(question.text, TOP, by=by))
+             for question in asked]  # fmt: skip
+    return sum(found) / len(found)
+
+
+def quality(index: Index, num_manuals: int) -> dict[str, float]:
+    """Hit rates of each ranking and of both, by language. num_manuals: of each language, in the index."""
+    rankings = {"keywords": ("keywords",)}
+    if index.summary["embedder"]:
+        rankings |= {"embeddings": ("embeddings",), "both": ("keywords", "embeddings")}
+    figures: dict[str, float] = {}
+    for name, by in rankings.items():
+        for language, other in (("en", "zh"), ("zh", "en")):
+            same = questions(num_manuals, language, NUM_QUESTIONS)
+            crossed = questions(num_manuals, language, NUM_QUESTIONS // 2, asked_in=other)
+            figures[f"knowledge/hits_at_{TOP}_{name}_{language}"] = hit_rate(index, same, by)
+            figures[f"knowledge/hits_at_{TOP}_{name}_{language}_asked_in_{other}"] = hit_rate(index, crossed, by)
+    return figures
+
+
+def speed(num_passages: int) -> dict[str, float]:
+    """Build speed, and the time of a lookup by keywords and by both, at so many passages.
+
+    The embeddings are random: the time of a product does not depend on its values. The question's own embedding is
+    real, and part of the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        index, seconds, num_bytes = build(Path(folder), num_passages // 24 + 1, embeddings=False)
+        figures = {"knowledge/build_mb_per_cpu_s": num_bytes / 1e6 / seconds,
+                   "knowledge/passages": float(len(index))}  # fmt: skip
+        figures |= _lookup("keywords", index)
+        out = Path(folder) / "out"
+        vectors = np.random.default_rng(0).standard_normal((len(index), DIMENSIONS), np.float32)
+        np.save(out / EMBEDDINGS, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        (out / SUMMARY).write_text(json.dumps({**index.summary, "embedder": embedder()}), encoding="utf-8")
+        figures |= _lookup("both", Index(out))
+    return figures
+
+
+def _lookup(name: str, index: Index) -> dict[str, float]:
+    """Median times of a lookup: elapsed, and of the CPU, which other work on the machine lengthens less."""
+    elapsed, cpu = [], []
+    for question in questions(NUM_MANUALS, "en", NUM_LOOKUPS // 2) + questions(NUM_MANUALS, "zh", NUM_LOOKUPS // 2):
+        began, began_cpu = time.perf_counter(), time.process_time()
+        index.search(question.text, TOP)
+        elapsed.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - began_cpu)
+    return {f"knowledge/lookup_{name}_ms": float(np.median(elapsed)) * 1000,
+            f"knowledge/lookup_{name}_cpu_ms": float(np.median(cpu)) * 1000}  # fmt: skip
+
+
+def answers(out: Path, model: Path, num_manuals: int) -> dict[str, float]:
+    """Fraction of English questions that a served model answers with the right value, with the passages and without."""
+    from serve.client import Client
+    from serve.hosting.server import start
+    from serve.settings import Settings
+
+    asked = questions(num_manuals, "en", NUM_ANSWERS)
+    figures: dict[str, float] = {}
+    for name, folder in (("with", out), ("without", None)):
+        settings = Settings(model=model, port=0, guard=False, knowledge_folder=folder, max_passages=2, max_tokens=2048)
+        with start(settings) as server:
+            client = Client(server.url)
+            right = 0
+            for question in asked:
+                messages = [{"role": "user", "content": question.text}]
+                pieces = client.reply(messages, temperature=0, max_tokens=ANSWER_TOKENS)
+                right += question.answer in "".join(pieces).replace(",", "")
+        figures[f"knowledge/answered_{name}_documents"] = right / len(asked)
+    return figures
+
+
+def main(arguments: Sequence[str] = ()) -> dict[str, float]:
+    """Measures, and returns the figures by name."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.knowledge", description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--embeddings", action="store_true")
+    parser.add_argument("--manuals", type=int, default=NUM_MANUALS, help="manuals of each language")
+    parser.add_argument("--passages", type=int, default=100_000, help="passages of the index whose speed is measured")
+    parser.add_argument("--model", type=Path)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        index, _, _ = build(Path(folder), options.manuals, embeddings=options.embeddings)
+        figures = quality(index, options.manuals)
+        if options.model:
+            figures |= answers(Path(folder) / "out", options.model, options.manuals)
+    figures |= speed(options.passages) if options.passages else {}
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:60} {figures[name]:.3f}" for name in figures))
+    return figures
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])

@@ -1,0 +1,108 @@
+"""The stage knowledge on a real Ray: any number of tasks, resumption, documents that are not used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.session import Session
+from pipelines.data.knowledge.index import Index
+from pipelines.data.sources import SOURCES
+from pipelines.data.sources.source import Source
+from pipelines.errors import UserError
+from pipelines.stage import Facts, Work
+from pipelines.stages.knowledge import STAGE
+from tests.benchmarks.knowledge_manuals import manual
+from tests.stages.working import work_of
+
+NUM_MANUALS = 12
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
+    """Manuals in both languages, one of a heading alone, a page, one without text, and a file that is no PDF."""
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "manuals").mkdir()
+    for number in range(NUM_MANUALS):
+        file, _, text, _ = manual(number, "en" if number % 2 else "zh")
+        (folder / "manuals" / file).write_text(text, encoding="utf-8")
+    (folder / "manuals" / "empty.md").write_text("# Nothing\n")
+    (folder / "page.html").write_text("<main><h1>Opening hours</h1><p>Open until 18:45 on Fridays.</p></main>")
+    (folder / "blank.html").write_text("<script>1</script>")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 broken")
+    (folder / "second.pdf").write_bytes(b"%PDF-1.7 broken, too")
+    text = {"kind": "text", "path": "manuals", "rows": "documents", "language": "auto"}
+    html = {"kind": "html", "path": ["page.html", "blank.html"], "rows": "documents"}
+    pdf = {"kind": "pdf", "path": "*.pdf", "rows": "documents"}
+    return {
+        name: SOURCES[source["kind"]].model_validate(source).at(folder)
+        for name, source in {"manuals": text, "pages": html, "scans": pdf}.items()
+    }
+
+
+def work(session: Session, folder: Path, sources: dict[str, Source], tasks: int = 2, **options: object) -> Work:
+    options = {"max_bad_rows": 3, **options}
+    return replace(work_of(STAGE, folder, session, {}, options, {"tasks": tasks, "block_bytes": 3000}), sources=sources)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(session: Session, sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
+    folder = tmp_path_factory.mktemp("draft")
+    return folder, STAGE.run(work(session, folder, sources))
+
+
+def test_facts_count_every_document(made: tuple[Path, Facts]) -> None:
+    folder, facts = made
+    assert facts["documents/read"] == facts["rows/read"] == NUM_MANUALS + 1 + 2 + 2
+    assert facts["documents/used"] == facts["rows/used"] == NUM_MANUALS + 1
+    assert facts["documents/not_used_empty"] == 1 and facts["documents/not_used_unreadable"] == 3 == facts["rows/bad"]
+    assert facts["passages/written"] == len(Index(folder / "out")) == NUM_MANUALS * 12 + 1
+    lines = (folder / "out" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    rejected = [json.loads(line) for line in lines]
+    assert sorted((row["where"], row["reason"]) for row in rejected) == [
+        ("blank.html", "unreadable"), ("broken.pdf", "unreadable"), ("manuals/empty.md", "empty"),
+        ("second.pdf", "unreadable"),
+    ]  # fmt: skip
+
+
+def test_documents_of_every_source_are_found(made: tuple[Path, Facts]) -> None:
+    index = Index(made[0] / "out")
+    assert "18:45" in index.search("When do you close on Fridays?", 1)[0].passage["text"]
+    file, product, _, values = manual(3, "en")
+    hit = index.search(f"guarantee {product}", 1)[0].passage
+    assert hit["where"] == f"manuals/{file}" and values[1] in hit["text"] and hit["language"] == "en"
+    assert hit["heading"] == f"{product} > Guarantee"
+
+
+def test_tasks_and_kills_do_not_change_a_byte(
+    session: Session, sources: dict[str, Source], made: tuple[Path, Facts], tmp_path: Path
+) -> None:
+    expected, facts = contents(made[0] / "out"), made[1]
+    once_more = work(session, tmp_path / "draft", sources, tasks=1)
+    assert STAGE.run(once_more) == facts and contents(once_more.draft.out) == expected
+    # As a kill leaves a draft: a block is missing, another is under its temporary name, the index is half written.
+    blocks = sorted((tmp_path / "draft" / "blocks").glob("*.parquet"))
+    blocks[0].unlink()
+    blocks[1].rename(blocks[1].with_name("." + "0" * 32))
+    kept = blocks[2].stat().st_mtime_ns
+    (once_more.draft.out / "knowledge.json").unlink()
+    (once_more.draft.out / "passages.arrow").write_bytes(b"half")
+    again = work(session, tmp_path / "draft", sources)
+    assert STAGE.run(again) == facts and contents(again.draft.out) == expected
+    assert blocks[2].stat().st_mtime_ns == kept  # what was finished is not made again
+
+
+def test_errors_say_what_to_do(session: Session, sources: dict[str, Source], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rows: documents"):
+        STAGE.run(work(session, tmp_path / "none", {}))
+    with pytest.raises(UserError, match=r"blank\.html:1: a page without text.*max_bad_rows"):
+        STAGE.run(work(session, tmp_path / "strict", sources, max_bad_rows=0))
+    with pytest.raises(ValueError, match="more than half of passage_words"):
+        STAGE.options.model_validate({"passage_words": 40, "overlap_words": 30})
