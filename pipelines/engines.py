@@ -35,18 +35,22 @@ class EngineCluster(ClusterOptions):
         return float(any(node.gpus >= 1 for node in session.nodes()))
 
 
-class WriterCluster(EngineCluster):
-    """Of a stage whose replies are written by a model of the store or by an endpoint."""
+class EndpointCluster(ClusterOptions):
+    """Of a stage that sends requests to an endpoint."""
 
-    concurrency: int = Field(8, ge=1, le=512, description="Number of requests that an endpoint gets at a time")
-    request_s: float = Field(120, gt=0, description="Seconds within which an endpoint must answer a request")
+    concurrency: int = Field(default=8, ge=1, le=512, description="Number of requests that an endpoint gets at a time")
+    request_s: float = Field(default=120, gt=0, description="Seconds within which an endpoint must answer a request")
     retries: int = Field(
-        6,
+        default=6,
         ge=0,
         le=100,
         description="Number of times that a request is sent again after 429, 5xx, a timeout or a lost connection, each "
         "time after a longer pause, or the one that the endpoint names",
     )
+
+
+class WriterCluster(EngineCluster, EndpointCluster):
+    """Of a stage whose replies are written by a model of the store or by an endpoint."""
 
 
 class Endpoint(Options):

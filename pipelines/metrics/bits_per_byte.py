@@ -11,6 +11,7 @@ unigram model of each language with add-one smoothing.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from pipelines.metrics.metric import Material, Outputs, Requests, Row, Score
 
 ENCODE_BATCH = 256  # texts
+BY_SOURCE = "heldout/bits_per_byte_source_"  # the names of the figures of each source begin with it
 
 
 def windows(tokens: Sequence[int], start_id: int, context: int) -> Iterator[list[int]]:
@@ -46,13 +48,14 @@ def windows_of_documents(material: Material) -> Requests | None:
         batch = documents[first : first + ENCODE_BATCH]
         for document, tokens in zip(batch, material.encoder.encode([d.text for d in batch]), strict=True):
             cut = windows(tokens.tolist(), material.start_id, material.context)
-            rows += [Row(row, document.language) for row in cut]
+            rows += [Row(row, document.language, source=document.source) for row in cut]
     return Requests(rows=rows, models="current and base" if material.continues_base else "current") if rows else None
 
 
 def score(material: Material, requests: Requests, outputs: Outputs, base: Outputs | None) -> Score:
     """heldout/bits_per_byte, _uniform, _unigram and heldout/perplexity, over all text and by language (_en, _zh);
-    heldout/evaluated_bytes, heldout/evaluated_tokens; retention/bits_per_byte and that of the base, _before."""
+    heldout/bits_per_byte_source_<name> where there are several sources; heldout/evaluated_bytes,
+    heldout/evaluated_tokens; retention/bits_per_byte and that of the base, _before."""
     sizes = dict.fromkeys(material.languages, 0)  # bytes
     for document in material.documents:
         sizes[document.language] += len(document.text.encode())
@@ -73,6 +76,7 @@ def score(material: Material, requests: Requests, outputs: Outputs, base: Output
     facts["heldout/perplexity"] = math.exp(sum(nats.values()) / sum(counts.values()))
     facts |= {f"heldout/perplexity_{n}": math.exp(nats[n] / counts[n]) for n in sizes if counts[n]}
     facts |= {"heldout/evaluated_bytes": sum(sizes.values()), "heldout/evaluated_tokens": sum(counts.values())}
+    facts |= _by_source(material, requests, outputs)
     if base is not None:
         nats_before = -sum(float(np.sum(logprobs, dtype=np.float64)) for logprobs in base.logprobs)
         facts["retention/bits_per_byte"] = facts["heldout/bits_per_byte"]
@@ -84,3 +88,15 @@ def _by_language(name: str, nats: dict[str, float], sizes: dict[str, int]) -> di
     """The figure over all text (all bits ÷ all bytes) and for each language."""
     facts: dict[str, float | int | str] = {name: bits_per_byte(sum(nats.values()), sum(sizes.values()))}
     return facts | {f"{name}_{language}": bits_per_byte(nats[language], sizes[language]) for language in sizes}
+
+
+def _by_source(material: Material, requests: Requests, outputs: Outputs) -> dict[str, float | int | str]:
+    """Bits per byte of each source of the held-out text; nothing of a single one."""
+    sizes, nats = Counter[str](), dict[str, float]()
+    for document in material.documents:
+        sizes[document.source] += len(document.text.encode())
+    for row, logprobs in zip(requests.rows, outputs.logprobs, strict=True):
+        nats[row.source] = nats.get(row.source, 0.0) - float(np.sum(logprobs, dtype=np.float64))
+    if len(sizes) == 1:
+        return {}
+    return {f"{BY_SOURCE}{source}": bits_per_byte(nats[source], sizes[source]) for source in sorted(nats)}

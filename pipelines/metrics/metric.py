@@ -25,11 +25,16 @@ from pipelines.inference.reply import Reply, Sampling
 
 @dataclass(frozen=True)
 class Document:
-    """A held-out text."""
+    """A held-out text. id: source/part/row of the corpus."""
 
     id: str
     language: str
     text: str
+
+    @property
+    def source(self) -> str:
+        """The name of its source in the recipe."""
+        return self.id.rsplit("/", 2)[0]
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,12 @@ class Material:
 @dataclass(frozen=True)
 class Row:
     """A row of tokens whose log-probabilities are requested. loss_mask [T]: of a conversation, the tokens of its
-    replies."""
+    replies. source: of a held-out document."""
 
     tokens: list[int]
     language: str
     loss_mask: np.ndarray | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipelines.store.lineage import lineage
 from pipelines.sweep.tracker import short_names
 
 DROPPED = "documents/dropped_"  # facts: documents dropped, by reason
+BY_SOURCE = "heldout/bits_per_byte_source_"  # facts: by source of the held-out text
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 LANGUAGES = {"en": "English", "zh": "中文"}
 X_AXES = {"ppo/iteration": "iteration", "train/tokens": "tokens", "train/step": "step"}  # keys of curves, and labels
@@ -120,6 +121,8 @@ def _plots(card: Card) -> dict[str, list[tuple[str, str]]]:
             pictures += _curves([json.loads(line) for line in lines])
         if "heldout/bits_per_byte" in card.facts[name]:
             pictures.append(("Held-out bits per byte: lower is better", _bits_per_byte(card.facts[name])))
+        if any(key.startswith(BY_SOURCE) for key in card.facts[name]):
+            pictures.append(("Held-out bits per byte by source: lower is better", _by_source(card.facts[name])))
         if pictures:
             plots[name] = pictures
     return plots
@@ -182,6 +185,20 @@ def _bits_per_byte(facts: dict[str, Any]) -> str:
     axes.set_xticks([i + 0.27 for i in range(len(codes))], [{"en": "English", "zh": "Chinese"}[code] for code in codes])
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     axes.margins(y=0.2)
+    return svg(figure)
+
+
+def _by_source(facts: dict[str, Any]) -> str:
+    """Bars of the model's bits per byte on the held-out text of each source, the highest first."""
+    bits = {key.removeprefix(BY_SOURCE): float(value) for key, value in facts.items() if key.startswith(BY_SOURCE)}
+    names = sorted(bits, key=lambda name: (-bits[name], name))
+    figure, axes = new_axes(height=0.5 + 0.28 * len(names))
+    bars = axes.barh(range(len(names)), [bits[name] for name in names], color=BLUE)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.invert_yaxis()
+    axes.bar_label(bars, fmt=" %.2f", fontsize=8, color=INK)
+    axes.margins(x=0.15)
+    axes.set_xticks([])
     return svg(figure)
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import openai
 
 from cluster.errors import ClusterError
-from pipelines.engines import Endpoint, WriterCluster
+from pipelines.engines import Endpoint, EndpointCluster
 from pipelines.errors import UserError
 from pipelines.inference.reply import Sampling
 from pipelines.writers.requests import LENGTH, MALFORMED, REFUSED, STOP, ChatAnswer, ChatRequest
@@ -39,7 +39,7 @@ class EndpointBackend:
 
     Raises UserError where the key is missing."""
 
-    def __init__(self, endpoint: Endpoint, cluster: WriterCluster, stage: str):
+    def __init__(self, endpoint: Endpoint, cluster: EndpointCluster, stage: str):
         self.name = endpoint.name
         self.batch = ROUNDS * cluster.concurrency
         self._endpoint, self._cluster, self._stage = endpoint, cluster, stage

@@ -21,6 +21,8 @@ MODULES = (
     "pipelines.data.text.web_words",
     "pipelines.data.text.languages",
     "pipelines.data.corpus.minhash",
+    "pipelines.data.corpus.semantic",
+    "pipelines.stages.corpus.ratings",
     "pipelines.data.dialogues.prompt_splits",
     "pipelines.data.dialogues.refusals",
     "pipelines.data.dialogues.turns",

@@ -115,6 +115,25 @@ def test_unigram_is_of_each_language_and_evaluated_on_the_same_tokens(tiny: Tiny
     assert expected < float(facts["heldout/bits_per_byte_uniform_en"])
 
 
+def test_each_source_has_its_figure_whatever_its_languages(tiny: Tiny) -> None:
+    documents = [
+        Document(f"{('web', 'books/old')[number % 2]}/0/{language}{number}", language, text[:300])
+        for language, texts in tiny.texts.items()
+        for number, text in enumerate(texts[:3])
+    ]
+    what = material(tiny, documents=documents)
+    requests = windows_of_documents(what)
+    assert requests is not None
+    outputs = Outputs(logprobs=[np.full(len(row.tokens) - 1, -2, np.float32) for row in requests.rows])
+    facts = score(what, requests, outputs, None).facts
+    for source, remainder in (("web", 0), ("books/old", 1)):
+        texts = [document.text for number, document in enumerate(documents) if number % 3 % 2 == remainder]
+        num_tokens = sum(len(what.encoder.tokenizer.encode(text, add_special_tokens=False).ids) for text in texts)
+        expected = 2 * num_tokens / math.log(2) / len("".join(texts).encode())
+        assert facts[f"heldout/bits_per_byte_source_{source}"] == pytest.approx(expected)
+    assert sum(name.startswith("heldout/bits_per_byte_source_") for name in facts) == 2
+
+
 def test_a_language_that_is_not_there_has_no_figure_and_no_text_is_no_request(tiny: Tiny) -> None:
     what = material(tiny, documents=[Document("a", "en", "only English here, 1 2 3")])
     requests = windows_of_documents(what)
@@ -122,7 +141,7 @@ def test_a_language_that_is_not_there_has_no_figure_and_no_text_is_no_request(ti
     outputs = Outputs(logprobs=[np.full(len(row.tokens) - 1, -2, np.float32) for row in requests.rows])
     facts = score(what, requests, outputs, None).facts
     assert facts["heldout/bits_per_byte"] == facts["heldout/bits_per_byte_en"]
-    assert not any(name.endswith("_zh") for name in facts)
+    assert not any(name.endswith("_zh") or "_source_" in name for name in facts)
     assert windows_of_documents(material(tiny, documents=())) is None
 
 

@@ -1,9 +1,10 @@
 """Runs the corpus stage in a process of its own, so that a test can kill it, or measure its memory.
 
-    python -m tests.stages.corpus_driver DRAFT OPTIONS SOURCE… [--kill=UNIT]
+    python -m tests.stages.corpus_driver DRAFT OPTIONS SOURCE… [--reference=ROWS:PATH]… [--kill=UNIT]
 
-OPTIONS: those of the stage, as JSON; SOURCE: paths of JSON lines. With --kill the process kills itself (kill -9) at the
-first progress in this unit. Prints the peak of its resident memory, in bytes.
+OPTIONS: those of the stage, as JSON; SOURCE: paths of JSON lines; a reference is a source that the options name, by the
+name of its file: books.jsonl is books. With --kill the process kills itself (kill -9) at the first progress in this
+unit. Prints the peak of its resident memory, in bytes.
 """
 
 from __future__ import annotations
@@ -38,11 +39,16 @@ class KillingProgress:
 
 def main() -> None:
     flags = [argument for argument in sys.argv[1:] if argument.startswith("--kill=")]
-    draft, options, *paths = (argument for argument in sys.argv[1:] if argument not in flags)
+    named = [argument for argument in sys.argv[1:] if argument.startswith("--reference=")]
+    draft, options, *paths = (argument for argument in sys.argv[1:] if argument not in (*flags, *named))
     sources = {
         f"source{number}": SOURCES["jsonl"].model_validate({"path": path}).at(Path.cwd())
         for number, path in enumerate(paths)
     }
+    references = {}
+    for rows, path in (argument.removeprefix("--reference=").split(":", 1) for argument in named):
+        source = SOURCES["jsonl"].model_validate({"path": path, "rows": rows}).at(Path.cwd())
+        references[Path(path).stem] = source
     with Session(cpus=2, on_message=lambda text: None) as session:
         STAGE.run(
             Work(
@@ -52,6 +58,7 @@ def main() -> None:
                 seed=7,
                 inputs={},
                 sources=sources,
+                references=references,
                 draft=Draft(Path(draft), "fingerprint"),
                 progress=KillingProgress(flags[0].removeprefix("--kill=") if flags else None),
                 session=session,

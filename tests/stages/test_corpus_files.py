@@ -38,7 +38,7 @@ def test_pairs_in_many_buckets_are_held_once(tmp_path: Path, monkeypatch: pytest
     np.testing.assert_array_equal(found, np.unique(pairs, axis=0))
     assert peak < 15 * pairs.nbytes  # of 40 times as many
     deduplicate.decide_near({"path": str(tmp_path / deduplicate.CLUSTERS)})
-    _, near = deduplicate.duplicates_in(exact_in(tmp_path), 0, 1)
+    _, near, _ = deduplicate.duplicates_in(exact_in(tmp_path), 0, 1)
     assert near.tolist() == duplicates.worse_duplicates(*pairs.T).tolist()
 
 

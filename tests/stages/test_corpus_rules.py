@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.data.dialogues import conversations
 from pipelines.data.dialogues.conversations import Conversation
@@ -24,6 +25,7 @@ from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import STAGE, evaluation_sets
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from pipelines.store.artifacts import Draft
+from tests.stages.chat_endpoint import serving
 from tests.stages.corpus_work import digests, english
 from tests.stages.single import ProgressNotes
 
@@ -195,3 +197,65 @@ def test_held_out_conversations_are_an_evaluation_set(tmp_path: Path) -> None:
     assert facts == {"decontamination/rows_held_out_prompts": 2, "decontamination/short_rows_held_out_prompts": 1,
                      "decontamination/template_ngrams_held_out_prompts": 0,
                      "decontamination/documents_held_out_prompts": 4}  # fmt: skip
+
+
+def rated(folder: Path, session: Session, endpoint: dict[str, Any], name: str) -> Work:
+    """The work on texts of which an endpoint rates a sample."""
+    model = {"endpoint": endpoint, "num_rated": 130, "keep_fraction": 0.5}
+    work = checked(folder, session, name, quality_model=model, filters={"quality": None, "repetition": None},
+                   block_bytes=20_000)  # fmt: skip
+    return replace(work, references={}, cluster=CorpusCluster(tasks=2, concurrency=4, retries=0))
+
+
+def test_documents_are_scored_as_an_endpoint_rates_a_sample_and_no_rating_is_paid_twice(
+    tmp_path: Path, session: Session
+) -> None:
+    rng = random.Random(1)
+    words = ("buy", "NOW", "free", "win", "deal", "cheap", "the", "of", "today", "!!!", "click")
+    texts = [f"{' '.join(rng.choices(words, k=30))} {n}" if n % 2 else f"{english(rng)} {n}" for n in range(160)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+    def reply(prompt: str) -> str:
+        if len(prompt) % 16 == 5:
+            return "I cannot rate this."
+        return "It is an advertisement. Score: 0" if "click" in prompt or "cheap" in prompt else "Clear. Score: 4/5"
+
+    with serving(reply) as endpoint:
+        endpoint.fault = lambda number: "500" if number == 60 else ""
+        with pytest.raises(ClusterError, match=r"answers so far are kept"):
+            STAGE.run(rated(tmp_path, session, endpoint.options, "draft"))
+        num_paid = len(endpoint.answered)
+        assert num_paid >= 57  # the others of the four that are sent at a time are waited for
+        endpoint.fault = lambda number: ""
+        work = rated(tmp_path, session, endpoint.options, "draft")
+        facts = STAGE.run(work)
+        assert len(endpoint.answered) == 130 == facts["quality/requests"]
+        again = STAGE.run(rated(tmp_path, session, endpoint.options, "draft"))
+        assert len(endpoint.answered) == 130 and again["quality/requests"] == 130
+        endpoint.reply = lambda prompt: "No."
+        with pytest.raises(UserError, match=r"none of 130 answers of big at http.* says: 'No.'.*digit from 0 to 5"):
+            STAGE.run(rated(tmp_path, session, endpoint.options, "none"))
+    ratings = pq.read_table(work.draft.out / "ratings.parquet").to_pylist()
+    assert facts["quality/ratings_unreadable"] == 130 - len(ratings) > 0
+    assert all(row["rating"] == (4 if row["side"] == "good" else 0) for row in ratings)
+    assert all((row["side"] == "good") == (not {"click", "cheap"} & {*row["text"].split()}) for row in ratings)
+    assert facts["quality/good_documents_en"] == sum(row["side"] == "good" for row in ratings)
+    rejected = pq.read_table(work.draft.out / "rejected.parquet").to_pylist()
+    assert {row["reason"] for row in rejected} == {"low_quality"}
+    assert facts["quality/kept_fraction_en"] == pytest.approx(1 - len(rejected) / 160) == pytest.approx(0.5, abs=0.1)
+    assert sum(row["raw"].count("buy") + row["raw"].count("NOW") > 0 for row in rejected) >= 0.9 * len(rejected)
+
+
+def test_a_quality_model_has_reference_text_or_ratings() -> None:
+    endpoint = {"url": "http://127.0.0.1:1/v1", "model": "big", "key_env": "KEY"}
+    for wrong in ({}, {"good": ["books"], "endpoint": endpoint}):
+        with pytest.raises(ValidationError, match=r"expected either good"):
+            CorpusOptions.model_validate({"quality_model": wrong})
+    with pytest.raises(ValidationError, match=r"num_rated is for ratings of an endpoint"):
+        CorpusOptions.model_validate({"quality_model": {"good": ["books"], "num_rated": 500}})
+    with pytest.raises(ValidationError, match=r"expected \{text\} in it"):
+        CorpusOptions.model_validate({"quality_model": {"endpoint": endpoint, "prompt": "Rate it."}})
+    plain = CorpusOptions.model_validate({"quality_model": {"good": ["books"]}})
+    assert plain.identity()["quality_model"] == {"good": ["books"], "keep_fraction": 0.7}
+    by_endpoint = CorpusOptions.model_validate({"quality_model": {"endpoint": endpoint}})
+    assert "KEY" not in json.dumps(by_endpoint.identity())

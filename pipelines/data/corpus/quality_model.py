@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,37 @@ def train(reference: Sequence[str], random: Sequence[str], keep_fraction: float)
     above the threshold; 1: there is none, for unseen text may score lower than all that is measured."""
     if min(len(reference), len(random)) < MIN_DOCUMENTS:
         return None
+    fit = _fit(reference, random)
+    return fit.measured(sample=fit.other_scores, keep_fraction=keep_fraction)
+
+
+def train_rated(good: Sequence[str], other: Sequence[str], keep_fraction: float) -> Measured | None:
+    """As `train`, on random text that was rated: the threshold is a percentile of both sides, which are its parts."""
+    if min(len(good), len(other)) < MIN_DOCUMENTS:
+        return None
+    fit = _fit(good, other)
+    return fit.measured(sample=np.concatenate([fit.good_scores, fit.other_scores]), keep_fraction=keep_fraction)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A model without a threshold, and the scores that it gives to texts of each side that it was not trained on."""
+
+    model: LanguageModel
+    num_trained: int
+    good_scores: np.ndarray
+    other_scores: np.ndarray
+
+    def measured(self, *, sample: np.ndarray, keep_fraction: float) -> Measured:
+        """The model with the threshold above which keep_fraction of a sample's scores are."""
+        threshold = round(float(np.quantile(sample, 1 - keep_fraction)), DIGITS) if keep_fraction < 1 else -np.inf
+        auc = area_under_curve(self.good_scores, self.other_scores)
+        num_measured = len(self.good_scores) + len(self.other_scores)
+        return Measured(replace(self.model, threshold=threshold), auc, self.num_trained, num_measured)
+
+
+def _fit(reference: Sequence[str], random: Sequence[str]) -> _Fit:
+    """Trains a model on the first texts of both sides, and scores the others."""
     trained = [min(TRAINED_DOCUMENTS, int(TRAINED_SHARE * len(texts))) for texts in (reference, random)]
     buckets = [ngram_buckets(scored_part(text)) for text in (*reference[: trained[0]], *random[: trained[1]])]
     matrix = TfIdfMatrix([row[row < NUM_BUCKETS] for row in buckets], NUM_BUCKETS)
@@ -145,9 +176,7 @@ def train(reference: Sequence[str], random: Sequence[str], keep_fraction: float)
         np.array([model.score(text) for text in texts[number:]])
         for texts, number in zip((reference, random), trained, strict=True)
     )
-    threshold = round(float(np.quantile(others, 1 - keep_fraction)), DIGITS) if keep_fraction < 1 else -np.inf
-    model = LanguageModel(model.weights, model.bias, threshold)
-    return Measured(model, area_under_curve(good, others), sum(trained), len(good) + len(others))
+    return _Fit(model, sum(trained), good, others)
 
 
 def scored_part(text: str) -> str:

@@ -17,7 +17,7 @@ from pipelines.data.guard.classifier import Guard
 from pipelines.data.guard.harm import Harm, harm_facts, silenced
 from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.stage import Facts, Work
-from pipelines.stages.corpus import evaluation_sets, quality
+from pipelines.stages.corpus import evaluation_sets, quality, ratings
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CheckFiles:
                     f"of all: rayse inspect {work.name} --where reason={self.reasons[0]}"
                 )
         if self.quality_model is not None:
-            facts |= quality.facts(self.quality_model, counts)
+            facts |= quality.facts(self.quality_model, counts, ratings.facts(work))
         return facts
 
 

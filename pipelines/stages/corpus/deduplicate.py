@@ -25,7 +25,7 @@ from pipelines.parallel import make_files
 from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
 
-NEAR, CLUSTERS = "near.arrow", "clusters.arrow"
+NEAR, SEMANTIC, CLUSTERS = "near.arrow", "semantic.arrow", "clusters.arrow"
 MAX_CLUSTERS, MAX_MEMBERS = 8, 4  # in the data card: clusters, and dropped documents of each
 MERGED_PAIRS = 10_000_000  # collected at least before those that are there more than once are left out
 BATCH_MEMBERS = 200_000  # candidates compared at a time, with 512 bytes of signature each
@@ -56,7 +56,7 @@ def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: i
     item: {"path": of the pairs, "bucket": its number}. files: those of the blocks' documents."""
     path = Path(item["path"])
     marks = _marks(files, ".exact.arrow", item["bucket"], num_buckets)
-    write_arrow(_numbers(duplicates.exact_duplicates(*marks)), path.with_suffix("").with_suffix(".exact.arrow"))
+    write_arrow(numbers_of(duplicates.exact_duplicates(*marks)), path.with_suffix("").with_suffix(".exact.arrow"))
     pairs = [duplicates.PAIRS.empty_table()]
     if threshold is not None:
         members, starts = duplicates.candidate_groups(*_marks(files, ".bands.arrow", item["bucket"], num_buckets))
@@ -73,7 +73,7 @@ def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: i
             group_starts = starts[first : stop + 1] - starts[first]
             near = duplicates.near_duplicates(batch, group_starts, documents, signatures_UP, text_bytes_U, threshold)
             pairs.append(pa.Table.from_batches([near]))
-    write_arrow(_batch(pa.concat_tables(pairs)), path)
+    write_arrow(batch_of(pa.concat_tables(pairs)), path)
 
 
 def decide_near(item: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ def decide_near(item: dict[str, Any]) -> None:
     path = Path(item["path"])
     pairs_E3 = distinct_pairs(sorted(path.parent.glob("*.pairs.arrow")))
     dropped = duplicates.worse_duplicates(*pairs_E3.T)
-    write_arrow(_numbers(dropped), path.with_name(NEAR))
+    write_arrow(numbers_of(dropped), path.with_name(NEAR))
     better, worse, _ = pairs_E3.T
     clusters = duplicates.largest_clusters(better, worse, dropped, max_clusters=MAX_CLUSTERS, max_members=MAX_MEMBERS)
     write_arrow(clusters, path)
@@ -107,10 +107,17 @@ def distinct_pairs(files: Sequence[Path]) -> np.ndarray:
     return np.unique(np.concatenate([pairs_E3, *waiting]), axis=0)
 
 
-def duplicates_in(folder: Path, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns int64 each: (exact duplicates, near duplicates) in the blocks from `first` to before `stop`, sorted."""
+def duplicates_in(folder: Path, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns int64 each: (exact, near, semantic duplicates) in the blocks from `first` to before `stop`, sorted.
+
+    Semantic duplicates are none where they were not looked for."""
     exact = [_in_blocks(file, first, stop) for file in sorted(folder.glob("*.exact.arrow"))]
-    return np.sort(np.concatenate(exact)), _in_blocks(folder / NEAR, first, stop)
+    semantic = folder / SEMANTIC
+    return (
+        np.sort(np.concatenate(exact)),
+        _in_blocks(folder / NEAR, first, stop),
+        _in_blocks(semantic, first, stop) if semantic.exists() else np.empty(0, np.int64),
+    )
 
 
 def _in_blocks(file: Path, first: int, stop: int) -> np.ndarray:
@@ -165,9 +172,11 @@ def _rows_of(files: Sequence[str], documents: np.ndarray) -> Iterator[tuple[pa.R
         yield map_arrow(Path(files[int(block)]).with_suffix(".signatures.arrow")), numbers & 0xFFFFFFFF
 
 
-def _numbers(documents: np.ndarray) -> pa.RecordBatch:
+def numbers_of(documents: np.ndarray) -> pa.RecordBatch:
+    """The numbers of documents, as DUPLICATES."""
     return pa.record_batch([documents], schema=DUPLICATES)
 
 
-def _batch(table: pa.Table) -> pa.RecordBatch:
+def batch_of(table: pa.Table) -> pa.RecordBatch:
+    """A table as one record batch."""
     return pa.record_batch([column.combine_chunks() for column in table.columns], schema=table.schema)

@@ -30,6 +30,7 @@ from pipelines.stages.corpus.deduplicate import deduplicate
 from pipelines.stages.corpus.hold_out import (
     EXACT,
     NEAR,
+    SEMANTIC,
     TRAIN,
     Span,
     chosen_rows,
@@ -37,11 +38,16 @@ from pipelines.stages.corpus.hold_out import (
     rows_with,
     write_parquet,
 )
+from pipelines.stages.corpus.semantic import find_semantic_duplicates
 
 LANGUAGES = ("en", "zh")
 DUPLICATES = {  # reasons of duplicates, and their problems
     EXACT: ("duplicate_exact", "the same text stands in an earlier document"),
     NEAR: ("duplicate_near", "nearly the same text stands in a longer document, or an earlier one of the same length"),
+    SEMANTIC: (
+        "semantic_duplicate",
+        "means nearly the same as a longer document, or an earlier one of the same length",
+    ),
 }
 
 
@@ -50,6 +56,7 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     if not _num_documents(cleaned.counts):
         raise UserError(_no_documents(cleaned.counts))
     duplicates = deduplicate(work, cleaned)
+    find_semantic_duplicates(work, cleaned, duplicates)
     spans = hold_out(work, cleaned, duplicates)
     counts: Counter[str] = Counter()
     for span in spans:
@@ -155,6 +162,8 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
         "documents/dropped_contaminated": cleaned.counts[f"{cleaning.DROPPED}contaminated"] + held_out["dropped"],
         "lines/dropped_contaminated": held_out["lines"],
     }
+    if work.options.semantic_duplicates is not None:
+        result["documents/dropped_semantic_duplicate"] = counts["semantic"]
     num_rows, num_bad = cleaned.counts["documents/read"], cleaned.counts["rows/bad"]
     not_used = {reason: int(number) for reason, number in _dropped(result).items()}
     return result | row_facts(num_rows + num_bad, {**not_used, UNREADABLE: num_bad})

@@ -28,7 +28,7 @@ from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
 from pipelines.stages.corpus.deduplicate import duplicates_in
 
-TRAIN, HELD_OUT, EXACT, NEAR = range(4)  # what becomes of a document: the last two are kinds of duplicates
+TRAIN, HELD_OUT, EXACT, NEAR, SEMANTIC = range(5)  # what becomes of a document: the last are kinds of duplicates
 FATES = pa.schema([("block", pa.int32()), ("fate", pa.int8())])
 GROUP, DOCUMENT, LANGUAGE = "group", "document", "language"  # what a size is the size of
 SIZES = pa.schema(
@@ -108,10 +108,10 @@ def measure_groups(item: dict[str, Any], *, files: Sequence[str], duplicates: Pa
     item: {"path": of the sizes, "first", "stop": the span's blocks}. files: those of all blocks. max_bytes: of each
     language's held-out text."""
     tables = []
-    for block, exact, near in _duplicates_of_blocks(item, duplicates):
+    for block, *kinds in _duplicates_of_blocks(item, duplicates):
         table = pq.read_table(files[block], columns=INDEX_COLUMNS, use_threads=False)
         kept = np.ones(table.num_rows, np.bool_)
-        kept[exact], kept[near] = False, False
+        kept[np.concatenate(kinds)] = False
         tables.append(table.filter(pa.array(kept)))
     table = pa.concat_tables(tables)
     names = {GROUP: _groups(table), DOCUMENT: _whole_documents(table), LANGUAGE: table.column("language")}
@@ -148,11 +148,12 @@ def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, ch
     counts: Counter[str] = Counter()
     blocks, fates = [], []
     held_out = [_held_out_documents(files[int(item["first"])], np.empty(0, np.int64))]  # none: for the schema
-    for block, exact, near in _duplicates_of_blocks(item, duplicates):
+    for block, exact, near, semantic in _duplicates_of_blocks(item, duplicates):
         table = pq.read_table(files[block], columns=INDEX_COLUMNS, use_threads=False)
         blocks.append(np.full(table.num_rows, block, np.int32))
         fates.append(np.full(table.num_rows, TRAIN, np.int8))
         fates[-1][_is_chosen(table, names)] = HELD_OUT
+        fates[-1][semantic] = SEMANTIC
         fates[-1][near] = NEAR
         fates[-1][exact] = EXACT
         counts.update(_counts(block, table, fates[-1]))
@@ -189,14 +190,19 @@ def write_parquet(table: pa.Table, path: Path, counts: Counter[str] | None = Non
         file.publish()
 
 
-def _duplicates_of_blocks(item: dict[str, Any], duplicates: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields (block, rows of exact duplicates, rows of near duplicates) of each block of a span."""
-    exact, near = duplicates_in(duplicates, item["first"], item["stop"])
+def _duplicates_of_blocks(
+    item: dict[str, Any], duplicates: Path
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (block, rows of exact, of near, of semantic duplicates) of each block of a span."""
+    kinds = duplicates_in(duplicates, item["first"], item["stop"])
     bounds = np.arange(item["first"], item["stop"] + 1) << 32
-    exact_starts, near_starts = np.searchsorted(exact, bounds), np.searchsorted(near, bounds)
+    starts = [np.searchsorted(documents, bounds) for documents in kinds]
     for number, block in enumerate(range(item["first"], item["stop"])):
-        exact_rows = exact[exact_starts[number] : exact_starts[number + 1]] & 0xFFFFFFFF
-        yield block, exact_rows, near[near_starts[number] : near_starts[number + 1]] & 0xFFFFFFFF
+        exact, near, semantic = (
+            documents[start[number] : start[number + 1]] & 0xFFFFFFFF
+            for documents, start in zip(kinds, starts, strict=True)
+        )
+        yield block, exact, near, semantic
 
 
 def _groups(table: pa.Table) -> pa.ChunkedArray:
@@ -263,9 +269,10 @@ def _is_chosen(table: pa.Table, chosen: pa.Table) -> np.ndarray:
 
 
 def _counts(block: int, table: pa.Table, fates: np.ndarray) -> Counter[str]:
-    """Counts of a block's documents: train_documents, train_bytes, both by language, exact, near, held_out_bytes;
-    and block_<number>: its bytes of training text, if it has any."""
-    counts = Counter(exact=int((fates == EXACT).sum()), near=int((fates == NEAR).sum()))
+    """Counts of a block's documents: train_documents, train_bytes, both by language, exact, near, semantic (the kinds
+    of duplicates), held_out_bytes; and block_<number>: its bytes of training text, if it has any."""
+    kinds = {"exact": EXACT, "near": NEAR, "semantic": SEMANTIC}
+    counts = Counter({name: int((fates == kind).sum()) for name, kind in kinds.items()})
     counts["held_out_bytes"] = sum(table.column("text_bytes").filter(pa.array(fates == HELD_OUT)).to_pylist())
     training = table.filter(pa.array(fates == TRAIN))
     languages, text_bytes = training.column("language").to_pylist(), training.column("text_bytes").to_pylist()

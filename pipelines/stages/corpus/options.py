@@ -11,7 +11,8 @@ from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.source import Source
 from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.data.text.privacy_kinds import PrivacyOptions
-from pipelines.stage import ClusterOptions, Options, RowLimit
+from pipelines.engines import Endpoint, EndpointCluster
+from pipelines.stage import Options, RowLimit
 
 
 class Decontamination(Options):
@@ -43,12 +44,27 @@ class Decontamination(Options):
 
 
 class QualityModelOptions(Options):
-    """A classifier of reference text against random text of the corpus, by which documents are scored."""
+    """A classifier by which documents are scored: of reference text against random text of the corpus, or of text that
+    an endpoint rates high against other text."""
 
     good: tuple[str, ...] = Field(
-        min_length=1,
+        default=(),
         description="Names of sources with rows: text that are reference text; those that the corpus reads, too, are "
         "scored but never dropped",
+    )
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="Server whose model rates documents of a sample from 0 to 5, instead of good: {url: "
+        "https://api.openai.com/v1, model: NAME, key_env: OPENAI_API_KEY}",
+    )
+    num_rated: int = Field(
+        default=1000, ge=100, le=3000, description="Number of documents of each language that the endpoint rates"
+    )
+    min_rating: int = Field(default=3, ge=1, le=5, description="Rating from which on a document is good")
+    prompt: str | None = Field(
+        default=None,
+        description="Prompt of a rating, with {text} for the beginning of the document; the last digit from 0 to 5 in "
+        "the answer is the rating. Default: how much one learns from it, in the language of the document",
     )
     keep_fraction: float = Field(
         default=0.7,
@@ -56,6 +72,43 @@ class QualityModelOptions(Options):
         le=1,
         description="About which fraction of each language's documents to keep, of those that the filters kept: the "
         "ones with the highest scores; the threshold is a percentile of a sample. 1: documents are only scored",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_judgement(self) -> Self:
+        if bool(self.good) == (self.endpoint is not None):
+            raise ValueError("expected either good: [SOURCE], reference text, or endpoint: {url: …, model: …}")
+        if self.good and (extra := sorted(self.model_fields_set & {"num_rated", "min_rating", "prompt"})):
+            raise ValueError(
+                f"{extra[0]} is for ratings of an endpoint; expected endpoint beside it, or not {extra[0]}"
+            )
+        if self.prompt is not None and "{text}" not in self.prompt:
+            raise ValueError("prompt: expected {text} in it, where the document goes")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Reference text alone has the identity that it had before there were ratings."""
+        identity = super().identity()
+        if self.endpoint is None:
+            return {name: identity[name] for name in ("good", "keep_fraction")}
+        return identity | {"endpoint": self.endpoint.identity()}
+
+
+class SemanticDuplicates(Options):
+    """Documents that mean nearly the same as another of their language, by embeddings."""
+
+    threshold: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Cosine of the embeddings of two documents from which on they are semantic duplicates",
+    )
+    excerpt_bytes: int = Field(
+        default=600,
+        ge=100,
+        le=8000,
+        description="Bytes of a document that are embedded, half of them from its beginning and half from its end; the "
+        "cost grows with them: some 2 ms of a core for 3 bytes",
     )
 
 
@@ -75,7 +128,7 @@ class CorpusOptions(Options):
     quality_model: QualityModelOptions | None = Field(
         default=None,
         description="Classifier by which documents are scored (column quality), and the worst of each language "
-        "dropped: {good: [books], keep_fraction: 0.7}. Default: none",
+        "dropped: {good: [books], keep_fraction: 0.7}, or {endpoint: {url: …, model: …}}. Default: none",
     )
     harm: HarmOptions = Field(
         default={},
@@ -88,6 +141,11 @@ class CorpusOptions(Options):
         gt=0,
         le=1,
         description="Jaccard similarity from which on documents are near duplicates; null: exact dedup only",
+    )
+    semantic_duplicates: SemanticDuplicates | None = Field(
+        default=None,
+        description="Documents that mean nearly the same as a longer one are dropped, after exact and near duplicates: "
+        "{threshold: 0.95}. Default: none are looked for",
     )
     permutations: int = Field(
         default=128,
@@ -136,7 +194,9 @@ class CorpusOptions(Options):
     def identity(self) -> dict[str, Any]:
         """What was added later is left out where it is not set, so that earlier results keep their identity."""
         identity = super().identity() | {"filters": self.filters.identity()}
-        for name in ("privacy", "decontaminate", "quality_model", "harm", "max_line_groups"):
+        if self.quality_model is not None:
+            identity["quality_model"] = self.quality_model.identity()
+        for name in ("privacy", "decontaminate", "quality_model", "harm", "max_line_groups", "semantic_duplicates"):
             if not identity[name]:
                 del identity[name]
         return identity
@@ -152,7 +212,11 @@ class CorpusOptions(Options):
 def references(options: CorpusOptions) -> dict[str, tuple[str, ...]]:
     """The sources that the options name, by the key."""
     named = {} if options.decontaminate is None else {"decontaminate.sets": options.decontaminate.sets}
-    return named if options.quality_model is None else {**named, "quality_model.good": options.quality_model.good}
+    return (
+        named
+        if options.quality_model is None or not options.quality_model.good
+        else {**named, "quality_model.good": options.quality_model.good}
+    )
 
 
 def needs_for(options: CorpusOptions) -> tuple[str, ...]:
@@ -161,7 +225,7 @@ def needs_for(options: CorpusOptions) -> tuple[str, ...]:
     return (*(("conversations",) if held_out_prompts else ()), *(("guard",) if "unsafe" in options.harm else ()))
 
 
-class CorpusCluster(ClusterOptions):
+class CorpusCluster(EndpointCluster):
     """Resources to read and clean the corpus."""
 
     tasks: PositiveInt | None = Field(

@@ -3,6 +3,9 @@
     reference sources, sources of the corpus ──blocks with the lowest hashes──► checks/quality/*.parquet   a task each
     samples ──one task──► checks/quality.safetensors: weights and thresholds of each language
 
+With an endpoint there is no reference text: of the sample of the corpus some documents are rated (ratings.py), and the
+model is trained on those that are rated high against the others.
+
 A sampled block is cleaned as the corpus is, so that the model learns from documents that the filters keep. A block's
 beginning is enough: CLEANED_BYTES, so that one large compressed file costs no more than others.
 """
@@ -28,6 +31,7 @@ from pipelines.data.sources.source import Part, Source
 from pipelines.errors import UserError
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
+from pipelines.stages.corpus import ratings
 
 REFERENCE, RANDOM = "reference", "random"
 SAMPLE = pa.schema(
@@ -41,12 +45,29 @@ MAX_DOCUMENTS = 2 * quality_model.TRAINED_DOCUMENTS  # of each side and language
 def train_model(work: Work) -> Path:
     """Writes the model and returns its file. Raises UserError if no language has text enough of both sides."""
     folder = work.draft.folder("checks")
-    good: Sequence[str] = work.options.quality_model.good
+    options = work.options.quality_model
+    good: Sequence[str] = options.good
     sides = {
         REFERENCE: {name: work.references[name] for name in good},
         RANDOM: {name: source for name, source in work.sources.items() if name not in good},
     }
     _check(work, sides)
+    samples = _sample(work, folder, sides)
+    used = (REFERENCE, RANDOM)
+    if options.endpoint is not None:
+        samples, used = [ratings.rate(work, lowest_of(samples))], (ratings.GOOD, ratings.OTHER)
+    path = folder / "quality.safetensors"
+    items = [{"path": str(path)}]
+    make_files(
+        work, train, items, unit="quality model", samples=samples, sides=used, keep_fraction=options.keep_fraction
+    )
+    if note := without_model(quality_model.facts_of(path), f"{work.name}.quality_model", used):
+        work.progress.note(note)
+    return path
+
+
+def _sample(work: Work, folder: Path, sides: Mapping[str, Mapping[str, Source]]) -> list[Path]:
+    """Writes a SAMPLE of each of the blocks of both sides that are chosen; returns their files."""
     items: list[dict[str, Any]] = []
     for side, sources in sides.items():
         for block in _sampled_blocks(sources, folder, work.options.block_bytes, work.seed):
@@ -56,13 +77,15 @@ def train_model(work: Work) -> Path:
     sources = {name: source for named in sides.values() for name, source in named.items()}
     rules = {name: work.options.rules(source, work.seed) for name, source in sources.items()}
     make_files(work, sample_block, items, unit="samples of quality", sources=sources, rules=rules, seed=work.seed)
-    path = folder / "quality.safetensors"
-    samples = [item["path"] for item in items]
-    keep_fraction = work.options.quality_model.keep_fraction
-    make_files(work, train, [{"path": str(path)}], unit="quality model", samples=samples, keep_fraction=keep_fraction)
-    if note := without_model(quality_model.facts_of(path), f"{work.name}.quality_model"):
-        work.progress.note(note)
-    return path
+    return [Path(item["path"]) for item in items]
+
+
+def lowest_of(samples: Sequence[Path]) -> pa.Table:
+    """The SAMPLE of all files, with as many documents of each side and language as one may have."""
+    table = SAMPLE.empty_table()
+    for sample in samples:
+        table = _lowest(pa.concat_tables([table, pq.read_table(sample, columns=SAMPLE.names)]))
+    return table
 
 
 def _check(work: Work, sides: Mapping[str, Mapping[str, Source]]) -> None:
@@ -116,18 +139,19 @@ def _lowest(table: pa.Table) -> pa.Table:
     """The MAX_DOCUMENTS of each side and language with the lowest hashes, in their order."""
     table = table.sort_by([("order", "ascending"), ("text", "ascending")])
     chosen = [SAMPLE.empty_table()]
-    for side in (REFERENCE, RANDOM):
+    for side in sorted(table.column("side").unique().to_pylist()):
         for language in sorted(table.column("language").unique().to_pylist()):
             condition = (pc.field("side") == side) & (pc.field("language") == language)
             chosen.append(table.filter(condition).slice(0, MAX_DOCUMENTS))
     return pa.concat_tables(chosen)
 
 
-def train(item: dict[str, Any], *, samples: Sequence[str], keep_fraction: float) -> None:
-    """Trains the models of all languages that have enough documents, and writes them with their facts. In a task."""
-    table = SAMPLE.empty_table()
-    for sample in samples:
-        table = _lowest(pa.concat_tables([table, pq.read_table(sample)]))
+def train(item: dict[str, Any], *, samples: Sequence[Path], sides: Sequence[str], keep_fraction: float) -> None:
+    """Trains the models of all languages that have enough documents, and writes them with their facts. In a task.
+
+    sides: of the documents, the better one first."""
+    table = lowest_of(samples)
+    train_language = quality_model.train if REFERENCE in sides else quality_model.train_rated
     models: dict[str, quality_model.LanguageModel] = {}
     facts: Facts = {}
     for language in sorted(table.column("language").unique().to_pylist()):
@@ -135,10 +159,10 @@ def train(item: dict[str, Any], *, samples: Sequence[str], keep_fraction: float)
             side: table.filter((pc.field("side") == side) & (pc.field("language") == language))
             .column("text")
             .to_pylist()
-            for side in (REFERENCE, RANDOM)
+            for side in sides
         }
         facts |= {f"quality/{side}_documents_{language}": len(texts[side]) for side in texts}
-        measured = quality_model.train(texts[REFERENCE], texts[RANDOM], keep_fraction)
+        measured = train_language(texts[sides[0]], texts[sides[1]], keep_fraction)
         if measured is not None:
             models[language] = measured.model
             facts[f"quality/auc_{language}"] = measured.auc
@@ -149,28 +173,30 @@ def train(item: dict[str, Any], *, samples: Sequence[str], keep_fraction: float)
         file.publish()
 
 
-def without_model(facts: Facts, where: str) -> str | None:
+def without_model(facts: Facts, where: str, sides: Sequence[str] = (REFERENCE, RANDOM)) -> str | None:
     """Returns a note on the languages that have no model; None if all have one. Raises UserError if none has.
 
-    facts: of `train`. where: the stage and the key."""
-    prefix = "quality/reference_documents_"
-    languages = sorted(name.removeprefix(prefix) for name in facts if name.startswith(prefix))
+    facts: of `train`. where: the stage and the key. sides: of the documents."""
+    first, second = (f"quality/{side}_documents_" for side in sides)
+    languages = sorted(name.removeprefix(first) for name in facts if name.startswith(first))
     small = [
-        f"{language}: {facts[f'{prefix}{language}']} reference, {facts[f'quality/random_documents_{language}']} random"
+        f"{language}: {facts[f'{first}{language}']} {sides[0]}, {facts[f'{second}{language}']} {sides[1]}"
         for language in languages
         if f"quality/auc_{language}" not in facts
     ]
     needs = f"{where}: needs {quality_model.MIN_DOCUMENTS} documents of both sides"
     if len(small) == len(languages):
         sizes = "; ".join(small) or "no document is left by the filters"
-        raise UserError(f"{needs}, and no language has them ({sizes}); name more text in good")
+        remedy = "name more text in good" if REFERENCE in sides else "raise num_rated, or change min_rating"
+        raise UserError(f"{needs}, and no language has them ({sizes}); {remedy}")
     return f"{needs}; not scored, all kept: {'; '.join(small)}" if small else None
 
 
-def facts(model: Path, counts: Counter[str]) -> Facts:
+def facts(model: Path, counts: Counter[str], rating_facts: Facts) -> Facts:
     """Facts of the model's training, by language: quality/auc_, threshold_, reference_documents_, random_documents_;
-    and scored_documents_, kept_fraction_ of the corpus, its reference text apart. counts: of the blocks."""
-    result: Facts = quality_model.facts_of(model)
+    and scored_documents_, kept_fraction_ of the corpus, its reference text apart. counts: of the blocks.
+    rating_facts: those of `ratings`, which come with them."""
+    result: Facts = {**quality_model.facts_of(model), **rating_facts}
     prefix = "quality/scored_documents_"
     for name, number in sorted(counts.items()):
         if name.startswith(prefix):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
 
 # Reasons that the stage counts for itself.
-RESERVED = ("duplicate_exact", "duplicate_near", "contaminated", "boilerplate", "unreadable", "low_quality",
-            *get_args(HarmKind), PERSONAL_DATA)  # fmt: skip
+RESERVED = ("duplicate_exact", "duplicate_near", "semantic_duplicate", "contaminated", "boilerplate", "unreadable",
+            "low_quality", *get_args(HarmKind), PERSONAL_DATA)  # fmt: skip
 
 
 @dataclass(frozen=True)
