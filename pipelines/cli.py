@@ -237,15 +237,20 @@ def serve(
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, help="Number of GPUs for the model; 0 serves on the CPU.")] = 0,
     guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
+    guard_endpoint: Annotated[str | None, typer.Option(help="Address of the API of a guard model.")] = None,
+    guard_model: Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")] = None,
+    guard_failure: Annotated[str, typer.Option(help="Prompts that it does not answer: decline, pass.")] = "decline",
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import load_settings, read_server_keys
+    from serve.verbs.commands import load_settings, read_guard_endpoint, read_server_keys
     from serve.verbs.commands import serve as serve_model
 
     keys = read_server_keys(key, key_file)
+    guard_model_at = read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard)
     settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, **keys)  # fmt: skip
+                             max_tokens=max_tokens, gpus=gpus, guard=guard, guard_endpoint=guard_model_at,
+                             **keys)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 
