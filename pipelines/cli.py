@@ -222,16 +222,12 @@ def export(
 def serve(
     name: ModelArg = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; any other than loopback requires an API key.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback requires a key.")] = "127.0.0.1",
     store: ReadStoreOpt = None,
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    max_turns: Annotated[
-        int | None, typer.Option(min=1, help="Number of latest turns of a conversation that the model sees.")
-    ] = None,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Number of latest turns that the model sees.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")
     ] = None,
