@@ -48,8 +48,8 @@ class ConversationsOptions(DialogueOptions):
     )
     safety: dict[str, Literal["unsafe", "safe"]] = Field(
         {},
-        description="Label of all conversations of a source: unsafe, where they must be refused ({attacks: unsafe}), or "
-        "safe, where they only look unsafe and must be answered. The guard learns from both",
+        description="Label of all conversations of a source: unsafe, where they must be refused ({attacks: unsafe}), "
+        "or safe, where they only look unsafe and must be answered. The guard learns from both",
     )
     max_bad_rows: RowLimit | None = Field(
         None,

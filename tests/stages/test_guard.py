@@ -76,7 +76,7 @@ def test_a_source_of_the_recipe_teaches_what_is_unsafe(tmp_path: Path) -> None:
 
 
 def test_a_label_of_an_unknown_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="conversations.safety: attack is no source of conversations"):
+    with pytest.raises(UserError, match=r"conversations\.safety: attack is no source of conversations"):
         make("conversations", tmp_path, builtin_tasks=True, safety={"attack": "unsafe"})
 
 
