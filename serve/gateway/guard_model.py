@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-import openai
+import httpx
 
 from pipelines.data.guard.classifier import Verdict
 from pipelines.errors import UserError
@@ -114,13 +115,10 @@ class GuardModel:
 
     def __init__(self, endpoint: GuardEndpoint):
         self._endpoint, self._family = endpoint, family_of(endpoint.model)
-        local = urlsplit(endpoint.url).hostname in LOOPBACK
-        self._client = openai.OpenAI(
-            base_url=endpoint.url,
-            api_key=endpoint.key or "none",
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {},
             timeout=endpoint.timeout_s,
-            max_retries=0,  # a user waits
-            http_client=openai.DefaultHttpxClient(trust_env=not local),
+            trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK,
         )
 
     def check(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
@@ -142,10 +140,13 @@ class GuardModel:
         """(unsafe, categories) of a conversation, by the model."""
         try:
             answer = self._answer(messages)
-        except openai.OpenAIError as error:  # a status, no connection, no answer in time
-            raise GuardModelUnavailable(f"{type(error).__name__}") from None
-        except ValueError as error:  # no JSON
-            raise GuardModelUnavailable(f"an answer that is no JSON ({type(error).__name__})") from None
+        except (
+            httpx.HTTPError,
+            ValueError,
+            LookupError,
+            TypeError,
+        ) as error:  # a status, no answer, no JSON
+            raise GuardModelUnavailable(type(error).__name__) from None
         result = self._family.read(answer)
         if result is None:
             raise GuardModelUnavailable(f"an answer that {self._endpoint.model} does not give")
@@ -153,15 +154,14 @@ class GuardModel:
 
     def _answer(self, messages: Sequence[Message]) -> str:
         """The text that the endpoint replies with."""
-        model, tokens = self._endpoint.model, MAX_ANSWER_TOKENS
+        body: dict[str, Any] = {"model": self._endpoint.model, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
         if self._family.prompt is None:
-            reply = self._client.chat.completions.create(
-                model=model, messages=[dict(each) for each in messages], max_tokens=tokens, temperature=0,  # pyright: ignore[reportArgumentType]
-            )  # fmt: skip
-            choices = getattr(reply, "choices", None) or []
-            return (choices[0].message.content or "") if choices else ""
+            return self._post("chat/completions", body | {"messages": list(messages)})["message"]["content"] or ""
         text = "\n".join(message["content"] for message in messages if message["role"] != "assistant")
-        prompt = self._family.prompt.format(text=text.replace("<end_of_turn>", "").replace("<start_of_turn>", ""))
-        reply = self._client.completions.create(model=model, prompt=prompt, max_tokens=tokens, temperature=0)
-        choices = getattr(reply, "choices", None) or []
-        return (choices[0].text or "") if choices else ""
+        text = text.replace("<start_of_turn>", "").replace("<end_of_turn>", "")
+        return self._post("completions", body | {"prompt": self._family.prompt.format(text=text)})["text"] or ""
+
+    def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The first choice of the endpoint's answer."""
+        response = self._client.post(f"{self._endpoint.url.rstrip('/')}/{route}", json=body)
+        return response.raise_for_status().json()["choices"][0]

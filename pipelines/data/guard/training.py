@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -222,9 +222,9 @@ def best_threshold(scores: Floats, unsafe: np.ndarray, sample_weight: Floats, be
 def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
     """Sample weights [N], 1 in sum: equal for each language, and within it divided by LABEL_WEIGHTS."""
     cells = [(text.language, text.label) for text in texts]
-    sums: Counter[tuple[str, str]] = Counter()
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for cell, text in zip(cells, texts, strict=True):
-        sums[cell] += text.weight  # pyright: ignore[reportArgumentType]
+        sums[cell] += text.weight
     weights = np.array(
         [LABEL_WEIGHTS[cell[1]] * text.weight / sums[cell] for cell, text in zip(cells, texts, strict=True)]
     )

@@ -92,7 +92,7 @@ def test_options_that_do_not_fit_together_are_refused(monkeypatch: pytest.Monkey
     assert read == GuardEndpoint(url=url, model=QWEN, failure="pass", key="secret")
     assert "secret" not in repr(read)
     assert read_guard_endpoint(None, None, "decline", guard=True) is None
-    for found, options in (
+    for problem, options in (
         ("expected both", (url, None, "decline", True)),
         ("--no-guard", (url, QWEN, "decline", False)),
         ("--guard-failure: got open; expected decline or pass", (url, QWEN, "open", True)),
@@ -100,6 +100,6 @@ def test_options_that_do_not_fit_together_are_refused(monkeypatch: pytest.Monkey
         ("no family of guard models", (url, "gpt-4", "pass", True)),
     ):
         address, model, failure, guarded = options
-        with pytest.raises(UserError, match=found):
+        with pytest.raises(UserError, match=problem):
             read_guard_endpoint(address, model, failure, guard=guarded)
     assert family_of("llama-guard3:1b").name == "llamaguard"
