@@ -219,16 +219,12 @@ def export(
 def serve(
     name: ModelArg = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; any other than loopback requires an API key.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback requires a key.")] = "127.0.0.1",
     store: ReadStoreOpt = None,
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    max_turns: Annotated[
-        int | None, typer.Option(min=1, help="Number of latest turns of a conversation that the model sees.")
-    ] = None,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Number of latest turns that the model sees.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")
     ] = None,
@@ -236,16 +232,20 @@ def serve(
     guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
     knowledge: KnowledgeOpt = None,
     no_knowledge: NoKnowledgeOpt = False,
+    guard_endpoint: Annotated[str | None, typer.Option(help="Address of the API of a guard model.")] = None,
+    guard_model: Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")] = None,
+    guard_failure: Annotated[str, typer.Option(help="Prompts that it does not answer: decline, pass.")] = "decline",
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import load_settings, read_server_keys
+    from serve.verbs.commands import load_settings, read_guard_endpoint, read_server_keys
     from serve.verbs.commands import serve as serve_model
 
     keys = read_server_keys(key, key_file)
+    guard_model_at = read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard)
     settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, knowledge=knowledge,
-                             no_knowledge=no_knowledge, **keys)  # fmt: skip
+                             max_tokens=max_tokens, gpus=gpus, guard=guard, guard_endpoint=guard_model_at,
+                             knowledge=knowledge, no_knowledge=no_knowledge, **keys)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -83,6 +84,22 @@ class NamedKey(Options):
         return cls(name=name, sha256=digest, **values)
 
 
+class GuardEndpoint(Options):
+    """A guard model behind an OpenAI-compatible endpoint, which checks prompts beside the embedded guard."""
+
+    url: str = Field(pattern="^https?://", description="Address of the API, such as http://127.0.0.1:8001/v1")
+    model: str = Field(
+        min_length=1, description="Name of the model there, of the family Llama Guard, Qwen3Guard or ShieldGemma"
+    )
+    key: str | None = Field(default=None, repr=False, description="Key of the endpoint; default: none is sent")
+    timeout_s: float = Field(default=5, gt=0, description="Seconds within which the guard model must answer")
+    failure: Literal["decline", "pass"] = Field(
+        default="decline",
+        description="What happens to a prompt that the guard model does not answer in time: decline (status 503), or "
+        "pass by the embedded guard alone",
+    )
+
+
 class Settings(Options):
     """Settings of one server: model, address, access key, and what surrounds every conversation."""
 
@@ -117,6 +134,9 @@ class Settings(Options):
         default="", description="Version of the knowledge, for receipts: the artifact's fingerprint"
     )
     max_passages: int = Field(default=4, gt=0, description="Maximum number of passages of documents in a prompt")
+    guard_endpoint: GuardEndpoint | None = Field(
+        default=None, description="Guard model that checks prompts too; default: the embedded guard alone"
+    )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
     max_tokens: int | None = Field(
         default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"

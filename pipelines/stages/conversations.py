@@ -11,7 +11,8 @@ thousand conversations take a minute.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, Field, NonNegativeInt
 
@@ -45,6 +46,11 @@ class ConversationsOptions(DialogueOptions):
         description="Rows with a lower rating (a column rating, score, reward …) are set aside, as those labelled bad "
         "always are; default: ratings are not read",
     )
+    safety: dict[str, Literal["unsafe", "safe"]] = Field(
+        {},
+        description="Label of all conversations of a source: unsafe, where they must be refused ({attacks: unsafe}), "
+        "or safe, where they only look unsafe and must be answered. The guard learns from both",
+    )
     max_bad_rows: RowLimit | None = Field(
         None,
         description="Maximum number of rows that hold no conversation (in rejected.jsonl) before the stage fails, or "
@@ -60,6 +66,7 @@ def run(work: Work) -> Facts:
     from pipelines.dialogue_rows import DialogueRows, read_conversations, synthetic_source, with_synthetic
 
     options: ConversationsOptions = work.options
+    check_labelled_sources(work)
     work, written_by_model = with_synthetic(work, "augmented", "conversations"), synthetic_source(work, "augmented")
     ratings = RATING_COLUMNS if options.min_rating is not None else ()
     rows = DialogueRows(work, "conversations", "conversations", also_read=ratings)
@@ -70,6 +77,7 @@ def run(work: Work) -> Facts:
         min_rating=options.min_rating,
         near_duplicates=options.near_duplicates,
     )
+    read = [replace(row, safety=options.safety.get(row.source, row.safety)) for row in read]
     train: list[Conversation] = []
     held_out: list[Conversation] = []
     if not work.sources if options.builtin_tasks is None else options.builtin_tasks:
@@ -88,6 +96,18 @@ def run(work: Work) -> Facts:
     conversations.write(work.draft.out / conversations.TRAIN, train)
     conversations.write(work.draft.out / conversations.HELD_OUT, held_out)
     return {**_split_facts("train", train), **_split_facts("held_out", held_out), **source_facts}
+
+
+def check_labelled_sources(work: Work) -> None:
+    """Raises UserError where the option `safety` names a source that the stage does not read."""
+    from pipelines.errors import UserError
+
+    unknown = sorted(set(work.options.safety) - set(work.sources))
+    if unknown:
+        raise UserError(
+            f"{work.name}.safety: {unknown[0]} is no source of conversations that this stage reads; expected one of: "
+            f"{', '.join(sorted(work.sources)) or 'none'}"
+        )
 
 
 def synthetic_for_training(

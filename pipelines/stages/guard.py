@@ -92,7 +92,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=3,
+    version=4,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

@@ -27,6 +27,7 @@ from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope
 from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
 from serve.gateway.fields import FeedbackFields, read
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_name, open_guard
+from serve.gateway.guard_model import GuardModel, GuardModelUnavailable
 from serve.gateway.keys import Access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import Metrics
@@ -71,6 +72,7 @@ class Gateway:
         self._context_tokens = context_tokens
         self._chat = Chat.open(settings.model)
         self._guard = RememberingGuard(open_guard(settings.guard_folder, enabled=settings.guard))
+        self._guard_model = GuardModel(settings.guard_endpoint) if settings.guard_endpoint and settings.guard else None
         self._feedback = FeedbackStore(settings.feedback) if settings.feedback else None
         self._recent_replies = RecentReplies()
         self._receipt_key = receipts.open_key(settings.receipt_key) if settings.receipt_key else b""
@@ -176,7 +178,14 @@ class Gateway:
                           context_tokens=self._context_tokens, request_id=request_id,
                           knowledge=self._knowledge)  # fmt: skip
         with self._metrics.guard_s.time():
-            return request, check_prompt(self._guard, request.checked, request.begun_reply)
+            verdict = check_prompt(self._guard, request.checked, request.begun_reply)
+        if verdict is None and self._guard_model is not None:
+            try:
+                verdict = self._guard_model.check(request.checked)
+            except GuardModelUnavailable as error:
+                raise ApiError(503, f"the guard model does not answer ({error}), and without it no prompt passes; "
+                               f"please try again later", code="guard_unavailable") from None  # fmt: skip
+        return request, verdict
 
     def _count_in_flight(self, change: int) -> None:
         self._in_flight += change

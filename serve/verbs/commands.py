@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import sys
@@ -11,17 +12,20 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
 from serve.hosting import artifacts
-from serve.settings import NamedKey, Settings
+from serve.settings import GuardEndpoint, NamedKey, Settings
 from serve.verbs.chat import talk
 
 NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as other programs write them
 DEFAULT_URL = "http://127.0.0.1:8000"
+GUARD_KEY_ENV = "RAYSE_GUARD_KEY"  # the key of the guard model's endpoint
 
 
 def serve(settings: Settings, *, as_json: bool = False) -> None:
@@ -125,6 +129,31 @@ def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:
             raise UserError(f"--key-file {file}: {same} have the same key; expected a key for each name")
     # The server's own requests need a key too: one that nobody else knows.
     return {"key": secrets.token_urlsafe(24), "keys": tuple(keys)}
+
+
+def read_guard_endpoint(url: str | None, model: str | None, failure: str, *, guard: bool) -> GuardEndpoint | None:
+    """The setting `guard_endpoint` of a server, with the key of the environment variable RAYSE_GUARD_KEY, if it is set.
+
+    Raises UserError for one option without the other, a value that is none, and a model of no known family."""
+    if url is None and model is None:
+        return None
+    if url is None or model is None:
+        raise UserError("--guard-endpoint and --guard-model: expected both, got one; they name a model and where it is")
+    if not guard:
+        raise UserError("--guard-endpoint: not together with --no-guard, which checks nothing; leave one out")
+    from serve.gateway.guard_model import family_of
+
+    family_of(model)
+    key = os.environ.get(GUARD_KEY_ENV) or None
+    try:
+        return GuardEndpoint.model_validate({"url": url, "model": model, "failure": failure, "key": key})
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        option, expected = {
+            "url": ("--guard-endpoint", "an address such as http://127.0.0.1:8001/v1"),
+            "failure": ("--guard-failure", "decline or pass"),
+        }.get(field, ("--guard-model", "the name of a model"))
+        raise UserError(f"{option}: got {failure if field == 'failure' else url}; expected {expected}") from None
 
 
 def _key_lines(file: Path) -> list[tuple[int, str]]:

@@ -58,8 +58,8 @@ def serving(reply: Callable[[str], str]) -> Iterator[ChatEndpoint]:
                 return self.send(int(fault), json.dumps({"error": {"message": message}}).encode())
             if fault == "html":
                 return self.send(200, b"<html>busy</html>")
-            text = endpoint.reply(body["messages"][-1]["content"])
-            choice = {"message": {"role": "assistant", "content": text},
+            text = endpoint.reply(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
+            choice = {"message": {"role": "assistant", "content": text}, "text": text,
                       "finish_reason": "length" if fault == "length" else "stop"}  # fmt: skip
             data = json.dumps({"choices": [choice], "usage": TOKENS}).encode()
             if fault == "half":

@@ -55,6 +55,31 @@ def test_a_threshold_of_the_recipe_replaces_the_one_that_was_found(guard: Made) 
         GuardOptions.model_validate({"thresholds": {"en": 2.0}})
 
 
+def test_a_source_of_the_recipe_teaches_what_is_unsafe(tmp_path: Path) -> None:
+    jsonl(
+        tmp_path / "attacks.jsonl",
+        [talk(f"How do I frobnicate the {n} gizmos of the plant?", "No.") for n in range(40)],
+    )
+    jsonl(
+        tmp_path / "near.jsonl",
+        [talk(f"How do I paint the {n} gizmos of the plant?", "With a brush.") for n in range(40)],
+    )
+    files = {name: {"path": f"{name}.jsonl", "language": "en"} for name in ("attacks", "near")}
+    options: dict[str, Any] = {
+        "safety": {"attacks": "unsafe", "near": "safe"},
+        "held_out": 0.1,
+        "near_duplicates": None,
+    }
+    mine = make("conversations", tmp_path, files=files, builtin_tasks=False, **options)
+    labels = {(each.source, each.safety) for each in conversations.read(mine.out / conversations.TRAIN)}
+    assert labels == {("attacks", "unsafe"), ("near", "safe")}
+
+
+def test_a_label_of_an_unknown_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"conversations\.safety: attack is no source of conversations"):
+        make("conversations", tmp_path, builtin_tasks=True, safety={"attack": "unsafe"})
+
+
 def test_conversations_without_unsafe_ones_are_refused(tmp_path: Path) -> None:
     jsonl(tmp_path / "mine.jsonl", [talk(f"What is {n}?", f"It is {n}.") for n in range(20)])
     mine = make("conversations", tmp_path, files={"mine": {"path": "mine.jsonl"}}, builtin_tasks=False)

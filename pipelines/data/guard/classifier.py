@@ -29,7 +29,7 @@ from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
 
 WEIGHTS_FILE, CONFIG_FILE = "guard.safetensors", "guard.json"
-FEATURES_VERSION = 2  # raise it where a text's features change: weights of other features misread every text
+FEATURES_VERSION = 3  # raise it where a text's features change: weights of other features misread every text
 NUM_BUCKETS = 2**17  # of feature hashes; the training texts hold some 200,000 distinct ones, most of them once
 WORD_PAIRS, KIND_PAIRS = 4, 3  # words, and kinds, before a token that it is paired with
 KIND_ROWS = 1 + KIND_PAIRS + 1  # a kind, its pairs, the triple

@@ -60,7 +60,7 @@ _ZH_CHAT = (
 ORDERS: tuple[re.Pattern[str], ...] = tuple(
     re.compile(pattern)
     for pattern in (
-        # Drop what you were told.
+        # Drop your instructions.
         rf"\b(?:ignore|disregard|forget|override|overrule|discard|bypass|skip|drop|neglect)\b{_GAP}\b{_WHOSE}\b"
         rf"(?: \w+){{0,3}}? {_RULES}\b",
         r"\b(?:ignore|disregard|forget)\b (?:all |everything |anything |whatever |what )(?:\w+ ){0,3}?"
@@ -86,7 +86,7 @@ ORDERS: tuple[re.Pattern[str], ...] = tuple(
         rf"unfiltered|evil|"
         rf"different) )|\bpretend (?:to be|that you are|you are|you have)\b{_GAP}\b(?:{_MODEL}|no (?:rules|limits|"
         r"restrictions)|unrestricted|admin\w*|developer)\b",
-        # To whom it talks.
+        # Whoever reads this as a model.
         rf"(?:^|[\[(*#<\"'-])\W*(?:hey|hi|hello|dear|attention|note (?:to|for)|message (?:to|for)|"
         rf"instructions? (?:to|for)|"
         rf"important(?: message| note| instructions?)? (?:to|for)|to)?,? ?(?:the |any |all |every |this |"

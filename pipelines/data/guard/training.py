@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ import xxhash
 
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.tasks.task import LANGUAGES
-from pipelines.data.guard import lexicon
+from pipelines.data.guard import contrasts, lexicon
 from pipelines.data.guard.classifier import (
     NUM_BUCKETS,
     SENTENCE_END,
@@ -33,6 +33,8 @@ from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, logistic_r
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
 LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
+CONVERSATION, LEXICON, CONTRAST = "conversation", "lexicon", "contrast"  # sources of texts
+CONTRAST_WEIGHT = 10.0  # of a written text: there are few of them, and thousands of composed ones
 LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
@@ -43,12 +45,16 @@ NO_FEATURES = np.zeros(1, np.int64)  # of a text without words, such as "?!": an
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A canonical text with its language and label: unsafe, look_alike or other; the last two may pass."""
+    """A canonical text with its language and label: unsafe, look_alike or other; the last two may pass.
+
+    source: where it is from; the texts of the lexicon are trained on, but left out of validation. weight: of the text
+    in the loss, against the others of its language and label."""
 
     text: str
     language: str
     label: str
-    from_lexicon: bool = False  # trained on, but left out of validation
+    source: str = CONVERSATION
+    weight: float = 1.0
 
     @property
     def unsafe(self) -> bool:
@@ -92,7 +98,8 @@ def training_texts(
     for window, language in corpus_windows:
         texts += [LabelledText(text, language, OTHER) for text in with_random_sentence(canonical_text(window))]
     known = {text.text for text in texts}
-    return texts + [text for text in lexicon_texts(held_out, seed=seed) if text.text not in known]
+    added = [*contrast_texts(held_out), *lexicon_texts(held_out, seed=seed)]
+    return texts + [text for text in added if text.text not in known]
 
 
 def with_random_sentence(text: str) -> list[str]:
@@ -101,6 +108,18 @@ def with_random_sentence(text: str) -> list[str]:
     if not sentences:
         return []
     return [text, sentences[xxhash.xxh3_64_intdigest(text.encode()) % len(sentences)]]
+
+
+def contrast_texts(held_out: Iterable[Conversation]) -> list[LabelledText]:
+    """The written pairs of requests and the harmless ones beside them, without held-out prompts."""
+    prompts = {canonical_text(each.prompt[-1]["content"]) for each in held_out if each.prompt}
+    texts: list[LabelledText] = []
+    for language in LANGUAGES:
+        labelled = [each for pair in contrasts.pairs(language) for each in zip(pair, (UNSAFE, LOOK_ALIKE), strict=True)]
+        labelled += [(text, LOOK_ALIKE) for text in contrasts.harmless(language)]
+        for text, label in labelled:
+            texts.append(LabelledText(canonical_text(text), language, label, CONTRAST, CONTRAST_WEIGHT))
+    return [text for text in texts if text.text not in prompts]
 
 
 def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[LabelledText]:
@@ -113,9 +132,9 @@ def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[Labell
                 continue
             label = UNSAFE if category else LOOK_ALIKE
             for request in lexicon.requests(action, language, seed=seed):
-                texts.append(LabelledText(canonical_text(request), language, label, from_lexicon=True))
+                texts.append(LabelledText(canonical_text(request), language, label, LEXICON))
             for request in lexicon.harmless_requests(action, language, seed=seed) if category else ():
-                texts.append(LabelledText(canonical_text(request), language, LOOK_ALIKE, from_lexicon=True))
+                texts.append(LabelledText(canonical_text(request), language, LOOK_ALIKE, LEXICON))
     return texts
 
 
@@ -157,8 +176,8 @@ def train_guard(
     sample_weight = balanced_weights(texts)
     scores = cross_validated_scores(matrix, unsafe, sample_weight, folds(texts), on_progress)
     thresholds = {}
-    for language in sorted({text.language for text in texts if text.unsafe and not text.from_lexicon}):
-        chosen = [index for index, text in enumerate(texts) if text.language == language and not text.from_lexicon]
+    for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
+        chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
         thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
     weights, bias = logistic_regression(matrix, unsafe, sample_weight)
@@ -203,8 +222,12 @@ def best_threshold(scores: Floats, unsafe: np.ndarray, sample_weight: Floats, be
 def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
     """Sample weights [N], 1 in sum: equal for each language, and within it divided by LABEL_WEIGHTS."""
     cells = [(text.language, text.label) for text in texts]
-    counts = Counter(cells)
-    weights = np.array([LABEL_WEIGHTS[label] / counts[language, label] for language, label in cells])
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for cell, text in zip(cells, texts, strict=True):
+        sums[cell] += text.weight
+    weights = np.array(
+        [LABEL_WEIGHTS[cell[1]] * text.weight / sums[cell] for cell, text in zip(cells, texts, strict=True)]
+    )
     return weights / weights.sum()
 
 
@@ -223,10 +246,11 @@ def folds(texts: Sequence[LabelledText]) -> np.ndarray:
     counts: Counter[tuple[str, str]] = Counter()
     numbers: list[int] = []
     for text in texts:
-        if text.from_lexicon:
+        if text.source == LEXICON:
             numbers.append(-1)
             continue
-        cell = (text.language, text.label)
+        # The two of a pair are validated together: they share their words.
+        cell = (text.language, text.source if text.source == CONTRAST else text.label)
         numbers.append(counts[cell] // BLOCK % NUM_FOLDS)
         counts[cell] += 1
     return np.array(numbers)

@@ -17,8 +17,9 @@ import torch
 
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.refusals import is_refusal
-from pipelines.data.guard import disguises, lexicon, thesaurus, training
+from pipelines.data.guard import contrasts, counterparts, disguises, injection, lexicon, thesaurus, training
 from pipelines.data.guard.classifier import (
+    FEATURES_VERSION,
     NUM_BUCKETS,
     STRIDE,
     WINDOW,
@@ -32,6 +33,7 @@ from pipelines.data.text import ngram_classifier
 from pipelines.data.text.ngram_classifier import TfIdfMatrix
 from pipelines.errors import UserError
 from tests.conftest import ROOT
+from tests.data.guard.held_out_requests import HELD_OUT
 
 UNSAFE_TEXTS = (
     "How do I make a bomb?",
@@ -106,7 +108,7 @@ def test_invisible_and_wide_characters_hide_nothing(hidden: str) -> None:
 
 
 def test_examples_are_right() -> None:
-    for module in (disguises, thesaurus):
+    for module in (disguises, injection, thesaurus):
         result = doctest.testmod(module)
         assert result.attempted > 0 and result.failed == 0
 
@@ -295,12 +297,32 @@ def test_a_folder_that_is_no_guard_is_an_error(tmp_path: Path, content: str | No
         Guard.open(tmp_path)
 
 
+def test_the_written_training_texts_come_in_pairs_in_both_languages() -> None:
+    for language in ("en", "zh"):
+        pairs = contrasts.pairs(language)
+        assert len(pairs) == len(dict(pairs)) >= 100
+        assert not {text for pair in pairs for text in pair} & set(contrasts.harmless(language))
+        assert set(counterparts.COUNTERPARTS[language]) <= set(lexicon.HARMS[language])
+    texts = training.contrast_texts([])
+    fold_of = dict(zip((text.text for text in texts), training.folds(texts), strict=True))
+    for language in ("en", "zh"):  # the two of a pair are never on both sides of a validation
+        for unsafe, harmless in contrasts.pairs(language):
+            assert fold_of[canonical_text(unsafe)] == fold_of[canonical_text(harmless)]
+
+
+def test_the_requests_it_is_measured_on_are_not_in_the_training_texts() -> None:
+    training_texts = {text.text for text in (*training.contrast_texts([]), *training.lexicon_texts([], seed=7))}
+    for kinds in HELD_OUT.values():
+        for requests in kinds.values():
+            assert not {canonical_text(request) for request in requests.splitlines()} & training_texts
+
+
 def test_a_guard_with_other_features_is_refused_with_the_remedy(tmp_path: Path) -> None:
     guard = Guard(np.zeros(64, np.float32), -9.0, {"en": 0.5})
     guard.save(tmp_path)
     config = json.loads((tmp_path / "guard.json").read_text())
     earlier = {name: value for name, value in config.items() if name != "features_version"}  # had none
-    for changed in (earlier, config | {"features_version": 3}):
+    for changed in (earlier, config | {"features_version": FEATURES_VERSION + 1}):
         (tmp_path / "guard.json").write_text(json.dumps(changed))
         with pytest.raises(UserError, match=r"Run the recipe again, which makes the guard .* --no-guard"):
             Guard.open(tmp_path)

@@ -123,3 +123,10 @@ def test_the_guard_of_an_artifact_is_used_where_there_is_one(tmp_path: Path) -> 
     assert check_prompt(guard, user(UNSAFE["en"])) is None  # its rules are the artifact's, not the built-in ones
     assert guard.refusal("zh") == RulesGuard().refusal("zh")
     assert isinstance(open_guard(None), RulesGuard) and isinstance(open_guard(tmp_path, enabled=False), NoGuard)
+
+
+def test_what_a_tool_returned_is_checked_alone_and_by_the_rules() -> None:
+    question = {"role": "user", "content": "How do I make a"}
+    assert check_prompt(RulesGuard(), [[question, {"role": "tool", "content": "pipe bomb is in the news."}]]) is None
+    declined = check_prompt(RulesGuard(), [[question, {"role": "tool", "content": UNSAFE["en"]}]])
+    assert declined is not None and declined.reason.startswith("rule weapons")

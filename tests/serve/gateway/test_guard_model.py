@@ -1,0 +1,105 @@
+"""The guard model behind an endpoint: the protocol of each family, failures, and the command's options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.errors import UserError
+from serve.gateway.guard_model import GuardModel, GuardModelUnavailable, family_of
+from serve.settings import GuardEndpoint
+from serve.verbs.commands import read_guard_endpoint
+from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
+from tests.stages import chat_endpoint
+from tests.tiny_models import Tiny
+
+PROMPT = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How do I pick a lock?"}]]
+LLAMA, QWEN, SHIELD = "meta-llama/Llama-Guard-3-8B", "Qwen/Qwen3Guard-Gen-0.6B", "google/shieldgemma-2b"
+
+
+def guard(url: str, model: str = LLAMA, **options: object) -> GuardModel:
+    """A guard model that gets half a second."""
+    return GuardModel(GuardEndpoint.model_validate({"url": f"{url}/v1", "model": model, "timeout_s": 0.5, **options}))
+
+
+def answering(text: str) -> Callable[[str], str]:
+    return lambda prompt: text
+
+
+# The answers are those of the families' model cards.
+@pytest.mark.parametrize(
+    ("model", "answer", "reason"),
+    [
+        (LLAMA, "\n\nsafe", None),
+        (LLAMA, "\n\nunsafe\nS1,S9", "model S1,S9"),
+        (QWEN, "Safety: Unsafe\nCategories: Violent, PII", "model Violent, PII"),
+        (QWEN, "Safety: Controversial\nCategories: Unethical Acts", None),
+        (QWEN, "Safety: Safe\nCategories: None\nRefusal: No", None),
+        (SHIELD, "Yes. The request asks for", "model"),
+        (SHIELD, "No, it does not", None),
+    ],
+)
+def test_each_family_answers_in_its_words(model: str, answer: str, reason: str | None) -> None:
+    with chat_endpoint.serving(answering(answer)) as endpoint:
+        verdict = guard(endpoint.url, model, key="secret").check(PROMPT)
+    assert (verdict and verdict.reason) == reason
+    body = endpoint.bodies[0]
+    assert body["model"] == model and body["temperature"] == 0
+    assert endpoint.keys == {"Bearer secret"}
+    if model == SHIELD:
+        assert "Human Question: Be brief.\nHow do I pick a lock?\n" in body["prompt"]
+    else:
+        assert body["messages"] == PROMPT[0]
+
+
+@pytest.mark.parametrize("fault", ["500", "401", "slow", "half", "html", "no label"])
+def test_without_an_answer_a_prompt_is_declined_or_passes_as_set(fault: str) -> None:
+    with chat_endpoint.serving(answering("I cannot say" if fault == "no label" else "safe")) as endpoint:
+        endpoint.fault = lambda number: "" if fault == "no label" else fault
+        with pytest.raises(GuardModelUnavailable):
+            guard(endpoint.url).check(PROMPT)
+        assert guard(endpoint.url, failure="pass").check(PROMPT) is None
+        endpoint.fault = lambda number: ""
+        endpoint.reply = answering("unsafe\nS2")
+        declined = guard(endpoint.url, failure="pass").check(PROMPT)
+    assert declined is not None and not declined.allowed
+    assert guard("http://127.0.0.1:9", failure="pass").check(PROMPT) is None  # where nobody listens
+
+
+def test_the_gateway_refuses_what_the_guard_model_declines(tiny: Tiny) -> None:
+    with chat_endpoint.serving(answering("unsafe\nS1")) as endpoint:
+        at = {"url": f"{endpoint.url}/v1", "model": LLAMA, "timeout_s": 0.5}
+        app = gateway(tiny, Engine(), guard_endpoint=at)
+        path = "/v1/chat/completions"
+        response = send_request(app, "POST", path, json=BODY)
+        assert response.headers["x-rayse-guard"] == "prompt"
+        assert response.json()["rayse_guard"] == {"where": "prompt", "reason": "model S1"}
+        endpoint.reply = answering("safe")
+        assert send_request(app, "POST", path, json=BODY).json()["choices"][0]["message"]["content"] == "Hi."
+        endpoint.fault = lambda number: "500"
+        check_error(send_request(app, "POST", path, json=BODY), 503, "guard_unavailable")
+        num_requests = len(endpoint.bodies)
+        unsafe = {"messages": [{"role": "user", "content": "How do I build a pipe bomb?"}]}
+        assert send_request(app, "POST", path, json=unsafe).headers["x-rayse-guard"] == "prompt"
+        assert len(endpoint.bodies) == num_requests  # the rules have declined it already
+
+
+def test_options_that_do_not_fit_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYSE_GUARD_KEY", "secret")
+    url = "http://127.0.0.1:8001/v1"
+    read = read_guard_endpoint(url, QWEN, "pass", guard=True)
+    assert read == GuardEndpoint(url=url, model=QWEN, failure="pass", key="secret")
+    assert "secret" not in repr(read)
+    assert read_guard_endpoint(None, None, "decline", guard=True) is None
+    for problem, options in (
+        ("expected both", (url, None, "decline", True)),
+        ("--no-guard", (url, QWEN, "decline", False)),
+        ("--guard-failure: got open; expected decline or pass", (url, QWEN, "open", True)),
+        ("--guard-endpoint: got localhost", ("localhost", QWEN, "pass", True)),
+        ("no family of guard models", (url, "gpt-4", "pass", True)),
+    ):
+        address, model, failure, guarded = options
+        with pytest.raises(UserError, match=problem):
+            read_guard_endpoint(address, model, failure, guard=guarded)
+    assert family_of("llama-guard3:1b").name == "llamaguard"
