@@ -1,6 +1,6 @@
 """The HTTP face: routes, keys, limits and errors around vLLM's application, in the replica's process.
 
-    GET  /                      the chat page            GET /about    what the page needs to know
+    GET  /, /page/NAME          the chat page            GET /about    what the page needs to know
     GET  /health                200 once it is ready     GET /metrics  Prometheus
     POST /v1/chat/completions   POST /v1/completions     GET /v1/models, /v1/models/NAME
     POST /feedback              {reply_id, thumb, comment}
@@ -36,10 +36,11 @@ from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
 from serve.settings import Settings
 
-PUBLIC_ROUTES = ("/", "/health")  # need no key: the page asks for it, and health tells nothing about users
+PUBLIC_ROUTES = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 METHODS = {
     "/": ("GET", "HEAD"),
+    "/page": ("GET", "HEAD"),
     "/health": ("GET", "HEAD"),
     "/about": ("GET",),
     "/metrics": ("GET",),
@@ -122,8 +123,8 @@ class Gateway:
             return await asgi.respond_json(send, 200, self._about())
         if route == "/v1/models":
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
-        if route == "/":
-            return await self._page.respond(send, headers, head_only=scope["method"] == "HEAD")
+        if route in ("/", "/page"):
+            return await self._page.respond(send, scope["path"], headers, head_only=scope["method"] == "HEAD")
         await self._app(scope, receive, send)  # /metrics: vLLM's application serves the process's registry
 
     def _authorize(self, route: str, headers: dict[str, str]) -> None:
@@ -298,8 +299,9 @@ class Gateway:
 
 def _route(path: str) -> str:
     """The route of a path, as METHODS and the metrics name it; empty where there is none."""
-    if path.startswith("/v1/models/"):
-        return "/v1/models"
+    for route in ("/v1/models", "/page"):
+        if path.startswith(f"{route}/"):
+            return route
     return path if path in METHODS else ""
 
 
