@@ -110,6 +110,9 @@ class Settings(Options):
         default=None, description="Folder of an artifact of kind `guard`; default: the built-in rules alone"
     )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
+    access_log: Path | None = Field(
+        default=None, description="File for a line of JSON a request, without its texts; default: none is written"
+    )
     max_tokens: int | None = Field(
         default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"
     )

@@ -11,6 +11,7 @@ Other routes of vLLM are not reachable. A plain ASGI application: no web framewo
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import sqlite3
 import time
@@ -20,9 +21,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
 from serve.gateway import asgi, receipts
+from serve.gateway.access_log import AccessLog
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
 from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
 from serve.gateway.fields import FeedbackFields, read
@@ -36,6 +39,7 @@ from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
 from serve.settings import Settings
 
+logger = logging.getLogger(__name__)
 PUBLIC_ROUTES = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 METHODS = {
@@ -79,6 +83,7 @@ class Gateway:
         self._metrics = metrics or Metrics()
         self._page = Page()
         self._access = Access(settings.keys)
+        self._access_log = AccessLog(settings.access_log) if settings.access_log else None
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
@@ -86,7 +91,8 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await _close(scope, receive, send)
-        route = _route(scope["path"])
+        route, start = _route(scope["path"]), time.monotonic()
+        scope["rayse"] = facts = dict[str, Any]()  # of the request, for the access log
         status = 499  # the client disconnected before a response began
 
         async def send_and_note_status(event: asgi.Event) -> None:
@@ -104,6 +110,18 @@ class Gateway:
         finally:
             if self.ready:
                 self._metrics.requests.labels(route or "other", str(status)).inc()
+            if self.ready and self._access_log is not None:
+                whole = {"route": route or "other", "status": status, "seconds": round(time.monotonic() - start, 4)}
+                await asyncio.shield(asyncio.to_thread(self._log, self._access_log, whole | facts))
+
+    def _log(self, log: AccessLog, facts: dict[str, Any]) -> None:
+        texts = facts.pop("texts", None)
+        if texts is not None:
+            facts["reply_tokens"] = sum(map(len, self._chat.encoder.encode(texts)))
+        try:
+            log.write(facts)
+        except OSError as error:  # a full disk must not stop the server
+            logger.warning("access log: %s", error)
 
     async def _dispatch(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = asgi.headers_of(scope)
@@ -148,8 +166,9 @@ class Gateway:
     # ---- generation -------------------------------------------------------------------------------------------------
 
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        start = time.monotonic()
+        start, facts = time.monotonic(), scope["rayse"]
         if (key := self._access.find(_bearer(headers))) is not None:
+            facts["key"] = key.name
             self._access.admit(key)
         body = await self._read_body(headers, receive)
         if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
@@ -160,12 +179,20 @@ class Gateway:
             request_id = uuid.uuid4().hex
             # In a thread: a long body takes a while to parse, tokenise and check.
             request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
+            facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
+                      "stream": request.streams, "guard": None}  # fmt: skip
             if verdict is not None:
+                facts["guard"] = {"where": "prompt", "reason": verdict.reason}
                 return await self._decline(request, verdict.reason, send)
             guard = NoGuard() if request.only_scores else self._guard
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._receipt, request))  # fmt: skip
-            await relay.run(scope, receive, send, request_id)
+                          partial(self._end_reply, request, facts))  # fmt: skip
+            try:
+                await relay.run(scope, receive, send, request_id)
+            finally:
+                facts["first_text_s"] = round(relay.first_text_s, 4) or None
+                if relay.declined_reason:
+                    facts["guard"] = {"where": "reply", "reason": relay.declined_reason}
         finally:
             self._count_in_flight(-1)
 
@@ -193,6 +220,12 @@ class Gateway:
                                     receipt=receipt):  # fmt: skip
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+    def _end_reply(self, request: GenerationRequest, facts: dict[str, Any], texts: list[str]) -> str:
+        """Notes the texts of a complete reply, and returns its receipt."""
+        facts["texts"] = texts
+        self._metrics.refusals.inc(sum(map(is_refusal, texts)))
+        return self._receipt(request, texts)
 
     def _receipt(self, request: GenerationRequest, texts: list[str]) -> str:
         """Keeps a reply for feedback, and returns its receipt. A request for several replies has one id for all: none
