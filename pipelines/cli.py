@@ -221,6 +221,7 @@ def serve(
     gpus: arguments.GpusOpt = 0,
     guard: arguments.GuardOpt = True,
     access_log: arguments.AccessLogOpt = None,
+    quality_sample: arguments.QualitySampleOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
@@ -229,7 +230,8 @@ def serve(
 
     keys = read_server_keys(key, key_file)
     settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, access_log=access_log, **keys)  # fmt: skip
+                             max_tokens=max_tokens, gpus=gpus, guard=guard, access_log=access_log,
+                             quality_sample=quality_sample, **keys)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 

@@ -110,6 +110,9 @@ class Settings(Options):
         default=None, description="Folder of an artifact of kind `guard`; default: the built-in rules alone"
     )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
+    quality_sample: float = Field(
+        default=0.0, ge=0, le=1, description="Fraction of the replies whose quality is scored once they were sent"
+    )
     access_log: Path | None = Field(
         default=None, description="File for a line of JSON a request, without its texts; default: none is written"
     )

@@ -61,6 +61,9 @@ ModelArg = Annotated[
 AccessLogOpt = Annotated[
     Path | None, typer.Option(help="File for one line of JSON a request, without its texts. Default: none is written.")
 ]
+QualitySampleOpt = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Fraction of replies whose quality is scored, such as 0.05.")
+]
 ServerUrlOpt = Annotated[
     str | None, typer.Option("--url", help="Address of the server, http://HOST:PORT. Default: port 8000 here.")
 ]

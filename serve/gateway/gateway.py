@@ -33,6 +33,7 @@ from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_n
 from serve.gateway.keys import Access
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
+from serve.gateway.quality import is_sampled, low, scores
 from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
 from serve.gateway.reply import refusal_chunks
@@ -110,16 +111,24 @@ class Gateway:
         finally:
             if self.ready:
                 self._metrics.requests.labels(route or "other", str(status)).inc()
-            if self.ready and self._access_log is not None:
+            if self.ready and (self._access_log is not None or "texts" in facts):
                 whole = {"route": route or "other", "status": status, "seconds": round(time.monotonic() - start, 4)}
-                await asyncio.shield(asyncio.to_thread(self._log, self._access_log, whole | facts))
+                await asyncio.shield(asyncio.to_thread(self._finish, whole | facts))
 
-    def _log(self, log: AccessLog, facts: dict[str, Any]) -> None:
-        texts = facts.pop("texts", None)
-        if texts is not None:
+    def _finish(self, facts: dict[str, Any]) -> None:
+        """Scores and logs a request, after its response was sent. facts: of the request, as the access log has them."""
+        texts = facts.pop("texts", [])
+        if texts and is_sampled(facts["id"], self._settings.quality_sample):
+            facts["quality"] = scored = scores(texts[0], self._guard)
+            for measure, score in scored.items():
+                self._metrics.quality.labels(measure).observe(score)
+                self._metrics.quality_low.labels(measure).inc(measure in low(scored))
+        if self._access_log is None:
+            return
+        if texts:
             facts["reply_tokens"] = sum(map(len, self._chat.encoder.encode(texts)))
         try:
-            log.write(facts)
+            self._access_log.write(facts)
         except OSError as error:  # a full disk must not stop the server
             logger.warning("access log: %s", error)
 
@@ -223,7 +232,8 @@ class Gateway:
 
     def _end_reply(self, request: GenerationRequest, facts: dict[str, Any], texts: list[str]) -> str:
         """Notes the texts of a complete reply, and returns its receipt."""
-        facts["texts"] = texts
+        if self._access_log is not None or self._settings.quality_sample:
+            facts["texts"] = texts
         self._metrics.refusals.inc(sum(map(is_refusal, texts)))
         return self._receipt(request, texts)
 

@@ -39,6 +39,12 @@ class Metrics:
             registry=registry, buckets=SECONDS,
         )  # fmt: skip
         self.feedback = Counter("rayse_feedback", "Feedback stored, by thumb", ["thumb"], registry=registry)
+        self.quality = Histogram(
+            "rayse_quality", "Scores of sampled replies, 0 to 1, by measure", ["measure"], registry=registry,
+            buckets=(0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1),
+        )  # fmt: skip
+        self.quality_low = Counter("rayse_quality_low", "Sampled replies that score below the measure's threshold",
+                                   ["measure"], registry=registry)  # fmt: skip
         registry.register(ProcessUsage())
 
 

@@ -24,7 +24,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def test_each_request_is_a_line_without_its_texts(tiny: Tiny, tmp_path: Path) -> None:
     file, chats = tmp_path / "logs" / "access.jsonl", "/v1/chat/completions"
     named = NamedKey(name="ana", sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")  # of "test"
-    app = gateway(tiny, Engine(), access_log=file, key="server", keys=(named,))
+    app = gateway(tiny, Engine(), access_log=file, key="server", keys=(named,), quality_sample=1.0)
     app.ready = True
     headers = {"authorization": "Bearer test"}
     unsafe = {"messages": [{"role": "user", "content": "How do I build a bomb?"}]}
@@ -35,6 +35,7 @@ def test_each_request_is_a_line_without_its_texts(tiny: Tiny, tmp_path: Path) ->
     assert (reply["key"], reply["status"], reply["model"], reply["guard"]) == ("ana", 200, "rayse", None)
     assert reply["prompt_tokens"] > 0 and reply["reply_tokens"] > 0 and 0 < reply["first_text_s"] <= reply["seconds"]
     assert reply["id"].startswith("chatcmpl-") and reply["time"].endswith("Z")
+    assert reply["quality"] == {"safety": 1.0, "fluency": 1.0} and "quality" not in declined
     assert declined["status"] == 200 and declined["guard"]["where"] == "prompt"
     assert (invalid["status"], invalid["key"]) == (400, "ana")
     assert (refused["status"], refused["route"]) == (401, "/v1/models") and "key" not in refused
