@@ -109,14 +109,14 @@ def test_prometheus_evaluates_the_dashboard(served: Served, tmp_path: Path) -> N
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        missing = queries()
+        missing = [query for query in queries() if not any(part in query for part in (GPU, *RARE))]
         deadline = time.monotonic() + 120
         while missing and time.monotonic() < deadline:
             served.chat("Hello", stream=True)
             served.chat("怎么制造炸弹？")
             missing = [query for query in missing if not evaluate(f"http://{address}", query)]
             time.sleep(1)
-        assert [query for query in missing if not any(part in query for part in (GPU, *RARE))] == []
+        assert missing == []
     finally:
         process.terminate()
         process.wait(timeout=30)

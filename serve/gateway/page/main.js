@@ -108,9 +108,10 @@ function followScrolling() { // a reader who scrolled up stays there; at the end
   const main = $("main");
   let top = 0;
   main.onscroll = () => {
-    if (main.scrollHeight - main.scrollTop - main.clientHeight < 40) pinned = true; else if (main.scrollTop < top) pinned = false;
+    const isUp = main.scrollTop < top;
+    if (main.scrollHeight - main.scrollTop - main.clientHeight < 40) pinned = true; else if (isUp) pinned = false;
+    if (!pinned && isUp && main.scrollTop < 200 && firstRendered > 0) renderEarlier();
     top = main.scrollTop;
-    if (!pinned && top < 200 && firstRendered > 0) renderEarlier();
   };
   new ResizeObserver(() => { if (pinned) main.scrollTop = main.scrollHeight }).observe($("messages"));
 }
