@@ -45,7 +45,7 @@ def read_gpus() -> list[Gpu]:
     library, count = _nvml(), ctypes.c_uint()
     if library is None or library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
         return []
-    found: list[Gpu] = []
+    readings: list[Gpu] = []
     for index in range(count.value):
         device, memory, use = ctypes.c_void_p(), _Memory(), _Utilization()
         failed = (
@@ -54,5 +54,5 @@ def read_gpus() -> list[Gpu]:
             or library.nvmlDeviceGetUtilizationRates(device, ctypes.byref(use))
         )
         if not failed:
-            found.append(Gpu(index, memory.used, use.gpu / 100))
-    return found
+            readings.append(Gpu(index, memory.used, use.gpu / 100))
+    return readings

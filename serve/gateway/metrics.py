@@ -66,9 +66,9 @@ class ProcessUsage(Collector):
 
 def usage() -> tuple[int, float]:
     """(resident memory in bytes, processor time in seconds) of this process and all processes below it."""
-    own = psutil.Process()
+    replica = psutil.Process()
     memory_bytes, cpu_s = 0, 0.0
-    for process in [own, *own.children(recursive=True)]:
+    for process in [replica, *replica.children(recursive=True)]:
         try:
             memory_bytes += process.memory_info().rss
             cpu_s += sum(process.cpu_times()[:2])  # user, system

@@ -56,9 +56,9 @@ def parse(text: str) -> Sample:
     return sample
 
 
-def total(sample: Sample, name: str, **wanted: str | tuple[str, ...]) -> float:
-    """A metric, summed over its labels and over all replicas. wanted: the values that labels must have."""
-    chosen = {label: (values,) if isinstance(values, str) else values for label, values in wanted.items()}
+def total(sample: Sample, name: str, **matchers: str | tuple[str, ...]) -> float:
+    """A metric, summed over its labels and over all replicas. matchers: the values that labels must have."""
+    chosen = {label: (values,) if isinstance(values, str) else values for label, values in matchers.items()}
     return sum(value for labels, value in sample.get(name, {}).items()
                if all(dict(labels).get(label) in values for label, values in chosen.items()))  # fmt: skip
 
@@ -152,6 +152,6 @@ def top(client: Client, *, interval_s: float, once: bool, as_json: bool) -> None
                 Console().print(table(client.url, values))
             if once:
                 return
-    with Live(table(client.url, figures(before, before, 1.0)), screen=False, auto_refresh=False) as live:
+    with Live(table(client.url, figures(before, before, 1.0)), auto_refresh=False) as live:
         while True:
             live.update(table(client.url, look()), refresh=True)

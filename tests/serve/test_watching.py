@@ -32,13 +32,13 @@ def queries() -> list[str]:
 
 def selectors(query: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
     """The metrics of a query, with their matchers: label → (operator, value)."""
-    found: list[tuple[str, dict[str, tuple[str, str]]]] = []
+    result: list[tuple[str, dict[str, tuple[str, str]]]] = []
     grouped = re.sub(r"\bby \([\w, ]*\)", "", query)
     for name, matchers in re.findall(r"([a-zA-Z_:][\w:]*)(?:\{([^}]*)\})?(?=[\[)\s]|$)", grouped):
         if name not in WORDS:
             parts = re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers)
-            found.append((name, {label: (operator, value) for label, operator, value in parts}))
-    return found
+            result.append((name, {label: (operator, value) for label, operator, value in parts}))
+    return result
 
 
 def test_each_query_of_the_dashboard_finds_its_metrics(served: Served) -> None:

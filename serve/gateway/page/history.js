@@ -61,8 +61,8 @@ export const find = (id) => chats.get(id);
 /** The messages of a chat, oldest first. */
 export async function messagesOf(id) {
   if (!opened.has(id)) {
-    const found = database ? await transact("readonly", (stores) => stores.messages.index("chat").getAll(id)) : [];
-    if (!opened.has(id)) opened.set(id, found); // another call may have read them meanwhile
+    const stored = database ? await transact("readonly", (stores) => stores.messages.index("chat").getAll(id)) : [];
+    if (!opened.has(id)) opened.set(id, stored); // another call may have read them meanwhile
   }
   return opened.get(id);
 }

@@ -148,8 +148,8 @@ function inlines(source, depth, inLink = false) {
   let plain = "";
   const add = (node) => { if (plain) nodes.push(document.createTextNode(plain)); plain = ""; nodes.push(node) };
   for (let at = 0; at < source.length;) {
-    const found = depth < MAX_DEPTH && inlineAt(source, at, depth, inLink, unclosed);
-    if (found) { add(found.node); at = found.end; continue }
+    const inline = depth < MAX_DEPTH && inlineAt(source, at, depth, inLink, unclosed);
+    if (inline) { add(inline.node); at = inline.end; continue }
     if (source[at] === "\n") { add(make("br")); at += 1; continue }
     if (source[at] === "\\" && ESCAPED.test(source[at + 1] ?? "")) at += 1;
     const step = source[at] === "`" ? /^`+/.exec(source.slice(at, at + 100))[0].length : 1; // a run that closes nothing stays whole
