@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from cluster.termination import sigterm_interrupts
 from pipelines.exit_codes import exit_codes
+from pipelines.verbs import arguments
 from pipelines.verbs.arguments import (
     LOCAL_DASHBOARD,
     AddressOpt,
@@ -77,9 +78,7 @@ def run(
     store: StoreOpt = None,
     seed: SeedOpt = None,
     address: AddressOpt = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Exit with 3 instead of waiting for another run that makes the same.")
-    ] = False,
+    no_wait: arguments.NoWaitOpt = False,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -104,7 +103,7 @@ def plan(
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
-    nodes: NodesOpt = None,
+    nodes: arguments.PlanNodesOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Show which stages would run, and what those that train would take: memory of a rank, disk, time.
@@ -119,13 +118,9 @@ def plan(
 @app.command()
 def sweep(
     recipe: RecipeArg,
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="Number of trials; with a higher number the earlier ones are kept.")
-    ] = None,
+    trials: arguments.TrialsOpt = None,
     until: Annotated[str | None, typer.Option(help="Last stage of a trial, its evaluation included.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="File for the best trial's recipe. Default: best.yaml beside the recipe.")
-    ] = None,
+    out: arguments.BestOpt = None,
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
@@ -180,7 +175,7 @@ def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False)
 def inspect(
     name: NameArg,
     where: WhereOpt = None,
-    limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")] = 20,
+    limit: arguments.LimitOpt = 20,
     card: CardOpt = False,
     query: QueryOpt = None,
     store: ReadStoreOpt = None,
@@ -218,23 +213,23 @@ def export(
 @app.command()
 def serve(
     name: ModelArg = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback requires a key.")] = "127.0.0.1",
+    port: arguments.PortOpt = 8000,
+    host: arguments.HostOpt = "127.0.0.1",
     store: ReadStoreOpt = None,
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    max_turns: Annotated[int | None, typer.Option(min=1, help="Number of latest turns that the model sees.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")
-    ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="Number of GPUs for the model; 0 serves on the CPU.")] = 0,
-    guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
+    max_turns: arguments.MaxTurnsOpt = None,
+    max_tokens: arguments.MaxTokensOpt = None,
+    gpus: arguments.GpusOpt = 0,
+    guard: arguments.GuardOpt = True,
+    guard_endpoint: arguments.GuardEndpointOpt = None,
+    guard_model: arguments.GuardModelOpt = None,
+    guard_failure: arguments.GuardFailureOpt = "decline",
     knowledge: KnowledgeOpt = None,
     no_knowledge: NoKnowledgeOpt = False,
-    guard_endpoint: Annotated[str | None, typer.Option(help="Address of the API of a guard model.")] = None,
-    guard_model: Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")] = None,
-    guard_failure: Annotated[str, typer.Option(help="Prompts that it does not answer: decline, pass.")] = "decline",
+    access_log: arguments.AccessLogOpt = None,
+    quality_sample: arguments.QualitySampleOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
@@ -245,7 +240,8 @@ def serve(
     guard_model_at = read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard)
     settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
                              max_tokens=max_tokens, gpus=gpus, guard=guard, guard_endpoint=guard_model_at,
-                             knowledge=knowledge, no_knowledge=no_knowledge, **keys)  # fmt: skip
+                             knowledge=knowledge, no_knowledge=no_knowledge, access_log=access_log,
+                             quality_sample=quality_sample, **keys)  # fmt: skip
     serve_model(settings, as_json=as_json)
 
 
@@ -257,9 +253,7 @@ def chat(
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    temperature: Annotated[
-        float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the most likely token.")
-    ] = 0.7,
+    temperature: arguments.TemperatureOpt = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
 ) -> None:
     """Chat with a model in the terminal. /reset starts anew, /quit or Ctrl-D leaves, Ctrl-C stops a reply.
@@ -274,6 +268,21 @@ def chat(
     is_running = url is not None or (name is None and commands.is_ready())
     settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0)
     commands.chat(settings, url, commands.read_key(key, key_file), **options)
+
+
+@app.command()
+def top(
+    url: arguments.ServerUrlOpt = None,
+    key: KeyOpt = None,
+    key_file: KeyFileOpt = None,
+    interval: arguments.IntervalOpt = 2.0,
+    once: arguments.OnceOpt = False,
+    as_json: arguments.TopJsonOpt = False,
+) -> None:
+    """Watch a server: requests, times to the first text, tokens, guard, feedback, memory. Ctrl-C ends it."""
+    from serve.verbs import commands
+
+    commands.watch(url, commands.read_key(key, key_file), interval_s=interval, once=once, as_json=as_json)
 
 
 @app.command()

@@ -41,6 +41,13 @@ class Client:
         except (*READ_ERRORS, KeyError, IndexError, TypeError) as error:
             raise ClusterError(f"{self.url}: answers, but not with OpenAI's list of models ({error!r})") from None
 
+    def metrics(self) -> str:
+        """The server's metrics in Prometheus' text format. Raises UserError or ClusterError."""
+        try:
+            return self._send("GET", "/metrics", None).read().decode()
+        except READ_ERRORS as error:
+            raise ClusterError(f"{self.url}: lost in the middle of its metrics ({error!r})") from None
+
     def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
         """Streams a reply, chunk by chunk. sampling: further fields of the request.
 

@@ -138,6 +138,12 @@ class Settings(Options):
         default=None, description="Guard model that checks prompts too; default: the embedded guard alone"
     )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
+    quality_sample: float = Field(
+        default=0.0, ge=0, le=1, description="Fraction of the replies whose quality is scored once they were sent"
+    )
+    access_log: Path | None = Field(
+        default=None, description="File for a line of JSON a request, without its texts; default: none is written"
+    )
     max_tokens: int | None = Field(
         default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"
     )

@@ -32,7 +32,19 @@ VERBS = {
     "submit": ("--address", "--detach", "--until", "--set", "--store", "--json"),
     "jobs": ("--address", "--json"),
     "stop": ("--address",),
-    "serve": ("--port", "--host", "--store", "--key", "--key-file", "--persona", "--max-turns", "--gpus", "--no-guard"),
+    "serve": (
+        "--port",
+        "--host",
+        "--store",
+        "--key",
+        "--key-file",
+        "--persona",
+        "--max-turns",
+        "--gpus",
+        "--no-guard",
+        "--access-log",
+    ),
+    "top": ("--url", "--key", "--key-file", "--interval", "--once", "--json"),
     "chat": ("--url", "--store", "--key", "--key-file", "--persona", "--temperature", "--max-tokens"),
 }
 

@@ -64,7 +64,40 @@ WhereOpt = Annotated[
         help="Only rows with this value: reason=too_long, language=zh, source=NAME, split=set_aside; repeatable."
     ),
 ]
-NodesOpt = Annotated[
+AccessLogOpt = Annotated[
+    Path | None, typer.Option(help="File for one line of JSON a request, without its texts. Default: none is written.")
+]
+QualitySampleOpt = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Fraction of replies whose quality is scored, such as 0.05.")
+]
+ServerUrlOpt = Annotated[
+    str | None, typer.Option("--url", help="Address of the server, http://HOST:PORT. Default: port 8000 here.")
+]
+IntervalOpt = Annotated[float, typer.Option(min=0.2, help="Time between two looks, in seconds.")]
+OnceOpt = Annotated[bool, typer.Option("--once", help="Look once and exit, after one interval.")]
+TopJsonOpt = Annotated[bool, typer.Option("--json", help="Print one line of JSON each look instead of a table.")]
+PortOpt = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+HostOpt = Annotated[str, typer.Option(help="Address to listen on; any other than loopback requires an API key.")]
+MaxTurnsOpt = Annotated[
+    int | None, typer.Option(min=1, help="Number of latest turns of a conversation that the model sees.")
+]
+MaxTokensOpt = Annotated[int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")]
+GpusOpt = Annotated[int, typer.Option(min=0, help="Number of GPUs of a replica; 0 serves on the CPU.")]
+GuardOpt = Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")]
+NoWaitOpt = Annotated[
+    bool, typer.Option("--no-wait", help="Exit with 3 instead of waiting for another run that makes the same.")
+]
+TrialsOpt = Annotated[
+    int | None, typer.Option(min=1, help="Number of trials; with a higher number the earlier ones are kept.")
+]
+TemperatureOpt = Annotated[
+    float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the most likely token.")
+]
+LimitOpt = Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")]
+BestOpt = Annotated[
+    Path | None, typer.Option(help="File for the best trial's recipe. Default: best.yaml beside the recipe.")
+]
+PlanNodesOpt = Annotated[
     str | None,
     typer.Option(
         help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
@@ -78,3 +111,6 @@ KnowledgeOpt = Annotated[
     str | None, typer.Option(help="Documents to answer from, what a stage knowledge made. Default: the model's run's.")
 ]
 NoKnowledgeOpt = Annotated[bool, typer.Option("--no-knowledge", help="Answer from the model alone, no documents.")]
+GuardEndpointOpt = Annotated[str | None, typer.Option(help="Address of the API of a guard model.")]
+GuardModelOpt = Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")]
+GuardFailureOpt = Annotated[str, typer.Option(help="Prompts that it does not answer: decline, pass.")]

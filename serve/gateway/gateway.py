@@ -1,6 +1,6 @@
 """The HTTP face: routes, keys, limits and errors around vLLM's application, in the replica's process.
 
-    GET  /                      the chat page            GET /about    what the page needs to know
+    GET  /, /page/NAME          the chat page            GET /about    what the page needs to know
     GET  /health                200 once it is ready     GET /metrics  Prometheus
     POST /v1/chat/completions   POST /v1/completions     GET /v1/models, /v1/models/NAME
     POST /feedback              {reply_id, thumb, comment}
@@ -11,6 +11,7 @@ Other routes of vLLM are not reachable. A plain ASGI application: no web framewo
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import sqlite3
 import time
@@ -20,9 +21,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
 from serve.gateway import asgi, receipts
+from serve.gateway.access_log import AccessLog
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
 from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
 from serve.gateway.fields import FeedbackFields, read
@@ -32,16 +35,19 @@ from serve.gateway.keys import Access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
+from serve.gateway.quality import is_sampled, low, scores
 from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
 from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
 from serve.settings import Settings
 
-PUBLIC_ROUTES = ("/", "/health")  # need no key: the page asks for it, and health tells nothing about users
+logger = logging.getLogger(__name__)
+PUBLIC_ROUTES = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 METHODS = {
     "/": ("GET", "HEAD"),
+    "/page": ("GET", "HEAD"),
     "/health": ("GET", "HEAD"),
     "/about": ("GET",),
     "/metrics": ("GET",),
@@ -82,6 +88,7 @@ class Gateway:
         self._metrics = metrics or Metrics()
         self._page = Page()
         self._access = Access(settings.keys)
+        self._access_log = AccessLog(settings.access_log) if settings.access_log else None
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
@@ -89,7 +96,8 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await _close(scope, receive, send)
-        route = _route(scope["path"])
+        route, start = _route(scope["path"]), time.monotonic()
+        scope["rayse"] = facts = dict[str, Any]()  # of the request, for the access log
         status = 499  # the client disconnected before a response began
 
         async def send_and_note_status(event: asgi.Event) -> None:
@@ -107,6 +115,26 @@ class Gateway:
         finally:
             if self.ready:
                 self._metrics.requests.labels(route or "other", str(status)).inc()
+            if self.ready and (self._access_log is not None or "texts" in facts):
+                whole = {"route": route or "other", "status": status, "seconds": round(time.monotonic() - start, 4)}
+                await asyncio.shield(asyncio.to_thread(self._finish, whole | facts))
+
+    def _finish(self, facts: dict[str, Any]) -> None:
+        """Scores and logs a request, after its response was sent. facts: of the request, as the access log has them."""
+        texts = facts.pop("texts", [])
+        if texts and is_sampled(facts["id"], self._settings.quality_sample):
+            facts["quality"] = scored = scores(texts[0], self._guard)
+            for measure, score in scored.items():
+                self._metrics.quality.labels(measure).observe(score)
+                self._metrics.quality_low.labels(measure).inc(measure in low(scored))
+        if self._access_log is None:
+            return
+        if texts:
+            facts["reply_tokens"] = sum(map(len, self._chat.encoder.encode(texts)))
+        try:
+            self._access_log.write(facts)
+        except OSError as error:  # a full disk must not stop the server
+            logger.warning("access log: %s", error)
 
     async def _dispatch(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = asgi.headers_of(scope)
@@ -126,8 +154,8 @@ class Gateway:
             return await asgi.respond_json(send, 200, self._about())
         if route == "/v1/models":
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
-        if route == "/":
-            return await self._page.respond(send, headers, head_only=scope["method"] == "HEAD")
+        if route in ("/", "/page"):
+            return await self._page.respond(send, scope["path"], headers, head_only=scope["method"] == "HEAD")
         await self._app(scope, receive, send)  # /metrics: vLLM's application serves the process's registry
 
     def _authorize(self, route: str, headers: dict[str, str]) -> None:
@@ -151,8 +179,9 @@ class Gateway:
     # ---- generation -------------------------------------------------------------------------------------------------
 
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        start = time.monotonic()
+        start, facts = time.monotonic(), scope["rayse"]
         if (key := self._access.find(_bearer(headers))) is not None:
+            facts["key"] = key.name
             self._access.admit(key)
         body = await self._read_body(headers, receive)
         if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
@@ -163,12 +192,20 @@ class Gateway:
             request_id = uuid.uuid4().hex
             # In a thread: a long body takes a while to parse, tokenise and check.
             request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
+            facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
+                      "stream": request.streams, "guard": None}  # fmt: skip
             if verdict is not None:
+                facts["guard"] = {"where": "prompt", "reason": verdict.reason}
                 return await self._decline(request, verdict.reason, send)
             guard = NoGuard() if request.only_scores else self._guard
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._receipt, request))  # fmt: skip
-            await relay.run(scope, receive, send, request_id)
+                          partial(self._end_reply, request, facts))  # fmt: skip
+            try:
+                await relay.run(scope, receive, send, request_id)
+            finally:
+                facts["first_text_s"] = round(relay.first_text_s, 4) or None
+                if relay.declined_reason:
+                    facts["guard"] = {"where": "reply", "reason": relay.declined_reason}
         finally:
             self._count_in_flight(-1)
 
@@ -204,6 +241,13 @@ class Gateway:
                                     receipt=receipt):  # fmt: skip
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+    def _end_reply(self, request: GenerationRequest, facts: dict[str, Any], texts: list[str]) -> str:
+        """Notes the texts of a complete reply, and returns its receipt."""
+        if self._access_log is not None or self._settings.quality_sample:
+            facts["texts"] = texts
+        self._metrics.refusals.inc(sum(map(is_refusal, texts)))
+        return self._receipt(request, texts)
 
     def _receipt(self, request: GenerationRequest, texts: list[str]) -> str:
         """Keeps a reply for feedback, and returns its receipt. A request for several replies has one id for all: none
@@ -312,8 +356,9 @@ class Gateway:
 
 def _route(path: str) -> str:
     """The route of a path, as METHODS and the metrics name it; empty where there is none."""
-    if path.startswith("/v1/models/"):
-        return "/v1/models"
+    for route in ("/v1/models", "/page"):
+        if path.startswith(f"{route}/"):
+            return route
     return path if path in METHODS else ""
 
 

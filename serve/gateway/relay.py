@@ -42,6 +42,8 @@ class Relay:
     ):  # fmt: skip
         self._on_reply = on_reply
         self._app, self._request, self._guard, self._metrics, self._start = app, request, guard, metrics, start
+        self.first_text_s = 0.0  # time from the request to the first text of the reply; 0 before it
+        self.declined_reason = ""  # of the guard, where it ended the reply
         self._timeout_s = settings.limits.request_s
         self._model = settings.name
         self._stream: GuardedStream | None = None  # once vLLM answers with a stream
@@ -103,6 +105,8 @@ class Relay:
 
     async def _forward_chunk(self, stream: GuardedStream, event: asgi.Event, send: Send) -> None:
         checked = stream.feed(event.get("body", b""))
+        if not self.first_text_s and stream.shows_text:
+            self._note_first_text()
         if checked:
             await send({"type": "http.response.body", "body": checked, "more_body": True})
         if stream.cut:
@@ -117,6 +121,8 @@ class Relay:
         if self._status == 200:
             body, texts, reason = guard_response(body, self._guard, self._request)
             body = with_notes(body, self._request, self._on_reply(texts))
+            self._note_first_text()
+            self.declined_reason = reason
             if reason:
                 self._metrics.declined.labels("reply").inc()
                 headers = [*headers, (b"x-rayse-guard", b"reply")]
@@ -144,7 +150,12 @@ class Relay:
             async with asyncio.timeout(LAST_EVENT_TIMEOUT_S):
                 await send({"type": "http.response.body", "body": asgi.sse_event(error.body) + DONE})
 
+    def _note_first_text(self) -> None:
+        self.first_text_s = time.monotonic() - self._start
+        self._metrics.first_text_s.observe(self.first_text_s)
+
     def _count_declined(self, stream: GuardedStream) -> None:
+        self.declined_reason = stream.reason
         if stream.reason:
             self._metrics.declined.labels("reply").inc()
 

@@ -188,6 +188,11 @@ class GuardedStream:
         return sum(choice.reply.verdict is not None for choice in self._choices.values()) >= self._request.num_replies
 
     @property
+    def shows_text(self) -> bool:
+        """Whether any text was sent, and not only the role that a reply begins with."""
+        return any(choice.sent > len(self._request.begun_reply) for choice in self._choices.values())
+
+    @property
     def texts(self) -> list[str]:
         """The replies as their reader has them: as they were sent, after the beginning that the request brought."""
         replies = [choice.reply for _, choice in sorted(self._choices.items())]

@@ -61,6 +61,13 @@ def chat(load: Callable[[], Settings] | None, url: str | None, key: str | None, 
         talk(Client(server.url, settings.key), **options)
 
 
+def watch(url: str | None, key: str | None, *, interval_s: float, once: bool, as_json: bool) -> None:
+    """`rayse top`: watches the server at `url`, by default DEFAULT_URL, until Ctrl-C."""
+    from serve.verbs.top import top
+
+    top(Client(url or DEFAULT_URL, key), interval_s=interval_s, once=once, as_json=as_json)
+
+
 def is_ready(url: str = DEFAULT_URL) -> bool:
     """Whether one of our servers is ready at a URL of this machine."""
     try:
