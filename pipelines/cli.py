@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from cluster.termination import sigterm_interrupts
 from pipelines.exit_codes import exit_codes
+from pipelines.verbs import arguments
 from pipelines.verbs.arguments import (
     LOCAL_DASHBOARD,
     AddressOpt,
@@ -72,9 +73,7 @@ def run(
     store: StoreOpt = None,
     seed: SeedOpt = None,
     address: AddressOpt = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Exit with 3 instead of waiting for another run that makes the same.")
-    ] = False,
+    no_wait: arguments.NoWaitOpt = False,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -99,13 +98,7 @@ def plan(
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
-    nodes: Annotated[
-        str | None,
-        typer.Option(
-            help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
-            "2x16xCPU:64GiB. Default: this machine."
-        ),
-    ] = None,
+    nodes: arguments.PlanNodesOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Show which stages would run, and what those that train would take: memory of a rank, disk, time.
@@ -120,13 +113,9 @@ def plan(
 @app.command()
 def sweep(
     recipe: RecipeArg,
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="Number of trials; with a higher number the earlier ones are kept.")
-    ] = None,
+    trials: arguments.TrialsOpt = None,
     until: Annotated[str | None, typer.Option(help="Last stage of a trial, its evaluation included.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="File for the best trial's recipe. Default: best.yaml beside the recipe.")
-    ] = None,
+    out: arguments.BestOpt = None,
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
@@ -180,13 +169,8 @@ def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False)
 @app.command()
 def inspect(
     name: NameArg,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only rows with this value: reason=too_long, language=zh, source=NAME, split=set_aside; repeatable."
-        ),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")] = 20,
+    where: arguments.WhereOpt = None,
+    limit: arguments.LimitOpt = 20,
     card: CardOpt = False,
     store: ReadStoreOpt = None,
     as_json: JsonOpt = False,
@@ -220,33 +204,62 @@ def export(
 
 @app.command()
 def serve(
-    name: ModelArg = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; any other than loopback requires an API key.")
-    ] = "127.0.0.1",
+    names: arguments.ModelsArg = None,
+    port: arguments.PortOpt = 8000,
+    host: arguments.HostOpt = "127.0.0.1",
     store: ReadStoreOpt = None,
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    max_turns: Annotated[
-        int | None, typer.Option(min=1, help="Number of latest turns of a conversation that the model sees.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")
-    ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="Number of GPUs for the model; 0 serves on the CPU.")] = 0,
-    guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
+    max_turns: arguments.MaxTurnsOpt = None,
+    max_tokens: arguments.MaxTokensOpt = None,
+    gpus: arguments.GpusOpt = 0,
+    guard: arguments.GuardOpt = True,
+    replicas: arguments.ReplicasOpt = "1",
+    address: AddressOpt = None,
+    app_name: arguments.AppOpt = "rayse",
+    route: arguments.RouteOpt = "/",
+    canary: arguments.CanaryOpt = None,
+    emit: arguments.EmitOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import load_settings, read_server_keys
-    from serve.verbs.commands import serve as serve_model
+    """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`."""
+    from serve.settings import Replicas
+    from serve.verbs import commands
 
-    keys = read_server_keys(key, key_file)
-    settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, **keys)  # fmt: skip
-    serve_model(settings, as_json=as_json)
+    options = {"port": port, "host": host, "persona": persona, "max_turns": max_turns, "max_tokens": max_tokens,
+               "gpus": gpus, "guard": guard, "replicas": Replicas.parse(replicas), "address": address,
+               "app": app_name, "route": route, **commands.read_server_keys(key, key_file)}  # fmt: skip
+    opened = _store(store)
+    settings = commands.load_service(opened, names or [], canary, **options)
+    commands.serve_or_emit(settings, emit, as_json=as_json, store=opened, alias=names[0] if names else None)
+
+
+@app.command()
+def promote(
+    name: NameArg,
+    alias: arguments.AliasOpt = "production",
+    reason: arguments.ReasonOpt = "",
+    store: ReadStoreOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
+    from serve.verbs import promote as verb
+
+    verb.promote(_store(store), name, alias, reason=reason, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    alias: arguments.AliasOpt = "production",
+    reason: arguments.ReasonOpt = "",
+    store: ReadStoreOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Move an alias back to what it named before. Servers of the alias follow; the decision is recorded."""
+    from serve.verbs import promote as verb
+
+    verb.rollback(_store(store), alias, reason=reason, as_json=as_json)
 
 
 @app.command()
@@ -257,9 +270,7 @@ def chat(
     key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
-    temperature: Annotated[
-        float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the most likely token.")
-    ] = 0.7,
+    temperature: arguments.TemperatureOpt = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
 ) -> None:
     """Chat with a model in the terminal. /reset starts anew, /quit or Ctrl-D leaves, Ctrl-C stops a reply.
@@ -279,16 +290,8 @@ def chat(
 @app.command()
 def init(
     data: Annotated[list[str], typer.Argument(help="Your files or folders: text, JSON lines, tables, and others.")],
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Open model to continue on your files: a Hugging Face folder, hub id or GGUF file. Default: "
-            "a new model."
-        ),
-    ] = None,
-    nodes: Annotated[
-        str | None, typer.Option(help="Nodes that the recipe is for, with --base: 1x8xH100. Default: this machine.")
-    ] = None,
+    base: arguments.BaseOpt = None,
+    nodes: arguments.InitNodesOpt = None,
     out: Annotated[Path, typer.Option(help="File for the recipe; it must not exist.")] = Path("recipe.yaml"),
     as_json: JsonOpt = False,
 ) -> None:
@@ -311,9 +314,7 @@ def init(
 
 @app.command()
 def recipe(
-    keys: Annotated[
-        str | None, typer.Option(help="Name of a stage or of a kind of source: explain its keys, with defaults.")
-    ] = None,
+    keys: arguments.KeysOpt = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
     show: Annotated[str | None, typer.Option(help="Name of a recipe that comes with Rayse: print it.")] = None,
 ) -> None:

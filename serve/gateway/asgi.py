@@ -72,6 +72,15 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
+def without_prefix(scope: Scope) -> Scope:
+    """A scope whose path begins after the prefix under which the application is mounted (ASGI's root_path)."""
+    prefix = scope.get("root_path", "")
+    if not prefix or not scope["path"].startswith(prefix):
+        return scope
+    path = scope["path"][len(prefix) :] or "/"
+    return {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
+
+
 async def read_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
     """Reads a request's body. Raises ApiError (413 too large, 408 too slow) or ClientDisconnected."""
     try:

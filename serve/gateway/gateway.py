@@ -28,13 +28,13 @@ from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownR
 from serve.gateway.fields import FeedbackFields, read
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_name, open_guard
 from serve.gateway.keys import Access
-from serve.gateway.metrics import Metrics
+from serve.gateway.metrics import METRICS_TYPE, Metrics
 from serve.gateway.page import Page
 from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
 from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
-from serve.settings import Settings
+from serve.settings import NamedKey, Settings
 
 PUBLIC_ROUTES = ("/", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -54,6 +54,8 @@ class Gateway:
     """The application that clients reach.
 
     app: vLLM's. context_tokens: maximum of a prompt with its reply. check_engine: raises when the engine is dead.
+    admit: counts a request of a named key over all replicas, and raises ApiError beyond its limits; default: in this
+    process. collect_metrics: the metrics of all replicas, for /metrics; default: those of this process.
     ready: set by the replica once warm-up requests were answered; until then /health says 503 and nothing is counted.
     """
 
@@ -65,6 +67,8 @@ class Gateway:
         context_tokens: int,
         check_engine: Callable[[], Awaitable[Any]],
         metrics: Metrics | None = None,
+        admit: Callable[[NamedKey], Awaitable[None]] | None = None,
+        collect_metrics: Callable[[], Awaitable[str]] | None = None,
     ):
         self._app, self._settings, self._check_engine = app, settings, check_engine
         self._context_tokens = context_tokens
@@ -78,6 +82,7 @@ class Gateway:
         self._metrics = metrics or Metrics()
         self._page = Page()
         self._access = Access(settings.keys)
+        self._admit, self._collect_metrics = admit or self._admit_here, collect_metrics
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
@@ -85,6 +90,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await _close(scope, receive, send)
+        scope = asgi.without_prefix(scope)
         route = _route(scope["path"])
         status = 499  # the client disconnected before a response began
 
@@ -124,7 +130,12 @@ class Gateway:
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
         if route == "/":
             return await self._page.respond(send, headers, head_only=scope["method"] == "HEAD")
+        if self._collect_metrics is not None:
+            return await asgi.respond(send, 200, (await self._collect_metrics()).encode(), content_type=METRICS_TYPE)
         await self._app(scope, receive, send)  # /metrics: vLLM's application serves the process's registry
+
+    async def _admit_here(self, key: NamedKey) -> None:
+        self._access.admit(key)
 
     def _authorize(self, route: str, headers: dict[str, str]) -> None:
         """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
@@ -149,7 +160,7 @@ class Gateway:
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         start = time.monotonic()
         if (key := self._access.find(_bearer(headers))) is not None:
-            self._access.admit(key)
+            await self._admit(key)
         body = await self._read_body(headers, receive)
         if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
             raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.store import aliases
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
 from serve.client import Client
@@ -19,13 +20,16 @@ from serve.gateway import asgi
 from serve.hosting import artifacts
 from serve.settings import NamedKey, Settings
 from serve.verbs.chat import talk
+from serve.verbs.promote import parse_canary
 
 NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as other programs write them
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def serve(settings: Settings, *, as_json: bool = False) -> None:
-    """`rayse serve`: hosts a model until Ctrl-C or SIGTERM. as_json: report readiness as one line of JSON."""
+def serve(settings: Settings, *, as_json: bool = False, store: Store | None = None, alias: str | None = None) -> None:
+    """`rayse serve`: hosts a model until Ctrl-C or SIGTERM. as_json: report readiness as one line of JSON.
+
+    alias: of the store, that the first model follows: where it is moved, the other version takes over."""
     from serve.hosting.app import host
 
     def report_ready(url: str, ready_s: float) -> None:
@@ -35,10 +39,47 @@ def serve(settings: Settings, *, as_json: bool = False) -> None:
         print(f"{settings.name} is ready after {ready_s:.0f} s\n  chat page    {url}\n  OpenAI API   {url}/v1")
         print("Ctrl-C stops it", flush=True)
 
+    def record(action: str, evidence: dict[str, Any]) -> None:
+        if store is not None:
+            aliases.keep(store, alias or settings.name, action, fingerprint=evidence["version"],
+                         before=evidence["serving"], reason=evidence["reason"], evidence=evidence)  # fmt: skip
+
     settings = settings.check()
-    print(f"starting {settings.name} ({settings.model})", file=sys.stderr)
-    host(settings, on_ready=report_ready, log=lambda text: print(text, file=sys.stderr, flush=True))
+    for model in settings.models:
+        print(f"starting {model.name} ({model.model})", file=sys.stderr)
+    follow = (lambda: None) if store is None or alias is None else Follower(store, alias, settings)
+    log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    host(settings, on_ready=report_ready, log=log, follow=follow, record=record)
     print("stopped", file=sys.stderr)
+
+
+def serve_or_emit(settings: Settings, file: Path | None, **options: Any) -> None:
+    """`rayse serve`, or with --emit only the server's Serve config. options: as `serve` takes them."""
+    if file is None:
+        return serve(settings, **options)
+    from serve.hosting import emit
+
+    emit.write(settings.check(), file)
+    print(f"{file}: deploy it with `serve deploy {file}`, or as serveConfigV2 of a RayService", file=sys.stderr)
+
+
+class Follower:
+    """Called without arguments: the settings for what an alias names now, where that changed since the last call."""
+
+    def __init__(self, store: Store, alias: str, settings: Settings):
+        self._store, self._alias, self._settings = store, alias, settings
+        current = aliases.read(store, alias)
+        self._fingerprint = current.fingerprint if current else ""
+
+    def __call__(self) -> Settings | None:
+        current = aliases.read(self._store, self._alias)
+        if current is None or current.fingerprint == self._fingerprint:
+            return None
+        self._fingerprint = current.fingerprint
+        loaded = load_settings(self._store, self._alias)
+        changed = {name: getattr(loaded, name) for name in ("model", "version", "guard_folder")}
+        self._settings = self._settings.model_copy(update=changed)
+        return self._settings
 
 
 def chat(load: Callable[[], Settings] | None, url: str | None, key: str | None, **options: Any) -> None:
@@ -79,10 +120,23 @@ def load_settings(store: Store, name: str | None, **options: Any) -> Settings:
               f"it was quantised", file=sys.stderr)  # fmt: skip
     guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
     requested_options = {option: value for option, value in options.items() if value is not None}
+    if name and aliases.read(store, name) is not None:  # clients keep one name for all versions
+        requested_options.setdefault("name", name)
     return artifacts.settings(
-        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite",
+        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite", store=store.location,
         **{**spec.settings, **requested_options},
     )  # fmt: skip
+
+
+def load_service(store: Store, names: list[str], canary: str | None, **options: Any) -> Settings:
+    """Settings of a server for several models, the first of which answers requests that name none.
+
+    names: as load_settings takes one; canary: `NAME:SHARE`, another version of the first model. options: of all."""
+    first, *others = [load_settings(store, name, **options) for name in names or [None]]
+    if canary is not None:
+        name, share = parse_canary(canary)
+        others.append(load_settings(store, name, **options).model_copy(update={"name": first.name, "canary": share}))
+    return first.model_copy(update={"others": tuple(others)})
 
 
 def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:

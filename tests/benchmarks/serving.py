@@ -32,7 +32,7 @@ import numpy as np
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.guard.classifier import NUM_BUCKETS, Guard
 from serve.gateway.guard import GuardedReply, check_prompt, open_guard
-from serve.hosting.app import engine_arguments, engine_environment
+from serve.hosting.engine import engine_arguments, engine_environment
 from serve.hosting.front import free_port
 from serve.hosting.server import start
 from serve.settings import Settings
