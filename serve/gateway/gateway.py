@@ -55,7 +55,8 @@ class Gateway:
 
     app: vLLM's. context_tokens: maximum of a prompt with its reply. check_engine: raises when the engine is dead.
     admit: counts a request of a named key over all replicas, and raises ApiError beyond its limits; default: in this
-    process. collect_metrics: the metrics of all replicas, for /metrics; default: those of this process.
+    process. collect_metrics: metrics of all replicas, for /metrics; default: of this process. find_reply: a reply that
+    another replica remembers, by its id.
     ready: set by the replica once warm-up requests were answered; until then /health says 503 and nothing is counted.
     """
 
@@ -69,6 +70,7 @@ class Gateway:
         metrics: Metrics | None = None,
         admit: Callable[[NamedKey], Awaitable[None]] | None = None,
         collect_metrics: Callable[[], Awaitable[str]] | None = None,
+        find_reply: Callable[[str], Awaitable[Reply | None]] | None = None,
     ):
         self._app, self._settings, self._check_engine = app, settings, check_engine
         self._context_tokens = context_tokens
@@ -83,6 +85,7 @@ class Gateway:
         self._page = Page()
         self._access = Access(settings.keys)
         self._admit, self._collect_metrics = admit or self._admit_here, collect_metrics
+        self._find_reply = find_reply
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
@@ -237,7 +240,7 @@ class Gateway:
         if self._feedback is None:
             raise ApiError(404, "this server stores no feedback", code="not_found")
         fields = read(FeedbackFields, body)
-        reply = self._recent_replies.get(fields.reply_id) if fields.reply_id else self._reply_of(fields)
+        reply = await (self._remembered(fields.reply_id) if fields.reply_id else self._reply_of(fields))
         reply_id = fields.reply_id or (reply.reply_id if reply else "")
         comment = fields.comment.encode("utf-8", "replace").decode()
         try:
@@ -250,14 +253,23 @@ class Gateway:
         self._metrics.feedback.labels(fields.thumb).inc()
         await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": fields.thumb, "stored": True})
 
-    def _reply_of(self, fields: FeedbackFields) -> Reply:
+    def recent_reply(self, reply_id: str) -> Reply | None:
+        """A reply that this process remembers, by its id."""
+        return self._recent_replies.get(reply_id)
+
+    async def _remembered(self, reply_id: str) -> Reply | None:
+        """A reply that a replica remembers: this one, or another."""
+        reply = self.recent_reply(reply_id)
+        return await self._find_reply(reply_id) if reply is None and self._find_reply is not None else reply
+
+    async def _reply_of(self, fields: FeedbackFields) -> Reply:
         """The reply that a receipt is of: as it is remembered, else with the texts that the client sends along. Raises
         ApiError for a receipt that is not this server's, and for texts that it is not of."""
         try:
             facts = receipts.read(fields.receipt or "", self._receipt_key)
         except InvalidReceipt as error:
             raise ApiError(400, f"receipt: {error}", param="receipt", code="invalid_receipt") from None
-        remembered = self._recent_replies.get(facts["id"])
+        remembered = await self._remembered(facts["id"])
         if remembered is not None:
             return remembered
         prompt = None if fields.prompt is None else parse_prompt(fields.prompt, self._chat)

@@ -18,6 +18,7 @@ import ray.serve
 
 from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
+from serve.gateway.feedback import Reply
 from serve.gateway.keys import Access
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
@@ -44,7 +45,7 @@ class Model:
         self._gateway = Gateway(
             self._app, self._settings, context_tokens=config["engine_kwargs"]["max_model_len"],
             check_engine=self._server.check_health, admit=self._admit if self._counter else None,
-            collect_metrics=self._collect_metrics if shared else None,
+            collect_metrics=self._collect_metrics if shared else None, find_reply=self._find_reply if shared else None,
         )  # fmt: skip
         await warm_up(self._gateway, self._settings)
         self._gateway.ready = True
@@ -87,12 +88,23 @@ class Model:
         if refused is not None:
             raise ApiError(429, refused[0], code="rate_limit_exceeded", headers={"retry-after": refused[1]})
 
+    async def recent_reply(self, reply_id: str) -> Reply | None:
+        """A reply that this replica remembers, by its id."""
+        return self._gateway.recent_reply(reply_id)
+
+    async def _find_reply(self, reply_id: str) -> Reply | None:
+        replies = await self._broadcast("recent_reply", reply_id)
+        return next((reply for reply in replies if reply is not None), None)
+
     async def _collect_metrics(self) -> str:
         """The metrics of all replicas of this deployment, each sample with the label `replica`."""
+        return metrics.merge(dict(sorted(await self._broadcast("metrics"))), "replica")
+
+    async def _broadcast(self, method: str, *arguments: str) -> list[Any]:
+        """What a method of every replica of this deployment returns."""
         context = ray.serve.get_replica_context()
         handle = ray.serve.get_deployment_handle(context.deployment, context.app_name)
-        texts = await handle.broadcast("metrics").results_async()
-        return metrics.merge(dict(sorted(texts)), "replica")
+        return list(await handle.broadcast(method, *arguments).results_async())
 
 
 @ray.serve.ingress()

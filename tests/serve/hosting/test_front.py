@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from serve.hosting import front
 from serve.settings import Limits, Settings
+from tests.serve.conftest import Served
 
 # The lines of Ray 2.60's template that are edited, among others.
 CONFIGURATION = """global
@@ -77,3 +79,20 @@ def test_rays_template_has_the_lines() -> None:
         "bind *:{{ config.stats_port }}",
     ]
     assert "defaults" in lines and "backend default_backend" in lines
+
+
+def test_a_client_that_sends_its_headers_slowly_is_ended(served: Served) -> None:
+    """However often a byte comes: the time limit (2 s here) is for all headers together."""
+    host, port = "127.0.0.1", int(served.server.url.rpartition(":")[2])
+    with socket.create_connection((host, port), timeout=60) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        connection.settimeout(0.2)
+        response = b""
+        for _ in range(300):
+            try:
+                response = connection.recv(4096)
+                break
+            except TimeoutError:
+                connection.sendall(b"x")
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert served.client.get("/health").status_code == 200
