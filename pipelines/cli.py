@@ -224,15 +224,12 @@ def serve(
     as_json: JsonOpt = False,
 ) -> None:
     """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`."""
-    from serve.settings import Replicas
     from serve.verbs import commands
 
     options = {"port": port, "host": host, "persona": persona, "max_turns": max_turns, "max_tokens": max_tokens,
-               "gpus": gpus, "guard": guard, "replicas": Replicas.parse(replicas), "address": address,
-               "app": app_name, "route": route, **commands.read_server_keys(key, key_file)}  # fmt: skip
-    opened = _store(store)
-    settings = commands.load_service(opened, names or [], canary, **options)
-    commands.serve_or_emit(settings, emit, as_json=as_json, store=opened, alias=names[0] if names else None)
+               "gpus": gpus, "guard": guard, "address": address, "app": app_name, "route": route,
+               **commands.read_server_keys(key, key_file)}  # fmt: skip
+    commands.serve(_store(store), names or [], canary=canary, replicas=replicas, file=emit, as_json=as_json, **options)
 
 
 @app.command()

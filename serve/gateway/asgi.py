@@ -72,6 +72,15 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
+async def close_other(scope: Scope, receive: Receive, send: Send) -> None:
+    """Closes a WebSocket, which no route takes, and acknowledges the start and end of the server (ASGI's lifespan)."""
+    event = await receive()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1002})
+    elif event["type"] in ("lifespan.startup", "lifespan.shutdown"):
+        await send({"type": f"{event['type']}.complete"})
+
+
 def without_prefix(scope: Scope) -> Scope:
     """A scope whose path begins after the prefix under which the application is mounted (ASGI's root_path)."""
     prefix = scope.get("root_path", "")

@@ -92,7 +92,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await _close(scope, receive, send)
+            return await asgi.close_other(scope, receive, send)
         scope = asgi.without_prefix(scope)
         route = _route(scope["path"])
         status = 499  # the client disconnected before a response began
@@ -338,12 +338,3 @@ def _split_url(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
-
-
-async def _close(scope: Scope, receive: Receive, send: Send) -> None:
-    """Closes a WebSocket, which no route takes, and acknowledges the start and end of the server (ASGI's lifespan)."""
-    event = await receive()
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1002})
-    elif event["type"] in ("lifespan.startup", "lifespan.shutdown"):
-        await send({"type": f"{event['type']}.complete"})

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
+from cluster.resources import Resources
 from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
@@ -29,13 +30,15 @@ from pipelines.store.artifacts import Store
 from pipelines.store.provenance import folder_of
 from serve.hosting import front, joined
 from serve.hosting.canary import Watch
-from serve.hosting.deployment import application
+from serve.hosting.deployment import CLUSTER_THREADS, application
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import Settings
 
 ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")
 Log = Callable[[str], object]
 """Takes a line for whoever started the server."""
+Record = Callable[[str, dict[str, Any]], object]
+"""Keeps a decision: what was done (canary_stopped, canary_passed, not_started), and its evidence."""
 
 
 def host(
@@ -45,7 +48,7 @@ def host(
     on_ready: Callable[[str, float], object] = lambda url, ready_s: None,
     log: Log = lambda text: None,
     follow: Callable[[], Settings | None] = lambda: None,
-    record: Callable[[str, dict[str, Any]], object] = lambda action, evidence: None,
+    record: Record = lambda action, evidence: None,
 ) -> None:
     """Serves until `stop` is set, or Ctrl-C or SIGTERM comes. Calls on_ready(url, seconds since the start) once ready.
 
@@ -107,7 +110,7 @@ def _serve(
     on_ready: Callable[[str], object],
     log: Log,
     follow: Callable[[], Settings | None],
-    record: Callable[[str, dict[str, Any]], object],
+    record: Record,
 ) -> None:
     import ray.serve
 
@@ -149,7 +152,7 @@ def _watch(
     stop: threading.Event,
     log: Log,
     follow: Callable[[], Settings | None],
-    record: Callable[[str, dict[str, Any]], object],
+    record: Record,
 ) -> None:
     """Serves until `stop` is set: moves to the settings that `follow` returns, and watches canaries."""
     watch = Watch(settings)
@@ -158,32 +161,62 @@ def _watch(
         for action, evidence in watch.decisions():
             log(f"{action}: {evidence['reason']}")
             record(action, evidence)
-        following = follow()
-        if following is None:
-            continue
         try:
-            deploy(following)
-        except (ClusterError, UserError) as error:
-            log(f"version {following.version} does not start, {settings.version} stays: {error}")
-            record("not_started", {"version": following.version, "serving": settings.version, "reason": str(error)})
+            following = follow()
+        except (UserError, ClusterError, OSError) as error:  # what was promoted cannot be loaded
+            log(f"version {settings.version} stays: {error}")
+            continue
+        if following is not None:
+            following = following.model_copy(update={"port": settings.port})
+            if _take_over(settings, following, log, record):
+                settings, watch = following, Watch(following)
+
+
+def _take_over(settings: Settings, following: Settings, log: Log, record: Record) -> bool:
+    """Deploys other settings beside those that are served; returns whether they took over. Where they do not start,
+    the earlier ones go on, and the decision is recorded."""
+    try:
+        _check_spare_gpus(following)
+        deploy(following.check())
+    except (ClusterError, UserError) as error:
+        log(f"version {following.version} does not start, {settings.version} stays: {error}")
+        record("not_started", {"version": following.version, "serving": settings.version, "reason": str(error)})
+        if isinstance(error, ClusterError):
             deploy(settings)
-        else:
-            log(f"serving version {following.version}, before {settings.version}")
-            settings, watch = following, Watch(following)
+        return False
+    log(f"serving version {following.version}, before {settings.version}")
+    return True
+
+
+def _check_spare_gpus(settings: Settings) -> None:
+    """Raises UserError where this machine has no GPUs for another version beside the one that is served."""
+    import ray
+
+    spare = int(ray.available_resources().get("GPU", 0))
+    needed = settings.gpus * max(1, settings.replicas.min)
+    if settings.address is None and needed > spare:
+        raise UserError(f"another version needs {needed} GPUs beside those in use, and {spare} are free; expected a "
+                        f"restart of the server instead")  # fmt: skip
 
 
 def _check_gpus(settings: Settings) -> None:
-    """Raises UserError where the machine has too few GPUs: Ray would wait for them for ever."""
+    """Raises UserError where the machine has too few GPUs, ClusterError where the cluster has and can add none: Ray
+    would wait for them for ever."""
     import ray
 
+    if settings.address is not None:
+        for model in settings.models:
+            threads = model.threads or CLUSTER_THREADS
+            cpus, gpus = (1, 1) if model.gpus else (threads, 0)
+            Resources(max(1, model.gpus) * max(1, model.replicas.min), cpus, gpus).check(f"serve {model.name}")
+        return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
     needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.models)
-    where = "on this machine" if settings.address is None else f"at {settings.address}"
     if needed > num_gpus:
         replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all"
         raise UserError(
-            f"gpus: {settings.gpus}{replicas}, but Ray sees {num_gpus} {where}; expected at most {num_gpus} (0 serves "
-            f"on the CPU)"
+            f"gpus: {settings.gpus}{replicas}, but Ray sees {num_gpus} on this machine; expected at most {num_gpus} "
+            f"(0 serves on the CPU)"
         )
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import ray
 import ray.serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
@@ -40,6 +42,7 @@ class Model:
         self._server = await llm_private.start(config)
         self._app = await llm_private.application(self._server)
         shared = self._settings.replicas.max > 1
+        self._peers: Any = None
         counts_with_others = bool(self._settings.keys) and (shared or self.behind_router)
         self._counter: Any = key_counter(self._settings) if counts_with_others else None
         self._gateway = Gateway(
@@ -101,10 +104,15 @@ class Model:
         return metrics.merge(dict(sorted(await self._broadcast("metrics"))), "replica")
 
     async def _broadcast(self, method: str, *arguments: str) -> list[Any]:
-        """What a method of every replica of this deployment returns."""
-        context = ray.serve.get_replica_context()
-        handle = ray.serve.get_deployment_handle(context.deployment, context.app_name)
-        return list(await handle.broadcast(method, *arguments).results_async())
+        """What a method of every replica of this deployment returns. Raises ApiError where one has just ended."""
+        if self._peers is None:
+            context = ray.serve.get_replica_context()
+            self._peers = ray.serve.get_deployment_handle(context.deployment, context.app_name)
+        try:
+            return list(await self._peers.broadcast(method, *arguments).results_async())
+        except (RayError, RayServeException) as error:
+            raise ApiError(503, "a replica is being replaced; try again shortly", code="replica_replaced",
+                           headers={"retry-after": "1"}) from error  # fmt: skip
 
 
 @ray.serve.ingress()

@@ -60,7 +60,7 @@ class Router:
     async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application that clients reach."""
         if scope["type"] != "http":
-            return
+            return await asgi.close_other(scope, receive, send)
         scope = asgi.without_prefix(scope)
         try:
             await self._dispatch(scope, receive, send)

@@ -17,8 +17,8 @@ from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
-from serve.hosting import artifacts
-from serve.settings import NamedKey, Settings
+from serve.hosting import artifacts, emit
+from serve.settings import NamedKey, Replicas, Settings
 from serve.verbs.chat import talk
 from serve.verbs.promote import parse_canary
 
@@ -26,10 +26,37 @@ NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as oth
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def serve(settings: Settings, *, as_json: bool = False, store: Store | None = None, alias: str | None = None) -> None:
-    """`rayse serve`: hosts a model until Ctrl-C or SIGTERM. as_json: report readiness as one line of JSON.
+def serve(
+    store: Store,
+    names: list[str],
+    *,
+    canary: str | None = None,
+    replicas: str = "1",
+    file: Path | None = None,
+    as_json: bool = False,
+    **options: Any,
+) -> None:
+    """`rayse serve`: hosts models until Ctrl-C or SIGTERM, or writes their Serve config to a file.
 
-    alias: of the store, that the first model follows: where it is moved, the other version takes over."""
+    names, canary, options: as load_service takes them. Where the first name is an alias and is moved, settings are
+    loaded anew and take over. as_json: report readiness as one line of JSON."""
+    scale = Replicas.parse(replicas)
+
+    def load() -> Settings:
+        return load_service(store, names, canary, replicas=scale, **options)
+
+    follow = Follower(store, names[0] if names else "", load)
+    settings = load().check()
+    if file is not None:
+        emit.write(settings, file)
+        print(f"{file}: deploy it with `serve deploy {file}`, or as serveConfigV2 of a RayService", file=sys.stderr)
+        return
+    for model in settings.models:
+        print(f"starting {model.name} ({model.model})", file=sys.stderr)
+    _host(store, settings, follow, as_json)
+
+
+def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None], as_json: bool) -> None:
     from serve.hosting.app import host
 
     def report_ready(url: str, ready_s: float) -> None:
@@ -40,46 +67,31 @@ def serve(settings: Settings, *, as_json: bool = False, store: Store | None = No
         print("Ctrl-C stops it", flush=True)
 
     def record(action: str, evidence: dict[str, Any]) -> None:
-        if store is not None:
-            aliases.keep(store, alias or settings.name, action, fingerprint=evidence["version"],
-                         before=evidence["serving"], reason=evidence["reason"], evidence=evidence)  # fmt: skip
+        aliases.keep(store, settings.name, action, fingerprint=evidence["version"], before=evidence["serving"],
+                     reason=evidence["reason"], evidence=evidence)  # fmt: skip
 
-    settings = settings.check()
-    for model in settings.models:
-        print(f"starting {model.name} ({model.model})", file=sys.stderr)
-    follow = (lambda: None) if store is None or alias is None else Follower(store, alias, settings)
     log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     host(settings, on_ready=report_ready, log=log, follow=follow, record=record)
     print("stopped", file=sys.stderr)
 
 
-def serve_or_emit(settings: Settings, file: Path | None, **options: Any) -> None:
-    """`rayse serve`, or with --emit only the server's Serve config. options: as `serve` takes them."""
-    if file is None:
-        return serve(settings, **options)
-    from serve.hosting import emit
-
-    emit.write(settings.check(), file)
-    print(f"{file}: deploy it with `serve deploy {file}`, or as serveConfigV2 of a RayService", file=sys.stderr)
-
-
 class Follower:
-    """Called without arguments: the settings for what an alias names now, where that changed since the last call."""
+    """Called without arguments: the settings that `load` makes, where an alias was moved since the last call."""
 
-    def __init__(self, store: Store, alias: str, settings: Settings):
-        self._store, self._alias, self._settings = store, alias, settings
-        current = aliases.read(store, alias)
-        self._fingerprint = current.fingerprint if current else ""
+    def __init__(self, store: Store, alias: str, load: Callable[[], Settings]):
+        self._store, self._alias, self._load = store, alias, load
+        self._fingerprint = self._current()
 
     def __call__(self) -> Settings | None:
-        current = aliases.read(self._store, self._alias)
-        if current is None or current.fingerprint == self._fingerprint:
+        current = self._current()
+        if current == self._fingerprint:
             return None
-        self._fingerprint = current.fingerprint
-        loaded = load_settings(self._store, self._alias)
-        changed = {name: getattr(loaded, name) for name in ("model", "version", "guard_folder")}
-        self._settings = self._settings.model_copy(update=changed)
-        return self._settings
+        self._fingerprint = current
+        return self._load()
+
+    def _current(self) -> str:
+        alias = aliases.read(self._store, self._alias)
+        return alias.fingerprint if alias else ""
 
 
 def chat(load: Callable[[], Settings] | None, url: str | None, key: str | None, **options: Any) -> None:
