@@ -20,7 +20,7 @@ from serve.settings import Settings
 # Edits of the configuration's text: statistics and metrics move from ports on every interface to sockets in our private
 # folder; the front's port is bound to the user's address, while Ray Serve and its replicas stay on loopback; a health
 # check that comes before a replica is up gets 503 rather than 404; and a client has limited time to send its headers.
-# Each edit must have taken effect: otherwise HAProxy is not started, as a port would be open that nobody asked for.
+# Each edit must have taken effect: otherwise HAProxy is not started, as a port might be open to the network.
 SCRIPT = r"""#!/bin/sh
 # Made by rayse: edits the configuration that Ray wrote for HAProxy, then starts it.
 conf=
