@@ -74,7 +74,8 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # it takes 1% of the CPU time that the model takes
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 s are too short on a busy machine
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",  # 30 s are meant for load balancers in front
+        # Until HAProxy no longer sends requests to a replica that ends; 30 s are meant for load balancers in front.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_worker_niceness": "0",  # by default Ray's workers give way to every other process; users wait for these
     }

@@ -15,7 +15,6 @@ from typing import Any
 
 import ray
 import ray.serve
-from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serve.gateway import metrics
@@ -24,6 +23,8 @@ from serve.gateway.feedback import Reply
 from serve.gateway.keys import Access
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
+
+PEERS_TIMEOUT_S = 10.0
 
 
 class Model:
@@ -104,15 +105,18 @@ class Model:
         return metrics.merge(dict(sorted(await self._broadcast("metrics"))), "replica")
 
     async def _broadcast(self, method: str, *arguments: str) -> list[Any]:
-        """What a method of every replica of this deployment returns. Raises ApiError where one has just ended."""
+        """What a method of every replica of this deployment returns, but of those that have just ended. Raises ApiError
+        where Ray Serve knows of none."""
         if self._peers is None:
             context = ray.serve.get_replica_context()
             self._peers = ray.serve.get_deployment_handle(context.deployment, context.app_name)
         try:
-            return list(await self._peers.broadcast(method, *arguments).results_async())
-        except (RayError, RayServeException) as error:
+            call = self._peers.broadcast(method, *arguments)
+            results = await call.results_async(timeout_s=PEERS_TIMEOUT_S, return_exceptions=True)
+        except (RayServeException, TimeoutError) as error:
             raise ApiError(503, "a replica is being replaced; try again shortly", code="replica_replaced",
                            headers={"retry-after": "1"}) from error  # fmt: skip
+        return [result for result in results if not isinstance(result, BaseException)]
 
 
 @ray.serve.ingress()

@@ -7,10 +7,12 @@ import socket
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from serve.hosting import front
 from serve.settings import Limits, Settings
+from tests.runs import wait_until
 from tests.serve.conftest import Served
 
 # The lines of Ray 2.60's template that are edited, among others.
@@ -81,18 +83,43 @@ def test_rays_template_has_the_lines() -> None:
     assert "defaults" in lines and "backend default_backend" in lines
 
 
-def test_a_client_that_sends_its_headers_slowly_is_ended(served: Served) -> None:
-    """However often a byte comes: the time limit (2 s here) is for all headers together."""
-    host, port = "127.0.0.1", int(served.server.url.rpartition(":")[2])
-    with socket.create_connection((host, port), timeout=60) as connection:
+def send_headers_slowly(port: int) -> bytes:
+    """Opens a connection and sends a byte of a header every 0.2 s; returns what comes back within a minute."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         connection.settimeout(0.2)
-        response = b""
         for _ in range(300):
             try:
-                response = connection.recv(4096)
-                break
+                return connection.recv(4096)
             except TimeoutError:
                 connection.sendall(b"x")
-    assert response.startswith(b"HTTP/1.1 408 ")
+    return b""
+
+
+def test_haproxy_ends_slow_clients_and_says_that_it_starts(tmp_path: Path) -> None:
+    port = front.free_port()
+    settings = Settings(model=tmp_path, port=port, limits=Limits(header_s=1))
+    script, file = front.write_script(tmp_path, settings), tmp_path / "haproxy.cfg"
+    file.write_text(CONFIGURATION.replace("8123", str(port)).replace("    mode", "    timeout connect 5s\n    mode"))
+    process = subprocess.Popen([script, "-db", "-f", file], stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: is_listening(port), within_s=60)
+        assert send_headers_slowly(port).startswith(b"HTTP/1.1 408 ")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            health = client.get("/health")
+            assert (health.status_code, health.json()) == (503, {"status": "starting"})
+            assert client.get("/other").status_code == 404
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_server_ends_a_client_that_sends_its_headers_slowly(served: Served) -> None:
+    """However often a byte comes: the time limit (2 s here) is for all headers together."""
+    assert send_headers_slowly(int(served.server.url.rpartition(":")[2])).startswith(b"HTTP/1.1 408 ")
     assert served.client.get("/health").status_code == 200
