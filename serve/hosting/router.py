@@ -47,7 +47,12 @@ class Router:
         self._random = random.Random()
 
     async def __serve_build_asgi_app__(self) -> App:
-        return self.route
+        async def app(
+            scope: Scope, receive: Receive, send: Send
+        ) -> None:  # a function: uvicorn takes methods for ASGI 2
+            await self.route(scope, receive, send)
+
+        return app
 
     async def outcomes(self) -> dict[str, dict[str, float]]:
         """What became of the requests so far, by the version of the model."""
@@ -58,7 +63,7 @@ class Router:
         self._shares.pop(name, None)
 
     async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application that clients reach."""
+        """Answers a request, as an ASGI application."""
         if scope["type"] != "http":
             return await asgi.close_other(scope, receive, send)
         scope = asgi.without_prefix(scope)
