@@ -174,7 +174,7 @@ def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False)
 @app.command()
 def inspect(
     name: NameArg,
-    where: WhereOpt = None,
+    where: arguments.WhereOpt = None,
     limit: arguments.LimitOpt = 20,
     card: CardOpt = False,
     query: QueryOpt = None,
@@ -212,7 +212,7 @@ def export(
 
 @app.command()
 def serve(
-    name: ModelArg = None,
+    names: arguments.ModelsArg = None,
     port: arguments.PortOpt = 8000,
     host: arguments.HostOpt = "127.0.0.1",
     store: ReadStoreOpt = None,
@@ -226,23 +226,54 @@ def serve(
     guard_endpoint: arguments.GuardEndpointOpt = None,
     guard_model: arguments.GuardModelOpt = None,
     guard_failure: arguments.GuardFailureOpt = "decline",
-    knowledge: KnowledgeOpt = None,
-    no_knowledge: NoKnowledgeOpt = False,
+    knowledge: arguments.KnowledgeOpt = None,
+    no_knowledge: arguments.NoKnowledgeOpt = False,
     access_log: arguments.AccessLogOpt = None,
     quality_sample: arguments.QualitySampleOpt = None,
+    replicas: arguments.ReplicasOpt = "1",
+    address: AddressOpt = None,
+    app_name: arguments.AppOpt = "rayse",
+    route: arguments.RouteOpt = "/",
+    canary: arguments.CanaryOpt = None,
+    emit: arguments.EmitOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import load_settings, read_guard_endpoint, read_server_keys
-    from serve.verbs.commands import serve as serve_model
+    """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`."""
+    from serve.verbs import commands
 
-    keys = read_server_keys(key, key_file)
-    guard_model_at = read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard)
-    settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, guard_endpoint=guard_model_at,
-                             knowledge=knowledge, no_knowledge=no_knowledge, access_log=access_log,
-                             quality_sample=quality_sample, **keys)  # fmt: skip
-    serve_model(settings, as_json=as_json)
+    options = {"port": port, "host": host, "persona": persona, "max_turns": max_turns, "max_tokens": max_tokens,
+               "gpus": gpus, "guard": guard, "address": address, "app": app_name, "route": route,
+               "guard_endpoint": commands.read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard),
+               "knowledge": knowledge, "no_knowledge": no_knowledge, "access_log": access_log,
+               "quality_sample": quality_sample, **commands.read_server_keys(key, key_file)}  # fmt: skip
+    commands.serve(_store(store), names or [], canary=canary, replicas=replicas, file=emit, as_json=as_json, **options)
+
+
+@app.command()
+def promote(
+    name: NameArg,
+    alias: arguments.AliasOpt = "production",
+    reason: arguments.ReasonOpt = "",
+    store: ReadStoreOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
+    from serve.verbs import promote as verb
+
+    verb.promote(_store(store), name, alias, reason=reason, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    alias: arguments.AliasOpt = "production",
+    reason: arguments.ReasonOpt = "",
+    store: ReadStoreOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Move an alias back to what it named before. Servers of the alias follow; the decision is recorded."""
+    from serve.verbs import promote as verb
+
+    verb.rollback(_store(store), alias, reason=reason, as_json=as_json)
 
 
 @app.command()
@@ -288,16 +319,8 @@ def top(
 @app.command()
 def init(
     data: Annotated[list[str], typer.Argument(help="Your files or folders: text, JSON lines, tables, and others.")],
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Open model to continue on your files: a Hugging Face folder, hub id or GGUF file. Default: "
-            "a new model."
-        ),
-    ] = None,
-    nodes: Annotated[
-        str | None, typer.Option(help="Nodes that the recipe is for, with --base: 1x8xH100. Default: this machine.")
-    ] = None,
+    base: arguments.BaseOpt = None,
+    nodes: arguments.InitNodesOpt = None,
     out: Annotated[Path, typer.Option(help="File for the recipe; it must not exist.")] = Path("recipe.yaml"),
     as_json: JsonOpt = False,
 ) -> None:
@@ -320,9 +343,7 @@ def init(
 
 @app.command()
 def recipe(
-    keys: Annotated[
-        str | None, typer.Option(help="Name of a stage or of a kind of source: explain its keys, with defaults.")
-    ] = None,
+    keys: arguments.KeysOpt = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
     show: Annotated[str | None, typer.Option(help="Name of a recipe that comes with Rayse: print it.")] = None,
 ) -> None:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
@@ -21,6 +21,10 @@ from pipelines.inference.model_config import context_length
 from pipelines.options import Options
 
 VISIBLE_ASCII = re.compile(r"[!-~]+")
+ROUTE = re.compile(r"/|(/[\w.-]+)+")
+APP = re.compile(r"[A-Za-z0-9][\w.-]*")
+# Settings that are the server's, the same for all of its models.
+SHARED = ("host", "port", "key", "keys", "limits", "address", "app", "route", "feedback", "logs", "cache", "store")
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
 PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
 
@@ -47,10 +51,61 @@ class Limits(Options):
         default=8, gt=0, description="Maximum number of replies to one request: `n` × its prompts"
     )
     requests_in_flight: int = Field(
-        default=256,
-        gt=0,
-        description="Maximum number of requests in flight; the next gets 429 with a Retry-After header",
+        default=256, gt=0, description="Maximum number of requests in flight of one replica; the next gets 429 with a "
+        "Retry-After header"
+    )  # fmt: skip
+    header_s: int = Field(
+        default=10, gt=0, description="Maximum time for a client to send its headers, in seconds (408 beyond it)"
     )
+    drain_s: float = Field(
+        default=30.0, gt=0, description="Maximum time that requests in flight get to end, in seconds, when the server "
+        "stops or another version of the model takes over"
+    )  # fmt: skip
+
+
+class Replicas(Options):
+    """Number of replicas of a model; Ray Serve scales between the two bounds by the requests in flight."""
+
+    min: int = Field(default=1, ge=0, description="Minimum number of replicas; 0 stops the last one when none is used")
+    max: int = Field(default=1, ge=1, description="Maximum number of replicas")
+    target_requests: int = Field(
+        default=16, gt=0, description="Requests in flight of each replica, on average, that scaling aims at"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Replicas:
+        if self.min > self.max:
+            raise ValueError(f"at least {self.min} and at most {self.max} replicas; expected MIN:MAX with MIN <= MAX")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Replicas:
+        """Reads `N` or `MIN:MAX`. Raises UserError.
+
+        >>> Replicas.parse("0:4").max
+        4
+        """
+        match = re.fullmatch(r"(\d{1,4})(?::(\d{1,4}))?", text)
+        fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if fewest > most or most < 1:
+            raise UserError(f"--replicas {text}: expected a number of replicas such as 2, or MIN:MAX such as 1:4 (0:4 "
+                            f"stops the last one when it is not used)")  # fmt: skip
+        return cls(min=fewest, max=most)
+
+
+class CanaryRules(Options):
+    """When a canary is stopped: compared with the version beside it, once it has had so many requests or thumbs."""
+
+    least_requests: int = Field(default=20, gt=0, description="Minimum number of requests before it is stopped")
+    requests: int = Field(default=200, gt=0, description="Number of requests after which it has passed")
+    max_error_rate: float = Field(
+        default=0.02, ge=0, description="Maximum share of failed requests (status 500 and above) over the other's"
+    )
+    max_latency_ratio: float = Field(
+        default=2.0, gt=0, description="Maximum time to the first bytes, as a multiple of the other's"
+    )
+    least_thumbs: int = Field(default=10, gt=0, description="Minimum number of thumbs before they count")
+    max_thumbs_down: float = Field(default=0.5, ge=0, le=1, description="Maximum share of thumbs that are down")
 
 
 class NamedKey(Options):
@@ -160,6 +215,29 @@ class Settings(Options):
         default=None, description="Folder for kernels compiled on a GPU; default: vLLM's default folder"
     )
     limits: Limits = Field(default=Limits(), description="Limits of one request and of the server")
+    replicas: Replicas = Field(default=Replicas(), description="Number of replicas of the model")
+    others: tuple[Settings, ...] = Field(
+        default=(), description="Further models behind the same address; the request's `model` chooses one"
+    )
+    canary: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of another model's requests that this one, of the same name, gets"
+    )
+    canary_rules: CanaryRules = Field(default=CanaryRules(), description="When a canary is stopped")
+    store: str | None = Field(
+        default=None, description="Store with the model, from which replicas on other nodes fetch it, by its version"
+    )
+    address: str | None = Field(
+        default=None,
+        description="Address of a running Ray cluster to serve on; default: a separate Ray on this machine",
+    )
+    app: str = Field(default="rayse", description="Name of the Ray Serve application")
+    route: str = Field(default="/", description="Prefix of all paths, such as /chat")
+
+    @property
+    def models(self) -> tuple[Settings, ...]:
+        """The settings of all models of this server, each with a prefix, address and limits that are the server's."""
+        shared = {name: getattr(self, name) for name in SHARED}
+        return (self, *(other.model_copy(update=shared) for other in self.others))
 
     @property
     def loopback(self) -> bool:
@@ -188,10 +266,27 @@ class Settings(Options):
                             "too, such as --key-file makes")  # fmt: skip
         if self.key is not None and not VISIBLE_ASCII.fullmatch(self.key):
             raise UserError("--key: expected visible ASCII characters without spaces, as an HTTP header carries them")
-        if not (self.model / "config.json").is_file():
-            raise UserError(f"{self.model}: no config.json; expected a Hugging Face folder of a language model")
-        self._check_context(Chat.open(self.model))
+        if not ROUTE.fullmatch(self.route):
+            raise UserError(f"--route {self.route}: expected a path such as /chat, without a slash at its end")
+        if not APP.fullmatch(self.app):
+            raise UserError(f"--app {self.app}: expected letters, digits, points, hyphens and underscores")
+        self._check_names()
+        for model in self.models:
+            if not (model.model / "config.json").is_file():
+                raise UserError(f"{model.model}: no config.json; expected a Hugging Face folder of a language model")
+            model._check_context(Chat.open(model.model))
         return self
+
+    def _check_names(self) -> None:
+        """Raises UserError where two models have the same name, and the later is no canary of the earlier."""
+        names = [model.name for model in self.models if not model.canary]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"two models are named {name}; expected a different name for each, as requests choose "
+                                f"a model by it")  # fmt: skip
+        for canary in self.models:
+            if canary.canary and canary.name not in names:
+                raise UserError(f"canary {canary.name}: expected a model of the same name beside it")
 
     def _check_context(self, chat: Chat) -> None:
         """Raises UserError where the readiness probe with its reply does not fit into the context."""

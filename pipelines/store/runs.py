@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipelines.errors import UserError
+from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Store
 
 MIN_PREFIX_LENGTH = 4  # characters of a fingerprint
@@ -73,14 +74,21 @@ def latest(store: Store, recipe: str | None = None) -> RunRecord:
 
 
 def resolve(store: Store, name: str) -> Artifact:
-    """The artifact that NAME on the command line refers to: a stage of the latest run, or a fingerprint's prefix.
+    """The artifact that NAME on the command line refers to: a stage of the latest run, an alias or a fingerprint.
 
-    A prefix has at least 4 characters. Raises UserError if there is no such artifact, or more than one."""
+    Of a fingerprint at least 4 characters. Raises UserError if there is no such artifact, or more than one."""
     stages = latest(store).stages if store.names("runs") else {}
     if name in stages:
         artifact = store.find(stages[name].makes, stages[name].fingerprint)
         if artifact is None:
             raise UserError(f"{name}: the latest run did not make it (yet); run the recipe again")
+        return artifact
+    alias = aliases.read(store, name)
+    if alias is not None:
+        artifact = store.by_fingerprint(alias.fingerprint)
+        if artifact is None:
+            raise UserError(f"{name}: is {alias.fingerprint}, which the store does not hold any more; run its recipe "
+                            f"again, or promote another")  # fmt: skip
         return artifact
     candidates = store.artifacts() if len(name) >= MIN_PREFIX_LENGTH else ()
     matches = [artifact for artifact in candidates if artifact.fingerprint.startswith(name)]
@@ -88,5 +96,5 @@ def resolve(store: Store, name: str) -> Artifact:
         return matches[0]
     if matches:
         raise UserError(f"{name}: matches {len(matches)} artifacts; give more of the fingerprint")
-    raise UserError(f"{name}: neither a stage of the latest run ({', '.join(stages) or 'there is none'}) nor the first "
-                    f"letters of a fingerprint; `rayse ls` lists the artifacts of the store")  # fmt: skip
+    raise UserError(f"{name}: neither a stage of the latest run ({', '.join(stages) or 'there is none'}) nor an "
+                    f"alias nor the first letters of a fingerprint; `rayse ls` lists the store")  # fmt: skip

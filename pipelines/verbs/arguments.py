@@ -54,15 +54,17 @@ LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 KeyOpt = Annotated[str | None, typer.Option(help="API key that clients send as `Authorization: Bearer KEY`.")]
 KeyFileOpt = Annotated[Path | None, typer.Option(help="File with the API key, or with digests of several.")]
 PersonaOpt = Annotated[str | None, typer.Option(help="System message for conversations that have none.")]
+ModelsArg = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Models or trials: a stage, an alias, or the first letters of a fingerprint. Default: the newest."
+    ),
+]
+AliasOpt = Annotated[str, typer.Option(help="Alias that is moved.")]
+ReasonOpt = Annotated[str, typer.Option(help="Reason, for the record of the decision.")]
 ModelArg = Annotated[
     str | None,
     typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Default: the newest."),
-]
-WhereOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Only rows with this value: reason=too_long, language=zh, source=NAME, split=set_aside; repeatable."
-    ),
 ]
 AccessLogOpt = Annotated[
     Path | None, typer.Option(help="File for one line of JSON a request, without its texts. Default: none is written.")
@@ -84,18 +86,31 @@ MaxTurnsOpt = Annotated[
 MaxTokensOpt = Annotated[int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")]
 GpusOpt = Annotated[int, typer.Option(min=0, help="Number of GPUs of a replica; 0 serves on the CPU.")]
 GuardOpt = Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")]
-NoWaitOpt = Annotated[
-    bool, typer.Option("--no-wait", help="Exit with 3 instead of waiting for another run that makes the same.")
-]
-TrialsOpt = Annotated[
-    int | None, typer.Option(min=1, help="Number of trials; with a higher number the earlier ones are kept.")
+ReplicasOpt = Annotated[str, typer.Option(help="Number of replicas of each model, or MIN:MAX; MIN may be 0.")]
+AppOpt = Annotated[str, typer.Option("--app", help="Name of the Ray Serve application.")]
+RouteOpt = Annotated[str, typer.Option(help="Prefix of all paths, such as /chat.")]
+CanaryOpt = Annotated[str | None, typer.Option(help="Another version and its share of requests: NAME:0.1.")]
+EmitOpt = Annotated[
+    Path | None,
+    typer.Option(help="File for a Serve config, for `serve deploy` and KubeRay, in place of serving."),
 ]
 TemperatureOpt = Annotated[
     float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the most likely token.")
 ]
-LimitOpt = Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")]
-BestOpt = Annotated[
-    Path | None, typer.Option(help="File for the best trial's recipe. Default: best.yaml beside the recipe.")
+BaseOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Open model to continue on your files: a Hugging Face folder, hub id or GGUF file. Default: a new model."
+    ),
+]
+WhereOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only rows with this value: reason=too_long, language=zh, source=NAME, split=set_aside; repeatable."
+    ),
+]
+TrialsOpt = Annotated[
+    int | None, typer.Option(min=1, help="Number of trials; with a higher number the earlier ones are kept.")
 ]
 PlanNodesOpt = Annotated[
     str | None,
@@ -114,3 +129,16 @@ NoKnowledgeOpt = Annotated[bool, typer.Option("--no-knowledge", help="Answer fro
 GuardEndpointOpt = Annotated[str | None, typer.Option(help="Address of the API of a guard model.")]
 GuardModelOpt = Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")]
 GuardFailureOpt = Annotated[str, typer.Option(help="Prompts that it does not answer: decline, pass.")]
+InitNodesOpt = Annotated[
+    str | None, typer.Option(help="Nodes that the recipe is for, with --base: 1x8xH100. Default: this machine.")
+]
+BestOpt = Annotated[
+    Path | None, typer.Option(help="File for the best trial's recipe. Default: best.yaml beside the recipe.")
+]
+NoWaitOpt = Annotated[
+    bool, typer.Option("--no-wait", help="Exit with 3 instead of waiting for another run that makes the same.")
+]
+KeysOpt = Annotated[
+    str | None, typer.Option(help="Name of a stage or of a kind of source: explain its keys, with defaults.")
+]
+LimitOpt = Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")]

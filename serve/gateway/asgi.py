@@ -72,6 +72,24 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
+async def close_other(scope: Scope, receive: Receive, send: Send) -> None:
+    """Closes a WebSocket, which no route takes, and acknowledges the start and end of the server (ASGI's lifespan)."""
+    event = await receive()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1002})
+    elif event["type"] in ("lifespan.startup", "lifespan.shutdown"):
+        await send({"type": f"{event['type']}.complete"})
+
+
+def without_prefix(scope: Scope) -> Scope:
+    """A scope whose path begins after the prefix under which the application is mounted (ASGI's root_path)."""
+    prefix = scope.get("root_path", "")
+    if not prefix or not scope["path"].startswith(prefix):
+        return scope
+    path = scope["path"][len(prefix) :] or "/"
+    return {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
+
+
 async def read_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
     """Reads a request's body. Raises ApiError (413 too large, 408 too slow) or ClientDisconnected."""
     try:

@@ -33,14 +33,14 @@ from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_n
 from serve.gateway.guard_model import GuardModel, GuardModelUnavailable
 from serve.gateway.keys import Access
 from serve.gateway.knowledge import Knowledge
-from serve.gateway.metrics import Metrics
+from serve.gateway.metrics import METRICS_TYPE, Metrics
 from serve.gateway.page import Page
 from serve.gateway.quality import is_sampled, low, scores
 from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
 from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
-from serve.settings import Settings
+from serve.settings import NamedKey, Settings
 
 logger = logging.getLogger(__name__)
 PUBLIC_ROUTES = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
@@ -62,6 +62,9 @@ class Gateway:
     """The application that clients reach.
 
     app: vLLM's. context_tokens: maximum of a prompt with its reply. check_engine: raises when the engine is dead.
+    admit: counts a request of a named key over all replicas, and raises ApiError beyond its limits; default: in this
+    process. collect_metrics: metrics of all replicas, for /metrics; default: of this process. find_reply: a reply that
+    another replica remembers, by its id.
     ready: set by the replica once warm-up requests were answered; until then /health says 503 and nothing is counted.
     """
 
@@ -73,6 +76,9 @@ class Gateway:
         context_tokens: int,
         check_engine: Callable[[], Awaitable[Any]],
         metrics: Metrics | None = None,
+        admit: Callable[[NamedKey], Awaitable[None]] | None = None,
+        collect_metrics: Callable[[], Awaitable[str]] | None = None,
+        find_reply: Callable[[str], Awaitable[Reply | None]] | None = None,
     ):
         self._app, self._settings, self._check_engine = app, settings, check_engine
         self._context_tokens = context_tokens
@@ -89,13 +95,16 @@ class Gateway:
         self._page = Page()
         self._access = Access(settings.keys)
         self._access_log = AccessLog(settings.access_log) if settings.access_log else None
+        self._admit, self._collect_metrics = admit or self._admit_here, collect_metrics
+        self._find_reply = find_reply
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await _close(scope, receive, send)
+            return await asgi.close_other(scope, receive, send)
+        scope = asgi.without_prefix(scope)
         route, start = _route(scope["path"]), time.monotonic()
         scope["rayse"] = facts = dict[str, Any]()  # of the request, for the access log
         status = 499  # the client disconnected before a response began
@@ -156,7 +165,12 @@ class Gateway:
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
         if route in ("/", "/page"):
             return await self._page.respond(send, scope["path"], headers, head_only=scope["method"] == "HEAD")
+        if self._collect_metrics is not None:
+            return await asgi.respond(send, 200, (await self._collect_metrics()).encode(), content_type=METRICS_TYPE)
         await self._app(scope, receive, send)  # /metrics: vLLM's application serves the process's registry
+
+    async def _admit_here(self, key: NamedKey) -> None:
+        self._access.admit(key)
 
     def _authorize(self, route: str, headers: dict[str, str]) -> None:
         """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
@@ -182,7 +196,7 @@ class Gateway:
         start, facts = time.monotonic(), scope["rayse"]
         if (key := self._access.find(_bearer(headers))) is not None:
             facts["key"] = key.name
-            self._access.admit(key)
+            await self._admit(key)
         body = await self._read_body(headers, receive)
         if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
             raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "
@@ -283,7 +297,7 @@ class Gateway:
         if self._feedback is None:
             raise ApiError(404, "this server stores no feedback", code="not_found")
         fields = read(FeedbackFields, body)
-        reply = self._recent_replies.get(fields.reply_id) if fields.reply_id else self._reply_of(fields)
+        reply = await (self._remembered(fields.reply_id) if fields.reply_id else self._reply_of(fields))
         reply_id = fields.reply_id or (reply.reply_id if reply else "")
         comment = fields.comment.encode("utf-8", "replace").decode()
         try:
@@ -296,14 +310,23 @@ class Gateway:
         self._metrics.feedback.labels(fields.thumb).inc()
         await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": fields.thumb, "stored": True})
 
-    def _reply_of(self, fields: FeedbackFields) -> Reply:
+    def recent_reply(self, reply_id: str) -> Reply | None:
+        """A reply that this process remembers, by its id."""
+        return self._recent_replies.get(reply_id)
+
+    async def _remembered(self, reply_id: str) -> Reply | None:
+        """A reply that a replica remembers: this one, or another."""
+        reply = self.recent_reply(reply_id)
+        return await self._find_reply(reply_id) if reply is None and self._find_reply is not None else reply
+
+    async def _reply_of(self, fields: FeedbackFields) -> Reply:
         """The reply that a receipt is of: as it is remembered, else with the texts that the client sends along. Raises
         ApiError for a receipt that is not this server's, and for texts that it is not of."""
         try:
             facts = receipts.read(fields.receipt or "", self._receipt_key)
         except InvalidReceipt as error:
             raise ApiError(400, f"receipt: {error}", param="receipt", code="invalid_receipt") from None
-        remembered = self._recent_replies.get(facts["id"])
+        remembered = await self._remembered(facts["id"])
         if remembered is not None:
             return remembered
         prompt = None if fields.prompt is None else parse_prompt(fields.prompt, self._chat)
@@ -374,12 +397,3 @@ def _split_url(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
-
-
-async def _close(scope: Scope, receive: Receive, send: Send) -> None:
-    """Closes a WebSocket, which no route takes, and acknowledges the start and end of the server (ASGI's lifespan)."""
-    event = await receive()
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1002})
-    elif event["type"] in ("lifespan.startup", "lifespan.shutdown"):
-        await send({"type": f"{event['type']}.complete"})

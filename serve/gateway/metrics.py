@@ -6,7 +6,7 @@ those of what users meet, and of the process with its engine. docs/watching.md l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -16,6 +16,42 @@ from prometheus_client.registry import Collector
 from serve.gateway.gpus import read_gpus
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def merge(texts: Mapping[str, str], label: str) -> str:
+    """The metrics of several processes in one text of Prometheus' format; each sample gets the process's name.
+
+    texts: each process's metrics, by its name. label: the label that holds the name.
+
+    >>> print(merge({"a": "# TYPE x gauge\\nx 1.0", "b": "# TYPE x gauge\\nx{y=\\"z\\"} 2.0"}, "replica"))
+    # TYPE x gauge
+    x{replica="a"} 1.0
+    x{replica="b",y="z"} 2.0
+    """
+    families: dict[str, list[str]] = {}
+    headers: dict[str, list[str]] = {}
+    for process, text in texts.items():
+        family = ""
+        for line in text.splitlines():
+            if line.startswith("#"):
+                family = line.split(" ", 3)[2]
+                known = headers.setdefault(family, [])
+                if line not in known and len(known) < 2:
+                    known.append(line)
+            elif line:
+                families.setdefault(family, []).append(_labelled(line, f'{label}="{process}"'))
+    return "\n".join(line for family, samples in families.items() for line in [*headers.get(family, []), *samples])
+
+
+def _labelled(sample: str, label: str) -> str:
+    """A sample with one more label."""
+    name, brace, rest = sample.partition("{")
+    if brace:
+        return f"{name}{{{label}{'' if rest.startswith('}') else ','}{rest}"
+    name, _, value = sample.partition(" ")
+    return f"{name}{{{label}}} {value}"
 
 
 class Metrics:

@@ -4,7 +4,8 @@
                      (server.py starts it in a separate process)
 
 ray.serve.llm with direct streaming: the front (front.py) hands each request to a replica's HTTP server, where the
-gateway (serve/gateway/) stands around vLLM's application. A server starts a separate Ray and touches no other.
+gateway (serve/gateway/) stands around vLLM's application. Without an address a server starts a separate Ray, and
+touches no other; with one it adds its application to a cluster (joined.py), and removes it at the end.
 """
 
 from __future__ import annotations
@@ -18,86 +19,26 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.resources import cores
+from cluster.resources import Resources
 from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
-from pipelines.inference import engine_size, sampler
-from pipelines.inference.model_config import context_length, engine_dtype, read_config
-from serve.hosting import front
+from pipelines.store.artifacts import Store
+from pipelines.store.provenance import folder_of
+from serve.hosting import front, joined
+from serve.hosting.canary import Watch
+from serve.hosting.deployment import CLUSTER_THREADS, application
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import Settings
 
-if TYPE_CHECKING:
-    import ray.serve
-
-APP = "rayse"
 ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")
 Log = Callable[[str], object]
 """Takes a line for whoever started the server."""
-
-
-def application(settings: Settings) -> ray.serve.Application:
-    """The Ray Serve application of a model. Needs the front's variables in the environment, and a connection to Ray."""
-    import ray.serve
-
-    from serve.hosting.replica import Replica
-
-    engine = engine_arguments(settings)
-    llm_config = {
-        "model_loading_config": {"model_id": settings.name, "model_source": str(settings.model)},
-        "accelerator_config": {"kind": "gpu" if settings.gpus else "cpu"},
-        "engine_kwargs": engine,
-        "log_engine_metrics": False,  # vLLM's metrics are at /metrics
-    }
-    bundle = {"CPU": 1.0, "GPU": 1.0} if settings.gpus else {"CPU": 1.0}
-    deployment: Any = ray.serve.deployment(
-        Replica,
-        num_replicas=1,
-        max_constructor_retry_count=1,  # what fails at its start fails again
-        max_ongoing_requests=10_000,  # the gateway has a limit, with an error that clients understand
-        health_check_timeout_s=30,
-        graceful_shutdown_timeout_s=5,
-        graceful_shutdown_wait_loop_s=0.2,
-        placement_group_bundles=[bundle] * max(1, settings.gpus),
-        placement_group_strategy="PACK",
-        ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": engine_environment(settings)}},
-    )
-    return deployment.bind(settings.model_dump_json(), llm_config, engine["max_model_len"])
-
-
-def engine_arguments(settings: Settings) -> dict[str, Any]:
-    """vLLM's engine arguments."""
-    max_tokens = settings.max_tokens or context_length(settings.model)
-    on_cpu = not settings.gpus
-    dtype = engine_dtype(settings.model, on_cpu=on_cpu)
-    arguments: dict[str, Any] = {
-        "dtype": dtype,
-        "max_model_len": max_tokens,
-        **engine_size.batching(max_tokens, on_cpu=on_cpu),
-        "enforce_eager": on_cpu,
-        "generation_config": "vllm",  # the gateway sets where replies stop, not the model's generation_config.json
-        "disable_log_stats": False,
-        "tensor_parallel_size": max(1, settings.gpus),
-        "allowed_origins": [],  # no web site may read replies
-    }
-    if on_cpu or settings.kv_cache_bytes:
-        default = engine_size.kv_bytes(read_config(settings.model), max_tokens, dtype)
-        arguments["kv_cache_memory_bytes"] = settings.kv_cache_bytes or default
-    return arguments
-
-
-def engine_environment(settings: Settings) -> dict[str, str]:
-    """Environment variables of the replica's process, which are those of vLLM's too."""
-    variables = sampler.environment(settings.threads or cores(), settings.cache)
-    variables.pop("VLLM_ENABLE_V1_MULTIPROCESSING")  # the engine runs in a separate process, beside the HTTP server
-    variables.pop("VLLM_ALLOW_LONG_MAX_MODEL_LEN")
-    if not settings.gpus:
-        variables["TORCHDYNAMO_DISABLE"] = "1"  # compiling vLLM's sampler takes 20 s and gains nothing on a CPU
-    return variables
+Record = Callable[[str, dict[str, Any]], object]
+"""Keeps a decision: what was done (canary_stopped, canary_passed, not_started), and its evidence."""
 
 
 def host(
@@ -106,31 +47,55 @@ def host(
     stop: threading.Event | None = None,
     on_ready: Callable[[str, float], object] = lambda url, ready_s: None,
     log: Log = lambda text: None,
+    follow: Callable[[], Settings | None] = lambda: None,
+    record: Record = lambda action, evidence: None,
 ) -> None:
     """Serves until `stop` is set, or Ctrl-C or SIGTERM comes. Calls on_ready(url, seconds since the start) once ready.
+
+    Requests in flight get limits.drain_s to end. follow: called every second; other settings of the same address that
+    it returns take over without a failed request. record: keeps the decision on a canary, with its evidence.
 
     Raises UserError for unsafe or impossible settings, ClusterError where the port is taken or the model does not
     start, KeyboardInterrupt where it is stopped before it was ready."""
     start = time.monotonic()
     settings = settings.check()
-    settings = settings.model_copy(update={"port": front.claim_port(settings.host, settings.port)})
-    folder = Path(tempfile.mkdtemp(prefix="rayse-", dir="/tmp"))  # a short path, as those of sockets must be
     was_ready = False
 
-    def report_ready() -> None:
+    def report_ready(url: str) -> None:
         nonlocal was_ready
         was_ready = True
-        on_ready(url_of(settings), time.monotonic() - start)
+        on_ready(url, time.monotonic() - start)
 
+    folder: Path | None = None
     try:
-        os.environ.update(front.environment(folder, settings.host, settings.port))
-        with sigterm_interrupts():
-            _serve(settings, stop or threading.Event(), report_ready, log)
+        if settings.address is None:
+            settings = settings.model_copy(update={"port": front.claim_port(settings.host, settings.port)})
+            folder = Path(tempfile.mkdtemp(prefix="rayse-", dir="/tmp"))  # a short path, as those of sockets must be
+            os.environ.update(front.environment(folder, settings))
+        with sigterm_interrupts(), _session(settings, log):
+            _serve(settings, stop or threading.Event(), report_ready, log, follow, record)
     except KeyboardInterrupt:
         if not was_ready:
             raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _session(settings: Settings, log: Log) -> Session:
+    """The connection to Ray: a separate one on this machine, or the cluster, to which our packages are sent."""
+    if settings.address is None:
+        return Session("local", cpus=_num_cpus(settings), logs=settings.logs, on_message=log)
+    packages = [folder_of(package) for package in ("cluster", "pipelines", "serve")]
+    store = Store(settings.store) if settings.store else None
+    shared = store.root if store and store.remote is None else None
+    return Session(settings.address, packages=packages, shared=shared, on_message=log)
+
+
+def _num_cpus(settings: Settings) -> int | None:
+    """Logical CPUs of a Ray on this machine: enough for all replicas, twice while another version takes over."""
+    num_replicas = sum(model.replicas.max * max(1, model.gpus) for model in settings.models)
+    return 2 * num_replicas + 1 if num_replicas > 1 else None
 
 
 def url_of(settings: Settings) -> str:
@@ -139,35 +104,119 @@ def url_of(settings: Settings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-def _serve(settings: Settings, stop: threading.Event, on_ready: Callable[[], object], log: Log) -> None:
-    with Session("local", logs=settings.logs, on_message=log):
-        import ray.serve
+def _serve(
+    settings: Settings,
+    stop: threading.Event,
+    on_ready: Callable[[str], object],
+    log: Log,
+    follow: Callable[[], Settings | None],
+    record: Record,
+) -> None:
+    import ray.serve
 
-        _check_gpus(settings)
-        _silence_ray_serve()
-        ray.serve.start(
-            http_options={"host": "127.0.0.1", "port": settings.port}, logging_config={"log_level": "WARNING"}
-        )
+    _silence_ray_serve()
+    _check_gpus(settings)
+    if settings.address is None:
+        http = {"host": "127.0.0.1", "port": settings.port}
+        ray.serve.start(http_options=http, logging_config={"log_level": "WARNING"})
+    else:
+        joined.enter(settings)
+    try:
+        deploy(settings)
+        if settings.address is None:
+            wait_until_steady(url_of(settings), settings.key, log_location())
+            on_ready(url_of(settings))
+        else:
+            on_ready(joined.wait_until_steady_there(settings, log_location()))
+        _watch(settings, stop, log, follow, record)
+    finally:
+        if ray.is_initialized():
+            ray.serve.delete(settings.app)  # requests in flight get limits.drain_s
+            joined.end_key_counter(settings)
+
+
+def deploy(settings: Settings) -> None:
+    """Deploys the application, beside the one of the same name until it is ready. Raises ClusterError."""
+    import ray.serve
+
+    runtime_env = joined.sent_packages() if settings.address is not None else None
+    try:
+        ray.serve.run(application(settings, runtime_env), name=settings.app, route_prefix=settings.route)
+    except RuntimeError as error:
+        raise ClusterError(f"{settings.model}: vLLM does not serve this model here ({_failure(settings.app)}). Logs: "
+                           f"{log_location()}") from error  # fmt: skip
+
+
+def _watch(
+    settings: Settings,
+    stop: threading.Event,
+    log: Log,
+    follow: Callable[[], Settings | None],
+    record: Record,
+) -> None:
+    """Serves until `stop` is set: moves to the settings that `follow` returns, and watches canaries."""
+    watch = Watch(settings)
+    while not stop.wait(1.0):
+        _check_ray()
+        for action, evidence in watch.decisions():
+            log(f"{action}: {evidence['reason']}")
+            record(action, evidence)
         try:
-            ray.serve.run(application(settings), name=APP, route_prefix="/")
-        except RuntimeError as error:
-            raise ClusterError(f"{settings.model}: vLLM does not serve this model here ({_failure()}). Logs: "
-                               f"{log_location()}") from error  # fmt: skip
-        wait_until_steady(url_of(settings), settings.key, log_location())
-        on_ready()
-        while not stop.wait(1.0):
-            _check_ray()
+            following = follow()
+        except (UserError, ClusterError, OSError) as error:  # what was promoted cannot be loaded
+            log(f"version {settings.version} stays: {error}")
+            continue
+        if following is not None:
+            following = following.model_copy(update={"port": settings.port})
+            if _take_over(settings, following, log, record):
+                settings, watch = following, Watch(following)
+
+
+def _take_over(settings: Settings, following: Settings, log: Log, record: Record) -> bool:
+    """Deploys other settings beside those that are served; returns whether they took over. Where they do not start,
+    the earlier ones go on, and the decision is recorded."""
+    try:
+        _check_spare_gpus(following)
+        deploy(following.check())
+    except (ClusterError, UserError) as error:
+        log(f"version {following.version} does not start, {settings.version} stays: {error}")
+        record("not_started", {"version": following.version, "serving": settings.version, "reason": str(error)})
+        if isinstance(error, ClusterError):
+            deploy(settings)
+        return False
+    log(f"serving version {following.version}, before {settings.version}")
+    return True
+
+
+def _check_spare_gpus(settings: Settings) -> None:
+    """Raises UserError where this machine has no GPUs for another version beside the one that is served."""
+    import ray
+
+    spare = int(ray.available_resources().get("GPU", 0))
+    needed = settings.gpus * max(1, settings.replicas.min)
+    if settings.address is None and needed > spare:
+        raise UserError(f"another version needs {needed} GPUs beside those in use, and {spare} are free; expected a "
+                        f"restart of the server instead")  # fmt: skip
 
 
 def _check_gpus(settings: Settings) -> None:
-    """Raises UserError where the machine has too few GPUs: Ray would wait for them for ever."""
+    """Raises UserError where the machine has too few GPUs, ClusterError where the cluster has and can add none: Ray
+    would wait for them for ever."""
     import ray
 
+    if settings.address is not None:
+        for model in settings.models:
+            threads = model.threads or CLUSTER_THREADS
+            cpus, gpus = (1, 1) if model.gpus else (threads, 0)
+            Resources(max(1, model.gpus) * max(1, model.replicas.min), cpus, gpus).check(f"serve {model.name}")
+        return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    if settings.gpus > num_gpus:
+    needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.models)
+    if needed > num_gpus:
+        replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all"
         raise UserError(
-            f"gpus: {settings.gpus}, but Ray sees {num_gpus} on this machine; expected at most {num_gpus} (0 serves "
-            f"on the CPU)"
+            f"gpus: {settings.gpus}{replicas}, but Ray sees {num_gpus} on this machine; expected at most {num_gpus} "
+            f"(0 serves on the CPU)"
         )
 
 
@@ -177,11 +226,11 @@ def _silence_ray_serve() -> None:
     logging.getLogger("ray.serve").propagate = False
 
 
-def _failure() -> str:
+def _failure(app: str) -> str:
     """The last line with an error among Ray Serve's messages on the application."""
     import ray.serve
 
-    status = ray.serve.status().applications.get(APP)
+    status = ray.serve.status().applications.get(app)
     messages = [status.message, *(deployment.message for deployment in status.deployments.values())] if status else []
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if ERROR_LINE.match(line)), "see the logs")

@@ -147,12 +147,10 @@ def require(store: Store, kind: str, fingerprint: str) -> Artifact:
 def settings(model: Artifact, guard: Artifact | None, cache: Path, /, **options: Any) -> Settings:
     """Settings of a server for these artifacts. cache: the store's cache folder. options: further settings; None
     leaves one at its default."""
+    described = {"name": model.manifest.name, "logs": cache / "logs", "cache": cache}
     return Settings(
         model=model.local(),
-        name=model.manifest.name,
         version=model.fingerprint,
         guard_folder=guard.local() if guard else None,
-        logs=cache / "logs",
-        cache=cache,
-        **{option: value for option, value in options.items() if value is not None},
+        **described | {option: value for option, value in options.items() if value is not None},
     )

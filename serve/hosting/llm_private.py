@@ -2,7 +2,7 @@
 
 Imported in replicas only, because it imports vLLM. What it changes, and why:
 
-- a replica also opens a gRPC port for Ray's calls, on every interface; here it is bound to loopback
+- a replica also opens a gRPC port for Ray's calls, on every interface; on this machine it is bound to loopback
 - on CPUs Ray selects vLLM's multiprocessing executor: one more process of 700 MB, which takes 13 s to import what the
   engine has imported, and a hop for every token; here the worker runs inside the engine's process
 - Ray starts a process that downloads the model, and one of 400 MB that reports usage; here the model is a folder, and
@@ -28,7 +28,9 @@ def _add_loopback_port(server: Any, address: str) -> int:
     return _add_port(server, address.replace("[::]", "127.0.0.1"))
 
 
-ray_replica.add_port_to_grpc_server = _add_loopback_port
+def listen_on_loopback() -> None:
+    """Binds the gRPC port of this replica to loopback. Not on a cluster, where other nodes may call it."""
+    ray_replica.add_port_to_grpc_server = _add_loopback_port
 
 
 class NoDownload(CallbackBase):

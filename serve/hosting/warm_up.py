@@ -36,8 +36,8 @@ async def _request_reply(app: App, settings: Settings, sampling: dict[str, Any])
         raise RuntimeError(f"warm-up with {sampling}: no reply, but status {status}: {response[:500]!r}")
 
 
-async def post(app: App, path: str, body: bytes, key: str | None = None) -> tuple[int, bytes]:
-    """Sends a POST request to an application in this process; returns the response's status and body."""
+async def post(app: App, path: str, body: bytes, key: str | None = None, method: str = "POST") -> tuple[int, bytes]:
+    """Sends a request to an application in this process; returns the response's status and body."""
     status, chunks = 0, []
     unsent_body = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -57,7 +57,7 @@ async def post(app: App, path: str, body: bytes, key: str | None = None) -> tupl
     headers = {"host": "localhost", "content-type": "application/json"}
     headers |= {"authorization": f"Bearer {key}"} if key else {}
     scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "POST",
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method,
         "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
         "headers": asgi.encode_headers(headers.items()),
         "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 80),

@@ -15,21 +15,52 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.errors import UserError
+from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
-from serve.hosting import artifacts
-from serve.settings import GuardEndpoint, NamedKey, Settings
+from serve.hosting import artifacts, emit
+from serve.settings import GuardEndpoint, NamedKey, Replicas, Settings
 from serve.verbs.chat import talk
+from serve.verbs.promote import parse_canary
 
 NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as other programs write them
 DEFAULT_URL = "http://127.0.0.1:8000"
 GUARD_KEY_ENV = "RAYSE_GUARD_KEY"  # the key of the guard model's endpoint
 
 
-def serve(settings: Settings, *, as_json: bool = False) -> None:
-    """`rayse serve`: hosts a model until Ctrl-C or SIGTERM. as_json: report readiness as one line of JSON."""
+def serve(
+    store: Store,
+    names: list[str],
+    *,
+    canary: str | None = None,
+    replicas: str = "1",
+    file: Path | None = None,
+    as_json: bool = False,
+    **options: Any,
+) -> None:
+    """`rayse serve`: hosts models until Ctrl-C or SIGTERM, or writes their Serve config to a file.
+
+    names, canary, options: as load_service takes them. Where the first name is an alias and is moved, settings are
+    loaded anew and take over. as_json: report readiness as one line of JSON."""
+    scale = Replicas.parse(replicas)
+
+    def load() -> Settings:
+        return load_service(store, names, canary, replicas=scale, **options)
+
+    follow = Follower(store, names[0] if names else "", load)
+    settings = load().check()
+    if file is not None:
+        emit.write(settings, file)
+        print(f"{file}: deploy it with `serve deploy {file}`, or as serveConfigV2 of a RayService", file=sys.stderr)
+        return
+    for model in settings.models:
+        print(f"starting {model.name} ({model.model})", file=sys.stderr)
+    _host(store, settings, follow, as_json)
+
+
+def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None], as_json: bool) -> None:
     from serve.hosting.app import host
 
     def report_ready(url: str, ready_s: float) -> None:
@@ -39,10 +70,32 @@ def serve(settings: Settings, *, as_json: bool = False) -> None:
         print(f"{settings.name} is ready after {ready_s:.0f} s\n  chat page    {url}\n  OpenAI API   {url}/v1")
         print("Ctrl-C stops it", flush=True)
 
-    settings = settings.check()
-    print(f"starting {settings.name} ({settings.model})", file=sys.stderr)
-    host(settings, on_ready=report_ready, log=lambda text: print(text, file=sys.stderr, flush=True))
+    def record(action: str, evidence: dict[str, Any]) -> None:
+        aliases.keep(store, settings.name, action, fingerprint=evidence["version"], before=evidence["serving"],
+                     reason=evidence["reason"], evidence=evidence)  # fmt: skip
+
+    log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    host(settings, on_ready=report_ready, log=log, follow=follow, record=record)
     print("stopped", file=sys.stderr)
+
+
+class Follower:
+    """Called without arguments: the settings that `load` makes, where an alias was moved since the last call."""
+
+    def __init__(self, store: Store, alias: str, load: Callable[[], Settings]):
+        self._store, self._alias, self._load = store, alias, load
+        self._fingerprint = self._current()
+
+    def __call__(self) -> Settings | None:
+        current = self._current()
+        if current == self._fingerprint:
+            return None
+        self._fingerprint = current
+        return self._load()
+
+    def _current(self) -> str:
+        alias = aliases.read(self._store, self._alias)
+        return alias.fingerprint if alias else ""
 
 
 def chat(load: Callable[[], Settings] | None, url: str | None, key: str | None, **options: Any) -> None:
@@ -94,8 +147,10 @@ def load_settings(
     guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
     documents = artifacts.knowledge_settings(_knowledge(store, knowledge, spec.knowledge, leave_out=no_knowledge))
     requested_options = {option: value for option, value in options.items() if value is not None}
+    if name and aliases.read(store, name) is not None:  # clients keep one name for all versions
+        requested_options.setdefault("name", name)
     return artifacts.settings(
-        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite",
+        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite", store=store.location,
         **{**spec.settings, **documents, **requested_options},
     )  # fmt: skip
 
@@ -111,6 +166,17 @@ def _knowledge(store: Store, name: str | None, of_model: str | None, *, leave_ou
                             f"knowledge made. `rayse ls` lists the artifacts of the store")  # fmt: skip
         return artifact
     return artifacts.require(store, artifacts.KNOWLEDGE, of_model) if of_model and not leave_out else None
+
+
+def load_service(store: Store, names: list[str], canary: str | None, **options: Any) -> Settings:
+    """Settings of a server for several models, the first of which answers requests that name none.
+
+    names: as load_settings takes one; canary: `NAME:SHARE`, another version of the first model. options: of all."""
+    first, *others = [load_settings(store, name, **options) for name in names or [None]]
+    if canary is not None:
+        name, share = parse_canary(canary)
+        others.append(load_settings(store, name, **options).model_copy(update={"name": first.name, "canary": share}))
+    return first.model_copy(update={"others": tuple(others)})
 
 
 def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:

@@ -28,9 +28,12 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "ppo": "ppo",
     "serve": "serving",
     "knowledge": "knowledge",
+    "serve_failures": "serving_failures",
     "ppo_learns": "ppo_learns",
 }
-DEFAULT = [name for name in BENCHMARKS if name not in ("ppo_learns", "adapters")]  # these take minutes
+DEFAULT = [
+    name for name in BENCHMARKS if name not in ("ppo_learns", "adapters", "serve_failures")
+]  # these take minutes
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ Better = Literal["higher", "lower", "reference"]
 UNITS: tuple[tuple[str, str, Better], ...] = (
     (r"step_dense_s$", "s", "reference"),
     (r"_growth$", "ratio", "lower"),
+    (r"^serve/\w+_failed$", "requests", "lower"),
+    (r"^serve/\w+_(requests|again)$", "requests", "reference"),
     (r"(large|peer|datatrove)_(bytes|documents)$|near_(pairs|decoys)$", "", "reference"),
     (r"datatrove\w*_cpu_s$", "s", "reference"),
     (r"datatrove_cpu_ms_a_document$", "ms", "reference"),

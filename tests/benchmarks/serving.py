@@ -1,6 +1,6 @@
 """Throughput of the server, at 1, 8 and 32 requests in flight, against bare vLLM's OpenAI server in the same run.
 
-    python -m tests.benchmarks.serving [--rounds 2] [--reply-tokens 64]
+    python -m tests.benchmarks.serving [--rounds 2] [--reply-tokens 64] [--replicas 2] [--json]
 
 Both have the same model, engine arguments, threads and client, and only one runs at a time: bare vLLM, ours, bare vLLM
 again. Replies are streamed, ours under a guard of the usual size, and the best round of each counts. Goals: a ratio of
@@ -29,13 +29,14 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from cluster.resources import cores
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.guard.classifier import NUM_BUCKETS, Guard
 from serve.gateway.guard import GuardedReply, check_prompt, open_guard
-from serve.hosting.app import engine_arguments, engine_environment
+from serve.hosting.engine import engine_arguments, engine_environment
 from serve.hosting.front import free_port
 from serve.hosting.server import start
-from serve.settings import Settings
+from serve.settings import Replicas, Settings
 from tests.benchmarks import bench_model, goals
 
 LEVELS = {1: 8, 8: 40, 32: 96}  # requests in flight: requests of a round
@@ -94,8 +95,8 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
 class Client:
     """Requests streamed replies of exactly reply_tokens tokens, and parses none before it is complete."""
 
-    def __init__(self, url: str, model: str, conversations: Sequence[Conversation], reply_tokens: int):
-        self._url, self._conversations, self._tokens = f"{url}/v1/chat/completions", conversations, reply_tokens
+    def __init__(self, urls: Sequence[str], model: str, conversations: Sequence[Conversation], reply_tokens: int):
+        self._urls, self._conversations, self._tokens = urls, conversations, reply_tokens
         self._body = {
             "model": model, "stream": True, "stream_options": {"include_usage": True}, "temperature": 1.0,
             "max_tokens": reply_tokens, "min_tokens": reply_tokens,
@@ -104,12 +105,13 @@ class Client:
     async def request(self, session: aiohttp.ClientSession, number: int) -> None:
         """Requests one reply. Raises RuntimeError where it does not have the requested length."""
         messages = self._conversations[number % len(self._conversations)].prompt
-        async with session.post(self._url, json=self._body | {"messages": messages}) as response:
+        url = f"{self._urls[number % len(self._urls)]}/v1/chat/completions"
+        async with session.post(url, json=self._body | {"messages": messages}) as response:
             raw = await response.read()
         events = [line for line in raw.splitlines() if line.startswith(b"data: {")]
         usage = json.loads(events[-1].removeprefix(b"data: ")).get("usage") if events else None
         if not usage or usage["completion_tokens"] != self._tokens or b'"rayse_guard"' in raw:
-            raise RuntimeError(f"{self._url}: expected {self._tokens} tokens, got {response.status} {raw[-500:]!r}")
+            raise RuntimeError(f"{url}: expected {self._tokens} tokens, got {response.status} {raw[-500:]!r}")
 
     async def one_by_one(self, count: int) -> list[float]:
         """Seconds of each of `count` requests, one after the other."""
@@ -179,7 +181,7 @@ def ours(
 ) -> dict[str, float]:
     """Runs our server; adds its rates to `rates`, and returns its other figures."""
     with start(settings) as server:
-        client = Client(server.url, settings.name, conversations, reply_tokens)
+        client = Client([server.url], settings.name, conversations, reply_tokens)
         times_s = asyncio.run(client.one_by_one(10))
         client.rounds(rounds, rates)
         prompt_s = metric(server.url, "rayse_guard_seconds_sum") / metric(server.url, "rayse_guard_seconds_count")
@@ -191,22 +193,26 @@ def ours(
         }
 
 
-def main(rounds: int = 2, reply_tokens: int = 64) -> dict[str, float]:
+def main(rounds: int = 2, reply_tokens: int = 64, replicas: int = 1) -> dict[str, float]:
     """Measures both: serve/tokens_per_s_N, serve/tokens_per_s_bare_N, serve/ratio_to_bare_N, and figures that explain
-    them. N: requests in flight."""
+    them. N: requests in flight. replicas: of ours, and as many bare servers, to which requests go in turn."""
     conversations = bench_model.questions(64)
     measured: Mapping[str, Rates] = {"ours": defaultdict(list), "bare": defaultdict(list)}
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as temporary:
         folder = Path(temporary)
         model, guard = bench_model.write(folder / "model"), write_guard(folder / "guard")
-        settings = Settings(model=model, name="bench", port=0, guard_folder=guard, logs=folder / "logs")
+        settings = Settings(model=model, name="bench", port=0, guard_folder=guard, logs=folder / "logs",
+                            threads=max(1, cores() // replicas),
+                            replicas=Replicas(min=replicas, max=replicas))  # fmt: skip
         figures: dict[str, Any] = {"serve/guard_ms": guard_ms(guard, conversations, reply_tokens)}
         for turn in ("bare", "ours", "bare"):
             if turn == "ours":
                 figures |= ours(settings, conversations, reply_tokens, 2 * rounds, measured["ours"])
             else:
-                with bare(settings, folder / "bare.log") as url:
-                    client = Client(url, settings.name, conversations, reply_tokens)
+                with contextlib.ExitStack() as stack:
+                    logs = [folder / f"bare-{number}.log" for number in range(replicas)]
+                    urls = [stack.enter_context(bare(settings, log)) for log in logs]
+                    client = Client(urls, settings.name, conversations, reply_tokens)
                     asyncio.run(client.one_by_one(10))  # as many as ours gets
                     client.rounds(rounds, measured["bare"])
             rounded = {level: [round(rate) for rate in rates] for level, rates in measured[turn].items()}
@@ -223,4 +229,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--reply-tokens", type=int, default=64)
-    goals.print_figures(main(**vars(parser.parse_args())))
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    arguments = vars(parser.parse_args())
+    as_json = arguments.pop("json")
+    measured = main(**arguments)
+    print(json.dumps(measured)) if as_json else goals.print_figures(measured)

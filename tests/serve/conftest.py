@@ -12,7 +12,7 @@ import pytest
 
 from serve.gateway.feedback import read
 from serve.hosting.server import Server, start
-from serve.settings import Settings
+from serve.settings import Limits, Settings
 from tests.knowledge_index import make_index
 from tests.tiny_models import Tiny
 
@@ -63,6 +63,7 @@ def served(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         knowledge_version="fedcba98",
         logs=folder / "logs",
         threads=1,
+        limits=Limits(header_s=2),
     )
     with start(settings) as server:
         headers = {"authorization": f"Bearer {KEY}"}

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from pipelines.errors import UserError
 from serve.gateway import asgi
-from serve.gateway.feedback import RecentReplies
+from serve.gateway.feedback import RecentReplies, Reply, read
 from serve.gateway.gateway import Gateway
 from serve.gateway.metrics import Metrics
 from serve.settings import Limits, Settings
@@ -260,3 +260,34 @@ def test_feedback_on_an_unknown_reply_is_refused(tiny: Tiny, tmp_path: Path) -> 
     check_error(
         send_request(without_feedback, "POST", "/feedback", json={"reply_id": "x", "thumb": "up"}), 404, "not_found"
     )
+
+
+def test_routes_are_below_the_prefix_under_which_a_server_is_mounted(tiny: Tiny) -> None:
+    app = gateway(tiny, Engine())
+    app.ready = True
+
+    async def statuses(*paths: str) -> list[int]:
+        transport = httpx.ASGITransport(app, root_path="/chat")  # pyright: ignore[reportArgumentType]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+            return [(await client.get(path)).status_code for path in paths]
+
+    assert asyncio.run(statuses("/chat/health", "/chat/", "/chat", "/chat/chat")) == [200, 200, 200, 404]
+
+
+def test_feedback_on_a_reply_that_another_replica_remembers(tiny: Tiny, tmp_path: Path) -> None:
+    reply = Reply("chatcmpl-1", [{"role": "user", "content": "hello"}], "Hi.", "m", "v", {}, 0.0)
+
+    async def find_reply(reply_id: str) -> Reply | None:
+        return reply if reply_id == reply.reply_id else None
+
+    async def check_engine() -> None:
+        pass
+
+    settings = Settings(model=tiny.first, feedback=tmp_path / "feedback.sqlite")
+    app = Gateway(Engine(), settings, context_tokens=CONTEXT, check_engine=check_engine, find_reply=find_reply,
+                  metrics=Metrics(CollectorRegistry()))  # fmt: skip
+    assert send_request(app, "POST", "/feedback", json={"reply_id": "chatcmpl-1", "thumb": "up"}).status_code == 200
+    other = send_request(app, "POST", "/feedback", json={"reply_id": "chatcmpl-2", "thumb": "up"})
+    check_error(other, 404, "reply_not_found")
+    (row,) = read(tmp_path / "feedback.sqlite")
+    assert (row["reply"], row["version"]) == ("Hi.", "v")

@@ -1,0 +1,96 @@
+"""Aliases: names such as `production` for an artifact, moved by decisions, each a record with its evidence.
+
+STORE/aliases/production.json      the artifact that it names now
+STORE/decisions/<time>.json        who was promoted, rolled back or stopped, when, why, and from what figures
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipelines.errors import UserError
+from pipelines.store.artifacts import Artifact, Store
+
+PRODUCTION = "production"
+NAME = re.compile(r"[A-Za-z][\w-]*")
+
+
+class Alias(BaseModel):
+    """What a name refers to. previous: fingerprints that it referred to before, the last one last."""
+
+    name: str
+    fingerprint: str
+    previous: list[str] = []
+    changed: str = ""
+
+
+class Decision(BaseModel):
+    """A change of what is served, or of what is not. evidence: the figures that it rests on."""
+
+    action: str  # promote | rollback | canary_stopped | canary_passed | not_started
+    alias: str
+    at: str
+    fingerprint: str = ""
+    before: str = ""
+    reason: str = ""
+    evidence: dict[str, Any] = {}
+
+
+def read(store: Store, name: str) -> Alias | None:
+    """The alias of this name; None if there is none."""
+    text = store.read(f"aliases/{name}.json") if NAME.fullmatch(name) else None
+    return None if text is None else Alias.model_validate_json(text)
+
+
+def promote(store: Store, name: str, artifact: Artifact, *, reason: str, evidence: dict[str, Any]) -> Decision:
+    """Moves an alias to an artifact, and keeps the decision. Raises UserError where it is there already."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"--alias {name}: expected letters, digits, hyphens and underscores, beginning with a letter")
+    alias = read(store, name)
+    before = alias.fingerprint if alias else ""
+    if before == artifact.fingerprint:
+        raise UserError(f"{name}: is {artifact.manifest.name} {artifact.fingerprint} already; nothing to promote")
+    previous = [*alias.previous, before] if alias else []
+    return _move(store, name, artifact.fingerprint, previous, action="promote", before=before, reason=reason,
+                 evidence=evidence)  # fmt: skip
+
+
+def rollback(store: Store, name: str, *, reason: str, evidence: dict[str, Any]) -> Decision:
+    """Moves an alias back to the artifact before. Raises UserError where there is none, or the store lost it."""
+    alias = read(store, name)
+    if alias is None:
+        raise UserError(f"{name}: no such alias in store {store.location}; expected one that `rayse promote` made")
+    if not alias.previous:
+        raise UserError(f"{name}: nothing was promoted before {alias.fingerprint}; expected an earlier promotion")
+    *earlier, target = alias.previous
+    if store.by_fingerprint(target) is None:
+        raise UserError(f"{name}: {target}, promoted before, is no longer in store {store.location}; run its recipe "
+                        f"again, or promote another")  # fmt: skip
+    return _move(store, name, target, earlier, action="rollback", before=alias.fingerprint, reason=reason,
+                 evidence=evidence)  # fmt: skip
+
+
+def keep(store: Store, alias: str, action: str, **facts: Any) -> Decision:
+    """Keeps a decision in STORE/decisions/."""
+    now = datetime.now(UTC)
+    decision = Decision(action=action, alias=alias, at=now.isoformat(), **facts)
+    store.write(f"decisions/{now.strftime('%Y%m%dT%H%M%S.%f')}.json", decision.model_dump_json(indent=1))
+    return decision
+
+
+def decisions(store: Store) -> list[Decision]:
+    """All decisions, the oldest first."""
+    texts = [store.read(name) for name in store.names("decisions")]
+    return [Decision.model_validate_json(text) for text in texts if text is not None]
+
+
+def _move(store: Store, name: str, target: str, previous: list[str], **facts: Any) -> Decision:
+    """The decision first, then the alias: nothing is served without a record."""
+    decision = keep(store, name, fingerprint=target, **facts)
+    alias = Alias(name=name, fingerprint=target, previous=previous, changed=decision.at)
+    store.write(f"aliases/{name}.json", alias.model_dump_json(indent=1))
+    return decision

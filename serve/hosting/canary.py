@@ -1,0 +1,95 @@
+"""A canary: another version that gets a share of a model's requests, and none any more where it does worse.
+
+Compared are the share of failed requests and the time to the first bytes, as the router counts them, and the thumbs of
+the feedback file. Every decision is handed out with its evidence.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from serve.gateway import feedback
+from serve.settings import CanaryRules, Settings
+
+PERIOD_S = 5.0
+
+
+class Watch:
+    """Watches the canaries of a server that runs. settings: of the server."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._canaries = [model for model in settings.models if model.canary]
+        self._next_s = time.monotonic() + PERIOD_S
+
+    def decisions(self) -> list[tuple[str, dict[str, Any]]]:
+        """Decisions since the last call: (canary_stopped or canary_passed, evidence). A stopped one gets no request
+        any more."""
+        if not self._canaries or time.monotonic() < self._next_s:
+            return []
+        self._next_s = time.monotonic() + PERIOD_S
+        import ray.serve
+
+        router = ray.serve.get_app_handle(self._settings.app)
+        outcomes = router.outcomes.remote().result(timeout_s=30)
+        thumbs = count_thumbs(self._settings.feedback)
+        made: list[tuple[str, dict[str, Any]]] = []
+        for canary in list(self._canaries):
+            stable = next(model for model in self._settings.models if model.name == canary.name and not model.canary)
+            evidence = {
+                "model": canary.name, "share": canary.canary, "version": canary.version, "serving": stable.version,
+                "canary": {**outcomes.get(canary.version, {}), **thumbs.get(canary.version, {})},
+                "stable": {**outcomes.get(stable.version, {}), **thumbs.get(stable.version, {})},
+                "rules": self._settings.canary_rules.model_dump(),
+            }  # fmt: skip
+            reason = fault(evidence["canary"], evidence["stable"], self._settings.canary_rules)
+            if reason is None and evidence["canary"].get("requests", 0) < self._settings.canary_rules.requests:
+                continue  # not enough to say
+            if reason is not None:
+                router.stop_canary.remote(canary.name).result(timeout_s=30)
+            self._canaries.remove(canary)
+            action = "canary_passed" if reason is None else "canary_stopped"
+            made.append((action, {**evidence, "reason": reason or "no worse than the version beside it"}))
+        return made
+
+
+def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules) -> str | None:
+    """Why a canary is stopped, from its figures and those of the version beside it; None where nothing speaks against
+    it so far. Figures: requests, error_rate, first_bytes_s, up and down (thumbs).
+
+    >>> fault({"requests": 50, "error_rate": 0.5}, {}, CanaryRules())
+    'error rate 0.50 of 50 requests; expected at most 0.02 more than 0.00'
+    """
+    requests = canary.get("requests", 0)
+    if requests >= rules.least_requests:
+        rate, usual = canary.get("error_rate", 0.0), stable.get("error_rate", 0.0)
+        if rate > usual + rules.max_error_rate:
+            return (f"error rate {rate:.2f} of {requests:.0f} requests; expected at most {rules.max_error_rate:g} more "
+                    f"than {usual:.2f}")  # fmt: skip
+        wait_s, usual_s = canary.get("first_bytes_s", 0.0), stable.get("first_bytes_s", 0.0)
+        if stable.get("requests", 0) >= rules.least_requests and wait_s > rules.max_latency_ratio * usual_s:
+            return (f"{wait_s:.2f} s to the first bytes; expected at most {rules.max_latency_ratio:g} x the "
+                    f"{usual_s:.2f} s of the version beside it")  # fmt: skip
+    num_thumbs = canary.get("up", 0) + canary.get("down", 0)
+    if num_thumbs >= rules.least_thumbs and canary.get("down", 0) > rules.max_thumbs_down * num_thumbs:
+        return (f"{canary['down']:.0f} of {num_thumbs:.0f} thumbs are down; expected at most a share of "
+                f"{rules.max_thumbs_down:g}")  # fmt: skip
+    return None
+
+
+def count_thumbs(file: Path | None) -> dict[str, dict[str, float]]:
+    """Thumbs up and down in a feedback file, by the version of the model; empty where there is none yet."""
+    counts: dict[str, dict[str, float]] = {}
+    if file is None or not file.is_file():
+        return counts
+    try:
+        rows = feedback.read(file)
+    except sqlite3.OperationalError:  # its table is just being made
+        return counts
+    for row in rows:
+        of_version = counts.setdefault(row["version"], {"up": 0, "down": 0})
+        of_version[row["thumb"]] += 1
+    return counts

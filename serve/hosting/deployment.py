@@ -1,0 +1,130 @@
+"""What Ray Serve deploys: the application of one model, or of several behind a router.
+
+    one model       client ──► front ──► Replica
+    several         client ──► front ──► Router ──Ray──► a Model for each
+
+`build` makes the same from the arguments of a Serve config (`rayse serve --emit`), for `serve deploy` and KubeRay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from cluster.resources import cores
+from serve.hosting.engine import engine_environment, local
+from serve.settings import Settings
+
+if TYPE_CHECKING:
+    import ray.serve
+
+CLUSTER_THREADS = 4  # of a replica on a CPU of a cluster, where nothing else is set: Ray reserves as many CPUs
+SHUTDOWN_POLL_S = 0.2
+MAX_ONGOING = 10_000  # the gateway has a limit, with an error that clients understand
+
+
+def application(settings: Settings, runtime_env: dict[str, Any] | None = None) -> ray.serve.Application:
+    """The Ray Serve application of a server. Needs a connection to Ray, and on this machine the front's variables.
+
+    runtime_env: of the replicas, beside their environment variables: the packages that were sent to a cluster."""
+    import ray.serve
+
+    from serve.hosting.replica import Model, Replica
+    from serve.hosting.router import Router
+
+    models = [_with_threads(model, settings) for model in settings.models]
+    if len(models) == 1:
+        return _deployment(models[0], Replica, runtime_env).bind(models[0].model_dump_json())
+    handles = [
+        _deployment(model, Model, runtime_env, name=deployment_name(model)).bind(
+            model.model_copy(update={"others": ()}).model_dump_json()
+        )
+        for model in models
+    ]
+    router: Any = ray.serve.deployment(
+        Router,
+        num_replicas=1,
+        max_ongoing_requests=MAX_ONGOING,
+        ray_actor_options={"num_cpus": 0, "runtime_env": runtime_env or {}},
+        **_shutdown(settings),
+    )
+    return router.bind(settings.model_dump_json(), handles)
+
+
+def build(arguments: dict[str, Any]) -> ray.serve.Application:
+    """The application of a Serve config's `args`: the fields of Settings. Ray Serve calls it on the cluster.
+
+    Models are fetched from their store, where the config names one by its version alone. Raises UserError."""
+    settings = Settings.model_validate(arguments)
+    if settings.keys:  # the server's own requests need a key too: one that nobody knows
+        settings = settings.model_copy(update={"key": secrets.token_urlsafe(24)})
+    first, *others = [local(model) for model in settings.models]
+    return application(first.model_copy(update={"others": tuple(others)}).check())
+
+
+def deployment_name(settings: Settings) -> str:
+    """Name of a model's deployment: its name in the API as far as Ray Serve's names allow, and a digest of it."""
+    plain = "".join(character if character.isalnum() and character.isascii() else "-" for character in settings.name)
+    digest = hashlib.sha256(f"{settings.name} {settings.model} {settings.version}".encode()).hexdigest()[:8]
+    return f"{plain}-{digest}"
+
+
+def _deployment(
+    settings: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str = "Replica"
+) -> ray.serve.Deployment:
+    """The deployment of one model."""
+    import ray.serve
+
+    num_cpus = _num_cpus(settings)
+    bundle = {"CPU": 1.0, "GPU": 1.0} if settings.gpus else {"CPU": float(num_cpus)}
+    environment = {"env_vars": engine_environment(settings)}
+    deployment: Any = ray.serve.deployment(
+        cls,
+        name=name,
+        max_constructor_retry_count=1,  # what fails at its start fails again
+        max_ongoing_requests=MAX_ONGOING,
+        max_surge_percent=100,  # another version starts beside the old one, which then drains
+        health_check_timeout_s=30,
+        placement_group_bundles=[bundle] * max(1, settings.gpus),
+        placement_group_strategy="PACK",
+        ray_actor_options={"num_cpus": bundle["CPU"], "runtime_env": {**(runtime_env or {}), **environment}},
+        **_shutdown(settings),
+        **_scale(settings),
+    )
+    return deployment
+
+
+def _shutdown(settings: Settings) -> dict[str, Any]:
+    return {
+        "graceful_shutdown_timeout_s": settings.limits.drain_s,
+        "graceful_shutdown_wait_loop_s": SHUTDOWN_POLL_S,
+    }
+
+
+def _scale(settings: Settings) -> dict[str, Any]:
+    """Ray Serve's options of the number of replicas."""
+    replicas = settings.replicas
+    if replicas.min == replicas.max:
+        return {"num_replicas": replicas.min}
+    return {
+        "autoscaling_config": {
+            "min_replicas": replicas.min,
+            "initial_replicas": max(1, replicas.min),  # a server is ready once it has answered
+            "max_replicas": replicas.max,
+            "target_ongoing_requests": replicas.target_requests,
+        }
+    }
+
+
+def _num_cpus(settings: Settings) -> int:
+    """CPUs that Ray reserves for a replica; 1 on a Ray of this server's, whose logical CPUs are labels."""
+    return 1 if settings.address is None or settings.gpus else settings.threads or CLUSTER_THREADS
+
+
+def _with_threads(model: Settings, settings: Settings) -> Settings:
+    """A model's settings with the threads of its engine; on one machine all replicas share its cores."""
+    if model.threads or model.address is not None:
+        return model.model_copy(update={"threads": model.threads or CLUSTER_THREADS})
+    num_replicas = sum(each.replicas.max for each in settings.models)
+    return model.model_copy(update={"threads": max(1, cores() // num_replicas)})

@@ -1,0 +1,75 @@
+"""A replica's engine: the model's folder on its node, vLLM's arguments and environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cluster.resources import cores
+from pipelines.errors import UserError
+from pipelines.inference import engine_size, sampler
+from pipelines.inference.model_config import context_length, engine_dtype, read_config
+from pipelines.store.artifacts import Store
+from serve.settings import Settings
+
+
+def local(settings: Settings) -> Settings:
+    """These settings with the model's and the guard's folders on this node, fetched from the store where necessary."""
+    if settings.store is None:
+        return settings
+    store = Store(settings.store)
+    return settings.model_copy(update={
+        "model": _fetched(store, settings.model), "guard_folder": _fetched(store, settings.guard_folder),
+    })  # fmt: skip
+
+
+def _fetched(store: Store, folder: Path | None) -> Any:
+    """The folder of an artifact on this node. It is named by its fingerprint. Raises UserError where it is gone."""
+    if folder is None or (folder / "manifest.json").is_file():
+        return folder
+    artifact = store.by_fingerprint(folder.name)
+    if artifact is None:
+        raise UserError(f"store {store.location}: no artifact {folder.name}; expected the one that this server is for")
+    return artifact.local()
+
+
+def engine_arguments(settings: Settings) -> dict[str, Any]:
+    """vLLM's engine arguments."""
+    max_tokens = settings.max_tokens or context_length(settings.model)
+    on_cpu = not settings.gpus
+    dtype = engine_dtype(settings.model, on_cpu=on_cpu)
+    arguments: dict[str, Any] = {
+        "dtype": dtype,
+        "max_model_len": max_tokens,
+        **engine_size.batching(max_tokens, on_cpu=on_cpu),
+        "enforce_eager": on_cpu,
+        "generation_config": "vllm",  # the gateway sets where replies stop, not the model's generation_config.json
+        "disable_log_stats": False,
+        "tensor_parallel_size": max(1, settings.gpus),
+        "allowed_origins": [],  # no web site may read replies
+    }
+    if on_cpu or settings.kv_cache_bytes:
+        default = engine_size.kv_bytes(read_config(settings.model), max_tokens, dtype)
+        arguments["kv_cache_memory_bytes"] = settings.kv_cache_bytes or default
+    return arguments
+
+
+def engine_environment(settings: Settings) -> dict[str, str]:
+    """Environment variables of the replica's process, which are those of vLLM's too."""
+    variables = sampler.environment(settings.threads or cores(), settings.cache)
+    variables.pop("VLLM_ENABLE_V1_MULTIPROCESSING")  # the engine runs in a separate process, beside the HTTP server
+    variables.pop("VLLM_ALLOW_LONG_MAX_MODEL_LEN")
+    variables["RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"] = "1"
+    if not settings.gpus:
+        variables["TORCHDYNAMO_DISABLE"] = "1"  # compiling vLLM's sampler takes 20 s and gains nothing on a CPU
+    return variables
+
+
+def llm_config(settings: Settings) -> dict[str, Any]:
+    """Arguments of ray.serve.llm's LLMConfig."""
+    return {
+        "model_loading_config": {"model_id": settings.name, "model_source": str(settings.model)},
+        "accelerator_config": {"kind": "gpu" if settings.gpus else "cpu"},
+        "engine_kwargs": engine_arguments(settings),
+        "log_engine_metrics": False,  # vLLM's metrics are at /metrics
+    }

@@ -1,0 +1,156 @@
+"""The router of a server with several models: the request's `model` chooses one; a canary gets a share of requests.
+
+    client ──► front ──► Router ──Ray's router──► a replica of the Model ──events──► client
+
+A server with one model has none: there the front streams from the replica itself. Requests pass from process to
+process with the client's headers, and the model's gateway checks keys, limits and fields as ever.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from typing import Any
+
+import ray.serve
+
+from serve.gateway import asgi, metrics
+from serve.gateway.asgi import ApiError, App, ClientDisconnected, Event, Receive, Scope, Send
+from serve.settings import Settings
+
+
+class Outcomes:
+    """What became of the requests of one version: their number, failed ones, and the time to the first bytes."""
+
+    def __init__(self) -> None:
+        self.requests, self.failed, self.first_bytes_s = 0, 0, 0.0
+
+    def facts(self) -> dict[str, float]:
+        """requests, error_rate (status 500 and above, or none), and first_bytes_s on average."""
+        total = max(1, self.requests)
+        return {"requests": self.requests, "error_rate": self.failed / total,
+                "first_bytes_s": self.first_bytes_s / total}  # fmt: skip
+
+
+@ray.serve.ingress()
+class Router:
+    """Routes by the request's `model`. settings: Settings as JSON; handles: of the models, in their order."""
+
+    async def __init__(self, settings: str, handles: list[Any]):
+        server = Settings.model_validate_json(settings)
+        self._limits, self._names = server.limits, list(dict.fromkeys(model.name for model in server.models))
+        self._models = list(zip(server.models, [handle.options(stream=True) for handle in handles], strict=True))
+        self._plain_handles = list(zip(server.models, handles, strict=True))
+        self._shares = {model.name: model.canary for model in server.models if model.canary}
+        self._outcomes: dict[str, Outcomes] = defaultdict(Outcomes)  # by version
+        self._random = random.Random()
+
+    async def __serve_build_asgi_app__(self) -> App:
+        async def app(
+            scope: Scope, receive: Receive, send: Send
+        ) -> None:  # a function: uvicorn takes methods for ASGI 2
+            await self.route(scope, receive, send)
+
+        return app
+
+    async def outcomes(self) -> dict[str, dict[str, float]]:
+        """What became of the requests so far, by the version of the model."""
+        return {version: outcomes.facts() for version, outcomes in self._outcomes.items()}
+
+    async def stop_canary(self, name: str) -> None:
+        """Sends all requests for a model to the version that is no canary."""
+        self._shares.pop(name, None)
+
+    async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, as an ASGI application."""
+        if scope["type"] != "http":
+            return await asgi.close_other(scope, receive, send)
+        scope = asgi.without_prefix(scope)
+        try:
+            await self._dispatch(scope, receive, send)
+        except ApiError as error:
+            await asgi.respond_json(send, error.status, error.body, error.headers)
+        except ClientDisconnected:
+            pass  # while the body was read: no response began
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        body = await asgi.read_body(receive, max_bytes=self._limits.body_bytes, timeout_s=self._limits.body_s)
+        if path == "/v1/models" or path == "/metrics":
+            return await self._merge(scope, send)
+        if path == "/feedback":
+            return await self._first_success(scope, body, send)
+        name = None
+        if path.startswith("/v1/models/"):
+            name = path.removeprefix("/v1/models/")
+        elif path.startswith("/v1/") and scope["method"] == "POST":
+            name = asgi.parse_object(body).get("model")
+        model, handle = self._choose(name)
+        await self._pass_on(model, handle, scope, body, send)
+
+    def _choose(self, name: Any) -> tuple[Settings, Any]:
+        """The model of this name, or its canary; the first without a name. Raises ApiError for an unknown one."""
+        name = self._names[0] if name is None else name
+        if name not in self._names:
+            raise ApiError(404, f"The model {name!r} does not exist; this server has {', '.join(self._names)}",
+                           param="model", code="model_not_found")  # fmt: skip
+        is_canary = self._random.random() < self._shares.get(name, 0.0)
+        return next((model, handle) for model, handle in self._models
+                    if model.name == name and bool(model.canary) == is_canary)  # fmt: skip
+
+    async def _pass_on(self, model: Settings, handle: Any, scope: Scope, body: bytes, send: Send) -> None:
+        start, status = time.monotonic(), 0
+        outcomes = self._outcomes[model.version]
+        try:
+            async for event in handle.respond.remote(_plain(scope), body):
+                if event["type"] == "http.response.start":
+                    status = event["status"]
+                    outcomes.first_bytes_s += time.monotonic() - start
+                await send(event)
+        finally:
+            outcomes.requests += 1
+            outcomes.failed += status == 0 or status >= 500
+
+    async def _respond(self, handle: Any, scope: Scope, body: bytes) -> tuple[list[Event], int, bytes]:
+        """The whole response of one model: its events, status and body."""
+        events = [event async for event in handle.respond.remote(_plain(scope), body)]
+        return events, events[0]["status"], b"".join(event.get("body", b"") for event in events[1:])
+
+    async def _merge(self, scope: Scope, send: Send) -> None:
+        """The list of all models, or the metrics of all; one model's error where there is one, such as a wrong key."""
+        texts: dict[str, str] = {}
+        cards: list[Any] = []
+        for model, handle in self._models:
+            events, status, body = await self._respond(handle, scope, b"")
+            if status != 200:
+                return await _send_all(events, send)
+            if scope["path"] == "/metrics":
+                texts[f"{model.name} {model.version}".strip()] = body.decode()
+            elif not model.canary:
+                cards += asgi.parse_object(body)["data"]
+        if scope["path"] == "/metrics":
+            merged = metrics.merge(texts, "server_model").encode()
+            return await asgi.respond(send, 200, merged, content_type=metrics.METRICS_TYPE)
+        await asgi.respond_json(send, 200, {"object": "list", "data": cards})
+
+    async def _first_success(self, scope: Scope, body: bytes, send: Send) -> None:
+        """Feedback: the model that wrote the reply takes it; the others do not know its id."""
+        events: list[Event] = []
+        for _, handle in self._models:
+            events, status, _ = await self._respond(handle, scope, body)
+            if status != 404:
+                break
+        await _send_all(events, send)
+
+
+async def _send_all(events: list[Event], send: Send) -> None:
+    for event in events:
+        await send(event)
+
+
+def _plain(scope: Scope) -> Scope:
+    """The parts of a scope that pass from process to process."""
+    kept = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path",
+            "headers", "client", "server")  # fmt: skip
+    return {name: scope[name] for name in kept if name in scope}

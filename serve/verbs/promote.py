@@ -1,0 +1,69 @@
+"""The verbs `rayse promote` and `rayse rollback`: which model an alias names, decided with a record of the evidence.
+
+A server of the alias (`rayse serve production`) follows: the other version starts beside the one that answers, takes
+over once it has answered warm-up requests, and the earlier one ends with its last reply.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.store import aliases
+from pipelines.store.aliases import Decision
+from pipelines.store.artifacts import Artifact, Store
+from pipelines.store.runs import latest, resolve
+from serve.hosting import artifacts
+from serve.hosting.canary import count_thumbs
+
+
+def promote(store: Store, name: str, alias: str, *, reason: str, as_json: bool) -> None:
+    """`rayse promote`: moves an alias to a model or a trial. Raises UserError for an artifact of another kind."""
+    artifact = resolve(store, name)
+    artifacts.serving_spec(store, artifact)  # refuses other kinds
+    if store.names("runs") and alias in latest(store).stages:
+        raise UserError(f"--alias {alias}: is a stage of the latest run, and means that; expected another name")
+    _report(aliases.promote(store, alias, artifact, reason=reason, evidence=_evidence(store, artifact)), as_json)
+
+
+def rollback(store: Store, alias: str, *, reason: str, as_json: bool) -> None:
+    """`rayse rollback`: moves an alias back to what it named before."""
+    current = aliases.read(store, alias)
+    served = store.by_fingerprint(current.fingerprint) if current else None
+    evidence = _evidence(store, served) if served is not None else {}
+    _report(aliases.rollback(store, alias, reason=reason, evidence=evidence), as_json)
+
+
+def _evidence(store: Store, artifact: Artifact) -> dict[str, Any]:
+    """What the store knows of a model: its facts, those of its trial and evaluation, and the thumbs of its users."""
+    model = artifacts.serving_spec(store, artifact).model
+    evidence: dict[str, Any] = {artifact.kind: artifact.manifest.facts}
+    for other in store.artifacts():
+        if other.kind in ("trial", "evaluation") and model in other.manifest.parents.values():
+            evidence[other.kind] = other.manifest.facts
+    thumbs = count_thumbs(store.root / "feedback.sqlite").get(model)
+    return evidence | ({"feedback": thumbs} if thumbs else {})
+
+
+def _report(decision: Decision, as_json: bool) -> None:
+    if as_json:
+        return print(json.dumps(decision.model_dump(), indent=1, ensure_ascii=False))
+    before = f", before {decision.before}" if decision.before else ""
+    print(f"{decision.alias}: {decision.fingerprint}{before}; servers of {decision.alias} follow")
+
+
+def parse_canary(text: str) -> tuple[str, float]:
+    """Reads `NAME:SHARE`. Raises UserError.
+
+    >>> parse_canary("sft:0.1")
+    ('sft', 0.1)
+    """
+    name, _, number = text.rpartition(":")
+    try:
+        share = float(number)
+    except ValueError:
+        share = -1.0
+    if not name or not 0 < share < 1:
+        raise UserError(f"--canary {text}: expected NAME:SHARE with a share between 0 and 1, such as sft:0.1")
+    return name, share

@@ -1,0 +1,187 @@
+"""Several replicas, several models, another version while requests run: real servers, each for several promises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pipelines.store import aliases
+from pipelines.store.artifacts import Artifact, Manifest, Store
+from serve.hosting.server import Server, start
+from serve.settings import Limits, NamedKey, Replicas, Settings
+from serve.verbs.promote import promote, rollback
+from tests.cluster.conftest import ROOT
+from tests.serve.gateway.test_gateway import check_error
+from tests.tiny_models import Tiny
+
+pytestmark = pytest.mark.slow
+CHAT = "/v1/chat/completions"
+
+
+def body(text: str = "Hello", **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 6, "temperature": 0, **fields}
+
+
+def open_client(server: Server, key: str = "") -> httpx.Client:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=server.url, headers=headers, timeout=120)
+
+
+# ---- two replicas of one model ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("two")
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("ana", "ben")}
+    keys = (NamedKey(name="ana", sha256=digests["ana"], per_day=20), NamedKey(name="ben", sha256=digests["ben"]))
+    settings = Settings(model=tiny.first, name="tiny", version="v1", port=0, threads=1, key="server", keys=keys,
+                        feedback=folder / "feedback.sqlite", replicas=Replicas(min=2, max=2))  # fmt: skip
+    with start(settings) as server:
+        yield server
+
+
+def test_metrics_name_the_replica_and_requests_reach_both(two: Server) -> None:
+    with open_client(two, "ben") as client, ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: client.post(CHAT, json=body()).status_code, range(40)))
+        assert statuses == [200] * 40
+        lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("rayse_requests_total{")]
+    counts = {line.split('replica="')[1].split('"')[0]: float(line.rpartition(" ")[2])
+              for line in lines if 'route="/v1/chat/completions"' in line}  # fmt: skip
+    assert len(counts) == 2 and all(counts.values()) and sum(counts.values()) == 40
+
+
+def test_a_keys_limit_counts_the_requests_of_all_replicas(two: Server) -> None:
+    with open_client(two, "ana") as client, ThreadPoolExecutor(8) as pool:
+        statuses = Counter(pool.map(lambda _: client.post(CHAT, json=body(max_tokens=1)).status_code, range(30)))
+    assert statuses == {200: 20, 429: 10}
+
+
+def test_any_replica_takes_feedback_on_a_reply_of_the_other(two: Server) -> None:
+    with open_client(two, "ben") as client:
+        for number in range(6):
+            reply = client.post(CHAT, json=body(f"Question {number}")).json()
+            by_id = client.post("/feedback", json={"reply_id": reply["id"], "thumb": "up"})
+            by_receipt = client.post("/feedback", json={"receipt": reply["rayse_receipt"], "thumb": "down"})
+            assert (by_id.status_code, by_receipt.status_code) == (200, 200), by_id.text + by_receipt.text
+        check_error(client.post("/feedback", json={"reply_id": "chatcmpl-none", "thumb": "up"}), 404, "reply_not_found")
+
+
+# ---- several models --------------------------------------------------------------------------------------------------
+
+
+def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_path: Path) -> None:
+    others = (Settings(model=tiny.second, name="second", version="v2"),
+              Settings(model=tiny.second, name="first", version="v3", canary=0.5))  # fmt: skip
+    settings = Settings(model=tiny.first, name="first", version="v1", port=0, threads=1, others=others,
+                        feedback=tmp_path / "feedback.sqlite")  # fmt: skip
+    with start(settings) as server, open_client(server) as client:
+        assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["first", "second"]
+        assert client.get("/v1/models/second").json()["id"] == "second"
+        second = client.post(CHAT, json=body(model="second")).json()["choices"][0]["message"]["content"]
+        texts = [client.post(CHAT, json=body(model="first")).json() for _ in range(30)]
+        contents = Counter(reply["choices"][0]["message"]["content"] for reply in texts)
+        assert len(contents) == 2 and second in contents  # the canary is the same model as `second`
+        assert min(contents.values()) >= 3  # P(fewer of 30 at 0.5) < 1e-6
+        check_error(client.post(CHAT, json=body(model="third")), 404, "model_not_found")
+        check_error(client.get("/v1/models/third"), 404, "model_not_found")
+        check_error(client.post(CHAT, json=body(model="second", streams=True)), 400, "unsupported_parameter")
+        streamed = client.post(CHAT, json=body(model="second", stream=True)).text
+        chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+        deltas = [chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]]
+        assert "".join(deltas) == second and streamed.endswith("data: [DONE]\n\n")
+        for reply in texts[:4]:
+            assert client.post("/feedback", json={"reply_id": reply["id"], "thumb": "up"}).status_code == 200
+        assert client.get("/health").json()["model"] == "first" and "<html" in client.get("/").text
+        assert 'server_model="second v2"' in client.get("/metrics").text
+
+
+# ---- another version -------------------------------------------------------------------------------------------------
+
+
+def put_model(store: Store, name: str, folder: Path) -> Artifact:
+    draft = store.draft(f"{name:0>16}".replace("_", "0"))
+    shutil.copytree(folder, draft.out, dirs_exist_ok=True)
+    manifest = Manifest(kind="model", fingerprint=draft.fingerprint, stage="sft", name=name, stage_version=1, seed=0,
+                        options={}, parents={}, code="")  # fmt: skip
+    return store.commit(draft, manifest)
+
+
+def test_a_promotion_is_followed_without_a_failed_request(tiny: Tiny, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").create()
+    first, second = put_model(store, "aaaa", tiny.first), put_model(store, "bbbb", tiny.second)
+    promote(store, first.fingerprint, "production", reason="", as_json=False)
+    command = [sys.executable, "-m", "pipelines", "serve", "production", "--store", str(store.root), "--port", "0"]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen([*command, "--json"], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=log,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    statuses: Counter[int] = Counter()
+    versions: list[str] = []
+    done = threading.Event()
+    try:
+        assert process.stdout
+        ready = process.stdout.readline()
+        assert ready, (tmp_path / "log").read_text()
+        client = httpx.Client(base_url=json.loads(ready)["url"], timeout=120)
+
+        def send_requests() -> None:
+            while not done.is_set():
+                response = client.post(CHAT, json=body(model="production"))
+                statuses[response.status_code] += 1
+
+        def wait_for(version: str) -> None:
+            for _ in range(3000):
+                versions.append(client.get("/health").json()["version"])
+                if versions[-5:] == [version] * 5:
+                    return
+                done.wait(0.1)
+            raise AssertionError((tmp_path / "log").read_text())
+
+        with ThreadPoolExecutor(2) as pool:
+            running = [pool.submit(send_requests) for _ in range(2)]
+            try:
+                promote(store, second.fingerprint, "production", reason="better", as_json=False)
+                wait_for(second.fingerprint)
+                rollback(store, "production", reason="worse", as_json=False)
+                wait_for(first.fingerprint)
+            finally:
+                done.set()
+            for each in running:
+                each.result()
+        assert set(statuses) == {200} and statuses[200] > 20
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) in (0, 130)
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+    assert [each.action for each in aliases.decisions(store)] == ["promote", "promote", "rollback"]
+
+
+def test_requests_in_flight_end_when_the_server_stops(tiny: Tiny) -> None:
+    settings = Settings(model=tiny.first, name="tiny", port=0, threads=1, limits=Limits(drain_s=60))
+    server = start(settings)
+    with open_client(server) as client, ThreadPoolExecutor(1) as pool:
+        long = body("Tell me", stream=True, max_tokens=140, min_tokens=140)
+        with client.stream("POST", CHAT, json=long) as response:
+            lines = response.iter_lines()
+            first = next(line for line in lines if line.startswith("data: {"))
+            closing = pool.submit(server.close)
+            rest = [line for line in lines if line.startswith("data: ")]
+        closing.result()
+    assert "content" in first and rest[-1] == "data: [DONE]" and '"error"' not in "".join(rest)
+    assert server.process.returncode == 0

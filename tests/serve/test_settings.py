@@ -1,0 +1,44 @@
+"""Settings of servers with several replicas and models."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.errors import UserError
+from serve.settings import Replicas, Settings
+from tests.tiny_models import Tiny
+
+
+@pytest.mark.parametrize(("text", "bounds"), [("2", (2, 2)), ("1:4", (1, 4)), ("0:2", (0, 2))])
+def test_replicas_are_read(text: str, bounds: tuple[int, int]) -> None:
+    replicas = Replicas.parse(text)
+    assert (replicas.min, replicas.max) == bounds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0:0", "4:1", "1:", ":2", "-1:2", "two", "1:2:3", "1.5"])
+def test_other_numbers_of_replicas_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="expected a number of replicas such as 2, or MIN:MAX"):
+        Replicas.parse(text)
+
+
+def test_models_of_one_server_have_different_names_and_one_address(tiny: Tiny) -> None:
+    first = Settings(model=tiny.first, name="first", port=9000, feedback=tiny.first / "feedback.sqlite")
+    second = Settings(model=tiny.second, name="second", persona="Be brief.")
+    both = first.model_copy(update={"others": (second,)}).check()
+    assert [(model.name, model.port, model.persona) for model in both.models] == [
+        ("first", 9000, None), ("second", 9000, "Be brief."),
+    ]  # fmt: skip
+    assert both.models[1].feedback == first.feedback
+    assert Settings.model_validate_json(both.model_dump_json()) == both
+    with pytest.raises(UserError, match="two models are named first"):
+        first.model_copy(update={"others": (second.model_copy(update={"name": "first"}),)}).check()
+    canary = second.model_copy(update={"name": "first", "canary": 0.1})
+    assert first.model_copy(update={"others": (canary,)}).check().models[1].canary == 0.1
+    with pytest.raises(UserError, match="canary other: expected a model of the same name"):
+        first.model_copy(update={"others": (canary.model_copy(update={"name": "other"}),)}).check()
+
+
+@pytest.mark.parametrize("route", ["", "chat", "/chat/", "//", "/a b", "/{x}"])
+def test_a_malformed_route_is_refused(tiny: Tiny, route: str) -> None:
+    with pytest.raises(UserError, match=r"--route .*expected a path such as /chat"):
+        Settings(model=tiny.first, route=route).check()
