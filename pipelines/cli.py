@@ -18,14 +18,16 @@ from pipelines.verbs.arguments import (
     AddressOpt,
     CardOpt,
     DashboardOpt,
+    FeedbackOpt,
     ForceOpt,
     FromOpt,
     JsonOpt,
     KeyFileOpt,
-    KeyOpt,
+    MaskFeedbackOpt,
     ModelArg,
     NameArg,
     PersonaOpt,
+    PlanNodesOpt,
     QuietOpt,
     ReadStoreOpt,
     RecipeArg,
@@ -34,6 +36,7 @@ from pipelines.verbs.arguments import (
     StoreOpt,
     UntilOpt,
 )
+from serve.verbs import feedback_commands
 
 if TYPE_CHECKING:
     from pipelines.recipe.reader import Recipe, RecipeTemplate
@@ -60,6 +63,7 @@ app = typer.Typer(
     epilog="Start with `rayse run demo`, or `rayse init YOUR_FILES…`. Exit codes: 0 done, 2 the input is wrong, "
     "3 the cluster or machine failed, 130 interrupted by Ctrl-C or SIGTERM.",
 )
+app.add_typer(feedback_commands.app, name="feedback")
 
 
 @app.command()
@@ -99,13 +103,7 @@ def plan(
     set_: SetOpt = None,
     store: StoreOpt = None,
     seed: SeedOpt = None,
-    nodes: Annotated[
-        str | None,
-        typer.Option(
-            help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
-            "2x16xCPU:64GiB. Default: this machine."
-        ),
-    ] = None,
+    nodes: PlanNodesOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Show which stages would run, and what those that train would take: memory of a rank, disk, time.
@@ -226,7 +224,6 @@ def serve(
         str, typer.Option(help="Address to listen on; any other than loopback requires an API key.")
     ] = "127.0.0.1",
     store: ReadStoreOpt = None,
-    key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
     max_turns: Annotated[
@@ -237,16 +234,19 @@ def serve(
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, help="Number of GPUs for the model; 0 serves on the CPU.")] = 0,
     guard: Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")] = True,
+    feedback: FeedbackOpt = None,
+    mask_feedback: MaskFeedbackOpt = True,
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model: OpenAI-compatible API and chat page. Also feedback, health and metrics. Ctrl-C stops it."""
-    from serve.verbs.commands import load_settings, read_server_keys
-    from serve.verbs.commands import serve as serve_model
+    from serve.verbs import commands
 
-    keys = read_server_keys(key, key_file)
-    settings = load_settings(_store(store), name, port=port, host=host, persona=persona, max_turns=max_turns,
-                             max_tokens=max_tokens, gpus=gpus, guard=guard, **keys)  # fmt: skip
-    serve_model(settings, as_json=as_json)
+    keys = commands.read_server_keys(key_file)
+    settings = commands.load_settings(
+        _store(store), name, port=port, host=host, persona=persona, max_turns=max_turns, max_tokens=max_tokens,
+        gpus=gpus, guard=guard, feedback_url=feedback, mask_feedback=mask_feedback, **keys,
+    )  # fmt: skip
+    commands.serve(settings, as_json=as_json)
 
 
 @app.command()
@@ -254,7 +254,6 @@ def chat(
     name: ModelArg = None,
     url: Annotated[str | None, typer.Option(help="Address of a running server, http://HOST:PORT.")] = None,
     store: ReadStoreOpt = None,
-    key: KeyOpt = None,
     key_file: KeyFileOpt = None,
     persona: PersonaOpt = None,
     temperature: Annotated[
@@ -273,7 +272,7 @@ def chat(
         options["max_tokens"] = max_tokens
     is_running = url is not None or (name is None and commands.is_ready())
     settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0)
-    commands.chat(settings, url, commands.read_key(key, key_file), **options)
+    commands.chat(settings, url, commands.read_key(key_file), **options)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -20,6 +21,7 @@ from pipelines.inference.model_config import context_length
 from pipelines.options import Options
 
 VISIBLE_ASCII = re.compile(r"[!-~]+")
+FEEDBACK_FILE, RECEIPT_KEY_FILE = "feedback.sqlite", "receipts.key"  # in the store
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
 PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
 
@@ -83,6 +85,20 @@ class NamedKey(Options):
         return cls(name=name, sha256=digest, **values)
 
 
+def check_feedback_url(url: str | None) -> str | None:
+    """Returns the URL of a PostgreSQL database. Raises UserError for another URL, and for one that holds a password."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.password is not None or "password" in parts.query:
+        raise UserError("--feedback: holds a password, which all users of this machine could read; leave it out, and "
+                        "put it into ~/.pgpass or the variable PGPASSWORD")  # fmt: skip
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise UserError(f"--feedback {url}: expected postgresql://USER@HOST:PORT/DATABASE; without --feedback, a "
+                        f"file in the store")  # fmt: skip
+    return url
+
+
 class Settings(Options):
     """Settings of one server: model, address, access key, and what surrounds every conversation."""
 
@@ -110,6 +126,14 @@ class Settings(Options):
         default=None, description="Folder of an artifact of kind `guard`; default: the built-in rules alone"
     )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
+    feedback_url: str | None = Field(
+        default=None, description="PostgreSQL database for feedback and the use of keys, in place of that file; the "
+        "key of receipts is beside the file"
+    )  # fmt: skip
+    mask_feedback: bool = Field(
+        default=True, description="Whether personal data in stored feedback is masked: e-mail addresses, telephone, "
+        "card and identity numbers, IP addresses"
+    )  # fmt: skip
     max_tokens: int | None = Field(
         default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"
     )
@@ -140,20 +164,25 @@ class Settings(Options):
     @property
     def receipt_key(self) -> Path | None:
         """File with the key that signs receipts, beside the feedback; None where none is stored."""
-        return self.feedback.with_name("receipts.key") if self.feedback else None
+        return self.feedback.with_name(RECEIPT_KEY_FILE) if self.feedback else None
 
     def check(self) -> Settings:
         """Returns these settings. Raises UserError for unsafe or impossible ones, before anything is started."""
         if not self.loopback and not self.key:
             raise UserError(
                 f"--host {self.host}: other machines could reach this port, and no key is set. Pass one with "
-                f"--key-file FILE or --key KEY (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
+                f"--key-file FILE (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
             )
         if self.keys and not self.key:
             raise UserError("keys: named keys, and no key of the server's, which its own requests need; expected a key "
                             "too, such as --key-file makes")  # fmt: skip
         if self.key is not None and not VISIBLE_ASCII.fullmatch(self.key):
-            raise UserError("--key: expected visible ASCII characters without spaces, as an HTTP header carries them")
+            raise UserError("--key-file: the key holds other characters than visible ASCII, or none; expected those "
+                            "alone, without spaces, as an HTTP header carries them")  # fmt: skip
+        check_feedback_url(self.feedback_url)
+        if self.feedback_url and not self.feedback:
+            raise UserError("feedback_url: a database, and no file; expected `feedback` too, beside which the key of "
+                            "receipts is")  # fmt: skip
         if not (self.model / "config.json").is_file():
             raise UserError(f"{self.model}: no config.json; expected a Hugging Face folder of a language model")
         self._check_context(Chat.open(self.model))

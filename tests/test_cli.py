@@ -32,8 +32,9 @@ VERBS = {
     "submit": ("--address", "--detach", "--until", "--set", "--store", "--json"),
     "jobs": ("--address", "--json"),
     "stop": ("--address",),
-    "serve": ("--port", "--host", "--store", "--key", "--key-file", "--persona", "--max-turns", "--gpus", "--no-guard"),
-    "chat": ("--url", "--store", "--key", "--key-file", "--persona", "--temperature", "--max-tokens"),
+    "serve": ("--port", "--host", "--store", "--key-file", "--persona", "--max-turns", "--gpus", "--no-guard"),
+    "feedback": (),
+    "chat": ("--url", "--store", "--key-file", "--persona", "--temperature", "--max-tokens"),
 }
 
 
@@ -85,6 +86,7 @@ def test_help_of_a_command_explains_it_and_each_of_its_flags(verb: str) -> None:
         (["run"], "Missing argument 'recipe'"),
         (["run", "demo", "--seed", "seven"], "Invalid value for '--seed': Input should be a valid integer"),
         (["export", "model"], "Missing argument 'folder'"),
+        (["serve", "--key", "secret"], "No such option: --key (Possible options: --key-file)"),
     ],
 )
 def test_invalid_flags_exit_with_2_and_an_error_that_names_them(arguments: list[str], message: str) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve.gateway.asgi import ApiError
-from serve.gateway.feedback import MAX_COMMENT_CHARACTERS
+from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, MAX_CORRECTION_CHARACTERS, ReportKind
 from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
 
 INT64 = 2**63
@@ -176,10 +176,14 @@ class FeedbackFields(_Fields):
 
     reply_id: Annotated[str, Field(pattern=r"^[ -~]{1,100}$")] | None = Field(None, description="the id of a reply")
     receipt: Annotated[str, Field(max_length=MAX_RECEIPT)] | None = Field(None, description="the receipt of a reply")
-    thumb: Literal["up", "down"] = Field(description="up or down")
+    thumb: Literal["up", "down"] | None = Field(None, description="up or down")
     comment: Annotated[str, Field(max_length=MAX_COMMENT_CHARACTERS)] = Field(
         "", description=f"text of at most {MAX_COMMENT_CHARACTERS} characters"
     )
+    correction: Annotated[str, Field(max_length=MAX_CORRECTION_CHARACTERS)] = Field(
+        "", description=f"the text that the reply should have been, at most {MAX_CORRECTION_CHARACTERS} characters"
+    )
+    report: ReportKind | None = Field(None, description="wrong, unsafe, format or other")
     prompt: str | list[dict[str, Any]] | list[str] | list[TokenId] | list[list[TokenId]] | None = Field(
         None, description="the prompt that the receipt is of: messages, text, token ids, or a list of either"
     )
@@ -189,6 +193,12 @@ class FeedbackFields(_Fields):
     def _one_reply(self) -> Self:
         if (self.reply_id is None) == (self.receipt is None):
             raise ValueError("reply_id: expected it, or receipt, and not both")
+        return self
+
+    @model_validator(mode="after")
+    def _some_opinion(self) -> Self:
+        if self.thumb is None and not self.correction and self.report is None:
+            raise ValueError("thumb: expected up or down, or a correction or a report, which count as down without one")
         return self
 
 

@@ -2,8 +2,9 @@
 
     GET  /                      the chat page            GET /about    what the page needs to know
     GET  /health                200 once it is ready     GET /metrics  Prometheus
+    GET  /openapi.json          the API, described
     POST /v1/chat/completions   POST /v1/completions     GET /v1/models, /v1/models/NAME
-    POST /feedback              {reply_id, thumb, comment}
+    POST /feedback              {reply_id, thumb, comment, correction, report}
 
 Other routes of vLLM are not reachable. A plain ASGI application: no web framework handles each token of a stream.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -22,19 +22,19 @@ from urllib.parse import SplitResult, urlsplit
 
 from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
-from serve.gateway import asgi, receipts
+from serve.gateway import asgi, openapi
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
-from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
+from serve.gateway.database import open_database
 from serve.gateway.fields import FeedbackFields, read
-from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_name, open_guard
+from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
 from serve.gateway.keys import Access
 from serve.gateway.metrics import Metrics
 from serve.gateway.page import Page
-from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
+from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
-from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
-from serve.settings import Settings
+from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
+from serve.settings import NamedKey, Settings
 
 PUBLIC_ROUTES = ("/", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -43,6 +43,7 @@ METHODS = {
     "/health": ("GET", "HEAD"),
     "/about": ("GET",),
     "/metrics": ("GET",),
+    "/openapi.json": ("GET",),
     "/feedback": ("POST",),
     "/v1/models": ("GET",),
     CHAT: ("POST",),
@@ -70,14 +71,13 @@ class Gateway:
         self._context_tokens = context_tokens
         self._chat = Chat.open(settings.model)
         self._guard = RememberingGuard(open_guard(settings.guard_folder, enabled=settings.guard))
-        self._feedback = FeedbackStore(settings.feedback) if settings.feedback else None
-        self._recent_replies = RecentReplies()
-        self._receipt_key = receipts.open_key(settings.receipt_key) if settings.receipt_key else b""
-        self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
-        self._template_digest = receipts.template_digest(settings.model)
+        self._replies = Replies(settings, self._chat) if settings.feedback else None
         self._metrics = metrics or Metrics()
         self._page = Page()
-        self._access = Access(settings.keys)
+        self._access = Access(settings.keys, open_database(
+            settings.feedback if settings.keys else None, settings.feedback_url if settings.keys else None,
+            synced=False,
+        ))  # fmt: skip
         self._in_flight = 0
         self._created = int(time.time())
         self.ready = False
@@ -120,6 +120,8 @@ class Gateway:
             return await self._health(scope, send)
         if route == "/about":
             return await asgi.respond_json(send, 200, self._about())
+        if route == "/openapi.json":
+            return await asgi.respond_json(send, 200, openapi.document(needs_key=self._settings.key is not None))
         if route == "/v1/models":
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
         if route == "/":
@@ -149,7 +151,7 @@ class Gateway:
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         start = time.monotonic()
         if (key := self._access.find(_bearer(headers))) is not None:
-            self._access.admit(key)
+            await asyncio.to_thread(self._access.admit, key)
         body = await self._read_body(headers, receive)
         if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
             raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "
@@ -160,10 +162,10 @@ class Gateway:
             # In a thread: a long body takes a while to parse, tokenise and check.
             request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
             if verdict is not None:
-                return await self._decline(request, verdict.reason, send)
+                return await self._decline(request, verdict.reason, key, send)
             guard = NoGuard() if request.only_scores else self._guard
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._receipt, request))  # fmt: skip
+                          partial(self._receipt, request, key))  # fmt: skip
             await relay.run(scope, receive, send, request_id)
         finally:
             self._count_in_flight(-1)
@@ -179,7 +181,7 @@ class Gateway:
         self._in_flight += change
         self._metrics.in_flight.set(self._in_flight)
 
-    async def _decline(self, request: GenerationRequest, reason: str, send: Send) -> None:
+    async def _decline(self, request: GenerationRequest, reason: str, key: NamedKey | None, send: Send) -> None:
         """Sends a refusal in place of a reply."""
         self._metrics.declined.labels("prompt").inc()
         text = self._guard.refusal(request.language)
@@ -187,29 +189,18 @@ class Gateway:
         content_type = "text/event-stream; charset=utf-8" if request.streams else "application/json"
         headers = {"content-type": content_type, "x-rayse-guard": "prompt"}
         await send({"type": "http.response.start", "status": 200, "headers": asgi.encode_headers(headers.items())})
-        receipt = self._receipt(request, [request.begun_reply + text])
+        receipt = self._receipt(request, key, [request.begun_reply + text])
         for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason,
                                     receipt=receipt):  # fmt: skip
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    def _receipt(self, request: GenerationRequest, texts: list[str]) -> str:
+    def _receipt(self, request: GenerationRequest, key: NamedKey | None, texts: list[str]) -> str:
         """Keeps a reply for feedback, and returns its receipt. A request for several replies has one id for all: none
         of them is kept, and they have no receipt."""
-        if self._feedback is None or not self.ready or len(texts) != 1 or request.only_scores:
+        if self._replies is None or not self.ready or len(texts) != 1 or request.only_scores:
             return ""
-        settings = self._settings
-        sampling = dict(request.sampling)
-        if "stop" in sampling:  # of any length
-            sampling["stop"] = receipts.digest(sampling["stop"])
-        facts = {
-            "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
-            "template": self._template_digest, "sampling": sampling, "prompt": receipts.digest(request.client_prompt),
-            "reply": receipts.digest(texts[0]), "time": request.created,
-        }  # fmt: skip
-        self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], settings.name, settings.version,
-                                       request.sampling, request.created, facts))  # fmt: skip
-        return receipts.sign(facts, self._receipt_key)
+        return self._replies.keep(request, texts[0], key.name if key else "")
 
     async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         limits = self._settings.limits
@@ -223,39 +214,11 @@ class Gateway:
 
     async def _save_feedback(self, headers: dict[str, str], receive: Receive, send: Send) -> None:
         body = asgi.parse_object(await self._read_body(headers, receive))
-        if self._feedback is None:
+        if self._replies is None:
             raise ApiError(404, "this server stores no feedback", code="not_found")
-        fields = read(FeedbackFields, body)
-        reply = self._recent_replies.get(fields.reply_id) if fields.reply_id else self._reply_of(fields)
-        reply_id = fields.reply_id or (reply.reply_id if reply else "")
-        comment = fields.comment.encode("utf-8", "replace").decode()
-        try:
-            await asyncio.to_thread(self._feedback.save, reply_id, fields.thumb, comment, reply)
-        except UnknownReply:
-            raise ApiError(404, f"reply_id {reply_id!r}: no such reply, or no longer remembered; send its receipt",
-                           param="reply_id", code="reply_not_found") from None  # fmt: skip
-        except (sqlite3.Error, OSError) as error:
-            raise ApiError(507, f"the feedback could not be stored ({error}); please try again later") from None
-        self._metrics.feedback.labels(fields.thumb).inc()
-        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": fields.thumb, "stored": True})
-
-    def _reply_of(self, fields: FeedbackFields) -> Reply:
-        """The reply that a receipt is of: as it is remembered, else with the texts that the client sends along. Raises
-        ApiError for a receipt that is not this server's, and for texts that it is not of."""
-        try:
-            facts = receipts.read(fields.receipt or "", self._receipt_key)
-        except InvalidReceipt as error:
-            raise ApiError(400, f"receipt: {error}", param="receipt", code="invalid_receipt") from None
-        remembered = self._recent_replies.get(facts["id"])
-        if remembered is not None:
-            return remembered
-        prompt = None if fields.prompt is None else parse_prompt(fields.prompt, self._chat)
-        for name, text in (("prompt", prompt), ("reply", fields.reply)):
-            if text is not None and receipts.digest(text) != facts[name]:
-                raise ApiError(400, f"{name}: is not the one that the receipt is of; leave it out or unchanged",
-                               param=name, code="invalid_receipt")  # fmt: skip
-        return Reply(facts["id"], prompt, fields.reply or "", facts["model"], facts["version"],
-                     facts["sampling"], facts["time"], facts)  # fmt: skip
+        reply_id, opinion = await asyncio.to_thread(self._replies.save, read(FeedbackFields, body))
+        self._metrics.feedback.labels(opinion.thumb).inc()
+        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": opinion.thumb, "stored": True})
 
     async def _health(self, scope: Scope, send: Send) -> None:
         problem = "" if self.ready else "starting"
@@ -291,7 +254,7 @@ class Gateway:
             "persona": self._settings.persona or "",
             "context_tokens": self._context_tokens,
             "max_turns": self._settings.max_turns,
-            "feedback": self._feedback is not None,
+            "feedback": self._replies is not None,
             "guard": self._settings.guard,
         }
 

@@ -11,13 +11,15 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
+from serve.gateway.database import DatabaseError, open_database
 from serve.hosting import artifacts
-from serve.settings import NamedKey, Settings
+from serve.settings import FEEDBACK_FILE, NamedKey, Settings
 from serve.verbs.chat import talk
 
 NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as other programs write them
@@ -36,9 +38,18 @@ def serve(settings: Settings, *, as_json: bool = False) -> None:
         print("Ctrl-C stops it", flush=True)
 
     settings = settings.check()
+    _check_database(settings)
     print(f"starting {settings.name} ({settings.model})", file=sys.stderr)
     host(settings, on_ready=report_ready, log=lambda text: print(text, file=sys.stderr, flush=True))
     print("stopped", file=sys.stderr)
+
+
+def _check_database(settings: Settings) -> None:
+    """Raises ClusterError where the database of feedback cannot be reached: before a model is loaded."""
+    try:
+        open_database(settings.feedback, settings.feedback_url).close()
+    except DatabaseError as error:
+        raise ClusterError(f"--feedback {error}") from None
 
 
 def chat(load: Callable[[], Settings] | None, url: str | None, key: str | None, **options: Any) -> None:
@@ -80,17 +91,17 @@ def load_settings(store: Store, name: str | None, **options: Any) -> Settings:
     guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
     requested_options = {option: value for option, value in options.items() if value is not None}
     return artifacts.settings(
-        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite",
+        model, guard, store.root / "cache", feedback=store.root / FEEDBACK_FILE,
         **{**spec.settings, **requested_options},
     )  # fmt: skip
 
 
-def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:
-    """The settings `key` and `keys` of a server: from --key, or from --key-file, which holds one key, or a line
-    `NAME SHA256 [N/minute] [N/day]` for each of several. Raises UserError that names the line."""
-    lines = _key_lines(file) if file is not None and key is None else []
+def read_server_keys(file: Path | None) -> dict[str, Any]:
+    """The settings `key` and `keys` of a server: from --key-file, which holds one key, or a line `NAME SHA256
+    [N/minute] [N/day]` for each of several. Raises UserError that names the line."""
+    lines = _key_lines(file) if file is not None else []
     if file is None or all(len(line.split()) == 1 for _, line in lines):
-        return {"key": read_key(key, file)}
+        return {"key": read_key(file)}
     keys: list[NamedKey] = []
     for number, line in lines:
         try:
@@ -119,12 +130,10 @@ def _key_lines(file: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("# ")]
 
 
-def read_key(key: str | None, file: Path | None) -> str | None:
-    """The key, from --key or --key-file. Raises UserError where the file holds none, or more than one."""
+def read_key(file: Path | None) -> str | None:
+    """The key in --key-file. Raises UserError where the file holds none, or more than one."""
     if file is None:
-        return key
-    if key is not None:
-        raise UserError("--key and --key-file: expected one of them, got both")
+        return None
     lines = _key_lines(file)
     if not lines:
         raise UserError(f"--key-file {file}: empty; expected the key in its first line")
