@@ -4,6 +4,7 @@
     GET  /health                200 once it is ready     GET /metrics  Prometheus
     GET  /openapi.json          the API, described
     POST /v1/chat/completions   POST /v1/completions     GET /v1/models, /v1/models/NAME
+    POST /v1/responses          that of chats, as OpenAI's Responses API has it
     POST /feedback              {reply_id, thumb, comment, correction, report}
 
 Other routes of vLLM are not reachable. A plain ASGI application: no web framework handles each token of a stream.
@@ -16,6 +17,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -25,7 +27,7 @@ from pipelines.data.tokens.chat import Chat
 from serve.gateway import asgi, openapi
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
 from serve.gateway.database import open_database
-from serve.gateway.fields import FeedbackFields, read
+from serve.gateway.fields import FeedbackFields, ResponsesFields, read
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
 from serve.gateway.keys import Access
 from serve.gateway.metrics import Metrics
@@ -34,8 +36,10 @@ from serve.gateway.relay import Relay
 from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
+from serve.gateway.responses import RESPONSES, Responder, renamed, to_chat
 from serve.settings import NamedKey, Settings
 
+EMBEDDINGS = "/v1/embeddings"
 PUBLIC_ROUTES = ("/", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 METHODS = {
@@ -48,6 +52,8 @@ METHODS = {
     "/v1/models": ("GET",),
     CHAT: ("POST",),
     COMPLETIONS: ("POST",),
+    RESPONSES: ("POST",),
+    EMBEDDINGS: ("POST",),
 }
 
 
@@ -112,8 +118,11 @@ class Gateway:
         if scope["method"] not in METHODS[route]:
             raise ApiError(405, f"{scope['path']}: expected {' or '.join(METHODS[route])}, got {scope['method']}",
                            headers={"allow": ", ".join(METHODS[route])})  # fmt: skip
-        if route in (CHAT, COMPLETIONS):
+        if route in (CHAT, COMPLETIONS, RESPONSES):
             return await self._generate(route, scope, headers, receive, send)
+        if route == EMBEDDINGS:
+            raise ApiError(404, f"{EMBEDDINGS}: {self._settings.name} writes text, and makes no embeddings",
+                           code="model_not_supported")  # fmt: skip
         if route == "/feedback":
             return await self._save_feedback(headers, receive, send)
         if route == "/health":
@@ -160,7 +169,11 @@ class Gateway:
         try:
             request_id = uuid.uuid4().hex
             # In a thread: a long body takes a while to parse, tokenise and check.
-            request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
+            if route == RESPONSES:
+                request, verdict, fields = await asyncio.to_thread(self._prepare_response, body, request_id)
+                send, scope = Responder(send, request, fields), {**scope, "path": CHAT, "raw_path": CHAT.encode()}
+            else:
+                request, verdict = await asyncio.to_thread(self._prepare, route, asgi.parse_object(body), request_id)
             if verdict is not None:
                 return await self._decline(request, verdict.reason, key, send)
             guard = NoGuard() if request.only_scores else self._guard
@@ -170,9 +183,20 @@ class Gateway:
         finally:
             self._count_in_flight(-1)
 
-    def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
+    def _prepare_response(
+        self, body: bytes, request_id: str
+    ) -> tuple[GenerationRequest, Verdict | None, ResponsesFields]:
+        """The chat request that a response is made with, the guard's verdict, and the client's fields."""
+        fields = read(ResponsesFields, asgi.parse_object(body))
+        try:
+            request, verdict = self._prepare(CHAT, to_chat(fields), request_id)
+        except ApiError as error:
+            raise renamed(error, fields) from None
+        return replace(request, reply_id=f"resp_{request_id}"), verdict, fields
+
+    def _prepare(self, route: str, body: dict[str, Any], request_id: str) -> tuple[GenerationRequest, Verdict | None]:
         """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
-        request = prepare(route, asgi.parse_object(body), self._settings, self._chat, self._guard,
+        request = prepare(route, body, self._settings, self._chat, self._guard,
                           context_tokens=self._context_tokens, request_id=request_id)  # fmt: skip
         with self._metrics.guard_s.time():
             return request, check_prompt(self._guard, request.checked, request.begun_reply)

@@ -7,13 +7,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from serve.gateway.fields import ChatFields, CompletionFields, FeedbackFields
+from serve.gateway.fields import ChatFields, CompletionFields, FeedbackFields, ResponsesFields
 
 COMPONENTS = "#/components/schemas/"
 # What each route takes: the model of its body, and what it is for.
 BODIES: dict[str, tuple[type[BaseModel], str]] = {
     "/v1/chat/completions": (ChatFields, "Reply to a conversation, whole or streamed (`stream`)."),
     "/v1/completions": (CompletionFields, "Continue a text, whole or streamed, or return its log-probabilities."),
+    "/v1/responses": (ResponsesFields, "Reply to a conversation, whole or streamed; nothing is stored."),
     "/feedback": (FeedbackFields, "Store a thumb, a comment, a correction or a report on a reply."),
 }
 PLAIN = {
@@ -22,7 +23,7 @@ PLAIN = {
     "/health": "Say whether the server is ready.",
     "/about": "Describe the server, for its chat page.",
 }
-STREAMED = ("/v1/chat/completions", "/v1/completions")
+STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 STATUSES = {
     "400": "A field is wrong; `param` names it.", "401": "The key is wrong or missing.",
     "403": "The request is another site's.", "404": "There is no such model, reply or route.",

@@ -19,6 +19,7 @@ def test_every_route_of_programs_is_described() -> None:
                   for path, item in described["paths"].items()}  # fmt: skip
     assert documented.pop("/v1/models/{model}") == {"GET"}
     others = {"/": {"GET"}, "/metrics": {"GET"}, "/openapi.json": {"GET"}}  # a page, text, this document
+    others |= {"/v1/embeddings": {"POST"}}  # always 404, with the reason
     assert documented | others == {route: {*methods} - {"HEAD"} for route, methods in METHODS.items()}
     properties = described["components"]["schemas"]["ChatFields"]["properties"]
     assert properties["temperature"]["anyOf"][0] == {"maximum": 2, "minimum": 0, "type": "number"}
