@@ -109,9 +109,8 @@ def test_openai_s_client_gets_the_same_text_whole_and_streamed(served: Served) -
     kinds = [event.type for event in events]
     assert kinds[:4] == ["response.created", "response.in_progress", "response.output_item.added",
                          "response.content_part.added"]  # fmt: skip
-    assert kinds[-1] == f"response.{whole.status}" and [event.sequence_number for event in events] == [
-        *range(len(events))
-    ]
+    assert kinds[-1] == f"response.{whole.status}"
+    assert [event.sequence_number for event in events] == [*range(len(events))]
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     final: Any = events[-1]
     assert "".join(deltas) == final.response.output_text == whole.output_text
