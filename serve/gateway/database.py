@@ -111,8 +111,8 @@ class Postgres:
 
     def __init__(self, url: str):
         try:
-            import psycopg
-            import psycopg.rows
+            import psycopg  # pyright: ignore[reportMissingImports]
+            import psycopg.rows  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UserError(f"feedback in {url}: needs psycopg; install it with `pip install 'rayse[postgresql]'`, or "
                             f"leave --feedback out, and feedback is stored in a file") from None  # fmt: skip

@@ -114,7 +114,7 @@ class Responder:
         end |= {"finish_reason": choice.get("finish_reason"), "usage": chat.get("usage"), "reasoning": reasoning}
         body = asgi.dumps(self._response(text, end))
         headers = [(name, value) for name, value in self._start["headers"] if name.lower() != b"content-length"]
-        await self._send(self._start | {"headers": [*headers, (b"content-length", str(len(body)).encode())]})
+        await self._send({**self._start, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({"type": "http.response.body", "body": body})
 
     # ---- a stream ---------------------------------------------------------------------------------------------------

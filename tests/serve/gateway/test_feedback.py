@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,9 +36,9 @@ for number in range(int(sys.argv[3]), 10**6):
 """
 
 
-def reply(reply_id: str, size: int = 1, **fields: Any) -> Reply:
+def reply(reply_id: str, size: int = 1) -> Reply:
     prompt = [{"role": "user", "content": "q"}]
-    return Reply(reply_id, prompt, "r" * size, "demo", "f00d", {"temperature": 0.5}, 12.5, **fields)
+    return Reply(reply_id, prompt, "r" * size, "demo", "f00d", {"temperature": 0.5}, 12.5)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_user_s_feedback_is_deleted_and_leaves_nothing_in_the_file(place: tupl
     with opened(open_database(*place)) as database:
         store = FeedbackStore(database)
         for name, digests in (("a", {"user_digest": "d1"}), ("b", {"key_digest": "d1"}), ("c", {"user_digest": "d2"})):
-            store.save(name, Opinion("up", f"secret words of {name}"), reply(name, **digests))
+            store.save(name, Opinion("up", f"secret words of {name}"), replace(reply(name), **digests))
         assert store.delete_user("d1") == 2 and store.delete_user("d1") == 0
         assert [row["reply_id"] for row in store.rows()] == ["c"]
         files = [file.read_bytes() for file in place[0].parent.glob("feedback.sqlite*")]
