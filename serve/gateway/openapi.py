@@ -77,7 +77,7 @@ def document(*, needs_key: bool) -> dict[str, Any]:
 def _operation(summary: str, *, streams: bool = False) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     error = {"application/json": {"schema": {"$ref": f"{COMPONENTS}Error"}}}
     responses = {status: {"description": text, "content": error} for status, text in STATUSES.items()}
     responses["503"] = responses["503"] | {"content": {"application/json": {"schema": {"type": "object"}}}}
