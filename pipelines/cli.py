@@ -14,32 +14,7 @@ from typer.core import TyperGroup
 from cluster.termination import sigterm_interrupts
 from pipelines.exit_codes import exit_codes
 from pipelines.verbs import arguments
-from pipelines.verbs.arguments import (
-    LOCAL_DASHBOARD,
-    AddressOpt,
-    CardOpt,
-    DashboardOpt,
-    ForceOpt,
-    FromOpt,
-    JsonOpt,
-    KeyFileOpt,
-    KeyOpt,
-    KnowledgeOpt,
-    ModelArg,
-    NameArg,
-    NodesOpt,
-    NoKnowledgeOpt,
-    PersonaOpt,
-    QueryOpt,
-    QuietOpt,
-    ReadStoreOpt,
-    RecipeArg,
-    SeedOpt,
-    SetOpt,
-    StoreOpt,
-    UntilOpt,
-    WhereOpt,
-)
+from serve.verbs import feedback_commands
 
 if TYPE_CHECKING:
     from pipelines.recipe.reader import Recipe, RecipeTemplate
@@ -66,21 +41,22 @@ app = typer.Typer(
     epilog="Start with `rayse run demo`, or `rayse init YOUR_FILES…`. Exit codes: 0 done, 2 the input is wrong, "
     "3 the cluster or machine failed, 130 interrupted by Ctrl-C or SIGTERM.",
 )
+app.add_typer(feedback_commands.app, name="feedback")
 
 
 @app.command()
 def run(
-    recipe: RecipeArg,
-    until: UntilOpt = None,
-    from_: FromOpt = None,
-    force: ForceOpt = None,
-    set_: SetOpt = None,
-    store: StoreOpt = None,
-    seed: SeedOpt = None,
-    address: AddressOpt = None,
+    recipe: arguments.RecipeArg,
+    until: arguments.UntilOpt = None,
+    from_: arguments.FromOpt = None,
+    force: arguments.ForceOpt = None,
+    set_: arguments.SetOpt = None,
+    store: arguments.StoreOpt = None,
+    seed: arguments.SeedOpt = None,
+    address: arguments.AddressOpt = None,
     no_wait: arguments.NoWaitOpt = False,
-    quiet: QuietOpt = False,
-    as_json: JsonOpt = False,
+    quiet: arguments.QuietOpt = False,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Run every stage whose artifact is not in the store yet, in order.
 
@@ -98,13 +74,13 @@ def run(
 
 @app.command()
 def plan(
-    recipe: RecipeArg,
-    until: UntilOpt = None,
-    set_: SetOpt = None,
-    store: StoreOpt = None,
-    seed: SeedOpt = None,
+    recipe: arguments.RecipeArg,
+    until: arguments.UntilOpt = None,
+    set_: arguments.SetOpt = None,
+    store: arguments.StoreOpt = None,
+    seed: arguments.SeedOpt = None,
     nodes: arguments.PlanNodesOpt = None,
-    as_json: JsonOpt = False,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Show which stages would run, and what those that train would take: memory of a rank, disk, time.
 
@@ -117,16 +93,16 @@ def plan(
 
 @app.command()
 def sweep(
-    recipe: RecipeArg,
+    recipe: arguments.RecipeArg,
     trials: arguments.TrialsOpt = None,
     until: Annotated[str | None, typer.Option(help="Last stage of a trial, its evaluation included.")] = None,
     out: arguments.BestOpt = None,
-    set_: SetOpt = None,
-    store: StoreOpt = None,
-    seed: SeedOpt = None,
-    address: AddressOpt = None,
-    quiet: QuietOpt = False,
-    as_json: JsonOpt = False,
+    set_: arguments.SetOpt = None,
+    store: arguments.StoreOpt = None,
+    seed: arguments.SeedOpt = None,
+    address: arguments.AddressOpt = None,
+    quiet: arguments.QuietOpt = False,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Search the values of a recipe's search spaces with Ray Tune. The best trial is an ordinary artifact.
 
@@ -152,10 +128,10 @@ def sweep(
 
 @app.command()
 def report(
-    store: ReadStoreOpt = None,
+    store: arguments.ReadStoreOpt = None,
     recipe: Annotated[str | None, typer.Option(help="Name of a recipe: report on its latest run.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for the page. Default: report.html in the store.")] = None,
-    as_json: JsonOpt = False,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Report on the latest run. Prints a table, and writes report.html with plots and samples."""
     from pipelines.verbs.report import show_report
@@ -164,7 +140,7 @@ def report(
 
 
 @app.command()
-def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
+def lineage(name: arguments.NameArg, store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False) -> None:
     """Show the provenance of an artifact. Its parents down to the sources, with code, packages and machine."""
     from pipelines.verbs.inspect import show_lineage
 
@@ -173,13 +149,13 @@ def lineage(name: NameArg, store: ReadStoreOpt = None, as_json: JsonOpt = False)
 
 @app.command()
 def inspect(
-    name: NameArg,
+    name: arguments.NameArg,
     where: arguments.WhereOpt = None,
     limit: arguments.LimitOpt = 20,
-    card: CardOpt = False,
-    query: QueryOpt = None,
-    store: ReadStoreOpt = None,
-    as_json: JsonOpt = False,
+    card: arguments.CardOpt = False,
+    query: arguments.QueryOpt = None,
+    store: arguments.ReadStoreOpt = None,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Show rows of a corpus, of conversations, preferences or documents. Those used, and those set aside, with why."""
     from pipelines.verbs import inspect_knowledge, inspect_rows
@@ -190,7 +166,7 @@ def inspect(
 
 
 @app.command()
-def ls(store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
+def ls(store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False) -> None:
     """List the artifacts and drafts of the store. Shows the process that works on a draft."""
     from pipelines.verbs.inspect import show_store
 
@@ -199,10 +175,10 @@ def ls(store: ReadStoreOpt = None, as_json: JsonOpt = False) -> None:
 
 @app.command()
 def export(
-    name: NameArg,
+    name: arguments.NameArg,
     folder: Annotated[Path, typer.Argument(help="The target: a new or empty folder.")],
-    store: ReadStoreOpt = None,
-    as_json: JsonOpt = False,
+    store: arguments.ReadStoreOpt = None,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Copy an artifact's files to a folder. A model becomes a plain Hugging Face folder that any tool opens."""
     from pipelines.verbs.export import export_artifact
@@ -215,10 +191,9 @@ def serve(
     names: arguments.ModelsArg = None,
     port: arguments.PortOpt = 8000,
     host: arguments.HostOpt = "127.0.0.1",
-    store: ReadStoreOpt = None,
-    key: KeyOpt = None,
-    key_file: KeyFileOpt = None,
-    persona: PersonaOpt = None,
+    store: arguments.ReadStoreOpt = None,
+    key_file: arguments.KeyFileOpt = None,
+    persona: arguments.PersonaOpt = None,
     max_turns: arguments.MaxTurnsOpt = None,
     max_tokens: arguments.MaxTokensOpt = None,
     gpus: arguments.GpusOpt = 0,
@@ -230,13 +205,15 @@ def serve(
     no_knowledge: arguments.NoKnowledgeOpt = False,
     access_log: arguments.AccessLogOpt = None,
     quality_sample: arguments.QualitySampleOpt = None,
+    feedback: arguments.FeedbackOpt = None,
+    mask_feedback: arguments.MaskFeedbackOpt = True,
     replicas: arguments.ReplicasOpt = "1",
-    address: AddressOpt = None,
+    address: arguments.AddressOpt = None,
     app_name: arguments.AppOpt = "rayse",
     route: arguments.RouteOpt = "/",
     canary: arguments.CanaryOpt = None,
     emit: arguments.EmitOpt = None,
-    as_json: JsonOpt = False,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`."""
     from serve.verbs import commands
@@ -245,17 +222,18 @@ def serve(
                "gpus": gpus, "guard": guard, "address": address, "app": app_name, "route": route,
                "guard_endpoint": commands.read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard),
                "knowledge": knowledge, "no_knowledge": no_knowledge, "access_log": access_log,
-               "quality_sample": quality_sample, **commands.read_server_keys(key, key_file)}  # fmt: skip
+               "quality_sample": quality_sample, "feedback_url": feedback, "mask_feedback": mask_feedback,
+               **commands.read_server_keys(key_file)}  # fmt: skip
     commands.serve(_store(store), names or [], canary=canary, replicas=replicas, file=emit, as_json=as_json, **options)
 
 
 @app.command()
 def promote(
-    name: NameArg,
+    name: arguments.NameArg,
     alias: arguments.AliasOpt = "production",
     reason: arguments.ReasonOpt = "",
-    store: ReadStoreOpt = None,
-    as_json: JsonOpt = False,
+    store: arguments.ReadStoreOpt = None,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
     from serve.verbs import promote as verb
@@ -265,11 +243,9 @@ def promote(
 
 @app.command()
 def rollback(
-    alias: arguments.AliasOpt = "production",
-    reason: arguments.ReasonOpt = "",
-    store: ReadStoreOpt = None,
-    as_json: JsonOpt = False,
-) -> None:
+    alias: arguments.AliasOpt = "production", reason: arguments.ReasonOpt = "", store: arguments.ReadStoreOpt = None,
+    as_json: arguments.JsonOpt = False,
+) -> None:  # fmt: skip
     """Move an alias back to what it named before. Servers of the alias follow; the decision is recorded."""
     from serve.verbs import promote as verb
 
@@ -278,12 +254,11 @@ def rollback(
 
 @app.command()
 def chat(
-    name: ModelArg = None,
+    name: arguments.ModelArg = None,
     url: Annotated[str | None, typer.Option(help="Address of a running server, http://HOST:PORT.")] = None,
-    store: ReadStoreOpt = None,
-    key: KeyOpt = None,
-    key_file: KeyFileOpt = None,
-    persona: PersonaOpt = None,
+    store: arguments.ReadStoreOpt = None,
+    key_file: arguments.KeyFileOpt = None,
+    persona: arguments.PersonaOpt = None,
     temperature: arguments.TemperatureOpt = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
 ) -> None:
@@ -293,19 +268,16 @@ def chat(
     """
     from serve.verbs import commands
 
-    options = {"persona": persona, "temperature": temperature}
-    if max_tokens:
-        options["max_tokens"] = max_tokens
+    options = {"persona": persona, "temperature": temperature, **({"max_tokens": max_tokens} if max_tokens else {})}
     is_running = url is not None or (name is None and commands.is_ready())
     settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0)
-    commands.chat(settings, url, commands.read_key(key, key_file), **options)
+    commands.chat(settings, url, commands.read_key(key_file), **options)
 
 
 @app.command()
 def top(
     url: arguments.ServerUrlOpt = None,
-    key: KeyOpt = None,
-    key_file: KeyFileOpt = None,
+    key_file: arguments.KeyFileOpt = None,
     interval: arguments.IntervalOpt = 2.0,
     once: arguments.OnceOpt = False,
     as_json: arguments.TopJsonOpt = False,
@@ -313,7 +285,7 @@ def top(
     """Watch a server: requests, times to the first text, tokens, guard, feedback, memory. Ctrl-C ends it."""
     from serve.verbs import commands
 
-    commands.watch(url, commands.read_key(key, key_file), interval_s=interval, once=once, as_json=as_json)
+    commands.watch(url, commands.read_key(key_file), interval_s=interval, once=once, as_json=as_json)
 
 
 @app.command()
@@ -322,7 +294,7 @@ def init(
     base: arguments.BaseOpt = None,
     nodes: arguments.InitNodesOpt = None,
     out: Annotated[Path, typer.Option(help="File for the recipe; it must not exist.")] = Path("recipe.yaml"),
-    as_json: JsonOpt = False,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Write a starter recipe for your files. Shows sample rows, and what a run would use of each file and what not.
 
@@ -355,16 +327,16 @@ def recipe(
 
 @app.command()
 def submit(
-    recipe: RecipeArg,
-    address: DashboardOpt = LOCAL_DASHBOARD,
-    until: UntilOpt = None,
-    from_: FromOpt = None,
-    force: ForceOpt = None,
-    set_: SetOpt = None,
-    store: StoreOpt = None,
-    seed: SeedOpt = None,
+    recipe: arguments.RecipeArg,
+    address: arguments.DashboardOpt = arguments.LOCAL_DASHBOARD,
+    until: arguments.UntilOpt = None,
+    from_: arguments.FromOpt = None,
+    force: arguments.ForceOpt = None,
+    set_: arguments.SetOpt = None,
+    store: arguments.StoreOpt = None,
+    seed: arguments.SeedOpt = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once instead of following the log.")] = False,
-    as_json: JsonOpt = False,
+    as_json: arguments.JsonOpt = False,
 ) -> None:
     """Run a recipe as a Ray job on a cluster, and follow its log."""
     from pipelines.verbs.submit import submit_recipe
@@ -375,7 +347,7 @@ def submit(
 
 
 @app.command()
-def jobs(address: DashboardOpt = LOCAL_DASHBOARD, as_json: JsonOpt = False) -> None:
+def jobs(address: arguments.DashboardOpt = arguments.LOCAL_DASHBOARD, as_json: arguments.JsonOpt = False) -> None:
     """List the Rayse jobs of a cluster."""
     from pipelines.verbs.submit import show_jobs
 
@@ -385,7 +357,7 @@ def jobs(address: DashboardOpt = LOCAL_DASHBOARD, as_json: JsonOpt = False) -> N
 @app.command()
 def stop(
     job: Annotated[str, typer.Argument(help="Id of the job, as `rayse jobs` lists it.")],
-    address: DashboardOpt = LOCAL_DASHBOARD,
+    address: arguments.DashboardOpt = arguments.LOCAL_DASHBOARD,
 ) -> None:
     """Stop a job. Finished stages are kept, and the recipe resumes when submitted again."""
     from pipelines.verbs.submit import stop_job

@@ -12,6 +12,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -24,7 +25,9 @@ VISIBLE_ASCII = re.compile(r"[!-~]+")
 ROUTE = re.compile(r"/|(/[\w.-]+)+")
 APP = re.compile(r"[A-Za-z0-9][\w.-]*")
 # Settings that are the server's, the same for all of its models.
-SHARED = ("host", "port", "key", "keys", "limits", "address", "app", "route", "feedback", "logs", "cache", "store")
+SHARED = ("host", "port", "key", "keys", "limits", "address", "app", "route", "feedback",
+          "feedback_url", "mask_feedback", "logs", "cache", "store")  # fmt: skip
+FEEDBACK_FILE, RECEIPT_KEY_FILE = "feedback.sqlite", "receipts.key"  # in the store
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
 PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
 
@@ -155,6 +158,20 @@ class GuardEndpoint(Options):
     )
 
 
+def check_feedback_url(url: str | None) -> str | None:
+    """Returns the URL of a PostgreSQL database. Raises UserError for another URL, and for one that holds a password."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.password is not None or "password" in parts.query:
+        raise UserError("--feedback: holds a password, which all users of this machine could read; leave it out, and "
+                        "put it into ~/.pgpass or the variable PGPASSWORD")  # fmt: skip
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise UserError(f"--feedback {url}: expected postgresql://USER@HOST:PORT/DATABASE; without --feedback, a "
+                        f"file in the store")  # fmt: skip
+    return url
+
+
 class Settings(Options):
     """Settings of one server: model, address, access key, and what surrounds every conversation."""
 
@@ -199,6 +216,14 @@ class Settings(Options):
     access_log: Path | None = Field(
         default=None, description="File for a line of JSON a request, without its texts; default: none is written"
     )
+    feedback_url: str | None = Field(
+        default=None, description="PostgreSQL database for feedback and the use of keys, in place of that file; the "
+        "key of receipts is beside the file"
+    )  # fmt: skip
+    mask_feedback: bool = Field(
+        default=True, description="Whether personal data in stored feedback is masked: e-mail addresses, telephone, "
+        "card and identity numbers, IP addresses"
+    )  # fmt: skip
     max_tokens: int | None = Field(
         default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"
     )
@@ -252,20 +277,25 @@ class Settings(Options):
     @property
     def receipt_key(self) -> Path | None:
         """File with the key that signs receipts, beside the feedback; None where none is stored."""
-        return self.feedback.with_name("receipts.key") if self.feedback else None
+        return self.feedback.with_name(RECEIPT_KEY_FILE) if self.feedback else None
 
     def check(self) -> Settings:
         """Returns these settings. Raises UserError for unsafe or impossible ones, before anything is started."""
         if not self.loopback and not self.key:
             raise UserError(
                 f"--host {self.host}: other machines could reach this port, and no key is set. Pass one with "
-                f"--key-file FILE or --key KEY (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
+                f"--key-file FILE (clients send it as `Authorization: Bearer KEY`), or listen on 127.0.0.1"
             )
         if self.keys and not self.key:
             raise UserError("keys: named keys, and no key of the server's, which its own requests need; expected a key "
                             "too, such as --key-file makes")  # fmt: skip
         if self.key is not None and not VISIBLE_ASCII.fullmatch(self.key):
-            raise UserError("--key: expected visible ASCII characters without spaces, as an HTTP header carries them")
+            raise UserError("--key-file: the key holds other characters than visible ASCII, or none; expected those "
+                            "alone, without spaces, as an HTTP header carries them")  # fmt: skip
+        check_feedback_url(self.feedback_url)
+        if self.feedback_url and not self.feedback:
+            raise UserError("feedback_url: a database, and no file; expected `feedback` too, beside which the key of "
+                            "receipts is")  # fmt: skip
         if not ROUTE.fullmatch(self.route):
             raise UserError(f"--route {self.route}: expected a path such as /chat, without a slash at its end")
         if not APP.fullmatch(self.app):

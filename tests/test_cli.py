@@ -36,7 +36,6 @@ VERBS = {
         "--port",
         "--host",
         "--store",
-        "--key",
         "--key-file",
         "--persona",
         "--max-turns",
@@ -44,8 +43,9 @@ VERBS = {
         "--no-guard",
         "--access-log",
     ),
-    "top": ("--url", "--key", "--key-file", "--interval", "--once", "--json"),
-    "chat": ("--url", "--store", "--key", "--key-file", "--persona", "--temperature", "--max-tokens"),
+    "top": ("--url", "--key-file", "--interval", "--once", "--json"),
+    "feedback": (),
+    "chat": ("--url", "--store", "--key-file", "--persona", "--temperature", "--max-tokens"),
 }
 
 
@@ -97,6 +97,7 @@ def test_help_of_a_command_explains_it_and_each_of_its_flags(verb: str) -> None:
         (["run"], "Missing argument 'recipe'"),
         (["run", "demo", "--seed", "seven"], "Invalid value for '--seed': Input should be a valid integer"),
         (["export", "model"], "Missing argument 'folder'"),
+        (["serve", "--key", "secret"], "No such option: --key (Possible options: --key-file)"),
     ],
 )
 def test_invalid_flags_exit_with_2_and_an_error_that_names_them(arguments: list[str], message: str) -> None:

@@ -41,6 +41,13 @@ AddressOpt = Annotated[
 ]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
+PlanNodesOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
+        "2x16xCPU:64GiB. Default: this machine."
+    ),
+]
 CardOpt = Annotated[
     bool, typer.Option("--card", help="Data card of a corpus in short: sources, reasons, lengths, samples, duplicates.")
 ]
@@ -51,8 +58,22 @@ DashboardOpt = Annotated[str, typer.Option(help="Address of the cluster's dashbo
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 
 
-KeyOpt = Annotated[str | None, typer.Option(help="API key that clients send as `Authorization: Bearer KEY`.")]
-KeyFileOpt = Annotated[Path | None, typer.Option(help="File with the API key, or with digests of several.")]
+KeyFileOpt = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the API key, or with digests of several. (All users of a machine can read its command lines.)"
+    ),
+]
+FeedbackOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE; the password comes from "
+        "~/.pgpass or PGPASSWORD. Default: a SQLite file in the store."
+    ),
+]
+MaskFeedbackOpt = Annotated[
+    bool, typer.Option(help="Mask personal data in stored feedback: addresses, telephone and card numbers, and others.")
+]
 PersonaOpt = Annotated[str | None, typer.Option(help="System message for conversations that have none.")]
 ModelsArg = Annotated[
     list[str] | None,

@@ -1,27 +1,31 @@
-"""Users' feedback on replies: a thumb and a comment, on disk before they are acknowledged.
+"""Users' feedback on replies, on disk before it is acknowledged: thumb, comment, correction, report of an error.
 
-    reply ──► RecentReplies (in this process) ──POST /feedback {reply_id, thumb, comment}──► FeedbackStore (SQLite)
-      └─────► receipt (receipts.py) ──POST /feedback {receipt, thumb, comment}──────────────────┘
+    reply ──► RecentReplies (in this process) ──POST /feedback {reply_id, thumb, …}──► FeedbackStore (database.py)
+      └─────► receipt (receipts.py) ──POST /feedback {receipt, thumb, …}──────────────────┘
 
 A client sends an id only; the server looks up the reply, its prompt, the model's version and the sampling parameters.
 Where no replica remembers the reply, its receipt says the same, but for the texts, which the client may send along.
-Nothing of a conversation reaches the disk unless its user gives a thumb.
+Nothing of a conversation reaches the disk unless its user sends feedback on it.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+
+from pipelines.data.text.privacy import Privacy
+from pipelines.data.text.privacy_kinds import PrivateKind
+from serve.gateway.database import Database
 
 MAX_COMMENT_CHARACTERS = 4000
+MAX_CORRECTION_CHARACTERS = 32_000
 MAX_RECENT_REPLIES = 2000
 MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts
+MASK, KEEP = (Privacy(dict.fromkeys(get_args(PrivateKind), action), seed=0) for action in ("mask", "keep"))
+ReportKind = Literal["wrong", "unsafe", "format", "other"]
 
 CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
     reply_id TEXT PRIMARY KEY,
@@ -32,20 +36,42 @@ CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
     model TEXT NOT NULL,           -- its name in the API
     version TEXT NOT NULL,         -- fingerprint of its artifact
     sampling TEXT NOT NULL,        -- sampling parameters of the request, as JSON
-    created REAL NOT NULL,         -- time of the reply, seconds since 1970
-    changed REAL NOT NULL,         -- time of the thumb, seconds since 1970
-    receipt TEXT NOT NULL DEFAULT '{}'  -- facts of the reply's receipt, as JSON
+    created DOUBLE PRECISION NOT NULL,  -- time of the reply, seconds since 1970
+    changed DOUBLE PRECISION NOT NULL   -- time of the feedback, seconds since 1970
 )"""
-ADD_RECEIPT = "ALTER TABLE feedback ADD COLUMN receipt TEXT NOT NULL DEFAULT '{}'"  # to files of earlier versions
-UPSERT = """INSERT INTO feedback VALUES (:reply_id, :thumb, :comment, :prompt, :reply, :model, :version, :sampling,
-    :created, :changed, :receipt) ON CONFLICT (reply_id)
-    DO UPDATE SET thumb = :thumb, comment = :comment, changed = :changed,
-    prompt = CASE prompt WHEN 'null' THEN :prompt ELSE prompt END,  -- texts that were not known before
-    reply = CASE reply WHEN '' THEN :reply ELSE reply END"""
+ADDED_COLUMNS = {  # since the first version
+    "receipt": "'{}'",  # facts of the reply's receipt, as JSON
+    "correction": "''",  # the text that the reply should have been
+    "report": "''",  # kind of an error: wrong, unsafe, format, other
+    "user_digest": "''",  # keyed digest of the request's `user`
+    "key_digest": "''",  # keyed digest of the name of the request's key
+}
+UPDATE = """UPDATE feedback SET thumb = :thumb, comment = :comment, correction = :correction, report = :report,
+    changed = :changed WHERE reply_id = :reply_id RETURNING reply_id"""
+UPSERT = """INSERT INTO feedback (reply_id, thumb, comment, prompt, reply, model, version, sampling, created, changed,
+    receipt, correction, report, user_digest, key_digest) VALUES (:reply_id, :thumb, :comment, :prompt, :reply, :model,
+    :version, :sampling, :created, :changed, :receipt, :correction, :report, :user_digest, :key_digest)
+    ON CONFLICT (reply_id) DO UPDATE SET thumb = :thumb, comment = :comment, correction = :correction, report = :report,
+    changed = :changed,
+    prompt = CASE feedback.prompt WHEN 'null' THEN :prompt ELSE feedback.prompt END,  -- not known before
+    reply = CASE feedback.reply WHEN '' THEN :reply ELSE feedback.reply END"""
+DELETE_USER = "DELETE FROM feedback WHERE user_digest = :digest OR key_digest = :digest RETURNING reply_id"
 
 
 class UnknownReply(LookupError):
-    """Feedback on a reply that is neither among the recent replies nor in the file."""
+    """Feedback on a reply that is neither among the recent replies nor in the database."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a user says of a reply; the fields are columns of the table.
+
+    correction: the text that the reply should have been; report: kind of its error; each empty where there is none."""
+
+    thumb: Literal["up", "down"]
+    comment: str = ""
+    correction: str = ""
+    report: ReportKind | Literal[""] = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +79,8 @@ class Reply:
     """A reply as its user saw it; the fields are columns of the table.
 
     prompt: messages, or a completion's prompt; null, and an empty reply, where only their digests are known, which are
-    in `receipt` with the other facts that its receipt signs."""
+    in `receipt` with the other facts that its receipt signs. user_digest, key_digest: receipts.pseudonym of the
+    request's `user` and of its key's name; empty without."""
 
     reply_id: str
     prompt: Any
@@ -63,6 +90,8 @@ class Reply:
     sampling: dict[str, Any]
     created: float
     receipt: dict[str, Any] = field(default_factory=dict)
+    user_digest: str = ""
+    key_digest: str = ""
 
 
 class RecentReplies:
@@ -88,51 +117,70 @@ class RecentReplies:
 
 
 class FeedbackStore:
-    """The SQLite file of feedback, safe for several threads and processes.
+    """The feedback of a database, safe for several threads and processes. privacy: replaces personal data in texts.
 
-    Calls block until the disk has synced: run them outside the event loop. Raises sqlite3.Error, OSError."""
+    Calls block until the disk has synced: run them outside the event loop. Raises DatabaseError."""
 
-    def __init__(self, file: Path):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._database = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")  # a commit returns when the log is on disk
-        self._database.execute(CREATE_TABLE)
-        if "receipt" not in [column[1] for column in self._database.execute("PRAGMA table_info(feedback)")]:
-            self._database.execute(ADD_RECEIPT)
+    def __init__(self, database: Database, privacy: Privacy = MASK):
+        self._database, self._privacy = database, privacy
+        with database.setup():
+            database.execute(CREATE_TABLE)
+            for name, default in ADDED_COLUMNS.items():
+                if not database.has_column("feedback", name):
+                    database.execute(f"ALTER TABLE feedback ADD COLUMN {name} TEXT NOT NULL DEFAULT {default}")
 
-    def save(self, reply_id: str, thumb: str, comment: str, reply: Reply | None) -> None:
+    def save(self, reply_id: str, opinion: Opinion, reply: Reply | None) -> None:
         """Writes feedback on a reply; it is on disk when this returns. Later feedback on the same reply replaces it.
 
-        Raises UnknownReply where `reply` is None and the file holds no earlier feedback on it."""
-        with self._lock:
-            if reply is None:
-                updated = self._database.execute(
-                    "UPDATE feedback SET thumb = ?, comment = ?, changed = ? WHERE reply_id = ?",
-                    (thumb, comment, time.time(), reply_id),
-                )
-                if updated.rowcount == 0:
-                    raise UnknownReply(reply_id)
-                return
-            row = asdict(reply) | {"thumb": thumb, "comment": comment, "changed": time.time()}
-            row["prompt"] = json.dumps(reply.prompt, ensure_ascii=False)
-            row["receipt"] = json.dumps(reply.receipt)
-            row["sampling"] = json.dumps(reply.sampling)  # ASCII: a stop string may be half of a surrogate pair
-            self._database.execute(UPSERT, row)
+        Raises UnknownReply where `reply` is None and the database holds no earlier feedback on it."""
+        values = {name: self._text(text) for name, text in asdict(opinion).items()} | {"changed": time.time()}
+        if reply is None:
+            if not self._database.execute(UPDATE, reply_id=reply_id, **values):
+                raise UnknownReply(reply_id)
+            return
+        row = asdict(reply) | values
+        row["prompt"] = json.dumps(self._without_personal_data(reply.prompt), ensure_ascii=False)
+        row["reply"] = self._text(reply.reply)
+        row["receipt"] = json.dumps(reply.receipt)
+        row["sampling"] = json.dumps(reply.sampling)  # ASCII: a stop string may be half of a surrogate pair
+        self._database.execute(UPSERT, **row)
+
+    def rows(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """All feedback that changed since a time (seconds since 1970), oldest first."""
+        rows = self._database.execute(
+            "SELECT * FROM feedback WHERE changed >= :since ORDER BY changed, reply_id", since=since
+        )
+        return [row | {name: json.loads(row[name]) for name in ("prompt", "sampling", "receipt")} for row in rows]
+
+    def thumbs(self) -> dict[str, dict[str, int]]:
+        """The number of thumbs up and down, by the version of the model."""
+        counts: dict[str, dict[str, int]] = {}
+        for row in self._database.execute("SELECT version, thumb, COUNT(*) AS n FROM feedback GROUP BY version, thumb"):
+            counts.setdefault(row["version"], {"up": 0, "down": 0})[row["thumb"]] = row["n"]
+        return counts
+
+    def delete_user(self, digest: str) -> int:
+        """Deletes all feedback on replies to a user, or to the requests of a key; returns the number of rows.
+
+        digest: receipts.pseudonym of the user, or of the key's name. Nothing of them stays in a SQLite file."""
+        deleted = self._database.execute(DELETE_USER, digest=digest)
+        self._database.erase_deleted()
+        return len(deleted)
 
     def close(self) -> None:
-        """Closes the file."""
-        with self._lock:
-            self._database.close()
+        """Closes the database."""
+        self._database.close()
 
+    def _text(self, text: str) -> str:
+        """A text that both databases can hold, without personal data."""
+        return self._privacy.replace(text.encode("utf-8", "replace").decode().replace("\0", "\ufffd"))[0]
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """All rows of a feedback file, oldest first."""
-    database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    try:
-        database.row_factory = sqlite3.Row
-        rows = [dict(row) for row in database.execute("SELECT * FROM feedback ORDER BY changed")]
-    finally:
-        database.close()
-    return [row | {name: json.loads(row.get(name, "{}")) for name in ("prompt", "sampling", "receipt")} for row in rows]
+    def _without_personal_data(self, value: Any) -> Any:
+        """A prompt: text, or JSON that holds texts."""
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, list):
+            return [self._without_personal_data(item) for item in value]
+        if isinstance(value, dict):
+            return {name: self._without_personal_data(item) for name, item in value.items()}
+        return value

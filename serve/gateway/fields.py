@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve.gateway.asgi import ApiError
-from serve.gateway.feedback import MAX_COMMENT_CHARACTERS
+from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, MAX_CORRECTION_CHARACTERS, ReportKind
 from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
 
 INT64 = 2**63
@@ -171,15 +171,68 @@ class CompletionFields(_GenerationFields):
         return bool(has_logprobs) and self.max_reply_tokens in (0, 1) and not self.stream
 
 
+class TextFormat(_Fields):
+    """A form that a response must have: as ResponseFormat, with the schema beside the type."""
+
+    type: Literal["text", "json_object", "json_schema"] = Field(description="text, json_object or json_schema")
+    name: str | None = Field(None, description="the schema's name, as text")
+    description: str | None = Field(None, description="text")
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema, as an object")
+    strict: bool | None = Field(None, description="true or false")
+
+    @model_validator(mode="after")
+    def _schema_where_named(self) -> Self:
+        if (self.type == "json_schema") != (self.name is not None and self.schema_ is not None):
+            raise ValueError('expected name and schema with the type "json_schema", and with no other')
+        return self
+
+
+class TextOptions(_Fields):
+    """The text of a response."""
+
+    format: TextFormat | None = Field(None, description="an object with a type")
+
+
+class ResponsesFields(_Fields):
+    """Fields of /v1/responses."""
+
+    input: str | Annotated[list[dict[str, Any]], Field(min_length=1)] = Field(
+        description="text, or a list with at least one message"
+    )
+    instructions: str | None = Field(None, description="text")
+    model: str | None = Field(None, description="the model's name, as text")
+    max_output_tokens: int | None = Field(None, ge=1, description=COUNT)
+    temperature: float | None = Field(None, ge=0, le=2, description="a number from 0 to 2")
+    top_p: float | None = Field(None, gt=0, le=1, description="a number above 0, at most 1")
+    stream: bool | None = Field(None, description="true or false")
+    text: TextOptions | None = Field(None, description="an object with a format")
+    tools: list[dict[str, Any]] | None = Field(None, description="a list of tools")
+    tool_choice: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')
+    parallel_tool_calls: bool | None = Field(None, description="true or false")
+    # Fields that change no reply.
+    store: Literal[False] | None = Field(None, description="false; this server stores no responses")
+    background: Literal[False] | None = Field(None, description="false; this server replies at once")
+    truncation: Literal["auto"] | None = Field(None, description='"auto"; of a long input the newest turns count')
+    user: str | None = Field(None, description="text")
+    metadata: dict[str, str] | None = Field(None, description="an object of texts")
+    service_tier: Literal["auto", "default"] | None = Field(None, description='"auto" or "default"')
+    safety_identifier: str | None = Field(None, description="text")
+    prompt_cache_key: str | None = Field(None, description="text")
+
+
 class FeedbackFields(_Fields):
     """Fields of /feedback."""
 
     reply_id: Annotated[str, Field(pattern=r"^[ -~]{1,100}$")] | None = Field(None, description="the id of a reply")
     receipt: Annotated[str, Field(max_length=MAX_RECEIPT)] | None = Field(None, description="the receipt of a reply")
-    thumb: Literal["up", "down"] = Field(description="up or down")
+    thumb: Literal["up", "down"] | None = Field(None, description="up or down")
     comment: Annotated[str, Field(max_length=MAX_COMMENT_CHARACTERS)] = Field(
         "", description=f"text of at most {MAX_COMMENT_CHARACTERS} characters"
     )
+    correction: Annotated[str, Field(max_length=MAX_CORRECTION_CHARACTERS)] = Field(
+        "", description=f"the text that the reply should have been, at most {MAX_CORRECTION_CHARACTERS} characters"
+    )
+    report: ReportKind | None = Field(None, description="wrong, unsafe, format or other")
     prompt: str | list[dict[str, Any]] | list[str] | list[TokenId] | list[list[TokenId]] | None = Field(
         None, description="the prompt that the receipt is of: messages, text, token ids, or a list of either"
     )
@@ -189,6 +242,12 @@ class FeedbackFields(_Fields):
     def _one_reply(self) -> Self:
         if (self.reply_id is None) == (self.receipt is None):
             raise ValueError("reply_id: expected it, or receipt, and not both")
+        return self
+
+    @model_validator(mode="after")
+    def _some_opinion(self) -> Self:
+        if self.thumb is None and not self.correction and self.report is None:
+            raise ValueError("thumb: expected up or down, or a correction or a report, which count as down without one")
         return self
 
 

@@ -2,8 +2,10 @@
 
     GET  /, /page/NAME          the chat page            GET /about    what the page needs to know
     GET  /health                200 once it is ready     GET /metrics  Prometheus
+    GET  /openapi.json          the API, described
     POST /v1/chat/completions   POST /v1/completions     GET /v1/models, /v1/models/NAME
-    POST /feedback              {reply_id, thumb, comment}
+    POST /v1/responses          that of chats, as OpenAI's Responses API has it
+    POST /feedback              {reply_id, thumb, comment, correction, report}
 
 Other routes of vLLM are not reachable. A plain ASGI application: no web framework handles each token of a stream.
 """
@@ -13,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -24,25 +26,27 @@ from urllib.parse import SplitResult, urlsplit
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
-from serve.gateway import asgi, receipts
+from serve.gateway import asgi, openapi
 from serve.gateway.access_log import AccessLog
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
-from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply
-from serve.gateway.fields import FeedbackFields, read
-from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, guard_name, open_guard
+from serve.gateway.feedback import Reply
+from serve.gateway.fields import FeedbackFields, ResponsesFields, read
+from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
 from serve.gateway.guard_model import GuardModel, GuardModelUnavailable
-from serve.gateway.keys import Access
+from serve.gateway.keys import open_access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import METRICS_TYPE, Metrics
 from serve.gateway.page import Page
 from serve.gateway.quality import is_sampled, low, scores
-from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.relay import Relay
+from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
-from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
+from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
+from serve.gateway.responses import RESPONSES, Responder, renamed, to_chat
 from serve.settings import NamedKey, Settings
 
 logger = logging.getLogger(__name__)
+EMBEDDINGS = "/v1/embeddings"
 PUBLIC_ROUTES = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 METHODS = {
@@ -51,10 +55,13 @@ METHODS = {
     "/health": ("GET", "HEAD"),
     "/about": ("GET",),
     "/metrics": ("GET",),
+    "/openapi.json": ("GET",),
     "/feedback": ("POST",),
     "/v1/models": ("GET",),
     CHAT: ("POST",),
     COMPLETIONS: ("POST",),
+    RESPONSES: ("POST",),
+    EMBEDDINGS: ("POST",),
 }
 
 
@@ -85,15 +92,11 @@ class Gateway:
         self._chat = Chat.open(settings.model)
         self._guard = RememberingGuard(open_guard(settings.guard_folder, enabled=settings.guard))
         self._guard_model = GuardModel(settings.guard_endpoint) if settings.guard_endpoint and settings.guard else None
-        self._feedback = FeedbackStore(settings.feedback) if settings.feedback else None
-        self._recent_replies = RecentReplies()
-        self._receipt_key = receipts.open_key(settings.receipt_key) if settings.receipt_key else b""
-        self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
+        self._replies = Replies(settings, self._chat) if settings.feedback else None
         self._knowledge = Knowledge.open(settings.knowledge_folder, settings.max_passages)
-        self._template_digest = receipts.template_digest(settings.model)
         self._metrics = metrics or Metrics()
         self._page = Page()
-        self._access = Access(settings.keys)
+        self._access = open_access(settings)
         self._access_log = AccessLog(settings.access_log) if settings.access_log else None
         self._admit, self._collect_metrics = admit or self._admit_here, collect_metrics
         self._find_reply = find_reply
@@ -153,14 +156,19 @@ class Gateway:
         if scope["method"] not in METHODS[route]:
             raise ApiError(405, f"{scope['path']}: expected {' or '.join(METHODS[route])}, got {scope['method']}",
                            headers={"allow": ", ".join(METHODS[route])})  # fmt: skip
-        if route in (CHAT, COMPLETIONS):
+        if route in (CHAT, COMPLETIONS, RESPONSES):
             return await self._generate(route, scope, headers, receive, send)
+        if route == EMBEDDINGS:
+            raise ApiError(404, f"{EMBEDDINGS}: {self._settings.name} writes text, and makes no embeddings",
+                           code="model_not_supported")  # fmt: skip
         if route == "/feedback":
             return await self._save_feedback(headers, receive, send)
         if route == "/health":
             return await self._health(scope, send)
         if route == "/about":
             return await asgi.respond_json(send, 200, self._about())
+        if route == "/openapi.json":
+            return await asgi.respond_json(send, 200, openapi.document(needs_key=self._settings.key is not None))
         if route == "/v1/models":
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
         if route in ("/", "/page"):
@@ -170,7 +178,7 @@ class Gateway:
         await self._app(scope, receive, send)  # /metrics: vLLM's application serves the process's registry
 
     async def _admit_here(self, key: NamedKey) -> None:
-        self._access.admit(key)
+        await asyncio.to_thread(self._access.admit, key)
 
     def _authorize(self, route: str, headers: dict[str, str]) -> None:
         """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
@@ -205,12 +213,16 @@ class Gateway:
         try:
             request_id = uuid.uuid4().hex
             # In a thread: a long body takes a while to parse, tokenise and check.
-            request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
+            if route == RESPONSES:
+                request, verdict, fields = await asyncio.to_thread(self._prepare_response, body, request_id)
+                send, scope = Responder(send, request, fields), {**scope, "path": CHAT, "raw_path": CHAT.encode()}
+            else:
+                request, verdict = await asyncio.to_thread(self._prepare, route, asgi.parse_object(body), request_id)
             facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
                       "stream": request.streams, "guard": None}  # fmt: skip
             if verdict is not None:
                 facts["guard"] = {"where": "prompt", "reason": verdict.reason}
-                return await self._decline(request, verdict.reason, send)
+                return await self._decline(request, verdict.reason, facts, send)
             guard = NoGuard() if request.only_scores else self._guard
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
                           partial(self._end_reply, request, facts))  # fmt: skip
@@ -223,11 +235,21 @@ class Gateway:
         finally:
             self._count_in_flight(-1)
 
-    def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
+    def _prepare_response(
+        self, body: bytes, request_id: str
+    ) -> tuple[GenerationRequest, Verdict | None, ResponsesFields]:
+        """The chat request that a response is made with, the guard's verdict, and the client's fields."""
+        fields = read(ResponsesFields, asgi.parse_object(body))
+        try:
+            request, verdict = self._prepare(CHAT, to_chat(fields), request_id)
+        except ApiError as error:
+            raise renamed(error, fields) from None
+        return replace(request, reply_id=f"resp_{request_id}"), verdict, fields
+
+    def _prepare(self, route: str, body: dict[str, Any], request_id: str) -> tuple[GenerationRequest, Verdict | None]:
         """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
-        request = prepare(route, asgi.parse_object(body), self._settings, self._chat, self._guard,
-                          context_tokens=self._context_tokens, request_id=request_id,
-                          knowledge=self._knowledge)  # fmt: skip
+        request = prepare(route, body, self._settings, self._chat, self._guard, context_tokens=self._context_tokens,
+                          request_id=request_id, knowledge=self._knowledge)  # fmt: skip
         with self._metrics.guard_s.time():
             verdict = check_prompt(self._guard, request.checked, request.begun_reply)
         if verdict is None and self._guard_model is not None:
@@ -242,7 +264,7 @@ class Gateway:
         self._in_flight += change
         self._metrics.in_flight.set(self._in_flight)
 
-    async def _decline(self, request: GenerationRequest, reason: str, send: Send) -> None:
+    async def _decline(self, request: GenerationRequest, reason: str, facts: dict[str, Any], send: Send) -> None:
         """Sends a refusal in place of a reply."""
         self._metrics.declined.labels("prompt").inc()
         text = self._guard.refusal(request.language)
@@ -250,7 +272,7 @@ class Gateway:
         content_type = "text/event-stream; charset=utf-8" if request.streams else "application/json"
         headers = {"content-type": content_type, "x-rayse-guard": "prompt"}
         await send({"type": "http.response.start", "status": 200, "headers": asgi.encode_headers(headers.items())})
-        receipt = self._receipt(request, [request.begun_reply + text])
+        receipt = self._receipt(request, facts.get("key", ""), [request.begun_reply + text])
         for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason,
                                     receipt=receipt):  # fmt: skip
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -261,26 +283,14 @@ class Gateway:
         if self._access_log is not None or self._settings.quality_sample:
             facts["texts"] = texts
         self._metrics.refusals.inc(sum(map(is_refusal, texts)))
-        return self._receipt(request, texts)
+        return self._receipt(request, facts.get("key", ""), texts)
 
-    def _receipt(self, request: GenerationRequest, texts: list[str]) -> str:
+    def _receipt(self, request: GenerationRequest, key_name: str, texts: list[str]) -> str:
         """Keeps a reply for feedback, and returns its receipt. A request for several replies has one id for all: none
         of them is kept, and they have no receipt."""
-        if self._feedback is None or not self.ready or len(texts) != 1 or request.only_scores:
+        if self._replies is None or not self.ready or len(texts) != 1 or request.only_scores:
             return ""
-        settings = self._settings
-        sampling = dict(request.sampling)
-        if "stop" in sampling:  # of any length
-            sampling["stop"] = receipts.digest(sampling["stop"])
-        facts = {
-            "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
-            "template": self._template_digest, "sampling": sampling, "prompt": receipts.digest(request.client_prompt),
-            "reply": receipts.digest(texts[0]), "time": request.created,
-            **({"knowledge": settings.knowledge_version} if self._knowledge else {}),
-        }  # fmt: skip
-        self._recent_replies.add(Reply(request.reply_id, request.prompt, texts[0], settings.name, settings.version,
-                                       request.sampling, request.created, facts))  # fmt: skip
-        return receipts.sign(facts, self._receipt_key)
+        return self._replies.keep(request, texts[0], key_name)
 
     async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         limits = self._settings.limits
@@ -294,48 +304,15 @@ class Gateway:
 
     async def _save_feedback(self, headers: dict[str, str], receive: Receive, send: Send) -> None:
         body = asgi.parse_object(await self._read_body(headers, receive))
-        if self._feedback is None:
+        if self._replies is None:
             raise ApiError(404, "this server stores no feedback", code="not_found")
-        fields = read(FeedbackFields, body)
-        reply = await (self._remembered(fields.reply_id) if fields.reply_id else self._reply_of(fields))
-        reply_id = fields.reply_id or (reply.reply_id if reply else "")
-        comment = fields.comment.encode("utf-8", "replace").decode()
-        try:
-            await asyncio.to_thread(self._feedback.save, reply_id, fields.thumb, comment, reply)
-        except UnknownReply:
-            raise ApiError(404, f"reply_id {reply_id!r}: no such reply, or no longer remembered; send its receipt",
-                           param="reply_id", code="reply_not_found") from None  # fmt: skip
-        except (sqlite3.Error, OSError) as error:
-            raise ApiError(507, f"the feedback could not be stored ({error}); please try again later") from None
-        self._metrics.feedback.labels(fields.thumb).inc()
-        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": fields.thumb, "stored": True})
+        reply_id, opinion = await self._replies.save(read(FeedbackFields, body), self._find_reply)
+        self._metrics.feedback.labels(opinion.thumb).inc()
+        await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": opinion.thumb, "stored": True})
 
     def recent_reply(self, reply_id: str) -> Reply | None:
         """A reply that this process remembers, by its id."""
-        return self._recent_replies.get(reply_id)
-
-    async def _remembered(self, reply_id: str) -> Reply | None:
-        """A reply that a replica remembers: this one, or another."""
-        reply = self.recent_reply(reply_id)
-        return await self._find_reply(reply_id) if reply is None and self._find_reply is not None else reply
-
-    async def _reply_of(self, fields: FeedbackFields) -> Reply:
-        """The reply that a receipt is of: as it is remembered, else with the texts that the client sends along. Raises
-        ApiError for a receipt that is not this server's, and for texts that it is not of."""
-        try:
-            facts = receipts.read(fields.receipt or "", self._receipt_key)
-        except InvalidReceipt as error:
-            raise ApiError(400, f"receipt: {error}", param="receipt", code="invalid_receipt") from None
-        remembered = await self._remembered(facts["id"])
-        if remembered is not None:
-            return remembered
-        prompt = None if fields.prompt is None else parse_prompt(fields.prompt, self._chat)
-        for name, text in (("prompt", prompt), ("reply", fields.reply)):
-            if text is not None and receipts.digest(text) != facts[name]:
-                raise ApiError(400, f"{name}: is not the one that the receipt is of; leave it out or unchanged",
-                               param=name, code="invalid_receipt")  # fmt: skip
-        return Reply(facts["id"], prompt, fields.reply or "", facts["model"], facts["version"],
-                     facts["sampling"], facts["time"], facts)  # fmt: skip
+        return self._replies.recent(reply_id) if self._replies is not None else None
 
     async def _health(self, scope: Scope, send: Send) -> None:
         problem = "" if self.ready else "starting"
@@ -371,7 +348,7 @@ class Gateway:
             "persona": self._settings.persona or "",
             "context_tokens": self._context_tokens,
             "max_turns": self._settings.max_turns,
-            "feedback": self._feedback is not None,
+            "feedback": self._replies is not None,
             "guard": self._settings.guard,
             "knowledge": self._knowledge is not None,
         }

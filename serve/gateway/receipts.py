@@ -35,6 +35,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def pseudonym(name: str, key: bytes) -> str:
+    """What stands for a user's or a key's name on disk and in receipts: a keyed digest, so that nobody without the key
+    can try names. Empty for none."""
+    return hmac.digest(key, b"name:" + name.encode("utf-8", "replace"), "sha256").hex()[:32] if name else ""
+
+
 def template_digest(model: Path) -> str:
     """SHA-256 of the file with a model's chat template, in hex."""
     file = model / "chat_template.jinja"

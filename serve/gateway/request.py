@@ -42,7 +42,8 @@ class GenerationRequest:
     that the model does not get: the oldest, which did not fit into the context, and those that were refused;
     begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools_ignored:
     number of tools that the request offers; only_scores: whether the reply is the prompt's log-probabilities, which no
-    guard checks; citations: of the passages of documents that the prompt holds; created: seconds since 1970."""
+    guard checks; citations: of the passages of documents that the prompt holds; user: whom the client says that it is
+    for; created: seconds since 1970."""
 
     path: str
     body: dict[str, Any]
@@ -58,6 +59,7 @@ class GenerationRequest:
     tools_ignored: int = 0
     only_scores: bool = False
     citations: Sequence[dict[str, Any]] = ()
+    user: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -119,7 +121,7 @@ def prepare(
     prepared = fields.passed_on | request.body | {"model": settings.name}
     if fields.min_tokens is not None:  # max_tokens may be less than the client's
         prepared["min_tokens"] = min(fields.min_tokens, prepared["max_tokens"])
-    return replace(request, body=prepared)
+    return replace(request, body=prepared, user=fields.user or fields.safety_identifier or "")
 
 
 def _check_limits(fields: ChatFields | CompletionFields, settings: Settings) -> None:

@@ -1,17 +1,18 @@
 """A canary: another version that gets a share of a model's requests, and none any more where it does worse.
 
 Compared are the share of failed requests and the time to the first bytes, as the router counts them, and the thumbs of
-the feedback file. Every decision is handed out with its evidence.
+the database of feedback. Every decision is handed out with its evidence.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
 
-from serve.gateway import feedback
+from serve.gateway.database import DatabaseError, open_database
+from serve.gateway.feedback import FeedbackStore
 from serve.settings import CanaryRules, Settings
 
 PERIOD_S = 5.0
@@ -35,7 +36,7 @@ class Watch:
 
         router = ray.serve.get_app_handle(self._settings.app)
         outcomes = router.outcomes.remote().result(timeout_s=30)
-        thumbs = count_thumbs(self._settings.feedback)
+        thumbs = count_thumbs(self._settings.feedback, self._settings.feedback_url)
         made: list[tuple[str, dict[str, Any]]] = []
         for canary in list(self._canaries):
             stable = next(model for model in self._settings.models if model.name == canary.name and not model.canary)
@@ -80,16 +81,11 @@ def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules
     return None
 
 
-def count_thumbs(file: Path | None) -> dict[str, dict[str, float]]:
-    """Thumbs up and down in a feedback file, by the version of the model; empty where there is none yet."""
-    counts: dict[str, dict[str, float]] = {}
-    if file is None or not file.is_file():
-        return counts
-    try:
-        rows = feedback.read(file)
-    except sqlite3.OperationalError:  # its table is just being made
-        return counts
-    for row in rows:
-        of_version = counts.setdefault(row["version"], {"up": 0, "down": 0})
-        of_version[row["thumb"]] += 1
-    return counts
+def count_thumbs(file: Path | None, url: str | None = None) -> dict[str, dict[str, int]]:
+    """Thumbs up and down in the database of feedback, by the version of the model; empty where there is none yet, or it
+    does not answer: a canary is then judged by its requests."""
+    if url is None and (file is None or not file.is_file()):
+        return {}
+    with contextlib.suppress(DatabaseError), contextlib.closing(open_database(file, url)) as database:
+        return FeedbackStore(database).thumbs()
+    return {}

@@ -20,7 +20,7 @@ from ray.serve.exceptions import RayServeException
 from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
 from serve.gateway.feedback import Reply
-from serve.gateway.keys import Access
+from serve.gateway.keys import open_access
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
 
@@ -90,7 +90,8 @@ class Model:
     async def _admit(self, key: NamedKey) -> None:
         refused = await self._counter.refusal.remote(key.model_dump())
         if refused is not None:
-            raise ApiError(429, refused[0], code="rate_limit_exceeded", headers={"retry-after": refused[1]})
+            status, message, code, headers = refused
+            raise ApiError(status, message, code=code, headers=headers)
 
     async def recent_reply(self, reply_id: str) -> Reply | None:
         """A reply that this replica remembers, by its id."""
@@ -130,17 +131,18 @@ class Replica(Model):
 
 
 class KeyCounter:
-    """The use of named keys over all replicas of a server, counted in one actor. keys: NamedKeys as JSON values."""
+    """The use of named keys over all replicas of a server, counted in one actor. settings: Settings as JSON."""
 
-    def __init__(self, keys: list[dict[str, Any]]):
-        self._access = Access([NamedKey.model_validate(key) for key in keys])
+    def __init__(self, settings: str):
+        self._access = open_access(Settings.model_validate_json(settings))
 
-    def refusal(self, key: dict[str, Any]) -> tuple[str, str] | None:
-        """Counts a request. Message and Retry-After where the key has none left; None where it is admitted."""
+    def refusal(self, key: dict[str, Any]) -> tuple[int, str, str | None, dict[str, str]] | None:
+        """Counts a request. Status, message, code and headers of the error where it is refused; None where it is
+        admitted."""
         try:
             self._access.admit(NamedKey.model_validate(key))
         except ApiError as error:
-            return str(error), error.headers["retry-after"]
+            return error.status, str(error), error.code, error.headers
         return None
 
 
@@ -150,5 +152,5 @@ def key_counter(settings: Settings) -> Any:
     return (
         ray.remote(KeyCounter)
         .options(name=name, namespace="serve", get_if_exists=True, lifetime="detached", num_cpus=0, max_restarts=-1)
-        .remote([key.model_dump() for key in settings.keys])
+        .remote(settings.model_dump_json())
     )

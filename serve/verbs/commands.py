@@ -14,14 +14,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
+from serve.gateway.database import DatabaseError, open_database
 from serve.hosting import artifacts, emit
-from serve.settings import GuardEndpoint, NamedKey, Replicas, Settings
+from serve.settings import FEEDBACK_FILE, GuardEndpoint, NamedKey, Replicas, Settings
 from serve.verbs.chat import talk
 from serve.verbs.promote import parse_canary
 
@@ -55,6 +57,7 @@ def serve(
         emit.write(settings, file)
         print(f"{file}: deploy it with `serve deploy {file}`, or as serveConfigV2 of a RayService", file=sys.stderr)
         return
+    _check_database(settings)
     for model in settings.models:
         print(f"starting {model.name} ({model.model})", file=sys.stderr)
     _host(store, settings, follow, as_json)
@@ -96,6 +99,14 @@ class Follower:
     def _current(self) -> str:
         alias = aliases.read(self._store, self._alias)
         return alias.fingerprint if alias else ""
+
+
+def _check_database(settings: Settings) -> None:
+    """Raises ClusterError where the database of feedback cannot be reached: before a model is loaded."""
+    try:
+        open_database(settings.feedback, settings.feedback_url).close()
+    except DatabaseError as error:
+        raise ClusterError(f"--feedback {error}") from None
 
 
 def chat(load: Callable[[], Settings] | None, url: str | None, key: str | None, **options: Any) -> None:
@@ -150,7 +161,7 @@ def load_settings(
     if name and aliases.read(store, name) is not None:  # clients keep one name for all versions
         requested_options.setdefault("name", name)
     return artifacts.settings(
-        model, guard, store.root / "cache", feedback=store.root / "feedback.sqlite", store=store.location,
+        model, guard, store.root / "cache", feedback=store.root / FEEDBACK_FILE, store=store.location,
         **{**spec.settings, **documents, **requested_options},
     )  # fmt: skip
 
@@ -179,12 +190,12 @@ def load_service(store: Store, names: list[str], canary: str | None, **options: 
     return first.model_copy(update={"others": tuple(others)})
 
 
-def read_server_keys(key: str | None, file: Path | None) -> dict[str, Any]:
-    """The settings `key` and `keys` of a server: from --key, or from --key-file, which holds one key, or a line
-    `NAME SHA256 [N/minute] [N/day]` for each of several. Raises UserError that names the line."""
-    lines = _key_lines(file) if file is not None and key is None else []
+def read_server_keys(file: Path | None) -> dict[str, Any]:
+    """The settings `key` and `keys` of a server: from --key-file, which holds one key, or a line `NAME SHA256
+    [N/minute] [N/day]` for each of several. Raises UserError that names the line."""
+    lines = _key_lines(file) if file is not None else []
     if file is None or all(len(line.split()) == 1 for _, line in lines):
-        return {"key": read_key(key, file)}
+        return {"key": read_key(file)}
     keys: list[NamedKey] = []
     for number, line in lines:
         try:
@@ -238,12 +249,10 @@ def _key_lines(file: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("# ")]
 
 
-def read_key(key: str | None, file: Path | None) -> str | None:
-    """The key, from --key or --key-file. Raises UserError where the file holds none, or more than one."""
+def read_key(file: Path | None) -> str | None:
+    """The key in --key-file. Raises UserError where the file holds none, or more than one."""
     if file is None:
-        return key
-    if key is not None:
-        raise UserError("--key and --key-file: expected one of them, got both")
+        return None
     lines = _key_lines(file)
     if not lines:
         raise UserError(f"--key-file {file}: empty; expected the key in its first line")

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.gateway.feedback import read
+from serve.gateway.database import Sqlite
+from serve.gateway.feedback import FeedbackStore
 from serve.hosting.server import Server, start
 from serve.settings import Limits, Settings
 from tests.knowledge_index import make_index
@@ -43,7 +44,7 @@ class Served:
     def feedback(self) -> list[dict[str, Any]]:
         """The rows of the feedback file."""
         assert self.settings.feedback
-        return read(self.settings.feedback)
+        return FeedbackStore(Sqlite(self.settings.feedback)).rows()
 
 
 @pytest.fixture(scope="session")

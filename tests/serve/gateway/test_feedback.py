@@ -1,94 +1,201 @@
-"""Feedback is on disk when it is acknowledged."""
+"""Feedback is on disk when it is acknowledged, in SQLite and in PostgreSQL alike."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from serve.gateway.feedback import FeedbackStore, RecentReplies, Reply, UnknownReply, read
+from serve.gateway import feedback
+from serve.gateway.database import Database, DatabaseError, Sqlite, open_database
+from serve.gateway.feedback import FeedbackStore, Opinion, RecentReplies, Reply, UnknownReply
+from tests.serve.gateway import postgres
 
 ROOT = Path(__file__).parents[3]
+UP, DOWN = Opinion("up"), Opinion("down")
+# Arguments: a file, a URL or nothing, and the first number.
 CHILD = """
 import sys
 from pathlib import Path
-from serve.gateway.feedback import FeedbackStore, Reply
-store = FeedbackStore(Path(sys.argv[1]))
-for number in range(10**6):
+from serve.gateway.database import open_database
+from serve.gateway.feedback import FeedbackStore, Opinion, Reply
+store = FeedbackStore(open_database(Path(sys.argv[1]), sys.argv[2]))
+for number in range(int(sys.argv[3]), 10**6):
     reply = Reply(f"chatcmpl-{number}", [{"role": "user", "content": "茶?"}], "绿茶。", "demo", "f00d", {}, 1.0)
-    store.save(reply.reply_id, "up", "", reply)
+    store.save(reply.reply_id, Opinion("up"), reply)
     print(number, flush=True)
 """
 
 
 def reply(reply_id: str, size: int = 1) -> Reply:
-    return Reply(reply_id, [{"role": "user", "content": "q"}], "r" * size, "demo", "f00d", {"temperature": 0.5}, 12.5)
+    prompt = [{"role": "user", "content": "q"}]
+    return Reply(reply_id, prompt, "r" * size, "demo", "f00d", {"temperature": 0.5}, 12.5)
 
 
-def test_acknowledged_feedback_survives_a_kill(tmp_path: Path) -> None:
-    file = tmp_path / "feedback.sqlite"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str | None]:
+    with postgres.server() as url:
+        yield url
+
+
+@contextmanager
+def opened(database: Database) -> Iterator[Database]:
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str | None]:
+    """A SQLite file, or an empty PostgreSQL database, as open_database takes them."""
+    if request.param == "sqlite":
+        return tmp_path / "feedback.sqlite", None
+    pytest.importorskip("psycopg")
+    url = request.getfixturevalue("postgres_url")
+    if url is None:
+        pytest.skip("this machine has no PostgreSQL server")
+    with opened(open_database(None, url)) as database:
+        database.execute("DROP TABLE IF EXISTS feedback")
+    return tmp_path / "unused", url
+
+
+@pytest.fixture
+def store(place: tuple[Path, str | None]) -> Iterator[FeedbackStore]:
+    with opened(open_database(*place)) as database:
+        yield FeedbackStore(database)
+
+
+def kill_while_it_writes(place: tuple[Path, str | None], first: int, num_acknowledged: int) -> int:
+    """Runs a process that writes, kills it after this many acknowledgements; returns the last number acknowledged."""
+    command = [sys.executable, "-c", CHILD, str(place[0]), place[1] or "", str(first)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert child.stdout
-    acknowledged = [int(child.stdout.readline()) for _ in range(20)][-1]
+    acknowledged = [int(child.stdout.readline()) for _ in range(num_acknowledged)][-1]
     os.kill(child.pid, signal.SIGKILL)
     acknowledged = max([acknowledged, *map(int, child.stdout.read().split())])
     child.wait()
-    rows = read(file)
+    return acknowledged
+
+
+def test_acknowledged_feedback_survives_a_kill(place: tuple[Path, str | None]) -> None:
+    acknowledged = kill_while_it_writes(place, 0, 20)
+    with opened(open_database(*place)) as database:
+        rows = FeedbackStore(database).rows()
     assert len(rows) in (acknowledged + 1, acknowledged + 2)  # one more may be on disk, unacknowledged
     assert rows[0]["reply"] == "绿茶。" and rows[0]["prompt"] == [{"role": "user", "content": "茶?"}]
 
 
-def test_later_feedback_replaces_earlier_even_when_the_reply_is_no_longer_recent(tmp_path: Path) -> None:
-    store = FeedbackStore(tmp_path / "f.sqlite")
-    store.save("a", "up", "", reply("a"))
-    store.save("a", "down", "wrong", None)
+@pytest.mark.slow
+def test_a_loop_of_kills_loses_nothing_acknowledged(place: tuple[Path, str | None]) -> None:
+    acknowledged: set[int] = set()
+    for number in range(8):
+        first = number * 10_000
+        acknowledged |= set(range(first, kill_while_it_writes(place, first, 1 + 13 * number) + 1))
+    with opened(open_database(*place)) as database:
+        stored = {int(row["reply_id"].rpartition("-")[2]) for row in FeedbackStore(database).rows()}
+    assert acknowledged <= stored and len(stored - acknowledged) <= 8
+
+
+def test_later_feedback_replaces_earlier_even_when_the_reply_is_no_longer_recent(store: FeedbackStore) -> None:
+    store.save("a", Opinion("down", "so", "R", "wrong"), reply("a"))
+    store.save("a", Opinion("down", "wrong\0", "better"), None)
     with pytest.raises(UnknownReply):
-        store.save("b", "up", "", None)
-    store.close()
-    (row,) = read(tmp_path / "f.sqlite")
-    assert (row["thumb"], row["comment"], row["version"], row["created"]) == ("down", "wrong", "f00d", 12.5)
+        store.save("b", UP, None)
+    (row,) = store.rows()
+    assert (row["thumb"], row["comment"], row["version"], row["created"]) == ("down", "wrong\ufffd", "f00d", 12.5)
+    assert (row["correction"], row["report"]) == ("better", "")
     assert row["sampling"] == {"temperature": 0.5} and row["changed"] > row["created"]
 
 
-def test_texts_that_come_later_are_kept(tmp_path: Path) -> None:
-    store, facts = FeedbackStore(tmp_path / "f.sqlite"), ("demo", "f00d", {}, 12.5)
+def test_texts_that_come_later_are_kept(store: FeedbackStore) -> None:
+    facts = ("demo", "f00d", {}, 12.5)
     for prompt, text in ((None, ""), ("q", "r"), (None, ""), ("other", "other")):
-        store.save("a", "up", "", Reply("a", prompt, text, *facts))
-    store.close()
-    (row,) = read(tmp_path / "f.sqlite")
+        store.save("a", UP, Reply("a", prompt, text, *facts))
+    (row,) = store.rows()
     assert (row["prompt"], row["reply"]) == ("q", "r")
 
 
-def test_two_servers_can_write_to_one_file(tmp_path: Path) -> None:
-    file = tmp_path / "f.sqlite"
+def test_rows_since_a_time(store: FeedbackStore) -> None:
+    store.save("a", UP, reply("a"))
+    before = time.time()
+    store.save("b", DOWN, reply("b"))
+    assert [row["reply_id"] for row in store.rows(before)] == ["b"]
+    assert [row["reply_id"] for row in store.rows()] == ["a", "b"]
 
+
+def test_several_servers_can_write_to_one_database(place: tuple[Path, str | None]) -> None:
     def write(name: str) -> None:
-        store = FeedbackStore(file)
-        for number in range(20):
-            store.save(f"{name}{number}", "up", "", reply(f"{name}{number}"))
-        store.close()
+        with opened(open_database(*place)) as database:
+            store = FeedbackStore(database)
+            for number in range(20):
+                store.save(f"{name}{number}", UP, reply(f"{name}{number}"))
 
-    threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abc"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(read(file)) == 40
+    with opened(open_database(*place)) as database:
+        assert len(FeedbackStore(database).rows()) == 60
+
+
+def test_personal_data_is_masked_in_every_text_unless_it_is_kept(place: tuple[Path, str | None]) -> None:
+    private = "write to ann@mail.com, 邮箱 li@sina.cn"
+    row_of = Reply("a", [{"role": "user", "content": private}], private, "demo", "f00d", {}, 1.0)
+    with opened(open_database(*place)) as database:
+        masking, keeping = FeedbackStore(database), FeedbackStore(database, feedback.KEEP)
+        masking.save("a", Opinion("down", private, private), row_of)
+        masked = "write to [email], 邮箱 [email]"
+        (row,) = masking.rows()
+        assert row["prompt"] == [{"role": "user", "content": masked}]
+        assert {row["reply"], row["comment"], row["correction"]} == {masked}
+        keeping.save("a", Opinion("down", private), None)
+        assert keeping.rows()[0]["comment"] == private
+
+
+def test_a_user_s_feedback_is_deleted_and_leaves_nothing_in_the_file(place: tuple[Path, str | None]) -> None:
+    with opened(open_database(*place)) as database:
+        store = FeedbackStore(database)
+        for name, digests in (("a", {"user_digest": "d1"}), ("b", {"key_digest": "d1"}), ("c", {"user_digest": "d2"})):
+            store.save(name, Opinion("up", f"secret words of {name}"), replace(reply(name), **digests))
+        assert store.delete_user("d1") == 2 and store.delete_user("d1") == 0
+        assert [row["reply_id"] for row in store.rows()] == ["c"]
+        files = [file.read_bytes() for file in place[0].parent.glob("feedback.sqlite*")]
+        assert not any(b"secret words of a" in content for content in files)
+        assert place[1] or any(b"secret words of c" in content for content in files)
+
+
+def test_a_lost_connection_is_made_anew(place: tuple[Path, str | None]) -> None:
+    if place[1] is None:
+        pytest.skip("a file has no connection")
+    with opened(open_database(*place)) as database, opened(open_database(*place)) as other:
+        store = FeedbackStore(database)
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query <> ''"
+        other.execute(end)
+        store.save("a", UP, reply("a"))
+        other.execute(end)
+        with database.transaction():
+            database.execute("DELETE FROM feedback")
+        assert store.rows() == []
 
 
 def test_every_commit_is_synced(tmp_path: Path) -> None:
-    store = FeedbackStore(tmp_path / "f.sqlite")
-    modes = [store._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
-    assert modes == ["wal", 2]  # 2 is FULL
-    store.close()
-    with pytest.raises(sqlite3.Error):
-        store.save("a", "up", "", reply("a"))
+    with opened(Sqlite(tmp_path / "f.sqlite")) as database:
+        modes = [list(database.execute(f"PRAGMA {name}")[0].values()) for name in ("journal_mode", "synchronous")]
+        assert modes == [["wal"], [2]]  # 2 is FULL
+        store = FeedbackStore(database)
+    with pytest.raises(DatabaseError):
+        store.save("a", UP, reply("a"))
 
 
 def test_the_oldest_recent_replies_are_dropped() -> None:
@@ -100,8 +207,7 @@ def test_the_oldest_recent_replies_are_dropped() -> None:
     assert recent.get("d") is None and recent.get("e")
 
 
-def test_a_stop_string_with_half_of_a_surrogate_pair_is_stored(tmp_path: Path) -> None:
-    file = tmp_path / "feedback.sqlite"
+def test_a_stop_string_with_half_of_a_surrogate_pair_is_stored(store: FeedbackStore) -> None:
     with_stop = Reply("chatcmpl-1", [], "r", "demo", "f00d", {"stop": ["\ud800"]}, 1.0)
-    FeedbackStore(file).save("chatcmpl-1", "up", "", with_stop)
-    assert read(file)[0]["sampling"] == {"stop": ["\ud800"]}
+    store.save("chatcmpl-1", UP, with_stop)
+    assert store.rows()[0]["sampling"] == {"stop": ["\ud800"]}

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from pipelines.errors import UserError
 from serve.gateway import asgi
-from serve.gateway.feedback import RecentReplies, Reply, read
+from serve.gateway.database import Sqlite
+from serve.gateway.feedback import FeedbackStore, Reply
 from serve.gateway.gateway import Gateway
 from serve.gateway.metrics import Metrics
 from serve.settings import Limits, Settings
@@ -229,7 +230,7 @@ def test_malformed_hosts_and_origins_are_refused(tiny: Tiny, headers: dict[str, 
 
 
 def test_impossible_settings_are_refused_before_anything_starts(tiny: Tiny) -> None:
-    with pytest.raises(UserError, match="--key: expected visible"):
+    with pytest.raises(UserError, match="--key-file: the key holds other"):
         Settings(model=tiny.first, key="").check()
     with pytest.raises(UserError, match=r"share 20 tokens, and the readiness probe's prompt takes \d+"):
         Settings(model=tiny.first, max_tokens=20).check()
@@ -255,7 +256,6 @@ def test_feedback_on_an_unknown_reply_is_refused(tiny: Tiny, tmp_path: Path) -> 
     for invalid in ({}, {"reply_id": 1}, {"reply_id": "x", "thumb": "sideways"}, {"reply_id": "x", "thumb": "up",
                   "comment": "c" * 5000}, {"reply_id": "x", "thumb": "up", "comment": 1}):  # fmt: skip
         check_error(send_request(app, "POST", "/feedback", json=invalid), 400)
-    assert isinstance(app._recent_replies, RecentReplies)
     without_feedback = gateway(tiny, Engine())
     check_error(
         send_request(without_feedback, "POST", "/feedback", json={"reply_id": "x", "thumb": "up"}), 404, "not_found"
@@ -289,5 +289,5 @@ def test_feedback_on_a_reply_that_another_replica_remembers(tiny: Tiny, tmp_path
     assert send_request(app, "POST", "/feedback", json={"reply_id": "chatcmpl-1", "thumb": "up"}).status_code == 200
     other = send_request(app, "POST", "/feedback", json={"reply_id": "chatcmpl-2", "thumb": "up"})
     check_error(other, 404, "reply_not_found")
-    (row,) = read(tmp_path / "feedback.sqlite")
+    (row,) = FeedbackStore(Sqlite(tmp_path / "feedback.sqlite")).rows()
     assert (row["reply"], row["version"]) == ("Hi.", "v")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import UserError
 from serve.gateway.asgi import ApiError
+from serve.gateway.database import Sqlite
 from serve.gateway.keys import Access
 from serve.settings import NamedKey, Settings
 from serve.verbs.commands import read_key, read_server_keys
@@ -20,7 +22,9 @@ ANA, BEN = (hashlib.sha256(key.encode()).hexdigest() for key in ("ana's-key", "b
 
 def test_a_key_is_known_by_its_digest_and_counted_by_its_limits() -> None:
     now = [0.0]
-    access = Access([NamedKey.parse(f"ana {ANA} 2/minute 3/day"), NamedKey.parse(f"ben {BEN}")], lambda: now[0])
+    access = Access(
+        [NamedKey.parse(f"ana {ANA} 2/minute 3/day"), NamedKey.parse(f"ben {BEN}")], Sqlite(), lambda: now[0]
+    )
     ana, ben = access.find("ana's-key"), access.find("ben's-key")
     assert ana and ben and (ana.name, ben.name) == ("ana", "ben")
     assert access.find("other") is None and access.find(ANA) is None and access.find("") is None
@@ -39,41 +43,63 @@ def test_a_key_is_known_by_its_digest_and_counted_by_its_limits() -> None:
     access.admit(ana)
 
 
+def test_quotas_hold_over_restarts_and_over_servers_of_one_store(tmp_path: Path) -> None:
+    key, file = NamedKey.parse(f"ana {ANA} 5/minute 7/day"), tmp_path / "feedback.sqlite"
+    now = 86_400.0
+
+    def server() -> Access:
+        return Access([key], Sqlite(file, synced=False), lambda: now)
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda access: access.admit(key), [server() for _ in range(5)]))
+    with pytest.raises(ApiError, match="5 requests a minute"):
+        server().admit(key)
+    now += 60
+    server().admit(key)
+    server().admit(key)
+    for _ in range(2):  # a request that is refused counts in no window
+        with pytest.raises(ApiError, match="7 requests a day"):
+            server().admit(key)
+    assert server().use_by_day() == [{"name": "ana", "number": 1, "requests": 7}]
+    (minute,) = Sqlite(file).execute("SELECT * FROM key_use WHERE window_s = 60")
+    assert (minute["number"], minute["requests"]) == (1441, 2)
+
+
 def test_a_file_of_keys_holds_one_key_or_lines_with_digests(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("the-key\n")
-    assert read_server_keys(None, file) == {"key": "the-key"} and read_key(None, file) == "the-key"
+    assert read_server_keys(file) == {"key": "the-key"} and read_key(file) == "the-key"
     file.write_text(f"# who\nana {ANA} 60/minute\n\nben {BEN}\n")
-    settings = read_server_keys(None, file)
+    settings = read_server_keys(file)
     assert [key.name for key in settings["keys"]] == ["ana", "ben"] and len(settings["key"]) >= 24
     with pytest.raises(UserError, match="holds the digests of a server's keys; expected the key itself"):
-        read_key(None, file)
+        read_key(file)
     two = f"ana {ANA}\nben {ANA}\n"
     for text, problem in ((two, "ana and ben have the same key"), (f"ana:{ANA}\n", "1 lines, each one word"),
                           ("one-key\nanother-key\n", "2 lines, each one word")):  # fmt: skip
         file.write_text(text)
         with pytest.raises(UserError, match=problem):
-            read_server_keys(None, file)
+            read_server_keys(file)
     for line in ("ana my-secret", f"ana {ANA} my-secret"):
         file.write_text(line)
         with pytest.raises(UserError) as error:
-            read_server_keys(None, file)
+            read_server_keys(file)
         assert "secret" not in str(error.value)
     problems = {"ana abc": "expected the SHA-256", f"ana {ANA} 60": "expected a limit such as 60/minute",
                 f"ana {ANA} 5/day 6/day": "each once", f"ana {ANA} 0/day": "expected a limit"}  # fmt: skip
     for line, problem in problems.items():
         file.write_text(f"ben {BEN}\n{line}\n")
         with pytest.raises(UserError, match=rf"keys: line 2: .*{problem}.*expected NAME SHA256"):
-            read_server_keys(None, file)
+            read_server_keys(file)
     file.write_text(f"ana {ANA}\nana {BEN}\n")
     with pytest.raises(UserError, match="two keys are named ana"):
-        read_server_keys(None, file)
+        read_server_keys(file)
 
 
 def test_a_gateway_admits_named_keys_within_their_limits(tiny: Tiny) -> None:
     keys = (NamedKey.parse(f"ana {ANA} 1/day"), NamedKey.parse(f"ben {BEN}"))
     app = gateway(tiny, Engine(), key="of-the-server", host="0.0.0.0", keys=keys)
-    app._access = Access(keys, lambda: 0.0)  # no midnight between two requests
+    app._access = Access(keys, Sqlite(), lambda: 0.0)  # no midnight between two requests
     path = "/v1/chat/completions"
 
     def send(key: str) -> int:

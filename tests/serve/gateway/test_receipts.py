@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry
 
 from pipelines.errors import UserError
 from serve.gateway import receipts
-from serve.gateway.feedback import FeedbackStore, read
+from serve.gateway.database import Sqlite
+from serve.gateway.feedback import FeedbackStore
 from serve.gateway.gateway import Gateway
 from serve.gateway.metrics import Metrics
 from serve.gateway.receipts import InvalidReceipt, digest, open_key, sign
@@ -75,6 +76,10 @@ def test_forged_changed_and_old_receipts_are_refused_with_the_reason() -> None:
         receipts.read(receipt, key, now=1000.0 + 31 * 86400)
 
 
+def rows(file: Path) -> list[dict[str, Any]]:
+    return FeedbackStore(Sqlite(file)).rows()
+
+
 def replica(tiny: Tiny, folder: Path, persona: str | None = None) -> Gateway:
     async def check_engine() -> None: ...
 
@@ -102,7 +107,7 @@ def test_any_replica_takes_feedback_by_receipt_also_after_a_restart(tiny: Tiny, 
     reply_id = receipts.read(receipt, open_key(tmp_path / "receipts.key"))["id"]
     check_error(post(another, "/feedback", {"reply_id": reply_id, "thumb": "up"}), 404, "reply_not_found")
     assert post(another, "/feedback", {"receipt": receipt, "thumb": "up"}).json()["reply_id"] == reply_id
-    (row,) = read(tmp_path / "feedback.sqlite")
+    (row,) = rows(tmp_path / "feedback.sqlite")
     facts = row["receipt"]
     assert (row["thumb"], row["model"], row["version"], row["sampling"]) == ("up", "tiny", "v1", facts["sampling"])
     assert (row["prompt"], row["reply"]) == (None, "") and facts["sampling"]["temperature"] == 0.5
@@ -122,8 +127,26 @@ def test_texts_sent_along_are_stored(tiny: Tiny, tmp_path: Path) -> None:
     receipt = post(replica(tiny, tmp_path), "/v1/chat/completions", {"messages": messages}).json()["rayse_receipt"]
     texts = {"prompt": messages, "reply": "Hi."}
     assert post(replica(tiny, tmp_path), "/feedback", {"receipt": receipt, "thumb": "down", **texts}).status_code == 200
-    (row,) = read(tmp_path / "feedback.sqlite")
+    (row,) = rows(tmp_path / "feedback.sqlite")
     assert (row["prompt"], row["reply"], row["thumb"]) == (messages, "Hi.", "down")
+
+
+def test_a_correction_and_a_report_are_stored_and_a_user_s_feedback_deleted(tiny: Tiny, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    first, app = replica(tiny, tmp_path), replica(tiny, tmp_path)
+    reply = post(first, "/v1/chat/completions", {"messages": messages, "user": "ann"}).json()
+    facts = receipts.read(reply["rayse_receipt"], open_key(tmp_path / "receipts.key"))
+    correction = {"correction": "Hello, 你好!", "report": "format"}
+    for each in (first, app):  # remembered, and by its receipt alone
+        done = post(each, "/feedback", {"receipt": reply["rayse_receipt"], **correction})
+        assert done.json() == {"reply_id": facts["id"], "thumb": "down", "stored": True}
+        (row,) = rows(tmp_path / "feedback.sqlite")
+        assert {name: row[name] for name in correction} == correction and row["user_digest"] == facts["user"]
+    assert "ann" not in json.dumps([row, facts])
+    assert FeedbackStore(Sqlite(tmp_path / "feedback.sqlite")).delete_user(facts["user"]) == 1
+    for wrong, param in (({}, "thumb"), ({"report": "ugly"}, "report"), ({"correction": "c" * 32_001}, "correction")):
+        error = check_error(post(app, "/feedback", {"receipt": reply["rayse_receipt"], **wrong}), 400)
+        assert error["param"] == param or error["message"].startswith(param)
 
 
 def test_a_prompt_sent_along_is_as_the_client_sent_it(tiny: Tiny, tmp_path: Path) -> None:
@@ -132,7 +155,7 @@ def test_a_prompt_sent_along_is_as_the_client_sent_it(tiny: Tiny, tmp_path: Path
     receipt = post(replica(tiny, tmp_path, "Be brief."), "/v1/chat/completions", body).json()["rayse_receipt"]
     feedback = {"receipt": receipt, "thumb": "up", "prompt": [message]}
     assert post(replica(tiny, tmp_path), "/feedback", feedback).status_code == 200
-    (row,) = read(tmp_path / "feedback.sqlite")
+    (row,) = rows(tmp_path / "feedback.sqlite")
     assert row["prompt"] == [{"role": "user", "content": "hello"}]
     for prompt in ([], [5, "a"], [message | {"role": "king"}], [10**6]):
         check_error(post(replica(tiny, tmp_path), "/feedback", feedback | {"prompt": prompt}), 400)
@@ -144,6 +167,5 @@ def test_a_file_of_an_earlier_version_gets_the_column(tmp_path: Path) -> None:
     with sqlite3.connect(file) as database:
         database.execute(f"CREATE TABLE feedback ({names.replace('reply_id', 'reply_id TEXT PRIMARY KEY')})")
         database.execute(f"INSERT INTO feedback ({names}) VALUES ('a', 'up', '', '\"p\"', 'r', 'm', 'v', '{{}}', 1, 1)")
-    FeedbackStore(file).close()
-    (row,) = read(file)
+    (row,) = rows(file)
     assert (row["prompt"], row["receipt"]) == ("p", {})

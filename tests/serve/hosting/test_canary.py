@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.gateway.feedback import FeedbackStore, Reply
+from serve.gateway.database import Sqlite
+from serve.gateway.feedback import FeedbackStore, Opinion, Reply
 from serve.hosting.canary import count_thumbs, fault
 from serve.settings import CanaryRules
 
@@ -35,9 +36,9 @@ def test_a_canary_is_stopped_by_errors_latency_or_feedback(canary: dict[str, flo
 def test_thumbs_are_counted_by_version(tmp_path: Path) -> None:
     file = tmp_path / "feedback.sqlite"
     assert count_thumbs(None) == count_thumbs(file) == {}
-    store = FeedbackStore(file)
+    store = FeedbackStore(Sqlite(file))
     assert count_thumbs(file) == {}
     for number, (version, thumb) in enumerate([("a", "up"), ("b", "down"), ("a", "up"), ("a", "down")]):
-        store.save(str(number), thumb, "", Reply(str(number), [], "text", "m", version, {}, 0.0))
+        store.save(str(number), Opinion(thumb), Reply(str(number), [], "text", "m", version, {}, 0.0))
     store.close()
     assert count_thumbs(file) == {"a": {"up": 2, "down": 1}, "b": {"up": 0, "down": 1}}

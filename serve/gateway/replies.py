@@ -1,0 +1,95 @@
+"""What a server remembers of its replies, and the feedback on them.
+
+a complete reply ──keep──► RecentReplies, and its receipt ──► the client ──FeedbackFields──► save ──► FeedbackStore
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pipelines.data.tokens.chat import Chat
+from serve.gateway import receipts
+from serve.gateway.asgi import ApiError
+from serve.gateway.database import DatabaseError, open_database
+from serve.gateway.feedback import KEEP, MASK, FeedbackStore, Opinion, RecentReplies, Reply, UnknownReply
+from serve.gateway.fields import FeedbackFields
+from serve.gateway.guard import guard_name
+from serve.gateway.receipts import InvalidReceipt
+from serve.gateway.request import GenerationRequest, parse_prompt
+from serve.settings import Settings
+
+FindReply = Callable[[str], Awaitable[Reply | None]]
+
+
+class Replies:
+    """The replies of a server that stores feedback. Raises UserError, DatabaseError, OSError."""
+
+    def __init__(self, settings: Settings, chat: Chat):
+        assert settings.receipt_key
+        self._settings, self._chat, self._recent = settings, chat, RecentReplies()
+        database = open_database(settings.feedback, settings.feedback_url)
+        self._store = FeedbackStore(database, MASK if settings.mask_feedback else KEEP)
+        self._key = receipts.open_key(settings.receipt_key)
+        self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
+        self._template_digest = receipts.template_digest(settings.model)
+
+    def keep(self, request: GenerationRequest, text: str, key_name: str) -> str:
+        """Remembers a reply for feedback, and returns its receipt. key_name: of the request's key; empty without."""
+        settings, sampling = self._settings, dict(request.sampling)
+        if "stop" in sampling:  # of any length
+            sampling["stop"] = receipts.digest(sampling["stop"])
+        user, key = receipts.pseudonym(request.user, self._key), receipts.pseudonym(key_name, self._key)
+        facts = {
+            "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
+            "template": self._template_digest, "sampling": sampling, "prompt": receipts.digest(request.client_prompt),
+            "reply": receipts.digest(text), "time": request.created,
+            **({"knowledge": settings.knowledge_version} if settings.knowledge_folder else {}),
+            **({"user": user} if user else {}), **({"key": key} if key else {}),
+        }  # fmt: skip
+        self._recent.add(Reply(request.reply_id, request.prompt, text, settings.name, settings.version,
+                               request.sampling, request.created, facts, user, key))  # fmt: skip
+        return receipts.sign(facts, self._key)
+
+    def recent(self, reply_id: str) -> Reply | None:
+        """A reply that this process remembers, by its id."""
+        return self._recent.get(reply_id)
+
+    async def save(self, fields: FeedbackFields, find: FindReply | None = None) -> tuple[str, Opinion]:
+        """Stores feedback; returns the reply's id and what was stored, once it is on disk. find: looks for a reply that
+        another replica remembers, by its id. Raises ApiError."""
+        facts = self._facts(fields.receipt) if fields.receipt else {}
+        reply_id = fields.reply_id or facts["id"]
+        reply = self.recent(reply_id)
+        if reply is None and find is not None:
+            reply = await find(reply_id)
+        if reply is None and facts:
+            reply = self._reply_of(fields, facts)
+        opinion = Opinion(fields.thumb or "down", fields.comment, fields.correction, fields.report or "")
+        try:
+            await asyncio.to_thread(self._store.save, reply_id, opinion, reply)
+        except UnknownReply:
+            raise ApiError(404, f"reply_id {reply_id!r}: no such reply, or no longer remembered; send its receipt",
+                           param="reply_id", code="reply_not_found") from None  # fmt: skip
+        except (DatabaseError, OSError) as error:
+            raise ApiError(507, f"the feedback could not be stored ({error}); please try again later") from None
+        return reply_id, opinion
+
+    def _facts(self, receipt: str) -> dict[str, Any]:
+        """What a receipt says of its reply. Raises ApiError for one that is not this server's."""
+        try:
+            return receipts.read(receipt, self._key)
+        except InvalidReceipt as error:
+            raise ApiError(400, f"receipt: {error}", param="receipt", code="invalid_receipt") from None
+
+    def _reply_of(self, fields: FeedbackFields, facts: dict[str, Any]) -> Reply:
+        """The reply that a receipt is of, with the texts that the client sends along. Raises ApiError for texts that it
+        is not of."""
+        prompt = None if fields.prompt is None else parse_prompt(fields.prompt, self._chat)
+        for name, text in (("prompt", prompt), ("reply", fields.reply)):
+            if text is not None and receipts.digest(text) != facts[name]:
+                raise ApiError(400, f"{name}: is not the one that the receipt is of; leave it out or unchanged",
+                               param=name, code="invalid_receipt")  # fmt: skip
+        return Reply(facts["id"], prompt, fields.reply or "", facts["model"], facts["version"], facts["sampling"],
+                     facts["time"], facts, facts.get("user", ""), facts.get("key", ""))  # fmt: skip

@@ -1,0 +1,224 @@
+"""OpenAI's Responses API over that of chats: one request and one reply, of which the server keeps no state.
+
+    {input, instructions, …} ──to_chat──► {messages, …} ──► as a chat: template, limits, guard, receipt, vLLM
+    {output: [message], …}   ◄──Responder── {choices, usage}, or the events of its stream
+
+A response that is streamed has OpenAI's events: created, in_progress, output_item.added, content_part.added,
+output_text.delta …, and their ends; the last one has the whole response. Nothing is stored, so that a client sends the
+conversation with each request.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from serve.gateway import asgi
+from serve.gateway.asgi import ApiError, Event, Send
+from serve.gateway.fields import ResponsesFields, shortened
+from serve.gateway.request import GenerationRequest
+
+RESPONSES = "/v1/responses"
+PASSED = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier",
+          "safety_identifier", "prompt_cache_key", "tools", "tool_choice")  # fmt: skip
+ITEM_FIELDS = ("type", "role", "content", "id", "status")
+EXTRA_FIELDS = ("rayse_receipt", "rayse_guard")  # of a reply, kept in the response
+
+
+def to_chat(fields: ResponsesFields) -> dict[str, Any]:
+    """The body of a chat request that means the same. Raises ApiError for items that are no messages."""
+    system = [{"role": "system", "content": fields.instructions}] if fields.instructions else []
+    items = [{"role": "user", "content": fields.input}] if isinstance(fields.input, str) else fields.input
+    body = {name: value for name in PASSED if (value := getattr(fields, name)) is not None}
+    body["messages"] = [*system, *(_message(item, number) for number, item in enumerate(items))]
+    if fields.max_output_tokens is not None:
+        body["max_completion_tokens"] = fields.max_output_tokens
+    if fields.text is not None and fields.text.format is not None:
+        form = fields.text.format.model_dump(exclude_none=True, by_alias=True)
+        kind = form.pop("type")
+        body["response_format"] = {"type": kind} | ({"json_schema": form} if kind == "json_schema" else {})
+    if fields.stream:
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def _message(item: dict[str, Any], number: int) -> dict[str, Any]:
+    """An item of the input as a message: {role, content}, with or without the type "message"."""
+    path = f"input[{number}]"
+    if item.get("type", "message") != "message":
+        raise ApiError(400, f"{path}.type: expected message, got {shortened(item['type'])}; this server calls no "
+                       f"tools, and stores no items that one could refer to", param=f"{path}.type",
+                       code="unsupported_parameter")  # fmt: skip
+    unknown = [name for name in item if name not in ITEM_FIELDS]
+    if unknown:
+        raise ApiError(400, f"{path}.{unknown[0]}: not supported here; leave it out", param=f"{path}.{unknown[0]}",
+                       code="unsupported_parameter")  # fmt: skip
+    return {name: item[name] for name in ("role", "content") if name in item}
+
+
+def renamed(error: ApiError, fields: ResponsesFields) -> ApiError:
+    """An error about the chat request, in the names of the client's."""
+    num_before = 1 if fields.instructions else 0
+
+    def item(match: re.Match[str]) -> str:
+        number = int(match[1]) - num_before
+        if number < 0:
+            return "instructions"
+        return "input" if isinstance(fields.input, str) else f"input[{number}]"
+
+    def text(value: str) -> str:
+        value = re.sub(r"messages\[(\d+)\]", item, value)
+        value = re.sub(r"\bmessages\b(?=:|$)", "input", value)
+        return re.sub(r"max_completion_tokens|\bmax_tokens\b", "max_output_tokens", value)
+
+    return ApiError(error.status, text(str(error)), param=text(error.param) if error.param else None, code=error.code,
+                    headers=error.headers)  # fmt: skip
+
+
+class Responder:
+    """Takes the ASGI events of a chat's response, and sends those of a response. An error passes unchanged."""
+
+    def __init__(self, send: Send, request: GenerationRequest, fields: ResponsesFields):
+        self._send, self._request, self._fields = send, request, fields
+        self._start: Event = {}
+        self._body = b""  # of a response that is no stream, or an incomplete event of one
+        self._number = 0  # of the next event
+        self._text, self._has_ended = "", False
+        self._end: dict[str, Any] = {}  # what the stream's chunks say of its end: finish_reason, usage, receipt, …
+
+    async def __call__(self, event: Event) -> None:
+        """Takes an event of the chat's response."""
+        if event["type"] == "http.response.start":
+            self._start = event
+            if event["status"] != 200 or self._request.streams:
+                await self._send(event)
+                await self._begin_stream(event["status"])
+            return
+        if self._start["status"] != 200:
+            return await self._send(event)
+        self._body += event.get("body", b"")
+        is_last = not event.get("more_body", False)
+        if self._request.streams:
+            *chunks, self._body = self._body.split(b"\n\n")
+            events = b"".join([self._translate(chunk) for chunk in chunks] + ([self._finish()] if is_last else []))
+            await self._send({"type": "http.response.body", "body": events, "more_body": not is_last})
+        elif is_last:
+            await self._send_whole()
+
+    async def _send_whole(self) -> None:
+        chat = json.loads(self._body)
+        choice = chat["choices"][0]
+        text, reasoning = choice["message"].get("content") or "", choice["message"].get("reasoning") or ""
+        end = {name: chat[name] for name in EXTRA_FIELDS if name in chat}
+        end |= {"finish_reason": choice.get("finish_reason"), "usage": chat.get("usage"), "reasoning": reasoning}
+        body = asgi.dumps(self._response(text, end))
+        headers = [(name, value) for name, value in self._start["headers"] if name.lower() != b"content-length"]
+        await self._send({**self._start, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
+        await self._send({"type": "http.response.body", "body": body})
+
+    # ---- a stream ---------------------------------------------------------------------------------------------------
+
+    async def _begin_stream(self, status: int) -> None:
+        if status != 200:
+            return
+        place = {"output_index": 0, "item_id": self._message_id, "content_index": 0}
+        events = (
+            self._event("response.created", response=self._response("", None)),
+            self._event("response.in_progress", response=self._response("", None)),
+            self._event("response.output_item.added", output_index=0, item=self._item("", "in_progress")),
+            self._event("response.content_part.added", **place, part=_part("")),
+        )
+        await self._send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
+
+    def _translate(self, chunk: bytes) -> bytes:
+        data = chunk.removeprefix(b"data: ").strip()
+        if data == b"[DONE]":
+            return self._finish()
+        if not chunk.startswith(b"data: "):
+            return b""
+        value = json.loads(data)
+        if "error" in value:
+            error, self._has_ended = value["error"], True
+            failed = self._response(self._text, None) | {
+                "status": "failed",
+                "error": {"code": error.get("code") or "server_error", "message": error["message"]},
+            }
+            return self._event("response.failed", response=failed)
+        self._end |= {name: value[name] for name in (*EXTRA_FIELDS, "usage") if value.get(name)}
+        events = b""
+        for choice in value.get("choices", ()):
+            text = choice["delta"].get("content") or ""
+            self._end |= {"reasoning": choice["delta"]["reasoning"]} if choice["delta"].get("reasoning") else {}
+            self._end |= {"finish_reason": choice["finish_reason"]} if choice.get("finish_reason") else {}
+            if text:
+                self._text += text
+                events += self._event("response.output_text.delta", item_id=self._message_id, output_index=0,
+                                      content_index=0, delta=text, logprobs=[])  # fmt: skip
+        return events
+
+    def _finish(self) -> bytes:
+        """The events that end the stream, once."""
+        if self._has_ended:
+            return b""
+        self._has_ended = True
+        response = self._response(self._text, self._end)
+        place = {"output_index": 0, "item_id": self._message_id, "content_index": 0}
+        return b"".join((
+            self._event("response.output_text.done", **place, text=self._text, logprobs=[]),
+            self._event("response.content_part.done", **place, part=_part(self._text)),
+            self._event("response.output_item.done", output_index=0, item=response["output"][0]),
+            self._event(f"response.{response['status']}", response=response),
+        ))  # fmt: skip
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        number, self._number = self._number, self._number + 1
+        return f"event: {kind}\n".encode() + asgi.sse_event({"type": kind, "sequence_number": number, **fields})
+
+    # ---- the response -----------------------------------------------------------------------------------------------
+
+    @property
+    def _message_id(self) -> str:
+        return self._request.reply_id.replace("resp_", "msg_")
+
+    def _item(self, text: str, status: str) -> dict[str, Any]:
+        content = [_part(text)] if status != "in_progress" else []
+        return {"id": self._message_id, "type": "message", "role": "assistant", "status": status, "content": content}
+
+    def _response(self, text: str, end: dict[str, Any] | None) -> dict[str, Any]:
+        """The response object. end: what is known once the reply is complete; None while it is not."""
+        fields, output, usage = self._fields, [], None
+        status = "in_progress" if end is None else "incomplete" if end.get("finish_reason") == "length" else "completed"
+        if end is not None:
+            output, usage = [self._item(text, status)], _usage(end.get("usage"))
+            if end.get("reasoning"):
+                thought = {"type": "reasoning_text", "text": end["reasoning"]}
+                output.append({"id": self._message_id.replace("msg_", "rs_"), "type": "reasoning", "summary": [],
+                               "content": [thought]})  # fmt: skip
+        form = fields.text.format if fields.text else None
+        return {
+            "id": self._request.reply_id, "object": "response", "created_at": self._request.created, "status": status,
+            "error": None, "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "instructions": fields.instructions, "max_output_tokens": fields.max_output_tokens,
+            "model": self._request.body["model"], "output": output, "parallel_tool_calls": True,
+            "previous_response_id": None, "store": False, "temperature": fields.temperature, "top_p": fields.top_p,
+            "text": {"format": form.model_dump(exclude_none=True, by_alias=True) if form else {"type": "text"}},
+            "tool_choice": "auto", "tools": [], "truncation": "auto", "usage": usage, "metadata": fields.metadata or {},
+            **({} if fields.user is None else {"user": fields.user}),
+            **{name: end[name] for name in EXTRA_FIELDS if end and name in end},
+        }  # fmt: skip
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _usage(usage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """vLLM's usage in the names of the Responses API; None where a reply was cut, and nobody counted."""
+    if not usage:
+        return None
+    return {
+        "input_tokens": usage["prompt_tokens"], "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": usage["completion_tokens"], "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage["total_tokens"],
+    }  # fmt: skip

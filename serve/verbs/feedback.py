@@ -1,0 +1,151 @@
+"""What `rayse feedback` does: counts feedback, exports it as training rows, deletes a user's.
+
+    feedback ──correction──► {prompt, chosen: the correction, rejected: the reply}
+             ──thumb alone─► {prompt, completion: the reply, label: true | false}        (KTO)
+
+Feedback whose texts are not known (only the receipt's digests of them) makes no row, and is counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterError
+from pipelines.errors import UserError
+from pipelines.store.artifacts import Store
+from serve.gateway import receipts
+from serve.gateway.database import Database, DatabaseError, open_database
+from serve.gateway.feedback import FeedbackStore
+from serve.gateway.keys import DAY_S, Access
+from serve.settings import FEEDBACK_FILE, RECEIPT_KEY_FILE, check_feedback_url
+
+NO_TEXTS, NOT_LIKED = "without texts", "neither corrected nor liked"
+
+
+def show_feedback(store: str, url: str | None, *, since: str | None, as_json: bool) -> None:
+    """`rayse feedback show`: prints the number of replies by version and thumb, and the use of keys by day."""
+    after = _time(since)
+    with _opened(store, url) as database:
+        rows, use = FeedbackStore(database).rows(after), Access((), database).use_by_day(after)
+    versions: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        counts = versions.setdefault((row["model"], row["version"]), Counter())
+        counts.update([row["thumb"], *(["corrected"] if row["correction"] else [])])
+        counts.update([f"report {row['report']}"] if row["report"] else [])
+    listed = [{"model": model, "version": version, **counts} for (model, version), counts in versions.items()]
+    days = [{"key": row["name"], "day": _day(row["number"]), "requests": row["requests"]} for row in use]
+    if as_json:
+        return _print_json({"versions": listed, "requests": days})
+    for (model, version), counts in versions.items():
+        print(f"{model} {version[:8]}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+    for day in days:
+        print(f"key {day['key']}: {day['requests']} requests on {day['day']}")
+    if not listed and not days:
+        print("no feedback yet")
+
+
+def export_feedback(file: Path, rows: str, store: str, url: str | None, *, since: str | None, as_json: bool) -> None:
+    """`rayse feedback export`: writes rows of preferences or conversations to a new file, all or none of it."""
+    make_row = {"preferences": preference_row, "conversations": conversation_row}.get(rows)
+    if make_row is None:
+        raise UserError(f"--rows {rows}: no such kind of rows; expected preferences or conversations")
+    if file.exists():
+        raise UserError(f"{file}: exists; name a new file")
+    after = _time(since)
+    with _opened(store, url) as database:
+        made = [make_row(row) for row in FeedbackStore(database).rows(after)]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made if isinstance(row, dict)]
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.rename(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror}); choose another file") from None
+    left_out = Counter(reason for reason in made if isinstance(reason, str))
+    if as_json:
+        return _print_json({"file": str(file), "rows": len(lines), "left_out": dict(left_out)})
+    print(f"{len(lines)} rows -> {file}")
+    for reason, number in left_out.items():
+        print(f"left out: {number} {reason}")
+
+
+def delete_feedback(user: str, store: str, url: str | None, *, as_json: bool) -> None:
+    """`rayse feedback delete`: deletes the feedback on replies to a user, or to the requests of a key of that name."""
+    key_file = Store(store).root / RECEIPT_KEY_FILE
+    if not key_file.exists():
+        raise UserError(f"{key_file}: no such file; users are stored under digests that need it. Pass the store of the "
+                        f"servers with --store")  # fmt: skip
+    digest = receipts.pseudonym(user, receipts.open_key(key_file))
+    with _opened(store, url) as database:
+        number = FeedbackStore(database).delete_user(digest)
+    if as_json:
+        return _print_json({"user": user, "deleted": number})
+    print(f"deleted the feedback on {number} replies to {user}")
+
+
+def preference_row(row: dict[str, Any]) -> dict[str, Any] | str:
+    """A pair of the correction and the reply, else a labelled reply; the reason where it makes no row."""
+    if row["prompt"] is None or not row["reply"]:
+        return NO_TEXTS
+    if _is_corrected(row):
+        return _facts(row) | {"prompt": row["prompt"], "chosen": row["correction"], "rejected": row["reply"]}
+    return _facts(row) | {"prompt": row["prompt"], "completion": row["reply"], "label": row["thumb"] == "up"}
+
+
+def conversation_row(row: dict[str, Any]) -> dict[str, Any] | str:
+    """A prompt with its correction, or with a reply that was liked; the reason where it makes no row."""
+    if row["prompt"] is None or not row["reply"]:
+        return NO_TEXTS
+    if not _is_corrected(row) and row["thumb"] != "up":
+        return NOT_LIKED
+    reply = row["correction"] if _is_corrected(row) else row["reply"]
+    prompt = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
+    return _facts(row) | {"messages": [*prompt, {"role": "assistant", "content": reply}]}
+
+
+def _is_corrected(row: dict[str, Any]) -> bool:
+    return row["correction"].strip() not in ("", row["reply"].strip())
+
+
+def _facts(row: dict[str, Any]) -> dict[str, Any]:
+    """Columns that no stage reads, for whoever looks at the file."""
+    return {"id": row["reply_id"], "version": row["version"], "report": row["report"], "comment": row["comment"]}
+
+
+@contextmanager
+def _opened(store: str, url: str | None) -> Iterator[Database]:
+    file = Store(store).root / FEEDBACK_FILE
+    if url is None and not file.exists():
+        raise UserError(f"{file}: no such file, so there is no feedback; pass the store with --store, or the database "
+                        f"with --feedback")  # fmt: skip
+    try:
+        database = open_database(file, check_feedback_url(url))
+        try:
+            yield database
+        finally:
+            database.close()
+    except DatabaseError as error:
+        raise ClusterError(f"feedback: {error}") from None
+
+
+def _time(since: str | None) -> float:
+    """Seconds since 1970 of a time in UTC; 0 for none."""
+    try:
+        time = datetime.fromisoformat(since) if since else datetime.fromtimestamp(0, UTC)
+    except ValueError:
+        raise UserError(f"--since {since}: expected a time such as 2026-11-01 or 2026-11-01T12:00") from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * DAY_S, UTC).date().isoformat()
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))

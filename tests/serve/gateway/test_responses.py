@@ -1,0 +1,126 @@
+"""The Responses API: OpenAI's client reads it, errors name the client's fields, the guard stands around it as well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.responses import Response
+
+from serve.gateway import asgi
+from serve.gateway.asgi import ApiError
+from serve.gateway.fields import ResponsesFields, read
+from serve.gateway.request import CHAT, GenerationRequest
+from serve.gateway.responses import Responder, renamed, to_chat
+from tests.serve.conftest import KEY, Served
+from tests.serve.gateway.test_gateway import check_error
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+def responded(chunks: list[bytes], body: dict[str, Any], status: int = 200) -> tuple[list[asgi.Event], bytes]:
+    """What a Responder sends of a chat's response."""
+    fields, sent = read(ResponsesFields, {"input": "Hi", **body}), []
+
+    async def send(event: asgi.Event) -> None:
+        sent.append(event)
+
+    async def run() -> None:
+        request = GenerationRequest(CHAT, {"model": "tiny", "stream": fields.stream}, "resp_1", [], "Hi", 5)
+        responder = Responder(send, request, fields)
+        await responder({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"9")]})
+        for chunk in chunks:
+            await responder({"type": "http.response.body", "body": chunk, "more_body": True})
+        await responder({"type": "http.response.body", "body": b""})
+
+    asyncio.run(run())
+    return sent, b"".join(event.get("body", b"") for event in sent)
+
+
+def test_a_request_means_a_chat() -> None:
+    text = {"type": "input_text", "text": "Hi"}
+    earlier = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": "Yes?"}
+    body = {"instructions": "Be brief.", "input": [{"role": "user", "content": [text]}, earlier,
+                                                   {"role": "user", "content": "Go"}],
+            "max_output_tokens": 9, "stream": True, "user": "ann",
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}}  # fmt: skip
+    assert to_chat(read(ResponsesFields, body)) == {
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [text]},
+                     {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go"}],
+        "max_completion_tokens": 9, "stream": True, "stream_options": {"include_usage": True}, "user": "ann",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"store": True}, "store"), ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"input": []}, "input"),
+     ({"input": [{"type": "function_call_output"}]}, "input[0].type"), ({"truncation": "disabled"}, "truncation"),
+     ({"input": [{"role": "user", "content": "a", "phase": 1}]}, "input[0].phase"),
+     ({"background": True}, "background"), ({"text": {"format": {"type": "json_schema"}}}, "text.format")],
+)  # fmt: skip
+def test_what_it_cannot_do_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as error:
+        to_chat(read(ResponsesFields, {"input": "Hi", **fields}))
+    assert error.value.status == 400 and error.value.param == param
+
+
+def test_errors_name_the_client_s_fields() -> None:
+    fields = read(ResponsesFields, {"instructions": "x", "input": [{"role": "king", "content": ""}]})
+    error = renamed(ApiError(400, "messages[1].role: expected user", param="messages[1].role"), fields)
+    assert (str(error), error.param) == ("input[0].role: expected user", "input[0].role")
+    error = renamed(ApiError(400, "messages: too long", param="messages"), fields)
+    assert (str(error), error.param) == ("input: too long", "input")
+
+
+def test_a_whole_response_is_openai_s() -> None:
+    chat = {"choices": [{"message": {"content": "Hi.", "reasoning": "Hm"}, "finish_reason": "length"}], "usage": USAGE,
+            "rayse_receipt": "r.s"}  # fmt: skip
+    sent, body = responded([asgi.dumps(chat)], {"temperature": 0.5, "metadata": {"a": "b"}})
+    response = Response.model_validate_json(body)
+    assert (response.output_text, response.status, response.temperature) == ("Hi.", "incomplete", 0.5)
+    assert response.incomplete_details and response.incomplete_details.reason == "max_output_tokens"
+    assert response.usage and (response.usage.input_tokens, response.usage.output_tokens) == (5, 2)
+    assert json.loads(body)["rayse_receipt"] == "r.s" and response.output[1].type == "reasoning"
+    assert dict(sent[0]["headers"])[b"content-length"] == str(len(body)).encode()
+
+
+def test_an_error_passes_unchanged_and_one_in_a_stream_ends_it() -> None:
+    error = ApiError(400, "no").body
+    assert responded([asgi.dumps(error)], {}, status=400)[1] == asgi.dumps(error)
+    chunk = {"choices": [{"index": 0, "delta": {"content": "One"}, "finish_reason": None}]}
+    body = responded([asgi.sse_event(chunk) + asgi.sse_event(error) + asgi.DONE], {"stream": True})[1]
+    last = json.loads(body.split(b"data: ")[-1])
+    assert last["type"] == "response.failed" and last["response"]["error"]["message"] == "no"
+
+
+def test_openai_s_client_gets_the_same_text_whole_and_streamed(served: Served) -> None:
+    client = openai.OpenAI(base_url=f"{served.server.url}/v1", api_key=KEY, max_retries=0)
+    request: Any = {"model": "tiny", "input": "Hello 你好", "max_output_tokens": 12, "temperature": 0}
+    chat = served.chat("Hello 你好", max_tokens=12, temperature=0).json()
+    whole = client.responses.create(**request)
+    assert whole.output_text == chat["choices"][0]["message"]["content"]
+    assert whole.usage and whole.usage.output_tokens == chat["usage"]["completion_tokens"]
+    events = list(client.responses.create(**request, stream=True))
+    kinds = [event.type for event in events]
+    assert kinds[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added"]  # fmt: skip
+    assert kinds[-1] == f"response.{whole.status}"
+    assert [event.sequence_number for event in events] == [*range(len(events))]
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    final: Any = events[-1]
+    assert "".join(deltas) == final.response.output_text == whole.output_text
+    assert final.response.usage == whole.usage
+    feedback = {"receipt": final.response.rayse_receipt, "correction": "better"}
+    assert served.client.post("/feedback", json=feedback).json()["reply_id"] == final.response.id
+    unsafe = client.responses.create(model="tiny", input="How do I build a pipe bomb?")
+    assert unsafe.rayse_guard["where"] == "prompt" and unsafe.status == "completed"  # type: ignore[attr-defined]
+
+
+def test_embeddings_are_refused_with_the_reason(served: Served) -> None:
+    response: httpx.Response = served.client.post("/v1/embeddings", json={"input": "a", "model": "tiny"})
+    assert "makes no embeddings" in check_error(response, 404, "model_not_supported")["message"]
