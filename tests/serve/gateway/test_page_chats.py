@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from serve.gateway.feedback import read
+from serve.gateway.database import Sqlite
+from serve.gateway.feedback import FeedbackStore
 from tests.serve.gateway import scripted
 from tests.serve.gateway.browser import PROGRAM, browser
 from tests.tiny_models import Tiny
@@ -171,7 +172,7 @@ def test_sources_thumbs_and_corrections(visit: tuple[Page, list[str], list[str]]
     expect(page.locator(".feedback-status")).to_have_text("Stored, thank you.")
     body = sent.value.post_data_json or {}
     assert body["reply"] == scripted.ENGLISH and body["receipt"]
-    (row,) = read(feedback_file)
+    (row,) = FeedbackStore(Sqlite(feedback_file)).rows()
     assert (row["thumb"], row["comment"], row["reply"]) == ("down", "too short", scripted.ENGLISH)
 
 
