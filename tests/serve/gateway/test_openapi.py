@@ -18,7 +18,7 @@ def test_every_route_of_programs_is_described() -> None:
     documented = {path: {method.upper() for method in item if method != "parameters"}
                   for path, item in described["paths"].items()}  # fmt: skip
     assert documented.pop("/v1/models/{model}") == {"GET"}
-    others = {"/": {"GET"}, "/metrics": {"GET"}, "/openapi.json": {"GET"}}  # a page, text, this document
+    others = {"/": {"GET"}, "/page": {"GET"}, "/metrics": {"GET"}, "/openapi.json": {"GET"}}  # a page, text, this
     others |= {"/v1/embeddings": {"POST"}}  # always 404, with the reason
     assert documented | others == {route: {*methods} - {"HEAD"} for route, methods in METHODS.items()}
     properties = described["components"]["schemas"]["ChatFields"]["properties"]
