@@ -258,7 +258,8 @@ def test_filters_of_the_user_drop_documents_with_their_reasons(tmp_path: Path) -
         (
             "reserved",
             "rows.jsonl:1: filters.custom: {}/mine.py:reserved gave the reason duplicate_near; expected another than "
-            "duplicate_exact, duplicate_near, semantic_duplicate, contaminated, boilerplate, unreadable, low_quality, toxicity, "
+            "duplicate_exact, duplicate_near, semantic_duplicate, contaminated, boilerplate, unreadable, low_quality, "
+            "toxicity, "
             "discrimination, unsafe, personal_data, which",
         ),
         ("unsafe", "rows.jsonl:1: filters.custom: {}/mine.py:unsafe gave the reason unsafe; expected another than "),
