@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -38,7 +39,8 @@ def test_thumbs_are_counted_by_version(tmp_path: Path) -> None:
     assert count_thumbs(None) == count_thumbs(file) == {}
     store = FeedbackStore(Sqlite(file))
     assert count_thumbs(file) == {}
-    for number, (version, thumb) in enumerate([("a", "up"), ("b", "down"), ("a", "up"), ("a", "down")]):
+    votes: list[tuple[str, Literal["up", "down"]]] = [("a", "up"), ("b", "down"), ("a", "up"), ("a", "down")]
+    for number, (version, thumb) in enumerate(votes):
         store.save(str(number), Opinion(thumb), Reply(str(number), [], "text", "m", version, {}, 0.0))
     store.close()
     assert count_thumbs(file) == {"a": {"up": 2, "down": 1}, "b": {"up": 0, "down": 1}}
