@@ -57,12 +57,23 @@ def two(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 def test_metrics_name_the_replica_and_requests_reach_both(two: Server) -> None:
     with open_client(two, "ben") as client, ThreadPoolExecutor(8) as pool:
+        before = counted_chats(client)  # those of the readiness probe
         statuses = list(pool.map(lambda _: client.post(CHAT, json=body()).status_code, range(40)))
         assert statuses == [200] * 40
-        lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("rayse_requests_total{")]
-    counts = {line.split('replica="')[1].split('"')[0]: float(line.rpartition(" ")[2])
-              for line in lines if 'route="/v1/chat/completions"' in line}  # fmt: skip
-    assert len(counts) == 2 and all(counts.values()) and sum(counts.values()) == 40
+        counts = counted_chats(client)
+    assert len(counts) == 2 and sum(counts.values()) - sum(before.values()) == 40
+    assert all(count > before.get(replica, 0) for replica, count in counts.items())
+
+
+def counted_chats(client: httpx.Client) -> dict[str, float]:
+    """Requests of chats by replica, as /metrics has them."""
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("rayse_requests_total{")]
+    counts: dict[str, float] = {}
+    for line in lines:
+        if 'route="/v1/chat/completions"' in line:
+            replica = line.split('replica="')[1].split('"')[0]
+            counts[replica] = counts.get(replica, 0) + float(line.rpartition(" ")[2])
+    return counts
 
 
 def test_a_keys_limit_counts_the_requests_of_all_replicas(two: Server) -> None:
