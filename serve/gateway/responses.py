@@ -23,7 +23,7 @@ RESPONSES = "/v1/responses"
 PASSED = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier",
           "safety_identifier", "prompt_cache_key", "tools", "tool_choice")  # fmt: skip
 ITEM_FIELDS = ("type", "role", "content", "id", "status")
-EXTRA_FIELDS = ("rayse_receipt", "rayse_guard")  # of a reply, kept in the response
+EXTRA_FIELDS = ("rayse_receipt", "rayse_citations", "rayse_guard")  # of a reply, kept in the response
 
 
 def to_chat(fields: ResponsesFields) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from serve.client import Client
 Labels = tuple[tuple[str, str], ...]
 Sample = dict[str, dict[Labels, float]]
 """Values by the name of a metric and its labels."""
-GENERATION = ("/v1/chat/completions", "/v1/completions")
+GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("requests/s", "requests_per_s", "{:.2f}".format),
     ("errors/s (429 and 5xx)", "errors_per_s", "{:.2f}".format),

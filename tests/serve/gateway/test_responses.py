@@ -79,13 +79,14 @@ def test_errors_name_the_client_s_fields() -> None:
 
 def test_a_whole_response_is_openai_s() -> None:
     chat = {"choices": [{"message": {"content": "Hi.", "reasoning": "Hm"}, "finish_reason": "length"}], "usage": USAGE,
-            "rayse_receipt": "r.s"}  # fmt: skip
+            "rayse_receipt": "r.s", "rayse_citations": [{"marker": 1}]}  # fmt: skip
     sent, body = responded([asgi.dumps(chat)], {"temperature": 0.5, "metadata": {"a": "b"}})
     response = Response.model_validate_json(body)
     assert (response.output_text, response.status, response.temperature) == ("Hi.", "incomplete", 0.5)
     assert response.incomplete_details and response.incomplete_details.reason == "max_output_tokens"
     assert response.usage and (response.usage.input_tokens, response.usage.output_tokens) == (5, 2)
     assert json.loads(body)["rayse_receipt"] == "r.s" and response.output[1].type == "reasoning"
+    assert json.loads(body)["rayse_citations"] == [{"marker": 1}]
     assert dict(sent[0]["headers"])[b"content-length"] == str(len(body)).encode()
 
 
