@@ -6,6 +6,7 @@ those of what users meet, and of the process with its engine. docs/watching.md l
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping
 
 import psutil
@@ -92,11 +93,12 @@ class ProcessUsage(Collector):
         memory_bytes, cpu_s = usage()
         yield GaugeMetricFamily("rayse_memory_bytes", "Resident memory of the replica with its engine", memory_bytes)
         yield CounterMetricFamily("rayse_cpu_seconds", "Processor time of the replica with its engine", cpu_s)
-        memory = GaugeMetricFamily("rayse_gpu_memory_bytes", "Memory in use on a GPU", labels=["gpu"])
-        busy = GaugeMetricFamily("rayse_gpu_busy_fraction", "Fraction of time in which a GPU computed", labels=["gpu"])
+        labels = ["gpu", "node"]  # each replica of a machine reports all of its GPUs
+        memory = GaugeMetricFamily("rayse_gpu_memory_bytes", "Memory in use on a GPU", labels=labels)
+        busy = GaugeMetricFamily("rayse_gpu_busy_fraction", "Fraction of time in which a GPU computed", labels=labels)
         for gpu in read_gpus():
-            memory.add_metric([str(gpu.index)], gpu.memory_bytes)
-            busy.add_metric([str(gpu.index)], gpu.busy_fraction)
+            memory.add_metric([str(gpu.index), platform.node()], gpu.memory_bytes)
+            busy.add_metric([str(gpu.index), platform.node()], gpu.busy_fraction)
         yield from (memory, busy)
 
 

@@ -63,6 +63,15 @@ def total(sample: Sample, name: str, **matchers: str | tuple[str, ...]) -> float
                if all(dict(labels).get(label) in values for label, values in chosen.items()))  # fmt: skip
 
 
+def total_of_gpus(sample: Sample, name: str) -> float:
+    """A metric, summed over GPUs. Each replica of a machine reports all of its GPUs: of these the maximum counts."""
+    largest: dict[Labels, float] = defaultdict(float)
+    for labels, value in sample.get(name, {}).items():
+        gpu = tuple((label, text) for label, text in labels if label in ("gpu", "node"))
+        largest[gpu] = max(largest[gpu], value)
+    return sum(largest.values())
+
+
 def quantile(before: Sample, now: Sample, name: str, fraction: float) -> float | None:
     """A quantile of a histogram's values between two looks, linear within its bucket as Prometheus has it; of all
     values where none came between, None where there are none at all."""
@@ -113,7 +122,7 @@ def figures(before: Sample, now: Sample, seconds: float) -> dict[str, float | No
         "cache_fraction": max(caches, default=None),
         "memory_gb": total(now, "rayse_memory_bytes") / 1e9,
         "cpus_busy": rate("rayse_cpu_seconds_total"),
-        "gpu_memory_gb": total(now, "rayse_gpu_memory_bytes") / 1e9,
+        "gpu_memory_gb": total_of_gpus(now, "rayse_gpu_memory_bytes") / 1e9,
     }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from serve.gateway.request import CHAT, COMPLETIONS
+from serve.gateway.responses import RESPONSES
 from serve.verbs.top import ROWS, figures, parse, quantile, table
 from tests.serve.conftest import KEY, Served
 
@@ -92,6 +94,27 @@ def test_quantiles_are_prometheus(tmp_path: Path) -> None:
     assert quantile(histogram(5, 5, 5, 5), histogram(5, 15, 15, 15), "x", 0.5) == pytest.approx(0.2)  # the new ones
     assert quantile(histogram(5, 5, 5, 5), histogram(5, 5, 5, 5), "x", 0.5) == pytest.approx(0.05)  # none new: all
     assert quantile({}, {}, "x", 0.5) is None
+
+
+def test_each_gpu_counts_once() -> None:
+    readings = {("a", "0", "x"): 2, ("a", "0", "y"): 3, ("a", "1", "x"): 4, ("b", "0", "z"): 5}  # node, gpu, replica
+    lines = [f'rayse_gpu_memory_bytes{{gpu="{gpu}",node="{node}",replica="{replica}"}} {gigabytes}e9'
+             for (node, gpu, replica), gigabytes in readings.items()]  # fmt: skip
+    now = parse("\n".join(["# TYPE rayse_gpu_memory_bytes gauge", *lines, ""]))
+    assert figures({}, now, 1.0)["gpu_memory_gb"] == 3 + 4 + 5
+    expressions = [query for query in queries() if GPU in query]
+    assert len(expressions) == 2 and all(query.startswith("max by (gpu, node) (") for query in expressions)
+
+
+def test_every_route_that_generates_is_counted() -> None:
+    lines = [f'rayse_requests_total{{route="{route}",status="200"}} 1' for route in (CHAT, COMPLETIONS, RESPONSES)]
+    now = parse("\n".join(["# TYPE rayse_requests_total counter", *lines, ""]))
+    assert figures({}, now, 1.0)["requests_per_s"] == 3
+    patterns = [matchers["route"][1] for query in queries() for _, matchers in selectors(query) if "route" in matchers]
+    assert len(patterns) == 3
+    for pattern in patterns:
+        assert all(re.fullmatch(pattern, route) for route in (CHAT, COMPLETIONS, RESPONSES))
+        assert not re.fullmatch(pattern, "/v1/models")
 
 
 @pytest.mark.slow
