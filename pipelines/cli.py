@@ -232,24 +232,25 @@ def promote(
     name: arguments.NameArg,
     alias: arguments.AliasOpt = "production",
     reason: arguments.ReasonOpt = "",
+    feedback: arguments.FeedbackOpt = None,
     store: arguments.ReadStoreOpt = None,
     as_json: arguments.JsonOpt = False,
 ) -> None:
     """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
     from serve.verbs import promote as verb
 
-    verb.promote(_store(store), name, alias, reason=reason, as_json=as_json)
+    verb.promote(_store(store), name, alias, reason=reason, as_json=as_json, feedback_url=feedback)
 
 
 @app.command()
 def rollback(
-    alias: arguments.AliasOpt = "production", reason: arguments.ReasonOpt = "", store: arguments.ReadStoreOpt = None,
-    as_json: arguments.JsonOpt = False,
+    alias: arguments.AliasOpt = "production", reason: arguments.ReasonOpt = "", feedback: arguments.FeedbackOpt = None,
+    store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Move an alias back to what it named before. Servers of the alias follow; the decision is recorded."""
     from serve.verbs import promote as verb
 
-    verb.rollback(_store(store), alias, reason=reason, as_json=as_json)
+    verb.rollback(_store(store), alias, reason=reason, as_json=as_json, feedback_url=feedback)
 
 
 @app.command()
@@ -389,10 +390,11 @@ def _store(path: str | None) -> Store:
     from pipelines.store.artifacts import Store
 
     store = Store(path or "./store")
-    if not store.exists():
-        problem = "does not exist; pass one with --store, or make it with `rayse run RECIPE`"
-        raise UserError(f"store {store.location}: {problem}")
-    return store
+    if store.exists():
+        return store
+    raise UserError(
+        f"store {store.location}: does not exist; pass one with --store, or make it with `rayse run RECIPE`"
+    )
 
 
 def main() -> None:

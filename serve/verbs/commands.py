@@ -83,7 +83,10 @@ def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None
 
 
 class Follower:
-    """Called without arguments: the settings that `load` makes, where an alias was moved since the last call."""
+    """Called without arguments: the settings that `load` makes, where an alias was moved since it last did.
+
+    UserError of `load`: what the alias names now cannot be served, and is not tried again. Of any other error, such as
+    of the store, the next call tries again."""
 
     def __init__(self, store: Store, alias: str, load: Callable[[], Settings]):
         self._store, self._alias, self._load = store, alias, load
@@ -93,8 +96,13 @@ class Follower:
         current = self._current()
         if current == self._fingerprint:
             return None
+        try:
+            settings = self._load()
+        except UserError:
+            self._fingerprint = current
+            raise
         self._fingerprint = current
-        return self._load()
+        return settings
 
     def _current(self) -> str:
         alias = aliases.read(self._store, self._alias)

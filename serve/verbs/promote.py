@@ -16,33 +16,40 @@ from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import latest, resolve
 from serve.hosting import artifacts
 from serve.hosting.canary import count_thumbs
+from serve.settings import FEEDBACK_FILE, check_feedback_url
 
 
-def promote(store: Store, name: str, alias: str, *, reason: str, as_json: bool) -> None:
-    """`rayse promote`: moves an alias to a model or a trial. Raises UserError for an artifact of another kind."""
+def promote(
+    store: Store, name: str, alias: str, *, reason: str, as_json: bool, feedback_url: str | None = None
+) -> None:
+    """`rayse promote`: moves an alias to a model or a trial. Raises UserError for an artifact of another kind.
+
+    feedback_url: PostgreSQL database whose thumbs are evidence; default: those in the store's file."""
     artifact = resolve(store, name)
     artifacts.serving_spec(store, artifact)  # refuses other kinds
     if store.names("runs") and alias in latest(store).stages:
         raise UserError(f"--alias {alias}: is a stage of the latest run, and means that; expected another name")
-    _report(aliases.promote(store, alias, artifact, reason=reason, evidence=_evidence(store, artifact)), as_json)
+    evidence = _evidence(store, artifact, check_feedback_url(feedback_url))
+    _report(aliases.promote(store, alias, artifact, reason=reason, evidence=evidence), as_json)
 
 
-def rollback(store: Store, alias: str, *, reason: str, as_json: bool) -> None:
-    """`rayse rollback`: moves an alias back to what it named before."""
+def rollback(store: Store, alias: str, *, reason: str, as_json: bool, feedback_url: str | None = None) -> None:
+    """`rayse rollback`: moves an alias back to what it named before. feedback_url: as promote takes it."""
+    check_feedback_url(feedback_url)
     current = aliases.read(store, alias)
     served = store.by_fingerprint(current.fingerprint) if current else None
-    evidence = _evidence(store, served) if served is not None else {}
+    evidence = _evidence(store, served, feedback_url) if served is not None else {}
     _report(aliases.rollback(store, alias, reason=reason, evidence=evidence), as_json)
 
 
-def _evidence(store: Store, artifact: Artifact) -> dict[str, Any]:
+def _evidence(store: Store, artifact: Artifact, feedback_url: str | None) -> dict[str, Any]:
     """What the store knows of a model: its facts, those of its trial and evaluation, and the thumbs of its users."""
     model = artifacts.serving_spec(store, artifact).model
     evidence: dict[str, Any] = {artifact.kind: artifact.manifest.facts}
     for other in store.artifacts():
         if other.kind in ("trial", "evaluation") and model in other.manifest.parents.values():
             evidence[other.kind] = other.manifest.facts
-    thumbs = count_thumbs(store.root / "feedback.sqlite").get(model)
+    thumbs = count_thumbs(store.root / FEEDBACK_FILE, feedback_url).get(model)
     return evidence | ({"feedback": thumbs} if thumbs else {})
 
 

@@ -1,0 +1,64 @@
+"""A server follows an alias, and a promotion keeps what it rests on; on a store of small files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ClusterError
+from pipelines.errors import UserError
+from pipelines.store import aliases
+from pipelines.store.artifacts import Artifact, Manifest, Store
+from serve.gateway.database import Sqlite
+from serve.gateway.feedback import FeedbackStore, Opinion, Reply
+from serve.settings import FEEDBACK_FILE, Settings
+from serve.verbs import commands
+from serve.verbs.promote import promote
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store").create()
+
+
+def put(store: Store, fingerprint: str) -> Artifact:
+    """A model that is nothing but a config."""
+    draft = store.draft(fingerprint)
+    (draft.out / "config.json").write_text("{}")
+    return store.commit(draft, Manifest(kind="model", fingerprint=fingerprint, stage="sft", name="sft", seed=0,
+                                        stage_version=1, options={}, code=""))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "is_tried_again"), [(OSError("disk"), True), (ClusterError("s3"), True), (UserError("bad"), False)]
+)
+def test_a_model_that_could_not_be_loaded_is_tried_again(store: Store, error: Exception, is_tried_again: bool) -> None:
+    following, errors = Settings(model=store.root, version="second"), [error]
+
+    def load() -> Settings:
+        if errors:
+            raise errors.pop()
+        return following
+
+    follow = commands.Follower(store, aliases.PRODUCTION, load)
+    assert follow() is None
+    aliases.promote(store, aliases.PRODUCTION, put(store, "second"), reason="", evidence={})
+    with pytest.raises(type(error)):
+        follow()
+    assert follow() == (following if is_tried_again else None)
+    assert follow() is None
+
+
+def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:
+    model = put(store, "first")
+    feedback = FeedbackStore(Sqlite(store.root / FEEDBACK_FILE))
+    feedback.save("a", Opinion("up"), Reply("a", [], "text", "m", model.fingerprint, {}, 0.0))
+    feedback.close()
+    with pytest.raises(UserError, match="expected postgresql://"):
+        promote(store, "first", "production", reason="", as_json=True, feedback_url="mysql://x")
+    # Thumbs of a database that does not answer are left out, and those of the file are not its.
+    url = "postgresql://rayse@127.0.0.1:9/rayse"
+    promote(store, "first", "other", reason="", as_json=True, feedback_url=url)
+    promote(store, "first", "production", reason="", as_json=True)
+    assert [each.evidence.get("feedback") for each in aliases.decisions(store)] == [None, {"up": 1, "down": 0}]
