@@ -162,7 +162,10 @@ def check_feedback_url(url: str | None) -> str | None:
     """Returns the URL of a PostgreSQL database. Raises UserError for another URL, and for one that holds a password."""
     if url is None:
         return None
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # [ without ]
+        raise UserError(f"--feedback: is no URL ({error}); expected postgresql://USER@HOST:PORT/DATABASE") from None
     if parts.password is not None or "password" in parts.query:
         raise UserError("--feedback: holds a password, which all users of this machine could read; leave it out, and "
                         "put it into ~/.pgpass or the variable PGPASSWORD")  # fmt: skip

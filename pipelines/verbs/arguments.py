@@ -133,13 +133,6 @@ WhereOpt = Annotated[
 TrialsOpt = Annotated[
     int | None, typer.Option(min=1, help="Number of trials; with a higher number the earlier ones are kept.")
 ]
-PlanNodesOpt = Annotated[
-    str | None,
-    typer.Option(
-        help="Nodes to plan for: 1x8xH100, your own accelerator as 1x8xNAME:48GiB:180TFLOPS, CPU cores as "
-        "2x16xCPU:64GiB. Default: this machine."
-    ),
-]
 QueryOpt = Annotated[
     str | None, typer.Option(help="Question: show the passages of documents that a served model would get with it.")
 ]

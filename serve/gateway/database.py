@@ -125,6 +125,8 @@ class Postgres:
             return self._psycopg.connect(
                 self._url, autocommit=True, row_factory=self._rows, connect_timeout=CONNECT_TIMEOUT_S,
                 options=f"-c statement_timeout={STATEMENT_TIMEOUT_S}s",
+                # ms: a statement to a host that is gone fails then, too; the timeout above is the host's
+                tcp_user_timeout=STATEMENT_TIMEOUT_S * 1000,
             )  # fmt: skip
         except self._psycopg.Error as error:
             raise DatabaseError(f"{self._url}: {str(error).strip()}") from error

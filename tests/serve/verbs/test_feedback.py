@@ -111,6 +111,8 @@ def test_feedback_is_counted_by_version_and_a_user_s_deleted(store: Path) -> Non
 
 def test_a_password_does_not_go_onto_a_command_line() -> None:
     assert check_feedback_url("postgresql://ann@host:5432/rayse") and check_feedback_url(None) is None
+    with pytest.raises(UserError, match="is no URL"):
+        check_feedback_url("postgresql://[x/db")
     for url in ("postgresql://ann:s3cret@host/rayse", "postgresql://host/rayse?password=s3cret"):
         with pytest.raises(UserError, match="holds a password") as error:
             check_feedback_url(url)
