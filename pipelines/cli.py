@@ -229,13 +229,9 @@ def serve(
 
 @app.command()
 def promote(
-    name: arguments.NameArg,
-    alias: arguments.AliasOpt = "production",
-    reason: arguments.ReasonOpt = "",
-    feedback: arguments.FeedbackOpt = None,
-    store: arguments.ReadStoreOpt = None,
-    as_json: arguments.JsonOpt = False,
-) -> None:
+    name: arguments.NameArg, alias: arguments.AliasOpt = "production", reason: arguments.ReasonOpt = "",
+    feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
+) -> None:  # fmt: skip
     """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
     from serve.verbs import promote as verb
 
@@ -390,11 +386,10 @@ def _store(path: str | None) -> Store:
     from pipelines.store.artifacts import Store
 
     store = Store(path or "./store")
-    if store.exists():
-        return store
-    raise UserError(
-        f"store {store.location}: does not exist; pass one with --store, or make it with `rayse run RECIPE`"
-    )
+    if not store.exists():
+        problem = "does not exist; pass one with --store, or make it with `rayse run RECIPE`"
+        raise UserError(f"store {store.location}: {problem}")
+    return store
 
 
 def main() -> None:

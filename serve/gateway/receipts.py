@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.store.artifacts import Store
 
 KEY_BYTES = 32
 MAX_AGE_S = 30 * 24 * 3600.0
@@ -70,16 +71,36 @@ def open_key(file: Path) -> bytes:
             f"Remove the file, and a new key is made; receipts signed so far are then refused"
         )
     try:
-        key = bytes.fromhex(file.read_text(encoding="ascii"))
+        return _key(file.read_bytes(), str(file))
     except PermissionError:
         raise UserError(
             f"{file}: this key of receipts is another user's, and cannot be read. Run the server as that user, or "
             f"remove the file, and a new key is made; receipts signed so far are then refused"
         ) from None
+
+
+def shared_key(file: Path, location: str | None) -> bytes:
+    """The key of all servers of a store: in a file of its folder, or an object of its bucket, where the machine that
+    is first puts its key. Who can read the bucket can read it.
+
+    file: of this machine, as open_key takes it. location: of the store; None without one. Raises UserError."""
+    store = Store(location) if location is not None else None
+    if store is None or store.remote is None:
+        return open_key(file)
+    text = store.read(file.name)
+    if text is None:
+        store.remote.objects.create(file.name, open_key(file).hex().encode())
+        text = store.read(file.name) or ""
+    return _key(text.encode(), f"{store.location}/{file.name}")
+
+
+def _key(text: bytes, place: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.decode())
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise UserError(f"{file}: expected a key of {KEY_BYTES} bytes in hex; remove the file, and a new one is made")
+        raise UserError(f"{place}: expected a key of {KEY_BYTES} bytes in hex; remove it, and a new one is made")
     return key
 
 

@@ -31,7 +31,7 @@ class Replies:
         self._settings, self._chat, self._recent = settings, chat, RecentReplies()
         database = open_database(settings.feedback, settings.feedback_url)
         self._store = FeedbackStore(database, MASK if settings.mask_feedback else KEEP)
-        self._key = receipts.open_key(settings.receipt_key)
+        self._key = receipts.shared_key(settings.receipt_key, settings.store)
         self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
         self._template_digest = receipts.template_digest(settings.model)
 

@@ -47,6 +47,7 @@ def serve(
     names, canary, options: as load_service takes them. Where the first name is an alias and is moved, settings are
     loaded anew and take over. as_json: report readiness as one line of JSON."""
     scale = Replicas.parse(replicas)
+    _check_shared_feedback("--emit" if file is not None else "--address" if options.get("address") else None, options)
 
     def load() -> Settings:
         return load_service(store, names, canary, replicas=scale, **options)
@@ -107,6 +108,14 @@ class Follower:
     def _current(self) -> str:
         alias = aliases.read(self._store, self._alias)
         return alias.fingerprint if alias else ""
+
+
+def _check_shared_feedback(cluster_option: str | None, options: dict[str, Any]) -> None:
+    """Raises UserError for a server on a cluster whose nodes would each store feedback in a file."""
+    if cluster_option is not None and options.get("feedback_url") is None:
+        raise UserError(f"{cluster_option}: without --feedback each node would store feedback, and count requests of "
+                        f"keys, in a SQLite file that the others do not see; expected --feedback "
+                        f"postgresql://USER@HOST:PORT/DATABASE, a database that all nodes reach")  # fmt: skip
 
 
 def _check_database(settings: Settings) -> None:

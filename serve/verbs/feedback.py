@@ -77,11 +77,12 @@ def export_feedback(file: Path, rows: str, store: str, url: str | None, *, since
 
 def delete_feedback(user: str, store: str, url: str | None, *, as_json: bool) -> None:
     """`rayse feedback delete`: deletes the feedback on replies to a user, or to the requests of a key of that name."""
-    key_file = Store(store).root / RECEIPT_KEY_FILE
-    if not key_file.exists():
-        raise UserError(f"{key_file}: no such file; users are stored under digests that need it. Pass the store of the "
-                        f"servers with --store")  # fmt: skip
-    digest = receipts.pseudonym(user, receipts.open_key(key_file))
+    place = Store(store)
+    key_file = place.root / RECEIPT_KEY_FILE
+    if not key_file.exists() and (place.remote is None or place.read(RECEIPT_KEY_FILE) is None):
+        raise UserError(f"{place.location}/{RECEIPT_KEY_FILE}: no such file; users are stored under digests that need "
+                        f"it. Pass the store of the servers with --store")  # fmt: skip
+    digest = receipts.pseudonym(user, receipts.shared_key(key_file, store))
     with _opened(store, url) as database:
         number = FeedbackStore(database).delete_user(digest)
     if as_json:

@@ -17,6 +17,7 @@ from pipelines.objects import Objects
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import RunRecord, latest, resolve
 from pipelines.verbs.inspect import show_store
+from serve.gateway.receipts import open_key, shared_key
 from tests.object_server import Disturbance, Machines, keys, needs_server
 from tests.store.test_artifacts import FILES, FINGERPRINT, files_of, filled_draft, make, manifest
 
@@ -262,3 +263,14 @@ def test_records_of_runs_are_read_on_another_machine(machines: Machines) -> None
     assert latest(other).recipe == "second"
     assert latest(other, "first").outcome == "done"
     assert resolve(other, FINGERPRINT[:6]).fingerprint == FINGERPRINT
+
+
+def test_all_machines_sign_receipts_with_one_key(machines: Machines) -> None:
+    places = [(machines.store(name).root / "receipts.key", machines.url) for name in ("one", "two", "three")]
+    earlier = open_key(places[1][0])  # of a server that was the only one
+    assert shared_key(*places[1]) == earlier
+    assert {shared_key(*place) for place in places} == {earlier}
+    assert not places[2][0].exists(), "only the first machine makes a key"
+    machines.store("one").write("receipts.key", "no key")
+    with pytest.raises(UserError, match=f"{machines.url}/receipts.key: expected a key of 32 bytes"):
+        shared_key(*places[0])
