@@ -66,7 +66,7 @@ def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:
 
 def test_a_server_on_a_cluster_needs_a_database_of_feedback(store: Store) -> None:
     put(store, "first")
-    with pytest.raises(UserError, match="--address: without --feedback .* expected --feedback postgresql://"):
+    with pytest.raises(UserError, match=r"--address: without --feedback .* expected --feedback postgresql://"):
         commands.serve(store, ["first"], address="head:6379")
-    with pytest.raises(UserError, match="--emit: without --feedback .* expected --feedback postgresql://"):
+    with pytest.raises(UserError, match=r"--emit: without --feedback .* expected --feedback postgresql://"):
         commands.serve(store, ["first"], file=store.root / "serve.yaml")
