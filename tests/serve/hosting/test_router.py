@@ -35,15 +35,8 @@ def test_the_model_that_wrote_a_reply_is_asked_first_by_its_receipt() -> None:
         receipt = receipts.sign({"model": model.name, "version": model.version}, b"any key")
         order = order_of_feedback(models, json.dumps({"receipt": receipt, "thumb": "up"}).encode())
         assert order[0] == index and sorted(order) == [0, 1, 2]
-    for body in (
-        b"",
-        b"[]",
-        b'{"reply_id": "x"}',
-        b'{"receipt": 3}',
-        b'{"receipt": "\xc3\xa4.x"}',
-        b'{"receipt": "W10.x"}',
-    ):
-        assert order_of_feedback(models, body) == [0, 1, 2]
+    for receipt in (b"3", b"null", b'""', b'"W10.x"', '"ä.x"'.encode(), b""):
+        assert order_of_feedback(models, b'{"receipt": %s}' % receipt) == [0, 1, 2]
 
 
 def test_versions_share_a_deployment_and_a_canary_has_another() -> None:
@@ -69,13 +62,14 @@ def test_work_for_a_reader_that_left_ends() -> None:
         for _ in range(1000):
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
 
-    async def read_one() -> int:
+    async def read_one() -> None:
+        before = asyncio.all_tasks()
         events = events_of(stream, {"type": "http"}, b"")
         await anext(events)
         await asyncio.sleep(0)  # the queue fills up
         await events.aclose()
         for _ in range(5):
             await asyncio.sleep(0)
-        return len(asyncio.all_tasks())
+        assert asyncio.all_tasks() == before
 
-    assert asyncio.run(asyncio.wait_for(read_one(), 10)) <= 2  # this one, and the task that waits for it
+    asyncio.run(read_one())
