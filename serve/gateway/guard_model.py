@@ -10,6 +10,7 @@ the reply. The name of the model says its family.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pipelines.errors import UserError
 from serve.gateway.conversation import Message
 from serve.settings import GuardEndpoint
 
+GUARD_KEY_ENV = "RAYSE_GUARD_KEY"  # the endpoint's key, where the settings hold none
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # never reached through the proxy that `http_proxy` names
 MAX_ANSWER_TOKENS = 64  # a label, and on another line its categories
 LABEL = re.compile(r"\s*(?P<label>safe|unsafe)\b(?:\s+(?P<categories>S\d+(?:\s*,\s*S\d+)*))?", re.IGNORECASE)
@@ -115,8 +117,9 @@ class GuardModel:
 
     def __init__(self, endpoint: GuardEndpoint):
         self._endpoint, self._family = endpoint, family_of(endpoint.model)
+        key = endpoint.key or os.environ.get(GUARD_KEY_ENV)
         self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=endpoint.timeout_s,
             trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK,
         )

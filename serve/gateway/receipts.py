@@ -126,6 +126,15 @@ def read(receipt: str, key: bytes, *, now: float | None = None) -> dict[str, Any
     return facts
 
 
+def unverified(receipt: Any) -> dict[str, Any]:
+    """What a receipt says, whoever signed it: enough to find out whom to ask. Empty for what is no receipt."""
+    try:
+        facts = json.loads(_decode(receipt.partition(".")[0]))
+    except (AttributeError, ValueError, RecursionError):  # binascii.Error is a ValueError
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def _encode(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
 

@@ -158,9 +158,12 @@ def _watch(
     watch = Watch(settings)
     while not stop.wait(1.0):
         _check_ray()
-        for action, evidence in watch.decisions():
-            log(f"{action}: {evidence['reason']}")
-            record(action, evidence)
+        try:
+            for action, evidence in watch.decisions():
+                log(f"{action}: {evidence['reason']}")
+                record(action, evidence)
+        except Exception as error:  # a router that is replaced, a store that is full: the server goes on
+            log(f"canary: {type(error).__name__}: {error}")
         try:
             following = follow()
         except (UserError, ClusterError, OSError) as error:  # what was promoted cannot be loaded

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,24 @@ class Watch:
     def __init__(self, settings: Settings):
         self._settings = settings
         self._canaries = [model for model in settings.models if model.canary]
+        self._stopped: list[str] = []
         self._next_s = time.monotonic() + PERIOD_S
 
-    def decisions(self) -> list[tuple[str, dict[str, Any]]]:
+    def decisions(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Decisions since the last call: (canary_stopped or canary_passed, evidence). A stopped one gets no request
         any more."""
-        if not self._canaries or time.monotonic() < self._next_s:
-            return []
+        if not (self._canaries or self._stopped) or time.monotonic() < self._next_s:
+            return
         self._next_s = time.monotonic() + PERIOD_S
         import ray.serve
 
         router = ray.serve.get_app_handle(self._settings.app)
+        for name in self._stopped:  # a router that was started anew does not know of it
+            router.stop_canary.remote(name).result(timeout_s=30)
+        if not self._canaries:
+            return
         outcomes = router.outcomes.remote().result(timeout_s=30)
         thumbs = count_thumbs(self._settings.feedback, self._settings.feedback_url)
-        made: list[tuple[str, dict[str, Any]]] = []
         for canary in list(self._canaries):
             stable = next(model for model in self._settings.models if model.name == canary.name and not model.canary)
             evidence = {
@@ -51,10 +56,10 @@ class Watch:
                 continue  # not enough to say
             if reason is not None:
                 router.stop_canary.remote(canary.name).result(timeout_s=30)
+                self._stopped.append(canary.name)
             self._canaries.remove(canary)
             action = "canary_passed" if reason is None else "canary_stopped"
-            made.append((action, {**evidence, "reason": reason or "no worse than the version beside it"}))
-        return made
+            yield action, {**evidence, "reason": reason or "no worse than the version beside it"}
 
 
 def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules) -> str | None:

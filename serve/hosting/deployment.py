@@ -46,6 +46,7 @@ def application(settings: Settings, runtime_env: dict[str, Any] | None = None) -
         Router,
         num_replicas=1,
         max_ongoing_requests=MAX_ONGOING,
+        max_surge_percent=100,  # as that of the models
         ray_actor_options={"num_cpus": 0, "runtime_env": runtime_env or {}},
         **_shutdown(settings),
     )
@@ -64,9 +65,11 @@ def build(arguments: dict[str, Any]) -> ray.serve.Application:
 
 
 def deployment_name(settings: Settings) -> str:
-    """Name of a model's deployment: its name in the API as far as Ray Serve's names allow, and a digest of it."""
+    """Name of a model's deployment: its name in the API as far as Ray Serve's names allow, and a digest of it.
+
+    The same for every version, so that Ray Serve replaces one by the other without a gap; a canary has another."""
     plain = "".join(character if character.isalnum() and character.isascii() else "-" for character in settings.name)
-    digest = hashlib.sha256(f"{settings.name} {settings.model} {settings.version}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{settings.name} {'canary' if settings.canary else ''}".encode()).hexdigest()[:8]
     return f"{plain}-{digest}"
 
 

@@ -16,6 +16,7 @@ from serve.settings import SHARED, Settings
 
 IMPORT_PATH = "serve.hosting.deployment:build"
 CLUSTER = "cluster"  # in place of an address: the cluster that the config is deployed to
+SECRETS: Any = {"guard_endpoint": {"key"}}  # a replica reads it from its node's environment
 
 
 def config(settings: Settings) -> dict[str, Any]:
@@ -23,10 +24,14 @@ def config(settings: Settings) -> dict[str, Any]:
     if settings.key is not None and not settings.keys:
         raise UserError("--emit: the key would stand in the file; expected --key-file with lines NAME SHA256, which "
                         "hold digests only")  # fmt: skip
+    if any(model.canary for model in settings.models):
+        raise UserError("--canary: not together with --emit, as only a running `rayse serve` watches a canary and "
+                        "stops it; leave one out")  # fmt: skip
     placed = {"address": settings.address or CLUSTER, "key": None, "logs": None, "cache": None}
-    arguments = settings.model_copy(update=placed).model_dump(mode="json", exclude_defaults=True)
+    arguments = settings.model_copy(update=placed).model_dump(mode="json", exclude_defaults=True, exclude=SECRETS)
     arguments["others"] = [
-        other.model_dump(mode="json", exclude_defaults=True, exclude=set(SHARED)) for other in settings.others
+        other.model_dump(mode="json", exclude_defaults=True, exclude=SECRETS | dict.fromkeys(SHARED, True))
+        for other in settings.others
     ]
     return {
         "proxy_location": "EveryNode",

@@ -12,15 +12,15 @@ from pipelines.inference.model_config import context_length, engine_dtype, read_
 from pipelines.store.artifacts import Store
 from serve.settings import Settings
 
+FOLDERS = ("model", "guard_folder", "knowledge_folder")  # settings that name an artifact
+
 
 def local(settings: Settings) -> Settings:
-    """These settings with the model's and the guard's folders on this node, fetched from the store where necessary."""
+    """These settings with the folders of artifacts on this node, fetched from the store where necessary."""
     if settings.store is None:
         return settings
     store = Store(settings.store)
-    return settings.model_copy(update={
-        "model": _fetched(store, settings.model), "guard_folder": _fetched(store, settings.guard_folder),
-    })  # fmt: skip
+    return settings.model_copy(update={name: _fetched(store, getattr(settings, name)) for name in FOLDERS})
 
 
 def _fetched(store: Store, folder: Path | None) -> Any:

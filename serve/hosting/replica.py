@@ -10,7 +10,8 @@ imported where they run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import ray
@@ -65,27 +66,9 @@ class Model:
 
     async def respond(self, scope: Scope, body: bytes) -> AsyncIterator[Event]:
         """The events of the response to a request that a router passes on, in ASGI's form."""
-        events: asyncio.Queue[Event | None] = asyncio.Queue(maxsize=64)
-        unsent_body: list[Event] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive() -> Event:
-            if not unsent_body:
-                await asyncio.Event().wait()  # a router that no longer waits cancels the call
-            return unsent_body.pop()
-
-        async def work() -> None:
-            try:
-                await self._gateway(scope, receive, events.put)
-            finally:
-                await events.put(None)
-
-        task = asyncio.ensure_future(work())
-        try:
-            while (event := await events.get()) is not None:
+        async with contextlib.aclosing(events_of(self._gateway, scope, body)) as events:
+            async for event in events:
                 yield event
-            await task
-        finally:
-            task.cancel()
 
     async def _admit(self, key: NamedKey) -> None:
         refused = await self._counter.refusal.remote(key.model_dump())
@@ -118,6 +101,34 @@ class Model:
             raise ApiError(503, "a replica is being replaced; try again shortly", code="replica_replaced",
                            headers={"retry-after": "1"}) from error  # fmt: skip
         return [result for result in results if not isinstance(result, BaseException)]
+
+
+async def events_of(app: App, scope: Scope, body: bytes) -> AsyncGenerator[Event, None]:
+    """The events of an application's response, as they come; whoever reads no further ends the application's work."""
+    events: asyncio.Queue[Event | None] = asyncio.Queue(maxsize=64)
+    unsent_body: list[Event] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Event:
+        if not unsent_body:
+            await asyncio.Event().wait()  # a router that no longer waits cancels the call
+        return unsent_body.pop()
+
+    async def work() -> None:
+        try:
+            await app(scope, receive, events.put)
+        finally:
+            if is_read:  # else a full queue stays full
+                await events.put(None)
+
+    is_read = True
+    task = asyncio.ensure_future(work())
+    try:
+        while (event := await events.get()) is not None:
+            yield event
+        await task
+    finally:
+        is_read = False
+        task.cancel()
 
 
 @ray.serve.ingress()

@@ -8,16 +8,25 @@ process with the client's headers, and the model's gateway checks keys, limits a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import ray.serve
 
-from serve.gateway import asgi, metrics
+from serve.gateway import asgi, metrics, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Event, Receive, Scope, Send
+from serve.gateway.request import CHAT, COMPLETIONS
+from serve.gateway.responses import RESPONSES
 from serve.settings import Settings
+
+GENERATION = (CHAT, COMPLETIONS, RESPONSES)  # routes that a canary gets a share of, and that are counted
+UNCOUNTED = (401, 403, 429)  # refused before the model had a part in it
+LEFT = 499  # the client did, before a response began
 
 
 class Outcomes:
@@ -25,6 +34,14 @@ class Outcomes:
 
     def __init__(self) -> None:
         self.requests, self.failed, self.first_bytes_s = 0, 0, 0.0
+
+    def count(self, status: int, first_bytes_s: float) -> None:
+        """Counts a request by its response's status, 0 where none came."""
+        if status in (*UNCOUNTED, LEFT):
+            return
+        self.requests += 1
+        self.failed += status == 0 or status >= 500
+        self.first_bytes_s += first_bytes_s
 
     def facts(self) -> dict[str, float]:
         """requests, error_rate (status 500 and above, or none), and first_bytes_s on average."""
@@ -41,7 +58,6 @@ class Router:
         server = Settings.model_validate_json(settings)
         self._limits, self._names = server.limits, list(dict.fromkeys(model.name for model in server.models))
         self._models = list(zip(server.models, [handle.options(stream=True) for handle in handles], strict=True))
-        self._plain_handles = list(zip(server.models, handles, strict=True))
         self._shares = {model.name: model.canary for model in server.models if model.canary}
         self._outcomes: dict[str, Outcomes] = defaultdict(Outcomes)  # by version
         self._random = random.Random()
@@ -81,36 +97,40 @@ class Router:
             return await self._merge(scope, send)
         if path == "/feedback":
             return await self._first_success(scope, body, send)
-        name = None
+        name, is_generation = None, path in GENERATION and scope["method"] == "POST"
         if path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/")
-        elif path.startswith("/v1/") and scope["method"] == "POST":
+        elif is_generation:
             name = asgi.parse_object(body).get("model")
-        model, handle = self._choose(name)
-        await self._pass_on(model, handle, scope, body, send)
-
-    def _choose(self, name: Any) -> tuple[Settings, Any]:
-        """The model of this name, or its canary; the first without a name. Raises ApiError for an unknown one."""
-        name = self._names[0] if name is None else name
-        if name not in self._names:
-            raise ApiError(404, f"The model {name!r} does not exist; this server has {', '.join(self._names)}",
-                           param="model", code="model_not_found")  # fmt: skip
-        is_canary = self._random.random() < self._shares.get(name, 0.0)
-        return next((model, handle) for model, handle in self._models
-                    if model.name == name and bool(model.canary) == is_canary)  # fmt: skip
-
-    async def _pass_on(self, model: Settings, handle: Any, scope: Scope, body: bytes, send: Send) -> None:
-        start, status = time.monotonic(), 0
-        outcomes = self._outcomes[model.version]
+        if name is not None and name not in self._names:
+            return await self._refuse(name, scope, body, send)
+        model, handle = self._choose(name or self._names[0], may_be_canary=is_generation)
+        status, first_bytes_s, start = 0, 0.0, time.monotonic()
         try:
             async for event in handle.respond.remote(_plain(scope), body):
                 if event["type"] == "http.response.start":
-                    status = event["status"]
-                    outcomes.first_bytes_s += time.monotonic() - start
+                    status, first_bytes_s = event["status"], time.monotonic() - start
                 await send(event)
+        except asyncio.CancelledError:
+            status = status or LEFT
+            raise
         finally:
-            outcomes.requests += 1
-            outcomes.failed += status == 0 or status >= 500
+            if is_generation:
+                self._outcomes[model.version].count(status, first_bytes_s)
+
+    def _choose(self, name: str, *, may_be_canary: bool) -> tuple[Settings, Any]:
+        """The model of this name, or its canary."""
+        is_canary = may_be_canary and self._random.random() < self._shares.get(name, 0.0)
+        return next((model, handle) for model, handle in self._models
+                    if model.name == name and bool(model.canary) == is_canary)  # fmt: skip
+
+    async def _refuse(self, name: Any, scope: Scope, body: bytes, send: Send) -> None:
+        """A model's name that this server has not: the first model says so, or what else is wrong, such as the key."""
+        events, status, _ = await self._respond(self._models[0][1], scope, body)
+        if status != 404:
+            return await _send_all(events, send)
+        raise ApiError(404, f"The model {name!r} does not exist; this server has {', '.join(self._names)}",
+                       param="model", code="model_not_found")  # fmt: skip
 
     async def _respond(self, handle: Any, scope: Scope, body: bytes) -> tuple[list[Event], int, bytes]:
         """The whole response of one model: its events, status and body."""
@@ -135,13 +155,25 @@ class Router:
         await asgi.respond_json(send, 200, {"object": "list", "data": cards})
 
     async def _first_success(self, scope: Scope, body: bytes, send: Send) -> None:
-        """Feedback: the model that wrote the reply takes it; the others do not know its id."""
+        """Feedback: the model that wrote the reply takes it; the others do not know its id. Any takes a receipt, but
+        only the one that wrote it has its texts."""
         events: list[Event] = []
-        for _, handle in self._models:
+        for number in order_of_feedback([model for model, _ in self._models], body):
+            handle = self._models[number][1]
             events, status, _ = await self._respond(handle, scope, body)
             if status != 404:
                 break
         await _send_all(events, send)
+
+
+def order_of_feedback(models: Sequence[Settings], body: bytes) -> list[int]:
+    """Indices of the models, in the order in which they are asked to take feedback: first the one that a receipt in
+    the body names. body: JSON, which that model checks."""
+    facts: dict[str, Any] = {}
+    with contextlib.suppress(ApiError):
+        facts = receipts.unverified(asgi.parse_object(body).get("receipt"))
+    wrote = [(model.name, model.version) == (facts.get("model"), facts.get("version")) for model in models]
+    return sorted(range(len(models)), key=lambda number: not wrote[number])
 
 
 async def _send_all(events: list[Event], send: Send) -> None:

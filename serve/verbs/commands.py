@@ -29,7 +29,6 @@ from serve.verbs.promote import parse_canary
 
 NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as other programs write them
 DEFAULT_URL = "http://127.0.0.1:8000"
-GUARD_KEY_ENV = "RAYSE_GUARD_KEY"  # the key of the guard model's endpoint
 
 
 def serve(
@@ -242,7 +241,7 @@ def read_guard_endpoint(url: str | None, model: str | None, failure: str, *, gua
         raise UserError("--guard-endpoint and --guard-model: expected both, got one; they name a model and where it is")
     if not guard:
         raise UserError("--guard-endpoint: not together with --no-guard, which checks nothing; leave one out")
-    from serve.gateway.guard_model import family_of
+    from serve.gateway.guard_model import GUARD_KEY_ENV, family_of
 
     family_of(model)
     key = os.environ.get(GUARD_KEY_ENV) or None

@@ -53,6 +53,13 @@ def test_each_family_answers_in_its_words(model: str, answer: str, reason: str |
         assert body["messages"] == PROMPT[0]
 
 
+def test_without_a_key_that_of_the_nodes_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYSE_GUARD_KEY", "of-the-node")
+    with chat_endpoint.serving(answering("safe")) as endpoint:
+        assert guard(endpoint.url).check(PROMPT) is None
+    assert endpoint.keys == {"Bearer of-the-node"}
+
+
 @pytest.mark.parametrize("fault", ["500", "401", "slow", "half", "html", "no label"])
 def test_without_an_answer_a_prompt_is_declined_or_passes_as_set(fault: str) -> None:
     with chat_endpoint.serving(answering("I cannot say" if fault == "no label" else "safe")) as endpoint:

@@ -16,15 +16,17 @@ from ray.serve.schema import ServeDeploySchema
 from pipelines.errors import UserError
 from serve.hosting import emit
 from serve.hosting.front import free_port
-from serve.settings import NamedKey, Replicas, Settings
+from serve.settings import GuardEndpoint, NamedKey, Replicas, Settings
 from tests.cluster.conftest import ROOT
 from tests.tiny_models import Tiny
 
 
 def test_a_config_is_valid_and_names_its_models(tiny: Tiny, tmp_path: Path) -> None:
-    others = (Settings(model=tiny.second, name="second", persona="简短。"),)
+    guard = GuardEndpoint(url="http://guard:8001/v1", model="Qwen3Guard-Gen-0.6B", key="not-in-the-file")
+    others = (Settings(model=tiny.second, name="second", persona="简短。", guard_endpoint=guard),)
     keys = (NamedKey(name="ana", sha256="0" * 64),)
     settings = Settings(model=tiny.first, name="first", host="0.0.0.0", key="not-in-the-file", keys=keys, others=others,
+                        guard_endpoint=guard,
                         replicas=Replicas(min=0, max=3), route="/chat", app="assistant", logs=tmp_path)  # fmt: skip
     emit.write(settings.check(), file := tmp_path / "serve.yaml")
     text = file.read_text(encoding="utf-8")
@@ -37,6 +39,8 @@ def test_a_config_is_valid_and_names_its_models(tiny: Tiny, tmp_path: Path) -> N
     read = Settings.model_validate(application.args)
     assert (read.name, read.replicas, read.keys) == ("first", settings.replicas, keys)
     assert [(other.name, other.persona) for other in read.others] == [("second", "简短。")]
+    without_key = guard.model_copy(update={"key": None})
+    assert [each.guard_endpoint for each in read.models] == [without_key] * 2
     # KubeRay passes the text of serveConfigV2 on to Ray Serve as it is.
     service = yaml.safe_load(yaml.safe_dump({"spec": {"serveConfigV2": text}}))
     assert ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])) == config
@@ -44,6 +48,9 @@ def test_a_config_is_valid_and_names_its_models(tiny: Tiny, tmp_path: Path) -> N
         emit.write(settings, file)
     with pytest.raises(UserError, match="the key would stand in the file"):
         emit.config(settings.model_copy(update={"keys": ()}))
+    canary = Settings(model=tiny.second, name="first", canary=0.1)
+    with pytest.raises(UserError, match="--canary: not together with --emit"):
+        emit.config(settings.model_copy(update={"others": (canary,)}))
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -103,13 +105,17 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
     with start(settings) as server, open_client(server) as client:
         assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["first", "second"]
         assert client.get("/v1/models/second").json()["id"] == "second"
-        second = client.post(CHAT, json=body(model="second")).json()["choices"][0]["message"]["content"]
+        from_second = client.post(CHAT, json=body(model="second")).json()
+        second = from_second["choices"][0]["message"]["content"]
         texts = [client.post(CHAT, json=body(model="first")).json() for _ in range(30)]
         contents = Counter(reply["choices"][0]["message"]["content"] for reply in texts)
         assert len(contents) == 2 and second in contents  # the canary is the same model as `second`
         assert min(contents.values()) >= 3  # P(fewer of 30 at 0.5) < 1e-6
         check_error(client.post(CHAT, json=body(model="third")), 404, "model_not_found")
         check_error(client.get("/v1/models/third"), 404, "model_not_found")
+        assert "first, second" in client.get("/v1/models/third").text
+        foreign = {"origin": "https://evil.example"}
+        check_error(client.post(CHAT, json=body(model="third"), headers=foreign), 403, "foreign_origin")
         check_error(client.post(CHAT, json=body(model="second", streams=True)), 400, "unsupported_parameter")
         streamed = client.post(CHAT, json=body(model="second", stream=True)).text
         chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
@@ -117,6 +123,11 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
         assert "".join(deltas) == second and streamed.endswith("data: [DONE]\n\n")
         for reply in texts[:4]:
             assert client.post("/feedback", json={"reply_id": reply["id"], "thumb": "up"}).status_code == 200
+        receipt = {"receipt": from_second["rayse_receipt"], "thumb": "down"}
+        assert client.post("/feedback", json=receipt).status_code == 200
+        with contextlib.closing(sqlite3.connect(tmp_path / "feedback.sqlite")) as database:
+            stored = database.execute("SELECT reply FROM feedback WHERE version = 'v2'").fetchall()
+        assert stored == [(second,)]  # the text, which the model that wrote it remembers
         assert client.get("/health").json()["model"] == "first" and "<html" in client.get("/").text
         assert 'server_model="second v2"' in client.get("/metrics").text
 
