@@ -235,7 +235,7 @@ def test_documents_are_scored_as_an_endpoint_rates_a_sample_and_no_rating_is_pai
         again = STAGE.run(rated(tmp_path, session, endpoint.options, "draft"))
         assert len(endpoint.answered) == 130 and again["quality/requests"] == 130
         endpoint.reply = lambda prompt: "No."
-        with pytest.raises(UserError, match=r"none of 130 answers of big at http.* says: 'No.'.*whole number from 0 to 5"):
+        with pytest.raises(UserError, match=r"none of 130 answers of big at http.* says: 'No.'.*number from 0 to 5"):
             STAGE.run(rated(tmp_path, session, endpoint.options, "none"))
     ratings = pq.read_table(work.draft.out / "ratings.parquet").to_pylist()
     assert facts["quality/ratings_unreadable"] == 130 - len(ratings) > 0

@@ -38,7 +38,9 @@ FACTS = b"rayse.facts"  # the key of the facts in its metadata
 AREA = "quality"  # of the facts
 ANSWER_TOKENS = 400  # at most: some models reason first
 NUMBER = r"\d+(?:[.,]\d+)*"
-MARKED = re.compile(rf"(?:\b(?:score|rating)\b|分数|评分|得分|打分)(?:\W|\b(?:is|of)\b|为|是)*({NUMBER})", re.IGNORECASE)
+MARKED = re.compile(
+    rf"(?:\b(?:score|rating)\b|分数|评分|得分|打分)(?:\W|\b(?:is|of)\b|为|是)*({NUMBER})", re.IGNORECASE
+)
 SCALE = re.compile(r"\b0\s*(?:-|–|~|to|到|至)\s*5(?![\d.]*\d)")  # 0-5: names the scale
 LARGEST = re.compile(r"(?:/|out of|满分)\s*(?:为|是)?\s*5(?![\d.]*\d)")  # /5: names it, too
 WHOLE = re.compile(r"[0-5](?:\.0+)?")
@@ -82,8 +84,8 @@ def rate(work: Work, sample: pa.Table) -> Path:
         requests.answers.forget_unusable()
         raise UserError(
             f"{work.name}.quality_model: none of {len(rows):,} answers of {options.endpoint.name} has a rating; to the "
-            f"first document it says: {answers[0].text[-200:] or answers[0].detail!r}. Expected a whole number from 0 to 5: "
-            "change prompt or model"
+            f"first document it says: {answers[0].text[-200:] or answers[0].detail!r}. Expected a whole number "
+            "from 0 to 5: change prompt or model"
         )
     facts = {**requests.facts, f"{AREA}/ratings_unreadable": len(rows) - len(rated)}
     with AtomicFile(path) as file:
