@@ -10,7 +10,7 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -72,6 +72,11 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int) -> list[
         if parts:
             blocks.append(Block(name, tuple(parts), folder))
     return blocks
+
+
+def json_of(parts: Sequence[Part]) -> str:
+    """Parts as an item of a task has them."""
+    return json.dumps([part.model_dump() for part in parts])
 
 
 def deal(sizes: Iterable[tuple[Item, int]], full: float) -> list[list[Item]]:

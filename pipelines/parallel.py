@@ -1,7 +1,8 @@
 """Runs a plain function on many work items in tasks on all nodes. Stages share it.
 
-    map_in_order    rows are read and cleaned: Ray Data, which yields the results in the items' order
-    make_files      files become other files: plain tasks of Ray, which cost the driver less (docs/data.md)
+    map_in_order       rows are read and cleaned: Ray Data, which yields the results in the items' order
+    make_files         files become other files: plain tasks of Ray, which cost the driver less (docs/data.md)
+    with_first_rows    rows of ranges of files are counted, so that each has its number in the file
 
 Results and errors are returned as values. An error raised in a task would arrive as another error, with a page of
 trace and without the original one.
@@ -9,12 +10,14 @@ trace and without the original one.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
 import platform
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,7 +26,8 @@ import ray
 import ray.data
 
 from cluster.resources import cores
-from pipelines.blocks import remove_unpublished
+from pipelines.blocks import Block, json_of, remove_unpublished
+from pipelines.data.sources.source import Part, Source
 from pipelines.stage import Work
 
 Item = dict[str, Any]
@@ -161,3 +165,33 @@ def _limit_ray_data() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if handler.get_name() == "console":
             handler.setLevel(logging.CRITICAL)
+
+
+def with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
+    """The missing blocks, with the number of the first row of each part: those of ranges of files are counted, in all
+    blocks of the sources that need it, so that no block counts the rows before it again."""
+    sources = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
+    if not sources:
+        return missing
+    counted = [block for block in blocks if block.source in sources]
+    work.session.start()
+    items = [{"source": block.source, "parts": json_of(block.parts)} for block in counted]
+    tasks, cpus = num_parallel_tasks(work), work.cluster.cpus_per_task
+    counts = map_in_order(count_rows, items, tasks=tasks, cpus_per_task=cpus, sources=dict(work.sources))
+    numbered: dict[Path, Block] = {}
+    next_row = 1
+    for done, (block, block_counts) in enumerate(zip(counted, counts, strict=True), start=1):
+        work.progress.update(done, len(counted), "blocks counted")
+        parts: list[Part] = []
+        for part, num_rows in zip(block.parts, block_counts, strict=True):
+            parts.append(part if part.first_row is not None else part.model_copy(update={"first_row": next_row}))
+            next_row = (parts[-1].first_row or 1) + num_rows
+        numbered[block.file] = replace(block, parts=tuple(parts))
+    return [numbered.get(block.file, block) for block in missing]
+
+
+def count_rows(item: dict[str, str], *, sources: Mapping[str, Source]) -> list[int]:
+    """Counts the rows of the parts of a block, as far as those of other parts are numbered on. Runs in a task."""
+    parts = [Part.model_validate(part) for part in json.loads(item["parts"])]
+    source = sources[item["source"]]
+    return [source.count_rows(part) for part in parts]

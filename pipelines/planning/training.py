@@ -317,7 +317,12 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
         return {"workers": job.machines.count}, _with(job, world=job.machines.count)
     if name == "lora" and job.lora is None and job.kind != "pretrain":
         model = with_adapters(json.dumps(job.config), json.dumps({"lora": LORA}))
-        return {"lora": {"rank": 16}}, replace(_with(job, muon=False), lora=LORA, model=model)
+        options: dict[str, Any] = {"lora": {"rank": 16}}
+        if job.options.get("ia3"):  # neither it nor Muon goes with LoRA
+            options["ia3"] = None
+        if job.options.get("optimizer") == "muon":
+            options["optimizer"] = "adamw"
+        return options, replace(_with(job, muon=False), lora=LORA, model=model)
     if name == "qlora" and job.lora is not None and not setting.four_bit and job.kind != "ppo":
         return {"lora.qlora": True}, _with(job, four_bit=True)
     return None

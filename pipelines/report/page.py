@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.metrics.bits_per_byte import BY_SOURCE
 from pipelines.report import data_card
 from pipelines.report import sweep as sweep_report
 from pipelines.report.card import Card
@@ -20,7 +21,6 @@ from pipelines.store.lineage import lineage
 from pipelines.sweep.tracker import short_names
 
 DROPPED = "documents/dropped_"  # facts: documents dropped, by reason
-BY_SOURCE = "heldout/bits_per_byte_source_"  # facts: by source of the held-out text
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 LANGUAGES = {"en": "English", "zh": "中文"}
 X_AXES = {"ppo/iteration": "iteration", "train/tokens": "tokens", "train/step": "step"}  # keys of curves, and labels

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AliasChoices, Field, NonNegativeInt
 
@@ -57,6 +57,11 @@ class ConversationsOptions(DialogueOptions):
         "their share of each source's rows, such as 1%. Default: 100 rows, and 5% of each source's rows (of few: 5, "
         "but at most half)",
     )
+
+    def identity(self) -> dict[str, Any]:
+        """Labels of sources are left out where there are none, so that earlier results keep their identity."""
+        identity = super().identity()
+        return identity if self.safety else {name: identity[name] for name in identity if name != "safety"}
 
 
 def run(work: Work) -> Facts:

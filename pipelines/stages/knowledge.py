@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pipelines.data.sources.source import Part, Row, Source
 
 Document = tuple["Part", "Row", str]  # with its language, as its row or its source says
-REJECTED = "rejected.jsonl"
-UNREADABLE = "unreadable"
 NOT_USED = "documents/not_used_"  # and the reason
 WRITTEN_AT_ONCE = 2000  # passages of a row group in a block's file
 EMBEDDED_AT_ONCE = 256  # passages of a task: a minute or two of work, which is what a kill costs
@@ -93,18 +91,20 @@ class KnowledgeCluster(ClusterOptions):
 def run(work: Work) -> Facts:
     """Writes the index into work.draft.out. Raises UserError for sources that cannot be read, too many bad
     documents, or no text at all."""
-    from pipelines.blocks import plan
+    from pipelines.blocks import json_of, plan
     from pipelines.data.knowledge import index
     from pipelines.data.sources.bad_rows import row_facts
     from pipelines.errors import UserError
-    from pipelines.parallel import make_files
+    from pipelines.parallel import make_files, with_first_rows
 
     options: KnowledgeOptions = work.options
     if not work.sources:
         raise UserError(f"{work.name}: no documents; expected a source with rows: documents in the recipe")
     blocks = plan(work.sources, work.draft.folder("blocks"), work.cluster.block_bytes)
+    missing = with_first_rows(work, blocks, [block for block in blocks if not block.file.exists()])
+    numbered = {block.file: block for block in missing}
     items = [
-        {"path": str(block.file), "source": block.source, "parts": json.dumps([p.model_dump() for p in block.parts])}
+        {"path": str(block.file), "source": block.source, "parts": json_of(numbered.get(block.file, block).parts)}
         for block in blocks
     ]
     lengths = {"passage_words": options.passage_words, "overlap_words": options.overlap_words}
@@ -158,6 +158,7 @@ def cut_block(
     from pipelines.blocks import COUNTS as COUNTS_KEY
     from pipelines.blocks import AtomicFile
     from pipelines.data.knowledge.index import SCHEMA
+    from pipelines.data.sources.bad_rows import UNREADABLE
 
     path, schema = Path(item["path"]), pa.schema([*SCHEMA, pa.field("terms", pa.list_(pa.string()))])
     counts: Counter[str] = Counter()
@@ -183,6 +184,7 @@ def _documents(
     item: Mapping[str, str], sources: Mapping[str, Source], counts: Counter[str], rejected: list[dict[str, Any]]
 ) -> Iterator[Document]:
     """The documents of a block; those that cannot be read are set aside."""
+    from pipelines.data.sources.bad_rows import UNREADABLE
     from pipelines.data.sources.source import BadRow, Part
 
     source = sources[item["source"]]
@@ -270,6 +272,7 @@ def write_index(item: Mapping[str, str], *, blocks: list[str], embedded: list[st
 
     from pipelines.blocks import AtomicFile
     from pipelines.data.knowledge import index, terms
+    from pipelines.data.sources.bad_rows import REJECTED
     from pipelines.data.text.embeddings import embedder
 
     out = Path(item["path"]).parent

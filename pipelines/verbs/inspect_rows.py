@@ -23,6 +23,7 @@ from pipelines.console import print_json
 from pipelines.data.corpus.filters import reasons_of
 from pipelines.data.dialogues.synthetic import rows as synthetic
 from pipelines.data.knowledge.index import PASSAGES
+from pipelines.data.sources.bad_rows import REJECTED
 from pipelines.errors import UserError, printable
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
@@ -94,7 +95,7 @@ def _tables(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
     for split in ("train", "held_out"):
         files = sorted((folder / split).glob("*.parquet")) or [folder / f"{split}.parquet"]
         yield split, ds.dataset([str(file) for file in files], format="parquet")
-    parquet, lines = folder / "rejected.parquet", folder / "rejected.jsonl"
+    parquet, lines = folder / "rejected.parquet", folder / REJECTED
     if parquet.exists():
         yield SET_ASIDE, ds.dataset(str(parquet), format="parquet")
     elif lines.exists():
@@ -110,7 +111,7 @@ def _written(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
 def _passages(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
     """The passages of documents, and the documents that are not used."""
     yield "passages", ds.dataset(str(folder / PASSAGES), format="ipc")
-    yield from _of_lines(SET_ASIDE, folder / "rejected.jsonl")
+    yield from _of_lines(SET_ASIDE, folder / REJECTED)
 
 
 def _of_lines(split: str, file: Path) -> Iterator[tuple[str, ds.Dataset]]:

@@ -128,6 +128,25 @@ def test_a_stage_that_cannot_fit_names_what_does_and_that_fits(folder: Path) -> 
     assert fixed.fits, fixed.why
 
 
+@pytest.mark.parametrize(
+    ("node", "given", "undone"),
+    [
+        ("SMALL:12GiB:100TFLOPS", ("sft.ia3={}", "sft.weight_decay=0"), {"ia3": None}),
+        ("L4", ("sft.optimizer=muon",), {"optimizer": "adamw"}),
+    ],
+)
+def test_a_remedy_with_lora_undoes_what_does_not_go_with_it(
+    folder: Path, node: str, given: tuple[str, ...], undone: dict[str, Any]
+) -> None:
+    cluster = ("cluster.sft.workers=1", "cluster.sft.micro_batch_rows=1", "cluster.sft.recompute=full",
+               "cluster.sft.offload=optimizer")  # fmt: skip
+    one = planned(folder, "sft", f"1x1x{node}", *given, *cluster)
+    assert undone.items() <= one.changes.items() and one.changes["lora"] == {"rank": 16}
+    lora = json.dumps({"rank": 16, "qlora": one.changes.get("lora.qlora", False)})
+    changed = [f"sft.{name}={json.dumps(value)}" for name, value in undone.items()]
+    assert planned(folder, "sft", f"1x1x{node}", *given, *cluster, f"sft.lora={lora}", *changed).fits
+
+
 def test_fewer_gpus_than_workers(folder: Path) -> None:
     cost = planned(folder, "sft", "1x4xH100", "sft.batch_tokens=65536", "cluster.sft.workers=8",
                    "cluster.sft.zero_stage=3", "cluster.sft.recompute=full")  # fmt: skip

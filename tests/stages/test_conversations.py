@@ -259,3 +259,9 @@ def test_real_instructions(data_dir: Path, tmp_path: Path, language: str) -> Non
     held_out = conversations.read(made.out / conversations.HELD_OUT)
     assert len(held_out) == pytest.approx(500, rel=0.05)
     assert not prompts(held_out) & prompts(conversations.read(made.out / conversations.TRAIN))
+
+
+def test_a_recipe_without_labelled_sources_keeps_its_identity() -> None:
+    options = STAGES["conversations"].options
+    assert "safety" not in options().identity()
+    assert options.model_validate({"safety": {"attacks": "unsafe"}}).identity()["safety"] == {"attacks": "unsafe"}

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines import parallel
 from pipelines.blocks import plan, write_arrow
 from pipelines.data.corpus import duplicates, splitting
 from pipelines.data.sources import jsonl
-from pipelines.stages.corpus import blocks, deduplicate, hold_out
+from pipelines.stages.corpus import deduplicate, hold_out
 
 
 def write_pairs(folder: Path, pairs: np.ndarray, number: int) -> list[Path]:
@@ -95,15 +96,15 @@ def test_a_resumed_run_counts_the_lines_of_sources_with_a_missing_block_only(
 
     units: list[tuple[float, float, str]] = []
     progress = SimpleNamespace(update=lambda done, total, unit: units.append((done, total, unit)))
-    monkeypatch.setattr(blocks, "map_in_order", count)
-    monkeypatch.setattr(blocks, "num_parallel_tasks", lambda work: 1)
+    monkeypatch.setattr(parallel, "map_in_order", count)
+    monkeypatch.setattr(parallel, "num_parallel_tasks", lambda work: 1)
     session = SimpleNamespace(start=lambda: None)
     work: Any = SimpleNamespace(
         sources=sources, session=session, progress=progress, cluster=SimpleNamespace(cpus_per_task=1)
     )
     all_blocks = plan(sources, tmp_path, 1)
     of_a, of_b = ([block for block in all_blocks if block.source == name] for name in "ab")
-    numbered = blocks._with_first_rows(work, all_blocks, [of_a[0], of_b[2], of_b[4]])
+    numbered = parallel.with_first_rows(work, all_blocks, [of_a[0], of_b[2], of_b[4]])
     assert counted == ["b"] * len(of_b) and units[-1] == (len(of_b), len(of_b), "blocks counted")
     assert [block.file for block in numbered] == [block.file for block in (of_a[0], of_b[2], of_b[4])]
     lines = (tmp_path / "b.jsonl").read_bytes()

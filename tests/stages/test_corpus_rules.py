@@ -24,7 +24,9 @@ from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import STAGE, evaluation_sets
 from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
+from pipelines.stages.corpus.ratings import rating_of
 from pipelines.store.artifacts import Draft
+from pipelines.writers.requests import ChatAnswer
 from tests.stages.chat_endpoint import serving
 from tests.stages.corpus_work import digests, english
 from tests.stages.single import ProgressNotes
@@ -233,7 +235,7 @@ def test_documents_are_scored_as_an_endpoint_rates_a_sample_and_no_rating_is_pai
         again = STAGE.run(rated(tmp_path, session, endpoint.options, "draft"))
         assert len(endpoint.answered) == 130 and again["quality/requests"] == 130
         endpoint.reply = lambda prompt: "No."
-        with pytest.raises(UserError, match=r"none of 130 answers of big at http.* says: 'No.'.*digit from 0 to 5"):
+        with pytest.raises(UserError, match=r"none of 130 answers of big at http.* says: 'No.'.*number from 0 to 5"):
             STAGE.run(rated(tmp_path, session, endpoint.options, "none"))
     ratings = pq.read_table(work.draft.out / "ratings.parquet").to_pylist()
     assert facts["quality/ratings_unreadable"] == 130 - len(ratings) > 0
@@ -244,6 +246,14 @@ def test_documents_are_scored_as_an_endpoint_rates_a_sample_and_no_rating_is_pai
     assert {row["reason"] for row in rejected} == {"low_quality"}
     assert facts["quality/kept_fraction_en"] == pytest.approx(1 - len(rejected) / 160) == pytest.approx(0.5, abs=0.1)
     assert sum(row["raw"].count("buy") + row["raw"].count("NOW") > 0 for row in rejected) >= 0.9 * len(rejected)
+
+
+def test_ratings_are_read_as_they_are_meant_or_not_at_all() -> None:
+    answers = {"Score: 1 (out of 5)": 1, "4 out of 5": 4, "评分为2（满分5分）": 2, "我给4分，满分5分": 4,
+               "Score: 2 (scale 0-5)": 2, "Score: 3. No, that is too low. **Score:** 4. It has 12 facts": 4,
+               "Rating (0 to 5): 4.0": 4, "It has 3 facts. Score: 4.5": None, "3 are right. Score: 8/10": None,
+               "No.": None}  # fmt: skip
+    assert {answer: rating_of(ChatAnswer(answer)) for answer in answers} == answers
 
 
 def test_a_quality_model_has_reference_text_or_ratings() -> None:

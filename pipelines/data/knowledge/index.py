@@ -50,11 +50,17 @@ class Hit:
 
 
 def write_keywords(folder: Path, of_passages: pa.ChunkedArray) -> int:
-    """Writes the keyword index. of_passages: list<string>, the terms of each passage. Returns the number of terms."""
+    """Writes the keyword index. of_passages: list<string>, the terms of each passage. Returns the number of terms.
+
+    Raises UserError where no passage has a term."""
     from bm25s import BM25
 
-    lists = of_passages.combine_chunks()
+    # With offsets of 64 bits: those of 32 end at 2 GiB of terms.
+    lists = of_passages.cast(pa.large_list(pa.large_string())).combine_chunks()
     encoded = lists.flatten().dictionary_encode()
+    if not len(encoded.dictionary):
+        raise UserError(f"none of {len(lists):,} passages holds a word or a number that it could be found by; expected "
+                        "text in the sources of knowledge (for scans, the text of their pages)")  # fmt: skip
     flat = encoded.indices.to_numpy(zero_copy_only=False)
     bounds = lists.offsets.to_numpy()
     ids = [flat[begin - bounds[0] : end - bounds[0]].tolist() for begin, end in itertools.pairwise(bounds)]

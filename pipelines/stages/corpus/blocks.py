@@ -18,7 +18,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, remove_unpublished, write_arrow
+from pipelines.blocks import COUNTS, AtomicFile, Block, deal, json_of, plan, remove_unpublished, write_arrow
 from pipelines.data.corpus import cleaning, duplicates
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
-from pipelines.parallel import map_in_order, num_parallel_tasks
+from pipelines.parallel import map_in_order, num_parallel_tasks, with_first_rows
 from pipelines.stage import Work
 from pipelines.stages.corpus.checks import CheckFiles, prepare
 
@@ -92,7 +92,7 @@ def read(work: Work) -> CleanedBlocks:
         bad_rows.add(block.source, rows=_num_rows(block_counts), bad=block_counts["rows/bad"], first=first)
     checks = prepare(work)
     documents_before, start = counts["documents/read"], time.monotonic()
-    cleaned = _clean_blocks(work, _with_first_rows(work, blocks, missing), checks, bad_rows.max_rows)
+    cleaned = _clean_blocks(work, with_first_rows(work, blocks, missing), checks, bad_rows.max_rows)
     for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
         bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
         counts.update(block.counts())
@@ -102,40 +102,6 @@ def read(work: Work) -> CleanedBlocks:
     num_documents = counts["documents/read"] - documents_before
     files = [block.file for block in blocks]
     return CleanedBlocks(blocks, counts, checks, files, num_documents / elapsed_s if missing else None)
-
-
-def _with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
-    """The missing blocks, with the number of the first row of each part: those of ranges of files are counted, in all
-    blocks of the sources that need it."""
-    sources = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
-    if not sources:
-        return missing
-    counted = [block for block in blocks if block.source in sources]
-    work.session.start()
-    items = [{"source": block.source, "parts": _json(block.parts)} for block in counted]
-    tasks, cpus = num_parallel_tasks(work), work.cluster.cpus_per_task
-    counts = map_in_order(count_rows, items, tasks=tasks, cpus_per_task=cpus, sources=dict(work.sources))
-    numbered: dict[Path, Block] = {}
-    next_row = 1
-    for done, (block, block_counts) in enumerate(zip(counted, counts, strict=True), start=1):
-        work.progress.update(done, len(counted), "blocks counted")
-        parts: list[Part] = []
-        for part, num_rows in zip(block.parts, block_counts, strict=True):
-            parts.append(part if part.first_row is not None else part.model_copy(update={"first_row": next_row}))
-            next_row = (parts[-1].first_row or 1) + num_rows
-        numbered[block.file] = replace(block, parts=tuple(parts))
-    return [numbered.get(block.file, block) for block in missing]
-
-
-def count_rows(item: dict[str, str], *, sources: Mapping[str, Source]) -> list[int]:
-    """Counts the rows of the parts of a block, as far as those of other parts are numbered on. Runs in a task."""
-    parts = [Part.model_validate(part) for part in json.loads(item["parts"])]
-    source = sources[item["source"]]
-    return [source.count_rows(part) for part in parts]
-
-
-def _json(parts: Sequence[Part]) -> str:
-    return json.dumps([part.model_dump() for part in parts])
 
 
 def _clean_blocks(
@@ -149,7 +115,7 @@ def _clean_blocks(
     duplicates.warm_up()
     items = []
     for block in missing:
-        items.append({"source": block.source, "parts": _json(block.parts), "folder": str(block.folder)})
+        items.append({"source": block.source, "parts": json_of(block.parts), "folder": str(block.folder)})
     results = map_in_order(
         clean_block,
         items,

@@ -63,8 +63,9 @@ class QualityModelOptions(Options):
     min_rating: int = Field(default=3, ge=1, le=5, description="Rating from which on a document is good")
     prompt: str | None = Field(
         default=None,
-        description="Prompt of a rating, with {text} for the beginning of the document; the last digit from 0 to 5 in "
-        "the answer is the rating. Default: how much one learns from it, in the language of the document",
+        description="Prompt of a rating, with {text} for the beginning of the document; the number after the last "
+        "`score`, `rating` or `分数` of the answer, or else its last number, is the rating: whole, from 0 to 5. "
+        "Default: how much one learns from it, in the language of the document",
     )
     keep_fraction: float = Field(
         default=0.7,
@@ -110,6 +111,12 @@ class SemanticDuplicates(Options):
         description="Bytes of a document that are embedded, half of them from its beginning and half from its end; the "
         "cost grows with them: some 2 ms of a core for 3 bytes",
     )
+
+    def identity(self) -> dict[str, Any]:
+        """The options and the embedder: another finds other duplicates."""
+        from pipelines.data.text.embeddings import embedder
+
+        return {**super().identity(), "embedder": embedder()}
 
 
 class CorpusOptions(Options):
@@ -196,6 +203,8 @@ class CorpusOptions(Options):
         identity = super().identity() | {"filters": self.filters.identity()}
         if self.quality_model is not None:
             identity["quality_model"] = self.quality_model.identity()
+        if self.semantic_duplicates is not None:
+            identity["semantic_duplicates"] = self.semantic_duplicates.identity()
         for name in ("privacy", "decontaminate", "quality_model", "harm", "max_line_groups", "semantic_duplicates"):
             if not identity[name]:
                 del identity[name]

@@ -37,7 +37,13 @@ FILE = "ratings.parquet"  # in the artifact
 FACTS = b"rayse.facts"  # the key of the facts in its metadata
 AREA = "quality"  # of the facts
 ANSWER_TOKENS = 400  # at most: some models reason first
-DIGIT = re.compile(r"(?<![\d.])[0-5](?![\d.]*\d)")  # no part of a longer number
+NUMBER = r"\d+(?:[.,]\d+)*"
+MARKED = re.compile(
+    rf"(?:\b(?:score|rating)\b|分数|评分|得分|打分)(?:\W|\b(?:is|of)\b|为|是)*({NUMBER})", re.IGNORECASE
+)
+SCALE = re.compile(r"\b0\s*(?:-|–|~|to|到|至)\s*5(?![\d.]*\d)")  # 0-5: names the scale
+LARGEST = re.compile(r"(?:/|out of|满分)\s*(?:为|是)?\s*5(?![\d.]*\d)")  # /5: names it, too
+WHOLE = re.compile(r"[0-5](?:\.0+)?")
 PROMPTS = {
     "en": "Below is the beginning of a text. How much does a reader learn from it? Rate it from 0 to 5: 0 for "
     "advertisements, menus, spam or text without sense, 1 for little of use, 3 for a clear text that explains or tells "
@@ -78,8 +84,8 @@ def rate(work: Work, sample: pa.Table) -> Path:
         requests.answers.forget_unusable()
         raise UserError(
             f"{work.name}.quality_model: none of {len(rows):,} answers of {options.endpoint.name} has a rating; to the "
-            f"first document it says: {answers[0].text[-200:] or answers[0].detail!r}. Expected a digit from 0 to 5: "
-            "change prompt or model"
+            f"first document it says: {answers[0].text[-200:] or answers[0].detail!r}. Expected a whole number "
+            "from 0 to 5: change prompt or model"
         )
     facts = {**requests.facts, f"{AREA}/ratings_unreadable": len(rows) - len(rated)}
     with AtomicFile(path) as file:
@@ -90,15 +96,22 @@ def rate(work: Work, sample: pa.Table) -> Path:
 
 
 def rating_of(answer: ChatAnswer) -> int | None:
-    """The last number from 0 to 5 in an answer; None where there is none.
+    """The number after the last "score", "rating" or 分数 in an answer; without those, its last number that does not
+    name the scale. None where there is none, or none of 0, 1 … 5.
 
     >>> rating_of(ChatAnswer("12 facts, 3 of them right. Score: 4")), rating_of(ChatAnswer("4/5"))
     (4, 4)
-    >>> rating_of(ChatAnswer("Score: 10"))
+    >>> rating_of(ChatAnswer("分数：1分（满分5分）")), rating_of(ChatAnswer("Score (0-5): 2 out of 5"))
+    (1, 2)
+    >>> rating_of(ChatAnswer("Score: 10")), rating_of(ChatAnswer("It has 3 facts. Score: 4.5"))
+    (None, None)
     """
     text = text_of(answer)
-    numbers = DIGIT.findall(re.sub(r"/\s*5\b", "", text)) if isinstance(text, str) else []
-    return int(numbers[-1]) if numbers else None
+    if not isinstance(text, str):
+        return None
+    text = SCALE.sub("", text)
+    numbers = MARKED.findall(text) or re.findall(NUMBER, LARGEST.sub("", text))
+    return int(numbers[-1][0]) if numbers and WHOLE.fullmatch(numbers[-1]) else None
 
 
 def facts(work: Work) -> Facts:

@@ -77,6 +77,11 @@ def test_meaning_finds_what_shares_no_word_and_crosses_languages(tmp_path: Path)
     assert np.all(np.diff([hit.score for hit in both]) <= 0)
 
 
+def test_documents_without_a_word_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none of 1 passages holds a word or a number"):
+        make_index(tmp_path, {"stars.md": "***\n\n!!! ???"})
+
+
 @pytest.mark.parametrize(("key", "value"), [("format", 0), ("terms", 99), ("embedder", "another model 2")])
 def test_an_index_of_another_make_is_refused_with_the_remedy(
     folder: Path, tmp_path: Path, key: str, value: object
