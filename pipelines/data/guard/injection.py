@@ -1,4 +1,4 @@
-"""Prompt injection: orders to the model in text that is data, such as a retrieved passage or a tool's result.
+"""Prompt injection: orders to the model in text that is data, such as a retrieved passage.
 
     text ──sentences──► each as it can be read (disguises.py) ──patterns──► an order? a note stands in its place
     text ──neutral──► ──as_data──► between delimiters that the text cannot write itself, for a prompt
