@@ -129,16 +129,12 @@ def check_conversation(guard: Guard, messages: Sequence[Message]) -> Verdict | N
     """The verdict on a conversation that must be declined; None where it may pass.
 
     Every message is checked, the client's account of earlier replies too; then the user's and the system's together, as
-    one request may be split over several: all of them by the rules, the last MAX_JOINED by the classifier too. What a
-    tool returned is data: it is checked alone, and only its rules decline it, since a text about a crime is no request;
-    orders in it are removed where it enters the prompt (pipelines/data/guard/injection.py)."""
+    one request may be split over several: all of them by the rules, the last MAX_JOINED by the classifier too."""
     parts: list[str] = []
     for message in messages:
         text = message["content"]
         if message["role"] == "assistant":
             verdict = begin_reply(guard, text).verdict
-        elif message["role"] == "tool":
-            verdict = guard.check_rules(text)
         else:
             parts.append(text.strip())
             verdict = guard.check(text, language_of(text))

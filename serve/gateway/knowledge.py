@@ -47,33 +47,33 @@ def with_passages(
 ) -> tuple[Prompt, list[dict[str, Any]]]:
     """(the prompt with passages in the user's last message, their citations): as many of the best passages as leave
     the prompt within max_prompt_tokens; the same prompt where there is room for none."""
+    quoted = [_quoted(hit) for hit in hits]
     for count in range(len(hits), 0, -1):
-        messages = _quoting(prompt.messages, question, hits[:count])
+        messages = _quoting(prompt.messages, question, [passage for passage, _ in quoted[:count]])
         token_ids = encode(messages)
         if len(token_ids) <= max_prompt_tokens:
-            return replace(prompt, messages=messages, token_ids=token_ids), [_citation(hit) for hit in hits[:count]]
+            citations = [citation for _, citation in quoted[:count]]
+            return replace(prompt, messages=messages, token_ids=token_ids), citations
     return prompt, []
 
 
-def _quoting(messages: Sequence[Message], question: str, hits: Sequence[Hit]) -> list[Message]:
+def _quoting(messages: Sequence[Message], question: str, quoted: Sequence[str]) -> list[Message]:
     """The messages with numbered passages before the user's last question."""
     last = max(position for position, message in enumerate(messages) if message["role"] == "user")
-    passages, _ = as_data("\n\n".join(f"[{number}] {_quoted(hit)}" for number, hit in enumerate(hits, 1)))
+    passages = as_data("\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(quoted, 1)))
     content = FORMS[language_of(question)].format(passages=passages, question=question)
     return [*messages[:last], {"role": "user", "content": content}, *messages[last + 1 :]]
 
 
-def _quoted(hit: Hit) -> str:
-    """A passage after a line with the document and headings it is from."""
-    passage = hit.passage
-    title = " > ".join(filter(None, (Path(passage["where"]).name, passage["heading"])))
-    return f"{title}\n{passage['text']}"
+def _quoted(hit: Hit) -> tuple[str, dict[str, Any]]:
+    """(a passage after a line with the document and headings it is from, its citation), without orders to the model.
 
-
-def _citation(hit: Hit) -> dict[str, Any]:
-    """What a reply says of a passage that its prompt held. orders_removed: orders to the model that were in it."""
+    orders_removed in the citation: how many there were."""
     passage = hit.passage
-    text, num_orders = neutral(passage["text"])
-    heading, num_in_heading = neutral(passage["heading"])
-    return {"source": passage["where"], "id": passage["id"], "heading": heading, "passage": text,
-            "score": round(hit.score, 4), "orders_removed": num_orders + num_in_heading}  # fmt: skip
+    heading, text = passage["heading"], passage["text"]
+    title = " > ".join(filter(None, (Path(passage["where"]).name, heading)))
+    quoted, num_orders = neutral(f"{title}\n{text}")
+    if num_orders:
+        heading, text = neutral(heading)[0], neutral(text)[0]
+    return quoted, {"source": passage["where"], "id": passage["id"], "heading": heading, "passage": text,
+                    "score": round(hit.score, 4), "orders_removed": num_orders}  # fmt: skip

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 CHARACTERS_PER_WORD = 1.6  # of Chinese
 MAX_WORD_CHARACTERS = 40  # what is longer is no word (Base64, a table's rule) and counts as several
-HEADING = re.compile(r"(#{1,6})[ \t]+(.*?)[ \t#]*$")
+HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")
 FENCE = re.compile(r"[ \t]*(```|~~~)")
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 HAN_CHARACTER = re.compile(f"[{HAN}]")
-WORDS = re.compile(rf"([{HAN}])|[^\s{HAN}]+")
+WORDS = re.compile(rf"([{HAN}])|[^\s{HAN}]{{1,4000}}")  # a longer word goes in pieces, so that each cut reads little
 # The end of a unit: of a line, or of a sentence in either language with what closes its quotation.
 UNIT_END = re.compile(r"\n+|[。！？；][”’」』）\"]*|[.!?][\"')\]]*[ \t]+")
 
@@ -91,7 +91,8 @@ def _sections(text: str) -> Iterator[tuple[str, int, int]]:
         if match:
             yield " > ".join(title for _, title in headings), begin, position
             level = len(match[1])
-            headings = [(above, title) for above, title in headings if above < level] + [(level, match[2])]
+            title = match[2].rstrip(" \t#")
+            headings = [(above, higher) for above, higher in headings if above < level] + [(level, title)]
             begin = position + len(line)
         position += len(line)
     yield " > ".join(title for _, title in headings), begin, len(text)
@@ -101,17 +102,15 @@ def _units(text: str, begin: int, end: int, max_words: int) -> Iterator[tuple[in
     """Yields (begin, end, words) of the sentences and lines of a section; a longer one is cut."""
     while begin < end:
         match = UNIT_END.search(text, begin, end)
-        stop = match.end() if match else end
-        size = num_words(text[begin:stop])
-        if size > max_words:
-            stop = _cut(text, begin, stop, max_words)
-            size = num_words(text[begin:stop])
-        yield begin, stop, size
-        begin = stop
+        unit_end = match.end() if match else end
+        while begin < unit_end:
+            stop = _cut(text, begin, unit_end, max_words)
+            yield begin, stop, num_words(text[begin:stop])
+            begin = stop
 
 
 def _cut(text: str, begin: int, end: int, max_words: int) -> int:
-    """Where to cut a text that is longer than max_words: after as many of its words as are allowed."""
+    """Where to cut a text: after as many of its words as are allowed, at its end where all are."""
     size = 0.0
     for match in WORDS.finditer(text, begin, end):
         weight = 1 / CHARACTERS_PER_WORD if match[1] else 1 + (match.end() - match.start()) // MAX_WORD_CHARACTERS

@@ -1,7 +1,10 @@
 """Passages: headings, lengths, overlap, and that no text is lost."""
 
 import itertools
+import time
 from random import Random
+
+import pytest
 
 from pipelines.data.knowledge.passages import num_words, split
 
@@ -78,3 +81,14 @@ def test_chinese_passages_hold_as_much_text_as_english_ones() -> None:
     chinese = "".join(f"这是第{number}句话，共有若干个字。" for number in range(100))
     lengths = [len(passage.text) for passage in split(chinese, max_words=100, overlap_words=0)]
     assert 130 <= max(lengths) <= 170  # 1.6 characters a word, punctuation included
+
+
+@pytest.mark.parametrize("piece", ["word ", "汉", "x" * 40])
+def test_a_line_without_sentences_takes_as_long_for_each_word_as_a_short_one(piece: str) -> None:
+    def seconds(repeats: int) -> float:
+        start = time.process_time()
+        list(split(piece * repeats, max_words=50, overlap_words=5))
+        return time.process_time() - start
+
+    # 16 times the text: squared, it would be 256 times the time.
+    assert min(seconds(32_000) for _ in range(2)) < 64 * min(seconds(2_000) for _ in range(3))

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.data.guard.classifier import Guard
 from pipelines.data.guard.rules import Rule
+from serve.gateway.conversation import InvalidPrompt, parse_messages
 from serve.gateway.guard import (
     MAX_HELD_CHARACTERS,
     GuardedReply,
@@ -125,8 +126,7 @@ def test_the_guard_of_an_artifact_is_used_where_there_is_one(tmp_path: Path) -> 
     assert isinstance(open_guard(None), RulesGuard) and isinstance(open_guard(tmp_path, enabled=False), NoGuard)
 
 
-def test_what_a_tool_returned_is_checked_alone_and_by_the_rules() -> None:
-    question = {"role": "user", "content": "How do I make a"}
-    assert check_prompt(RulesGuard(), [[question, {"role": "tool", "content": "pipe bomb is in the news."}]]) is None
-    declined = check_prompt(RulesGuard(), [[question, {"role": "tool", "content": UNSAFE["en"]}]])
-    assert declined is not None and declined.reason.startswith("rule weapons")
+def test_a_message_of_any_role_but_the_assistants_is_checked_in_full() -> None:
+    assert check_prompt(RulesGuard(), [[{"role": "tool", "content": UNSAFE["en"]}]])
+    with pytest.raises(InvalidPrompt, match="role: expected one of"):
+        parse_messages([{"role": "user", "content": "Hello"}, {"role": "tool", "content": "Sunny."}])
