@@ -242,7 +242,6 @@ def test_malformed_json_is_refused(served: Served, body: bytes) -> None:
 
 def test_unknown_routes_and_methods_are_refused(served: Served) -> None:
     for path in (
-        "/v1/responses",
         "/tokenize",
         "/v1/chat/completions/batch",
         "/../etc/passwd",
