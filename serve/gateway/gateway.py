@@ -41,12 +41,12 @@ from serve.gateway.quality import is_sampled, low, scores
 from serve.gateway.relay import Relay
 from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
-from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, prepare
-from serve.gateway.responses import RESPONSES, Responder, renamed, to_chat
+from serve.gateway.request import GenerationRequest, prepare
+from serve.gateway.responses import Responder, renamed, to_chat
+from serve.gateway.routes import CHAT, COMPLETIONS, EMBEDDINGS, GENERATION, RESPONSES
 from serve.settings import NamedKey, Settings
 
 logger = logging.getLogger(__name__)
-EMBEDDINGS = "/v1/embeddings"
 PUBLIC_ROUTES = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 METHODS = {
@@ -156,7 +156,7 @@ class Gateway:
         if scope["method"] not in METHODS[route]:
             raise ApiError(405, f"{scope['path']}: expected {' or '.join(METHODS[route])}, got {scope['method']}",
                            headers={"allow": ", ".join(METHODS[route])})  # fmt: skip
-        if route in (CHAT, COMPLETIONS, RESPONSES):
+        if route in GENERATION:
             return await self._generate(route, scope, headers, receive, send)
         if route == EMBEDDINGS:
             raise ApiError(404, f"{EMBEDDINGS}: {self._settings.name} writes text, and makes no embeddings",
@@ -217,7 +217,7 @@ class Gateway:
                 request, verdict, fields = await asyncio.to_thread(self._prepare_response, body, request_id)
                 send, scope = Responder(send, request, fields), {**scope, "path": CHAT, "raw_path": CHAT.encode()}
             else:
-                request, verdict = await asyncio.to_thread(self._prepare, route, asgi.parse_object(body), request_id)
+                request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
             facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
                       "stream": request.streams, "guard": None}  # fmt: skip
             if verdict is not None:
@@ -241,13 +241,18 @@ class Gateway:
         """The chat request that a response is made with, the guard's verdict, and the client's fields."""
         fields = read(ResponsesFields, asgi.parse_object(body))
         try:
-            request, verdict = self._prepare(CHAT, to_chat(fields), request_id)
+            request, verdict = self._prepare_object(CHAT, to_chat(fields), request_id)
         except ApiError as error:
             raise renamed(error, fields) from None
         return replace(request, reply_id=f"resp_{request_id}"), verdict, fields
 
-    def _prepare(self, route: str, body: dict[str, Any], request_id: str) -> tuple[GenerationRequest, Verdict | None]:
+    def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
         """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
+        return self._prepare_object(route, asgi.parse_object(body), request_id)
+
+    def _prepare_object(
+        self, route: str, body: dict[str, Any], request_id: str
+    ) -> tuple[GenerationRequest, Verdict | None]:
         request = prepare(route, body, self._settings, self._chat, self._guard, context_tokens=self._context_tokens,
                           request_id=request_id, knowledge=self._knowledge)  # fmt: skip
         with self._metrics.guard_s.time():

@@ -23,9 +23,9 @@ from serve.gateway.conversation import Encode, InvalidPrompt, Message, Prompt
 from serve.gateway.fields import ChatFields, CompletionFields, read
 from serve.gateway.guard import Guard, without_refused
 from serve.gateway.knowledge import Knowledge, with_passages
+from serve.gateway.routes import CHAT, COMPLETIONS
 from serve.settings import Settings
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 SAMPLING_PARAMETERS = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "repetition_penalty", "frequency_penalty",

@@ -19,7 +19,6 @@ from serve.gateway.asgi import ApiError, Event, Send
 from serve.gateway.fields import ResponsesFields, shortened
 from serve.gateway.request import GenerationRequest
 
-RESPONSES = "/v1/responses"
 PASSED = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier",
           "safety_identifier", "prompt_cache_key", "tools", "tool_choice")  # fmt: skip
 ITEM_FIELDS = ("type", "role", "content", "id", "status")

@@ -13,7 +13,7 @@ from http.client import HTTPException
 
 from cluster.errors import ClusterError
 from serve.gateway import asgi
-from serve.gateway.request import CHAT
+from serve.gateway.routes import CHAT
 from serve.settings import PROBE_PROMPT, PROBE_TOKENS
 
 TIMEOUT_S = 60.0  # for a reply

@@ -20,11 +20,9 @@ import ray.serve
 
 from serve.gateway import asgi, metrics, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Event, Receive, Scope, Send
-from serve.gateway.request import CHAT, COMPLETIONS
-from serve.gateway.responses import RESPONSES
+from serve.gateway.routes import GENERATION
 from serve.settings import Settings
 
-GENERATION = (CHAT, COMPLETIONS, RESPONSES)  # routes that a canary gets a share of, and that are counted
 UNCOUNTED = (401, 403, 429)  # refused before the model had a part in it
 LEFT = 499  # the client did, before a response began
 
@@ -97,6 +95,7 @@ class Router:
             return await self._merge(scope, send)
         if path == "/feedback":
             return await self._first_success(scope, body, send)
+        # Only such a request is counted, and may go to a canary.
         name, is_generation = None, path in GENERATION and scope["method"] == "POST"
         if path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/")

@@ -7,7 +7,7 @@ from typing import Any
 
 from serve.gateway import asgi
 from serve.gateway.asgi import App
-from serve.gateway.request import CHAT
+from serve.gateway.routes import CHAT
 from serve.settings import PROBE_PROMPT, Settings
 
 NUM_CONCURRENT = 8  # requests at once: a batch takes other paths through the engine than a single request

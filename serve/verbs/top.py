@@ -20,11 +20,11 @@ from rich.live import Live
 from rich.table import Table
 
 from serve.client import Client
+from serve.gateway.routes import GENERATION
 
 Labels = tuple[tuple[str, str], ...]
 Sample = dict[str, dict[Labels, float]]
 """Values by the name of a metric and its labels."""
-GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("requests/s", "requests_per_s", "{:.2f}".format),
     ("errors/s (429 and 5xx)", "errors_per_s", "{:.2f}".format),

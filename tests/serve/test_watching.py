@@ -15,8 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from serve.gateway.request import CHAT, COMPLETIONS
-from serve.gateway.responses import RESPONSES
+from serve.gateway.routes import CHAT, COMPLETIONS, RESPONSES
 from serve.verbs.top import ROWS, figures, parse, quantile, table
 from tests.serve.conftest import KEY, Served
 

@@ -12,7 +12,8 @@ from pipelines.data.tokens.chat import Chat
 from serve.gateway.guard import NoGuard, RulesGuard, check_prompt
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.reply import GuardedStream, refusal_chunks, with_notes
-from serve.gateway.request import CHAT, GenerationRequest, prepare
+from serve.gateway.request import GenerationRequest, prepare
+from serve.gateway.routes import CHAT
 from serve.settings import Settings
 from tests.knowledge_index import make_index
 from tests.tiny_models import CONTEXT, Tiny

@@ -12,7 +12,8 @@ from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
 from serve.gateway.asgi import DONE, sse_event
 from serve.gateway.guard import RulesGuard, check_prompt
 from serve.gateway.reply import GuardedStream, guard_response
-from serve.gateway.request import CHAT, GenerationRequest
+from serve.gateway.request import GenerationRequest
+from serve.gateway.routes import CHAT
 
 EMPTY = Concealment("<think>\n\n</think>")
 REQUEST = GenerationRequest(CHAT, {}, "chatcmpl-x", [], "", 0)

@@ -12,7 +12,8 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE
 from serve.gateway.asgi import ApiError
 from serve.gateway.guard import Guard, NoGuard, RulesGuard, check_prompt
-from serve.gateway.request import CHAT, COMPLETIONS, GenerationRequest, parse_prompt, prepare
+from serve.gateway.request import GenerationRequest, parse_prompt, prepare
+from serve.gateway.routes import CHAT, COMPLETIONS
 from serve.settings import Settings
 from tests.data.tokens.test_chat_templates import (
     EMPTY_THOUGHT,

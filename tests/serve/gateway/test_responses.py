@@ -14,8 +14,9 @@ from openai.types.responses import Response
 from serve.gateway import asgi
 from serve.gateway.asgi import ApiError
 from serve.gateway.fields import ResponsesFields, read
-from serve.gateway.request import CHAT, GenerationRequest
+from serve.gateway.request import GenerationRequest
 from serve.gateway.responses import Responder, renamed, to_chat
+from serve.gateway.routes import CHAT
 from tests.serve.conftest import KEY, Served
 from tests.serve.gateway.test_gateway import check_error
 
