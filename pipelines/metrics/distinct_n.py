@@ -5,13 +5,13 @@ Falls with the amount of text, so compare models on the same prompts only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from pipelines.metrics.exchanges import exchanges
 from pipelines.metrics.metric import Material, Outputs, Requests, Score
 
 
-def distinct(texts: Iterable[Sequence[int]], n: int) -> float:
+def distinct(texts: Iterable[Sequence[Hashable]], n: int) -> float:
     """Different n-grams ÷ all n-grams of all texts; no n-gram crosses two of them. 0 where there is none."""
     grams = [tuple(text[start : start + n]) for text in texts for start in range(len(text) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from pipelines.data.text.languages import language_of
+from pipelines.metrics.distinct_n import distinct
 from serve.gateway.guard import Guard
 
 # safety: 1 − the guard's probability that the reply is unsafe. fluency: fraction of the reply's runs of four words (of
@@ -40,8 +41,7 @@ def fluency(text: str) -> float:
     (1.0, 0.2)
     """
     words = [word for part in text.lower().split() for word in ([part] if part.isascii() else part)]
-    runs = [tuple(words[start : start + RUN]) for start in range(len(words) - RUN + 1)]
-    return len(set(runs)) / len(runs) if runs else 1.0
+    return distinct([words], RUN) if len(words) >= RUN else 1.0
 
 
 def low(scored: dict[str, float]) -> list[str]:
