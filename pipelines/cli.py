@@ -229,7 +229,7 @@ def serve(
 
 @app.command()
 def promote(
-    name: arguments.NameArg, alias: arguments.AliasOpt = "production", reason: arguments.ReasonOpt = "",
+    name: arguments.NameArg, alias: arguments.AliasOpt = arguments.PRODUCTION, reason: arguments.ReasonOpt = "",
     feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
@@ -240,8 +240,8 @@ def promote(
 
 @app.command()
 def rollback(
-    alias: arguments.AliasOpt = "production", reason: arguments.ReasonOpt = "", feedback: arguments.FeedbackOpt = None,
-    store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
+    alias: arguments.AliasOpt = arguments.PRODUCTION, reason: arguments.ReasonOpt = "",
+    feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Move an alias back to what it named before. Servers of the alias follow; the decision is recorded."""
     from serve.verbs import promote as verb

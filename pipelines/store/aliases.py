@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Artifact, Store
 
-PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z][\w-]*")
 
 

@@ -81,6 +81,7 @@ ModelsArg = Annotated[
         help="Models or trials: a stage, an alias, or the first letters of a fingerprint. Default: the newest."
     ),
 ]
+PRODUCTION = "production"  # the alias that promote and rollback move by default
 AliasOpt = Annotated[str, typer.Option(help="Alias that is moved.")]
 ReasonOpt = Annotated[str, typer.Option(help="Reason, for the record of the decision.")]
 ModelArg = Annotated[

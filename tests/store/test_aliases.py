@@ -9,9 +9,9 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.store import aliases
-from pipelines.store.aliases import PRODUCTION
 from pipelines.store.artifacts import Store
 from pipelines.store.runs import resolve
+from pipelines.verbs.arguments import PRODUCTION
 from serve.verbs.commands import Follower, load_settings
 from serve.verbs.promote import parse_canary, promote, rollback
 from tests.serve.hosting.test_artifacts import put, record

@@ -10,6 +10,7 @@ from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Manifest, Store
+from pipelines.verbs.arguments import PRODUCTION
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
 from serve.settings import FEEDBACK_FILE, Settings
@@ -41,9 +42,9 @@ def test_a_model_that_could_not_be_loaded_is_tried_again(store: Store, error: Ex
             raise errors.pop()
         return following
 
-    follow = commands.Follower(store, aliases.PRODUCTION, load)
+    follow = commands.Follower(store, PRODUCTION, load)
     assert follow() is None
-    aliases.promote(store, aliases.PRODUCTION, put(store, "second"), reason="", evidence={})
+    aliases.promote(store, PRODUCTION, put(store, "second"), reason="", evidence={})
     with pytest.raises(type(error)):
         follow()
     assert follow() == (following if is_tried_again else None)
