@@ -32,8 +32,9 @@ class Served:
     client: httpx.Client
 
     def chat(self, text: str = "Hello", **fields: Any) -> httpx.Response:
-        """A chat completion of one user message. fields: further fields of the request."""
-        body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, **fields}
+        """A chat completion of one user message, always the same reply: the guard declines some of the texts that a
+        random model samples. fields: further fields of the request."""
+        body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, "temperature": 0, **fields}
         return self.client.post("/v1/chat/completions", json=body)
 
     def metric(self, name: str) -> float:
