@@ -75,7 +75,7 @@ def run_stage(folder: Path, tokens: Path, size: str, steps: int, seed: int) -> t
     with Session(on_message=str) as session:
         work = Work(
             name="pretrain", options=options, cluster=cluster, seed=seed, sources={}, draft=Draft(folder, "bench"),
-            inputs={"tokens": SimpleNamespace(local=lambda: tokens)},  # pyright: ignore[reportArgumentType]
+            inputs={"tokens": SimpleNamespace(local=lambda: tokens, facts={})},  # pyright: ignore[reportArgumentType]
             progress=progress, session=session,
         )  # fmt: skip
         facts = pretrain.run(work)
