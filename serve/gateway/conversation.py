@@ -8,6 +8,7 @@ rendered, and their tokens counted, by the `encode` that the caller passes (the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 from pipelines.data.tokens.chat_messages import text_of_parts
 
 Message = dict[str, str]
-"""{"role": system | user | assistant, "content": text}"""
+"""{"role": system | user | assistant | tool, "content": text}, with tool_calls and tool_call_id as
+chat_messages.Message has them."""
 Encode = Callable[[Sequence[Message]], list[int]]
 """Renders a conversation as the token ids of a prompt."""
 # Fields of a message that no prompt holds: a client sends replies back as it got them.
 UNUSED_FIELDS = ("name", "refusal", "reasoning", "reasoning_content", "annotations")
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+MAX_ID_CHARACTERS = 100  # of a call
+MAX_DEPTH = 32  # of arguments and schemas: templates, grammars and the guard read them recursively
 
 
 class InvalidPrompt(ValueError):
@@ -40,30 +44,121 @@ class Prompt:
     turns_left_out: int = 0
 
 
-def parse_messages(value: Sequence[dict[str, Any]]) -> list[Message]:
+def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False) -> list[Message]:
     """Checks the `messages` of a request: roles, texts, and at the end a user's message, or the assistant's reply to
-    one. Raises InvalidPrompt.
+    one, or where the model calls tools the results of calls. Raises InvalidPrompt.
 
     >>> parse_messages([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
     ...     {"type": "text", "text": "Hello"}]}])
     [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hello'}]
     """
-    messages = [_parse_message(item, f"messages[{index}]") for index, item in enumerate(value)]
+    messages = [_parse_message(item, f"messages[{index}]", calls_tools) for index, item in enumerate(value)]
+    _match_results(messages)
     if messages[-1]["role"] == "system" or all(message["role"] != "user" for message in messages):
         raise InvalidPrompt("messages: expected a message of the user at the end, for the model to reply to, or the "
                             "assistant's reply to one, for the model to continue")  # fmt: skip
     return messages
 
 
-def _parse_message(value: dict[str, Any], path: str) -> Message:
+def _parse_message(value: dict[str, Any], path: str, calls_tools: bool) -> Message:
     role, content = value.get("role"), value.get("content")
-    if not isinstance(role, str) or role not in ROLES:
-        raise InvalidPrompt(f"{path}.role: expected one of {', '.join(ROLES)}", f"{path}.role")
+    roles = ROLES | ({"tool": "tool"} if calls_tools else {})
+    if not isinstance(role, str) or role not in roles:
+        reason = "; this model calls no tools" if role == "tool" else ""
+        raise InvalidPrompt(f"{path}.role: expected one of {', '.join(roles)}{reason}", f"{path}.role")
+    own = {"assistant": "tool_calls", "tool": "tool_call_id"}.get(role) if calls_tools else None
     for name, other in value.items():
-        if other and name not in ("role", "content", *UNUSED_FIELDS):
-            reason = "this model calls no tools" if name in ("tool_calls", "function_call") else "not supported here"
+        if other and name not in ("role", "content", own, *UNUSED_FIELDS):
+            calls = name in ("tool_calls", "function_call") and not calls_tools
+            reason = "this model calls no tools" if calls else "not supported here"
             raise InvalidPrompt(f"{path}.{name}: {reason}; leave it out", f"{path}.{name}", "unsupported_parameter")
-    return {"role": ROLES[role], "content": _parse_content(content, f"{path}.content")}
+    if own == "tool_calls" and value.get("tool_calls"):
+        calls = _parse_calls(value["tool_calls"], f"{path}.tool_calls")
+        text = _parse_content(content or "", f"{path}.content")
+        return {"role": "assistant", "content": text, "tool_calls": json.dumps(calls, ensure_ascii=False)}
+    text = _parse_content(content, f"{path}.content")
+    if role == "tool":
+        return {"role": "tool", "content": text, "tool_call_id": _parse_id(value.get("tool_call_id"), path, "tool_call_id")}
+    return {"role": ROLES[role], "content": text}
+
+
+def _parse_calls(value: Any, path: str) -> list[dict[str, Any]]:
+    """The calls of an assistant's message, with arguments as an object."""
+    if not isinstance(value, list):
+        raise InvalidPrompt(f"{path}: expected a list of calls", path)
+    return [_parse_call(call, f"{path}[{number}]") for number, call in enumerate(value)]
+
+
+def _parse_call(call: Any, path: str) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or call.get("type", "function") != "function":
+        raise InvalidPrompt(f'{path}: expected a call: {{"id": …, "type": "function", "function": {{"name": …, '
+                            f'"arguments": …}}}}', path)  # fmt: skip
+    name, text = function.get("name"), function.get("arguments")
+    if not isinstance(name, str) or not name:
+        raise InvalidPrompt(f"{path}.function.name: expected the function's name, as text", f"{path}.function.name")
+    place = f"{path}.function.arguments"
+    try:
+        arguments = json.loads(check_characters(text, place)) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict) or is_deeper(arguments, MAX_DEPTH):
+        raise InvalidPrompt(f"{place}: expected JSON text of an object, at most {MAX_DEPTH} levels deep, such as "
+                            f'"{{}}"', place)  # fmt: skip
+    check_characters(json.dumps(arguments, ensure_ascii=False), place)
+    function = {"name": check_characters(name, f"{path}.function.name"), "arguments": arguments}
+    return {"id": _parse_id(call.get("id"), path, "id"), "type": "function", "function": function}
+
+
+def _parse_id(value: Any, path: str, name: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARACTERS:
+        raise InvalidPrompt(f"{path}.{name}: expected the call's id, as text of 1 to {MAX_ID_CHARACTERS} characters",
+                            f"{path}.{name}")  # fmt: skip
+    return check_characters(value, f"{path}.{name}")
+
+
+def _match_results(messages: list[Message]) -> None:
+    """Gives each result the name of its tool. Raises InvalidPrompt for a result without a call just before it, for one
+    call with two results, and for a call without one."""
+    open_calls: dict[str, str] = {}  # name of the tool, by the id of a call without a result so far
+    for number, message in enumerate(messages):
+        if message["role"] == "tool":
+            name = open_calls.pop(message["tool_call_id"], None)
+            if name is None:
+                raise InvalidPrompt(f"messages[{number}].tool_call_id: {message['tool_call_id']} is the id of no call "
+                                    f"that waits for a result here; expected results right after the assistant's "
+                                    f"message with their calls, one for each",
+                                    f"messages[{number}].tool_call_id")  # fmt: skip
+            message["name"] = name
+            continue
+        _refuse_open(open_calls, number)
+        for place, call in enumerate(json.loads(message.get("tool_calls", "[]"))):
+            if call["id"] in open_calls:
+                path = f"messages[{number}].tool_calls[{place}].id"
+                raise InvalidPrompt(f"{path}: {call['id']} is the id of an earlier call too; expected one of its own "
+                                    f"for each", path)  # fmt: skip
+            open_calls[call["id"]] = call["function"]["name"]
+    _refuse_open(open_calls, len(messages))
+
+
+def _refuse_open(open_calls: dict[str, str], number: int) -> None:
+    if open_calls:
+        raise InvalidPrompt(f"messages[{number - 1}]: no result follows for the call {next(iter(open_calls))}; "
+                            f'expected a message {{"role": "tool", "tool_call_id": …, "content": …}} for each call',
+                            f"messages[{number - 1}]")  # fmt: skip
+
+
+def is_deeper(value: Any, depth: int) -> bool:
+    """Whether a JSON value is nested more than `depth` levels deep."""
+    level = [value]
+    for _ in range(depth):
+        level = [child for each in level for child in children(each)]
+    return bool(level)
+
+
+def children(value: Any) -> Sequence[Any]:
+    """The values in a JSON object or list; none in any other value."""
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _parse_content(content: Any, path: str) -> str:

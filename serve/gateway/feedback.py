@@ -45,16 +45,20 @@ ADDED_COLUMNS = {  # since the first version
     "report": "''",  # kind of an error: wrong, unsafe, format, other
     "user_digest": "''",  # keyed digest of the request's `user`
     "key_digest": "''",  # keyed digest of the name of the request's key
+    "tool_calls": "''",  # calls of tools in the reply, as JSON
+    "tools": "''",  # tools that the reply could call, as JSON
 }
 UPDATE = """UPDATE feedback SET thumb = :thumb, comment = :comment, correction = :correction, report = :report,
     changed = :changed WHERE reply_id = :reply_id RETURNING reply_id"""
 UPSERT = """INSERT INTO feedback (reply_id, thumb, comment, prompt, reply, model, version, sampling, created, changed,
-    receipt, correction, report, user_digest, key_digest) VALUES (:reply_id, :thumb, :comment, :prompt, :reply, :model,
-    :version, :sampling, :created, :changed, :receipt, :correction, :report, :user_digest, :key_digest)
+    receipt, correction, report, user_digest, key_digest, tool_calls, tools) VALUES (:reply_id, :thumb, :comment,
+    :prompt, :reply, :model, :version, :sampling, :created, :changed, :receipt, :correction, :report, :user_digest,
+    :key_digest, :tool_calls, :tools)
     ON CONFLICT (reply_id) DO UPDATE SET thumb = :thumb, comment = :comment, correction = :correction, report = :report,
     changed = :changed,
     prompt = CASE feedback.prompt WHEN 'null' THEN :prompt ELSE feedback.prompt END,  -- not known before
-    reply = CASE feedback.reply WHEN '' THEN :reply ELSE feedback.reply END"""
+    reply = CASE feedback.reply WHEN '' THEN :reply ELSE feedback.reply END,
+    tool_calls = CASE feedback.tool_calls WHEN '' THEN :tool_calls ELSE feedback.tool_calls END"""
 DELETE_USER = "DELETE FROM feedback WHERE user_digest = :digest OR key_digest = :digest RETURNING reply_id"
 
 
@@ -80,7 +84,8 @@ class Reply:
 
     prompt: messages, or a completion's prompt; null, and an empty reply, where only their digests are known, which are
     in `receipt` with the other facts that its receipt signs. user_digest, key_digest: receipts.pseudonym of the
-    request's `user` and of its key's name; empty without."""
+    request's `user` and of its key's name; empty without. tool_calls: calls of tools in the reply, as a message of a
+    conversation has them; tools: those that it could call; each as JSON text, empty for none."""
 
     reply_id: str
     prompt: Any
@@ -92,6 +97,8 @@ class Reply:
     receipt: dict[str, Any] = field(default_factory=dict)
     user_digest: str = ""
     key_digest: str = ""
+    tool_calls: str = ""
+    tools: str = ""
 
 
 class RecentReplies:
@@ -103,7 +110,7 @@ class RecentReplies:
 
     def add(self, reply: Reply) -> None:
         """Adds a reply, and drops the oldest beyond the bounds."""
-        size = len(reply.reply) + len(json.dumps(reply.prompt, ensure_ascii=False))
+        size = len(reply.reply + reply.tool_calls + reply.tools) + len(json.dumps(reply.prompt, ensure_ascii=False))
         self._replies[reply.reply_id] = (reply, size)
         self._characters += size
         while len(self._replies) > self._max_replies or self._characters > self._max_characters:
@@ -140,7 +147,7 @@ class FeedbackStore:
             return
         row = asdict(reply) | values
         row["prompt"] = json.dumps(self._without_personal_data(reply.prompt), ensure_ascii=False)
-        row["reply"] = self._text(reply.reply)
+        row |= {name: self._text(row[name]) for name in ("reply", "tool_calls", "tools")}
         row["receipt"] = json.dumps(reply.receipt)
         row["sampling"] = json.dumps(reply.sampling)  # ASCII: a stop string may be half of a surrogate pair
         self._database.execute(UPSERT, **row)

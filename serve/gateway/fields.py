@@ -22,6 +22,7 @@ from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
 
 INT64 = 2**63
 MAX_LOGPROBS = 20  # vLLM's limit
+MAX_TOOLS = 128  # OpenAI's limit
 COUNT = "a whole number of at least 1"
 TokenId = Annotated[int, Field(ge=0)]
 
@@ -74,6 +75,43 @@ class ResponseFormat(_Fields):
         if (self.type == "json_schema") != (self.json_schema is not None):
             raise ValueError('expected the field json_schema with the type "json_schema", and with no other')
         return self
+
+
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+NAME = "1 to 64 letters, digits, _, . and -"
+
+
+class Function(_Fields):
+    """A function that the model may call."""
+
+    name: FunctionName = Field(description=NAME)
+    description: str | None = Field(None, description="text")
+    parameters: dict[str, Any] | None = Field(None, description="a JSON schema, as an object")
+    strict: bool | None = Field(None, description="true or false")
+
+
+class Tool(_Fields):
+    """A tool that the model may call."""
+
+    type: Literal["function"] = Field(description='"function"')
+    function: Function = Field(description="an object with a name and parameters")
+
+
+class FunctionOfName(_Fields):
+    """The name of a function."""
+
+    name: FunctionName = Field(description=NAME)
+
+
+class NamedTool(_Fields):
+    """The tool that the model has to call."""
+
+    type: Literal["function"] = Field(description='"function"')
+    function: FunctionOfName = Field(description="an object with a name")
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+TOOL_CHOICE = '"auto", "none", "required", or an object that names a function'
 
 
 class _GenerationFields(_Fields):
@@ -142,8 +180,10 @@ class ChatFields(_GenerationFields):
     )
     add_generation_prompt: bool | None = Field(None, description="true or false")
     continue_final_message: bool | None = Field(None, description="true or false")
-    tools: list[dict[str, Any]] | None = Field(None, description="a list of tools")
-    tool_choice: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description=f"a list of at most {MAX_TOOLS} tools"
+    )
+    tool_choice: ToolChoice | None = Field(None, description=TOOL_CHOICE)
     parallel_tool_calls: bool | None = Field(None, description="true or false")
     functions: list[dict[str, Any]] | None = Field(None, description="a list of functions")
     function_call: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')

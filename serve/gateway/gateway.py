@@ -26,6 +26,7 @@ from urllib.parse import SplitResult, urlsplit
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat_messages import Message, reply_message, said
 from serve.gateway import asgi, openapi
 from serve.gateway.access_log import AccessLog
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
@@ -277,25 +278,26 @@ class Gateway:
         content_type = "text/event-stream; charset=utf-8" if request.streams else "application/json"
         headers = {"content-type": content_type, "x-rayse-guard": "prompt"}
         await send({"type": "http.response.start", "status": 200, "headers": asgi.encode_headers(headers.items())})
-        receipt = self._receipt(request, facts.get("key", ""), [request.begun_reply + text])
+        receipt = self._receipt(request, facts.get("key", ""), [reply_message(request.begun_reply + text)])
         for chunk in refusal_chunks(request, text, model=self._settings.name, num_tokens=num_tokens, reason=reason,
                                     receipt=receipt):  # fmt: skip
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    def _end_reply(self, request: GenerationRequest, facts: dict[str, Any], texts: list[str]) -> str:
-        """Notes the texts of a complete reply, and returns its receipt."""
+    def _end_reply(self, request: GenerationRequest, facts: dict[str, Any], messages: list[Message]) -> str:
+        """Notes the texts of complete replies, which are assistant's messages, and returns their receipt."""
+        texts = [said(message) for message in messages]
         if self._access_log is not None or self._settings.quality_sample:
             facts["texts"] = texts
         self._metrics.refusals.inc(sum(map(is_refusal, texts)))
-        return self._receipt(request, facts.get("key", ""), texts)
+        return self._receipt(request, facts.get("key", ""), messages)
 
-    def _receipt(self, request: GenerationRequest, key_name: str, texts: list[str]) -> str:
+    def _receipt(self, request: GenerationRequest, key_name: str, messages: list[Message]) -> str:
         """Keeps a reply for feedback, and returns its receipt. A request for several replies has one id for all: none
         of them is kept, and they have no receipt."""
-        if self._replies is None or not self.ready or len(texts) != 1 or request.only_scores:
+        if self._replies is None or not self.ready or len(messages) != 1 or request.only_scores:
             return ""
-        return self._replies.keep(request, texts[0], key_name)
+        return self._replies.keep(request, messages[0], key_name)
 
     async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         limits = self._settings.limits

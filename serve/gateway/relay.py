@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipelines.data.tokens.chat_messages import Message
 from serve.gateway import asgi
 from serve.gateway.asgi import DONE, ApiError, App, Receive, Scope, Send
 from serve.gateway.guard import Guard
@@ -38,7 +39,7 @@ class Relay:
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
-        on_reply: Callable[[list[str]], str],
+        on_reply: Callable[[list[Message]], str],
     ):  # fmt: skip
         self._on_reply = on_reply
         self._app, self._request, self._guard, self._metrics, self._start = app, request, guard, metrics, start
@@ -119,8 +120,8 @@ class Relay:
         """Sends a response that is no stream: a reply, or vLLM's error in OpenAI's form."""
         body, headers = b"".join(self._body), self._headers
         if self._status == 200:
-            body, texts, reason = guard_response(body, self._guard, self._request)
-            body = with_notes(body, self._request, self._on_reply(texts))
+            body, messages, reason = guard_response(body, self._guard, self._request)
+            body = with_notes(body, self._request, self._on_reply(messages))
             self._note_first_text()
             self.declined_reason = reason
             if reason:
@@ -139,6 +140,8 @@ class Relay:
             headers = [*headers, (b"x-rayse-turns-left-out", str(self._request.turns_left_out).encode())]
         if self._request.tools_ignored:
             headers = [*headers, (b"x-rayse-tools-ignored", str(self._request.tools_ignored).encode())]
+        if self._request.orders_removed:
+            headers = [*headers, (b"x-rayse-orders-removed", str(self._request.orders_removed).encode())]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
 
     async def _end_timed_out(self, send: Send) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat_messages import Message, said
 from serve.gateway import receipts
 from serve.gateway.asgi import ApiError
 from serve.gateway.database import DatabaseError, open_database
@@ -35,8 +36,9 @@ class Replies:
         self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
         self._template_digest = receipts.template_digest(settings.model)
 
-    def keep(self, request: GenerationRequest, text: str, key_name: str) -> str:
-        """Remembers a reply for feedback, and returns its receipt. key_name: of the request's key; empty without."""
+    def keep(self, request: GenerationRequest, message: Message, key_name: str) -> str:
+        """Remembers a reply, the assistant's message, for feedback, and returns its receipt. key_name: of the request's
+        key; empty without."""
         settings, sampling = self._settings, dict(request.sampling)
         if "stop" in sampling:  # of any length
             sampling["stop"] = receipts.digest(sampling["stop"])
@@ -44,12 +46,13 @@ class Replies:
         facts = {
             "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
             "template": self._template_digest, "sampling": sampling, "prompt": receipts.digest(request.client_prompt),
-            "reply": receipts.digest(text), "time": request.created,
+            "reply": receipts.digest(said(message)), "time": request.created,
             **({"knowledge": settings.knowledge_version} if settings.knowledge_folder else {}),
             **({"user": user} if user else {}), **({"key": key} if key else {}),
         }  # fmt: skip
-        self._recent.add(Reply(request.reply_id, request.prompt, text, settings.name, settings.version,
-                               request.sampling, request.created, facts, user, key))  # fmt: skip
+        self._recent.add(Reply(request.reply_id, request.prompt, message["content"], settings.name, settings.version,
+                               request.sampling, request.created, facts, user, key, message.get("tool_calls", ""),
+                               request.tools))  # fmt: skip
         return receipts.sign(facts, self._key)
 
     def recent(self, reply_id: str) -> Reply | None:

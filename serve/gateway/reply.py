@@ -2,6 +2,7 @@
 
 vLLM's JSON object ──guard_response──► the same bytes, or a copy whose unsafe replies end with a refusal
 vLLM's event stream ──GuardedStream.feed──► its events unchanged, once their text was checked; then a refusal, if any
+calls of tools in a stream ──► one event with all of them, whole and checked, before the stream's last
 a declined prompt ──refusal_chunks──► a whole reply in vLLM's form
 
 What the chat template itself puts before a reply, an empty thought for instance, is taken out first.
@@ -14,10 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.data.tokens.chat_messages import Message, reply_message
 from pipelines.data.tokens.chat_thoughts import GrowingReply
 from serve.gateway.asgi import DONE, dumps, sse_event
 from serve.gateway.guard import Guard, GuardedReply, begin_reply
 from serve.gateway.request import GenerationRequest
+from serve.gateway.tools import check_calls, stored_calls
 
 RECEIPT, CITATIONS = "rayse_receipt", "rayse_citations"  # fields of a reply
 
@@ -82,13 +85,13 @@ def _content(request: GenerationRequest, text: str) -> dict[str, Any]:
     return {"delta": {"content": text} if text else {}}
 
 
-def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tuple[bytes, list[str], str]:
-    """Checks vLLM's whole response. Returns (body, texts of its replies, reason), with unsafe replies cut and ended by
-    a refusal, and nothing of what the template puts before a reply; where there is neither, the same bytes.
+def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tuple[bytes, list[Message], str]:
+    """Checks vLLM's whole response. Returns (body, its replies as messages, reason), with unsafe replies cut and ended
+    by a refusal, and nothing of what the template puts before a reply; where there is neither, the same bytes.
 
     A text begins with request.begun_reply, which the body does not repeat."""
     response = json.loads(body)
-    texts: list[str] = []
+    messages: list[Message] = []
     reason, is_changed = "", False
     for choice in response.get("choices", ()):
         container, key = (choice["message"], "content") if "message" in choice else (choice, "text")
@@ -97,20 +100,22 @@ def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tup
         shown = growing.append(text, last=True)
         reply = begin_reply(guard, request.begun_reply)
         reply.append(shown, last=True)
-        texts.append(reply.text)
+        calls = stored_calls(container.get("tool_calls") or [])
+        reply.verdict = reply.verdict or check_calls(guard, reply.text, calls)
         if shown == text[growing.begin :]:
             _hide_logprobs(choice, growing.begin or 0)
         else:
             choice["logprobs"] = None
         container |= _reasoning(guard, growing)
         if reply.verdict is not None:
-            reason = reply.verdict.reason
-            texts[-1] = reply.with_refusal()
+            reason, calls = reply.verdict.reason, ""
             choice |= {"finish_reason": "stop", "logprobs": None}
             response["rayse_guard"] = {"where": "reply", "reason": reason}
+            container |= {"tool_calls": []} if container.get("tool_calls") else {}
+        messages.append(reply_message(reply.with_refusal() if reply.verdict else reply.text, calls))
         if shown != text or reply.verdict is not None:
-            container[key], is_changed = texts[-1].removeprefix(request.begun_reply), True
-    return (dumps(response) if is_changed else body), texts, reason
+            container[key], is_changed = messages[-1]["content"].removeprefix(request.begun_reply), True
+    return (dumps(response) if is_changed else body), messages, reason
 
 
 def _reasoning(guard: Guard, reply: GrowingReply) -> dict[str, str]:
@@ -131,13 +136,29 @@ def _hide_logprobs(choice: dict[str, Any], characters: int) -> None:
 class _Choice:
     """One reply of a stream. growing: its visible part; waiting: (event, text) each of the text that is pending there;
     sent: number of its characters in events that were sent; held: events that the guard holds back, each with the
-    reply's length after it."""
+    reply's length after it; calls: those of tools so far, by their index."""
 
     reply: GuardedReply
     growing: GrowingReply
     sent: int
     waiting: list[tuple[bytes, str]] = field(default_factory=list)
     held: list[tuple[int, bytes]] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def stored_calls(self) -> str:
+        """Its calls, as a message's `tool_calls`."""
+        return stored_calls([call for _, call in sorted(self.calls.items())])
+
+    def add_calls(self, deltas: list[dict[str, Any]]) -> None:
+        """Adds parts of calls, as a stream's chunk has them."""
+        for delta in deltas:
+            new = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            call = self.calls.setdefault(delta["index"], new)
+            function, part = call["function"], delta.get("function") or {}
+            call["id"] = delta.get("id") or call["id"]
+            function["name"] = part.get("name") or function["name"]
+            function["arguments"] += part.get("arguments") or ""
 
     def show(self, event: bytes, text: str, *, last: bool, rewrite: Callable[[str], bytes]) -> None:
         """Adds an event with its text: unchanged, or rewritten where only a part of its text is visible; an event
@@ -169,12 +190,12 @@ class _Choice:
 class GuardedStream:
     """vLLM's stream of events, each passed on once the guard has checked its text.
 
-    model: the name in the API. on_reply: called with the texts of all replies once they are complete, returns their
+    model: the name in the API. on_reply: called with all replies, as messages, once they are complete, returns their
     receipt. reason: of the guard where it ended a reply; failed: the stream holds an error."""
 
     def __init__(
         self, request: GenerationRequest, guard: Guard, model: str,
-        on_reply: Callable[[list[str]], str] = lambda texts: "",
+        on_reply: Callable[[list[Message]], str] = lambda messages: "",
     ):  # fmt: skip
         self._request, self._guard, self._model, self._on_reply = request, guard, model, on_reply
         self._incomplete = b""  # of an event
@@ -193,10 +214,14 @@ class GuardedStream:
         return any(choice.sent > len(self._request.begun_reply) for choice in self._choices.values())
 
     @property
-    def texts(self) -> list[str]:
+    def messages(self) -> list[Message]:
         """The replies as their reader has them: as they were sent, after the beginning that the request brought."""
-        replies = [choice.reply for _, choice in sorted(self._choices.items())]
-        return [reply.with_refusal() if reply.verdict else reply.text for reply in replies]
+        return [
+            reply_message(choice.reply.with_refusal())
+            if choice.reply.verdict
+            else reply_message(choice.reply.text, choice.stored_calls)
+            for _, choice in sorted(self._choices.items())
+        ]
 
     def feed(self, chunk: bytes) -> bytes:
         """Takes more of vLLM's bytes; returns the bytes that may be sent now."""
@@ -218,24 +243,36 @@ class GuardedStream:
         choice = self._choices[delta["index"]]
         if choice.reply.verdict is not None:
             return b""
+        is_last = delta.get("finish_reason") is not None
         text = (delta.get("delta", {}).get("content") if self._request.is_chat else delta.get("text")) or ""
-        if not text and delta.get("finish_reason") is None:
+        if calls := delta.get("delta", {}).pop("tool_calls", None):
+            choice.add_calls(calls)
+            event = sse_event(chunk)
+            if not text and not is_last:
+                return b""
+        if not text and not is_last:
             choice.held.append((len(choice.reply.text), event))  # the role, before any text
         else:
-            choice.show(event, text, last=delta.get("finish_reason") is not None,
+            choice.show(event, text, last=is_last,
                         rewrite=lambda shown: self._with_text(chunk, shown, choice.growing))  # fmt: skip
+        sent = choice.sent
         events = choice.release()
+        if is_last and choice.calls and choice.reply.verdict is None:
+            choice.reply.verdict = check_calls(self._guard, choice.reply.text, choice.stored_calls)
+            if choice.reply.verdict is None:
+                events.insert(-1, self._with_calls(chunk, choice))
+            else:  # the refusal comes in their place, after their text
+                events, choice.sent = [], sent
         if choice.reply.verdict is None:
-            if events and delta.get("finish_reason") is not None:
+            if events and is_last:
                 events[-1] = with_notes(events[-1], self._request, self._receipt())
             return b"".join(events)
-        sent = b"".join(events)
         self.reason = choice.reply.verdict.reason
-        return sent + self._end(delta["index"], choice)
+        return b"".join(events) + self._end(delta["index"], choice)
 
     def _receipt(self) -> str:
         """The receipt of a stream's only reply; several have one id, and none."""
-        return self._on_reply(self.texts) if self._request.num_replies == 1 and not self.failed else ""
+        return self._on_reply(self.messages) if self._request.num_replies == 1 and not self.failed else ""
 
     def _new_choice(self) -> _Choice:
         begun = self._request.begun_reply
@@ -248,6 +285,12 @@ class GuardedStream:
         delta = (choice.get("delta") or {}) | {"content": text} | _reasoning(self._guard, reply)
         content = {"delta": delta} if self._request.is_chat else {"text": text}
         return sse_event(chunk | {"choices": [choice | content | {"logprobs": None}]})
+
+    def _with_calls(self, chunk: dict[str, Any], reply: _Choice) -> bytes:
+        """An event with all calls of a reply."""
+        calls = [{"index": index, **call} for index, call in sorted(reply.calls.items())]
+        choice = chunk["choices"][0] | {"delta": {"tool_calls": calls}, "finish_reason": None, "logprobs": None}
+        return sse_event({name: value for name, value in chunk.items() if name != "usage"} | {"choices": [choice]})
 
     def _end(self, index: int, choice: _Choice) -> bytes:
         """The events that end a reply with a refusal, in place of the events that are held."""

@@ -3,7 +3,8 @@
     body ──prepare──► GenerationRequest(body for vLLM, prompt, user_text) ──► relay.py, vLLM
 
 A conversation becomes token ids through the model's chat template, so that no text of a user can write a special
-token. Fields that are not listed in fields.py are refused; tools are ignored where a reply in text will do.
+token. Fields that are not listed in fields.py are refused; tools are ignored where the model calls none and a reply
+in text will do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pipelines.data.text.languages import language_of
@@ -24,6 +26,7 @@ from serve.gateway.fields import ChatFields, CompletionFields, read
 from serve.gateway.guard import Guard, without_refused
 from serve.gateway.knowledge import Knowledge, with_passages
 from serve.gateway.routes import CHAT, COMPLETIONS
+from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_results, offered, special_tokens
 from serve.settings import Settings
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
@@ -40,8 +43,10 @@ class GenerationRequest:
     body: as vLLM gets it; prompt: for feedback; user_text: the user's last words; client_prompt: the prompt without the
     server's persona, for a receipt; checked: the conversations that the guard checks; turns_left_out: number of turns
     that the model does not get: the oldest, which did not fit into the context, and those that were refused;
-    begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools_ignored:
-    number of tools that the request offers; only_scores: whether the reply is the prompt's log-probabilities, which no
+    begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools: those that
+    the reply may call, as JSON text; empty for none; tools_ignored: number of tools that the request offers and the
+    model does not get; orders_removed: number of orders to the model in results of tools, which it does not get;
+    only_scores: whether the reply is the prompt's log-probabilities, which no
     guard checks; citations: of the passages of documents that the prompt holds; user: whom the client says that it is
     for; created: seconds since 1970."""
 
@@ -56,7 +61,9 @@ class GenerationRequest:
     turns_left_out: int = 0
     begun_reply: str = ""
     concealment: Concealment = ALL_VISIBLE
+    tools: str = ""
     tools_ignored: int = 0
+    orders_removed: int = 0
     only_scores: bool = False
     citations: Sequence[dict[str, Any]] = ()
     user: str = ""
@@ -148,8 +155,8 @@ def _prepare_chat(
     request_id: str,
 ) -> GenerationRequest:
     """A chat request whose body holds only what the gateway sets."""
-    tools_ignored = _count_tools(fields)
-    messages = conversation.parse_messages(fields.messages)
+    tools = offered(fields, chat)
+    messages = conversation.parse_messages(fields.messages, calls_tools=call_parser(chat) is not None)
     goes_on = _goes_on(fields, messages)
     if goes_on and not messages[-1]["content"].strip():  # an empty beginning of a reply
         messages, goes_on = messages[:-1], False
@@ -164,32 +171,41 @@ def _prepare_chat(
     reserved_tokens = (
         min(max_reply_tokens, context_tokens // 2) if fields.max_reply_tokens else max(1, context_tokens // 4)
     )
-    encode = chat.continued if goes_on else chat.prompt
+    encode = partial(chat.continued if goes_on else chat.prompt, tools=tools.text)
     max_prompt_tokens = context_tokens - reserved_tokens
     hits = knowledge.search(user_text) if knowledge else []
+    safe_messages, orders_removed = neutral_results(messages)
     prompt = conversation.fit_prompt(
-        messages, encode=encode, max_turns=settings.max_turns, context_tokens=context_tokens,
+        safe_messages, encode=encode, max_turns=settings.max_turns, context_tokens=context_tokens,
         max_prompt_tokens=max_prompt_tokens // 2 if hits else max_prompt_tokens,  # the other half is for passages
     )  # fmt: skip
     prompt = _without_refused(prompt, guard, encode, num_persona)
-    checked = prompt.messages[num_persona : -1 if goes_on else None]
+    conversation_checked = checked(prompt.messages[num_persona : -1 if goes_on else None], tools)
     prompt, citations = with_passages(prompt, user_text, hits, encode, max_prompt_tokens=max_prompt_tokens)
     prepared = {
-        "messages": prompt.messages,
+        "messages": [as_openai(message) for message in prompt.messages],
         "max_tokens": min(max_reply_tokens, context_tokens - len(prompt.token_ids)),
         "kv_transfer_params": {"prompt_token_ids": prompt.token_ids},  # vLLM takes these for the prompt, as they are
         "stop_token_ids": [*chat.stop_ids, *(fields.stop_token_ids or [])],
+        **(tools.body or {}),
     }
     if chat.thoughts_are_special:  # vLLM leaves special tokens out, so that a thought would be taken for the reply
         prepared["skip_special_tokens"] = False
     return GenerationRequest(
         CHAT, prepared, f"chatcmpl-{request_id}", messages[:-1] if goes_on else messages, user_text,
         len(prompt.token_ids), client_prompt,
-        [checked], prompt.turns_left_out,
+        [conversation_checked], prompt.turns_left_out,
         begun_reply=messages[-1]["content"] if goes_on else "",
-        concealment=Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment,
-        tools_ignored=tools_ignored, citations=citations,
+        concealment=_concealment(chat, tools, goes_on=goes_on),
+        tools=tools.text, tools_ignored=tools.ignored, orders_removed=orders_removed, citations=citations,
     )  # fmt: skip
+
+
+def _concealment(chat: Chat, tools: Tools, *, goes_on: bool) -> Concealment:
+    """What the reader of a reply does not see: special tokens too where tools may be called, as vLLM's parsers have
+    them written."""
+    hidden = Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment
+    return replace(hidden, marks=(*hidden.marks, *special_tokens(chat))) if tools.text else hidden
 
 
 def _without_refused(prompt: Prompt, guard: Guard, encode: Encode, num_persona: int) -> Prompt:
@@ -256,7 +272,7 @@ def parse_prompt(prompt: Any, chat: Chat) -> Any:
     """A prompt that a client sends with feedback, as its request's `client_prompt` is. Raises ApiError."""
     try:
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
-            return conversation.parse_messages(prompt)
+            return conversation.parse_messages(prompt, calls_tools=call_parser(chat) is not None)
         texts = [_prompt_text(item, chat) for item in _prompts(prompt)]
     except InvalidPrompt as error:
         raise ApiError(400, str(error), param="prompt") from None
@@ -272,23 +288,3 @@ def _prompt_text(prompt: str | list[int], chat: Chat) -> str:
     if max(prompt) >= chat.encoder.num_ids:
         raise InvalidPrompt(f"prompt: expected token ids below {chat.encoder.num_ids}, got {max(prompt)}", "prompt")
     return chat.encoder.tokenizer.decode(prompt, skip_special_tokens=False)
-
-
-def _count_tools(fields: ChatFields) -> int:
-    """The number of tools that a request offers, which is answered in text. Raises ApiError where it demands a call.
-
-    A client that lets the model choose (`auto`, the default) expects text as well as calls, and agents offer their
-    tools with every request; one that demands a call could do nothing with a text."""
-    count = 0
-    for name, tools, choice, chosen in (
-        ("tools", fields.tools, "tool_choice", fields.tool_choice),
-        ("functions", fields.functions, "function_call", fields.function_call),
-    ):
-        if isinstance(chosen, dict) or chosen == "required":
-            raise ApiError(400, f"{name}: this model calls no tools, and {choice} demands a call; leave {choice} out, "
-                           f"or send \"auto\" or \"none\", and the reply is text", param=name if tools else choice,
-                           code="unsupported_parameter")  # fmt: skip
-        if chosen not in (None, "none", "auto"):
-            raise ApiError(400, f'{choice}: expected "auto" or "none", got "{chosen}"', param=choice)
-        count += len(tools or []) if chosen != "none" else 0
-    return count

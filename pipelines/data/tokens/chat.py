@@ -99,11 +99,11 @@ class Chat:
         except (jinja2.TemplateError, TypeError) as error:  # TypeError: content of a type that the template cannot add
             raise TemplateRefusal(f"the model's chat template refuses a conversation ({error})") from None
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: str = "") -> list[int]:
         """Returns the ids of a prompt: the messages and the generation prompt, after which the reply begins.
 
-        Raises TemplateRefusal if the template refuses the messages."""
-        return _raised(self.prompts([messages])[0])
+        tools: as `prompts` takes them, of this one. Raises TemplateRefusal if the template refuses the messages."""
+        return _raised(self.prompts([messages], [tools])[0])
 
     def prompts(
         self, conversations: Sequence[Sequence[Message]], tools: Sequence[str] | None = None
@@ -121,10 +121,11 @@ class Chat:
         encoded = iter(self._encoder.encode([[text] for text in texts if isinstance(text, str)]))
         return [next(encoded)[0] if isinstance(text, str) else text for text in texts]
 
-    def continued(self, messages: Sequence[Message]) -> list[int]:
+    def continued(self, messages: Sequence[Message], tools: str = "") -> list[int]:
         """Returns the ids of a prompt that ends within the reply which the last message begins, so that the model goes
-        on with it. Raises TemplateRefusal if the template refuses the messages, or does not write that beginning."""
-        pieces = self._split_at_replies(messages).pieces
+        on with it. tools: as `prompt` takes them. Raises TemplateRefusal if the template refuses the messages, or does
+        not write that beginning."""
+        pieces = self._split_at_replies(messages, tools=tools).pieces
         begun = self._prepared(messages[-1:])[0]["content"].rpartition(CLOSE)[2]
         end_of_turn = pieces[-1].rfind(
             self.turn_end

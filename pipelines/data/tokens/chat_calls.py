@@ -30,11 +30,13 @@ class CallStyle:
     """How a chat template takes calls.
 
     arguments_as_text: as JSON text, not as an object. several: the template takes several calls in one turn.
-    writes_beside: it writes the text beside a call."""
+    writes_beside: it writes the text beside a call. written: a conversation with one call, of FIRST with ARGUMENT, as
+    the template writes it."""
 
     arguments_as_text: bool
     several: bool = True
     writes_beside: bool = True
+    written: str = ""
 
 
 def call_style(render: Render, turn_end: str) -> CallStyle | None:
@@ -49,9 +51,8 @@ def call_style(render: Render, turn_end: str) -> CallStyle | None:
         if turn_end not in text[text.index(FIRST) : text.rindex(RESULT)]:
             continue
         two, beside = _written(render, style, (FIRST, SECOND), ""), _written(render, style, (FIRST,), BESIDE)
-        return replace(
-            style, several=two is not None and FIRST in two and SECOND in two, writes_beside=BESIDE in (beside or "")
-        )
+        several, writes_beside = two is not None and FIRST in two and SECOND in two, BESIDE in (beside or "")
+        return replace(style, several=several, writes_beside=writes_beside, written=text)
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.data.tokens.chat_messages import said
 from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
 from serve.gateway.asgi import DONE, sse_event
 from serve.gateway.guard import RulesGuard, check_prompt
@@ -44,20 +45,25 @@ def streamed(text: str, sent: GenerationRequest, size: int = 3) -> tuple[str, Gu
     return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks), stream, received
 
 
+def texts_of(stream: GuardedStream) -> list[str]:
+    """The replies of a stream, as feedback has them."""
+    return [said(message) for message in stream.messages]
+
+
 def whole(text: str, sent: GenerationRequest) -> tuple[dict[str, Any], list[str], bytes, bytes]:
     """The choice that a client gets of a whole response, its text for feedback, and vLLM's body beside the client's."""
     tokens = [{"token": token, "logprob": -0.1} for token in text.split("|")]
     choice = {"index": 0, "message": {"content": text.replace("|", "")}, "logprobs": {"content": tokens}}
     before = json.dumps({"choices": [choice]}).encode()
-    after, texts, _ = guard_response(before, RulesGuard(), sent)
-    return json.loads(after)["choices"][0], texts, before, after
+    after, messages, _ = guard_response(before, RulesGuard(), sent)
+    return json.loads(after)["choices"][0], [said(message) for message in messages], before, after
 
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 def test_an_empty_thought_reaches_nobody(size: int) -> None:
     text = "<think>\n\n</think>\n\nlamp 11. And so on."
     shown, stream, received = streamed(text, request(EMPTY), size)
-    assert shown == "lamp 11. And so on." and stream.texts == [shown]
+    assert shown == "lamp 11. And so on." and texts_of(stream) == [shown]
     assert b"think" not in b"".join(received) and b'"role":"assistant"' in received[0]
     choice, texts, _, _ = whole("<think>|\n\n|</think>|\n\n|lamp| 11", request(EMPTY))
     assert choice["message"]["content"] == "lamp 11" and texts == ["lamp 11"]
@@ -84,7 +90,7 @@ def reasoning(received: list[bytes]) -> str:
 @pytest.mark.parametrize(("text", "sent"), [("The tide turns", OPENED), ("<think>\nThe tide turns", TAKEN_OUT)])
 def test_a_thought_that_is_never_closed_is_no_content_and_comes_as_reasoning(text: str, sent: Concealment) -> None:
     shown, stream, received = streamed(text, request(sent))
-    assert (shown, stream.texts, reasoning(received)) == ("", [""], "The tide turns")
+    assert (shown, texts_of(stream), reasoning(received)) == ("", [""], "The tide turns")
     choice, texts, _, _ = whole(text.replace(" ", "| "), request(sent))
     assert choice["message"] == {"content": "", "reasoning": "The tide turns"} and texts == [""]
     assert choice["logprobs"]["content"] == []
@@ -103,7 +109,7 @@ def test_the_guard_reads_a_thought_that_is_sent() -> None:
 )
 def test_an_end_of_a_thought_that_the_model_writes_once_more_reaches_nobody(size: int, text: str) -> None:
     shown, stream, received = streamed(text, request(OPENED), size)
-    assert shown == "At six, </th or so." == stream.texts[0]
+    assert shown == "At six, </th or so." == texts_of(stream)[0]
     assert b"</think>" not in b"".join(received) and reasoning(received) == ""
     choice, texts, _, _ = whole(text, request(OPENED))
     assert choice["message"] == {"content": shown} and texts == [shown]
@@ -116,9 +122,9 @@ def test_the_guard_judges_a_reply_with_the_beginning_it_goes_on_with(size: int) 
     shown, stream, _ = streamed(rest, request(begun_reply=BEGUN), size)
     assert "bomb" not in shown and shown.endswith("I can't help with that.") and stream.reason
     choice, texts, _, _ = whole(rest, request(begun_reply=BEGUN))
-    assert choice["message"]["content"] == shown and texts == [BEGUN + shown] == stream.texts
+    assert choice["message"]["content"] == shown and texts == [BEGUN + shown] == texts_of(stream)
     harmless, stream, _ = streamed("organ. It is old.", request(begun_reply=BEGUN), size)
-    assert harmless == "organ. It is old." and stream.texts == [f"{BEGUN}organ. It is old."]
+    assert harmless == "organ. It is old." and texts_of(stream) == [f"{BEGUN}organ. It is old."]
 
 
 def test_a_begun_reply_is_read_once_however_many_events_follow(monkeypatch: pytest.MonkeyPatch) -> None:
