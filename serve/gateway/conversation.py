@@ -78,7 +78,8 @@ def _parse_message(value: dict[str, Any], path: str, calls_tools: bool) -> Messa
         return {"role": "assistant", "content": text, "tool_calls": json.dumps(calls, ensure_ascii=False)}
     text = _parse_content(content, f"{path}.content")
     if role == "tool":
-        return {"role": "tool", "content": text, "tool_call_id": _parse_id(value.get("tool_call_id"), path, "tool_call_id")}
+        call_id = _parse_id(value.get("tool_call_id"), path, "tool_call_id")
+        return {"role": "tool", "content": text, "tool_call_id": call_id}
     return {"role": ROLES[role], "content": text}
 
 

@@ -233,6 +233,18 @@ class TextOptions(_Fields):
     format: TextFormat | None = Field(None, description="an object with a type")
 
 
+class ResponsesTool(Function):
+    """A function that the model may call, with its type beside it."""
+
+    type: Literal["function"] = Field(description='"function"')
+
+
+class NamedFunction(FunctionOfName):
+    """The function that the model has to call."""
+
+    type: Literal["function"] = Field(description='"function"')
+
+
 class ResponsesFields(_Fields):
     """Fields of /v1/responses."""
 
@@ -246,8 +258,10 @@ class ResponsesFields(_Fields):
     top_p: float | None = Field(None, gt=0, le=1, description="a number above 0, at most 1")
     stream: bool | None = Field(None, description="true or false")
     text: TextOptions | None = Field(None, description="an object with a format")
-    tools: list[dict[str, Any]] | None = Field(None, description="a list of tools")
-    tool_choice: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')
+    tools: Annotated[list[ResponsesTool], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description=f"a list of at most {MAX_TOOLS} functions"
+    )
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = Field(None, description=TOOL_CHOICE)
     parallel_tool_calls: bool | None = Field(None, description="true or false")
     # Fields that change no reply.
     store: Literal[False] | None = Field(None, description="false; this server stores no responses")

@@ -94,7 +94,8 @@ def offered(fields: ChatFields, chat: Chat) -> Tools:
     body: dict[str, Any] = {"tools": dumped, "tool_choice": _dumped(choice or "auto")}
     if fields.parallel_tool_calls is False or not (chat.call_style and chat.call_style.several):
         body["parallel_tool_calls"] = False  # a template that writes one call a turn could not write several back
-    return Tools(json.dumps(dumped, ensure_ascii=False), body, "\n".join(_texts(dumped)), functions)
+    keys = _keys([tool.function.parameters for tool in tools])
+    return Tools(json.dumps(dumped, ensure_ascii=False), body, "\n".join((*_texts(dumped), *keys)), functions)
 
 
 def _functions_ignored(fields: ChatFields) -> int:
@@ -103,7 +104,8 @@ def _functions_ignored(fields: ChatFields) -> int:
     chosen = fields.function_call
     if chosen not in (None, "none", "auto"):
         raise ApiError(400, "function_call: demands a call in the form that tools replaced; send tools and tool_choice",
-                       param="functions" if fields.functions else "function_call", code="unsupported_parameter")  # fmt: skip
+                       param="functions" if fields.functions else "function_call",
+                       code="unsupported_parameter")  # fmt: skip
     return len(fields.functions or []) if chosen != "none" else 0
 
 
@@ -141,13 +143,18 @@ def _dumped(choice: str | NamedTool) -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts of a JSON value, those of keys too."""
+    """The texts in a JSON value, but for keys."""
     if isinstance(value, str):
         yield value
-    for key in value if isinstance(value, dict) else ():
-        yield key
     for child in children(value):
         yield from _texts(child)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """The keys of a JSON value, at any depth."""
+    yield from value if isinstance(value, dict) else ()
+    for child in children(value):
+        yield from _keys(child)
 
 
 # ---- calls -----------------------------------------------------------------------------------------------------------
@@ -174,17 +181,23 @@ def _arguments(call: dict[str, Any]) -> Any:
 
 
 def call_texts(stored: str) -> list[str]:
-    """The texts that the guard reads of calls in a message's `tool_calls`: names, and all texts of the arguments."""
-    calls = json.loads(stored) if stored else []
-    return [text for call in calls for text in (call["function"]["name"], *_texts(call["function"]["arguments"]))]
+    """The texts that the guard reads of calls in a message's `tool_calls`: names, keys and texts of the arguments."""
+    functions = [call["function"] for call in (json.loads(stored) if stored else [])]
+    arguments = [function["arguments"] for function in functions]
+    return [*(function["name"] for function in functions), *_keys(arguments), *_texts(arguments)]
 
 
 def check_calls(guard: Guard, reply: str, stored: str) -> Verdict | None:
-    """The guard's verdict on a reply's calls where they must be declined: their texts as lines, and joined, after the
-    end of the reply's text. stored: as a message's `tool_calls`."""
-    texts = call_texts(stored)
-    for separator in ("\n", " ", ""):
-        verdict = begin_reply(guard, "\n".join([reply[-CONTEXT_CHARACTERS:], separator.join(texts)])).verdict
+    """The guard's verdict on a reply's calls where they must be declined; None where they may be sent.
+
+    Their texts are read as lines, and those of the arguments as going on with the end of the reply's text, since one
+    sentence may be split over several. stored: as a message's `tool_calls`."""
+    if not stored:
+        return None
+    before = reply[-CONTEXT_CHARACTERS:]
+    values = list(_texts([call["function"]["arguments"] for call in json.loads(stored)]))
+    for text in ("\n".join(call_texts(stored)), f"{before} {' '.join(values)}", before + "".join(values)):
+        verdict = begin_reply(guard, text).verdict
         if verdict is not None:
             return verdict
     return None

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.resources import cores
+from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.inference import engine_size, sampler
 from pipelines.inference.model_config import context_length, engine_dtype, read_config
 from pipelines.store.artifacts import Store
+from serve.gateway.tools import call_parser
 from serve.settings import Settings
 
 FOLDERS = ("model", "guard_folder", "knowledge_folder")  # settings that name an artifact
@@ -65,11 +67,17 @@ def engine_environment(settings: Settings) -> dict[str, str]:
     return variables
 
 
+def tool_arguments(settings: Settings) -> dict[str, Any]:
+    """Arguments of vLLM's HTTP application: its parser of calls, where the model calls tools."""
+    parser = call_parser(Chat.open(settings.model))
+    return {} if parser is None else {"enable_auto_tool_choice": True, "tool_call_parser": parser}
+
+
 def llm_config(settings: Settings) -> dict[str, Any]:
     """Arguments of ray.serve.llm's LLMConfig."""
     return {
         "model_loading_config": {"model_id": settings.name, "model_source": str(settings.model)},
         "accelerator_config": {"kind": "gpu" if settings.gpus else "cpu"},
-        "engine_kwargs": engine_arguments(settings),
+        "engine_kwargs": engine_arguments(settings) | tool_arguments(settings),
         "log_engine_metrics": False,  # vLLM's metrics are at /metrics
     }

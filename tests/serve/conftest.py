@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,23 @@ from serve.settings import Limits, Settings
 from tests.knowledge_index import make_index
 from tests.tiny_models import Tiny
 
+# Our format, with calls and results as Hermes and Qwen write them; of tools the names alone, as the context is short.
+CALLING_TEMPLATE = (
+    "{{ bos_token }}"
+    "{%- for tool in tools or [] -%}"
+    "{{ tool.function.name + '(' + (tool.function.parameters.properties or {}) | join(' ') + ')\\n' }}"
+    "{%- endfor -%}"
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim }}"
+    "{%- for call in message.tool_calls or [] -%}"
+    '{{ \'<tool_call>\n{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{ call.function.arguments | tojson }}"
+    "{{ '}\\n</tool_call>' }}"
+    "{%- endfor -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
 KEY = "a-key-for-tests"
 PERSONA = "You are Rayse."
 # Questions of the other tests share no word with it, so that they get no passage.
@@ -51,8 +69,10 @@ class Served:
 @pytest.fixture(scope="session")
 def served(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder: Path = tmp_path_factory.mktemp("served")
+    model = Path(shutil.copytree(tiny.first, folder / "model"))
+    (model / "chat_template.jinja").write_text(CALLING_TEMPLATE, encoding="utf-8")
     settings = Settings(
-        model=tiny.first,
+        model=model,
         name="tiny",
         version="0123456789abcdef",
         host="0.0.0.0",

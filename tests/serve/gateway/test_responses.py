@@ -60,7 +60,7 @@ def test_a_request_means_a_chat() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [({"store": True}, "store"), ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"input": []}, "input"),
-     ({"input": [{"type": "function_call_output"}]}, "input[0].type"), ({"truncation": "disabled"}, "truncation"),
+     ({"input": [{"type": "item_reference"}]}, "input[0].type"), ({"truncation": "disabled"}, "truncation"),
      ({"input": [{"role": "user", "content": "a", "phase": 1}]}, "input[0].phase"),
      ({"background": True}, "background"), ({"text": {"format": {"type": "json_schema"}}}, "text.format")],
 )  # fmt: skip
@@ -89,6 +89,52 @@ def test_a_whole_response_is_openai_s() -> None:
     assert json.loads(body)["rayse_receipt"] == "r.s" and response.output[1].type == "reasoning"
     assert json.loads(body)["rayse_citations"] == [{"marker": 1}]
     assert dict(sent[0]["headers"])[b"content-length"] == str(len(body)).encode()
+
+
+CALLS = [{"id": f"c{number}", "type": "function", "function": {"name": "tide", "arguments": '{"at": "Wick"}'}}
+         for number in range(2)]  # fmt: skip
+
+
+def test_tools_calls_and_results_are_those_of_a_chat() -> None:
+    function = {"name": "tide", "parameters": {"type": "object"}, "strict": True}
+    items = [{"type": "function_call", "id": f"fc_{number}", "call_id": call["id"], **call["function"]}
+             for number, call in enumerate(CALLS)]  # fmt: skip
+    results = [{"type": "function_call_output", "call_id": call["id"], "output": "6:10"} for call in CALLS]
+    body = {"input": [{"role": "user", "content": "Hi"}, *items, *results, {"role": "king", "content": "x"}],
+            "tools": [{"type": "function", **function}],
+            "tool_choice": {"type": "function", "name": "tide"}}  # fmt: skip
+    fields = read(ResponsesFields, body)
+    chat = to_chat(fields)
+    assert chat["tools"] == [{"type": "function", "function": function}]
+    assert chat["tool_choice"] == {"type": "function", "function": {"name": "tide"}}
+    assert chat["messages"][1:4] == [
+        {"role": "assistant", "content": "", "tool_calls": CALLS},
+        *({"role": "tool", "content": "6:10", "tool_call_id": call["id"]} for call in CALLS),
+    ]
+    error = renamed(ApiError(400, "messages[4].role: expected user", param="messages[4].role"), fields)
+    assert error.param == "input[5].role"
+
+
+def test_calls_are_items_of_a_response() -> None:
+    message = {"content": None, "tool_calls": CALLS}
+    chat = {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": USAGE}
+    whole = Response.model_validate_json(responded([asgi.dumps(chat)], {})[1])
+    assert [(item.type, item.call_id, item.arguments) for item in whole.output if item.type == "function_call"] == [
+        ("function_call", call["id"], '{"at": "Wick"}') for call in CALLS
+    ]
+    made = {"tool_calls": [{"index": index, **call} for index, call in enumerate(CALLS)]}
+    chunks = [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None},
+              {"index": 0, "delta": made, "finish_reason": None},
+              {"index": 0, "delta": {}, "finish_reason": "tool_calls"}]  # fmt: skip
+    body = responded([asgi.sse_event({"choices": [chunk]}) for chunk in chunks], {"stream": True})[1]
+    events = [json.loads(part.split(b"data: ")[1]) for part in body.split(b"\n\n") if part]
+    last = Response.model_validate(events[-1]["response"])
+    assert [item.model_dump() for item in last.output] == [item.model_dump() for item in whole.output]
+    of_call = ["response.output_item.added", "response.function_call_arguments.delta",
+               "response.function_call_arguments.done", "response.output_item.done"]  # fmt: skip
+    assert [event["type"] for event in events] == [
+        "response.created", "response.in_progress", *of_call, *of_call, "response.completed"
+    ]  # fmt: skip
 
 
 def test_an_error_passes_unchanged_and_one_in_a_stream_ends_it() -> None:
