@@ -274,6 +274,21 @@ class ResponsesFields(_Fields):
     prompt_cache_key: str | None = Field(None, description="text")
 
 
+class CalledFunction(_Fields):
+    """What a reply called."""
+
+    name: str = Field(description="text")
+    arguments: str = Field(description="JSON text of an object")
+
+
+class ToolCall(_Fields):
+    """A call of a reply."""
+
+    id: str = Field(description="text")
+    type: Literal["function"] = Field(description='"function"')
+    function: CalledFunction = Field(description="an object with name and arguments")
+
+
 class FeedbackFields(_Fields):
     """Fields of /feedback."""
 
@@ -291,6 +306,7 @@ class FeedbackFields(_Fields):
         None, description="the prompt that the receipt is of: messages, text, token ids, or a list of either"
     )
     reply: str | None = Field(None, description="the reply that the receipt is of")
+    tool_calls: list[ToolCall] | None = Field(None, description="a list of the calls of that reply")
 
     @model_validator(mode="after")
     def _one_reply(self) -> Self:

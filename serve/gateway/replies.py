@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pipelines.data.tokens.chat import Chat
-from pipelines.data.tokens.chat_messages import Message, said
+from pipelines.data.tokens.chat_messages import Message, reply_message, said
 from serve.gateway import receipts
 from serve.gateway.asgi import ApiError
 from serve.gateway.database import DatabaseError, open_database
@@ -19,6 +19,7 @@ from serve.gateway.fields import FeedbackFields
 from serve.gateway.guard import guard_name
 from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.request import GenerationRequest, parse_prompt
+from serve.gateway.tools import stored_calls
 from serve.settings import Settings
 
 FindReply = Callable[[str], Awaitable[Reply | None]]
@@ -90,9 +91,11 @@ class Replies:
         """The reply that a receipt is of, with the texts that the client sends along. Raises ApiError for texts that it
         is not of."""
         prompt = None if fields.prompt is None else parse_prompt(fields.prompt, self._chat)
-        for name, text in (("prompt", prompt), ("reply", fields.reply)):
+        calls = stored_calls([call.model_dump() for call in fields.tool_calls or []])
+        reply = said(reply_message(fields.reply or "", calls)) if fields.reply is not None or calls else None
+        for name, text in (("prompt", prompt), ("reply", reply)):
             if text is not None and receipts.digest(text) != facts[name]:
                 raise ApiError(400, f"{name}: is not the one that the receipt is of; leave it out or unchanged",
                                param=name, code="invalid_receipt")  # fmt: skip
         return Reply(facts["id"], prompt, fields.reply or "", facts["model"], facts["version"], facts["sampling"],
-                     facts["time"], facts, facts.get("user", ""), facts.get("key", ""))  # fmt: skip
+                     facts["time"], facts, facts.get("user", ""), facts.get("key", ""), calls)  # fmt: skip

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
+from pipelines.data.tokens.chat_messages import Message, reply_message
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Store
 from serve.gateway import receipts
@@ -92,31 +93,49 @@ def delete_feedback(user: str, store: str, url: str | None, *, as_json: bool) ->
 
 def preference_row(row: dict[str, Any]) -> dict[str, Any] | str:
     """A pair of the correction and the reply, else a labelled reply; the reason where it makes no row."""
-    if row["prompt"] is None or not row["reply"]:
+    if row["prompt"] is None or not _has_reply(row):
         return NO_TEXTS
+    # A reply that calls tools is a turn, which holds its calls; any other its text.
+    reply = [_turn(row)] if row["tool_calls"] else row["reply"]
     if _is_corrected(row):
-        return _facts(row) | {"prompt": row["prompt"], "chosen": row["correction"], "rejected": row["reply"]}
-    return _facts(row) | {"prompt": row["prompt"], "completion": row["reply"], "label": row["thumb"] == "up"}
+        chosen = [reply_message(row["correction"])] if row["tool_calls"] else row["correction"]
+        return _facts(row) | {"prompt": row["prompt"], "chosen": chosen, "rejected": reply}
+    return _facts(row) | {"prompt": row["prompt"], "completion": reply, "label": row["thumb"] == "up"}
 
 
 def conversation_row(row: dict[str, Any]) -> dict[str, Any] | str:
     """A prompt with its correction, or with a reply that was liked; the reason where it makes no row."""
-    if row["prompt"] is None or not row["reply"]:
+    if row["prompt"] is None or not _has_reply(row):
         return NO_TEXTS
     if not _is_corrected(row) and row["thumb"] != "up":
         return NOT_LIKED
-    reply = row["correction"] if _is_corrected(row) else row["reply"]
+    reply = reply_message(row["correction"]) if _is_corrected(row) else _turn(row)
     prompt = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
-    return _facts(row) | {"messages": [*prompt, {"role": "assistant", "content": reply}]}
+    return _facts(row) | {"messages": [*prompt, reply]}
 
 
 def _is_corrected(row: dict[str, Any]) -> bool:
     return row["correction"].strip() not in ("", row["reply"].strip())
 
 
+def _has_reply(row: dict[str, Any]) -> bool:
+    return bool(row["reply"] or row["tool_calls"])
+
+
+def _turn(row: dict[str, Any]) -> Message:
+    """The reply as the assistant's turn, with its calls of tools."""
+    return reply_message(row["reply"], row["tool_calls"])
+
+
 def _facts(row: dict[str, Any]) -> dict[str, Any]:
-    """Columns that no stage reads, for whoever looks at the file."""
-    return {"id": row["reply_id"], "version": row["version"], "report": row["report"], "comment": row["comment"]}
+    """The tools that the reply could call, and columns that no stage reads, for whoever looks at the file."""
+    tools = {"tools": row["tools"]} if row["tools"] else {}
+    return tools | {
+        "id": row["reply_id"],
+        "version": row["version"],
+        "report": row["report"],
+        "comment": row["comment"],
+    }
 
 
 @contextmanager

@@ -117,3 +117,24 @@ def test_a_password_does_not_go_onto_a_command_line() -> None:
         with pytest.raises(UserError, match="holds a password") as error:
             check_feedback_url(url)
         assert "s3cret" not in str(error.value)
+
+
+def test_a_reply_that_calls_tools_is_exported_as_a_turn_with_its_calls(tmp_path: Path) -> None:
+    database = Sqlite(tmp_path / "feedback.sqlite")
+    calls = [{"id": "c1", "type": "function", "function": {"name": "tide", "arguments": {"at": "Wick"}}}]
+    tool = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
+    called = ("demo", "f00d", {}, 1.0, {}, "", "", json.dumps(calls), json.dumps([tool]))
+    feedback = FeedbackStore(database)
+    feedback.save("liked", Opinion("up"), Reply("liked", PROMPT, "", *called))
+    feedback.save("corrected", Opinion("down", "", "At six."), Reply("corrected", PROMPT, "I look.", *called))
+    database.close()
+    rows, _ = export(tmp_path, "conversations")
+    parsed = [parse_conversation(row) for row in rows]
+    talks = {row["id"]: talk for row, talk in zip(rows, parsed, strict=True) if isinstance(talk, ParsedConversation)}
+    assert json.loads(talks["liked"].messages[-1]["tool_calls"]) == calls
+    assert talks["corrected"].messages[-1] == {"role": "assistant", "content": "At six."}
+    assert json.loads(talks["liked"].tools) == [tool]
+    rows, _ = export(tmp_path, "preferences")
+    parsed = [parse_preferences(row) for row in rows]
+    (pair,) = [pair for row in parsed if isinstance(row, ParsedPreferences) for pair in row.pairs]
+    assert (pair.chosen, pair.rejected) == ("At six.", "I look.") and json.loads(pair.rejected_calls) == calls
