@@ -21,7 +21,7 @@ from pipelines.data.guard.injection import as_data, neutral
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_calls import ARGUMENT, FIRST
 from serve.gateway.asgi import ApiError
-from serve.gateway.conversation import MAX_DEPTH, Message, children, is_deeper
+from serve.gateway.conversation import MAX_DEPTH, Message, check_characters, children, is_deeper
 from serve.gateway.fields import ChatFields, NamedTool
 from serve.gateway.guard import CONTEXT_CHARACTERS, Guard, begin_reply
 
@@ -46,8 +46,8 @@ FORMATS = (
 def call_parser(chat: Chat) -> str | None:
     """The name of vLLM's parser (`tool_call_parser`) that reads the calls which a model's chat template writes; None
     where there is none, or the template does not write which tools there are."""
-    style = chat.call_style
-    if style is None or not chat.takes_tools:
+    style = chat.call_style if chat.takes_tools else None
+    if style is None:
         return None
     has_token = chat.encoder.tokenizer.token_to_id
     return next(
@@ -120,6 +120,7 @@ def _check_offer(fields: ChatFields) -> None:
         if is_deeper(tool.function.parameters, MAX_DEPTH):
             raise ApiError(400, f"{place}.parameters: is nested more than {MAX_DEPTH} levels deep; expected fewer",
                            param=f"{place}.parameters")  # fmt: skip
+        check_characters(json.dumps(tool.model_dump(), ensure_ascii=False), place)
     choice = fields.tool_choice
     if not names:
         raise ApiError(400, "tools: missing, and tool_choice demands a call of one; send tools", param="tools")

@@ -137,12 +137,14 @@ def test_a_conversation_with_calls_is_checked(chat: Chat, messages: list[dict[st
     assert (error.value.status, error.value.param) == (400, param)
 
 
-def test_a_schema_that_is_nested_deeply_is_refused(chat: Chat) -> None:
+def test_a_tool_that_no_prompt_can_hold_is_refused(chat: Chat) -> None:
     nested: dict[str, Any] = {}
     for _ in range(900):
         nested = {"properties": nested}
     with pytest.raises(ApiError, match=r"tools\[0\].function.parameters: is nested more than 32"):
         prepared(chat, tools=[{"type": "function", "function": {"name": "f", "parameters": nested}}])
+    with pytest.raises(ApiError, match=r"tools\[0\].function: half of a surrogate pair"):
+        prepared(chat, tools=[{"type": "function", "function": {"name": "f", "description": "\ud800"}}])
 
 
 # ---- replies ---------------------------------------------------------------------------------------------------------
