@@ -101,9 +101,7 @@ class Packed:
         return max(1, round(num_rows / batch_rows)), batch_rows
 
 
-def pack(
-    work: Work, chat: Chat, chosen: list[Conversation], length: int, file_name: str = "train.arrow"
-) -> Packed:
+def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int, file_name: str = "train.arrow") -> Packed:
     """Renders conversations and writes them as rows into the draft.
 
     Raises UserError for a conversation without an assistant's turn, where cutting leaves none with one, and where the

@@ -19,10 +19,12 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
     return f" Did you mean {matches[0]}?" if matches else ""
 
 
-def unusable(name: str, makes: str, stage: str, uses: str, model: str | None) -> str:
-    """Why a stage cannot use what an earlier entry makes, and what to do. model: the entry whose model it would use."""
+def unusable(name: str, makes: str, stage: str, kinds: Iterable[str], model: str | None) -> str:
+    """Why a stage cannot use what an earlier entry makes, and what to do.
+
+    kinds: of artifacts that the stage uses; model: the entry whose model it would use."""
     if makes != "adapter":
-        return f"{name} makes a {makes}; {stage} uses {uses}"
+        return f"{name} makes a {makes}; {stage} uses {', '.join(kinds) or 'no artifact'}"
     instead = f", or `from: {model}` to go on without it" if model else ""
     return (
         f"{stage} cannot use what {name} makes: an adapter that cannot be merged into weights, and that vLLM cannot "

@@ -294,22 +294,22 @@ class _Reader:
             if name not in by_name:
                 raise self.error((*path, "from"), f"no earlier stage {name!r}.{suggestion(name, by_name)}")
         inputs: dict[str, str] = {}
-        nearest = sorted(reversed(earlier), key=lambda entry: entry.stage.makes == "images")
-        candidates = [*(by_name[name] for name in names), *nearest]  # captions only where there is no corpus
+        nearest = earlier[::-1]
+        nearest.sort(key=lambda entry: entry.stage.makes == "images")  # captions only where there is no corpus
+        candidates = [*(by_name[name] for name in names), *nearest]
         for kind in (*needs, *stage.takes):
             maker = next((entry for entry in candidates if kind in entry.stage.satisfies), None)
             if maker is not None:
                 inputs[kind] = maker.name
                 passed = earlier[earlier.index(maker) :] if kind == "model" and maker.name not in names else ()
                 for adapter in (entry.name for entry in passed if entry.stage.makes == "adapter"):
-                    raise self.error(path, unusable(adapter, "adapter", stage.kind, kind, maker.name))
+                    raise self.error(path, unusable(adapter, "adapter", stage.kind, needs, maker.name))
             elif kind in needs:
                 kinds = ", ".join(s.kind for s in self.stages.values() if s.makes == kind)
-                raise self.error(path, f"needs a {kind}, and no earlier stage makes one; put one of these before it: "
-                                       f"{kinds}")  # fmt: skip
+                problem = f"needs a {kind}, and no earlier stage makes one; put one of these before it: {kinds}"
+                raise self.error(path, problem)
         for name in (name for name in names if name not in inputs.values()):
-            uses = ", ".join((*needs, *stage.takes)) or "no artifact"
-            problem = unusable(name, by_name[name].stage.makes, stage.kind, uses, inputs.get("model"))
+            problem = unusable(name, by_name[name].stage.makes, stage.kind, (*needs, *stage.takes), inputs.get("model"))
             raise self.error((*path, "from"), problem)
         return inputs
 

@@ -37,8 +37,8 @@ class PrefixTuningOptions(OptimizerOptions, ChatRowsOptions):
         20, ge=1, description="Number of keys and values of each layer that every conversation begins behind"
     )
     projection: int | None = Field(
-        None, ge=1, description="Width of the hidden layer of an MLP that computes keys and values while they are "
-                                "trained (P-tuning v2's reparametrization). Default: they are trained themselves")  # fmt: skip
+        None, ge=1, description="Width of the hidden layer of an MLP that computes keys and values in training "
+                                "(P-tuning v2's reparametrization). Default: they are trained themselves")  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod
