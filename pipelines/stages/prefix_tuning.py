@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 class PrefixTuningOptions(OptimizerOptions, ChatRowsOptions):
     default_learning_rates: ClassVar[Mapping[str, float]] = {"adamw": 1e-2, "base": 1e-2}
 
-    learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate; default 0.01. A projection learns faster, with less: 1e-3"
-    )
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; default 0.01")
     num_virtual_tokens: int = Field(
         20, ge=1, description="Number of keys and values of each layer that every conversation begins behind"
     )
