@@ -27,7 +27,8 @@ SERVE_MAY_IMPORT = ("store", "stage", "options", "errors", "data", "metrics", "i
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
         ("__main__",), ("cli",), ("verbs", "exit_codes"), ("report",), ("sweep",), ("run", "stages"), ("planning",),
-        ("training", "recipe", "parallel", "writers"), ("engines", "dialogue_options", "dialogue_rows", "blocks"),
+        ("training", "recipe", "parallel", "writers"),
+        ("engines", "dialogue_options", "dialogue_rows", "chat_rows", "blocks"),
         ("stage",), ("evaluator",),
         ("store",),
         # the crafts: what stages are made of
@@ -292,8 +293,8 @@ def is_nothing(statement: ast.stmt) -> bool:
 
 
 def light_stage_tops(modules: list[Module]) -> Iterator[str]:
-    """The top of a stage's file imports only pydantic, pipelines.stage, training, engines, dialogue_options and the
-    standard library, so that reading and planning cost nothing. Of a stage that is a folder: the top of its
+    """The top of a stage's file imports only pydantic, pipelines.stage, training, engines, dialogue_options, chat_rows
+    and the standard library, so that reading and planning cost nothing. Of a stage that is a folder: the top of its
     __init__.py, which may import its own folder. serve/trial/stage.py is a stage like any other."""
     for module in modules:
         depth = module.path.count("/")
@@ -307,6 +308,7 @@ def light_stage_tops(modules: list[Module]) -> Iterator[str]:
             "pipelines.training",
             "pipelines.engines",
             "pipelines.dialogue_options",
+            "pipelines.chat_rows",
             folder,
         )
         allowed += tuple(sys.stdlib_module_names)

@@ -108,6 +108,23 @@ def test_methods_that_cannot_be_merged_are_refused_when_the_recipe_is_read(tmp_p
         reader.load(recipe, STAGES)
 
 
+def test_a_stage_does_not_pass_by_an_adapter(tmp_path: Path) -> None:
+    def inputs_of_quantise(options: str) -> str:
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(
+            "name: a\nbase: {model: some/model}\nsources:\n  talks: {kind: jsonl, path: a.jsonl, rows: conversations}\n"
+            f"stages:\n  conversations:\n  prefix_tuning: {{projection: 64}}\n  quantise: {options}\n"
+        )
+        return reader.load(recipe, STAGES).entry("quantise").inputs["model"]
+
+    (tmp_path / "a.jsonl").touch()
+    message = r":8: stages.quantise.*: quantise cannot use what prefix_tuning makes: .*; expected sft with lora or ia3"
+    for options in ("{}", "{from: prefix_tuning}"):
+        with pytest.raises(UserError, match=message):
+            inputs_of_quantise(options)
+    assert inputs_of_quantise("{from: base}") == "base"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

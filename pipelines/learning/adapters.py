@@ -1,4 +1,5 @@
-"""Adapters: small tensors trained beside frozen linear layers, and merged into them at the end. The only door to PEFT.
+"""Adapters: small tensors trained beside frozen linear layers, and merged into them at the end; and prefixes, which are
+not merged (prefix.py). The only door to PEFT.
 
     LoRA    x ──► W x + alpha/rank · B A x      W frozen; A [rank, in] random, B [out, rank] zero at first
     IA3     x ──► l ⊙ (W x), or W (l ⊙ x)       W frozen; l [out], or [in] where inputs are scaled, one at first
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, TaskType, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
@@ -120,6 +121,28 @@ def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
     return cast(PeftModel, get_peft_model(model, config, autocast_adapter_dtype=False))  # in the model's type
 
 
+def attach_prefix(model: PreTrainedModel, tokens: int, projection: int | None, seed: int) -> PeftModel:
+    """Puts `tokens` trained keys and values in front of what each layer attends to, and freezes the model.
+
+    projection: hidden width of the MLP that computes them in training; None: they are parameters themselves.
+    Raises UserError for heads of another width than PEFT's prefix has."""
+    config = PrefixTuningConfig(
+        num_virtual_tokens=tokens, prefix_projection=projection is not None,
+        encoder_hidden_size=cast(int, projection), task_type=TaskType.CAUSAL_LM,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    adapted = cast(PeftModel, get_peft_model(model, config, autocast_adapter_dtype=False))
+    width = cast(int, config.token_dim) // cast(int, config.num_attention_heads)
+    head_width = getattr(model.config, "head_dim", None) or width
+    if head_width != width:
+        raise UserError(
+            f"{type(model).__name__}: heads of {head_width} columns; a prefix of PEFT has {width}, the hidden size "
+            f"divided by the heads. Train sft with lora or ia3"
+        )
+    cast(Any, adapted).prompt_encoder.to(model.dtype)
+    return adapted
+
+
 def _ia3_targets(layers: set[str], *, has_experts: bool) -> tuple[str, ...]:
     """Keys, values and the feed-forward's last layer, which a mixture has in its experts alone."""
     last = tuple(name for name in INPUT_SCALED if name in layers)[:1]
@@ -216,7 +239,7 @@ def export(adapted: PeftModel, weights: Weights, folder: Path, save_merged: Save
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = trained[name].to(parameter.device)  # float32, whatever the model's type
-    _save_adapter(adapted, folder / FOLDER)
+    save_adapter(adapted, folder / FOLDER)
 
     def live(select: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
         return ((name, parameter.detach()) for name, parameter in model.named_parameters() if select(name))
@@ -327,7 +350,7 @@ def check_merge(name: str, layer: Any, merged_OI: Tensor) -> None:
         )
 
 
-def _save_adapter(adapted: PeftModel, folder: Path) -> None:
+def save_adapter(adapted: PeftModel, folder: Path) -> None:
     """Writes adapter_model.safetensors and adapter_config.json: the same bytes for the same adapter."""
     adapted.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

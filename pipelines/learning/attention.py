@@ -32,12 +32,18 @@ NAME = "documents"  # transformers' attn_implementation
 MAX_PADDED = 512  # tokens; the work of padding a longer document is worth more than a call less
 
 
+Prefix = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values [K, P, C] of each layer that every document attends to as if they stood in front of it, already
+rotated: K key-value heads, P positions, C columns (Li and Liang 2021, prefix tuning)."""
+
+
 @dataclass
 class Documents:
     """Where the documents of a batch begin in its flat B × T, and where the last one ends: ascending, from 0."""
 
     edges: list[int]
     rows: int
+    prefix: Prefix | None = None
     num_attended: int = 0  # attention layers that have used it
     _edges: Tensor | None = None
     _groups: Groups | None = None
@@ -169,10 +175,13 @@ def document_attention(
     documents = documents or Documents.whole_rows(query_BATC[:, 0, :, 0])
     documents.num_attended += 1
     heads = (query_BATC, key_BKTC, value_BKTC)
-    if _has_varlen_kernel(query_BATC) and softcap is None and not dropout:
+    prefix = None if documents.prefix is None else documents.prefix[module.layer_idx]
+    if _has_varlen_kernel(query_BATC) and softcap is None and not dropout and prefix is None:
         flat = [each.transpose(1, 2).flatten(0, 1) for each in heads]  # [B·T, heads, C]
         return _varlen(flat, documents, scaling, sliding_window).unflatten(0, (documents.rows, -1)), None
-    attend = partial(_attend, scaling=scaling, dropout=dropout, sliding_window=sliding_window, softcap=softcap)
+    attend = partial(
+        _attend, scaling=scaling, dropout=dropout, sliding_window=sliding_window, softcap=softcap, prefix=prefix
+    )
     if documents.are_rows:
         return attend(heads).transpose(1, 2), None
     return _by_groups(heads, documents, attend), None
@@ -215,16 +224,22 @@ def _varlen(flat: list[Tensor], documents: Documents, scaling: float | None, sli
 
 
 def _attend(
-    parts: Sequence[Tensor], scaling: float | None, dropout: float, sliding_window: int | None, softcap: float | None
-) -> Tensor:
+    parts: Sequence[Tensor], scaling: float | None, dropout: float, sliding_window: int | None, softcap: float | None,
+    prefix: tuple[Tensor, Tensor] | None,
+) -> Tensor:  # fmt: skip
     """Causal attention of documents of one length [B, A, T, C]; parts: queries, keys and values."""
     query_BATC, key_BKTC, value_BKTC = parts
-    tokens, grouped = query_BATC.shape[2], query_BATC.shape[1] != key_BKTC.shape[1]
-    mask_TT = None
-    if softcap is not None or (sliding_window and tokens > sliding_window):
-        distance_TT = torch.arange(tokens, device=query_BATC.device)
-        distance_TT = distance_TT[:, None] - distance_TT
-        mask_TT = (distance_TT >= 0) & (distance_TT < (sliding_window or tokens))
+    if prefix is not None:
+        key_BKTC, value_BKTC = (
+            torch.cat([before_KPC.expand(len(part), -1, -1, -1), part], 2)
+            for before_KPC, part in zip(prefix, (key_BKTC, value_BKTC), strict=True)
+        )
+    tokens, visible, grouped = query_BATC.shape[2], key_BKTC.shape[2], query_BATC.shape[1] != key_BKTC.shape[1]
+    mask_TT = None  # T rows, and P columns more than T where there is a prefix
+    if softcap is not None or prefix is not None or (sliding_window and tokens > sliding_window):
+        place = torch.arange(visible, device=query_BATC.device)
+        distance_TT = place[visible - tokens :, None] - place
+        mask_TT = (distance_TT >= 0) & (distance_TT < (sliding_window or visible))
     if softcap is not None:
         assert mask_TT is not None
         return _capped(query_BATC, key_BKTC, value_BKTC, mask_TT, scaling, dropout, softcap)

@@ -241,15 +241,24 @@ def compile_layers(model: PreTrainedModel) -> None:
             cast(Any, layer).forward = torch.compile(layer.forward)
 
 
-def last_hidden(model: PreTrainedModel, tokens_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
+def last_hidden(
+    model: PreTrainedModel,
+    tokens_BT: Tensor,
+    positions_BT: Tensor | None = None,
+    prefix: attention.Prefix | None = None,
+) -> Tensor:
     """The last layer's normalised output [B, T, H]; positions that restart at 0 keep packed documents apart.
 
+    prefix: keys and values in front of each document, whose positions then count from its end; needs positions.
     Raises UserError where a layer of the model would mix documents."""
     body = cast(Any, model.base_model)
     if positions_BT is None:
         documents = attention.Documents.whole_rows(tokens_BT)
     else:
         documents = attention.Documents.of(positions_BT)
+    if prefix is not None:
+        documents.prefix = prefix
+        positions_BT = cast(Tensor, positions_BT) + prefix[0][0].shape[1]
     hidden_BTH = body(
         input_ids=tokens_BT, position_ids=positions_BT, use_cache=False, documents=documents
     ).last_hidden_state

@@ -19,6 +19,19 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
     return f" Did you mean {matches[0]}?" if matches else ""
 
 
+def unusable(name: str, makes: str, stage: str, kinds: Iterable[str], model: str | None) -> str:
+    """Why a stage cannot use what an earlier entry makes, and what to do.
+
+    kinds: of artifacts that the stage uses; model: the entry whose model it would use."""
+    if makes != "adapter":
+        return f"{name} makes a {makes}; {stage} uses {', '.join(kinds) or 'no artifact'}"
+    instead = f", or `from: {model}` to go on without it" if model else ""
+    return (
+        f"{stage} cannot use what {name} makes: an adapter that cannot be merged into weights, and that vLLM cannot "
+        f"hold; expected sft with lora or ia3 in the place of {name}{instead}"
+    )
+
+
 def type_name(value: Any) -> str:
     """The type of a YAML value in plain words; a number or boolean as itself."""
     if value is None:

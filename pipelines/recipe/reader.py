@@ -22,7 +22,7 @@ from pipelines.errors import UserError
 from pipelines.objects import is_url
 from pipelines.options import Options
 from pipelines.recipe import search_space, yaml_lines
-from pipelines.recipe.messages import suggestion, type_name, validation_problem
+from pipelines.recipe.messages import suggestion, type_name, unusable, validation_problem
 from pipelines.recipe.references import references
 from pipelines.recipe.search_space import Space, SweepOptions, Values
 from pipelines.recipe.yaml_lines import dotted
@@ -294,22 +294,23 @@ class _Reader:
             if name not in by_name:
                 raise self.error((*path, "from"), f"no earlier stage {name!r}.{suggestion(name, by_name)}")
         inputs: dict[str, str] = {}
-        images = [entry for entry in reversed(earlier) if entry.stage.makes == "images"]
-        others = [entry for entry in reversed(earlier) if entry.stage.makes != "images"]
-        candidates = [*(by_name[name] for name in names), *others, *images]  # captions only where there is no corpus
+        nearest = earlier[::-1]
+        nearest.sort(key=lambda entry: entry.stage.makes == "images")  # captions only where there is no corpus
+        candidates = [*(by_name[name] for name in names), *nearest]
         for kind in (*needs, *stage.takes):
             maker = next((entry for entry in candidates if kind in entry.stage.satisfies), None)
             if maker is not None:
                 inputs[kind] = maker.name
+                passed = earlier[earlier.index(maker) :] if kind == "model" and maker.name not in names else ()
+                for adapter in (entry.name for entry in passed if entry.stage.makes == "adapter"):
+                    raise self.error(path, unusable(adapter, "adapter", stage.kind, needs, maker.name))
             elif kind in needs:
                 kinds = ", ".join(s.kind for s in self.stages.values() if s.makes == kind)
-                raise self.error(path, f"needs a {kind}, and no earlier stage makes one; put one of these before it: "
-                                       f"{kinds}")  # fmt: skip
-        for name in names:
-            if name not in inputs.values():
-                uses = ", ".join((*needs, *stage.takes)) or "no artifact"
-                problem = f"{name} makes a {by_name[name].stage.makes}; {stage.kind} uses {uses}"
-                raise self.error((*path, "from"), problem)
+                problem = f"needs a {kind}, and no earlier stage makes one; put one of these before it: {kinds}"
+                raise self.error(path, problem)
+        for name in (name for name in names if name not in inputs.values()):
+            problem = unusable(name, by_name[name].stage.makes, stage.kind, (*needs, *stage.takes), inputs.get("model"))
+            raise self.error((*path, "from"), problem)
         return inputs
 
     def stage_sources(

@@ -14,6 +14,7 @@ from pipelines.stages import (
     knowledge,
     ppo,
     preferences,
+    prefix_tuning,
     pretrain,
     quantise,
     reward_model,
@@ -23,8 +24,8 @@ from pipelines.stages import (
 )
 
 _IN_ORDER = (
-    imported, corpus, images, tokenizer, tokens, pretrain, augment, conversations, sft, ai_feedback,
-    preferences, reward_model, ppo, dpo, quantise, guard, knowledge, evaluate,
+    imported, corpus, images, tokenizer, tokens, pretrain, augment, conversations, sft, prefix_tuning,
+    ai_feedback, preferences, reward_model, ppo, dpo, quantise, guard, knowledge, evaluate,
 )  # fmt: skip
 
 STAGES: dict[str, Stage] = {module.STAGE.kind: module.STAGE for module in _IN_ORDER}

@@ -124,9 +124,10 @@ def serving_spec(store: Store, artifact: Artifact) -> ServingSpec:
     if artifact.kind == TRIAL:
         return ServingSpec.read(artifact.local())
     if artifact.kind != MODEL:
+        reason = " (it cannot be merged into weights, and vLLM cannot hold it)" if artifact.kind == "adapter" else ""
         raise UserError(
-            f"{artifact.manifest.name}: is of kind {artifact.kind}; expected a model, or a trial of one. `rayse ls` "
-            f"lists the artifacts of the store"
+            f"{artifact.manifest.name}: is of kind {artifact.kind}{reason}; expected a model, or a trial of one. "
+            f"`rayse ls` lists the artifacts of the store"
         )
     guard, knowledge = nearest_guard(store, artifact), knowledge_of_run(store, artifact)
     return ServingSpec(

@@ -3,7 +3,8 @@
 Two processes of one thread each, the same Llama written out by hand (parameters named as transformers names them, so
 that weights can be loaded and losses compared), attention by SDPA, cross-entropy in chunks, torch's Muon and fused
 AdamW, and one all-reduce of the flat gradient at the end of a step. No DeepSpeed, no Ray, no transformers, no
-checkpoints, no clipping.
+checkpoints, no clipping. Attention is SDPA with a dense mask, or, so that the rest can be compared where a CPU computes
+such masks slowly, document by document as training does it.
 
 Shape suffixes: B rows, T tokens of a row, H hidden size.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.queues import SimpleQueue
@@ -39,6 +41,10 @@ RankResult = tuple[list[float], list[float]]
 """Of each step: the rank's summand of the batch's mean loss in nats, and seconds."""
 
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention of queries to keys and values [B, A, T, C], as [B, T, A, C]: A heads, C columns of a head."""
+
+
 class Layer(nn.Module):
     """One decoder layer: attention, then a SwiGLU MLP, each after an RMSNorm and with a residual connection."""
 
@@ -55,14 +61,14 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(hidden, 1e-6)
         self.post_attention_layernorm = nn.RMSNorm(hidden, 1e-6)
 
-    def forward(self, x_BTH: Tensor, mask: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x_BTH: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
         batch, length, hidden = x_BTH.shape
         normed = self.input_layernorm(x_BTH)
         q, k, v = (
             self.self_attn[f"{name}_proj"](normed).view(batch, length, self.heads, -1).transpose(1, 2) for name in "qkv"
         )
-        attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_mask=mask)
-        x_BTH = x_BTH + self.self_attn["o_proj"](attended.transpose(1, 2).reshape(batch, length, hidden))
+        attended_BTAC = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        x_BTH = x_BTH + self.self_attn["o_proj"](attended_BTAC.reshape(batch, length, hidden))
         normed = self.post_attention_layernorm(x_BTH)
         return x_BTH + self.mlp["down_proj"](F.silu(self.mlp["gate_proj"](normed)) * self.mlp["up_proj"](normed))
 
@@ -84,20 +90,36 @@ class BareLlama(nn.Module):
         head_size = shape.hidden // shape.heads
         self.frequencies = 10_000.0 ** -(torch.arange(0, head_size, 2) / head_size)
 
-    def loss(self, tokens_BT: Tensor, positions_BT: Tensor, labels_BT: Tensor) -> Tensor:
-        """Cross-entropy in nats, summed over labels that are not -100. positions_BT: 0 begins a new document."""
-        documents_BT = (positions_BT == 0).cumsum(1)
-        same_document = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
-        mask = same_document & torch.ones(same_document.shape[-2:], dtype=torch.bool).tril()
+    def loss(self, tokens_BT: Tensor, positions_BT: Tensor, labels_BT: Tensor, *, by_document: bool = False) -> Tensor:
+        """Cross-entropy in nats, summed over labels that are not -100. positions_BT: 0 begins a new document.
+
+        by_document: attention as training computes it, instead of SDPA with a dense mask."""
+        attend = attention_by_document(positions_BT) if by_document else masked_attention(positions_BT)
         angles = (positions_BT[:, None, :, None] * self.frequencies).repeat(1, 1, 1, 2)
         cos, sin = angles.cos(), angles.sin()
         x_BTH = self.embed_tokens(tokens_BT)
         for layer in self.layers:
-            x_BTH = layer(x_BTH, mask, cos, sin)
+            x_BTH = layer(x_BTH, attend, cos, sin)
         # In chunks of 256 tokens: the kernel would map and clear 34 MB for the logits of all tokens anew in every step.
         chunks = zip(self.norm(x_BTH).flatten(0, 1).split(256), labels_BT.flatten().split(256), strict=True)
         head = self.embed_tokens.weight
         return sum((F.cross_entropy(F.linear(x, head), y, reduction="sum") for x, y in chunks), torch.zeros(()))
+
+
+def masked_attention(positions_BT: Tensor) -> Attend:
+    """SDPA under a mask of T × T that keeps documents apart."""
+    documents_BT = (positions_BT == 0).cumsum(1)
+    same_document = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
+    mask = same_document & torch.ones(same_document.shape[-2:], dtype=torch.bool).tril()
+    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+def attention_by_document(positions_BT: Tensor) -> Attend:
+    """The attention of training."""
+    from pipelines.learning.attention import Documents, document_attention
+
+    documents = Documents.of(positions_BT)
+    return lambda q, k, v: document_attention(None, q, k, v, None, documents=documents)[0]
 
 
 def run(
@@ -107,11 +129,12 @@ def run(
     shape: Shape,
     weights: dict[str, Tensor],
     batches: list[list[np.ndarray]],
+    by_document: bool,
     results: SimpleQueue[RankResult],
 ) -> None:
     """Trains in one process on the rank's rows of each batch, and puts its RankResult into `results`.
 
-    batches: for each step (tokens, positions, labels), each [rows of all ranks, T]."""
+    batches: for each step (tokens, positions, labels), each [rows of all ranks, T]. by_document: see BareLlama.loss."""
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
@@ -130,7 +153,7 @@ def run(
         num_rows = len(batch[0]) // world
         rank_rows = [torch.as_tensor(column)[rank * num_rows : (rank + 1) * num_rows].long() for column in batch]
         num_labels = int((torch.as_tensor(batch[2]) != -100).sum())
-        loss = model.loss(*rank_rows)
+        loss = model.loss(*rank_rows, by_document=by_document)
         (loss / num_labels).backward()
         gradients = [cast(Tensor, p.grad) for p in model.parameters()]
         flat = torch.cat([gradient.flatten() for gradient in gradients])

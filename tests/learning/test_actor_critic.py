@@ -16,6 +16,7 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
+from pipelines.learning import adapters
 from pipelines.learning import model as models
 from pipelines.learning.actor_critic import (
     HiddenBatch,
@@ -245,3 +246,28 @@ def test_a_heads_values_and_its_loss_equal_a_loop() -> None:
         total += 0.5 * max((value - target) ** 2, (clipped - target) ** 2)
     assert head(HiddenBatch(hidden_NH, old_N, returns_N)).item() == pytest.approx(total, rel=1e-5)
     assert head(HiddenBatch(torch.zeros(0, 3), *torch.zeros(2, 0))).item() == 0
+
+
+def test_a_policy_with_lora_learns_what_pefts_layers_make_it_learn(tiny: Tiny) -> None:
+    """The fused layers of sft, in PPO's loss; and with the adapters off, the base, which is PPO's reference."""
+
+    def learnt(fuse: bool) -> tuple[Any, Policy, dict[str, torch.Tensor]]:
+        adapted: Any = adapters.attach(models.from_folder(tiny.first), adapters.Lora(4, 12.0, 0.0), seed=3)
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in adapted.named_parameters():
+            if ".lora_B." in name:
+                parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+        model = (adapters.fused(adapted) if fuse else adapted).get_base_model()
+        policy = Policy(model, temperature=0.7, clip=0.2, entropy_bonus=0.1).eval()
+        policy(policy_batch(1)).backward()
+        return adapted, policy, {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+
+    (adapted, policy, gradients), (_, _, expected) = learnt(True), learnt(False)
+    assert len(expected) > 0 and gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
+    batch = Sequences.pack(PROMPTS, REPLIES)
+    with adapted.disable_adapter():
+        reference = logprobs(policy.model, batch, 0.7)
+    assert torch.equal(reference, logprobs(models.from_folder(tiny.first), batch, 0.7))
+    assert not torch.allclose(reference, logprobs(policy.model, batch, 0.7), atol=1e-3)

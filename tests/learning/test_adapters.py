@@ -1,8 +1,10 @@
-"""LoRA: what learns, at every ZeRO stage, against the same adapters trained by a loop of a few lines."""
+"""LoRA, IA3 and prefixes: what learns, at several ZeRO stages, against the same trained by a loop of a few lines."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +18,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.inference import probe
-from pipelines.learning import adapters, checkpoint
+from pipelines.learning import adapters, checkpoint, prefix
 from pipelines.learning.adapters import Adapter, Ia3, Lora
 from pipelines.learning.batch import DataOrder, PackedRows
 from pipelines.learning.engine import OptimizerPlan
-from pipelines.learning.lesson import next_token
+from pipelines.learning.lesson import Lesson, next_token
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import NextTokenLearner, Size, from_scratch
 from pipelines.learning.saving import save_proven
@@ -31,6 +33,7 @@ from tests.learning.processes import Killed, PlainWorker, in_processes
 SIZE = Size(32, 2, 2, 1, 56)
 LORA = Lora(rank=4, alpha=12.0, dropout=0.0)
 STEPS, SEED = 6, 5
+PREFIX = 3  # keys and values of each layer
 ADAMW = OptimizerPlan("adamw", learning_rate=0.02, adam_learning_rate=1.0, weight_decay=0.1, clip_norm=0.3)
 SCHEDULE = Schedule("wsd", STEPS, warmup=1, decay=2)
 STAGES = (0, 1, 2, 3)
@@ -76,6 +79,28 @@ def two_processes(folder: Path) -> None:
     run(folder, "ia3-1", 1, adapter=Ia3())
     run(folder, "ia3-3", 3, adapter=Ia3(), die_after=3)
     run(folder, "ia3-3", 3, adapter=Ia3())
+    run_prefix(folder, "prefix-1", 1, projection=None)
+    run_prefix(folder, "prefix-3", 3, projection=24, die_after=3)
+    run_prefix(folder, "prefix-3", 3, projection=24)
+
+
+def run_prefix(
+    folder: Path, name: str, zero_stage: int, *, projection: int | None, die_after: int | None = None
+) -> None:
+    rows, held_out = PackedRows(folder / "train"), PackedRows(folder / "held_out")
+    worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
+
+    def lesson(dtype: torch.dtype) -> Lesson:
+        return prefix.lesson(
+            open_model, rows, held_out, tokens=PREFIX, projection=projection, seed=SEED, dtype=dtype, batch_rows=5
+        )
+
+    try:
+        facts = train(worker, plan(folder / name / "out", zero_stage), lesson)
+    except Killed:
+        return
+    if worker.rank == 0:
+        (folder / name / "facts.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +165,68 @@ def test_learns_what_a_plain_loop_learns(folder: Path, by_hand: dict[str, dict[s
         moved += 1
     # Every linear layer of both blocks under LoRA; neither embeddings nor norms.
     assert moved == 2 * {"lora": 7, "ia3": 3}[kind]
+
+
+def edges(positions_T: torch.Tensor) -> list[int]:
+    """Where the documents of a row begin, and where the last one ends."""
+    return [0, *(place for place in range(1, len(positions_T)) if positions_T[place] == 0), len(positions_T)]
+
+
+def prefix_losses(folder: Path, name: str) -> list[float]:
+    """Summed nats of the documents of the held-out rows, each alone, without the prefix and with it, by PEFT; and the
+    number of tokens that are predicted."""
+    base: Any = open_model()
+    base.set_attn_implementation("eager")
+    adapted = PeftModel.from_pretrained(base, str(folder / name / "out")).eval()
+    without, behind, num = 0.0, 0.0, 0
+    rows = PackedRows(folder / "held_out")
+    batch = rows.read(np.arange(len(rows)))
+    for tokens, positions in zip(batch.tokens_BT, batch.positions_BT, strict=True):
+        for begin, end in pairwise(edges(positions)):
+            if end - begin < 2:
+                continue
+            ids = tokens[None, begin:end]
+            with torch.no_grad(), adapted.disable_adapter():
+                without += float(adapted(input_ids=ids, labels=ids).loss) * (end - begin - 1)
+            with torch.no_grad():
+                behind += float(adapted(input_ids=ids, labels=ids).loss) * (end - begin - 1)
+            num += end - begin - 1
+    assert num == batch.num_labels
+    return [without / num, behind / num]
+
+
+@pytest.mark.parametrize("name", ["prefix-1", "prefix-3"])
+def test_the_losses_with_a_prefix_are_those_of_peft(folder: Path, name: str) -> None:
+    """The saved adapter, opened by PEFT on its base: packed rows and ZeRO change nothing, and it has learnt."""
+    facts = json.loads((folder / name / "facts.json").read_text())
+    before, after = prefix_losses(folder, name)
+    assert facts["heldout/loss_nats_before"] == pytest.approx(before, abs=1e-5)
+    assert facts["heldout/loss_nats"] == pytest.approx(after, abs=1e-5)
+    assert after < before
+    assert {path.name for path in (folder / name / "out").iterdir()} == {
+        "adapter_model.safetensors", "adapter_config.json", "curve.jsonl"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("projection", [None, 24])
+def test_a_prefix_learns_what_peft_makes_it_learn(folder: Path, projection: int | None) -> None:
+    """The gradient of packed rows is that of PEFT's own forward of each document alone."""
+    adapted: Any = adapters.attach_prefix(open_model(), PREFIX, projection, SEED)
+    model, encoder = adapted.get_base_model(), adapted.prompt_encoder["default"]
+    learner = prefix.PrefixLearner(model, encoder, adapted.active_peft_config)
+    rows = PackedRows(folder / "train")
+    batch = rows.read(np.arange(3))
+    learner(batch).backward()
+    gradients = {name: p.grad.clone() for name, p in learner.encoder.named_parameters() if p.grad is not None}
+    assert len(gradients) == (1 if projection is None else 5)
+    adapted.zero_grad()
+    model.set_attn_implementation("eager")
+    for tokens, positions, labels in zip(batch.tokens_BT, batch.positions_BT, batch.labels_BT, strict=True):
+        for begin, end in pairwise(edges(positions)):
+            logits = adapted(input_ids=tokens[None, begin:end]).logits[0]
+            torch.nn.functional.cross_entropy(logits, labels[begin:end], reduction="sum").backward()
+    for name, parameter in learner.encoder.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_two_runs_and_a_killed_one_leave_the_same_bytes(folder: Path) -> None:

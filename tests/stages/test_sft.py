@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.session import Session
+from pipelines.chat_rows import choose, pack, row_length
 from pipelines.data.dialogues import conversations
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.tokens.chat import Chat
@@ -177,7 +178,7 @@ def prepare(base: Path, session: Session, tmp_path: Path) -> Prepare:
 
     def make(rows: list[Conversation], length: int = LENGTH, **options: Any) -> tuple[PackedRows, Facts, list[str]]:
         stage_work = work(tmp_path / "draft", session, base, write(tmp_path / "talks", rows), **options)
-        packed = sft.pack(stage_work, Chat.open(base), sft.choose(stage_work), length)
+        packed = pack(stage_work, Chat.open(base), choose(stage_work), length)
         assert isinstance(stage_work.progress, RecordedProgress)
         return PackedRows(packed.file), packed.facts, stage_work.progress.notes
 
@@ -250,7 +251,7 @@ def test_rows_that_the_template_refuses_are_set_aside_and_system_turns_folded(
     with_system = Conversation("mine/0/8", "en", "mine", "persona", [system, user("Who?"), assistant("I.")])
     rows = [*talks(REPLIES), twice, with_system]
     stage_work = work(tmp_path / "draft", session, strict, write(tmp_path / "talks", rows))
-    packed = sft.pack(stage_work, Chat.open(strict), sft.choose(stage_work), LENGTH)
+    packed = pack(stage_work, Chat.open(strict), choose(stage_work), LENGTH)
     assert packed.facts["conversations/train"] == 5
     assert packed.facts["rows/not_used_template_refuses"] == packed.facts["rows/system_turns_folded"] == 1
     assert isinstance(stage_work.progress, RecordedProgress)
@@ -266,7 +267,7 @@ def test_tools_are_rendered_where_the_template_takes_them_and_else_counted(
     stage_work = work(tmp_path / "draft", session, base, write(tmp_path / "talks", rows))
     (tmp_path / "with_tools").mkdir()
     without, rendered = (
-        sft.pack(stage_work, chat, sft.choose(stage_work), LENGTH)
+        pack(stage_work, chat, choose(stage_work), LENGTH)
         for chat in (Chat.open(base), chat_with(Tiny(base, base, base, {}), tmp_path / "with_tools", WITH_TOOLS))
     )
     assert without.facts["rows/tools_left_out"] == 1 and "rows/tools_left_out" not in rendered.facts
@@ -302,17 +303,17 @@ def test_model_without_a_chat_template_is_refused(base: Path, session: Session, 
 
 def test_row_length_is_bounded_by_the_models_context(base: Path, tmp_path: Path) -> None:
     chat = Chat.open(base)
-    assert sft.row_length(SftOptions.model_validate({}), base, chat) == LENGTH
-    assert sft.row_length(SftOptions.model_validate({"length": 40}), base, chat) == 40
+    assert row_length(SftOptions.model_validate({}), base, chat, stage="sft") == LENGTH
+    assert row_length(SftOptions.model_validate({"length": 40}), base, chat, stage="sft") == 40
     with pytest.raises(UserError, match=rf"sft.length: 200 is longer than the model's context \({LENGTH}\)"):
-        sft.row_length(SftOptions.model_validate({"length": 200}), base, chat)
+        row_length(SftOptions.model_validate({"length": 200}), base, chat, stage="sft")
     for config, length in (({"max_position_embeddings": 4096, "vocab_size": 640}, 512), ({"vocab_size": 600}, None)):
         (tmp_path / "config.json").write_text(json.dumps(config))
         if length:
-            assert sft.row_length(SftOptions.model_validate({}), tmp_path, chat) == length
+            assert row_length(SftOptions.model_validate({}), tmp_path, chat, stage="sft") == length
         else:
             with pytest.raises(UserError, match="its tokenizer has 640 tokens, the model's vocabulary 600"):
-                sft.row_length(SftOptions.model_validate({}), tmp_path, chat)
+                row_length(SftOptions.model_validate({}), tmp_path, chat, stage="sft")
 
 
 def test_default_learning_rate_depends_on_optimizer_and_lora() -> None:

@@ -1,0 +1,30 @@
+"""The stage `prefix_tuning`: a whole run on Ray Train workers leaves an adapter that PEFT opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from cluster.session import Session
+from pipelines.stages import prefix_tuning
+from tests.stages.test_sft import LENGTH, REPLIES, base, talks, write
+from tests.stages.working import work_of
+
+__all__ = ["base"]  # a fixture
+
+
+@pytest.mark.slow
+def test_a_prefix_is_learnt_and_opens_in_peft(base: Path, session: Session, tmp_path: Path) -> None:
+    inputs = {"model": base, "conversations": write(tmp_path / "talks", talks(REPLIES) * 12)}
+    options = {"batch_tokens": 4 * LENGTH, "epochs": 20, "num_virtual_tokens": 8, "projection": 32}
+    cluster = {"workers": 2, "dtype": "float32"}
+    stage_work = work_of(prefix_tuning.STAGE, tmp_path / "draft", session, inputs, options, cluster)
+    facts = prefix_tuning.run(stage_work)
+    assert float(facts["heldout/loss_nats"]) < float(facts["heldout/loss_nats_before"])
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(stage_work.draft.out))
+    config = adapted.active_peft_config
+    assert (config.peft_type.value, getattr(config, "num_virtual_tokens", 0)) == ("PREFIX_TUNING", 8)
+    assert (stage_work.draft.out / "chat_template.jinja").is_file()
