@@ -22,7 +22,7 @@ from serve.gateway.request import GenerationRequest
 PASSED = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier",
           "safety_identifier", "prompt_cache_key", "tools", "tool_choice")  # fmt: skip
 ITEM_FIELDS = ("type", "role", "content", "id", "status")
-EXTRA_FIELDS = ("rayse_receipt", "rayse_citations", "rayse_guard")  # of a reply, kept in the response
+EXTRA_FIELDS = ("rayse_receipt", "rayse_citations", "rayse_guard", "rayse_quality")  # of a reply, kept in the response
 
 
 def to_chat(fields: ResponsesFields) -> dict[str, Any]:
