@@ -222,8 +222,8 @@ def serve(
     options = {"port": port, "host": host, "persona": persona, "max_turns": max_turns, "max_tokens": max_tokens,
                "gpus": gpus, "guard": guard, "address": address, "app": app_name, "route": route,
                "guard_endpoint": commands.read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard),
-               "knowledge": knowledge, "no_knowledge": no_knowledge, "access_log": access_log,
-               "quality_sample": quality_sample, "quality": quality, "feedback_url": feedback, "mask_feedback": mask_feedback,
+               "knowledge": knowledge, "no_knowledge": no_knowledge, "access_log": access_log, "quality": quality,
+               "quality_sample": quality_sample, "feedback_url": feedback, "mask_feedback": mask_feedback,
                **commands.read_server_keys(key_file)}  # fmt: skip
     commands.serve(_store(store), names or [], canary=canary, replicas=replicas, file=emit, as_json=as_json, **options)
 

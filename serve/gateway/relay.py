@@ -152,7 +152,9 @@ class Relay:
         self.quality = scored | {"low": low(scored), "regenerated": False}
         if self.quality["low"] and self._regenerates and self._request.body.get("temperature") != 0:  # which repeats it
             second = await self._second_body()
-            second, second_texts, reason = guard_response(second, self._guard, self._request) if second else (b"", [], "")
+            second, second_texts, reason = (
+                guard_response(second, self._guard, self._request) if second else (b"", [], "")
+            )
             if second and not reason:
                 rescored = await asyncio.to_thread(scorer.score, question, second_texts[0])
                 if (-len(low(rescored)), sum(rescored.values())) > (-len(low(scored)), sum(scored.values())):

@@ -1,6 +1,6 @@
 """Relevance of replies: how well the score tells a reply to its question from a reply to another question.
 
-    python -m tests.benchmarks.relevance FOLDER [--json] [--pairs 150]     the folder of instruct_en.jsonl.gz, instruct_zh
+    python -m tests.benchmarks.relevance FOLDER [--json] [--pairs 150]     the folder of instruct_en.jsonl.gz
 
 Fits the curve of serve/gateway/quality.py on half of the pairs of each language, each with its reply and with that of
 another pair, and measures on the other half.
@@ -16,8 +16,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from serve.gateway.quality import vectors
 
@@ -40,16 +38,22 @@ def main(arguments: Sequence[str] = ()) -> dict[str, float]:
     figures: dict[str, float] = {}
     for language in ("en", "zh"):
         real = pairs(options.folder / f"instruct_{language}.jsonl.gz", options.pairs)
-        questions, replies = vectors([question for question, _ in real], "query"), vectors([r for _, r in real], "passage")
+        questions, replies = (
+            vectors([question for question, _ in real], "query"),
+            vectors([r for _, r in real], "passage"),
+        )
         # [pair, 2]: of the question with its reply, and with that of the pair before
         cosines = np.stack([(questions * replies).sum(1), (questions * np.roll(replies, 1, axis=0)).sum(1)], axis=1)
         half = len(cosines) // 2
-        fit = LogisticRegression(C=1e6).fit(cosines[:half].reshape(-1, 1), np.tile([1, 0], half))
-        scores = fit.predict_proba(cosines[half:].reshape(-1, 1))[:, 1].reshape(-1, 2)
+        means = cosines[:half].mean(axis=0)  # of own replies, of others
+        slope = float(
+            (means[0] - means[1]) / cosines[:half].var(axis=0).mean()
+        )  # two normal distributions of one width
+        scores = 1 / (1 + np.exp(-slope * (cosines[half:] - means.mean())))
         figures |= {
-            f"relevance/{language}_slope": float(fit.coef_[0, 0]),
-            f"relevance/{language}_middle": float(-fit.intercept_[0] / fit.coef_[0, 0]),
-            f"relevance/{language}_area_under_curve": float(roc_auc_score(np.tile([1, 0], len(scores)), scores.ravel())),
+            f"relevance/{language}_slope": slope,
+            f"relevance/{language}_middle": float(means.mean()),
+            f"relevance/{language}_area_under_curve": float((scores[:, :1] > scores[:, 1]).mean()),
             f"relevance/{language}_own_below_0.8": float((scores[:, 0] < 0.8).mean()),
             f"relevance/{language}_other_below_0.8": float((scores[:, 1] < 0.8).mean()),
         }

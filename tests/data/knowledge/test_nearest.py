@@ -21,7 +21,7 @@ def test_the_first_hundred_are_those_of_an_exact_comparison(vectors: np.ndarray)
     cosines = searched.cosines(vectors[0])
     first = np.argsort(-exact)[:100]
     assert np.argsort(-cosines)[:100].tolist() == first.tolist()
-    assert np.abs(cosines - exact)[np.argsort(-exact)[:EXACT // 2]].max() < 1e-6
+    assert np.abs(cosines - exact)[np.argsort(-exact)[: EXACT // 2]].max() < 1e-6
     assert np.abs(cosines - exact).max() < 0.003
 
 

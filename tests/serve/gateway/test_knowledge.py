@@ -148,7 +148,9 @@ def test_both_apis_cite_the_passages_streamed_or_not(tiny: Tiny, tmp_path: Path)
     async def check_engine() -> None: ...
 
     settings = Settings(model=tiny.first, knowledge_folder=make_index(tmp_path / "index", DOCUMENTS), max_passages=1)
-    app = Gateway(engine, settings, context_tokens=4000, check_engine=check_engine, metrics=Metrics(CollectorRegistry()))
+    app = Gateway(
+        engine, settings, context_tokens=4000, check_engine=check_engine, metrics=Metrics(CollectorRegistry())
+    )
     chat = {"messages": [{"role": "user", "content": "How fast is the kettle?"}]}
     for path, body in ((CHAT, chat), (RESPONSES, {"input": "How fast is the kettle?"})):
         whole = send_request(app, "POST", path, json=body).json()["rayse_citations"]
