@@ -151,19 +151,17 @@ class Relay:
         scored = await asyncio.to_thread(scorer.score, question, texts[0])
         self.quality = scored | {"low": low(scored), "regenerated": False}
         if self.quality["low"] and self._regenerates and self._request.body.get("temperature") != 0:  # which repeats it
-            second = await self._second_body()
-            second, second_texts, reason = (
-                guard_response(second, self._guard, self._request) if second else (b"", [], "")
-            )
-            if second and not reason:
+            second_body, second_texts = await self._second_reply()
+            if second_texts:
                 rescored = await asyncio.to_thread(scorer.score, question, second_texts[0])
                 if (-len(low(rescored)), sum(rescored.values())) > (-len(low(scored)), sum(scored.values())):
                     self.quality = rescored | {"low": low(rescored), "regenerated": True}
-                    return second, second_texts
+                    return second_body, second_texts
         return body, texts
 
-    async def _second_body(self) -> bytes:
-        """vLLM's response to the same request with another seed; empty where it is an error."""
+    async def _second_reply(self) -> tuple[bytes, list[str]]:
+        """(body, texts) of vLLM's response to the same request with another seed; no texts where it is an error or the
+        guard declines it."""
         events: list[asgi.Event] = []
 
         async def collect(event: asgi.Event) -> None:
@@ -171,8 +169,11 @@ class Relay:
 
         fields = self._request.body
         await self._call(fields | ({"seed": fields["seed"] + 1} if fields.get("seed") is not None else {}), collect)
-        is_reply = bool(events) and events[0].get("status") == 200
-        return b"".join(event.get("body", b"") for event in events) if is_reply else b""
+        if not events or events[0].get("status") != 200:
+            return b"", []
+        body = b"".join(event.get("body", b"") for event in events)
+        body, texts, reason = guard_response(body, self._guard, self._request)
+        return body, [] if reason else texts
 
     async def _start_response(self, send: Send, headers: Headers) -> None:
         self._started = True

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] = ()) -> dict[str, float]:
         # [pair, 2]: of the question with its reply, and with that of the pair before
         cosines = np.stack([(questions * replies).sum(1), (questions * np.roll(replies, 1, axis=0)).sum(1)], axis=1)
         half = len(cosines) // 2
-        means = cosines[:half].mean(axis=0)  # of own replies, of others
+        means = cosines[:half].mean(axis=0)  # of pairs, of shuffled ones
         slope = float(
             (means[0] - means[1]) / cosines[:half].var(axis=0).mean()
         )  # two normal distributions of one width
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] = ()) -> dict[str, float]:
             f"relevance/{language}_slope": slope,
             f"relevance/{language}_middle": float(means.mean()),
             f"relevance/{language}_area_under_curve": float((scores[:, :1] > scores[:, 1]).mean()),
-            f"relevance/{language}_own_below_0.8": float((scores[:, 0] < 0.8).mean()),
-            f"relevance/{language}_other_below_0.8": float((scores[:, 1] < 0.8).mean()),
+            f"relevance/{language}_pairs_below_0.8": float((scores[:, 0] < 0.8).mean()),
+            f"relevance/{language}_shuffled_below_0.8": float((scores[:, 1] < 0.8).mean()),
         }
     print(json.dumps(figures) if options.json else "\n".join(f"{name:40} {figures[name]:.3f}" for name in figures))
     return figures
