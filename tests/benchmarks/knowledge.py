@@ -28,7 +28,7 @@ from tests.benchmarks.knowledge_manuals import Question, manual, questions
 NUM_MANUALS, NUM_QUESTIONS = 110, 120  # of each language
 TOP = 5
 NUM_LOOKUPS = 50
-NUM_ANSWERS, ANSWER_TOKENS, AT_ONCE = 120, 32, 32
+NUM_ANSWERS, ANSWER_TOKENS, AT_ONCE = 120, 32, 8
 
 
 def build(folder: Path, num_manuals: int, *, embeddings: bool) -> tuple[Index, float, int]:
@@ -122,12 +122,13 @@ def answers(out: Path, model: Path, num_manuals: int) -> dict[str, float]:
     """Fraction of English questions that a served model answers with the right value, with the passages and without."""
     from serve.client import Client
     from serve.hosting.server import start
-    from serve.settings import Settings
+    from serve.settings import Limits, Settings
 
     asked = questions(num_manuals, "en", NUM_ANSWERS)
     figures: dict[str, float] = {}
     for name, folder in (("with", out), ("without", None)):
-        settings = Settings(model=model, port=0, guard=False, knowledge_folder=folder, max_passages=2, max_tokens=2048)
+        settings = Settings(model=model, port=0, guard=False, knowledge_folder=folder, max_passages=2, max_tokens=2048,
+                            limits=Limits(request_s=3600))  # fmt: skip
         with start(settings) as server:
             client = Client(server.url)
 
