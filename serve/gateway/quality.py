@@ -29,7 +29,7 @@ THRESHOLDS = {"relevance": 0.8, "safety": 0.95, "fluency": 0.9}
 RUN = 4
 # Logistic curve of relevance over the cosine, by language: (slope, cosine of relevance 0.5). Fitted to pairs of Alpaca
 # in each language, with their replies and with other pairs' (tests/benchmarks/relevance.py).
-CURVES = {"en": (103.0, 0.833), "zh": (149.0, 0.87)}
+CURVES = {"en": (78.1, 0.828), "zh": (156.3, 0.867)}
 EMBEDDED_CHARACTERS = 200  # of either text, from its beginning: 0.1 s of a core for both
 
 
