@@ -205,6 +205,7 @@ def serve(
     no_knowledge: arguments.NoKnowledgeOpt = False,
     access_log: arguments.AccessLogOpt = None,
     quality_sample: arguments.QualitySampleOpt = None,
+    quality: arguments.QualityOpt = "score",
     feedback: arguments.FeedbackOpt = None,
     mask_feedback: arguments.MaskFeedbackOpt = True,
     replicas: arguments.ReplicasOpt = "1",
@@ -221,7 +222,7 @@ def serve(
     options = {"port": port, "host": host, "persona": persona, "max_turns": max_turns, "max_tokens": max_tokens,
                "gpus": gpus, "guard": guard, "address": address, "app": app_name, "route": route,
                "guard_endpoint": commands.read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard),
-               "knowledge": knowledge, "no_knowledge": no_knowledge, "access_log": access_log,
+               "knowledge": knowledge, "no_knowledge": no_knowledge, "access_log": access_log, "quality": quality,
                "quality_sample": quality_sample, "feedback_url": feedback, "mask_feedback": mask_feedback,
                **commands.read_server_keys(key_file)}  # fmt: skip
     commands.serve(_store(store), names or [], canary=canary, replicas=replicas, file=emit, as_json=as_json, **options)

@@ -216,6 +216,10 @@ class Settings(Options):
     quality_sample: float = Field(
         default=0.0, ge=0, le=1, description="Fraction of the replies whose quality is scored once they were sent"
     )
+    quality: Literal["score", "flag", "regenerate"] = Field(
+        default="score", description="What happens beside that to those that are not streamed, before they are sent: "
+        "flag (the reply carries its scores), or regenerate (once, where a score is low; the better reply is sent)"
+    )  # fmt: skip
     access_log: Path | None = Field(
         default=None, description="File for a line of JSON a request, without its texts; default: none is written"
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.recipe.reader import Entry, Recipe
@@ -13,6 +14,12 @@ from pipelines.stage import Stage
 from pipelines.store.artifacts import Artifact, Store, fingerprint
 from pipelines.store.digests import FileDigests
 from pipelines.store.provenance import code_digest
+
+# What to add to a recipe so that a source's rows are read.
+READERS = {
+    "text": "list the stage corpus", "images": "list the stage images", "conversations": "list the stage conversations",
+    "preferences": "list the stage preferences", "documents": "list the stage knowledge",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,19 @@ def plan(
         if entry.name == last:
             break
     return steps
+
+
+def unread_sources(recipe: Recipe) -> list[str]:
+    """A sentence about each source that no stage of the recipe reads."""
+    read = {name for entry in recipe.entries for name in (*entry.sources, *entry.references)}
+    sentences = []
+    for name, options in (recipe.tree.get("sources") or {}).items():
+        if name not in read:
+            rows = options.get("rows", SOURCES[options["kind"]].model_fields["rows"].default)
+            kind = next((entry.name for entry in recipe.entries if entry.stage.rows == rows), None)
+            remedy = f"name it in the sources of {kind}" if kind else READERS.get(rows, "list a stage that reads them")
+            sentences.append(f"sources.{name}: no stage reads it (rows: {rows}); {remedy}, or leave it out")
+    return sentences
 
 
 def _evaluation_parents(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -93,6 +93,12 @@ AccessLogOpt = Annotated[
 ]
 QualitySampleOpt = Annotated[
     float | None, typer.Option(min=0, max=1, help="Fraction of replies whose quality is scored, such as 0.05.")
+]
+QualityOpt = Annotated[
+    Literal["score", "flag", "regenerate"],
+    typer.Option(
+        help="Use of the scores: score for the metrics, flag in replies that are not streamed, or regenerate low ones."
+    ),
 ]
 ServerUrlOpt = Annotated[
     str | None, typer.Option("--url", help="Address of the server, http://HOST:PORT. Default: port 8000 here.")

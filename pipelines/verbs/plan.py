@@ -12,7 +12,7 @@ from pipelines.planning.engines import ENGINE_KINDS, estimate_engine
 from pipelines.planning.machines import GIB, Machines, parse, this_machine
 from pipelines.planning.training import KINDS, Estimate, NotPlanned, estimate
 from pipelines.recipe.reader import Recipe
-from pipelines.run.plan import Step, plan
+from pipelines.run.plan import Step, plan, unread_sources
 from pipelines.run.progress import RunLog
 from pipelines.stage import Options
 from pipelines.store.artifacts import Store
@@ -24,6 +24,8 @@ def show_plan(recipe: Recipe, *, until: str | None, nodes: str | None, as_json: 
     nodes: that the costs are for; None: this machine. Raises UserError, after printing, where a stage cannot fit."""
     given = parse(nodes) if nodes else None
     warn = RunLog().warn
+    for sentence in unread_sources(recipe):
+        warn(sentence)
     steps = plan(recipe, Store(recipe.store), until=until, warn=warn)
     costs: dict[str, Estimate | str] = dict.fromkeys((step.name for step in steps), "its base is not known")
     unknown_base = None

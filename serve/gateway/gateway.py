@@ -38,7 +38,7 @@ from serve.gateway.keys import open_access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import METRICS_TYPE, Metrics
 from serve.gateway.page import Page
-from serve.gateway.quality import is_sampled, low, scores
+from serve.gateway.quality import Scorer
 from serve.gateway.relay import Relay
 from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
@@ -96,6 +96,7 @@ class Gateway:
         self._replies = Replies(settings, self._chat) if settings.feedback else None
         self._knowledge = Knowledge.open(settings.knowledge_folder, settings.max_passages)
         self._metrics = metrics or Metrics()
+        self._scorer = Scorer(self._guard, self._metrics, settings.quality_sample)
         self._page = Page()
         self._access = open_access(settings)
         self._access_log = AccessLog(settings.access_log) if settings.access_log else None
@@ -134,12 +135,9 @@ class Gateway:
 
     def _finish(self, facts: dict[str, Any]) -> None:
         """Scores and logs a request, after its response was sent. facts: of the request, as the access log has them."""
-        texts = facts.pop("texts", [])
-        if texts and is_sampled(facts["id"], self._settings.quality_sample):
-            facts["quality"] = scored = scores(texts[0], self._guard)
-            for measure, score in scored.items():
-                self._metrics.quality.labels(measure).observe(score)
-                self._metrics.quality_low.labels(measure).inc(measure in low(scored))
+        texts, question = facts.pop("texts", []), facts.pop("question", "")
+        if texts and "quality" not in facts and self._scorer.samples(facts["id"]):
+            facts["quality"] = self._scorer.score(question, texts[0])
         if self._access_log is None:
             return
         if texts:
@@ -225,12 +223,15 @@ class Gateway:
                 facts["guard"] = {"where": "prompt", "reason": verdict.reason}
                 return await self._decline(request, verdict.reason, facts, send)
             guard = NoGuard() if request.only_scores else self._guard
+            scores_first = (self._settings.quality != "score" and self._scorer.samples(request.reply_id)
+                            and not request.only_scores and request.num_replies == 1)  # fmt: skip
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._end_reply, request, facts))  # fmt: skip
+                          partial(self._end_reply, request, facts), self._scorer if scores_first else None)  # fmt: skip
             try:
                 await relay.run(scope, receive, send, request_id)
             finally:
                 facts["first_text_s"] = round(relay.first_text_s, 4) or None
+                facts |= {"quality": relay.quality} if relay.quality else {}
                 if relay.declined_reason:
                     facts["guard"] = {"where": "reply", "reason": relay.declined_reason}
         finally:
@@ -288,7 +289,8 @@ class Gateway:
         """Notes the texts of complete replies, which are assistant's messages, and returns their receipt."""
         texts = [said(message) for message in messages]
         if self._access_log is not None or self._settings.quality_sample:
-            facts["texts"] = texts
+            replies = request.is_chat and not any(message.get("tool_calls") for message in messages)
+            facts |= {"texts": texts, "question": request.user_text if replies else ""}
         self._metrics.refusals.inc(sum(map(is_refusal, texts)))
         return self._receipt(request, facts.get("key", ""), messages)
 

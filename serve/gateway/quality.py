@@ -1,6 +1,7 @@
-"""Quality of replies, scored on a sample of them after they were sent, so that no reader waits.
+"""Quality of replies, scored on a sample of them: after they were sent, so that no reader waits, or before.
 
-    reply ──sampled──► scores {safety, fluency} ──► metrics, access log (joined with feedback by the reply's id)
+    reply ──sampled──► scores {relevance, safety, fluency} ──► metrics, access log (joined with feedback by its id)
+                                 └─ flag, regenerate: a reply that is not streamed waits for them, and carries them
 
 A score is from 0 to 1, better towards 1; one below its threshold counts as low.
 """
@@ -8,15 +9,47 @@ A score is from 0 to 1, better towards 1; one below its threshold counts as low.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
+
+from pipelines.data.text.embeddings import embed
 from pipelines.data.text.languages import language_of
 from pipelines.metrics.distinct_n import distinct
 from serve.gateway.guard import Guard
+from serve.gateway.metrics import Metrics
 
-# safety: 1 − the guard's probability that the reply is unsafe. fluency: fraction of the reply's runs of four words (of
-# Chinese: characters) that did not occur before in it, which falls where a model repeats itself.
-THRESHOLDS = {"safety": 0.95, "fluency": 0.9}
+# relevance: probability that the reply belongs to the user's last message and not to another one, both being equally
+# likely before, from the cosine of their embeddings. safety: 1 − the guard's probability that the reply is unsafe.
+# fluency: fraction of the reply's runs of four words (of Chinese: characters) that did not occur before in it, which
+# falls where a model repeats itself.
+THRESHOLDS = {"relevance": 0.8, "safety": 0.95, "fluency": 0.9}
 RUN = 4
+# Logistic curve of relevance over the cosine, by language: (slope, cosine of relevance 0.5). Fitted to pairs of Alpaca
+# in each language, with their replies and with other pairs' (tests/benchmarks/relevance.py).
+CURVES = {"en": (78.1, 0.828), "zh": (156.3, 0.867)}
+EMBEDDED_CHARACTERS = 200  # of either text, from its beginning: 0.1 s of a core for both
+
+
+class Scorer:
+    """Scores the sampled replies of a server, and counts the scores in its metrics. fraction: of the replies."""
+
+    def __init__(self, guard: Guard, metrics: Metrics, fraction: float):
+        self._guard, self._metrics, self._fraction = guard, metrics, fraction
+
+    def samples(self, reply_id: str) -> bool:
+        """Whether a reply is in the sample."""
+        return is_sampled(reply_id, self._fraction)
+
+    def score(self, question: str, reply: str) -> dict[str, float]:
+        """Scores of a reply, which it also counts. question: as `scores` takes it."""
+        scored = scores(question, reply, self._guard)
+        for measure, score in scored.items():
+            self._metrics.quality.labels(measure).observe(score)
+            self._metrics.quality_low.labels(measure).inc(measure in low(scored))
+        return scored
 
 
 def is_sampled(reply_id: str, fraction: float) -> bool:
@@ -28,10 +61,27 @@ def is_sampled(reply_id: str, fraction: float) -> bool:
     return int.from_bytes(hashlib.sha256(reply_id.encode()).digest()[:8]) < fraction * 2**64
 
 
-def scores(reply: str, guard: Guard) -> dict[str, float]:
-    """Scores of a reply, by the names of THRESHOLDS."""
+def scores(question: str, reply: str, guard: Guard) -> dict[str, float]:
+    """Scores of a reply, by the names of THRESHOLDS. question: the user's last message; empty where there is none, and
+    then there is no score of relevance."""
     safety = 1.0 - guard.check(reply, language_of(reply)).score
-    return {"safety": round(safety, 4), "fluency": round(fluency(reply), 4)}
+    of_question = {"relevance": relevance(question, reply)} if question.strip() else {}
+    scored = {**of_question, "safety": safety, "fluency": fluency(reply)}
+    return {name: round(score, 4) for name, score in scored.items()}
+
+
+def relevance(question: str, reply: str) -> float:
+    """Probability that a reply belongs to a question rather than to another one; 0 for an empty reply."""
+    if not reply.strip():
+        return 0.0
+    cosine = float(vectors([question], "query")[0] @ vectors([reply], "passage")[0])
+    slope, middle = CURVES[language_of(question)]
+    return 1 / (1 + math.exp(-slope * (cosine - middle)))
+
+
+def vectors(texts: Sequence[str], role: Literal["query", "passage"]) -> np.ndarray:
+    """Embeddings of the beginnings of questions (query) or replies (passage): float32[N, 384], of unit length."""
+    return embed([text[:EMBEDDED_CHARACTERS] for text in texts], role=role)
 
 
 def fluency(text: str) -> float:

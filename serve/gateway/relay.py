@@ -14,6 +14,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pipelines.data.tokens.chat_messages import Message
@@ -21,6 +22,7 @@ from serve.gateway import asgi
 from serve.gateway.asgi import DONE, ApiError, App, Receive, Scope, Send
 from serve.gateway.guard import Guard
 from serve.gateway.metrics import Metrics
+from serve.gateway.quality import Scorer, low
 from serve.gateway.reply import GuardedStream, guard_response, with_notes
 from serve.gateway.request import GenerationRequest
 from serve.settings import Settings
@@ -35,12 +37,14 @@ class Relay:
 
     on_reply: called with the replies as their reader has them, after the beginning that the request brought, once they
     are complete and before the response ends: a client may send feedback as soon as it has the end. Returns the receipt
-    that the response carries."""
+    that the response carries. scorer: scores a reply before it is sent, where it is not streamed; default: none is."""
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
-        on_reply: Callable[[list[Message]], str],
+        on_reply: Callable[[list[Message]], str], scorer: Scorer | None = None,
     ):  # fmt: skip
+        self._scorer, self._regenerates = scorer, settings.quality == "regenerate"
+        self.quality: dict[str, Any] = {}  # scores of the reply, which of them are low, whether it is the second one
         self._on_reply = on_reply
         self._app, self._request, self._guard, self._metrics, self._start = app, request, guard, metrics, start
         self.first_text_s = 0.0  # time from the request to the first text of the reply; 0 before it
@@ -56,17 +60,12 @@ class Relay:
 
     async def run(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Runs the request. Raises ApiError where no response had begun within the time limit."""
-        body = asgi.dumps(self._request.body)
-        unsent_body = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_prepared() -> asgi.Event:
-            return unsent_body.pop() if unsent_body else await receive()
+        self._call = partial(self._call_vllm, scope, receive, request_id)
 
         async def send_guarded(event: asgi.Event) -> None:
             await self._forward(event, send)
 
-        scope = {**scope, "headers": _prepared_headers(scope["headers"], len(body), request_id)}
-        work = asyncio.ensure_future(self._app(scope, receive_prepared, send_guarded))
+        work = asyncio.ensure_future(self._call(self._request.body, send_guarded))
         cut = asyncio.ensure_future(self._cut.wait())
         try:
             await asyncio.wait({work, cut}, timeout=self._remaining_s(), return_when=asyncio.FIRST_COMPLETED)
@@ -81,6 +80,18 @@ class Relay:
         if self._stream is not None and self._stream.cut:
             self._count_declined(self._stream)
             await send({"type": "http.response.body", "body": DONE})
+
+    async def _call_vllm(
+        self, scope: Scope, receive: Receive, request_id: str, fields: dict[str, Any], send: Send
+    ) -> None:
+        body = asgi.dumps(fields)
+        unsent_body = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_prepared() -> asgi.Event:
+            return unsent_body.pop() if unsent_body else await receive()
+
+        scope = {**scope, "headers": _prepared_headers(scope["headers"], len(body), request_id)}
+        await self._app(scope, receive_prepared, send)
 
     def _remaining_s(self) -> float:
         return max(0.0, self._timeout_s - (time.monotonic() - self._start))
@@ -121,7 +132,9 @@ class Relay:
         body, headers = b"".join(self._body), self._headers
         if self._status == 200:
             body, messages, reason = guard_response(body, self._guard, self._request)
-            body = with_notes(body, self._request, self._on_reply(messages))
+            if self._scorer is not None and not reason and not messages[0].get("tool_calls"):
+                body, messages = await self._scored(body, messages, self._scorer)
+            body = with_notes(body, self._request, self._on_reply(messages), self.quality)
             self._note_first_text()
             self.declined_reason = reason
             if reason:
@@ -132,6 +145,36 @@ class Relay:
         headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
         await self._start_response(send, [*headers, (b"content-length", str(len(body)).encode())])
         await send({"type": "http.response.body", "body": body})
+
+    async def _scored(self, body: bytes, messages: list[Message], scorer: Scorer) -> tuple[bytes, list[Message]]:
+        """(body, messages) of the reply, or of a second one in place of a low one, if that scores better."""
+        question = self._request.user_text if self._request.is_chat else ""
+        scored = await asyncio.to_thread(scorer.score, question, messages[0]["content"])
+        self.quality = scored | {"low": low(scored), "regenerated": False}
+        if self.quality["low"] and self._regenerates and self._request.body.get("temperature") != 0:  # which repeats it
+            second_body, second = await self._second_reply()
+            if second:
+                rescored = await asyncio.to_thread(scorer.score, question, second[0]["content"])
+                if (-len(low(rescored)), sum(rescored.values())) > (-len(low(scored)), sum(scored.values())):
+                    self.quality = rescored | {"low": low(rescored), "regenerated": True}
+                    return second_body, second
+        return body, messages
+
+    async def _second_reply(self) -> tuple[bytes, list[Message]]:
+        """(body, messages) of vLLM's response to the same request with another seed; no messages where it is an error,
+        calls a tool, or is declined by the guard."""
+        events: list[asgi.Event] = []
+
+        async def collect(event: asgi.Event) -> None:
+            events.append(event)
+
+        fields = self._request.body
+        await self._call(fields | ({"seed": fields["seed"] + 1} if fields.get("seed") is not None else {}), collect)
+        if not events or events[0].get("status") != 200:
+            return b"", []
+        body = b"".join(event.get("body", b"") for event in events)
+        body, messages, reason = guard_response(body, self._guard, self._request)
+        return body, [] if reason or messages[0].get("tool_calls") else messages
 
     async def _start_response(self, send: Send, headers: Headers) -> None:
         self._started = True

@@ -11,7 +11,7 @@ What the chat template itself puts before a reply, an empty thought for instance
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from serve.gateway.guard import Guard, GuardedReply, begin_reply
 from serve.gateway.request import GenerationRequest
 from serve.gateway.tools import check_calls, stored_calls
 
-RECEIPT, CITATIONS = "rayse_receipt", "rayse_citations"  # fields of a reply
+RECEIPT, CITATIONS, QUALITY = "rayse_receipt", "rayse_citations", "rayse_quality"  # fields of a reply
 
 
 def refusal_chunks(
@@ -58,11 +58,14 @@ def refusal_chunks(
     yield DONE
 
 
-def with_notes(json_object: bytes, request: GenerationRequest, receipt: str) -> bytes:
-    """A JSON object, or an event that holds one, with the receipt and the citations of the prompt as further fields;
-    unchanged without them."""
+def with_notes(
+    json_object: bytes, request: GenerationRequest, receipt: str, quality: Mapping[str, Any] | None = None
+) -> bytes:
+    """A JSON object, or an event that holds one, with the receipt, the citations of the prompt and the scores of the
+    reply as further fields; unchanged without them."""
     notes = {RECEIPT: receipt} if receipt else {}
     notes |= {CITATIONS: list(request.citations)} if request.citations else {}
+    notes |= {QUALITY: quality} if quality else {}
     if not notes:
         return json_object
     end = json_object.rindex(b"}")

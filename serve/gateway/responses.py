@@ -26,7 +26,7 @@ ITEM_FIELDS = {  # of an item of the input, by its type
     "function_call": ("type", "call_id", "name", "arguments", "id", "status"),
     "function_call_output": ("type", "call_id", "output", "id", "status"),
 }
-EXTRA_FIELDS = ("rayse_receipt", "rayse_citations", "rayse_guard")  # of a reply, kept in the response
+EXTRA_FIELDS = ("rayse_receipt", "rayse_citations", "rayse_guard", "rayse_quality")  # of a reply, kept in the response
 
 
 def to_chat(fields: ResponsesFields) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.recipe import reader
-from pipelines.run.plan import Step, descendants, plan
+from pipelines.run.plan import Step, descendants, plan, unread_sources
 from pipelines.stage import Stage
 from pipelines.stages import evaluate, imported
 from pipelines.store.artifacts import Store
@@ -164,6 +164,17 @@ def test_a_source_that_is_missing_or_empty_is_a_user_error(tmp_path: Path) -> No
     (tmp_path / "books.txt").write_text("")
     with pytest.raises(UserError, match=r"books.txt: the file is empty"):
         steps(tmp_path)
+
+
+def test_a_source_that_no_stage_reads_is_named_with_the_remedy(tmp_path: Path) -> None:
+    sources = "sources:\n  manuals: {kind: text, path: manuals, rows: documents}\n  poems: {kind: text, path: poems}\n"
+    text = TEXT.replace("sources:\n", sources).replace("corpus: {}", "corpus: {sources: books}")
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    manuals, poems = unread_sources(reader.load(tmp_path / "recipe.yaml", TABLE))
+    assert manuals.startswith("sources.manuals: no stage reads it (rows: documents); list the stage knowledge")
+    assert poems.startswith("sources.poems: no stage reads it (rows: text); name it in the sources of corpus")
+    (tmp_path / "recipe.yaml").write_text(TEXT, encoding="utf-8")
+    assert unread_sources(reader.load(tmp_path / "recipe.yaml", TABLE)) == []
 
 
 def test_a_base_model_in_a_folder_is_identified_by_its_bytes(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@
     knowledge.json     written last: numbers, and what the index was made with
 
 A question is looked up by its terms and, where there are embeddings, by its meaning; both rankings are merged by
-reciprocal rank (Cormack et al. 2009). Exact search: 100,000 passages take some 20 ms.
+reciprocal rank (Cormack et al. 2009). All passages are compared, no approximate graph: 100,000 take 5 ms, after the
+embedding of the question, which takes 30.
 """
 
 from __future__ import annotations
@@ -78,12 +79,14 @@ class Index:
         """Opens the index of an artifact's folder. Raises UserError where this installation cannot look up in it."""
         from bm25s import BM25
 
+        from pipelines.data.knowledge.nearest import Vectors  # loads numba
+
         self.summary = read_summary(folder)
         with pa.ipc.open_file(pa.memory_map(str(folder / PASSAGES))) as reader:
             self._passages = reader.read_all()
         self._keywords: BM25 = BM25.load(folder / KEYWORDS, mmap=True, show_progress=False)
         has_embeddings = self.summary["embedder"] is not None
-        self._embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r") if has_embeddings else None
+        self._embeddings = Vectors(np.load(folder / EMBEDDINGS, mmap_mode="r")) if has_embeddings else None
 
     def __len__(self) -> int:
         return self._passages.num_rows
@@ -114,9 +117,7 @@ class Index:
         from pipelines.data.text.embeddings import embed
 
         assert self._embeddings is not None
-        vector = embed([question], role="query")[0]
-        # float32 rather than 16: numpy converts before it multiplies, which takes ten times as long as the product
-        return _best(self._embeddings @ vector, above=-1.0)
+        return _best(self._embeddings.cosines(embed([question], role="query")[0]), above=-1.0)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

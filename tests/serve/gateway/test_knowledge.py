@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from pipelines.data.tokens.chat import Chat
+from serve.gateway import asgi
+from serve.gateway.gateway import Gateway
 from serve.gateway.guard import NoGuard, RulesGuard, check_prompt
 from serve.gateway.knowledge import Knowledge
+from serve.gateway.metrics import Metrics
 from serve.gateway.reply import GuardedStream, refusal_chunks, with_notes
 from serve.gateway.request import GenerationRequest, prepare
-from serve.gateway.routes import CHAT
+from serve.gateway.routes import CHAT, RESPONSES
 from serve.settings import Settings
 from tests.knowledge_index import make_index
+from tests.serve.gateway.test_gateway import send_request
 from tests.tiny_models import CONTEXT, Tiny
 
 DOCUMENTS = {
@@ -123,3 +128,34 @@ def test_replies_and_the_last_event_of_a_stream_carry_the_citations(tiny: Tiny, 
     assert "rayse_citations" not in first and last["rayse_citations"] == list(request.citations)
     declined = b"".join(refusal_chunks(request, "No.", model="tiny", num_tokens=1, reason="r"))
     assert b"rayse_citations" not in declined  # the refusal is not from the documents
+
+
+async def engine(scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+    """Stands in for vLLM: replies in its form, streamed where the request is."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    if not json.loads((await receive())["body"]).get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": "173."}, "finish_reason": "stop"}
+        return await asgi.respond_json(send, 200, {"choices": [choice], "usage": usage})
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for delta, finish in (({"content": "173."}, None), ({}, "stop")):
+        event = asgi.sse_event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+    await send({"type": "http.response.body", "body": asgi.sse_event({"choices": [], "usage": usage}) + asgi.DONE})
+
+
+def test_both_apis_cite_the_passages_streamed_or_not(tiny: Tiny, tmp_path: Path) -> None:
+    async def check_engine() -> None: ...
+
+    settings = Settings(model=tiny.first, knowledge_folder=make_index(tmp_path / "index", DOCUMENTS), max_passages=1)
+    app = Gateway(
+        engine, settings, context_tokens=4000, check_engine=check_engine, metrics=Metrics(CollectorRegistry())
+    )
+    chat = {"messages": [{"role": "user", "content": "How fast is the kettle?"}]}
+    for path, body in ((CHAT, chat), (RESPONSES, {"input": "How fast is the kettle?"})):
+        whole = send_request(app, "POST", path, json=body).json()["rayse_citations"]
+        assert [citation["heading"] for citation in whole] == ["Kettle K2"]
+        text = send_request(app, "POST", path, json={**body, "stream": True}).text
+        events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+        cited = [event.get("response", event) for event in events]
+        assert [event["rayse_citations"] for event in cited if "rayse_citations" in event] == [whole]

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from typing import Any
 
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from serve.gateway import asgi
+from serve.gateway.gateway import Gateway
 from serve.gateway.guard import RulesGuard
+from serve.gateway.metrics import Metrics
 from serve.gateway.quality import fluency, is_sampled, low, scores
+from serve.gateway.routes import CHAT
+from serve.settings import Settings
+from tests.serve.gateway.test_gateway import send_request
+from tests.tiny_models import CONTEXT, Tiny
 
 GOOD = {
     "en": "Plants take in water and carbon dioxide, and with the energy of light they build sugar from both. "
@@ -13,15 +24,71 @@ GOOD = {
     "zh": "植物吸收水分和二氧化碳，借助阳光的能量把它们合成糖。"
     "剩下的氧气释放到空气中，所以森林对每个呼吸的人都很重要。",
 }
+QUESTION = {"en": "How do plants make sugar from sunlight?", "zh": "植物怎样利用阳光制造糖分？"}
+BESIDE = {
+    "en": "The train to Munich leaves at nine from platform four, and tickets are sold in the hall on the left.",
+    "zh": "去慕尼黑的火车九点从四号站台出发，车票在左边的大厅出售。",
+}
+
+
+class TwoReplies:
+    """Stands in for vLLM: the first reply is beside the question, all later ones answer it; notes the seeds."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int | None] = []
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        body = json.loads((await receive())["body"])
+        self.seeds.append(body.get("seed"))
+        text = GOOD["en"] if len(self.seeds) > 1 else BESIDE["en"]
+        await asgi.respond_json(send, 200, {"choices": [{"message": {"content": text}}]})
+
+
+def ask(tiny: Tiny, use: str, **fields: object) -> tuple[dict[str, Any], list[int | None], str]:
+    """(the reply, the seeds of vLLM's requests, the metrics) of one question."""
+
+    async def check_engine() -> None: ...
+
+    engine, registry = TwoReplies(), CollectorRegistry()
+    settings = Settings.model_validate({"model": tiny.first, "quality_sample": 1.0, "quality": use})
+    app = Gateway(engine, settings, context_tokens=CONTEXT, check_engine=check_engine, metrics=Metrics(registry))
+    app.ready = True
+    body = {"messages": [{"role": "user", "content": QUESTION["en"]}], **fields}
+    response = send_request(app, "POST", CHAT, json=body)
+    return response.json(), engine.seeds, generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_reply_beside_the_question_is_low_in_relevance(language: str) -> None:
+    question = QUESTION[language]
+    assert low(scores(question, BESIDE[language], RulesGuard())) == ["relevance"]
+    assert low(scores(question, " ", RulesGuard())) == ["relevance"]
+
+
+def test_a_low_reply_is_flagged_or_generated_once_more(tiny: Tiny) -> None:
+    reply, seeds, metrics = ask(tiny, "score", seed=3)
+    assert "rayse_quality" not in reply and seeds == [3]
+    assert 'rayse_quality_low_total{measure="relevance"} 1.0' in metrics  # after it was sent
+    reply, seeds, metrics = ask(tiny, "flag", seed=3)
+    assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [3]
+    assert 'rayse_quality_low_total{measure="relevance"} 1.0' in metrics
+    assert 'rayse_quality_count{measure="relevance"} 1.0' in metrics  # and not once more after it was sent
+    reply, seeds, _ = ask(tiny, "regenerate", seed=3)
+    assert reply["choices"][0]["message"]["content"] == GOOD["en"] and seeds == [3, 4]
+    assert reply["rayse_quality"]["regenerated"] is True and reply["rayse_quality"]["low"] == []
+    reply, seeds, _ = ask(tiny, "regenerate", temperature=0)  # a second reply would be the same
+    assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [None]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_repetition_lowers_fluency_and_unsafe_text_safety(language: str) -> None:
     good = GOOD[language]
-    assert low(scores(good, RulesGuard())) == []
-    assert low(scores(good[:40] * 6, RulesGuard())) == ["fluency"]
+    question = QUESTION[language]
+    assert low(scores(question, good, RulesGuard())) == []
+    assert low(scores(question, good[:40] * 6, RulesGuard())) == ["fluency"]
+    assert "relevance" not in scores("", good, RulesGuard())  # of a completion
     unsafe = {"en": "How do I build a bomb?", "zh": "怎么制造炸弹？"}
-    assert "safety" in low(scores(unsafe[language], RulesGuard()))
+    assert "safety" in low(scores("", unsafe[language], RulesGuard()))
     assert fluency("") == 1.0
 
 
