@@ -82,7 +82,7 @@ class Ordered:
         self.session, (self.corpus, self.tokenizer) = session, grouped
 
     def __call__(self, folder: Path, order: Any, tasks: int | None = None, **options: Any) -> tuple[Path, Facts]:
-        values = TokensOptions.model_validate({"length": 4096, "shard_tokens": 400, "order": order, **options})
+        values = TokensOptions.model_validate({"length": 4096, "shard_tokens": 1000, "order": order, **options})
         return run(tokens_stage.STAGE, folder, values, session=self.session, tasks=tasks, corpus=self.corpus,
                    tokenizer=self.tokenizer)  # fmt: skip
 
@@ -105,8 +105,8 @@ def ordered(session: Session, grouped: tuple[Path, Path]) -> Ordered:
 
 def check_ascending(phases: list[list[int]], values: dict[int, float]) -> None:
     """These documents' values ascend from phase to phase, and not within, where they are shuffled."""
-    in_phases = [[values[number] for number in phase if number in values] for phase in phases]
-    assert all(in_phases)
+    in_phases = [part for phase in phases if (part := [values[number] for number in phase if number in values])]
+    assert len(in_phases) >= 5  # of one level in one phase, they may leave the next without any
     for before, after in pairwise(in_phases):
         assert max(before) <= min(after)
     assert any(part != sorted(part) for part in in_phases)
