@@ -9,6 +9,8 @@ start at 0 in each, which is how attention keeps them apart (see model.py).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -20,6 +22,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pipelines.data.tokens.packing import PHASE
 from pipelines.errors import UserError
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.permutation import permuted
@@ -72,7 +75,8 @@ class PackedRows:
     """Random access to rows in Arrow IPC files; memory-mapped, so only the rows that are read cost anything.
 
     path: a file, or a folder of shards, part-*.arrow. A row's index is its place in the order of reading: that of the
-    file; of several shards a fixed permutation of all their rows, so that every batch has rows of many shards.
+    file; of several shards a fixed permutation of all their rows, so that every batch has rows of many shards. Shards
+    that belong to phases are read phase by phase, the rows of each permuted; `phases` has their numbers of rows.
     Columns: tokens, segments, positions; and loss_mask, where not every token is to be predicted."""
 
     def __init__(self, path: Path):
@@ -84,12 +88,16 @@ class PackedRows:
             )
         self._mixed = len(files) > 1
         self._columns: dict[str, list[np.ndarray]] = {}
+        phases: Counter[int] = Counter()
         for file in files:
             with pa.memory_map(str(file)) as source:  # the buffers keep the mapping, not the open file
                 batches = pa.ipc.open_file(source)
                 for number in range(batches.num_record_batches):
                     self._add(batches.get_batch(number))
+                rows = sum(batches.get_batch(number).num_rows for number in range(batches.num_record_batches))
+                phases[int((batches.schema.metadata or {}).get(PHASE, 0))] += rows
             self.length = int(batches.schema.field("tokens").type.list_size)
+        self.phases = tuple(rows for _, rows in sorted(phases.items()))
         self._starts = np.cumsum([0] + [len(part) for part in self._columns.get("tokens", [])])
 
     def _add(self, batch: pa.RecordBatch) -> None:
@@ -120,7 +128,8 @@ class PackedRows:
         if not len(rows):
             return self.padding()
         if self._mixed:
-            rows = permuted(rows, len(self), seed=[0])  # which rows are in which shard depends on the tokens' seed
+            # Which rows are in which shard depends on the tokens' seed.
+            rows = in_phases(rows, self.phases, lambda places, size: permuted(places, size, seed=[0]))
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         columns = []
         for parts in self._columns.values():
@@ -131,6 +140,18 @@ class PackedRows:
         return batch_from_packed(*columns)
 
 
+def in_phases(
+    rows_N: np.ndarray, phases: Sequence[int], permute: Callable[[np.ndarray, int], np.ndarray]
+) -> np.ndarray:
+    """Permutes rows within their phases. phases: numbers of rows; permute(places in a phase, its rows)."""
+    result = np.empty(len(rows_N), np.int64)
+    for size, end in zip(phases, np.cumsum(phases).tolist(), strict=True):
+        inside = (end - size <= rows_N) & (rows_N < end)
+        if inside.any():
+            result[inside] = end - size + permute(rows_N[inside] - (end - size), size)
+    return result
+
+
 @dataclass(frozen=True)
 class DataOrder:
     """The rows of each step: epochs of seeded permutations, end to end, cut into steps."""
@@ -138,6 +159,7 @@ class DataOrder:
     num_rows: int
     batch_rows: int  # rows of an optimiser step, all ranks together
     seed: int
+    phases: tuple[int, ...] = ()  # numbers of rows that are read one after another in each epoch; none: one phase
 
     def rows_of_step(self, step: int) -> np.ndarray:
         """The rows of a step's whole batch. int64 [batch_rows]."""
@@ -155,9 +177,13 @@ class DataOrder:
         """The rows at these places of an epoch."""
         if epoch == 0:  # rows are shuffled once when they are written
             return within
-        if self.num_rows > MAX_TABLE_ROWS:
-            return permuted(within, self.num_rows, seed=[self.seed, epoch])
-        return _permutation(self.num_rows, self.seed, epoch)[within]
+
+        def permute(places: np.ndarray, size: int) -> np.ndarray:
+            if size > MAX_TABLE_ROWS:
+                return permuted(places, size, seed=[self.seed, epoch])
+            return _permutation(size, self.seed, epoch)[places]
+
+        return in_phases(within, self.phases or (self.num_rows,), permute)
 
     def micro_batches(self, step: int, *, rank: int, world: int, micro_batch_rows: int) -> list[np.ndarray]:
         """The rows of one rank at a step, in pieces of at most `micro_batch_rows`.

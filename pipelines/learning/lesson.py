@@ -40,6 +40,11 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     @property
+    def phases(self) -> tuple[int, ...]:
+        """Numbers of rows that are read one after another, in each pass; one number where all are shuffled."""
+        ...
+
+    @property
     def row_tokens(self) -> float:
         """Mean tokens of a row, computed padding included: the unit of throughput."""
         ...

@@ -74,6 +74,10 @@ class PairRows:
         return len(self.pairs)
 
     @property
+    def phases(self) -> tuple[int, ...]:
+        return (len(self.pairs),)
+
+    @property
     def row_tokens(self) -> float:
         """Tokens of a pair, both sequences, on average."""
         return float(self.pairs.lengths_N2.sum(axis=1).mean())

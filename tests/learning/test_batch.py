@@ -110,13 +110,14 @@ def test_rows_of_several_record_batches(tmp_path: Path) -> None:
     assert packed_rows.read(np.array([4, 2, 3, 0])).tokens_BT.tolist() == [[4, 4], [0, 2], [3, 3], [0, 0]]
 
 
-def shards(folder: Path, sizes: list[int]) -> Path:
-    """Shards of rows of 2 tokens: the number of the shard and that of the row."""
+def shards(folder: Path, sizes: list[int], phases: list[int] | None = None) -> Path:
+    """Shards of rows of 2 tokens: the number of the shard and that of the row. phases: of the shards."""
     folder.mkdir()
     for number, size in enumerate(sizes):
         stream = np.stack([np.full(size, number), np.arange(size)], axis=1).reshape(-1).astype(np.uint16)
         starts = np.arange(2 * size) % 2 == 0
-        list(write_rows(folder / f"part-{number:05}.arrow", stream, starts, length=2, pad_id=0, seed=None))
+        phase = None if phases is None else phases[number]
+        list(write_rows(folder / f"part-{number:05}.arrow", stream, starts, length=2, pad_id=0, seed=None, phase=phase))
     return folder
 
 
@@ -132,6 +133,19 @@ def test_a_batch_has_rows_of_many_shards_and_an_epoch_every_row_once(tmp_path: P
         assert all(len(set(batch[:, 0].tolist())) >= 3 for batch in epoch)
     assert not torch.equal(torch.cat(batches[:10]), torch.cat(batches[10:]))
     assert batches[0].dtype == torch.int64
+
+
+def test_each_epoch_reads_phase_by_phase_and_every_row_once(tmp_path: Path) -> None:
+    phases = [0, 0, 2, 2, 2]  # none of phase 1 is left
+    packed_rows = PackedRows(shards(tmp_path / "train", [30, 70, 50, 0, 50], phases))
+    assert packed_rows.phases == (100, 100)
+    order = DataOrder(len(packed_rows), batch_rows=50, seed=1, phases=packed_rows.phases)
+    batches = [packed_rows.read(order.rows_of_step(step)).tokens_BT.tolist() for step in range(8)]
+    assert [{phases[shard] for shard, _ in batch} for batch in batches] == [{0}, {0}, {2}, {2}] * 2
+    assert all(len({shard for shard, _ in batch}) == 2 for batch in batches)  # rows of a phase are mixed
+    for epoch in (batches[:4], batches[4:]):
+        assert len({tuple(row) for batch in epoch for row in batch}) == 200
+    assert batches[:4] != batches[4:]
 
 
 def test_a_folder_with_one_shard_is_read_in_the_order_of_its_file(tmp_path: Path) -> None:

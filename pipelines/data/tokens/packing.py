@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 
+PHASE = b"rayse.phase"  # the key of a file's phase in its metadata
 BATCH_TOKENS = 2**21  # of the rows that are written at a time, one row at least: cutting takes 28 bytes for each
 
 
@@ -69,13 +70,15 @@ def write_rows(
     length: int,
     pad_id: int,
     seed: int | Sequence[int] | None,
+    phase: int | None = None,
 ) -> Iterator[int]:
     """Writes every row of a stream to an uncompressed Arrow IPC file, shuffled by the seed (None: in their order).
 
-    Yields the number of rows written so far."""
+    phase: of the file's rows, in its metadata; files of a phase are read before those of the next. Yields the number of
+    rows written so far."""
     num_rows = -(-len(stream_N) // length)
     order = np.arange(num_rows) if seed is None else np.random.default_rng(seed).permutation(num_rows)
-    row_schema = schema(length, stream_N.dtype)
+    row_schema = schema(length, stream_N.dtype).with_metadata(None if phase is None else {PHASE: str(phase)})
     return _write(path, row_schema, order, lambda rows_R: cut_rows(stream_N, starts_N, rows_R, length, pad_id))
 
 

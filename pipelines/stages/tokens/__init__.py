@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveInt, Tag, field_validator
 
 from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
-from pipelines.stages.tokens.mixture import Mixture, spelling
+from pipelines.stages.tokens.mixture import Mixture, Order, spelling
 
 # Repeated up to four times, text is worth nearly as much as new text (Muennighoff et al. 2023, figure 5).
 MAX_GROUP_REPEATS = 4.0
@@ -49,6 +49,12 @@ class TokensOptions(Options):
         description="Maximum number of times a document is used to reach the mixture or fraction. Default: 4 with a "
         "mixture by groups, otherwise 1",
     )
+    order: Order = Field(
+        "shuffled",
+        description="Order of training text. shuffled: at random; quality: documents with low scores of the corpus' "
+        "quality model first; length: short documents first; both in ten phases with as many tokens each, shuffled "
+        "within; [[web], [books, maths]]: sources in phases",
+    )
     shard_tokens: int = Field(
         100_000_000,
         ge=1000,
@@ -69,7 +75,10 @@ class TokensOptions(Options):
         return self.max_repeats or (MAX_GROUP_REPEATS if isinstance(self.mixture, Mixture) else 1.0)
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"max_repeats": self.repeats_limit}
+        identity = super().identity() | {"max_repeats": self.repeats_limit}
+        if self.order == "shuffled":  # what a recipe could say before there was a choice
+            del identity["order"]
+        return identity
 
 
 class TokensCluster(ClusterOptions):
@@ -86,13 +95,15 @@ class TokensCluster(ClusterOptions):
 def run(work: Work) -> Facts:
     """Writes packed rows and the tokenizer into work.draft.out. Raises UserError for a mixture that is impossible."""
     from pipelines.data.tokens.tokenizing import Encoder
-    from pipelines.stages.tokens import encoding, shards
+    from pipelines.stages.tokens import encoding, ordering, shards
     from pipelines.store.artifacts import write_json
     from pipelines.training import copy_tokenizer
 
     tokenizer = work.inputs["tokenizer"].local()
     encoder = Encoder.open(tokenizer)
-    totals = encoding.encode(work, work.inputs["corpus"].local(), tokenizer)
+    corpus = work.inputs["corpus"].local()
+    ordering.check_scores(work, corpus)
+    totals = encoding.encode(work, corpus, tokenizer)
     facts = shards.write(work, totals, encoder)
     (work.draft.out / "tokenizer").mkdir(exist_ok=True)
     copy_tokenizer(tokenizer, work.draft.out / "tokenizer")
@@ -105,6 +116,8 @@ def run(work: Work) -> Facts:
         "eos_id": encoder.eos_id,
         "pad_id": encoder.pad_id,
     }
+    if "tokens/phases" in facts:
+        meta["num_phases"] = facts["tokens/phases"]
     write_json(work.draft.out / "meta.json", meta)
     return facts
 

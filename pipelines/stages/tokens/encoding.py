@@ -4,7 +4,8 @@
                                                          column `group` where the mixture is by groups
 
 Training documents are shuffled within their part by (seed, part): a shard takes one contiguous run of each part
-(shards.py), which is a random choice of its documents. The counts of a part are in its file's metadata.
+(shards.py), which is a random choice of its documents. The counts of a part are in its file's metadata. With an `order`
+a training document has its level, too (ordering.py).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from pipelines.data.tokens import packing
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.parallel import make_files
 from pipelines.stage import Work
-from pipelines.stages.tokens.mixture import COLUMNS, NO_GROUP, Mixture
+from pipelines.stages.tokens import ordering
+from pipelines.stages.tokens.mixture import COLUMNS, NO_GROUP, Mixture, Order
 
 TRAIN, HELD_OUT = corpora.SPLITS
 ENCODE_DOCUMENTS = 256  # at a time: the library's result takes some 100 bytes a token
@@ -43,6 +45,9 @@ class Totals:
     group_documents: Counter[str] = field(default_factory=Counter)  # both by group, where the mixture has groups
     group_tokens: Counter[str] = field(default_factory=Counter)
     values: Counter[str] = field(default_factory=Counter)  # the most frequent ones without a weight in each part
+    levels: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # tokens by group, language and level
+    sources: Counter[str] = field(default_factory=Counter)  # documents, where the order is by sources
+    unplaced: Counter[str] = field(default_factory=Counter)  # those of sources without a phase
 
     @property
     def languages(self) -> list[str]:
@@ -52,6 +57,8 @@ class Totals:
         """Adds the counts of an encoded part."""
         with pa.memory_map(str(file)) as source:
             counts = json.loads(pa.ipc.open_file(source).schema.metadata[COUNTS])
+        for group, language, level, tokens in counts.pop("levels", []):
+            self.levels[group, language, level] += tokens
         for name, numbers in counts.items():
             getattr(self, name).update(numbers)
 
@@ -70,31 +77,39 @@ def encode(work: Work, corpus: Path, tokenizer: Path) -> dict[str, Totals]:
         for number, part in enumerate(corpora.parts(corpus, split)):
             file = folder(work.draft.path, split) / f"{part.stem}.arrow"
             files.append((split, file))
-            order = [work.seed, number] if split == TRAIN else []
-            items.append({"path": str(file), "part": str(part), "order": order})
+            seeds = [work.seed, number] if split == TRAIN else []
+            items.append({"path": str(file), "part": str(part), "seeds": seeds})
     mixture = work.options.mixture if isinstance(work.options.mixture, Mixture) else None
-    make_files(work, encode_part, items, unit="parts", tokenizer=str(tokenizer), mixture=mixture)
+    order: Order = work.options.order
+    make_files(work, encode_part, items, unit="parts", tokenizer=str(tokenizer), mixture=mixture, order=order)
     totals = {split: Totals() for split in corpora.SPLITS}
     for split, file in files:
         totals[split].add(file)
     return totals
 
 
-def encode_part(item: dict[str, Any], *, tokenizer: str, mixture: Mixture | None) -> None:
+def encode_part(item: dict[str, Any], *, tokenizer: str, mixture: Mixture | None, order: Order) -> None:
     """Encodes one part of the corpus into a file with the language and the framed tokens of each document, in a task.
 
-    item: {"path": to write, "part": Parquet file, "order": seeds of the documents' order, none keeps that of the part}.
-    mixture: has a group for each document, None if they have none. Holds the tokens of the part in memory."""
+    item: {"path": to write, "part": Parquet file, "seeds": of the documents' order, none keeps that of the part}.
+    mixture: has a group for each document, None if they have none. order: of training documents. Holds the tokens of
+    the part in memory."""
     encoder = Encoder.open(Path(tokenizer))
     dtype = packing.id_dtype(encoder.num_ids)
-    labels: dict[str, list[str]] = {"language": []} | ({"value": []} if mixture else {})
+    order = order if item["seeds"] else "shuffled"
+    labels: dict[str, list[Any]] = {"language": []} | ({"value": []} if mixture else {})
+    order_values: list[Any] = []
     documents: list[np.ndarray] = []
-    columns = ["language", "text", *(["source" if mixture.by == "source" else "meta"] if mixture else [])]
+    columns = {"language", "text"} | ({"source" if mixture.by == "source" else "meta"} if mixture else set())
+    order_column = ordering.column_of(order)
+    columns |= {order_column} - {None}
     with pq.ParquetFile(item["part"]) as part:
-        for batch in part.iter_batches(columns=columns, batch_size=ENCODE_DOCUMENTS, use_threads=False):
+        for batch in part.iter_batches(columns=sorted(columns), batch_size=ENCODE_DOCUMENTS, use_threads=False):
             labels["language"] += batch.column("language").to_pylist()
             if mixture is not None:
                 labels["value"] += _values(batch, mixture.by)
+            if order_column is not None:
+                order_values += batch.column(order_column).to_pylist()
             documents += [encoder.frame(ids).astype(dtype) for ids in encoder.encode(batch.column("text").to_pylist())]
     lengths = [len(document) for document in documents]
     counts = _counts("", labels["language"], lengths)
@@ -103,17 +118,36 @@ def encode_part(item: dict[str, Any], *, tokenizer: str, mixture: Mixture | None
         labels["group"] = [group_of.get(value, NO_GROUP) for value in values]
         counts |= _counts("group_", labels["group"], lengths)
         counts["values"] = dict(Counter(value for value in values if value not in group_of).most_common(NAMED_VALUES))
+    if order != "shuffled":
+        groups = labels["group" if mixture else "language"]
+        labels["level"] = ordering.levels_of(order, order_values, lengths, item["seeds"]).tolist()
+        counts |= _level_counts(groups, labels["language"], labels["level"], lengths)
+        if order_column == "source":
+            counts["sources"] = Counter(order_values)
+            counts["unplaced"] = ordering.without_phase(order, order_values, groups)
+    _write(Path(item["path"]), labels, documents, dtype, counts, item["seeds"])
+
+
+def _write(
+    path: Path,
+    labels: dict[str, list[Any]],
+    documents: list[np.ndarray],
+    dtype: np.dtype,
+    counts: dict[str, Any],
+    seeds: list[int],
+) -> None:
+    """Writes an encoded part, its documents shuffled by the seeds, if there are any."""
     numbers = np.arange(len(documents))
-    order = np.random.default_rng(item["order"]).permutation(numbers) if item["order"] else numbers
-    schema = pa.schema([(name, pa.string()) for name in labels])
+    shuffled = np.random.default_rng(seeds).permutation(numbers) if seeds else numbers
+    schema = pa.schema([(name, pa.uint16() if name == "level" else pa.string()) for name in labels])
     schema = schema.append(pa.field("tokens", pa.large_list(pa.from_numpy_dtype(dtype))))
     schema = schema.with_metadata({COUNTS: json.dumps(counts, sort_keys=True)})
-    with AtomicFile(Path(item["path"])) as file:
+    with AtomicFile(path) as file:
         with pa.OSFile(str(file.temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for first in range(0, len(order), WRITE_DOCUMENTS):
-                chosen = order[first : first + WRITE_DOCUMENTS]
-                names = [pa.array([column[n] for n in chosen]) for column in labels.values()]
-                writer.write_batch(pa.record_batch([*names, _lists([documents[n] for n in chosen])], schema=schema))
+            for first in range(0, len(shuffled), WRITE_DOCUMENTS):
+                chosen = shuffled[first : first + WRITE_DOCUMENTS]
+                arrays = [pa.array([labels[name][n] for n in chosen], schema.field(name).type) for name in labels]
+                writer.write_batch(pa.record_batch([*arrays, _lists([documents[n] for n in chosen])], schema=schema))
         file.publish()
 
 
@@ -131,6 +165,16 @@ def _counts(prefix: str, names: list[str], lengths: list[int]) -> dict[str, dict
     for name, length in zip(names, lengths, strict=True):
         tokens[name] += length
     return {f"{prefix}documents": Counter(names), f"{prefix}tokens": tokens}
+
+
+def _level_counts(
+    groups: list[str], languages: list[str], levels: list[int], lengths: list[int]
+) -> dict[str, list[list[Any]]]:
+    """{"levels": [group, language, level, tokens] of each that there is}, of documents with these."""
+    tokens: Counter[tuple[str, str, int]] = Counter()
+    for group, language, level, length in zip(groups, languages, levels, lengths, strict=True):
+        tokens[group, language, level] += length
+    return {"levels": [[*key, number] for key, number in sorted(tokens.items())]}
 
 
 def _lists(arrays: list[np.ndarray]) -> pa.LargeListArray:

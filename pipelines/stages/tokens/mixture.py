@@ -1,4 +1,7 @@
-"""A mixture by groups of documents: {by: source, weights: {general: 0.7, domain: 0.2, synthetic: 0.1}}.
+"""What training text is made of, and in which order.
+
+    mixture: {by: source, weights: {general: 0.7, domain: 0.2, synthetic: 0.1}}
+    order: quality, or by sources [[web], [books, maths]]
 
 Imported when a recipe is read, so no heavy imports here.
 """
@@ -6,14 +9,32 @@ Imported when a recipe is read, so no heavy imports here.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeFloat, PositiveInt, Tag, model_validator
 
 from pipelines.stage import Options
 
 COLUMNS = ("language", "source")  # of a corpus; any other name is a key of its documents' `meta`
 NO_GROUP = ""  # of documents without a weight
+Sources = tuple[tuple[str, ...], ...]
+
+
+def _in_phases(sources: Sources) -> Sources:
+    """Raises ValueError for fewer than two phases, an empty one, and a source in two of them."""
+    if len(sources) < 2 or not all(sources):
+        raise ValueError("expected two phases or more with a source in each, such as [[web], [books, maths]]")
+    times = Counter(name for phase in sources for name in phase)
+    if twice := sorted(name for name in times if times[name] > 1):
+        raise ValueError(f"{twice[0]} is named twice; expected each source in one phase")
+    return sources
+
+
+Order = Annotated[
+    Annotated[Literal["shuffled", "quality", "length"], Tag("value")]
+    | Annotated[Sources, AfterValidator(_in_phases), Tag("sources")],
+    Discriminator(lambda order: "value" if isinstance(order, str) else "sources"),
+]
 
 
 class Mixture(Options):

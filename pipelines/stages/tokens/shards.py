@@ -27,8 +27,10 @@ from pipelines.data.tokens.ragged import RaggedColumn
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
+from pipelines.stages.tokens import ordering
 from pipelines.stages.tokens.encoding import HELD_OUT, NAMED_VALUES, TRAIN, Totals, folder
 from pipelines.stages.tokens.mixture import NO_GROUP, Mixture
+from pipelines.stages.tokens.ordering import Phases
 
 COUNTED_TOKENS = 2**22  # at a time: their ids take 8 bytes each while they are counted
 
@@ -43,8 +45,19 @@ class Split:
     languages: list[str]
     repeats: dict[str, float]  # by group: language, if the mixture has no others
     column: str  # of the encoded parts: language or group
-    num_shards: int
+    phases: Phases
+    phase_shards: list[int]  # number of shards of each phase, which are read one after another
     seed: int | None  # None: documents and rows keep their order
+
+    @property
+    def num_shards(self) -> int:
+        return sum(self.phase_shards)
+
+    def phase(self, shard: int) -> tuple[int, int]:
+        """The phase of a shard, and its place in it, from 0."""
+        ends = np.cumsum(self.phase_shards)
+        phase = int(np.searchsorted(ends, shard, side="right"))
+        return phase, shard - int(ends[phase]) + self.phase_shards[phase]
 
     def file(self, shard: int) -> Path:
         """The rows of a shard. Written last."""
@@ -101,16 +114,20 @@ def plan(work: Work, totals: dict[str, Totals]) -> dict[str, Split]:
         repeats = packing.mixture_repeats(tokens, mixture, options.repeats_limit)
     else:
         repeats = packing.min_fraction_repeats(tokens, options.min_language_fraction, options.repeats_limit)
+    phases = ordering.plan(work, train.levels, train.sources, train.unplaced)
     held_out = totals[HELD_OUT]
     all_once = dict.fromkeys(held_out.languages, 1.0)
     splits = {}
-    for name, languages, uses, by, counts, seed in (
-        (TRAIN, train.languages, repeats, column, tokens, work.seed),
-        (HELD_OUT, held_out.languages, all_once, "language", held_out.tokens, None),
+    for name, languages, uses, by, counts, in_phases, seed in (
+        (TRAIN, train.languages, repeats, column, tokens, phases, work.seed),
+        (HELD_OUT, held_out.languages, all_once, "language", held_out.tokens, Phases(1, {}), None),
     ):
-        num_tokens = sum(counts[group] * times for group, times in uses.items())
-        num_shards = max(1, math.ceil(num_tokens / options.shard_tokens))
-        splits[name] = Split(name, work.draft.path, work.draft.out, languages, uses, by, num_shards, seed)
+        sizes = [sum(counts[group] * times for group, times in uses.items())]
+        if in_phases.number > 1:
+            sizes = in_phases.tokens(train.levels, uses)
+        shards = [math.ceil(size / options.shard_tokens) for size in sizes]
+        shards[0] = max(shards[0], 1)
+        splits[name] = Split(name, work.draft.path, work.draft.out, languages, uses, by, in_phases, shards, seed)
     return splits
 
 
@@ -135,6 +152,7 @@ def write_shard(item: dict[str, Any], *, splits: dict[str, Split], length: int, 
     """Packs one shard, in a task. item: {"path": of the file, "split": name, "shard": number}."""
     split, shard = splits[item["split"]], item["shard"]
     seed = None if split.seed is None else [split.seed, shard]
+    phase = split.phase(shard)[0] if split.phases.number > 1 else None
     documents = documents_of(split, shard)
     order = np.repeat(np.arange(len(documents.times_D)), documents.times_D)
     if seed is not None:
@@ -143,7 +161,9 @@ def write_shard(item: dict[str, Any], *, splits: dict[str, Split], length: int, 
     lengths = documents.tokens.lengths[order]
     unigram = _count(stream, documents.languages_D[order], lengths, len(split.languages), num_ids)
     with AtomicFile(split.file(shard)) as file:
-        written = packing.write_rows(file.temporary, stream, starts, length=length, pad_id=pad_id, seed=seed)
+        written = packing.write_rows(
+            file.temporary, stream, starts, length=length, pad_id=pad_id, seed=seed, phase=phase
+        )
         num_rows = max(written, default=0)
         counts = {"rows": num_rows, "documents": len(order), "tokens": len(stream)}
         tokens_G = np.bincount(documents.groups_D[order], weights=lengths, minlength=len(split.repeats))
@@ -160,21 +180,28 @@ def documents_of(split: Split, shard: int) -> Documents:
     """The documents of a shard, memory-mapped: a run of each encoded part.
 
     A run of part p is the piece (shard + p) mod num_shards of its documents, so that parts with fewer documents than
-    there are shards fill all shards alike. How often a document is used depends on its rank in its group."""
+    there are shards fill all shards alike; shards are counted within their phase, and documents of other phases are not
+    used. How often a document is used depends on its rank in its group."""
+    phase, shard_in_phase = split.phase(shard)
+    num_shards = split.phase_shards[phase]
     used: Counter[str] = Counter()  # documents of each group in earlier parts
     pieces: list[tuple[pa.ChunkedArray, np.ndarray, np.ndarray, np.ndarray]] = []
     for number, file in enumerate(sorted(folder(split.draft, split.name).glob("*.arrow"))):
         with pa.memory_map(str(file)) as source:  # the buffers keep the mapping, not the open file
             table = pa.ipc.open_file(source).read_all()
-        languages, groups = _codes(table, "language", split.languages), _codes(table, split.column, list(split.repeats))
+        names = list(split.repeats), split.languages
+        groups, languages = _codes(table, split.column, names[0]), _codes(table, "language", names[1])
         times = np.zeros(len(groups), np.int64)
         for code, (group, repeats) in enumerate(split.repeats.items()):
             inside = groups == code
             ranks = used[group] + np.arange(inside.sum())
             times[inside] = packing.times_used(ranks, repeats)
             used[group] += len(ranks)
-        place = (shard + number) % split.num_shards
-        first, end = (len(times) * edge // split.num_shards for edge in (place, place + 1))
+        if split.phases.number > 1:
+            levels = table.column("level").to_numpy()
+            times[split.phases.of((groups, languages), names, levels) != phase] = 0
+        place = (shard_in_phase + number) % num_shards
+        first, end = (len(times) * edge // num_shards for edge in (place, place + 1))
         # Copies: a view of a run would keep the arrays of all documents of its part.
         run = languages[first:end].copy(), groups[first:end].copy(), times[first:end].copy()
         pieces.append((table.column("tokens").slice(first, end - first), *run))
@@ -234,6 +261,8 @@ def _add_up(split: Split, encoder: Encoder) -> tuple[Counter[str], pa.Table]:
 def _facts(split: Split, counts: Counter[str], totals: dict[str, Totals]) -> Facts:
     facts: Facts = {f"{what}/train": counts[what] for what in ("rows", "tokens", "documents")}
     facts["tokens/shards"] = split.num_shards
+    if split.phases.number > 1:
+        facts["tokens/phases"] = split.phases.number
     for language in split.languages:
         facts[f"tokens/train_{language}"] = counts[f"tokens_{language}"]
         facts[f"tokens/fraction_{language}"] = counts[f"tokens_{language}"] / max(counts["tokens"], 1)
