@@ -94,7 +94,7 @@ def _session(settings: Settings, log: Log) -> Session:
 
 def _num_cpus(settings: Settings) -> int | None:
     """Logical CPUs of a Ray on this machine: enough for all replicas, twice while another version takes over."""
-    num_replicas = sum(model.replicas.max * max(1, model.gpus) for model in settings.models)
+    num_replicas = sum(model.replicas.max * max(1, model.gpus) for model in settings.engines)
     return 2 * num_replicas + 1 if num_replicas > 1 else None
 
 
@@ -208,13 +208,13 @@ def _check_gpus(settings: Settings) -> None:
     import ray
 
     if settings.address is not None:
-        for model in settings.models:
+        for model in settings.engines:
             threads = model.threads or CLUSTER_THREADS
             cpus, gpus = (1, 1) if model.gpus else (threads, 0)
             Resources(max(1, model.gpus) * max(1, model.replicas.min), cpus, gpus).check(f"serve {model.name}")
         return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.models)
+    needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.engines)
     if needed > num_gpus:
         replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all"
         raise UserError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase, CallbackConfig
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve._private import replica as ray_replica
 from ray.serve.llm import LLMConfig
@@ -65,6 +66,19 @@ async def start(llm_config: dict[str, Any]) -> QuietServer:
     server: Any = QuietServer.sync_init(config, engine_cls=OneProcessEngine)
     await server.start()
     return server
+
+
+async def load_adapter(server: Any, name: str, folder: str) -> None:
+    """Loads a LoRA adapter of a name that the engine does not know. Raises ValueError where it does not fit."""
+    await server.engine.resolve_lora(
+        DiskMultiplexConfig(model_id=name, max_total_tokens=None, local_path=folder, lora_assigned_int_id=1)
+    )
+
+
+async def remove_adapter(server: Any, name: str) -> None:
+    """Removes an adapter that no request uses: vLLM's own route forgets its name, but keeps its slot in use."""
+    adapter = server.engine._oai_models.lora_requests.pop(name)
+    await server.engine._engine_client.remove_lora(adapter.lora_int_id)
 
 
 async def application(server: Any) -> App:
