@@ -36,15 +36,15 @@ def application(settings: Settings, runtime_env: dict[str, Any] | None = None) -
     from serve.hosting.replica import Model, Replica
     from serve.hosting.router import Router
 
-    models = [_with_threads(model, settings) for model in settings.models]
-    if len(models) == 1:
-        return _bind(models[0], Replica, runtime_env, "Replica")
-    engines: dict[str, Any] = {}
-    for model in models:
-        if not model.adapter_of:
-            adapters = [other for other in models if other.adapter_of == model.name and not model.canary]
-            engines[deployment_name(model)] = _bind(model, Model, runtime_env, deployment_name(model), adapters)
-    handles = [engines[deployment_name(model)] for model in models]
+    served = engines(settings)
+    if len(settings.models) == 1:
+        return _bind(served[deployment_name(settings)], Replica, runtime_env, "Replica", ())
+    bound = {
+        deployment_name(model): _bind(served[deployment_name(model)], Model, runtime_env, deployment_name(model),
+                                      _adapters(model, settings))
+        for model in settings.engines
+    }  # fmt: skip
+    handles = [bound[deployment_name(model)] for model in settings.models]
     router: Any = ray.serve.deployment(
         Router,
         num_replicas=1,
@@ -78,15 +78,30 @@ def deployment_name(settings: Settings) -> str:
     return f"{plain}-{digest}"
 
 
+def engines(settings: Settings) -> dict[str, Settings]:
+    """The settings of each engine of a server, by its deployment's name; where they differ, it starts anew."""
+    return {
+        deployment_name(model): _with_threads(model, settings).model_copy(
+            update={"others": (), **engine_sizes(_adapters(model, settings))}
+        )
+        for model in settings.engines
+    }
+
+
+def _adapters(model: Settings, settings: Settings) -> list[Settings]:
+    """The adapters that a model's engine serves, those of a canary's none."""
+    return [other for other in settings.models if other.adapter_of == model.name and not model.canary]
+
+
 def _bind(
-    model: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str, adapters: Sequence[Settings] = ()
+    engine: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str, adapters: Sequence[Settings]
 ) -> ray.serve.Application:
-    """One model's part of the application. Its replicas start anew where its settings differ; where those of its
+    """One engine's part of the application. Its replicas start anew where its settings differ; where those of its
     adapters do, the replicas that run load them."""
-    model = model.model_copy(update={"others": (), **engine_sizes(adapters)})
-    served = [adapter.model_copy(update={"others": (), **engine_sizes(adapters)}) for adapter in adapters]
-    config = {"adapters": [adapter.model_dump(mode="json") for adapter in served]} if adapters else None
-    deployment, arguments = _deployment(model, cls, runtime_env, name, config), model.model_dump_json()
+    sizes = {"adapter_slots": engine.adapter_slots, "adapter_rank": engine.adapter_rank}
+    served = [adapter.model_copy(update=sizes).model_dump(mode="json") for adapter in adapters]
+    deployment = _deployment(engine, cls, runtime_env, name, {"adapters": served} if served else None)
+    arguments = engine.model_dump_json()
     set_version(deployment, hashlib.sha256(arguments.encode()).hexdigest()[:16])
     return deployment.bind(arguments)
 

@@ -65,7 +65,7 @@ def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None
         print("Ctrl-C stops it", flush=True)
 
     def record(action: str, evidence: dict[str, Any]) -> None:
-        aliases.keep(store, settings.name, action, fingerprint=evidence["version"], before=evidence["serving"],
+        aliases.keep(store, evidence["model"], action, fingerprint=evidence["version"], before=evidence["serving"],
                      reason=evidence["reason"], evidence=evidence)  # fmt: skip
 
     log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
