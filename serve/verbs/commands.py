@@ -207,5 +207,6 @@ def load_service(
         name, share = parse_canary(canary)
         others.append(load_settings(store, name, **options).model_copy(update={"name": first.name, "canary": share}))
     for name, artifact in adapter_names.items():
-        others.append(adapters.adapted(store, first, load_settings(store, artifact, **options | {"name": name})))
+        adapter = load_settings(store, artifact, **options).model_copy(update={"name": name})
+        others.append(adapters.adapted(store, first, adapter))
     return first.model_copy(update={"others": tuple(others)})
