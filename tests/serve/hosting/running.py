@@ -89,7 +89,7 @@ def rayse_serve(folder: Path, store: Store, *arguments: str) -> Iterator[Running
             assert process.stdout
             ready = process.stdout.readline()
             assert ready, log.read_text()
-            with httpx.Client(base_url=json.loads(ready)["url"], timeout=120) as client:
+            with httpx.Client(base_url=json.loads(ready)["url"], timeout=300) as client:
                 yield Running(client, log)
             process.send_signal(signal.SIGTERM)
             assert process.wait(120) in (0, 130)

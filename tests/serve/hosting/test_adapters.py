@@ -105,9 +105,9 @@ def test_a_batch_that_mixes_a_base_and_its_adapters_is_exact_and_one_moves_on(ti
         folders[name] = lora_models.write(tiny.first, tmp_path / name, seed=number, r=4 * (number + 1))
         put_model(store, f"ad{number}", folders[name], parents={"model": base.fingerprint})
     promote(store, f"{'ad0':0>16}", "one", reason="", as_json=False)
-    prompts = rows(4, 24, seed=3)
+    prompts = rows(3, 24, seed=3)
     expected = {
-        (name, number): lora_models.greedy(folder, prompt, 12)
+        (name, number): lora_models.greedy(folder, prompt, 8)
         for name, folder in folders.items()
         for number, prompt in enumerate(prompts)
     }
@@ -115,18 +115,18 @@ def test_a_batch_that_mixes_a_base_and_its_adapters_is_exact_and_one_moves_on(ti
     with rayse_serve(tmp_path, store, *arguments) as server:
 
         def check(name: str, number: int, of: str) -> None:
-            request = {"model": name, "prompt": prompts[number], "max_tokens": 12, "temperature": 0, "logprobs": 1}
+            request = {"model": name, "prompt": prompts[number], "max_tokens": 8, "temperature": 0, "logprobs": 1}
             choice = server.client.post("/v1/completions", json={**request, "ignore_eos": True}).json()["choices"][0]
             ids, scores = expected[of, number]
             assert choice["logprobs"]["token_logprobs"] == pytest.approx(scores, abs=1e-3), (name, number, ids)
 
         def check_all(one: str) -> None:
-            cells = [(name, number, of) for number in range(4) for name, of in (("aaaa", "aaaa"), ("one", one),
+            cells = [(name, number, of) for number in range(3) for name, of in (("aaaa", "aaaa"), ("one", one),
                                                                                 ("two", "two"))]  # fmt: skip
             for cell in cells[:3]:
                 check(*cell)  # each alone
             with ThreadPoolExecutor(len(cells)) as pool:
-                assert list(pool.map(lambda cell: check(*cell), cells * 2))
+                assert list(pool.map(lambda cell: check(*cell), cells))
 
         assert [each["id"] for each in server.client.get("/v1/models").json()["data"]] == ["aaaa", "one", "two"]
         check_all("one")
