@@ -102,7 +102,7 @@ def test_a_batch_that_mixes_a_base_and_its_adapters_is_exact_and_one_moves_on(ti
     base = put_model(store, "aaaa", tiny.first)
     folders = {"aaaa": tiny.first}
     for number, name in enumerate(("one", "two", "three")):
-        folders[name] = lora_models.write(tiny.first, tmp_path / name, seed=number, r=4 * (number + 1))
+        folders[name] = lora_models.write(tiny.first, tmp_path / name, seed=number, r=(8, 4, 8)[number])
         put_model(store, f"ad{number}", folders[name], parents={"model": base.fingerprint})
     promote(store, f"{'ad0':0>16}", "one", reason="", as_json=False)
     prompts = rows(3, 24, seed=3)
