@@ -1,6 +1,8 @@
 """What `rayse serve` hosts: the flags of the command line over the recipe's `cluster.serve`.
 
-cluster.serve ──► flags override it ──► ServeCluster ──► options of load_settings (commands.py)
+    cluster.serve ──► flags override it ──► ServeCluster ──► options of load_settings (commands.py)
+
+Files that a recipe names are relative to its folder; a key stands in none.
 """
 
 from __future__ import annotations
