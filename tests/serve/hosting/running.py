@@ -64,8 +64,9 @@ class Running:
         done, statuses = threading.Event(), Counter[int]()
 
         def send(model: str) -> None:
-            while not done.is_set():
-                statuses[self.client.post(CHAT, json=body(model=model)).status_code] += 1
+            with httpx.Client(base_url=self.client.base_url, timeout=300) as client:  # one a thread
+                while not done.is_set():
+                    statuses[client.post(CHAT, json=body(model=model)).status_code] += 1
 
         with ThreadPoolExecutor(len(models)) as pool:
             sending = [pool.submit(send, model) for model in models]
