@@ -188,54 +188,43 @@ def export(
 
 @app.command()
 def serve(
-    names: arguments.ModelsArg = None,
-    port: arguments.PortOpt = 8000,
-    host: arguments.HostOpt = "127.0.0.1",
-    store: arguments.ReadStoreOpt = None,
-    key_file: arguments.KeyFileOpt = None,
-    persona: arguments.PersonaOpt = None,
-    max_turns: arguments.MaxTurnsOpt = None,
-    max_tokens: arguments.MaxTokensOpt = None,
-    gpus: arguments.GpusOpt = 0,
-    guard: arguments.GuardOpt = True,
-    guard_endpoint: arguments.GuardEndpointOpt = None,
-    guard_model: arguments.GuardModelOpt = None,
-    guard_failure: arguments.GuardFailureOpt = "decline",
-    knowledge: arguments.KnowledgeOpt = None,
-    no_knowledge: arguments.NoKnowledgeOpt = False,
-    access_log: arguments.AccessLogOpt = None,
-    quality_sample: arguments.QualitySampleOpt = None,
-    quality: arguments.QualityOpt = "score",
-    feedback: arguments.FeedbackOpt = None,
-    mask_feedback: arguments.MaskFeedbackOpt = True,
-    replicas: arguments.ReplicasOpt = "1",
-    address: arguments.AddressOpt = None,
-    app_name: arguments.AppOpt = "rayse",
-    route: arguments.RouteOpt = "/",
-    canary: arguments.CanaryOpt = None,
-    emit: arguments.EmitOpt = None,
+    names: arguments.ModelsArg = None, recipe: arguments.ServeRecipeOpt = None, port: arguments.PortOpt = None,
+    host: arguments.HostOpt = None, store: arguments.ReadStoreOpt = None, key_file: arguments.KeyFileOpt = None,
+    persona: arguments.PersonaOpt = None, max_turns: arguments.MaxTurnsOpt = None,
+    max_tokens: arguments.MaxTokensOpt = None, gpus: arguments.GpusOpt = None, guard: arguments.GuardOpt = None,
+    guard_endpoint: arguments.GuardEndpointOpt = None, guard_model: arguments.GuardModelOpt = None,
+    guard_failure: arguments.GuardFailureOpt = None, knowledge: arguments.KnowledgeOpt = None,
+    no_knowledge: arguments.NoKnowledgeOpt = False, access_log: arguments.AccessLogOpt = None,
+    quality_sample: arguments.QualitySampleOpt = None, quality: arguments.QualityOpt = None,
+    feedback: arguments.ServeFeedbackOpt = None, mask_feedback: arguments.MaskFeedbackOpt = None, replicas: arguments.ReplicasOpt = None,
+    address: arguments.AddressOpt = None, app: arguments.AppOpt = None, route: arguments.RouteOpt = None,
+    adapter: arguments.AdapterOpt = None, canary: arguments.CanaryOpt = None, emit: arguments.EmitOpt = None,
     as_json: arguments.JsonOpt = False,
-) -> None:
-    """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`."""
+) -> None:  # fmt: skip
+    """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`.
+
+    Options may stand in a recipe's `cluster.serve` (--recipe): `rayse recipe --keys serve` explains all of them.
+    """
+    flags = {name: value for name, value in locals().items() if value is not None}
     from serve.verbs import commands
 
-    options = {"port": port, "host": host, "persona": persona, "max_turns": max_turns, "max_tokens": max_tokens,
-               "gpus": gpus, "guard": guard, "address": address, "app": app_name, "route": route,
-               "guard_endpoint": commands.read_guard_endpoint(guard_endpoint, guard_model, guard_failure, guard=guard),
-               "knowledge": knowledge, "no_knowledge": no_knowledge, "access_log": access_log, "quality": quality,
-               "quality_sample": quality_sample, "feedback_url": feedback, "mask_feedback": mask_feedback,
-               **commands.read_server_keys(key_file)}  # fmt: skip
-    commands.serve(_store(store), names or [], canary=canary, replicas=replicas, file=emit, as_json=as_json, **options)
+    if recipe is None:
+        return commands.serve(_store(store), flags)
+    loaded = _load(recipe, None, store, None)
+    return commands.serve(_store(loaded.store), flags, recipe=loaded.serve, folder=loaded.path.parent)
 
 
 @app.command()
 def promote(
-    name: arguments.NameArg, alias: arguments.AliasOpt = arguments.PRODUCTION, reason: arguments.ReasonOpt = "",
-    feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
+    name: arguments.ModelArg = None, alias: arguments.AliasOpt = arguments.PRODUCTION, reason: arguments.ReasonOpt = "",
+    list_: arguments.ListOpt = False, feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None,
+    as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
     from serve.verbs import promote as verb
 
+    if list_:
+        return verb.show_decisions(_store(store), name, as_json=as_json)
     verb.promote(_store(store), name, alias, reason=reason, as_json=as_json, feedback_url=feedback)
 
 
@@ -264,12 +253,12 @@ def chat(
 
     Talks to the server at --url, or on port 8000 of this machine, or starts a server for this chat.
     """
-    from serve.verbs import commands
+    from serve.verbs import commands, server_keys
 
     options = {"persona": persona, "temperature": temperature, **({"max_tokens": max_tokens} if max_tokens else {})}
     is_running = url is not None or (name is None and commands.is_ready())
     settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0)
-    commands.chat(settings, url, commands.read_key(key_file), **options)
+    commands.chat(settings, url, server_keys.read_key(key_file), **options)
 
 
 @app.command()
@@ -281,9 +270,9 @@ def top(
     as_json: arguments.TopJsonOpt = False,
 ) -> None:
     """Watch a server: requests, times to the first text, tokens, guard, feedback, memory. Ctrl-C ends it."""
-    from serve.verbs import commands
+    from serve.verbs import commands, server_keys
 
-    commands.watch(url, commands.read_key(key_file), interval_s=interval, once=once, as_json=as_json)
+    commands.watch(url, server_keys.read_key(key_file), interval_s=interval, once=once, as_json=as_json)
 
 
 @app.command()

@@ -11,15 +11,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.inference.model_config import context_length
 from pipelines.options import Options
+from serve.options import CanaryRules, GuardEndpoint, Hosting, Limits, Replicas
+
+__all__ = ["CanaryRules", "GuardEndpoint", "Limits", "NamedKey", "Replicas", "Settings", "check_feedback_url"]
 
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 ROUTE = re.compile(r"/|(/[\w.-]+)+")
@@ -30,85 +32,6 @@ SHARED = ("host", "port", "key", "keys", "limits", "address", "app", "route", "f
 FEEDBACK_FILE, RECEIPT_KEY_FILE = "feedback.sqlite", "receipts.key"  # in the store
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
 PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
-
-
-class Limits(Options):
-    """Limits of one request and of the server. A request beyond them gets an error in OpenAI's form."""
-
-    body_bytes: int = Field(
-        default=1_000_000, gt=0, description="Maximum size of a request's body, in bytes (413 beyond it)"
-    )
-    body_s: float = Field(
-        default=20.0, gt=0, description="Maximum time for a client to send its body, in seconds (408 beyond it), so "
-        "that a slow one cannot hold a connection"
-    )  # fmt: skip
-    request_s: float = Field(
-        default=300.0,
-        gt=0,
-        description="Maximum time from a request to the last byte of its reply, in seconds (504 beyond it)",
-    )
-    reply_tokens: int = Field(
-        default=4096, gt=0, description="Maximum length of one reply, in tokens; longer ones are cut"
-    )
-    replies_per_request: int = Field(
-        default=8, gt=0, description="Maximum number of replies to one request: `n` × its prompts"
-    )
-    requests_in_flight: int = Field(
-        default=256, gt=0, description="Maximum number of requests in flight of one replica; the next gets 429 with a "
-        "Retry-After header"
-    )  # fmt: skip
-    header_s: int = Field(
-        default=10, gt=0, description="Maximum time for a client to send its headers, in seconds (408 beyond it)"
-    )
-    drain_s: float = Field(
-        default=30.0, gt=0, description="Maximum time that requests in flight get to end, in seconds, when the server "
-        "stops or another version of the model takes over"
-    )  # fmt: skip
-
-
-class Replicas(Options):
-    """Number of replicas of a model; Ray Serve scales between the two bounds by the requests in flight."""
-
-    min: int = Field(default=1, ge=0, description="Minimum number of replicas; 0 stops the last one when none is used")
-    max: int = Field(default=1, ge=1, description="Maximum number of replicas")
-    target_requests: int = Field(
-        default=16, gt=0, description="Requests in flight of each replica, on average, that scaling aims at"
-    )
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Replicas:
-        if self.min > self.max:
-            raise ValueError(f"at least {self.min} and at most {self.max} replicas; expected MIN:MAX with MIN <= MAX")
-        return self
-
-    @classmethod
-    def parse(cls, text: str) -> Replicas:
-        """Reads `N` or `MIN:MAX`. Raises UserError.
-
-        >>> Replicas.parse("0:4").max
-        4
-        """
-        match = re.fullmatch(r"(\d{1,4})(?::(\d{1,4}))?", text)
-        fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if fewest > most or most < 1:
-            raise UserError(f"--replicas {text}: expected a number of replicas such as 2, or MIN:MAX such as 1:4 (0:4 "
-                            f"stops the last one when it is not used)")  # fmt: skip
-        return cls(min=fewest, max=most)
-
-
-class CanaryRules(Options):
-    """When a canary is stopped: compared with the version beside it, once it has had so many requests or thumbs."""
-
-    least_requests: int = Field(default=20, gt=0, description="Minimum number of requests before it is stopped")
-    requests: int = Field(default=200, gt=0, description="Number of requests after which it has passed")
-    max_error_rate: float = Field(
-        default=0.02, ge=0, description="Maximum share of failed requests (status 500 and above) over the other's"
-    )
-    max_latency_ratio: float = Field(
-        default=2.0, gt=0, description="Maximum time to the first bytes, as a multiple of the other's"
-    )
-    least_thumbs: int = Field(default=10, gt=0, description="Minimum number of thumbs before they count")
-    max_thumbs_down: float = Field(default=0.5, ge=0, le=1, description="Maximum share of thumbs that are down")
 
 
 class NamedKey(Options):
@@ -142,22 +65,6 @@ class NamedKey(Options):
         return cls(name=name, sha256=digest, **values)
 
 
-class GuardEndpoint(Options):
-    """A guard model behind an OpenAI-compatible endpoint, which checks prompts beside the embedded guard."""
-
-    url: str = Field(pattern="^https?://", description="Address of the API, such as http://127.0.0.1:8001/v1")
-    model: str = Field(
-        min_length=1, description="Name of the model there, of the family Llama Guard, Qwen3Guard or ShieldGemma"
-    )
-    key: str | None = Field(default=None, repr=False, description="Key of the endpoint; default: none is sent")
-    timeout_s: float = Field(default=5, gt=0, description="Seconds within which the guard model must answer")
-    failure: Literal["decline", "pass"] = Field(
-        default="decline",
-        description="What happens to a prompt that the guard model does not answer in time: decline (status 503), or "
-        "pass by the embedded guard alone",
-    )
-
-
 def check_feedback_url(url: str | None) -> str | None:
     """Returns the URL of a PostgreSQL database. Raises UserError for another URL, and for one that holds a password."""
     if url is None:
@@ -175,7 +82,7 @@ def check_feedback_url(url: str | None) -> str | None:
     return url
 
 
-class Settings(Options):
+class Settings(Hosting):
     """Settings of one server: model, address, access key, and what surrounds every conversation."""
 
     model: Path = Field(description="Hugging Face folder with safetensors, a tokenizer and a chat template")
@@ -183,8 +90,6 @@ class Settings(Options):
     version: str = Field(
         default="", description="Version of the model, stored with feedback: the artifact's fingerprint"
     )
-    host: str = Field(default="127.0.0.1", description="Address to listen on; any other than loopback needs a key")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 finds a free one")
     key: str | None = Field(
         default=None,
         repr=False,
@@ -197,7 +102,6 @@ class Settings(Options):
     max_turns: int = Field(
         default=16, gt=0, description="Maximum number of a conversation's turns, the newest, in the prompt"
     )
-    guard: bool = Field(default=True, description="Whether prompts and replies are checked by a guard")
     guard_folder: Path | None = Field(
         default=None, description="Folder of an artifact of kind `guard`; default: the built-in rules alone"
     )
@@ -208,68 +112,48 @@ class Settings(Options):
     knowledge_version: str = Field(
         default="", description="Version of the knowledge, for receipts: the artifact's fingerprint"
     )
-    max_passages: int = Field(default=4, gt=0, description="Maximum number of passages of documents in a prompt")
     guard_endpoint: GuardEndpoint | None = Field(
         default=None, description="Guard model that checks prompts too; default: the embedded guard alone"
     )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
-    quality_sample: float = Field(
-        default=0.0, ge=0, le=1, description="Fraction of the replies whose quality is scored once they were sent"
-    )
-    quality: Literal["score", "flag", "regenerate"] = Field(
-        default="score", description="What happens beside that to those that are not streamed, before they are sent: "
-        "flag (the reply carries its scores), or regenerate (once, where a score is low; the better reply is sent)"
-    )  # fmt: skip
-    access_log: Path | None = Field(
-        default=None, description="File for a line of JSON a request, without its texts; default: none is written"
-    )
     feedback_url: str | None = Field(
         default=None, description="PostgreSQL database for feedback and the use of keys, in place of that file; the "
         "key of receipts is beside the file"
     )  # fmt: skip
-    mask_feedback: bool = Field(
-        default=True, description="Whether personal data in stored feedback is masked: e-mail addresses, telephone, "
-        "card and identity numbers, IP addresses"
-    )  # fmt: skip
     max_tokens: int | None = Field(
         default=None, gt=0, description="Maximum tokens of a prompt with its reply; default: the model's context"
     )
-    threads: int | None = Field(default=None, gt=0, description="CPU threads of the engine; default: one for each core")
-    gpus: int = Field(default=0, ge=0, description="GPUs of the engine (tensor parallel); 0 runs it on the CPU")
-    kv_cache_bytes: int | None = Field(
-        default=None, gt=0, description="Memory for keys and values, in bytes; default: on a CPU as much as the "
-        "sampler takes, on a GPU as vLLM chooses"
-    )  # fmt: skip
     logs: Path | None = Field(
         default=None, description="Folder that keeps the logs; default: they are removed with the server"
     )
     cache: Path | None = Field(
         default=None, description="Folder for kernels compiled on a GPU; default: vLLM's default folder"
     )
-    limits: Limits = Field(default=Limits(), description="Limits of one request and of the server")
-    replicas: Replicas = Field(default=Replicas(), description="Number of replicas of the model")
     others: tuple[Settings, ...] = Field(
         default=(), description="Further models behind the same address; the request's `model` chooses one"
     )
     canary: float = Field(
         default=0.0, ge=0, lt=1, description="Share of another model's requests that this one, of the same name, gets"
     )
-    canary_rules: CanaryRules = Field(default=CanaryRules(), description="When a canary is stopped")
+    adapter_of: str = Field(
+        default="", description="Name of the model whose engine serves this one, as a LoRA adapter; default: its own"
+    )
+    adapter_slots: int = Field(default=0, ge=0, description="Number of adapters that the engine has room for")
+    adapter_rank: int = Field(default=0, ge=0, description="Maximum rank of the engine's adapters")
     store: str | None = Field(
         default=None, description="Store with the model, from which replicas on other nodes fetch it, by its version"
     )
-    address: str | None = Field(
-        default=None,
-        description="Address of a running Ray cluster to serve on; default: a separate Ray on this machine",
-    )
-    app: str = Field(default="rayse", description="Name of the Ray Serve application")
-    route: str = Field(default="/", description="Prefix of all paths, such as /chat")
 
     @property
     def models(self) -> tuple[Settings, ...]:
         """The settings of all models of this server, each with a prefix, address and limits that are the server's."""
         shared = {name: getattr(self, name) for name in SHARED}
         return (self, *(other.model_copy(update=shared) for other in self.others))
+
+    @property
+    def engines(self) -> tuple[Settings, ...]:
+        """Those of the models that have an engine of their own, and are no adapter of another."""
+        return tuple(model for model in self.models if not model.adapter_of)
 
     @property
     def loopback(self) -> bool:

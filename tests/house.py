@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("data.corpus", "data.tokens", "data.knowledge"), ("data.sources",), ("data.text",),
         ("console",), ("options", "user_functions", "objects"), ("errors",),
     ),
-    "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",)),
+    "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",), ("options",)),
 }  # fmt: skip
 WITHOUT_CODE = ("pipelines", "pipelines.data", "serve")  # packages that hold a docstring alone
 CRAFTS = ("pipelines.data", "pipelines.inference", "pipelines.learning", "pipelines.rollout", "pipelines.metrics")
@@ -295,7 +295,8 @@ def is_nothing(statement: ast.stmt) -> bool:
 def light_stage_tops(modules: list[Module]) -> Iterator[str]:
     """The top of a stage's file imports only pydantic, pipelines.stage, training, engines, dialogue_options, chat_rows
     and the standard library, so that reading and planning cost nothing. Of a stage that is a folder: the top of its
-    __init__.py, which may import its own folder. serve/trial/stage.py is a stage like any other."""
+    __init__.py, which may import its own folder. serve/trial/stage.py is a stage like any other, with
+    serve.options."""
     for module in modules:
         depth = module.path.count("/")
         outside = not module.stage or depth > (3 if module.path.endswith("__init__.py") else 2)
@@ -309,6 +310,7 @@ def light_stage_tops(modules: list[Module]) -> Iterator[str]:
             "pipelines.engines",
             "pipelines.dialogue_options",
             "pipelines.chat_rows",
+            "serve.options",
             folder,
         )
         allowed += tuple(sys.stdlib_module_names)

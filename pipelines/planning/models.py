@@ -11,7 +11,8 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.inference.model_config import read_config
 from pipelines.learning.shapes import SIZES, ModelShape, Role, Weight, of_config
-from pipelines.recipe.reader import SHIPPED, Entry, Recipe
+from pipelines.recipe.reader import Entry, Recipe
+from pipelines.recipe.shipped import SHIPPED
 
 CONFIGS = SHIPPED / "configs"
 SCALED_INPUTS = ("down_proj", "fc2", "dense_4h_to_h")  # layers whose inputs IA3 scales: adapters.INPUT_SCALED

@@ -25,6 +25,7 @@ from pipelines.recipe import search_space, yaml_lines
 from pipelines.recipe.messages import suggestion, type_name, unusable, validation_problem
 from pipelines.recipe.references import references
 from pipelines.recipe.search_space import Space, SweepOptions, Values
+from pipelines.recipe.shipped import find
 from pipelines.recipe.yaml_lines import dotted
 from pipelines.stage import Stage
 from pipelines.store.artifacts import Store
@@ -32,7 +33,6 @@ from pipelines.store.artifacts import Store
 TOP_KEYS = ("name", "seed", "store", "base", "sources", "stages", "evaluate", "sweep", "cluster")
 ENTRY_KEYS = ("stage", "from", "sources")  # keys of an entry that are not options of its stage
 RESERVED_NAMES = ("base", "evaluate", "run", "sweep")  # names that no entry may have
-SHIPPED = Path(__file__).parent.parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Recipe:
     entries: tuple[Entry, ...]
     evaluate: Entry | None  # the evaluation that follows each stage which makes a model
     sweep: SweepOptions | None
+    serve: Any  # the options of `rayse serve`, of its type; None if the table of stages has no trial
     tree: Mapping[str, Any] = field(repr=False)  # the YAML with overrides applied and spaces filled: `submit` ships it
 
     def entry(self, name: str) -> Entry:
@@ -126,20 +127,6 @@ def read(path: str | Path, stages: Mapping[str, Stage], *, overrides: Sequence[s
     return RecipeTemplate(file, tree, search_space.find_spaces(tree, reader.error), reader)
 
 
-def find(path: str | Path) -> Path:
-    """The file of a recipe: a path, or a recipe that comes with Rayse (`demo`, `pipelines/recipes/demo.yaml`).
-
-    Raises UserError if there is neither."""
-    file = Path(path)
-    if file.is_file():
-        return file.absolute()
-    shipped = SHIPPED / (file.name if file.suffix else f"{file.name}.yaml")
-    if shipped.is_file() and file.parent.as_posix() in (".", "pipelines/recipes"):
-        return shipped
-    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
-    raise UserError(f"{path}: no such recipe; give a YAML file or one that comes with Rayse: {names}")
-
-
 class _Reader:
     """Turns a YAML tree into a Recipe; its errors name the line of the key."""
 
@@ -183,7 +170,7 @@ class _Reader:
         sources = self.sources(tree.get("sources") or {}, Store(store).root / "cache" / "sources")
         cluster = self.mapping(tree.get("cluster") or {}, ("cluster",))
         entries = self.entries(tree, sources, cluster)
-        names = {entry.name for entry in entries} | {"evaluate"}
+        names = {entry.name for entry in entries} | {"evaluate", *({"serve"} & set(self.stages))}
         for name in cluster:
             if name not in names:
                 raise self.error(("cluster", name), f"no such stage.{suggestion(name, names)}")
@@ -195,6 +182,7 @@ class _Reader:
             entries=tuple(entries),
             evaluate=self.evaluate(tree, cluster),
             sweep=self.sweep(tree, entries),
+            serve=self.serve(entries, cluster),
             tree=tree,
         )
 
@@ -343,6 +331,13 @@ class _Reader:
         path = ("evaluate",)
         options = self.validate(stage.options, self.mapping(tree.get("evaluate") or {}, path), path)
         return Entry("evaluate", stage, options, self.cluster_options(stage, "evaluate", cluster), {}, {})
+
+    def serve(self, entries: Sequence[Entry], cluster: dict[str, Any]) -> Any:
+        """The options by which `rayse serve` hosts: those of the last trial in `cluster:`, else of `cluster.serve`."""
+        trials = [entry.cluster for entry in entries if entry.stage.kind == "serve"]
+        if trials or "serve" not in self.stages or any(entry.name == "serve" for entry in entries):
+            return trials[-1] if trials else None
+        return self.cluster_options(self.stages["serve"], "serve", cluster)
 
     def sweep(self, tree: dict[str, Any], entries: Sequence[Entry]) -> SweepOptions | None:
         """The options of `sweep:`, if the recipe has them."""

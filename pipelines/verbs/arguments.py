@@ -71,9 +71,20 @@ FeedbackOpt = Annotated[
         "~/.pgpass or PGPASSWORD. Default: a SQLite file in the store."
     ),
 ]
-MaskFeedbackOpt = Annotated[
-    bool, typer.Option(help="Mask personal data in stored feedback: addresses, telephone and card numbers, and others.")
+ServeFeedbackOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, or none; the password "
+        "comes from ~/.pgpass or PGPASSWORD. Default: a SQLite file in the store."
+    ),
 ]
+MaskFeedbackOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--mask-feedback/--no-mask-feedback", help="Mask personal data in stored feedback: addresses, telephone and "
+        "card numbers, and others. Default: mask.",
+    ),
+]  # fmt: skip
 PersonaOpt = Annotated[str | None, typer.Option(help="System message for conversations that have none.")]
 ModelsArg = Annotated[
     list[str] | None,
@@ -95,7 +106,7 @@ QualitySampleOpt = Annotated[
     float | None, typer.Option(min=0, max=1, help="Fraction of replies whose quality is scored, such as 0.05.")
 ]
 QualityOpt = Annotated[
-    Literal["score", "flag", "regenerate"],
+    Literal["score", "flag", "regenerate"] | None,
     typer.Option(
         help="Use of the scores: score for the metrics, flag in replies that are not streamed, or regenerate low ones."
     ),
@@ -106,17 +117,38 @@ ServerUrlOpt = Annotated[
 IntervalOpt = Annotated[float, typer.Option(min=0.2, help="Time between two looks, in seconds.")]
 OnceOpt = Annotated[bool, typer.Option("--once", help="Look once and exit, after one interval.")]
 TopJsonOpt = Annotated[bool, typer.Option("--json", help="Print one line of JSON each look instead of a table.")]
-PortOpt = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
-HostOpt = Annotated[str, typer.Option(help="Address to listen on; any other than loopback requires an API key.")]
+PortOpt = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. Default: 8000.")
+]
+HostOpt = Annotated[
+    str | None,
+    typer.Option(help="Address to listen on; any other than loopback requires an API key. Default: 127.0.0.1."),
+]
+ServeRecipeOpt = Annotated[
+    str | None,
+    typer.Option(help="Recipe whose cluster.serve and store this server takes; other options here override them."),
+]
+AdapterOpt = Annotated[
+    list[str] | None,
+    typer.Option(help="LoRA adapter of the first model, NAME=ARTIFACT; requests of model NAME get it; repeatable."),
+]
+ListOpt = Annotated[bool, typer.Option("--list", help="List the decisions so far instead: what was moved, when, why.")]
 MaxTurnsOpt = Annotated[
     int | None, typer.Option(min=1, help="Number of latest turns of a conversation that the model sees.")
 ]
 MaxTokensOpt = Annotated[int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")]
-GpusOpt = Annotated[int, typer.Option(min=0, help="Number of GPUs of a replica; 0 serves on the CPU.")]
-GuardOpt = Annotated[bool, typer.Option(help="Check prompts and replies, and decline unsafe ones.")]
-ReplicasOpt = Annotated[str, typer.Option(help="Number of replicas of each model, or MIN:MAX; MIN may be 0.")]
-AppOpt = Annotated[str, typer.Option("--app", help="Name of the Ray Serve application.")]
-RouteOpt = Annotated[str, typer.Option(help="Prefix of all paths, such as /chat.")]
+GpusOpt = Annotated[
+    int | None, typer.Option(min=0, help="Number of GPUs of a replica; 0 serves on the CPU. Default: 0.")
+]
+GuardOpt = Annotated[
+    bool | None,
+    typer.Option("--guard/--no-guard", help="Check prompts and replies, and decline unsafe ones. Default: check."),
+]
+ReplicasOpt = Annotated[
+    str | None, typer.Option(help="Number of replicas of each model, or MIN:MAX; MIN may be 0. Default: 1.")
+]
+AppOpt = Annotated[str | None, typer.Option(help="Name of the Ray Serve application. Default: rayse.")]
+RouteOpt = Annotated[str | None, typer.Option(help="Prefix of all paths, such as /chat. Default: /.")]
 CanaryOpt = Annotated[str | None, typer.Option(help="Another version and its share of requests: NAME:0.1.")]
 EmitOpt = Annotated[
     Path | None,
@@ -149,7 +181,9 @@ KnowledgeOpt = Annotated[
 NoKnowledgeOpt = Annotated[bool, typer.Option("--no-knowledge", help="Answer from the model alone, no documents.")]
 GuardEndpointOpt = Annotated[str | None, typer.Option(help="Address of the API of a guard model.")]
 GuardModelOpt = Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")]
-GuardFailureOpt = Annotated[str, typer.Option(help="Prompts that it does not answer: decline, pass.")]
+GuardFailureOpt = Annotated[
+    str | None, typer.Option(help="Prompts that it does not answer: decline or pass. Default: decline.")
+]
 InitNodesOpt = Annotated[
     str | None, typer.Option(help="Nodes that the recipe is for, with --base: 1x8xH100. Default: this machine.")
 ]

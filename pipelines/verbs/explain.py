@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from pipelines.console import print_json
 from pipelines.errors import UserError
-from pipelines.recipe.reader import SHIPPED, find
 from pipelines.recipe.schema import json_schema
+from pipelines.recipe.shipped import SHIPPED, find
 from pipelines.stage import Stage
 
 

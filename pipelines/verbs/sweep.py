@@ -19,8 +19,9 @@ import yaml
 from cluster.resources import cores
 from pipelines.errors import UserError
 from pipelines.objects import is_url
-from pipelines.recipe.reader import SHIPPED, Recipe, RecipeTemplate
+from pipelines.recipe.reader import Recipe, RecipeTemplate
 from pipelines.recipe.search_space import SweepOptions, draw, num_combinations
+from pipelines.recipe.shipped import SHIPPED
 from pipelines.run.plan import Step, descendants, plan
 from pipelines.run.progress import RunLog
 from pipelines.run.walk import Walk, explain

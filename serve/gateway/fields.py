@@ -205,10 +205,14 @@ class CompletionFields(_GenerationFields):
     best_of: Literal[1] | None = Field(None, description="1")
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether the reply has the log-probabilities of its prompt."""
+        return self.prompt_logprobs is not None or (self.echo is True and self.logprobs is not None)
+
+    @property
     def only_scores(self) -> bool:
         """Whether the request is for the log-probabilities of its prompt: the reply has at most one new token."""
-        has_logprobs = self.prompt_logprobs is not None or (self.echo and self.logprobs is not None)
-        return bool(has_logprobs) and self.max_reply_tokens in (0, 1) and not self.stream
+        return self.scores_prompt and self.max_reply_tokens in (0, 1) and not self.stream
 
 
 class TextFormat(_Fields):

@@ -314,7 +314,8 @@ class Gateway:
     async def _save_feedback(self, headers: dict[str, str], receive: Receive, send: Send) -> None:
         body = asgi.parse_object(await self._read_body(headers, receive))
         if self._replies is None:
-            raise ApiError(404, "this server stores no feedback", code="not_found")
+            raise ApiError(404, "this server stores no feedback: it was started without a database for it, such as by "
+                           "--feedback none", code="not_found")  # fmt: skip
         reply_id, opinion = await self._replies.save(read(FeedbackFields, body), self._find_reply)
         self._metrics.feedback.labels(opinion.thumb).inc()
         await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": opinion.thumb, "stored": True})

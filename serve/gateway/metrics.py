@@ -56,7 +56,8 @@ def _labelled(sample: str, label: str) -> str:
 
 
 class Metrics:
-    """The gateway's metrics. One instance for each registry: Prometheus refuses the same name twice."""
+    """The gateway's metrics. One instance for each registry: Prometheus refuses the same name twice. Those of the
+    process are in the process's registry alone, as adapters have gateways, and registries, of their own."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY):
         self.requests = Counter("rayse_requests", "Requests, by route and status", ["route", "status"],
@@ -82,7 +83,8 @@ class Metrics:
         )  # fmt: skip
         self.quality_low = Counter("rayse_quality_low", "Sampled replies that score below the measure's threshold",
                                    ["measure"], registry=registry)  # fmt: skip
-        registry.register(ProcessUsage())
+        if registry is REGISTRY:
+            registry.register(ProcessUsage())
 
 
 class ProcessUsage(Collector):

@@ -139,6 +139,11 @@ def _check_limits(fields: ChatFields | CompletionFields, settings: Settings) -> 
     if fields.n and fields.n > maximum:
         raise ApiError(400, f"n: expected a whole number from 1 to {maximum}, which is this server's limit of replies "
                        f"to a request, got {fields.n}", param="n")  # fmt: skip
+    if settings.adapter_slots and isinstance(fields, CompletionFields) and fields.scores_prompt:
+        param = "echo" if fields.echo else "prompt_logprobs"
+        raise ApiError(400, f"{param}: a server with adapters gives no log-probabilities of prompts; leave it out, or "
+                       f"send the request to a server of the model alone", param=param,
+                       code="unsupported_parameter")  # fmt: skip
     has_logprobs = fields.logprobs is not None and fields.logprobs is not False  # 0 means those of the sampled tokens
     if settings.guard and has_logprobs and fields.stream and fields.stop:
         raise ApiError(400, "logprobs: not together with `stream` and `stop` on a server with a guard; leave one out",

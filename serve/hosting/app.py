@@ -30,7 +30,7 @@ from pipelines.store.artifacts import Store
 from pipelines.store.provenance import folder_of
 from serve.hosting import front, joined
 from serve.hosting.canary import Watch
-from serve.hosting.deployment import CLUSTER_THREADS, application
+from serve.hosting.deployment import CLUSTER_THREADS, application, engines
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import Settings
 
@@ -94,7 +94,7 @@ def _session(settings: Settings, log: Log) -> Session:
 
 def _num_cpus(settings: Settings) -> int | None:
     """Logical CPUs of a Ray on this machine: enough for all replicas, twice while another version takes over."""
-    num_replicas = sum(model.replicas.max * max(1, model.gpus) for model in settings.models)
+    num_replicas = sum(model.replicas.max * max(1, model.gpus) for model in settings.engines)
     return 2 * num_replicas + 1 if num_replicas > 1 else None
 
 
@@ -178,25 +178,38 @@ def _watch(
 def _take_over(settings: Settings, following: Settings, log: Log, record: Record) -> bool:
     """Deploys other settings beside those that are served; returns whether they took over. Where they do not start,
     the earlier ones go on, and the decision is recorded."""
+    changes = changed(settings, following)
     try:
-        _check_spare_gpus(following)
+        _check_spare_gpus(settings, following)
         deploy(following.check())
     except (ClusterError, UserError) as error:
-        log(f"version {following.version} does not start, {settings.version} stays: {error}")
-        record("not_started", {"version": following.version, "serving": settings.version, "reason": str(error)})
+        for name, before, now in changes:
+            log(f"{name}: version {now} does not start, {before} stays: {error}")
+            record("not_started", {"model": name, "version": now, "serving": before, "reason": str(error)})
         if isinstance(error, ClusterError):
             deploy(settings)
         return False
-    log(f"serving version {following.version}, before {settings.version}")
+    for name, before, now in changes:
+        log(f"{name}: serving version {now}, before {before}")
     return True
 
 
-def _check_spare_gpus(settings: Settings) -> None:
-    """Raises UserError where this machine has no GPUs for another version beside the one that is served."""
+def changed(settings: Settings, following: Settings) -> list[tuple[str, str, str]]:
+    """(name, version before, version after) of each model whose version differs between two settings of a server."""
+    before = {(model.name, bool(model.canary)): model.version for model in settings.models}
+    pairs = [(model.name, before.get((model.name, bool(model.canary)), ""), model.version)
+             for model in following.models]  # fmt: skip
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _check_spare_gpus(settings: Settings, following: Settings) -> None:
+    """Raises UserError where this machine has no GPUs for other versions beside those that are served."""
     import ray
 
     spare = int(ray.available_resources().get("GPU", 0))
-    needed = settings.gpus * max(1, settings.replicas.min)
+    served = engines(settings)
+    needed = sum(engine.gpus * max(1, engine.replicas.min) for name, engine in engines(following).items()
+                 if engine != served.get(name))  # fmt: skip
     if settings.address is None and needed > spare:
         raise UserError(f"another version needs {needed} GPUs beside those in use, and {spare} are free; expected a "
                         f"restart of the server instead")  # fmt: skip
@@ -208,13 +221,13 @@ def _check_gpus(settings: Settings) -> None:
     import ray
 
     if settings.address is not None:
-        for model in settings.models:
+        for model in settings.engines:
             threads = model.threads or CLUSTER_THREADS
             cpus, gpus = (1, 1) if model.gpus else (threads, 0)
             Resources(max(1, model.gpus) * max(1, model.replicas.min), cpus, gpus).check(f"serve {model.name}")
         return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.models)
+    needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.engines)
     if needed > num_gpus:
         replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all"
         raise UserError(

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.resources import cores
+from serve.hosting.adapters import engine_sizes
 from serve.hosting.engine import engine_environment, local
+from serve.hosting.serve_private import set_version
 from serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,15 +36,15 @@ def application(settings: Settings, runtime_env: dict[str, Any] | None = None) -
     from serve.hosting.replica import Model, Replica
     from serve.hosting.router import Router
 
-    models = [_with_threads(model, settings) for model in settings.models]
-    if len(models) == 1:
-        return _deployment(models[0], Replica, runtime_env).bind(models[0].model_dump_json())
-    handles = [
-        _deployment(model, Model, runtime_env, name=deployment_name(model)).bind(
-            model.model_copy(update={"others": ()}).model_dump_json()
-        )
-        for model in models
-    ]
+    served = engines(settings)
+    if len(settings.models) == 1:
+        return _bind(served[deployment_name(settings)], Replica, runtime_env, "Replica", ())
+    bound = {
+        deployment_name(model): _bind(served[deployment_name(model)], Model, runtime_env, deployment_name(model),
+                                      _adapters(model, settings))
+        for model in settings.engines
+    }  # fmt: skip
+    handles = [bound[deployment_name(model)] for model in settings.models]
     router: Any = ray.serve.deployment(
         Router,
         num_replicas=1,
@@ -67,16 +70,46 @@ def build(arguments: dict[str, Any]) -> ray.serve.Application:
 def deployment_name(settings: Settings) -> str:
     """Name of a model's deployment: its name in the API as far as Ray Serve's names allow, and a digest of it.
 
-    The same for every version, so that Ray Serve replaces one by the other without a gap; a canary has another."""
-    plain = "".join(character if character.isalnum() and character.isascii() else "-" for character in settings.name)
-    digest = hashlib.sha256(f"{settings.name} {'canary' if settings.canary else ''}".encode()).hexdigest()[:8]
+    The same for every version, so that Ray Serve replaces one by the other without a gap; a canary has another, and an
+    adapter that of its base."""
+    name = settings.adapter_of or settings.name
+    plain = "".join(character if character.isalnum() and character.isascii() else "-" for character in name)
+    digest = hashlib.sha256(f"{name} {'canary' if settings.canary else ''}".encode()).hexdigest()[:8]
     return f"{plain}-{digest}"
 
 
+def engines(settings: Settings) -> dict[str, Settings]:
+    """The settings of each engine of a server, by its deployment's name; where they differ, it starts anew."""
+    return {
+        deployment_name(model): _with_threads(model, settings).model_copy(
+            update={"others": (), **engine_sizes(_adapters(model, settings))}
+        )
+        for model in settings.engines
+    }
+
+
+def _adapters(model: Settings, settings: Settings) -> list[Settings]:
+    """The adapters that a model's engine serves, those of a canary's none."""
+    return [other for other in settings.models if other.adapter_of == model.name and not model.canary]
+
+
+def _bind(
+    engine: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str, adapters: Sequence[Settings]
+) -> ray.serve.Application:
+    """One engine's part of the application. Its replicas start anew where its settings differ; where those of its
+    adapters do, the replicas that run load them."""
+    sizes = {"adapter_slots": engine.adapter_slots, "adapter_rank": engine.adapter_rank}
+    served = [adapter.model_copy(update=sizes).model_dump(mode="json") for adapter in adapters]
+    deployment = _deployment(engine, cls, runtime_env, name, {"adapters": served} if served else None)
+    arguments = engine.model_dump_json()
+    set_version(deployment, hashlib.sha256(arguments.encode()).hexdigest()[:16])
+    return deployment.bind(arguments)
+
+
 def _deployment(
-    settings: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str = "Replica"
+    settings: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str, user_config: dict[str, Any] | None
 ) -> ray.serve.Deployment:
-    """The deployment of one model."""
+    """The deployment of one model. user_config: of Model.reconfigure."""
     import ray.serve
 
     num_cpus = _num_cpus(settings)
@@ -85,6 +118,7 @@ def _deployment(
     deployment: Any = ray.serve.deployment(
         cls,
         name=name,
+        user_config=user_config,
         max_constructor_retry_count=1,  # what fails at its start fails again
         max_ongoing_requests=MAX_ONGOING,
         max_surge_percent=100,  # another version starts beside the old one, which then drains
@@ -129,5 +163,5 @@ def _with_threads(model: Settings, settings: Settings) -> Settings:
     """A model's settings with the threads of its engine; on one machine all replicas share its cores."""
     if model.threads or model.address is not None:
         return model.model_copy(update={"threads": model.threads or CLUSTER_THREADS})
-    num_replicas = sum(each.replicas.max for each in settings.models)
+    num_replicas = sum(each.replicas.max for each in settings.engines)
     return model.model_copy(update={"threads": max(1, cores() // num_replicas)})

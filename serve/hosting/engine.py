@@ -50,6 +50,8 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "tensor_parallel_size": max(1, settings.gpus),
         "allowed_origins": [],  # no web site may read replies
     }
+    if settings.adapter_slots:
+        arguments |= {"enable_lora": True, "max_loras": settings.adapter_slots, "max_lora_rank": settings.adapter_rank}
     if on_cpu or settings.kv_cache_bytes:
         default = engine_size.kv_bytes(read_config(settings.model), max_tokens, dtype)
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_bytes or default

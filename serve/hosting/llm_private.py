@@ -5,6 +5,7 @@ Imported in replicas only, because it imports vLLM. What it changes, and why:
 - a replica also opens a gRPC port for Ray's calls, on every interface; on this machine it is bound to loopback
 - on CPUs Ray selects vLLM's multiprocessing executor: one more process of 700 MB, which takes 13 s to import what the
   engine has imported, and a hop for every token; here the worker runs inside the engine's process
+- vLLM's structured outputs use one library, since its engine cannot change it from request to request
 - Ray starts a process that downloads the model, and one of 400 MB that reports usage; here the model is a folder, and
   nothing is reported
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase, CallbackConfig
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve._private import replica as ray_replica
 from ray.serve.llm import LLMConfig
@@ -48,6 +50,9 @@ class OneProcessEngine(VLLMEngine):
         parallel = vllm_engine_config.parallel_config
         if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
             parallel.distributed_executor_backend = "uni"
+        # "auto" chooses a library for each grammar, but the engine keeps the first one's and fails on another's (vLLM
+        # 0.29); so a grammar that this one cannot read gets 400.
+        vllm_engine_config.structured_outputs_config.backend = "xgrammar"
         return super()._start_async_llm_engine(vllm_engine_args, vllm_engine_config, placement_group)
 
 
@@ -65,6 +70,19 @@ async def start(llm_config: dict[str, Any]) -> QuietServer:
     server: Any = QuietServer.sync_init(config, engine_cls=OneProcessEngine)
     await server.start()
     return server
+
+
+async def load_adapter(server: Any, name: str, folder: str) -> None:
+    """Loads a LoRA adapter of a name that the engine does not know. Raises ValueError where it does not fit."""
+    await server.engine.resolve_lora(
+        DiskMultiplexConfig(model_id=name, max_total_tokens=None, local_path=folder, lora_assigned_int_id=1)
+    )
+
+
+async def remove_adapter(server: Any, name: str) -> None:
+    """Removes an adapter that no request uses: vLLM's own route forgets its name, but keeps its slot in use."""
+    adapter = server.engine._oai_models.lora_requests.pop(name)
+    await server.engine._engine_client.remove_lora(adapter.lora_int_id)
 
 
 async def application(server: Any) -> App:

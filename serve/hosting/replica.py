@@ -12,63 +12,142 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.serve
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from ray.serve.exceptions import RayServeException
 
 from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
 from serve.gateway.feedback import Reply
 from serve.gateway.keys import open_access
+from serve.hosting.adapters import FOLDER as ADAPTER_FOLDER
+from serve.hosting.adapters import engine_name, renamed
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
 
+if TYPE_CHECKING:
+    from serve.gateway.gateway import Gateway
+
 PEERS_TIMEOUT_S = 10.0
+UNLOAD_POLL_S = 0.2
+
+
+@dataclass
+class Adapter:
+    """A LoRA adapter that is served. registry: of its metrics; num_requests: those that run."""
+
+    settings: Settings
+    gateway: Gateway
+    registry: CollectorRegistry
+    num_requests: int = 0
 
 
 class Model:
-    """A model with its gateway; built once warm-up requests succeeded. settings: Settings as JSON."""
+    """A model with its gateway, and its adapters each with one; built once warm-up requests succeeded. settings:
+    Settings as JSON."""
 
     behind_router = True
 
     async def __init__(self, settings: str):
-        from serve.gateway.gateway import Gateway
         from serve.hosting import engine, llm_private
 
         self._settings = engine.local(Settings.model_validate_json(settings))
         if self._settings.address is None:
             llm_private.listen_on_loopback()
         config = engine.llm_config(self._settings)
+        self._context_tokens = config["engine_kwargs"]["max_model_len"]
         self._server = await llm_private.start(config)
         self._app = await llm_private.application(self._server)
-        shared = self._settings.replicas.max > 1
+        self._shared = self._settings.replicas.max > 1
         self._peers: Any = None
-        counts_with_others = bool(self._settings.keys) and (shared or self.behind_router)
+        counts_with_others = bool(self._settings.keys) and (self._shared or self.behind_router)
         self._counter: Any = key_counter(self._settings) if counts_with_others else None
-        self._gateway = Gateway(
-            self._app, self._settings, context_tokens=config["engine_kwargs"]["max_model_len"],
-            check_engine=self._server.check_health, admit=self._admit if self._counter else None,
-            collect_metrics=self._collect_metrics if shared else None, find_reply=self._find_reply if shared else None,
+        self._adapters: dict[str, Adapter] = {}
+        self._leaving: list[asyncio.Task[None]] = []
+        self._gateway = await self._open_gateway(self._app, self._settings)
+
+    async def _open_gateway(self, app: App, settings: Settings, registry: CollectorRegistry = REGISTRY) -> Gateway:
+        """A gateway that has answered warm-up requests."""
+        from serve.gateway.gateway import Gateway
+
+        shown = settings.adapter_of and settings.name
+        gateway = Gateway(
+            app, settings, context_tokens=min(self._context_tokens, settings.max_tokens or self._context_tokens),
+            check_engine=self._server.check_health, metrics=metrics.Metrics(registry),
+            admit=self._admit if self._counter else None,
+            collect_metrics=partial(self._collect_metrics, shown) if self._shared or shown else None,
+            find_reply=self._find_reply if self._shared else None,
         )  # fmt: skip
-        await warm_up(self._gateway, self._settings)
-        self._gateway.ready = True
+        await warm_up(gateway, settings)
+        gateway.ready = True
+        return gateway
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Makes the adapters of the config those that are served, at a replica's start and while it runs: a new one
+        takes requests once it has answered, an earlier one ends with its last reply. Raises ValueError where one does
+        not fit the engine."""
+        from serve.hosting import engine
+
+        await asyncio.gather(*self._leaving)  # their slots are not free before
+        earlier, self._leaving = dict(self._adapters), []
+        adapters = [engine.local(Settings.model_validate(each)) for each in config["adapters"]]
+        for settings in adapters:
+            if settings.name in earlier and earlier[settings.name].settings == settings:
+                del earlier[settings.name]
+            else:
+                self._adapters[settings.name] = await self._load(settings)
+        names, versions = {each.name for each in adapters}, {engine_name(each) for each in adapters}
+        self._adapters = {name: adapter for name, adapter in self._adapters.items() if name in names}
+        ending = [adapter for adapter in earlier.values() if engine_name(adapter.settings) not in versions]
+        self._leaving = [asyncio.create_task(self._unload(adapter)) for adapter in ending]
+
+    async def _load(self, settings: Settings) -> Adapter:
+        from serve.hosting import llm_private
+
+        await llm_private.load_adapter(self._server, engine_name(settings), str(settings.model / ADAPTER_FOLDER))
+        registry = CollectorRegistry()
+        gateway = await self._open_gateway(renamed(self._app, settings), settings, registry)
+        return Adapter(settings, gateway, registry)
+
+    async def _unload(self, adapter: Adapter) -> None:
+        """Frees the slot of an adapter once its requests have ended."""
+        from serve.hosting import llm_private
+
+        while adapter.num_requests:
+            await asyncio.sleep(UNLOAD_POLL_S)
+        await llm_private.remove_adapter(self._server, engine_name(adapter.settings))
 
     async def check_health(self) -> None:
         """Raises where the engine is dead; Ray Serve then replaces the replica."""
         await self._server.check_health()
 
-    async def metrics(self) -> tuple[str, str]:
-        """This replica's name, and its metrics in Prometheus' text format."""
-        _, body = await post(self._app, "/metrics", b"", method="GET")
+    async def metrics(self, adapter: str = "") -> tuple[str, str]:
+        """This replica's name, and its metrics, or those of one adapter, in Prometheus' text format."""
+        if adapter:
+            body = generate_latest(self._adapters[adapter].registry)
+        else:
+            _, body = await post(self._app, "/metrics", b"", method="GET")
         return ray.serve.get_replica_context().replica_tag, body.decode()
 
-    async def respond(self, scope: Scope, body: bytes) -> AsyncIterator[Event]:
-        """The events of the response to a request that a router passes on, in ASGI's form."""
-        async with contextlib.aclosing(events_of(self._gateway, scope, body)) as events:
-            async for event in events:
-                yield event
+    async def respond(self, scope: Scope, body: bytes, name: str) -> AsyncIterator[Event]:
+        """The events of the response to a request that a router passes on, in ASGI's form. name: of the model, this one
+        or one of its adapters."""
+        adapter = self._adapters.get(name)
+        gateway = adapter.gateway if adapter else self._gateway
+        if adapter:
+            adapter.num_requests += 1
+        try:
+            async with contextlib.aclosing(events_of(gateway, scope, body)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            if adapter:
+                adapter.num_requests -= 1
 
     async def _admit(self, key: NamedKey) -> None:
         refused = await self._counter.refusal.remote(key.model_dump())
@@ -78,15 +157,19 @@ class Model:
 
     async def recent_reply(self, reply_id: str) -> Reply | None:
         """A reply that this replica remembers, by its id."""
-        return self._gateway.recent_reply(reply_id)
+        gateways = [self._gateway, *(adapter.gateway for adapter in self._adapters.values())]
+        return next(filter(None, (gateway.recent_reply(reply_id) for gateway in gateways)), None)
 
     async def _find_reply(self, reply_id: str) -> Reply | None:
         replies = await self._broadcast("recent_reply", reply_id)
         return next((reply for reply in replies if reply is not None), None)
 
-    async def _collect_metrics(self) -> str:
-        """The metrics of all replicas of this deployment, each sample with the label `replica`."""
-        return metrics.merge(dict(sorted(await self._broadcast("metrics"))), "replica")
+    async def _collect_metrics(self, adapter: str = "") -> str:
+        """The metrics of the model or of one adapter; where there are several replicas, those of all of them, each
+        sample with the label `replica`."""
+        if not self._shared:
+            return (await self.metrics(adapter))[1]
+        return metrics.merge(dict(sorted(await self._broadcast("metrics", adapter))), "replica")
 
     async def _broadcast(self, method: str, *arguments: str) -> list[Any]:
         """What a method of every replica of this deployment returns, but of those that have just ended. Raises ApiError

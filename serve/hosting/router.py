@@ -1,6 +1,7 @@
 """The router of a server with several models: the request's `model` chooses one; a canary gets a share of requests.
 
     client ──► front ──► Router ──Ray's router──► a replica of the Model ──events──► client
+                                                  (an adapter's: the one of its base)
 
 A server with one model has none: there the front streams from the replica itself. Requests pass from process to
 process with the client's headers, and the model's gateway checks keys, limits and fields as ever.
@@ -106,7 +107,7 @@ class Router:
         model, handle = self._choose(name or self._names[0], may_be_canary=is_generation)
         status, first_bytes_s, start = 0, 0.0, time.monotonic()
         try:
-            async for event in handle.respond.remote(_plain(scope), body):
+            async for event in handle.respond.remote(_plain(scope), body, model.name):
                 if event["type"] == "http.response.start":
                     status, first_bytes_s = event["status"], time.monotonic() - start
                 await send(event)
@@ -125,15 +126,15 @@ class Router:
 
     async def _refuse(self, name: Any, scope: Scope, body: bytes, send: Send) -> None:
         """A model's name that this server has not: the first model says so, or what else is wrong, such as the key."""
-        events, status, _ = await self._respond(self._models[0][1], scope, body)
+        events, status, _ = await self._respond(*self._models[0], scope, body)
         if status != 404:
             return await _send_all(events, send)
         raise ApiError(404, f"The model {name!r} does not exist; this server has {', '.join(self._names)}",
                        param="model", code="model_not_found")  # fmt: skip
 
-    async def _respond(self, handle: Any, scope: Scope, body: bytes) -> tuple[list[Event], int, bytes]:
+    async def _respond(self, model: Settings, handle: Any, scope: Scope, body: bytes) -> tuple[list[Event], int, bytes]:
         """The whole response of one model: its events, status and body."""
-        events = [event async for event in handle.respond.remote(_plain(scope), body)]
+        events = [event async for event in handle.respond.remote(_plain(scope), body, model.name)]
         return events, events[0]["status"], b"".join(event.get("body", b"") for event in events[1:])
 
     async def _merge(self, scope: Scope, send: Send) -> None:
@@ -141,7 +142,7 @@ class Router:
         texts: dict[str, str] = {}
         cards: list[Any] = []
         for model, handle in self._models:
-            events, status, body = await self._respond(handle, scope, b"")
+            events, status, body = await self._respond(model, handle, scope, b"")
             if status != 200:
                 return await _send_all(events, send)
             if scope["path"] == "/metrics":
@@ -158,8 +159,7 @@ class Router:
         only the one that wrote it has its texts."""
         events: list[Event] = []
         for number in order_of_feedback([model for model, _ in self._models], body):
-            handle = self._models[number][1]
-            events, status, _ = await self._respond(handle, scope, body)
+            events, status, _ = await self._respond(*self._models[number], scope, body)
             if status != 404:
                 break
         await _send_all(events, send)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pipelines.stage import ClusterOptions, Facts, Options, Stage, Work
+from pipelines.stage import Facts, Options, Stage, Work
+from serve.options import ServeCluster
 
 if TYPE_CHECKING:
     from pipelines.data.dialogues.conversations import Conversation
@@ -58,18 +59,6 @@ class ServeOptions(Options):
     sample_replies: int = Field(
         2, ge=0, le=100, description="Sample replies of each task and language in the report card"
     )
-
-
-class ServeCluster(ClusterOptions):
-    """Resources of the stage `serve`, in the recipe's `cluster:` section."""
-
-    threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: one for each core")
-    gpus: int = Field(0, ge=0, description="GPUs of the engine (tensor parallel); 0 runs it on the CPU")
-    kv_cache_bytes: int | None = Field(
-        None, ge=2**24, description="Memory for keys and values, in bytes; default: on a CPU as much as the sampler "
-        "takes, on a GPU as vLLM chooses"
-    )  # fmt: skip
-    start_s: float = Field(900, gt=0, description="Seconds within which the server must be ready, or the stage fails")
 
 
 def run(work: Work) -> Facts:

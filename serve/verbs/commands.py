@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
@@ -22,36 +17,29 @@ from pipelines.store.runs import resolve
 from serve.client import Client
 from serve.gateway import asgi
 from serve.gateway.database import DatabaseError, open_database
-from serve.hosting import artifacts, emit
-from serve.settings import FEEDBACK_FILE, GuardEndpoint, NamedKey, Replicas, Settings
+from serve.hosting import adapters, artifacts, emit
+from serve.options import NONE, ServeCluster
+from serve.settings import FEEDBACK_FILE, Settings
 from serve.verbs.chat import talk
 from serve.verbs.promote import parse_canary
+from serve.verbs.service import combined, load_options
 
-NAME_AND_DIGEST = re.compile(r"[^\s:]*:[0-9a-fA-F]{64}")  # with a colon, as other programs write them
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def serve(
-    store: Store,
-    names: list[str],
-    *,
-    canary: str | None = None,
-    replicas: str = "1",
-    file: Path | None = None,
-    as_json: bool = False,
-    **options: Any,
-) -> None:
+def serve(store: Store, flags: Mapping[str, Any], *, recipe: ServeCluster | None = None, folder: Path = Path()) -> None:
     """`rayse serve`: hosts models until Ctrl-C or SIGTERM, or writes their Serve config to a file.
 
-    names, canary, options: as load_service takes them. Where the first name is an alias and is moved, settings are
-    loaded anew and take over. as_json: report readiness as one line of JSON."""
-    scale = Replicas.parse(replicas)
-    _check_shared_feedback("--emit" if file is not None else "--address" if options.get("address") else None, options)
+    flags, recipe, folder: as service.combined takes them. Where a name that it hosts is an alias and is moved, settings
+    are loaded anew and take over."""
+    options, file = combined(flags, recipe, folder), flags.get("emit")
+    _check_shared_feedback("--emit" if file is not None else "--address" if options.address else None, options)
 
     def load() -> Settings:
-        return load_service(store, names, canary, replicas=scale, **options)
+        return load_service(store, options.models, options.canary, options.adapters, **load_options(options, flags))
 
-    follow = Follower(store, names[0] if names else "", load)
+    canary = [parse_canary(options.canary)[0]] if options.canary else []
+    follow = Follower(store, [*options.models, *canary, *options.adapters.values()], load)
     settings = load().check()
     if file is not None:
         emit.write(settings, file)
@@ -59,8 +47,11 @@ def serve(
         return
     _check_database(settings)
     for model in settings.models:
-        print(f"starting {model.name} ({model.model})", file=sys.stderr)
-    _host(store, settings, follow, as_json)
+        of = f", an adapter of {model.adapter_of}" if model.adapter_of else ""
+        print(f"starting {model.name} ({model.model}){of}", file=sys.stderr)
+        if model.adapter_of and (note := adapters.note(store, model)):
+            print(note, file=sys.stderr)
+    _host(store, settings, follow, bool(flags.get("as_json")))
 
 
 def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None], as_json: bool) -> None:
@@ -74,7 +65,7 @@ def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None
         print("Ctrl-C stops it", flush=True)
 
     def record(action: str, evidence: dict[str, Any]) -> None:
-        aliases.keep(store, settings.name, action, fingerprint=evidence["version"], before=evidence["serving"],
+        aliases.keep(store, evidence["model"], action, fingerprint=evidence["version"], before=evidence["serving"],
                      reason=evidence["reason"], evidence=evidence)  # fmt: skip
 
     log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
@@ -83,42 +74,48 @@ def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None
 
 
 class Follower:
-    """Called without arguments: the settings that `load` makes, where an alias was moved since it last did.
+    """Called without arguments: the settings that `load` makes, where one of the aliases was moved since it last did.
+
+    names: those that may be aliases.
 
     UserError of `load`: what the alias names now cannot be served, and is not tried again. Of any other error, such as
     of the store, the next call tries again."""
 
-    def __init__(self, store: Store, alias: str, load: Callable[[], Settings]):
-        self._store, self._alias, self._load = store, alias, load
-        self._fingerprint = self._current()
+    def __init__(self, store: Store, names: Sequence[str], load: Callable[[], Settings]):
+        self._store, self._names, self._load = store, list(names), load
+        self._fingerprints = self._current()
 
     def __call__(self) -> Settings | None:
         current = self._current()
-        if current == self._fingerprint:
+        if current == self._fingerprints:
             return None
         try:
             settings = self._load()
         except UserError:
-            self._fingerprint = current
+            self._fingerprints = current
             raise
-        self._fingerprint = current
+        self._fingerprints = current
         return settings
 
-    def _current(self) -> str:
-        alias = aliases.read(self._store, self._alias)
-        return alias.fingerprint if alias else ""
+    def _current(self) -> list[str]:
+        """The fingerprints of the names; empty ones for those that are no alias."""
+        read = (aliases.read(self._store, name) for name in self._names)
+        return [alias.fingerprint if alias else "" for alias in read]
 
 
-def _check_shared_feedback(cluster_option: str | None, options: dict[str, Any]) -> None:
+def _check_shared_feedback(cluster_option: str | None, options: ServeCluster) -> None:
     """Raises UserError for a server on a cluster whose nodes would each store feedback in a file."""
-    if cluster_option is not None and options.get("feedback_url") is None:
+    if cluster_option is not None and options.feedback is None:
         raise UserError(f"{cluster_option}: without --feedback each node would store feedback, and count requests of "
                         f"keys, in a SQLite file that the others do not see; expected --feedback "
-                        f"postgresql://USER@HOST:PORT/DATABASE, a database that all nodes reach")  # fmt: skip
+                        f"postgresql://USER@HOST:PORT/DATABASE, a database that all nodes reach, or --feedback none, "
+                        f"which stores none")  # fmt: skip
 
 
 def _check_database(settings: Settings) -> None:
     """Raises ClusterError where the database of feedback cannot be reached: before a model is loaded."""
+    if settings.feedback is None:
+        return
     try:
         open_database(settings.feedback, settings.feedback_url).close()
     except DatabaseError as error:
@@ -164,7 +161,7 @@ def load_settings(
 
     name: as `rayse export` takes it; default: the newest. knowledge: name of the documents to answer from, by default
     those of the model's run; no_knowledge: none. options: settings from the command line; None leaves a
-    setting to the trial, or to its default."""
+    setting to the trial, or to its default; `feedback_url` may be `none`: no feedback is stored."""
     requested = resolve(store, name) if name else artifacts.newest(store)
     spec = artifacts.serving_spec(store, requested)
     model = artifacts.require(store, artifacts.MODEL, spec.model)
@@ -174,10 +171,13 @@ def load_settings(
     guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
     documents = artifacts.knowledge_settings(_knowledge(store, knowledge, spec.knowledge, leave_out=no_knowledge))
     requested_options = {option: value for option, value in options.items() if value is not None}
+    if stores_none := requested_options.get("feedback_url") == NONE:
+        del requested_options["feedback_url"]
     if name and aliases.read(store, name) is not None:  # clients keep one name for all versions
         requested_options.setdefault("name", name)
     return artifacts.settings(
-        model, guard, store.root / "cache", feedback=store.root / FEEDBACK_FILE, store=store.location,
+        model, guard, store.root / "cache", store=store.location,
+        feedback=None if stores_none else store.root / FEEDBACK_FILE,
         **{**spec.settings, **documents, **requested_options},
     )  # fmt: skip
 
@@ -195,87 +195,18 @@ def _knowledge(store: Store, name: str | None, of_model: str | None, *, leave_ou
     return artifacts.require(store, artifacts.KNOWLEDGE, of_model) if of_model and not leave_out else None
 
 
-def load_service(store: Store, names: list[str], canary: str | None, **options: Any) -> Settings:
+def load_service(
+    store: Store, names: Sequence[str], canary: str | None, adapter_names: Mapping[str, str], **options: Any
+) -> Settings:
     """Settings of a server for several models, the first of which answers requests that name none.
 
-    names: as load_settings takes one; canary: `NAME:SHARE`, another version of the first model. options: of all."""
+    names: as load_settings takes one; canary: `NAME:SHARE`, another version of the first model; adapter_names: those of
+    the first model, by their names in the API. options: of all."""
     first, *others = [load_settings(store, name, **options) for name in names or [None]]
     if canary is not None:
         name, share = parse_canary(canary)
         others.append(load_settings(store, name, **options).model_copy(update={"name": first.name, "canary": share}))
+    for name, artifact in adapter_names.items():
+        adapter = load_settings(store, artifact, **options).model_copy(update={"name": name})
+        others.append(adapters.adapted(store, first, adapter))
     return first.model_copy(update={"others": tuple(others)})
-
-
-def read_server_keys(file: Path | None) -> dict[str, Any]:
-    """The settings `key` and `keys` of a server: from --key-file, which holds one key, or a line `NAME SHA256
-    [N/minute] [N/day]` for each of several. Raises UserError that names the line."""
-    lines = _key_lines(file) if file is not None else []
-    if file is None or all(len(line.split()) == 1 for _, line in lines):
-        return {"key": read_key(file)}
-    keys: list[NamedKey] = []
-    for number, line in lines:
-        try:
-            keys.append(NamedKey.parse(line))
-        except ValueError as error:
-            raise UserError(
-                f"--key-file {file}: line {number}: {error}; expected NAME SHA256 [N/minute] [N/day]"
-            ) from None
-    names, digests = [each.name for each in keys], [each.sha256 for each in keys]
-    for name, digest in zip(names, digests, strict=True):
-        if names.count(name) > 1:
-            raise UserError(f"--key-file {file}: two keys are named {name}; expected each name once")
-        if digests.count(digest) > 1:
-            same = " and ".join(each.name for each in keys if each.sha256 == digest)
-            raise UserError(f"--key-file {file}: {same} have the same key; expected a key for each name")
-    # The server's own requests need a key too: one that nobody else knows.
-    return {"key": secrets.token_urlsafe(24), "keys": tuple(keys)}
-
-
-def read_guard_endpoint(url: str | None, model: str | None, failure: str, *, guard: bool) -> GuardEndpoint | None:
-    """The setting `guard_endpoint` of a server, with the key of the environment variable RAYSE_GUARD_KEY, if it is set.
-
-    Raises UserError for one option without the other, a value that is none, and a model of no known family."""
-    if url is None and model is None:
-        return None
-    if url is None or model is None:
-        raise UserError("--guard-endpoint and --guard-model: expected both, got one; they name a model and where it is")
-    if not guard:
-        raise UserError("--guard-endpoint: not together with --no-guard, which checks nothing; leave one out")
-    from serve.gateway.guard_model import GUARD_KEY_ENV, family_of
-
-    family_of(model)
-    key = os.environ.get(GUARD_KEY_ENV) or None
-    try:
-        return GuardEndpoint.model_validate({"url": url, "model": model, "failure": failure, "key": key})
-    except ValidationError as error:
-        field = str(error.errors()[0]["loc"][0])
-        option, expected = {
-            "url": ("--guard-endpoint", "an address such as http://127.0.0.1:8001/v1"),
-            "failure": ("--guard-failure", "decline or pass"),
-        }.get(field, ("--guard-model", "the name of a model"))
-        raise UserError(f"{option}: got {failure if field == 'failure' else url}; expected {expected}") from None
-
-
-def _key_lines(file: Path) -> list[tuple[int, str]]:
-    """The lines of a file of keys that are neither empty nor comments, with their numbers."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--key-file {file}: cannot be read ({error})") from None
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("# ")]
-
-
-def read_key(file: Path | None) -> str | None:
-    """The key in --key-file. Raises UserError where the file holds none, or more than one."""
-    if file is None:
-        return None
-    lines = _key_lines(file)
-    if not lines:
-        raise UserError(f"--key-file {file}: empty; expected the key in its first line")
-    first = lines[0][1].strip()
-    if all(len(line.split()) == 1 for _, line in lines) and (len(lines) > 1 or NAME_AND_DIGEST.fullmatch(first)):
-        raise UserError(f"--key-file {file}: {len(lines)} lines, each one word; expected one key alone, or lines NAME "
-                        f"SHA256 [N/minute] [N/day] with spaces between the words")  # fmt: skip
-    if len(first.split()) > 1:
-        raise UserError(f"--key-file {file}: holds the digests of a server's keys; expected the key itself, alone")
-    return first

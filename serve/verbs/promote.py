@@ -20,11 +20,13 @@ from serve.settings import FEEDBACK_FILE, check_feedback_url
 
 
 def promote(
-    store: Store, name: str, alias: str, *, reason: str, as_json: bool, feedback_url: str | None = None
+    store: Store, name: str | None, alias: str, *, reason: str, as_json: bool, feedback_url: str | None = None
 ) -> None:
     """`rayse promote`: moves an alias to a model or a trial. Raises UserError for an artifact of another kind.
 
     feedback_url: PostgreSQL database whose thumbs are evidence; default: those in the store's file."""
+    if name is None:
+        raise UserError("NAME: missing; expected a model or trial to promote, or --list, which lists the decisions")
     artifact = resolve(store, name)
     artifacts.serving_spec(store, artifact)  # refuses other kinds
     if store.names("runs") and alias in latest(store).stages:
@@ -40,6 +42,22 @@ def rollback(store: Store, alias: str, *, reason: str, as_json: bool, feedback_u
     served = store.by_fingerprint(current.fingerprint) if current else None
     evidence = _evidence(store, served, feedback_url) if served is not None else {}
     _report(aliases.rollback(store, alias, reason=reason, evidence=evidence), as_json)
+
+
+def show_decisions(store: Store, name: str | None, *, as_json: bool) -> None:
+    """`rayse promote --list`: prints the decisions that the store keeps, the oldest first."""
+    if name is not None:
+        raise UserError(f"{name}: not together with --list, which lists the decisions on all aliases; leave one out")
+    decisions = aliases.decisions(store)
+    if as_json:
+        rows = [decision.model_dump() for decision in decisions]
+        return print(json.dumps({"decisions": rows}, indent=1, ensure_ascii=False))
+    for decision in decisions:
+        before = f", before {decision.before}" if decision.before else ""
+        reason = f": {decision.reason}" if decision.reason else ""
+        print(f"{decision.at[:19]}  {decision.action} {decision.alias} {decision.fingerprint}{before}{reason}")
+    if not decisions:
+        print(f"no decisions in store {store.location}")
 
 
 def _evidence(store: Store, artifact: Artifact, feedback_url: str | None) -> dict[str, Any]:

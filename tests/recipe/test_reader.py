@@ -12,7 +12,7 @@ import yaml
 
 from pipelines import cli
 from pipelines.errors import UserError
-from pipelines.recipe import reader, schema
+from pipelines.recipe import reader, schema, shipped
 from pipelines.recipe.reader import Recipe
 from pipelines.stages import STAGES
 from tests.toy_stages import TABLE, ToyCluster
@@ -299,20 +299,20 @@ def test_an_unknown_entry_is_an_error_with_the_nearest_name(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["demo", "demo.yaml", "pipelines/recipes/demo.yaml", "micro"])
 def test_shipped_recipes_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    assert reader.find(name).parent == reader.SHIPPED
+    assert shipped.find(name).parent == shipped.SHIPPED
 
 
 def test_a_missing_recipe_is_an_error_that_lists_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing.yaml: no such recipe; give a YAML file or one .* demo, .*micro"):
-        reader.find(tmp_path / "missing.yaml")
+        shipped.find(tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="no such recipe"):
-        reader.find(tmp_path)
+        shipped.find(tmp_path)
     with pytest.raises(UserError, match="no such recipe"):
-        reader.find("elsewhere/demo.yaml")
+        shipped.find("elsewhere/demo.yaml")
 
 
 def test_shipped_recipes_load_with_the_real_stages() -> None:
-    for file in reader.SHIPPED.glob("*.yaml"):
+    for file in shipped.SHIPPED.glob("*.yaml"):
         recipe = reader.load(file, cli._stages())
         assert recipe.name == file.stem
         assert recipe.evaluate is not None

@@ -11,14 +11,14 @@ from tests.tiny_models import Tiny
 
 @pytest.mark.parametrize(("text", "bounds"), [("2", (2, 2)), ("1:4", (1, 4)), ("0:2", (0, 2))])
 def test_replicas_are_read(text: str, bounds: tuple[int, int]) -> None:
-    replicas = Replicas.parse(text)
+    replicas = Replicas.model_validate(text)
     assert (replicas.min, replicas.max) == bounds
 
 
 @pytest.mark.parametrize("text", ["", "0", "0:0", "4:1", "1:", ":2", "-1:2", "two", "1:2:3", "1.5"])
 def test_other_numbers_of_replicas_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="expected a number of replicas such as 2, or MIN:MAX"):
-        Replicas.parse(text)
+    with pytest.raises(ValueError, match="expected a number of replicas such as 2, or MIN:MAX"):
+        Replicas.model_validate(text)
 
 
 def test_models_of_one_server_have_different_names_and_one_address(tiny: Tiny) -> None:

@@ -50,7 +50,7 @@ def test_a_server_of_an_alias_follows_it_under_one_name(store: Store) -> None:
     promote(store, "sft", PRODUCTION, reason="", as_json=False)
     settings = load_settings(store, PRODUCTION, port=9000)
     assert (settings.name, settings.version, settings.store) == ("production", first.fingerprint, str(store.root))
-    follow = Follower(store, PRODUCTION, lambda: load_settings(store, PRODUCTION, port=9000))
+    follow = Follower(store, [PRODUCTION], lambda: load_settings(store, PRODUCTION, port=9000))
     assert follow() is None
     promote(store, "dpo", PRODUCTION, reason="", as_json=False)
     following = follow()

@@ -9,7 +9,7 @@ import pytest
 from pipelines.errors import UserError
 from serve.gateway.guard_model import GuardModel, GuardModelUnavailable, family_of
 from serve.settings import GuardEndpoint
-from serve.verbs.commands import read_guard_endpoint
+from serve.verbs.server_keys import read_guard_endpoint
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
 from tests.stages import chat_endpoint
 from tests.tiny_models import Tiny

@@ -13,7 +13,7 @@ from serve.gateway.asgi import ApiError
 from serve.gateway.database import Sqlite
 from serve.gateway.keys import Access
 from serve.settings import NamedKey, Settings
-from serve.verbs.commands import read_key, read_server_keys
+from serve.verbs.server_keys import read_key, read_server_keys
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
 from tests.tiny_models import Tiny
 

@@ -5,37 +5,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from pipelines.store import aliases
-from pipelines.store.artifacts import Artifact, Manifest, Store
+from pipelines.store.artifacts import Store
 from serve.hosting.server import Server, start
 from serve.settings import Limits, NamedKey, Replicas, Settings
 from serve.verbs.promote import promote, rollback
-from tests.cluster.conftest import ROOT
 from tests.serve.gateway.test_gateway import check_error
+from tests.serve.hosting.running import CHAT, body, put_model, rayse_serve
 from tests.tiny_models import Tiny
 
 pytestmark = pytest.mark.slow
-CHAT = "/v1/chat/completions"
-
-
-def body(text: str = "Hello", **fields: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": text}], "max_tokens": 6, "temperature": 0, **fields}
 
 
 def open_client(server: Server, key: str = "") -> httpx.Client:
@@ -135,63 +123,40 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
 # ---- another version -------------------------------------------------------------------------------------------------
 
 
-def put_model(store: Store, name: str, folder: Path) -> Artifact:
-    draft = store.draft(f"{name:0>16}".replace("_", "0"))
-    shutil.copytree(folder, draft.out, dirs_exist_ok=True)
-    manifest = Manifest(kind="model", fingerprint=draft.fingerprint, stage="sft", name=name, stage_version=1, seed=0,
-                        options={}, parents={}, code="")  # fmt: skip
-    return store.commit(draft, manifest)
-
-
 def test_a_promotion_is_followed_without_a_failed_request(tiny: Tiny, tmp_path: Path) -> None:
     store = Store(tmp_path / "store").create()
     first, second = put_model(store, "aaaa", tiny.first), put_model(store, "bbbb", tiny.second)
     promote(store, first.fingerprint, "production", reason="", as_json=False)
-    command = [sys.executable, "-m", "pipelines", "serve", "production", "--store", str(store.root), "--port", "0"]
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen([*command, "--json"], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=log,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    statuses: Counter[int] = Counter()
-    versions: list[str] = []
-    done = threading.Event()
-    try:
-        assert process.stdout
-        ready = process.stdout.readline()
-        assert ready, (tmp_path / "log").read_text()
-        client = httpx.Client(base_url=json.loads(ready)["url"], timeout=120)
-
-        def send_requests() -> None:
-            while not done.is_set():
-                response = client.post(CHAT, json=body(model="production"))
-                statuses[response.status_code] += 1
-
-        def wait_for(version: str) -> None:
-            for _ in range(3000):
-                versions.append(client.get("/health").json()["version"])
-                if versions[-5:] == [version] * 5:
-                    return
-                done.wait(0.1)
-            raise AssertionError((tmp_path / "log").read_text())
-
-        with ThreadPoolExecutor(2) as pool:
-            running = [pool.submit(send_requests) for _ in range(2)]
-            try:
-                promote(store, second.fingerprint, "production", reason="better", as_json=False)
-                wait_for(second.fingerprint)
-                rollback(store, "production", reason="worse", as_json=False)
-                wait_for(first.fingerprint)
-            finally:
-                done.set()
-            for each in running:
-                each.result()
-        assert set(statuses) == {200} and statuses[200] > 20
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(120) in (0, 130)
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
+    with rayse_serve(tmp_path, store, "production") as server, server.requests("production", "production") as statuses:
+        promote(store, second.fingerprint, "production", reason="better", as_json=False)
+        server.wait_for(f"serving version {second.fingerprint}, before {first.fingerprint}")
+        assert server.client.get("/health").json()["version"] == second.fingerprint
+        rollback(store, "production", reason="worse", as_json=False)
+        server.wait_for(f"serving version {first.fingerprint}, before {second.fingerprint}")
+    assert set(statuses) == {200} and statuses[200] > 20
     assert [each.action for each in aliases.decisions(store)] == ["promote", "promote", "rollback"]
+
+
+def test_one_of_several_models_is_promoted_beside_a_canary_and_the_others_go_on(tiny: Tiny, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").create()
+    first, second = put_model(store, "aaaa", tiny.first), put_model(store, "bbbb", tiny.second)
+    canary = put_model(store, "cccc", tiny.second)
+    promote(store, first.fingerprint, "production", reason="", as_json=False)
+    promote(store, first.fingerprint, "other", reason="", as_json=False)
+    names = ("production", "other", "--canary", f"{canary.fingerprint}:0.5")
+    with rayse_serve(tmp_path, store, *names) as server:
+        of_canary, of_other = f"production {canary.fingerprint}", f"other {first.fingerprint}"
+        with server.requests("production", "production", "other") as statuses:
+            while min(server.counted(of_canary), server.counted(of_other)) < 5:
+                assert set(statuses) <= {200}
+            before = server.counted(of_canary), server.counted(of_other)
+            promote(store, second.fingerprint, "production", reason="better", as_json=False)
+            server.wait_for(f"serving version {second.fingerprint}, before {first.fingerprint}")
+            # Neither was started anew: a new process counts from 0.
+            assert server.counted(of_canary) >= before[0] and server.counted(of_other) >= before[1]
+            promote(store, second.fingerprint, "other", reason="too", as_json=False)  # the second name is followed too
+            server.wait_for(f"other: serving version {second.fingerprint}, before {first.fingerprint}")
+        assert set(statuses) == {200}
 
 
 def test_requests_in_flight_end_when_the_server_stops(tiny: Tiny) -> None:

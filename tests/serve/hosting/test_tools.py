@@ -19,8 +19,8 @@ ASK: Any = [{"role": "user", "content": "Tide?"}]
 
 
 def call_of(harbour: str) -> str:
-    """A call as Hermes and Qwen write it."""
-    return f'<tool_call>\n{{"name": "tide", "arguments": {{"at": "{harbour}"}}}}\n</tool_call>'
+    """A call as Hermes and Qwen write it; without line breaks, which vLLM's `choice` cannot take."""
+    return f'<tool_call>{{"name": "tide", "arguments": {{"at": "{harbour}"}}}}</tool_call>'
 
 
 @pytest.fixture
@@ -90,6 +90,13 @@ def test_a_call_with_unsafe_arguments_reaches_nobody(client: openai.OpenAI, stre
     content, calls, finish, response = created(client, stream=stream, extra_body=forced)
     assert (content, calls, finish) == ("I can't help with that.", [], "stop")
     assert response.rayse_guard["where"] == "reply" and "bomb" not in response.model_dump_json()
+
+
+def test_a_grammar_that_cannot_be_read_is_an_error_of_the_client(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):  # whatever library the requests before it took
+        client.chat.completions.create(
+            model="tiny", messages=ASK, max_tokens=4, extra_body={"structured_outputs": {"choice": ["two\nlines"]}}
+        )
 
 
 def test_orders_in_a_result_do_not_reach_the_model(served: Served) -> None:

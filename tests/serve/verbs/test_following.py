@@ -42,7 +42,7 @@ def test_a_model_that_could_not_be_loaded_is_tried_again(store: Store, error: Ex
             raise errors.pop()
         return following
 
-    follow = commands.Follower(store, PRODUCTION, load)
+    follow = commands.Follower(store, ["other", PRODUCTION], load)
     assert follow() is None
     aliases.promote(store, PRODUCTION, put(store, "second"), reason="", evidence={})
     with pytest.raises(type(error)):
@@ -68,6 +68,6 @@ def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:
 def test_a_server_on_a_cluster_needs_a_database_of_feedback(store: Store) -> None:
     put(store, "first")
     with pytest.raises(UserError, match=r"--address: without --feedback .* expected --feedback postgresql://"):
-        commands.serve(store, ["first"], address="head:6379")
+        commands.serve(store, {"names": ["first"], "address": "head:6379"})
     with pytest.raises(UserError, match=r"--emit: without --feedback .* expected --feedback postgresql://"):
-        commands.serve(store, ["first"], file=store.root / "serve.yaml")
+        commands.serve(store, {"emit": store.root / "serve.yaml"})
