@@ -196,9 +196,10 @@ def serve(
     guard_failure: arguments.GuardFailureOpt = None, knowledge: arguments.KnowledgeOpt = None,
     no_knowledge: arguments.NoKnowledgeOpt = False, access_log: arguments.AccessLogOpt = None,
     quality_sample: arguments.QualitySampleOpt = None, quality: arguments.QualityOpt = None,
-    feedback: arguments.ServeFeedbackOpt = None, mask_feedback: arguments.MaskFeedbackOpt = None, replicas: arguments.ReplicasOpt = None,
-    address: arguments.AddressOpt = None, app: arguments.AppOpt = None, route: arguments.RouteOpt = None,
-    adapter: arguments.AdapterOpt = None, canary: arguments.CanaryOpt = None, emit: arguments.EmitOpt = None,
+    feedback: arguments.ServeFeedbackOpt = None, mask_feedback: arguments.MaskFeedbackOpt = None,
+    replicas: arguments.ReplicasOpt = None, address: arguments.AddressOpt = None, app: arguments.AppOpt = None,
+    route: arguments.RouteOpt = None, adapter: arguments.AdapterOpt = None, canary: arguments.CanaryOpt = None,
+    emit: arguments.EmitOpt = None,
     as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`.
