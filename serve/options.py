@@ -175,14 +175,14 @@ class ServeCluster(Hosting, ClusterOptions):
         default=None, description="File with the API key, or with digests of several; relative to the recipe"
     )
     guard_endpoint: GuardAddress | None = Field(
-        default=None, description="Guard model that checks prompts too, with the key of RAYSE_GUARD_KEY; default: the embedded "
-        "guard alone"
+        default=None, description="Guard model that checks prompts too, with the key of RAYSE_GUARD_KEY; default: the "
+        "embedded guard alone"
     )  # fmt: skip
     knowledge: str | None = Field(
         default=None,
         description="Documents to answer from, what a stage knowledge made, or none; default: the model's run's",
     )
     feedback: str | None = Field(
-        default=None, description="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, or none; "
-        "default: a SQLite file in the store"
+        default=None, description="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, or "
+        "none; default: a SQLite file in the store"
     )  # fmt: skip
