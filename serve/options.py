@@ -163,27 +163,30 @@ class ServeCluster(Hosting, ClusterOptions):
     """Options of `rayse serve --recipe`, whose flags override them. The stage `serve` of a recipe, a trial, takes
     threads, gpus, kv_cache_bytes and start_s of them."""
 
-    start_s: float = Field(900, gt=0, description="Seconds within which a trial's server must be ready, or it fails")
+    start_s: float = Field(
+        default=900, gt=0, description="Seconds within which a trial's server must be ready, or it fails"
+    )
     models: tuple[str, ...] = Field(
-        (), description="Models or trials, as `rayse serve` takes them; default: the newest of the store"
+        default=(), description="Models or trials, as `rayse serve` takes them; default: the newest of the store"
     )
     adapters: dict[str, str] = Field(
-        {}, description="LoRA adapters of the first model, NAME: ARTIFACT; requests of the model NAME get it"
+        default={}, description="LoRA adapters of the first model, NAME: ARTIFACT; requests of the model NAME get it"
     )
     canary: str | None = Field(
-        None, description="Another version of the first model and its share of requests, NAME:0.1"
+        default=None, description="Another version of the first model and its share of requests, NAME:0.1"
     )
     key_file: Path | None = Field(
-        None, description="File with the API key, or with digests of several; relative to the recipe"
+        default=None, description="File with the API key, or with digests of several; relative to the recipe"
     )
     guard_endpoint: GuardAddress | None = Field(
-        None, description="Guard model that checks prompts too, with the key of RAYSE_GUARD_KEY; default: the embedded "
-        "guard alone"
+        default=None, description="Guard model that checks prompts too, with the key of RAYSE_GUARD_KEY; default: the "
+        "embedded guard alone"
     )  # fmt: skip
     knowledge: str | None = Field(
-        None, description="Documents to answer from, what a stage knowledge made, or none; default: the model's run's"
+        default=None,
+        description="Documents to answer from, what a stage knowledge made, or none; default: the model's run's",
     )
     feedback: str | None = Field(
-        None, description="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, or none; "
-        "default: a SQLite file in the store"
+        default=None, description="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, or "
+        "none; default: a SQLite file in the store"
     )  # fmt: skip

@@ -16,7 +16,7 @@ def write(base: Path, folder: Path, *, seed: int, **config: Any) -> Path:
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     layers = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted = get_peft_model(model, LoraConfig(**{"target_modules": layers, "r": 4, "lora_alpha": 8} | config))
+    adapted: Any = get_peft_model(model, LoraConfig(**{"target_modules": layers, "r": 4, "lora_alpha": 8} | config))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
