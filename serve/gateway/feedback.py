@@ -145,7 +145,7 @@ class FeedbackStore:
             if not self._database.execute(UPDATE, reply_id=reply_id, **values):
                 raise UnknownReply(reply_id)
             return
-        row = asdict(reply) | values
+        row: dict[str, Any] = asdict(reply) | values
         row["prompt"] = json.dumps(self._without_personal_data(reply.prompt), ensure_ascii=False)
         row |= {name: self._text(row[name]) for name in ("reply", "tool_calls", "tools")}
         row["receipt"] = json.dumps(reply.receipt)

@@ -257,7 +257,7 @@ def test_a_policy_with_lora_learns_what_pefts_layers_make_it_learn(tiny: Tiny) -
         for name, parameter in adapted.named_parameters():
             if ".lora_B." in name:
                 parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
-        model = (adapters.fused(adapted) if fuse else adapted).get_base_model()
+        model: Any = (adapters.fused(adapted) if fuse else adapted).get_base_model()
         policy = Policy(model, temperature=0.7, clip=0.2, entropy_bonus=0.1).eval()
         policy(policy_batch(1)).backward()
         return adapted, policy, {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}

@@ -29,7 +29,7 @@ from pipelines.stage import Facts, Options, Stage, Work
 from pipelines.stages import tokenizer as tokenizer_stage
 from pipelines.stages import tokens as tokens_stage
 from pipelines.stages.tokenizer import TokenizerOptions
-from pipelines.stages.tokens import TokensCluster, TokensOptions, shards
+from pipelines.stages.tokens import TokensCluster, TokensOptions, ordering, shards
 from pipelines.store.artifacts import Artifact, Draft, Manifest
 from pipelines.store.digests import FileDigests
 from tests.runs import ROOT
@@ -350,7 +350,8 @@ def test_the_documents_of_a_shard_take_the_memory_of_one_part(tmp_path: Path) ->
     for name in range(12):
         with pa.ipc.new_file(str(tmp_path / "encoded" / "train" / f"part-{name:02}.arrow"), part.schema) as writer:
             writer.write_table(part)
-    split = shards.Split("train", tmp_path, tmp_path / "out", ["en"], {"en": 1.0}, "language", num_shards=1000, seed=7)
+    phases = ordering.Phases(1, {})
+    split = shards.Split("train", tmp_path, tmp_path / "out", ["en"], {"en": 1.0}, "language", phases, [1000], seed=7)
     shards.documents_of(split, 0)
     tracemalloc.start()
     documents = shards.documents_of(split, 0)

@@ -102,7 +102,7 @@ def encode_part(item: dict[str, Any], *, tokenizer: str, mixture: Mixture | None
     documents: list[np.ndarray] = []
     columns = {"language", "text"} | ({"source" if mixture.by == "source" else "meta"} if mixture else set())
     order_column = ordering.column_of(order)
-    columns |= {order_column} - {None}
+    columns |= set() if order_column is None else {order_column}
     with pq.ParquetFile(item["part"]) as part:
         for batch in part.iter_batches(columns=sorted(columns), batch_size=ENCODE_DOCUMENTS, use_threads=False):
             labels["language"] += batch.column("language").to_pylist()

@@ -38,7 +38,8 @@ def created(client: openai.OpenAI, *, stream: bool, **fields: Any) -> tuple[str,
         calls = [(call.id, call.function.name, call.function.arguments) for call in choice.message.tool_calls or []]
         return choice.message.content or "", calls, choice.finish_reason, reply
     content, finish, last, parts = "", "", None, dict[int, list[str]]()
-    for chunk in client.chat.completions.create(**request, stream=True):
+    chunks: Any = client.chat.completions.create(**request, stream=True)
+    for chunk in chunks:
         for choice in chunk.choices:
             content += choice.delta.content or ""
             finish, last = choice.finish_reason or finish, chunk
