@@ -218,7 +218,7 @@ INVALID: list[tuple[dict[str, Any], int, str | None]] = [
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "??"}}}}, 400, None),
     ({"logit_bias": {"999999999": 1}}, 400, None),
     ({"stop_token_ids": [10**12]}, 400, None),
-    ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, 400, "messages[0].tool_calls"),
+    ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, 400, "messages[0].tool_calls[0]"),
     ({"model": "other"}, 404, "model"),
     ({"kv_transfer_params": {"prompt_token_ids": [1]}}, 400, "kv_transfer_params"),
     ({"chat_template": "{{ 1 }}"}, 400, "chat_template"),
