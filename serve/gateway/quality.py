@@ -30,7 +30,7 @@ def is_sampled(reply_id: str, fraction: float) -> bool:
 
 def scores(reply: str, guard: Guard) -> dict[str, float]:
     """Scores of a reply, by the names of THRESHOLDS."""
-    safety = 1.0 - guard.check(reply, language_of(reply)).score
+    safety = 1.0 - guard.check_reply(reply, language_of(reply)).score
     return {"safety": round(safety, 4), "fluency": round(fluency(reply), 4)}
 
 

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from urllib.parse import unquote
 
-from pipelines.data.guard.thesaurus import KINDS, kind_of, stem
+from pipelines.data.guard.thesaurus import KINDS
+from pipelines.data.guard.words import kind_of, stem
 from pipelines.data.text.languages import CHINESE_CHARACTER
 
 BLOCK, OVERLAP = 20_000, 1_000  # characters of a text that are searched for disguises at a time
@@ -205,7 +206,12 @@ def readings(text: str) -> list[str]:
             for undo in UNDO:
                 for reading in undo(source, plain):
                     texts[" ".join(reading.split())] = None
-    return [canonical, *(each for each in texts if each and each != canonical)]
+    kept = {canonical: None}
+    for each in texts:
+        # What an earlier reading is without the point at its end has the same words in the same windows.
+        if each and not any(each + end in kept for end in ".。!?"):
+            kept[each] = None
+    return list(kept)
 
 
 # ---- encodings -------------------------------------------------------------------------------------------------------
