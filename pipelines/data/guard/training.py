@@ -30,6 +30,7 @@ from pipelines.data.guard.classifier import (
     token_features,
 )
 from pipelines.data.guard.disguises import canonical_text
+from pipelines.data.guard.words import TOKEN
 from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, logistic_regression, sigmoid
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
@@ -186,7 +187,9 @@ def train_guard(
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
         thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
-        ordinary = scores[[index for index in chosen if texts[index].label == OTHER]]
+        # A check leaves one word to the rules, however it scores.
+        several = [index for index in chosen if len(TOKEN.findall(texts[index].text)) > 1]
+        ordinary = scores[np.array([index for index in several if texts[index].label == OTHER], np.int64)]
         reply_thresholds[language] = max(thresholds[language], ordinary_threshold(ordinary))
     weights, bias = logistic_regression(matrix, unsafe, sample_weight)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
