@@ -4,7 +4,7 @@
     reply, in chunks ──GuardedReply──► checked sentences are released; an unsafe one ends the reply with a refusal
 
 The guard is the nearest artifact of kind `guard` (rules and a small classifier); without one, the built-in rules alone.
-A check of a question takes 0.4 ms, of a part of a reply 0.7 (English) to 1.5 ms (Chinese, read with and without points).
+A check of a question takes 0.4 ms, of 156 Chinese characters, which are read with and without points, 1.5 ms.
 """
 
 from __future__ import annotations
