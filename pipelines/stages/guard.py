@@ -39,8 +39,7 @@ class GuardOptions(Options):
     reply_thresholds: dict[Literal["en", "zh"], float] = Field(
         default={},
         description="Lowest score of a part of a reply that is declined, from 0 to 1, of a language: {en: 0.8} "
-        "declines less; default: the score that 1 in 1,000 ordinary texts reaches in cross-validation, or that of "
-        "`thresholds` where it is higher",
+        "declines less; default: 0.8, or that of `thresholds` where it is higher",
     )
     corpus_texts: int = Field(
         1500, ge=0, description="Maximum number of windows of each language taken from the corpus, as harmless texts"

@@ -1,8 +1,7 @@
 """Trains the guard's classifier: its training texts, weights and thresholds, and its evaluation on held-out prompts.
 
     conversations, corpus, lexicon ──► texts: unsafe, benign look-alike, other ──logistic regression──► weights
-                                         └──4 folds, each scored by a model trained on the others──► thresholds of
-                                            requests (all texts but the lexicon's) and of replies (other alone)
+                                         └──4 folds, each scored by a model trained on the others──► thresholds
 
 Plain numpy with a fixed order of sums: the same conversations give the same bytes.
 """
@@ -30,7 +29,6 @@ from pipelines.data.guard.classifier import (
     token_features,
 )
 from pipelines.data.guard.disguises import canonical_text
-from pipelines.data.guard.words import TOKEN
 from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, logistic_regression, sigmoid
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
@@ -40,9 +38,9 @@ CONTRAST_WEIGHT = 10.0  # of a written text: there are few of them, and thousand
 LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
-# Most of the ordinary texts that a reply's threshold may decline. A text is about a sentence: where each of the 20 of a
-# long reply is declined 1 in 1,000 times, 1 in 50 such replies is cut.
-ORDINARY_DECLINED = 0.001
+# Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
+# other kinds than the training texts: by a request's threshold every other one of 1,300 characters would be cut.
+REPLY_THRESHOLD = 0.8
 
 
 NO_FEATURES = np.zeros(1, np.int64)  # of a text without words, such as "?!": any one bucket
@@ -167,8 +165,8 @@ def train_guard(
     beta: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Guard:
-    """Trains a guard whose threshold in each language maximises F_beta in cross-validation, and whose threshold of
-    replies lets all but ORDINARY_DECLINED of the ordinary texts pass there.
+    """Trains a guard whose threshold in each language maximises F_beta in cross-validation; replies are
+    declined from REPLY_THRESHOLD on.
 
     beta: over 1 weighs recall of unsafe texts more, under 1 precision. on_progress: called after each fit with the
     number done and in all. Raises ValueError without at least NUM_FOLDS unsafe and NUM_FOLDS harmless texts."""
@@ -182,18 +180,14 @@ def train_guard(
     sample_weight = balanced_weights(texts)
     scores = cross_validated_scores(matrix, unsafe, sample_weight, folds(texts), on_progress)
     thresholds: dict[str, float] = {}
-    reply_thresholds: dict[str, float] = {}
     for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
         thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
-        # A check leaves one word to the rules, however it scores.
-        several = [index for index in chosen if len(TOKEN.findall(texts[index].text)) > 1]
-        ordinary = scores[np.array([index for index in several if texts[index].label == OTHER], np.int64)]
-        reply_thresholds[language] = max(thresholds[language], ordinary_threshold(ordinary))
     weights, bias = logistic_regression(matrix, unsafe, sample_weight)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
     weights = (weights * matrix.idf).astype(np.float32)
+    reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
     return Guard(weights, float(np.float32(bias)), thresholds, reply_thresholds)
 
 
@@ -229,14 +223,6 @@ def best_threshold(scores: Floats, unsafe: np.ndarray, sample_weight: Floats, be
     best = int(np.argmax(np.where(is_last, f_beta, -1.0)))
     lower = scores[order][best + 1] if best + 1 < len(scores) else 0.0
     return float(np.float32((scores[order][best] + lower) / 2))  # float32, as the weights: last bits vary by machine
-
-
-def ordinary_threshold(scores: Floats) -> float:
-    """The lowest threshold by which at most ORDINARY_DECLINED of these scores are declined; 0 without scores."""
-    num_declined = int(ORDINARY_DECLINED * len(scores))
-    if not len(scores):
-        return 0.0
-    return float(np.nextafter(np.float32(np.sort(scores)[-1 - num_declined]), np.float32(2)))
 
 
 def balanced_weights(texts: Sequence[LabelledText]) -> Floats:

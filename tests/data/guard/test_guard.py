@@ -237,14 +237,6 @@ def test_the_threshold_maximises_f_beta(beta: float) -> None:
     assert f_beta(threshold) == pytest.approx(max(map(f_beta, scores)))
 
 
-@pytest.mark.parametrize(("count", "declined"), [(0, 0), (10, 0), (999, 0), (1000, 1), (2500, 2)])
-def test_a_threshold_of_replies_declines_one_ordinary_text_in_a_thousand(count: int, declined: int) -> None:
-    scores = np.random.default_rng(3).permutation(count) / (count + 1)  # distinct, and up to 0.9996
-    threshold = training.ordinary_threshold(scores)
-    assert (scores >= threshold).sum() == declined
-    assert not count or (scores >= threshold - 1e-6).sum() == declined + 1  # no lower one does
-
-
 def test_requests_for_one_action_stay_in_one_fold() -> None:
     texts = few_texts() * 3
     folds = training.folds(texts)
