@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
 from pipelines.stage import Facts, Options, Stage, Work
+
+if TYPE_CHECKING:
+    from pipelines.data.guard.classifier import Guard
 
 
 class GuardOptions(Options):
@@ -33,11 +36,16 @@ class GuardOptions(Options):
         description="Lowest score that is declined, from 0 to 1, of a language: {en: 0.4} declines more; default: the "
         "score that maximises F-beta in cross-validation",
     )
+    reply_thresholds: dict[Literal["en", "zh"], float] = Field(
+        default={},
+        description="Lowest score of a part of a reply that is declined, from 0 to 1, of a language: {en: 0.8} "
+        "declines less; default: 0.8, or that of `thresholds` where it is higher",
+    )
     corpus_texts: int = Field(
         1500, ge=0, description="Maximum number of windows of each language taken from the corpus, as harmless texts"
     )
 
-    @field_validator("thresholds")
+    @field_validator("thresholds", "reply_thresholds")
     @classmethod
     def _probabilities(cls, thresholds: dict[str, float]) -> dict[str, float]:
         for language, threshold in thresholds.items():
@@ -69,7 +77,7 @@ def run(work: Work) -> Facts:
     guard = training.train_guard(
         texts, beta=options.beta, on_progress=lambda done, total: work.progress.update(done, total, "fits")
     )
-    guard = replace(guard, thresholds=guard.thresholds | dict(options.thresholds))
+    guard = with_thresholds(guard, options)
     guard.save(work.draft.out)
     windows = training.sample_windows(
         documents(work, "held_out"), max_per_language=options.corpus_texts, seed=work.seed
@@ -79,6 +87,14 @@ def run(work: Work) -> Facts:
         "guard/texts_unsafe": num_unsafe_texts,
         **training.evaluation_facts(guard, held_out, windows),
     }
+
+
+def with_thresholds(guard: Guard, options: GuardOptions) -> Guard:
+    """The guard with the thresholds of the recipe in place of its own; a reply is not declined at a lower score than a
+    request, unless the recipe says so."""
+    thresholds = guard.thresholds | dict(options.thresholds)
+    replies = {language: max(score, thresholds[language]) for language, score in guard.reply_thresholds.items()}
+    return replace(guard, thresholds=thresholds, reply_thresholds=replies | dict(options.reply_thresholds))
 
 
 def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
@@ -92,7 +108,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=4,
+    version=5,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

@@ -4,7 +4,7 @@
     reply, in chunks ──GuardedReply──► checked sentences are released; an unsafe one ends the reply with a refusal
 
 The guard is the nearest artifact of kind `guard` (rules and a small classifier); without one, the built-in rules alone.
-A check of a question takes 0.4 ms, of 16,000 characters 35 ms.
+A check of a question takes 0.4 ms, of 156 Chinese characters, which are read with and without points, 1.5 ms.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Guard(Protocol):
 
     def check(self, text: str, language: str | None = None) -> Verdict: ...
 
+    def check_reply(self, text: str, language: str | None = None) -> Verdict: ...
+
     def check_rules(self, text: str) -> Verdict: ...
 
     def refusal(self, language: str) -> str: ...
@@ -60,6 +62,10 @@ class RulesGuard:
     def check(self, text: str, language: str | None = None) -> Verdict:
         """Declines a text that matches a rule of either language."""
         return by_rules(RULES, text)
+
+    def check_reply(self, text: str, language: str | None = None) -> Verdict:
+        """The same."""
+        return self.check(text, language)
 
     def check_rules(self, text: str) -> Verdict:
         """The same."""
@@ -74,6 +80,10 @@ class NoGuard:
     """Lets every text pass, where the guard is switched off."""
 
     def check(self, text: str, language: str | None = None) -> Verdict:
+        """Allows any text."""
+        return Verdict(True, "", 0.0)
+
+    def check_reply(self, text: str, language: str | None = None) -> Verdict:
         """Allows any text."""
         return Verdict(True, "", 0.0)
 
@@ -92,11 +102,17 @@ class RememberingGuard:
     def __init__(self, guard: Guard):
         self._guard = guard
         self._remembered = lru_cache(MAX_REMEMBERED)(guard.check)
+        self._remembered_reply = lru_cache(MAX_REMEMBERED)(guard.check_reply)
         self.check_rules, self.refusal = guard.check_rules, guard.refusal
 
     def check(self, text: str, language: str | None = None) -> Verdict:
         """The guard's verdict."""
         check = self._remembered if len(text) <= MAX_REMEMBERED_CHARACTERS else self._guard.check
+        return check(text, language)
+
+    def check_reply(self, text: str, language: str | None = None) -> Verdict:
+        """The guard's verdict on a part of a reply."""
+        check = self._remembered_reply if len(text) <= MAX_REMEMBERED_CHARACTERS else self._guard.check_reply
         return check(text, language)
 
 
@@ -198,7 +214,7 @@ class GuardedReply:
         while (end := self._checkable_end(last)) > self.released:
             context_start = self.released - CONTEXT_CHARACTERS
             part = self.text[max(self._excused_until, context_start) : end]
-            verdict = self.guard.check(part, language_of(part))
+            verdict = self.guard.check_reply(part, language_of(part))
             if not verdict.allowed:
                 # A clause that refuses does no harm; but a refusal excuses nothing of the clauses after it.
                 if not _only_refuses(self.guard, self.text[max(self._sentence_start, context_start) : end]):
@@ -237,7 +253,7 @@ def _only_refuses(guard: Guard, sentence: str) -> bool:
     "I will not explain how to …" does; "I can't help with that, but here is how to …" does not."""
     clauses = [clause for clause in CLAUSE_END.split(sentence) if clause.strip()]
     return is_refusal(sentence) and all(
-        is_refusal(clause) or guard.check(clause, language_of(clause)).allowed for clause in clauses
+        is_refusal(clause) or guard.check_reply(clause, language_of(clause)).allowed for clause in clauses
     )
 
 

@@ -64,7 +64,7 @@ def is_sampled(reply_id: str, fraction: float) -> bool:
 def scores(question: str, reply: str, guard: Guard) -> dict[str, float]:
     """Scores of a reply, by the names of THRESHOLDS. question: the user's last message; empty where there is none, and
     then there is no score of relevance."""
-    safety = 1.0 - guard.check(reply, language_of(reply)).score
+    safety = 1.0 - guard.check_reply(reply, language_of(reply)).score
     of_question = {"relevance": relevance(question, reply)} if question.strip() else {}
     scored = {**of_question, "safety": safety, "fluency": fluency(reply)}
     return {name: round(score, 4) for name, score in scored.items()}

@@ -10,7 +10,7 @@ import pytest
 from pipelines.data.dialogues import conversations
 from pipelines.data.guard.classifier import Guard
 from pipelines.errors import UserError
-from pipelines.stages.guard import GuardOptions
+from pipelines.stages.guard import GuardOptions, with_thresholds
 from tests.stages.single import Made, jsonl, make, talk
 
 FEW: dict[str, Any] = {"harmless_texts": 300, "corpus_texts": 0}
@@ -48,11 +48,14 @@ def test_the_same_conversations_give_the_same_bytes(guard: Made, talks: Made, tm
 
 
 def test_a_threshold_of_the_recipe_replaces_the_one_that_was_found(guard: Made) -> None:
-    trained = Guard.open(guard.out).thresholds
-    options = GuardOptions.model_validate({"thresholds": {"en": 0.9}})
-    assert trained | dict(options.thresholds) == {"en": 0.9, "zh": trained["zh"]}
-    with pytest.raises(ValueError, match="en: expected a score from 0 to 1, got 2"):
-        GuardOptions.model_validate({"thresholds": {"en": 2.0}})
+    trained = Guard.open(guard.out)
+    options = GuardOptions.model_validate({"thresholds": {"en": 0.999}, "reply_thresholds": {"zh": 0.1}})
+    changed = with_thresholds(trained, options)
+    assert changed.thresholds == {"en": 0.999, "zh": trained.thresholds["zh"]}
+    assert changed.reply_thresholds == {"en": 0.999, "zh": 0.1}  # English replies pass where requests do
+    for name in ("thresholds", "reply_thresholds"):
+        with pytest.raises(ValueError, match="en: expected a score from 0 to 1, got 2"):
+            GuardOptions.model_validate({name: {"en": 2.0}})
 
 
 def test_a_source_of_the_recipe_teaches_what_is_unsafe(tmp_path: Path) -> None:

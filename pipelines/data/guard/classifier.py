@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.data.guard.disguises import readings
 from pipelines.data.guard.rules import RULES, RULES_VERSION, Rule, first_match
-from pipelines.data.guard.thesaurus import TOKEN, kind_of, stem
+from pipelines.data.guard.words import TOKEN, hashes
 from pipelines.data.text.languages import language_of
 from pipelines.errors import UserError
 
@@ -60,35 +59,57 @@ def token_features(text: str, num_buckets: int = NUM_BUCKETS) -> tuple[np.ndarra
     kinds: alone, with the KIND_PAIRS kinds before it, and with the two before it together. num_buckets, which is no
     bucket, stands where there is none."""
     matches = list(TOKEN.finditer(text))
-    words = [stem(match.group()) if match.group().isascii() else match.group() for match in matches]
-    kinds = [(number, kind) for number, word in enumerate(words) if (kind := kind_of(word))]
-    buckets_ST = np.full((1 + WORD_PAIRS + KIND_ROWS * KIND_REPEATS, len(words)), num_buckets, np.int64)
-    hashes = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
-    for distance in range(min(WORD_PAIRS, len(words) - 1) + 1):
-        before = hashes[: len(words) - distance] if distance else np.uint64(0)
-        buckets_ST[distance, distance:] = _mixed(before, hashes[distance:], distance) % np.uint64(num_buckets)
-    places = np.array([number for number, _ in kinds], np.int64)
-    hashes = np.array([zlib.crc32(f"kind {kind}".encode()) for _, kind in kinds], np.uint64)
-    row = 1 + WORD_PAIRS
-    for distance in range(min(KIND_PAIRS, len(kinds) - 1) + 1):
-        before = hashes[: len(kinds) - distance] if distance else np.uint64(0)
-        near = places[distance:] - places[: len(kinds) - distance] <= MAX_KIND_DISTANCE
-        first, second = np.minimum(before, hashes[distance:]), np.maximum(before, hashes[distance:])  # in any order
-        pairs = _mixed(first, second, 100 + distance) % np.uint64(num_buckets)
-        buckets_ST[row + distance, places[distance:][near]] = pairs[near]
-    if len(kinds) > 2:
-        triples = _mixed(_mixed(hashes[:-2], hashes[1:-1], 200), hashes[2:], 201) % np.uint64(num_buckets)
-        near = places[2:] - places[:-2] <= MAX_KIND_DISTANCE
-        buckets_ST[row + KIND_ROWS - 1, places[2:][near]] = triples[near]
-    of_kinds = buckets_ST[row : row + KIND_ROWS]
-    for repeat in range(1, KIND_REPEATS):
-        buckets_ST[row + repeat * KIND_ROWS : row + (repeat + 1) * KIND_ROWS] = of_kinds
+    hashed = [hashes(match.group()) for match in matches]
+    buckets_ST = np.full((1 + WORD_PAIRS + KIND_ROWS * KIND_REPEATS, len(hashed)), num_buckets, np.int64)
+    first_kind_row = 1 + WORD_PAIRS
+    words = np.array([word for word, _ in hashed], np.uint64)
+    mixed = _mixed(_before(words, WORD_PAIRS), words, np.arange(1 + WORD_PAIRS)) % np.uint64(num_buckets)
+    for distance in range(first_kind_row):
+        buckets_ST[distance, distance:] = mixed[distance, distance:]
+    places = np.array([number for number, (_, kind) in enumerate(hashed) if kind is not None], np.int64)
+    if len(places):
+        kinds = np.array([kind for _, kind in hashed if kind is not None], np.uint64)
+        of_kinds = _kind_buckets(kinds, places, num_buckets)
+        for repeat in range(KIND_REPEATS):
+            row = first_kind_row + repeat * KIND_ROWS
+            buckets_ST[row : row + KIND_ROWS, places] = of_kinds
     return buckets_ST, np.array([match.end() for match in matches], np.int64)
 
 
-def _mixed(first: np.ndarray | np.uint64, second: np.ndarray, salt: int) -> np.ndarray:
-    """Hashes of pairs of hashes, uint64; the order counts."""
-    mixed = (first * np.uint64(0x9E3779B97F4A7C15) ^ second ^ np.uint64(salt << 40)) * np.uint64(0xBF58476D1CE4E5B9)
+def _kind_buckets(kinds: np.ndarray, places: np.ndarray, num_buckets: int) -> np.ndarray:
+    """Buckets of kinds, alone, in pairs and in triples: int64 [KIND_ROWS, kinds]; num_buckets where there is none.
+
+    kinds: hashes in the order of the text, uint64; places: the numbers of their tokens."""
+    before = _before(kinds, KIND_PAIRS)
+    first, second = np.minimum(before, kinds), np.maximum(before, kinds)  # in any order
+    first[0], second[0] = 0, kinds
+    buckets = np.full((KIND_ROWS, len(kinds)), num_buckets, np.int64)
+    buckets[:-1] = _mixed(first, second, 100 + np.arange(1 + KIND_PAIRS)) % np.uint64(num_buckets)
+    for distance in range(1, KIND_PAIRS + 1):
+        near = places[distance:] - places[:-distance] <= MAX_KIND_DISTANCE
+        buckets[distance, :distance] = num_buckets
+        buckets[distance, distance:][~near] = num_buckets
+    if len(kinds) > 2:
+        pairs = _mixed(kinds[:-2], kinds[1:-1], np.array([200]))[0]
+        triples = _mixed(pairs, kinds[2:], np.array([201]))[0] % np.uint64(num_buckets)
+        buckets[-1, 2:] = np.where(places[2:] - places[:-2] <= MAX_KIND_DISTANCE, triples, num_buckets)
+    return buckets
+
+
+def _before(hashed: np.ndarray, most: int) -> np.ndarray:
+    """The hash that stands so many places before each one, as many as the row's number: uint64 [1 + most, N].
+
+    Zero where there is none, and in row 0, which is of each hash alone."""
+    before = np.zeros((1 + most, len(hashed)), np.uint64)
+    for distance in range(1, most + 1):
+        before[distance, distance:] = hashed[:-distance]
+    return before
+
+
+def _mixed(first: np.ndarray, second: np.ndarray, salts: np.ndarray) -> np.ndarray:
+    """Hashes of pairs of hashes, uint64 [salts, N]; the order counts."""
+    salt = (salts.astype(np.uint64) << np.uint64(40))[:, None]
+    mixed = (first * np.uint64(0x9E3779B97F4A7C15) ^ second ^ salt) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed ^ (mixed >> np.uint64(29))
 
 
@@ -114,12 +135,14 @@ def by_rules(rules: Iterable[Rule], text: str) -> Verdict:
 class Guard:
     """Rules, and a linear classifier on hashed features of words and their kinds.
 
-    weights: float32 [buckets]; bias: added to each window's sum; thresholds: lowest score that is declined, by
-    language."""
+    weights: float32 [buckets]; bias: added to each window's sum; thresholds: lowest score of a request that is
+    declined, by language; reply_thresholds: of a reply. A language without one, as in guards of versions that had none,
+    has its replies declined by the threshold of requests."""
 
     weights: np.ndarray
     bias: float
     thresholds: dict[str, float]
+    reply_thresholds: dict[str, float] = field(default_factory=dict)
     rules: tuple[Rule, ...] = RULES
     rules_version: int = RULES_VERSION
 
@@ -143,8 +166,11 @@ class Guard:
                 f"the guard (and a trial with it) anew, or serve the model with --no-guard"
             )
         rules = tuple(Rule(rule["name"], rule["pattern"]) for rule in config["rules"])
-        thresholds = {language: float(threshold) for language, threshold in config["thresholds"].items()}
-        return cls(weights, config["bias"], thresholds, rules, config["rules_version"])
+        thresholds, reply_thresholds = (
+            {language: float(threshold) for language, threshold in by_language.items()}
+            for by_language in (config["thresholds"], config.get("reply_thresholds", {}))
+        )
+        return cls(weights, config["bias"], thresholds, reply_thresholds, rules, config["rules_version"])
 
     def save(self, folder: Path) -> None:
         """Writes guard.safetensors and guard.json; the same guard gives the same bytes."""
@@ -154,20 +180,29 @@ class Guard:
             "features_version": FEATURES_VERSION,
             "bias": self.bias,
             "thresholds": self.thresholds,
+            "reply_thresholds": self.reply_thresholds,
             "rules_version": self.rules_version,
             "rules": [{"name": rule.name, "pattern": rule.pattern} for rule in self.rules],
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def check(self, text: str, language: str | None = None) -> Verdict:
-        """Whether a text may pass, however it is read (disguises.py).
+        """Whether a request may pass, however it is read (disguises.py).
 
         language: en or zh, whose threshold applies; detected from the text by default. The highest threshold applies
         to a language without one. Rules of both languages apply to every text. The score is that of the worst reading,
         or of the first one that is declined."""
+        return self._check(text, language, self.thresholds)
+
+    def check_reply(self, text: str, language: str | None = None) -> Verdict:
+        """Whether a reply, or a part of one, may pass: the same with the thresholds of replies."""
+        return self._check(text, language, self.thresholds | self.reply_thresholds)
+
+    def _check(self, text: str, language: str | None, thresholds: dict[str, float]) -> Verdict:
+        """Whether a text may pass by these thresholds, however it is read."""
         worst = Verdict(True, "", 0.0)
         for reading in readings(text):
-            verdict = self._check_reading(reading, language)
+            verdict = self._check_reading(reading, _threshold(thresholds, language or language_of(reading)))
             if not verdict.allowed:
                 return verdict
             worst = max(worst, verdict, key=lambda each: each.score)
@@ -177,37 +212,36 @@ class Guard:
         """Whether a text may pass by the rules alone, however it is read."""
         return by_rules(self.rules, text)
 
-    def _check_reading(self, text: str, language: str | None) -> Verdict:
-        """Whether a canonical text may pass."""
+    def _check_reading(self, text: str, threshold: float) -> Verdict:
+        """Whether a canonical text may pass by a threshold."""
         rule = first_match(self.rules, text)
         if rule is not None:
             return Verdict(False, f"rule {rule.name}", 1.0)
         # One word asks for nothing and explains nothing, but its weight alone would decide: "black", "408".
-        score = self.score(text) if len(TOKEN.findall(text)) > 1 else 0.0
-        threshold = self._threshold(language or language_of(text))
+        sums, num_tokens = self._window_sums(text)
+        score = self._probability(sums.max()) if num_tokens > 1 else 0.0
         return Verdict(True, "", score) if score < threshold else Verdict(False, "classifier", score)
 
     def score(self, text: str) -> float:
         """Probability by the classifier that a canonical text is unsafe, 0 to 1: that of its worst window."""
-        return float(1 / (1 + np.exp(-(self._window_sums(text).max() + self.bias))))
+        return self._probability(self._window_sums(text)[0].max())
 
     def unsafe_fraction(self, text: str, language: str) -> float:
         """Fraction of the windows and sentences of a canonical text that score as high as what is declined."""
-        threshold = self._threshold(language)
-        scores = 1 / (1 + np.exp(-(self._window_sums(text) + self.bias)))
+        threshold = _threshold(self.thresholds, language)
+        scores = 1 / (1 + np.exp(-(self._window_sums(text)[0] + self.bias)))
         return float((scores >= threshold).mean())
 
     def refusal(self, language: str | None) -> str:
         """The refusal in the user's language, English by default, that replaces what is declined."""
         return REFUSALS.get(language or "en", REFUSALS["en"])[0]
 
-    def _threshold(self, language: str) -> float:
-        """The lowest score that is declined in a language: the highest of all where it has none."""
-        threshold = self.thresholds.get(language)
-        return max(self.thresholds.values()) if threshold is None else threshold
+    def _probability(self, window_sum: float) -> float:
+        """The probability that a window with this sum is unsafe."""
+        return float(1 / (1 + np.exp(-(window_sum + self.bias))))
 
-    def _window_sums(self, text: str) -> np.ndarray:
-        """The sum of weights ÷ √features of each of the windows of a canonical text."""
+    def _window_sums(self, text: str) -> tuple[np.ndarray, int]:
+        """The sum of weights ÷ √features of each of the windows of a canonical text, and the number of its tokens."""
         no_bucket = len(self.weights)
         buckets_ST, token_ends_T = token_features(text, no_bucket)
         sums_T = np.concatenate([[0.0], np.cumsum(self._padded_weights[buckets_ST].sum(axis=0))])
@@ -215,9 +249,15 @@ class Guard:
         starts, ends = windows(text)
         first, last = (np.searchsorted(token_ends_T, edge, side="right") for edge in (starts, ends))
         counts = np.maximum(counts_T[last] - counts_T[first], 1)
-        return (sums_T[last] - sums_T[first]) / np.sqrt(counts)
+        return (sums_T[last] - sums_T[first]) / np.sqrt(counts), len(token_ends_T)
 
     @cached_property
     def _padded_weights(self) -> np.ndarray:
         """The weights, and a zero for positions without a feature. float64 [buckets + 1]."""
         return np.append(np.asarray(self.weights, np.float64), 0.0)
+
+
+def _threshold(thresholds: dict[str, float], language: str) -> float:
+    """The lowest score that is declined in a language: the highest of all where it has none."""
+    threshold = thresholds.get(language)
+    return max(thresholds.values()) if threshold is None else threshold

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from urllib.parse import unquote
 
-from pipelines.data.guard.thesaurus import KINDS, kind_of, stem
+from pipelines.data.guard.thesaurus import KINDS
+from pipelines.data.guard.words import kind_of, stem
 from pipelines.data.text.languages import CHINESE_CHARACTER
 
 BLOCK, OVERLAP = 20_000, 1_000  # characters of a text that are searched for disguises at a time
@@ -28,6 +29,7 @@ INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f
 _HAN = CHINESE_CHARACTER.pattern
 SEPARATED_HAN = re.compile(rf"(?<={_HAN})[\s._*·•|/\\-]+(?={_HAN})")  # 炸 弹, 炸-弹
 INTERLEAVED_HAN = re.compile(rf"(?<={_HAN})[^\u4e00-\u9fff]{{1,3}}(?={_HAN})")  # 炸a弹, 炸🙂弹
+INTERLEAVED_RUN = re.compile(rf"(?:{_HAN}{{1,2}}[^\u4e00-\u9fff]{{1,3}}){{3}}(?={_HAN})")  # not a sentence's commas
 
 # Letters that look like Latin ones and stay what they are under NFKC, after Unicode's confusables.txt.
 CONFUSABLES = str.maketrans(
@@ -205,7 +207,12 @@ def readings(text: str) -> list[str]:
             for undo in UNDO:
                 for reading in undo(source, plain):
                     texts[" ".join(reading.split())] = None
-    return [canonical, *(each for each in texts if each and each != canonical)]
+    kept = {canonical: None}
+    for each in texts:
+        # What an earlier reading is without the point at its end has the same words in the same windows.
+        if each and not any(each + end in kept for end in ".。!?"):
+            kept[each] = None
+    return list(kept)
 
 
 # ---- encodings -------------------------------------------------------------------------------------------------------
@@ -263,9 +270,8 @@ def _letters(source: str, plain: str) -> Iterator[str]:
         if folded != plain:
             yield folded
             yield from _leet(source, folded)
-        interleaved = INTERLEAVED_HAN.sub("", plain)
-        if len(INTERLEAVED_HAN.findall(plain)) >= 3:
-            yield interleaved
+        if INTERLEAVED_RUN.search(plain):
+            yield INTERLEAVED_HAN.sub("", plain)
 
 
 def _leet(source: str, plain: str) -> Iterator[str]:
@@ -289,7 +295,8 @@ def _spaced(source: str, plain: str) -> Iterator[str]:
 
 def _punctuated(source: str, plain: str) -> Iterator[str]:
     """Words within code, or with signs between them: how_to_make, "pi" + "pe", how. to. make."""
-    signs, words = len(re.findall(r"[.;!?,。，、；|/]", plain)), max(1, len(plain.split()))
+    signs = len(re.findall(r"[.;!?,。，、；|/]", plain))
+    words = len(plain.split()) + len(CHINESE_CHARACTER.findall(plain)) / 2
     if not CODE.search(source) and (signs < 3 or signs < words / 2):
         return
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", CONCATENATION.sub("", source))

@@ -1,17 +1,13 @@
 """Kinds of words that decide whether a request is unsafe, so that the guard knows words it was never trained on.
 
-    "strangle", "勒死" ──kind_of──► kill          "my aunt", "姑妈" ──► person
+    "strangle", "勒死" ──words.kind_of──► kill          "my aunt", "姑妈" ──► person
 
 A linear model of words alone cannot know that "strangle my aunt" is like "kill my boss"; of kinds, it learns "kill,
-person" from any of them. English words are stems (stem), so that "robbed" and "robbing" are one.
+person" from any of them. English words count in all of their forms (words.stem).
 """
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
-SUFFIX = re.compile(r"(?:'s|s'|ing|ers?|ed|es|s|e)$")
 KINDS: dict[str, tuple[str, str]] = {  # kind: (English words, Chinese words)
     "kill": (
         "kill murder strangle behead suffocate assassinate choke drown slay slaughter exterminate lynch smother stab "
@@ -358,36 +354,3 @@ KINDS: dict[str, tuple[str, str]] = {  # kind: (English words, Chinese words)
         "旅行 旅游 航班 行李 海边 爬山 景点 门票价格 地图 假期 攻略 机票 高铁票",
     ),
 }
-
-
-@lru_cache(maxsize=20_000)
-def stem(word: str) -> str:
-    """An English word without its ending, roughly: the same for all of its forms.
-
-    >>> stem("robbing"), stem("robbed"), stem("makes"), stem("immigrants")
-    ('rob', 'rob', 'mak', 'immigrant')
-    """
-    if len(word) < 4:
-        return word
-    stemmed = SUFFIX.sub("", word)
-    if len(stemmed) < 3:
-        return word
-    return stemmed[:-1] if stemmed[-1] == stemmed[-2] and len(stemmed) > 3 and stemmed[-1] not in "slo" else stemmed
-
-
-def _kinds() -> dict[str, str]:
-    kinds: dict[str, str] = {}
-    for kind, (english, chinese) in KINDS.items():
-        for word in (*map(stem, english.split()), *chinese.casefold().split()):
-            kinds.setdefault(word, kind)
-    return kinds
-
-
-_KIND_OF = _kinds()
-_HAN_WORDS = sorted((word for word in _KIND_OF if not word.isascii()), key=len, reverse=True)
-TOKEN = re.compile(rf"[a-z]+(?:['-][a-z]+)*|\d+|{'|'.join(map(re.escape, _HAN_WORDS))}|[^\W\d_]")
-
-
-def kind_of(word: str) -> str | None:
-    """The kind of an English stem or a Chinese word, if it has one."""
-    return _KIND_OF.get(word)

@@ -38,6 +38,9 @@ CONTRAST_WEIGHT = 10.0  # of a written text: there are few of them, and thousand
 LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
+# Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
+# other kinds than the training texts: by a request's threshold every other one of 1,300 characters would be cut.
+REPLY_THRESHOLD = 0.8
 
 
 NO_FEATURES = np.zeros(1, np.int64)  # of a text without words, such as "?!": any one bucket
@@ -162,7 +165,8 @@ def train_guard(
     beta: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Guard:
-    """Trains a guard whose threshold in each language maximises F_beta in cross-validation.
+    """Trains a guard whose threshold in each language maximises F_beta in cross-validation; replies are
+    declined from REPLY_THRESHOLD on.
 
     beta: over 1 weighs recall of unsafe texts more, under 1 precision. on_progress: called after each fit with the
     number done and in all. Raises ValueError without at least NUM_FOLDS unsafe and NUM_FOLDS harmless texts."""
@@ -175,14 +179,16 @@ def train_guard(
     unsafe = np.array([text.unsafe for text in texts])
     sample_weight = balanced_weights(texts)
     scores = cross_validated_scores(matrix, unsafe, sample_weight, folds(texts), on_progress)
-    thresholds = {}
+    thresholds: dict[str, float] = {}
     for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
         thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
     weights, bias = logistic_regression(matrix, unsafe, sample_weight)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
-    return Guard((weights * matrix.idf).astype(np.float32), float(np.float32(bias)), thresholds)
+    weights = (weights * matrix.idf).astype(np.float32)
+    reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
+    return Guard(weights, float(np.float32(bias)), thresholds, reply_thresholds)
 
 
 def cross_validated_scores(

@@ -17,7 +17,7 @@ import torch
 
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.refusals import is_refusal
-from pipelines.data.guard import contrasts, counterparts, disguises, injection, lexicon, thesaurus, training
+from pipelines.data.guard import contrasts, counterparts, disguises, injection, lexicon, training, words
 from pipelines.data.guard.classifier import (
     FEATURES_VERSION,
     NUM_BUCKETS,
@@ -108,7 +108,7 @@ def test_invisible_and_wide_characters_hide_nothing(hidden: str) -> None:
 
 
 def test_examples_are_right() -> None:
-    for module in (disguises, injection, thesaurus):
+    for module in (disguises, injection, words):
         result = doctest.testmod(module)
         assert result.attempted > 0 and result.failed == 0
 
@@ -332,6 +332,19 @@ def test_a_threshold_of_zero_declines_everything() -> None:
     guard = Guard(np.zeros(64, np.float32), -9.0, {"en": 0.0, "zh": 0.9})
     assert not guard.check("hello", "en").allowed and guard.check("hello", "zh").allowed
     assert guard.unsafe_fraction("hello", "en") == 1.0
+
+
+def test_a_reply_is_declined_by_its_own_threshold(trained: Guard, tmp_path: Path) -> None:
+    assert all(trained.reply_thresholds[language] >= score for language, score in trained.thresholds.items())
+    text = UNSAFE_TEXTS[1]
+    score = trained.score(canonical_text(text))
+    guard = Guard(trained.weights, trained.bias, {"en": score / 2}, {"en": score + 1e-6}, rules=())
+    assert not guard.check(text, "en").allowed and guard.check_reply(text, "en").allowed
+    guard.save(tmp_path)
+    config = json.loads((tmp_path / "guard.json").read_text())
+    del config["reply_thresholds"]  # as in guards of earlier versions
+    (tmp_path / "guard.json").write_text(json.dumps(config))
+    assert not Guard.open(tmp_path).check_reply(text, "en").allowed
 
 
 def test_the_score_is_that_of_the_worst_reading() -> None:
