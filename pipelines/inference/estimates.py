@@ -16,7 +16,9 @@ from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 READ_EFFICIENCY = 0.45  # while prompts and rows are read
 REPLY_EFFICIENCY = 0.2  # while a token of every reply is generated
 STEP_S = 0.004  # of such a step on a CPU, beside its products: vLLM's scheduling
-PROCESS_BYTES = 700 * 2**20  # on a CPU: torch, transformers and vLLM
+# On a CPU: torch, transformers and vLLM 530 MiB; oneDNN's kernels for batches of all sizes 50 (`environment` of
+# sampler.py limits them); and 120 that glibc's malloc keeps of freed blocks, in twenty batches of a model of 2M.
+PROCESS_BYTES = 700 * 2**20
 LOGITS_COPIES = 3  # of the logits of a row that is scored, in float32
 
 

@@ -56,6 +56,7 @@ def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
         "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one token more than the model's context: see max_model_len
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",  # of kernels, 160 KiB each; 1,024 by default, for any number of rows
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

@@ -20,8 +20,6 @@ from pipelines.rollout.footprint import Rollouts
 if TYPE_CHECKING:
     from pipelines.inference.hardware import PeakMemory
 
-SAMPLER_PROCESS_BYTES = 250 * 2**20  # on a CPU: vLLM, beside what training imports
-
 
 def compare(
     policy: ModelShape, critic: ModelShape | None, setting: Setting, rollouts: Rollouts, memory: PeakMemory
@@ -62,8 +60,9 @@ def process_bytes(
     if setting.device == "cuda":
         in_turn = parts["activations"] + parts["working"] + parts["embedding gradient"]
         return parts | {"sampler beyond activations": max(0, sum(of_sampler.values()) - in_turn)}
-    cache, _ = of_sampler.pop("KV cache"), of_sampler.pop("process")
-    return parts | {"sampler": sum(of_sampler.values()) + SAMPLER_PROCESS_BYTES, "KV cache": cache}
+    of_sampler["process"] -= estimates.PROCESS_BYTES  # which is in parts already
+    cache = of_sampler.pop("KV cache")
+    return parts | {"sampler": sum(of_sampler.values()), "KV cache": cache}
 
 
 def _sampler(policy: ModelShape, setting: Setting, rollouts: Rollouts) -> Engine:

@@ -30,9 +30,10 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "knowledge": "knowledge",
     "serve_failures": "serving_failures",
     "ppo_learns": "ppo_learns",
+    "planning": "planning",
 }
 DEFAULT = [
-    name for name in BENCHMARKS if name not in ("ppo_learns", "adapters", "serve_failures")
+    name for name in BENCHMARKS if name not in ("ppo_learns", "adapters", "serve_failures", "planning")
 ]  # these take minutes
 
 

@@ -26,6 +26,7 @@ Better = Literal["higher", "lower", "reference"]
 UNITS: tuple[tuple[str, str, Better], ...] = (
     (r"step_dense_s$", "s", "reference"),
     (r"_growth$", "ratio", "lower"),
+    (r"^plan/\w+_error", "fraction", "reference"),  # of either sign: 0 is best
     (r"^serve/\w+_failed$", "requests", "lower"),
     (r"^serve/\w+_(requests|again)$", "requests", "reference"),
     (r"(large|peer|datatrove)_(bytes|documents)$|near_(pairs|decoys)$", "", "reference"),

@@ -1,6 +1,7 @@
 """What `rayse plan` says of training, compared with training as it is: memory of a rank, and time.
 
-    python -m tests.benchmarks.planning [NAME …]      about a minute a setting on two cores
+    python -m tests.benchmarks planning              every setting; about a minute each on two cores
+    python -m tests.benchmarks.planning [NAME …]     some of them
 
 Every setting trains a few steps in new processes of one thread each: random weights in a folder, rows full of random
 documents, without Ray; or stages of a recipe: PPO, where a step is an iteration, evaluate and quantise, where it is all
@@ -105,6 +106,8 @@ evaluate: {{held_out_bytes: 40_000}}
 
 def train(folder: Path, setting: Setting) -> None:
     """Runs in every process; rank 0 writes its figures."""
+    import ray.train.torch  # noqa: F401 (a rank of the stage imports it: its memory counts)
+
     from pipelines.inference import hardware
     from pipelines.learning import adapters, loop
     from pipelines.learning.batch import PackedRows
@@ -222,20 +225,24 @@ def measure_engines(base: str) -> dict[str, dict[str, Any]]:
     return {"evaluate": evaluation, "quantise": stages["quantise"]}
 
 
-def main(names: list[str] | None = None) -> None:
-    """Prints a JSON line a setting, with planned and measured values. names: also folders of models, for engines."""
+def main(names: list[str] | None = None) -> dict[str, float]:
+    """Prints a JSON line a setting, with planned and measured values. names: also folders of models, for engines.
+
+    Returns plan/memory_error and plan/time_error of each setting."""
+    figures: dict[str, float] = {}
     for name in names or (*SETTINGS, *PPO_SETTINGS, *ENGINE_SETTINGS):
         began_s = cpu_s()
         if name in PPO_SETTINGS:
             facts = measure_ppo(PPO_SETTINGS[name])
             step_s = sum(value for fact, value in facts.items() if fact.startswith("iteration/"))
-            print_line(name, facts, step_s, began_s)
+            figures |= print_line(name, facts, step_s, began_s)
         elif name in SETTINGS:
             facts = measure(SETTINGS[name])
-            print_line(name, facts, facts["train/tokens"] / STEPS / facts["train/tokens_per_s"], began_s)
+            figures |= print_line(name, facts, facts["train/tokens"] / STEPS / facts["train/tokens_per_s"], began_s)
         else:
             for stage, facts in measure_engines(ENGINE_SETTINGS.get(name, name)).items():
-                print_line(f"{name}: {stage}", facts, facts["time/engine_s"], began_s)
+                figures |= print_line(f"{name}: {stage}", facts, facts["time/engine_s"], began_s)
+    return figures
 
 
 def cpu_s() -> float:
@@ -244,8 +251,8 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def print_line(name: str, facts: dict[str, Any], step_s: float, began_s: float) -> None:
-    """Prints a setting's figures. began_s: cpu_s before it."""
+def print_line(name: str, facts: dict[str, Any], step_s: float, began_s: float) -> dict[str, float]:
+    """Prints a setting's figures, and returns its errors. began_s: cpu_s before it."""
     memory = facts["memory/rank_bytes"]
     line = {
         "name": name,
@@ -258,6 +265,7 @@ def print_line(name: str, facts: dict[str, Any], step_s: float, began_s: float) 
         "cpu_s": round(cpu_s() - began_s, 1),
     }
     print(json.dumps(line), flush=True)
+    return {f"{fact}: {name}": facts[fact] for fact in ("plan/memory_error", "plan/time_error")}
 
 
 if __name__ == "__main__":
