@@ -217,7 +217,7 @@ def serve(
 
 @app.command()
 def promote(
-    name: arguments.ModelArg = None, alias: arguments.AliasOpt = arguments.PRODUCTION, reason: arguments.ReasonOpt = "",
+    name: arguments.PromotedArg = None, alias: arguments.DecisionsOfOpt = None, reason: arguments.ReasonOpt = "",
     list_: arguments.ListOpt = False, feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None,
     as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
@@ -225,8 +225,10 @@ def promote(
     from serve.verbs import promote as verb
 
     if list_:
-        return verb.show_decisions(_store(store), name, as_json=as_json)
-    verb.promote(_store(store), name, alias, reason=reason, as_json=as_json, feedback_url=feedback)
+        return verb.show_decisions(_store(store), name, alias, as_json=as_json)
+    verb.promote(
+        _store(store), name, alias or arguments.PRODUCTION, reason=reason, as_json=as_json, feedback_url=feedback
+    )
 
 
 @app.command()

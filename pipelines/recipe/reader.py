@@ -170,7 +170,9 @@ class _Reader:
         sources = self.sources(tree.get("sources") or {}, Store(store).root / "cache" / "sources")
         cluster = self.mapping(tree.get("cluster") or {}, ("cluster",))
         entries = self.entries(tree, sources, cluster)
-        names = {entry.name for entry in entries} | {"evaluate", *({"serve"} & set(self.stages))}
+        names = {entry.name for entry in entries} | {"evaluate"}
+        if "serve" in self.stages and not any(entry.stage.kind == "serve" for entry in entries):
+            names.add("serve")  # of `rayse serve`; a trial has its own name
         for name in cluster:
             if name not in names:
                 raise self.error(("cluster", name), f"no such stage.{suggestion(name, names)}")

@@ -94,6 +94,16 @@ ModelsArg = Annotated[
 ]
 PRODUCTION = "production"  # the alias that promote and rollback move by default
 AliasOpt = Annotated[str, typer.Option(help="Alias that is moved.")]
+DecisionsOfOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--alias", help="Alias that is moved, or whose decisions are listed. Default: production; of a list, all."
+    ),
+]
+PromotedArg = Annotated[
+    str | None,
+    typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Needed but with --list."),
+]
 ReasonOpt = Annotated[str, typer.Option(help="Reason, for the record of the decision.")]
 ModelArg = Annotated[
     str | None,

@@ -99,7 +99,8 @@ def _bind(
     """One engine's part of the application. Its replicas start anew where its settings differ; where those of its
     adapters do, the replicas that run load them."""
     sizes = {"adapter_slots": engine.adapter_slots, "adapter_rank": engine.adapter_rank}
-    served = [adapter.model_copy(update=sizes).model_dump(mode="json") for adapter in adapters]
+    secret: Any = {"key": True, "keys": True, "guard_endpoint": {"key"}}  # Ray's dashboard shows this config
+    served = [adapter.model_copy(update=sizes).model_dump(mode="json", exclude=secret) for adapter in adapters]
     deployment = _deployment(engine, cls, runtime_env, name, {"adapters": served} if served else None)
     arguments = engine.model_dump_json()
     set_version(deployment, hashlib.sha256(arguments.encode()).hexdigest()[:16])

@@ -95,7 +95,11 @@ class Model:
 
         await asyncio.gather(*self._leaving)  # their slots are not free before
         earlier, self._leaving = dict(self._adapters), []
-        adapters = [engine.local(Settings.model_validate(each)) for each in config["adapters"]]
+        shared = {
+            name: getattr(self._settings, name) for name in ("key", "keys", "guard_endpoint")
+        }  # not in the config
+        configured = [Settings.model_validate(each).model_copy(update=shared) for each in config["adapters"]]
+        adapters = [engine.local(each) for each in configured]
         for settings in adapters:
             if settings.name in earlier and earlier[settings.name].settings == settings:
                 del earlier[settings.name]

@@ -35,8 +35,10 @@ def serve(store: Store, flags: Mapping[str, Any], *, recipe: ServeCluster | None
     options, file = combined(flags, recipe, folder), flags.get("emit")
     _check_shared_feedback("--emit" if file is not None else "--address" if options.address else None, options)
 
+    loaded = load_options(options, flags)  # once: keys stay what they are while aliases move
+
     def load() -> Settings:
-        return load_service(store, options.models, options.canary, options.adapters, **load_options(options, flags))
+        return load_service(store, options.models, options.canary, options.adapters, **loaded)
 
     canary = [parse_canary(options.canary)[0]] if options.canary else []
     follow = Follower(store, [*options.models, *canary, *options.adapters.values()], load)

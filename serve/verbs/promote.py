@@ -44,11 +44,11 @@ def rollback(store: Store, alias: str, *, reason: str, as_json: bool, feedback_u
     _report(aliases.rollback(store, alias, reason=reason, evidence=evidence), as_json)
 
 
-def show_decisions(store: Store, name: str | None, *, as_json: bool) -> None:
-    """`rayse promote --list`: prints the decisions that the store keeps, the oldest first."""
+def show_decisions(store: Store, name: str | None, alias: str | None, *, as_json: bool) -> None:
+    """`rayse promote --list`: prints the decisions that the store keeps, on one alias or on all, the oldest first."""
     if name is not None:
         raise UserError(f"{name}: not together with --list, which lists the decisions on all aliases; leave one out")
-    decisions = aliases.decisions(store)
+    decisions = [decision for decision in aliases.decisions(store) if alias in (None, decision.alias)]
     if as_json:
         rows = [decision.model_dump() for decision in decisions]
         return print(json.dumps({"decisions": rows}, indent=1, ensure_ascii=False))
@@ -57,7 +57,8 @@ def show_decisions(store: Store, name: str | None, *, as_json: bool) -> None:
         reason = f": {decision.reason}" if decision.reason else ""
         print(f"{decision.at[:19]}  {decision.action} {decision.alias} {decision.fingerprint}{before}{reason}")
     if not decisions:
-        print(f"no decisions in store {store.location}")
+        of = f" on {alias}" if alias else ""
+        print(f"no decisions{of} in store {store.location}")
 
 
 def _evidence(store: Store, artifact: Artifact, feedback_url: str | None) -> dict[str, Any]:

@@ -30,6 +30,9 @@ def combined(flags: Mapping[str, Any], recipe: ServeCluster | None, folder: Path
     values |= {name: flags[name] for name in ServeCluster.model_fields if name in flags and name not in GUARD_FLAGS}
     if flags.get("names"):
         values["models"] = tuple(flags["names"])
+        for of_first_model in ("adapters", "canary"):
+            if of_first_model not in flags:
+                values.pop(of_first_model, None)
     if flags.get("adapter"):
         values["adapters"] = parse_adapters(flags["adapter"])
     if flags.get("no_knowledge"):

@@ -63,6 +63,12 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path: Path) 
     assert (over.key_file, over.adapters) == (Path("other.txt"), {"a": "b"})
     assert (over.knowledge, over.feedback) == ("manuals", "postgresql://u@h/d")
     assert over.limits.request_s == 30 and over.canary_rules.requests == 50
+    named = combined({"names": ["sft"]}, recipe, tmp_path)
+    assert (named.models, named.adapters, named.canary) == (
+        ("sft",),
+        {},
+        None,
+    )  # those were of the recipe's first model
     assert combined({}, None, tmp_path) == ServeCluster()
 
 
@@ -110,6 +116,8 @@ def test_the_trial_of_a_recipe_is_hosted_by_the_options_under_its_name(tmp_path:
     text = "stages: {host: {stage: serve}}\nbase: {model: x}\ncluster: {host: {port: 9001}}\n"
     assert read(tmp_path, text).serve.port == 9001
     assert read(tmp_path, text.replace("cluster: {host: {port: 9001}}", "")).serve == ServeCluster()
+    with pytest.raises(UserError, match="serve: no such stage"):  # its options would be those of no server
+        read(tmp_path, text.replace("{host: {port", "{serve: {port"))
     with pytest.raises(UserError, match="serve: no such stage"):
         reader.load(tmp_path / "recipe.yaml", STAGES, overrides=["cluster.serve.port=1", "stages={corpus: {}}",
                                                                 "sources={s: {kind: chinese}}"])  # fmt: skip
@@ -159,14 +167,16 @@ def test_decisions_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     store = Store(tmp_path / "store").create()
     (tmp_path / "model").mkdir()
     model = put_model(store, "aaaa", tmp_path / "model")
-    show_decisions(store, None, as_json=False)
+    show_decisions(store, None, None, as_json=False)
     assert "no decisions in store" in capsys.readouterr().out
     aliases.promote(store, "production", model, reason="fewer errors", evidence={})
-    show_decisions(store, None, as_json=False)
+    show_decisions(store, None, None, as_json=False)
     assert re.fullmatch(rf"\S+T\S+  promote production {model.fingerprint}: fewer errors\n", capsys.readouterr().out)
-    show_decisions(store, None, as_json=True)
+    show_decisions(store, None, "staging", as_json=False)
+    assert "no decisions on staging in store" in capsys.readouterr().out
+    show_decisions(store, None, "production", as_json=True)
     assert '"decisions": [' in capsys.readouterr().out
     with pytest.raises(UserError, match="x: not together with --list"):
-        show_decisions(store, "x", as_json=False)
+        show_decisions(store, "x", None, as_json=False)
     with pytest.raises(UserError, match="NAME: missing; expected a model or trial to promote, or --list"):
         promote(store, None, "production", reason="", as_json=False)
