@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.data.tokens.chat_refusals import TemplateRows
 
 MAX_DEFAULT_LENGTH = 512  # tokens of a row, where the context is longer: attention's cost grows with the length
+MIN_LENGTH = 16
 RENDER_BATCH = 2000  # conversations
 
 
@@ -31,8 +32,8 @@ class ChatRowsOptions(Options):
     """How many rows, and of which conversations, a stage trains on."""
 
     length: int | None = Field(
-        None, ge=16, description="Tokens of a row; longer conversations are cut. Default: the model's context, but "
-                                 "at most 512")  # fmt: skip
+        None, ge=MIN_LENGTH, description="Tokens of a row; longer conversations are cut. Default: the model's "
+                                         "context, but at most 512")  # fmt: skip
     epochs: float = Field(3, gt=0, description="Number of passes over the rows")
     budget_tokens: int | None = Field(None, ge=1, description="Tokens of rows to train on, instead of epochs")
     batch_tokens: int = Field(2048, ge=16, description="Tokens of an optimizer step's rows, over all workers")
@@ -45,18 +46,27 @@ class ChatRowsOptions(Options):
         return super().identity() | ({"epochs": None} if self.budget_tokens is not None else {})
 
 
-def row_length(options: ChatRowsOptions, model: Path, chat: Chat, *, stage: str) -> int:
-    """Tokens of a row. Raises UserError where rows exceed the model's context, or its tokenizer its vocabulary."""
+def row_length(options: ChatRowsOptions, model: Path, chat: Chat, *, stage: str, num_prefix: int = 0) -> int:
+    """Tokens of a row. num_prefix: positions that a prefix takes before it.
+
+    Raises UserError where both exceed the model's context, or its tokenizer its vocabulary."""
     from pipelines.errors import UserError
     from pipelines.inference.model_config import context_length, read_config
 
-    context = context_length(model, default=MAX_DEFAULT_LENGTH)
+    context = context_length(model, default=MAX_DEFAULT_LENGTH) - num_prefix
     vocabulary = int(read_config(model).get("vocab_size") or 0)
     if 0 < vocabulary < chat.encoder.vocabulary:
         raise UserError(f"model {model}: its tokenizer has {chat.encoder.vocabulary:,} tokens, the model's "
                         f"vocabulary {vocabulary:,}; expected a tokenizer that belongs to the model")  # fmt: skip
+    of = f" without a prefix of {num_prefix} tokens" if num_prefix else ""
+    if context < MIN_LENGTH:
+        raise UserError(
+            f"{stage}: the model's context{of} is {context} tokens; expected {MIN_LENGTH} for a row at least"
+        )
     if options.length is not None and options.length > context:
-        raise UserError(f"{stage}.length: {options.length} is longer than the model's context ({context}); lower it")
+        raise UserError(
+            f"{stage}.length: {options.length} is longer than the model's context{of} ({context}); lower it"
+        )
     return options.length or min(context, MAX_DEFAULT_LENGTH)
 
 

@@ -53,7 +53,7 @@ def run(work: Work) -> Facts:
     options: PrefixTuningOptions = work.options
     model = work.inputs["model"].local()
     chat = Chat.open(model, name=work.base)
-    length = row_length(options, model, chat, stage=work.name)
+    length = row_length(options, model, chat, stage=work.name, num_prefix=options.num_virtual_tokens)
     packed = pack(work, chat, choose(work), length)
     lesson: dict[str, Any] = {
         "model": str(model), "rows": str(packed.file), "seed": work.seed, "tokens": options.num_virtual_tokens,

@@ -63,10 +63,10 @@ def run(work: Work) -> Facts:
             f"budget_tokens: {options.budget_tokens:,} are {epochs:.1f} passes over the data's {meta['num_tokens']:,} "
             f"tokens, more than max_epochs: {options.max_epochs:g}; more text would improve the model more"
         )
-    if epochs < 1 and meta.get("num_phases", 1) > 1:
+    if epochs % 1 > 1 / steps and meta.get("num_phases", 1) > 1:
         work.progress.note(
-            f"budget_tokens: {options.budget_tokens:,} end {epochs:.0%} of the way through the {meta['num_phases']} "
-            f"phases of tokens.order, and the rest is never read; raise the budget, or lower mixture.total_tokens"
+            f"budget_tokens: {options.budget_tokens:,} are {epochs:.2f} passes, so that training ends {epochs % 1:.0%} "
+            f"of the way through the {meta['num_phases']} phases of tokens.order; whole passes end with the last one"
         )
     epochs_of = group_epochs(work.inputs["tokens"].facts, epochs)
     for group, passes in epochs_of.items():

@@ -80,7 +80,8 @@ def _without_estimate(step: Step) -> str:
         return "it is made already"
     if max_requests(step.entry.options) is not None:
         return "it takes as long as its requests are answered in; requests/max is their number at most"
-    other = {"base": "it copies or downloads files", "serve": "it takes as long as the server's start and replies do"}
+    other = {"base": "it copies or downloads files", "serve": "it takes as long as the server's start and replies do",
+             "prefix_tuning": "a prefix beside a frozen model is not planned yet"}  # fmt: skip
     return other.get(step.entry.stage.kind, "it takes as long as its rows do, which are read only when it runs")
 
 

@@ -70,8 +70,8 @@ def levels_of(order: Order, values: Sequence[Any], lengths: Sequence[int], seeds
     """The level of each document of a part. uint16 [D].
 
     values: of the order's column. lengths: in tokens. seeds: of the part, for documents without a score."""
-    if order == "length":
-        return phases.levels_of(np.array(lengths, np.float64))
+    if order == "length":  # in units of 1,024: levels end at 65,504, and a book has more tokens
+        return phases.levels_of(np.array(lengths, np.float64) / 1024)
     if order == "quality":
         drawn = np.random.default_rng([*seeds, 1]).random(len(values))
         scores = [draw if value is None else value for value, draw in zip(values, drawn, strict=True)]

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from pipelines.data.tokens import phases
+from pipelines.stages.tokens import ordering
 
 
 def test_levels_are_in_the_order_of_values() -> None:
@@ -16,6 +17,12 @@ def test_levels_are_in_the_order_of_values() -> None:
     assert len(set(levels.tolist())) == len(values) - 2  # beyond ±65,504 they share a level
     assert (np.diff(levels.astype(int)) >= 0).all()
     assert len(set(phases.levels_of(np.arange(2049)).tolist())) == 2049  # numbers of tokens are exact up to here
+
+
+def test_books_are_ordered_by_their_length_too() -> None:
+    lengths = [1, 2, 2047, 2048, 60_000, 70_000, 400_000, 60_000_000]
+    levels = ordering.levels_of("length", [None] * len(lengths), lengths, [7])
+    assert (np.diff(levels.astype(int)) > 0).all()
 
 
 def test_phases_have_equal_numbers_of_tokens_in_the_order_of_levels() -> None:
