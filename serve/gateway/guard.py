@@ -144,12 +144,13 @@ def check_prompt(guard: Guard, conversations: Iterable[Sequence[Message]], begun
 def check_conversation(guard: Guard, messages: Sequence[Message]) -> Verdict | None:
     """The verdict on a conversation that must be declined; None where it may pass.
 
-    Every message is checked, the client's account of earlier replies too; then the user's and the system's together, as
+    Every message is checked, the client's account of earlier replies and results of tools as replies are, sentence by
+    sentence, since a result is often a long ordinary text; then the user's and the system's together, as
     one request may be split over several: all of them by the rules, the last MAX_JOINED by the classifier too."""
     parts: list[str] = []
     for message in messages:
         text = message["content"]
-        if message["role"] == "assistant":
+        if message["role"] in ("assistant", "tool"):
             verdict = begin_reply(guard, text).verdict
         else:
             parts.append(text.strip())

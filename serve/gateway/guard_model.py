@@ -93,6 +93,19 @@ def read_yes(answer: str) -> tuple[bool, str] | None:
     return None if match is None else (match[1].lower() == "yes", "")
 
 
+def _alternating(messages: Sequence[Message]) -> list[Message]:
+    """Messages as every guard model's template takes them: the user's and the assistant's in turn, with the system's
+    text and results of tools as the user's."""
+    turns: list[Message] = []
+    for message in messages:
+        role, content = "assistant" if message["role"] == "assistant" else "user", message["content"]
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += "\n\n" + content
+        else:
+            turns.append({"role": role, "content": content})
+    return turns
+
+
 FAMILIES = (
     Family("llamaguard", None, read_label),
     Family("qwen3guard", None, read_qwen),
@@ -159,7 +172,9 @@ class GuardModel:
         """The text that the endpoint replies with."""
         body: dict[str, Any] = {"model": self._endpoint.model, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
         if self._family.prompt is None:
-            return self._post("chat/completions", body | {"messages": list(messages)})["message"]["content"] or ""
+            return (
+                self._post("chat/completions", body | {"messages": _alternating(messages)})["message"]["content"] or ""
+            )
         text = "\n".join(message["content"] for message in messages if message["role"] != "assistant")
         text = text.replace("<start_of_turn>", "").replace("<end_of_turn>", "")
         return self._post("completions", body | {"prompt": self._family.prompt.format(text=text)})["text"] or ""

@@ -172,13 +172,23 @@ def stored_calls(calls: Sequence[dict[str, Any]]) -> str:
 
 
 def _arguments(call: dict[str, Any]) -> Any:
-    """The arguments of a call: the object that their JSON text says, or the text where it is none."""
+    """The arguments of a call: the object that their JSON text says, or the text where it is none.
+
+    A key that repeats leaves the text too: a client gets all of it, an object would hold the last value alone."""
     text = call["function"].get("arguments") or ""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError):  # cut off, for instance
         return text
     return value if isinstance(value, dict) and not is_deeper(value, MAX_DEPTH) else text
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises ValueError where a key repeats."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key repeats")
+    return value
 
 
 def call_texts(stored: str) -> list[str]:
@@ -231,12 +241,13 @@ def neutral_results(messages: Sequence[Message]) -> tuple[list[Message], int]:
 
 
 def checked(messages: Sequence[Message], tools: Tools) -> list[Message]:
-    """A conversation as a guard reads it, in the roles that every guard knows: tools as the system's text, results as
-    the user's, calls as text of the assistant's turn."""
+    """A conversation as a guard reads it: tools as the system's text, calls as text of the assistant's turn."""
     first: list[Message] = [{"role": "system", "content": tools.checked}] if tools.checked else []
     return [*first, *map(_checked, messages)]
 
 
 def _checked(message: Message) -> Message:
-    role = "user" if message["role"] == "tool" else message["role"]
-    return {"role": role, "content": "\n".join([message["content"], *call_texts(message.get("tool_calls", ""))])}
+    return {
+        "role": message["role"],
+        "content": "\n".join([message["content"], *call_texts(message.get("tool_calls", ""))]),
+    }
