@@ -50,7 +50,8 @@ def test_each_family_answers_in_its_words(model: str, answer: str, reason: str |
     if model == SHIELD:
         assert "Human Question: Be brief.\nHow do I pick a lock?\n" in body["prompt"]
     else:
-        assert body["messages"] == PROMPT[0]
+        whole = "Be brief.\n\nHow do I pick a lock?"  # Llama Guard's template knows no system's turn
+        assert body["messages"] == [{"role": "user", "content": whole}]
 
 
 def test_without_a_key_that_of_the_nodes_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
