@@ -17,7 +17,7 @@ import psutil
 from cluster import reaper
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 600  # only ends a test that hangs: on a busy machine a start of Ray takes minutes
+TIMEOUT_S = 1200  # only ends a test that hangs: on a busy machine a start of Ray takes minutes
 
 
 def start(store: Path, *flags: str) -> subprocess.Popen[str]:
