@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.data.tokens.chat_refusals import TemplateRows
 
 MAX_DEFAULT_LENGTH = 512  # tokens of a row, where the context is longer: attention's cost grows with the length
-MIN_LENGTH = 16
+MIN_LENGTH = 16  # tokens of a row
 RENDER_BATCH = 2000  # conversations
 
 

@@ -44,6 +44,12 @@ CLAUSE_END = re.compile(
 )
 
 
+class Check(Protocol):
+    """Decides whether a text may pass."""
+
+    def __call__(self, text: str, language: str | None = None) -> Verdict: ...
+
+
 class Guard(Protocol):
     """Decides whether a text may pass, and words the refusal of one that may not."""
 
@@ -100,20 +106,18 @@ class RememberingGuard:
     """A guard that remembers its newest verdicts: a chat sends its earlier turns again with each request."""
 
     def __init__(self, guard: Guard):
-        self._guard = guard
-        self._remembered = lru_cache(MAX_REMEMBERED)(guard.check)
-        self._remembered_reply = lru_cache(MAX_REMEMBERED)(guard.check_reply)
+        self.check, self.check_reply = _remembering(guard.check), _remembering(guard.check_reply)
         self.check_rules, self.refusal = guard.check_rules, guard.refusal
 
-    def check(self, text: str, language: str | None = None) -> Verdict:
-        """The guard's verdict."""
-        check = self._remembered if len(text) <= MAX_REMEMBERED_CHARACTERS else self._guard.check
-        return check(text, language)
 
-    def check_reply(self, text: str, language: str | None = None) -> Verdict:
-        """The guard's verdict on a part of a reply."""
-        check = self._remembered_reply if len(text) <= MAX_REMEMBERED_CHARACTERS else self._guard.check_reply
-        return check(text, language)
+def _remembering(check: Check) -> Check:
+    """A check that remembers the verdicts on texts that are not too long."""
+    remembered = lru_cache(MAX_REMEMBERED)(check)
+
+    def checked(text: str, language: str | None = None) -> Verdict:
+        return (remembered if len(text) <= MAX_REMEMBERED_CHARACTERS else check)(text, language)
+
+    return checked
 
 
 def open_guard(folder: Path | None, *, enabled: bool = True) -> Guard:

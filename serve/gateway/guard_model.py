@@ -172,9 +172,8 @@ class GuardModel:
         """The text that the endpoint replies with."""
         body: dict[str, Any] = {"model": self._endpoint.model, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
         if self._family.prompt is None:
-            return (
-                self._post("chat/completions", body | {"messages": _alternating(messages)})["message"]["content"] or ""
-            )
+            choice = self._post("chat/completions", body | {"messages": _alternating(messages)})
+            return choice["message"]["content"] or ""
         text = "\n".join(message["content"] for message in messages if message["role"] != "assistant")
         text = text.replace("<start_of_turn>", "").replace("<end_of_turn>", "")
         return self._post("completions", body | {"prompt": self._family.prompt.format(text=text)})["text"] or ""

@@ -170,8 +170,9 @@ class Relay:
         async def collect(event: asgi.Event) -> None:
             events.append(event)
 
-        fields = self._request.body
-        fields = fields | ({"seed": fields["seed"] + 1} if fields.get("seed") is not None else {})
+        fields = dict(self._request.body)
+        if fields.get("seed") is not None:
+            fields["seed"] += 1
         try:  # the first reply is there to be sent: no failure of the second may lose it
             async with asyncio.timeout(self._remaining_s() / 2):
                 await self._call(fields, collect)

@@ -26,7 +26,7 @@ from serve.gateway.fields import ChatFields, CompletionFields, read
 from serve.gateway.guard import Guard, without_refused
 from serve.gateway.knowledge import Knowledge, with_passages
 from serve.gateway.routes import CHAT, COMPLETIONS
-from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_results, offered, special_tokens
+from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_results, offered
 from serve.settings import Settings
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
@@ -210,7 +210,7 @@ def _concealment(chat: Chat, tools: Tools, *, goes_on: bool) -> Concealment:
     """What the reader of a reply does not see: special tokens too where tools may be called, as vLLM's parsers have
     them written."""
     hidden = Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment
-    return replace(hidden, marks=(*hidden.marks, *special_tokens(chat))) if tools.text else hidden
+    return replace(hidden, marks=(*hidden.marks, *chat.special_tokens)) if tools.text else hidden
 
 
 def _without_refused(prompt: Prompt, guard: Guard, encode: Encode, num_persona: int) -> Prompt:

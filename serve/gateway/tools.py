@@ -57,12 +57,6 @@ def call_parser(chat: Chat) -> str | None:
     )  # fmt: skip
 
 
-def special_tokens(chat: Chat) -> tuple[str, ...]:
-    """The special tokens of a model's tokenizer, as text."""
-    added = chat.encoder.tokenizer.get_added_tokens_decoder().values()
-    return tuple(token.content for token in added if token.special)
-
-
 @dataclass(frozen=True)
 class Tools:
     """The tools that a reply may call. text: as the chat template gets them, as JSON text; empty for none; body: the

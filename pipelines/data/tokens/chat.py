@@ -233,6 +233,11 @@ class Chat:
         """Whether <think> or </think> is a special token, which decoding leaves out by default."""
         return self._encoder.thoughts_are_special
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The special tokens of the tokenizer, as text."""
+        return self._encoder.special_tokens
+
     @cached_property
     def turn_end(self) -> str:
         """The special token that ends an assistant's turn, as text. Raises UserError if the template has none."""

@@ -67,9 +67,14 @@ class RenderedEncoder:
         return self.encoder.tokenizer.decode(kept, skip_special_tokens=False).strip()
 
     @cached_property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The special tokens, as text."""
+        return tuple(token.content for token in self._added.values() if token.special)
+
+    @cached_property
     def specials(self) -> re.Pattern[str]:
         """Pattern of any special token, preferring the longest of those with the same beginning."""
-        names = sorted((token.content for token in self._added.values() if token.special), key=len, reverse=True)
+        names = sorted(self.special_tokens, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     @cached_property
@@ -81,7 +86,7 @@ class RenderedEncoder:
     @cached_property
     def thoughts_are_special(self) -> bool:
         """Whether <think> or </think> is a special token."""
-        return any(token.special and token.content in (OPEN, CLOSE) for token in self._added.values())
+        return OPEN in self.special_tokens or CLOSE in self.special_tokens
 
     @cached_property
     def _added(self) -> Mapping[int, AddedToken]:
