@@ -14,7 +14,9 @@ of the loop is raised in the driver at once, because it would be raised again.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import pickle
 import re
 import threading
 from collections.abc import Callable
@@ -27,12 +29,14 @@ from typing import Any, cast
 import ray
 import ray.train
 import ray.train.collective
+from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import checkpoints, nodes, progress
 from cluster.errors import ClusterError, portable
+from cluster.loading import loading
 from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
@@ -75,7 +79,9 @@ def run_workers(
     folder = storage.absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
     _set_environment()
-    payload = {"loop": loop, "config": config, "threads": resources.threads, "folder": str(folder)}
+    # Pickled, because unpickling imports the loop's modules, which the worker does with care.
+    pickled = cloudpickle.dumps((loop, config))
+    payload = {"loop": pickled, "threads": resources.threads, "folder": str(folder)}
     variables = {**resources.environment, **(env or {})}
     num_failures, last_checkpoint = 0, ""
     with Tail(folder / progress.FILE, on_progress):
@@ -262,15 +268,18 @@ def _last_line(error: BaseException) -> str:
 
 def _run(payload: dict[str, Any]) -> Any:
     """Runs in each worker: prepares the process, then calls the loop."""
-    import torch
+    with loading():
+        import torch
 
+        loop, config = pickle.loads(payload["loop"])
+    gc.freeze()  # DeepSpeed collects garbage for each engine it makes: not through all that was imported
     torch.set_num_threads(payload["threads"])
     worker = Worker(Path(payload["folder"]))
     if worker.rank == 0:
         progress.cut(worker.folder / progress.FILE, worker.resumed_step)
     _join_group(worker)
     try:
-        value = payload["loop"](worker, payload["config"])
+        value = loop(worker, config)
     except Exception as error:
         raise portable(error, worker.folder) from None
     torch.distributed.destroy_process_group()

@@ -6,11 +6,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
+
     from pipelines.evaluator import Evaluator
     from tests.tiny_models import Tiny
 
@@ -53,6 +55,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Moves LONG_FILES to the front; all else stays in order."""
     ranks = {str(ROOT / name): rank for rank, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: ranks.get(str(item.path), len(ranks)))
+
+
+# Files that share the server of tests/serve/conftest.py, whose start costs a minute of CPU: one process runs them all.
+SERVER_FILES = ("tests/serve/gateway/", "tests/serve/hosting/", "tests/serve/verbs/", "tests/serve/test_watching.py")
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """As `--dist loadfile`: the tests of a file run in one process; so do those of SERVER_FILES."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SERVER_FILES[0] if nodeid.startswith(SERVER_FILES) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
