@@ -190,6 +190,7 @@ def launch(
         storage=work.draft.path,
         name="training",
         on_progress=show,
+        modules=["pipelines.learning.loop"],
         on_message=work.progress.note,
     )
 

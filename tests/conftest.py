@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # Set before Ray is imported: tests send no usage statistics.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# By default Python looks for garbage, over and over, among the million objects that torch and transformers import.
+gc.set_threshold(20_000, 20, 50)
 
 # A shell starts background jobs with SIGINT ignored, and processes that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
