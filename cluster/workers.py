@@ -74,16 +74,15 @@ def run_workers(
     """Runs loop(worker, config) on each worker and returns the value of rank 0 (picklable, no tensors).
 
     loop: a function of an importable module; it and config are pickled. storage: a folder that all nodes share.
-    env: variables set before a worker imports anything. modules: what the loop imports, which is faster at the start
-    than within it. on_message: receives a line about each restart.
+    env: variables set before a worker imports anything. modules: imports of the loop, made faster before it starts.
+    on_message: receives a line about each restart.
     Raises ClusterError, naming rank, node and logs, if workers were lost more than max_failures times without a
     checkpoint between; an exception of the loop as it was raised.
     """
     folder = storage.absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
     _set_environment()
-    # Pickled, because unpickling imports the loop's modules, which the worker does with care.
-    pickled = cloudpickle.dumps((loop, config))
+    pickled = cloudpickle.dumps((loop, config))  # unpickling imports modules: _run does so without garbage collection
     payload = {"loop": pickled, "modules": tuple(modules), "threads": resources.threads, "folder": str(folder)}
     variables = {**resources.environment, **(env or {})}
     num_failures, last_checkpoint = 0, ""
@@ -133,10 +132,8 @@ UNUSED_CALLBACKS = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # each
 
 
 class _SharedGpuView(Backend):
-    """Makes the GPUs of a node visible to all its workers, as NCCL requires.
-
-    The process group is made in the workers, by _join_group: TorchTrainer would import torch in the driver and in the
-    controller as well, 1.3 s of CPU each."""
+    """Makes the GPUs of a node visible to all its workers, as NCCL requires. TorchTrainer would make the process group
+    too, which _join_group does, but import torch in the driver and in the controller as well, 1.3 s of CPU each."""
 
     share_cuda_visible_devices = True
 
