@@ -14,10 +14,13 @@ of the loop is raised in the driver at once, because it would be raised again.
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
+import pickle
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -27,12 +30,14 @@ from typing import Any, cast
 import ray
 import ray.train
 import ray.train.collective
+from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import checkpoints, nodes, progress
 from cluster.errors import ClusterError, portable
+from cluster.loading import loading
 from cluster.orphans import free_orphans
 from cluster.progress import Tail, read_progress
 from cluster.rendezvous import group_environment, lost_peer, reserve_port
@@ -63,19 +68,22 @@ def run_workers(
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     max_failures: int = 3,
     env: dict[str, str] | None = None,
+    modules: Sequence[str] = (),
     on_message: Callable[[str], Any] | None = None,
 ) -> Any:
     """Runs loop(worker, config) on each worker and returns the value of rank 0 (picklable, no tensors).
 
     loop: a function of an importable module; it and config are pickled. storage: a folder that all nodes share.
-    env: variables set before a worker imports anything. on_message: receives a line about each restart.
+    env: variables set before a worker imports anything. modules: imports of the loop, made faster before it starts.
+    on_message: receives a line about each restart.
     Raises ClusterError, naming rank, node and logs, if workers were lost more than max_failures times without a
     checkpoint between; an exception of the loop as it was raised.
     """
     folder = storage.absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
     _set_environment()
-    payload = {"loop": loop, "config": config, "threads": resources.threads, "folder": str(folder)}
+    pickled = cloudpickle.dumps((loop, config))  # unpickling imports modules: _run does so without garbage collection
+    payload = {"loop": pickled, "modules": tuple(modules), "threads": resources.threads, "folder": str(folder)}
     variables = {**resources.environment, **(env or {})}
     num_failures, last_checkpoint = 0, ""
     with Tail(folder / progress.FILE, on_progress):
@@ -124,10 +132,8 @@ UNUSED_CALLBACKS = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # each
 
 
 class _SharedGpuView(Backend):
-    """Makes the GPUs of a node visible to all its workers, as NCCL requires.
-
-    The process group is made in the workers, by _join_group: TorchTrainer would import torch in the driver and in the
-    controller as well, 1.3 s of CPU each."""
+    """Makes the GPUs of a node visible to all its workers, as NCCL requires. TorchTrainer would make the process group
+    too, which _join_group does, but import torch in the driver and in the controller as well, 1.3 s of CPU each."""
 
     share_cuda_visible_devices = True
 
@@ -262,15 +268,20 @@ def _last_line(error: BaseException) -> str:
 
 def _run(payload: dict[str, Any]) -> Any:
     """Runs in each worker: prepares the process, then calls the loop."""
-    import torch
+    with loading():
+        import torch
 
+        for module in payload["modules"]:
+            importlib.import_module(module)
+        loop, config = pickle.loads(payload["loop"])
+    gc.freeze()  # DeepSpeed collects garbage for each engine it makes: not through all that was imported
     torch.set_num_threads(payload["threads"])
     worker = Worker(Path(payload["folder"]))
     if worker.rank == 0:
         progress.cut(worker.folder / progress.FILE, worker.resumed_step)
     _join_group(worker)
     try:
-        value = payload["loop"](worker, payload["config"])
+        value = loop(worker, config)
     except Exception as error:
         raise portable(error, worker.folder) from None
     torch.distributed.destroy_process_group()

@@ -190,6 +190,7 @@ def launch(
         storage=work.draft.path,
         name="training",
         on_progress=show,
+        modules=["pipelines.learning.loop"],
         on_message=work.progress.note,
     )
 
@@ -387,9 +388,7 @@ def _config(work: Work, steps: int, rows: int) -> dict[str, Any]:
 def learn(
     worker: Worker, config: dict[str, Any], make_lesson: Callable[[torch.dtype], Lesson], *, hidden_size: int
 ) -> Facts:
-    """Trains in a worker process: torch and DeepSpeed are imported here, never in the driver. See loop.train.
-
-    hidden_size: of the model."""
+    """Trains in a worker process, where torch and DeepSpeed are imported: see loop.train. hidden_size: of the model."""
     from pipelines.learning.engine import OptimizerPlan
     from pipelines.learning.loop import TrainingPlan, train
     from pipelines.learning.schedule import Schedule

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
+
     from pipelines.evaluator import Evaluator
     from tests.tiny_models import Tiny
 
 # Set before Ray is imported: tests send no usage statistics.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# By default Python looks for garbage, over and over, among the million objects that torch and transformers import.
+gc.set_threshold(20_000, 20, 50)
 
 # A shell starts background jobs with SIGINT ignored, and processes that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,6 +59,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Moves LONG_FILES to the front; all else stays in order."""
     ranks = {str(ROOT / name): rank for rank, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: ranks.get(str(item.path), len(ranks)))
+
+
+# Files that share the server of tests/serve/conftest.py, whose start costs a minute of CPU: one process runs them all.
+SERVER_FILES = ("tests/serve/gateway/", "tests/serve/hosting/", "tests/serve/verbs/", "tests/serve/test_watching.py")
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """As `--dist loadfile`: the tests of a file run in one process; so do those of SERVER_FILES."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SERVER_FILES[0] if nodeid.startswith(SERVER_FILES) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

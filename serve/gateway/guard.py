@@ -27,6 +27,9 @@ from serve.gateway.conversation import Message
 
 SENTENCE_END = re.compile(r"[。！？；!?…\n]\s*|\.\s+")  # the point of 2.5 ends no sentence
 MAX_HELD_CHARACTERS = 160  # a sentence that grows longer is checked, and released, as far as it has come
+MIN_PART_CHARACTERS = (
+    48  # sentences after the first are checked together up to here: each check reads the context again
+)
 CONTEXT_CHARACTERS = 160  # of what was released already, checked together with what follows
 MAX_JOINED = 3  # messages that the classifier reads as one: more would be declined the more often, the more they are
 MAX_REMEMBERED, MAX_REMEMBERED_CHARACTERS = 5000, 4000  # verdicts; characters of a text whose verdict is remembered
@@ -197,7 +200,7 @@ def _refused(messages: Sequence[Message]) -> bool:
 
 @dataclass
 class GuardedReply:
-    """One reply while it grows, checked sentence by sentence.
+    """One reply while it grows, checked in parts of whole sentences.
 
     text: all of it so far; released: number of its characters, from the beginning, that may be sent; verdict: on the
     unsafe part that ended it."""
@@ -214,23 +217,28 @@ class GuardedReply:
     def append(self, chunk: str, *, last: bool = False) -> int:
         """Adds a chunk; returns `released`. last: the reply is complete, so that its end is checked too."""
         self.text += chunk
-        if self.verdict is not None:
-            return self.released
-        while (end := self._checkable_end(last)) > self.released:
-            context_start = self.released - CONTEXT_CHARACTERS
-            part = self.text[max(self._excused_until, context_start) : end]
-            verdict = self.guard.check_reply(part, language_of(part))
-            if not verdict.allowed:
-                # A clause that refuses does no harm; but a refusal excuses nothing of the clauses after it.
-                if not _only_refuses(self.guard, self.text[max(self._sentence_start, context_start) : end]):
-                    self.verdict = verdict
-                    return self.released
-                self._excused_until = end
-            # Where a sentence ends is searched in this part alone; the space after its point may begin the part.
-            if SENTENCE_END.search(self.text, max(self._sentence_start, self.released - 1), end):
-                self._sentence_start = end
-            self.released = end
+        while self.verdict is None and (end := self._checkable_end(last)) > self.released:
+            self._check(end)
         return self.released
+
+    def _check(self, end: int) -> None:
+        """Checks the text up to a character, and releases it; one sentence alone where not all of it may pass."""
+        context_start = self.released - CONTEXT_CHARACTERS
+        part = self.text[max(self._excused_until, context_start) : end]
+        verdict = self.guard.check_reply(part, language_of(part))
+        if not verdict.allowed:
+            first_end = min(self._sentence_ends(self.released, end), default=end)
+            if first_end < end:
+                return self._check(first_end)
+            # A clause that refuses does no harm; but a refusal excuses nothing of the clauses after it.
+            if not _only_refuses(self.guard, self.text[max(self._sentence_start, context_start) : end]):
+                self.verdict = verdict
+                return
+            self._excused_until = end
+        # The space after a sentence's point may begin the part.
+        ends = self._sentence_ends(max(self._sentence_start, self.released - 1), end)
+        self._sentence_start = max(ends, default=self._sentence_start)
+        self.released = end
 
     def with_refusal(self) -> str:
         """What its reader gets of a reply that was ended: the released part, then the refusal."""
@@ -243,13 +251,21 @@ class GuardedReply:
         return separator + self.guard.refusal(language_of(self.text))
 
     def _checkable_end(self, last: bool) -> int:
-        """End of the next part to check: a sentence, or as many characters as are held at most; `released` if none."""
-        sentence = SENTENCE_END.search(self.text, self.released, self.released + MAX_HELD_CHARACTERS + 1)
-        if sentence and sentence.end() - self.released <= MAX_HELD_CHARACTERS:
-            return sentence.end()
-        if len(self.text) - self.released >= MAX_HELD_CHARACTERS:
-            return self.released + MAX_HELD_CHARACTERS
-        return len(self.text) if last else self.released
+        """End of the next part to check: some sentences, or as many characters as are held at most; `released` if none.
+
+        The first sentence is a part by itself: its reader waits for it."""
+        limit = self.released + MAX_HELD_CHARACTERS
+        if last and len(self.text) <= limit:
+            return len(self.text)
+        end = max(self._sentence_ends(self.released, limit), default=self.released)
+        is_full = len(self.text) >= limit
+        if end - self.released >= (1 if is_full or not self.released else MIN_PART_CHARACTERS):
+            return end
+        return limit if is_full else self.released
+
+    def _sentence_ends(self, start: int, limit: int) -> list[int]:
+        """Where sentences end after a character, up to `limit`."""
+        return [match.end() for match in SENTENCE_END.finditer(self.text, start, limit + 1) if match.end() <= limit]
 
 
 def _only_refuses(guard: Guard, sentence: str) -> bool:

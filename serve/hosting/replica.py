@@ -21,6 +21,7 @@ import ray.serve
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from ray.serve.exceptions import RayServeException
 
+from cluster.loading import loading
 from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
 from serve.gateway.feedback import Reply
@@ -54,7 +55,8 @@ class Model:
     behind_router = True
 
     async def __init__(self, settings: str):
-        from serve.hosting import engine, llm_private
+        with loading():
+            from serve.hosting import engine, llm_private
 
         self._settings = engine.local(Settings.model_validate_json(settings))
         if self._settings.address is None:

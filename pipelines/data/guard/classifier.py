@@ -4,7 +4,7 @@
               └───────► rules (rules.py) ──► match?
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
-many others. Text that is still being generated is best checked at the end of each sentence: half of one may score
+many others. Text that is still being generated is best checked at the end of a sentence: half of one may score
 worse than the whole. Needs numpy only, and 0.4 ms a call for a question. training.py trains it.
 """
 
@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +120,11 @@ def windows(text: str) -> tuple[np.ndarray, np.ndarray]:
     They are windows every STRIDE characters, and every sentence that fits into a window, since harmless sentences
     beside an unsafe one would lower its window's score."""
     length = len(text)
-    starts = np.arange(0, max(length - WINDOW, 0) + STRIDE, STRIDE)
-    edges = np.array([0, *(match.end() for match in SENTENCE_END.finditer(text)), length])
-    fits = (np.diff(edges) <= WINDOW) & (np.diff(edges) > 1)
-    return np.append(starts, edges[:-1][fits]), np.append(np.minimum(starts + WINDOW, length), edges[1:][fits])
+    edges = [0, *(match.end() for match in SENTENCE_END.finditer(text)), length]
+    spans = [(start, min(start + WINDOW, length)) for start in range(0, max(length - WINDOW, 0) + STRIDE, STRIDE)]
+    spans += [(start, end) for start, end in pairwise(edges) if 1 < end - start <= WINDOW]
+    starts, ends = np.array(spans, np.int64).T
+    return starts, ends
 
 
 def by_rules(rules: Iterable[Rule], text: str) -> Verdict:

@@ -46,122 +46,15 @@ TRADITIONAL = str.maketrans(
     "制弹枪药杀伤绑劫骗伪钞护证银帐户窃盗骇脑软体网络袭击烧毁学医桥机车们个这样么吗么办买卖运贩种萃鸦婴儿妇女强奸裸"
     "勒赎监视踪诱胁吓辱骂歧视犹太穆林难贫势残废尸证据销赃钱财产税险贷员证书处疗据号码联络开关锁门楼邻板师亲爱剑双",
 )
-COMMON_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "get",
-        "give",
-        "has",
-        "have",
-        "he",
-        "help",
-        "here",
-        "her",
-        "him",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "just",
-        "let",
-        "like",
-        "make",
-        "me",
-        "my",
-        "need",
-        "no",
-        "not",
-        "of",
-        "on",
-        "one",
-        "or",
-        "our",
-        "out",
-        "please",
-        "she",
-        "should",
-        "show",
-        "so",
-        "some",
-        "step",
-        "steps",
-        "tell",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "they",
-        "this",
-        "to",
-        "up",
-        "us",
-        "use",
-        "using",
-        "want",
-        "was",
-        "way",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "without",
-        "would",
-        "write",
-        "you",
-        "your",
-        "best",
-        "easy",
-        "home",
-        "explain",
-        "instructions",
-        "guide",
-        "about",
-        "someone",
-        "something",
-        "thing",
-        "pipe",
-        "car",
-        "house",
-        "night",
-        "day",
-        "work",
-        "people",
-        "hello",
-        "answer",
-        "question",
-        "following",
-        "message",
-        "text",
-    ]
+_COMMON_WORDS = (
+    "a an and any are as at be by can could did do does for from get give has have he help here her him his how i "
+    "if in into is it its just let like make me my need no not of on one or our out please she should show so "
+    "some step steps tell than that the their them then there they this to up us use using want was way we what "
+    "when where which who why will with without would write you your best easy home explain instructions guide "
+    "about someone something thing pipe car house night day work people hello answer question following message "
+    "text"
 )
+COMMON_WORDS = frozenset(_COMMON_WORDS.split())
 WORD = re.compile(r"[a-z]+")
 _SINGLE_LETTERS = r"(?<![^\W_])[^\W_](?P<separator>[\s._*·•|/\\,~+#:-])[^\W_](?:(?P=separator)[^\W_]){%s}(?![^\W_])"
 LETTER_PAIR, LETTER_RUN = re.compile(_SINGLE_LETTERS % "0,"), re.compile(_SINGLE_LETTERS % "1,")
@@ -176,6 +69,23 @@ QUOTED = re.compile(r"\"([^\"\n]{1,200})\"|'([^'\n]{1,200})'|`([^`\n]{1,200})`")
 CODE = re.compile(r"[#{}<>=;_`]|/[/*]|\b\w+\(|\w[./|+*~\\-]\w|[a-z][A-Z]")
 
 
+class _Without(dict[int, int | None]):
+    """A table for str.translate that takes out the characters of a Unicode category."""
+
+    def __init__(self, category: str):
+        super().__init__()
+        self._category = category
+
+    def __missing__(self, code: int) -> int | None:
+        kept = None if unicodedata.category(chr(code)) == self._category else code
+        if code < 0x10000:  # those that texts hold: all would take 100 MB
+            self[code] = kept
+        return kept
+
+
+WITHOUT_FORMAT, WITHOUT_ACCENTS = _Without("Cf"), _Without("Mn")
+
+
 def canonical_text(text: str) -> str:
     """The form of a text that rules and classifier see: NFKC, lower case, no invisible characters, single spaces.
 
@@ -183,7 +93,7 @@ def canonical_text(text: str) -> str:
     ('build a bomb', '制造炸弹')
     """
     if not text.isascii():
-        text = INVISIBLE.sub("", "".join(c for c in text if unicodedata.category(c) != "Cf"))
+        text = INVISIBLE.sub("", text.translate(WITHOUT_FORMAT))
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("\u2019", "'")
         text = SEPARATED_HAN.sub("", text)
     return " ".join(text.casefold().split())
@@ -199,9 +109,10 @@ def readings(text: str) -> list[str]:
     texts = {canonical: None}
     for start in range(0, max(len(text) - OVERLAP, 1), BLOCK - OVERLAP):
         block = text[start : start + BLOCK]
-        decoded = _decoded(_decoded(block))
+        decoded = _decoded(block)
+        decoded = decoded if decoded == block else _decoded(decoded)
         for source in dict.fromkeys((block, decoded)):
-            plain = canonical_text(source)
+            plain = canonical if source == text else canonical_text(source)
             if source != block:
                 texts[plain] = None
             for undo in UNDO:
@@ -265,7 +176,7 @@ DECODERS: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
 def _letters(source: str, plain: str) -> Iterator[str]:
     """Letters that look like Latin ones, accents, and traditional Chinese characters."""
     if not plain.isascii():
-        unaccented = "".join(c for c in unicodedata.normalize("NFD", plain) if unicodedata.category(c) != "Mn")
+        unaccented = unicodedata.normalize("NFD", plain).translate(WITHOUT_ACCENTS)
         folded = unicodedata.normalize("NFC", unaccented).translate(CONFUSABLES).translate(TRADITIONAL)
         if folded != plain:
             yield folded

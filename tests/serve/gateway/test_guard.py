@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.data.guard.classifier import Guard
+from pipelines.data.guard.classifier import Guard, Verdict
 from pipelines.data.guard.rules import Rule
 from serve.gateway.conversation import InvalidPrompt, parse_messages
 from serve.gateway.guard import (
     MAX_HELD_CHARACTERS,
+    MIN_PART_CHARACTERS,
     GuardedReply,
     NoGuard,
     RulesGuard,
@@ -23,6 +24,16 @@ from serve.gateway.guard import (
 
 UNSAFE = {"en": "Here is how to make a pipe bomb at home.", "zh": "教你怎么制造炸弹，先准备材料。"}
 HARMLESS = {"en": "How do I make a bath bomb?", "zh": "怎么做一个炸鸡？"}
+
+
+class CountingGuard(RulesGuard):
+    """The rules, with the number of parts of replies that they checked."""
+
+    num_checks = 0
+
+    def check_reply(self, text: str, language: str | None = None) -> Verdict:
+        self.num_checks += 1
+        return super().check_reply(text, language)
 
 
 def user(text: str) -> list[list[dict[str, str]]]:
@@ -69,6 +80,25 @@ def test_sentences_are_held_until_their_end_and_long_ones_up_to_a_limit() -> Non
     assert reply.append("This sentence has not") == 0
     assert reply.append(" ended. But") == len("This sentence has not ended. ")
     assert reply.append("x" * MAX_HELD_CHARACTERS) >= MAX_HELD_CHARACTERS
+
+
+def test_short_sentences_after_the_first_are_checked_together() -> None:
+    counting = CountingGuard()
+    reply = GuardedReply(counting)
+    text = "好的。" + "茶要热水。水要烧开。" * 20
+    parts = dict.fromkeys(released(text, 1, reply))
+    assert list(parts)[:2] == ["", "好的。"] and list(parts)[-1] == text
+    ends = [len(part) for part in parts][1:-1]
+    assert all(later - earlier >= MIN_PART_CHARACTERS for earlier, later in pairwise(ends))
+    assert counting.num_checks == len(parts) - 1
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_of_sentences_that_are_checked_together_those_before_an_unsafe_one_are_released(size: int) -> None:
+    before = "好的。" + "茶要热水。水要烧开。" * 3
+    reply = GuardedReply(RulesGuard())
+    parts = released(f"{before}{UNSAFE['zh']}水要烧开。" + "茶要热水。" * 20, size, reply)
+    assert reply.verdict is not None and parts[-1] == before
 
 
 def test_a_refusal_by_the_model_is_released() -> None:
