@@ -241,12 +241,12 @@ def _config(
 ) -> dict[str, Any]:
     bucket = min(numel, REDUCE_BUCKET)
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": 2**28}
+    # At stages 1 and 2 DeepSpeed 0.19.8's reduce_scatter is an all-reduce too, of a copy of the bucket; and at stage 2,
+    # with Muon and float32 sums of bfloat16 gradients, it loses the gradients of AdamW's vectors on every rank but the
+    # first. At stage 3 Muon needs whole gradients.
+    zero |= {"reduce_scatter": stage == 3 and not muon}
     if stage in (1, 2):
         zero |= {"overlap_comm": False}
-    if muon and (stage == 3 or dtype == torch.bfloat16):
-        # At stage 3 Muon needs whole gradients. At stage 2, with float32 sums of bfloat16 gradients, DeepSpeed 0.19.8
-        # loses the gradients of AdamW's vectors on every rank but the first.
-        zero |= {"reduce_scatter": False}
     if offload:
         zero |= {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
     half: dict[str, Any] = {}
@@ -290,4 +290,10 @@ def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan, ns_met
         return torch.optim.AdamW(param_groups, fused=True)
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
-    return MuonWithAuxAdam(param_groups, adam_optimizer=torch.optim.AdamW, adam_optimizer_kwargs={"fused": True})
+    optimizer = MuonWithAuxAdam(param_groups, adam_optimizer=torch.optim.AdamW, adam_optimizer_kwargs={"fused": True})
+    for group in optimizer.param_groups:
+        if group[
+            "use_muon"
+        ]:  # sorted by size, large matrices would be the first ranks', and many small ones the last's
+            group["params"] = groups["muon"]
+    return optimizer

@@ -3,8 +3,9 @@
 Two processes of one thread each, the same Llama written out by hand (parameters named as transformers names them, so
 that weights can be loaded and losses compared), attention by SDPA, cross-entropy in chunks, torch's Muon and fused
 AdamW, and one all-reduce of the flat gradient at the end of a step. No DeepSpeed, no Ray, no transformers, no
-checkpoints, no clipping. Attention is SDPA with a dense mask, or, so that the rest can be compared where a CPU computes
-such masks slowly, document by document as training does it.
+checkpoints, no clipping. Attention is SDPA with a dense mask, and torch's Muon orthogonalises in bfloat16; or, so that
+the rest can be compared on CPUs that are slow at these, attention is the stage's, document by document, and Muon
+orthogonalises in the type that the stage chooses.
 
 Shape suffixes: B rows, T tokens of a row, H hidden size.
 """
@@ -122,6 +123,25 @@ def attention_by_document(positions_BT: Tensor) -> Attend:
     return lambda q, k, v: document_attention(None, q, k, v, None, documents=documents)[0]
 
 
+def orthogonal_in_float32(grad: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """torch's Newton-Schulz iteration (torch/optim/_muon.py) without its first step, which is to bfloat16."""
+    a, b, c = coefficients
+    x = grad.T if grad.size(0) > grad.size(1) else grad
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if grad.size(0) > grad.size(1) else x
+
+
+def use_muon_of_training() -> None:
+    """Makes torch's Muon orthogonalise in float32 where the stage does: on CPUs without fast bfloat16."""
+    from pipelines.learning.precision import multiplies_bfloat16_faster
+
+    if not multiplies_bfloat16_faster("cpu"):
+        torch.optim._muon._zeropower_via_newtonschulz = orthogonal_in_float32
+
+
 def run(
     rank: int,
     world: int,
@@ -129,13 +149,16 @@ def run(
     shape: Shape,
     weights: dict[str, Tensor],
     batches: list[list[np.ndarray]],
-    by_document: bool,
+    same_kernels: bool,
     results: SimpleQueue[RankResult],
 ) -> None:
     """Trains in one process on the rank's rows of each batch, and puts its RankResult into `results`.
 
-    batches: for each step (tokens, positions, labels), each [rows of all ranks, T]. by_document: see BareLlama.loss."""
+    batches: for each step (tokens, positions, labels), each [rows of all ranks, T]. same_kernels: whether attention and
+    Muon are computed as the stage does."""
     torch.set_num_threads(1)
+    if same_kernels:
+        use_muon_of_training()
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
     model = BareLlama(shape)
@@ -153,7 +176,7 @@ def run(
         num_rows = len(batch[0]) // world
         rank_rows = [torch.as_tensor(column)[rank * num_rows : (rank + 1) * num_rows].long() for column in batch]
         num_labels = int((torch.as_tensor(batch[2]) != -100).sum())
-        loss = model.loss(*rank_rows, by_document=by_document)
+        loss = model.loss(*rank_rows, by_document=same_kernels)
         (loss / num_labels).backward()
         gradients = [cast(Tensor, p.grad) for p in model.parameters()]
         flat = torch.cat([gradient.flatten() for gradient in gradients])

@@ -32,7 +32,7 @@ GOALS: Mapping[str, Goal] = {
     "corpus/large_cost_growth": Goal(1.1, is_minimum=False),
     "corpus/ratio_to_datatrove": Goal(50),
     "train/ratio_to_bare": Goal(0.9),
-    "train/ratio_to_bare_by_document": Goal(0.95),
+    "train/ratio_to_bare_same_kernels": Goal(0.95),
     "adapters/ratio_to_bare": Goal(0.95),
     "adapters/ratio_to_trainer": Goal(1.2),
     "attention/ratio_to_dense": Goal(2.0),

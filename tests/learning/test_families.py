@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.errors import UserError
 from pipelines.learning import adapters, attention, model
@@ -51,9 +51,15 @@ def documents(batch: PackedBatch) -> list[tuple[int, slice]]:
     return places
 
 
-@pytest.fixture(params=families.FAMILIES)
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return families.write(tmp_path / "model", request.param)
+@pytest.fixture(scope="module", params=families.FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return families.write(tmp_path_factory.mktemp("family") / "model", request.param)
+
+
+@pytest.fixture(scope="module")
+def opened(folder: Path) -> PreTrainedModel:
+    """The family's model as training opens it; to be copied before it is changed."""
+    return from_folder(folder)
 
 
 def reference_loss(theirs: Any, batch: PackedBatch) -> Tensor:
@@ -66,8 +72,10 @@ def reference_loss(theirs: Any, batch: PackedBatch) -> Tensor:
     return total
 
 
-def test_logits_loss_and_gradient_of_packed_rows_equal_transformers_on_documents_alone(folder: Path) -> None:
-    batch, ours = packed(), from_folder(folder)
+def test_logits_loss_and_gradient_of_packed_rows_equal_transformers_on_documents_alone(
+    folder: Path, opened: PreTrainedModel
+) -> None:
+    batch, ours = packed(), copy.deepcopy(opened)
     theirs: Any = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     with torch.no_grad():
         logits = head(ours).logits(last_hidden(ours, batch.tokens_BT, batch.positions_BT))
@@ -85,32 +93,31 @@ def test_logits_loss_and_gradient_of_packed_rows_equal_transformers_on_documents
         assert difference < 1e-3 * gradients[name].grad.norm() + 1e-6, name
 
 
-@pytest.mark.parametrize("what", ["attention", "full"])
-def test_recomputing_changes_no_gradient(folder: Path, what: model.Recompute) -> None:
-    batch, plain = packed(), from_folder(folder)
-    recomputed = copy.deepcopy(plain)
-    model.recompute(recomputed, what)
-    for each in (plain, recomputed):
+def test_recomputing_changes_no_gradient(opened: PreTrainedModel) -> None:
+    batch, (plain, attention_again, all_again) = packed(), (copy.deepcopy(opened) for _ in range(3))
+    model.recompute(attention_again, "attention")
+    model.recompute(all_again, "full")
+    for each in (plain, attention_again, all_again):
         NextTokenLearner(each)(batch).backward()
-    for one, two in zip(plain.parameters(), recomputed.parameters(), strict=True):
-        assert one.grad is not None and two.grad is not None and torch.equal(one.grad, two.grad)
+    for one, *others in zip(*(each.parameters() for each in (plain, attention_again, all_again)), strict=True):
+        assert one.grad is not None
+        assert all(other.grad is not None and torch.equal(one.grad, other.grad) for other in others)
 
 
 @pytest.mark.parametrize("adapter", [
-    Lora(4, 12.0, 0.0), Lora(4, 12.0, 0.0, rslora=True), Lora(4, 12.0, 0.0, dora=True), Ia3()],
-    ids=["lora", "rslora", "dora", "ia3"],
+    Lora(4, 12.0, 0.0, rslora=True), Lora(4, 12.0, 0.0, dora=True), Ia3()], ids=["rslora", "dora", "ia3"],
 )  # fmt: skip
 def test_adapters_merge_into_what_was_trained_and_peft_opens_them(
-    folder: Path, tmp_path: Path, adapter: adapters.Adapter
+    folder: Path, opened: PreTrainedModel, tmp_path: Path, adapter: adapters.Adapter
 ) -> None:
     """Saved, pushed tensor by tensor, and opened by PEFT on the base: always the same logits."""
     from peft import PeftModel
 
     if isinstance(adapter, Lora) and adapter.dora and "num_experts_per_tok" in (folder / "config.json").read_text():
         with pytest.raises(UserError, match=r"lora\.dora: does not fit the experts of a mixture"):
-            adapters.attach(from_folder(folder), adapter, 1)
+            adapters.attach(copy.deepcopy(opened), adapter, 1)
         return
-    adapted = adapters.attach(from_folder(folder), adapter, 1)
+    adapted = adapters.attach(copy.deepcopy(opened), adapter, 1)
     inner: Any = adapted.get_base_model()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -126,7 +133,7 @@ def test_adapters_merge_into_what_was_trained_and_peft_opens_them(
         )
     )
     out = tmp_path / "out"
-    adapters.export(adapters.attach(from_folder(folder), adapter, 1), trained, out, save_proven)
+    adapters.export(adapters.attach(copy.deepcopy(opened), adapter, 1), trained, out, save_proven)
     merged: Any = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager")
     with torch.no_grad():
         torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-3, atol=2e-3)
