@@ -102,8 +102,8 @@ class AdapterOptions(OptimizerOptions):
     def _adapters_need_adamw(cls, values: Any) -> Any:
         if not isinstance(values, dict) or all(values.get(name) is None for name in ("lora", "ia3")):
             return values
-        if values.get("optimizer") == "muon":
-            raise ValueError("muon does not fit adapters, expected optimizer: adamw with lora or ia3")
+        if values.get("optimizer") == "muon" or "adam_learning_rate" in values:
+            raise ValueError("muon and its adam_learning_rate do not fit adapters, expected optimizer: adamw")
         return values | {"optimizer": "adamw"}
 
     def _default_learning_rate(self, optimizer: str, *, from_base: bool) -> float:
@@ -172,7 +172,8 @@ def launch(
 
     def show(figures: dict[str, Any]) -> None:
         if "evaluation/done" in figures:
-            return work.progress.update(figures["evaluation/done"], figures["evaluation/total"], "pairs scored")
+            unit = "pairs scored" if "preferences" in work.inputs else "held-out rows scored"
+            return work.progress.update(figures["evaluation/done"], figures["evaluation/total"], unit)
         work.progress.update(
             figures["step"], steps, "steps", mfu=f"{figures['train/mfu']:.0%}", loss=figures["train/loss_nats"],
             tokens_per_s=figures["train/tokens_per_s"],
@@ -248,8 +249,7 @@ def prepare_pairs(work: Work) -> Pairs:
     model, folder = work.inputs["model"].local(), work.inputs["preferences"].local()
     chat, context = Chat.open(model, name=work.base), context_length(model, default=2**31)
     max_tokens = min(options.max_tokens or context, context)
-    out = work.draft.folder("pairs")
-    files, counts = {}, {}
+    out, files, counts = work.draft.folder("pairs"), {}, {}
     for split in (preferences.TRAIN, preferences.HELD_OUT):
         files[split], counts[split] = tokenized_pairs.tokenize_split(
             folder, split, chat, out, max_tokens=max_tokens, seed=work.seed,

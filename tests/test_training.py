@@ -14,6 +14,7 @@ from pipelines.errors import UserError
 from pipelines.recipe import reader
 from pipelines.stages import STAGES
 from pipelines.stages.dpo import DpoOptions
+from pipelines.stages.prefix_tuning import PrefixTuningOptions
 from pipelines.stages.sft import SftOptions
 from pipelines.training import TrainCluster, adapter_arguments, gpus_per_worker, launch, settled_options
 
@@ -130,13 +131,20 @@ def test_a_stage_does_not_pass_by_an_adapter(tmp_path: Path) -> None:
     [
         ({"ia3": {}, "lora": {}}, "lora and ia3: expected one of them"),
         ({"ia3": {}, "weight_decay": 0.1}, "weight_decay would pull ia3's scales to 0"),
-        ({"ia3": {}, "optimizer": "muon"}, "muon does not fit adapters"),
+        ({"ia3": {}, "optimizer": "muon"}, "do not fit adapters"),
+        ({"ia3": {}, "adam_learning_rate": 0.1}, "do not fit adapters"),
     ],
 )
 def test_options_that_do_not_fit_ia3_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SftOptions.model_validate(options)
     assert settled_options(work(options=SftOptions.model_validate({"ia3": {}}))).learning_rate == 3e-3
+
+
+def test_a_prefix_has_one_learning_rate() -> None:
+    assert PrefixTuningOptions.model_validate({"learning_rate": 0.1}).learning_rate == 0.1
+    with pytest.raises(ValidationError, match="adam_learning_rate is muon's; expected learning_rate"):
+        PrefixTuningOptions.model_validate({"adam_learning_rate": 0.1})
 
 
 def test_adapters_are_trained_by_adamw_whatever_an_empty_key_says() -> None:

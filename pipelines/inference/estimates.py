@@ -15,11 +15,15 @@ from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 # Guesses, of the rate of large products: docs/planning.md.
 READ_EFFICIENCY = 0.45  # while prompts and rows are read
 REPLY_EFFICIENCY = 0.2  # while a token of every reply is generated
-STEP_S = 0.004  # of such a step on a CPU, beside its products: vLLM's scheduling
-# On a CPU: torch, transformers and vLLM 530 MiB; oneDNN's kernels for batches of all sizes 50 (`environment` of
-# sampler.py limits them); and 120 that glibc's malloc keeps of freed blocks, in twenty batches of a model of 2M.
-PROCESS_BYTES = 700 * 2**20
+STEP_S = 0.008  # of such a step on a CPU, beside its products: vLLM's scheduling and sampling
+# Of a token whose log-probability is requested: vLLM's Python objects; and on a CPU the softmax of each of its logits.
+SCORED_TOKEN_S, SCORED_LOGIT_S = 20e-6, 14e-9
+# On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which `environment` of sampler.py limits the number.
+PROCESS_BYTES = 495 * 2**20
 LOGITS_COPIES = 3  # of the logits of a row that is scored, in float32
+# On a CPU, what glibc's malloc keeps of blocks that were freed, times the logits of all rows of a forward pass that are
+# scored; larger blocks than 32 MiB it gives back, so that there is a limit. docs/planning.md has what it was chosen on.
+KEPT_OF_LOGITS, KEPT_LOGITS_BYTES = 8.0, 96 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,14 @@ class Engine:
 
 @dataclass(frozen=True)
 class EngineWork:
-    """What an engine does. rows: that are scored, and prompts; steps: each adds a token to all replies at once."""
+    """What an engine does. rows: that are scored, and prompts; steps: each adds a token to all replies at once;
+    scored_tokens: of those of the rows."""
 
     rows: int = 0
     row_tokens: int = 0
     reply_tokens: int = 0
     steps: int = 0
+    scored_tokens: int = 0
 
     def __add__(self, other: EngineWork) -> EngineWork:
         return EngineWork(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -51,7 +57,8 @@ class EngineWork:
     @classmethod
     def scoring(cls, rows: Sequence[Sequence[int]]) -> EngineWork:
         """Of rows whose log-probabilities are requested."""
-        return cls(len(rows), sum(map(len, rows)))
+        tokens = sum(map(len, rows))
+        return cls(len(rows), tokens, scored_tokens=tokens)
 
     @classmethod
     def generating(cls, prompts: Sequence[Sequence[int]], reply_tokens: Sequence[int]) -> EngineWork:
@@ -109,7 +116,9 @@ def engine_bytes(engine: Engine, *, scored: bool = True) -> dict[str, int]:
     if engine.config.get("tie_word_embeddings"):
         parts["packed head"] = ITEM_BYTES[engine.dtype] * vocabulary * engine.config["hidden_size"]
     tokens = engine.max_tokens if scored else CPU.num_rows
-    return parts | {"logits": LOGITS_COPIES * 4 * tokens * vocabulary, "process": PROCESS_BYTES}
+    of_batch = min(4 * max(CPU.batch_tokens, tokens) * vocabulary, KEPT_LOGITS_BYTES) if scored else 0
+    parts["logits"] = LOGITS_COPIES * 4 * tokens * vocabulary
+    return parts | {"freed, but kept": round(KEPT_OF_LOGITS * of_batch), "process": PROCESS_BYTES}
 
 
 def engine_seconds(engine: Engine, work: EngineWork, flops_per_s: float) -> float:
@@ -118,4 +127,7 @@ def engine_seconds(engine: Engine, work: EngineWork, flops_per_s: float) -> floa
     flops = forward_flops(engine.config, engine.parameters, length)
     read_s = work.row_tokens * flops / (flops_per_s * READ_EFFICIENCY)
     reply_s = work.reply_tokens * flops / (flops_per_s * REPLY_EFFICIENCY)
-    return read_s + reply_s + (STEP_S * work.steps if engine.on_cpu else 0.0)
+    beside_s = SCORED_TOKEN_S * work.scored_tokens
+    if engine.on_cpu:
+        beside_s += STEP_S * work.steps + SCORED_LOGIT_S * work.scored_tokens * engine.config["vocab_size"]
+    return read_s + reply_s + beside_s

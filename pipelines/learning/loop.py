@@ -193,12 +193,13 @@ def estimation_errors(
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
         offload=plan.offload, four_bit=four_bit, muon=plan.optimizer.kind == "muon",
     )  # fmt: skip
-    shape, length = shape_of(lesson.model), lesson.rows.row_tokens
+    shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
     speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device))
     planned_s = estimates.seconds(
-        shape, setting, speed, flops=journal.flops, tokens=journal.step * plan.batch_rows * length, length=length
-    )
+        shape, setting, speed, flops=journal.flops, tokens=journal.step * plan.batch_rows * length, length=length,
+        steps=journal.step,
+    )  # fmt: skip
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     errors = {"plan/time_error": planned_s / journal.seconds - 1}

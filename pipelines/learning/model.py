@@ -152,8 +152,9 @@ def on_meta(config: Mapping[str, Any]) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
 
 
-def shape_of(model: PreTrainedModel) -> ModelShape:
-    """Names and shapes of a model's weights, and which of them are trained."""
+def shape_of(model: PreTrainedModel, learner: nn.Module | None = None) -> ModelShape:
+    """Names and shapes of a model's weights, and which of them are trained. learner: that has the model, and perhaps
+    weights beside it, such as a prefix's."""
     heads = {id(table.weight) for table in (model.get_output_embeddings(),) if table is not None}
     linear = {id(layer.weight) for _, layer in linear_layers(model)}
     embedding = id(cast(nn.Embedding, model.get_input_embeddings()).weight)
@@ -171,9 +172,15 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
         Weight(name, tuple(whole_shape(parameter)), role_of(parameter), parameter.requires_grad)
         for name, parameter in model.named_parameters()
     )
+    ours = {id(parameter) for parameter in model.parameters()}
+    beside = (
+        Weight(name, tuple(whole_shape(parameter)), "embedding", parameter.requires_grad)
+        for name, parameter in (learner.named_parameters() if learner is not None else ())
+        if id(parameter) not in ours
+    )
     config = cast(Any, model.config)  # whose attributes some families have under other names
     read = {name: getattr(config, name) for name in READ if hasattr(config, name)}
-    return ModelShape(config.to_dict() | read, tuple(weights))
+    return ModelShape(config.to_dict() | read, (*weights, *beside))
 
 
 def check_layers(model: PreTrainedModel, folder: Path) -> None:

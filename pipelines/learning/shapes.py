@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 Recompute = Literal["none", "attention", "full"]
 Role = Literal["embedding", "head", "linear", "experts", "other"]
-"""Of a weight: the input embedding alone; the output embedding, tied to the input's or not; a linear layer between
-them; a stack of a mixture's experts [E, …, …]; or norms, biases, and whatever else there is."""
+"""Of a weight: the input embedding alone, or a trained prefix; the output embedding, tied to the input's or not; a
+linear layer between them; a stack of a mixture's experts [E, …, …]; or norms, biases, and whatever else there is."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ BYTES_PER_TOKEN = 4.0
 COMPRESSED = 3.0  # bytes of text in a byte of gzip or zstd
 EXCHANGE_TOKENS = 256  # a prompt and its reply, where no row is read
 SAMPLED_PAIRS = 500
+ROUNDED_TOKENS = 128  # of a limit that is proposed
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,30 @@ class PairLengths:
 
     usual: int  # that 95% of the sides do not exceed
     longest: int
-    per_record_byte: float  # tokens of both sides for each byte of text in the record
+    per_record_byte: float  # tokens of both sides for each byte of text in the record; of pairs left out none
+    read: int = 0  # pairs
+    mean_tokens: float = 0.0  # of both sides
+    too_long: int = 0  # of those: left out
+    limit: int = 0  # tokens of a side at most
+    limit_of_most: int = 0  # that 95% of the pairs would not exceed
 
     def micro_batch_tokens(self, pairs: int) -> int:
         """Of the largest micro-batch."""
         from pipelines.data.dialogues.tokenized_pairs import batch_tokens
 
         return batch_tokens(pairs, self.usual, self.longest)
+
+    def note(self, stage: str, context: int) -> str:
+        """A sentence about pairs that are left out, empty without any. context: tokens that the model attends to."""
+        if not self.too_long:
+            return ""
+        remedy = "the model attends to no more"
+        if self.limit < context:
+            remedy = f"max_tokens: {min(self.limit_of_most, context)} leaves out few, but takes more memory and time"
+        return (
+            f"{stage}: about {self.too_long:,} of the first {self.read:,} pairs are longer than {self.limit:,} tokens, "
+            f"and are left out; {remedy}"
+        )
 
 
 def source_bytes(recipe: Recipe, entry: Entry) -> int | None:
@@ -54,20 +72,27 @@ def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
     from pipelines.data.tokens.chat_messages import said
 
     max_tokens = min(entry.options.model_dump()["max_tokens"] or context, context)
-    sides, record_bytes = [], 0
+    sides, longer_sides, too_long, record_bytes = [], [], 0, 0
     for record in islice(_records(recipe, entry), SAMPLED_PAIRS):
         parsed = parse_preferences(record)
         for pair in parsed.pairs if isinstance(parsed, ParsedPreferences) else ():
             prompt = sum(len(said(turn).encode()) for turn in pair.prompt)
             replies = [len(reply.encode()) for reply in (pair.chosen_said, pair.rejected_said)]
             lengths = [(prompt + reply) / BYTES_PER_TOKEN for reply in replies]
+            longer_sides.append(max(lengths))
+            record_bytes += prompt + sum(replies)
             if max(lengths) <= max_tokens:
                 sides += lengths
-                record_bytes += prompt + sum(replies)
-    if not sides:
+            else:
+                too_long += 1
+    if not longer_sides:
         tokens = min(EXCHANGE_TOKENS, max_tokens)
         return PairLengths(tokens, tokens, 1 / BYTES_PER_TOKEN)
-    return PairLengths(round(np.quantile(sides, 0.95)), round(max(sides)), sum(sides) / record_bytes)
+    most = -(-round(np.quantile(longer_sides, 0.95)) // ROUNDED_TOKENS) * ROUNDED_TOKENS
+    usual, longest = (round(np.quantile(sides, 0.95)), round(max(sides))) if sides else (max_tokens, max_tokens)
+    per_byte = sum(sides) / record_bytes
+    mean = 2 * sum(sides) / max(1, len(sides))
+    return PairLengths(usual, longest, per_byte, len(longer_sides), mean, too_long, max_tokens, most)
 
 
 def _records(recipe: Recipe, entry: Entry) -> Iterator[dict[str, Any]]:
@@ -78,4 +103,4 @@ def _records(recipe: Recipe, entry: Entry) -> Iterator[dict[str, Any]]:
 
 
 def _data(recipe: Recipe, entry: Entry) -> Entry:
-    return recipe.entry(entry.inputs["conversations" if entry.stage.kind == "sft" else "preferences"])
+    return recipe.entry(entry.inputs["conversations" if "conversations" in entry.inputs else "preferences"])

@@ -123,10 +123,10 @@ def _conversations(entry: Entry) -> int:
 
 def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool, quantises: bool) -> EngineWork:
     """All that the engines do. Of a conversation the prompt is half."""
-    text = EngineWork(rows=max(1, held_out.text_tokens // 512), row_tokens=held_out.text_tokens)
+    text = _scoring(max(1, held_out.text_tokens // 512), held_out.text_tokens)
     if quantises:
         if not held_out.text_tokens:
-            text = EngineWork(rows=200, row_tokens=min(200, held_out.conversations) * EXCHANGE_TOKENS)
+            text = _scoring(200, min(200, held_out.conversations) * EXCHANGE_TOKENS)
         rows = round(TIMED_ROUNDS * TIMED_PROMPTS)
         prompt_tokens, reply_tokens = TIMED_TOKENS
         timed = EngineWork(rows, rows * prompt_tokens, rows * reply_tokens, round(TIMED_ROUNDS * reply_tokens))
@@ -137,8 +137,13 @@ def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool, quanti
         work += EngineWork(rows, rows * options["prompt_tokens"], rows * reply_tokens, reply_tokens if rows else 0)
         rows, reply_tokens = min(options["held_out_prompts"], held_out.conversations), options["chat_reply_tokens"]
         steps = -(-rows // engine_size.size_of(on_cpu=on_cpu).num_rows) * reply_tokens
-        work += EngineWork(2 * rows, rows * EXCHANGE_TOKENS * 3 // 2, rows * reply_tokens, steps)
+        work += _scoring(rows, rows * EXCHANGE_TOKENS)
+        work += EngineWork(rows, rows * EXCHANGE_TOKENS // 2, rows * reply_tokens, steps)
     return work
+
+
+def _scoring(rows: int, tokens: int) -> EngineWork:
+    return EngineWork(rows, tokens, scored_tokens=tokens)
 
 
 def _quantised_bytes(model: ModelShape, stored: str, scheme: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,8 @@ def _new_config(recipe: Recipe, entry: Entry) -> dict[str, Any]:
 def with_adapters(config_json: str, adapters_json: str) -> ModelShape:
     """The shape of a model, its weights frozen beside adapters where there are any.
 
-    config_json; adapters_json: options of `lora` or `ia3` by that name, if either: as JSON, so that the same shape
-    is made once. A family that shapes.py does not know is made by transformers on the meta device."""
+    config_json; adapters_json: options of `lora`, `ia3` or `prefix` by that name, if any: as JSON, so that the same
+    shape is made once. A family that shapes.py does not know is made by transformers on the meta device."""
     config = json.loads(config_json)
     shape = of_config(config)
     if shape is None:
@@ -112,6 +113,8 @@ def with_adapters(config_json: str, adapters_json: str) -> ModelShape:
     adapters = json.loads(adapters_json)
     if adapters.get("lora") is not None:
         return beside_lora(shape, adapters["lora"])
+    if adapters.get("prefix") is not None:
+        return beside_prefix(shape, **adapters["prefix"])
     return shape if adapters.get("ia3") is None else beside_ia3(shape, adapters["ia3"]["targets"])
 
 
@@ -136,6 +139,31 @@ def beside_ia3(shape: ModelShape, targets: list[str] | None) -> ModelShape:
         scaled = columns if _layer(weight).rpartition(".")[2] in SCALED_INPUTS else rows
         added.append(Weight(f"{weight.name}.ia3", (scaled,), "other"))
     return ModelShape(shape.config, (*shape.frozen().weights, *added))
+
+
+def beside_prefix(shape: ModelShape, num_virtual_tokens: int, projection: int | None) -> ModelShape:
+    """Freezes a model's weights, and puts keys and values of so many tokens in front of each layer, as PEFT does.
+
+    projection: hidden width of the MLP that computes them; None: they are trained themselves."""
+    config = shape.config
+    columns = config["hidden_size"] // config["num_attention_heads"]
+    width = columns * (config.get("num_key_value_heads") or config["num_attention_heads"])
+    of_layers = 2 * config["num_hidden_layers"] * width
+    sizes = {"embedding": (num_virtual_tokens, of_layers)}
+    if projection is not None:
+        sizes = {"embedding": (num_virtual_tokens, width), "in": (projection, width), "in_bias": (projection,),
+                 "out": (of_layers, projection), "out_bias": (of_layers,)}  # fmt: skip
+    added = (Weight(f"encoder.{name}", size, "embedding") for name, size in sizes.items())
+    return ModelShape(config, (*shape.frozen().weights, *added))
+
+
+def without_head(shape: ModelShape) -> ModelShape:
+    """A model that gives scores: without an output embedding, whose matrix stays where it is the input's too."""
+    tied = shape.config.get("tie_word_embeddings")
+    kept = (weight for weight in shape.weights if weight.role != "head" or tied)
+    return replace(
+        shape, weights=tuple(replace(each, role="embedding") if each.role == "head" else each for each in kept)
+    )
 
 
 def _targets(shape: ModelShape, targets: list[str] | None, *roles: Role) -> Iterator[Weight]:

@@ -1,4 +1,4 @@
-"""Estimates of the stages that train: pretrain, sft, dpo, reward_model, ppo.
+"""Estimates of the stages that train: pretrain, sft, prefix_tuning, dpo, reward_model, ppo.
 
 Time is FLOPs of forward and backward ÷ (workers × rate of large products × EFFICIENCY), and for ppo the replies. What
 is not known before the data is read (how many tokens a conversation has) is estimated from the sources' size.
@@ -18,7 +18,7 @@ from pipelines.learning.shapes import ModelShape
 from pipelines.learning.throughput import training_flops
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
 from pipelines.planning.machines import Machines, gib
-from pipelines.planning.models import begins_as_base, config_of, with_adapters
+from pipelines.planning.models import begins_as_base, config_of, with_adapters, without_head
 from pipelines.recipe.reader import Entry, Recipe
 from pipelines.rollout import estimates as rollout_estimates
 from pipelines.rollout.footprint import Rollouts
@@ -28,8 +28,8 @@ class NotPlanned(Exception):
     """A stage that cannot be estimated yet; the message says why."""
 
 
-KINDS = ("pretrain", "sft", "dpo", "reward_model", "ppo")
-SFT_LENGTH = 512  # tokens of a row, by sft's default
+KINDS = ("pretrain", "sft", "prefix_tuning", "dpo", "reward_model", "ppo")
+CHAT_LENGTH = 512  # tokens of a row of conversations, by default
 CHECKPOINTS = 2  # of the newest, while the next one is written
 
 
@@ -47,6 +47,7 @@ class Estimate:
     fits: bool
     why: str  # what does not fit and what would, or what the estimate rests on
     changes: Mapping[str, Any]  # options of the stage and of its cluster that would make it fit
+    note: str = ""  # what of the data the stage would leave out
 
     @property
     def rank_bytes(self) -> int:
@@ -74,10 +75,12 @@ class Job:
     rows: int  # of a micro-batch
     step_rows: int | None  # of an optimizer step, over all workers, where the stage has such rows
     length: int  # tokens of a row
+    mean_tokens: float  # of such a row, or of both sides of a pair
     threads: int  # of a worker on a CPU
     tokens: int | None  # to train on, in all
     options: Mapping[str, Any]
     kv_cache_bytes: int | None
+    note: str  # see Estimate
 
     @property
     def on_gpu(self) -> bool:
@@ -105,7 +108,7 @@ def estimate(recipe: Recipe, entry: Entry, machines: Machines) -> Estimate:
     parameters, trained = job.model.parameters, job.model.trained
     return Estimate(
         memory, disk_bytes(job, parameters, trained), time_s(job), job.tokens, parameters, trained,
-        where=_where(job), fits=not problem, why=why, changes=changes,
+        where=_where(job), fits=not problem, why=why, changes=changes, note=job.note,
     )  # fmt: skip
 
 
@@ -132,7 +135,11 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     )  # fmt: skip
     lora = options.get("lora")
     adapters = {kind: options[kind] for kind in ("lora", "ia3") if options.get(kind) is not None}
+    if entry.stage.kind == "prefix_tuning":
+        adapters["prefix"] = {name: options[name] for name in ("num_virtual_tokens", "projection")}
     model = with_adapters(json.dumps(config), json.dumps(adapters))
+    if entry.stage.kind == "reward_model":
+        model = without_head(model)
     return Job(
         entry.stage.kind,
         config,
@@ -143,10 +150,12 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         rows,
         step_rows,
         length,
+        (pairs and pairs.mean_tokens) or row_tokens,
         cluster["threads_per_worker"],
         _tokens(recipe, entry, pairs),
         options,
         cluster.get("kv_cache_bytes"),
+        "" if pairs is None else pairs.note(entry.name, context),
     )
 
 
@@ -173,7 +182,7 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLength
     context: tokens that the model attends to; lengths: of pairs, where the stage has pairs."""
     options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
     rows, workers = cluster["micro_batch_rows"], cluster["workers"]
-    if entry.stage.kind in ("pretrain", "sft"):
+    if "batch_tokens" in options:
         length = _row_length(recipe, entry, context)
         return min(rows, max(1, options["batch_tokens"] // length // workers)), length
     if lengths is None:  # ppo
@@ -183,8 +192,9 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLength
 
 
 def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
-    if entry.stage.kind == "sft":
-        return entry.options.model_dump()["length"] or min(context, SFT_LENGTH)
+    options = entry.options.model_dump()
+    if "conversations" in entry.inputs:
+        return options["length"] or min(context - options.get("num_virtual_tokens", 0), CHAT_LENGTH)
     return recipe.entry(entry.inputs["tokens"]).options.model_dump()["length"]
 
 
@@ -222,6 +232,7 @@ def _rollouts(job: Job) -> Rollouts:
         has_reference=job.lora is None,
         has_reward_model="reward_model" in options["rewards"],
         kv_cache_bytes=job.kv_cache_bytes,
+        minibatches=options["minibatches"],
     )
 
 
@@ -315,7 +326,7 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
         return {"offload": "optimizer"}, _with(job, offload=True)
     if name == "workers" and job.machines.count > setting.world:
         return {"workers": job.machines.count}, _with(job, world=job.machines.count)
-    if name == "lora" and job.lora is None and job.kind != "pretrain":
+    if name == "lora" and job.lora is None and job.kind not in ("pretrain", "prefix_tuning"):
         model = with_adapters(json.dumps(job.config), json.dumps({"lora": LORA}))
         options: dict[str, Any] = {"lora": {"rank": 16}}
         if job.options.get("ia3"):  # neither it nor Muon goes with LoRA
@@ -346,14 +357,18 @@ def time_s(job: Job) -> float | None:
         iteration_s = rollout_estimates.iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), speed)
         return job.options["iterations"] * iteration_s
     flops = training_flops(job.model, job.length).total(job.tokens, job.tokens)
-    return estimates.seconds(job.model, job.setting, speed, flops=flops, tokens=job.tokens, length=job.length)
+    steps = job.tokens / (job.step_rows * job.mean_tokens) if job.step_rows else 0
+    return estimates.seconds(
+        job.model, job.setting, speed, flops=flops, tokens=job.tokens, length=job.length, steps=steps
+    )
 
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:
     """Bytes of the store at most: the model, and checkpoints of masters and moments while it is trained."""
     item = 2 if dtype_in(job.config) in ("bfloat16", "float16") else 4
     models = 2 if job.kind == "ppo" and job.options["critic_body"] == "learnt" else 1
-    return item * parameters + CHECKPOINTS * models * 12 * trained
+    saved = 4 * trained if job.kind == "prefix_tuning" else item * parameters  # the adapter alone, in float32
+    return saved + CHECKPOINTS * models * 12 * trained
 
 
 def _basis(job: Job) -> str:

@@ -90,8 +90,9 @@ def iteration_seconds(
         flops = training_flops(model, rollouts.tokens)
         learnt = rollouts.epochs * tokens
         learning_s += estimates.seconds(
-            model, setting, speed, flops=flops.total(learnt, learnt), tokens=learnt, length=rollouts.tokens
-        )
+            model, setting, speed, flops=flops.total(learnt, learnt), tokens=learnt, length=rollouts.tokens,
+            steps=rollouts.epochs * rollouts.minibatches,
+        )  # fmt: skip
     annotating_s = estimates.forward_seconds(tokens * passes * forward, speed, setting.device)
     return annotating_s + learning_s + _generating_seconds(policy, setting, rollouts, speed.flops_per_s)
 

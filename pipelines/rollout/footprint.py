@@ -17,3 +17,4 @@ class Rollouts:
     has_reference: bool  # as a second model; with adapters it is the policy without them
     has_reward_model: bool
     kv_cache_bytes: int | None = None  # of a rank; None: engine_size.py's
+    minibatches: int = 1  # optimizer steps of an epoch

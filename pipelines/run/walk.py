@@ -18,7 +18,7 @@ from pipelines.errors import UserError
 from pipelines.evaluator import Evaluator
 from pipelines.recipe.reader import Recipe
 from pipelines.run.meter import Meter
-from pipelines.run.plan import Step, descendants, plan, step_code, unread_sources
+from pipelines.run.plan import Step, descendants, plan, step_code
 from pipelines.run.progress import RunLog
 from pipelines.stage import Facts, Work
 from pipelines.store.artifacts import NO_SPACE, Artifact, Draft, Manifest, Store
@@ -53,8 +53,6 @@ class Walk:
         Raises UserError or ClusterError; the record has the outcome."""
         recipe = self.recipe
         with self._explained():
-            for sentence in unread_sources(recipe):
-                self.log.warn(sentence)
             steps = plan(recipe, self.store, until=until, warn=self.log.warn)
             if force is not None or from_ is not None:
                 self._set_aside(steps, force, from_, until)

@@ -23,6 +23,7 @@ from pipelines.training import OptimizerOptions, TrainCluster, copy_tokenizer, l
 if TYPE_CHECKING:
     import torch
 
+    from pipelines.data.tokens.chat import Chat
     from pipelines.learning.lesson import Lesson
     from pipelines.learning.loop import Worker
 
@@ -41,13 +42,16 @@ class PrefixTuningOptions(OptimizerOptions, ChatRowsOptions):
     @model_validator(mode="before")
     @classmethod
     def _by_adamw(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("optimizer") == "muon":
+        if not isinstance(values, dict):
+            return values
+        if values.get("optimizer") == "muon":
             raise ValueError("muon is for the matrices of layers, which are frozen here; expected optimizer: adamw")
-        return values | {"optimizer": "adamw"} if isinstance(values, dict) else values
+        if "adam_learning_rate" in values:
+            raise ValueError("adam_learning_rate is muon's; expected learning_rate, which is the prefix's")
+        return values | {"optimizer": "adamw"}
 
 
 def run(work: Work) -> Facts:
-    from pipelines.data.dialogues import conversations
     from pipelines.data.tokens.chat import Chat
 
     options: PrefixTuningOptions = work.options
@@ -59,15 +63,31 @@ def run(work: Work) -> Facts:
         "model": str(model), "rows": str(packed.file), "seed": work.seed, "tokens": options.num_virtual_tokens,
         "projection": options.projection,
     }  # fmt: skip
-    held_out = conversations.read(work.inputs["conversations"].local() / conversations.HELD_OUT)
-    if held_out:
-        lesson["held_out"] = str(pack(work, chat, held_out, length, "held_out.arrow").file)
-    else:
-        work.progress.note("no held-out conversation: there will be no heldout/ figures")
+    held_out = held_out_rows(work, chat, length)
+    if held_out is not None:
+        lesson["held_out"] = str(held_out)
     steps, batch_rows = packed.schedule(options)
     facts = launch(work, train_on_worker, lesson, steps=steps, rows=batch_rows)
     copy_tokenizer(model, work.draft.out)
     return {**facts, **packed.facts, "train/epochs": steps * batch_rows / packed.num_rows}
+
+
+def held_out_rows(work: Work, chat: Chat, length: int) -> Path | None:
+    """The file of rows of the held-out conversations; None, with a note of the reason, where there is none that fits a
+    row of so many tokens: then there are no figures of them."""
+    from pipelines.data.dialogues import conversations
+    from pipelines.errors import UserError
+
+    held_out = conversations.read(work.inputs["conversations"].local() / conversations.HELD_OUT)
+    if not held_out:
+        work.progress.note("no held-out conversation: there will be no heldout/ figures")
+        return None
+    work.progress.note(f"conversations that are held out: {len(held_out):,}")
+    try:
+        return pack(work, chat, held_out, length, "held_out.arrow").file
+    except UserError as error:
+        work.progress.note(f"there will be no heldout/ figures: {error}")
+        return None
 
 
 def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:

@@ -53,7 +53,8 @@ def costs_of(
     """By step: what each one of a planned kind would cost, or why there is no estimate of it. nodes: default this
     machine, and then only what is to be made.
 
-    warn: called for a step whose model cannot be estimated. Raises UserError where a base is not known."""
+    warn: called for a step whose model cannot be estimated, or that would leave out rows. Raises UserError where a base
+    is not known."""
     costs: dict[str, Estimate | str] = {step.name: _without_estimate(step) for step in steps}
     to_plan = [step for step in steps if nodes or not step.artifact]
     planned = [step for step in to_plan if step.entry.stage.kind in (*KINDS, *ENGINE_KINDS)]
@@ -64,7 +65,9 @@ def costs_of(
         machines = _machines_of(step, here, at_hand=nodes is None)
         try:
             if step.entry.stage.kind in KINDS:
-                costs[step.name] = estimate(recipe, step.entry, machines)
+                costs[step.name] = cost = estimate(recipe, step.entry, machines)
+                if cost.note:
+                    warn(cost.note)
             else:
                 model = step.evaluates or step.entry.inputs["model"]
                 costs[step.name] = estimate_engine(recipe, step.entry, model, machines)
@@ -80,8 +83,7 @@ def _without_estimate(step: Step) -> str:
         return "it is made already"
     if max_requests(step.entry.options) is not None:
         return "it takes as long as its requests are answered in; requests/max is their number at most"
-    other = {"base": "it copies or downloads files", "serve": "it takes as long as the server's start and replies do",
-             "prefix_tuning": "a prefix beside a frozen model is not planned yet"}  # fmt: skip
+    other = {"base": "it copies or downloads files", "serve": "it takes as long as the server's start and replies do"}
     return other.get(step.entry.stage.kind, "it takes as long as its rows do, which are read only when it runs")
 
 

@@ -25,9 +25,12 @@ def run_recipe(
     quiet: bool = False,
 ) -> RunRecord:
     """`rayse run`: makes the missing artifacts, and logs where they are and what to do next."""
+    from pipelines.run.plan import unread_sources
     from pipelines.run.walk import Walk
 
     log = RunLog(quiet=quiet)
+    for sentence in unread_sources(recipe):
+        log.warn(sentence)
     store = Store(recipe.store).create()
     session = open_session(store, address, log)
     try:  # not `with`: the first stage that needs the session starts it

@@ -22,7 +22,7 @@ from pipelines.objects import is_url
 from pipelines.recipe.reader import Recipe, RecipeTemplate
 from pipelines.recipe.search_space import SweepOptions, draw, num_combinations
 from pipelines.recipe.shipped import SHIPPED
-from pipelines.run.plan import Step, descendants, plan
+from pipelines.run.plan import Step, descendants, plan, unread_sources
 from pipelines.run.progress import RunLog
 from pipelines.run.walk import Walk, explain
 from pipelines.store.artifacts import Store, write_atomically
@@ -68,6 +68,8 @@ def sweep_recipe(
     lease.acquire(wait=True, on_message=log.warn)
     with lease.kept():
         record, recipes = _open_record(template, settings)
+        for sentence in unread_sources(recipes[0]):  # the sources are the same in all
+            log.warn(sentence)
         candidates = [
             Candidate(trial, recipe, plan(recipe, store, until=until, warn=log.warn))
             for trial, recipe in zip(record.trials, recipes, strict=True)

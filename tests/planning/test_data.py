@@ -56,6 +56,25 @@ def test_pairs_that_the_stage_leaves_out_do_not_count(tmp_path: Path) -> None:
     assert pair_lengths(whole, whole.entry("dpo"), 8192).longest == 2000
 
 
+def test_a_plan_says_how_many_pairs_are_left_out(tmp_path: Path) -> None:
+    rows = [(10, 90, 50)] * 15 + [(10, 990, 50)] * 5
+
+    def cost(*overrides: str) -> Estimate:
+        recipe = recipe_of(tmp_path, rows, *overrides)
+        return estimate(recipe, recipe.entry("dpo"), parse("1x8xH100"))
+
+    assert cost().note == ""
+    short = cost("dpo.max_tokens=512")
+    assert short.note == (
+        "dpo: about 5 of the first 20 pairs are longer than 512 tokens, and are left out; max_tokens: 1024 leaves out "
+        "few, but takes more memory and time"
+    )
+    assert cost("dpo.max_tokens=1024").note == ""
+    text_bytes = 4 * (15 * 150 + 5 * 1050)
+    size = (tmp_path / "pairs.jsonl").stat().st_size
+    assert short.tokens == pytest.approx(size * 15 * (100 + 60) / text_bytes, abs=1)  # of those that it takes
+
+
 def test_a_file_without_pairs_is_planned_at_a_usual_length(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, [])
     (tmp_path / "pairs.jsonl").write_text("not a pair\n")

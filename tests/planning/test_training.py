@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.learning import adapters
-from pipelines.learning.model import expert_parameters, from_folder, num_parameters
+from pipelines.learning.model import expert_parameters, from_folder, num_parameters, shape_of
 from pipelines.planning.machines import GIB, parse
 from pipelines.planning.models import base_config, with_adapters
 from pipelines.planning.training import Estimate, estimate
@@ -100,11 +100,42 @@ def test_adapters_are_counted_as_peft_makes_them(family: str, kind: str, tmp_pat
     assert ours.parameters == num_parameters(by_peft)
 
 
+@pytest.mark.parametrize("projection", [None, 24])
+def test_a_prefix_is_counted_as_peft_makes_it(projection: int | None, tmp_path: Path) -> None:
+    families.write(tmp_path, "Qwen2", seed=0, dtype="float32")  # fewer heads of keys than of queries
+    by_peft = adapters.attach_prefix(from_folder(tmp_path), 5, projection, 0)
+    config = (tmp_path / "config.json").read_text()
+    options = {"prefix": {"num_virtual_tokens": 5, "projection": projection}}
+    ours = with_adapters(config, json.dumps(options))
+    assert ours.trained == sum(p.numel() for p in by_peft.parameters() if p.requires_grad) > 0
+    live: Any = by_peft
+    assert shape_of(live.get_base_model(), by_peft).trained == ours.trained
+
+
+def test_a_prefix_is_planned_beside_a_frozen_model(folder: Path) -> None:
+    (folder / "prefix.yaml").write_text(RECIPE.split("  sft:")[0] + "  prefix_tuning: {epochs: 2}\n")
+    recipe = reader.load(folder / "prefix.yaml", STAGES, overrides=["cluster.prefix_tuning.workers=1"])
+    cost = estimate(recipe, recipe.entry("prefix_tuning"), parse("1x1xH100"))
+    assert cost.trained == 20 * LAYERS * 2 * KEYS  # keys and values of as many tokens as by default
+    assert cost.memory["moments"] == 8 * cost.trained and cost.memory["weights"] == 2 * (LLAMA_8B + cost.trained)
+    assert cost.disk_bytes == 4 * cost.trained + 2 * 12 * cost.trained  # the adapter alone; its moments, twice
+    full = planned(folder, "sft", "1x1xH100", "cluster.sft.workers=1")
+    assert cost.tokens == full.tokens and cost.time_s is not None and full.time_s is not None
+    assert full.time_s / 2 < cost.time_s <= full.time_s
+    assert not estimate(recipe, recipe.entry("prefix_tuning"), parse("1x1xL4")).changes.keys() & {"lora", "optimizer"}
+
+
 def test_ia3_takes_less_than_lora(folder: Path) -> None:
     alone = ("cluster.sft.workers=1",)
     scaled = planned(folder, "sft", "1x1xH100", "sft.ia3={}", "sft.weight_decay=0", *alone)
     assert scaled.trained == LAYERS * (2 * KEYS + FEED_FORWARD)  # keys, values and the feed-forward's inputs
     assert scaled.rank_bytes < planned(folder, "sft", "1x1xH100", "sft.lora={rank: 16}", *alone).rank_bytes
+
+
+def test_a_reward_model_has_no_output_embedding(folder: Path) -> None:
+    cost = planned(folder, "reward_model", "1x8xH100", "cluster.reward_model.workers=8")
+    vocabulary = 128_256
+    assert cost.parameters == LLAMA_8B - vocabulary * HIDDEN and cost.memory["embedding gradient"] == 0
 
 
 def test_four_bits_fit_where_sixteen_do_not(folder: Path) -> None:

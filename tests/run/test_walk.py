@@ -178,7 +178,7 @@ def test_a_run_logs_to_stderr_and_prints_only_json_to_stdout(project: ToyProject
 def test_the_evaluator_is_closed_before_a_trial_of_the_server(
     project: ToyProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both at once would need twice the memory. The run also logs how to chat with the server."""
+    """Both at once would need twice the memory. The run also logs how to chat with the server, and unread sources."""
     events: list[str] = []
 
     class RecordingEvaluator(Evaluator):
@@ -194,10 +194,13 @@ def test_the_evaluator_is_closed_before_a_trial_of_the_server(
 
     monkeypatch.setattr("pipelines.run.walk.Evaluator", RecordingEvaluator)
     stages = {**TABLE, "serve": Stage("serve", 1, "trial", ToyOptions, run_trial, needs=("model",))}
-    project.file.write_text(project.file.read_text() + "  host: {stage: serve}\n")
+    unread = "sources:\n  manual: {kind: text, path: books.txt, rows: documents}\n"
+    project.file.write_text(project.file.read_text().replace("sources:\n", unread) + "  host: {stage: serve}\n")
     run_recipe(load(project.file, stages))
     assert set(events[:-3]) == {"rests"} and events[-3:] == ["ends", "trial", "ends"]
-    assert f"talk to it: rayse chat host --store {project.store.root}" in capsys.readouterr().err
+    log = capsys.readouterr().err
+    assert f"talk to it: rayse chat host --store {project.store.root}" in log
+    assert log.count("sources.manual: no stage reads it") == 1
 
 
 def test_a_name_refers_to_a_stage_of_the_latest_run_or_to_a_fingerprint(project: ToyProject) -> None:

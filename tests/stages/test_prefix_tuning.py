@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from cluster.session import Session
+from pipelines.data.tokens.chat import Chat
 from pipelines.stages import prefix_tuning
 from tests.stages.test_sft import LENGTH, REPLIES, base, talks, write
-from tests.stages.working import work_of
+from tests.stages.working import RecordedProgress, work_of
 
 __all__ = ["base"]  # a fixture
+
+
+def test_held_out_conversations_that_do_not_fit_leave_no_figures(base: Path, tmp_path: Path) -> None:
+    inputs = {"model": base, "conversations": write(tmp_path / "talks", talks({"word " * 2000: "Yes."}))}
+    stage_work = work_of(prefix_tuning.STAGE, tmp_path / "draft", Session(), inputs, {}, {})
+    assert prefix_tuning.held_out_rows(stage_work, Chat.open(base), LENGTH) is None
+    first, *_, last = cast(RecordedProgress, stage_work.progress).notes
+    assert first == "conversations that are held out: 1"
+    assert last.startswith("there will be no heldout/ figures: prefix_tuning.length: no conversation has")
+    fits = prefix_tuning.held_out_rows(stage_work, Chat.open(base), 16_384)
+    assert fits is not None and fits.is_file()
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ name: small
 store: STORE
 sources:
   books: {kind: text, path: books.txt}
+  manual: {kind: text, path: books.txt, rows: documents}
 stages:
   corpus: {}
   tokenizer: {}
@@ -115,6 +116,7 @@ def test_a_killed_sweep_resumes_with_the_same_command(finished: tuple[Sweep, dic
     assert [trial["outcome"] for trial in output["trials"]] == ["done", "done", "pruned", "failed"]
     assert "trial 2   rate 0.01, flavour plain: resumes from its draft" in log
     assert "trial 1 " not in log
+    assert log.count("sources.manual: no stage reads it") == 1  # by the sweep, not by the trials and the stages before
     model = sweep.store.by_fingerprint(sweep.fingerprint(rate=0.01, flavour="plain"))
     assert model is not None and 8 <= int(model.facts["run/resumed_after_step"]) < 20
     assert model.facts["run/attempts"] == 2

@@ -164,6 +164,7 @@ def estimation_errors(work: Work, task: Task, learners: Learners, journal: Journ
             has_reference=task.options.lora is None,
             has_reward_model="reward_model" in task.options.rewards,
             kv_cache_bytes=work.cluster.kv_cache_bytes,
+            minibatches=task.options.minibatches,
         )
     )
     iteration_s = sum(journal.seconds.values()) / journal.iterations
