@@ -59,8 +59,8 @@ UPSERT = """INSERT INTO feedback (reply_id, thumb, comment, prompt, reply, model
     prompt = CASE feedback.prompt WHEN 'null' THEN :prompt ELSE feedback.prompt END,  -- not known before
     reply = CASE feedback.reply WHEN '' THEN :reply ELSE feedback.reply END,
     tool_calls = CASE feedback.tool_calls WHEN '' THEN :tool_calls ELSE feedback.tool_calls END"""
-COUNTS = """SELECT model, version, thumb, report, corrected, COUNT(*) AS number FROM (SELECT model, version, thumb, report,
-    CASE correction WHEN '' THEN 0 ELSE 1 END AS corrected, changed, reply_id FROM feedback WHERE changed >= :since) AS f
+COUNTS = """SELECT model, version, thumb, report, corrected, COUNT(*) AS number FROM
+    (SELECT *, CASE correction WHEN '' THEN 0 ELSE 1 END AS corrected FROM feedback WHERE changed >= :since) AS since
     GROUP BY model, version, thumb, report, corrected ORDER BY MIN(changed), MIN(reply_id)"""
 DELETE_USER = "DELETE FROM feedback WHERE user_digest = :digest OR key_digest = :digest RETURNING reply_id"
 

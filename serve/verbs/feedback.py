@@ -37,7 +37,11 @@ def show_feedback(store: str, url: str | None, *, since: str | None, as_json: bo
     versions: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
         counts = versions.setdefault((row["model"], row["version"]), Counter())
-        names = [row["thumb"], *(["corrected"] * row["corrected"]), *([f"report {row['report']}"] * bool(row["report"]))]
+        names = [
+            row["thumb"],
+            *(["corrected"] * row["corrected"]),
+            *([f"report {row['report']}"] * bool(row["report"])),
+        ]
         counts.update(dict.fromkeys(names, row["number"]))
     listed = [{"model": model, "version": version, **counts} for (model, version), counts in versions.items()]
     days = [{"key": row["name"], "day": _day(row["number"]), "requests": row["requests"]} for row in use]
