@@ -84,8 +84,10 @@ function renderMessages() {
 }
 
 function renderMessage(message) { // again, in its place
-  const element = document.getElementById("m-" + message.id);
-  if (element) element.replaceWith(item(message));
+  const element = document.getElementById("m-" + message.id), areSourcesOpen = element?.querySelector(".sources")?.open;
+  if (!element) return;
+  element.replaceWith(item(message));
+  if (areSourcesOpen) document.querySelector(`#m-${message.id} .sources`).open = true;
 }
 
 function appendMessage(message) {
