@@ -14,7 +14,6 @@ import asyncio
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -73,7 +72,7 @@ def main(model: Path | None = None, fraction: float = 0.05, rounds: int = 4, req
                             others=(with_scores,))  # fmt: skip
         conversations = bench_model.questions(64)
         rates: dict[str, list[float]] = {"plain": [], "scored": []}
-        cpu_s, num_scored = Counter[str](), 0.0
+        cpu_s, num_scored = dict.fromkeys(rates, 0.0), 0.0
         figures = {"quality/score_cpu_ms": score_ms(guard)}
         with start(settings) as server:
             clients = {name: Client([server.url], name, conversations, REPLY_TOKENS) for name in rates}
