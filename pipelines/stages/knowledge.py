@@ -5,23 +5,28 @@
     blocks ──► out/passages.arrow, out/bm25, out/embeddings.npy, out/rejected.jsonl, out/knowledge.json        one task
 
 All in the draft is complete or absent, and named and read in the order of (source, part): a run that was killed goes
-on, and any number of tasks writes the same bytes. The driver has names and counts alone. Texts are kept as they are:
-orders to a model in them are made harmless when a passage goes into a prompt (serve/gateway/knowledge.py).
+on, and any number of tasks writes the same bytes. Embeddings also stay in the store's cache, by their texts: documents
+that come later cost no more than themselves. The driver has names and counts alone. Texts are kept as they are: orders
+to a model in them are made harmless when a passage goes into a prompt (serve/gateway/knowledge.py).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.stage import ClusterOptions, Facts, Options, RowLimit, Stage, Work
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipelines.blocks import Block
     from pipelines.data.sources.source import Part, Row, Source
 
@@ -236,6 +241,7 @@ def _embed(work: Work, blocks: list[Block]) -> list[str]:
     """Embeds all passages in tasks. Returns the files, in the passages' order."""
     import pyarrow.parquet as pq
 
+    from pipelines.data.text.embeddings import embedder
     from pipelines.parallel import make_files
 
     folder = work.draft.folder("embeddings")
@@ -244,24 +250,54 @@ def _embed(work: Work, blocks: list[Block]) -> list[str]:
         for begin in range(0, pq.read_metadata(block.file).num_rows, EMBEDDED_AT_ONCE):
             path = folder / f"{block.file.stem}.{begin:09}.npy"
             items.append({"path": str(path), "block": str(block.file), "begin": begin})
-    make_files(work, embed_passages, items, unit=f"× {EMBEDDED_AT_ONCE} passages embedded")
+    kept = "" if work.cache is None else str(work.cache / "embeddings" / quote(embedder(), safe=""))
+    make_files(work, embed_passages, items, unit=f"× {EMBEDDED_AT_ONCE} passages embedded", kept=kept)
     return [str(item["path"]) for item in items]
 
 
-def embed_passages(item: Mapping[str, Any]) -> None:
-    """Writes the embeddings of some passages of a block: float32[passages, 384]. Runs in a task."""
+def embed_passages(item: Mapping[str, Any], *, kept: str = "") -> None:
+    """Writes the embeddings of some passages of a block: float32[passages, 384]. Runs in a task.
+
+    kept: a folder with embeddings of earlier runs, by digests of the texts: those are not computed again, and new ones
+    are added in a file. Default: none."""
     import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipelines.blocks import AtomicFile
-    from pipelines.data.text.embeddings import embed
+    from pipelines.blocks import AtomicFile, write_arrow
+    from pipelines.data.text.embeddings import DIMENSIONS, embed
 
     table = pq.read_table(item["block"], columns=["heading", "text"]).slice(item["begin"], EMBEDDED_AT_ONCE)
     texts = [f"{row['heading']}\n{row['text']}".strip() for row in table.to_pylist()]
+    digests = [hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest() for text in texts]
+    vectors = np.empty((len(texts), DIMENSIONS), np.float32)
+    missing = np.array(_fill(vectors, digests, kept), np.int64)
+    if len(missing):
+        vectors[missing] = embed([texts[number] for number in missing], role="passage")
+    if len(missing) and kept:
+        new = b"".join(digests[number] for number in missing)
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        columns = {"digest": [digests[number] for number in missing], "vector": list(vectors[missing])}
+        write_arrow(pa.RecordBatch.from_pydict(columns), Path(kept) / f"{hashlib.sha256(new).hexdigest()}.arrow")
     with AtomicFile(Path(item["path"])) as file:
         with file.temporary.open("wb") as output:
-            np.save(output, embed(texts, role="passage"))
+            np.save(output, vectors)
         file.publish()
+
+
+def _fill(vectors: np.ndarray, digests: list[bytes], kept: str) -> list[int]:
+    """Fills in the rows of vectors whose texts' digests earlier runs kept; returns the numbers of the others."""
+    from pipelines.blocks import map_arrow
+
+    missing: dict[bytes, list[int]] = {}
+    for number, digest in enumerate(digests):
+        missing.setdefault(digest, []).append(number)
+    for file in Path(kept).glob("*.arrow") if kept else ():
+        batch = map_arrow(file)
+        for row, digest in enumerate(batch.column("digest").to_pylist()):
+            for number in missing.pop(digest, ()):
+                vectors[number] = batch.column("vector")[row].values.to_numpy()
+    return sorted(number for numbers in missing.values() for number in numbers)
 
 
 def write_index(item: Mapping[str, str], *, blocks: list[str], embedded: list[str]) -> None:

@@ -59,6 +59,9 @@ UPSERT = """INSERT INTO feedback (reply_id, thumb, comment, prompt, reply, model
     prompt = CASE feedback.prompt WHEN 'null' THEN :prompt ELSE feedback.prompt END,  -- not known before
     reply = CASE feedback.reply WHEN '' THEN :reply ELSE feedback.reply END,
     tool_calls = CASE feedback.tool_calls WHEN '' THEN :tool_calls ELSE feedback.tool_calls END"""
+COUNTS = """SELECT model, version, thumb, report, corrected, COUNT(*) AS number FROM
+    (SELECT *, CASE correction WHEN '' THEN 0 ELSE 1 END AS corrected FROM feedback WHERE changed >= :since) AS since
+    GROUP BY model, version, thumb, report, corrected ORDER BY MIN(changed), MIN(reply_id)"""
 DELETE_USER = "DELETE FROM feedback WHERE user_digest = :digest OR key_digest = :digest RETURNING reply_id"
 
 
@@ -158,6 +161,11 @@ class FeedbackStore:
             "SELECT * FROM feedback WHERE changed >= :since ORDER BY changed, reply_id", since=since
         )
         return [row | {name: json.loads(row[name]) for name in ("prompt", "sampling", "receipt")} for row in rows]
+
+    def counts(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """How many replies have the same model, version, thumb, report and `corrected` (1 or 0): number, of feedback
+        that changed since a time (seconds since 1970); in the order of the first of each."""
+        return self._database.execute(COUNTS, since=since)
 
     def thumbs(self) -> dict[str, dict[str, int]]:
         """The number of thumbs up and down, by the version of the model."""

@@ -33,12 +33,16 @@ def show_feedback(store: str, url: str | None, *, since: str | None, as_json: bo
     """`rayse feedback show`: prints the number of replies by version and thumb, and the use of keys by day."""
     after = _time(since)
     with _opened(store, url) as database:
-        rows, use = FeedbackStore(database).rows(after), Access((), database).use_by_day(after)
+        rows, use = FeedbackStore(database).counts(after), Access((), database).use_by_day(after)
     versions: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
         counts = versions.setdefault((row["model"], row["version"]), Counter())
-        counts.update([row["thumb"], *(["corrected"] if row["correction"] else [])])
-        counts.update([f"report {row['report']}"] if row["report"] else [])
+        names = [
+            row["thumb"],
+            *(["corrected"] * row["corrected"]),
+            *([f"report {row['report']}"] * bool(row["report"])),
+        ]
+        counts.update(dict.fromkeys(names, row["number"]))
     listed = [{"model": model, "version": version, **counts} for (model, version), counts in versions.items()]
     days = [{"key": row["name"], "day": _day(row["number"]), "requests": row["requests"]} for row in use]
     if as_json:

@@ -28,12 +28,13 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "ppo": "ppo",
     "serve": "serving",
     "knowledge": "knowledge",
+    "quality": "quality_sampling",
     "serve_failures": "serving_failures",
     "ppo_learns": "ppo_learns",
     "planning": "planning",
 }
 DEFAULT = [
-    name for name in BENCHMARKS if name not in ("ppo_learns", "adapters", "serve_failures", "planning")
+    name for name in BENCHMARKS if name not in ("ppo_learns", "adapters", "quality", "serve_failures", "planning")
 ]  # these take minutes
 
 

@@ -44,6 +44,7 @@ GOALS: Mapping[str, Goal] = {
     "knowledge/hits_at_5_keywords_en": Goal(0.9),
     "knowledge/hits_at_5_keywords_zh": Goal(0.9),
     "knowledge/lookup_both_ms": Goal(50, is_minimum=False),
+    "quality/ratio_throughput": Goal(0.97),
     "serve/ratio_to_bare_1": Goal(0.8),
     "serve/ratio_to_bare_8": Goal(0.8),
     "serve/ratio_to_bare_32": Goal(0.8),

@@ -1,10 +1,10 @@
 """Retrieval: whether the right passage is found, how fast, and whether it helps a model to answer.
 
-    python -m tests.benchmarks.knowledge [--json] [--embeddings] [--passages 100000] [--model FOLDER]
+    python -m tests.benchmarks.knowledge [--json] [--embeddings] [--passages 100000] [--model FOLDER [--questions 120]]
 
 220 manuals and 240 questions of knowledge_manuals.py, half in each language. --embeddings also measures the search by
 meaning, and questions in the other language (ten minutes on two cores). --model: a Hugging Face folder of a chat
-model, which answers 120 questions with the passages and without.
+model, which answers questions with the passages and without.
 """
 
 from __future__ import annotations
@@ -118,13 +118,13 @@ def _lookup(name: str, index: Index) -> dict[str, float]:
             f"knowledge/lookup_{name}_cpu_ms": float(np.median(cpu)) * 1000}  # fmt: skip
 
 
-def answers(out: Path, model: Path, num_manuals: int) -> dict[str, float]:
+def answers(out: Path, model: Path, num_manuals: int, num_questions: int) -> dict[str, float]:
     """Fraction of English questions that a served model answers with the right value, with the passages and without."""
     from serve.client import Client
     from serve.hosting.server import start
     from serve.settings import Limits, Settings
 
-    asked = questions(num_manuals, "en", NUM_ANSWERS)
+    asked = questions(num_manuals, "en", num_questions)
     figures: dict[str, float] = {}
     for name, folder in (("with", out), ("without", None)):
         settings = Settings(model=model, port=0, guard=False, knowledge_folder=folder, max_passages=2, max_tokens=2048,
@@ -149,13 +149,14 @@ def main(arguments: Sequence[str] = ()) -> dict[str, float]:
     parser.add_argument("--embeddings", action="store_true")
     parser.add_argument("--manuals", type=int, default=NUM_MANUALS, help="manuals of each language")
     parser.add_argument("--passages", type=int, default=100_000, help="passages of the index whose speed is measured")
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--model", type=Path, help="Hugging Face folder of a chat model, which answers questions")
+    parser.add_argument("--questions", type=int, default=NUM_ANSWERS, help="questions that the model answers")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         index, _, _ = build(Path(folder), options.manuals, embeddings=options.embeddings)
         figures = quality(index, options.manuals)
         if options.model:
-            figures |= answers(Path(folder) / "out", options.model, options.manuals)
+            figures |= answers(Path(folder) / "out", options.model, options.manuals, options.questions)
     figures |= speed(options.passages) if options.passages else {}
     print(json.dumps(figures) if options.json else "\n".join(f"{name:60} {figures[name]:.3f}" for name in figures))
     return figures

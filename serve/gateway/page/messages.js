@@ -1,14 +1,16 @@
 // One message of a chat as an item of the list: its text, its notes and sources, and the buttons below it.
 //
-//   message: {id, role, content, replyId?, receipt?, note?, failed?, guard?, citations?,
+//   message: {id, role, content, model?, replyId?, receipt?, note?, failed?, guard?, citations?,
 //             thumb?, comment?, correction?, report?, feedbackProblem?}
 import { copyButton, make, render, safeLink } from "./markdown.js";
 import { text } from "./texts.js";
 
 export const MAX_COMMENT = 4000;
+/** Whether a key sends a text: Enter, unless an input method that composes Chinese takes it. */
+export const isSubmit = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 const THUMB = "M7 10.5v10H3.5v-10H7Zm0 0 4.2-8c1.7 0 2.8 1.2 2.8 2.8V9h5c1.3 0 2.2 1.2 1.9 2.5l-1.7 7.2c-.2 1-1.1 1.8-2.2 1.8H7";
 
-/** The item of a message. state: {generating, isLast, editing, feedback: whether the server stores any}; do: functions
+/** The item of a message. state: {generating, isLast, editing, feedback: whether the server stores any, severalModels}; act: functions
  *  {edit, resend, cancel, regenerate, feedback}. */
 export function messageItem(message, state, act) {
   const item = make("li", { className: `message ${message.role}${state.generating ? " generating" : ""}`, id: "m-" + message.id });
@@ -60,15 +62,19 @@ function userActions(message, act) {
 function editor(message, act) {
   const area = make("textarea", { value: message.content, rows: Math.min(12, message.content.split("\n").length + 1) });
   area.setAttribute("aria-label", text("edit"));
-  area.onkeydown = (event) => { if (event.key === "Escape") { event.stopPropagation(); act.cancel(message) } };
   const form = make("form", { className: "editor" }, area, make("p", { className: "note", textContent: text("edit_hint") }),
     make("div", { className: "row" }, button("cancel", () => act.cancel(message)), make("button", { className: "primary", textContent: text("resend") })));
   form.onsubmit = (event) => { event.preventDefault(); if (area.value.trim()) act.resend(message, area.value.trim()) };
+  area.onkeydown = (event) => {
+    if (event.key === "Escape") { event.stopPropagation(); act.cancel(message) }
+    if (isSubmit(event)) { event.preventDefault(); form.requestSubmit() }
+  };
   return form;
 }
 
 function replyActions(message, state, act) {
   const row = make("div", { className: "actions" }, ...copyButton("copy", () => message.content));
+  if (message.model && state.severalModels) row.prepend(make("span", { className: "model", textContent: message.model }));
   if (state.isLast) row.append(button("regenerate", () => act.regenerate(), { className: "regenerate" }));
   if (!message.replyId || !state.feedback) return [row];
   for (const thumb of ["up", "down"]) {
@@ -94,7 +100,7 @@ function opinionForm(message, act) {
   };
   const form = make("form", { className: "comment" }, ...field("comment", message.comment ?? ""), ...(message.thumb === "down" ? field("correction", message.correction ?? "") : []),
     make("div", { className: "row" }, button("cancel", () => act.feedback(message, { opinion: "closed" })), make("button", { className: "primary", textContent: text("send_comment") })));
-  form.elements.comment.onkeydown = (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) { event.preventDefault(); form.requestSubmit() } };
+  form.elements.comment.onkeydown = (event) => { if (isSubmit(event)) { event.preventDefault(); form.requestSubmit() } };
   form.onsubmit = (event) => {
     event.preventDefault();
     act.feedback(message, { opinion: "closed", thumb: message.thumb, comment: form.elements.comment.value, correction: form.elements.correction?.value.trim() ?? "" });

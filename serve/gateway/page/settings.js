@@ -18,6 +18,7 @@ export function sampling(contextTokens) {
 
 export const systemPrompt = () => settings.system.trim();
 
+/** Renders the values. about: {persona, context_tokens}, of the model that replies. */
 export function render(about) {
   $("max_tokens").max = Math.max(16, Math.min(4096, Math.floor((about.context_tokens || 2048) / 2)));
   $("system").placeholder = about.persona ?? "";
@@ -29,11 +30,11 @@ export function render(about) {
   $("key").value = currentKey();
 }
 
-/** Wires the dialog. about(): what the server says of itself; onKey: called once the key was changed. */
-export function connect(about, onKey) {
-  const change = (changed) => { settings = { ...settings, ...changed }; save("settings", settings); render(about()) };
+/** Wires the dialog. display(): calls render; onKey: called once the key was changed. */
+export function connect(display, onKey) {
+  const change = (changed) => { settings = { ...settings, ...changed }; save("settings", settings); display() };
   for (const name of Object.keys(DEFAULTS)) $(name).oninput = () => change({ [name]: $(name).type === "range" ? Number($(name).value) : $(name).value });
   $("key").onchange = () => { setKey($("key").value.trim()); onKey() };
   $("defaults").onclick = () => change(DEFAULTS);
-  $("open_settings").onclick = () => { render(about()); $("dialog").showModal() };
+  $("open_settings").onclick = () => { display(); $("dialog").showModal() };
 }

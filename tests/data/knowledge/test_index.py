@@ -6,11 +6,13 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
+from bm25s import BM25
 
-from pipelines.data.knowledge.index import K1, SUMMARY, B, Index
+from pipelines.data.knowledge.index import K1, SUMMARY, B, Index, bm25
 from pipelines.data.knowledge.terms import terms
 from pipelines.errors import UserError
 from tests.knowledge_index import make_index
@@ -45,6 +47,18 @@ def test_keyword_scores_are_bm25s_by_its_formula(folder: Path) -> None:
             text = texts[hit.passage["id"]]
             score += idf * text[term] / (text[term] + K1 * (1 - B + B * sum(text.values()) / mean))
         assert hit.score == pytest.approx(score, rel=1e-5)
+
+
+def test_scores_are_bm25s_to_the_bit() -> None:
+    random = Random(0)
+    passages = [[random.randrange(1 + random.randrange(200)) for _ in range(random.randrange(40))] for _ in range(300)]
+    library = BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="numpy")
+    library.index((passages, {str(term): term for term in range(200)}), show_progress=False)
+    bounds = np.cumsum([0, *map(len, passages)])
+    scores = bm25(np.array([term for terms in passages for term in terms], np.int32), bounds, 200)
+    assert scores.keys() == library.scores.keys() and scores["num_docs"] == library.scores["num_docs"] == 300
+    for name in ("data", "indices", "indptr"):
+        assert scores[name].tobytes() == np.asarray(library.scores[name]).tobytes(), name
 
 
 def test_the_right_passage_comes_first_in_both_languages(folder: Path) -> None:

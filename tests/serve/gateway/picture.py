@@ -1,6 +1,6 @@
-"""Pictures of the chat page for the documentation, with replies of a script, not of a model.
+"""Pictures of the chat page for the documentation: a real model that answers from documents.
 
-python -m tests.serve.gateway.picture MODEL_FOLDER docs        (any model's folder: the gateway reads its tokenizer)
+python -m tests.serve.gateway.picture MODEL_FOLDER docs        (recipes/assistant.yaml makes the model)
 """
 
 from __future__ import annotations
@@ -11,41 +11,57 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.serve.gateway import scripted
+from serve.hosting.server import start
+from serve.settings import Settings
+from tests.knowledge_index import make_index
 from tests.serve.gateway.browser import browser
+
+DOCUMENTS = {
+    "opening-hours.md": "# Opening hours\n\nThe shop is open from 10:00 to 19:00 on weekdays and closes at 16:00 on "
+    "Saturdays.\n\n# 营业时间\n\n书店周一至周五10:00至19:00营业，周六16:00关门。",
+    "returns.md": "# Returns\n\nUnread books can be returned within 30 days with the receipt.\n\n"
+    "# 退货\n\n未读过的书可以在30天内凭收据退货。",
+    "events.md": "# Readings\n\nThe next reading is by Mara Lind on 12 March at 18:30.\n\n"
+    "# 朗读会\n\n下一场朗读会由玛拉·林德于3月12日18:30举办。",
+}
+ENGLISH = ("Within how many days can I return a book?",)
+CHINESE = ("下一场朗读会什么时候举办？",)
 
 
 def main(model: Path, out: Path) -> None:
     """Writes chat.png (desktop, English, light) and chat_phone.png (phone, Chinese, dark)."""
-    english, chinese = scripted.REPLIES
-    fields = {english: {"rayse_citations": scripted.CITATIONS}}
     with tempfile.TemporaryDirectory() as folder:
-        feedback = Path(folder) / "feedback.sqlite"
-        options = {"name": "assistant", "feedback": feedback}
-        with scripted.serve(model, scripted.REPLIES, fields=fields, **options) as url:
-            with browser(width=1100, height=860) as (page, _):
-                page.goto(f"{url}/")
-                ask(page, chinese)
-                page.locator("#new_chat").click()
-                ask(page, english)
+        index = make_index(Path(folder) / "index", DOCUMENTS)
+        settings = Settings(model=model, name="assistant", port=0, feedback=Path(folder) / "feedback.sqlite",
+                            knowledge_folder=index, max_passages=1)  # fmt: skip
+        with start(settings) as server:
+            with browser(width=1100, height=700) as (page, _):
+                page.goto(f"{server.url}/")
+                visit(page, ENGLISH)
                 page.locator("li.message:last-child [data-thumb=up]").click()
                 expect(page.locator(".comment")).to_be_visible()
                 page.screenshot(path=out / "chat.png")
             with browser(width=390, height=760) as (page, _):
-                page.goto(f"{url}/")
+                page.goto(f"{server.url}/")
                 page.locator("#language").click()
                 page.locator("#theme").click()
                 page.locator("#theme").click()
-                ask(page, chinese)
+                visit(page, CHINESE)
                 page.screenshot(path=out / "chat_phone.png")
 
 
-def ask(page: Page, question: str) -> None:
-    """Sends a question in a new chat, and waits for the complete reply."""
-    expect(page.locator("#dot")).to_have_class("dot ready")
-    page.locator("#message").fill(question)
-    page.keyboard.press("Enter")
-    expect(page.locator(".assistant:not(.generating)")).to_have_count(1)
+def visit(page: Page, questions: tuple[str, ...]) -> None:
+    """Sends questions at temperature 0, waits for the replies, and opens the last one's sources."""
+    page.locator("#open_settings").click()
+    for name, value in (("temperature", 0), ("repetition_penalty", 1)):
+        page.locator(f"#{name}").evaluate(f"e => {{ e.value = {value}; e.dispatchEvent(new Event('input')) }}")
+    page.keyboard.press("Escape")
+    for number, question in enumerate(questions, 1):
+        expect(page.locator("#dot")).to_have_class("dot ready", timeout=300_000)
+        page.locator("#message").fill(question)
+        page.keyboard.press("Enter")
+        expect(page.locator(".assistant:not(.generating)")).to_have_count(number, timeout=300_000)
+    page.locator("li.message:last-child details summary").click()
 
 
 if __name__ == "__main__":

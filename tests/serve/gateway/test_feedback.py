@@ -125,12 +125,16 @@ def test_texts_that_come_later_are_kept(store: FeedbackStore) -> None:
     assert (row["prompt"], row["reply"]) == ("q", "r")
 
 
-def test_rows_since_a_time(store: FeedbackStore) -> None:
+def test_rows_and_counts_since_a_time(store: FeedbackStore) -> None:
     store.save("a", UP, reply("a"))
     before = time.time()
     store.save("b", DOWN, reply("b"))
     assert [row["reply_id"] for row in store.rows(before)] == ["b"]
     assert [row["reply_id"] for row in store.rows()] == ["a", "b"]
+    store.save("c", Opinion("down", "", "better", "wrong"), reply("c"))
+    counts = [tuple(row[name] for name in ("thumb", "corrected", "report", "number")) for row in store.counts()]
+    assert counts == [("up", 0, "", 1), ("down", 0, "", 1), ("down", 1, "wrong", 1)]
+    assert [row["thumb"] for row in store.counts(before)] == ["down", "down"]
 
 
 def test_several_servers_can_write_to_one_database(place: tuple[Path, str | None]) -> None:

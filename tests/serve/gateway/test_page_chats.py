@@ -164,6 +164,7 @@ def test_sources_thumbs_and_corrections(visit: tuple[Page, list[str], list[str]]
 
     page.locator(f"{LAST} [data-thumb=up]").click()
     expect(page.locator(".comment textarea")).to_have_count(1)  # good replies need no correction
+    expect(sources.nth(0)).to_be_visible()  # they stay open
     page.locator(f"{LAST} [data-thumb=down]").click()
     expect(page.get_by_label("What would be a better reply? (optional)")).to_be_visible()
     page.get_by_label("What was good or bad? (optional)").fill("too short")
@@ -183,12 +184,22 @@ def test_chats_are_kept_renamed_and_deleted(visit: tuple[Page, list[str], list[s
     ask(page, "second question")
     page.reload()
     expect(page.locator(".message")).to_have_count(4)  # the same tab goes on where it was
-    page.locator("li.user").nth(0).get_by_role("button", name="Edit").click()
-    expect(page.locator(".editor textarea")).to_be_focused()
-    page.locator(".editor textarea").fill("another question")
-    page.locator(".editor .primary").click()
-    expect(page.locator(f"{LAST}:not(.generating) .content")).to_have_text("You wrote: another question")
+    edit, editor = page.locator("li.user").nth(0).get_by_role("button", name="Edit"), page.locator(".editor textarea")
+    edit.press("Enter")  # by keyboard alone
+    expect(editor).to_be_focused()
+    editor.press("Escape")
+    expect(page.locator("#message")).to_be_focused()
+    expect(page.locator(".message")).to_have_count(4)
+    edit.press("Enter")
+    editor.fill("another")
+    editor.press("Shift+Enter")
+    page.keyboard.insert_text("question")
+    editor.press("Enter")
+    expect(page.locator(f"{LAST}:not(.generating) .content")).to_have_text(
+        "You wrote: another question", use_inner_text=True
+    )
     expect(page.locator(".message")).to_have_count(2)
+    expect(page.locator(".user .content")).to_have_text("another question")
     page.locator(".regenerate").click()
     expect(page.locator(".assistant:not(.generating)")).to_have_count(1)
 
@@ -200,7 +211,7 @@ def test_chats_are_kept_renamed_and_deleted(visit: tuple[Page, list[str], list[s
     chats, messages = saved(page)
     (renamed,) = [chat for chat in chats if chat["title"] == "我的对话"]
     contents = [message["content"] for message in messages if message["chat"] == renamed["id"]]
-    assert contents == ["another question", "You wrote: another question"]
+    assert contents == ["another\nquestion", "You wrote: another\nquestion"]
     page.locator("#chats .current .remove").click()
     expect(page.locator("#chats li")).to_have_count(num_chats - 1)
     chats, messages = saved(page)

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from pipelines.store import aliases
 from pipelines.store.artifacts import Store
 from serve.hosting.server import Server, start
 from serve.settings import Limits, NamedKey, Replicas, Settings
 from serve.verbs.promote import promote, rollback
+from tests.serve.gateway.browser import PROGRAM, browser
 from tests.serve.gateway.test_gateway import check_error
 from tests.serve.hosting.running import CHAT, body, put_model, rayse_serve
 from tests.tiny_models import Tiny
@@ -106,9 +108,7 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
         check_error(client.post(CHAT, json=body(model="third"), headers=foreign), 403, "foreign_origin")
         check_error(client.post(CHAT, json=body(model="second", streams=True)), 400, "unsupported_parameter")
         streamed = client.post(CHAT, json=body(model="second", stream=True)).text
-        chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
-        deltas = [chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]]
-        assert "".join(deltas) == second and streamed.endswith("data: [DONE]\n\n")
+        assert text_of(streamed) == second and streamed.endswith("data: [DONE]\n\n")
         for reply in texts[:4]:
             assert client.post("/feedback", json={"reply_id": reply["id"], "thumb": "up"}).status_code == 200
         receipt = {"receipt": from_second["rayse_receipt"], "thumb": "down"}
@@ -118,6 +118,43 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
         assert stored == [(second,)]  # the text, which the model that wrote it remembers
         assert client.get("/health").json()["model"] == "first" and "<html" in client.get("/").text
         assert 'server_model="second v2"' in client.get("/metrics").text
+        if PROGRAM is not None:
+            choose_on_the_page(server.url, second)
+
+
+def text_of(stream: str) -> str:
+    """The text of a streamed reply."""
+    chunks = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
+
+
+def choose_on_the_page(url: str, second: str) -> None:
+    """A user's choice of a model. second: what the model `second` replies to body()'s message at temperature 0."""
+    with browser() as (page, problems):
+        page.goto(f"{url}/")
+        expect(page.locator("#dot")).to_have_class("dot ready")
+        expect(page.locator("#models option")).to_have_text(["first", "second"])
+        expect(page.locator("#name")).to_be_hidden()
+        page.locator("#open_settings").press("Enter")
+        for name, value in (("temperature", 0), ("repetition_penalty", 1), ("max_tokens", 8)):
+            page.locator(f"#{name}").evaluate(f"e => {{ e.value = {value}; e.dispatchEvent(new Event('input')) }}")
+        page.keyboard.press("Escape")
+        page.locator("#models").focus()
+        page.keyboard.press("s")  # as every browser chooses by letters
+        page.locator("#message").fill("Hello")
+        with page.expect_response(lambda response: "completions" in response.url) as got:
+            page.keyboard.press("Enter")
+        expect(page.locator(".assistant:not(.generating) .model")).to_have_text("second")
+        assert text_of(got.value.text()).startswith(second)
+        page.reload()  # the tab keeps its choice
+        expect(page.locator("#models")).to_have_value("second")
+        page.locator("#models").select_option("first")
+        page.get_by_role("button", name="Edit").press("Enter")
+        with page.expect_request(lambda request: "completions" in request.url) as sent:
+            page.keyboard.press("Enter")  # the same message again, to the other model
+        assert (sent.value.post_data_json or {})["model"] == "first"
+        expect(page.locator(".assistant:not(.generating) .model")).to_have_text("first")
+        assert page.locator(".message").count() == 2 and problems == []
 
 
 # ---- another version -------------------------------------------------------------------------------------------------

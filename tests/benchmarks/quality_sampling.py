@@ -1,0 +1,112 @@
+"""Cost of scoring replies: throughput with 5% of them scored against none, on one server, in turns.
+
+    python -m tests.benchmarks.quality_sampling [--model FOLDER] [--fraction 0.05] [--rounds 4] [--json]
+
+The server has the model twice, once without and once with scores (serve/gateway/quality.py); rounds of both alternate,
+so that what else the machine does meets both. A round ends when its last score is known. Default model: 125 million
+random weights, since a reply of a tiny model costs less than its score. Goal: at least 0.97 of the throughput.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from serve.gateway.guard import open_guard
+from serve.gateway.quality import scores
+from serve.hosting.server import start
+from serve.settings import Settings
+from serve.verbs.top import Sample, parse, total
+from tests.benchmarks import bench_model, goals
+from tests.benchmarks.serving import Client, metric_text, write_guard
+
+IN_FLIGHT, REPLY_TOKENS = 16, 64
+
+
+def score_ms(guard: Path) -> float:
+    """CPU milliseconds of the scores of a reply of usual length, median."""
+    opened, text, times_s = open_guard(guard), bench_model.texts()[-1], list[float]()
+    for conversation in bench_model.questions(12):
+        start_s = time.process_time()
+        scores(conversation.prompt[-1]["content"], text[:300], opened)
+        times_s.append(time.process_time() - start_s)
+    return 1000 * median(times_s)
+
+
+def scored(url: str) -> tuple[Sample, float]:
+    """The server's metrics, and how many replies have scores."""
+    sample = parse(metric_text(url))
+    return sample, total(sample, "rayse_quality_count", measure="fluency")
+
+
+def round_of(client: Client, url: str, requests: int) -> tuple[float, float, float]:
+    """(tokens a second, CPU seconds of both models, replies scored) of so many requests, until the last is scored."""
+    before, scored_before = scored(url)
+    start_s = time.perf_counter()
+    rate = asyncio.run(client.rate(IN_FLIGHT, requests))
+    waiting, (after, scored_after) = True, scored(url)
+    while waiting:  # until no further score comes
+        time.sleep(0.5)
+        again = scored(url)
+        waiting, (after, scored_after) = again[1] != scored_after, again
+    tokens = requests * REPLY_TOKENS
+    elapsed_s = max(tokens / rate, time.perf_counter() - start_s - 0.5)
+    cpu_s = total(after, "rayse_cpu_seconds_total") - total(before, "rayse_cpu_seconds_total")
+    return tokens / elapsed_s, cpu_s, scored_after - scored_before
+
+
+def main(model: Path | None = None, fraction: float = 0.05, rounds: int = 4, requests: int = 200) -> dict[str, float]:
+    """Measures; returns the ratio of the best rounds and of all CPU seconds, and the figures that explain them."""
+    with tempfile.TemporaryDirectory(prefix="rayse-bench-") as temporary:
+        folder = Path(temporary)
+        guard = write_guard(folder / "guard")
+        model = model or bench_model.write(folder / "model", size="125m")
+        with_scores = Settings(model=model, name="scored", version="2", guard_folder=guard, quality_sample=fraction)
+        settings = Settings(model=model, name="plain", version="1", port=0, guard_folder=guard, logs=folder / "logs",
+                            others=(with_scores,))  # fmt: skip
+        conversations = bench_model.questions(64)
+        rates: dict[str, list[float]] = {"plain": [], "scored": []}
+        cpu_s, num_scored = dict.fromkeys(rates, 0.0), 0.0
+        figures = {"quality/score_cpu_ms": score_ms(guard)}
+        with start(settings) as server:
+            clients = {name: Client([server.url], name, conversations, REPLY_TOKENS) for name in rates}
+            for client in clients.values():
+                asyncio.run(client.one_by_one(4))
+            for number in range(rounds):
+                for name in ("plain", "scored") if number % 2 else ("scored", "plain"):
+                    rate, seconds, new = round_of(clients[name], server.url, requests)
+                    rates[name].append(rate)
+                    cpu_s[name] += seconds
+                    num_scored += new
+    print({name: [round(rate) for rate in each] for name, each in rates.items()}, flush=True)
+    return figures | {
+        "quality/scored_fraction": num_scored / (rounds * requests),
+        "quality/ratio_throughput": max(rates["scored"]) / max(rates["plain"]),
+        "quality/ratio_cpu": cpu_s["plain"] / cpu_s["scored"],
+    }
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parses the command line, measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.quality_sampling", description=__doc__)
+    parser.add_argument("--model", type=Path, help="Hugging Face folder of a chat model")
+    parser.add_argument("--fraction", type=float, default=0.05, help="fraction of the replies that is scored")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of each")
+    parser.add_argument("--requests", type=int, default=200, help="requests of a round")
+    parser.add_argument("--json", action="store_true")
+    options = vars(parser.parse_args(arguments))
+    as_json = options.pop("json")
+    measured = main(**options)
+    print(json.dumps(measured)) if as_json else goals.print_figures(measured)
+
+
+if __name__ == "__main__":
+    import sys
+
+    run(sys.argv[1:])
