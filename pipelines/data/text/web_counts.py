@@ -37,6 +37,7 @@ BLANK, LINE, LETTER, PIECE, IDEOGRAPH = 1, 2, 4, 8, 16  # classes of characters,
 SIGN, WITH_LETTER, CHINESE, END, PUNCTUATION = 1, 2, 4, 8, 16  # kinds of words, added up
 MAX_CHUNKS = 1 << 18  # of the table: some 30 MB
 STOP_BITS = {word: 1 << bit for bit, word in enumerate(sorted(STOP_WORDS["en"] | STOP_WORDS["zh"]))}
+STOP_BITS_EN, STOP_BITS_ZH = (sum(STOP_BITS[word] for word in STOP_WORDS[language]) for language in ("en", "zh"))
 
 
 def web_texts(texts: pa.Array, languages: Sequence[str]) -> list[WebText]:
@@ -52,24 +53,22 @@ def web_texts(texts: pa.Array, languages: Sequence[str]) -> list[WebText]:
     counts_L = _count_sentences(words_N, _bounds(word_ends_C[chunk_ends_L]), table.kinds)
     hashes_N, lengths_N = table.hashes[words_N], table.lengths[words_N]
     sentences, words, chinese = counts_L.T.tolist()
-    stop_bits = {language: sum(STOP_BITS[word] for word in STOP_WORDS[language]) for language in STOP_WORDS}
     result = []
     first_line = first_word = 0
-    rows = zip(counts_D.tolist(), line_ends_D[1:].tolist(), word_ends_C[chunk_ends_D[1:]].tolist(), is_zh_D.tolist(),
-               strict=True)  # fmt: skip
-    for (number, of_chinese, real, real_chinese, characters, lettered, lettered_chinese, stops), line, word, zh in rows:
-        language = "zh" if zh else "en"
-        result.append(WebText(
-            content_words(number, of_chinese, language),
-            content_words(real, real_chinese, language),
-            characters,
-            content_words(lettered, lettered_chinese, language),
-            (stops & stop_bits[language]).bit_count(),
-            sentences[first_line:line],
-            [content_words(words[n], chinese[n], language) for n in range(first_line, line)] if zh else [],
-            hashes_N[first_word:word],
-            lengths_N[first_word:word],
-        ))  # fmt: skip
+    ends = zip(line_ends_D[1:].tolist(), word_ends_C[chunk_ends_D[1:]].tolist(), is_zh_D.tolist(), strict=True)
+    for count, (line, word, is_zh) in zip(counts_D.tolist(), ends, strict=True):
+        number, of_chinese, real, real_chinese, characters, lettered, lettered_chinese, stops = count
+        line_words: list[float] = []
+        if is_zh:
+            number, real, lettered = (
+                content_words(all_of, of_these, "zh")
+                for all_of, of_these in ((number, of_chinese), (real, real_chinese), (lettered, lettered_chinese))
+            )
+            line_words = [content_words(words[n], chinese[n], "zh") for n in range(first_line, line)]
+        stop_words = (stops & (STOP_BITS_ZH if is_zh else STOP_BITS_EN)).bit_count()
+        of_lines, of_words = slice(first_line, line), slice(first_word, word)
+        result.append(WebText(number, real, characters, lettered, stop_words, sentences[of_lines], line_words,
+                              hashes_N[of_words], lengths_N[of_words]))  # fmt: skip
         first_line, first_word = line, word
     return result
 
