@@ -16,9 +16,9 @@ from pipelines.data.text.web_words import WebText, is_sign, ngram_length, num_se
 
 PIECES = [
     *("the", "and", "cannot", "gonna", "don't", "O'Neil's", "e.g.", "Mr.", "3.14%", "$5,000;", "https://a.org/b-c..."),
-    *("他来了。", "用Python写", "·", "的", "是", "…", "...", "•", "-", "\u3000", "\x85", "\u2028", "\r\n", "\x1c", "\n"),
+    *("他来了。", "用Python写", "·", "的", "是", "…", "...", "•", "-", "\u3000", "\x85", "\u2028", "\r\n", "\n"),
     *("𠀀", "𝒜bc", "😀", "\u00a0", "ſ", "İ", "ß", "１２", "〇", "々", "カナ", "한글", "{", "!", "？", "(or", "so)."),
-    *("x" * 30, "_#*~[]" * 400, "foo,bar", "A.B.", "cannot.", "e\u0301", "\n\n"),
+    *("x" * 30, "_#*~[]" * 400, "foo,bar", "A.B.", "cannot.", "e\u0301", "\n\n", "\x1c"),
 ]  # fmt: skip
 
 
