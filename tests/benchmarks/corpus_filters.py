@@ -15,8 +15,8 @@ from functools import partial
 import pyarrow as pa
 
 from pipelines.data.corpus import minhash
-from pipelines.data.corpus.filters import FILTERS, Filters, Verdict
-from pipelines.data.text.measures import DocumentStats, document_stats, hash_texts
+from pipelines.data.corpus.filters import FILTERS, Filters, apply_filters
+from pipelines.data.text.measures import document_stats, hash_texts
 from pipelines.data.text.normalise import normalise
 from tests.benchmarks import corpus_text
 
@@ -39,18 +39,13 @@ def main() -> dict[str, float]:
         "signatures": lambda: minhash.signatures(hashed, 128),
     }
     filters = Filters.model_validate(ALL)
-    parts |= {name: partial(_apply_all, getattr(filters, name).apply, stats) for name in FILTERS}
+    parts |= {name: partial(apply_filters, [getattr(filters, name)], stats) for name in FILTERS}
     bare = rate(lambda: [len(set(text.split())) for text in texts], len(texts))
     figures = {"filters/documents_per_s_bare": bare}
     for name, part in parts.items():
         figures[f"filters/{name}_documents_per_s"] = rate(part, len(texts))
         figures[f"filters/{name}_over_bare"] = figures[f"filters/{name}_documents_per_s"] / bare
     return figures
-
-
-def _apply_all(apply: Callable[[DocumentStats], Verdict], documents: list[DocumentStats]) -> None:
-    for document in documents:
-        apply(document)
 
 
 def rate(part: Callable[[], object], num_documents: int) -> float:

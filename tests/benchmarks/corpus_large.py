@@ -61,7 +61,7 @@ class Measured:
 def main(num_bytes: int, files: Sequence[Path], peer_python: str | None, peer_bytes: int) -> dict[str, float]:
     """Figures of the stage on `num_bytes` of text, and of datatrove on `peer_bytes` of it if it has an interpreter."""
     texts = corpus_text.documents(files)
-    cleaning.warm_up()
+    cleaning.warm_up(CorpusOptions.model_validate({"filters": FINEWEB}).filters.enabled())
     duplicates.warm_up()
     figures = near_duplicates(texts)
     with tempfile.TemporaryDirectory() as name:

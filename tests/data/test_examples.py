@@ -19,6 +19,7 @@ MODULES = (
     "pipelines.data.text.normalise",
     "pipelines.data.text.privacy",
     "pipelines.data.text.web_words",
+    "pipelines.data.text.postal_addresses",
     "pipelines.data.text.languages",
     "pipelines.data.corpus.minhash",
     "pipelines.data.corpus.semantic",

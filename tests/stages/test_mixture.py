@@ -115,7 +115,8 @@ def check_ascending(phases: list[list[int]], values: dict[int, float]) -> None:
 def test_an_order_by_length_reads_short_documents_first_in_each_language(ordered: Ordered, tmp_path: Path) -> None:
     folder, facts = ordered(tmp_path, "length")
     phases, lengths = ordered.phases(folder, 10), [len(ids) for ids in framed(ordered.tokenizer, TEXTS)]
-    assert facts["tokens/phases"] == json.loads((folder / "meta.json").read_text())["num_phases"] == 10
+    num_phases = json.loads((folder / "meta.json").read_text())["num_phases"]
+    assert facts["tokens/phases"] == num_phases == sum(map(bool, phases))
     by_language = {code: {n: lengths[n] for n in range(len(TEXTS)) if DOCUMENTS[n][0] == code} for code in ("en", "zh")}
     check_ascending(phases, {n: float(length) for n, length in by_language["en"].items()})
     for sizes in by_language.values():  # documents of one length are in one phase
@@ -141,6 +142,9 @@ def test_an_order_by_sources_reads_one_after_another_with_the_weights_of_the_mix
     half = {"by": "source", "weights": {"source 0": 0.5, "source 1": 0.5}}
     facts = ordered(tmp_path / "b", order, mixture=half)[1]
     assert facts["mixture/fraction_source 0"] == pytest.approx(0.5, abs=0.03)
+    assert facts["tokens/phases"] == 2
+    one = {"by": "source", "weights": {"source 0": 1}}
+    assert ordered(tmp_path / "c", order, mixture=one)[1]["tokens/phases"] == 1  # the first has no rows
     all_of = "expected each source of the corpus in one phase: source 0, source 1"
     for number, (names, problem) in enumerate({
         ("source 1", "b"): f"tokens.order: source 0 is in no phase; {all_of}",

@@ -12,7 +12,7 @@ Works in batches, so that memory does not grow with the source. No Ray here: a s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,7 +21,8 @@ import pyarrow as pa
 from pipelines.data.corpus import long_documents, minhash
 from pipelines.data.corpus.checks import Candidates, Check
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
-from pipelines.data.corpus.filters import Verdict, apply_filters
+from pipelines.data.corpus.filters import KEEP, Filter, Verdict, apply_filters
+from pipelines.data.corpus.filters.custom import Custom
 from pipelines.data.corpus.rules import EMPTY, Rules
 from pipelines.data.sources.bad_rows import UNREADABLE
 from pipelines.data.sources.files import RAW_CHARACTERS
@@ -31,7 +32,6 @@ from pipelines.data.text.measures import DocumentStats, HashedTexts, document_st
 from pipelines.data.text.normalise import mojibake, normalise
 from pipelines.data.text.privacy import Privacy, without_cut_value
 from pipelines.data.text.privacy_kinds import PERSONAL_DATA, PrivateKind
-from pipelines.errors import UserError
 
 BATCH_BYTES = 8 << 20  # of text cleaned at once: large enough for columnar work, small beside a worker's memory
 TOTALS = ("documents/read", "documents/split", "documents/parts", "bytes/read", "rows/bad")
@@ -137,16 +137,17 @@ class _Batch:
         else:
             num_bytes = utf8_bytes(row.text)
             garbled = mojibake(row.text)
-            text, numbers = self.privacy.replace(normalise(row.text))
-            self._count_private(numbers)
-            self.documents.append(_Document(part, self._private(row), text, garbled, self.privacy.drops(numbers)))
+            text, is_dropped = normalise(row.text), False
+            if self.privacy.is_on:
+                text, numbers = self.privacy.replace(text)
+                self._count_private(numbers)
+                row, is_dropped = self._private(row), self.privacy.drops(numbers)
+            self.documents.append(_Document(part, row, text, garbled, is_dropped))
             self.counts["bytes/read"] += num_bytes
         self.text_bytes += num_bytes
 
     def _private(self, row: Row) -> Row:
         """The row without its text, and without personal data in its other columns. Counts what was in `meta`."""
-        if not self.privacy.is_on:
-            return row
         meta: dict[str, str] = {}
         for key, value in row.meta.items():
             meta[key], numbers = self.privacy.replace(value)
@@ -166,10 +167,12 @@ class _Batch:
         garbled = [document.garbled for document in self.documents]
         stats = document_stats(texts, languages, hashed, garbled)
         stats = [document if document.language else _detect_language(document) for document in stats]
-        verdicts = [self._verdict(document, counts) for document, counts in zip(self.documents, stats, strict=True)]
-        shortened = [_shortened(document, verdict) for document, verdict in zip(stats, verdicts, strict=True)]
+        verdicts = self._verdicts(stats)
+        pairs = list(zip(stats, verdicts, strict=True))
+        shortened = [_shortened(document, verdict) for document, verdict in pairs]
         if any(verdict.text is not None for verdict in verdicts):  # lines were dropped: the hashes are of other texts
-            hashed = hash_texts(pa.array([document.text for document in shortened], pa.string()))
+            left = [verdict.text or document.text if verdict.keep else "" for document, verdict in pairs]
+            hashed = hash_texts(pa.array(left, pa.string()))  # only those of kept documents are read
         columns = self._check(shortened, hashed, verdicts)
         kept = _kept(verdicts)
         self._count_lines([(stats[index], verdicts[index]) for index in kept])
@@ -195,16 +198,23 @@ class _Batch:
                 verdicts[index] = verdict
         return columns
 
-    def _verdict(self, document: _Document, stats: DocumentStats) -> Verdict:
-        if document.is_dropped:
-            return Verdict(False, PERSONAL_DATA)
-        if not stats.characters:
-            return EMPTY
-        try:
-            verdict = apply_filters(self.rules.filters, stats)
-        except UserError as error:
-            raise UserError(f"{document.part.where}:{document.row.row}: {error}") from error
-        return EMPTY if verdict.keep and verdict.text == "" else verdict  # all its lines were dropped
+    def _verdicts(self, stats: list[DocumentStats]) -> list[Verdict]:
+        private = Verdict(False, PERSONAL_DATA)
+        verdicts = [
+            private if document.is_dropped else KEEP if counts.characters else EMPTY
+            for document, counts in zip(self.documents, stats, strict=True)
+        ]
+        filtered = _kept(verdicts)
+        of_filters = apply_filters(
+            self.rules.filters, [stats[index] for index in filtered], lambda n: self._where(filtered[n])
+        )
+        for index, verdict in zip(filtered, of_filters, strict=True):
+            verdicts[index] = EMPTY if verdict.keep and verdict.text == "" else verdict  # all its lines were dropped
+        return verdicts
+
+    def _where(self, index: int) -> str:
+        document = self.documents[index]
+        return f"{document.part.where}:{document.row.row}"
 
     def _count_lines(self, kept: list[tuple[DocumentStats, Verdict]]) -> None:
         """Counts the lines that filters dropped of documents that are kept."""
@@ -277,7 +287,7 @@ def _deduplication_columns(
     texts: list[str], hashed: HashedTexts, kept: np.ndarray, permutations: int
 ) -> list[pa.Array]:
     """The columns of `schema` after those of DOCUMENTS. texts: those that are kept. kept: their places in `hashed`."""
-    signatures = np.ascontiguousarray(minhash.signatures(hashed, permutations)[kept])
+    signatures = minhash.signatures(hashed, permutations, documents=kept)
     buffers = [None, pa.py_buffer(signatures)]
     return [
         pa.array([utf8_bytes(text) for text in texts], pa.int64()),
@@ -307,9 +317,15 @@ def _problem(verdict: Verdict) -> str:
     return "has personal data" if verdict.reason == PERSONAL_DATA else verdict.problem or NO_LIMIT
 
 
-def warm_up() -> None:
-    """Compiles numba's functions or loads them, so that tasks on this machine load them from its disk cache."""
-    minhash.signatures(hash_texts(pa.array(["a word", "字"], pa.string())), 16)
+def warm_up(filters: Iterable[Filter | Custom] = ()) -> None:
+    """Compiles numba's functions or loads them, so that tasks on this machine load them from its disk cache.
+
+    filters: those whose functions are warmed up, too."""
+    texts = pa.array(["a word", "字"], pa.string())
+    hashed = hash_texts(texts)
+    minhash.signatures(hashed, 16)
+    compiled = [filter_ for filter_ in filters if filter_.reads_web_words]
+    apply_filters(compiled, document_stats(texts, ["en", "zh"], hashed))
 
 
 def _detect_language(document: DocumentStats) -> DocumentStats:

@@ -34,13 +34,18 @@ def exact_key(text: str) -> bytes:
     return xxhash.xxh3_128_digest(" ".join(text.split()).encode())
 
 
-def signatures(hashed: HashedTexts, permutations: int, *, shingle_words: int = SHINGLE_WORDS) -> np.ndarray:
+def signatures(
+    hashed: HashedTexts, permutations: int, *, documents: np.ndarray | None = None, shingle_words: int = SHINGLE_WORDS
+) -> np.ndarray:
     """Returns uint32[D, P]: the minimum of each hash function over a document's shingles.
 
-    A text with fewer words than a shingle is one shingle."""
-    signatures_DP = np.full((len(hashed.word_starts) - 1, permutations), EMPTY, np.uint32)
+    A text with fewer words than a shingle is one shingle. documents: int64[D], the places of those that are signed;
+    default: all."""
+    documents_D = np.arange(len(hashed.word_starts) - 1) if documents is None else documents
+    signatures_DP = np.full((len(documents_D), permutations), EMPTY, np.uint32)
     multipliers_P, summands_P = _hash_functions(permutations)
-    _fill_signatures(hashed.words, hashed.word_starts, shingle_words, multipliers_P, summands_P, signatures_DP)
+    starts_D, stops_D = hashed.word_starts[documents_D], hashed.word_starts[documents_D + 1]
+    _fill_signatures(hashed.words, starts_D, stops_D, shingle_words, multipliers_P, summands_P, signatures_DP)
     return signatures_DP
 
 
@@ -115,15 +120,16 @@ def _band_keys(band_DR: np.ndarray) -> np.ndarray:
 @numba.njit(cache=True)
 def _fill_signatures(
     words: np.ndarray,
-    starts: np.ndarray,
+    starts_D: np.ndarray,
+    stops_D: np.ndarray,
     shingle_words: int,
     multipliers: np.ndarray,
     summands: np.ndarray,
     signatures_DP: np.ndarray,
 ) -> None:
     """Fills in the minimum of each hash function over a document's shingles; texts without words stay EMPTY."""
-    for document in range(len(starts) - 1):
-        document_words = words[starts[document] : starts[document + 1]]
+    for document in range(len(starts_D)):
+        document_words = words[starts_D[document] : stops_D[document]]
         num_words = len(document_words)
         if num_words == 0:
             continue

@@ -32,6 +32,7 @@ from pipelines.data.text.character_tables import (
     english_words,
 )
 from pipelines.data.text.normalise import mojibake
+from pipelines.data.text.web_words import WebText
 
 # (words, Chinese characters) of n-grams that prose hardly ever repeats, and of those that it may repeat now and then.
 # Eight English words have as much content as thirteen Chinese characters.
@@ -98,6 +99,7 @@ class DocumentStats(NamedTuple):
     operators: int
     code_lines: int
     garbled: int  # traces of a wrong decoding in the text as it was read: normalising removes some of them
+    web: WebText | None = None  # counted where a filter reads it: see apply_filters
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     texts = texts.cast(pa.large_string())
     _, offsets, data = texts.buffers()
     offsets = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8), offsets
+    return np.frombuffer(b"" if data is None else data, np.uint8), offsets  # both read-only: one type for numba
 
 
 # Columns of a row of counts, as constants that numba folds in.
@@ -163,7 +165,7 @@ def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 @numba.njit(cache=True)
-def _decode(data: np.ndarray, position: int) -> tuple[int | np.int64, int]:
+def decode(data: np.ndarray, position: int) -> tuple[int | np.int64, int]:
     """Returns (code point, number of bytes) of the UTF-8 character at `position`; Arrow's strings are valid UTF-8."""
     first = np.int64(data[position])
     if first < 0x80:
@@ -205,7 +207,7 @@ def _hash_words(
         word, word_size, word_letters = FNV_OFFSET, 0, 0
         run_code, run = -1, 0
         while position <= stop:
-            code, size = _decode(data, position) if position < stop else (10, 1)  # a text ends like a line
+            code, size = decode(data, position) if position < stop else (10, 1)  # a text ends like a line
             position += size
             kind = _character_class(code, classes)
             alphanumeric = kind in (LETTER, DIGIT)
@@ -268,7 +270,7 @@ def _hash_lines(
         line, width, has_word, bullet, dots = FNV_OFFSET, 0, False, False, 0
         is_code, last = False, SPACE
         while position <= stop:
-            code, size = _decode(data, position) if position < stop else (10, 1)
+            code, size = decode(data, position) if position < stop else (10, 1)
             position += size
             if code == 10:
                 if width:

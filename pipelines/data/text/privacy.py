@@ -4,7 +4,8 @@
 
 Found: e-mail addresses, telephone numbers (international, Chinese, North American, British), public IP addresses,
 cards (Luhn), identity numbers (China's with its checksum, the United States'), passports (a number beside the word).
-Not found: names, postal addresses, and what is spelled to escape patterns ("name at domain dot com").
+Postal addresses have their own file (postal_addresses.py). Not found: names of people, and what is spelled to escape
+patterns ("name at domain dot com").
 
 A surrogate is a function of the seed and the value, so equal values stay equal and can be joined. It belongs to no one:
 it is in a range that is reserved or not assigned. Whoever knows the seed can try all telephone numbers; mask them, or
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from pipelines.data.text.postal_addresses import addresses
 from pipelines.data.text.privacy_kinds import PrivacyOptions, PrivateKind
 
 EMAIL = re.compile(
@@ -121,6 +123,8 @@ def _candidates(text: str, kinds: frozenset[PrivateKind]) -> Iterator[Span]:
         yield from (Span("email", *m.span()) for m in EMAIL.finditer(text) if not NO_PERSON.search(m[0]))
     if "passport" in kinds:
         yield from (Span("passport", *match.span(1)) for match in PASSPORT.finditer(text))
+    if "address" in kinds:
+        yield from (Span("address", *place) for place in addresses(text))
     if "ip" in kinds and ":" in text:
         yield from (Span("ip", *match.span()) for match in IPV6.finditer(text) if _is_public(match[0]))
     if kinds & {"ip", "card", "id_number", "phone"}:
@@ -210,6 +214,8 @@ def surrogate(kind: PrivateKind, value: str, seed: int) -> str:
     """
     if kind == "email":
         return f"user-{_key(kind, value.lower(), seed):032x}"[:17] + "@example.com"
+    if kind == "address":
+        return f"Address-{_key(kind, value, seed):032x}"[:16]
     if kind == "ip":
         number = _key(kind, ipaddress.ip_address(value).exploded, seed)
         if ":" in value:  # documentation: 2001:db8::/32 (RFC 3849)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-PrivateKind = Literal["email", "phone", "ip", "card", "id_number", "passport"]
+PrivateKind = Literal["email", "phone", "ip", "card", "id_number", "passport", "address"]
 PrivacyAction = Literal["keep", "mask", "surrogate", "drop"]
 PrivacyOptions = dict[PrivateKind, PrivacyAction]
 PERSONAL_DATA = "personal_data"  # the reason of a dropped document

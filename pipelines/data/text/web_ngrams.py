@@ -5,29 +5,60 @@ Compiled: each n is one pass over the words, with a polynomial hash of any n-gra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 
 import numba
 import numpy as np
 
-from pipelines.data.text.web_words import ngram_length
+from pipelines.data.text.web_words import WebText, ngram_length
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def repeated_ngrams(
-    words: Sequence[str], language: str, top: Sequence[int], duplicate: Sequence[int]
-) -> Iterator[tuple[int, int]]:
-    """Yields (n, characters) of each n of `top`: in all occurrences of the most frequent n-gram, with the blanks in it;
-    then of each n of `duplicate`: in n-grams that repeat an earlier one, none counted twice."""
-    hashes = np.fromiter(map(hash, words), np.int64, len(words)).view(np.uint64)
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    text: WebText, language: str, top: Sequence[int], duplicate: Sequence[int]
+) -> Iterable[tuple[int, int]]:
+    """(n, characters) of each n of `top`: in all occurrences of the most frequent n-gram, with the blanks in it; then
+    of each n of `duplicate`: in n-grams that repeat an earlier one, none counted twice."""
+    numbers = (*top, *duplicate)
+    characters = _repeated(text.hashes, text.lengths, *_sizes(numbers, language), len(top))
+    return zip(numbers, characters.tolist(), strict=True)
+
+
+@functools.lru_cache(16)
+def _sizes(numbers: tuple[int, ...], language: str) -> tuple[np.ndarray, np.ndarray]:
+    """(words of the n-grams of each n, n). int64."""
+    return np.array([ngram_length(n, language) for n in numbers], np.int64), np.array(numbers, np.int64)
+
+
+@numba.njit(cache=True)
+def _repeated(
+    hashes: np.ndarray, lengths: np.ndarray, ngram_lengths: np.ndarray, numbers: np.ndarray, num_top: int
+) -> np.ndarray:
+    """int64: the characters of each n. ngram_lengths: words of its n-grams. num_top: of `numbers`, those of `top`."""
+    result = np.zeros(len(numbers), np.int64)
     hash_sums, length_sums, powers = _sums(hashes, lengths)
-    for n in top:
-        length = ngram_length(n, language)
-        yield n, int(_top_ngram(hash_sums, length_sums, powers, length, n - 1))
-    for n in duplicate:
-        yield n, int(_duplicate_ngrams(hash_sums, length_sums, powers, ngram_length(n, language)))
+    capacity = 16
+    while capacity < 2 * len(hashes):
+        capacity *= 2
+    keys, stamps = np.empty(capacity, np.uint64), np.zeros(capacity, np.int64)  # free: without the stamp of this n
+    occurrences, firsts = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    unrepeated = len(hashes) + 1  # words of n-grams none of which occurs twice: no longer one does
+    for index in range(len(numbers)):
+        length, stamp = ngram_lengths[index], index + 1
+        if length >= unrepeated:
+            if index < num_top and length <= len(hashes):
+                result[index] = length_sums[length] + numbers[index] - 1  # the first n-gram, once
+        elif index < num_top:
+            most, first = _top_ngram(hash_sums, powers, length, stamp, keys, stamps, occurrences, firsts)
+            if most:
+                result[index] = (length_sums[first + length] - length_sums[first] + numbers[index] - 1) * most
+            unrepeated = length if most == 1 else unrepeated
+        else:
+            result[index] = _duplicate_ngrams(hash_sums, length_sums, powers, length, stamp, keys, stamps)
+            unrepeated = length if result[index] == 0 else unrepeated
+    return result
 
 
 @numba.njit(cache=True)
@@ -43,63 +74,58 @@ def _sums(hashes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @numba.njit(cache=True)
-def _slot(keys: np.ndarray, used: np.ndarray, key: np.uint64) -> np.int64:
+def _slot(keys: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64) -> np.int64:
     """The slot of a key in an open-addressing hash table, or the free slot where it belongs."""
     mask = len(keys) - 1
     slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(mask))
-    while used[slot] and keys[slot] != key:
+    while stamps[slot] == stamp and keys[slot] != key:
         slot = (slot + 1) & mask
     return slot
 
 
 @numba.njit(cache=True)
-def _capacity(number: int) -> int:
-    capacity = 16
-    while capacity < 2 * number:
-        capacity *= 2
-    return capacity
-
-
-@numba.njit(cache=True)
 def _top_ngram(
-    hash_sums: np.ndarray, length_sums: np.ndarray, powers: np.ndarray, length: int, num_blanks: int
-) -> int | np.int64:
-    """Characters in the most frequent n-gram of `length` words, of equally frequent ones the first, times its count."""
-    number = len(hash_sums) - length
-    if number <= 0:
-        return 0
-    capacity = _capacity(number)
-    keys, occurrences = np.zeros(capacity, np.uint64), np.zeros(capacity, np.int64)
-    firsts = np.zeros(capacity, np.int64)
-    for first in range(number):
+    hash_sums: np.ndarray,
+    powers: np.ndarray,
+    length: int,
+    stamp: int,
+    keys: np.ndarray,
+    stamps: np.ndarray,
+    occurrences: np.ndarray,
+    firsts: np.ndarray,
+) -> tuple[int, int]:
+    """(number, place) of the most frequent n-gram of `length` words, of equally frequent ones the first."""
+    most, place = np.int64(0), np.int64(0)
+    for first in range(len(hash_sums) - length):
         key = hash_sums[first + length] - hash_sums[first] * powers[length]
-        slot = _slot(keys, occurrences, key)
-        if occurrences[slot] == 0:
-            keys[slot], firsts[slot] = key, first
+        slot = _slot(keys, stamps, stamp, key)
+        if stamps[slot] != stamp:
+            keys[slot], stamps[slot], firsts[slot], occurrences[slot] = key, stamp, first, 0
         occurrences[slot] += 1
-    most = occurrences.max()
-    first = firsts[occurrences == most].min()
-    return (length_sums[first + length] - length_sums[first] + num_blanks) * most
+        if occurrences[slot] > most or (occurrences[slot] == most and firsts[slot] < place):
+            most, place = occurrences[slot], firsts[slot]
+    return most, place
 
 
 @numba.njit(cache=True)
 def _duplicate_ngrams(
-    hash_sums: np.ndarray, length_sums: np.ndarray, powers: np.ndarray, length: int
-) -> int | np.int64:
+    hash_sums: np.ndarray,
+    length_sums: np.ndarray,
+    powers: np.ndarray,
+    length: int,
+    stamp: int,
+    keys: np.ndarray,
+    stamps: np.ndarray,
+) -> int:
     """Characters in n-grams of `length` words that repeat an earlier one; after such a one the next begins."""
-    number = len(hash_sums) - length
-    if number <= 0:
-        return 0
-    capacity = _capacity(number)
-    keys, used = np.zeros(capacity, np.uint64), np.zeros(capacity, np.int64)
     first, characters = 0, 0
-    while first < number:
+    while first < len(hash_sums) - length:
         key = hash_sums[first + length] - hash_sums[first] * powers[length]
-        slot = _slot(keys, used, key)
-        if used[slot]:
+        slot = _slot(keys, stamps, stamp, key)
+        if stamps[slot] == stamp:
             characters += length_sums[first + length] - length_sums[first]
             first += length
         else:
-            keys[slot], used[slot] = key, 1
+            keys[slot], stamps[slot] = key, stamp
             first += 1
     return characters

@@ -2,19 +2,24 @@
 
     text ──blanks──► chunks ──prefixes, suffixes, infixes──► words, signs among them
 
-Light imports only: recipes are read with this module. The filters' thresholds belong to these words: those of
-spaCy's rules for English, which datatrove uses, without spaCy's lists of exceptions except the frequent ones. Chinese
-has a word for each character here, and an n-gram of n words has `ngram_length` characters: no segmenter is needed.
+web_counts.py counts them in many texts at once. The filters' thresholds belong to these words: those of spaCy's rules
+for English, which datatrove uses, without spaCy's lists of exceptions except the frequent ones. Chinese has a word for
+each character here, and an n-gram of n words has `ngram_length` characters: no segmenter is needed.
+
+Light imports only: recipes are read with this module.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.data.text.languages import CHARACTERS_PER_WORD
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ALPHA = r"[^\W\d_]"
 SIGNS = r"…,:;!?¿؟¡()\[\]{}<>_#*&。？！，、；：～·।،۔؛٪"
@@ -47,16 +52,40 @@ ABBREVIATIONS = frozenset(
 )  # fmt: skip
 COMPOUNDS = {"cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta")}
 LINK = re.compile(r"[a-z]+://|www\.", re.IGNORECASE)
-CHINESE_PIECE = re.compile(
-    "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-    "|[^\\s\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
-)
+CHINESE = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+CHINESE_SIGN = re.compile(f"[{CHINESE}]")
+CHINESE_PIECE = re.compile(f"[{CHINESE}]|[^\\s{CHINESE}]+")
+LINE_END = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # of str.splitlines
 MAX_CHUNK = 1000  # characters split at once: splitting takes time in proportion to their square
-SENTENCE_SIGNS = frozenset(".?!։؟۔।॥။።‼‽⁇⁈⁉。．｡！？﹒﹖﹗")  # that are words of their own and end a sentence
+SENTENCE_SIGNS = frozenset(".?!։؟۔।॥།။።‼‽⁇⁈⁉。．｡！？﹒﹖﹗")  # that are words of their own and end a sentence
+# Signs that end a sentence in the scripts of the world, as FineWeb lists them (Unicode's Sentence_Terminal, and dots).
+TERMINAL_SIGNS = frozenset(
+    ".?!։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼⹓⹔。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧇꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡"
+)
+SIGN_CHARACTERS = TERMINAL_SIGNS.union(
+    "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
+)
+STOP_WORDS = {  # of which running text has several
+    "en": frozenset(("the", "be", "to", "of", "and", "that", "have", "with")),
+    "zh": frozenset("的年在月是和日了於·為有被人中为他與後也而由于与后"),  # FineWeb2's; 于与后 are simplified 於與後
+}
 
 
-@functools.lru_cache(2)  # several filters look at the same text
-def words(text: str, language: str) -> Sequence[str]:
+class WebText(NamedTuple):
+    """What the published filters count in a text. Of Chinese, numbers of words are those of content_words."""
+
+    words: float
+    real_words: float  # those that are no signs of punctuation
+    real_characters: int  # in them
+    lettered_words: float  # of the real words, those with a letter
+    stop_words: int  # different ones
+    sentences: list[int]  # of each line
+    line_words: list[float]  # of each line of a Chinese text, which has no blanks to count them by
+    hashes: np.ndarray  # uint64 [words]
+    lengths: np.ndarray  # int32 [words]: their characters
+
+
+def words(text: str, language: str) -> list[str]:
     """The words of a text in its order; a sign of punctuation is a word of its own.
 
     >>> words("Don't stop: e.g. at 3.14 (or so).", "en")
@@ -64,21 +93,18 @@ def words(text: str, language: str) -> Sequence[str]:
     >>> words("用Python写。", "zh")
     ['用', 'Python', '写', '。']
     """
-    return _words(text, language)
+    chunks = CHINESE_PIECE.findall(text) if language == "zh" else text.split()
+    return [word for chunk in chunks for word in cut_chunk(chunk)]
 
 
-def _words(text: str, language: str) -> list[str]:
-    result: list[str] = []
-    for chunk in CHINESE_PIECE.findall(text) if language == "zh" else text.split():
-        if chunk.isalpha() and chunk not in COMPOUNDS:
-            result.append(chunk)
-        else:
-            for first in range(0, len(chunk), MAX_CHUNK):
-                result += _split(chunk[first : first + MAX_CHUNK])
-    return result
+def cut_chunk(chunk: str) -> Sequence[str]:
+    """The words of text without blanks; of Chinese, of a character or of what stands between characters."""
+    if chunk.isalpha() and chunk not in COMPOUNDS:
+        return (chunk,)
+    pieces = [chunk[first : first + MAX_CHUNK] for first in range(0, len(chunk), MAX_CHUNK)]
+    return [word for piece in pieces for word in _split(piece)]
 
 
-@functools.lru_cache(1 << 16)
 def _split(chunk: str) -> tuple[str, ...]:
     """The words of a chunk of text without blanks."""
     before: list[str] = []
@@ -114,6 +140,25 @@ def _middle(chunk: str) -> Sequence[str]:
     return [*pieces, chunk[start:]] if start < len(chunk) else pieces
 
 
+def is_sign(word: str) -> bool:
+    """Whether a word is of signs alone.
+
+    >>> is_sign("--"), is_sign("n't")
+    (True, False)
+    """
+    return not word.isalnum() and SIGN_CHARACTERS.issuperset(word)
+
+
+def is_punctuation(word: str) -> bool:
+    """Whether all characters of a word are punctuation in Unicode."""
+    return not word.isalnum() and all(unicodedata.category(character)[0] == "P" for character in word)
+
+
+def is_chinese(word: str) -> bool:
+    """Whether a word is a Chinese character."""
+    return len(word) == 1 and word >= "\u3005" and unicodedata.category(word) == "Lo"
+
+
 def num_sentences(line: str, language: str) -> int:
     """Number of sentences of a line: one, and one more for each word after a sign that ends a sentence.
 
@@ -121,24 +166,31 @@ def num_sentences(line: str, language: str) -> int:
     (2, 2)
     """
     number, has_ended = 1, False
-    for word in _words(line, language):
+    for word in words(line, language):
         if word in SENTENCE_SIGNS:
             has_ended = True
-        elif has_ended and not _is_punctuation(word):
+        elif has_ended and not is_punctuation(word):
             number, has_ended = number + 1, False
     return number
 
 
-def _is_punctuation(word: str) -> bool:
-    return not word.isalnum() and all(unicodedata.category(character)[0] == "P" for character in word)
+def num_words(text: str, language: str) -> float:
+    """Number of words of a text, as content_words has it.
+
+    >>> num_words("他来了。", "zh"), num_words("He came.", "en")
+    (2.875, 3)
+    """
+    of_text = words(text, language)
+    return content_words(len(of_text), sum(map(is_chinese, of_text)), language)
 
 
-def content_words(words: Sequence[str], language: str) -> float:
-    """Number of words; a Chinese character counts as the part of a word that it says."""
-    if language != "zh":
-        return len(words)
-    characters = sum(len(word) == 1 and word >= "\u3005" and unicodedata.category(word) == "Lo" for word in words)
-    return len(words) - characters + characters / CHARACTERS_PER_WORD
+def content_words(number: int, num_chinese: int, language: str) -> float:
+    """Number of words; a Chinese character among them counts as the part of a word that it says.
+
+    >>> content_words(20, 16, "zh"), content_words(20, 0, "en")
+    (14.0, 20)
+    """
+    return number - num_chinese + num_chinese / CHARACTERS_PER_WORD if language == "zh" else number
 
 
 def ngram_length(num_words: int, language: str) -> int:

@@ -111,7 +111,8 @@ def _clean_blocks(
     if not missing:
         return
     work.session.start()
-    cleaning.warm_up()
+    rules = {name: work.options.rules(source, work.seed) for name, source in work.sources.items()}
+    cleaning.warm_up(filter_ for of_source in rules.values() for filter_ in of_source.filters)
     duplicates.warm_up()
     items = []
     for block in missing:
@@ -122,7 +123,7 @@ def _clean_blocks(
         tasks=num_parallel_tasks(work),
         cpus_per_task=work.cluster.cpus_per_task,
         sources=dict(work.sources),
-        rules={name: work.options.rules(source, work.seed) for name, source in work.sources.items()},
+        rules=rules,
         permutations=work.options.permutations,
         near_duplicates=work.options.near_duplicates,
         max_bad_rows=max_bad_rows,

@@ -243,15 +243,19 @@ def _count(
 
 
 def _add_up(split: Split, encoder: Encoder) -> tuple[Counter[str], pa.Table]:
-    """Adds the counts of all shards: rows, documents, tokens (tokens_<language> and group_<group>, too), and the table
-    of unigrams, which leaves out framing, as it is not text."""
+    """Adds the counts of all shards: rows, documents, tokens (tokens_<language> and group_<group>, too), phases with
+    rows, and the table of unigrams, which leaves out framing, as it is not text."""
     counts: Counter[str] = Counter()
+    phases: set[int] = set()
     unigram = {name: np.zeros(encoder.num_ids, np.int64) for name in split.languages}
     for shard in range(split.num_shards):
         table = pq.read_table(split.counts(shard))
-        counts.update(json.loads(table.schema.metadata[COUNTS]))
+        of_shard = json.loads(table.schema.metadata[COUNTS])
+        counts.update(of_shard)
+        phases.update([split.phase(shard)[0]] if of_shard["rows"] else [])
         for name in unigram:
             unigram[name] += table.column(name).to_numpy()
+    counts["phases"] = len(phases)
     for name, ids in unigram.items():
         counts[f"tokens_{name}"] = int(ids.sum())
         ids[[i for i in (encoder.bos_id, encoder.eos_id) if i is not None]] = 0
@@ -262,7 +266,7 @@ def _facts(split: Split, counts: Counter[str], totals: dict[str, Totals]) -> Fac
     facts: Facts = {f"{what}/train": counts[what] for what in ("rows", "tokens", "documents")}
     facts["tokens/shards"] = split.num_shards
     if split.phases.number > 1:
-        facts["tokens/phases"] = split.phases.number
+        facts["tokens/phases"] = counts["phases"]
     for language in split.languages:
         facts[f"tokens/train_{language}"] = counts[f"tokens_{language}"]
         facts[f"tokens/fraction_{language}"] = counts[f"tokens_{language}"] / max(counts["tokens"], 1)

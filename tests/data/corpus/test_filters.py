@@ -97,8 +97,8 @@ def verdict(text: str, language: str, filters: Filters | None = None) -> str:
 
 def verdict_of(text: str, language: str, filters: Filters | None = None) -> Verdict:
     texts = pa.array([text], pa.string())
-    document = document_stats(texts, [language], hash_texts(texts))[0]
-    return apply_filters((filters or Filters()).enabled(), document)
+    documents = document_stats(texts, [language], hash_texts(texts))
+    return apply_filters((filters or Filters()).enabled(), documents)[0]
 
 
 @pytest.mark.parametrize(("english", "chinese", "reason"), PAIRS.values(), ids=PAIRS.keys())
@@ -162,8 +162,8 @@ def test_limits_of_ngrams_replace_those_below_in_a_source_as_in_the_stage() -> N
             assert filters.gopher_repetition is not None
             assert filters.gopher_repetition.en.max_top_ngram_fractions == limits
         texts = pa.array([ENGLISH], pa.string())
-        (document,) = document_stats(texts, ["en"], hash_texts(texts))
-        assert apply_filters(of_stage.enabled()[:2], document).keep
+        documents = document_stats(texts, ["en"], hash_texts(texts))
+        assert apply_filters(of_stage.enabled()[:2], documents)[0].keep
 
 
 def test_error_names_the_position_of_an_unknown_option() -> None:
@@ -217,8 +217,6 @@ def test_the_defaults_keep_nearly_all_classical_poems(data_dir: Path) -> None:
     with gzip.open(data_dir / "corpus_zh.jsonl.gz", "rt", encoding="utf-8") as lines:
         texts = pa.array([json.loads(line)["text"] for line in lines], pa.string())
     filters = Filters().enabled()
-    reasons = Counter(
-        apply_filters(filters, document).reason
-        for document in document_stats(texts, ["zh"] * len(texts), hash_texts(texts))
-    )
+    documents = document_stats(texts, ["zh"] * len(texts), hash_texts(texts))
+    reasons = Counter(verdict.reason for verdict in apply_filters(filters, documents))
     assert reasons[""] > 0.998 * len(texts), reasons

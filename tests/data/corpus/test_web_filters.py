@@ -31,8 +31,9 @@ BOOKS = (f"{ENGLISH}\n{MORE_ENGLISH}", f"{CHINESE}\n{MORE_CHINESE}")
 
 def verdict(text: str, language: str, /, **filters: object) -> Verdict:
     texts = pa.array([text], pa.string())
-    (document,) = document_stats(texts, [language], hash_texts(texts))
-    return apply_filters(Filters.model_validate(filters).enabled(), document)
+    return apply_filters(
+        Filters.model_validate(filters).enabled(), document_stats(texts, [language], hash_texts(texts))
+    )[0]
 
 
 def test_a_long_chunk_of_signs_takes_time_in_proportion_to_it() -> None:

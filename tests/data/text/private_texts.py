@@ -104,10 +104,10 @@ QQ号1381234567，入群请注明。
 MARK = re.compile(r"«(\w+)\|([^»]+?)(:?)»")
 
 
-def labelled() -> list[tuple[str, list[Span]]]:
-    """(text, its personal data) of every line."""
+def labelled(lines: str = PERSONAL + LOOK_ALIKES) -> list[tuple[str, list[Span]]]:
+    """(text, its personal data) of every line; a line's \\n is the end of a line of its text."""
     rows: list[tuple[str, list[Span]]] = []
-    for line in (PERSONAL + LOOK_ALIKES).strip().splitlines():
+    for line in (line.replace("\\n", "\n") for line in lines.strip().splitlines()):
         text, spans, position = "", [], 0
         for match in MARK.finditer(line):
             text += line[position : match.start()]

@@ -5,7 +5,7 @@ recipe: preset, then keys ──Filters──► over(the stage's) for a source 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 from pydantic import Field, model_validator
@@ -20,6 +20,7 @@ from pipelines.data.corpus.filters.language import Language
 from pipelines.data.corpus.filters.length import Length
 from pipelines.data.corpus.filters.quality import Quality
 from pipelines.data.corpus.filters.repetition import Repetition
+from pipelines.errors import UserError
 from pipelines.options import Options
 
 if TYPE_CHECKING:
@@ -118,16 +119,41 @@ def reasons_of(name: str) -> tuple[str, ...]:
     return kinds[0].reasons if kinds else ()
 
 
-def apply_filters(filters: Sequence[Filter | Custom], document: DocumentStats) -> Verdict:
-    """Returns the first verdict that drops the document, else that it is kept, with what is left of its text."""
-    result = KEEP
+def apply_filters(
+    filters: Sequence[Filter | Custom], documents: Sequence[DocumentStats], where: Callable[[int], str] | None = None
+) -> list[Verdict]:
+    """Returns of each document the first verdict that drops it, else that it is kept, with what is left of its text.
+
+    where: the place from which a document comes, for the error of a custom filter. Raises UserError if one fails."""
+    left, verdicts = list(documents), [KEEP] * len(documents)
     for filter_ in filters:
-        verdict = filter_.apply(document)
-        if not verdict.keep:
-            return verdict
-        if verdict.text is not None:
-            document, result = document._replace(text=verdict.text), verdict
-    return result
+        kept = [index for index, verdict in enumerate(verdicts) if verdict.keep]
+        if filter_.reads_web_words:
+            _count_web_words(left, kept)
+        for index in kept:
+            try:
+                verdict = filter_.apply(left[index])
+            except UserError as error:
+                raise UserError(f"{where(index)}: {error}" if where else str(error)) from error
+            if verdict.text is not None:
+                left[index] = left[index]._replace(text=verdict.text, web=None)
+            if not verdict.keep or verdict.text is not None:
+                verdicts[index] = verdict
+    return verdicts
+
+
+def _count_web_words(documents: list[DocumentStats], indices: Sequence[int]) -> None:
+    """Adds the counts of words to the documents with these indices that do not have them yet."""
+    import pyarrow as pa
+
+    from pipelines.data.text.measures import DocumentStats  # compiled: not for reading a recipe
+    from pipelines.data.text.web_counts import web_texts
+
+    missing = [index for index in indices if documents[index].web is None]
+    texts = pa.array([documents[index].text for index in missing], pa.string())
+    counts = web_texts(texts, [documents[index].language for index in missing])
+    for index, web in zip(missing, counts, strict=True):
+        documents[index] = DocumentStats(*documents[index][:-1], web)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, below, drop
-from pipelines.data.text.web_words import content_words, num_sentences, words
+from pipelines.data.corpus.filters.web_text import counted
+from pipelines.data.text.web_words import num_sentences, num_words
 
 if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
@@ -21,6 +22,8 @@ CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 LINE_ENDS = (".", "?", "!", '"', "'", "。", "？", "！", "”", "’", "」", "』")
 NOTICES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
            "使用条款", "隐私政策", "使用條款", "隱私權政策")  # fmt: skip
+DROPPED_FOR = {"lorem ipsum": "c4_lorem_ipsum", "{": "c4_curly_bracket"}  # the whole page
+MARKS = ("lorem ipsum", "javascript", "{", *NOTICES)  # in the order in which they are looked for
 
 
 class C4(Filter):
@@ -36,40 +39,49 @@ class C4(Filter):
     )
     reasons: ClassVar = ("c4_lorem_ipsum", "c4_curly_bracket", "c4_few_sentences")
 
+    reads_web_words: ClassVar = True
+
     def apply(self, document: DocumentStats) -> Verdict:
+        web, text, language = counted(document), document.text.lower(), document.language
+        has_marks = any(mark in text for mark in MARKS)  # few texts have one: only their lines are searched
         kept: list[str] = []
         sentences = 0
         all_lines = document.text.splitlines()
-        for original in all_lines:
-            line = self._line(original, document.language)
+        for number, original in enumerate(all_lines):
+            line = self._line(original, language, web.line_words[number] if language == "zh" else 0)
             if line is None:
                 continue
-            lower = line.lower()
-            if "lorem ipsum" in lower:
-                return drop("c4_lorem_ipsum")
-            if "javascript" in lower:
+            if mark := _first_mark(line.lower()) if has_marks else "":
+                if mark in DROPPED_FOR:
+                    return drop(DROPPED_FOR[mark])
                 continue
-            if "{" in line:
-                return drop("c4_curly_bracket")
-            if any(notice in lower for notice in NOTICES):
-                continue
-            sentences += num_sentences(line, document.language) if sentences < self.min_sentences else 0
+            if sentences < self.min_sentences:
+                sentences += num_sentences(line, language) if "[" in original else web.sentences[number]
             kept.append(line)
         if verdict := below("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences"):
             return verdict
         return KEEP if kept == all_lines else Verdict(True, text="\n".join(kept).strip())
 
-    def _line(self, line: str, language: str) -> str | None:
-        """The line without blanks around it and marks of citations; None if it is dropped for its words or its end."""
-        line = line.strip()
+    def _line(self, original: str, language: str, chinese_words: float) -> str | None:
+        """The line without blanks around it and marks of citations; None if it is dropped for its words or its end.
+
+        chinese_words: number of words of a Chinese line, with its citations."""
+        line = original.strip()
         chunks = line.split()
         if len(line) > self.max_word_characters and max(map(len, chunks)) > self.max_word_characters:
             if language != "zh":  # whose lines have no blanks
                 return None
-        line = CITATION.sub("", line)
+        is_cited = "[" in line
+        if is_cited:
+            line = CITATION.sub("", line)
         if self.lines_end_in_punctuation and (not line.endswith(LINE_ENDS) or line.endswith("...")):
             return None
         few = len(chunks) < self.min_words_per_line
         if few and language == "zh":
-            few = content_words(words(line, "zh"), "zh") < self.min_words_per_line
+            few = (num_words(line, language) if is_cited else chinese_words) < self.min_words_per_line
         return None if few else line
+
+
+def _first_mark(line: str) -> str:
+    """The first of MARKS in a line in small letters; empty if it has none."""
+    return next((mark for mark in MARKS if mark in line), "")

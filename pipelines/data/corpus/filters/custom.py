@@ -31,6 +31,7 @@ class Custom:
 
     function: UserFunction
     reasons: ClassVar[tuple[str, ...]] = ()  # known only when it runs
+    reads_web_words: ClassVar[bool] = False
 
     def apply(self, document: DocumentStats) -> Verdict:
         """Raises UserError where the function fails, or returns something else or a reserved reason."""

@@ -71,6 +71,7 @@ class Filter(Options):
     """One entry of a corpus's `filters:`; `null` there disables it."""
 
     reasons: ClassVar[tuple[str, ...]]  # all that `apply` may return, in its order: each is a fact of the corpus
+    reads_web_words: ClassVar[bool] = False  # whether it needs a document's `web`
 
     def apply(self, document: DocumentStats) -> Verdict:
         """Returns KEEP, or drops the document with the first reason that applies."""

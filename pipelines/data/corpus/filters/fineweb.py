@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below, fraction
-from pipelines.data.corpus.filters.web_text import SENTENCE_SIGNS, duplicates
-from pipelines.data.text.web_words import content_words, words
+from pipelines.data.corpus.filters.web_text import counted, duplicates
+from pipelines.data.text.web_words import TERMINAL_SIGNS
 from pipelines.options import Options
 
 if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
-
-LINE_ENDS = tuple(SENTENCE_SIGNS)
 
 
 class LineLimits(Options):
@@ -57,6 +55,7 @@ class FineWeb(Filter):
     en: LineLimits = Field(default=LineLimits(), description="Limits for English")
     zh: ChineseLineLimits = Field(default=ChineseLineLimits(), description="Limits for Chinese")
     reasons: ClassVar = ("fineweb_line_ends", "fineweb_short_lines", "fineweb_duplicate_lines", "fineweb_lists")
+    reads_web_words: ClassVar = True
 
     def apply(self, document: DocumentStats) -> Verdict:
         language = "zh" if document.language == "zh" else "en"
@@ -64,7 +63,7 @@ class FineWeb(Filter):
         text = document.text
         line_ends = text.count("\n")
         lines = [line for line in text.split("\n") if line.strip()]
-        ended = fraction(sum(line.endswith(LINE_ENDS) for line in lines), len(lines))
+        ended = fraction(sum(line[-1] in TERMINAL_SIGNS for line in lines), len(lines))
         short = fraction(sum(len(line) <= limits.short_line_characters for line in lines), len(lines))
         repeated = fraction(duplicates(lines)[1], len(text) - line_ends)
         return (
@@ -72,7 +71,7 @@ class FineWeb(Filter):
             or above("fineweb_short_lines", short, limits.max_short_line_fraction, f"{option}.max_short_line_fraction")
             or above("fineweb_duplicate_lines", repeated, limits.max_duplicate_line_character_fraction,
                      f"{option}.max_duplicate_line_character_fraction")
-            or above("fineweb_lists", fraction(line_ends, content_words(words(text, language), language)),
+            or above("fineweb_lists", fraction(line_ends, counted(document).words),
                      limits.max_lines_per_word, f"{option}.max_lines_per_word")
             or KEEP
         )  # fmt: skip

@@ -13,19 +13,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below, drop, fraction
-from pipelines.data.corpus.filters.web_text import duplicates, is_sign
-from pipelines.data.text.web_words import content_words, words
+from pipelines.data.corpus.filters.web_text import counted, duplicates
 from pipelines.options import Options
 
 if TYPE_CHECKING:
     from pipelines.data.text.measures import DocumentStats
+    from pipelines.data.text.web_words import WebText
 
-STOP_WORDS = {
-    "en": frozenset(("the", "be", "to", "of", "and", "that", "have", "with")),
-    "zh": frozenset("的年在月是和日了於·為有被人中为他與後也而由于与后"),  # FineWeb2's; 于与后 are simplified 於與後
-}
 Limits = dict[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]]  # by n; replaced as a whole
-PARAGRAPH_END, LINE_END = re.compile(r"\n{2,}"), re.compile(r"\n+")
+PARAGRAPH_END = re.compile(r"\n{2,}")
 
 
 class QualityLimits(Options):
@@ -70,32 +66,33 @@ class GopherQuality(Filter):
         "gopher_short", "gopher_long", "gopher_short_words", "gopher_long_words", "gopher_hashes", "gopher_ellipses",
         "gopher_bullets", "gopher_ellipsis_lines", "gopher_few_letters", "gopher_stop_words",
     )  # fmt: skip
+    reads_web_words: ClassVar = True
 
     def apply(self, document: DocumentStats) -> Verdict:
         language = "zh" if document.language == "zh" else "en"
         limits, option = (self.zh if language == "zh" else self.en), f"gopher_quality.{language}"
-        all_words = words(document.text, language)
-        number = content_words(all_words, language)
-        real = [word for word in all_words if not is_sign(word)]
-        num_real = content_words(real, language)
-        mean = fraction(sum(map(len, real)), num_real)
+        web = counted(document)
+        mean = fraction(web.real_characters, web.real_words)
         ellipses = document.text.count("...") + document.text.count("…")
         return (
-            below("gopher_short", num_real, limits.min_words, f"{option}.min_words")
-            or above("gopher_long", num_real, limits.max_words, f"{option}.max_words")
+            below("gopher_short", web.real_words, limits.min_words, f"{option}.min_words")
+            or above("gopher_long", web.real_words, limits.max_words, f"{option}.max_words")
             or below("gopher_short_words", mean, limits.min_mean_word_characters, f"{option}.min_mean_word_characters")
             or above("gopher_long_words", mean, limits.max_mean_word_characters, f"{option}.max_mean_word_characters")
-            or above("gopher_hashes", fraction(document.text.count("#"), number), limits.max_hashes_per_word,
+            or above("gopher_hashes", fraction(document.text.count("#"), web.words), limits.max_hashes_per_word,
                      f"{option}.max_hashes_per_word")
-            or above("gopher_ellipses", fraction(ellipses, number), limits.max_ellipses_per_word,
+            or above("gopher_ellipses", fraction(ellipses, web.words), limits.max_ellipses_per_word,
                      f"{option}.max_ellipses_per_word")
-            or _lines(document.text.splitlines(), limits, option)
-            or _letters(all_words, real, language, limits, option)
+            or _lines(document.text, limits, option)
+            or _letters(web, limits, option)
             or KEEP
         )  # fmt: skip
 
 
-def _lines(lines: Sequence[str], limits: QualityLimits, option: str) -> Verdict | None:
+def _lines(text: str, limits: QualityLimits, option: str) -> Verdict | None:
+    if not any(sign in text for sign in ("•", "-", "...", "…")):
+        return None
+    lines = text.splitlines()
     bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
     ellipses = sum(line.rstrip().endswith(("...", "…")) for line in lines)
     return (
@@ -106,15 +103,12 @@ def _lines(lines: Sequence[str], limits: QualityLimits, option: str) -> Verdict 
     )  # fmt: skip
 
 
-def _letters(
-    all_words: Sequence[str], real: Sequence[str], language: str, limits: QualityLimits, option: str
-) -> Verdict | None:
-    with_letter = [word for word in real if word.isalpha() or any(map(str.isalpha, word))]
-    letters = fraction(content_words(with_letter, language), content_words(all_words, language))
+def _letters(web: WebText, limits: QualityLimits, option: str) -> Verdict | None:
+    letters = fraction(web.lettered_words, web.words)
     return (
         below("gopher_few_letters", letters, limits.min_alphabetic_word_fraction,
               f"{option}.min_alphabetic_word_fraction")
-        or below("gopher_stop_words", len(STOP_WORDS[language].intersection(all_words)), limits.min_stop_words,
+        or below("gopher_stop_words", web.stop_words, limits.min_stop_words,
                  f"{option}.min_stop_words")
     )  # fmt: skip
 
@@ -185,21 +179,24 @@ class GopherRepetition(Filter):
         "gopher_paragraphs", "gopher_paragraph_characters", "gopher_lines", "gopher_line_characters",
         "gopher_top_ngram", "gopher_duplicate_ngrams",
     )  # fmt: skip
+    reads_web_words: ClassVar = True
 
     def apply(self, document: DocumentStats) -> Verdict:
         language = "zh" if document.language == "zh" else "en"
         limits, option = (self.zh if language == "zh" else self.en), f"gopher_repetition.{language}"
+        paragraphs = PARAGRAPH_END.split(document.text) if "\n\n" in document.text else [document.text]
         return (
-            _pieces(document.text, PARAGRAPH_END, "paragraph", limits, option)
-            or _pieces(document.text, LINE_END, "line", limits, option)
-            or _ngrams(document.text, language, limits, option)
+            _pieces(paragraphs, document.text, "paragraph", limits, option)
+            or _pieces("\n".join(paragraphs).split("\n"), document.text, "line", limits, option)
+            or _ngrams(document, language, limits, option)
             or KEEP
         )
 
 
-def _pieces(text: str, end: re.Pattern[str], piece: str, limits: RepetitionLimits, option: str) -> Verdict | None:
-    pieces = end.split(text)
+def _pieces(pieces: Sequence[str], text: str, piece: str, limits: RepetitionLimits, option: str) -> Verdict | None:
     repeated, characters = duplicates(pieces)
+    if not repeated:
+        return None
     for reason, value, key in (
         (f"gopher_{piece}s", fraction(repeated, len(pieces)), f"max_duplicate_{piece}_fraction"),
         (f"gopher_{piece}_characters", fraction(characters, len(text)), f"max_duplicate_{piece}_character_fraction"),
@@ -209,17 +206,17 @@ def _pieces(text: str, end: re.Pattern[str], piece: str, limits: RepetitionLimit
     return None
 
 
-def _ngrams(text: str, language: str, limits: RepetitionLimits, option: str) -> Verdict | None:
+def _ngrams(document: DocumentStats, language: str, limits: RepetitionLimits, option: str) -> Verdict | None:
     from pipelines.data.text.web_ngrams import repeated_ngrams  # compiled: not for reading a recipe
 
     top, repeated = limits.max_top_ngram_fractions, limits.max_duplicate_ngram_fractions
-    covered = repeated_ngrams(words(text, language), language, tuple(top), tuple(repeated))
+    covered = iter(repeated_ngrams(counted(document), language, tuple(top), tuple(repeated)))
     for kind, key, limit_of in (
         ("gopher_top_ngram", "max_top_ngram_fractions", top),
         ("gopher_duplicate_ngrams", "max_duplicate_ngram_fractions", repeated),
     ):
         for limit in limit_of.values():
             n, characters = next(covered)
-            if fraction(characters, len(text)) > limit:
-                return drop(kind, fraction(characters, len(text)), limit, f"{option}.{key}.{n}")
+            if (covers := fraction(characters, len(document.text))) > limit:
+                return drop(kind, covers, limit, f"{option}.{key}.{n}")
     return None

@@ -1,25 +1,20 @@
-"""What the published filters of web text share: signs of punctuation, and pieces of a text that repeat earlier ones."""
+"""What the published filters of web text share: pieces of a text that repeat earlier ones, and counts of its words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-# Signs that end a sentence in the scripts of the world, as FineWeb lists them (Unicode's Sentence_Terminal, and dots).
-SENTENCE_SIGNS = frozenset(
-    ".?!։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼⹓⹔。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧇꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡"
-)
-SIGNS = SENTENCE_SIGNS.union(
-    "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
-)
+if TYPE_CHECKING:
+    from pipelines.data.text.measures import DocumentStats
+    from pipelines.data.text.web_words import WebText
 
 
-def is_sign(word: str) -> bool:
-    """Whether a word is of signs alone.
-
-    >>> is_sign("--"), is_sign("n't")
-    (True, False)
-    """
-    return not word.isalnum() and SIGNS.issuperset(word)
+def counted(document: DocumentStats) -> WebText:
+    """The counts of its words, which `apply_filters` adds for filters with reads_web_words."""
+    if document.web is None:
+        raise ValueError("its words are not counted: expected a document of apply_filters")
+    return document.web
 
 
 def duplicates(pieces: Iterable[str]) -> tuple[int, int]:
@@ -28,7 +23,11 @@ def duplicates(pieces: Iterable[str]) -> tuple[int, int]:
     >>> duplicates(["one", "two", "one"])
     (1, 3)
     """
-    seen: set[str] = set()
+    pieces = list(pieces)
+    seen = set(pieces)
+    if len(seen) == len(pieces):
+        return 0, 0
+    seen.clear()
     number = characters = 0
     for piece in pieces:
         if piece in seen:

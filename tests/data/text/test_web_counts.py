@@ -1,0 +1,88 @@
+"""Compiled counts of words equal those of plain loops over the words of each text by itself."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.data.text import web_counts
+from pipelines.data.text.web_counts import web_texts
+from pipelines.data.text.web_ngrams import repeated_ngrams
+from pipelines.data.text.web_words import WebText, is_sign, ngram_length, num_sentences, num_words, words
+
+PIECES = [
+    *("the", "and", "cannot", "gonna", "don't", "O'Neil's", "e.g.", "Mr.", "3.14%", "$5,000;", "https://a.org/b-c..."),
+    *("他来了。", "用Python写", "·", "的", "是", "…", "...", "•", "-", "\u3000", "\x85", "\u2028", "\r\n", "\n"),
+    *("𠀀", "𝒜bc", "😀", "\u00a0", "ſ", "İ", "ß", "１２", "〇", "々", "カナ", "한글", "{", "!", "？", "(or", "so)."),
+    *("x" * 30, "_#*~[]" * 400, "foo,bar", "A.B.", "cannot.", "e\u0301", "\n\n", "\x1c"),
+]  # fmt: skip
+
+
+def texts_of(seed: int, number: int = 200) -> list[str]:
+    rng = random.Random(seed)
+    sizes = [rng.choice((0, 1, 3, 10, 100)) for _ in range(number)]
+    return [rng.choice(("", " ", " ", "\n")).join(rng.choices(PIECES, k=size)) for size in sizes]
+
+
+def counts_of(texts: list[str], language: str) -> list[WebText]:
+    return web_texts(pa.array(texts, pa.string()), [language] * len(texts))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_counts_equal_those_of_plain_loops(language: str) -> None:
+    texts = texts_of(1)
+    for text, counts in zip(texts, counts_of(texts, language), strict=True):
+        of_text, lines = words(text, language), text.splitlines()
+        real = [word for word in of_text if not is_sign(word)]
+        assert counts.words == num_words(text, language)
+        assert counts.real_characters == len("".join(real))
+        assert counts.lengths.tolist() == [len(word) for word in of_text]
+        assert len(set(counts.hashes.tolist())) == len(set(of_text))
+        assert counts.sentences == [num_sentences(line, language) for line in lines]
+        assert counts.line_words == ([num_words(line, "zh") for line in lines] if language == "zh" else [])
+        if language == "en":
+            assert counts.real_words == len(real)
+            assert counts.lettered_words == sum(any(map(str.isalpha, word)) for word in real)
+            assert counts.stop_words == len({"the", "be", "to", "of", "and", "that", "have", "with"} & set(of_text))
+
+
+def test_counts_do_not_depend_on_the_texts_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(counts: list[WebText]) -> list[list[object]]:
+        return [[value.tolist() if isinstance(value, np.ndarray) else value for value in row] for row in counts]
+
+    texts = texts_of(2)
+    together = plain(counts_of(texts, "en"))
+    monkeypatch.setattr(web_counts, "MAX_CHUNKS", 40)  # the table is emptied before nearly every text
+    assert [plain(counts_of([text], "en"))[0] for text in texts] == together
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_characters_in_repeated_ngrams_equal_those_of_a_plain_loop(language: str) -> None:
+    rng = random.Random(3)
+    texts = [
+        " ".join(rng.choices(["one", "two", "three", "four", "好"], k=rng.choice((0, 2, 5, 40)))) for _ in range(100)
+    ]
+    top, duplicate = (2, 3, 4), (5, 6, 8)
+    for text, counts in zip(texts, counts_of(texts, language), strict=True):
+        of_text, expected = words(text, language), []
+        for n in top:
+            length = ngram_length(n, language)
+            ngrams = [tuple(of_text[first : first + length]) for first in range(len(of_text) - length + 1)]
+            best, number = Counter(ngrams).most_common(1)[0] if ngrams else ((), 0)
+            expected.append((n, (len("".join(best)) + n - 1) * number))
+        for n in duplicate:
+            length, first, characters = ngram_length(n, language), 0, 0
+            seen: set[tuple[str, ...]] = set()
+            while first + length <= len(of_text):
+                ngram = tuple(of_text[first : first + length])
+                if ngram in seen:
+                    characters, first = characters + len("".join(ngram)), first + length
+                else:
+                    seen.add(ngram)
+                    first += 1
+            expected.append((n, characters))
+        assert list(repeated_ngrams(counts, language, top, duplicate)) == expected
