@@ -3,7 +3,7 @@
     chat template ──call_parser──► name of vLLM's parser that reads the calls which the template writes; None for none
     request's tools, tool_choice ──offered──► Tools: what the template, vLLM and the guard get of them
     calls of a reply ──check_calls──► the guard's verdict, before any of them is sent
-    results of tools ──neutral_results──► the same conversation, without orders to the model in them
+    results of tools ──neutral_results──► the same conversation, without orders to the model and marks of turns in them
 
 The server calls no tool itself: a client gets the calls, runs them, and sends their results.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.data.guard.classifier import Verdict
-from pipelines.data.guard.injection import as_data, neutral
+from pipelines.data.guard.injection import as_data, neutral, without_marks
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_calls import ARGUMENT, FIRST
 from serve.gateway.asgi import ApiError
@@ -221,20 +221,21 @@ def as_openai(message: Message) -> dict[str, Any]:
 # ---- conversations ---------------------------------------------------------------------------------------------------
 
 
-def neutral_results(messages: Sequence[Message]) -> tuple[list[Message], int]:
+def neutral_results(messages: Sequence[Message], marks: Sequence[str]) -> tuple[list[Message], int]:
     """The messages without orders to the model in the results of tools, and how many there were.
 
-    A result that held one is marked as data, since it may hold another that reads like any sentence."""
+    A result that held one is marked as data, since it may hold another that reads like any sentence. None can end
+    itself: marks: those with which the chat template frames results and turns, as Chat.marks are."""
     made, num_orders = list(messages), 0
     for number, message in enumerate(messages):
         if message["role"] == "tool":
-            text, count = neutral(message["content"])
+            text, count = neutral(without_marks(message["content"], marks))
             num_orders += count
-            made[number] = {**message, "content": as_data(text)} if count else message
+            made[number] = {**message, "content": as_data(text) if count else text}
     return made, num_orders
 
 
-def checked(messages: Sequence[Message], tools: Tools) -> list[Message]:
+def checked(messages: Sequence[Message], tools: Tools = Tools()) -> list[Message]:
     """A conversation as a guard reads it: tools as the system's text, calls as text of the assistant's turn."""
     first: list[Message] = [{"role": "system", "content": tools.checked}] if tools.checked else []
     return [*first, *map(_checked, messages)]
