@@ -182,6 +182,19 @@ def test_a_tool_that_no_prompt_can_hold_is_refused(chat: Chat) -> None:
         prepared(chat, tools=[{"type": "function", "function": {"name": "f", "description": "\ud800"}}])
 
 
+@pytest.mark.parametrize(
+    ("tool", "problem"),
+    [({"type": "web_search"}, r'tools\[1\].type: expected "function", as this server runs no tools itself, got "web_s'),
+     ({"type": "function", "function": {"name": "a/b"}}, r"tools\[1\].function.name: expected 1 to 64 letters"),
+     ({"type": "function", "function": {"name": "f", "cache": 1}}, r"tools\[1\].function.cache: not supported"),
+     ({}, r"tools\[1\].type: .*missing")],
+)  # fmt: skip
+def test_a_tool_that_no_call_can_be_made_of_is_refused(chat: Chat, tool: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ApiError, match=problem):
+        prepared(chat, tools=[TOOL, tool])
+    assert "tools" not in prepared(chat, tools=[TOOL, tool], tool_choice="none").body
+
+
 # ---- replies ---------------------------------------------------------------------------------------------------------
 
 
