@@ -105,11 +105,12 @@ def test_orders_in_a_result_are_taken_out_and_counted(chat: Chat) -> None:
 def test_the_guard_reads_tools_results_and_calls(chat: Chat) -> None:
     described = {"type": "function", "function": {"name": "f", "description": UNSAFE, "parameters": {"properties": {}}}}
     unsafe = call({"at": UNSAFE})
-    for body in (
+    bodies: list[dict[str, Any]] = [
         {"tools": [described]},
         {"messages": [ASK, calling(call({})), result(UNSAFE)]},
         {"messages": [ASK, calling(unsafe), result("6"), {"role": "user", "content": "So?"}]},
-    ):
+    ]
+    for body in bodies:
         request = prepared(chat, RulesGuard(), max_tokens=4, **body)
         assert check_prompt(RulesGuard(), request.checked) is not None
     assert check_prompt(RulesGuard(), prepared(chat, RulesGuard()).checked) is None
