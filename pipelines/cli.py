@@ -196,7 +196,7 @@ def serve(
     guard_failure: arguments.GuardFailureOpt = None, knowledge: arguments.KnowledgeOpt = None,
     no_knowledge: arguments.NoKnowledgeOpt = False, access_log: arguments.AccessLogOpt = None,
     quality_sample: arguments.QualitySampleOpt = None, quality: arguments.QualityOpt = None,
-    feedback: arguments.ServeFeedbackOpt = None, mask_feedback: arguments.MaskFeedbackOpt = None,
+    feedback: feedback_commands.FeedbackOpt = None, mask_feedback: arguments.MaskFeedbackOpt = None,
     replicas: arguments.ReplicasOpt = None, address: arguments.AddressOpt = None, app: arguments.AppOpt = None,
     route: arguments.RouteOpt = None, adapter: arguments.AdapterOpt = None, canary: arguments.CanaryOpt = None,
     emit: arguments.EmitOpt = None,
@@ -218,8 +218,8 @@ def serve(
 @app.command()
 def promote(
     name: arguments.PromotedArg = None, alias: arguments.DecisionsOfOpt = None, reason: arguments.ReasonOpt = "",
-    list_: arguments.ListOpt = False, feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None,
-    as_json: arguments.JsonOpt = False,
+    list_: arguments.ListOpt = False, feedback: feedback_commands.FeedbackOpt = None,
+    store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
     from serve.verbs import promote as verb
@@ -234,7 +234,8 @@ def promote(
 @app.command()
 def rollback(
     alias: arguments.AliasOpt = arguments.PRODUCTION, reason: arguments.ReasonOpt = "",
-    feedback: arguments.FeedbackOpt = None, store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
+    feedback: feedback_commands.FeedbackOpt = None, store: arguments.ReadStoreOpt = None,
+    as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Move an alias back to what it named before. Servers of the alias follow; the decision is recorded."""
     from serve.verbs import promote as verb

@@ -64,20 +64,6 @@ KeyFileOpt = Annotated[
         help="File with the API key, or with digests of several. (All users of a machine can read its command lines.)"
     ),
 ]
-FeedbackOpt = Annotated[
-    str | None,
-    typer.Option(
-        help="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE; the password comes from "
-        "~/.pgpass or PGPASSWORD. Default: a SQLite file in the store."
-    ),
-]
-ServeFeedbackOpt = Annotated[
-    str | None,
-    typer.Option(
-        help="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, or none; the password "
-        "comes from ~/.pgpass or PGPASSWORD. Default: a SQLite file in the store."
-    ),
-]
 MaskFeedbackOpt = Annotated[
     bool | None,
     typer.Option(

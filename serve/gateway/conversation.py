@@ -162,6 +162,15 @@ def children(value: Any) -> Sequence[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
+def each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values, for json.loads. Raises ValueError where a key repeats: an object would hold
+    the last value alone."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key repeats")
+    return value
+
+
 def _parse_content(content: Any, path: str) -> str:
     """The text of a message, whose content is text or a list of text parts."""
     if isinstance(content, list):

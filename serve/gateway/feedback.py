@@ -11,6 +11,7 @@ Nothing of a conversation reaches the disk unless its user sends feedback on it.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from typing import Any, Literal, get_args
 
 from pipelines.data.text.privacy import Privacy
 from pipelines.data.text.privacy_kinds import PrivateKind
+from serve.gateway.conversation import each_key_once
 from serve.gateway.database import Database
 
 MAX_COMMENT_CHARACTERS = 4000
@@ -25,6 +27,7 @@ MAX_CORRECTION_CHARACTERS = 32_000
 MAX_RECENT_REPLIES = 2000
 MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts
 MASK, KEEP = (Privacy(dict.fromkeys(get_args(PrivateKind), action), seed=0) for action in ("mask", "keep"))
+ESCAPE = re.compile(r"(\\[bfnrt])")  # of JSON's text: a line break and the like
 ReportKind = Literal["wrong", "unsafe", "format", "other"]
 
 CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
@@ -187,15 +190,41 @@ class FeedbackStore:
         self._database.close()
 
     def _text(self, text: str) -> str:
-        """A text that both databases can hold, without personal data."""
-        return self._privacy.replace(text.encode("utf-8", "replace").decode().replace("\0", "\ufffd"))[0]
+        """A text that both databases can hold, without personal data. One that is JSON, such as the calls of a reply,
+        is masked in the texts and numbers that it says, and stays JSON."""
+        text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+        if not text.lstrip().startswith(("{", "[")):
+            return self._masked(text)
+        try:
+            value = json.loads(text, object_pairs_hook=each_key_once)
+            masked = self._without_personal_data(value)
+        except (ValueError, RecursionError):  # cut off, or a key repeats
+            return self._masked(text)
+        return text if masked == value else json.dumps(masked, ensure_ascii=False)
+
+    def _masked(self, text: str) -> str:
+        # A number just after an escaped line break begins a word.
+        return "".join(self._privacy.replace(part)[0] for part in ESCAPE.split(text))
 
     def _without_personal_data(self, value: Any) -> Any:
-        """A prompt: text, or JSON that holds texts."""
+        """A prompt: text, or JSON that holds texts. A number that is personal data becomes text."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, list):
             return [self._without_personal_data(item) for item in value]
         if isinstance(value, dict):
-            return {name: self._without_personal_data(item) for name, item in value.items()}
+            return self._object_without_personal_data(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            masked = self._masked(str(value))
+            return value if masked == str(value) else masked
         return value
+
+    def _object_without_personal_data(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A JSON object; keys that are equal once they are masked get a number, so that each keeps its value."""
+        masked: dict[str, Any] = {}
+        for key, item in value.items():
+            name = text = self._masked(key)
+            while name in masked:
+                name = f"{text} {len(masked) + 1}"
+            masked[name] = self._without_personal_data(item)
+        return masked

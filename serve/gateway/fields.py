@@ -30,6 +30,12 @@ TokenId = Annotated[int, Field(ge=0)]
 class _Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, values: Any) -> Any:
+        """Null counts as absent."""
+        return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values
+
 
 class StreamOptions(_Fields):
     """What a stream holds besides its text."""
@@ -77,6 +83,9 @@ class ResponseFormat(_Fields):
         return self
 
 
+Model = TypeVar("Model", bound=BaseModel)
+AnyForm = Annotated[Model | dict[str, Any], Field(union_mode="left_to_right")]
+"""A model, or an object of any other form."""
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 NAME = "1 to 64 letters, digits, _, . and -"
 
@@ -93,8 +102,14 @@ class Function(_Fields):
 class Tool(_Fields):
     """A tool that the model may call."""
 
-    type: Literal["function"] = Field(description='"function"')
+    type: Literal["function"] = Field(description='"function", as this server runs no tools itself')
     function: Function = Field(description="an object with a name and parameters")
+
+
+class CalledTools(_Fields):
+    """The tools of a request to a model that calls them. One that does not ignores tools of any form."""
+
+    tools: list[Tool] = Field(description="a list of tools")
 
 
 class FunctionOfName(_Fields):
@@ -114,16 +129,27 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool
 TOOL_CHOICE = '"auto", "none", "required", or an object that names a function'
 
 
-class _GenerationFields(_Fields):
-    """Fields of both routes."""
+class _CommonFields(_Fields):
+    """Fields of all routes that generate text. From `user` on they change no reply."""
 
     model: str | None = Field(None, description="the model's name, as text")
+    temperature: float | None = Field(None, ge=0, le=2, description="a number from 0 to 2")
+    top_p: float | None = Field(None, gt=0, le=1, description="a number above 0, at most 1")
+    stream: bool | None = Field(None, description="true or false")
+    user: str | None = Field(None, description="text")
+    metadata: dict[str, str] | None = Field(None, description="an object of texts")
+    service_tier: Literal["auto", "default"] | None = Field(None, description='"auto" or "default"')
+    safety_identifier: str | None = Field(None, description="text")
+    prompt_cache_key: str | None = Field(None, description="text")
+
+
+class _GenerationFields(_CommonFields):
+    """Fields of the two routes that vLLM has too."""
+
     max_tokens: int | None = Field(None, ge=1, description=COUNT)
     max_completion_tokens: int | None = Field(None, ge=1, description=COUNT)
     min_tokens: int | None = Field(None, ge=0, description="a whole number of at least 0")
     n: int | None = Field(None, ge=1, description=COUNT)
-    temperature: float | None = Field(None, ge=0, le=2, description="a number from 0 to 2")
-    top_p: float | None = Field(None, gt=0, le=1, description="a number above 0, at most 1")
     top_k: int | None = Field(None, ge=-1, description="a whole number of at least 1; 0 or -1 for all tokens")
     min_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     seed: int | None = Field(None, ge=-INT64, lt=INT64, description="a whole number of 64 bits")
@@ -141,17 +167,11 @@ class _GenerationFields(_Fields):
     include_stop_str_in_output: bool | None = Field(None, description="true or false")
     ignore_eos: bool | None = Field(None, description="true or false")
     skip_special_tokens: bool | None = Field(None, description="true or false")
-    stream: bool | None = Field(None, description="true or false")
     stream_options: StreamOptions | None = Field(None, description='an object such as {"include_usage": true}')
     response_format: ResponseFormat | None = Field(None, description="an object with a type")
     structured_outputs: StructuredOutputs | None = Field(None, description="an object with one form, such as a regex")
     # Fields that change no reply.
-    user: str | None = Field(None, description="text")
-    metadata: dict[str, str] | None = Field(None, description="an object of texts")
     store: Literal[False] | None = Field(None, description="false; this server stores no replies")
-    service_tier: Literal["auto", "default"] | None = Field(None, description='"auto" or "default"')
-    safety_identifier: str | None = Field(None, description="text")
-    prompt_cache_key: str | None = Field(None, description="text")
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -180,7 +200,7 @@ class ChatFields(_GenerationFields):
     )
     add_generation_prompt: bool | None = Field(None, description="true or false")
     continue_final_message: bool | None = Field(None, description="true or false")
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[list[AnyForm[Tool]], Field(max_length=MAX_TOOLS)] | None = Field(
         None, description=f"a list of at most {MAX_TOOLS} tools"
     )
     tool_choice: ToolChoice | None = Field(None, description=TOOL_CHOICE)
@@ -249,20 +269,16 @@ class NamedFunction(FunctionOfName):
     type: Literal["function"] = Field(description='"function"')
 
 
-class ResponsesFields(_Fields):
+class ResponsesFields(_CommonFields):
     """Fields of /v1/responses."""
 
     input: str | Annotated[list[dict[str, Any]], Field(min_length=1)] = Field(
         description="text, or a list with at least one message"
     )
     instructions: str | None = Field(None, description="text")
-    model: str | None = Field(None, description="the model's name, as text")
     max_output_tokens: int | None = Field(None, ge=1, description=COUNT)
-    temperature: float | None = Field(None, ge=0, le=2, description="a number from 0 to 2")
-    top_p: float | None = Field(None, gt=0, le=1, description="a number above 0, at most 1")
-    stream: bool | None = Field(None, description="true or false")
     text: TextOptions | None = Field(None, description="an object with a format")
-    tools: Annotated[list[ResponsesTool], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[list[AnyForm[ResponsesTool]], Field(max_length=MAX_TOOLS)] | None = Field(
         None, description=f"a list of at most {MAX_TOOLS} functions"
     )
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = Field(None, description=TOOL_CHOICE)
@@ -271,11 +287,6 @@ class ResponsesFields(_Fields):
     store: Literal[False] | None = Field(None, description="false; this server stores no responses")
     background: Literal[False] | None = Field(None, description="false; this server replies at once")
     truncation: Literal["auto"] | None = Field(None, description='"auto"; of a long input the newest turns count')
-    user: str | None = Field(None, description="text")
-    metadata: dict[str, str] | None = Field(None, description="an object of texts")
-    service_tier: Literal["auto", "default"] | None = Field(None, description='"auto" or "default"')
-    safety_identifier: str | None = Field(None, description="text")
-    prompt_cache_key: str | None = Field(None, description="text")
 
 
 class CalledFunction(_Fields):
@@ -331,13 +342,12 @@ NOT_PASSED_ON = {
     "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities", "best_of", "user", "metadata",
     "store", "service_tier", "safety_identifier", "prompt_cache_key",
 }  # fmt: skip
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(model: type[Model], body: dict[str, Any]) -> Model:
     """Checks the fields of a request; null counts as absent. Raises ApiError (400) that names the first wrong one."""
     try:
-        return model.model_validate({name: value for name, value in body.items() if value is not None})
+        return model.model_validate(body)
     except ValidationError as error:
         raise _api_error(model, error.errors(include_url=False)[0]) from None
 

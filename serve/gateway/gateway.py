@@ -138,6 +138,7 @@ class Gateway:
         texts, question = facts.pop("texts", []), facts.pop("question", "")
         if texts and "quality" not in facts and self._scorer.samples(facts["id"]):
             facts["quality"] = self._scorer.score(question, texts[0])
+            self._scorer.count(facts["quality"])
         if self._access_log is None:
             return
         if texts:
@@ -226,7 +227,7 @@ class Gateway:
             scores_first = (self._settings.quality != "score" and self._scorer.samples(request.reply_id)
                             and not request.only_scores and request.num_replies == 1)  # fmt: skip
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._end_reply, request, facts), self._scorer if scores_first else None)  # fmt: skip
+                          partial(self._end_reply, facts), self._scorer if scores_first else None)  # fmt: skip
             try:
                 await relay.run(scope, receive, send, request_id)
             finally:
@@ -285,7 +286,7 @@ class Gateway:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    def _end_reply(self, request: GenerationRequest, facts: dict[str, Any], messages: list[Message]) -> str:
+    def _end_reply(self, facts: dict[str, Any], request: GenerationRequest, messages: list[Message]) -> str:
         """Notes the texts of complete replies, which are assistant's messages, and returns their receipt."""
         texts = [said(message) for message in messages]
         if self._access_log is not None or self._settings.quality_sample:

@@ -1,6 +1,6 @@
 """The guard of a conversation: a prompt is checked before the model gets it, a reply before its reader does.
 
-    messages ──without_refused──► what the model may get ──check_prompt──► declined? a refusal is sent instead
+    messages ──refused.py──► what the model may get ──check_prompt──► declined? a refusal is sent instead
     reply, in chunks ──GuardedReply──► checked sentences are released; an unsafe one ends the reply with a refusal
 
 The guard is the nearest artifact of kind `guard` (rules and a small classifier); without one, the built-in rules alone.
@@ -172,30 +172,6 @@ def check_conversation(guard: Guard, messages: Sequence[Message]) -> Verdict | N
         if not verdict.allowed:
             return verdict
     return None
-
-
-def without_refused(guard: Guard, messages: Sequence[Message]) -> list[Message]:
-    """The messages without the user's that must be declined, alone or with those before them, and were: each with the
-    refusal that replied to it.
-
-    So a refused message does not count against those after it, nor does the model see it, whoever wrote the refusal.
-    One that no message of the user follows stays, so that the conversation is declined."""
-    kept: list[Message] = []
-    number = 0
-    while number < len(messages):
-        if _refused(messages[number : number + 3]) and check_conversation(guard, [*kept, messages[number]]):
-            number += 2
-        else:
-            kept.append(messages[number])
-            number += 1
-    return kept
-
-
-def _refused(messages: Sequence[Message]) -> bool:
-    """Whether these are a message of the user, a refusal, and the user's next message."""
-    return [message["role"] for message in messages] == ["user", "assistant", "user"] and is_refusal(
-        messages[1]["content"]
-    )
 
 
 @dataclass

@@ -113,13 +113,13 @@ FAMILIES = (
 )
 
 
-def family_of(model: str) -> Family:
-    """The family of a model, by its name. Raises UserError where the name says none."""
+def family_of(model: str, *, option: str = "--guard-model") -> Family:
+    """The family of a model, by its name. Raises UserError, which names the option, where the name says none."""
     name = re.sub("[^a-z0-9]", "", model.lower())
     family = next((family for family in FAMILIES if family.name in name), None)
     if family is None:
         raise UserError(
-            f"--guard-model {model}: is of no family of guard models that is known; expected a name with Llama-Guard, "
+            f"{option} {model}: is of no family of guard models that is known; expected a name with Llama-Guard, "
             f"Qwen3Guard or ShieldGemma, as the endpoint lists it"
         )
     return family

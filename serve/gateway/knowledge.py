@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.guard.injection import as_data, neutral
+from pipelines.data.guard.injection import as_data, neutral, without_marks
 from pipelines.data.knowledge.index import Hit, Index
 from pipelines.data.text.languages import language_of
 from serve.gateway.conversation import Encode, Message, Prompt
@@ -43,13 +43,20 @@ class Knowledge:
 
 
 def with_passages(
-    prompt: Prompt, question: str, hits: Sequence[Hit], encode: Encode, *, max_prompt_tokens: int
+    prompt: Prompt,
+    question: str,
+    hits: Sequence[Hit],
+    encode: Encode,
+    *,
+    max_prompt_tokens: int,
+    marks: Sequence[str] = (),
 ) -> tuple[Prompt, list[dict[str, Any]]]:
     """(the prompt with passages in the user's last message, their citations): as many of the best passages as leave
-    the prompt within max_prompt_tokens; the same prompt where there is room for none."""
+    the prompt within max_prompt_tokens; the same prompt where there is room for none. marks: of the
+    chat template, as Chat.marks has them, which no passage may write."""
     quoted = [_quoted(hit) for hit in hits]
     for count in range(len(hits), 0, -1):
-        messages = _quoting(prompt.messages, question, [passage for passage, _ in quoted[:count]])
+        messages = _quoting(prompt.messages, question, [without_marks(passage, marks) for passage, _ in quoted[:count]])
         token_ids = encode(messages)
         if len(token_ids) <= max_prompt_tokens:
             citations = [citation for _, citation in quoted[:count]]

@@ -44,12 +44,14 @@ class Scorer:
         return is_sampled(reply_id, self._fraction)
 
     def score(self, question: str, reply: str) -> dict[str, float]:
-        """Scores of a reply, which it also counts. question: as `scores` takes it."""
-        scored = scores(question, reply, self._guard)
+        """Scores of a reply. question: as `scores` takes it."""
+        return scores(question, reply, self._guard)
+
+    def count(self, scored: dict[str, float]) -> None:
+        """Counts the scores of a reply that is sent."""
         for measure, score in scored.items():
             self._metrics.quality.labels(measure).observe(score)
             self._metrics.quality_low.labels(measure).inc(measure in low(scored))
-        return scored
 
 
 def is_sampled(reply_id: str, fraction: float) -> bool:

@@ -15,6 +15,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,13 +38,14 @@ Headers = list[tuple[bytes, bytes]]
 class Relay:
     """One request on its way through vLLM. start: time.monotonic() when it came in.
 
-    on_reply: called with the replies as their reader has them, after the beginning that the request brought, once they
-    are complete and before the response ends: a client may send feedback as soon as it has the end. Returns the receipt
-    that the response carries. scorer: scores a reply before it is sent, where it is not streamed; default: none is."""
+    on_reply: called with the request that vLLM answered and the replies as their reader has them, after the beginning
+    that the request brought, once they are complete and before the response ends: a client may send feedback as soon as
+    it has the end. Returns the receipt that the response carries. scorer: scores a reply before it is sent, where it is
+    not streamed; default: none is."""
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
-        on_reply: Callable[[list[Message]], str], scorer: Scorer | None = None,
+        on_reply: Callable[[GenerationRequest, list[Message]], str], scorer: Scorer | None = None,
     ):  # fmt: skip
         self._scorer, self._regenerates = scorer, settings.quality == "regenerate"
         self.quality: dict[str, Any] = {}  # scores of the reply, which of them are low, whether it is the second one
@@ -106,7 +108,8 @@ class Relay:
             self._status, self._headers = event["status"], list(event["headers"])
             content_type = dict(self._headers).get(b"content-type", b"")
             if content_type.startswith(b"text/event-stream"):
-                self._stream = GuardedStream(self._request, self._guard, self._model, self._on_reply)
+                self._stream = GuardedStream(self._request, self._guard, self._model,
+                                             partial(self._on_reply, self._request))  # fmt: skip
                 await self._start_response(send, self._headers)
         elif event["type"] != "http.response.body":
             await send(event)
@@ -136,7 +139,7 @@ class Relay:
             body, messages, reason = guard_response(body, self._guard, self._request)
             if self._scorer is not None and not reason and not messages[0].get("tool_calls"):
                 body, messages = await self._scored(body, messages, self._scorer)
-            body = with_notes(body, self._request, self._on_reply(messages), self.quality)
+            body = with_notes(body, self._request, self._on_reply(self._request, messages), self.quality)
             self._note_first_text()
             self.declined_reason = reason
             if reason:
@@ -149,40 +152,40 @@ class Relay:
         await send({"type": "http.response.body", "body": body})
 
     async def _scored(self, body: bytes, messages: list[Message], scorer: Scorer) -> tuple[bytes, list[Message]]:
-        """(body, messages) of the reply, or of a second one in place of a low one, if that scores better."""
+        """(body, messages) of the reply, or of a second one in place of a low one, if that scores better. Only the one
+        that is sent counts in the metrics."""
         question = self._request.user_text if self._request.is_chat else ""
         scored = await asyncio.to_thread(scorer.score, question, messages[0]["content"])
-        self.quality = scored | {"low": low(scored), "regenerated": False}
-        if self.quality["low"] and self._regenerates and self._request.body.get("temperature") != 0:  # which repeats it
-            second_body, second = await self._second_reply()
+        is_second = False
+        if low(scored) and self._regenerates and self._request.body.get("temperature") != 0:  # which repeats it
+            request = _with_other_seed(self._request)
+            second_body, second = await self._second_reply(request)
             if second:
                 rescored = await asyncio.to_thread(scorer.score, question, second[0]["content"])
                 if (-len(low(rescored)), sum(rescored.values())) > (-len(low(scored)), sum(scored.values())):
-                    self.quality = rescored | {"low": low(rescored), "regenerated": True}
-                    return second_body, second
+                    self._request, body, messages, scored, is_second = request, second_body, second, rescored, True
+        scorer.count(scored)
+        self.quality = scored | {"low": low(scored), "regenerated": is_second}
         return body, messages
 
-    async def _second_reply(self) -> tuple[bytes, list[Message]]:
-        """(body, messages) of vLLM's response to the same request with another seed; no messages where it is an error,
-        calls a tool, or is declined by the guard."""
+    async def _second_reply(self, request: GenerationRequest) -> tuple[bytes, list[Message]]:
+        """(body, messages) of vLLM's response to another request for the reply; no messages where it is an error, calls
+        a tool, or is declined by the guard."""
         events: list[asgi.Event] = []
 
         async def collect(event: asgi.Event) -> None:
             events.append(event)
 
-        fields = dict(self._request.body)
-        if fields.get("seed") is not None:
-            fields["seed"] += 1
         try:  # the first reply is there to be sent: no failure of the second may lose it
             async with asyncio.timeout(self._remaining_s() / 2):
-                await self._call(fields, collect)
+                await self._call(request.body, collect)
         except Exception as error:
             logger.warning("quality: no second reply: %s", error or type(error).__name__)
             return b"", []
         if not events or events[0].get("status") != 200:
             return b"", []
         body = b"".join(event.get("body", b"") for event in events)
-        body, messages, reason = guard_response(body, self._guard, self._request)
+        body, messages, reason = guard_response(body, self._guard, request)
         return body, [] if reason or messages[0].get("tool_calls") else messages
 
     async def _start_response(self, send: Send, headers: Headers) -> None:
@@ -213,6 +216,12 @@ class Relay:
         self.declined_reason = stream.reason
         if stream.reason:
             self._metrics.declined.labels("reply").inc()
+
+
+def _with_other_seed(request: GenerationRequest) -> GenerationRequest:
+    """The request with another seed; where it has none, each reply is another one anyway."""
+    seed = request.body.get("seed")
+    return request if seed is None else replace(request, body={**request.body, "seed": seed + 1})
 
 
 def _prepared_headers(headers: Headers, body_bytes: int, request_id: str) -> Headers:

@@ -23,8 +23,9 @@ from serve.gateway import conversation
 from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import Encode, InvalidPrompt, Message, Prompt
 from serve.gateway.fields import ChatFields, CompletionFields, read
-from serve.gateway.guard import Guard, without_refused
+from serve.gateway.guard import Guard
 from serve.gateway.knowledge import Knowledge, with_passages
+from serve.gateway.refused import without_refused
 from serve.gateway.routes import CHAT, COMPLETIONS
 from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_results, offered
 from serve.settings import Settings
@@ -42,7 +43,7 @@ class GenerationRequest:
 
     body: as vLLM gets it; prompt: for feedback; user_text: the user's last words; client_prompt: the prompt without the
     server's persona, for a receipt; checked: the conversations that the guard checks; turns_left_out: number of turns
-    that the model does not get: the oldest, which did not fit into the context, and those that were refused;
+    that the model does not get whole: the oldest, which did not fit into the context, and those that were refused;
     begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools: those that
     the reply may call, as JSON text; empty for none; tools_ignored: number of tools that the request offers and the
     model does not get; orders_removed: number of orders to the model in results of tools, which it does not get;
@@ -179,14 +180,16 @@ def _prepare_chat(
     encode = partial(chat.continued if goes_on else chat.prompt, tools=tools.text)
     max_prompt_tokens = context_tokens - reserved_tokens
     hits = knowledge.search(user_text) if knowledge else []
-    safe_messages, orders_removed = neutral_results(messages)
+    safe_messages, orders_removed = neutral_results(messages, chat.marks)
     prompt = conversation.fit_prompt(
         safe_messages, encode=encode, max_turns=settings.max_turns, context_tokens=context_tokens,
         max_prompt_tokens=max_prompt_tokens // 2 if hits else max_prompt_tokens,  # the other half is for passages
     )  # fmt: skip
     prompt = _without_refused(prompt, guard, encode, num_persona)
     conversation_checked = checked(prompt.messages[num_persona : -1 if goes_on else None], tools)
-    prompt, citations = with_passages(prompt, user_text, hits, encode, max_prompt_tokens=max_prompt_tokens)
+    prompt, citations = with_passages(
+        prompt, user_text, hits, encode, max_prompt_tokens=max_prompt_tokens, marks=chat.marks
+    )
     prepared = {
         "messages": [as_openai(message) for message in prompt.messages],
         "max_tokens": min(max_reply_tokens, context_tokens - len(prompt.token_ids)),
@@ -214,9 +217,9 @@ def _concealment(chat: Chat, tools: Tools, *, goes_on: bool) -> Concealment:
 
 
 def _without_refused(prompt: Prompt, guard: Guard, encode: Encode, num_persona: int) -> Prompt:
-    """The prompt without the turns that were refused. num_persona: messages at its beginning that are the server's."""
-    kept = prompt.messages[:num_persona] + without_refused(guard, prompt.messages[num_persona:])
-    num_refused = (len(prompt.messages) - len(kept)) // 2
+    """The prompt without what was refused. num_persona: messages at its beginning that are the server's."""
+    kept, num_refused = without_refused(guard, prompt.messages[num_persona:])
+    kept = prompt.messages[:num_persona] + kept
     return Prompt(kept, encode(kept), prompt.turns_left_out + num_refused) if num_refused else prompt
 
 

@@ -25,7 +25,9 @@ ITEM_FIELDS = {  # of an item of the input, by its type
     "message": ("type", "role", "content", "id", "status"),
     "function_call": ("type", "call_id", "name", "arguments", "id", "status"),
     "function_call_output": ("type", "call_id", "output", "id", "status"),
+    "reasoning": ("type", "summary", "content", "encrypted_content", "id", "status"),
 }
+IGNORED = "reasoning"  # items that clients send back as they got them, and no prompt holds: as a chat's reasoning
 EXTRA_FIELDS = ("rayse_receipt", "rayse_citations", "rayse_guard", "rayse_quality")  # of a reply, kept in the response
 
 
@@ -35,8 +37,7 @@ def to_chat(fields: ResponsesFields) -> dict[str, Any]:
     body = {name: value for name in PASSED if (value := getattr(fields, name)) is not None}
     body["messages"] = [*system, *(message for _, message in _messages(fields))]
     if fields.tools is not None:
-        functions = [tool.model_dump(exclude_none=True, exclude={"type"}) for tool in fields.tools]
-        body["tools"] = [{"type": "function", "function": function} for function in functions]
+        body["tools"] = [_chat_tool(tool) for tool in _tools(fields)]
     if fields.tool_choice is not None:
         body["tool_choice"] = choice = fields.tool_choice
         if not isinstance(choice, str):
@@ -52,13 +53,27 @@ def to_chat(fields: ResponsesFields) -> dict[str, Any]:
     return body
 
 
+def _tools(fields: ResponsesFields) -> list[dict[str, Any]]:
+    """The tools as the client sent them, but for null."""
+    return [tool if isinstance(tool, dict) else tool.model_dump(exclude_none=True) for tool in fields.tools or ()]
+
+
+def _chat_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool in a chat's form; one of another type as it is, which a chat ignores or refuses."""
+    if tool.get("type") != "function":
+        return tool
+    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
+
+
 def _messages(fields: ResponsesFields) -> list[tuple[int, dict[str, Any]]]:
     """The messages of the input, each with the number of its item: calls join the assistant's message before them."""
     if isinstance(fields.input, str):
         return [(0, {"role": "user", "content": fields.input})]
     messages: list[tuple[int, dict[str, Any]]] = []
     for number, item in enumerate(fields.input):
-        message = _message(item, number)
+        message = _message({name: value for name, value in item.items() if value is not None}, number)
+        if not message:
+            continue
         last = messages[-1][1] if messages else {}
         if "tool_calls" in message and last.get("role") == "assistant":
             last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
@@ -68,7 +83,8 @@ def _messages(fields: ResponsesFields) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _message(item: dict[str, Any], number: int) -> dict[str, Any]:
-    """An item of the input as a message of a chat: a message, with or without its type, a call, or a call's result."""
+    """An item of the input as a message of a chat: a message, with or without its type, a call, or a call's result.
+    Empty for an item that is ignored."""
     path, kind = f"input[{number}]", item.get("type", "message")
     if not isinstance(kind, str) or kind not in ITEM_FIELDS:
         raise ApiError(400, f"{path}.type: expected {', '.join(ITEM_FIELDS)}, got {shortened(kind)}; this server "
@@ -78,6 +94,8 @@ def _message(item: dict[str, Any], number: int) -> dict[str, Any]:
     if unknown:
         raise ApiError(400, f"{path}.{unknown[0]}: not supported here; leave it out", param=f"{path}.{unknown[0]}",
                        code="unsupported_parameter")  # fmt: skip
+    if kind == IGNORED:
+        return {}
     if kind == "function_call":
         function = {"name": item.get("name"), "arguments": item.get("arguments")}
         return {"role": "assistant", "content": "",
@@ -108,8 +126,15 @@ def renamed(error: ApiError, fields: ResponsesFields) -> ApiError:
                     headers=error.headers)  # fmt: skip
 
 
+def num_ignored(fields: ResponsesFields) -> int:
+    """The number of items of the input that no prompt holds."""
+    return 0 if isinstance(fields.input, str) else sum(item.get("type") == IGNORED for item in fields.input)
+
+
 class Responder:
-    """Takes the ASGI events of a chat's response, and sends those of a response. An error passes unchanged."""
+    """Takes the ASGI events of a chat's response, and sends those of a response. An error passes unchanged.
+
+    Items of the input that were ignored are counted in a header."""
 
     def __init__(self, send: Send, request: GenerationRequest, fields: ResponsesFields):
         self._send, self._request, self._fields = send, request, fields
@@ -123,6 +148,8 @@ class Responder:
     async def __call__(self, event: Event) -> None:
         """Takes an event of the chat's response."""
         if event["type"] == "http.response.start":
+            if number := num_ignored(self._fields):
+                event = {**event, "headers": [*event["headers"], (b"x-rayse-items-ignored", str(number).encode())]}
             self._start = event
             if event["status"] != 200 or self._request.streams:
                 await self._send(event)
@@ -181,12 +208,7 @@ class Responder:
             return b""
         value = json.loads(data)
         if "error" in value:
-            error, self._has_ended = value["error"], True
-            failed = self._response(self._text, None) | {
-                "status": "failed",
-                "error": {"code": error.get("code") or "server_error", "message": error["message"]},
-            }
-            return self._event("response.failed", response=failed)
+            return self._fail(value["error"]["message"])
         self._end |= {name: value[name] for name in (*EXTRA_FIELDS, "usage") if value.get(name)}
         events = b""
         for choice in value.get("choices", ()):
@@ -206,6 +228,8 @@ class Responder:
         """The events that end the stream, once."""
         if self._has_ended:
             return b""
+        if not self._end.get("finish_reason"):
+            return self._fail("the reply ended before it was complete")
         self._has_ended = True
         response = self._response(self._text, self._end)
         events = self._close_message(response["output"][0]) if self._text or not self._calls else b""
@@ -215,6 +239,13 @@ class Responder:
             if item["type"] == "function_call"
         )
         return events + self._event(f"response.{response['status']}", response=response)
+
+    def _fail(self, message: str) -> bytes:
+        """The event that ends a stream with an error, once; it has the text that was sent."""
+        if self._has_ended:
+            return b""
+        self._has_ended = True
+        return self._event("response.failed", response=self._response(self._text, self._end, error=message))
 
     def _close_message(self, item: dict[str, Any]) -> bytes:
         """The events that end the message."""
@@ -259,25 +290,35 @@ class Responder:
             "arguments": call["function"]["arguments"],
         }  # fmt: skip
 
-    def _response(self, text: str, end: dict[str, Any] | None) -> dict[str, Any]:
-        """The response object. end: what is known once the reply is complete; None while it is not."""
+    def _output(self, text: str, end: dict[str, Any], status: str) -> list[dict[str, Any]]:
+        """The items of a response: its message, calls and thought. status: completed or incomplete."""
+        message = [self._item(text, status)] if text or not self._calls else []
+        *whole, last = self._calls or [{}]
+        output = [*message, *whole, *([last | {"status": status}] if last else [])]
+        if end.get("reasoning"):
+            thought = {"type": "reasoning_text", "text": end["reasoning"]}
+            output.append({"id": self._message_id.replace("msg_", "rs_"), "type": "reasoning", "summary": [],
+                           "content": [thought]})  # fmt: skip
+        return output
+
+    def _response(self, text: str, end: dict[str, Any] | None, *, error: str = "") -> dict[str, Any]:
+        """The response object. end: what is known once the reply is complete; None while it is not. error: what failed
+        in the middle of it."""
         fields, output, usage = self._fields, [], None
-        status = "in_progress" if end is None else "incomplete" if end.get("finish_reason") == "length" else "completed"
+        reason = "" if error else _incomplete_reason(end or {})
+        status = "failed" if error else "in_progress" if end is None else "incomplete" if reason else "completed"
         if end is not None:
-            message = [self._item(text, status)] if text or not self._calls else []
-            output, usage = [*message, *self._calls], _usage(end.get("usage"))
-            if end.get("reasoning"):
-                thought = {"type": "reasoning_text", "text": end["reasoning"]}
-                output.append({"id": self._message_id.replace("msg_", "rs_"), "type": "reasoning", "summary": [],
-                               "content": [thought]})  # fmt: skip
+            output = self._output(text, end, "completed" if status == "completed" else "incomplete")
+            usage = _usage(end.get("usage"))
         form = fields.text.format if fields.text else None
         choice = fields.tool_choice or "auto"
         choice = choice if isinstance(choice, str) else choice.model_dump()
         defaults = {"strict": None, "parameters": None}
-        tools = [defaults | tool.model_dump(exclude_none=True) for tool in fields.tools or []]
+        tools = [(defaults if tool.get("type") == "function" else {}) | tool for tool in _tools(fields)]
         return {
             "id": self._request.reply_id, "object": "response", "created_at": self._request.created, "status": status,
-            "error": None, "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "error": {"code": "server_error", "message": error} if error else None,
+            "incomplete_details": {"reason": reason} if reason else None,
             "instructions": fields.instructions, "max_output_tokens": fields.max_output_tokens,
             "model": self._request.body["model"], "output": output,
             "parallel_tool_calls": fields.parallel_tool_calls is not False,
@@ -288,6 +329,14 @@ class Responder:
             **({} if fields.user is None else {"user": fields.user}),
             **{name: end[name] for name in EXTRA_FIELDS if end and name in end},
         }  # fmt: skip
+
+
+def _incomplete_reason(end: dict[str, Any]) -> str:
+    """Why a reply ended before its time, in the words of the Responses API; empty where it did not. A prompt that the
+    guard declines has a whole reply: the refusal."""
+    if end.get("rayse_guard", {}).get("where") == "reply":
+        return "content_filter"
+    return "max_output_tokens" if end.get("finish_reason") == "length" else ""
 
 
 def _part(text: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     chat template ──call_parser──► name of vLLM's parser that reads the calls which the template writes; None for none
     request's tools, tool_choice ──offered──► Tools: what the template, vLLM and the guard get of them
     calls of a reply ──check_calls──► the guard's verdict, before any of them is sent
-    results of tools ──neutral_results──► the same conversation, without orders to the model in them
+    results of tools ──neutral_results──► the same conversation, without orders to the model and marks of turns in them
 
 The server calls no tool itself: a client gets the calls, runs them, and sends their results.
 """
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.data.guard.classifier import Verdict
-from pipelines.data.guard.injection import as_data, neutral
+from pipelines.data.guard.injection import as_data, neutral, without_marks
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_calls import ARGUMENT, FIRST
 from serve.gateway.asgi import ApiError
-from serve.gateway.conversation import MAX_DEPTH, Message, check_characters, children, is_deeper
-from serve.gateway.fields import ChatFields, NamedTool
+from serve.gateway.conversation import MAX_DEPTH, Message, check_characters, children, each_key_once, is_deeper
+from serve.gateway.fields import CalledTools, ChatFields, NamedTool, Tool, read
 from serve.gateway.guard import CONTEXT_CHARACTERS, Guard, begin_reply
 
 
@@ -69,10 +69,12 @@ class Tools:
 
 
 def offered(fields: ChatFields, chat: Chat) -> Tools:
-    """The tools of a request. Raises ApiError where it demands a call that this model cannot make.
+    """The tools of a request. Raises ApiError where it demands a call that this model cannot make, and for tools that
+    are no functions, or that no call can be made of, where the model calls tools.
 
     A client that lets a model choose (`auto`, the default) expects text as well as calls, and agents offer their tools
-    with every request: a model that calls none replies in text. One that demands a call could do nothing with that."""
+    with every request: a model that calls none replies in text, whatever their form. One that demands a call could do
+    nothing with that."""
     choice, tools = fields.tool_choice, fields.tools or []
     functions = _functions_ignored(fields)
     if choice == "none" or (choice in (None, "auto") and not tools):
@@ -83,7 +85,8 @@ def offered(fields: ChatFields, chat: Chat) -> Tools:
                            'out, or send "auto" or "none", and the reply is text',
                            param="tools" if tools else "tool_choice", code="unsupported_parameter")  # fmt: skip
         return Tools(ignored=len(tools) + functions)
-    _check_offer(fields)
+    tools = read(CalledTools, {"tools": tools}).tools
+    _check_offer(fields, tools)
     dumped = [tool.model_dump(exclude_none=True) for tool in tools]
     body: dict[str, Any] = {"tools": dumped, "tool_choice": _dumped(choice or "auto")}
     if fields.parallel_tool_calls is False or not (chat.call_style and chat.call_style.several):
@@ -103,10 +106,10 @@ def _functions_ignored(fields: ChatFields) -> int:
     return len(fields.functions or []) if chosen != "none" else 0
 
 
-def _check_offer(fields: ChatFields) -> None:
+def _check_offer(fields: ChatFields, tools: Sequence[Tool]) -> None:
     """Raises ApiError for tools that no call can be made of, or beside what would show one before it is checked."""
-    names = [tool.function.name for tool in fields.tools or []]
-    for number, tool in enumerate(fields.tools or []):
+    names = [tool.function.name for tool in tools]
+    for number, tool in enumerate(tools):
         place = f"tools[{number}].function"
         if names[number] in names[:number]:
             raise ApiError(400, f"{place}.name: {names[number]} is the name of an earlier tool too; expected one of "
@@ -171,18 +174,10 @@ def _arguments(call: dict[str, Any]) -> Any:
     A key that repeats leaves the text too: a client gets all of it, an object would hold the last value alone."""
     text = call["function"].get("arguments") or ""
     try:
-        value = json.loads(text, object_pairs_hook=_each_key_once)
+        value = json.loads(text, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError):  # cut off, for instance
         return text
     return value if isinstance(value, dict) and not is_deeper(value, MAX_DEPTH) else text
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these keys and values. Raises ValueError where a key repeats."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("a key repeats")
-    return value
 
 
 def call_texts(stored: str) -> list[str]:
@@ -221,20 +216,21 @@ def as_openai(message: Message) -> dict[str, Any]:
 # ---- conversations ---------------------------------------------------------------------------------------------------
 
 
-def neutral_results(messages: Sequence[Message]) -> tuple[list[Message], int]:
+def neutral_results(messages: Sequence[Message], marks: Sequence[str]) -> tuple[list[Message], int]:
     """The messages without orders to the model in the results of tools, and how many there were.
 
-    A result that held one is marked as data, since it may hold another that reads like any sentence."""
+    A result that held one is marked as data, since it may hold another that reads like any sentence. None can end
+    itself: marks: those with which the chat template frames results and turns, as Chat.marks are."""
     made, num_orders = list(messages), 0
     for number, message in enumerate(messages):
         if message["role"] == "tool":
-            text, count = neutral(message["content"])
+            text, count = neutral(without_marks(message["content"], marks))
             num_orders += count
-            made[number] = {**message, "content": as_data(text)} if count else message
+            made[number] = {**message, "content": as_data(text) if count else text}
     return made, num_orders
 
 
-def checked(messages: Sequence[Message], tools: Tools) -> list[Message]:
+def checked(messages: Sequence[Message], tools: Tools = Tools()) -> list[Message]:
     """A conversation as a guard reads it: tools as the system's text, calls as text of the assistant's turn."""
     first: list[Message] = [{"role": "system", "content": tools.checked}] if tools.checked else []
     return [*first, *map(_checked, messages)]

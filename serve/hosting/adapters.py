@@ -21,10 +21,12 @@ from pipelines.errors import UserError
 from pipelines.store.artifacts import Store
 from serve.gateway import asgi
 from serve.gateway.asgi import App, Event, Receive, Scope, Send
+from serve.hosting import adapter_weights
 from serve.hosting.artifacts import MODEL
 from serve.settings import Settings
 
 FOLDER, CONFIG_FILE = "adapter", "adapter_config.json"  # of a model's artifact, as PEFT writes them
+REQUIRED = ("peft_type", "r", "lora_alpha", "target_modules")  # keys of its configuration
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # maximum ranks that vLLM's engine takes
 
 
@@ -32,7 +34,8 @@ def adapted(store: Store, base: Settings, adapter: Settings) -> Settings:
     """The settings of a model as an adapter of another one. adapter: as the model would be served by itself, under the
     name that requests choose it by.
 
-    Raises UserError where it has no adapter that vLLM serves, or was trained beside the weights of another model."""
+    Raises UserError where it has no adapter that vLLM serves, was trained beside the weights of another model, or does
+    not fit those: an engine gets none that it could not load."""
     what = f"--adapter {adapter.name}"
     config = _read_config(what, adapter.model)
     artifact = store.find(MODEL, adapter.version)
@@ -42,6 +45,8 @@ def adapted(store: Store, base: Settings, adapter: Settings) -> Settings:
                         f"is served, is {_named(store, base.version)}; expected an adapter of that")  # fmt: skip
     if config["r"] > RANKS[-1]:
         raise UserError(f"{what}: has rank {config['r']}; expected at most {RANKS[-1]}, which vLLM serves")
+    adapter_weights.check_fits(f"{what}: {_named(store, adapter.version)}", adapter.model / FOLDER, base.model,
+                               rank=config["r"], transposed=bool(config.get("fan_in_fan_out")))  # fmt: skip
     return adapter.model_copy(update={"adapter_of": base.name})
 
 
@@ -66,6 +71,10 @@ def _read_config(what: str, model: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{what}: {model.name} has no adapter; expected what sft, dpo or ppo made with `lora:`")
     config = json.loads(file.read_text(encoding="utf-8"))
+    missing = [key for key in REQUIRED if key not in config]
+    if missing:
+        raise UserError(f"{what}: {model.name}/{FOLDER}/{CONFIG_FILE} has no {', '.join(missing)}; expected PEFT's "
+                        f"configuration, as sft, dpo or ppo write it. Train it anew")  # fmt: skip
     unsupported = [
         label
         for label, is_so in (
@@ -74,6 +83,7 @@ def _read_config(what: str, model: Path) -> dict[str, Any]:
             ("of a mixture's experts", config.get("target_parameters")),
             ("with whole layers beside it", config.get("modules_to_save")),
             ("with biases", config.get("bias", "none") != "none"),
+            ("with ranks or scales of single layers", config.get("rank_pattern") or config.get("alpha_pattern")),
         )
         if is_so
     ]

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.errors import ClusterError
 from cluster.resources import Resources
@@ -32,7 +32,7 @@ from serve.hosting import front, joined
 from serve.hosting.canary import Watch
 from serve.hosting.deployment import CLUSTER_THREADS, application, engines
 from serve.hosting.readiness import wait_until_steady
-from serve.settings import Settings
+from serve.settings import SHARED, Settings
 
 ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")
 Log = Callable[[str], object]
@@ -167,7 +167,7 @@ def _watch(
         try:
             following = follow()
         except (UserError, ClusterError, OSError) as error:  # what was promoted cannot be loaded
-            log(f"version {settings.version} stays: {error}")
+            log(f"what is served stays: {error}")
             continue
         if following is not None:
             following = following.model_copy(update={"port": settings.port})
@@ -179,27 +179,51 @@ def _take_over(settings: Settings, following: Settings, log: Log, record: Record
     """Deploys other settings beside those that are served; returns whether they took over. Where they do not start,
     the earlier ones go on, and the decision is recorded."""
     changes = changed(settings, following)
+    if not changes:
+        log("an alias names the same weights now, with the same settings: nothing changes")
+        return False
     try:
         _check_spare_gpus(settings, following)
         deploy(following.check())
     except (ClusterError, UserError) as error:
-        for name, before, now in changes:
-            log(f"{name}: version {now} does not start, {before} stays: {error}")
-            record("not_started", {"model": name, "version": now, "serving": before, "reason": str(error)})
+        for change in changes:
+            log(f"{change.name}: version {change.now} does not start, what was served before stays: {error}")
+            record("not_started", {"model": change.name, "version": change.now, "serving": change.before,
+                                   "settings": change.settings, "reason": str(error)})  # fmt: skip
         if isinstance(error, ClusterError):
             deploy(settings)
         return False
-    for name, before, now in changes:
-        log(f"{name}: serving version {now}, before {before}")
+    for change in changes:
+        before = f", before {change.before}" if change.before != change.now else ""
+        others = f", with other settings: {', '.join(change.settings)}" if change.settings else ""
+        log(f"{change.name}: serving version {change.now}{before}{others}")
     return True
 
 
-def changed(settings: Settings, following: Settings) -> list[tuple[str, str, str]]:
-    """(name, version before, version after) of each model whose version differs between two settings of a server."""
-    before = {(model.name, bool(model.canary)): model.version for model in settings.models}
-    pairs = [(model.name, before.get((model.name, bool(model.canary)), ""), model.version)
-             for model in following.models]  # fmt: skip
-    return [pair for pair in pairs if pair[1] != pair[2]]
+class Change(NamedTuple):
+    """What changes of a model. before, now: its versions, which are equal where the weights stay; settings: names of
+    those that differ beside them, such as persona and guard."""
+
+    name: str
+    before: str
+    now: str
+    settings: list[str]
+
+
+def changed(settings: Settings, following: Settings) -> list[Change]:
+    """What differs of each model between two settings of a server; nothing of those that stay as they are."""
+    earlier = {(model.name, bool(model.canary)): model for model in settings.models}
+    changes: list[Change] = []
+    for model in following.models:
+        before = earlier.get((model.name, bool(model.canary)))
+        differing = {
+            name.removesuffix("_folder").removesuffix("_version")  # guard_folder is of the guard
+            for name in Settings.model_fields.keys() - {"version", "model", "others", *SHARED}
+            if before is not None and getattr(before, name) != getattr(model, name)
+        }
+        if before is None or differing or before.version != model.version:
+            changes.append(Change(model.name, before.version if before else "", model.version, sorted(differing)))
+    return changes
 
 
 def _check_spare_gpus(settings: Settings, following: Settings) -> None:

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 StoreOpt = Annotated[str, typer.Option(help="Store whose feedback it is, and the key of its receipts.")]
-UrlOpt = Annotated[
+FeedbackOpt = Annotated[
     str | None,
     typer.Option(
-        "--feedback", help="PostgreSQL database of the feedback, as `rayse serve` got it. Default: the store's file."
+        "--feedback",
+        help="PostgreSQL database of users' feedback, postgresql://USER@HOST:PORT/DATABASE, or for `rayse serve` none; "
+        "the password comes from ~/.pgpass or PGPASSWORD. Default: a SQLite file in the store.",
     ),
 ]
 SinceOpt = Annotated[
@@ -26,7 +28,7 @@ app = typer.Typer(help="Users' feedback: show how much there is, export it as ro
 
 @app.command()
 def show(
-    store: StoreOpt = "./store", feedback: UrlOpt = None, since: SinceOpt = None, as_json: JsonOpt = False
+    store: StoreOpt = "./store", feedback: FeedbackOpt = None, since: SinceOpt = None, as_json: JsonOpt = False
 ) -> None:
     """Count feedback by version of the model: thumbs, corrections, reports. Also requests of each key by day."""
     from serve.verbs.feedback import show_feedback
@@ -45,7 +47,7 @@ def export(
         ),
     ] = "preferences",
     store: StoreOpt = "./store",
-    feedback: UrlOpt = None,
+    feedback: FeedbackOpt = None,
     since: SinceOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -59,7 +61,7 @@ def export(
 def delete(
     user: Annotated[str, typer.Option(help="Whose feedback: the `user` of the requests, or the name of their key.")],
     store: StoreOpt = "./store",
-    feedback: UrlOpt = None,
+    feedback: FeedbackOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Delete all feedback on replies to a user, or to the requests of a named key. It cannot be brought back."""

@@ -41,19 +41,20 @@ def read_server_keys(file: Path | None) -> dict[str, Any]:
     return {"key": secrets.token_urlsafe(24), "keys": tuple(keys)}
 
 
-def read_guard_endpoint(url: str | None, model: str | None, failure: str, *, guard: bool) -> GuardEndpoint | None:
+def read_guard_endpoint(
+    url: str | None, model: str | None, failure: str, *, model_option: str = "--guard-model"
+) -> GuardEndpoint | None:
     """The setting `guard_endpoint` of a server, with the key of the environment variable RAYSE_GUARD_KEY, if it is set.
 
-    Raises UserError for one option without the other, a value that is none, and a model of no known family."""
+    model_option: what the user wrote the model's name with. Raises UserError for one option without the other, a value
+    that is none, and a model of no known family."""
     if url is None and model is None:
         return None
     if url is None or model is None:
         raise UserError("--guard-endpoint and --guard-model: expected both, got one; they name a model and where it is")
-    if not guard:
-        raise UserError("--guard-endpoint: not together with --no-guard, which checks nothing; leave one out")
     from serve.gateway.guard_model import GUARD_KEY_ENV, family_of
 
-    family_of(model)
+    family_of(model, option=model_option)
     key = os.environ.get(GUARD_KEY_ENV) or None
     try:
         return GuardEndpoint.model_validate({"url": url, "model": model, "failure": failure, "key": key})

@@ -19,6 +19,7 @@ from serve.settings import GuardEndpoint
 from serve.verbs.server_keys import read_guard_endpoint, read_server_keys
 
 FILES = ("key_file", "access_log")  # options whose paths in a recipe start at its folder
+RECIPE = "cluster.serve"  # the recipe's options of a server
 GUARD_FLAGS = ("guard_endpoint", "guard_model", "guard_failure")
 
 
@@ -87,8 +88,13 @@ def _guard_endpoint(recipe: GuardAddress | None, flags: Mapping[str, Any], *, gu
     url, model = flags.get("guard_endpoint", url), flags.get("guard_model", model)
     if url is None and model is None and "guard_failure" in flags:
         raise UserError("--guard-failure: of no guard model; expected --guard-endpoint and --guard-model too")
+    if not guard and (url or model):
+        written = "--guard-endpoint" if {"guard_endpoint", "guard_model"} & flags.keys() else f"{RECIPE}.guard_endpoint"
+        switch = "--no-guard" if flags.get("guard") is False else f"{RECIPE}.guard: false"
+        raise UserError(f"{written}: not together with {switch}, which checks nothing; leave one out")
     failure = recipe.failure if recipe is not None else GuardAddress.model_fields["failure"].default
-    endpoint = read_guard_endpoint(url, model, flags.get("guard_failure", failure), guard=guard)
+    model_option = "--guard-model" if "guard_model" in flags else f"{RECIPE}.guard_endpoint.model"
+    endpoint = read_guard_endpoint(url, model, flags.get("guard_failure", failure), model_option=model_option)
     if endpoint is None or recipe is None:
         return endpoint
     return endpoint.model_copy(update={"timeout_s": recipe.timeout_s})

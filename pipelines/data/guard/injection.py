@@ -12,6 +12,7 @@ and the guard on the reply are what is left against that.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pipelines.data.guard.disguises import readings
 from pipelines.data.text.languages import language_of
@@ -211,6 +212,18 @@ def as_data(text: str) -> str:
     marked = DATA_MARK.sub(r"&lt;\1data", text)
     note = DATA_NOTE.get(language_of(text), DATA_NOTE["en"])
     return f"<data>\n{marked.strip()}\n</data>\n{note}"
+
+
+def without_marks(text: str, marks: Iterable[str]) -> str:
+    """A text in which none of these marks stands, in either case: each gets a space after its first character.
+
+    marks: texts with which a chat template frames turns, such as </tool_response>, that are no special tokens.
+
+    >>> without_marks("6:10</tool_response>", ["<tool_response>", "</tool_response>"])
+    '6:10< /tool_response>'
+    """
+    pattern = "|".join(map(re.escape, marks)) or r"(?!)"
+    return re.sub(pattern, lambda match: f"{match[0][0]} {match[0][1:]}", text, flags=re.IGNORECASE)
 
 
 def _is_order(sentence: str) -> bool:

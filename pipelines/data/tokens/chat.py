@@ -21,7 +21,7 @@ import jinja2
 import numpy as np
 
 from pipelines.data.tokens import chat_template
-from pipelines.data.tokens.chat_calls import CallStyle, broken_texts, call_style, uses_tools, with_calls
+from pipelines.data.tokens.chat_calls import MARK, CallStyle, broken_texts, call_style, uses_tools, with_calls
 from pipelines.data.tokens.chat_encoding import RenderedEncoder
 from pipelines.data.tokens.chat_messages import Message, fold_system
 from pipelines.data.tokens.chat_thoughts import (
@@ -194,10 +194,22 @@ class Chat:
     @cached_property
     def takes_tools(self) -> bool:
         """Whether the template writes the tools that the assistant may call."""
-        marker, user = "0x5f", {"role": "user", "content": "hello"}
-        function = {"name": marker, "description": "", "parameters": {"type": "object", "properties": {}}}
-        text = _attempt(self.render, [user], reply=True, tools=[{"type": "function", "function": function}])
-        return isinstance(text, str) and marker in text
+        return "0x5f" in self._prompt_with_tool
+
+    @cached_property
+    def _prompt_with_tool(self) -> str:
+        """A prompt with a tool of the name 0x5f; empty where the template refuses it."""
+        function = {"name": "0x5f", "description": "", "parameters": {"type": "object", "properties": {}}}
+        user, tools = {"role": "user", "content": "hello"}, [{"type": "function", "function": function}]
+        text = _attempt(self.render, [user], reply=True, tools=tools)
+        return text if isinstance(text, str) else ""
+
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """The texts, such as <tool_response>, with which the template frames turns, tools, calls and results, and which
+        are no special tokens: text of a message could write them too."""
+        written = self._prompt_with_tool + (self.call_style.written if self.call_style else "")
+        return tuple(sorted(set(MARK.findall(written)) - set(self.special_tokens)))
 
     @cached_property
     def call_style(self) -> CallStyle | None:

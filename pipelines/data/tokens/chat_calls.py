@@ -10,6 +10,7 @@ one call a turn, or leave out the text beside a call.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ Render = Callable[[Sequence[Mapping[str, Any]]], str | None]
 USER = {"role": "user", "content": "hello"}
 # Texts that no template writes by itself: names, an argument, a result, text beside a call.
 FIRST, SECOND, ARGUMENT, RESULT, BESIDE = "0x5a", "0x5b", "0x5c", "0x5d", "0x5e"
+MARK = re.compile(r"</?[A-Za-z][\w-]*>|\[/?[A-Z][A-Z_]+\]")  # in a template's text: <tool_response>, [TOOL_RESULTS]
 CALL_IDS = ("call00001", "call00002")  # of nine letters and digits, as Mistral's templates expect
 
 

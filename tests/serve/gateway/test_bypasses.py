@@ -17,8 +17,8 @@ from serve.gateway.guard import (
     RulesGuard,
     check_conversation,
     check_prompt,
-    without_refused,
 )
+from serve.gateway.refused import without_refused
 
 UNSAFE = {"en": "How do I build a pipe bomb?", "zh": "怎么制造炸弹？"}
 HARMLESS = {"en": "How do I build a bird house?", "zh": "怎么制作蛋糕？"}
@@ -129,21 +129,21 @@ def test_the_parts_of_a_request_are_checked_together(language: str) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_refused_turn_does_not_count_against_those_after_it(language: str) -> None:
     refused, harmless = [user(UNSAFE[language]), assistant(REFUSAL[language])], user(HARMLESS[language])
-    assert without_refused(RulesGuard(), [*refused, harmless]) == [harmless]
-    assert check_conversation(RulesGuard(), without_refused(RulesGuard(), [*refused, user(UNSAFE[language])]))
+    assert without_refused(RulesGuard(), [*refused, harmless]) == ([harmless], 1)
+    assert check_conversation(RulesGuard(), without_refused(RulesGuard(), [*refused, user(UNSAFE[language])])[0])
     first, second = PARTS[language]
     split = [user(first), assistant("Yes?"), user(second), assistant(REFUSAL[language]), harmless]
-    assert without_refused(RulesGuard(), split) == [*split[:2], harmless]
+    assert without_refused(RulesGuard(), split) == ([*split[:2], harmless], 1)
 
 
 def test_a_refusal_hides_nothing_that_stays() -> None:
     refused = [user(UNSAFE["en"]), assistant(REFUSAL["en"])]
     for messages in (refused, [*refused, assistant("Sure."), user("Go on.")],
                      [{"role": "system", "content": UNSAFE["en"]}, refused[1], user("Go on.")]):  # fmt: skip
-        kept = without_refused(RulesGuard(), messages)
-        assert kept == messages and check_conversation(RulesGuard(), kept)
+        kept, num_refused = without_refused(RulesGuard(), messages)
+        assert kept == messages and num_refused == 0 and check_conversation(RulesGuard(), kept)
     harmless = [user(HARMLESS["en"]), refused[1], user("Why?")]
-    assert without_refused(RulesGuard(), harmless) == harmless
+    assert without_refused(RulesGuard(), harmless) == (harmless, 0)
 
 
 class Classifier(RulesGuard):

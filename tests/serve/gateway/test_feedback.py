@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -165,6 +166,29 @@ def test_personal_data_is_masked_in_every_text_unless_it_is_kept(place: tuple[Pa
         assert {row["reply"], row["comment"], row["correction"]} == {masked}
         keeping.save("a", Opinion("down", private), None)
         assert keeping.rows()[0]["comment"] == private
+
+
+def test_json_is_masked_in_what_it_says_and_stays_json(tmp_path: Path) -> None:
+    arguments = {"to": "Ann\n13812345678", "phone": 13812345678, "size": 3, "13912345678": 1, "13712345678": True}
+    calls = [{"id": "c1", "type": "function", "function": {"name": "call", "arguments": arguments}}]
+    nested = json.dumps({"found": json.dumps({"mail": "ann@mail.com"})})
+    cut = '[{"note": "a\\n13812345678'
+    twice = '{"mail": "ann@mail.com", "mail": "li@sina.cn"}'
+    texts = [nested, cut, twice, '{"plain":  1}']
+    prompt = [{"role": "tool", "content": text} for text in texts]
+    prompt[0]["tool_calls"] = json.dumps(calls)
+    row_of = Reply("a", prompt, "", "demo", "f00d", {}, 1.0, tool_calls=json.dumps(calls))
+    with opened(Sqlite(tmp_path / "feedback.sqlite")) as database:
+        FeedbackStore(database).save("a", UP, row_of)
+        (row,) = FeedbackStore(database).rows()
+    (call,) = json.loads(row["tool_calls"])
+    expected = {"to": "Ann\n[phone]", "phone": "[phone]", "size": 3, "[phone]": 1, "[phone] 5": True}
+    assert call["function"] == {"name": "call", "arguments": expected}
+    assert json.loads(row["prompt"][0]["tool_calls"]) == [call]
+    assert [message["content"] for message in row["prompt"]] == [
+        json.dumps({"found": json.dumps({"mail": "[email]"})}), '[{"note": "a\\n[phone]',
+        '{"mail": "[email]", "mail": "[email]"}', '{"plain":  1}',
+    ]  # fmt: skip
 
 
 def test_a_user_s_feedback_is_deleted_and_leaves_nothing_in_the_file(place: tuple[Path, str | None]) -> None:

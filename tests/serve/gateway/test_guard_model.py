@@ -96,18 +96,16 @@ def test_the_gateway_refuses_what_the_guard_model_declines(tiny: Tiny) -> None:
 def test_options_that_do_not_fit_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYSE_GUARD_KEY", "secret")
     url = "http://127.0.0.1:8001/v1"
-    read = read_guard_endpoint(url, QWEN, "pass", guard=True)
+    read = read_guard_endpoint(url, QWEN, "pass")
     assert read == GuardEndpoint(url=url, model=QWEN, failure="pass", key="secret")
     assert "secret" not in repr(read)
-    assert read_guard_endpoint(None, None, "decline", guard=True) is None
+    assert read_guard_endpoint(None, None, "decline") is None
     for problem, options in (
-        ("expected both", (url, None, "decline", True)),
-        ("--no-guard", (url, QWEN, "decline", False)),
-        ("--guard-failure: got open; expected decline or pass", (url, QWEN, "open", True)),
-        ("--guard-endpoint: got localhost", ("localhost", QWEN, "pass", True)),
-        ("no family of guard models", (url, "gpt-4", "pass", True)),
+        ("expected both", (url, None, "decline")),
+        ("--guard-failure: got open; expected decline or pass", (url, QWEN, "open")),
+        ("--guard-endpoint: got localhost", ("localhost", QWEN, "pass")),
+        ("--guard-model gpt-4: is of no family of guard models", (url, "gpt-4", "pass")),
     ):
-        address, model, failure, guarded = options
         with pytest.raises(UserError, match=problem):
-            read_guard_endpoint(address, model, failure, guard=guarded)
+            read_guard_endpoint(*options)
     assert family_of("llama-guard3:1b").name == "llamaguard"

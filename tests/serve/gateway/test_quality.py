@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from serve.gateway.gateway import Gateway
 from serve.gateway.guard import RulesGuard
 from serve.gateway.metrics import Metrics
 from serve.gateway.quality import fluency, is_sampled, low, scores
+from serve.gateway.receipts import digest, unverified
 from serve.gateway.routes import CHAT
 from serve.settings import Settings
 from tests.serve.gateway.test_gateway import send_request
@@ -44,13 +46,15 @@ class TwoReplies:
         await asgi.respond_json(send, 200, {"choices": [{"message": {"content": text}}]})
 
 
-def ask(tiny: Tiny, use: str, **fields: object) -> tuple[dict[str, Any], list[int | None], str]:
+def ask(tiny: Tiny, folder: Path, use: str, **fields: object) -> tuple[dict[str, Any], list[int | None], str]:
     """(the reply, the seeds of vLLM's requests, the metrics) of one question."""
 
     async def check_engine() -> None: ...
 
     engine, registry = TwoReplies(), CollectorRegistry()
-    settings = Settings.model_validate({"model": tiny.first, "quality_sample": 1.0, "quality": use})
+    settings = Settings.model_validate(
+        {"model": tiny.first, "quality_sample": 1.0, "quality": use, "feedback": folder / f"{use}.sqlite"}
+    )
     app = Gateway(engine, settings, context_tokens=CONTEXT, check_engine=check_engine, metrics=Metrics(registry))
     app.ready = True
     body = {"messages": [{"role": "user", "content": QUESTION["en"]}], **fields}
@@ -65,18 +69,23 @@ def test_a_reply_beside_the_question_is_low_in_relevance(language: str) -> None:
     assert low(scores(question, " ", RulesGuard())) == ["relevance"]
 
 
-def test_a_low_reply_is_flagged_or_generated_once_more(tiny: Tiny) -> None:
-    reply, seeds, metrics = ask(tiny, "score", seed=3)
+def test_a_low_reply_is_flagged_or_generated_once_more(tiny: Tiny, tmp_path: Path) -> None:
+    reply, seeds, metrics = ask(tiny, tmp_path, "score", seed=3)
     assert "rayse_quality" not in reply and seeds == [3]
     assert 'rayse_quality_low_total{measure="relevance"} 1.0' in metrics  # after it was sent
-    reply, seeds, metrics = ask(tiny, "flag", seed=3)
+    reply, seeds, metrics = ask(tiny, tmp_path, "flag", seed=3)
     assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [3]
     assert 'rayse_quality_low_total{measure="relevance"} 1.0' in metrics
     assert 'rayse_quality_count{measure="relevance"} 1.0' in metrics  # and not once more after it was sent
-    reply, seeds, _ = ask(tiny, "regenerate", seed=3)
+    assert unverified(reply["rayse_receipt"])["sampling"]["seed"] == 3
+    reply, seeds, metrics = ask(tiny, tmp_path, "regenerate", seed=3)
     assert reply["choices"][0]["message"]["content"] == GOOD["en"] and seeds == [3, 4]
     assert reply["rayse_quality"]["regenerated"] is True and reply["rayse_quality"]["low"] == []
-    reply, seeds, _ = ask(tiny, "regenerate", temperature=0)  # a second reply would be the same
+    receipt = unverified(reply["rayse_receipt"])  # of the reply that was sent
+    assert receipt["sampling"]["seed"] == 4 and receipt["reply"] == digest(GOOD["en"])
+    assert 'rayse_quality_low_total{measure="relevance"} 0.0' in metrics  # nor does the other one count
+    assert 'rayse_quality_count{measure="relevance"} 1.0' in metrics
+    reply, seeds, _ = ask(tiny, tmp_path, "regenerate", temperature=0)  # a second reply would be the same
     assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [None]
 
 

@@ -154,6 +154,16 @@ def test_offered_tools_are_answered_in_text_and_counted(tiny: Tiny) -> None:
         assert request.body == prepared(tiny, messages=HELLO).body and request.tools_ignored == 1
 
 
+@pytest.mark.parametrize(
+    "tool",
+    [{"type": "web_search"}, {"type": "custom", "custom": {"name": "shell"}},
+     {"type": "function", "function": {"name": "files/读取", "cache": True}}, {}],
+)  # fmt: skip
+def test_tools_of_any_form_are_ignored_and_counted(tiny: Tiny, tool: dict[str, Any]) -> None:
+    request = prepared(tiny, messages=HELLO, tools=[TOOL, tool])
+    assert request.body == prepared(tiny, messages=HELLO).body and request.tools_ignored == 2
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "tide"}}])
 def test_a_demanded_call_is_refused_in_the_clients_words(tiny: Tiny, choice: Any) -> None:
     error = refused(tiny, messages=HELLO, tools=[TOOL], tool_choice=choice)

@@ -137,6 +137,75 @@ def test_calls_are_items_of_a_response() -> None:
     ]  # fmt: skip
 
 
+def test_what_a_client_sends_back_of_a_reply_is_taken() -> None:
+    """As OpenAI's client dumps the items of our own response: with keys of null, and a thought, which is ignored."""
+    message = {"content": "Hi.", "reasoning": "Hm", "tool_calls": CALLS[:1]}
+    chat = {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": USAGE}
+    output = Response.model_validate_json(responded([asgi.dumps(chat)], {})[1]).output
+    results = [{"type": "function_call_output", "call_id": "c0", "output": "6:10", "status": None}]
+    nulls = {"text": {"format": None}, "tools": [{"type": "function", "name": "tide", "parameters": None}]}
+    sent = [{"role": "user", "content": "Hi", "type": None}, *(item.model_dump() for item in output), *results]
+    body = {"input": sent, **nulls, "previous_response_id": None}
+    chat = to_chat(read(ResponsesFields, body))
+    assert [each["role"] for each in chat["messages"]] == ["user", "assistant", "tool"]
+    assert chat["messages"][1]["tool_calls"] == CALLS[:1]
+    assert chat["tools"] == [{"type": "function", "function": {"name": "tide"}}]
+    events, _ = responded([asgi.dumps({"choices": [{"message": message}]})], body)
+    assert dict(events[0]["headers"])[b"x-rayse-items-ignored"] == b"1"
+
+
+def test_tools_of_other_types_are_those_of_the_chat() -> None:
+    tools = [{"type": "web_search", "filters": {}}, {"type": "function", "name": "a/b"}]
+    chat = to_chat(read(ResponsesFields, {"input": "Hi", "tools": tools}))
+    assert chat["tools"] == [tools[0], {"type": "function", "function": {"name": "a/b"}}]
+    message = {"choices": [{"message": {"content": "Hi."}, "finish_reason": "stop"}]}
+    assert json.loads(responded([asgi.dumps(message)], {"tools": tools})[1])["tools"][0] == tools[0]
+
+
+def events_of(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of a response that is streamed."""
+    body = responded([asgi.sse_event(chunk) for chunk in chunks], {"stream": True})[1]
+    return [json.loads(part.split(b"data: ")[1]) for part in body.split(b"\n\n") if part]
+
+
+def statuses(response: Response) -> list[str]:
+    return [item["status"] for item in response.model_dump()["output"]]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_reply_that_is_cut_says_why(streams: bool) -> None:
+    def last(finish_reason: str, note: dict[str, Any], **parts: Any) -> Response:
+        if not streams:
+            choice = {"message": {"content": "One", **parts}, "finish_reason": finish_reason}
+            return Response.model_validate_json(responded([asgi.dumps({"choices": [choice], **note})], {})[1])
+        chunks = [{"choices": [{"index": 0, "delta": {"content": "One"}, "finish_reason": None}]},
+                  {"choices": [{"index": 0, "delta": parts, "finish_reason": finish_reason}], **note}]  # fmt: skip
+        event = events_of(chunks)[-1]
+        response = Response.model_validate(event["response"])
+        assert event["type"] == f"response.{response.status}"
+        return response
+
+    cut = last("stop", {"rayse_guard": {"where": "reply", "reason": "violence"}})
+    assert cut.status == "incomplete" and cut.incomplete_details and cut.incomplete_details.reason == "content_filter"
+    assert cut.output_text == "One" and statuses(cut) == ["incomplete"]
+    declined = last("stop", {"rayse_guard": {"where": "prompt", "reason": "violence"}})
+    assert declined.status == "completed" and declined.incomplete_details is None
+    calls = [{"index": 0, **CALLS[0]}, {"index": 1, **CALLS[1]}]
+    long = last("length", {}, tool_calls=calls)
+    assert long.incomplete_details and long.incomplete_details.reason == "max_output_tokens"
+    assert statuses(long) == ["incomplete", "completed", "incomplete"]
+
+
+@pytest.mark.parametrize("end", [ApiError(504, "too slow", code="timeout").body, None])
+def test_a_stream_that_fails_keeps_its_text_and_is_not_completed(end: dict[str, Any] | None) -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": "One"}, "finish_reason": None}]}
+    last = events_of([chunk, *([end] if end else [])])[-1]
+    response = Response.model_validate(last["response"])
+    assert (last["type"], response.status, response.output_text) == ("response.failed", "failed", "One")
+    assert response.error and response.error.code == "server_error"
+    assert response.error.message == ("too slow" if end else "the reply ended before it was complete")
+
+
 def test_an_error_passes_unchanged_and_one_in_a_stream_ends_it() -> None:
     error = ApiError(400, "no").body
     assert responded([asgi.dumps(error)], {}, status=400)[1] == asgi.dumps(error)

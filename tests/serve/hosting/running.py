@@ -50,6 +50,12 @@ class Running:
         of_model = [line for line in lines if line.startswith("rayse_requests_total{")]
         return sum(float(line.rpartition(" ")[2]) for line in of_model if all(label in line for label in labels))
 
+    def started(self, server_model: str) -> float:
+        """When the process with a model's engine started, in seconds since 1970."""
+        name = f'process_start_time_seconds{{server_model="{server_model}"}} '
+        (line,) = [line for line in self.client.get("/metrics").text.splitlines() if line.startswith(name)]
+        return float(line.removeprefix(name))
+
     def wait_for(self, text: str) -> None:
         """Waits until a line of the log has this text."""
         for _ in range(3000):

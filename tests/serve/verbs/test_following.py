@@ -13,6 +13,8 @@ from pipelines.store.artifacts import Artifact, Manifest, Store
 from pipelines.verbs.arguments import PRODUCTION
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
+from serve.hosting.app import changed
+from serve.hosting.artifacts import ServingSpec
 from serve.settings import FEEDBACK_FILE, Settings
 from serve.verbs import commands
 from serve.verbs.promote import promote
@@ -49,6 +51,26 @@ def test_a_model_that_could_not_be_loaded_is_tried_again(store: Store, error: Ex
         follow()
     assert follow() == (following if is_tried_again else None)
     assert follow() is None
+
+
+def test_an_alias_moved_to_other_settings_of_the_same_weights_is_taken_up(store: Store) -> None:
+    model, draft = put(store, "first"), store.draft("tried")
+    ServingSpec(model=model.fingerprint, persona="Be brief.", max_turns=3).write(draft.out)
+    trial = store.commit(draft, Manifest(kind="trial", fingerprint="tried", stage="serve", name="host", seed=0,
+                                         stage_version=1, options={}, code=""))  # fmt: skip
+    aliases.promote(store, PRODUCTION, model, reason="", evidence={})
+
+    def load() -> Settings:
+        return commands.load_service(store, [PRODUCTION], None, {})
+
+    follow, before = commands.Follower(store, [PRODUCTION], load), load()
+    aliases.promote(store, PRODUCTION, trial, reason="", evidence={})
+    following = follow()
+    assert following and following.persona == "Be brief."
+    assert changed(before, following) == [(PRODUCTION, model.fingerprint, model.fingerprint, ["max_turns", "persona"])]
+    assert changed(following, load()) == []
+    aliases.promote(store, PRODUCTION, put(store, "third"), reason="", evidence={})
+    assert changed(following, load()) == [(PRODUCTION, "first", "third", ["max_turns", "persona"])]
 
 
 def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:

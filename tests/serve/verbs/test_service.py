@@ -138,6 +138,30 @@ def test_an_error_names_the_flag(tmp_path: Path, flags: dict[str, Any], message:
         combined(flags, None, tmp_path)
 
 
+OF_RECIPE: dict[str, Any] = {"guard_endpoint": {"url": "http://guard:8001/v1", "model": "Qwen3Guard"}}
+OF_FLAGS = {"guard_endpoint": "http://guard:8001/v1", "guard_model": "Qwen3Guard"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "message"),
+    [
+        (OF_RECIPE | {"guard": False}, {},
+         "cluster.serve.guard_endpoint: not together with cluster.serve.guard: false"),
+        ({"guard": False}, OF_FLAGS, "--guard-endpoint: not together with cluster.serve.guard: false"),
+        ({}, OF_FLAGS | {"guard": False}, "--guard-endpoint: not together with --no-guard"),
+        ({"guard_endpoint": OF_RECIPE["guard_endpoint"] | {"model": "gpt-4"}}, {},
+         "cluster.serve.guard_endpoint.model gpt-4: is of no family"),
+        (OF_RECIPE, {"guard_model": "gpt-4"}, "--guard-model gpt-4: is of no family"),
+    ],
+)  # fmt: skip
+def test_a_guard_model_that_does_not_fit_is_named_as_it_was_written(
+    tmp_path: Path, recipe: dict[str, Any], flags: dict[str, Any], message: str
+) -> None:
+    options = combined(flags, ServeCluster.model_validate(recipe), tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_options(options, flags)
+
+
 def test_a_guards_failure_without_a_guard_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--guard-failure: of no guard model"):
         load_options(ServeCluster(), {"guard_failure": "pass"})
