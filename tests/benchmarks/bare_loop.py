@@ -12,13 +12,14 @@ Shape suffixes: B rows, T tokens of a row, H hidden size.
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.queues import SimpleQueue
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -139,7 +140,8 @@ def use_muon_of_training() -> None:
     from pipelines.learning.precision import multiplies_bfloat16_faster
 
     if not multiplies_bfloat16_faster("cpu"):
-        torch.optim._muon._zeropower_via_newtonschulz = orthogonal_in_float32
+        muon: Any = importlib.import_module("torch.optim._muon")
+        muon._zeropower_via_newtonschulz = orthogonal_in_float32
 
 
 def run(
