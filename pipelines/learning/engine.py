@@ -291,9 +291,8 @@ def _optimizer(learner: nn.Module, hidden: set[int], plan: OptimizerPlan, ns_met
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     optimizer = MuonWithAuxAdam(param_groups, adam_optimizer=torch.optim.AdamW, adam_optimizer_kwargs={"fused": True})
+    # It sorts by size: large matrices would be the first ranks', and many small ones the last's.
     for group in optimizer.param_groups:
-        if group[
-            "use_muon"
-        ]:  # sorted by size, large matrices would be the first ranks', and many small ones the last's
+        if group["use_muon"]:
             group["params"] = groups["muon"]
     return optimizer

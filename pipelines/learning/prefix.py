@@ -71,7 +71,7 @@ def lesson(
     """Predicting the next token of packed rows behind a prefix of `tokens`, which is all that is trained and saved.
 
     held_out: rows whose loss is measured with the final prefix, and without any. projection: see
-    adapters.attach_prefix; batch_rows: of a pass over the held-out rows. open_model: it is called again to save."""
+    adapters.attach_prefix; batch_rows: of a pass over the held-out rows."""
     adapted = adapters.attach_prefix(open_model(dtype), tokens, projection, seed)
     model = cast(PreTrainedModel, adapted.get_base_model())
     learner = PrefixLearner(model, cast(Any, adapted).prompt_encoder["default"], adapted.active_peft_config)
@@ -91,10 +91,10 @@ def lesson(
         return losses | {"heldout/loss_nats": held_out_loss(evaluate, learner, held_out, batch_rows, device())}
 
     def save(weights: Weights, folder: Path) -> None:
-        fresh = adapters.attach_prefix(open_model(dtype), tokens, projection, seed)
-        encoder = cast(nn.Module, cast(Any, fresh).prompt_encoder["default"]).float()
+        encoder = type(learner.encoder)(adapted.active_peft_config)  # whole, where ZeRO 3 partitions the learner's
         encoder.load_state_dict(dict(weights))
-        adapters.save_adapter(fresh, folder)
+        cast(Any, adapted).prompt_encoder["default"] = encoder
+        adapters.save_adapter(adapted, folder)
 
     return Lesson(
         learner.train(), model, "encoder", rows, save, torch.float32, only_trainable=True, before=before, after=after

@@ -46,12 +46,20 @@ class Case:
     recompute: Recompute = "none"
 
 
+ALL_AT_ONCE = "zero 3, lora, bfloat16, recomputed"
 CASES = {
     "zero 1": Case(1, "float32"),
     "zero 3, bfloat16": Case(3, "bfloat16"),
-    "zero 1, lora": Case(1, "float32", LORA),
-    "zero 3, lora, bfloat16, recomputed": Case(3, "bfloat16", LORA, "full"),
+    "zero 1, lora, recomputed": Case(1, "float32", LORA, "full"),
+    ALL_AT_ONCE: Case(3, "bfloat16", LORA, "full"),
 }
+# Each family in each type, at each stage, with and without adapters; all of it at once where they differ most.
+RUNS = [
+    (family, name)
+    for family in families.FAMILIES
+    for name in CASES
+    if name != ALL_AT_ONCE or family in ("Llama, tied", "Qwen2", "Qwen3-MoE")
+]
 
 
 def train_case(folder: Path, family: str, name: str) -> None:
@@ -78,9 +86,8 @@ def train_case(folder: Path, family: str, name: str) -> None:
 
 
 def train_all(folder: Path) -> None:
-    for family in families.FAMILIES:
-        for name in CASES:
-            train_case(folder, family, name)
+    for family, name in RUNS:
+        train_case(folder, family, name)
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +149,7 @@ def merged(model: Any) -> dict[str, Tensor]:
     return dict(adapters.merged_weights(model, live))
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize(("family", "name"), RUNS)
 def test_learns_what_a_plain_loop_learns(folder: Path, family: str, name: str) -> None:
     case = CASES[name]
     start, expected = trained_by_hand(folder, family, case)

@@ -206,14 +206,14 @@ def _next_chunk(
         common &= of_code
         if is_piece:
             break
-    return start, position, characters, common, _mixed(value)
+    return start, position, characters, int(common), _mixed(value)
 
 
 @numba.njit(cache=True)
 def _slot(keys: np.ndarray, numbers: np.ndarray, key: np.uint64) -> int:
     """The slot of a key in an open-addressing hash table, or the free slot (number -1) where it belongs."""
     mask = len(keys) - 1
-    slot = np.int64(key >> np.uint64(1)) & mask
+    slot = int(key >> np.uint64(1)) & mask
     while numbers[slot] >= 0 and keys[slot] != key:
         slot = (slot + 1) & mask
     return slot

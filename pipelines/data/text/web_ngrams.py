@@ -104,7 +104,7 @@ def _top_ngram(
         occurrences[slot] += 1
         if occurrences[slot] > most or (occurrences[slot] == most and firsts[slot] < place):
             most, place = occurrences[slot], firsts[slot]
-    return most, place
+    return int(most), int(place)
 
 
 @numba.njit(cache=True)
