@@ -164,7 +164,7 @@ pip_install() {
 # All cores at once: pip would compile on one, two minutes of the installation. The packages' own tests and templates that
 # are no Python stay as they are.
 compile_packages() {
-    "$venv/bin/python" -m compileall -q -j 0 -x '/tests?/' "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
+    "$venv/bin/python" -m compileall -q -j 0 -x 'site-packages/(.*/)?tests?/' "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
 }
 
 # PyPI's torch for Linux is the CUDA build. PyTorch's index has the CPU build; if it cannot be reached, an index of pip's

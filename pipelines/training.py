@@ -102,8 +102,12 @@ class AdapterOptions(OptimizerOptions):
     def _adapters_need_adamw(cls, values: Any) -> Any:
         if not isinstance(values, dict) or all(values.get(name) is None for name in ("lora", "ia3")):
             return values
-        if values.get("optimizer") == "muon" or "adam_learning_rate" in values:
-            raise ValueError("muon and its adam_learning_rate do not fit adapters, expected optimizer: adamw")
+        if values.get("optimizer") == "muon":
+            raise ValueError("muon does not fit adapters, expected optimizer: adamw")
+        if "adam_learning_rate" in values:
+            raise ValueError(
+                "adam_learning_rate is muon's, which trains no adapters; remove it, theirs is learning_rate"
+            )
         return values | {"optimizer": "adamw"}
 
     def _default_learning_rate(self, optimizer: str, *, from_base: bool) -> float:

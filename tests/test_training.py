@@ -131,8 +131,8 @@ def test_a_stage_does_not_pass_by_an_adapter(tmp_path: Path) -> None:
     [
         ({"ia3": {}, "lora": {}}, "lora and ia3: expected one of them"),
         ({"ia3": {}, "weight_decay": 0.1}, "weight_decay would pull ia3's scales to 0"),
-        ({"ia3": {}, "optimizer": "muon"}, "do not fit adapters"),
-        ({"ia3": {}, "adam_learning_rate": 0.1}, "do not fit adapters"),
+        ({"ia3": {}, "optimizer": "muon"}, "muon does not fit adapters"),
+        ({"ia3": {}, "optimizer": "adamw", "adam_learning_rate": 0.1}, "adam_learning_rate is muon's.*remove it"),
     ],
 )
 def test_options_that_do_not_fit_ia3_are_refused(options: dict[str, Any], message: str) -> None:

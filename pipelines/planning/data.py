@@ -44,7 +44,11 @@ class PairLengths:
             return ""
         remedy = "the model attends to no more"
         if self.limit < context:
-            remedy = f"max_tokens: {min(self.limit_of_most, context)} leaves out few, but takes more memory and time"
+            remedy = "a larger max_tokens takes them, with more memory and time"
+            if self.limit_of_most > self.limit:
+                remedy = (
+                    f"max_tokens: {min(self.limit_of_most, context)} leaves out few, but takes more memory and time"
+                )
         return (
             f"{stage}: about {self.too_long:,} of the first {self.read:,} pairs are longer than {self.limit:,} tokens, "
             f"and are left out; {remedy}"

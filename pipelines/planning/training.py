@@ -137,9 +137,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     adapters = {kind: options[kind] for kind in ("lora", "ia3") if options.get(kind) is not None}
     if entry.stage.kind == "prefix_tuning":
         adapters["prefix"] = {name: options[name] for name in ("num_virtual_tokens", "projection")}
-    model = with_adapters(json.dumps(config), json.dumps(adapters))
-    if entry.stage.kind == "reward_model":
-        model = without_head(model)
+    model = _shape(entry.stage.kind, config, adapters)
     return Job(
         entry.stage.kind,
         config,
@@ -166,6 +164,12 @@ def _dtype(name: str, device: str, hidden_size: int) -> str:
     from pipelines.learning.precision import dtype_of, name_of
 
     return name_of(dtype_of(name, device, hidden_size))
+
+
+def _shape(kind: str, config: dict[str, Any], adapters: dict[str, Any]) -> ModelShape:
+    """The weights that a stage of a kind trains, with these adapters."""
+    shape = with_adapters(json.dumps(config), json.dumps(adapters))
+    return without_head(shape) if kind == "reward_model" else shape
 
 
 def _uses_muon(recipe: Recipe, entry: Entry) -> bool:
@@ -327,7 +331,7 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
     if name == "workers" and job.machines.count > setting.world:
         return {"workers": job.machines.count}, _with(job, world=job.machines.count)
     if name == "lora" and job.lora is None and job.kind not in ("pretrain", "prefix_tuning"):
-        model = with_adapters(json.dumps(job.config), json.dumps({"lora": LORA}))
+        model = _shape(job.kind, job.config, {"lora": LORA})
         options: dict[str, Any] = {"lora": {"rank": 16}}
         if job.options.get("ia3"):  # neither it nor Muon goes with LoRA
             options["ia3"] = None

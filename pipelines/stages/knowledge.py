@@ -287,13 +287,21 @@ def embed_passages(item: Mapping[str, Any], *, kept: str = "") -> None:
 
 def _fill(vectors: np.ndarray, digests: list[bytes], kept: str) -> list[int]:
     """Fills in the rows of vectors whose texts' digests earlier runs kept; returns the numbers of the others."""
+    import pyarrow as pa
+
     from pipelines.blocks import map_arrow
 
     missing: dict[bytes, list[int]] = {}
     for number, digest in enumerate(digests):
         missing.setdefault(digest, []).append(number)
     for file in Path(kept).glob("*.arrow") if kept else ():
-        batch = map_arrow(file)
+        if not missing:
+            break
+        try:
+            batch = map_arrow(file)
+        except (OSError, pa.ArrowInvalid):  # damaged, or just deleted: its texts are embedded again
+            file.unlink(missing_ok=True)
+            continue
         for row, digest in enumerate(batch.column("digest").to_pylist()):
             for number in missing.pop(digest, ()):
                 vectors[number] = batch.column("vector")[row].values.to_numpy()

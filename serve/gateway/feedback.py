@@ -27,7 +27,7 @@ MAX_CORRECTION_CHARACTERS = 32_000
 MAX_RECENT_REPLIES = 2000
 MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts
 MASK, KEEP = (Privacy(dict.fromkeys(get_args(PrivateKind), action), seed=0) for action in ("mask", "keep"))
-ESCAPE = re.compile(r"(\\[bfnrt])")  # of JSON's text: a line break and the like
+ESCAPE = re.compile(r"(\\[bfnrt])(?=\d)")  # of JSON's text: a line break and the like, before a number
 ReportKind = Literal["wrong", "unsafe", "format", "other"]
 
 CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
@@ -198,9 +198,9 @@ class FeedbackStore:
         try:
             value = json.loads(text, object_pairs_hook=each_key_once)
             masked = self._without_personal_data(value)
-        except (ValueError, RecursionError):  # cut off, or a key repeats
+            return text if masked == value else json.dumps(masked, ensure_ascii=False, allow_nan=False)
+        except (ValueError, RecursionError):  # cut off, a key repeats, or a number that JSON has not
             return self._masked(text)
-        return text if masked == value else json.dumps(masked, ensure_ascii=False)
 
     def _masked(self, text: str) -> str:
         # A number just after an escaped line break begins a word.
@@ -223,7 +223,7 @@ class FeedbackStore:
         """A JSON object; keys that are equal once they are masked get a number, so that each keeps its value."""
         masked: dict[str, Any] = {}
         for key, item in value.items():
-            name = text = self._masked(key)
+            name = text = self._text(key)
             while name in masked:
                 name = f"{text} {len(masked) + 1}"
             masked[name] = self._without_personal_data(item)

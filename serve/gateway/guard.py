@@ -212,8 +212,8 @@ class GuardedReply:
                 return
             self._excused_until = end
         # The space after a sentence's point may begin the part.
-        ends = self._sentence_ends(max(self._sentence_start, self.released - 1), end)
-        self._sentence_start = max(ends, default=self._sentence_start)
+        ends = SENTENCE_END.finditer(self.text, max(self._sentence_start, self.released - 1), end)
+        self._sentence_start = max((match.end() for match in ends), default=self._sentence_start)
         self.released = end
 
     def with_refusal(self) -> str:

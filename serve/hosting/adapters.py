@@ -71,7 +71,8 @@ def _read_config(what: str, model: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{what}: {model.name} has no adapter; expected what sft, dpo or ppo made with `lora:`")
     config = json.loads(file.read_text(encoding="utf-8"))
-    missing = [key for key in REQUIRED if key not in config]
+    required = REQUIRED if config.get("peft_type", "LORA") == "LORA" else ()
+    missing = [key for key in required if key not in config]
     if missing:
         raise UserError(f"{what}: {model.name}/{FOLDER}/{CONFIG_FILE} has no {', '.join(missing)}; expected PEFT's "
                         f"configuration, as sft, dpo or ppo write it. Train it anew")  # fmt: skip

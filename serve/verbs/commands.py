@@ -80,7 +80,8 @@ class Follower:
 
     names: those that may be aliases.
 
-    UserError of `load`: what the alias names now cannot be served, and is not tried again. Of any other error, such as
+    UserError of `load`: what the alias names now cannot be served: kept as a decision, and not tried again. Of any
+    other error, such as
     of the store, the next call tries again."""
 
     def __init__(self, store: Store, names: Sequence[str], load: Callable[[], Settings]):
@@ -93,11 +94,20 @@ class Follower:
             return None
         try:
             settings = self._load()
-        except UserError:
+        except UserError as error:
+            self._keep(current, str(error))
             self._fingerprints = current
             raise
         self._fingerprints = current
         return settings
+
+    def _keep(self, current: Sequence[str], reason: str) -> None:
+        """Keeps the decision that what aliases name now is not served."""
+        for name, before, now in zip(self._names, self._fingerprints, current, strict=True):
+            if before != now:
+                evidence = {"model": name, "version": now, "serving": before, "reason": reason}
+                aliases.keep(self._store, name, "not_started", fingerprint=now, before=before, reason=reason,
+                             evidence=evidence)  # fmt: skip
 
     def _current(self) -> list[str]:
         """The fingerprints of the names; empty ones for those that are no alias."""

@@ -75,6 +75,14 @@ def test_a_plan_says_how_many_pairs_are_left_out(tmp_path: Path) -> None:
     assert short.tokens == pytest.approx(size * 15 * (100 + 60) / text_bytes, abs=1)  # of those that it takes
 
 
+def test_a_limit_is_proposed_only_where_it_leaves_out_fewer_pairs(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, [(10, 90, 50)] * 49 + [(10, 990, 50)], "dpo.max_tokens=512")
+    assert estimate(recipe, recipe.entry("dpo"), parse("1x8xH100")).note == (
+        "dpo: about 1 of the first 50 pairs are longer than 512 tokens, and are left out; a larger max_tokens takes "
+        "them, with more memory and time"
+    )
+
+
 def test_a_file_without_pairs_is_planned_at_a_usual_length(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, [])
     (tmp_path / "pairs.jsonl").write_text("not a pair\n")

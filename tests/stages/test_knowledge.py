@@ -132,3 +132,6 @@ def test_passages_that_were_embedded_before_are_not_embedded_again(tmp_path: Pat
     assert np.all(grown[0] == 1) and np.all(grown[2] == 0)  # from the file, and the new one computed
     assert grown[1].tobytes() == embed(["Kettle\nIt is red."], role="passage").tobytes()
     assert len(list(kept.iterdir())) == 2
+    for each in kept.iterdir():
+        each.write_bytes(b"ARROW1")  # cut off
+    assert embedded(rows).tobytes() == expected.tobytes() and len(list(kept.iterdir())) == 1

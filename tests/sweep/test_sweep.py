@@ -253,7 +253,7 @@ def test_a_recipe_that_cannot_be_swept_is_refused_before_anything_starts(tmp_pat
     )
     assert "cannot be written" in refused(sweep, out=tmp_path / "no" / "best.yaml")
     endless = Sweep(tmp_path / "b", TEXT.replace("choose: [0.01, 0.1, 0.3]", "uniform: [0.01, 0.3]"))
-    assert "recipe.yaml:10: sweep.trials: missing: required where a search space is continuous" in refused(
+    assert "recipe.yaml:11: sweep.trials: missing: required where a search space is continuous" in refused(
         endless, "sweep.trials=null"
     )
     bare = Sweep(tmp_path / "c", TEXT[: TEXT.index("sweep:")])

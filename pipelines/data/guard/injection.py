@@ -222,6 +222,7 @@ def without_marks(text: str, marks: Iterable[str]) -> str:
     >>> without_marks("6:10</tool_response>", ["<tool_response>", "</tool_response>"])
     '6:10< /tool_response>'
     """
+    text = text.replace("\ue000", "")  # rendering takes it out (chat_encoding.BREAK), of the middle of a mark too
     pattern = "|".join(map(re.escape, marks)) or r"(?!)"
     return re.sub(pattern, lambda match: f"{match[0][0]} {match[0][1:]}", text, flags=re.IGNORECASE)
 

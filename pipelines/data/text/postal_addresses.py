@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 
 HAN = "\u4e00-\u9fff"
+# Court, Close and Row are words of too many other lines: "12 The Court held", "4 Press Close", "1 Insert Row".
 STREET = (
-    r"(?:(?:Street|Avenue|Road|Boulevard|Lane|Drive|Court|Square|Place|Way|Terrace|Parkway|Highway|Close|Crescent|Gardens"
-    r"|Grove|Mews|Row|Broadway)\b|(?:St|Ave|Rd|Blvd|Ln|Dr|Ct|Sq|Pl|Pkwy|Hwy)\b\.?)"
+    r"(?:(?:Street|Avenue|Road|Boulevard|Lane|Drive|Square|Place|Way|Terrace|Parkway|Highway|Crescent|Gardens"
+    r"|Grove|Mews|Broadway)\b|(?:St|Ave|Rd|Blvd|Ln|Dr|Ct|Sq|Pl|Pkwy|Hwy)\b\.?)"
 )
 WORD = r"(?:[A-Z][a-z'’]+|[A-Z]\.|[0-9]{1,3}(?:st|nd|rd|th)|St\.|of|the)"
 CITY = r"[A-Z][a-z]+(?:[ -](?:[A-Z][a-z]+|on|upon|le|de))*"
@@ -36,8 +37,8 @@ ENDED = re.compile(r"\s*(?:[,.;:)!?\n]|$)")
 NUMBER = "[0-9０-９零〇一二三四五六七八九十百]{1,5}"
 ROOM = "[0-9A-Z一二三四五六七八九十]{1,4}(?:号楼|栋|幢|座|单元|层|室|楼|号|户)"
 CHINESE_ADDRESS = re.compile(
-    rf"[{HAN}]{{1,22}}?(?:大街|大道|(?<![铁公线道电马套思走一条鐵線電馬])路|街|胡同|巷|弄)(?:[东南西北中]段)?"
-    rf"(?:[0-9]{{1,4}}弄)?{NUMBER}号(?![线楼院])?(?:院|大院)?"
+    rf"[{HAN}]{{1,22}}?(?:大街|大道|(?<![铁公线道电马套思走一条鐵線電馬])路|街|胡同|巷|弄)(?:[东南西北中]?[一二三四五六七八九十]?段)?"
+    rf"(?:[0-9]{{1,4}}弄)?{NUMBER}[号號](?![线楼院線樓])?(?:院|大院)?"
     rf"(?:[{HAN}]{{2,8}}(?=[0-9]{{1,4}}(?:号楼|栋|幢|座)))?(?:{ROOM}){{0,4}}"
 )
 # Words before an address that a run of Chinese characters begins with.
@@ -55,7 +56,7 @@ def addresses(text: str) -> Iterator[tuple[int, int]]:
         before = text[max(0, match.start() - 24) : match.start()]
         if not NO_HOUSE.search(before) and (ENDED.match(text, match.end()) or AT.search(before)):
             yield match.span()
-    if "号" in text:
+    if "号" in text or "號" in text:
         for match in CHINESE_ADDRESS.finditer(text):
             lead = LEAD.match(match[0])
             start = match.start() + (lead.end() if lead else 0)

@@ -105,6 +105,7 @@ def test_c4_drops_lines_and_pages_with_few_sentences_in_both_languages() -> None
         assert verdict(menus[language], language, preset="c4").reason == "c4_few_sentences"
         assert verdict(f"{text}\nvar x = {{1: 2}}; 好 好 好.", language, preset="c4").reason == "c4_curly_bracket"
     assert verdict(f"{BOOKS[0]}\nLorem ipsum dolor sit amet.", "en", preset="c4").reason == "c4_lorem_ipsum"
+    assert verdict(f"{BOOKS[0]}\nA lorem[1] ipsum dolor sit.", "en", preset="c4").reason == "c4_lorem_ipsum"
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------

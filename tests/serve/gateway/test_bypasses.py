@@ -65,6 +65,7 @@ BOTH: dict[str, Disguise] = {
     "spaces": lambda text: " ".join(text),
     "hyphens": lambda text: "-".join(text.replace(" ", "")),
     "zero width": lambda text: "\u200b".join(text),
+    "private use": lambda text: "\ue000".join(text),
     "full width": lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
     "struck through": lambda text: "".join(f"{c}\u0336" for c in text),
     "backwards": lambda text: text[::-1],

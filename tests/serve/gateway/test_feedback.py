@@ -174,7 +174,7 @@ def test_json_is_masked_in_what_it_says_and_stays_json(tmp_path: Path) -> None:
     nested = json.dumps({"found": json.dumps({"mail": "ann@mail.com"})})
     cut = '[{"note": "a\\n13812345678'
     twice = '{"mail": "ann@mail.com", "mail": "li@sina.cn"}'
-    texts = [nested, cut, twice, '{"plain":  1}']
+    texts = [nested, cut, twice, '{"plain":  1}', '{"\\ud800": "ann@mail.com"}', '{"a": 1e999, "b": "ann@mail.com"}']
     prompt = [{"role": "tool", "content": text} for text in texts]
     prompt[0]["tool_calls"] = json.dumps(calls)
     row_of = Reply("a", prompt, "", "demo", "f00d", {}, 1.0, tool_calls=json.dumps(calls))
@@ -187,7 +187,7 @@ def test_json_is_masked_in_what_it_says_and_stays_json(tmp_path: Path) -> None:
     assert json.loads(row["prompt"][0]["tool_calls"]) == [call]
     assert [message["content"] for message in row["prompt"]] == [
         json.dumps({"found": json.dumps({"mail": "[email]"})}), '[{"note": "a\\n[phone]',
-        '{"mail": "[email]", "mail": "[email]"}', '{"plain":  1}',
+        '{"mail": "[email]", "mail": "[email]"}', '{"plain":  1}', '{"?": "[email]"}', '{"a": 1e999, "b": "[email]"}',
     ]  # fmt: skip
 
 

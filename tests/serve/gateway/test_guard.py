@@ -116,6 +116,15 @@ def test_a_refusal_does_not_excuse_the_sentences_after_it(language: str, size: i
     assert reply.verdict is not None and parts[-1] == refusal
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_refusal_excuses_no_sentence_after_spaces_at_the_limit(size: int) -> None:
+    begin = "I'm sorry, I can't help with making that, "
+    text = begin + "x" * (MAX_HELD_CHARACTERS - 3 - len(begin)) + "!     "
+    reply = GuardedReply(RulesGuard())
+    parts = released(f"{text}{UNSAFE['en']}", size, reply)
+    assert reply.verdict is not None and text.startswith(parts[-1])
+
+
 def test_words_of_a_refusal_do_not_count_against_the_sentences_after_it() -> None:
     reply = GuardedReply(RulesGuard())
     text = "I will not explain how to make a pipe bomb. Ask me about tea instead. Or about Python."

@@ -45,11 +45,14 @@ def store(tiny: Tiny, trained: Path, tmp_path: Path) -> Store:
 
 
 def changed(trained: Path, folder: Path, config: dict[str, Any], tensors: Tensors | None = None) -> Path:
-    """A copy of the folder with other keys of the adapter's configuration, and with its tensors as `tensors` leaves
-    them."""
+    """A copy of the folder with other keys of the adapter's configuration (None: without it), and with its tensors as
+    `tensors` leaves them."""
     files = Path(shutil.copytree(trained, folder / "changed"))
     of_config, of_tensors = (files / "adapter" / f"adapter_{name}" for name in ("config.json", "model.safetensors"))
-    of_config.write_text(json.dumps(json.loads(of_config.read_text()) | config))
+    written = json.loads(of_config.read_text()) | config
+    for key in (key for key, value in config.items() if value is None):
+        del written[key]
+    of_config.write_text(json.dumps(written))
     if tensors is not None:
         save_file(tensors(load_file(of_tensors)), of_tensors)
     return files
@@ -77,7 +80,7 @@ def test_an_adapter_is_served_with_the_model_that_it_was_trained_on_alone(store:
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"peft_type": "IA3"}, "of the type IA3"),
+        ({"peft_type": "IA3", "r": None, "lora_alpha": None}, "of the type IA3"),
         ({"use_dora": True}, "dora"),
         ({"target_parameters": ["experts.down_proj"]}, "experts"),
         ({"modules_to_save": ["score"]}, "whole layers"),

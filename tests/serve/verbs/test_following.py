@@ -49,6 +49,9 @@ def test_a_model_that_could_not_be_loaded_is_tried_again(store: Store, error: Ex
     aliases.promote(store, PRODUCTION, put(store, "second"), reason="", evidence={})
     with pytest.raises(type(error)):
         follow()
+    kept = [each for each in aliases.decisions(store) if each.action == "not_started"]
+    decisions = [(each.alias, each.fingerprint, each.reason) for each in kept]
+    assert decisions == ([] if is_tried_again else [(PRODUCTION, "second", "bad")])
     assert follow() == (following if is_tried_again else None)
     assert follow() is None
 

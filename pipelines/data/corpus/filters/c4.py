@@ -43,7 +43,8 @@ class C4(Filter):
 
     def apply(self, document: DocumentStats) -> Verdict:
         web, text, language = counted(document), document.text.lower(), document.language
-        has_marks = any(mark in text for mark in MARKS)  # few texts have one: only their lines are searched
+        plain = CITATION.sub("", text) if "[" in text else text
+        has_marks = any(mark in plain for mark in MARKS)  # few texts have one: only their lines are searched
         kept: list[str] = []
         sentences = 0
         all_lines = document.text.splitlines()
