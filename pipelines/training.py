@@ -103,11 +103,9 @@ class AdapterOptions(OptimizerOptions):
         if not isinstance(values, dict) or all(values.get(name) is None for name in ("lora", "ia3")):
             return values
         if values.get("optimizer") == "muon":
-            raise ValueError("muon does not fit adapters, expected optimizer: adamw")
+            raise ValueError("muon does not fit adapters, expected optimizer: adamw with lora or ia3")
         if "adam_learning_rate" in values:
-            raise ValueError(
-                "adam_learning_rate is muon's, which trains no adapters; remove it, theirs is learning_rate"
-            )
+            raise ValueError("adam_learning_rate is muon's, not of adapters; remove it: theirs is learning_rate")
         return values | {"optimizer": "adamw"}
 
     def _default_learning_rate(self, optimizer: str, *, from_base: bool) -> float:
@@ -187,17 +185,13 @@ def launch(
     _check_rows(work, rows)
     work.session.start()
     return run_workers(
-        function,
-        {"lesson": lesson, **_config(work, steps, rows)},
+        function, {"lesson": lesson, **_config(work, steps, rows)},
         resources=Resources(
             cluster.workers, cluster.cpus_per_worker, gpus_per_worker(work), threads=cluster.threads_per_worker
         ),
-        storage=work.draft.path,
-        name="training",
-        on_progress=show,
-        modules=["pipelines.learning.loop"],
-        on_message=work.progress.note,
-    )
+        storage=work.draft.path, name="training", modules=["pipelines.learning.loop"],
+        on_progress=show, on_message=work.progress.note,
+    )  # fmt: skip
 
 
 def check_trainable(work: Work) -> None:
