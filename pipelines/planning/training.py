@@ -166,7 +166,7 @@ def _dtype(name: str, device: str, hidden_size: int) -> str:
     return name_of(dtype_of(name, device, hidden_size))
 
 
-def _shape(kind: str, config: dict[str, Any], adapters: dict[str, Any]) -> ModelShape:
+def _shape(kind: str, config: Mapping[str, Any], adapters: dict[str, Any]) -> ModelShape:
     """The weights that a stage of a kind trains, with these adapters."""
     shape = with_adapters(json.dumps(config), json.dumps(adapters))
     return without_head(shape) if kind == "reward_model" else shape
