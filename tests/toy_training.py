@@ -42,7 +42,9 @@ def run(work: Work) -> Facts:
         time.sleep(options.step_s)
         if options.flavour == "bitter" and step == 3:
             raise UserError("step 3: the loss is nan; lower rate")
-        checkpoint.write_text(str(step))
+        unfinished = checkpoint.with_suffix(".new")  # a kill may come between the file's making and its text
+        unfinished.write_text(str(step))
+        unfinished.replace(checkpoint)
         work.progress.update(step, options.steps, "steps", loss=loss(options, step), steps_per_s=1 / 3)
     (work.draft.out / "text.txt").write_text(f"{options.rate} {options.flavour}", encoding="utf-8")
     return {"heldout/loss_nats": loss(options, options.steps), "run/resumed_after_step": completed_steps}
