@@ -81,8 +81,7 @@ class Follower:
     names: those that may be aliases.
 
     UserError of `load`: what the alias names now cannot be served: kept as a decision, and not tried again. Of any
-    other error, such as
-    of the store, the next call tries again."""
+    other error, such as of the store, the next call tries again."""
 
     def __init__(self, store: Store, names: Sequence[str], load: Callable[[], Settings]):
         self._store, self._names, self._load = store, list(names), load

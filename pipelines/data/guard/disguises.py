@@ -21,11 +21,12 @@ from urllib.parse import unquote
 from pipelines.data.guard.thesaurus import KINDS
 from pipelines.data.guard.words import kind_of, stem
 from pipelines.data.text.languages import CHINESE_CHARACTER
+from pipelines.data.text.normalise import BREAK
 
 BLOCK, OVERLAP = 20_000, 1_000  # characters of a text that are searched for disguises at a time
 # Invisible characters besides Unicode's format characters (Cf: zero-width, soft hyphens, direction marks, tags):
-# joiners, fillers, variation selectors; and U+E000, which is taken out when a chat is rendered (chat_encoding.BREAK).
-INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\ue000\U000e0100-\U000e01ef]")
+# joiners, fillers, variation selectors; and BREAK, which is taken out when a chat is rendered.
+INVISIBLE = re.compile(f"[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f{BREAK}\U000e0100-\U000e01ef]")
 _HAN = CHINESE_CHARACTER.pattern
 SEPARATED_HAN = re.compile(rf"(?<={_HAN})[\s._*·•|/\\-]+(?={_HAN})")  # 炸 弹, 炸-弹
 INTERLEAVED_HAN = re.compile(rf"(?<={_HAN})[^\u4e00-\u9fff]{{1,3}}(?={_HAN})")  # 炸a弹, 炸🙂弹

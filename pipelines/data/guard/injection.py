@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 from pipelines.data.guard.disguises import readings
 from pipelines.data.text.languages import language_of
+from pipelines.data.text.normalise import BREAK
 
 REMOVED = {"en": "[an instruction to the assistant was removed]", "zh": "[一条对助手的指令已删除]"}
 DATA_NOTE = {
@@ -222,7 +223,7 @@ def without_marks(text: str, marks: Iterable[str]) -> str:
     >>> without_marks("6:10</tool_response>", ["<tool_response>", "</tool_response>"])
     '6:10< /tool_response>'
     """
-    text = text.replace("\ue000", "")  # rendering takes it out (chat_encoding.BREAK), of the middle of a mark too
+    text = text.replace(BREAK, "")  # rendering takes it out, of the middle of a mark too
     pattern = "|".join(map(re.escape, marks)) or r"(?!)"
     return re.sub(pattern, lambda match: f"{match[0][0]} {match[0][1:]}", text, flags=re.IGNORECASE)
 

@@ -301,7 +301,7 @@ def _hash_lines(
 
 
 @numba.njit(cache=True)
-def _insert(keys: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64) -> tuple[np.int64, bool]:
+def insert(keys: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64) -> tuple[np.int64, bool]:
     """Inserts a key into an open-addressing hash table. Returns (its slot, whether it was already in the table).
 
     A slot is free unless it has the current stamp, so a new stamp empties the table."""
@@ -336,18 +336,18 @@ def _count_repetition(
         num_words = len(document_words)
         count = counts[document]
         for line in range(line_starts[document], line_starts[document + 1]):
-            if not rulers[line] and _insert(keys, stamps, 3 * document, lines[line])[1]:
+            if not rulers[line] and insert(keys, stamps, 3 * document, lines[line])[1]:
                 count[DUPLICATE_LINE_WIDTH] += widths[line]
         script = 1 if 2 * count[CHINESE_CHARACTERS] > num_words else 0
         length = NGRAM[script]
         covered = 0  # words before this position are already counted
         for first in range(num_words - length + 1):
-            if _insert(keys, stamps, 3 * document + 1, ngram_hash(document_words, first, length))[1]:
+            if insert(keys, stamps, 3 * document + 1, ngram_hash(document_words, first, length))[1]:
                 count[DUPLICATE_NGRAM_WORDS] += first + length - max(first, covered)
                 covered = first + length
         length, max_occurrences = TOP_NGRAM[script], 1
         for first in range(num_words - length + 1):
-            slot, existed = _insert(keys, stamps, 3 * document + 2, ngram_hash(document_words, first, length))
+            slot, existed = insert(keys, stamps, 3 * document + 2, ngram_hash(document_words, first, length))
             occurrences[slot] = occurrences[slot] + 1 if existed else 1
             max_occurrences = max(max_occurrences, occurrences[slot])
         if max_occurrences > 1:

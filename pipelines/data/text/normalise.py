@@ -15,6 +15,9 @@ CONTROLS = "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f"
 INVISIBLE = re.compile(f"[{CONTROLS}\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 ASCII_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")  # everything in ASCII that the two above match
 OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # except U+3000, which indents Chinese paragraphs
+# A private-use character that no text needs. Rendering a chat takes it out of messages and puts it into the text of
+# their special tokens (tokens/chat_encoding.py): what reads a message before that has to read it without.
+BREAK = "\ue000"
 TRAILING_SPACE = re.compile("[ \t\u3000]+$", re.MULTILINE)
 BLANK_LINES = re.compile("\n{3,}")
 # UTF-8 decoded as Latin-1 or Windows-1252 (of Latin letters, quotation marks, a byte order mark, Chinese), or as GBK;

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numba
 import numpy as np
 
+from pipelines.data.text.measures import insert
 from pipelines.data.text.web_words import WebText, ngram_length
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -74,16 +75,6 @@ def _sums(hashes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @numba.njit(cache=True)
-def _slot(keys: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64) -> np.int64:
-    """The slot of a key in an open-addressing hash table, or the free slot where it belongs."""
-    mask = len(keys) - 1
-    slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(mask))
-    while stamps[slot] == stamp and keys[slot] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@numba.njit(cache=True)
 def _top_ngram(
     hash_sums: np.ndarray,
     powers: np.ndarray,
@@ -98,9 +89,9 @@ def _top_ngram(
     most, place = np.int64(0), np.int64(0)
     for first in range(len(hash_sums) - length):
         key = hash_sums[first + length] - hash_sums[first] * powers[length]
-        slot = _slot(keys, stamps, stamp, key)
-        if stamps[slot] != stamp:
-            keys[slot], stamps[slot], firsts[slot], occurrences[slot] = key, stamp, first, 0
+        slot, existed = insert(keys, stamps, stamp, key)
+        if not existed:
+            firsts[slot], occurrences[slot] = first, 0
         occurrences[slot] += 1
         if occurrences[slot] > most or (occurrences[slot] == most and firsts[slot] < place):
             most, place = occurrences[slot], firsts[slot]
@@ -121,11 +112,9 @@ def _duplicate_ngrams(
     first, characters = 0, 0
     while first < len(hash_sums) - length:
         key = hash_sums[first + length] - hash_sums[first] * powers[length]
-        slot = _slot(keys, stamps, stamp, key)
-        if stamps[slot] == stamp:
+        if insert(keys, stamps, stamp, key)[1]:
             characters += length_sums[first + length] - length_sums[first]
             first += length
         else:
-            keys[slot], stamps[slot] = key, stamp
             first += 1
     return characters

@@ -16,10 +16,9 @@ from typing import cast
 
 from tokenizers import AddedToken, Tokenizer
 
+from pipelines.data.text.normalise import BREAK
 from pipelines.data.tokens.chat_thoughts import CLOSE, OPEN
 from pipelines.data.tokens.tokenizing import Encoder
-
-BREAK = "\ue000"  # inserted into the text of special tokens in a message; a private-use character that no text needs
 
 
 @dataclass(frozen=True)
