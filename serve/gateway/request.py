@@ -185,7 +185,7 @@ def _prepare_chat(
         safe_messages, encode=encode, max_turns=settings.max_turns, context_tokens=context_tokens,
         max_prompt_tokens=max_prompt_tokens // 2 if hits else max_prompt_tokens,  # the other half is for passages
     )  # fmt: skip
-    prompt = _without_refused(prompt, guard, encode, num_persona)
+    prompt = _without_refused(prompt, guard, encode, num_persona, has_guard_model=settings.guard_endpoint is not None)
     conversation_checked = checked(prompt.messages[num_persona : -1 if goes_on else None], tools)
     prompt, citations = with_passages(
         prompt, user_text, hits, encode, max_prompt_tokens=max_prompt_tokens, marks=chat.marks
@@ -216,9 +216,11 @@ def _concealment(chat: Chat, tools: Tools, *, goes_on: bool) -> Concealment:
     return replace(hidden, marks=(*hidden.marks, *chat.special_tokens)) if tools.text else hidden
 
 
-def _without_refused(prompt: Prompt, guard: Guard, encode: Encode, num_persona: int) -> Prompt:
+def _without_refused(
+    prompt: Prompt, guard: Guard, encode: Encode, num_persona: int, *, has_guard_model: bool
+) -> Prompt:
     """The prompt without what was refused. num_persona: messages at its beginning that are the server's."""
-    kept, num_refused = without_refused(guard, prompt.messages[num_persona:])
+    kept, num_refused = without_refused(guard, prompt.messages[num_persona:], has_guard_model=has_guard_model)
     kept = prompt.messages[:num_persona] + kept
     return Prompt(kept, encode(kept), prompt.turns_left_out + num_refused) if num_refused else prompt
 

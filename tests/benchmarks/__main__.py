@@ -30,12 +30,15 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "knowledge": "knowledge",
     "quality": "quality_sampling",
     "serve_failures": "serving_failures",
+    "soak": "serving_soak",
     "ppo_learns": "ppo_learns",
     "planning": "planning",
 }
 DEFAULT = [
-    name for name in BENCHMARKS if name not in ("ppo_learns", "adapters", "quality", "serve_failures", "planning")
-]  # these take minutes
+    name
+    for name in BENCHMARKS
+    if name not in ("ppo_learns", "adapters", "quality", "serve_failures", "soak", "planning")
+]  # these take minutes; soak an hour
 
 
 def main() -> None:

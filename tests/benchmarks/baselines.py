@@ -27,8 +27,11 @@ UNITS: tuple[tuple[str, str, Better], ...] = (
     (r"step_dense_s$", "s", "reference"),
     (r"_growth$", "ratio", "lower"),
     (r"^plan/\w+_error", "fraction", "reference"),  # of either sign: 0 is best
-    (r"^serve/\w+_failed$", "requests", "lower"),
-    (r"^serve/\w+_(requests|again)$", "requests", "reference"),
+    (r"^(serve|soak)/(\w+_)?failed$", "requests", "lower"),
+    (r"^serve/slow_clients_reply_over", "ratio", "lower"),
+    (r"mb_an_hour$", "MB/h", "lower"),
+    (r"_mb$", "MB", "lower"),
+    (r"^(serve|soak)/(\w+_)?(requests|again)$", "requests", "reference"),
     (r"(large|peer|datatrove)_(bytes|documents)$|near_(pairs|decoys)$", "", "reference"),
     (r"datatrove\w*_cpu_s$", "s", "reference"),
     (r"datatrove_cpu_ms_a_document$", "ms", "reference"),

@@ -49,6 +49,7 @@ GOALS: Mapping[str, Goal] = {
     "serve/ratio_to_bare_8": Goal(0.8),
     "serve/ratio_to_bare_32": Goal(0.8),
     **{f"serve/{case}_failed": Goal(0, is_minimum=False) for case in ("killed", "slow_clients", "switched")},
+    "soak/failed": Goal(0, is_minimum=False),
     "serve/first_over_tenth": Goal(2.0, is_minimum=False),
 }
 

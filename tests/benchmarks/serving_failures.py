@@ -3,7 +3,9 @@
     python -m tests.benchmarks.serving_failures [--requests 2000] [--in-flight 8] [--json]
 
 Two replicas and a steady load. A request is sent again where its connection broke, or the server said 502 to 504,
-before the first token came; every other outcome than a whole reply counts as failed. Goal: 0.
+before the first token came; every other outcome than a whole reply counts as failed. Goal: 0. With 1,000 idle
+connections and 300 that have sent half of their headers, and that are opened again as the server ends them, the
+median time of a reply is compared with that of a round before and one after.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean, median
 
 import aiohttp
 import psutil
@@ -33,7 +37,8 @@ from tests.runs import session_marks, session_pids
 MAX_TRIES = 20
 RETRY_S = 0.5
 REPLY_TOKENS = 16
-SLOW_CONNECTIONS, IDLE_CONNECTIONS = 50, 200
+SLOW_CONNECTIONS, IDLE_CONNECTIONS = 300, 1000
+HALF_HEADERS = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 
 
 class Load:
@@ -44,6 +49,7 @@ class Load:
         self._body = {"model": model, "stream": True, "max_tokens": REPLY_TOKENS, "min_tokens": REPLY_TOKENS}
         self._conversations = bench_model.questions(64)
         self.outcomes: Counter[str] = Counter()
+        self.times_s: list[float] = []
 
     async def run(self, after: int, disturb: Callable[[], object]) -> None:
         """Sends all requests; calls `disturb` in a thread once `after` of them have ended."""
@@ -52,7 +58,9 @@ class Load:
         async def work(session: aiohttp.ClientSession) -> None:
             nonlocal begun
             for number in self._numbers:
+                start_s = time.perf_counter()
                 self.outcomes[await self._request(session, number)] += 1
+                self.times_s.append(time.perf_counter() - start_s)
                 if not begun and self.outcomes.total() >= after:
                     begun = True
                     disturbances.append(asyncio.create_task(asyncio.to_thread(disturb)))
@@ -95,29 +103,69 @@ def kill_a_replica(server: Server) -> None:
     os.kill(replicas[0], signal.SIGKILL)
 
 
-def hold_connections(server: Server, num_slow: int, num_idle: int) -> list[socket.socket]:
-    """Opens connections that send nothing, and ones that have sent the beginning of their headers."""
-    port = int(server.url.rpartition(":")[2])
-    connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(num_slow + num_idle)]
-    for connection in connections[:num_slow]:
-        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-    return connections
+@contextlib.contextmanager
+def connections(server: Server) -> Iterator[None]:
+    """Keeps connections open that send nothing, and ones that send the first half of their headers alone."""
+    address, stop = ("127.0.0.1", int(server.url.rpartition(":")[2])), threading.Event()
+
+    def connect(is_slow: bool) -> socket.socket:
+        connection = socket.create_connection(address, timeout=30)
+        if is_slow:
+            connection.sendall(HALF_HEADERS)
+        connection.setblocking(False)
+        return connection
+
+    def hold() -> None:
+        while not stop.wait(0.5):
+            for number, connection in enumerate(held):
+                if is_closed(connection):
+                    connection.close()
+                    held[number] = connect(number < SLOW_CONNECTIONS)
+
+    held = [connect(number < SLOW_CONNECTIONS) for number in range(SLOW_CONNECTIONS + IDLE_CONNECTIONS)]
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        for connection in held:
+            connection.close()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection that does not block (an answer before the end is read, too)."""
+    try:
+        while connection.recv(4096):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def disturbed(settings: Settings, num_requests: int, in_flight: int) -> dict[str, float]:
     """kill -9 of one of two replicas, and slow and idle connections: one server for both."""
     figures: dict[str, float] = {}
     with start(settings) as server:
+        medians_ms = []
+        for is_disturbed in (False, True, False):
+            load = Load(server.url, settings.name, num_requests // 5, in_flight)
+            with connections(server) if is_disturbed else contextlib.nullcontext():
+                asyncio.run(load.run(num_requests, lambda: None))
+            medians_ms.append(1000 * median(load.times_s))
+            if is_disturbed:
+                figures |= {f"serve/slow_clients_{name}": value for name, value in load.figures.items()}
+        print(f"a reply's median time before, with, after slow and idle connections: {medians_ms} ms", flush=True)
         load = Load(server.url, settings.name, num_requests, in_flight)
         asyncio.run(load.run(num_requests // 10, lambda: kill_a_replica(server)))
         figures |= {f"serve/killed_{name}": value for name, value in load.figures.items()}
-        load = Load(server.url, settings.name, num_requests // 10, in_flight)
-        with contextlib.ExitStack() as stack:
-            for connection in hold_connections(server, SLOW_CONNECTIONS, IDLE_CONNECTIONS):
-                stack.enter_context(connection)
-            asyncio.run(load.run(num_requests, lambda: None))
-        figures |= {f"serve/slow_clients_{name}": value for name, value in load.figures.items()}
-    return figures
+    return figures | {
+        "serve/slow_clients_reply_ms": medians_ms[1],
+        "serve/slow_clients_reply_over_undisturbed": medians_ms[1] / mean((medians_ms[0], medians_ms[2])),
+    }
 
 
 def switched(settings: Settings, num_requests: int, in_flight: int) -> dict[str, float]:
@@ -155,7 +203,7 @@ def switched(settings: Settings, num_requests: int, in_flight: int) -> dict[str,
 
 
 def main(requests: int = 2000, in_flight: int = 8) -> dict[str, float]:
-    """Measures serve/{killed,slow_clients,switched}_{requests,failed,again}."""
+    """Measures serve/{killed,slow_clients,switched}_{requests,failed,again}, and what slow clients cost others."""
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as temporary:
         folder = Path(temporary)
         model = bench_model.write(folder / "model")

@@ -60,7 +60,8 @@ function renderModels() { // a choice where the server has several models, else 
 const chosenModel = () => models.some(({ id }) => id === model) ? model : about.model;
 const contextTokens = () => models.find(({ id }) => id === chosenModel())?.max_model_len ?? about.context_tokens;
 
-const renderSettings = () => settings.render({ persona: about.persona, context_tokens: contextTokens() });
+// /about describes the first model alone: of another, its own persona is not known here.
+const renderSettings = () => settings.render({ persona: chosenModel() === about.model ? about.persona : "", context_tokens: contextTokens() });
 
 function renderSendButton() {
   $("send").textContent = text(isGenerating() ? "stop" : "send");
