@@ -6,7 +6,7 @@
 
 Ray is not imported before start(), so that a run without work to do starts at once. A local Ray prints no output: its
 logs are files, and `describe()` says where. Left out on purpose: the dashboard (`ray start` has it), usage statistics,
-and Ray's metrics.
+Ray's metrics, and daemons without use here (daemons.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster import nodes, reaper, route, token
+from cluster import daemons, nodes, reaper, route, token
 from cluster.errors import ClusterError
 from cluster.nodes import Node
 from cluster.resources import cores
@@ -192,7 +192,7 @@ class Session:
         before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False  # if imported earlier
         try:
             environment = {**LOCAL_ENVIRONMENT, reaper.VARIABLE: mark, "PYTHONPATH": _python_path()}
-            with _environment(environment), _signal_handlers_unchanged():
+            with _environment(environment), _signal_handlers_unchanged(), daemons.unused_left_out():
                 _silence()
                 ray.init(
                     address="local",

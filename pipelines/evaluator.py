@@ -25,10 +25,11 @@ from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
 from pipelines.inference import engine_size
+from pipelines.inference.environment import environment
 from pipelines.inference.estimates import Comparison, EngineWork
 from pipelines.inference.model_config import engine_dtype, read_config
+from pipelines.inference.probe import PushResult
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import PushResult, environment
 
 ROWS_BATCH_TOKENS = 32_768  # of one call of logprobs: 2 s for 2 million parameters on one core
 REST_S = 60.0  # deadline for an idle engine to say what it holds

@@ -44,7 +44,7 @@ CRAFTS = ("pipelines.data", "pipelines.inference", "pipelines.learning", "pipeli
 DOORS: dict[str, str | tuple[str, ...]] = {  # a heavy library and the one place that imports it
     "deepspeed": "pipelines/learning/engine.py",
     "peft": "pipelines/learning/adapters.py",
-    "vllm": "pipelines/inference/sampler.py",
+    "vllm": ("pipelines/inference/sampler.py", "serve/hosting/engine_process.py"),
     "openai": "pipelines/writers/endpoint.py",
     "ray.train": "cluster/workers.py",
     "ray.tune": "pipelines/sweep/",

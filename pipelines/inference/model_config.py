@@ -24,6 +24,11 @@ def shape(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in read_config(folder).items() if key not in NO_COMPUTATION}
 
 
+def architectures(folder: Path) -> tuple[str, ...]:
+    """Names of the classes of a model, of which programs take the first that they know."""
+    return tuple(read_config(folder).get("architectures") or ())
+
+
 def quantisation(folder: Path) -> str | None:
     """The method that quantised a model's weights, such as compressed-tensors or gptq; None where none did."""
     config = read_config(folder).get("quantization_config")

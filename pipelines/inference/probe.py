@@ -36,6 +36,17 @@ class Probe:
     dtype: str = "float32"
 
 
+@dataclass(frozen=True)
+class PushResult:
+    """Result of a sampler's `load` or `push`. After weights that were refused or failed their proof the engine serves
+    no request until others are proven; a model of another shape leaves it as it was."""
+
+    pushed: bool
+    reason: str = ""  # why not pushed: "another shape", or how the proof failed
+    gap_nats: float | None = None  # of the proof; None: refused, or not proven yet
+    seconds: float = 0.0  # of the push, and of the proof where it is made now
+
+
 def tokens(vocabulary: int, context: int) -> list[int]:
     """The row of tokens for models of this vocabulary: random, and always the same."""
     return np.random.default_rng(0).integers(0, vocabulary, min(LENGTH, context)).tolist()

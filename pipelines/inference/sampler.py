@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,44 +24,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.inference import engine_size, probe, weights
+from pipelines.inference.environment import environment
 from pipelines.inference.estimates import Comparison, EngineWork
-from pipelines.inference.model_config import context_length, engine_dtype, read_config, shape
+from pipelines.inference.model_config import architectures, context_length, engine_dtype, read_config, shape
+from pipelines.inference.probe import PushResult
 from pipelines.inference.reply import Reply, Sampling
 
 if TYPE_CHECKING:
     from pipelines.inference.hardware import PeakMemory
 
 
-@dataclass(frozen=True)
-class PushResult:
-    """Result of `load` or `push`. After weights that were refused or failed their proof the engine serves no request
-    until others are proven; a model of another shape leaves it as it was."""
+def register_classes(names: Iterable[str]) -> None:
+    """Imports the classes of these architectures. vLLM would start a process to inspect each: 8 s of imports."""
+    from vllm import ModelRegistry
 
-    pushed: bool
-    reason: str = ""  # why not pushed: "another shape", or how the proof failed
-    gap_nats: float | None = None  # of the proof; None: refused, or not proven yet
-    seconds: float = 0.0  # of the push, and of the proof where it is made now
-
-
-def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
-    """Environment variables of a process, to be set before torch and vLLM are imported there.
-
-    threads: number of threads that the engine computes with on a CPU. cache: a folder for what vLLM compiles on a GPU
-    and may reuse."""
-    settings = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where weights are pushed by a call
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned threads of several processes would meet on the same cores
-        "OMP_NUM_THREADS": str(threads),  # vLLM turns torch.set_num_threads into a no-op
-        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one token more than the model's context: see max_model_len
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",  # of kernels, 160 KiB each; 1,024 by default, for any number of rows
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    if cache is not None:
-        settings |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
-    return settings
+    for name in names:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
 def draw(logits_RV: Any) -> Any:
@@ -101,7 +79,7 @@ class Sampler:
         os.environ.update(environment(threads, cache))
         start = time.monotonic()
         import torch
-        from vllm import LLM, ModelRegistry
+        from vllm import LLM
         from vllm.platforms import current_platform
         from vllm.v1.sample.ops import topk_topp_sampler
 
@@ -116,10 +94,7 @@ class Sampler:
             # vLLM compiles two small functions of its sampler for 20 s at their first call.
             torch.compiler.set_stance("force_eager")
             topk_topp_sampler.compiled_random_sample = draw
-        for name in self._shape.get("architectures") or ():
-            # Registered with its class, it is inspected in this process. vLLM would start another to import it: 8 s.
-            if name in ModelRegistry.models:
-                ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+        register_classes(architectures(model))
         imported = time.monotonic()
         arguments = self._engine_arguments(model, kv_cache_bytes)
         self._kv_cache_bytes: int = arguments["kv_cache_memory_bytes"]

@@ -29,8 +29,9 @@ from pipelines.inference import probe
 from pipelines.inference.estimates import Comparison
 from pipelines.inference.hardware import PeakMemory
 from pipelines.inference.model_config import engine_dtype
+from pipelines.inference.probe import PushResult
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import PushResult, Sampler
+from pipelines.inference.sampler import Sampler
 from pipelines.learning import checkpoint
 from pipelines.learning import model as models
 from pipelines.learning.actor_critic import (

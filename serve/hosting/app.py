@@ -28,7 +28,7 @@ from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Store
 from pipelines.store.provenance import folder_of
-from serve.hosting import front, joined
+from serve.hosting import front, joined, serve_private
 from serve.hosting.canary import Watch
 from serve.hosting.deployment import CLUSTER_THREADS, application, engines
 from serve.hosting.readiness import wait_until_steady
@@ -117,8 +117,7 @@ def _serve(
     _silence_ray_serve()
     _check_gpus(settings)
     if settings.address is None:
-        http = {"host": "127.0.0.1", "port": settings.port}
-        ray.serve.start(http_options=http, logging_config={"log_level": "WARNING"})
+        serve_private.start("127.0.0.1", settings.port)
     else:
         joined.enter(settings)
     try:
@@ -145,6 +144,8 @@ def deploy(settings: Settings) -> None:
     except RuntimeError as error:
         raise ClusterError(f"{settings.model}: vLLM does not serve this model here ({_failure(settings.app)}). Logs: "
                            f"{log_location()}") from error  # fmt: skip
+    except TimeoutError as error:
+        raise ClusterError(f"the front of Ray Serve does not start ({error}). Logs: {log_location()}") from error
 
 
 def _watch(

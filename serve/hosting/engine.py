@@ -8,7 +8,8 @@ from typing import Any
 from cluster.resources import cores
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
-from pipelines.inference import engine_size, sampler
+from pipelines.inference import engine_size
+from pipelines.inference.environment import environment
 from pipelines.inference.model_config import context_length, engine_dtype, read_config
 from pipelines.store.artifacts import Store
 from serve.gateway.tools import call_parser
@@ -60,7 +61,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
 
 def engine_environment(settings: Settings) -> dict[str, str]:
     """Environment variables of the replica's process, which are those of vLLM's too."""
-    variables = sampler.environment(settings.threads or cores(), settings.cache)
+    variables = environment(settings.threads or cores(), settings.cache)
     variables.pop("VLLM_ENABLE_V1_MULTIPROCESSING")  # the engine runs in a separate process, beside the HTTP server
     variables.pop("VLLM_ALLOW_LONG_MAX_MODEL_LEN")
     variables["RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"] = "1"

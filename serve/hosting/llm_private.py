@@ -5,6 +5,7 @@ Imported in replicas only, because it imports vLLM. What it changes, and why:
 - a replica also opens a gRPC port for Ray's calls, on every interface; on this machine it is bound to loopback
 - on CPUs Ray selects vLLM's multiprocessing executor: one more process of 700 MB, which takes 13 s to import what the
   engine has imported, and a hop for every token; here the worker runs inside the engine's process
+- that engine's process has been started already, where one is passed (engine_process.py)
 - vLLM's structured outputs use one library, since its engine cannot change it from request to request
 - Ray starts a process that downloads the model, and one of 400 MB that reports usage; here the model is a folder, and
   nothing is reported
@@ -12,6 +13,7 @@ Imported in replicas only, because it imports vLLM. What it changes, and why:
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase, CallbackConfig
@@ -21,7 +23,9 @@ from ray.serve._private import replica as ray_replica
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
+from pipelines.inference.sampler import register_classes
 from serve.gateway.asgi import App
+from serve.hosting.engine_process import EngineProcess
 
 _add_port = ray_replica.add_port_to_grpc_server
 
@@ -46,6 +50,8 @@ class NoDownload(CallbackBase):
 class OneProcessEngine(VLLMEngine):
     """vLLM's engine with its worker in the same process, where there is only one worker."""
 
+    process: EngineProcess | None = None
+
     def _start_async_llm_engine(self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any) -> Any:
         parallel = vllm_engine_config.parallel_config
         if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
@@ -53,7 +59,8 @@ class OneProcessEngine(VLLMEngine):
         # "auto" chooses a library for each grammar, but the engine keeps the first one's and fails on another's (vLLM
         # 0.29); so a grammar that this one cannot read gets 400.
         vllm_engine_config.structured_outputs_config.backend = "xgrammar"
-        return super()._start_async_llm_engine(vllm_engine_args, vllm_engine_config, placement_group)
+        with contextlib.nullcontext() if self.process is None else self.process.given_to_vllm():
+            return super()._start_async_llm_engine(vllm_engine_args, vllm_engine_config, placement_group)
 
 
 class QuietServer(LLMServer):
@@ -64,10 +71,13 @@ class QuietServer(LLMServer):
             await self.engine.start()
 
 
-async def start(llm_config: dict[str, Any]) -> QuietServer:
-    """Starts Ray's LLM server with its engine. llm_config: arguments of LLMConfig."""
+async def start(llm_config: dict[str, Any], process: EngineProcess | None) -> QuietServer:
+    """Starts Ray's LLM server with its engine. llm_config: arguments of LLMConfig. process: of the engine, on a CPU."""
+    if process is not None:
+        register_classes(process.architectures)
     config = LLMConfig(**llm_config, callback_config=CallbackConfig(callback_class=NoDownload))
-    server: Any = QuietServer.sync_init(config, engine_cls=OneProcessEngine)
+    engine = type("Engine", (OneProcessEngine,), {"process": process})
+    server: Any = QuietServer.sync_init(config, engine_cls=engine)
     await server.start()
     return server
 

@@ -22,12 +22,15 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from ray.serve.exceptions import RayServeException
 
 from cluster.loading import loading
+from pipelines.inference.model_config import architectures
 from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
 from serve.gateway.feedback import Reply
 from serve.gateway.keys import open_access
+from serve.hosting import engine
 from serve.hosting.adapters import FOLDER as ADAPTER_FOLDER
 from serve.hosting.adapters import engine_name, renamed
+from serve.hosting.engine_process import EngineProcess
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
 
@@ -55,15 +58,16 @@ class Model:
     behind_router = True
 
     async def __init__(self, settings: str):
-        with loading():
-            from serve.hosting import engine, llm_private
-
         self._settings = engine.local(Settings.model_validate_json(settings))
+        process = None if self._settings.gpus else EngineProcess(architectures(self._settings.model))
+        with loading():
+            from serve.hosting import llm_private
+
         if self._settings.address is None:
             llm_private.listen_on_loopback()
         config = engine.llm_config(self._settings)
         self._context_tokens = config["engine_kwargs"]["max_model_len"]
-        self._server = await llm_private.start(config)
+        self._server = await llm_private.start(config, process)
         self._app = await llm_private.application(self._server)
         self._shared = self._settings.replicas.max > 1
         self._peers: Any = None
@@ -93,8 +97,6 @@ class Model:
         """Makes the adapters of the config those that are served, at a replica's start and while it runs: a new one
         takes requests once it has answered, an earlier one ends with its last reply. Raises ValueError where one does
         not fit the engine."""
-        from serve.hosting import engine
-
         await asyncio.gather(*self._leaving)  # their slots are not free before
         earlier, self._leaving = dict(self._adapters), []
         shared = {

@@ -1,8 +1,25 @@
-"""Private names of Ray Serve: what a running one says of itself, beyond its status, and a deployment's version."""
+"""Private names of Ray Serve: its start, what one that runs says of itself, and the version of a deployment."""
 
 from __future__ import annotations
 
 from typing import Any
+
+POLL_S = 0.1  # how often `ray.serve.run` looks whether an application runs; 1 s by default
+
+
+def start(host: str, port: int) -> None:
+    """Starts Ray Serve without waiting for its proxies: they come up beside the replicas, and `ray.serve.run` waits
+    until they serve."""
+    import ray.serve
+    from ray.serve._private import api, client
+
+    client.CLIENT_POLLING_INTERVAL_S = POLL_S
+    create = api._create_controller_and_proxy_refs
+    api._create_controller_and_proxy_refs = lambda *args, **kwargs: (create(*args, **kwargs)[0], [])
+    try:
+        ray.serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
+    finally:
+        api._create_controller_and_proxy_refs = create
 
 
 def details() -> dict[str, Any] | None:

@@ -96,6 +96,11 @@ def save_slowly(worker: Worker, config: dict[str, Any]) -> list[str]:
     return sorted(events[:2]) + events[2:4]
 
 
+def report_and_save(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
+    """What `report` and `save_slowly` return."""
+    return {"report": report(worker, config), "saved": save_slowly(worker, config)}
+
+
 def wait_for_gate(config: dict[str, Any], step: int) -> None:
     """Waits until a file exists, so that a test can act while the loop stands at a known step."""
     gate = config.get("gate", {}).get(step)

@@ -46,8 +46,21 @@ def run(session: Session, tmp_path: Path) -> Run:
     return run
 
 
-def test_workers_form_a_group_with_their_threads_and_environment(run: Run) -> None:
-    report = run(loops.report, env={"EXTRA": "yes"})
+@pytest.fixture(scope="module")
+def reported(session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run of two workers: the folder of its storage, and rank 0's value of loops.report_and_save."""
+    from cluster.workers import run_workers
+
+    folder = tmp_path_factory.mktemp("reported")
+    config = {"gate": str(folder / "gate")}
+    value = run_workers(
+        loops.report_and_save, config, resources=TWO, storage=folder, name="run", env={"EXTRA": "yes"}
+    )  # fmt: skip
+    return folder, value
+
+
+def test_workers_form_a_group_with_their_threads_and_environment(reported: tuple[Path, dict[str, Any]]) -> None:
+    report = dict(reported[1]["report"])
     assert {address.removeprefix("::ffff:") for address in report.pop("listens")} == {"127.0.0.1"}
     assert report == {
         "sum": 3.0, "rank": 0, "world": 2, "device": "cpu", "resumed": False, "threads": 1, "deepspeed": False,
@@ -55,11 +68,12 @@ def test_workers_form_a_group_with_their_threads_and_environment(run: Run) -> No
     }  # fmt: skip
 
 
-def test_a_checkpoint_is_written_beside_what_follows_straight_into_the_storage(run: Run, tmp_path: Path) -> None:
-    assert run(loops.save_slowly, {"gate": str(tmp_path / "gate")}) == [
-        "1 goes on", "1 written into run", "2 goes on", "2 written into run"
-    ]  # fmt: skip
-    saved = sorted((tmp_path / "run").glob("checkpoint_2*"))
+def test_a_checkpoint_is_written_beside_what_follows_straight_into_the_storage(
+    reported: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, value = reported
+    assert value["saved"] == ["1 goes on", "1 written into run", "2 goes on", "2 written into run"]
+    saved = sorted((folder / "run").glob("checkpoint_2*"))
     assert [sorted((file.name, file.read_text()) for file in folder.glob("rank-*")) for folder in saved] == [
         [("rank-0", "2"), ("rank-1", "2")], [("rank-0", "3"), ("rank-1", "3")]
     ]  # fmt: skip
@@ -67,7 +81,7 @@ def test_a_checkpoint_is_written_beside_what_follows_straight_into_the_storage(r
 
 def test_a_disk_that_is_full_ends_the_run_with_the_reason(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"run: the disk is full .* the last complete checkpoint is intact"):
-        run(loops.save_slowly, {"gate": str(tmp_path / "gate"), "fill": True})
+        run(loops.save_slowly, {"gate": str(tmp_path / "gate"), "fill": True}, resources=Resources(workers=1))
 
 
 @pytest.mark.slow

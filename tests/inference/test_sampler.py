@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from pipelines.evaluator import EngineSettings, Evaluator
 from pipelines.inference import probe
 from pipelines.inference.model_config import shape
+from pipelines.inference.probe import PushResult
 from pipelines.inference.reply import Sampling
-from pipelines.inference.sampler import PushResult, draw
+from pipelines.inference.sampler import draw
 from tests import tiny_models
 from tests.tiny_models import CONTEXT, VOCABULARY, Tiny
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.inference.sampler import PushResult
+from pipelines.inference.probe import PushResult
 from pipelines.rollout.learner import Learner
 
 

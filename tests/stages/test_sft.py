@@ -147,7 +147,7 @@ def test_lora_adapters_learn_and_are_merged(
 ) -> None:
     new = {"Who are you?": "You are Rayse."}  # differs from the base model's reply
     stage_work = work(
-        tmp_path / "draft", session, tuned[0], write(tmp_path / "talks", talks(new) * 40),
+        tmp_path / "draft", session, tuned[0], write(tmp_path / "talks", talks(new) * 40), workers=1,
         lora={"rank": 16, "alpha": 32}, learning_rate=0.01, budget_tokens=80 * 4 * LENGTH,
     )  # fmt: skip
     facts = sft.run(stage_work)

@@ -206,6 +206,7 @@ def test_a_killed_trial_restarts_beside_others_and_ctrl_c_ends_all(tmp_path: Pat
     assert not (sweep.store.root / "leases" / f"{sweep.record().id}.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_sigterm_ends_a_sweep_as_ctrl_c_does(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, TEXT.replace("step_s: 0.1", "step_s: 3.0"))

@@ -15,9 +15,10 @@ from cluster.errors import ClusterError
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import log_location
+from pipelines.inference.environment import environment
 from pipelines.inference.estimates import Comparison
+from pipelines.inference.probe import PushResult
 from pipelines.inference.reply import Reply, Sampling
-from pipelines.inference.sampler import PushResult, environment
 from pipelines.rollout.experience import Annotation, Experience, Rollout, Step, rank_range
 from pipelines.rollout.footprint import Rollouts
 from pipelines.stage import Work

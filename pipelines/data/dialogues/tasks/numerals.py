@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 ONES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
         "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
 TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
@@ -51,5 +53,7 @@ def differing_numbers(number: int, low: int, high: int) -> list[int]:
     [500, 501, 502]
     """
     text = str(number)
-    candidates = (n for n in range(low, high + 1) if len(str(n)) == len(text))
-    return [n for n in candidates if all(a != b for a, b in zip(str(n), text, strict=True))]
+    least = 10 ** (len(text) - 1) if number > 9 else 0
+    places = enumerate(reversed(text))
+    values = [[digit * 10**place for digit in range(10) if str(digit) != there] for place, there in places]
+    return [n for n in map(sum, product(*reversed(values))) if max(low, least) <= n <= high]
