@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -233,22 +233,35 @@ def _text_columns(file: SniffResult, num_rows: int, factor: float) -> tuple[Coun
     records = _source(file, rows="conversations")
     for row in itertools.islice((row for part in records.parts() for row in records.read(part)), num_rows):
         if isinstance(row, Row) and row.record is not None:
-            columns = [name for name, value in row.record.items() if has_value(value)]
+            columns = [name for name, value in _columns(row.record, read) if has_value(value)]
             used.update(name for name in columns if name in read)
             not_used.update(name for name in columns if name not in read)
     estimates = [Counter({name: round(number * factor) for name, number in c.items()}) for c in (used, not_used)]
     return estimates[0], estimates[1]
 
 
+def _columns(record: Mapping[str, Any], read: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, value) of each column, and of each within a column of which one is read by itself."""
+    for name, value in record.items():
+        inner = f"{prefix}{name}."
+        if isinstance(value, dict) and any(column.startswith(inner) for column in read):
+            yield from _columns(value, read, inner)
+        else:
+            yield f"{prefix}{name}", value
+
+
 def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: int) -> FileReview:
     """Parses the records as the stage does that reads this kind of rows."""
+    from pipelines.data.dialogues.source_rows import read_by_sources
+
     first = FirstRows.of(_source(file), max_bytes)
     used, not_used, languages, dropped = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     parse_record, text_of = _parser(rows)
+    read_by_source = read_by_sources({"file": _source(file)})
 
     def parse(record: Mapping[str, Any]) -> Any:
         parsed = parse_record(record)
-        unused = columns_not_used(record, rows)
+        unused = [name for name in columns_not_used(record, rows) if name not in read_by_source]
         used.update(name for name, value in record.items() if has_value(value) and name not in unused)
         not_used.update(unused)
         if isinstance(parsed, Problem) and parsed.by_rule:

@@ -150,6 +150,8 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return Problem("list_of_replies", f"column {column!r} holds a list of replies; expected one reply. Rows with "
                                           f"several are preferences, if each has a rating")  # fmt: skip
+    if not isinstance(value, str | list | dict):
+        return Problem("no_text", f"column {column!r} holds {type_name(value)}; expected a reply as text")
     turns = read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
     thought_column = row_format.column("thought")
     if isinstance(turns, Problem) or thought_column is None:

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from itertools import chain
 from typing import Any
 
@@ -202,10 +203,35 @@ def number_of(value: Any) -> float | None:
     >>> number_of("4.5"), number_of(3), number_of("N/A"), number_of(True)
     (4.5, 3.0, None, None)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def texts_within(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, text) of each column with text, and of those within objects: a.b is b within the column a."""
+    for name, value in record.items():
+        if isinstance(value, str):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, dict):
+            yield from texts_within(value, f"{prefix}{name}.")
+
+
+def lists_within(record: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """The lists in columns, and those within objects."""
+    for value in record.values():
+        if isinstance(value, dict):
+            yield from lists_within(value)
+        elif isinstance(value, list):
+            yield value
+
+
+def num_characters(value: Any) -> int:
+    """Characters of the texts in a list."""
+    if isinstance(value, dict | list):
+        return sum(map(num_characters, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str) else 0

@@ -325,8 +325,15 @@ def find_files(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Pa
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Lists the files in a folder and its folders, sorted, without hidden ones: .git, ._name, __MACOSX."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder.parts))
+    """Lists the files in a folder and its folders, linked ones too, sorted, without hidden ones: .git, __MACOSX."""
+    files: list[Path] = []
+    seen: set[str] = set()  # a link may lead to a folder above it
+    for root, folders, names in os.walk(folder, followlinks=True):
+        is_new = os.path.realpath(root) not in seen
+        seen.add(os.path.realpath(root))
+        folders[:] = sorted(folders) if is_new else []
+        files += [Path(root, name) for name in names if is_new]
+    return sorted(file for file in files if file.is_file() and not _hidden(file, folder.parts))
 
 
 def _hidden(file: Path, named: tuple[str, ...]) -> bool:

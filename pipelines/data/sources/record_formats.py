@@ -21,7 +21,10 @@ from pipelines.data.sources.cells import (
     key_of,
     keys_beside_turns,
     keys_not_read,
+    lists_within,
+    num_characters,
     number_of,
+    texts_within,
     tools_of,
     turns_of_texts,
     verdict,
@@ -171,7 +174,7 @@ def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
     if turns is not None:
         roles = [("turns", turns), *_beside(record, ("system", SYSTEM_COLUMNS), ("media", MEDIA_COLUMNS))]
         keys = (as_turns(record[turns]) or [{}])[0].keys()
-        name = "ShareGPT" if "from" in keys else "OpenAI"
+        name = "ShareGPT" if "from" in keys else "OpenAI" if keys else "dialogues"
         content = "from and value" if "from" in keys else "role and content" if keys else "texts in turn"
         return _format("conversations", name, [*roles, *_tools(record), *_labels(record)], note=f"{turns} of {content}")
     exchange = _exchange(record)
@@ -311,14 +314,20 @@ def _prompts(record: Mapping[str, Any]) -> Roles:
 
 
 def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:
-    """A column with a usual name for text, else one with prompts, else the column with the longest text."""
+    """A column with a usual name for text, else one with prompts, else the column with the longest text, or a.b within
+    an object if b is a usual name; none where the texts of a list are longer: they are what the row says."""
     texts = {name: value for name, value in record.items() if isinstance(value, str)}
     candidates = [name for name in TEXT_COLUMNS if name in texts] or [n for n in texts if n.lower() in TEXT_COLUMNS]
     if not candidates:
         prompts = [name for name in PROMPT_COLUMNS if name in texts]
         if prompts:
             return RowFormat("prompts", f"prompts: {prompts[0]}", (prompts[0],), ("prompt",))
+        within = texts_within(record)
+        texts |= {name: text for name, text in within if name.rpartition(".")[2].lower() in TEXT_COLUMNS}
         candidates = sorted(texts, key=lambda name: -len(texts[name]))
+        longest = len(texts[candidates[0]]) if candidates else 0
+        if any(num_characters(value) > longest for value in lists_within(record)):
+            return None
     return RowFormat("text", f"text: {candidates[0]}", (candidates[0],), ("text",)) if candidates else None
 
 
