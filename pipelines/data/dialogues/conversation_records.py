@@ -176,7 +176,7 @@ def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     if isinstance(earlier, Problem):
         return earlier
     value = record[column]
-    if is_transcript(value):
+    if is_transcript(value) and not value.lstrip().startswith("Assistant"):
         turns = turns_of_transcript(value, keep_thoughts)
         if not isinstance(turns, Problem) and (turns[-1].role, turns[-1].content) == ("assistant", ""):
             turns = turns[:-1]  # where the reply goes

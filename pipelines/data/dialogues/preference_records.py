@@ -35,7 +35,8 @@ from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.tokens.chat_messages import said
 
 MAX_PAIRS = 10
-TIES = ("tie", "both", "draw", "equal", "same", "neither", "none", "no ", "either")  # how a choice of none begins
+# How a choice of neither reply begins.
+TIES = ("tie", "both", "draw", "equal", "same", "neither", "none", "no ", "no_", "either", "平", "一样", "都")
 FORMATS = (
     "chosen and rejected, as whole dialogues (hh-rlhf, lists of turns) or as replies to a prompt in one of: "
     f"{', '.join((*column_names.PROMPT_COLUMNS, *column_names.TURN_LISTS))}; replies with ratings or ranks; or one "
@@ -144,7 +145,8 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
     endings = [column.lower().rpartition("_")[2] for column in columns]
     if winner not in endings:
         text = f"{row_format.column('winner')} says {winner!r}; expected {' or '.join(endings)} for a pair"
-        is_tie = winner.startswith(TIES) or number_of(winner) in (0, 0.5, -1)
+        choice = record[row_format.column("winner") or ""]
+        is_tie = str(choice).strip().lower().startswith(TIES) or number_of(choice) in (0, 0.5)
         return Problem("tied", text, by_rule=True) if is_tie else Problem("unknown_winner", text)
     ordered = columns if winner == endings[0] else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)

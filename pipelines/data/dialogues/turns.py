@@ -19,7 +19,8 @@ from pipelines.data.sources import cells, column_names
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.column_names import CALL_ROLES, RESULT_ROLES, ROLES
-from pipelines.data.sources.files import encodable, type_name
+from pipelines.data.sources.encodings import encodable
+from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
 from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
 

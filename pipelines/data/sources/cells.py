@@ -76,13 +76,11 @@ def _parsed(text: str) -> Any:
 
 
 def turns_of_texts(value: Any) -> list[dict[str, str]] | None:
-    """The turns of a list of texts that the user and the assistant say in turn, or of pairs of such texts; else None.
+    """The turns of a list of texts that the user and the assistant say in turn; None where it is none.
 
     >>> turns_of_texts(["1 + 1?", "2"])
     [{'role': 'user', 'content': '1 + 1?'}, {'role': 'assistant', 'content': '2'}]
     """
-    if isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
-        value = list(chain.from_iterable(value))
     if not isinstance(value, list) or len(value) < 2 or not all(isinstance(text, str) for text in value):
         return None
     return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(value)]

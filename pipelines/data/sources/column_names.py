@@ -15,7 +15,7 @@ PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, "input", "inputs", "user", "human", "user
                       "q", "用户", "输入")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
                  "model_response", "assistant_response", "bot_response", "model_output", "a",
-                 "输出", "回答", "答案", "回复", "助手")  # fmt: skip
+                 "输出", "回答", "答案", "回复", "答复", "解答", "助手")  # fmt: skip
 # Columns beside them.
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
                   "系统提示", "系统提示词")  # fmt: skip

@@ -27,7 +27,6 @@ from pipelines.data.sources.files import (
     FileProblem,
     RecordSource,
     TextFileSource,
-    encodable,
     state,
 )
 from pipelines.data.sources.source import BadRow, Row
@@ -122,7 +121,7 @@ class Csv(TextFileSource, RecordSource):
         problem = ""
         if len(cells) != len(columns):
             problem = f"{len(cells)} cells; expected {len(columns)} as in the header"
-        elif not all(encodable(cell) for cell in cells):
+        elif not all(encodings.encodable(cell) for cell in cells):
             problem = encodings.not_in(encoding, "a byte that stands for no character")
         if problem:
             return BadRow(row=lines.number, problem=problem, raw="".join(lines.record)[:RAW_CHARACTERS])

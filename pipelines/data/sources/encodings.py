@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
+from typing import Any
 
 BOM = b"\xef\xbb\xbf"
 BOMS = ((BOM, "utf-8"), (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
@@ -95,6 +96,23 @@ def usual_name(encoding: str) -> str:
     """
     name = codecs.lookup(encoding).name.replace("-", "_")
     return SAME.get(name, name)
+
+
+def encodable(value: Any) -> bool:
+    """Whether all text in a value can be encoded in UTF-8: JSON can spell lone surrogates, which are not characters."""
+    if isinstance(value, str):
+        return value.isascii() or _encodes(value)
+    if isinstance(value, dict):
+        return all(encodable(key) and encodable(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(encodable, value))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def not_in(encoding: str, where: str) -> str:
