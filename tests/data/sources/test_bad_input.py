@@ -55,7 +55,6 @@ def test_a_folder_may_lie_in_a_hidden_one(tmp_path: Path) -> None:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "in").mkdir(parents=True)
     (tmp_path / "b").mkdir()
@@ -65,6 +64,7 @@ def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:
     assert texts(make_source(tmp_path, "jsonl", "a")) == ["one"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_file_among_others_is_counted(tmp_path: Path, kind: str) -> None:
     suffix = SUFFIX.get(kind, kind)
     (tmp_path / f"a.{suffix}").touch()
