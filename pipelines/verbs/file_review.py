@@ -255,7 +255,7 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
     from pipelines.data.dialogues.source_rows import read_by_sources
 
     first = FirstRows.of(_source(file), max_bytes)
-    used, not_used, languages, dropped = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    used, not_used, languages = Counter[str](), Counter[str](), Counter[str]()
     parse_record, text_of = _parser(rows)
     read_by_source = read_by_sources({"file": _source(file)})
 
@@ -264,15 +264,13 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
         unused = [name for name in columns_not_used(record, rows) if name not in read_by_source]
         used.update(name for name, value in record.items() if has_value(value) and name not in unused)
         not_used.update(unused)
-        if isinstance(parsed, Problem) and parsed.by_rule:
-            dropped[parsed.reason] += 1
         return parsed
 
     rejected = RejectedRows(Path(os.devnull), BadRowLimit(sys.maxsize))
     for _, _, language, _ in parse_records({"file": first}, rejected, parse, text_of, lambda number: None):
         languages[language] += 1
     return replace(
-        empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=dropped, firsts=rejected.firsts,
+        empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=+rejected.by_rule, firsts=rejected.firsts,
         languages=languages, columns_used=used, columns_not_used=not_used, exact=first.is_complete,
     )  # fmt: skip
 

@@ -33,6 +33,13 @@ def test_the_main_text_of_a_page(tmp_path: Path, words: dict[str, str], encoding
     assert [line for line in text.split("\n") if line] == [words["title"], words["first"], words["second"]]
 
 
+@pytest.mark.parametrize("head", ["", '<meta charset="utf-8">'])  # which is wrong here
+def test_a_single_letter_of_latin_1_in_a_page_is_read(tmp_path: Path, head: str) -> None:
+    page = f"<html><head>{head}</head><body><p>The café at the bridge opens in May.</p></body></html>"
+    (tmp_path / "a.html").write_bytes(page.encode("latin-1"))
+    assert texts(make_source(tmp_path, "html", "a.html")) == ["The café at the bridge opens in May."]
+
+
 def test_pages_without_text_and_pages_nested_too_deep_are_set_aside(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("<html><body><script>render()</script></body></html>")
     (tmp_path / "b.html").write_text("<div>" * 100_000 + "x")
