@@ -340,7 +340,7 @@ def write_index(item: Mapping[str, str], *, blocks: list[str], embedded: list[st
 
 STAGE = Stage(
     kind="knowledge",
-    version=1,
+    version=2,
     makes="knowledge",
     options=KnowledgeOptions,
     cluster=KnowledgeCluster,

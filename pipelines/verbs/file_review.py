@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -233,33 +233,44 @@ def _text_columns(file: SniffResult, num_rows: int, factor: float) -> tuple[Coun
     records = _source(file, rows="conversations")
     for row in itertools.islice((row for part in records.parts() for row in records.read(part)), num_rows):
         if isinstance(row, Row) and row.record is not None:
-            columns = [name for name, value in row.record.items() if has_value(value)]
+            columns = [name for name, value in _columns(row.record, read) if has_value(value)]
             used.update(name for name in columns if name in read)
             not_used.update(name for name in columns if name not in read)
     estimates = [Counter({name: round(number * factor) for name, number in c.items()}) for c in (used, not_used)]
     return estimates[0], estimates[1]
 
 
+def _columns(record: Mapping[str, Any], read: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, value) of each column, and of each within a column of which one is read by itself."""
+    for name, value in record.items():
+        inner = f"{prefix}{name}."
+        if isinstance(value, dict) and any(column.startswith(inner) for column in read):
+            yield from _columns(value, read, inner)
+        else:
+            yield f"{prefix}{name}", value
+
+
 def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: int) -> FileReview:
     """Parses the records as the stage does that reads this kind of rows."""
+    from pipelines.data.dialogues.source_rows import read_by_sources
+
     first = FirstRows.of(_source(file), max_bytes)
-    used, not_used, languages, dropped = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    used, not_used, languages = Counter[str](), Counter[str](), Counter[str]()
     parse_record, text_of = _parser(rows)
+    read_by_source = read_by_sources({"file": _source(file)})
 
     def parse(record: Mapping[str, Any]) -> Any:
         parsed = parse_record(record)
-        unused = columns_not_used(record, rows)
+        unused = [name for name in columns_not_used(record, rows) if name not in read_by_source]
         used.update(name for name, value in record.items() if has_value(value) and name not in unused)
         not_used.update(unused)
-        if isinstance(parsed, Problem) and parsed.by_rule:
-            dropped[parsed.reason] += 1
         return parsed
 
     rejected = RejectedRows(Path(os.devnull), BadRowLimit(sys.maxsize))
     for _, _, language, _ in parse_records({"file": first}, rejected, parse, text_of, lambda number: None):
         languages[language] += 1
     return replace(
-        empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=dropped, firsts=rejected.firsts,
+        empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=+rejected.by_rule, firsts=rejected.firsts,
         languages=languages, columns_used=used, columns_not_used=not_used, exact=first.is_complete,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
 from pipelines.data.sources.bad_rows import default_limit
+from pipelines.data.sources.dataset import is_dataset
 from pipelines.data.sources.delimiters import NAMES
 from pipelines.data.sources.files import visible_files
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
@@ -133,17 +134,19 @@ def _is_understood(reviewed: FileReview | None) -> bool:
 
 
 def _passed_over(folder: Path) -> list[str]:
-    """Lines on the files of a folder that belong to no kind of source; none if there is no such file."""
+    """Lines on the files of a folder that belong to no kind of source, or to a split that none trains on."""
     suffixes = sniffing.passed_over(folder)
+    splits = [f"{file}: a split beside train, which is not for training; name it to read it"
+              for file in ([] if is_dataset(folder) else sniffing.splits_beside_train(folder))]  # fmt: skip
     if not suffixes:
-        return []
+        return splits
     numbers = ", ".join(f"{number:,} {suffix}" for suffix, number in suffixes.most_common(MAX_SUFFIXES))
     more = ", …" if len(suffixes) > MAX_SUFFIXES else ""
     remedies = {suffix: remedy(Path(f"x{suffix}")) for suffix in suffixes}
     others = [suffix for suffix, advice in remedies.items() if not advice and suffix not in IMAGE_SUFFIXES]
     hint = f"; text among them is read if you name it, such as {folder}/*{others[0]}" if others else ""
     lines = [f"{folder}: {suffixes.total():,} files of no known kind ({numbers}{more}){hint}"]
-    return lines + [f"{folder}: {suffix}: {advice}" for suffix, advice in remedies.items() if advice]
+    return splits + lines + [f"{folder}: {suffix}: {advice}" for suffix, advice in remedies.items() if advice]
 
 
 def _reason(file: SniffResult, reviewed: FileReview | None) -> str:

@@ -14,6 +14,7 @@ import json
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -62,6 +63,9 @@ UPSERT = """INSERT INTO feedback (reply_id, thumb, comment, prompt, reply, model
     prompt = CASE feedback.prompt WHEN 'null' THEN :prompt ELSE feedback.prompt END,  -- not known before
     reply = CASE feedback.reply WHEN '' THEN :reply ELSE feedback.reply END,
     tool_calls = CASE feedback.tool_calls WHEN '' THEN :tool_calls ELSE feedback.tool_calls END"""
+PAGE_ROWS = 1000  # of feedback in memory at a time
+PAGE = """SELECT * FROM feedback WHERE (changed, reply_id) > (:changed, :reply_id)
+          ORDER BY changed, reply_id LIMIT :limit"""
 COUNTS = """SELECT model, version, thumb, report, corrected, COUNT(*) AS number FROM
     (SELECT *, CASE correction WHEN '' THEN 0 ELSE 1 END AS corrected FROM feedback WHERE changed >= :since) AS since
     GROUP BY model, version, thumb, report, corrected ORDER BY MIN(changed), MIN(reply_id)"""
@@ -160,10 +164,18 @@ class FeedbackStore:
 
     def rows(self, since: float = 0.0) -> list[dict[str, Any]]:
         """All feedback that changed since a time (seconds since 1970), oldest first."""
-        rows = self._database.execute(
-            "SELECT * FROM feedback WHERE changed >= :since ORDER BY changed, reply_id", since=since
-        )
-        return [row | {name: json.loads(row[name]) for name in ("prompt", "sampling", "receipt")} for row in rows]
+        return list(self.each(since))
+
+    def each(self, since: float = 0.0) -> Iterator[dict[str, Any]]:
+        """Yields the rows of `rows`, some in memory at a time; one that changes meanwhile as it was first read."""
+        seen: set[str] = set()
+        last: dict[str, Any] = {"changed": since, "reply_id": ""}
+        while page := self._database.execute(PAGE, limit=PAGE_ROWS, changed=last["changed"], reply_id=last["reply_id"]):
+            last = page[-1]
+            for row in page:
+                if row["reply_id"] not in seen:
+                    seen.add(row["reply_id"])
+                    yield row | {name: json.loads(row[name]) for name in ("prompt", "sampling", "receipt")}
 
     def counts(self, since: float = 0.0) -> list[dict[str, Any]]:
         """How many replies have the same model, version, thumb, report and `corrected` (1 or 0): number, of feedback

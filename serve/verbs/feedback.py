@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,19 +63,26 @@ def export_feedback(file: Path, rows: str, store: str, url: str | None, *, since
     if file.exists():
         raise UserError(f"{file}: exists; name a new file")
     after = _time(since)
-    with _opened(store, url) as database:
-        made = [make_row(row) for row in FeedbackStore(database).rows(after)]
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made if isinstance(row, dict)]
     partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.rename(file)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror}); choose another file") from None
-    left_out = Counter(reason for reason in made if isinstance(reason, str))
+    num_rows, left_out = 0, Counter[str]()
+    with _opened(store, url) as database:
+        try:
+            with partial.open("w", encoding="utf-8") as stream:
+                for made in map(make_row, FeedbackStore(database).each(after)):
+                    if isinstance(made, str):
+                        left_out[made] += 1
+                    else:
+                        stream.write(json.dumps(made, ensure_ascii=False) + "\n")
+                        num_rows += 1
+            partial.rename(file)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be written ({error.strerror}); choose another file") from None
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
     if as_json:
-        return _print_json({"file": str(file), "rows": len(lines), "left_out": dict(left_out)})
-    print(f"{len(lines)} rows -> {file}")
+        return _print_json({"file": str(file), "rows": num_rows, "left_out": dict(left_out)})
+    print(f"{num_rows} rows -> {file}")
     for reason, number in left_out.items():
         print(f"left out: {number} {reason}")
 

@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.data.dialogues.turns import Turn, check_turns, clean, read_turns, with_thought
+from pipelines.data.dialogues.turns import (
+    Turn,
+    check_turns,
+    clean,
+    is_transcript,
+    read_turns,
+    turns_of_transcript,
+    with_thought,
+)
 from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import as_turns, has_value
@@ -110,7 +118,7 @@ def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_th
     """The turns of a conversation in one column, or of a prompt and its reply, after what stands beside them."""
     column = row_format.column("turns")
     if column is not None:
-        turns = read_turns(record[column], keep_thoughts=keep_thoughts)
+        turns = _dialogue_turns(record[column], column, keep_thoughts)
         return turns if isinstance(turns, Problem) else with_system(record, row_format, turns)
     prompt = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
     reply = _reply_turns(record, row_format, keep_thoughts=keep_thoughts)
@@ -119,18 +127,31 @@ def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_th
     return reply if isinstance(reply, Problem) else [*prompt, *reply]
 
 
+def _dialogue_turns(value: Any, column: str, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The turns of a column of whole conversations: turns, or texts that the user and the assistant say in turn."""
+    texts = cells.turns_of_texts(value)
+    if texts is None and cells.is_text_of_objects(value) and as_turns(value) is None:
+        text = f"column {column!r} holds text that begins as a list of turns and is not JSON; expected a list of turns"
+        return Problem("no_turn", text)
+    return read_turns(texts or value, keep_thoughts=keep_thoughts)
+
+
 def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
     """The reply: text, or turns; the thought of the column beside it is that of the assistant's last turn."""
     column = row_format.column("reply")
     assert column is not None, "a format without turns has a prompt and a reply"
     value = record[column]
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
+    if isinstance(value, int | float) and not isinstance(value, bool) and has_value(value):
         value = str(value)
-    if value is None or value == []:
+    if not isinstance(value, str) and not has_value(value):
         return Problem("no_reply", f"column {column!r} holds {type_name(value)}; expected a reply to learn from")
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return Problem("list_of_replies", f"column {column!r} holds a list of replies; expected one reply. Rows with "
                                           f"several are preferences, if each has a rating")  # fmt: skip
+    if not isinstance(value, str | list | dict):
+        return Problem("no_text", f"column {column!r} holds {type_name(value)}; expected a reply as text")
     turns = read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
     thought_column = row_format.column("thought")
     if isinstance(turns, Problem) or thought_column is None:
@@ -155,7 +176,12 @@ def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     if isinstance(earlier, Problem):
         return earlier
     value = record[column]
-    if isinstance(value, str) and as_turns(value) is None:
+    if is_transcript(value) and not value.lstrip().startswith("Assistant"):
+        turns = turns_of_transcript(value, keep_thoughts)
+        if not isinstance(turns, Problem) and (turns[-1].role, turns[-1].content) == ("assistant", ""):
+            turns = turns[:-1]  # where the reply goes
+        turns = turns if isinstance(turns, Problem) else _with_contexts(record, row_format, turns)
+    elif isinstance(value, str) and as_turns(value) is None:
         text = _prompt_text(record, row_format, column)
         turns = text if isinstance(text, Problem) else [Turn("user", text)]
     else:
@@ -206,10 +232,11 @@ def system_turn(record: Mapping[str, Any], row_format: RowFormat) -> Turn | Prob
     column = row_format.column("system")
     if column is None or not has_value(record[column]):
         return None
-    if not isinstance(record[column], str):
-        return Problem("no_text", f"column {column!r} holds {type_name(record[column])}; expected text")
-    text = clean(record[column])
-    return Turn("system", text) if text else None
+    value = record[column]
+    if not isinstance(value, str | dict | list):
+        return Problem("no_text", f"column {column!r} holds {type_name(value)}; expected text")
+    turns = read_turns({**value, "role": "system"} if isinstance(value, dict) else {"role": "system", "content": value})
+    return turns if isinstance(turns, Problem) else next((turn for turn in turns if turn.content), None)
 
 
 def history_turns(record: Mapping[str, Any], row_format: RowFormat) -> list[Turn] | Problem:

@@ -6,19 +6,15 @@ common turns of whole dialogues ─────────────┴──
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from pipelines.data.dialogues.conversation_records import history_turns, prompt_turns, with_system
-from pipelines.data.dialogues.turns import Turn, clean, read_turns
+from pipelines.data.dialogues.turns import Turn, clean
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.record_formats import RowFormat
-
-SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # how hh-rlhf marks turns
-SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def whole_prompt(
@@ -29,38 +25,9 @@ def whole_prompt(
     if column is None:
         return with_system(record, row_format, common)
     if not common or common[0].role in ("assistant", "tool"):
-        earlier = prompt_of_columns(record, row_format, keep_thoughts)
+        earlier = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
         return earlier if isinstance(earlier, Problem) else earlier + common
     return _joined(record, row_format, common, keep_thoughts)
-
-
-def prompt_of_columns(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> list[Turn] | Problem:
-    """The turns of the prompt's columns alone; a prompt in the spelling of hh-rlhf is several turns."""
-    column = row_format.column("prompt") or ""
-    value = record.get(column)
-    if is_transcript(value):
-        turns = turns_of_transcript(value, keep_thoughts)
-        if isinstance(turns, Problem):
-            return turns
-        if (turns[-1].role, turns[-1].content) == ("assistant", ""):
-            turns = turns[:-1]
-        record = {**record, column: [turn.message for turn in turns]}
-    return prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
-
-
-def is_transcript(value: Any) -> TypeGuard[str]:
-    """Whether a value is a dialogue in the spelling of hh-rlhf."""
-    return isinstance(value, str) and SPEAKERS.match(value) is not None
-
-
-def turns_of_transcript(text: str, keep_thoughts: bool) -> list[Turn] | Problem:
-    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …"."""
-    _, *pieces = SPEAKERS.split(text)  # speaker, text, speaker, text, …
-    turns = [
-        {"role": SPEAKER_ROLES[speaker], "content": content}
-        for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
-    ]
-    return read_turns(turns, keep_thoughts=keep_thoughts)
 
 
 def _joined(
@@ -94,14 +61,14 @@ def _turns_without_contexts(
     if not has_value(record[row_format.column("prompt") or ""]):
         turns = history_turns(record, row_format)
         return turns if isinstance(turns, Problem) else with_system(record, row_format, turns)
-    whole = prompt_of_columns(record, row_format, keep_thoughts)
+    whole = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
     if isinstance(whole, Problem) or not row_format.columns_of("context"):
         turns = whole
     else:
         without = {name: value for name, value in record.items() if name not in row_format.columns_of("context")}
         named = [pair for pair in zip(row_format.columns, row_format.roles, strict=True) if pair[0] in without]
         columns, roles = zip(*named, strict=True)
-        turns = prompt_of_columns(without, replace(row_format, columns=columns, roles=roles), keep_thoughts)
+        turns = prompt_turns(without, replace(row_format, columns=columns, roles=roles), keep_thoughts=keep_thoughts)
     if not isinstance(turns, Problem):
         while turns and turns[-1].role == "assistant":  # the column holds a whole dialogue, with the reply
             turns = turns[:-1]

@@ -17,15 +17,16 @@ from itertools import islice, product, takewhile
 from typing import Any
 
 from pipelines.data.dialogues.answer_match import normalised
-from pipelines.data.dialogues.conversation_records import media_problem, text_of, tools_of_record, turns_of_record
-from pipelines.data.dialogues.preference_prompts import (
-    is_transcript,
-    prompt_of_columns,
-    turns_of_transcript,
-    whole_prompt,
+from pipelines.data.dialogues.conversation_records import (
+    media_problem,
+    prompt_turns,
+    text_of,
+    tools_of_record,
+    turns_of_record,
 )
+from pipelines.data.dialogues.preference_prompts import whole_prompt
 from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply, pairs_of
-from pipelines.data.dialogues.turns import Turn, check_turns, read_turns
+from pipelines.data.dialogues.turns import Turn, check_turns, is_transcript, read_turns, turns_of_transcript
 from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value, number_of
@@ -34,6 +35,8 @@ from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.tokens.chat_messages import said
 
 MAX_PAIRS = 10
+# How a choice of neither reply begins.
+TIES = ("tie", "both", "draw", "equal", "same", "neither", "none", "no ", "no_", "either", "平", "一样", "都")
 FORMATS = (
     "chosen and rejected, as whole dialogues (hh-rlhf, lists of turns) or as replies to a prompt in one of: "
     f"{', '.join((*column_names.PROMPT_COLUMNS, *column_names.TURN_LISTS))}; replies with ratings or ranks; or one "
@@ -142,7 +145,9 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
     endings = [column.lower().rpartition("_")[2] for column in columns]
     if winner not in endings:
         text = f"{row_format.column('winner')} says {winner!r}; expected {' or '.join(endings)} for a pair"
-        return Problem("tied", text, by_rule=True)
+        choice = record[row_format.column("winner") or ""]
+        is_tie = str(choice).strip().lower().startswith(TIES) or number_of(choice) in (0, 0.5)
+        return Problem("tied", text, by_rule=True) if is_tie else Problem("unknown_winner", text)
     ordered = columns if winner == endings[0] else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
     return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
@@ -221,7 +226,7 @@ def _ranked(
     record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool, max_pairs: int
 ) -> ParsedPreferences | Problem:
     """Pairs of a list of replies with ratings."""
-    prompt = prompt_of_columns(record, row_format, keep_thoughts)
+    prompt = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
     if isinstance(prompt, Problem):
         return prompt
     messages, tools = [turn.message for turn in prompt], tools_of_record(record, row_format)

@@ -9,31 +9,23 @@ never left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipelines.data.dialogues import tool_calls
 from pipelines.data.sources import cells, column_names
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
-from pipelines.data.sources.column_names import CALL_ROLES, RESULT_ROLES
-from pipelines.data.sources.files import encodable, type_name
+from pipelines.data.sources.column_names import CALL_ROLES, RESULT_ROLES, ROLES
+from pipelines.data.sources.encodings import encodable
+from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
 from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
 
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
+SPEAKERS = re.compile(r"(?:^\s*|\r?\n\r?\n)(Human|Assistant)[:：]")  # how hh-rlhf marks turns
+SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
 TOOLS = "holds a part that calls a tool or is its result; expected calls under tool_calls, results as turns of tool"
@@ -73,6 +65,21 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
         else:
             turns.append(turn)
     return turns
+
+
+def is_transcript(value: Any) -> TypeGuard[str]:
+    """Whether a value is a dialogue in the spelling of hh-rlhf."""
+    return isinstance(value, str) and SPEAKERS.match(value) is not None
+
+
+def turns_of_transcript(text: str, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …"."""
+    _, *pieces = SPEAKERS.split(text)  # speaker, text, speaker, text, …
+    turns = [
+        {"role": SPEAKER_ROLES[speaker], "content": content}
+        for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
+    return read_turns(turns, keep_thoughts=keep_thoughts)
 
 
 def _continues(last: Turn, turn: Turn) -> bool:
@@ -150,9 +157,7 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
     if not isinstance(item, dict):
         text = f"turn {number} holds {type_name(item)}; expected role and content, or from and value"
         return Problem("no_turn", text)
-    role_key = next((key for key in column_names.ROLE_KEYS if has_value(item.get(key))), "role")
-    content_keys = [key for key in column_names.CONTENT_KEYS if key in item]
-    content_key = next((key for key in content_keys if has_value(item[key])), next(iter(content_keys), "content"))
+    role_key, content_key = cells.key_of(item, column_names.ROLE_KEYS), cells.key_of(item, column_names.CONTENT_KEYS)
     speaker = item.get(role_key)
     place = f"turn {number} ({speaker})"
     if isinstance(speaker, str) and speaker.lower() in (*CALL_ROLES, *RESULT_ROLES):

@@ -111,6 +111,7 @@ class RejectedRows:
     file: Path
     limit: BadRowLimit
     reasons: Counter[str] = field(default_factory=Counter)
+    by_rule: Counter[str] = field(default_factory=Counter)  # those of the reasons that are no bad rows
     lines: list[str] = field(default_factory=list)
     firsts: dict[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
     files: dict[str, str] = field(default_factory=dict)  # by source/part: the file, for rows set aside after reading
@@ -122,6 +123,7 @@ class RejectedRows:
 
         Raises UserError, with the rows so far in the file, if there are now more bad ones than the recipe's limit."""
         self.reasons[reason] += 1
+        self.by_rule[reason] += by_rule
         self.firsts.setdefault(reason, f"{part.where}:{row}: {problem}")
         entry = {"source": source, "where": part.where, "row": row, "reason": reason, "problem": problem}
         self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))
@@ -134,6 +136,7 @@ class RejectedRows:
         part, row = row_id.rsplit("/", 1)
         source, where = part.rsplit("/", 1)[0], self.files.get(part, part)
         self.reasons[reason] += 1
+        self.by_rule[reason] += 1
         self.firsts.setdefault(reason, f"{where}:{row}: {problem}")
         entry = {"source": source, "where": where, "row": int(row), "reason": reason, "problem": problem}
         self.lines.append(json.dumps({**entry, "raw": raw[:RAW_CHARACTERS]}, ensure_ascii=False))

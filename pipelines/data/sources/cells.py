@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from itertools import chain
 from typing import Any
 
-from pipelines.data.sources.column_names import CALL_KEYS, CONTENT_KEYS, EXCHANGE_KEYS, MISSING_TEXTS, ROLE_KEYS
+from pipelines.data.sources.column_names import (
+    CALL_KEYS,
+    CONTENT_KEYS,
+    EXCHANGE_KEYS,
+    FLAG_KEYS,
+    MISSING_TEXTS,
+    RESULT_KEYS,
+    RESULT_ROLES,
+    ROLE_KEYS,
+    ROLES,
+    THOUGHT_COLUMNS,
+)
 
+GOOD_WORDS = ("true", "yes", "good", "up", "thumbs_up", "desirable", "chosen", "correct", "👍", "好", "是", "对",
+              "正确")  # fmt: skip
+BAD_WORDS = ("false", "no", "bad", "down", "thumbs_down", "undesirable", "rejected", "incorrect", "👎", "坏", "差",
+             "不好", "否", "错", "错误")  # fmt: skip
 LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")  # how JSON text of turns begins
+BETWEEN_ROWS = re.compile(r"\}\s*\n\s*\{")  # of a numpy array as text, which has no commas
 
 
 def has_value(value: Any) -> bool:
@@ -24,14 +42,11 @@ def has_value(value: Any) -> bool:
 
 
 def as_turns(value: Any) -> list[Any] | None:
-    """The turns in a column's value: a list, JSON text of one, or an object of lists; None where it holds no turns.
+    """The turns in a column's value: a list, text of one, or an object of lists; None where it holds no turns.
 
     Objects that hold a whole exchange ({human, assistant}) are divided into two turns."""
-    if isinstance(value, str) and LIST_OF_OBJECTS.match(value):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+    if is_text_of_objects(value):
+        value = _parsed(value)
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
         value = value["messages"]
     if isinstance(value, dict) and any(isinstance(value.get(key), list) for key in ROLE_KEYS):
@@ -40,6 +55,70 @@ def as_turns(value: Any) -> list[Any] | None:
         return None
     turns = list(chain.from_iterable(_divided(turn) for turn in value))
     return turns if _is_turn(turns[0]) else None
+
+
+def is_text_of_objects(value: Any) -> bool:
+    """Whether a value is text that begins as a list of objects does."""
+    return isinstance(value, str) and LIST_OF_OBJECTS.match(value) is not None
+
+
+def _parsed(text: str) -> Any:
+    """The list that a text holds: in JSON, or as Python writes it, as tables do that pandas saved; None without one."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    joined = BETWEEN_ROWS.sub("}, {", text.strip())
+    try:
+        return ast.literal_eval(text.strip() if "\n" in joined else joined)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def turns_of_texts(value: Any) -> list[dict[str, str]] | None:
+    """The turns of a list of texts that the user and the assistant say in turn; None where it is none.
+
+    >>> turns_of_texts(["1 + 1?", "2"])
+    [{'role': 'user', 'content': '1 + 1?'}, {'role': 'assistant', 'content': '2'}]
+    """
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(text, str) for text in value):
+        return None
+    return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(value)]
+
+
+def keys_beside_turns(value: Any) -> list[str]:
+    """The keys of an object around turns ({messages, tools}) that hold something which belongs to no turn."""
+    if not isinstance(value, dict):
+        return []
+    holds_messages = isinstance(value.get("messages"), list)
+    return [
+        key
+        for key, one in value.items()
+        if has_value(one) and (key != "messages" if holds_messages else not isinstance(one, list))
+    ]
+
+
+def key_of(turn: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    """The key of a turn that is read among several of one meaning: the first that holds something, or is there."""
+    return next((key for key in keys if has_value(turn.get(key))), next((key for key in keys if key in turn), keys[0]))
+
+
+def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
+    """The keys of a turn that hold something and are not read.
+
+    >>> keys_not_read({"role": "user", "content": "Hi", "text": "Hello", "name": "Ann"})
+    ['text', 'name']
+    """
+    role_key = key_of(turn, ROLE_KEYS)
+    role = str(turn.get(role_key)).lower()
+    read = {role_key, key_of(turn, CONTENT_KEYS), *CALL_KEYS, *FLAG_KEYS}
+    if role in RESULT_ROLES:
+        read.update(RESULT_KEYS)
+    if ROLES.get(role) == "assistant":
+        read.add(key_of(turn, THOUGHT_COLUMNS))
+    if verdict(turn.get("label")) is None:
+        read.discard("label")
+    return [key for key, value in turn.items() if key not in read and has_value(value)]
 
 
 def _rows_of(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -56,8 +135,9 @@ def _divided(turn: Any) -> Iterator[Any]:
     if keys is None or any(key in turn for key in ROLE_KEYS):
         yield turn
     else:
+        beside = {key: value for key, value in turn.items() if key not in keys}  # flags, a thought: of the reply
         yield {"role": "user", "content": turn[keys[0]]}
-        yield {"role": "assistant", "content": turn[keys[1]]}
+        yield {**beside, "role": "assistant", "content": turn[keys[1]]}
 
 
 def _is_turn(turn: Any) -> bool:
@@ -73,11 +153,8 @@ def tools_of(value: Any) -> list[dict[str, Any]] | None:
     >>> tools_of('[{"name": "tide", "description": null}]')
     [{'type': 'function', 'function': {'name': 'tide'}}]
     """
-    if isinstance(value, str) and LIST_OF_OBJECTS.match(value):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+    if is_text_of_objects(value):
+        value = _parsed(value)
     if not isinstance(value, list) or not value:
         return None
     tools: list[dict[str, Any]] = []
@@ -104,14 +181,16 @@ def verdict(value: Any) -> bool | None:
     """
     if isinstance(value, bool):
         return value
+    if isinstance(value, str) and (number := number_of(value)) is not None:
+        value = number
     if isinstance(value, int | float):
         return True if value == 1 else False if value in (0, -1) else None
     if not isinstance(value, str):
         return None
     text = value.strip().lower()
-    if text in ("true", "1", "yes", "good", "up", "thumbs_up", "desirable", "chosen", "correct", "👍"):
+    if text in GOOD_WORDS:
         return True
-    if text in ("false", "0", "-1", "no", "bad", "down", "thumbs_down", "undesirable", "rejected", "incorrect", "👎"):
+    if text in BAD_WORDS:
         return False
     return None
 
@@ -122,10 +201,35 @@ def number_of(value: Any) -> float | None:
     >>> number_of("4.5"), number_of(3), number_of("N/A"), number_of(True)
     (4.5, 3.0, None, None)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def texts_within(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, text) of each column with text, and of those within objects: a.b is b within the column a."""
+    for name, value in record.items():
+        if isinstance(value, str):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, dict):
+            yield from texts_within(value, f"{prefix}{name}.")
+
+
+def lists_within(record: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """The lists in columns, and those within objects."""
+    for value in record.values():
+        if isinstance(value, dict):
+            yield from lists_within(value)
+        elif isinstance(value, list):
+            yield value
+
+
+def num_characters(value: Any) -> int:
+    """Characters of the texts in a list."""
+    if isinstance(value, dict | list):
+        return sum(map(num_characters, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str) else 0

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Literal
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 # Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
-TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns")
-PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem")
-PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, "input", "inputs", "user", "human")  # prompts only where a reply stands beside
-REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets")
+TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
+# Columns of texts alone that take turns, the user's first: LIMA, UltraChat, DailyDialog.
+TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
+PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示", "提示词")
+# Prompts only where a reply stands beside.
+PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input", "user_message",
+                      "q", "用户", "输入")  # fmt: skip
+REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
+                 "model_response", "assistant_response", "bot_response", "model_output", "a",
+                 "输出", "回答", "答案", "回复", "答复", "解答", "助手")  # fmt: skip
 # Columns beside them.
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
-CONTEXT_COLUMNS = ("input", "context")  # Alpaca's and Dolly's: what the instruction is about
-HISTORY_COLUMNS = ("history",)
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
+                  "系统提示", "系统提示词")  # fmt: skip
+CONTEXT_COLUMNS = ("input", "context", "输入", "上下文")  # Alpaca's and Dolly's: what the instruction is about
+HISTORY_COLUMNS = ("history", "历史")
 THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought")
 TOOLS_COLUMNS = ("tools",)  # descriptions of the tools that the assistant may call
 GOOD_COLUMNS = ("label", "thumbs", "thumbs_up", "is_good", "good", "desirable", "liked", "is_correct", "correct")
@@ -59,11 +65,35 @@ CONTENT_KEYS = ("content", "value", "text", "parts")
 CALL_KEYS = ("tool_calls", "function_call")
 RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call
 FLAG_KEYS = ("weight", "train", "loss", "learn", "trainable", "label")  # 0 or false: the turn is not learnt
+# Roles of turns, as conversations have them.
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "系统": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "用户": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "助手": "assistant",
+}
 # Roles of turns that only call tools, and of those that are the results of calls.
 CALL_ROLES = ("function_call", "tool_call", "tool_calls")
 RESULT_ROLES = ("tool", "function", "function_response", "observation", "tool_response", "tool_result", "ipython")
-EXCHANGE_KEYS = (("human", "assistant"), ("user", "assistant"), ("human", "bot"), ("prompt", "response"))
-TURN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, *CALL_KEYS, *FLAG_KEYS, *THOUGHT_COLUMNS, *chain(*EXCHANGE_KEYS)}
+EXCHANGE_KEYS = (
+    ("human", "assistant"),
+    ("user", "assistant"),
+    ("human", "bot"),
+    ("prompt", "response"),
+    ("input", "output"),
+    ("instruction", "output"),
+    ("question", "answer"),
+    ("query", "response"),
+)
 # Names that a recipe may give to columns of other names: the source's option `columns`.
 Column = Literal["prompt", "context", "system", "history", "reply", "reasoning", "label", "rating", "tools",
                  "messages", "chosen", "rejected", "replies", "ratings", "ranks"]  # fmt: skip

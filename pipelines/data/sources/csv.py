@@ -21,13 +21,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.sources import delimiters, streams
+from pipelines.data.sources import delimiters, encodings, streams
 from pipelines.data.sources.files import (
     RAW_CHARACTERS,
     FileProblem,
     RecordSource,
     TextFileSource,
-    encodable,
     state,
 )
 from pipelines.data.sources.source import BadRow, Row
@@ -122,9 +121,8 @@ class Csv(TextFileSource, RecordSource):
         problem = ""
         if len(cells) != len(columns):
             problem = f"{len(cells)} cells; expected {len(columns)} as in the header"
-        elif not all(encodable(cell) for cell in cells):
-            name = "UTF-8" if encoding == "utf-8" else encoding
-            problem = f"not {name}; expected {name} text"
+        elif not all(encodings.encodable(cell) for cell in cells):
+            problem = encodings.not_in(encoding, "a byte that stands for no character")
         if problem:
             return BadRow(row=lines.number, problem=problem, raw="".join(lines.record)[:RAW_CHARACTERS])
         return self.to_row(lines.number, dict(zip(columns, cells, strict=True)))
@@ -191,9 +189,11 @@ class _Lines:
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:
-    """Reads the names of the columns. Raises FileProblem if there are none, or one is there twice."""
+    """Reads the names of the columns, without spaces around them; a blank one becomes column 3, by its position.
+
+    Raises FileProblem if there are none, or one is there twice."""
     try:
-        columns = next(reader, [])
+        columns = [name.strip() or f"column {number}" for number, name in enumerate(next(reader, []), 1)]
     except (csv.Error, _TooLong) as error:
         raise FileProblem(f"the header is not CSV ({error}); expected the names of the columns") from None
     doubled = sorted({column for column in columns if columns.count(column) > 1})

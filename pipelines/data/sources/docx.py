@@ -1,7 +1,8 @@
 """Word files: the paragraphs and tables of .docx and .docm, one document for each file.
 
-A .docx is a zip archive of XML. Only word/document.xml, the body, is read: no macro, picture, link or embedded file is
-touched, nothing is unpacked to disk, and no more than the limit is decompressed, whatever size the archive declares.
+A .docx is a zip archive of XML. The body is read, and the notes that it refers to: no macro, picture, link or embedded
+file is touched, nothing is unpacked to disk, and no more than the limit is decompressed, whatever size the archive
+declares.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import Field
 from pipelines.data.sources.files import FileProblem, FileSource
 from pipelines.data.sources.source import Row
 
-BODY = "word/document.xml"
+BODY, NOTES = "word/document.xml", ("word/footnotes.xml", "word/endnotes.xml")
 OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"  # how a .doc and an encrypted .docx begin
 # Elements of a body by their names without the namespace, of which there are two (ECMA and ISO strict).
 BREAKS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
@@ -34,20 +35,14 @@ class Docx(FileSource):
     suffixes: ClassVar = (".docx", ".docm")
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row]:
-        """Yields one row: the paragraphs, one a line, and tables with a tab between cells."""
+        """Yields one row: the paragraphs, one a line, and tables with a tab between cells; notes follow them."""
         with file.open("rb") as stream:
             if stream.read(4) == OLD_OR_LOCKED:
                 raise FileProblem("an old .doc or encrypted with a password; save it as .docx without one")
         try:
             with zipfile.ZipFile(file) as archive:
-                declared = archive.getinfo(BODY).file_size
-                if declared > self.max_row_bytes:
-                    raise FileProblem(self.too_long(declared))
-                with archive.open(BODY) as stream:
-                    body = stream.read(self.max_row_bytes + 1)
-            if len(body) > self.max_row_bytes:
-                raise FileProblem(self.too_long(len(body)))
-            text = "\n".join(_paragraphs(body)).strip()
+                parts = [BODY, *(name for name in NOTES if name in archive.namelist())]
+                text = "\n".join(self._text(archive, name) for name in parts).strip()
         except KeyError:
             raise FileProblem(f"has no {BODY}; expected a Word file") from None
         except (*DAMAGE, ElementTree.ParseError) as error:
@@ -55,6 +50,17 @@ class Docx(FileSource):
         if not text:
             raise FileProblem("no text, only pictures perhaps; expected paragraphs")
         yield Row(row=1, text=text)
+
+    def _text(self, archive: zipfile.ZipFile, name: str) -> str:
+        """The text of a part of the archive. Raises FileProblem if it is too large, KeyError if there is none."""
+        declared = archive.getinfo(name).file_size
+        if declared > self.max_row_bytes:
+            raise FileProblem(self.too_long(declared))
+        with archive.open(name) as stream:
+            part = stream.read(self.max_row_bytes + 1)
+        if len(part) > self.max_row_bytes:
+            raise FileProblem(self.too_long(len(part)))
+        return "\n".join(_paragraphs(part)).strip()
 
 
 def _paragraphs(body: bytes) -> Iterator[str]:

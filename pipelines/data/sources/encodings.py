@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
+from typing import Any
 
 BOM = b"\xef\xbb\xbf"
 BOMS = ((BOM, "utf-8"), (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
@@ -27,6 +28,7 @@ MIN_EAST_ASIAN_BYTES = 12  # beyond ASCII, all of frequent characters: six of th
 SMALL_BYTES = 64 << 10  # of a file that is a sample of itself: no line of it is unseen
 MAX_BAD_FRACTION = 0.02  # of characters that are broken in a text of another encoding
 MAX_CONTROL_FRACTION = 0.02  # of control characters in text; of random bytes it is 0.1
+MIN_MIXED = 0.1  # fraction of the bytes beyond ASCII that stand in lines of UTF-8: short lines of GBK may pass for that
 MIN_PLAUSIBLE = 0.9  # fraction of a text's characters that are common in some script; of random UTF-16 it is 0.5
 MIN_COVERED = 0.97  # fraction of a text's letters beyond ASCII that one language has
 MIN_FREQUENT = 0.9  # fraction of Chinese characters that are among the few thousand of everyday texts
@@ -96,6 +98,29 @@ def usual_name(encoding: str) -> str:
     return SAME.get(name, name)
 
 
+def encodable(value: Any) -> bool:
+    """Whether all text in a value can be encoded in UTF-8: JSON can spell lone surrogates, which are not characters."""
+    if isinstance(value, str):
+        return value.isascii() or _encodes(value)
+    if isinstance(value, dict):
+        return all(encodable(key) and encodable(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(encodable, value))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def not_in(encoding: str, where: str) -> str:
+    """The problem with a row that has bytes which are no text in the encoding of its file."""
+    name = "UTF-8" if encoding == "utf-8" else encoding
+    return f"not {name} ({where}); expected {name} text: convert the row, or name the file's encoding in the source"
+
+
 def detect(sample: bytes) -> str | None:
     """Detects the encoding of a text from a sample of it. Returns None for data that is not text.
 
@@ -116,7 +141,9 @@ def detect(sample: bytes) -> str | None:
             return encoding
     if controls > MAX_CONTROL_FRACTION:
         return None
-    bad, good, num_lines = _count_lines(sample)
+    bad, good, num_lines, good_share = _count_lines(sample)
+    if good_share >= MIN_MIXED:
+        return "utf-8"  # lines of another encoding among them are bad rows: read in that, the others would be garbled
     if bad > good and (2 * bad >= num_lines or (not good and bad >= MIN_BAD_LINES)):
         return _other_encoding(sample) or "utf-8"
     if bad and not good and len(sample) < SMALL_BYTES and _num_high(sample) >= MIN_EAST_ASIAN_BYTES:
@@ -149,15 +176,17 @@ def _utf16(sample: bytes) -> str | None:
     return best if plausible[best] >= MIN_PLAUSIBLE else None
 
 
-def _count_lines(sample: bytes) -> tuple[int, int, int]:
-    """(lines that are not UTF-8, lines that are and have other than ASCII, all lines that are not blank)."""
+def _count_lines(sample: bytes) -> tuple[int, int, int, float]:
+    """(lines that are not UTF-8, lines that are and have other than ASCII, all lines that are not blank, the fraction
+    of the bytes beyond ASCII in lines that are UTF-8)."""
     lines = [line for line in sample.split(b"\n") if line.strip()]
-    bad = good = 0
+    bad = good = good_bytes = 0
     for number, line in enumerate(lines, 1):
         if not line.isascii():
             is_good = is_utf8(line, cut=number == len(lines))
             bad, good = bad + (not is_good), good + is_good
-    return bad, good, len(lines)
+            good_bytes += _num_high(line) if is_good else 0
+    return bad, good, len(lines), good_bytes / max(1, _num_high(sample))
 
 
 def _other_encoding(sample: bytes) -> str | None:

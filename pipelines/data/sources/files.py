@@ -249,7 +249,7 @@ class RecordSource(FileSource):
         if self.rows in TEXT_ROWS and not isinstance(text := value_of(record, self.text), str):
             return f"column {self.text!r} holds {type_name(text)}; expected text"
         for column in required if self.rows in TEXT_ROWS else record:
-            if not (encodable(column) and encodable(value_of(record, column))):
+            if not (encodings.encodable(column) and encodings.encodable(value_of(record, column))):
                 return f"column {column!r} holds half of a surrogate pair; expected text that UTF-8 can write"
         if self.group is not None and not isinstance(group := value_of(record, self.group), str | int):
             return f"column {self.group!r} holds {type_name(group)}; expected text or a whole number"
@@ -325,8 +325,18 @@ def find_files(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Pa
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Lists the files in a folder and its folders, sorted, without hidden ones: .git, ._name, __MACOSX."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder.parts))
+    """Lists the files in a folder and its folders, linked ones too, sorted, without hidden ones: .git, __MACOSX."""
+    files, seen = list[Path](), set[str]()
+    for root, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+        is_new = (real := os.path.realpath(root)) not in seen  # a link may lead to a folder above it
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if is_new and not _hidden(Path(root, name), folder.parts))
+        files += [Path(root, name) for name in names if is_new]
+    return sorted(file for file in files if file.is_file() and not _hidden(file, folder.parts))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise UserError(f"{error.filename}: a folder that cannot be read ({error.strerror}); allow it, or move it away")
 
 
 def _hidden(file: Path, named: tuple[str, ...]) -> bool:
@@ -374,20 +384,3 @@ def type_name(value: Any) -> str:
     names = {"NoneType": "null", "str": "text", "dict": "an object", "list": "a list", "bool": "true or false",
              "int": "a number", "float": "a number", "bytes": "bytes that are not UTF-8"}  # fmt: skip
     return names.get(type(value).__name__, type(value).__name__)
-
-
-def encodable(value: Any) -> bool:
-    """Whether all text in a value can be encoded in UTF-8: JSON can spell lone surrogates, which are not characters."""
-    if isinstance(value, str):
-        return value.isascii() or _encodes(value)
-    if isinstance(value, dict):
-        return all(encodable(key) and encodable(inner) for key, inner in value.items())
-    return not isinstance(value, list) or all(map(encodable, value))
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 2000  # of elements: time grows with its square, a second at 5,000; browsers stop at 512
 SAMPLE_BYTES = 4096  # where a page names its encoding
 CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+MULTIBYTE = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")  # how a character beyond ASCII begins in UTF-8
 TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 # Elements that have no end, or whose end may be left out: their number is no depth.
 UNCLOSED = frozenset(
@@ -57,7 +58,8 @@ class Html(TextFileSource):
 def page_encoding(page: bytes, declared: str | None = None) -> str | None:
     """The encoding of a page's bytes; None for data that is not text.
 
-    UTF-8 if they are that, else the one that is declared (by a server, or in the page), or else the one found."""
+    UTF-8 if they are that, else the one that is declared (by a server, or in the page), or else the one found. Bytes
+    beyond ASCII without any that UTF-8 could have are Latin-1."""
     encoding = encodings.detect(page)
     if encoding is None or encoding.startswith("utf-16"):
         return encoding
@@ -67,7 +69,8 @@ def page_encoding(page: bytes, declared: str | None = None) -> str | None:
     for name in (declared, match[1].decode("ascii", "replace") if match else None):
         if name and encodings.known(name) and encodings.usual_name(name) != "utf-8":
             return encodings.usual_name(name)
-    return encoding
+    is_single_byte = encoding == "utf-8" and MULTIBYTE.search(page) is None
+    return "latin-1" if is_single_byte else encoding  # as browsers do: of few bytes no encoding is found
 
 
 def main_text(page: bytes, encoding: str) -> str:

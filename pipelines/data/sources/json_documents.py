@@ -53,6 +53,16 @@ def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
     return isinstance(value, list) or (not lines_expected and isinstance(value, dict) and _is_wrapped(value))
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON's keys and values. Raises ValueError if a key has two values, of which json keeps the last."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        for key, value in pairs:
+            if record[key] != value:
+                raise ValueError(f"the key {key!r} has two values in one object")
+    return record
+
+
 def values(stream: Utf8Stream, max_characters: int) -> Iterator[Any]:
     """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON."""
     yield from _Reader(stream, max_characters).values()
@@ -67,7 +77,7 @@ class _Reader:
         self.stream = stream
         self.max_characters = max_characters
         self.utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self.decoder = json.JSONDecoder()
+        self.decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
         self.text = ""
         self.position = 0
         self.dropped = 0  # characters before the text in memory
@@ -120,7 +130,8 @@ class _Reader:
         self.in_array = False
 
     def _wrapped(self) -> Iterator[Any]:
-        """The values of the lists of an object that wraps them; what else it has describes the file."""
+        """The values of the lists of an object that wraps them; what else it has describes the file. Another list of
+        objects may hold rows: it is named."""
         self.position += 1
         while self._peek() != "}":
             name = self._value()
@@ -130,8 +141,9 @@ class _Reader:
             if isinstance(name, str) and name.lower() in LISTS and self._peek() == "[":
                 self.position += 1
                 yield from self._array()
-            else:
-                self._value()
+            elif _is_list_of_objects(value := self._value()):
+                expected = "expected rows under one name; give each list a file of its own, or join them"
+                yield Damaged(f"the list {name!r} of {len(value):,} objects is not read: {expected}", str(value[0]))
             if self._peek() == ",":
                 self.position += 1
             elif self._peek() != "}":
@@ -216,10 +228,14 @@ class _Reader:
         return bool(data)
 
 
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(item, dict) for item in value)
+
+
 def _is_wrapped(value: dict[str, Any]) -> bool:
     """Whether an object is only there to hold a list of objects."""
     lists = [inner for name, inner in value.items() if name.lower() in LISTS and isinstance(inner, list)]
-    return any(inner and all(isinstance(row, dict) for row in inner) for inner in lists)
+    return any(map(_is_list_of_objects, lists))
 
 
 def _parsed(text: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
-from pipelines.data.sources import json_documents, streams
+from pipelines.data.sources import encodings, json_documents, streams
 from pipelines.data.sources.encodings import BOM
 from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, TextFileSource, type_name
 from pipelines.data.sources.source import BadRow, Part, Row
@@ -104,10 +104,10 @@ def _parse(line: bytes, encoding: str) -> dict[str, Any] | str:
     """Returns the object on a line, or the problem with the line. A comma may follow the object, as in a list."""
     try:
         text = line.decode()
-        record = json.loads(text.rstrip()[:-1] if text.rstrip().endswith("},") else text)
+        text = text.rstrip()[:-1] if text.rstrip().endswith("},") else text
+        record = json.loads(text, object_pairs_hook=json_documents.unique_keys)
     except UnicodeDecodeError as error:
-        name = "UTF-8" if encoding == "utf-8" else encoding
-        return f"not {name} ({error.reason} at byte {error.start}); expected {name} text"
+        return encodings.not_in(encoding, f"{error.reason} at byte {error.start}")
     except ValueError as error:
         return f"not JSON ({error}); expected one object a line"
     except RecursionError:

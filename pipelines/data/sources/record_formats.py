@@ -14,7 +14,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pipelines.data.sources.cells import as_turns, has_value, number_of, tools_of, verdict
+from pipelines.data.sources.cells import (
+    as_turns,
+    has_value,
+    is_text_of_objects,
+    key_of,
+    keys_beside_turns,
+    keys_not_read,
+    lists_within,
+    num_characters,
+    number_of,
+    texts_within,
+    tools_of,
+    turns_of_texts,
+    verdict,
+)
 from pipelines.data.sources.column_names import (
     BAD_COLUMNS,
     CHOICE_COLUMNS,
@@ -32,14 +46,12 @@ from pipelines.data.sources.column_names import (
     RATING_LISTS,
     REPLY_COLUMNS,
     REPLY_LISTS,
-    RESULT_KEYS,
-    RESULT_ROLES,
     ROLE_KEYS,
     SYSTEM_COLUMNS,
     TEXT_COLUMNS,
+    TEXT_LISTS,
     THOUGHT_COLUMNS,
     TOOLS_COLUMNS,
-    TURN_KEYS,
     TURN_LISTS,
     WINNER_COLUMNS,
     Column,
@@ -158,15 +170,24 @@ def column_names(record: Mapping[str, Any]) -> str:
 
 def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
     """Turns in one column, or a prompt and its reply in two."""
-    turns = _first(record, TURN_LISTS, lambda value: as_turns(value) is not None)
+    turns = _turns_column(record)
     if turns is not None:
         roles = [("turns", turns), *_beside(record, ("system", SYSTEM_COLUMNS), ("media", MEDIA_COLUMNS))]
         keys = (as_turns(record[turns]) or [{}])[0].keys()
-        name = "ShareGPT" if "from" in keys else "OpenAI"
-        content = "from and value" if "from" in keys else "role and content"
+        name = "ShareGPT" if "from" in keys else "OpenAI" if keys else "dialogues"
+        content = "from and value" if "from" in keys else "role and content" if keys else "texts in turn"
         return _format("conversations", name, [*roles, *_tools(record), *_labels(record)], note=f"{turns} of {content}")
     exchange = _exchange(record)
     return None if exchange is None else _format("conversations", _exchange_name(exchange), exchange)
+
+
+def _turns_column(record: Mapping[str, Any]) -> str | None:
+    """The column of a whole conversation: turns, or text of them, even if it is broken; texts in turn where a row has
+    no running text."""
+    turns = _first(record, TURN_LISTS, lambda value: is_text_of_objects(value) or as_turns(value) is not None)
+    if turns is not None or _first(record, TEXT_COLUMNS, lambda value: isinstance(value, str)) is not None:
+        return turns
+    return _first(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
 
 
 def _exchange(record: Mapping[str, Any]) -> Roles | None:
@@ -240,9 +261,10 @@ def _preferences(record: Mapping[str, Any]) -> RowFormat | None:
 def _ranked(record: Mapping[str, Any]) -> RowFormat | None:
     """A prompt and a list of replies, each with a rating of its own or in a list beside."""
     replies = _first(record, REPLY_LISTS, lambda value: isinstance(value, list) and len(value) > 0)
-    if replies is None or not _prompts(record):
+    prompts = _prompts(record)
+    if replies is None or "prompt" not in dict(prompts):
         return None
-    roles = [*_prompts(record), ("replies", replies), *_tools(record)]
+    roles = [*prompts, ("replies", replies), *_tools(record)]
     if all(isinstance(reply, dict) and rating_key(reply) is not None for reply in record[replies]):
         return _format("preferences", "rated replies", roles)
     length = len(record[replies])
@@ -292,14 +314,20 @@ def _prompts(record: Mapping[str, Any]) -> Roles:
 
 
 def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:
-    """A column with a usual name for text, else one with prompts, else the column with the longest text."""
+    """A column with a usual name for text, else one with prompts, else the column with the longest text, or a.b within
+    an object if b is a usual name; none where the texts of a list are longer: they are what the row says."""
     texts = {name: value for name, value in record.items() if isinstance(value, str)}
     candidates = [name for name in TEXT_COLUMNS if name in texts] or [n for n in texts if n.lower() in TEXT_COLUMNS]
     if not candidates:
         prompts = [name for name in PROMPT_COLUMNS if name in texts]
         if prompts:
             return RowFormat("prompts", f"prompts: {prompts[0]}", (prompts[0],), ("prompt",))
+        within = texts_within(record)
+        texts |= {name: text for name, text in within if name.rpartition(".")[2].lower() in TEXT_COLUMNS}
         candidates = sorted(texts, key=lambda name: -len(texts[name]))
+        longest = len(texts[candidates[0]]) if candidates else 0
+        if any(num_characters(value) > longest for value in lists_within(record)):
+            return None
     return RowFormat("text", f"text: {candidates[0]}", (candidates[0],), ("text",)) if candidates else None
 
 
@@ -346,18 +374,16 @@ def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> R
 def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
     """column.key for the keys of turns and rated replies that hold something and are not read, each once."""
     for column, role in zip(row_format.columns, row_format.roles, strict=True):
-        items = record[column] if role == "replies" else as_turns(record[column]) or []
+        value = record[column]
+        items = value if role == "replies" else as_turns(value) or []
         items = [item for item in items if isinstance(item, dict)]
-        read = {*RATED_REPLY_KEYS, *filter(None, map(rating_key, items))} if role == "replies" else TURN_KEYS
-        keys = dict.fromkeys(
-            key
-            for item in items
-            for key, value in item.items()
-            if has_value(value) and key not in read and not (key in RESULT_KEYS and _is_result(item))
-        )
+        unread = _reply_keys_not_read if role == "replies" else keys_not_read
+        keys = dict.fromkeys(key for item in items for key in unread(item))
+        keys |= dict.fromkeys(keys_beside_turns(value) if items else ())
         yield from (f"{printable(column)}.{printable(str(key))}" for key in keys)
 
 
-def _is_result(turn: Mapping[str, Any]) -> bool:
-    """Whether a turn is the result of a call."""
-    return any(str(turn.get(key)).lower() in RESULT_ROLES for key in ROLE_KEYS)
+def _reply_keys_not_read(reply: Mapping[str, Any]) -> list[str]:
+    """The keys of a rated reply that hold something and are not read."""
+    read = {key_of(reply, RATED_REPLY_KEYS), rating_key(reply)}
+    return [key for key, value in reply.items() if key not in read and has_value(value)]

@@ -20,7 +20,7 @@ from typing import Any
 from pipelines.data.sources import SOURCES, encodings, streams
 from pipelines.data.sources.dataset import is_dataset, splits
 from pipelines.data.sources.delimiters import DELIMITERS
-from pipelines.data.sources.files import FileSource, RecordSource, check_readable, visible_files
+from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of, visible_files
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
@@ -41,6 +41,7 @@ ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one docume
 GROUP_COLUMNS = ("source", "group", "domain", "site", "book", "package", "category", "dataset", "topic", "来源", "类别")
 
 
+HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")  # splits of a data set that none trains on
 DOCUMENTS = {"file": "one document in each file", "blank_lines": "documents between blank lines",
              "warc": "a document for each page"}  # fmt: skip
 
@@ -68,7 +69,8 @@ def sniff(path: Path) -> list[SniffResult]:
     if is_dataset(path):
         return _sniff_dataset(path)
     captioned = captioned_files(path, visible_files(path))
-    known = [file for file in visible_files(path) if _is_known(file) and file not in captioned]
+    left_out = {*captioned, *splits_beside_train(path)}
+    known = [file for file in visible_files(path) if _is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
     results = [_sniff_images(path)] if captioned else []
     for kind, named in files.items():
@@ -79,6 +81,15 @@ def sniff(path: Path) -> list[SniffResult]:
     if not results:
         raise UserError(f"{path}: no file in this folder is of a known kind; expected {_suffixes()}")
     return results
+
+
+def splits_beside_train(folder: Path) -> list[Path]:
+    """The files of rows in a folder that are named as what a data set holds out, test.jsonl, beside its train.jsonl."""
+    kinds = {file: source_kind(file) for file in visible_files(folder)}
+    rows = [file for file, kind in kinds.items() if kind is not None and issubclass(SOURCES[kind], RecordSource)]
+    named = {file: (file.parent, *file.name.lower().partition(".")) for file in rows}
+    return [file for file, (parent, stem, *suffix) in named.items()
+            if stem in HELD_OUT and (parent, "train", *suffix) in named.values()]  # fmt: skip
 
 
 def _sniff_among_others(file: Path, kind: str) -> SniffResult:
@@ -149,9 +160,10 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:DISPLAYED_ROWS]
     row_format, count = main_format(records)
     if row_format is None:
-        if records or not problems:
-            columns = ", ".join(records[0]) if records else "none"
-            problems.append(f"{path.name}: no column with text; columns are: {columns}")
+        if records:
+            problems.append(f"{path.name}: no column with text; columns are: {', '.join(records[0])}")
+        elif not problems:
+            problems.append(f"{path.name}: no rows; expected at least one below the names of the columns")
         return SniffResult(path, base["kind"], None, "en", source.encoding_of(path), base, (), tuple(problems))
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
@@ -263,7 +275,7 @@ def _text_split(files: list[Path]) -> str:
 def _record_text(record: Mapping[str, Any], row_format: RowFormat) -> str:
     """The content of a record in one line."""
     if row_format.rows in ("text", "prompts"):
-        return str(record.get(row_format.columns[0], ""))
+        return str(value_of(dict(record), row_format.columns[0], ""))
     return " | ".join(f"{name}: {_turns_text(record.get(name))}" for name in row_format.columns if record.get(name))
 
 

@@ -183,4 +183,28 @@ def _decompressor(plain: BinaryIO, compression: str) -> Callable[[int], bytes]:
     # read1 decompresses at most once a call, so that an error loses nothing of what stands before it
     if compression == "gzip":
         return gzip.GzipFile(fileobj=plain, mode="rb").read1
-    return bz2.BZ2File(plain).read1 if compression == "bzip2" else lzma.LZMAFile(plain).read1
+    return _members(plain, bz2.BZ2Decompressor if compression == "bzip2" else lzma.LZMADecompressor)
+
+
+def _members(plain: BinaryIO, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> Callable[[int], bytes]:
+    """A function that reads the members of a file one after the other. Python's own classes end where one begins with
+    damage or stands after padding, as if nothing followed."""
+    member = new()
+
+    def read(size: int) -> bytes:
+        nonlocal member
+        while True:
+            compressed = b""
+            if member.eof:
+                compressed = member.unused_data.lstrip(b"\0")
+                while not compressed and (more := plain.read(BUFFER_BYTES)):
+                    compressed = more.lstrip(b"\0")
+                if not compressed:
+                    return b""
+                member = new()
+            elif member.needs_input and not (compressed := plain.read(BUFFER_BYTES)):
+                raise EOFError("the file ends within it")
+            if data := member.decompress(compressed, size):
+                return data
+
+    return read

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.data.sources import streams
+from pipelines.data.sources import encodings, streams
 from pipelines.data.sources.encodings import BOM
 from pipelines.data.sources.files import RAW_CHARACTERS, TextFileSource
 from pipelines.data.sources.source import BadRow, Row
@@ -73,6 +73,5 @@ def _row(line: int, document: bytes, encoding: str) -> Row | BadRow:
     try:
         return Row(row=line, text=document.removeprefix(BOM).decode())
     except UnicodeDecodeError as error:
-        name = "UTF-8" if encoding == "utf-8" else encoding
-        problem = f"not {name} ({error.reason} at byte {error.start} of the document); expected {name} text"
+        problem = encodings.not_in(encoding, f"{error.reason} at byte {error.start} of the document")
         return BadRow(row=line, problem=problem, raw=document.decode(errors="replace")[:RAW_CHARACTERS])

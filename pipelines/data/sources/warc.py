@@ -45,7 +45,7 @@ class Warc(FileSource):
                         record = next(records, None)
                     if record is None:
                         break
-                    is_page = record.rec_type in ("response", "conversion")
+                    is_page = record.rec_type in ("response", "conversion") or _is_saved_page(record)
                     body = record.content_stream().read(self.max_row_bytes + 1) if is_page else b""
                 except Exception as error:  # the parser names no class of its errors
                     problem = f"not WARC ({error}); expected a complete WARC or WET file"
@@ -63,7 +63,7 @@ class Warc(FileSource):
                 yield BadRow(row=number + 1, problem=f"{problem}; what follows record {number} is lost")
 
     def _row(self, number: int, record: ArcWarcRecord, body: bytes) -> Row | BadRow:
-        address = (record.rec_headers.get_header("WARC-Target-URI") or "").strip("<> ")
+        address = _address(record)
         try:
             if len(body) > self.max_row_bytes:
                 raise FileProblem(self.too_long(len(body)))
@@ -73,13 +73,27 @@ class Warc(FileSource):
         return Row(row=number, text=text, group=_host(address), meta={"url": address})
 
 
+def _address(record: ArcWarcRecord) -> str:
+    return (record.rec_headers.get_header("WARC-Target-URI") or "").strip("<> ")
+
+
+def _is_saved_page(record: ArcWarcRecord) -> bool:
+    """Whether a record is a resource of the web, and not a crawler's log (metadata:) or picture of a page (urn:)."""
+    return record.rec_type == "resource" and _address(record).lower().startswith(("http:", "https:", "ftp:"))
+
+
 def _text(record: ArcWarcRecord, body: bytes) -> str:
     """The text of a record; empty if it holds no page. Raises FileProblem."""
     if record.rec_type == "conversion":
-        return body.decode(errors="replace")
-    http = record.http_headers
-    kind, _, parameters = (http.get_header("Content-Type") or "text/html").partition(";") if http else ("", "", "")
-    if http is None or http.get_statuscode() != "200" or kind.strip().lower() not in PAGES:
+        try:
+            return body.decode()
+        except UnicodeDecodeError as error:
+            raise FileProblem(encodings.not_in("utf-8", f"{error.reason} at byte {error.start} of the text")) from None
+    # A resource is the page alone, as browsers' extensions write it; a response has a server's lines before it.
+    head = record.rec_headers if record.rec_type == "resource" else record.http_headers
+    kind, _, parameters = (head.get_header("Content-Type") or "text/html").partition(";") if head else ("", "", "")
+    is_served = record.rec_type == "resource" or (head is not None and head.get_statuscode() == "200")
+    if not is_served or kind.strip().lower() not in PAGES:
         return ""
     declared = parameters.lower().partition("charset=")[2].strip("\"' ")
     encoding = page_encoding(body, declared)

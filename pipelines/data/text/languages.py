@@ -10,6 +10,7 @@ the first text needs it, which takes half a second and 80 MB.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,9 @@ LETTERS_PER_SYLLABLE = 2  # of Korean
 CHARACTERS_PER_WORD = 1.6  # of Chinese, for the content of an English word
 CHINESE_CHARACTER = re.compile("[\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u30fd-\u30ff\u31f0-\u31ff]")  # not ・ and ー: Chinese has them in names
+# Letters of scripts that write neither English nor Chinese, but for Greek, in which formulas are: Cyrillic, Armenian,
+# Hebrew, Arabic, those of India, Thai, Lao, Burmese, Georgian, kana, Hangul.
+OTHER_SCRIPTS = re.compile("[\u0400-\u11ff\u1780-\u17ff\u3041-\u30ff\u3130-\u318f\uac00-\ud7af]")
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 # Characters of Japanese alone: simplified as neither part of China does it, or made in Japan.
 JAPANESE_FORMS = (
@@ -113,18 +117,20 @@ def other_language(text: str, language: str) -> str:
     >>> other_language("خانه‌ی ما نزدیک بندر بود و ماهی می‌خریدیم.", "en"), other_language("def f(): ...", "en")
     ('fa', '')
     """
+    sample = spread_sample(text, MAX_CHARACTERS)
+    if _is_other_script(sample):  # nothing of it can be English or Chinese, however short it is
+        code = _by_script(sample) or _ranking()(sample)[0][0]
+        return "" if code in LANGUAGES else code
     start = max(0, (len(text) - FIRST_CHARACTERS) // 2)
     if _identify(text[start : start + FIRST_CHARACTERS], CANDIDATE) in (language, UNDECIDED):
         return ""
-    sample = spread_sample(text, MAX_CHARACTERS)
     code = _identify(sample, CERTAIN)
     english_words, words = _english_words(sample)
     if code == "en" and english_words < MIN_PROSE_WORD_SHARE * words:
         return ""  # code in a Chinese text
     if code in (language, UNDECIDED) or _has_quarter(text, language, code):
         return ""
-    # Of a text in Hangul alone nothing can be English or Chinese, however short it is.
-    return code if _letters(sample) >= MIN_LETTERS or _is_hangul(sample) else ""
+    return code if _letters(sample) >= MIN_LETTERS else ""
 
 
 def spread_sample(text: str, characters: int, pieces: int = 5) -> str:
@@ -178,9 +184,11 @@ def _english_words(sample: str) -> tuple[int, int]:
     return sum(map(ENGLISH_WORDS.__contains__, words)), len(words)
 
 
-def _is_hangul(text: str) -> bool:
-    """Whether all letters of a text are Korean."""
-    return len(HANGUL.findall(text)) == sum(map(str.isalpha, text)) > 0
+def _is_other_script(text: str) -> bool:
+    """Whether all letters of a text are of OTHER_SCRIPTS."""
+    letters = filter(str.isalpha, text)
+    first = next(letters, "a")
+    return all(map(OTHER_SCRIPTS.match, itertools.chain(first, letters)))
 
 
 def _letters(text: str) -> int:

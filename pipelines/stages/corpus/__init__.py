@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=3,
+    version=4,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -67,6 +67,9 @@ def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
         ({"messages": [{"role": None, "content": "3"}]}, "unknown_role", "has the role None"),
         ({"messages": [HELLO[0], {"role": "assistant", "content": None}]}, "no_text", "turn 2 .* holds null"),
         ({"messages": [HELLO[0], "Hi!"]}, "no_turn", "turn 2 holds text"),
+        ({"messages": '[{"role": "user", "cont'}, "no_turn", "column 'messages' holds text that begins as a list"),
+        ({"turns": ["Name a bird.", "And another."]}, "no_turn", "turn 1 holds text"),  # two prompts, as MT-Bench has
+        ({"prompt": "a", "response": float("nan")}, "no_reply", "column 'response' holds a number"),
         ({"messages": [HELLO[1], *HELLO]}, "turn_order", "turn 1 is the assistant's; expected the user's"),
         ({"messages": [HELLO[0], *HELLO]}, "turn_order", "turn 2 is the user's; expected the assistant's"),
         ({"messages": [*HELLO, SYSTEM, *HELLO]}, "turn_order", "turn 3 is the system's"),
@@ -114,6 +117,26 @@ def turns(*texts: str) -> list[dict[str, Any]]:
         ),
         ({"prompt": "a", "completion": "b", "label": 1}, ["a", "b"]),
         ({"prompt": "a", "completion": "b", "thumbs": "up"}, ["a", "b"]),
+        ({"messages": str(turns("What's up?", "b"))}, ["What's up?", "b"]),  # as pandas writes lists to a CSV
+        (
+            {"messages": "\n ".join(["[" + str(turns("a")[0]), str(turns("", "b")[1]) + "]"])},
+            ["a", "b"],
+        ),  # as numpy does
+        ({"conversations": ["a", "b", "c", "d"], "source": "x"}, ["a", "b", "c", "d"]),  # LIMA
+        ({"id": "7", "data": ["a", "b"]}, ["a", "b"]),  # UltraChat
+        ({"conversation": [{"input": "a", "output": "b"}, {"input": "c", "output": "d"}]}, ["a", "b", "c", "d"]),
+        ({"kind": "poem", "input": "a", "target": "b"}, ["a", "b"]),  # Firefly
+        ({"指令": "翻译", "输入": "早", "输出": "Morning"}, ["翻译\n\n早", "Morning"]),
+        ({"系统": "s", "问题": "a", "回答": "b"}, ["s", "a", "b"]),
+        ({"对话": [{"role": "用户", "content": "a"}, {"role": "助手", "content": "b"}]}, ["a", "b"]),
+        (
+            {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "completion": " d"},
+            ["a", "b", "c", "d"],
+        ),
+        ({"system": [{"type": "text", "text": "s"}], "messages": turns("a", "b")}, ["s", "a", "b"]),
+        ({"systemInstruction": {"parts": [{"text": "s"}]}, "contents": turns("a", "b")}, ["s", "a", "b"]),
+        ({"question": "1 / 2?", "answer": 0.5}, ["1 / 2?", "0.5"]),
+        ({"question": "Who?", "answer": ["Ann."]}, ["Who?", "Ann."]),
     ],
 )
 def test_published_spellings_give_their_turns(record: dict[str, Any], texts: list[str]) -> None:
@@ -156,7 +179,7 @@ def test_rows_that_shall_not_be_learnt_have_a_reason(record: dict[str, Any], rea
     assert (problem.reason, problem.by_rule) == (reason, by_rule)
 
 
-@pytest.mark.parametrize("flag", [{"weight": 0}, {"train": False}, {"loss": "false"}, {"label": 0}])
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"train": False}, {"loss": "false"}, {"label": 0}, {"weight": "0.0"}])
 def test_turns_that_a_flag_leaves_out_are_context(flag: dict[str, Any]) -> None:
     first, second = turns("a", "b"), turns("c", "d")
     parsed = parse_conversation({"messages": [first[0], {**first[1], **flag}, *second]})
@@ -164,6 +187,13 @@ def test_turns_that_a_flag_leaves_out_are_context(flag: dict[str, Any]) -> None:
     # Nothing after the last turn that is learnt can be learnt.
     parsed = parse_conversation({"messages": [*first, second[0], {**second[1], **flag}]})
     assert parsed == ParsedConversation(first, num_cut=2)
+
+
+def test_what_stands_beside_an_exchange_belongs_to_its_reply() -> None:
+    record = {"conversation": [{"human": "a", "assistant": "b", "weight": 0},
+                               {"human": "c", "assistant": "d", "reasoning": "e"}]}  # fmt: skip
+    parsed = parse_conversation(record)
+    assert parsed == ParsedConversation(turns("a", "b", "c", "<think>\ne\n</think>\n\nd"), not_learnt=(1,))
 
 
 def test_a_prompt_of_turns_is_context() -> None:

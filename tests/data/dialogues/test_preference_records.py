@@ -46,6 +46,9 @@ GOOD, BAD = turn("assistant", "Because."), turn("assistant", "No.")
         {"instruction": "Why?", "input": "", "chosen": "Because.", "rejected": "No."},
         {"chosen": "\n\nHuman: Why?\n\nAssistant: Because.", "rejected": "\n\nHuman: Why?\n\nAssistant: No."},
         {"prompt": "\n\nHuman: Why?\n\nAssistant:", "chosen": " Because.", "rejected": " No."},
+        {"chosen": "\r\n\r\nHuman: Why?\r\n\r\nAssistant: Because.", "rejected": "Human: Why?\r\n\r\nAssistant: No."},
+        {"chosen": " \nHuman： Why?\n\nAssistant： Because.", "rejected": "\nHuman: Why?\n\nAssistant: No."},
+        {"chosen": str([*PROMPT, GOOD]), "rejected": str([*PROMPT, BAD])},
         {"chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]},
         {"prompt": PROMPT, "chosen": [GOOD], "rejected": [BAD]},
         {"prompt": "Why?", "chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]},  # the prompt twice
@@ -246,6 +249,8 @@ def test_the_pairs_of_many_lists_are_limited_before_they_are_made() -> None:
         ),
         ({"prompt": "Why?", "responses": ["a", "b"], "scores": [1, 1]}, "tied", True),
         ({"prompt": "Why?", "response_a": "a", "response_b": "b", "winner": "tie"}, "tied", True),
+        ({"prompt": "Why?", "response_a": "a", "response_b": "b", "winner": "leftmost"}, "unknown_winner", False),
+        ({"system": "Be kind.", "responses": ["a", "b"], "scores": [1, 2]}, "not_a_pair", False),
         ({"prompt": "Why?", "responses": ["a", "b"], "scores": [1, "N/A"]}, "too_few_replies", False),
         ({"prompt": "Why?", "chosen": "a", "rejected": "\ud83d"}, "half_a_character", False),
         ({"prompt": "Why?", "chosen": "<think>a", "rejected": "b"}, "half_a_thought", False),

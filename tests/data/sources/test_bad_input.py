@@ -55,6 +55,15 @@ def test_a_folder_may_lie_in_a_hidden_one(tmp_path: Path) -> None:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a" / "in").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "a" / "in" / "up").symlink_to(tmp_path / "a")  # a circle
+    assert texts(make_source(tmp_path, "jsonl", "a")) == ["one"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_file_among_others_is_counted(tmp_path: Path, kind: str) -> None:
     suffix = SUFFIX.get(kind, kind)
@@ -309,6 +318,15 @@ def test_old_line_ends_and_doubled_names(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("text,text\nx,y\n")
     with pytest.raises(UserError, match=r"b\.csv: the header has text more than once"):
         make_source(tmp_path, "csv", "b.csv").parts()
+
+
+def test_spaces_around_names_and_columns_without_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(" prompt , completion,,\na,b,,\n")
+    source = make_source(tmp_path, "csv", "a.csv", rows="conversations")
+    assert source.file_columns(tmp_path / "a.csv") == ["prompt", "completion", "column 3", "column 4"]
+    (row,) = rows(source)
+    assert isinstance(row, Row)
+    assert row.record == {"prompt": "a", "completion": "b", "column 3": "", "column 4": ""}
 
 
 # ---- what reaches the terminal ---------------------------------------------------------------------------------------

@@ -33,6 +33,13 @@ def test_the_main_text_of_a_page(tmp_path: Path, words: dict[str, str], encoding
     assert [line for line in text.split("\n") if line] == [words["title"], words["first"], words["second"]]
 
 
+@pytest.mark.parametrize("head", ["", '<meta charset="utf-8">'])  # which is wrong here
+def test_a_single_letter_of_latin_1_in_a_page_is_read(tmp_path: Path, head: str) -> None:
+    page = f"<html><head>{head}</head><body><p>The café at the bridge opens in May.</p></body></html>"
+    (tmp_path / "a.html").write_bytes(page.encode("latin-1"))
+    assert texts(make_source(tmp_path, "html", "a.html")) == ["The café at the bridge opens in May."]
+
+
 def test_pages_without_text_and_pages_nested_too_deep_are_set_aside(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("<html><body><script>render()</script></body></html>")
     (tmp_path / "b.html").write_text("<div>" * 100_000 + "x")
@@ -64,6 +71,8 @@ def test_pages_of_a_web_archive(tmp_path: Path) -> None:
         response("http://b.example/3.png", b"\x89PNG", "image/png"),
         response("http://b.example/4", english.encode(), status="404 Not Found"),
         response("http://b.example/5.txt", b"plain words", "text/plain"),
+        record("resource", "https://c.example/6", chinese, "text/html; charset=gbk"),
+        record("resource", "metadata://gnu.org/software/wget/warc/wget.log", b"a crawler's log", "text/plain"),
     ]
     (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
     (tmp_path / "a.warc").write_bytes(b"".join(records))
@@ -71,7 +80,7 @@ def test_pages_of_a_web_archive(tmp_path: Path) -> None:
         read = [row for row in rows(make_source(tmp_path, "warc", name)) if isinstance(row, Row)]
         assert [(row.row, row.group, row.meta["url"]) for row in read][:2] == [
             (1, "a.example", "http://a.example/1"), (2, "b.example", "http://b.example/2")]  # fmt: skip
-        assert [row.text.split("\n")[0] for row in read] == ["The bridge", "石桥", "", "", "plain words"]
+        assert [row.text.split("\n")[0] for row in read] == ["The bridge", "石桥", "", "", "plain words", "石桥"]
 
 
 def test_texts_of_a_wet_file_and_its_damage(tmp_path: Path) -> None:
@@ -85,6 +94,10 @@ def test_texts_of_a_wet_file_and_its_damage(tmp_path: Path) -> None:
         source = make_source(tmp_path, "warc", name)
         assert texts(source) == [f"正文 {n}" for n in range(number)]
         assert f"what follows record {number} is lost" in bad(source)[0][1]
+    (tmp_path / "a.wet").write_bytes(
+        records[0] + record("conversion", "http://x/", "é".encode("latin-1"), "text/plain")
+    )
+    assert [problem[:22] for _, problem in bad(make_source(tmp_path, "warc", "a.wet"))] == ["http://x/: not UTF-8 ("]
     (tmp_path / "not.warc").write_text("nothing of the kind\n" * 10)
     with pytest.raises(UserError, match=r"not\.warc: not WARC"):
         rows(make_source(tmp_path, "warc", "not.warc"))
@@ -154,6 +167,12 @@ def test_paragraphs_and_tables_of_a_word_file(tmp_path: Path) -> None:
     body = paragraph("第一段。") + changed + f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>" + paragraph("The end &amp; more.")
     write_docx(tmp_path / "a.docx", body, **{"word/vbaProject.bin": b"macro"})
     assert texts(make_source(tmp_path, "docx", "a.docx")) == ["第一段。\nnew\ttext\n年\t人\nThe end & more."]
+
+
+def test_notes_of_a_word_file_follow_its_text(tmp_path: Path) -> None:
+    notes = f'<w:footnotes xmlns:w="{WORD}"><w:footnote>{paragraph("a note")}</w:footnote></w:footnotes>'
+    write_docx(tmp_path / "a.docx", paragraph("the text"), **{"word/footnotes.xml": notes})
+    assert texts(make_source(tmp_path, "docx", "a.docx")) == ["the text\na note"]
 
 
 def test_word_files_that_cannot_be_read_are_set_aside(tmp_path: Path) -> None:

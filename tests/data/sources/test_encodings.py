@@ -51,6 +51,12 @@ def test_a_few_rows_that_are_not_utf8_do_not_change_the_encoding() -> None:
     assert detect(b"good\n" + "中文".encode("gbk") + b"\ngood too\n") == "utf-8"
 
 
+def test_of_two_encodings_in_a_file_the_lines_of_utf8_are_read() -> None:
+    french = "Le café était fermé quand les élèves arrivèrent à l'école."
+    assert detect("\n".join([french] * 4).encode("latin-1")) == "latin-1"
+    assert detect(b"\n".join([french.encode("latin-1")] * 4 + [french.encode()] * 3)) == "utf-8"
+
+
 def test_english_with_many_words_in_latin_1_is_that() -> None:
     lines = [b"an English line of a long text"] * 70 + ["a naïve café, a fiancée".encode("latin-1")] * 30
     assert detect(b"\n".join(lines)) == "latin-1"

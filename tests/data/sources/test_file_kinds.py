@@ -157,9 +157,37 @@ def test_of_damaged_compression_the_rows_before_the_damage_are_read(tmp_path: Pa
     assert "damaged or not" in problem
 
 
+def test_members_after_padding_are_read_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    first, second = b'{"text": "a"}\n', b'{"text": "b"}\n'
+    (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(first) + bytes(8) + lzma.compress(second))
+    assert texts(make_source(tmp_path, "jsonl", "a.jsonl.xz")) == ["a", "b"]
+    for suffix, compress in ((".bz2", bz2.compress), (".xz", lzma.compress), (".gz", gzip.compress)):
+        (tmp_path / f"b.jsonl{suffix}").write_bytes(compress(first) + b"?" + compress(second))
+        source = make_source(tmp_path, "jsonl", f"b.jsonl{suffix}")
+        assert texts(source) == ["a"]
+        assert "what follows line 1 is lost" in bad(source)[0][1]
+
+
 def test_a_file_that_is_not_compressed_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_text('{"text": "x"}\n')
     assert "damaged or not gzip" in bad(make_source(tmp_path, "jsonl", "a.jsonl.gz"))[0][1]
+
+
+def test_a_key_with_two_values_is_a_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "n": {"x": 1, "x": 2}}\n{"text": "b", "text": "b"}\n')
+    (tmp_path / "a.json").write_text('[{"text": "b"}, {"text": "a", "text": "c"}]')
+    for name in ("a.jsonl", "a.json"):
+        source = make_source(tmp_path, name.partition(".")[2], name)
+        assert texts(source) == ["b"]
+        assert "has two values in one object" in bad(source)[0][1]
+
+
+def test_lists_of_objects_beside_the_rows_of_a_document_are_named(tmp_path: Path) -> None:
+    document = {"licenses": [], "train": [{"text": "a"}], "test": [{"text": "b"}, {"text": "c"}]}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    source = make_source(tmp_path, "json", "a.json")
+    assert texts(source) == ["a"]
+    assert [problem.split(":")[0] for _, problem in bad(source)] == ["the list 'test' of 2 objects is not read"]
 
 
 # ---- Parquet and data sets -------------------------------------------------------------------------------------------

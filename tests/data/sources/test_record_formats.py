@@ -101,6 +101,34 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             ("completions.model",),
         ),
         ({"text": "a", "title": "b"}, "text", ("title",)),
+        # Of several keys of one meaning one is read; a thought is the assistant's; a label that judges nothing is none.
+        (
+            {"messages": [{**USER, "text": "c"}, {**REPLY, "from": "d"}]},
+            "conversations",
+            ("messages.text", "messages.from"),
+        ),
+        (
+            {"messages": [{**USER, "thinking": "c"}, {**REPLY, "thinking": "d"}]},
+            "conversations",
+            ("messages.thinking",),
+        ),
+        ({"messages": [USER, {**REPLY, "label": "sports"}]}, "conversations", ("messages.label",)),
+        (
+            {"conversation": [{"human": "a", "assistant": "b", "system": "s"}]},
+            "conversations",
+            ("conversation.system",),
+        ),
+        ({"messages": {"messages": [USER, REPLY], "tools": [{"name": "x"}]}}, "conversations", ("messages.tools",)),
+        (
+            {"messages": {"role": ["user", "assistant"], "content": ["a", "b"], "topic": "c"}},
+            "conversations",
+            ("messages.topic",),
+        ),
+        (
+            {"prompt": "a", "completions": [{"response": "b", "text": "c", "score": 1}, {"response": "d", "score": 2}]},
+            "preferences",
+            ("completions.text",),
+        ),
         ({"prompt": "a", "response": "b", "half \ud83d": 1}, "conversations", ("half \\ud83d",)),
     ],
 )

@@ -13,7 +13,14 @@ import pytest
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.amounts import amount
 from pipelines.data.sources.record_formats import detect_format
-from pipelines.data.sources.sniffing import SniffResult, kind_by_content, passed_over, sniff, source_kind
+from pipelines.data.sources.sniffing import (
+    SniffResult,
+    kind_by_content,
+    passed_over,
+    sniff,
+    source_kind,
+    splits_beside_train,
+)
 from pipelines.data.sources.source import Row
 from pipelines.errors import UserError
 
@@ -163,6 +170,28 @@ def test_a_data_set_is_one_source_that_names_the_splits_it_leaves_out(tmp_path: 
     expected = {"kind": "dataset", "split": "train", "rows": "conversations", "language": "en"}
     assert result.options == expected
     assert result.problems == (f"{tmp_path.name}: splits that are not read: test",)
+
+
+def test_splits_beside_train_are_not_read_with_it(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl", "dev.jsonl", "dev.csv"):
+        (tmp_path / name).write_text('{"text": "a long row"}\n' if name.endswith("l") else "text,n\na long row,1\n")
+    assert [result.path.name for result in sniff(tmp_path)] == ["train.jsonl", "dev.csv"]
+    assert [file.name for file in splits_beside_train(tmp_path)] == ["dev.jsonl", "test.jsonl"]
+
+
+def test_a_text_within_an_object_is_detected_and_a_name_beside_a_list_is_not(tmp_path: Path) -> None:
+    record = {
+        "id": "doc 1",
+        "page": {"title": "Ferry", "body": "The ferry stops when the river is high."},
+        "v": [0.5] * 99,
+    }
+    row_format = detect_format(record)
+    assert row_format is not None
+    assert row_format.columns == ("page.body",)
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+    result = sniff_one(tmp_path / "a.jsonl")
+    assert (result.options["text"], result.sample) == ("page.body", ("The ferry stops when the river is high.",))
+    assert detect_format({"id": "doc 1", "paragraphs": ["A long paragraph of the text."]}) is None
 
 
 def test_the_encoding_of_a_text_is_found(tmp_path: Path) -> None:

@@ -74,6 +74,22 @@ def test_a_short_text_in_hangul_is_korean(text: str) -> None:
     assert document_language(text, "auto") == other_language(text, "en") == other_language(text, "zh") == "ko"
 
 
+@pytest.mark.parametrize(
+    ("text", "languages"),
+    [
+        ("Да, конечно.", ("ru", "bg", "uk")),
+        ("はい", ("ja",)),
+        ("نعم", ("ar", "fa", "ur")),
+        ("כן", ("he",)),
+        ("ครับ", ("th",)),
+    ],
+)
+def test_a_short_text_in_a_script_of_its_own_is_in_another_language(text: str, languages: tuple[str, ...]) -> None:
+    for named in ("en", "zh"):
+        assert other_language(text, named) in languages
+    assert other_language(f"{text} (yes)", "en") == ""
+
+
 @pytest.mark.parametrize("text", ["Hello 안녕하세요", "Kim Min-ji (김민지)", "lol ㅋㅋ", "1,000"])
 def test_a_short_text_with_a_word_in_hangul_is_not_korean(text: str) -> None:
     assert document_language(text, "auto") == "en"

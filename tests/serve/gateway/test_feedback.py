@@ -126,6 +126,18 @@ def test_texts_that_come_later_are_kept(store: FeedbackStore) -> None:
     assert (row["prompt"], row["reply"]) == ("q", "r")
 
 
+def test_rows_of_several_pages_are_each_there_once(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"reply {number}" for number in range(5)]
+    for name in names:
+        store.save(name, UP, reply(name))
+    monkeypatch.setattr(feedback, "PAGE_ROWS", 2)
+    assert [row["reply_id"] for row in store.rows()] == names
+    rows = store.each()
+    assert next(rows)["reply_id"] == names[0]
+    store.save(names[0], DOWN, reply(names[0]))  # while the others are read
+    assert [row["reply_id"] for row in rows] == names[1:]
+
+
 def test_rows_and_counts_since_a_time(store: FeedbackStore) -> None:
     store.save("a", UP, reply("a"))
     before = time.time()
