@@ -46,7 +46,7 @@ class Estimate:
     where: str  # such as 8 × H100
     fits: bool
     why: str  # what does not fit and what would, or what the estimate rests on
-    changes: Mapping[str, Any]  # options of the stage and of its cluster that would make it fit
+    changes: Mapping[str, Any]  # options of the stage and of its cluster that would make it fit; None: without the key
     note: str = ""  # what of the data the stage would leave out
 
     @property
@@ -79,6 +79,7 @@ class Job:
     threads: int  # of a worker on a CPU
     tokens: int | None  # to train on, in all
     options: Mapping[str, Any]
+    in_recipe: frozenset[str]  # options that the recipe sets
     kv_cache_bytes: int | None
     note: str  # see Estimate
 
@@ -152,6 +153,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         cluster["threads_per_worker"],
         _tokens(recipe, entry, pairs),
         options,
+        frozenset(entry.options.model_fields_set),
         cluster.get("kv_cache_bytes"),
         "" if pairs is None else pairs.note(entry.name, context),
     )
@@ -278,8 +280,11 @@ def remedy(job: Job) -> dict[str, Any]:
 
 
 def written(changes: Mapping[str, Any]) -> str:
-    """Changes as a recipe has them: micro_batch_rows: 1, lora: {rank: 16}, lora.qlora: true."""
-    return ", ".join(f"{key}: {json.dumps(value).replace(chr(34), '')}" for key, value in changes.items())
+    """Changes as a recipe has them: micro_batch_rows: 1, lora: {rank: 16}, lora.qlora: true, without ia3."""
+    return ", ".join(
+        f"without {key}" if value is None else f"{key}: {json.dumps(value).replace(chr(34), '')}"
+        for key, value in changes.items()
+    )
 
 
 LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": None, "rslora": False, "dora": False, "qlora": False}
@@ -333,8 +338,8 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
     if name == "lora" and job.lora is None and job.kind not in ("pretrain", "prefix_tuning"):
         model = _shape(job.kind, job.config, {"lora": LORA})
         options: dict[str, Any] = {"lora": {"rank": 16}}
-        if job.options.get("ia3"):  # neither it nor Muon goes with LoRA
-            options["ia3"] = None
+        # Neither IA3 nor Muon and its second learning rate go with LoRA.
+        options |= {key: None for key in ("ia3", "adam_learning_rate") if key in job.in_recipe}
         if job.options.get("optimizer") == "muon":
             options["optimizer"] = "adamw"
         return options, replace(_with(job, muon=False), lora=LORA, model=model)
