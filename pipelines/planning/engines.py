@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.inference import engine_size
 from pipelines.inference.engine_size import ITEM_BYTES
-from pipelines.inference.estimates import Engine, EngineWork, engine_bytes, engine_seconds
+from pipelines.inference.estimates import Engine, EngineWork, Speed, engine_bytes, engine_seconds
 from pipelines.inference.model_config import dtype_in, engine_dtype_of, scored_tokens
 from pipelines.learning.shapes import ModelShape
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, file_bytes
@@ -38,10 +38,10 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     try:
         config = config_of(recipe, made_by)
         model = with_adapters(json.dumps(config), "{}")
-        engine, flops_per_s = _engine(model, dtype_in(config), entry, machines)
+        engine, speed = _engine(model, dtype_in(config), entry, machines)
         held_out = _held_out(recipe, made_by, entry)
         work = _work(held_out, options, on_cpu=engine.on_cpu, quantises=quantises)
-        time_s, memory = engine_seconds(engine, work, flops_per_s), engine_bytes(engine)
+        time_s, memory = engine_seconds(engine, work, speed), engine_bytes(engine)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
         raise NotPlanned(f"the config of its model is of a kind not known here ({error})") from error
     engines = 2 if quantises and engine.on_cpu else 1  # on a CPU the original and the quantised model at once
@@ -56,8 +56,8 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     return Estimate(memory, disk, time_s, None, engine.parameters, None, where, fits, why, {})
 
 
-def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) -> tuple[Engine, float]:
-    """The engine, and the rate of large products in its type. stored: type of the model's weights."""
+def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) -> tuple[Engine, Speed]:
+    """The engine, and the speed of its threads or GPU. stored: type of the model's weights."""
     options, cluster, config = entry.options.model_dump(), entry.cluster.model_dump(), model.config
     on_cpu = not machines.on_gpu or cluster["gpus"] == 0
     dtype, parameters = engine_dtype_of(stored, on_cpu=on_cpu), model.parameters
@@ -67,13 +67,14 @@ def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) ->
     if on_cpu:
         size, limit = engine_size.CPU, engine_size.MAX_EVALUATOR_KV_BYTES
         rate = machines.flops_per_s if dtype == "float32" else machines.bfloat16_flops_per_s or machines.flops_per_s
-        flops_per_s = rate * min(cluster["threads"] or machines.per_node, machines.per_node)
+        threads = min(cluster["threads"] or machines.per_node, machines.per_node)
+        speed = Speed(threads * rate, threads * machines.bytes_per_s, machines.operation_s)
     else:
-        size, flops_per_s = engine_size.GPU, machines.flops_per_s
+        size, speed = engine_size.GPU, Speed(machines.flops_per_s, machines.bytes_per_s)
         beside = machines.memory_bytes - weights - engine_size.WORKSPACE_BYTES
         limit = int(engine_size.GPU_KV_FRACTION * max(0, beside))
     cache = cluster["kv_cache_bytes"] or engine_size.kv_bytes(config, max_tokens, dtype, size=size, max_bytes=limit)
-    return Engine(config, parameters, weights, dtype, max_tokens, cache, on_cpu), flops_per_s
+    return Engine(config, parameters, weights, dtype, max_tokens, cache, on_cpu), speed
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
+from pipelines.inference.estimates import Speed
 from pipelines.inference.model_config import dtype_in
 from pipelines.learning import estimates
+from pipelines.learning.estimates import TrainingWork
 from pipelines.learning.memory import Setting
 from pipelines.learning.shapes import ModelShape
 from pipelines.learning.throughput import training_flops
@@ -353,7 +356,7 @@ def _with(job: Job, **changes: Any) -> Job:
 
 
 def time_s(job: Job) -> float | None:
-    """Seconds of training, without the start of processes; of ppo with its replies."""
+    """Seconds of training, without the start of processes; of ppo with its replies, of dpo with its reference's."""
     machines = job.machines
     if job.tokens is None or (job.on_gpu and not machines.on_gpu):
         return None
@@ -361,15 +364,20 @@ def time_s(job: Job) -> float | None:
     flops_per_s = machines.flops_per_s
     if not job.on_gpu and job.setting.item_bytes == 2:
         flops_per_s = machines.bfloat16_flops_per_s or flops_per_s
-    speed = estimates.Speed(workers * flops_per_s, workers * machines.bytes_per_s)
+    speed = Speed(workers * flops_per_s, workers * machines.bytes_per_s, machines.operation_s)
     if job.kind == "ppo":
         iteration_s = rollout_estimates.iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), speed)
         return job.options["iterations"] * iteration_s
-    flops = training_flops(job.model, job.length).total(job.tokens, job.tokens)
-    steps = job.tokens / (job.step_rows * job.mean_tokens) if job.step_rows else 0
-    return estimates.seconds(
-        job.model, job.setting, speed, flops=flops, tokens=job.tokens, length=job.length, steps=steps
-    )
+    step_rows = job.step_rows or job.rows * job.setting.world
+    work = TrainingWork(
+        flops=training_flops(job.model, job.length).total(job.tokens, job.tokens), tokens=job.tokens, length=job.length,
+        steps=job.tokens / (step_rows * job.mean_tokens), micro_batches=ceil(step_rows / job.setting.world / job.rows),
+    )  # fmt: skip
+    reference_s = 0.0
+    if job.kind == "dpo":  # reads each pair once, before the first step
+        pairs_tokens = job.tokens / job.options["epochs"]
+        reference_s = estimates.forward_seconds(job.model, job.setting, speed, pairs_tokens, job.length)
+    return reference_s + estimates.seconds(job.model, job.setting, speed, work)
 
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:
