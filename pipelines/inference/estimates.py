@@ -16,9 +16,10 @@ from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 READ_EFFICIENCY, REPLY_EFFICIENCY = 0.45, 0.2
 # On a CPU, in small operations of the host (Speed.operation_s): of a forward pass, for vLLM's scheduling and sampling;
 # of each of its layers; of a row, and of a token that is scored or replied, for vLLM's Python objects.
-PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 500.0, 20.0, 50.0, 3.0
-GPU_SCORED_TOKEN_S = 20e-6  # the same of a scored token beside a GPU
-LOGIT_BYTES = 60.0  # that the softmax of a logit moves in memory, where a token is scored or drawn
+PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 650.0, 50.0, 50.0, 2.0
+# Bytes that the softmax of a logit moves, in the time that a copy of them takes: of a scored token, and of a drawn one.
+SCORED_LOGIT_BYTES, DRAWN_LOGIT_BYTES = 200.0, 40.0
+GPU_SCORED_TOKEN_S = 20e-6  # of a scored token beside a GPU
 # On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which `environment` of sampler.py limits the number.
 PROCESS_BYTES = 495 * 2**20
 LOGITS_COPIES = 3  # of the logits of a row that is scored, in float32
@@ -145,8 +146,8 @@ def engine_seconds(engine: Engine, work: EngineWork, speed: Speed) -> float:
         return read_s + reply_s + GPU_SCORED_TOKEN_S * work.scored_tokens
     reply_s = max(reply_s, work.steps * engine.weight_bytes / speed.bytes_per_s)
     passes = work.steps + work.row_tokens / max(CPU.batch_tokens, engine.max_tokens)
-    tokens = work.scored_tokens + work.reply_tokens
     operations = passes * (PASS_OPERATIONS + LAYER_OPERATIONS * engine.config["num_hidden_layers"])
-    operations += ROW_OPERATIONS * work.rows + TOKEN_OPERATIONS * tokens
-    logits_s = LOGIT_BYTES * tokens * engine.config["vocab_size"] / speed.bytes_per_s
+    operations += ROW_OPERATIONS * work.rows + TOKEN_OPERATIONS * (work.scored_tokens + work.reply_tokens)
+    moved = SCORED_LOGIT_BYTES * work.scored_tokens + DRAWN_LOGIT_BYTES * work.reply_tokens
+    logits_s = moved * engine.config["vocab_size"] / speed.bytes_per_s
     return read_s + reply_s + operations * speed.operation_s + logits_s

@@ -19,9 +19,9 @@ from pipelines.learning.throughput import attention_flops, layers_forward_flops,
 # and what ranks send each other. Each operation takes the host a small one's time (Speed) besides; how many there are
 # in a layer and in the rest of a micro-batch, in a trained tensor's step, and in DeepSpeed's and the loop's.
 # docs/planning.md has what they were chosen on.
-CPU_EFFICIENCY = 0.7
-MOVES_OF_KEPT_BY_CPU, MOVES_OF_LOGITS, MOVES_OF_TRAINED, MOVES_OF_SENT = 20.0, 20.0, 12.0, 27.0
-LAYER_OPERATIONS, BATCH_OPERATIONS, TENSOR_OPERATIONS, STEP_OPERATIONS = 150.0, 100.0, 30.0, 1500.0
+CPU_EFFICIENCY = 0.8
+MOVES_OF_KEPT_BY_CPU, MOVES_OF_LOGITS, MOVES_OF_TRAINED, MOVES_OF_SENT = 15.0, 15.0, 12.0, 20.0
+LAYER_OPERATIONS, BATCH_OPERATIONS, TENSOR_OPERATIONS, STEP_OPERATIONS = 150.0, 100.0, 30.0, 4000.0
 GPU_EFFICIENCY = 0.55  # the same for forward passes alone: a guess
 # Of a GPU, from the kernels of a step of 350m and of 1b on an H200 (docs/planning.md): products run at the rate of
 # large ones, attention that counts in full (throughput.py) at 0.68 of it, and all other kernels move each byte that is

@@ -198,10 +198,10 @@ def estimation_errors(
     shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
     speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), operation_s())
-    steps = max(1, journal.step - 1)
+    steps, padded = max(1, journal.step - 1), lesson.rows.padded
     work = estimates.TrainingWork(
-        flops=journal.flops * steps / journal.step, tokens=steps * plan.batch_rows * length, length=length, steps=steps,
-        micro_batches=math.ceil(max(1, plan.batch_rows // worker.world) / rows),
+        flops=padded * journal.flops * steps / journal.step, tokens=padded * steps * plan.batch_rows * length,
+        length=length, steps=steps, micro_batches=math.ceil(max(1, plan.batch_rows // worker.world) / rows),
     )  # fmt: skip
     planned_s = estimates.seconds(shape, setting, speed, work)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)

@@ -357,27 +357,28 @@ def _with(job: Job, **changes: Any) -> Job:
 
 def time_s(job: Job) -> float | None:
     """Seconds of training, without the start of processes; of ppo with its replies, of dpo with its reference's."""
+    from pipelines.data.dialogues.tokenized_pairs import PADDED
+
     machines = job.machines
     if job.tokens is None or (job.on_gpu and not machines.on_gpu):
         return None
     workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, machines.count)
-    flops_per_s = machines.flops_per_s
-    if not job.on_gpu and job.setting.item_bytes == 2:
-        flops_per_s = machines.bfloat16_flops_per_s or flops_per_s
-    speed = Speed(workers * flops_per_s, workers * machines.bytes_per_s, machines.operation_s)
+    in_16_bits = machines.bfloat16_flops_per_s if not job.on_gpu and job.setting.item_bytes == 2 else None
+    speed = Speed(workers * (in_16_bits or machines.flops_per_s), workers * machines.bytes_per_s, machines.operation_s)
     if job.kind == "ppo":
         iteration_s = rollout_estimates.iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), speed)
         return job.options["iterations"] * iteration_s
     step_rows = job.step_rows or job.rows * job.setting.world
+    computed = job.tokens * (PADDED if "batch_pairs" in job.options else 1.0)
     work = TrainingWork(
-        flops=training_flops(job.model, job.length).total(job.tokens, job.tokens), tokens=job.tokens, length=job.length,
+        flops=training_flops(job.model, job.length).total(computed, computed), tokens=computed, length=job.length,
         steps=job.tokens / (step_rows * job.mean_tokens), micro_batches=ceil(step_rows / job.setting.world / job.rows),
     )  # fmt: skip
-    reference_s = 0.0
-    if job.kind == "dpo":  # reads each pair once, before the first step
-        pairs_tokens = job.tokens / job.options["epochs"]
-        reference_s = estimates.forward_seconds(job.model, job.setting, speed, pairs_tokens, job.length)
-    return reference_s + estimates.seconds(job.model, job.setting, speed, work)
+    seconds = estimates.seconds(job.model, job.setting, speed, work)
+    if job.kind != "dpo":
+        return seconds
+    once = computed / job.options["epochs"]  # each pair by the reference, before the first step
+    return seconds + estimates.forward_seconds(job.model, job.setting, speed, once, job.length)
 
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:

@@ -212,7 +212,7 @@ def measure_recipe(recipe: str, size: str | None, until: str) -> dict[str, dict[
         in_folder: dict[str, Any] = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "check": True}
         subprocess.run([*rayse, "run", "recipe.yaml", "--until", until], stdout=subprocess.DEVNULL, **in_folder)
         report = subprocess.run([*rayse, "report", "--json", "--store", "store"], capture_output=True, **in_folder)
-        return json.loads(report.stdout)["stages"]
+        return json.loads(report.stdout)
 
 
 def measure_engines(base: str) -> dict[str, dict[str, Any]]:

@@ -63,6 +63,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         journal.kl_coefficient = kl_controller.next(journal.kl_coefficient, point["rollout/kl_nats"])
         checkpoints.after(journal, last=journal.iterations == options.iterations)
         show_progress(work, journal)
+        learners.clock.restart()  # a checkpoint is no part of the next iteration
 
 
 def advantage_estimator(
