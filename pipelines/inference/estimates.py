@@ -18,7 +18,7 @@ READ_EFFICIENCY, REPLY_EFFICIENCY = 0.45, 0.2
 # of each of its layers; of a row, and of a token that is scored or replied, for vLLM's Python objects.
 PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 650.0, 50.0, 50.0, 2.0
 # Bytes that the softmax of a logit moves, in the time that a copy of them takes: of a scored token, and of a drawn one.
-SCORED_LOGIT_BYTES, DRAWN_LOGIT_BYTES = 200.0, 40.0
+SCORED_LOGIT_BYTES, DRAWN_LOGIT_BYTES = 250.0, 40.0
 GPU_SCORED_TOKEN_S = 20e-6  # of a scored token beside a GPU
 # On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which `environment` of sampler.py limits the number.
 PROCESS_BYTES = 495 * 2**20

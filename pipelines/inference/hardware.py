@@ -58,14 +58,16 @@ def copy_bytes_per_s(device: str, *, tries: int = 10) -> float:
 def operation_s() -> float:
     """Least measured time of a small operation on a CPU with its backward pass: what is left of it where there is next
     to nothing to compute, for Python, torch and autograd."""
-    x, fastest_s = torch.ones(8, requires_grad=True), float("inf")
-    for _ in range(20):
-        start = time.perf_counter()
-        y = x
-        for _ in range(SMALL_OPERATIONS):
-            y = y * 0.99
-        y.sum().backward()
-        fastest_s = min(fastest_s, time.perf_counter() - start)
+    fastest_s = float("inf")
+    with torch.inference_mode(False), torch.enable_grad():  # wherever it is called
+        x = torch.ones(8, requires_grad=True)
+        for _ in range(20):
+            start = time.perf_counter()
+            y = x
+            for _ in range(SMALL_OPERATIONS):
+                y = y * 0.99
+            y.sum().backward()
+            fastest_s = min(fastest_s, time.perf_counter() - start)
     return fastest_s / SMALL_OPERATIONS
 
 

@@ -22,7 +22,7 @@ from pipelines.learning.throughput import attention_flops, layers_forward_flops,
 CPU_EFFICIENCY = 0.8
 MOVES_OF_KEPT_BY_CPU, MOVES_OF_LOGITS, MOVES_OF_TRAINED, MOVES_OF_SENT = 15.0, 15.0, 12.0, 20.0
 LAYER_OPERATIONS, BATCH_OPERATIONS, TENSOR_OPERATIONS, STEP_OPERATIONS = 150.0, 100.0, 30.0, 4000.0
-GPU_EFFICIENCY = 0.55  # the same for forward passes alone: a guess
+GPU_EFFICIENCY = 0.55  # of the rate of large products, by forward passes alone on a GPU: a guess
 # Of a GPU, from the kernels of a step of 350m and of 1b on an H200 (docs/planning.md): products run at the rate of
 # large ones, attention that counts in full (throughput.py) at 0.68 of it, and all other kernels move each byte that is
 # kept for the backward pass so many times.
