@@ -16,7 +16,7 @@ from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 READ_EFFICIENCY, REPLY_EFFICIENCY = 0.45, 0.2
 # On a CPU, in small operations of the host (Speed.operation_s): of a forward pass, for vLLM's scheduling and sampling;
 # of each of its layers; of a row, and of a token that is scored or replied, for vLLM's Python objects.
-PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 650.0, 50.0, 50.0, 2.0
+PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 800.0, 80.0, 50.0, 2.0
 # Bytes that the softmax of a logit moves, in the time that a copy of them takes: of a scored token, and of a drawn one.
 SCORED_LOGIT_BYTES, DRAWN_LOGIT_BYTES = 250.0, 40.0
 GPU_SCORED_TOKEN_S = 20e-6  # of a scored token beside a GPU

@@ -24,8 +24,10 @@ from pipelines.recipe.reader import Entry, Recipe
 
 ENGINE_KINDS = ("evaluate", "quantise")
 STORED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}  # of a linear layer's weight
-TIMED_PROMPTS, TIMED_TOKENS = 64, (32, 64)  # of quantise: prompts at once; tokens of each, and of its reply
-TIMED_ROUNDS = 2.5  # of one to three, and a shorter one before
+# Of quantise: prompts at once, tokens of each, of its reply, and of one before; rounds at most, until so many seconds.
+TIMED = EngineWork(64, 64 * 32, 64 * 64, steps=64)
+WARM_UP = EngineWork(64, 64 * 32, 64 * 4, steps=4)
+MAX_ROUNDS, ENOUGH_S = 3, 20.0
 
 
 def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Machines) -> Estimate:
@@ -40,7 +42,7 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
         model = with_adapters(json.dumps(config), "{}")
         engine, speed = _engine(model, dtype_in(config), entry, machines)
         held_out = _held_out(recipe, made_by, entry)
-        work = _work(held_out, options, on_cpu=engine.on_cpu, quantises=quantises)
+        work = _of_both(held_out, engine, speed) if quantises else _work(held_out, options, on_cpu=engine.on_cpu)
         time_s, memory = engine_seconds(engine, work, speed), engine_bytes(engine)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
         raise NotPlanned(f"the config of its model is of a kind not known here ({error})") from error
@@ -122,16 +124,17 @@ def _conversations(entry: Entry) -> int:
     return min(options["max_held_out"], max(1, round(_at_most(size, entry) / (EXCHANGE_TOKENS * BYTES_PER_TOKEN))))
 
 
-def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool, quantises: bool) -> EngineWork:
-    """All that the engines do. Of a conversation the prompt is half."""
+def _of_both(held_out: HeldOut, engine: Engine, speed: Speed) -> EngineWork:
+    """All that the two engines of quantise do: they score the text, and write replies in rounds."""
+    rows = held_out.text_tokens // 512 or 200
+    each = _scoring(rows, held_out.text_tokens or min(rows, held_out.conversations) * EXCHANGE_TOKENS) + WARM_UP
+    rounds = min(MAX_ROUNDS, 1 + int(ENOUGH_S / (2 * engine_seconds(engine, TIMED, speed))))
+    return sum([each, each] + 2 * rounds * [TIMED], EngineWork())
+
+
+def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool) -> EngineWork:
+    """All that the engine of an evaluation does. Of a conversation the prompt is half."""
     text = _scoring(max(1, held_out.text_tokens // 512), held_out.text_tokens)
-    if quantises:
-        if not held_out.text_tokens:
-            text = _scoring(200, min(200, held_out.conversations) * EXCHANGE_TOKENS)
-        rows = round(TIMED_ROUNDS * TIMED_PROMPTS)
-        prompt_tokens, reply_tokens = TIMED_TOKENS
-        timed = EngineWork(rows, rows * prompt_tokens, rows * reply_tokens, round(TIMED_ROUNDS * reply_tokens))
-        return text + text + timed + timed
     work = text + text if held_out.base else text
     for _ in range(1 + held_out.previous):
         rows, reply_tokens = options["samples"] * held_out.languages, options["reply_tokens"]
