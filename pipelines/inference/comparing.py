@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from pipelines.inference import engine_size, weights
-from pipelines.inference.estimates import Comparison, Engine, EngineWork, engine_bytes, engine_seconds
-from pipelines.inference.hardware import PeakMemory, peak_flops_per_s
+from pipelines.inference.estimates import Comparison, Engine, EngineWork, Speed, engine_bytes, engine_seconds
+from pipelines.inference.hardware import PeakMemory, copy_bytes_per_s, operation_s, peak_flops_per_s
 
 
 def compare(
@@ -25,7 +25,7 @@ def compare(
     on_cpu: bool,
 ) -> Comparison:
     """The most memory that this process held, and what is planned for it and for work that was done; 0 is planned where
-    the config is of a kind that the formulas do not know. Measures the rate of large products here."""
+    the config is of a kind that the formulas do not know. Measures this process's speed."""
     memory_bytes = memory.bytes()  # before the products below, whose matrices are not the engine's
     try:  # configs name things in many ways
         weight_bytes = engine_size.weight_bytes(folder, dtype)
@@ -33,8 +33,9 @@ def compare(
             config, weights.num_parameters(folder), weight_bytes, dtype, max_tokens, kv_cache_bytes, on_cpu=on_cpu
         )
         planned_bytes = sum(engine_bytes(engine).values())
-        flops_per_s = peak_flops_per_s("cpu" if on_cpu else "cuda", getattr(torch, dtype))
-        planned_s = engine_seconds(engine, work, flops_per_s)
+        device = "cpu" if on_cpu else "cuda"
+        speed = Speed(peak_flops_per_s(device, getattr(torch, dtype)), copy_bytes_per_s(device), operation_s())
+        planned_s = engine_seconds(engine, work, speed)
     except (AttributeError, KeyError, TypeError, ValueError, torch.OutOfMemoryError):
         return Comparison(memory_bytes, 0, 0.0)
     return Comparison(memory_bytes, planned_bytes, planned_s)

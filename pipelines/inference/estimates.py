@@ -12,18 +12,30 @@ from typing import Any
 
 from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 
-# Guesses, of the rate of large products: docs/planning.md.
-READ_EFFICIENCY = 0.45  # while prompts and rows are read
-REPLY_EFFICIENCY = 0.2  # while a token of every reply is generated
-STEP_S = 0.008  # of such a step on a CPU, beside its products: vLLM's scheduling and sampling
-# Of a token whose log-probability is requested: vLLM's Python objects; and on a CPU the softmax of each of its logits.
-SCORED_TOKEN_S, SCORED_LOGIT_S = 20e-6, 14e-9
+# Of the rate of large products: while prompts and rows are read, and while every reply gets its next token.
+READ_EFFICIENCY, REPLY_EFFICIENCY = 0.45, 0.2
+# On a CPU, in small operations of the host (Speed.operation_s): of a forward pass, for vLLM's scheduling and sampling;
+# of each of its layers; of a row, and of a token that is scored or replied, for vLLM's Python objects.
+PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 800.0, 80.0, 50.0, 2.0
+# Bytes that the softmax of a logit moves, in the time that a copy of them takes: of a scored token, and of a drawn one.
+SCORED_LOGIT_BYTES, DRAWN_LOGIT_BYTES = 250.0, 40.0
+GPU_SCORED_TOKEN_S = 20e-6  # of a scored token beside a GPU
 # On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which `environment` of sampler.py limits the number.
 PROCESS_BYTES = 495 * 2**20
 LOGITS_COPIES = 3  # of the logits of a row that is scored, in float32
 # On a CPU, what glibc's malloc keeps of blocks that were freed, times the logits of all rows of a forward pass that are
 # scored; larger blocks than 32 MiB it gives back, so that there is a limit. docs/planning.md has what it was chosen on.
 KEPT_OF_LOGITS, KEPT_LOGITS_BYTES = 8.0, 96 * 2**20
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What hardware does, measured or from data sheets: FLOP/s in products of large matrices; bytes a second of copies,
+    both ways; seconds of one small operation and its backward pass on the host (0: not used, on a GPU)."""
+
+    flops_per_s: float
+    bytes_per_s: float = 0.0
+    operation_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,13 +133,21 @@ def engine_bytes(engine: Engine, *, scored: bool = True) -> dict[str, int]:
     return parts | {"freed, but kept": round(KEPT_OF_LOGITS * of_batch), "process": PROCESS_BYTES}
 
 
-def engine_seconds(engine: Engine, work: EngineWork, flops_per_s: float) -> float:
-    """Seconds of work, without the engine's start. flops_per_s: of large products, in the engine's type."""
+def engine_seconds(engine: Engine, work: EngineWork, speed: Speed) -> float:
+    """Seconds of work, without the engine's start. speed: of its threads, in its type.
+
+    A token of every reply takes its products, or the time in which all weights are read from memory, if that is longer.
+    """
     length = (work.row_tokens + work.reply_tokens) / max(work.rows, 1)
     flops = forward_flops(engine.config, engine.parameters, length)
-    read_s = work.row_tokens * flops / (flops_per_s * READ_EFFICIENCY)
-    reply_s = work.reply_tokens * flops / (flops_per_s * REPLY_EFFICIENCY)
-    beside_s = SCORED_TOKEN_S * work.scored_tokens
-    if engine.on_cpu:
-        beside_s += STEP_S * work.steps + SCORED_LOGIT_S * work.scored_tokens * engine.config["vocab_size"]
-    return read_s + reply_s + beside_s
+    read_s = work.row_tokens * flops / (speed.flops_per_s * READ_EFFICIENCY)
+    reply_s = work.reply_tokens * flops / (speed.flops_per_s * REPLY_EFFICIENCY)
+    if not engine.on_cpu:
+        return read_s + reply_s + GPU_SCORED_TOKEN_S * work.scored_tokens
+    reply_s = max(reply_s, work.steps * engine.weight_bytes / speed.bytes_per_s)
+    passes = work.steps + work.row_tokens / max(CPU.batch_tokens, engine.max_tokens)
+    operations = passes * (PASS_OPERATIONS + LAYER_OPERATIONS * engine.config["num_hidden_layers"])
+    operations += ROW_OPERATIONS * work.rows + TOKEN_OPERATIONS * (work.scored_tokens + work.reply_tokens)
+    moved = SCORED_LOGIT_BYTES * work.scored_tokens + DRAWN_LOGIT_BYTES * work.reply_tokens
+    logits_s = moved * engine.config["vocab_size"] / speed.bytes_per_s
+    return read_s + reply_s + operations * speed.operation_s + logits_s

@@ -1,4 +1,5 @@
-"""What the hardware of this process does, measured: the rate of large products, and the most memory that it holds."""
+"""What the hardware of this process does, measured: rates of large products and of copies, the time of a small
+operation, and the most memory that it holds."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from pipelines.inference.process_memory import CONTEXT_BYTES
 
 CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
 GPU_SIZES = (4096, 8192)
+COPIED_BYTES = {"cpu": 2**25, "cuda": 2**28}  # beyond the caches
+SMALL_OPERATIONS = 50
 
 
 def peak_flops_per_s(device: str, dtype: torch.dtype, *, seconds: float = 0.5) -> float:
@@ -40,19 +43,32 @@ def _fastest_product_s(size: int, device: str, dtype: torch.dtype, seconds: floa
     return fastest_s
 
 
-def copy_bytes_per_s(device: str) -> float:
-    """Highest measured rate of a copy within a GPU's memory, bytes read and written; 0 on a CPU, where no plan needs
-    it."""
-    if not device.startswith("cuda"):
-        return 0.0
-    source = torch.empty(2**28, dtype=torch.uint8, device=device)
+def copy_bytes_per_s(device: str, *, tries: int = 10) -> float:
+    """Highest measured rate of a copy, bytes read and written: within a GPU's memory, or by this process's threads."""
+    source = torch.empty(COPIED_BYTES[torch.device(device).type], dtype=torch.uint8, device=device)
     target, fastest_s = torch.empty_like(source), float("inf")
-    for _ in range(10):
+    for _ in range(tries):
         start = time.perf_counter()
         target.copy_(source)
         _wait(device)
         fastest_s = min(fastest_s, time.perf_counter() - start)
     return 2 * source.numel() / fastest_s
+
+
+def operation_s() -> float:
+    """Least measured time of a small operation on a CPU with its backward pass: what is left of it where there is next
+    to nothing to compute, for Python, torch and autograd."""
+    fastest_s = float("inf")
+    with torch.inference_mode(False), torch.enable_grad():  # wherever it is called
+        x = torch.ones(8, requires_grad=True)
+        for _ in range(20):
+            start = time.perf_counter()
+            y = x
+            for _ in range(SMALL_OPERATIONS):
+                y = y * 0.99
+            y.sum().backward()
+            fastest_s = min(fastest_s, time.perf_counter() - start)
+    return fastest_s / SMALL_OPERATIONS
 
 
 def _wait(device: str) -> None:

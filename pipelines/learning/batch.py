@@ -113,6 +113,10 @@ class PackedRows:
     def row_tokens(self) -> float:
         return float(self.length)
 
+    @property
+    def padded(self) -> float:
+        return 1.0
+
     def batch_tokens(self, rows: int) -> int:
         """Tokens of so many rows."""
         return rows * self.length

@@ -6,18 +6,23 @@ operations, Speed ──► seconds ──────────────�
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pipelines.inference.estimates import Speed, forward_flops
 from pipelines.inference.process_memory import CONTEXT_BYTES
 from pipelines.learning.memory import Setting, layer_bytes, rank_bytes
 from pipelines.learning.shapes import ModelShape
-from pipelines.learning.throughput import attention_flops, layers_forward_flops
+from pipelines.learning.throughput import attention_flops, layers_forward_flops, muon_flops
 
-CPU_EFFICIENCY = 0.65  # of the rate of products: the median of what was measured: docs/planning.md
-# Of an optimizer step on CPUs, beside its products: DeepSpeed, and ranks that wait for each other. Of a model of 2M in
-# steps of half a second on two cores that were not idle; of one in which nothing waits it is half of that.
-CPU_STEP_S = 0.17
-GPU_EFFICIENCY = 0.55  # the same for forward passes alone: a guess
+# Of CPUs: products run at so much of the rate of large ones, and all other operations move bytes, at the rate of
+# copies, so many times: those that layers keep for the backward pass, the logits, the trained weights in the optimizer,
+# and what ranks send each other. Each operation takes the host a small one's time (Speed) besides; how many there are
+# in a layer and in the rest of a micro-batch, in a trained tensor's step, and in DeepSpeed's and the loop's.
+# docs/planning.md has what they were chosen on.
+CPU_EFFICIENCY = 0.8
+MOVES_OF_KEPT_BY_CPU, MOVES_OF_LOGITS, MOVES_OF_TRAINED, MOVES_OF_SENT = 15.0, 15.0, 12.0, 20.0
+LAYER_OPERATIONS, BATCH_OPERATIONS, TENSOR_OPERATIONS, STEP_OPERATIONS = 150.0, 100.0, 30.0, 4000.0
+GPU_EFFICIENCY = 0.55  # of the rate of large products, by forward passes alone on a GPU: a guess
 # Of a GPU, from the kernels of a step of 350m and of 1b on an H200 (docs/planning.md): products run at the rate of
 # large ones, attention that counts in full (throughput.py) at 0.68 of it, and all other kernels move each byte that is
 # kept for the backward pass so many times.
@@ -37,12 +42,15 @@ KEPT_WITH_ADAPTERS = 1.6
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What all workers' devices do together, measured or from data sheets. flops_per_s: in products of large matrices;
-    bytes_per_s: in copies within a GPU's memory, both ways; 0 on CPUs, whose time does not need it."""
+class TrainingWork:
+    """What all workers do. flops: of forward and backward (throughput.py), nothing twice; tokens: in rows of `length`
+    tokens; steps: of the optimizer; micro_batches: of a rank in each."""
 
-    flops_per_s: float
-    bytes_per_s: float = 0.0
+    flops: float
+    tokens: float
+    length: float
+    steps: float
+    micro_batches: float = 1.0
 
 
 def process_bytes(model: ModelShape, setting: Setting) -> dict[str, int]:
@@ -60,30 +68,64 @@ def process_bytes(model: ModelShape, setting: Setting) -> dict[str, int]:
     return parts | {"freed, but kept": kept, "process": PROCESS_BYTES + ADAPTER_BYTES * model.has_frozen}
 
 
-def seconds(
-    model: ModelShape, setting: Setting, speed: Speed, *, flops: float, tokens: float, length: float, steps: float = 0
-) -> float:
-    """Seconds of training steps by all workers. flops: of forward and backward (throughput.py), nothing twice; tokens:
-    in rows of `length` tokens; steps: of the optimizer.
+def seconds(model: ModelShape, setting: Setting, speed: Speed, work: TrainingWork) -> float:
+    """Seconds of training steps. speed: of all workers together.
 
-    On a GPU whichever takes longer, its kernels or the host that starts them."""
-    layers = layers_forward_flops(model)
-    attention = attention_flops(model, length)
-    again = {"none": 0.0, "attention": attention, "full": layers + attention}[setting.recompute]
+    On a GPU whichever takes longer, its kernels or the host that starts them; a CPU does one after the other."""
     if setting.device == "cpu":
-        return (flops + tokens * again) / (speed.flops_per_s * CPU_EFFICIENCY) + CPU_STEP_S * steps
+        return _cpu_seconds(model, setting, speed, work)
+    tokens, layers, attention = work.tokens, layers_forward_flops(model), attention_flops(model, work.length)
     again_of_passes = 1.0 if setting.recompute == "none" else 4 / 3  # a backward pass takes as long as two
-    products = flops - 3 * tokens * attention + (tokens * layers if setting.recompute == "full" else 0)
+    products = work.flops - 3 * tokens * attention + (tokens * layers if setting.recompute == "full" else 0)
     attended = 3 * again_of_passes * tokens * attention
-    num_layers = model.config["num_hidden_layers"]
-    moved = MOVES_OF_KEPT * tokens * num_layers * layer_bytes(model, setting)
-    moved *= 4 / 3 if setting.recompute == "full" else 1
+    moved = MOVES_OF_KEPT * _kept_bytes(model, setting, tokens)
     device_s = (products + attended / ATTENTION_EFFICIENCY) / speed.flops_per_s + moved / speed.bytes_per_s
-    micro_batches = tokens / setting.tokens / setting.world
     layer_s = COMPILED_LAYER_S if setting.compiled else ZERO_3_LAYER_S if setting.zero_stage == 3 else PLAIN_LAYER_S
-    return max(device_s, micro_batches * num_layers * layer_s * again_of_passes)
+    passes = work.steps * work.micro_batches * again_of_passes
+    return max(device_s, passes * model.config["num_hidden_layers"] * layer_s)
 
 
-def forward_seconds(flops: float, speed: Speed, device: str) -> float:
-    """Seconds of forward passes alone."""
-    return flops / (speed.flops_per_s * (GPU_EFFICIENCY if device.startswith("cuda") else CPU_EFFICIENCY))
+def _cpu_seconds(model: ModelShape, setting: Setting, speed: Speed, work: TrainingWork) -> float:
+    attention = attention_flops(model, work.length)
+    again = {"none": 0.0, "attention": attention, "full": layers_forward_flops(model) + attention}[setting.recompute]
+    products = work.flops + work.tokens * again
+    if setting.muon:
+        products += work.steps * muon_flops(model)
+    logits = 4 * model.head.shape[0] * work.tokens if model.head is not None else 0.0
+    moved = MOVES_OF_KEPT_BY_CPU * _kept_bytes(model, setting, work.tokens) + MOVES_OF_LOGITS * logits
+    moved += work.steps * MOVES_OF_TRAINED * 4 * model.trained
+    moved += work.steps * MOVES_OF_SENT * setting.world * _sent_bytes(model, setting, work.micro_batches)
+    of_batch = LAYER_OPERATIONS * model.config["num_hidden_layers"] + BATCH_OPERATIONS
+    of_batch *= 4 / 3 if setting.recompute == "full" else 1
+    tensors = sum(weight.trained for weight in model.weights)
+    operations = work.steps * (work.micro_batches * of_batch + TENSOR_OPERATIONS * tensors + STEP_OPERATIONS)
+    products_s = products / (speed.flops_per_s * CPU_EFFICIENCY)
+    return products_s + moved / speed.bytes_per_s + operations * speed.operation_s
+
+
+def _sent_bytes(model: ModelShape, setting: Setting, micro_batches: float) -> float:
+    """Bytes that a rank sends in a step: gradients, summed over ranks in float32, and the new weights; at ZeRO 3 all
+    weights for each forward and backward pass instead, and gradients after each."""
+    if setting.world == 1:
+        return 0.0
+    if setting.zero_stage < 3:
+        return (4 + setting.item_bytes) * model.trained
+    return micro_batches * (2 * setting.item_bytes * model.parameters + 4 * model.trained)
+
+
+def _kept_bytes(model: ModelShape, setting: Setting, tokens: float) -> float:
+    """Bytes that all layers keep of tokens for the backward pass; a third more where each is computed again."""
+    again = 4 / 3 if setting.recompute == "full" else 1.0
+    return again * tokens * model.config["num_hidden_layers"] * layer_bytes(model, setting)
+
+
+def forward_seconds(model: ModelShape, setting: Setting, speed: Speed, tokens: float, length: float) -> float:
+    """Seconds of a forward pass over tokens in rows of `length`, their log-probabilities among it."""
+    flops = forward_flops(model.config, model.parameters, length) * tokens
+    if setting.device != "cpu":
+        return flops / (speed.flops_per_s * GPU_EFFICIENCY)
+    passes = tokens / setting.tokens / setting.world
+    moved = MOVES_OF_KEPT_BY_CPU * _kept_bytes(model, replace(setting, recompute="none"), tokens)
+    operations = passes * (LAYER_OPERATIONS * model.config["num_hidden_layers"] + BATCH_OPERATIONS)
+    third = moved / speed.bytes_per_s + operations * speed.operation_s  # of what training takes beside products
+    return flops / (speed.flops_per_s * CPU_EFFICIENCY) + third / 3

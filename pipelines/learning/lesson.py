@@ -46,7 +46,12 @@ class Rows(Protocol):
 
     @property
     def row_tokens(self) -> float:
-        """Mean tokens of a row, computed padding included: the unit of throughput."""
+        """Mean tokens of a row: the unit of throughput."""
+        ...
+
+    @property
+    def padded(self) -> float:
+        """Tokens that are computed for each of these, about."""
         ...
 
     def batch_tokens(self, rows: int, /) -> int:

@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.errors import UserError
-from pipelines.inference.hardware import PeakMemory, copy_bytes_per_s, peak_flops_per_s
+from pipelines.inference.hardware import PeakMemory, copy_bytes_per_s, operation_s, peak_flops_per_s
 from pipelines.learning import checkpoint, estimates
 from pipelines.learning.batch import DataOrder
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
@@ -116,6 +116,7 @@ class Journal:
     step: int = 0  # steps done
     seconds: float = 0.0  # of these steps, over all attempts
     flops: float = 0.0  # of these steps
+    later_s: float = 0.0  # seconds of all steps but the first, which loads kernels; without checkpoints
     curve: list[Figures] = field(default_factory=list)
     nats: float = 0.0  # summed since the curve's last point
     labels: int = 0
@@ -185,7 +186,8 @@ def estimation_errors(
     compiled: bool, peak: float,
 ) -> dict[str, float]:  # fmt: skip
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
-    below) what the steps took. memory_bytes: this rank's peak, of which the largest counts."""
+    below) what the steps took; time without checkpoints, and without the first step where there are others.
+    memory_bytes: this rank's peak, of which the largest counts."""
     rows = min(plan.micro_batch_rows, max(1, plan.batch_rows // worker.world))
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
     setting = Setting(
@@ -195,14 +197,16 @@ def estimation_errors(
     )  # fmt: skip
     shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
-    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device))
-    planned_s = estimates.seconds(
-        shape, setting, speed, flops=journal.flops, tokens=journal.step * plan.batch_rows * length, length=length,
-        steps=journal.step,
+    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), operation_s())
+    steps, padded = max(1, journal.step - 1), lesson.rows.padded
+    work = estimates.TrainingWork(
+        flops=padded * journal.flops * steps / journal.step, tokens=padded * steps * plan.batch_rows * length,
+        length=length, steps=steps, micro_batches=math.ceil(max(1, plan.batch_rows // worker.world) / rows),
     )  # fmt: skip
+    planned_s = estimates.seconds(shape, setting, speed, work)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
-    errors = {"plan/time_error": planned_s / journal.seconds - 1}
+    errors = {"plan/time_error": planned_s / (journal.later_s or journal.seconds) - 1}
     if largest.item() <= 0:  # the system does not say what a process holds
         return errors
     return errors | {"memory/rank_bytes": largest.item(), "plan/memory_error": planned_bytes / largest.item() - 1}
@@ -241,10 +245,12 @@ def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, jo
     saver = Saver(worker, plan.checkpoint_every_steps)
     curve_every = max(1, plan.total_steps // CURVE_POINTS)
     for step in range(journal.step, plan.total_steps):
+        start = time.perf_counter()
         torch.manual_seed(((plan.seed << 32) + step * worker.world + worker.rank) % 2**63)  # for a base model's dropout
         pieces = order.micro_batches(step, rank=worker.rank, world=worker.world, micro_batch_rows=plan.micro_batch_rows)
         lr_factor = plan.schedule.lr_factor(step)
         done = optimise(worker, engine, [rows.read(piece) for piece in pieces], lr_factor, saver.due(step + 1))
+        journal.later_s += time.perf_counter() - start if step > 0 else 0.0
         learning_rate = plan.optimizer.learning_rate * lr_factor
         check_finite(done, step, learning_rate)
 

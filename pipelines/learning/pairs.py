@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from pipelines.data.dialogues.tokenized_pairs import PairFile, batch_tokens
+from pipelines.data.dialogues.tokenized_pairs import PADDED, PairFile, batch_tokens
 from pipelines.errors import UserError
 from pipelines.learning import model as models
 from pipelines.learning.lesson import Evaluate, Lesson
@@ -82,10 +82,14 @@ class PairRows:
         """Tokens of a pair, both sequences, on average."""
         return float(self.pairs.lengths_N2.sum(axis=1).mean())
 
+    @property
+    def padded(self) -> float:
+        return PADDED
+
     def batch_tokens(self, rows: int) -> int:
         """Tokens of the largest micro-batch of so many pairs, about."""
         lengths_N2 = self.pairs.lengths_N2
-        return batch_tokens(rows, round(float(np.quantile(lengths_N2, 0.95))), int(lengths_N2.max()))
+        return batch_tokens(rows, round(float(lengths_N2.mean() + lengths_N2.std())), int(lengths_N2.max()))
 
     def padding(self) -> PairBatch:
         """A batch without pairs: two tokens that no loss uses."""

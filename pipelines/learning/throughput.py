@@ -64,6 +64,18 @@ def attention_flops(model: ModelShape, length: float) -> float:
     return 4 * config["num_hidden_layers"] * config["num_attention_heads"] * columns * length
 
 
+def muon_flops(model: ModelShape, iterations: int = 5) -> float:
+    """Operations of a step of Muon: to orthogonalise each trained matrix n × m of a linear layer, n ≤ m.
+
+    A square one by Newton-Schulz iterations of three products (Jordan et al. 2024), others by products of n × n and
+    four with the matrix itself (Dao 2026, Gram Newton-Schulz, with one restart), as DeepSpeed does both."""
+    total = 0.0
+    for weight in (weight for weight in model.of_role("linear") if weight.trained):
+        n, m = sorted(weight.shape)
+        total += 2 * n**3 * 3 * iterations if n == m else 2 * n**3 * (3 * iterations - 1) + 4 * 2 * n**2 * m
+    return total
+
+
 def _multiplied(model: ModelShape) -> Iterator[tuple[Weight, int]]:
     """Weights between the embeddings, and how many numbers of each a token is multiplied with: of a mixture's experts
     those that it visits."""

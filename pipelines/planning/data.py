@@ -23,7 +23,7 @@ ROUNDED_TOKENS = 128  # of a limit that is proposed
 class PairLengths:
     """Lengths of the sides of preference pairs, in tokens; a side is a prompt with one of its replies."""
 
-    usual: int  # that 95% of the sides do not exceed
+    usual: int  # see tokenized_pairs.batch_tokens
     longest: int
     per_record_byte: float  # tokens of both sides for each byte of text in the record; of pairs left out none
     read: int = 0  # pairs
@@ -93,7 +93,7 @@ def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
         tokens = min(EXCHANGE_TOKENS, max_tokens)
         return PairLengths(tokens, tokens, 1 / BYTES_PER_TOKEN)
     most = -(-round(np.quantile(longer_sides, 0.95)) // ROUNDED_TOKENS) * ROUNDED_TOKENS
-    usual, longest = (round(np.quantile(sides, 0.95)), round(max(sides))) if sides else (max_tokens, max_tokens)
+    usual, longest = (round(np.mean(sides) + np.std(sides)), round(max(sides))) if sides else (max_tokens, max_tokens)
     per_byte = sum(sides) / record_bytes
     mean = 2 * sum(sides) / max(1, len(sides))
     return PairLengths(usual, longest, per_byte, len(longer_sides), mean, too_long, max_tokens, most)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.inference import engine_size
 from pipelines.inference.engine_size import ITEM_BYTES
-from pipelines.inference.estimates import Engine, EngineWork, engine_bytes, engine_seconds
+from pipelines.inference.estimates import Engine, EngineWork, Speed, engine_bytes, engine_seconds
 from pipelines.inference.model_config import dtype_in, engine_dtype_of, scored_tokens
 from pipelines.learning.shapes import ModelShape
 from pipelines.planning.data import BYTES_PER_TOKEN, EXCHANGE_TOKENS, file_bytes
@@ -24,8 +24,10 @@ from pipelines.recipe.reader import Entry, Recipe
 
 ENGINE_KINDS = ("evaluate", "quantise")
 STORED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}  # of a linear layer's weight
-TIMED_PROMPTS, TIMED_TOKENS = 64, (32, 64)  # of quantise: prompts at once; tokens of each, and of its reply
-TIMED_ROUNDS = 2.5  # of one to three, and a shorter one before
+# Of quantise: prompts at once, tokens of each, of its reply, and of one before; rounds at most, until so many seconds.
+TIMED = EngineWork(64, 64 * 32, 64 * 64, steps=64)
+WARM_UP = EngineWork(64, 64 * 32, 64 * 4, steps=4)
+MAX_ROUNDS, ENOUGH_S = 3, 20.0
 
 
 def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Machines) -> Estimate:
@@ -38,10 +40,10 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     try:
         config = config_of(recipe, made_by)
         model = with_adapters(json.dumps(config), "{}")
-        engine, flops_per_s = _engine(model, dtype_in(config), entry, machines)
+        engine, speed = _engine(model, dtype_in(config), entry, machines)
         held_out = _held_out(recipe, made_by, entry)
-        work = _work(held_out, options, on_cpu=engine.on_cpu, quantises=quantises)
-        time_s, memory = engine_seconds(engine, work, flops_per_s), engine_bytes(engine)
+        work = _of_both(held_out, engine, speed) if quantises else _work(held_out, options, on_cpu=engine.on_cpu)
+        time_s, memory = engine_seconds(engine, work, speed), engine_bytes(engine)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # configs name things in many ways
         raise NotPlanned(f"the config of its model is of a kind not known here ({error})") from error
     engines = 2 if quantises and engine.on_cpu else 1  # on a CPU the original and the quantised model at once
@@ -56,8 +58,8 @@ def estimate_engine(recipe: Recipe, entry: Entry, evaluated: str, machines: Mach
     return Estimate(memory, disk, time_s, None, engine.parameters, None, where, fits, why, {})
 
 
-def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) -> tuple[Engine, float]:
-    """The engine, and the rate of large products in its type. stored: type of the model's weights."""
+def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) -> tuple[Engine, Speed]:
+    """The engine, and the speed of its threads or GPU. stored: type of the model's weights."""
     options, cluster, config = entry.options.model_dump(), entry.cluster.model_dump(), model.config
     on_cpu = not machines.on_gpu or cluster["gpus"] == 0
     dtype, parameters = engine_dtype_of(stored, on_cpu=on_cpu), model.parameters
@@ -67,13 +69,14 @@ def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) ->
     if on_cpu:
         size, limit = engine_size.CPU, engine_size.MAX_EVALUATOR_KV_BYTES
         rate = machines.flops_per_s if dtype == "float32" else machines.bfloat16_flops_per_s or machines.flops_per_s
-        flops_per_s = rate * min(cluster["threads"] or machines.per_node, machines.per_node)
+        threads = min(cluster["threads"] or machines.per_node, machines.per_node)
+        speed = Speed(threads * rate, threads * machines.bytes_per_s, machines.operation_s)
     else:
-        size, flops_per_s = engine_size.GPU, machines.flops_per_s
+        size, speed = engine_size.GPU, Speed(machines.flops_per_s, machines.bytes_per_s)
         beside = machines.memory_bytes - weights - engine_size.WORKSPACE_BYTES
         limit = int(engine_size.GPU_KV_FRACTION * max(0, beside))
     cache = cluster["kv_cache_bytes"] or engine_size.kv_bytes(config, max_tokens, dtype, size=size, max_bytes=limit)
-    return Engine(config, parameters, weights, dtype, max_tokens, cache, on_cpu), flops_per_s
+    return Engine(config, parameters, weights, dtype, max_tokens, cache, on_cpu), speed
 
 
 @dataclass(frozen=True)
@@ -121,16 +124,17 @@ def _conversations(entry: Entry) -> int:
     return min(options["max_held_out"], max(1, round(_at_most(size, entry) / (EXCHANGE_TOKENS * BYTES_PER_TOKEN))))
 
 
-def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool, quantises: bool) -> EngineWork:
-    """All that the engines do. Of a conversation the prompt is half."""
+def _of_both(held_out: HeldOut, engine: Engine, speed: Speed) -> EngineWork:
+    """All that the two engines of quantise do: they score the text, and write replies in rounds."""
+    rows = held_out.text_tokens // 512 or 200
+    each = _scoring(rows, held_out.text_tokens or min(rows, held_out.conversations) * EXCHANGE_TOKENS) + WARM_UP
+    rounds = min(MAX_ROUNDS, 1 + int(ENOUGH_S / (2 * engine_seconds(engine, TIMED, speed))))
+    return sum([each, each] + 2 * rounds * [TIMED], EngineWork())
+
+
+def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool) -> EngineWork:
+    """All that the engine of an evaluation does. Of a conversation the prompt is half."""
     text = _scoring(max(1, held_out.text_tokens // 512), held_out.text_tokens)
-    if quantises:
-        if not held_out.text_tokens:
-            text = _scoring(200, min(200, held_out.conversations) * EXCHANGE_TOKENS)
-        rows = round(TIMED_ROUNDS * TIMED_PROMPTS)
-        prompt_tokens, reply_tokens = TIMED_TOKENS
-        timed = EngineWork(rows, rows * prompt_tokens, rows * reply_tokens, round(TIMED_ROUNDS * reply_tokens))
-        return text + text + timed + timed
     work = text + text if held_out.base else text
     for _ in range(1 + held_out.previous):
         rows, reply_tokens = options["samples"] * held_out.languages, options["reply_tokens"]

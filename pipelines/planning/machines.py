@@ -26,6 +26,7 @@ ACCELERATORS: dict[str, tuple[float, float, float]] = {
     "RTX3090": (24, 71, 936), "RTX4090": (24, 165, 1008), "RTX5090": (32, 209, 1792),
 }  # fmt: skip
 BYTES_PER_FLOP = 3350e9 / 989e12  # of the H100, for accelerators of whose memory no speed is given
+CPU_BYTES_PER_FLOP, OPERATION_S = 0.1, 10e-6  # of CPUs of which FLOP/s alone are known: as an EPYC's core has them
 USABLE = 0.95  # of the memory: the rest is the driver's, the system's, or lost between tensors
 EXPECTED = (
     "expected NODESxGPUSxNAME such as 1x8xH100, with a name of {names}; your own as 1x8xNAME:48GiB:180TFLOPS, with the "
@@ -44,7 +45,8 @@ class Machines:
     flops_per_s: float  # in bfloat16 on a GPU, in float32 on a CPU
     on_gpu: bool
     bfloat16_flops_per_s: float | None = None  # of a CPU, whose instructions decide whether it is the faster type
-    bytes_per_s: float = 0.0  # of a GPU, copied within its memory; 0 of a CPU
+    bytes_per_s: float = 0.0  # of a GPU, copied within its memory; of a core, copied
+    operation_s: float = OPERATION_S  # see Speed
 
     @property
     def count(self) -> int:
@@ -71,7 +73,9 @@ def parse(text: str) -> Machines:
     if name.lower() == "cpu":
         memory = int(USABLE * (float(match[4]) * GIB if match[4] else psutil.virtual_memory().total))
         if match[5]:
-            return Machines(nodes, per_node, "CPU", memory, float(match[5]) * TERA, on_gpu=False)
+            flops = float(match[5]) * TERA
+            bytes_per_s = CPU_BYTES_PER_FLOP * flops
+            return Machines(nodes, per_node, "CPU", memory, flops, on_gpu=False, bytes_per_s=bytes_per_s)
         return replace(this_machine(on_gpu=False), nodes=nodes, per_node=per_node, memory_bytes=memory)
     if known is None and not (match[4] and match[5]):
         raise UserError(f"--nodes {text}: memory and speed of {name} are not known here; {expected}")
@@ -90,7 +94,7 @@ def this_machine(*, on_gpu: bool | None = None) -> Machines:
     on_gpu: which; default: GPUs where there are any."""
     import torch
 
-    from pipelines.inference.hardware import copy_bytes_per_s, peak_flops_per_s
+    from pipelines.inference.hardware import copy_bytes_per_s, operation_s, peak_flops_per_s
 
     gpus = torch.cuda.device_count() if on_gpu is not False else 0
     if gpus:
@@ -103,7 +107,9 @@ def this_machine(*, on_gpu: bool | None = None) -> Machines:
     torch.set_num_threads(1)
     try:
         flops, bfloat16 = (peak_flops_per_s("cpu", t, seconds=0.15) for t in (torch.float32, torch.bfloat16))
+        copied, small_s = copy_bytes_per_s("cpu"), operation_s()
     finally:
         torch.set_num_threads(threads)
     cores = len(os.sched_getaffinity(0))
-    return Machines(1, cores, "CPU", int(USABLE * psutil.virtual_memory().total), flops, False, bfloat16)
+    memory = int(USABLE * psutil.virtual_memory().total)
+    return Machines(1, cores, "CPU", memory, flops, False, bfloat16, copied, small_s)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
+from pipelines.inference.estimates import Speed
 from pipelines.inference.model_config import dtype_in
 from pipelines.learning import estimates
+from pipelines.learning.estimates import TrainingWork
 from pipelines.learning.memory import Setting
 from pipelines.learning.shapes import ModelShape
 from pipelines.learning.throughput import training_flops
@@ -46,7 +49,7 @@ class Estimate:
     where: str  # such as 8 × H100
     fits: bool
     why: str  # what does not fit and what would, or what the estimate rests on
-    changes: Mapping[str, Any]  # options of the stage and of its cluster that would make it fit
+    changes: Mapping[str, Any]  # options of the stage and of its cluster that would make it fit; None: without the key
     note: str = ""  # what of the data the stage would leave out
 
     @property
@@ -79,6 +82,7 @@ class Job:
     threads: int  # of a worker on a CPU
     tokens: int | None  # to train on, in all
     options: Mapping[str, Any]
+    in_recipe: frozenset[str]  # options that the recipe sets
     kv_cache_bytes: int | None
     note: str  # see Estimate
 
@@ -152,6 +156,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         cluster["threads_per_worker"],
         _tokens(recipe, entry, pairs),
         options,
+        frozenset(entry.options.model_fields_set),
         cluster.get("kv_cache_bytes"),
         "" if pairs is None else pairs.note(entry.name, context),
     )
@@ -278,8 +283,11 @@ def remedy(job: Job) -> dict[str, Any]:
 
 
 def written(changes: Mapping[str, Any]) -> str:
-    """Changes as a recipe has them: micro_batch_rows: 1, lora: {rank: 16}, lora.qlora: true."""
-    return ", ".join(f"{key}: {json.dumps(value).replace(chr(34), '')}" for key, value in changes.items())
+    """Changes as a recipe has them: micro_batch_rows: 1, lora: {rank: 16}, lora.qlora: true, without ia3."""
+    return ", ".join(
+        f"without {key}" if value is None else f"{key}: {json.dumps(value).replace(chr(34), '')}"
+        for key, value in changes.items()
+    )
 
 
 LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": None, "rslora": False, "dora": False, "qlora": False}
@@ -333,8 +341,8 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
     if name == "lora" and job.lora is None and job.kind not in ("pretrain", "prefix_tuning"):
         model = _shape(job.kind, job.config, {"lora": LORA})
         options: dict[str, Any] = {"lora": {"rank": 16}}
-        if job.options.get("ia3"):  # neither it nor Muon goes with LoRA
-            options["ia3"] = None
+        # Neither IA3 nor Muon and its second learning rate go with LoRA.
+        options |= {key: None for key in ("ia3", "adam_learning_rate") if key in job.in_recipe}
         if job.options.get("optimizer") == "muon":
             options["optimizer"] = "adamw"
         return options, replace(_with(job, muon=False), lora=LORA, model=model)
@@ -348,23 +356,29 @@ def _with(job: Job, **changes: Any) -> Job:
 
 
 def time_s(job: Job) -> float | None:
-    """Seconds of training, without the start of processes; of ppo with its replies."""
+    """Seconds of training, without the start of processes; of ppo with its replies, of dpo with its reference's."""
+    from pipelines.data.dialogues.tokenized_pairs import PADDED
+
     machines = job.machines
     if job.tokens is None or (job.on_gpu and not machines.on_gpu):
         return None
     workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, machines.count)
-    flops_per_s = machines.flops_per_s
-    if not job.on_gpu and job.setting.item_bytes == 2:
-        flops_per_s = machines.bfloat16_flops_per_s or flops_per_s
-    speed = estimates.Speed(workers * flops_per_s, workers * machines.bytes_per_s)
+    in_16_bits = machines.bfloat16_flops_per_s if not job.on_gpu and job.setting.item_bytes == 2 else None
+    speed = Speed(workers * (in_16_bits or machines.flops_per_s), workers * machines.bytes_per_s, machines.operation_s)
     if job.kind == "ppo":
         iteration_s = rollout_estimates.iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), speed)
         return job.options["iterations"] * iteration_s
-    flops = training_flops(job.model, job.length).total(job.tokens, job.tokens)
-    steps = job.tokens / (job.step_rows * job.mean_tokens) if job.step_rows else 0
-    return estimates.seconds(
-        job.model, job.setting, speed, flops=flops, tokens=job.tokens, length=job.length, steps=steps
-    )
+    step_rows = job.step_rows or job.rows * job.setting.world
+    computed = job.tokens * (PADDED if "batch_pairs" in job.options else 1.0)
+    work = TrainingWork(
+        flops=training_flops(job.model, job.length).total(computed, computed), tokens=computed, length=job.length,
+        steps=job.tokens / (step_rows * job.mean_tokens), micro_batches=ceil(step_rows / job.setting.world / job.rows),
+    )  # fmt: skip
+    seconds = estimates.seconds(job.model, job.setting, speed, work)
+    if job.kind != "dpo":
+        return seconds
+    once = computed / job.options["epochs"]  # each pair by the reference, before the first step
+    return seconds + estimates.forward_seconds(job.model, job.setting, speed, once, job.length)
 
 
 def disk_bytes(job: Job, parameters: int, trained: int) -> int:

@@ -6,12 +6,13 @@ replies ──generate, annotate, learn──► seconds
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from pipelines.inference import engine_size
-from pipelines.inference.estimates import Comparison, Engine, EngineWork, engine_bytes, engine_seconds, forward_flops
+from pipelines.inference.estimates import Comparison, Engine, EngineWork, Speed, engine_bytes, engine_seconds
 from pipelines.learning import estimates
-from pipelines.learning.estimates import Speed
+from pipelines.learning.estimates import TrainingWork
 from pipelines.learning.memory import Setting, state_bytes
 from pipelines.learning.shapes import ModelShape
 from pipelines.learning.throughput import training_flops
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
 def compare(
     policy: ModelShape, critic: ModelShape | None, setting: Setting, rollouts: Rollouts, memory: PeakMemory
 ) -> Comparison:
-    """The most memory that this rank held, and what is planned for it and for an iteration. Measures the rate of large
-    products here, for which other ranks should be idle or do the same."""
-    from pipelines.inference.hardware import copy_bytes_per_s, peak_flops_per_s
+    """The most memory that this rank held, and what is planned for it and for an iteration. Measures this rank's
+    speed, for which other ranks should be idle or do the same."""
+    from pipelines.inference.hardware import copy_bytes_per_s, operation_s, peak_flops_per_s
     from pipelines.learning.precision import DTYPES
 
     memory_bytes = memory.bytes()  # before the products below, whose matrices are not the rank's
     speed = Speed(
         setting.world * peak_flops_per_s(setting.device, DTYPES[setting.dtype]),
         setting.world * copy_bytes_per_s(setting.device),
+        operation_s(),
     )
     return Comparison(
         memory_bytes,
@@ -82,22 +84,21 @@ def iteration_seconds(
 ) -> float:
     """Seconds of an iteration. speed: of all ranks together."""
     tokens = rollouts.replies * rollouts.tokens
-    forward = forward_flops(policy.config, policy.parameters, rollouts.tokens)
-    passes = 2 + rollouts.has_reward_model  # log-probabilities of policy and reference, and the score
-    learners = [policy] if critic is None else [policy, critic]
+    steps = rollouts.epochs * rollouts.minibatches
+    micro_batches = ceil(rollouts.replies * rollouts.tokens / rollouts.minibatches / setting.world / setting.tokens)
     learning_s = 0.0
-    for model in learners:
-        flops = training_flops(model, rollouts.tokens)
+    for model in [policy] if critic is None else [policy, critic]:
         learnt = rollouts.epochs * tokens
-        learning_s += estimates.seconds(
-            model, setting, speed, flops=flops.total(learnt, learnt), tokens=learnt, length=rollouts.tokens,
-            steps=rollouts.epochs * rollouts.minibatches,
-        )  # fmt: skip
-    annotating_s = estimates.forward_seconds(tokens * passes * forward, speed, setting.device)
-    return annotating_s + learning_s + _generating_seconds(policy, setting, rollouts, speed.flops_per_s)
+        flops = training_flops(model, rollouts.tokens).total(learnt, learnt)
+        work = TrainingWork(flops, learnt, rollouts.tokens, steps, micro_batches)
+        learning_s += estimates.seconds(model, setting, speed, work)
+    # The reference's log-probabilities, those of the policy where the sampler's are not exact, the score, and values.
+    passes = 1 + (setting.item_bytes < 4) + rollouts.has_reward_model + (critic is not None)
+    annotating_s = passes * estimates.forward_seconds(policy, setting, speed, tokens, rollouts.tokens)
+    return annotating_s + learning_s + _generating_seconds(policy, setting, rollouts, speed)
 
 
-def _generating_seconds(policy: ModelShape, setting: Setting, rollouts: Rollouts, flops_per_s: float) -> float:
+def _generating_seconds(policy: ModelShape, setting: Setting, rollouts: Rollouts, speed: Speed) -> float:
     """Each rank generates its share of the replies, as many at once as its engine takes."""
     engine = _sampler(policy, setting, rollouts)
     replies = -(-rollouts.replies // setting.world)
@@ -108,4 +109,5 @@ def _generating_seconds(policy: ModelShape, setting: Setting, rollouts: Rollouts
         reply_tokens=replies * rollouts.reply_tokens,
         steps=turns * rollouts.reply_tokens,
     )
-    return engine_seconds(engine, work, flops_per_s / setting.world)
+    of_rank = Speed(speed.flops_per_s / setting.world, speed.bytes_per_s / setting.world, speed.operation_s)
+    return engine_seconds(engine, work, of_rank)

@@ -14,11 +14,11 @@ import pytest
 from pipelines.inference import weights
 from pipelines.inference.comparing import compare
 from pipelines.inference.estimates import (
-    SCORED_LOGIT_S,
-    STEP_S,
+    GPU_SCORED_TOKEN_S,
     Comparison,
     Engine,
     EngineWork,
+    Speed,
     engine_bytes,
     engine_seconds,
     forward_flops,
@@ -64,12 +64,24 @@ def test_time_adds_up_over_work() -> None:
     assert (read.rows, read.row_tokens, replied.reply_tokens, replied.steps) == (2, 80, 40, 40)
     both = read + replied
     assert (both.rows, both.row_tokens, both.reply_tokens, both.steps) == (3, 100, 40, 40)
-    seconds = engine_seconds(ENGINE, both, 1e9)
+    only_products = Speed(1e9, bytes_per_s=1e30)
+    seconds = engine_seconds(ENGINE, both, only_products)
     fastest = (100 + 40) * 2 * PARAMETERS / 1e9
     assert fastest < seconds < 10 * fastest
-    assert engine_seconds(ENGINE, both, 2e9) < seconds
-    on_gpu = engine_seconds(replace(ENGINE, on_cpu=False), both, 1e9)
-    assert seconds - on_gpu == pytest.approx(40 * STEP_S + 80 * VOCABULARY * SCORED_LOGIT_S)  # measured on CPUs alone
+    assert engine_seconds(ENGINE, both, replace(only_products, flops_per_s=2e9)) == pytest.approx(seconds / 2)
+    on_gpu = engine_seconds(replace(ENGINE, on_cpu=False), both, only_products)
+    assert on_gpu - seconds == pytest.approx(80 * GPU_SCORED_TOKEN_S)
+
+
+def test_a_small_model_waits_for_the_host_and_a_large_one_for_its_memory() -> None:
+    replied = EngineWork.generating([[1] * 20] * 2, [40, 30])
+    host = Speed(1e30, 1e30, operation_s=1e-5)
+    alone, deeper = ENGINE, replace(ENGINE, config=CONFIG | {"num_hidden_layers": 4})
+    assert engine_seconds(deeper, replied, host) > engine_seconds(alone, replied, host) > 40 * 10 * 1e-5
+    memory = Speed(1e30, bytes_per_s=1e9)
+    read = engine_seconds(replace(ENGINE, weight_bytes=8 * PARAMETERS), replied, memory)
+    read -= engine_seconds(ENGINE, replied, memory)
+    assert read == pytest.approx(40 * 4 * PARAMETERS / 1e9)  # all weights, for each token of all replies at once
 
 
 def test_errors_are_fractions_of_what_was_measured() -> None:

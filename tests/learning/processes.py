@@ -79,6 +79,7 @@ def _process(rank: int, world: int, group: Path, function: Callable[..., None], 
     torch.set_num_threads(1)
     # Half a second of measuring before each of hundreds of runs; what is measured is tested in test_throughput.py.
     loop.peak_flops_per_s = partial(hardware.peak_flops_per_s, seconds=0.02)
+    loop.copy_bytes_per_s = partial(hardware.copy_bytes_per_s, tries=1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     dist.init_process_group("gloo", init_method=f"file://{group}", rank=rank, world_size=world)
     function(folder, *args)

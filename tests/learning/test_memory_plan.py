@@ -154,7 +154,10 @@ def test_times_are_those_that_were_measured(card: str, name: str) -> None:
     tokens = line["tokens_per_s"] * line["step_s"]
     flops = training_flops(model, LENGTH).total(tokens, tokens)
     speed = estimates.Speed(machine.flops_per_s, machine.bytes_per_s)
-    planned_s = estimates.seconds(model, setting, speed, flops=flops, tokens=tokens, length=LENGTH)
+    micro_batches = tokens / setting.tokens / setting.world
+    planned_s = estimates.seconds(
+        model, setting, speed, estimates.TrainingWork(flops, tokens, LENGTH, 1, micro_batches)
+    )
     assert planned_s == pytest.approx(line["step_s"], rel=0.3)
 
 

@@ -97,7 +97,7 @@ def test_quantising_reads_the_text_that_comes_after_its_model(tmp_path: Path) ->
 def test_a_gpu_replies_to_more_prompts_at_once() -> None:
     held_out = HeldOut(text_tokens=0, languages=0, conversations=256, base=False, previous=False)
     options = {"samples": 0, "reply_tokens": 64, "prompt_tokens": 32, "held_out_prompts": 600, "chat_reply_tokens": 32}
-    steps = [_work(held_out, options, on_cpu=on_cpu, quantises=False).steps for on_cpu in (True, False)]
+    steps = [_work(held_out, options, on_cpu=on_cpu).steps for on_cpu in (True, False)]
     assert steps == [4 * 32, 32]
 
 

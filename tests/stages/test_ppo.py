@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -371,3 +372,14 @@ def test_only_the_last_complete_step_is_kept(tmp_path: Path) -> None:
     assert steps.latest() == (tmp_path / "step-000001", journal)
     steps.complete(steps.begin(Journal(iterations=2)), Journal(iterations=2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
+
+
+def test_the_time_of_an_iteration_leaves_out_the_first(tmp_path: Path) -> None:
+    journal = Journal()
+    for seconds in (9.0, 2.0, 4.0):
+        journal.add({}, {"generate": seconds / 2, "learn": seconds / 2}, rollouts=(), logprob_gap=0.0)
+        assert journal.iteration_s == (9.0 if seconds == 9.0 else fmean([2.0, 4.0][: journal.iterations - 1]))
+        Steps(tmp_path).complete(Steps(tmp_path).begin(journal), journal)
+        latest = Steps(tmp_path).latest()
+        assert latest is not None
+        journal = latest[1]  # as after a kill

@@ -63,6 +63,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
         journal.kl_coefficient = kl_controller.next(journal.kl_coefficient, point["rollout/kl_nats"])
         checkpoints.after(journal, last=journal.iterations == options.iterations)
         show_progress(work, journal)
+        learners.clock.restart()  # a checkpoint is no part of the next iteration
 
 
 def advantage_estimator(
@@ -151,7 +152,7 @@ def attempt(work: Work, task: Task, learners: Learners, steps: Steps) -> Facts:
 
 def estimation_errors(work: Work, task: Task, learners: Learners, journal: Journal) -> Facts:
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
-    below) what the iterations took."""
+    below) what an iteration took, the first left out where there are others."""
     from pipelines.rollout.footprint import Rollouts
 
     comparison = learners.compare(
@@ -167,8 +168,7 @@ def estimation_errors(work: Work, task: Task, learners: Learners, journal: Journ
             minibatches=task.options.minibatches,
         )
     )
-    iteration_s = sum(journal.seconds.values()) / journal.iterations
-    return {**comparison.errors(iteration_s, time_fact="time/iteration_s")}
+    return {**comparison.errors(journal.iteration_s, time_fact="time/iteration_s")}
 
 
 def held_out_kl(work: Work, task: Task, learners: Learners) -> Facts:

@@ -34,6 +34,7 @@ class Journal:
     kl_coefficient: float = 0.0  # of the next iteration
     curve: list[dict[str, float]] = field(default_factory=list)  # a point an iteration, without times
     seconds: dict[str, float] = field(default_factory=dict)  # by phase, summed over iterations
+    first_s: float = 0.0  # of the first iteration, in which kernels are loaded and the optimizers' state is made
     reply_tokens: int = 0
     logprob_gap: float = 0.0  # the largest of all published weights, nats
     reward_moments: tuple[int, float, float] = (0, 0.0, 0.0)  # of all replies: see advantage.RunningMoments
@@ -48,6 +49,7 @@ class Journal:
     ) -> None:
         """Adds an iteration: its point of the curve, and its seconds by phase."""
         self.iterations += 1
+        self.first_s = self.first_s or sum(seconds.values())
         self.curve.append({"ppo/iteration": self.iterations, **point, "kl/coefficient": self.kl_coefficient})
         for phase, phase_s in seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + phase_s
@@ -59,6 +61,12 @@ class Journal:
         moments = RunningMoments(*self.reward_moments).with_values(rewards)
         self.reward_moments = (moments.num, moments.mean, moments.squares)
         return moments.standardised(rewards)
+
+    @property
+    def iteration_s(self) -> float:
+        """Seconds of an iteration after the first; of the first where there is no other."""
+        others = self.iterations - 1
+        return (sum(self.seconds.values()) - self.first_s) / others if others else self.first_s
 
     @property
     def mean_reply_tokens(self) -> float:
