@@ -104,7 +104,12 @@ def _parse(line: bytes, encoding: str) -> dict[str, Any] | str:
     """Returns the object on a line, or the problem with the line. A comma may follow the object, as in a list."""
     try:
         text = line.decode()
-        record = json.loads(text.rstrip()[:-1] if text.rstrip().endswith("},") else text)
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError:
+            if not text.rstrip().endswith("},"):
+                raise
+            record = json.loads(text.rstrip()[:-1])
     except UnicodeDecodeError as error:
         name = "UTF-8" if encoding == "utf-8" else encoding
         return f"not {name} ({error.reason} at byte {error.start}); expected {name} text"
