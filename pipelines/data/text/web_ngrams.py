@@ -70,8 +70,8 @@ def _first_above(
             characters = _duplicate_ngrams(hash_sums, length_sums, powers, length, stamp, keys, stamps)
             unrepeated = length if characters == 0 else unrepeated
         if text_characters and characters / text_characters > limits[place]:
-            return place, characters
-    return -1, np.int64(0)
+            return place, int(characters)
+    return -1, 0
 
 
 @numba.njit(cache=True)

@@ -87,6 +87,7 @@ def test_characters_in_repeated_ngrams_equal_those_of_a_plain_loop(language: str
             expected.append((n, characters))
         for place, (n, characters) in enumerate(expected):
             limits = [{other: 0.5 if other == n else 1e9 for other in numbers} for numbers in (top, duplicate)]
-            assert first_above(counts, language, *limits, 2 * characters) is None
+            assert first_above(counts, language, limits[0], limits[1], 2 * characters) is None
             if characters:
-                assert first_above(counts, language, *limits, 2 * characters - 1) == (place, characters)
+                found = first_above(counts, language, limits[0], limits[1], 2 * characters - 1)
+                assert found == (place, characters)
