@@ -34,7 +34,7 @@ from pipelines.store import manifest as manifests
 from pipelines.store.digests import FileDigests, digest_value
 from pipelines.store.drafts import Draft, folders, opened
 from pipelines.store.facts import Facts
-from pipelines.store.files import locked, read_json, share, sync, write_atomically, write_json
+from pipelines.store.files import locked, read_json, remove_abandoned, share, sync, write_atomically, write_json
 from pipelines.store.lease import Lease, Owner
 from pipelines.store.manifest import FileEntry, Manifest
 from pipelines.store.remote import SCRATCH, Remote, scratch_folder
@@ -164,6 +164,7 @@ class Store:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             for dropped in (self.root / "cache").glob("dropped-*"):  # a kill between drop's rename and its removal
                 shutil.rmtree(dropped, ignore_errors=True)
+            remove_abandoned(self.root)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+# Names of files and folders that are not published yet, or are replaced: blocks.py, objects' copies, write_atomically.
+UNPUBLISHED = re.compile(r"\.(.+\.)?([0-9a-f]{12}|[0-9a-f]{32})(\.partial|\.old)?")
+COPIES = "@"  # begins the names of folders of objects' copies, which are complete: the names in them are the user's
+ABANDONED_S = 24 * 3600.0  # without a write: whoever wrote it is gone, on this machine or another
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -45,6 +53,19 @@ def locked(file: Path) -> Iterator[None]:
     with file.open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         yield
+
+
+def remove_abandoned(root: Path) -> None:
+    """Deletes what killed processes have left in a store's cache, and beside its artifacts, under the names of files
+    and folders that are not published: those in which nothing was written for ABANDONED_S."""
+    left = [path for path in root.glob("artifacts/*/.*") if UNPUBLISHED.fullmatch(path.name)]
+    for folder, folders, files in os.walk(root / "cache"):
+        left += [Path(folder, name) for name in (*folders, *files) if UNPUBLISHED.fullmatch(name)]
+        folders[:] = [name for name in folders if not name.startswith(COPIES) and not UNPUBLISHED.fullmatch(name)]
+    for path in left:
+        with suppress(OSError):  # published meanwhile, or another run deletes it, too
+            if time.time() - max(entry.stat().st_mtime for entry in (path, *path.rglob("*"))) > ABANDONED_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def share(folder: Path, mode: int) -> None:

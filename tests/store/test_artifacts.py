@@ -116,6 +116,37 @@ def test_a_kill_between_any_two_operations_of_commit_leaves_all_or_nothing(tmp_p
     assert was_committed == {True, False}
 
 
+def test_what_killed_processes_left_unpublished_is_deleted_a_day_after_its_last_write(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").create()
+    name, day = "0123456789abcdef" * 2, 24 * 3600
+    abandoned = [
+        f"cache/embeddings/e5/.{name}",
+        f"cache/s3/bucket/.objects/.{name}.partial",
+        f"cache/s3/bucket/raw/.{name}.partial/file",
+        "cache/.digests.json.0123456789ab",
+        f"artifacts/model/.{FINGERPRINT}.{name}.partial/a/b",
+        f"artifacts/model/.{FINGERPRINT}.{name}.old/a",
+    ]
+    kept = [
+        f"cache/s3/bucket/raw/@{FINGERPRINT}/.{name}",
+        f"cache/embeddings/e5/{name}.arrow",
+        "cache/logs/.hidden",
+        f"artifacts/model/{FINGERPRINT}/.{name}",
+    ]
+    recent = f"cache/embeddings/e5/.{name[::-1]}", f"cache/files/x/.y.{name}.partial/a/b"
+    for path in (*abandoned, *kept, *recent):
+        (store.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / path).write_bytes(b"x")
+    before = time.time() - day - 60
+    for path in store.root.rglob("*"):
+        if path.relative_to(store.root).as_posix() not in recent:
+            os.utime(path, (before, before))
+    store.create()
+    left = {path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file()}
+    assert left == {*kept, *recent}
+    assert not list(store.root.glob("artifacts/model/.*"))
+
+
 def _commit_and_die(store: Store, *, at: int) -> int:
     """Exit status of a child that commits and dies at its at-th file operation; 0 if the commit finished first."""
     draft = filled_draft(store)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -86,8 +87,7 @@ def clean(
     yield batch.cleaned(permutations)
 
 
-@dataclass(frozen=True)
-class _Document:
+class _Document(NamedTuple):
     """A row to be cleaned, or a part of one."""
 
     part: Part
@@ -97,16 +97,14 @@ class _Document:
     is_dropped: bool = False  # for its personal data
     number: int = 0  # n for the n-th part of a row
 
-    def split(self, split_words: int | None) -> list[_Document]:
+    def split(self, split_words: int) -> list[_Document]:
         """Its parts; itself if it is not longer than `split_words`."""
-        if split_words is None or len(self.text) <= split_words:
-            return [self]
-        texts = long_documents.split(self.text, split_words)
+        texts = long_documents.split(self.text, split_words) if len(self.text) > split_words else [self.text]
         if len(texts) == 1:
             return [self]
         traces = self.garbled / len(self.text)  # spread evenly: where they were is not known any more
         return [
-            replace(self, text=text, garbled=round(traces * len(text)), number=number)
+            self._replace(text=text, garbled=round(traces * len(text)), number=number)
             for number, text in enumerate(texts, start=1)
         ]
 
@@ -188,7 +186,7 @@ class _Batch:
     ) -> dict[str, pa.Array]:
         """Checks the documents that are kept and replaces their verdicts. Returns the checks' columns by name."""
         columns: dict[str, pa.Array] = {}
-        ids = [self._id(document) for document in self.documents]
+        ids = [self._id(document) for document in self.documents] if self.checks else []
         for check in self.checks:
             batch = Candidates(self.name, ids, documents, hashed, _kept(verdicts))
             result = check.apply(batch)
@@ -224,11 +222,12 @@ class _Batch:
 
     def _split_long(self) -> None:
         """Replaces each row with a long text by its parts. Counts documents and parts."""
-        split = [document.split(self.rules.split_words) for document in self.documents]
-        num_parts = [len(parts) for parts in split if len(parts) > 1]
-        if num_parts:
-            self.counts.update({"documents/split": len(num_parts), "documents/parts": sum(num_parts)})
-        self.documents = [part for parts in split for part in parts]
+        split_words = self.rules.split_words
+        if split_words is not None and any(len(document.text) > split_words for document in self.documents):
+            split = [document.split(split_words) for document in self.documents]
+            if num_parts := [len(parts) for parts in split if len(parts) > 1]:
+                self.counts.update({"documents/split": len(num_parts), "documents/parts": sum(num_parts)})
+            self.documents = [part for parts in split for part in parts]
         self.counts["documents/read"] = len(self.documents)
 
     def _language(self, row: Row) -> str:

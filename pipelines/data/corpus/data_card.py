@@ -72,14 +72,16 @@ def summarise_rejected(batches: Iterable[pa.RecordBatch], *, seed: int) -> Summa
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     dropped: dict[str, list[dict[str, Any]]] = {}
     for batch in batches:
-        for row in batch.to_pylist():
-            reason, place = row["reason"][:MAX_NAME], f"{row['where']}:{row['row']}"
-            counts[row["source"]][reason] += 1
+        columns = (batch.column(name).to_pylist() for name in ("source", "reason", "where", "row"))
+        for position, (source, reason, where, row) in enumerate(zip(*columns, strict=True)):
+            reason, place = reason[:MAX_NAME], f"{where}:{row}"
+            counts[source][reason] += 1
             if reason not in dropped and len(dropped) >= MAX_SAMPLED_REASONS:
                 continue
-            order = salted_hash(f"{row['source']}/{place}", f"{seed}")
+            order = salted_hash(f"{source}/{place}", f"{seed}")
             if _is_low(samples := dropped.setdefault(reason, []), order):
-                _keep(samples, order, row["source"], place, row["raw"], problem=excerpt(row["problem"] or ""))
+                text, problem = (batch.column(name)[position].as_py() for name in ("raw", "problem"))
+                _keep(samples, order, source, place, text, problem=excerpt(problem or ""))
     return {"documents": {source: {"dropped": reasons} for source, reasons in counts.items()}, "dropped": dropped}
 
 

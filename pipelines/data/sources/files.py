@@ -11,7 +11,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -215,6 +215,10 @@ class RecordSource(FileSource):
         "antwort}; then these are read and no others",
     )
 
+    @cached_property
+    def _reads_text_alone(self) -> bool:
+        return self.rows in TEXT_ROWS and self.required_columns() == [self.text] and encodable(self.text)
+
     def identity(self) -> dict[str, Any]:
         """Leaves out what is not set, so that results made before there was such an option keep their identity."""
         identity = super().identity()
@@ -229,6 +233,8 @@ class RecordSource(FileSource):
 
     def to_row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
         """Converts a record to a row, or to a bad row that names its problem."""
+        if self._reads_text_alone and isinstance(text := record.get(self.text), str) and encodable(text):
+            return Row(row=number, text=text)  # most rows: the rest would say the same, slower
         problem = self._problem(record)
         if problem:
             return BadRow(row=number, problem=problem, raw=str(record)[:RAW_CHARACTERS])

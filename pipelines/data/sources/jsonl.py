@@ -104,8 +104,12 @@ def _parse(line: bytes, encoding: str) -> dict[str, Any] | str:
     """Returns the object on a line, or the problem with the line. A comma may follow the object, as in a list."""
     try:
         text = line.decode()
-        text = text.rstrip()[:-1] if text.rstrip().endswith("},") else text
-        record = json.loads(text, object_pairs_hook=json_documents.unique_keys)
+        try:
+            record = json.loads(text, object_pairs_hook=json_documents.unique_keys)
+        except json.JSONDecodeError:
+            if not text.rstrip().endswith("},"):
+                raise
+            record = json.loads(text.rstrip()[:-1], object_pairs_hook=json_documents.unique_keys)
     except UnicodeDecodeError as error:
         return encodings.not_in(encoding, f"{error.reason} at byte {error.start}")
     except ValueError as error:

@@ -24,13 +24,14 @@ FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 def character_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns uint8[65536] each, for the characters of the Basic Multilingual Plane: their class; 1 for bullets; 1 for
     characters of Japanese alone."""
-    classes = np.array([_unicode_class(chr(code)) for code in range(0x10000)], np.uint8)
+    signs = "".join(map(chr, range(0x10000)))
+    classes = np.array([_unicode_class(sign) for sign in signs], np.uint8)
     for first, last in CHINESE_RANGES:
         classes[first : last + 1] = CHINESE
     bullets = np.zeros(0x10000, np.uint8)
     bullets[[ord(sign) for sign in BULLETS]] = 1
-    japanese = np.array([KANA.match(chr(code)) is not None for code in range(0x10000)], np.uint8)
-    japanese[[ord(form) for form in JAPANESE_FORMS]] = 1
+    japanese = np.zeros(0x10000, np.uint8)
+    japanese[[ord(form) for form in (*KANA.findall(signs), *JAPANESE_FORMS)]] = 1
     return classes, bullets, japanese
 
 

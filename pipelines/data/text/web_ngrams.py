@@ -6,7 +6,7 @@ Compiled: each n is one pass over the words, with a polynomial hash of any n-gra
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 
 import numba
 import numpy as np
@@ -17,28 +17,38 @@ from pipelines.data.text.web_words import WebText, ngram_length
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def repeated_ngrams(
-    text: WebText, language: str, top: Sequence[int], duplicate: Sequence[int]
-) -> Iterable[tuple[int, int]]:
-    """(n, characters) of each n of `top`: in all occurrences of the most frequent n-gram, with the blanks in it; then
-    of each n of `duplicate`: in n-grams that repeat an earlier one, none counted twice."""
-    numbers = (*top, *duplicate)
-    characters = _repeated(text.hashes, text.lengths, *_sizes(numbers, language), len(top))
-    return zip(numbers, characters.tolist(), strict=True)
+def first_above(
+    text: WebText, language: str, top: Mapping[int, float], duplicate: Mapping[int, float], text_characters: int
+) -> tuple[int, int] | None:
+    """The first n whose n-grams have more than their fraction of a text's characters: (place among top, then duplicate;
+    characters). None if there is none.
+
+    top: n and limit, for all occurrences of the most frequent n-gram, with the blanks in it. duplicate: the same for
+    n-grams that repeat an earlier one, none counted twice."""
+    limits = _limits((*top.items(), *duplicate.items()), language)
+    place, characters = _first_above(text.hashes, text.lengths, *limits, len(top), text_characters)
+    return None if place < 0 else (place, characters)
 
 
 @functools.lru_cache(16)
-def _sizes(numbers: tuple[int, ...], language: str) -> tuple[np.ndarray, np.ndarray]:
-    """(words of the n-grams of each n, n). int64."""
-    return np.array([ngram_length(n, language) for n in numbers], np.int64), np.array(numbers, np.int64)
+def _limits(limits: tuple[tuple[int, float], ...], language: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, words of the n-grams of each n, limits). int64, int64, float64."""
+    numbers = [n for n, _ in limits]
+    lengths = [ngram_length(n, language) for n in numbers]
+    return np.array(numbers, np.int64), np.array(lengths, np.int64), np.array([limit for _, limit in limits])
 
 
 @numba.njit(cache=True)
-def _repeated(
-    hashes: np.ndarray, lengths: np.ndarray, ngram_lengths: np.ndarray, numbers: np.ndarray, num_top: int
-) -> np.ndarray:
-    """int64: the characters of each n. ngram_lengths: words of its n-grams. num_top: of `numbers`, those of `top`."""
-    result = np.zeros(len(numbers), np.int64)
+def _first_above(
+    hashes: np.ndarray,
+    lengths: np.ndarray,
+    numbers: np.ndarray,
+    ngram_lengths: np.ndarray,
+    limits: np.ndarray,
+    num_top: int,
+    text_characters: int,
+) -> tuple[int, int]:
+    """(place of the first n above its limit, characters); (-1, 0) if there is none. ngram_lengths: words of n-grams."""
     hash_sums, length_sums, powers = _sums(hashes, lengths)
     capacity = 16
     while capacity < 2 * len(hashes):
@@ -46,20 +56,22 @@ def _repeated(
     keys, stamps = np.empty(capacity, np.uint64), np.zeros(capacity, np.int64)  # free: without the stamp of this n
     occurrences, firsts = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
     unrepeated = len(hashes) + 1  # words of n-grams none of which occurs twice: no longer one does
-    for index in range(len(numbers)):
-        length, stamp = ngram_lengths[index], index + 1
+    for place in range(len(numbers)):
+        length, stamp, characters = ngram_lengths[place], place + 1, np.int64(0)
         if length >= unrepeated:
-            if index < num_top and length <= len(hashes):
-                result[index] = length_sums[length] + numbers[index] - 1  # the first n-gram, once
-        elif index < num_top:
+            if place < num_top and length <= len(hashes):
+                characters = length_sums[length] + numbers[place] - 1  # the first n-gram, once
+        elif place < num_top:
             most, first = _top_ngram(hash_sums, powers, length, stamp, keys, stamps, occurrences, firsts)
             if most:
-                result[index] = (length_sums[first + length] - length_sums[first] + numbers[index] - 1) * most
+                characters = (length_sums[first + length] - length_sums[first] + numbers[place] - 1) * most
             unrepeated = length if most == 1 else unrepeated
         else:
-            result[index] = _duplicate_ngrams(hash_sums, length_sums, powers, length, stamp, keys, stamps)
-            unrepeated = length if result[index] == 0 else unrepeated
-    return result
+            characters = _duplicate_ngrams(hash_sums, length_sums, powers, length, stamp, keys, stamps)
+            unrepeated = length if characters == 0 else unrepeated
+        if text_characters and characters / text_characters > limits[place]:
+            return place, int(characters)
+    return -1, 0
 
 
 @numba.njit(cache=True)

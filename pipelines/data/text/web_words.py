@@ -37,6 +37,7 @@ SUFFIX = re.compile(
     rf"(?:\.\.+|['’][sS]|[—–{SIGNS}{QUOTES}{ICONS}]|(?<=[0-9])(?:\+|[{CURRENCIES}]|{UNITS})"
     rf"|(?<=[0-9{LOWER}%²+{SIGNS}{QUOTES}-])\.|(?<=[{UPPER}][{UPPER}])\.)$"
 )
+MAX_SUFFIX = 4  # characters of one, except of dots: mbar
 INFIX = re.compile(
     rf"\.\.+|[…{ICONS}]|(?<=[0-9])[+*^-](?=[0-9-])|(?<=[{LOWER}{QUOTES}])\.(?=[{UPPER}{QUOTES}])"
     rf"|(?<={ALPHA}),(?={ALPHA})|(?:(?<={ALPHA})|(?<=[0-9]))(?:---|--|——|[–—~:<>=/-])(?={ALPHA})"
@@ -114,7 +115,7 @@ def _split(chunk: str) -> tuple[str, ...]:
         if match := PREFIX.match(chunk):
             before.append(match[0])
             chunk = chunk[match.end() :]
-        if chunk and chunk not in ABBREVIATIONS and (match := SUFFIX.search(chunk)):
+        if chunk and chunk not in ABBREVIATIONS and (match := SUFFIX.search(chunk, _suffix_start(chunk))):
             after.append(match[0])
             chunk = chunk[: match.start()]
         if len(chunk) == length:
@@ -122,12 +123,19 @@ def _split(chunk: str) -> tuple[str, ...]:
     return (*before, *_middle(chunk), *reversed(after))
 
 
+def _suffix_start(chunk: str) -> int:
+    """From where on a suffix may begin: dots have any length, all others at most MAX_SUFFIX characters."""
+    return len(chunk.rstrip(".")) if chunk.endswith("..") else max(0, len(chunk) - MAX_SUFFIX)
+
+
 def _middle(chunk: str) -> Sequence[str]:
     """The words of a chunk without signs around it."""
-    if not chunk or chunk in ABBREVIATIONS or LINK.match(chunk):
+    if not chunk or chunk in ABBREVIATIONS:
         return (chunk,) if chunk else ()
     if chunk in COMPOUNDS:
         return COMPOUNDS[chunk]
+    if (chunk.isascii() and chunk.replace("_", "").isalnum()) or LINK.match(chunk):
+        return (chunk,)  # a word or name, in which nothing of the below is
     if match := CONTRACTION.fullmatch(chunk):
         return match.groups()
     pieces: list[str] = []

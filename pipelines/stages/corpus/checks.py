@@ -13,8 +13,6 @@ from pipelines.data.corpus.checks import Check
 from pipelines.data.corpus.contamination import EvaluationSets
 from pipelines.data.corpus.documents import QUALITY
 from pipelines.data.corpus.quality_model import LOW_QUALITY, QualityModel
-from pipelines.data.guard.classifier import Guard
-from pipelines.data.guard.harm import Harm, harm_facts, silenced
 from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import evaluation_sets, quality, ratings
@@ -47,6 +45,9 @@ class CheckFiles:
         if self.evaluation_sets is not None:
             checks.append(evaluation_sets.open_index(self.evaluation_sets))
         if self.harm:
+            from pipelines.data.guard.classifier import Guard  # lists of words: not for every task
+            from pipelines.data.guard.harm import Harm
+
             checks.append(Harm(self.harm, Guard.open(self.guard) if self.guard is not None else None))
         if self.quality_model is not None:
             checks.append(QualityModel.open(self.quality_model, self.good))
@@ -67,6 +68,8 @@ class CheckFiles:
             evaluation_sets.write_contaminated(work, [overlaps_of(block) for block in blocks])
             facts |= evaluation_sets.facts(self.evaluation_sets, counts)
         if self.harm:
+            from pipelines.data.guard.harm import harm_facts, silenced
+
             facts |= harm_facts(self.harm, counts)
             for group in silenced(facts):
                 fractions = [facts[f"harm/dropped_fraction{suffix}"] for suffix in (f"_{group}", "")]
@@ -85,6 +88,8 @@ def prepare(work: Work) -> CheckFiles:
     sets, model = work.options.decontaminate, work.options.quality_model
     guard = work.inputs["guard"].local() if "unsafe" in work.options.harm else None
     if guard is not None:
+        from pipelines.data.guard.classifier import Guard
+
         Guard.open(guard)  # before a task does
     return CheckFiles(
         evaluation_sets=evaluation_sets.write_index(work) if sets is not None else None,

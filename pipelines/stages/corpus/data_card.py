@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -103,25 +104,31 @@ def write_file(
     _write(data_card.data_card({**NO_DOCUMENTS, **summary}, read=read, edges=edges, clusters=members), path)
 
 
-def _members(clusters: Iterable[dict[str, Any]], files: Sequence[str]) -> list[dict[str, Any]]:
+def _members(clusters: Sequence[dict[str, Any]], files: Sequence[str]) -> list[dict[str, Any]]:
     """The clusters with the ids and texts of their first members, of which the first is the one that is kept."""
-    described = []
-    for cluster in clusters:
-        members = [_document(files, number) for number in (cluster["kept"], *cluster["dropped"])]
-        described.append({"documents": 1 + cluster["num_dropped"], "members": members})
-    return described
+    numbers = [(cluster["kept"], *cluster["dropped"]) for cluster in clusters]
+    documents = _documents(files, sorted({number for members in numbers for number in members}))
+    return [
+        {"documents": 1 + cluster["num_dropped"], "members": [documents[number] for number in members]}
+        for cluster, members in zip(clusters, numbers, strict=True)
+    ]
 
 
-def _document(files: Sequence[str], number: int) -> dict[str, Any]:
-    """The id and text of a document by its number, of which the upper half is the block, the lower half the row."""
-    block, row = number >> 32, number & 0xFFFFFFFF
-    with pq.ParquetFile(files[block]) as file:
-        for group in range(file.num_row_groups):
-            if row < (num_rows := file.metadata.row_group(group).num_rows):
-                document: pa.Table = file.read_row_group(group, columns=["id", "text"], use_threads=False)
-                return document.slice(row, 1).to_pylist()[0]
-            row -= num_rows
-    raise IndexError(f"{files[block]}: has no document {number & 0xFFFFFFFF}")
+def _documents(files: Sequence[str], numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The ids and texts of documents by their numbers, which are sorted: the upper half of one is the block, the lower
+    half the row. Reads each row group once, and holds one at a time."""
+    documents: dict[int, dict[str, Any]] = {}
+    for block, of_block in groupby(numbers, key=lambda number: number >> 32):
+        left = list(of_block)
+        with pq.ParquetFile(files[block]) as file:
+            stop = block << 32
+            for group in range(file.num_row_groups):
+                first, stop = stop, stop + file.metadata.row_group(group).num_rows
+                if chosen := [number for number in left if first <= number < stop]:
+                    table: pa.Table = file.read_row_group(group, columns=["id", "text"], use_threads=False)
+                    for number in chosen:
+                        documents[number] = table.slice(number - first, 1).to_pylist()[0]
+    return documents
 
 
 def _write(content: bytes, path: Path) -> None:

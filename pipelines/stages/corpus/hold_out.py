@@ -273,14 +273,15 @@ def _counts(block: int, table: pa.Table, fates: np.ndarray) -> Counter[str]:
     of duplicates), held_out_bytes; and block_<number>: its bytes of training text, if it has any."""
     kinds = {"exact": EXACT, "near": NEAR, "semantic": SEMANTIC}
     counts = Counter({name: int((fates == kind).sum()) for name, kind in kinds.items()})
-    counts["held_out_bytes"] = sum(table.column("text_bytes").filter(pa.array(fates == HELD_OUT)).to_pylist())
-    training = table.filter(pa.array(fates == TRAIN))
-    languages, text_bytes = training.column("language").to_pylist(), training.column("text_bytes").to_pylist()
-    for language, num_bytes in zip(languages, text_bytes, strict=True):
-        for suffix in ("", f"_{language}"):
-            counts.update({f"train_documents{suffix}": 1, f"train_bytes{suffix}": num_bytes})
-    if languages:
-        counts[f"block_{block}"] = sum(text_bytes)
+    sizes = table.column("text_bytes").to_numpy()
+    counts["held_out_bytes"] = int(sizes[fates == HELD_OUT].sum())
+    training = table.filter(pa.array(fates == TRAIN)).group_by("language", use_threads=False)
+    for of_language in training.aggregate([("text_bytes", "count"), ("text_bytes", "sum")]).to_pylist():
+        number, num_bytes = of_language["text_bytes_count"], of_language["text_bytes_sum"]
+        for suffix in ("", f"_{of_language['language']}"):
+            counts.update({f"train_documents{suffix}": number, f"train_bytes{suffix}": num_bytes})
+    if (fates == TRAIN).any():
+        counts[f"block_{block}"] = int(sizes[fates == TRAIN].sum())
     return counts
 
 

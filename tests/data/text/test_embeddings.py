@@ -1,5 +1,8 @@
 """Embeddings: shape, length, meaning across languages, independence of batches and threads, odd texts."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -30,6 +33,20 @@ def test_rows_have_unit_length_and_do_not_depend_on_batches_or_threads() -> None
     with ThreadPoolExecutor(4) as pool:
         singly = np.concatenate(list(pool.map(lambda text: embed([text]), texts)))
     np.testing.assert_array_equal(singly, vectors)
+
+
+def test_a_text_is_embedded_on_the_calling_thread_and_the_environment_stays_as_it_was() -> None:
+    code = """
+import os
+from pipelines.data.text.embeddings import embed
+before = len(os.listdir("/proc/self/task"))
+embed(["The cat sits on the mat."] * 4)
+print(len(os.listdir("/proc/self/task")) - before, os.environ.get("OMP_NUM_THREADS"))
+"""
+    for threads in ({}, {"OMP_NUM_THREADS": "3"}):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | threads
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["0", threads.get("OMP_NUM_THREADS", "None")]
 
 
 def test_odd_texts_are_embedded_and_no_texts_give_no_rows() -> None:

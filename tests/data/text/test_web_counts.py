@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.data.text import web_counts
 from pipelines.data.text.web_counts import web_texts
-from pipelines.data.text.web_ngrams import repeated_ngrams
+from pipelines.data.text.web_ngrams import first_above
 from pipelines.data.text.web_words import WebText, is_sign, ngram_length, num_sentences, num_words, words
 
 PIECES = [
@@ -85,4 +85,9 @@ def test_characters_in_repeated_ngrams_equal_those_of_a_plain_loop(language: str
                     seen.add(ngram)
                     first += 1
             expected.append((n, characters))
-        assert list(repeated_ngrams(counts, language, top, duplicate)) == expected
+        for place, (n, characters) in enumerate(expected):
+            limits = [{other: 0.5 if other == n else 1e9 for other in numbers} for numbers in (top, duplicate)]
+            assert first_above(counts, language, limits[0], limits[1], 2 * characters) is None
+            if characters:
+                found = first_above(counts, language, limits[0], limits[1], 2 * characters - 1)
+                assert found == (place, characters)

@@ -153,7 +153,7 @@ def _count_web_words(documents: list[DocumentStats], indices: Sequence[int]) -> 
     texts = pa.array([documents[index].text for index in missing], pa.string())
     counts = web_texts(texts, [documents[index].language for index in missing])
     for index, web in zip(missing, counts, strict=True):
-        documents[index] = DocumentStats(*documents[index][:-1], web)
+        documents[index] = DocumentStats._make((*documents[index][:-1], web))
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

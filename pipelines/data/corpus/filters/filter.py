@@ -37,7 +37,9 @@ class Verdict:
         """
         if self.value is None or self.limit is None:
             return self.message
-        digits = next(n for n in (3, 6, 17) if n == 17 or f"{self.value:.{n}g}" != f"{self.limit:.{n}g}")
+        digits = 3
+        while digits < 17 and f"{self.value:.{digits}g}" == f"{self.limit:.{digits}g}":
+            digits = 6 if digits == 3 else 17
         sign = "<" if self.value < self.limit else ">"
         value, limit = (f"{number:,}" if isinstance(number, int) else f"{number:.{digits}g}"
                         for number in (self.value, self.limit))  # fmt: skip

@@ -184,10 +184,11 @@ class GopherRepetition(Filter):
     def apply(self, document: DocumentStats) -> Verdict:
         language = "zh" if document.language == "zh" else "en"
         limits, option = (self.zh if language == "zh" else self.en), f"gopher_repetition.{language}"
-        paragraphs = PARAGRAPH_END.split(document.text) if "\n\n" in document.text else [document.text]
+        text = document.text
+        paragraphs = PARAGRAPH_END.split(text) if "\n\n\n" in text else text.split("\n\n")
         return (
-            _pieces(paragraphs, document.text, "paragraph", limits, option)
-            or _pieces("\n".join(paragraphs).split("\n"), document.text, "line", limits, option)
+            _pieces(paragraphs, text, "paragraph", limits, option)
+            or _pieces("\n".join(paragraphs).split("\n"), text, "line", limits, option)
             or _ngrams(document, language, limits, option)
             or KEEP
         )
@@ -207,16 +208,15 @@ def _pieces(pieces: Sequence[str], text: str, piece: str, limits: RepetitionLimi
 
 
 def _ngrams(document: DocumentStats, language: str, limits: RepetitionLimits, option: str) -> Verdict | None:
-    from pipelines.data.text.web_ngrams import repeated_ngrams  # compiled: not for reading a recipe
+    from pipelines.data.text.web_ngrams import first_above  # compiled: not for reading a recipe
 
     top, repeated = limits.max_top_ngram_fractions, limits.max_duplicate_ngram_fractions
-    covered = iter(repeated_ngrams(counted(document), language, tuple(top), tuple(repeated)))
-    for kind, key, limit_of in (
-        ("gopher_top_ngram", "max_top_ngram_fractions", top),
-        ("gopher_duplicate_ngrams", "max_duplicate_ngram_fractions", repeated),
-    ):
-        for limit in limit_of.values():
-            n, characters = next(covered)
-            if (covers := fraction(characters, len(document.text))) > limit:
-                return drop(kind, covers, limit, f"{option}.{key}.{n}")
-    return None
+    characters = len(document.text)
+    found = first_above(counted(document), language, top, repeated, characters)
+    if found is None:
+        return None
+    n, limit = [*top.items(), *repeated.items()][found[0]]
+    is_top = found[0] < len(top)
+    reason = "gopher_top_ngram" if is_top else "gopher_duplicate_ngrams"
+    key = "max_top_ngram_fractions" if is_top else "max_duplicate_ngram_fractions"
+    return drop(reason, fraction(found[1], characters), limit, f"{option}.{key}.{n}")
