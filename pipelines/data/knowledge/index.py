@@ -61,7 +61,7 @@ def write_keywords(folder: Path, of_passages: pa.ChunkedArray) -> int:
                         "expected text in the sources of knowledge (for scans, the text of their pages)")  # fmt: skip
     chunks = encoded.unify_dictionaries().chunks
     numbers, dictionary = np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[0].dictionary
-    first = np.empty(len(dictionary), np.int64)
+    first = np.full(len(dictionary), len(numbers), np.int64)
     first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the last that is written stays, which is the first place
     in_order = np.argsort(first)  # so that terms are numbered alike, however the passages were divided
     vocabulary = {term: number for number, term in enumerate(dictionary.take(in_order).to_pylist())}
