@@ -50,8 +50,8 @@ function sources(message) {
     ...(heading ? [make("span", { textContent: ` · ${heading}` })] : []),
     ...(typeof score === "number" ? [make("span", { className: "score", textContent: ` ${text("score")} ${score.toFixed(2)}` })] : []),
     make("blockquote", { textContent: String(passage ?? "") }))));
-  const names = [...new Set(citations.map(({ source }) => String(source ?? "").split("/").pop()))];
-  const title = `${text("sources")} (${citations.length}): ${names.slice(0, MAX_NAMES).join(", ")}${names.length > MAX_NAMES ? ", …" : ""}`;
+  const names = [...new Set(citations.map(({ source }) => String(source ?? "").split("/").pop()))].filter(Boolean);
+  const title = `${text("sources")} (${citations.length})${names.length ? ": " : ""}${names.slice(0, MAX_NAMES).join(", ")}${names.length > MAX_NAMES ? ", …" : ""}`;
   return [make("details", { className: "sources" }, make("summary", { textContent: title }), list)];
 }
 
