@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.data.knowledge.index import SUMMARY
 from pipelines.data.sources import SOURCES
-from pipelines.stages import knowledge
+from pipelines.stages.knowledge import blocks, indexing
 
 
 def make_index(folder: Path, documents: Mapping[str, str], *, embeddings: bool = False, words: int = 60) -> Path:
@@ -23,10 +23,10 @@ def make_index(folder: Path, documents: Mapping[str, str], *, embeddings: bool =
     block, out = folder / "block.parquet", folder / "out"
     out.mkdir()
     parts = json.dumps([part.model_dump() for part in source.parts()])
-    knowledge.cut_block({"path": str(block), "source": "documents", "parts": parts}, sources={"documents": source},
-                        passage_words=words, overlap_words=15)  # fmt: skip
+    item = {"path": str(block), "source": "documents", "parts": parts, "kept": ""}
+    blocks.cut_block(item, sources={"documents": source}, passage_words=words, overlap_words=15)
     embedded = [str(folder / "embedded.npy")] if embeddings else []
     for file in embedded:
-        knowledge.embed_passages({"path": file, "block": str(block), "begin": 0})
-    knowledge.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=embedded)
+        indexing.embed_passages({"path": file, "block": str(block), "begin": 0})
+    indexing.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=embedded)
     return out

@@ -1,16 +1,18 @@
 """Retrieval: whether the right passage is found, how fast, and whether it helps a model to answer.
 
-    python -m tests.benchmarks.knowledge [--json] [--embeddings] [--passages 100000] [--model FOLDER [--questions 120]]
+    python -m tests.benchmarks.knowledge [--json] [--embeddings] [--passages 100000] [--model FOLDER [--questions 60]]
 
 220 manuals and 240 questions of knowledge_manuals.py, half in each language. --embeddings also measures the search by
 meaning, and questions in the other language (ten minutes on two cores). --model: a Hugging Face folder of a chat
-model, which answers questions with the passages and without.
+model, which answers the second half of the questions of a language through a server, with the documents and without;
+the first half is for choosing the form of the prompt (--first 0).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,13 +24,14 @@ import numpy as np
 from pipelines.data.knowledge.index import EMBEDDINGS, SUMMARY, Index
 from pipelines.data.sources import SOURCES
 from pipelines.data.text.embeddings import DIMENSIONS, embedder
-from pipelines.stages import knowledge
+from pipelines.metrics.pair_figures import wilson_low
+from pipelines.stages.knowledge import blocks, indexing
 from tests.benchmarks.knowledge_manuals import Question, manual, questions
 
 NUM_MANUALS, NUM_QUESTIONS = 110, 120  # of each language
 TOP = 5
 NUM_LOOKUPS = 50
-NUM_ANSWERS, ANSWER_TOKENS, AT_ONCE = 120, 32, 8
+ANSWER_TOKENS, AT_ONCE = 32, 8
 
 
 def build(folder: Path, num_manuals: int, *, embeddings: bool) -> tuple[Index, float, int]:
@@ -47,17 +50,17 @@ def build(folder: Path, num_manuals: int, *, embeddings: bool) -> tuple[Index, f
     block, out = folder / "block.parquet", folder / "out"
     out.mkdir()
     began = time.process_time()
-    knowledge.cut_block({"path": str(block), "source": "manuals", "parts": parts}, sources={"manuals": source},
+    blocks.cut_block({"path": str(block), "source": "manuals", "parts": parts, "kept": ""}, sources={"manuals": source},
                         passage_words=160, overlap_words=30)  # fmt: skip
-    knowledge.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=[])
+    indexing.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=[])
     seconds = time.process_time() - began
     if embeddings:
         files = []
         num_passages = len(Index(out))
-        for begin in range(0, num_passages, knowledge.EMBEDDED_AT_ONCE):
+        for begin in range(0, num_passages, indexing.EMBEDDED_AT_ONCE):
             files.append(str(folder / f"{begin:09}.npy"))
-            knowledge.embed_passages({"path": files[-1], "block": str(block), "begin": begin})
-        knowledge.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=files)
+            indexing.embed_passages({"path": files[-1], "block": str(block), "begin": begin})
+        indexing.write_index({"path": str(out / SUMMARY)}, blocks=[str(block)], embedded=files)
     return Index(out), seconds, sum(file.stat().st_size for file in documents.iterdir())
 
 
@@ -118,27 +121,38 @@ def _lookup(name: str, index: Index) -> dict[str, float]:
             f"knowledge/lookup_{name}_cpu_ms": float(np.median(cpu)) * 1000}  # fmt: skip
 
 
-def answers(out: Path, model: Path, num_manuals: int, num_questions: int) -> dict[str, float]:
-    """Fraction of English questions that a served model answers with the right value, with the passages and without."""
-    from serve.client import Client
+def answers(asked: Sequence[Question], model: Path, documents: Path | None, max_passages: int) -> dict[str, float]:
+    """Asks a served model each question. Returns the number of replies with the right value, that of replies that cite
+    the right passage, and Wilson's bounds of both fractions.
+
+    documents: folder of the index; None: the server has none."""
+    from openai import OpenAI
+
     from serve.hosting.server import start
     from serve.settings import Limits, Settings
 
-    asked = questions(num_manuals, "en", num_questions)
+    settings = Settings(model=model, port=0, guard=False, knowledge_folder=documents, max_passages=max_passages,
+                        max_tokens=2048, limits=Limits(request_s=3600))  # fmt: skip
+    with start(settings) as server, OpenAI(base_url=f"{server.url}/v1", api_key="-", timeout=3600) as client:
+
+        def ask(question: Question) -> tuple[bool, bool]:
+            reply = client.chat.completions.create(
+                model=settings.name, messages=[{"role": "user", "content": question.text}], temperature=0,
+                max_tokens=ANSWER_TOKENS,
+            )  # fmt: skip
+            text, citations = reply.choices[0].message.content or "", (reply.model_extra or {}).get("rayse_citations")
+            print(json.dumps([question.text, question.answer, text], ensure_ascii=False), file=sys.stderr, flush=True)
+            is_cited = any(question.answer in citation["passage"] for citation in citations or ())
+            return question.answer in text.replace(",", ""), is_cited
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            replies = list(pool.map(ask, asked))
     figures: dict[str, float] = {}
-    for name, folder in (("with", out), ("without", None)):
-        settings = Settings(model=model, port=0, guard=False, knowledge_folder=folder, max_passages=2, max_tokens=2048,
-                            limits=Limits(request_s=3600))  # fmt: skip
-        with start(settings) as server:
-            client = Client(server.url)
-
-            def is_answered(question: Question, client: Client = client) -> bool:
-                messages = [{"role": "user", "content": question.text}]
-                pieces = client.reply(messages, temperature=0, max_tokens=ANSWER_TOKENS)
-                return question.answer in "".join(pieces).replace(",", "")
-
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                figures[f"knowledge/answered_{name}_documents"] = sum(pool.map(is_answered, asked)) / len(asked)
+    for name, column in zip(("answered", "cited"), zip(*replies, strict=True), strict=True):
+        key = f"knowledge/{name}_{'with' if documents else 'without'}_documents_{asked[0].language}"
+        fraction = sum(column) / len(column)
+        figures |= {key: sum(column), f"{key}_low": wilson_low(fraction, len(column)),
+                    f"{key}_high": 1 - wilson_low(1 - fraction, len(column))}  # fmt: skip
     return figures
 
 
@@ -150,19 +164,24 @@ def main(arguments: Sequence[str] = ()) -> dict[str, float]:
     parser.add_argument("--manuals", type=int, default=NUM_MANUALS, help="manuals of each language")
     parser.add_argument("--passages", type=int, default=100_000, help="passages of the index whose speed is measured")
     parser.add_argument("--model", type=Path, help="Hugging Face folder of a chat model, which answers questions")
-    parser.add_argument("--questions", type=int, default=NUM_ANSWERS, help="questions that the model answers")
+    parser.add_argument("--questions", type=int, default=NUM_QUESTIONS // 2, help="questions that the model answers")
+    parser.add_argument("--first", type=int, default=NUM_QUESTIONS // 2, help="number of the first of them, from 0")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="language of those questions")
+    parser.add_argument("--documents", choices=("with", "without", "both"), default="both", help="servers that answer")
+    parser.add_argument("--max-passages", type=int, default=4, help="passages in a prompt; the server's default")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         index, _, _ = build(Path(folder), options.manuals, embeddings=options.embeddings)
         figures = quality(index, options.manuals)
         if options.model:
-            figures |= answers(Path(folder) / "out", options.model, options.manuals, options.questions)
+            asked = questions(options.manuals, options.language, NUM_QUESTIONS)[options.first :][: options.questions]
+            for name, out in (("with", Path(folder) / "out"), ("without", None)):
+                if options.documents in (name, "both"):
+                    figures |= answers(asked, options.model, out, options.max_passages)
     figures |= speed(options.passages) if options.passages else {}
     print(json.dumps(figures) if options.json else "\n".join(f"{name:60} {figures[name]:.3f}" for name in figures))
     return figures
 
 
 if __name__ == "__main__":
-    import sys
-
     main(sys.argv[1:])

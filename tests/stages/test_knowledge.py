@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
-from pipelines.blocks import map_arrow, write_arrow
+from pipelines.blocks import json_of, map_arrow, plan, write_arrow
 from pipelines.data.knowledge.index import Index
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
-from pipelines.stages.knowledge import STAGE, embed_passages
+from pipelines.stages.knowledge import STAGE
+from pipelines.stages.knowledge.blocks import cut_block, kept_files
+from pipelines.stages.knowledge.indexing import embed_passages
 from tests.benchmarks.knowledge_manuals import manual
 from tests.stages.working import work_of
 
@@ -89,7 +92,7 @@ def test_tasks_and_kills_do_not_change_a_byte(
     session: Session, sources: dict[str, Source], made: tuple[Path, Facts], tmp_path: Path
 ) -> None:
     expected, facts = contents(made[0] / "out"), made[1]
-    once_more = work(session, tmp_path / "draft", sources, tasks=1)
+    once_more = replace(work(session, tmp_path / "draft", sources, tasks=1), cache=tmp_path / "cache")
     assert STAGE.run(once_more) == facts and contents(once_more.draft.out) == expected
     # As a kill leaves a draft: a block is missing, another is under its temporary name, the index is half written.
     blocks = sorted((tmp_path / "draft" / "blocks").glob("*.parquet"))
@@ -101,6 +104,44 @@ def test_tasks_and_kills_do_not_change_a_byte(
     again = work(session, tmp_path / "draft", sources)
     assert STAGE.run(again) == facts and contents(again.draft.out) == expected
     assert blocks[2].stat().st_mtime_ns == kept  # what was finished is not made again
+
+
+def test_a_document_that_is_added_is_cut_with_few_others(session: Session, tmp_path: Path) -> None:
+    source = SOURCES["text"].model_validate({"kind": "text", "path": "manuals", "rows": "documents"})
+
+    def kept(folder: Path, **options: object) -> dict[Path, str]:
+        sources = {"manuals": source.at(folder)}
+        new = replace(work(session, tmp_path / "draft", sources, **options), cache=tmp_path)
+        return kept_files(new, plan(sources, tmp_path, 10_000, by_name=True))
+
+    (tmp_path / "manuals").mkdir()
+    for number in range(1, 200):
+        (tmp_path / "manuals" / f"{number:03}.md").write_text(manual(number, "en")[2], encoding="utf-8")
+    before = set(kept(tmp_path).values())
+    shutil.copytree(tmp_path / "manuals", tmp_path / "moved" / "manuals")
+    assert set(kept(tmp_path / "moved").values()) == before
+    assert before.isdisjoint(kept(tmp_path, passage_words=100).values())
+    (tmp_path / "manuals" / "000.md").write_text(manual(0, "en")[2], encoding="utf-8")  # all later ones move by one
+    after = set(kept(tmp_path).values())
+    assert len(before) > 20 and 1 <= len(after - before) <= 6
+
+
+def test_a_block_is_not_cut_again_unless_its_copy_is_damaged(sources: dict[str, Source], tmp_path: Path) -> None:
+    kept = tmp_path / "cache" / "a.parquet"
+
+    def cut(name: str) -> bytes:
+        parts = json_of(sources["manuals"].parts())
+        item = {"path": str(tmp_path / name), "source": "manuals", "parts": parts, "kept": str(kept)}
+        cut_block(item, sources=sources, passage_words=160, overlap_words=30)
+        return (tmp_path / name).read_bytes()
+
+    first = cut("first.parquet")
+    other = pq.read_table(kept).slice(1)
+    pq.write_table(other, kept)
+    assert cut("second.parquet") == kept.read_bytes() != first
+    assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "first.jsonl").read_bytes() != b""
+    kept.write_bytes(first[:-10])
+    assert cut("third.parquet") == first == kept.read_bytes()
 
 
 def test_errors_say_what_to_do(session: Session, sources: dict[str, Source], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.data.knowledge import terms
 from pipelines.errors import UserError
@@ -50,21 +51,24 @@ class Hit:
 
 
 def write_keywords(folder: Path, of_passages: pa.ChunkedArray) -> int:
-    """Writes the keyword index. of_passages: list<string>, the terms of each passage. Returns the number of terms.
-
-    Raises UserError where no passage has a term."""
+    """Writes the keyword index. of_passages: list<dictionary<string>>, the terms of each passage. Returns the number of
+    terms. Raises UserError where no passage has a term."""
     from bm25s import BM25
 
-    # With offsets of 64 bits: those of 32 end at 2 GiB of terms.
-    lists = of_passages.cast(pa.large_list(pa.large_string())).combine_chunks()
-    encoded = lists.flatten().dictionary_encode()
-    if not len(encoded.dictionary):
-        raise UserError(f"none of {len(lists):,} passages holds a word or a number that it could be found by; expected "
-                        "text in the sources of knowledge (for scans, the text of their pages)")  # fmt: skip
-    vocabulary = {term: number for number, term in enumerate(encoded.dictionary.to_pylist())}
+    encoded = pa.chunked_array([chunk.flatten() for chunk in of_passages.chunks], of_passages.type.value_type)
+    if not len(encoded):
+        raise UserError(f"none of {len(of_passages):,} passages holds a word or a number that it could be found by; "
+                        "expected text in the sources of knowledge (for scans, the text of their pages)")  # fmt: skip
+    chunks = encoded.unify_dictionaries().chunks
+    numbers, dictionary = np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[0].dictionary
+    first = np.full(len(dictionary), len(numbers), np.int64)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the last that is written stays, which is the first place
+    in_order = np.argsort(first)  # so that terms are numbered alike, however the passages were divided
+    vocabulary = {term: number for number, term in enumerate(dictionary.take(in_order).to_pylist())}
+    numbers = np.argsort(in_order).astype(np.int32)[numbers]
+    lengths = np.concatenate([pc.list_value_length(chunk).to_numpy() for chunk in of_passages.chunks])
     index = BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="numpy")
-    bounds = lists.offsets.to_numpy()
-    index.scores = bm25(encoded.indices.to_numpy(zero_copy_only=False), bounds - bounds[0], len(vocabulary))
+    index.scores = bm25(numbers, np.concatenate(([0], lengths.cumsum())), len(vocabulary))
     index.nonoccurrence_array = None
     index.vocab_dict = {**vocabulary, "": len(vocabulary)}  # as bm25s has it, for a question without terms
     index.save(folder, show_progress=False)

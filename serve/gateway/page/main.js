@@ -35,7 +35,7 @@ function renderFrame() { // everything but the messages and the values of the se
   for (const element of document.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
   for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", text(element.dataset.label));
   $("message").placeholder = text("message");
-  $("theme").textContent = text(theme);
+  $("theme").textContent = "◐ " + text(theme);
   $("theme").setAttribute("aria-label", `${text("theme")}: ${text(theme)}`);
   $("language").textContent = text("other_language");
   $("language").setAttribute("aria-label", `${text("other_language")} · ${text("switch_language")}`);

@@ -6,6 +6,7 @@ import { copyButton, make, render, safeLink } from "./markdown.js";
 import { text } from "./texts.js";
 
 export const MAX_COMMENT = 4000;
+const MAX_NAMES = 3; // of documents beside the word Sources
 /** Whether a key sends a text: Enter, unless an input method that composes Chinese takes it. */
 export const isSubmit = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 const THUMB = "M7 10.5v10H3.5v-10H7Zm0 0 4.2-8c1.7 0 2.8 1.2 2.8 2.8V9h5c1.3 0 2.2 1.2 1.9 2.5l-1.7 7.2c-.2 1-1.1 1.8-2.2 1.8H7";
@@ -44,11 +45,14 @@ function notes(message) {
 function sources(message) {
   const citations = Array.isArray(message.citations) ? message.citations.slice(0, 100) : [];
   if (!citations.length) return [];
-  const list = make("ol", {}, ...citations.map(({ source, passage, score }) => make("li", {},
+  const list = make("ol", {}, ...citations.map(({ source, heading, passage, score }) => make("li", {},
     safeLink(String(source ?? ""), String(source ?? "")),
+    ...(heading ? [make("span", { textContent: ` · ${heading}` })] : []),
     ...(typeof score === "number" ? [make("span", { className: "score", textContent: ` ${text("score")} ${score.toFixed(2)}` })] : []),
     make("blockquote", { textContent: String(passage ?? "") }))));
-  return [make("details", { className: "sources" }, make("summary", { textContent: `${text("sources")} (${citations.length})` }), list)];
+  const names = [...new Set(citations.map(({ source }) => String(source ?? "").split("/").pop()))].filter(Boolean);
+  const title = `${text("sources")} (${citations.length})${names.length ? ": " : ""}${names.slice(0, MAX_NAMES).join(", ")}${names.length > MAX_NAMES ? ", …" : ""}`;
+  return [make("details", { className: "sources" }, make("summary", { textContent: title }), list)];
 }
 
 function button(name, onclick, properties = {}) {

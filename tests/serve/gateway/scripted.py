@@ -46,7 +46,8 @@ CHINESE = """静夜思是**李白**的一首五言诗：
 - 后两句写思乡"""
 REPLIES = {"How do plants make food?": ENGLISH, "《静夜思》写的是什么？": CHINESE}
 CITATIONS = [{"source": "https://example.org/leaf", "passage": "Chlorophyll absorbs light.", "score": 0.83},
-             {"source": "notes/plants.md", "passage": "<b>Glucose</b> is a sugar.", "score": 0.61}]  # fmt: skip
+             {"source": "notes/plants.md", "heading": "Plants > <i>Sugar</i>", "passage": "<b>Glucose</b> is a sugar.",
+              "score": 0.61}]  # fmt: skip
 
 
 class Script:

@@ -155,11 +155,12 @@ def test_sources_thumbs_and_corrections(visit: tuple[Page, list[str], list[str]]
     page, _, _ = visit
     new_chat(page)
     ask(page, next(iter(scripted.REPLIES)))
+    expect(page.locator("summary")).to_have_text("Sources (2): leaf, plants.md")
     page.locator("summary").click()
     sources = page.locator(".sources li")
     expect(sources).to_have_count(2)
     assert sources.nth(0).locator("a").get_attribute("href") == "https://example.org/leaf"
-    assert sources.nth(1).inner_text().startswith("notes/plants.md score 0.61")
+    assert sources.nth(1).inner_text().startswith("notes/plants.md · Plants > <i>Sugar</i> score 0.61")
     expect(sources.nth(1).locator("blockquote")).to_have_text("<b>Glucose</b> is a sugar.")
 
     page.locator(f"{LAST} [data-thumb=up]").click()
