@@ -32,6 +32,9 @@ from pipelines.learning.lesson import Lesson
 from pipelines.learning.saving import Weights
 
 FOLDER = "adapter"
+# Standard deviation of a prefix's first keys and values. PEFT draws them from N(0, 1), which takes the held-out loss of
+# SmolLM2-135M-Instruct from 2.06 to 7.75 nats a token; with this it is 2.12.
+PREFIX_STD = 0.1
 TOLERANCE = 1e-4  # difference of a layer's outputs before and after the merge, float32; relative where they exceed 1
 
 
@@ -139,7 +142,10 @@ def attach_prefix(model: PreTrainedModel, tokens: int, projection: int | None, s
             f"{type(model).__name__}: heads of {head_width} columns; a prefix of PEFT has {width}, the hidden size "
             f"divided by the heads. Train sft with lora or ia3"
         )
-    cast(Any, adapted).prompt_encoder.to(model.dtype)
+    encoder = cast(Any, adapted).prompt_encoder
+    if projection is None:
+        encoder["default"].embedding.weight.data.mul_(PREFIX_STD)
+    encoder.to(model.dtype)
     return adapted
 
 

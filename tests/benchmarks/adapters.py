@@ -46,6 +46,7 @@ def ours(folder: Path, dtype: str, steps: int) -> list[float]:
     from pipelines.learning.lesson import next_token
     from pipelines.learning.loop import TrainingPlan, train
     from pipelines.learning.model import from_folder
+    from pipelines.learning.precision import DTYPES
     from pipelines.learning.schedule import Schedule
     from tests.learning.processes import PlainWorker
 
@@ -62,7 +63,7 @@ def ours(folder: Path, dtype: str, steps: int) -> list[float]:
         checkpoint_every_steps=10**6, log_every_steps=1,
     )  # fmt: skip
     lora, rows = adapters.Lora(RANK, ALPHA, 0.0), PackedRows(folder / "train")
-    make: Any = partial(next_token, rows=rows)
+    make: Any = partial(next_token, rows=rows, dtype=DTYPES[dtype])  # as sft has it: what it saves has the model's type
 
     def lesson(dtype: Any) -> Any:
         open_model = partial(from_folder, folder / "model")

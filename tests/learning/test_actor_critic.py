@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -31,7 +33,9 @@ from pipelines.learning.actor_critic import (
     scores_at,
 )
 from pipelines.learning.batch import cut_evenly
-from pipelines.learning.engine import Engine, OptimizerPlan
+from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
+from pipelines.learning.saving import save_proven
+from pipelines.rollout.advantage import group_advantages
 from tests import tiny_models
 from tests.learning.processes import in_processes
 from tests.tiny_models import VOCABULARY, Tiny
@@ -161,44 +165,58 @@ def by_rows(model: Any) -> torch.Tensor:
 PLAN = OptimizerPlan("adamw", learning_rate=1e-3, adam_learning_rate=1e-3, weight_decay=0.0, clip_norm=0.5)
 
 
-def one_step(folder: Path, model: Path, micro_batches: int) -> None:
-    """An optimiser step of the policy on this rank's rows, in so many micro-batches; rank 0 writes the weights."""
+def one_step(folder: Path, model: Path, micro_batches: int, zero_stage: int) -> None:
+    """An optimiser step of a policy without a critic (`advantage: group`) on this rank's rows, in so many
+    micro-batches; rank 0 exports the weights as PPO does."""
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    policy = Policy(models.from_folder(model), temperature=TEMPERATURE, clip=CLIP, entropy_bonus=ENTROPY).eval()
-    engine = Engine(policy, [], PLAN, zero_stage=1)
+    with partitioned(zero_stage, torch.float32):
+        initial = models.from_folder(model)
+    policy = Policy(initial, temperature=TEMPERATURE, clip=CLIP, entropy_bonus=ENTROPY).eval()
+    engine = Engine(policy, [], PLAN, zero_stage=zero_stage)
     random = np.random.default_rng(3)
+    mask_BA = pad_right([[1] * len(reply) for reply in REPLIES]).bool()
+    advantages_BA = group_advantages(torch.tensor([4.0, -2.0, 8.0]), mask_BA, group_size=3)
     rows = [
-        (prompt, reply, random.normal(-5, 1, len(reply)).astype(np.float32), random.normal(size=len(reply)))
-        for prompt, reply in zip(PROMPTS, REPLIES, strict=True)
+        (prompt, reply, random.normal(-5, 1, len(reply)).astype(np.float32), advantages_A[: len(reply)].numpy())
+        for prompt, reply, advantages_A in zip(PROMPTS, REPLIES, advantages_BA, strict=True)
     ]
     pieces = cut_evenly(rows[rank::world], micro_batches)
     for number, piece in enumerate(pieces, 1):
         columns = list(zip(*piece, strict=True)) or [(), (), (), ()]
-        advantages = [values.astype(np.float32) for values in columns[3]]
-        batch = PolicyBatch.pack(columns[0], columns[1], old_logprobs_N=columns[2], advantages_N=advantages)
+        batch = PolicyBatch.pack(columns[0], columns[1], old_logprobs_N=columns[2], advantages_N=columns[3])
         engine.backward(batch, scale=world / sum(map(len, REPLIES)), last=number == len(pieces))
+    out = folder / f"{world}-{micro_batches}-{zero_stage}"
+    out.mkdir(exist_ok=True)
     norm = engine.step(1.0)
-    weights = {name: weight.clone() for name, weight in engine.each_weight()}
+    weights = ((name.removeprefix("model."), weight) for name, weight in engine.each_weight())
     if rank == 0:
-        torch.save({"norm": norm, "weights": weights}, folder / f"{world}-{micro_batches}.pt")
+        save_proven(initial, weights, out)
+        (out / "norm.json").write_text(json.dumps(norm))
+    for _ in weights:  # the other rank takes part in gathering each
+        continue
 
 
-def steps(folder: Path, model: Path, numbers: tuple[int, ...]) -> None:
-    for micro_batches in numbers:
-        one_step(folder, model, micro_batches)
+def steps(folder: Path, model: Path, *settings: tuple[int, int]) -> None:
+    for micro_batches, zero_stage in settings:
+        one_step(folder, model, micro_batches, zero_stage)
 
 
-def test_a_step_is_the_same_on_any_number_of_ranks_and_micro_batches(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_step_is_the_same_on_any_number_of_ranks_and_micro_batches_and_at_any_zero_stage(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     """Of three replies a rank has two and another one; with three micro-batches some are empty."""
-    in_processes(steps, 1, tmp_path, tiny.first, (1,))
-    in_processes(steps, 2, tmp_path, tiny.first, (1, 3))
-    whole, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("1-1", "2-1", "2-3"))
-    start = dict(Policy(models.from_folder(tiny.first), temperature=1, clip=1, entropy_bonus=0).named_parameters())
+    in_processes(steps, 1, tmp_path, tiny.first, (1, 1))
+    in_processes(steps, 2, tmp_path, tiny.first, (1, 1), (3, 1), (3, 3))
+    names = ("1-1-1", "2-1-1", "2-3-1", "2-3-3")
+    whole, *others = (load_file(tmp_path / name / "model.safetensors") for name in names)
+    norm, *norms = (json.loads((tmp_path / name / "norm.json").read_text()) for name in names)
+    start = load_file(tiny.first / "model.safetensors")
+    assert norms == pytest.approx([norm] * 3, rel=1e-4) and norm > PLAN.clip_norm
     for other in others:
-        assert other["norm"] == pytest.approx(whole["norm"], rel=1e-4) and whole["norm"] > PLAN.clip_norm
-        for name, weight in whole["weights"].items():
+        assert other.keys() == whole.keys() == start.keys()
+        for name, weight in whole.items():
             distance = (weight - start[name]).norm()
-            assert distance > 0 and (other["weights"][name] - weight).norm() < 2e-3 * distance, name
+            assert distance > 0 and (other[name] - weight).norm() < 2e-3 * distance, name
 
 
 def test_sums_are_returned_once(tiny: Tiny) -> None:
