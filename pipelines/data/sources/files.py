@@ -217,7 +217,7 @@ class RecordSource(FileSource):
 
     @cached_property
     def _reads_text_alone(self) -> bool:
-        return self.rows in TEXT_ROWS and self.required_columns() == [self.text] and encodable(self.text)
+        return self.rows in TEXT_ROWS and self.required_columns() == [self.text] and encodings.encodable(self.text)
 
     def identity(self) -> dict[str, Any]:
         """Leaves out what is not set, so that results made before there was such an option keep their identity."""
@@ -233,7 +233,7 @@ class RecordSource(FileSource):
 
     def to_row(self, number: int, record: dict[str, Any]) -> Row | BadRow:
         """Converts a record to a row, or to a bad row that names its problem."""
-        if self._reads_text_alone and isinstance(text := record.get(self.text), str) and encodable(text):
+        if self._reads_text_alone and isinstance(text := record.get(self.text), str) and encodings.encodable(text):
             return Row(row=number, text=text)  # most rows: the rest would say the same, slower
         problem = self._problem(record)
         if problem:
