@@ -82,12 +82,16 @@ class Load:
                         text += chunk
                     if response.status == 200 and text.endswith(b"data: [DONE]\n\n") and b'"error"' not in text:
                         return "whole"
-                    return "failed"
-            except (aiohttp.ClientError, ConnectionError):
+                    return self._failed(f"{response.status} {text[-300:]!r}")
+            except (aiohttp.ClientError, ConnectionError) as error:
                 if text:  # its reader has seen a part
-                    return "failed"
+                    return self._failed(f"{error!r} after {text[-300:]!r}")
                 self.outcomes["again"] += 1
                 await asyncio.sleep(RETRY_S)
+        return self._failed(f"no reply in {MAX_TRIES} tries")
+
+    def _failed(self, reason: str) -> str:
+        print(f"failed: {reason}", flush=True)
         return "failed"
 
     @property
