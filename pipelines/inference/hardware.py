@@ -43,7 +43,7 @@ def _fastest_product_s(size: int, device: str, dtype: torch.dtype, seconds: floa
     return fastest_s
 
 
-def copy_bytes_per_s(device: str, *, tries: int = 10) -> float:
+def copy_bytes_per_s(device: str, *, tries: int = 30) -> float:
     """Highest measured rate of a copy, bytes read and written: within a GPU's memory, or by this process's threads."""
     source = torch.empty(COPIED_BYTES[torch.device(device).type], dtype=torch.uint8, device=device)
     target, fastest_s = torch.empty_like(source), float("inf")
