@@ -80,7 +80,7 @@ class Load:
                         raise ConnectionError(response.status)
                     async for chunk in response.content.iter_any():
                         text += chunk
-                    if response.status == 200 and text.endswith(b"data: [DONE]\n\n") and b'"error"' not in text:
+                    if response.status == 200 and text.endswith(b"data: [DONE]\n\n") and b'"error":' not in text:
                         return "whole"
                     return self._failed(f"{response.status} {text[-300:]!r}")
             except (aiohttp.ClientError, ConnectionError) as error:

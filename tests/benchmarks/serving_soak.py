@@ -80,7 +80,7 @@ class Visitors:
         try:
             async with session.post(f"{self._url}/v1/chat/completions", json=body) as response:
                 raw = await response.read()
-            whole = response.status == 200 and raw.endswith(b"data: [DONE]\n\n") and b'"error"' not in raw
+            whole = response.status == 200 and raw.endswith(b"data: [DONE]\n\n") and b'"error":' not in raw
             if whole and number % FEEDBACK_EVERY == 0:
                 first = next(line for line in raw.splitlines() if line.startswith(b"data: {"))
                 feedback = {"reply_id": json.loads(first.removeprefix(b"data: "))["id"], "thumb": "up"}
