@@ -50,10 +50,11 @@ def _with_our_agent(command: Sequence[str]) -> list[str]:
     values = dict(argument.split("=", 1) for argument in command if "=" in argument)
     if AGENT not in values:
         return list(command)
-    from ray import _raylet
+    import ray
 
+    raylet: Any = ray._raylet  # without types
     ports = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
-    names = [_raylet.get_port_filename(values["--node_id"], getattr(_raylet, port)) for port in ports]
+    names = [raylet.get_port_filename(values["--node_id"], getattr(raylet, port)) for port in ports]
     agent = [sys.executable, "-I", "-S", __file__, *(os.path.join(values["--session_dir"], name) for name in names)]
     return [f"{AGENT}={shlex.join(agent)}" if argument.startswith(AGENT) else argument for argument in command]
 

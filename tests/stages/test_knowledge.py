@@ -109,7 +109,7 @@ def test_tasks_and_kills_do_not_change_a_byte(
 def test_a_document_that_is_added_is_cut_with_few_others(session: Session, tmp_path: Path) -> None:
     source = SOURCES["text"].model_validate({"kind": "text", "path": "manuals", "rows": "documents"})
 
-    def kept(folder: Path, **options: object) -> dict[Path, str]:
+    def kept(folder: Path, **options: int) -> dict[Path, str]:
         sources = {"manuals": source.at(folder)}
         new = replace(work(session, tmp_path / "draft", sources, **options), cache=tmp_path)
         return kept_files(new, plan(sources, tmp_path, 10_000, by_name=True))

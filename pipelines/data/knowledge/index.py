@@ -66,7 +66,7 @@ def write_keywords(folder: Path, of_passages: pa.ChunkedArray) -> int:
     in_order = np.argsort(first)  # so that terms are numbered alike, however the passages were divided
     vocabulary = {term: number for number, term in enumerate(dictionary.take(in_order).to_pylist())}
     numbers = np.argsort(in_order).astype(np.int32)[numbers]
-    lengths = np.concatenate([pc.list_value_length(chunk).to_numpy() for chunk in of_passages.chunks])
+    lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in of_passages.chunks])
     index = BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="numpy")
     index.scores = bm25(numbers, np.concatenate(([0], lengths.cumsum())), len(vocabulary))
     index.nonoccurrence_array = None

@@ -323,6 +323,7 @@ def test_old_line_ends_and_doubled_names(tmp_path: Path) -> None:
 def test_spaces_around_names_and_columns_without_one(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(" prompt , completion,,\na,b,,\n")
     source = make_source(tmp_path, "csv", "a.csv", rows="conversations")
+    assert isinstance(source, csv.Csv)
     assert source.file_columns(tmp_path / "a.csv") == ["prompt", "completion", "column 3", "column 4"]
     (row,) = rows(source)
     assert isinstance(row, Row)

@@ -171,7 +171,7 @@ def test_paragraphs_and_tables_of_a_word_file(tmp_path: Path) -> None:
 
 def test_notes_of_a_word_file_follow_its_text(tmp_path: Path) -> None:
     notes = f'<w:footnotes xmlns:w="{WORD}"><w:footnote>{paragraph("a note")}</w:footnote></w:footnotes>'
-    write_docx(tmp_path / "a.docx", paragraph("the text"), **{"word/footnotes.xml": notes})
+    write_docx(tmp_path / "a.docx", paragraph("the text"), **{"word/footnotes.xml": notes.encode()})
     assert texts(make_source(tmp_path, "docx", "a.docx")) == ["the text\na note"]
 
 
