@@ -50,9 +50,9 @@ def _with_our_agent(command: Sequence[str]) -> list[str]:
     values = dict(argument.split("=", 1) for argument in command if "=" in argument)
     if AGENT not in values:
         return list(command)
-    import ray
+    from ray import _raylet
 
-    raylet: Any = ray._raylet  # without types
+    raylet: Any = _raylet  # compiled, with types for some of its functions only
     ports = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
     names = [raylet.get_port_filename(values["--node_id"], getattr(raylet, port)) for port in ports]
     agent = [sys.executable, "-I", "-S", __file__, *(os.path.join(values["--session_dir"], name) for name in names)]
