@@ -32,7 +32,7 @@ SAMPLE_S, REPLY_TOKENS, FEEDBACK_EVERY = 15, 16, 10
 
 
 def memory(server: Server) -> dict[str, int]:
-    """Anonymous bytes by kind of process: the first word of its command line, and the title of a Ray worker."""
+    """Anonymous bytes by kind of process: the first word of its command line, or the title of a Ray worker."""
     children = psutil.Process(server.process.pid).children(recursive=True)
     pids = {server.process.pid, *(child.pid for child in children), *session_pids(session_marks(server.process.pid))}
     sizes: dict[str, int] = defaultdict(int)
@@ -40,7 +40,8 @@ def memory(server: Server) -> dict[str, int]:
         try:
             process = psutil.Process(pid)
             used = process.memory_info()
-            sizes[os.path.basename((process.cmdline() or ["?"])[0])[:40]] += used.rss - used.shared
+            kind = os.path.basename((process.cmdline() or ["?"])[0])
+            sizes[kind.partition(".")[0]] += used.rss - used.shared  # Ray's titles end with the call that runs
         except psutil.Error:  # it has ended meanwhile
             continue
     return sizes
