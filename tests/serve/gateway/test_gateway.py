@@ -25,7 +25,7 @@ BODY = {"messages": [{"role": "user", "content": "hello"}]}
 
 
 class Engine:
-    """Replies with `reply` after wait_s, or starts a stream and then waits; counts requests that are running and were cancelled."""
+    """Says `reply` after wait_s, or starts a stream and then waits; counts requests that run and were cancelled."""
 
     def __init__(self) -> None:
         self.wait_s, self.streams, self.running, self.cancelled, self.reply = 0.0, False, 0, 0, "Hi."
