@@ -20,7 +20,7 @@ PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 800.0, 80.
 # Bytes that the softmax of a logit moves, in the time that a copy of them takes: of a scored token, and of a drawn one.
 SCORED_LOGIT_BYTES, DRAWN_LOGIT_BYTES = 250.0, 40.0
 GPU_SCORED_TOKEN_S = 20e-6  # of a scored token beside a GPU
-# On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which `environment` of sampler.py limits the number.
+# On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which environment.py limits the number.
 PROCESS_BYTES = 495 * 2**20
 LOGITS_COPIES = 3  # of the logits of a row that is scored, in float32
 # On a CPU, what glibc's malloc keeps of blocks that were freed, times the logits of all rows of a forward pass that are

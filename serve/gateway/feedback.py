@@ -43,6 +43,7 @@ CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
     created DOUBLE PRECISION NOT NULL,  -- time of the reply, seconds since 1970
     changed DOUBLE PRECISION NOT NULL   -- time of the feedback, seconds since 1970
 )"""
+CREATE_INDEX = "CREATE INDEX IF NOT EXISTS feedback_changed ON feedback (changed, reply_id)"  # for PAGE
 ADDED_COLUMNS = {  # since the first version
     "receipt": "'{}'",  # facts of the reply's receipt, as JSON
     "correction": "''",  # the text that the reply should have been
@@ -142,6 +143,7 @@ class FeedbackStore:
         self._database, self._privacy = database, privacy
         with database.setup():
             database.execute(CREATE_TABLE)
+            database.execute(CREATE_INDEX)
             for name, default in ADDED_COLUMNS.items():
                 if not database.has_column("feedback", name):
                     database.execute(f"ALTER TABLE feedback ADD COLUMN {name} TEXT NOT NULL DEFAULT {default}")

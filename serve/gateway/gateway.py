@@ -33,7 +33,7 @@ from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope
 from serve.gateway.feedback import Reply
 from serve.gateway.fields import FeedbackFields, ResponsesFields, read
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
-from serve.gateway.guard_model import GuardModel, GuardModelUnavailable
+from serve.gateway.guard_model import MODEL_REFUSALS, REASON, GuardModel, GuardModelUnavailable
 from serve.gateway.keys import open_access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import METRICS_TYPE, Metrics
@@ -275,7 +275,9 @@ class Gateway:
     async def _decline(self, request: GenerationRequest, reason: str, facts: dict[str, Any], send: Send) -> None:
         """Sends a refusal in place of a reply."""
         self._metrics.declined.labels("prompt").inc()
-        text = self._guard.refusal(request.language)
+        by_model = reason.startswith(REASON)
+        text = (MODEL_REFUSALS.get(request.language, MODEL_REFUSALS["en"]) if by_model
+                else self._guard.refusal(request.language))  # fmt: skip
         num_tokens = len(self._chat.encoder.encode([text])[0])
         content_type = "text/event-stream; charset=utf-8" if request.streams else "application/json"
         headers = {"content-type": content_type, "x-rayse-guard": "prompt"}

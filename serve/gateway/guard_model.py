@@ -25,6 +25,9 @@ from serve.gateway.conversation import Message
 from serve.settings import GuardEndpoint
 
 GUARD_KEY_ENV = "RAYSE_GUARD_KEY"  # the endpoint's key, where the settings hold none
+REASON = "model"  # begins the reason of what a guard model declined, and of nothing else
+# Words that nothing else here replies with, so that a later request says by them what the guard model declined.
+MODEL_REFUSALS = {"en": "I can't help with this request.", "zh": "对不起，这个请求我不能帮忙。"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # never reached through the proxy that `http_proxy` names
 MAX_ANSWER_TOKENS = 64  # a label, and on another line its categories
 LABEL = re.compile(r"\s*(?P<label>safe|unsafe)\b(?:\s+(?P<categories>S\d+(?:\s*,\s*S\d+)*))?", re.IGNORECASE)
@@ -149,7 +152,7 @@ class GuardModel:
                     continue
                 raise
             if unsafe:
-                return Verdict(False, f"model {categories}".strip(), 1.0)
+                return Verdict(False, f"{REASON} {categories}".strip(), 1.0)
         return None
 
     def _classify(self, messages: Sequence[Message]) -> tuple[bool, str]:

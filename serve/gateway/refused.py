@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.data.dialogues.refusals import is_refusal
-from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from serve.gateway.conversation import Message
 from serve.gateway.guard import Guard, check_conversation
+from serve.gateway.guard_model import MODEL_REFUSALS
 from serve.gateway.tools import checked
-
-GUARD_REFUSALS = frozenset(texts[0] for texts in REFUSALS.values())  # what Guard.refusal says
 
 
 def without_refused(
@@ -25,8 +23,8 @@ def without_refused(
     """(the messages without those that must be declined, alone or with those before them, and were, number of such
     places). Whoever wrote the refusal, the model does not see what it is of.
 
-    has_guard_model: a guard model may have declined what the guard lets pass, so that the guard's refusal, word for
-    word, is enough. To ask that model of each refused message again would take a call of it for each.
+    has_guard_model: a guard model may have declined what the guard lets pass, so that its refusal, word for word,
+    is enough. To ask that model of each refused message again would take a call of it for each.
 
     A refused message that no message of the user follows stays, so that the conversation is declined."""
     kept: list[Message] = []
@@ -34,7 +32,7 @@ def without_refused(
     while number < len(messages):
         end = _end_of_exchange(messages, number)
         if _is_refused(messages, end) and (
-            (has_guard_model and messages[end]["content"].strip() in GUARD_REFUSALS)
+            (has_guard_model and messages[end]["content"].strip() in MODEL_REFUSALS.values())
             or check_conversation(guard, checked([*kept, *messages[number:end]]))
         ):
             num_refused += 1

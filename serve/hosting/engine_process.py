@@ -17,14 +17,16 @@ from importlib.util import find_spec
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, cast
 
 from cluster.loading import loading
 
 MODULES = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.worker.cpu_worker")
-# Libraries that vLLM's engine on a CPU loads before all others: package, pattern of their files.
-PRELOADED = (("vllm", "libs/libtcmalloc*.so*"), ("torch", "lib/libgomp*.so*"))
+# Files that vLLM's engine on a CPU loads before all others (vllm/platforms/cpu.py), beside the folder of a package.
+OPENMP_FILES = ("torch.libs/libgomp*.so*", "torch/lib/libgomp*.so*")
+TCMALLOC_FILES = ("vllm/libs/libtcmalloc_minimal*.so*", "vllm/libs/libtcmalloc.so*")
 
 
 class EngineProcess(SpawnProcess):
@@ -40,11 +42,14 @@ class EngineProcess(SpawnProcess):
             super().start()
         receiver.close()
         self._sender = sender  # after the start, which copies this object and the pipes that it holds
+        # Where this process ends before it sends the work, multiprocessing waits for the other, which waits for that.
+        Finalize(self, sender.close, exitpriority=0)
         self._work: tuple[Callable[..., object], dict[str, Any]] | None = None
 
     def start(self) -> None:
         """Sends the work, and the environment of this process, which vLLM has changed since."""
-        self._sender.send((dict(os.environ), self._work))
+        with contextlib.suppress(BrokenPipeError):  # it has ended: vLLM watches it, and names its exit code
+            self._sender.send((dict(os.environ), self._work))
         self._sender.close()
 
     @contextlib.contextmanager
@@ -63,6 +68,8 @@ class EngineProcess(SpawnProcess):
             yield
         finally:
             utils.get_mp_context = get_context
+        if self._work is None:
+            raise RuntimeError("vLLM has not taken the engine's process that was started for it")
 
 
 def _work(receiver: Connection, architectures: Sequence[str]) -> None:
@@ -84,12 +91,19 @@ def _work(receiver: Connection, architectures: Sequence[str]) -> None:
 
 def _preloaded() -> str:
     """The value of LD_PRELOAD that vLLM gives its engine on a CPU."""
-    files = [os.environ.get("LD_PRELOAD", "")]
-    for package, pattern in PRELOADED:
-        spec = find_spec(package)
-        folder = Path(spec.origin).parent if spec and spec.origin else Path()
-        files += map(str, sorted(folder.glob(pattern))[:1])
-    return ":".join(filter(None, files))
+    files = os.environ.get("LD_PRELOAD", "")
+    if not any(name in files for name in ("libomp", "libgomp", "libiomp")):
+        files = ":".join(filter(None, (files, _library("torch", OPENMP_FILES))))
+    if "libtcmalloc" not in files:
+        files = ":".join(filter(None, (_library("vllm", TCMALLOC_FILES), files)))
+    return files
+
+
+def _library(package: str, patterns: Sequence[str]) -> str:
+    """The first file of these patterns, beside the folder of a package; empty where there is none."""
+    spec = find_spec(package)
+    beside = Path(spec.origin).parent.parent if spec and spec.origin else Path()
+    return next((str(file) for pattern in patterns for file in sorted(beside.glob(pattern))), "")
 
 
 @contextlib.contextmanager

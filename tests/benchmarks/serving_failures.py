@@ -88,6 +88,8 @@ class Load:
                     return self._failed(f"{error!r} after {text[-300:]!r}")
                 self.outcomes["again"] += 1
                 await asyncio.sleep(RETRY_S)
+            except TimeoutError as error:  # of the whole request, which hung
+                return self._failed(f"{error!r} after {text[-300:]!r}")
         return self._failed(f"no reply in {MAX_TRIES} tries")
 
     def _failed(self, reason: str) -> str:
@@ -120,12 +122,16 @@ def connections(server: Server) -> Iterator[None]:
         return connection
 
     def hold() -> None:
-        while not stop.wait(0.5):
-            for number, connection in enumerate(held):
-                if is_closed(connection):
-                    connection.close()
-                    held[number] = connect(number < SLOW_CONNECTIONS)
+        try:
+            while not stop.wait(0.5):
+                for number, connection in enumerate(held):
+                    if is_closed(connection):
+                        connection.close()
+                        held[number] = connect(number < SLOW_CONNECTIONS)
+        except OSError as error:  # the server takes no connection: raised in the main thread
+            errors.append(error)
 
+    errors: list[OSError] = []
     held = [connect(number < SLOW_CONNECTIONS) for number in range(SLOW_CONNECTIONS + IDLE_CONNECTIONS)]
     thread = threading.Thread(target=hold)
     thread.start()
@@ -136,6 +142,8 @@ def connections(server: Server) -> Iterator[None]:
         thread.join()
         for connection in held:
             connection.close()
+    for error in errors:
+        raise error
 
 
 def is_closed(connection: socket.socket) -> bool:

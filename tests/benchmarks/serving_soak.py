@@ -3,8 +3,9 @@
     python -m tests.benchmarks.serving_soak [--minutes 60] [--each-s 0.5] [--json]
 
 One replica with a guard and scores of replies, a streamed reply of 16 tokens begun every `--each-s` seconds, and
-feedback to every tenth. Anonymous memory of every process of the server is read once in 15 seconds; the slope is a
-least-squares line over the second half, when caches have filled.
+feedback to every tenth; a reply that is not whole, or whose feedback is not stored, counts as failed. Anonymous memory
+of every process of the server is read once in 15 seconds; the slope is a least-squares line over the second half, when
+caches have filled.
 """
 
 from __future__ import annotations
@@ -87,8 +88,9 @@ class Visitors:
                 feedback = {"reply_id": json.loads(first.removeprefix(b"data: "))["id"], "thumb": "up"}
                 async with session.post(f"{self._url}/feedback", json=feedback) as response:
                     self.outcomes["feedback" if response.status == 200 else f"feedback {response.status}"] += 1
+                    whole = response.status == 200
             self.outcomes["whole" if whole else "failed"] += 1
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):  # the latter is the time limit of a whole request
             self.outcomes["failed"] += 1
 
 

@@ -74,12 +74,14 @@ def write_total(rank: int, step: int, total: float, folder: Path) -> None:
 
 
 def save_slowly(worker: Worker, config: dict[str, Any]) -> list[str]:
-    """Saves three checkpoints, the second of which is written once this rank goes on; returns what happened."""
+    """Saves three checkpoints, the second of which is written once this rank goes on; returns what happened.
+
+    fill: rank whose disk is full at the second one."""
     events, gate = list[str](), Path(f"{config['gate']}-{worker.rank}")
 
     def write(step: int, folder: Path) -> None:
         if step == 2:
-            if config.get("fill"):
+            if config.get("fill") == worker.rank:
                 raise OSError(errno.ENOSPC, "No space left on device")
             while not gate.exists():
                 time.sleep(0.02)

@@ -73,6 +73,15 @@ def test_a_local_session_listens_on_loopback_only_and_leaves_the_environment_alo
     assert reaper.VARIABLE not in os.environ and "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
 
 
+def test_the_state_api_fails_as_no_server_listens_and_does_not_wait_for_its_address(session: Session) -> None:
+    import ray
+    from ray.util.state import list_tasks
+    from ray.util.state.exception import ServerUnavailable
+
+    with pytest.raises(ServerUnavailable):  # without an address: ValueError, after 40 s
+        list_tasks(address=ray.get_runtime_context().gcs_address)
+
+
 def commands(mark: str) -> list[str]:
     """The command lines of a local Ray's processes. The raylet's has those of the daemons that it starts, too."""
     pids = reaper.marked(mark)

@@ -1,6 +1,6 @@
-"""Picture of the dashboard's panels for the documentation, drawn from what Prometheus has for the file's queries.
+"""Picture of the dashboard's panels, drawn from what Prometheus has for the file's queries.
 
-python -m tests.serve.picture_dashboard URL SECONDS docs/dashboard.png
+python -m tests.serve.picture_dashboard URL SECONDS out.png
 
 A Prometheus on this machine scrapes the server for so long, then each query of serve/grafana.json is evaluated over
 that time. Lay-out, titles and legends are the file's; the drawing is matplotlib's, not Grafana's.

@@ -138,6 +138,13 @@ def test_rows_of_several_pages_are_each_there_once(store: FeedbackStore, monkeyp
     assert [row["reply_id"] for row in rows] == names[1:]
 
 
+def test_a_page_of_rows_is_read_by_the_index() -> None:
+    with opened(Sqlite()) as database:
+        FeedbackStore(database)
+        (step,) = database.execute(f"EXPLAIN QUERY PLAN {feedback.PAGE}", changed=0.0, reply_id="", limit=1)
+    assert step["detail"].startswith("SEARCH feedback USING INDEX feedback_changed"), "no scan, no sort for each page"
+
+
 def test_rows_and_counts_since_a_time(store: FeedbackStore) -> None:
     store.save("a", UP, reply("a"))
     before = time.time()

@@ -25,10 +25,10 @@ BODY = {"messages": [{"role": "user", "content": "hello"}]}
 
 
 class Engine:
-    """Replies after wait_s, or starts a stream and then waits; counts requests that are running and were cancelled."""
+    """Says `reply` after wait_s, or starts a stream and then waits; counts requests that run and were cancelled."""
 
     def __init__(self) -> None:
-        self.wait_s, self.streams, self.running, self.cancelled = 0.0, False, 0, 0
+        self.wait_s, self.streams, self.running, self.cancelled, self.reply = 0.0, False, 0, 0, "Hi."
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         await receive()
@@ -41,7 +41,7 @@ class Engine:
                 await send({"type": "http.response.body", "body": asgi.sse_event(chunk), "more_body": True})
             await asyncio.sleep(self.wait_s)
             if not self.streams:
-                await asgi.respond_json(send, 200, {"choices": [{"message": {"content": "Hi."}}]})
+                await asgi.respond_json(send, 200, {"choices": [{"message": {"content": self.reply}}]})
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from pipelines.data.dialogues.refusals import is_refusal
+from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.errors import UserError
-from serve.gateway.guard_model import GuardModel, GuardModelUnavailable, family_of
+from serve.gateway.guard_model import MODEL_REFUSALS, GuardModel, GuardModelUnavailable, family_of
 from serve.settings import GuardEndpoint
 from serve.verbs.server_keys import read_guard_endpoint
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
@@ -111,6 +113,28 @@ def test_a_chat_goes_on_after_the_guard_model_declined_a_message(tiny: Tiny) -> 
         messages[1] = {"role": "assistant", "content": "Sure, gladly."}
         again = send_request(app, "POST", "/v1/chat/completions", json={"messages": messages})
         assert again.headers["x-rayse-guard"] == "prompt"
+
+
+def test_a_question_whose_reply_was_declined_stays_in_the_chat(tiny: Tiny) -> None:
+    with chat_endpoint.serving(answering("safe")) as endpoint:
+        engine = Engine()
+        app = gateway(tiny, engine, guard_endpoint={"url": f"{endpoint.url}/v1", "model": LLAMA, "timeout_s": 5})
+        engine.reply = "Here is how to make a pipe bomb at home."
+        messages = [{"role": "user", "content": "the first"}]
+        declined = send_request(app, "POST", "/v1/chat/completions", json={"messages": messages})
+        assert declined.json()["rayse_guard"]["where"] == "reply"
+        messages.append({"role": "assistant", "content": declined.json()["choices"][0]["message"]["content"]})
+        messages.append({"role": "user", "content": "another"})
+        engine.reply = "Hi."
+        reply = send_request(app, "POST", "/v1/chat/completions", json={"messages": messages})
+        assert reply.json()["choices"][0]["message"]["content"] == "Hi."
+        assert "x-rayse-turns-left-out" not in reply.headers
+        assert "the first" in str(endpoint.bodies[-1]["messages"])
+
+
+def test_the_refusals_of_a_guard_model_are_no_one_elses() -> None:
+    assert all(map(is_refusal, MODEL_REFUSALS.values()))
+    assert not {*MODEL_REFUSALS.values()} & {text for texts in REFUSALS.values() for text in texts}
 
 
 def test_options_that_do_not_fit_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
