@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import uuid
 import zlib
 from collections import Counter
@@ -21,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.data.sources.source import Part, Source
+from pipelines.store.files import UNPUBLISHED
 
 COUNTS = b"rayse.counts"  # the key of counts in a Parquet file's metadata
-TEMPORARY = re.compile(r"\.[0-9a-f]{32}")  # the names of files that are not yet published
 Item = TypeVar("Item")
 
 
@@ -154,5 +153,5 @@ def remove_unpublished(folder: Path) -> None:
     """Deletes the files that killed tasks have left in a folder under temporary names; no other hidden ones, such as
     those that NFS keeps while they are read."""
     for file in folder.glob(".*"):
-        if TEMPORARY.fullmatch(file.name):
+        if UNPUBLISHED.fullmatch(file.name):
             file.unlink(missing_ok=True)

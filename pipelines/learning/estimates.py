@@ -127,5 +127,5 @@ def forward_seconds(model: ModelShape, setting: Setting, speed: Speed, tokens: f
     passes = tokens / setting.tokens / setting.world
     moved = MOVES_OF_KEPT_BY_CPU * _kept_bytes(model, replace(setting, recompute="none"), tokens)
     operations = passes * (LAYER_OPERATIONS * model.config["num_hidden_layers"] + BATCH_OPERATIONS)
-    third = moved / speed.bytes_per_s + operations * speed.operation_s  # of what training takes beside products
-    return flops / (speed.flops_per_s * CPU_EFFICIENCY) + third / 3
+    beside = moved / speed.bytes_per_s + operations * speed.operation_s  # products, as training takes it
+    return flops / (speed.flops_per_s * CPU_EFFICIENCY) + beside / 3

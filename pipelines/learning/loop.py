@@ -116,7 +116,8 @@ class Journal:
     step: int = 0  # steps done
     seconds: float = 0.0  # of these steps, over all attempts
     flops: float = 0.0  # of these steps
-    later_s: float = 0.0  # seconds of all steps but the first, which loads kernels; without checkpoints
+    later_s: float = 0.0  # seconds of later_steps: all but the first, which loads kernels; without checkpoints
+    later_steps: int = 0  # fewer where an earlier version, which did not time them, began the run
     curve: list[Figures] = field(default_factory=list)
     nats: float = 0.0  # summed since the curve's last point
     labels: int = 0
@@ -129,6 +130,10 @@ class Journal:
         if point is not None:
             self.curve.append({"train/step": self.step, "train/loss_nats": self.nats / self.labels, **point})
             self.nats, self.labels = 0.0, 0
+
+    def timed(self) -> tuple[int, float]:
+        """Number and seconds of the later steps; of all where there are none."""
+        return (self.later_steps, self.later_s) if self.later_steps else (self.step, self.seconds)
 
     def final_loss(self) -> float:
         """Nats per label, mean over the last tenth of the run."""
@@ -198,7 +203,7 @@ def estimation_errors(
     shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
     speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), operation_s())
-    steps, padded = max(1, journal.step - 1), lesson.rows.padded
+    (steps, steps_s), padded = journal.timed(), lesson.rows.padded
     work = estimates.TrainingWork(
         flops=padded * journal.flops * steps / journal.step, tokens=padded * steps * plan.batch_rows * length,
         length=length, steps=steps, micro_batches=math.ceil(max(1, plan.batch_rows // worker.world) / rows),
@@ -206,7 +211,7 @@ def estimation_errors(
     planned_s = estimates.seconds(shape, setting, speed, work)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
-    errors = {"plan/time_error": planned_s / (journal.later_s or journal.seconds) - 1}
+    errors = {"plan/time_error": planned_s / steps_s - 1}
     if largest.item() <= 0:  # the system does not say what a process holds
         return errors
     return errors | {"memory/rank_bytes": largest.item(), "plan/memory_error": planned_bytes / largest.item() - 1}
@@ -250,7 +255,9 @@ def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, jo
         pieces = order.micro_batches(step, rank=worker.rank, world=worker.world, micro_batch_rows=plan.micro_batch_rows)
         lr_factor = plan.schedule.lr_factor(step)
         done = optimise(worker, engine, [rows.read(piece) for piece in pieces], lr_factor, saver.due(step + 1))
-        journal.later_s += time.perf_counter() - start if step > 0 else 0.0
+        if step > 0:
+            journal.later_s += time.perf_counter() - start
+            journal.later_steps += 1
         learning_rate = plan.optimizer.learning_rate * lr_factor
         check_finite(done, step, learning_rate)
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from pipelines.data.dialogues.tokenized_pairs import PADDED, PairFile, batch_tokens
+from pipelines.data.dialogues.tokenized_pairs import PADDED, PairFile, batch_tokens, packing
 from pipelines.errors import UserError
 from pipelines.learning import model as models
 from pipelines.learning.lesson import Evaluate, Lesson
@@ -88,8 +88,7 @@ class PairRows:
 
     def batch_tokens(self, rows: int) -> int:
         """Tokens of the largest micro-batch of so many pairs, about."""
-        lengths_N2 = self.pairs.lengths_N2
-        return batch_tokens(rows, round(float(lengths_N2.mean() + lengths_N2.std())), int(lengths_N2.max()))
+        return batch_tokens(self.pairs.lengths_N2, rows)
 
     def padding(self) -> PairBatch:
         """A batch without pairs: two tokens that no loss uses."""
@@ -103,19 +102,11 @@ class PairRows:
 
 
 def pack(sequences: Sequence[np.ndarray], prompt_tokens: Sequence[int], rows: np.ndarray) -> PairBatch:
-    """Packs sequences into rows as long as the longest of them: the longest first, each into the first row with room
-    (first-fit decreasing). prompt_tokens: of each sequence, before its reply; rows: of the pairs in their file."""
+    """Packs sequences into rows: see packing. prompt_tokens: of each sequence, before its reply; rows: of the pairs in
+    their file."""
     lengths = [len(sequence) for sequence in sequences]
-    width = max(lengths, default=2)
-    filled: list[int] = []  # tokens in each row
-    starts = [0] * len(sequences)
-    for number in sorted(range(len(sequences)), key=lambda number: -lengths[number]):
-        row = next((row for row, tokens in enumerate(filled) if tokens + lengths[number] <= width), len(filled))
-        if row == len(filled):
-            filled.append(0)
-        starts[number] = row * width + filled[row]
-        filled[row] += lengths[number]
-    tokens, positions = np.zeros((2, max(len(filled), 1) * width), np.int64)
+    starts, num_rows, width = packing(lengths)
+    tokens, positions = np.zeros((2, num_rows * width), np.int64)
     replies: list[np.ndarray] = []  # indices of each reply's tokens
     for start, sequence, num_prompt in zip(starts, sequences, prompt_tokens, strict=True):
         end = start + len(sequence)

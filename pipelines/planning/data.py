@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,7 @@ ROUNDED_TOKENS = 128  # of a limit that is proposed
 class PairLengths:
     """Lengths of the sides of preference pairs, in tokens; a side is a prompt with one of its replies."""
 
-    usual: int  # see tokenized_pairs.batch_tokens
-    longest: int
+    sides: Sequence[tuple[int, int]]  # of each pair that is kept
     per_record_byte: float  # tokens of both sides for each byte of text in the record; of pairs left out none
     read: int = 0  # pairs
     mean_tokens: float = 0.0  # of both sides
@@ -33,10 +33,10 @@ class PairLengths:
     limit_of_most: int = 0  # that 95% of the pairs would not exceed
 
     def micro_batch_tokens(self, pairs: int) -> int:
-        """Of the largest micro-batch."""
+        """Of the largest micro-batch, about."""
         from pipelines.data.dialogues.tokenized_pairs import batch_tokens
 
-        return batch_tokens(pairs, self.usual, self.longest)
+        return batch_tokens(np.array(self.sides), pairs)
 
     def note(self, stage: str, context: int) -> str:
         """A sentence about pairs that are left out, empty without any. context: tokens that the model attends to."""
@@ -76,27 +76,28 @@ def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:
     from pipelines.data.tokens.chat_messages import said
 
     max_tokens = min(entry.options.model_dump()["max_tokens"] or context, context)
-    sides, longer_sides, too_long, record_bytes = [], [], 0, 0
+    sides: list[tuple[float, float]] = []
+    longer_sides, too_long, record_bytes = [], 0, 0
     for record in islice(_records(recipe, entry), SAMPLED_PAIRS):
         parsed = parse_preferences(record)
         for pair in parsed.pairs if isinstance(parsed, ParsedPreferences) else ():
             prompt = sum(len(said(turn).encode()) for turn in pair.prompt)
-            replies = [len(reply.encode()) for reply in (pair.chosen_said, pair.rejected_said)]
-            lengths = [(prompt + reply) / BYTES_PER_TOKEN for reply in replies]
+            replies = len(pair.chosen_said.encode()), len(pair.rejected_said.encode())
+            lengths = (prompt + replies[0]) / BYTES_PER_TOKEN, (prompt + replies[1]) / BYTES_PER_TOKEN
             longer_sides.append(max(lengths))
             record_bytes += prompt + sum(replies)
             if max(lengths) <= max_tokens:
-                sides += lengths
+                sides.append(lengths)
             else:
                 too_long += 1
     if not longer_sides:
         tokens = min(EXCHANGE_TOKENS, max_tokens)
-        return PairLengths(tokens, tokens, 1 / BYTES_PER_TOKEN)
+        return PairLengths([(tokens, tokens)], 1 / BYTES_PER_TOKEN)
     most = -(-round(np.quantile(longer_sides, 0.95)) // ROUNDED_TOKENS) * ROUNDED_TOKENS
-    usual, longest = (round(np.mean(sides) + np.std(sides)), round(max(sides))) if sides else (max_tokens, max_tokens)
-    per_byte = sum(sides) / record_bytes
-    mean = 2 * sum(sides) / max(1, len(sides))
-    return PairLengths(usual, longest, per_byte, len(longer_sides), mean, too_long, max_tokens, most)
+    tokens = sum(map(sum, sides))
+    kept = [(ceil(chosen), ceil(rejected)) for chosen, rejected in sides] or [(max_tokens, max_tokens)]
+    mean = tokens / max(1, len(sides))
+    return PairLengths(kept, tokens / record_bytes, len(longer_sides), mean, too_long, max_tokens, most)
 
 
 def _records(recipe: Recipe, entry: Entry) -> Iterator[dict[str, Any]]:

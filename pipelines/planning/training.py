@@ -1,7 +1,7 @@
 """Estimates of the stages that train: pretrain, sft, prefix_tuning, dpo, reward_model, ppo.
 
-Time is FLOPs of forward and backward ÷ (workers × rate of large products × EFFICIENCY), and for ppo the replies. What
-is not known before the data is read (how many tokens a conversation has) is estimated from the sources' size.
+Time is that of learning/estimates.py, and for ppo the replies' too. What is not known before the data is read (how many
+tokens a conversation has) is estimated from the sources' size.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Job:
     lora: Mapping[str, Any] | None
     machines: Machines
     rows: int  # of a micro-batch
+    one_row_tokens: int  # of a micro-batch of one row
     step_rows: int | None  # of an optimizer step, over all workers, where the stage has such rows
     length: int  # tokens of a row
     mean_tokens: float  # of such a row, or of both sides of a pair
@@ -150,6 +151,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         lora,
         machines,
         rows,
+        row_tokens if pairs is None else pairs.micro_batch_tokens(1),
         step_rows,
         length,
         (pairs and pairs.mean_tokens) or row_tokens,
@@ -329,7 +331,7 @@ def _change(job: Job, name: str) -> tuple[dict[str, Any], Job] | None:
     """One change of a job; None where it is so already, or does not apply."""
     setting = job.setting
     if name == "rows" and job.rows > 1:
-        return {"micro_batch_rows": 1}, replace(_with(job, tokens=setting.tokens // job.rows), rows=1)
+        return {"micro_batch_rows": 1}, replace(_with(job, tokens=job.one_row_tokens), rows=1)
     if name == "recompute" and setting.recompute != "full":
         return {"recompute": "full"}, _with(job, recompute="full")
     if name == "zero" and setting.zero_stage < 3 and setting.world > 1:
@@ -390,9 +392,8 @@ def disk_bytes(job: Job, parameters: int, trained: int) -> int:
 
 
 def _basis(job: Job) -> str:
-    if job.tokens is None:
-        return f"on {_where(job)}; no time: how much data there is shows once it is read"
-    return f"on {_where(job)}"
+    no_time = "; no time: how much data there is shows once it is read" if job.tokens is None else ""
+    return f"on {_where(job)}{no_time}"
 
 
 def _where(job: Job) -> str:

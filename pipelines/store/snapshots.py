@@ -8,7 +8,7 @@ copied between them, and other large ones are linked, uploaded, and must be unch
 tried again later. So to go on from a snapshot is to go on from a kill at that moment, which every stage can. Lost with
 a machine is what was done since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
 
-Files named `*.partial` or `.<uuid>` are left out: they are being written, and no stage reads them again.
+Files named `*.partial` or as files.UNPUBLISHED are left out: they are being written, and no stage reads them again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.objects import Damaged, Objects
 from pipelines.store.digests import digest_file
+from pipelines.store.files import UNPUBLISHED
 from pipelines.store.lease import Lease
 from pipelines.store.manifest import FileEntry
 from pipelines.store.remote import download, upload
@@ -37,7 +38,7 @@ SMALL_BYTES = 1 << 20  # copied at once; larger files are linked
 LINES = ".jsonl"  # of files that grow by a line at a time for as long as a stage runs: copied however large
 TRIES = 5  # at two equal listings
 LIST = "snapshot.json"
-TEMPORARY = re.compile(r".*\.partial|\.[0-9a-f]{32}")
+TEMPORARY = re.compile(rf".*\.partial|{UNPUBLISHED.pattern}")
 ATTEMPTS = "attempts/"  # the times of attempts are saved with the rest, but are no reason for a snapshot
 
 Stat = tuple[int, int, int]  # inode, size, time of the last change in ns

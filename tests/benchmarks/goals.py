@@ -30,7 +30,7 @@ GOALS: Mapping[str, Goal] = {
     "corpus/near_recall": Goal(0.95),
     "corpus/near_precision": Goal(0.99),
     "corpus/large_cost_growth": Goal(1.1, is_minimum=False),
-    "corpus/ratio_to_datatrove": Goal(50),
+    "corpus/ratio_to_datatrove": Goal(10),  # on 50 MB; that on 500 MB is 50
     "train/ratio_to_bare": Goal(0.9),
     "train/ratio_to_bare_same_kernels": Goal(0.95),
     "adapters/ratio_to_bare": Goal(0.95),

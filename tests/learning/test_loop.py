@@ -249,3 +249,8 @@ def test_a_checkpoint_that_costs_much_is_made_every_ten_minutes_all_the_same(mon
     assert not interval.due(7)
     clock[0] += 1
     assert interval.due(8)
+
+
+def test_time_is_that_of_the_steps_that_were_timed() -> None:
+    assert loop.Journal(step=1, seconds=9.0).timed() == (1, 9.0)
+    assert loop.Journal(step=100, seconds=120.0, later_s=20.0, later_steps=10).timed() == (10, 20.0)

@@ -111,6 +111,9 @@ def test_the_largest_micro_batch_is_as_long_as_the_longest_pair(runs: Path) -> N
     largest = max(rows.read(np.array([row])).tokens_BT.numel() for row in range(len(rows)))
     assert rows.batch_tokens(1) == largest > rows.row_tokens
     assert largest < rows.batch_tokens(4) <= 4 * largest
+    draw = np.random.default_rng(1)
+    of_four = [rows.read(draw.permutation(len(rows))[:4]).tokens_BT.numel() for _ in range(300)]
+    assert np.quantile(of_four, 0.99) <= rows.batch_tokens(4) <= 1.1 * max(of_four)
 
 
 def test_progress_of_the_references_scores_is_displayed(runs: Path) -> None:

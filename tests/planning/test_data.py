@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import fmean, pstdev
 
 import pytest
 
 from pipelines.planning import training
 from pipelines.planning.data import EXCHANGE_TOKENS, PairLengths, pair_lengths, source_bytes
 from pipelines.planning.machines import parse
-from pipelines.planning.training import Estimate, estimate
+from pipelines.planning.training import Estimate, estimate, job_of
 from pipelines.recipe import reader
 from pipelines.recipe.reader import Entry, Recipe
 from pipelines.stages import STAGES
@@ -42,8 +41,7 @@ def recipe_of(folder: Path, tokens_of_pairs: list[tuple[int, int, int]], *overri
 def test_lengths_of_the_pairs_in_a_file(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, [(10, 90, 50)] * 99 + [(10, 1990, 50)])
     lengths = pair_lengths(recipe, recipe.entry("dpo"), 8192)
-    sides = [100, 60] * 99 + [2000, 60]
-    assert (lengths.usual, lengths.longest) == (round(fmean(sides) + pstdev(sides)), 2000)
+    assert lengths.sides == [(100, 60)] * 99 + [(2000, 60)]
     tokens = 99 * (100 + 60) + 2000 + 60
     text_bytes = 4 * (99 * 150 + 2050)
     assert lengths.per_record_byte == pytest.approx(tokens / text_bytes)
@@ -52,10 +50,10 @@ def test_lengths_of_the_pairs_in_a_file(tmp_path: Path) -> None:
 def test_pairs_that_the_stage_leaves_out_do_not_count(tmp_path: Path) -> None:
     rows = [(10, 90, 50)] * 3 + [(10, 1990, 50)]
     recipe = recipe_of(tmp_path, rows, "dpo.max_tokens=1024")
-    assert pair_lengths(recipe, recipe.entry("dpo"), 8192).longest == 100
+    assert pair_lengths(recipe, recipe.entry("dpo"), 8192).sides == [(100, 60)] * 3
     whole = recipe_of(tmp_path, rows)
-    assert pair_lengths(whole, whole.entry("dpo"), 1024).longest == 100
-    assert pair_lengths(whole, whole.entry("dpo"), 8192).longest == 2000
+    assert pair_lengths(whole, whole.entry("dpo"), 1024).sides == [(100, 60)] * 3
+    assert pair_lengths(whole, whole.entry("dpo"), 8192).sides == [(100, 60)] * 3 + [(2000, 60)]
 
 
 def test_a_plan_says_how_many_pairs_are_left_out(tmp_path: Path) -> None:
@@ -88,13 +86,23 @@ def test_a_limit_is_proposed_only_where_it_leaves_out_fewer_pairs(tmp_path: Path
 def test_a_file_without_pairs_is_planned_at_a_usual_length(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, [])
     (tmp_path / "pairs.jsonl").write_text("not a pair\n")
-    assert pair_lengths(recipe, recipe.entry("dpo"), 8192) == PairLengths(EXCHANGE_TOKENS, EXCHANGE_TOKENS, 0.25)
+    assert pair_lengths(recipe, recipe.entry("dpo"), 8192) == PairLengths([(EXCHANGE_TOKENS, EXCHANGE_TOKENS)], 0.25)
 
 
 def test_the_largest_micro_batch() -> None:
-    assert PairLengths(100, 150, 0.5).micro_batch_tokens(8) == 2 * 8 * 100
-    assert PairLengths(100, 2000, 0.5).micro_batch_tokens(1) == 2 * 2000
-    assert PairLengths(100, 2000, 0.5).micro_batch_tokens(2) == 2 * (2000 + 50)
+    """Rows are as long as the longest side; others share a row where they have room."""
+    pairs = [(100, 100)] * 499 + [(2000, 60)]
+    assert PairLengths(pairs, 0.5).micro_batch_tokens(1) == 2 * 2000, "60 tokens in a row of 2,000"
+    assert PairLengths(pairs, 0.5).micro_batch_tokens(8) == 2 * 2000, "1,460 tokens in the second row"
+    assert PairLengths(pairs[:9], 0.5).micro_batch_tokens(8) == 2 * 8 * 100
+    assert PairLengths(pairs[:1], 0.5).micro_batch_tokens(8) == 2 * 8 * 100, "more pairs than were read"
+    assert PairLengths([(101, 100), (60, 60)], 0.5).micro_batch_tokens(2) == 4 * 101, "no two sides share a row"
+
+
+def test_one_pair_at_a_time_takes_what_the_longest_does(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, [(10, 90, 50)] * 49 + [(10, 990, 50)], "cluster.dpo.micro_batch_rows=4")
+    job = job_of(recipe, recipe.entry("dpo"), parse("1x8xH100"))
+    assert job.rows == 4 and job.one_row_tokens == 2 * 1000
 
 
 def test_bytes_of_the_sources(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.knowledge import STAGE
-from pipelines.stages.knowledge.blocks import cut_block, kept_files
+from pipelines.stages.knowledge.blocks import BLOCK, cut_block, kept_files, use
 from pipelines.stages.knowledge.indexing import embed_passages
 from tests.benchmarks.knowledge_manuals import manual
 from tests.stages.working import work_of
@@ -109,7 +111,7 @@ def test_tasks_and_kills_do_not_change_a_byte(
 def test_a_document_that_is_added_is_cut_with_few_others(session: Session, tmp_path: Path) -> None:
     source = SOURCES["text"].model_validate({"kind": "text", "path": "manuals", "rows": "documents"})
 
-    def kept(folder: Path, **options: int) -> dict[Path, str]:
+    def kept(folder: Path, **options: int) -> dict[Path, Path]:
         sources = {"manuals": source.at(folder)}
         new = replace(work(session, tmp_path / "draft", sources, **options), cache=tmp_path)
         return kept_files(new, plan(sources, tmp_path, 10_000, by_name=True))
@@ -142,6 +144,23 @@ def test_a_block_is_not_cut_again_unless_its_copy_is_damaged(sources: dict[str, 
     assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "first.jsonl").read_bytes() != b""
     kept.write_bytes(first[:-10])
     assert cut("third.parquet") == first == kept.read_bytes()
+    column = pq.read_metadata(kept).row_group(0).column(BLOCK.get_field_index("text"))
+    flipped = bytearray(first)
+    flipped[(column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size // 2] ^= 1
+    kept.write_bytes(flipped)
+    assert cut("fourth.parquet") == first == kept.read_bytes()
+
+
+def test_kept_blocks_that_were_not_used_for_a_month_are_deleted(tmp_path: Path) -> None:
+    this, recent, old = (tmp_path / "passages" / name for name in ("this", "recent", "old"))
+    for folder in (this, recent, old):
+        folder.mkdir(parents=True)
+        (folder / "a.parquet").write_bytes(b"")
+    for folder in (this, old):
+        os.utime(folder, (0, time.time() - 31 * 24 * 3600))
+    use(this)
+    use(recent)
+    assert sorted(tmp_path.rglob("*.parquet")) == [recent / "a.parquet", this / "a.parquet"]
 
 
 def test_errors_say_what_to_do(session: Session, sources: dict[str, Source], tmp_path: Path) -> None:

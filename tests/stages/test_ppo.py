@@ -29,7 +29,7 @@ from pipelines.stage import Facts
 from pipelines.stages import ppo
 from pipelines.stages.ppo import learners
 from pipelines.stages.ppo.journal import Journal, Steps
-from pipelines.stages.ppo.learners import Learners
+from pipelines.stages.ppo.learners import Learners, PhaseClock
 from pipelines.stages.ppo.task import Task
 from tests import tiny_models
 from tests.data.tokens.test_chat_templates import TIDE_TOOL, WITH_TOOLS
@@ -383,3 +383,12 @@ def test_the_time_of_an_iteration_leaves_out_the_first(tmp_path: Path) -> None:
         latest = Steps(tmp_path).latest()
         assert latest is not None
         journal = latest[1]  # as after a kill
+    begun_before = Journal(iterations=2, seconds={"generate": 6.0})  # by a version that did not note the first's time
+    begun_before.add({}, {"generate": 3.0}, rollouts=(), logprob_gap=0.0)
+    assert begun_before.iteration_s == 3.0
+
+
+def test_what_is_left_out_is_in_no_phase() -> None:
+    clock = PhaseClock()
+    clock.leave_out(1000.0)
+    assert clock.restart()["other"] < 0

@@ -10,7 +10,6 @@ the first text needs it, which takes half a second and 80 MB.
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -118,7 +117,7 @@ def other_language(text: str, language: str) -> str:
     ('fa', '')
     """
     sample = spread_sample(text, MAX_CHARACTERS)
-    if _is_other_script(sample):  # nothing of it can be English or Chinese, however short it is
+    if _is_other_script(text):  # nothing of it can be English or Chinese, however short it is
         code = _by_script(sample) or _ranking()(sample)[0][0]
         return "" if code in LANGUAGES else code
     start = max(0, (len(text) - FIRST_CHARACTERS) // 2)
@@ -185,10 +184,15 @@ def _english_words(sample: str) -> tuple[int, int]:
 
 
 def _is_other_script(text: str) -> bool:
-    """Whether all letters of a text are of OTHER_SCRIPTS."""
-    letters = filter(str.isalpha, text)
-    first = next(letters, "a")
-    return all(map(OTHER_SCRIPTS.match, itertools.chain(first, letters)))
+    """Whether all letters of a text are of OTHER_SCRIPTS, and no fewer than its signs and more than its digits: this is
+    not so of "5 м" and of faces made of signs."""
+    if not all(map(OTHER_SCRIPTS.match, filter(str.isalpha, text))):
+        return False
+    rest = OTHER_SCRIPTS.sub("", text)
+    digits = sum(map(str.isdigit, rest))
+    signs = sum(map(len, rest.split())) - digits
+    letters = len(text) - len(rest)  # vowel signs among them
+    return letters > digits and letters >= signs
 
 
 def _letters(text: str) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from pipelines.store.provenance import code_digest
 Document = tuple[Part, Row, str]  # with its language, as its row or its source says
 NOT_USED = "documents/not_used_"  # and the reason
 WRITTEN_AT_ONCE = 2000  # passages of a row group in a block's file
+UNUSED_S = 30 * 24 * 3600.0
 COUNTS = ("documents/read", "documents/used", "bytes/read", "rows/bad")
 FIRST_BAD = "first_bad"
 BLOCK = pa.schema([*SCHEMA, pa.field("terms", pa.list_(pa.string()))])
@@ -41,9 +46,11 @@ def cut(work: Work) -> list[Block]:
     missing = with_first_rows(work, blocks, [block for block in blocks if not block.file.exists()])
     numbered = {block.file: block for block in missing}
     kept = kept_files(work, missing)
+    if kept:
+        use(next(iter(kept.values())).parent)
     items = [
         {"path": str(block.file), "source": block.source, "parts": json_of(numbered.get(block.file, block).parts),
-         "kept": kept.get(block.file, "")}
+         "kept": str(kept.get(block.file, ""))}
         for block in blocks
     ]  # fmt: skip
     lengths = {"passage_words": work.options.passage_words, "overlap_words": work.options.overlap_words}
@@ -51,25 +58,37 @@ def cut(work: Work) -> list[Block]:
     return blocks
 
 
-def kept_files(work: Work, blocks: Sequence[Block]) -> dict[Path, str]:
+def use(folder: Path) -> None:
+    """Makes the folder of kept blocks where it is not there, and deletes those beside it that no run used for UNUSED_S:
+    they are of other options, code or packages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    for other in folder.parent.iterdir():
+        with suppress(FileNotFoundError):  # another run deletes it, too
+            if time.time() - other.stat().st_mtime > UNUSED_S:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def kept_files(work: Work, blocks: Sequence[Block]) -> dict[Path, Path]:
     """The file in the store's cache that keeps a block for later runs, for each that is made from files alone.
 
     Its name stands for all that decides the rows: the bytes of the files and what is read of them, the options, the
-    stage's code and the packages installed."""
+    stage's code, Python's version and the packages installed."""
     files = sorted({Path(part.args["file"]) for block in blocks for part in block.parts if "file" in part.args})
     if work.cache is None or not files:
         return {}
     digests = dict(zip(map(str, files), FileDigests(work.cache / "digests.json").of_all(files), strict=True))
     packages = sorted(f"{each.name} {each.version}" for each in metadata.distributions())
     lengths = [work.options.passage_words, work.options.overlap_words]
-    folder = work.cache / "passages" / digest_value([code_digest("pipelines.stages.knowledge"), packages, lengths])
-    kept: dict[Path, str] = {}
+    code = [code_digest("pipelines.stages.knowledge"), platform.python_version(), packages]
+    folder = work.cache / "passages" / digest_value([*code, lengths])
+    kept: dict[Path, Path] = {}
     for block in blocks:
         if all("file" in part.args for part in block.parts):
             source = work.sources[block.source].model_dump(exclude={"path"})
             parts = [{**part.model_dump(exclude={"index"}), "args": {**part.args, "file": digests[part.args["file"]]}}
                      for part in block.parts]  # fmt: skip
-            kept[block.file] = str(folder / f"{digest_value([block.source, source, parts])}.parquet")
+            kept[block.file] = folder / f"{digest_value([block.source, source, parts])}.parquet"
     return kept
 
 
@@ -102,18 +121,19 @@ def cut_block(
     if not _is_block(kept):
         kept.parent.mkdir(parents=True, exist_ok=True)
         _write_block(kept, item, sources, **lengths)
-    shutil.copyfile(kept.with_suffix(".jsonl"), path.with_suffix(".jsonl"))
-    with AtomicFile(path) as file:
-        shutil.copyfile(kept, file.temporary)
-        file.publish()
+    for suffix in (".jsonl", ".parquet"):  # last the one that says that the block is complete
+        with AtomicFile(path.with_suffix(suffix)) as file:
+            shutil.copyfile(kept.with_suffix(suffix), file.temporary)
+            file.publish()
 
 
 def _is_block(path: Path) -> bool:
-    """Whether a file is a block of an earlier run, and not damaged as far as its end tells."""
+    """Whether a file is a block of an earlier run, and its rows are not damaged."""
     try:
-        return pq.read_metadata(path).num_rows >= 0 and path.with_suffix(".jsonl").exists()
-    except (OSError, pa.ArrowInvalid):
+        pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
         return False
+    return path.with_suffix(".jsonl").exists()
 
 
 def _write_block(
@@ -123,7 +143,7 @@ def _write_block(
     rejected: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     with AtomicFile(path) as file:
-        with pq.ParquetWriter(file.temporary, BLOCK, compression="zstd") as writer:
+        with pq.ParquetWriter(file.temporary, BLOCK, compression="zstd", write_page_checksum=True) as writer:
             for read in _documents(item, sources, counts, rejected):
                 rows += _passages(item["source"], read, max_words, overlap_words, counts, rejected)
                 if len(rows) >= WRITTEN_AT_ONCE:
@@ -134,7 +154,9 @@ def _write_block(
             bad = [f"{row['where']}:{row['row']}: {row['problem']}" for row in rejected if row["reason"] == UNREADABLE]
             writer.add_key_value_metadata({COUNTS_KEY: json.dumps(counts), FIRST_BAD: bad[0] if bad else ""})
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
-        path.with_suffix(".jsonl").write_text(lines, encoding="utf-8", errors="replace")
+        with AtomicFile(path.with_suffix(".jsonl")) as lines_file:
+            lines_file.temporary.write_text(lines, encoding="utf-8", errors="replace")
+            lines_file.publish()
         file.publish()
 
 

@@ -44,7 +44,7 @@ def train(work: Work, task: Task, learners: Learners, journal: Journal, steps: S
     for iteration in range(journal.iterations, options.iterations):
         prompts = task.prompts(iteration)
         rollouts = learners.generate([prompt.tokens for prompt in prompts], task.sampling, iteration)
-        checkpoints.complete()  # what was written meanwhile
+        learners.clock.leave_out(checkpoints.complete())  # of what was written meanwhile
         scores = task.score(rewards, prompts, rollouts)
         experience = learners.annotate(rollouts)
         totals = journal.normalised(scores.total) if options.normalise_rewards else scores.total

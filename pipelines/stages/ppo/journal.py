@@ -49,7 +49,8 @@ class Journal:
     ) -> None:
         """Adds an iteration: its point of the curve, and its seconds by phase."""
         self.iterations += 1
-        self.first_s = self.first_s or sum(seconds.values())
+        if self.iterations == 1:
+            self.first_s = sum(seconds.values())
         self.curve.append({"ppo/iteration": self.iterations, **point, "kl/coefficient": self.kl_coefficient})
         for phase, phase_s in seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + phase_s
@@ -64,8 +65,9 @@ class Journal:
 
     @property
     def iteration_s(self) -> float:
-        """Seconds of an iteration after the first; of the first where there is no other."""
-        others = self.iterations - 1
+        """Seconds of an iteration after the first; of the first where there is no other. The first counts, too, where
+        an earlier version, which did not note its time, began the run."""
+        others = self.iterations - (self.first_s > 0)
         return (sum(self.seconds.values()) - self.first_s) / others if others else self.first_s
 
     @property
@@ -147,14 +149,15 @@ class Checkpoints:
         if last:
             self.complete()
 
-    def complete(self) -> None:
-        """Completes the step that is being written, if there is one."""
+    def complete(self) -> float:
+        """Completes the step that is being written, if there is one. Returns the seconds that this took."""
+        start = time.perf_counter()
         if self._pending is not None:
-            start = time.perf_counter()
             self._learners.wait_until_saved()
             self._steps.complete(*self._pending)
             self._pending = None
             self._interval.saved(self._copy_s + time.perf_counter() - start)
+        return time.perf_counter() - start
 
 
 def curve_point(

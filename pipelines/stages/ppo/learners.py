@@ -51,6 +51,10 @@ class PhaseClock:
     def add(self, phase: str, seconds: float) -> None:
         self._seconds[phase] += seconds
 
+    def leave_out(self, seconds: float) -> None:
+        """Counts seconds that have just passed to no phase."""
+        self._start += seconds
+
     def restart(self) -> dict[str, float]:
         """Seconds of each phase since the last restart, and the rest as "other"."""
         now = time.perf_counter()

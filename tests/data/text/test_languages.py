@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from pipelines.data.text.language_names import LANGUAGE_NAMES
-from pipelines.data.text.languages import UNDECIDED, document_language, identify, language_code, other_language
+from pipelines.data.text.languages import (
+    MAX_CHARACTERS,
+    UNDECIDED,
+    document_language,
+    identify,
+    language_code,
+    other_language,
+    spread_sample,
+)
 
 TEXTS = {
     "en": "The ferry leaves the island at six, and whoever misses it has to wait until the next morning.",
@@ -88,6 +97,20 @@ def test_a_short_text_in_a_script_of_its_own_is_in_another_language(text: str, l
     for named in ("en", "zh"):
         assert other_language(text, named) in languages
     assert other_language(f"{text} (yes)", "en") == ""
+
+
+@pytest.mark.parametrize("text", ["¯\\_(ツ)_/¯", "5 м", "100 р.", "12 15 18\n20 м 40\n60 80 100", "2 м, 3 м, 4 м"])
+def test_signs_and_numbers_with_a_letter_are_in_no_other_language(text: str) -> None:
+    assert other_language(text, "en") == other_language(text, "zh") == ""
+
+
+def test_a_text_is_in_english_whose_sampled_places_are_not() -> None:
+    between, russian = (TEXTS["en"] + " ") * 40, (TEXTS["ru"] + " ") * 6
+    text = russian + "".join(between + russian for _ in range(4))
+    sample = spread_sample(text, MAX_CHARACTERS)
+    assert not re.search("[a-z]", sample), "Russian alone"
+    assert sum(map(str.isascii, text)) > 0.85 * len(text)
+    assert other_language(text, "en") == ""
 
 
 @pytest.mark.parametrize("text", ["Hello 안녕하세요", "Kim Min-ji (김민지)", "lol ㅋㅋ", "1,000"])
