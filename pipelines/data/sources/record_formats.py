@@ -183,11 +183,15 @@ def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
 
 def _turns_column(record: Mapping[str, Any]) -> str | None:
     """The column of a whole conversation: turns, or text of them, even if it is broken; texts in turn where a row has
-    no running text."""
+    neither a prompt with its reply, which may be about such texts, nor running text."""
     turns = _first(record, TURN_LISTS, lambda value: is_text_of_objects(value) or as_turns(value) is not None)
-    if turns is not None or _first(record, TEXT_COLUMNS, lambda value: isinstance(value, str)) is not None:
+    texts = _first(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
+    if turns is not None or texts is None:
         return turns
-    return _first(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
+    if _exchange(record) is not None or _first(record, TEXT_COLUMNS, lambda value: isinstance(value, str)) is not None:
+        return None
+    others = {name.lower() for name, value in record.items() if name != texts and has_value(value)}
+    return None if texts.lower() == "data" and not others <= {"id"} else texts  # `data` beside others may be anything
 
 
 def _exchange(record: Mapping[str, Any]) -> Roles | None:
@@ -196,6 +200,8 @@ def _exchange(record: Mapping[str, Any]) -> Roles | None:
     reply = _first(record, REPLY_COLUMNS)
     if prompt is None or reply is None or reply == prompt:
         return None
+    if reply.lower() == "a" and (prompt.lower() != "q" or _first(record, ("b",)) is not None):
+        return None  # the first of several choices
     roles = [("prompt", prompt), *_contexts(record, prompt), ("reply", reply)]
     beside = _beside(
         record,
