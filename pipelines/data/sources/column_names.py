@@ -9,9 +9,10 @@ TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "�
 TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
 # Columns of texts alone that take turns, the user's first: LIMA, DailyDialog; UltraChat's `data` where it stands alone.
 TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
-PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示", "提示词")
+PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
+HINT_COLUMNS = ("提示",)  # a prompt where a reply stands beside it; else it may be a hint
 # Prompts only where a reply stands beside.
-PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input", "user_message",
+PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input", "user_message",
                       "q", "用户", "输入")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
                  "model_response", "assistant_response", "bot_response", "model_output", "a",

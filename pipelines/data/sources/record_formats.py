@@ -34,6 +34,7 @@ from pipelines.data.sources.column_names import (
     CHOICE_COLUMNS,
     CONTEXT_COLUMNS,
     GOOD_COLUMNS,
+    HINT_COLUMNS,
     HISTORY_COLUMNS,
     MEDIA_COLUMNS,
     PAIR_COLUMNS,
@@ -312,7 +313,7 @@ def rating_column(record: Mapping[str, Any]) -> str | None:
 
 def _prompts(record: Mapping[str, Any]) -> Roles:
     """The columns of the prompt of a row with several replies; none where the replies are whole dialogues."""
-    prompt = _first(record, (*PROMPT_COLUMNS, "input", *TURN_LISTS))
+    prompt = _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", *TURN_LISTS))
     if prompt is None:
         return _beside(record, ("system", SYSTEM_COLUMNS))
     beside = _beside(record, ("system", SYSTEM_COLUMNS), ("history", HISTORY_COLUMNS), ("media", MEDIA_COLUMNS))
@@ -380,7 +381,7 @@ def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> R
 def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
     """column.key for the keys of turns and rated replies that hold something and are not read, each once."""
     for column, role in zip(row_format.columns, row_format.roles, strict=True):
-        value = record[column]
+        value = record.get(column)  # none where the column is a.b
         items = value if role == "replies" else as_turns(value) or []
         items = [item for item in items if isinstance(item, dict)]
         unread = _reply_keys_not_read if role == "replies" else keys_not_read

@@ -201,6 +201,13 @@ def test_what_stands_beside_an_exchange_belongs_to_its_reply() -> None:
     assert parsed.reason == "empty_turn"
 
 
+@pytest.mark.parametrize(
+    "prompt", ["Human: a short history of a species", "Human: hi\n\nAssistant: Sure, the answer is"]
+)
+def test_a_text_that_only_begins_as_a_transcript_is_the_users(prompt: str) -> None:
+    assert parse_conversation({"prompt": prompt, "response": "b"}) == ParsedConversation(turns(prompt, "b"))
+
+
 def test_a_prompt_of_turns_is_context() -> None:
     parsed = parse_conversation({"prompt": turns("a", "b", "c"), "completion": turns("", "d")[1:]})
     assert parsed == ParsedConversation(turns("a", "b", "c", "d"), not_learnt=(1,))

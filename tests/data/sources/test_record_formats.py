@@ -88,6 +88,10 @@ HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
         ({"q": "a", "a": "b"}, "conversations", "prompt and reply: q, a"),
         ({"question": "2 + 2?", "A": "3", "B": "4", "Correct": "B"}, "prompts", "prompts: question"),
         ({"q": "2 + 2?", "a": "3", "b": "4", "correct": "b"}, "text", "text: q"),
+        # 提示 is a prompt where a reply stands beside it, and else may be a hint.
+        ({"提示": "a", "回答": "b"}, "conversations", "prompt and reply: 提示, 回答"),
+        ({"提示": "a", "chosen": "b", "rejected": "c"}, "preferences", "preference pairs: 提示, chosen, rejected"),
+        ({"标题": "a", "提示": "b", "描述": "the longest"}, "text", "text: 描述"),
         ({"user": "bob", "message": "hello to all of you"}, "text", "text: message"),
         ({"prompt": "a", "responses": ["b", "c"]}, "prompts", "prompts: prompt"),
     ],
@@ -119,6 +123,7 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             ("completions.model",),
         ),
         ({"text": "a", "title": "b"}, "text", ("title",)),
+        ({"meta": {"text": "a"}, "id": 1}, "text", ("meta", "id")),
         # Of several keys of one meaning one is read; a thought is the assistant's; a label that judges nothing is none.
         (
             {"messages": [{**USER, "text": "c"}, {**REPLY, "from": "d"}]},
