@@ -12,8 +12,8 @@ TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "�
 PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
 HINT_COLUMNS = ("提示",)  # a prompt where a reply stands beside it; else it may be a hint
 # Prompts only where a reply stands beside.
-PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input", "user_message",
-                      "q", "用户", "输入")  # fmt: skip
+PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input",
+                      "user_message", "q", "用户", "输入")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
                  "model_response", "assistant_response", "bot_response", "model_output", "a",
                  "输出", "回答", "答案", "回复", "答复", "解答", "助手")  # fmt: skip

@@ -76,15 +76,13 @@ class Jsonl(TextFileSource, RecordSource):
         return row if (before, byte) == (file, start) else 1 + _count_lines(file, 0, start)
 
     def _unique_keys(self) -> tuple[str, ...] | None:
-        """The keys of a row that may not have two values in one object: of text those that are read, else (None) all."""
+        """The keys of a row that may not have two values in one object: of text those that are read, else all, None."""
         if self.rows not in TEXT_ROWS:
             return None
         columns = self.required_columns()
         return tuple(dict.fromkeys(key for column in columns for key in (column, *column.split("."))))
 
-    def _line_row(
-        self, number: int, line: bytes, size: int, encoding: str, decoder: UniqueKeysDecoder
-    ) -> Row | BadRow:
+    def _line_row(self, number: int, line: bytes, size: int, encoding: str, decoder: UniqueKeysDecoder) -> Row | BadRow:
         record = self.too_long(size) if size > self.max_row_bytes else _parse(line, encoding, decoder)
         if isinstance(record, str):
             return BadRow(row=number, problem=record, raw=line.decode(errors="replace")[:RAW_CHARACTERS])
