@@ -382,7 +382,7 @@ def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Ite
     """column.key for the keys of turns and rated replies that hold something and are not read, each once."""
     for column, role in zip(row_format.columns, row_format.roles, strict=True):
         value = record.get(column)  # none where the column is a.b
-        items = value if role == "replies" else as_turns(value) or []
+        items = (value if role == "replies" else as_turns(value)) or []
         items = [item for item in items if isinstance(item, dict)]
         unread = _reply_keys_not_read if role == "replies" else keys_not_read
         keys = dict.fromkeys(key for item in items for key in unread(item))
