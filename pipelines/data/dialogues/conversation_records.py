@@ -166,20 +166,21 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     return [*turns[:last], replace(turns[last], content=reply), *turns[last + 1 :]]
 
 
-def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
+def prompt_turns(
+    record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool, with_reply: bool = False
+) -> list[Turn] | Problem:
     """The turns before a reply: the system's, those of `history`, and the prompt with what it is about.
 
-    Assistant's turns of a prompt that is a list of turns are context, and not learnt."""
+    Assistant's turns of a prompt that is a list of turns are context, and not learnt. with_reply: the prompt may be a
+    whole dialogue, of which the end is the reply."""
     column = row_format.column("prompt")
     assert column is not None, "a format without turns has a prompt"
     earlier = history_turns(record, row_format)
     if isinstance(earlier, Problem):
         return earlier
     value = record[column]
-    if is_transcript(value) and not value.lstrip().startswith("Assistant"):
-        turns = turns_of_transcript(value, keep_thoughts)
-        if not isinstance(turns, Problem) and (turns[-1].role, turns[-1].content) == ("assistant", ""):
-            turns = turns[:-1]  # where the reply goes
+    turns = _transcript_turns(value, keep_thoughts, with_reply)
+    if turns is not None:
         turns = turns if isinstance(turns, Problem) else _with_contexts(record, row_format, turns)
     elif isinstance(value, str) and as_turns(value) is None:
         text = _prompt_text(record, row_format, column)
@@ -193,6 +194,21 @@ def prompt_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     if earlier and context and context[0].role == "system":
         return Problem("two_systems", "a system turn after those of the column history; expected one, at the beginning")
     return with_system(record, row_format, [*earlier, *context])
+
+
+def _transcript_turns(value: Any, keep_thoughts: bool, with_reply: bool) -> list[Turn] | Problem | None:
+    """The turns of a prompt in the spelling of hh-rlhf; None for a text that only begins as one.
+
+    Such a prompt ends where the reply goes: after "Assistant:", or after the user's turn if the assistant spoke."""
+    if not is_transcript(value) or value.lstrip().startswith("Assistant"):
+        return None
+    turns = turns_of_transcript(value, keep_thoughts)
+    if isinstance(turns, Problem):
+        return turns
+    last = turns[-1]
+    if not with_reply and (all(turn.role == "user" for turn in turns) or (last.role == "assistant" and last.content)):
+        return None
+    return turns[:-1] if last.role == "assistant" and not last.content else turns
 
 
 def _prompt_text(record: Mapping[str, Any], row_format: RowFormat, column: str) -> str | Problem:

@@ -61,14 +61,15 @@ def _turns_without_contexts(
     if not has_value(record[row_format.column("prompt") or ""]):
         turns = history_turns(record, row_format)
         return turns if isinstance(turns, Problem) else with_system(record, row_format, turns)
-    whole = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
+    whole = prompt_turns(record, row_format, keep_thoughts=keep_thoughts, with_reply=True)
     if isinstance(whole, Problem) or not row_format.columns_of("context"):
         turns = whole
     else:
         without = {name: value for name, value in record.items() if name not in row_format.columns_of("context")}
         named = [pair for pair in zip(row_format.columns, row_format.roles, strict=True) if pair[0] in without]
         columns, roles = zip(*named, strict=True)
-        turns = prompt_turns(without, replace(row_format, columns=columns, roles=roles), keep_thoughts=keep_thoughts)
+        named_format = replace(row_format, columns=columns, roles=roles)
+        turns = prompt_turns(without, named_format, keep_thoughts=keep_thoughts, with_reply=True)
     if not isinstance(turns, Problem):
         while turns and turns[-1].role == "assistant":  # the column holds a whole dialogue, with the reply
             turns = turns[:-1]

@@ -116,8 +116,7 @@ def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
         read.update(RESULT_KEYS)
     if ROLES.get(role) == "assistant":
         read.add(key_of(turn, THOUGHT_COLUMNS))
-    if verdict(turn.get("label")) is None:
-        read.discard("label")
+    read -= {key for key in FLAG_KEYS if _is_no_flag(key, turn.get(key))}
     return [key for key, value in turn.items() if key not in read and has_value(value)]
 
 
@@ -136,8 +135,15 @@ def _divided(turn: Any) -> Iterator[Any]:
         yield turn
     else:
         beside = {key: value for key, value in turn.items() if key not in keys}  # flags, a thought: of the reply
-        yield {"role": "user", "content": turn[keys[0]]}
+        others = () if has_value(turn[keys[1]]) else CONTENT_KEYS  # no text but the reply's own is the reply
+        unread = {key: beside.pop(key) for key in list(beside) if key in others or _is_no_flag(key, beside[key])}
+        yield {**unread, "role": "user", "content": turn[keys[0]]}
         yield {**beside, "role": "assistant", "content": turn[keys[1]]}
+
+
+def _is_no_flag(key: str, value: Any) -> bool:
+    """Whether the key of a flag says neither yes nor no: a weight of 0.7 is one of the exchange, not read and named."""
+    return key in FLAG_KEYS and verdict(value) is None
 
 
 def _is_turn(turn: Any) -> bool:

@@ -7,12 +7,13 @@ from typing import Literal
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 # Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
 TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
-# Columns of texts alone that take turns, the user's first: LIMA, UltraChat, DailyDialog.
+# Columns of texts alone that take turns, the user's first: LIMA, DailyDialog; UltraChat's `data` where it stands alone.
 TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
-PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示", "提示词")
+PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
+HINT_COLUMNS = ("提示",)  # a prompt where a reply stands beside it; else it may be a hint
 # Prompts only where a reply stands beside.
-PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input", "user_message",
-                      "q", "用户", "输入")  # fmt: skip
+PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input",
+                      "user_message", "q", "用户", "输入")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
                  "model_response", "assistant_response", "bot_response", "model_output", "a",
                  "输出", "回答", "答案", "回复", "答复", "解答", "助手")  # fmt: skip

@@ -28,7 +28,8 @@ MIN_EAST_ASIAN_BYTES = 12  # beyond ASCII, all of frequent characters: six of th
 SMALL_BYTES = 64 << 10  # of a file that is a sample of itself: no line of it is unseen
 MAX_BAD_FRACTION = 0.02  # of characters that are broken in a text of another encoding
 MAX_CONTROL_FRACTION = 0.02  # of control characters in text; of random bytes it is 0.1
-MIN_MIXED = 0.1  # fraction of the bytes beyond ASCII that stand in lines of UTF-8: short lines of GBK may pass for that
+MIN_MIXED = 0.1  # fraction of the bytes beyond ASCII that stand in lines which are surely UTF-8
+MIN_SURE_BYTES = 6  # beyond ASCII in a line that is surely UTF-8: one GBK character in six passes for that
 MIN_PLAUSIBLE = 0.9  # fraction of a text's characters that are common in some script; of random UTF-16 it is 0.5
 MIN_COVERED = 0.97  # fraction of a text's letters beyond ASCII that one language has
 MIN_FREQUENT = 0.9  # fraction of Chinese characters that are among the few thousand of everyday texts
@@ -178,14 +179,15 @@ def _utf16(sample: bytes) -> str | None:
 
 def _count_lines(sample: bytes) -> tuple[int, int, int, float]:
     """(lines that are not UTF-8, lines that are and have other than ASCII, all lines that are not blank, the fraction
-    of the bytes beyond ASCII in lines that are UTF-8)."""
+    of the bytes beyond ASCII in lines that are surely UTF-8)."""
     lines = [line for line in sample.split(b"\n") if line.strip()]
     bad = good = good_bytes = 0
     for number, line in enumerate(lines, 1):
         if not line.isascii():
             is_good = is_utf8(line, cut=number == len(lines))
             bad, good = bad + (not is_good), good + is_good
-            good_bytes += _num_high(line) if is_good else 0
+            high = _num_high(line)
+            good_bytes += high if is_good and high >= MIN_SURE_BYTES else 0
     return bad, good, len(lines), good_bytes / max(1, _num_high(sample))
 
 

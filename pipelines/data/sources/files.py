@@ -26,7 +26,7 @@ from pipelines.objects import is_url
 
 RAW_CHARACTERS = 500  # kept of a bad row: enough to recognise it
 MAX_ROW_BYTES = 64 << 20
-HIDDEN_FOLDERS = ("__MACOSX",)  # besides names that begin with a dot
+HIDDEN_FOLDERS = ("__MACOSX", "lost+found")  # besides names that begin with a dot
 EMPTY = "the file is empty; expected at least one row"
 
 
@@ -331,13 +331,17 @@ def find_files(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Pa
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Lists the files in a folder and its folders, linked ones too, sorted, without hidden ones: .git, __MACOSX."""
-    files, seen = list[Path](), set[str]()
-    for root, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
-        is_new = (real := os.path.realpath(root)) not in seen  # a link may lead to a folder above it
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if is_new and not _hidden(Path(root, name), folder.parts))
-        files += [Path(root, name) for name in names if is_new]
+    """Lists the files in a folder and its folders, linked ones too, sorted, without hidden ones: .git, __MACOSX.
+
+    Each folder is read once: under its own name, or that of a link if it lies elsewhere."""
+    files, seen, links = list[Path](), set[str](), [folder]
+    for link in links:  # grows while it is walked: real folders come before links to them
+        for root, folders, names in os.walk(link, onerror=_refuse_folder):
+            is_new = (real := os.path.realpath(root)) not in seen  # a link may lead to a folder above it
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if is_new and not _hidden(Path(root, name), folder.parts))
+            links += [Path(root, name) for name in folders if Path(root, name).is_symlink()]
+            files += [Path(root, name) for name in names if is_new]
     return sorted(file for file in files if file.is_file() and not _hidden(file, folder.parts))
 
 

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pipelines.data.sources.streams import Utf8Stream
@@ -30,7 +31,7 @@ WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Damaged:
-    """A place that is not JSON."""
+    """A place that is not JSON, or a value that cannot be used."""
 
     problem: str
     raw: str
@@ -53,19 +54,60 @@ def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
     return isinstance(value, list) or (not lines_expected and isinstance(value, dict) and _is_wrapped(value))
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of JSON's keys and values. Raises ValueError if a key has two values, of which json keeps the last."""
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        for key, value in pairs:
-            if record[key] != value:
-                raise ValueError(f"the key {key!r} has two values in one object")
-    return record
+class TwoValues(ValueError):
+    """A key has two values in one object, of which json keeps the last."""
 
 
-def values(stream: Utf8Stream, max_characters: int) -> Iterator[Any]:
-    """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON."""
-    yield from _Reader(stream, max_characters).values()
+class UniqueKeysDecoder(json.JSONDecoder):
+    """A decoder of JSON that raises TwoValues if one of its keys has two values in one object; of other keys it keeps
+    the last. keys: None for all keys."""
+
+    def __init__(self, keys: tuple[str, ...] | None):
+        super().__init__(object_pairs_hook=self._object)
+        self.keys = keys
+        self.spellings = [{json.dumps(key), json.dumps(key, ensure_ascii=False)} for key in keys or ()]
+
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        """(value at a place of a text, its end). Raises JSONDecodeError, TwoValues."""
+        if self.keys is not None:
+            value, end = PLAIN.raw_decode(s, idx)
+            if not self._may_repeat(s, idx, end):  # found out in half the time of a hook for each object
+                return value, end
+        return super().raw_decode(s, idx)
+
+    def _may_repeat(self, text: str, start: int, end: int) -> bool:
+        """Whether one of the keys stands in a part of a text more than once, as key or as text."""
+        for spellings in self.spellings:  # a loop, for it is run for each row
+            count = 0
+            for spelling in spellings:
+                count += text.count(spelling, start, end)
+            if count > 1:
+                return True
+        return False
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            for key, value in pairs:
+                if record[key] != value and (self.keys is None or key in self.keys):
+                    text = f"the key {key!r} has two values in one object; expected each key once: rename or remove one"
+                    raise TwoValues(text)
+        return record
+
+
+PLAIN = json.JSONDecoder()
+
+
+@lru_cache(maxsize=64)
+def decoder(keys: tuple[str, ...] | None) -> UniqueKeysDecoder:
+    """The decoder for these keys, made once."""
+    return UniqueKeysDecoder(keys)
+
+
+def values(stream: Utf8Stream, max_characters: int, keys: tuple[str, ...] | None = None) -> Iterator[Any]:
+    """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON, and for a value
+    in which one of the keys has two values in one object; None: any key."""
+    yield from _Reader(stream, max_characters, decoder(keys)).values()
 
 
 class _NotJson(Exception):
@@ -73,11 +115,11 @@ class _NotJson(Exception):
 
 
 class _Reader:
-    def __init__(self, stream: Utf8Stream, max_characters: int):
+    def __init__(self, stream: Utf8Stream, max_characters: int, decoder: UniqueKeysDecoder):
         self.stream = stream
         self.max_characters = max_characters
         self.utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self.decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
+        self.decoder = decoder
         self.text = ""
         self.position = 0
         self.dropped = 0  # characters before the text in memory
@@ -172,16 +214,26 @@ class _Reader:
             if len(self.text) - self.position > self.max_characters + CHUNK_BYTES:
                 raise _NotJson(f"a value of more than {self.max_characters:,} characters, the maximum")
             try:
-                value, end = self.decoder.raw_decode(self.text, self.position)
+                value, end = self._decoded()
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - EDGE_CHARACTERS
                 if not cut or not self._more():
                     raise _NotJson(error.msg) from None
-            except (RecursionError, ValueError) as error:
-                raise _NotJson("nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
+            except RecursionError:
+                raise _NotJson("nested too deeply") from None
+            except ValueError as error:
+                raise _NotJson(str(error)) from None
             else:
                 if end < len(self.text) or not self._more():  # a number may go on
                     return value, end
+
+    def _decoded(self) -> tuple[Any, int]:
+        """(value at the position, its end) of what is in memory. Raises ValueError, RecursionError."""
+        try:
+            return self.decoder.raw_decode(self.text, self.position)
+        except TwoValues as error:
+            _, end = PLAIN.raw_decode(self.text, self.position)
+            return Damaged(str(error), self.text[self.position : min(end, self.position + 500)]), end
 
     def _find_object(self) -> bool:
         """Moves on to the next object with the keys of an earlier one, or else with the first key of the broken one.
@@ -194,6 +246,8 @@ class _Reader:
             except _NotJson:
                 continue
             # Without earlier objects the first key keeps the objects within a row, such as turns, from being rows.
+            if isinstance(value, Damaged):
+                continue
             if frozenset(value) in self.keys or (not self.keys and (first_key is None or first_key[1] in value)):
                 return True
         return False

@@ -15,7 +15,8 @@ from pydantic import Field, PrivateAttr
 from pipelines.data.sources import encodings, json_documents, streams
 from pipelines.data.sources.encodings import BOM
 from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, TextFileSource, type_name
-from pipelines.data.sources.source import BadRow, Part, Row
+from pipelines.data.sources.json_documents import TwoValues, UniqueKeysDecoder
+from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row
 
 BLOCK_BYTES = 1 << 20  # read at a time
 RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
@@ -54,6 +55,7 @@ class Jsonl(TextFileSource, RecordSource):
             yield from self._document_rows(file, encoding)
             return
         number = (args["first_row"] or self._first_row(file, start)) - 1
+        decoder = json_documents.decoder(self._unique_keys())
         with streams.open_utf8(file, encoding, start, args.get("stop")) as stream:
             for line, size in streams.bounded_lines(stream, self.max_row_bytes):
                 if stream.damage and not line.endswith(b"\n"):
@@ -62,7 +64,7 @@ class Jsonl(TextFileSource, RecordSource):
                 if line.startswith(BOM):  # of a file that was joined to others
                     line = line.removeprefix(BOM)
                 if line.strip():
-                    yield self._line_row(number, line, size, encoding)
+                    yield self._line_row(number, line, size, encoding, decoder)
             if stream.damage:
                 yield BadRow(row=number + 1, problem=f"{stream.damage}; what follows line {number} is lost")
         if "stop" in args:
@@ -73,8 +75,15 @@ class Jsonl(TextFileSource, RecordSource):
         before, byte, row = self._next
         return row if (before, byte) == (file, start) else 1 + _count_lines(file, 0, start)
 
-    def _line_row(self, number: int, line: bytes, size: int, encoding: str) -> Row | BadRow:
-        record = self.too_long(size) if size > self.max_row_bytes else _parse(line, encoding)
+    def _unique_keys(self) -> tuple[str, ...] | None:
+        """The keys of a row that may not have two values in one object: of text those that are read, else all, None."""
+        if self.rows not in TEXT_ROWS:
+            return None
+        columns = self.required_columns()
+        return tuple(dict.fromkeys(key for column in columns for key in (column, *column.split("."))))
+
+    def _line_row(self, number: int, line: bytes, size: int, encoding: str, decoder: UniqueKeysDecoder) -> Row | BadRow:
+        record = self.too_long(size) if size > self.max_row_bytes else _parse(line, encoding, decoder)
         if isinstance(record, str):
             return BadRow(row=number, problem=record, raw=line.decode(errors="replace")[:RAW_CHARACTERS])
         return self.to_row(number, record)
@@ -88,7 +97,8 @@ class Jsonl(TextFileSource, RecordSource):
     def _document_rows(self, file: Path, encoding: str) -> Iterator[Row | BadRow]:
         with streams.open_utf8(file, encoding) as stream:
             number = 0
-            for number, value in enumerate(json_documents.values(stream, self.max_row_bytes), 1):
+            values = json_documents.values(stream, self.max_row_bytes, self._unique_keys())
+            for number, value in enumerate(values, 1):
                 if isinstance(value, dict):
                     yield self.to_row(number, value)
                 elif isinstance(value, json_documents.Damaged) and not stream.damage:
@@ -100,18 +110,20 @@ class Jsonl(TextFileSource, RecordSource):
                 yield BadRow(row=number + 1, problem=f"{stream.damage}; what follows row {number} is lost")
 
 
-def _parse(line: bytes, encoding: str) -> dict[str, Any] | str:
+def _parse(line: bytes, encoding: str, decoder: UniqueKeysDecoder) -> dict[str, Any] | str:
     """Returns the object on a line, or the problem with the line. A comma may follow the object, as in a list."""
     try:
         text = line.decode()
         try:
-            record = json.loads(text, object_pairs_hook=json_documents.unique_keys)
+            record = decoder.decode(text)
         except json.JSONDecodeError:
             if not text.rstrip().endswith("},"):
                 raise
-            record = json.loads(text.rstrip()[:-1], object_pairs_hook=json_documents.unique_keys)
+            record = decoder.decode(text.rstrip()[:-1])
     except UnicodeDecodeError as error:
         return encodings.not_in(encoding, f"{error.reason} at byte {error.start}")
+    except TwoValues as error:
+        return str(error)
     except ValueError as error:
         return f"not JSON ({error}); expected one object a line"
     except RecursionError:

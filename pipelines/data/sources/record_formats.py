@@ -34,6 +34,7 @@ from pipelines.data.sources.column_names import (
     CHOICE_COLUMNS,
     CONTEXT_COLUMNS,
     GOOD_COLUMNS,
+    HINT_COLUMNS,
     HISTORY_COLUMNS,
     MEDIA_COLUMNS,
     PAIR_COLUMNS,
@@ -183,11 +184,15 @@ def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
 
 def _turns_column(record: Mapping[str, Any]) -> str | None:
     """The column of a whole conversation: turns, or text of them, even if it is broken; texts in turn where a row has
-    no running text."""
+    neither a prompt with its reply, which may be about such texts, nor running text."""
     turns = _first(record, TURN_LISTS, lambda value: is_text_of_objects(value) or as_turns(value) is not None)
-    if turns is not None or _first(record, TEXT_COLUMNS, lambda value: isinstance(value, str)) is not None:
+    texts = _first(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
+    if turns is not None or texts is None:
         return turns
-    return _first(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
+    if _exchange(record) is not None or _first(record, TEXT_COLUMNS, lambda value: isinstance(value, str)) is not None:
+        return None
+    others = {name.lower() for name, value in record.items() if name != texts and has_value(value)}
+    return None if texts.lower() == "data" and not others <= {"id"} else texts  # `data` beside others may be anything
 
 
 def _exchange(record: Mapping[str, Any]) -> Roles | None:
@@ -196,6 +201,8 @@ def _exchange(record: Mapping[str, Any]) -> Roles | None:
     reply = _first(record, REPLY_COLUMNS)
     if prompt is None or reply is None or reply == prompt:
         return None
+    if reply.lower() == "a" and (prompt.lower() != "q" or _first(record, ("b",)) is not None):
+        return None  # the first of several choices
     roles = [("prompt", prompt), *_contexts(record, prompt), ("reply", reply)]
     beside = _beside(
         record,
@@ -306,7 +313,7 @@ def rating_column(record: Mapping[str, Any]) -> str | None:
 
 def _prompts(record: Mapping[str, Any]) -> Roles:
     """The columns of the prompt of a row with several replies; none where the replies are whole dialogues."""
-    prompt = _first(record, (*PROMPT_COLUMNS, "input", *TURN_LISTS))
+    prompt = _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", *TURN_LISTS))
     if prompt is None:
         return _beside(record, ("system", SYSTEM_COLUMNS))
     beside = _beside(record, ("system", SYSTEM_COLUMNS), ("history", HISTORY_COLUMNS), ("media", MEDIA_COLUMNS))
@@ -374,8 +381,8 @@ def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> R
 def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
     """column.key for the keys of turns and rated replies that hold something and are not read, each once."""
     for column, role in zip(row_format.columns, row_format.roles, strict=True):
-        value = record[column]
-        items = value if role == "replies" else as_turns(value) or []
+        value = record.get(column)  # none where the column is a.b
+        items = (value if role == "replies" else as_turns(value)) or []
         items = [item for item in items if isinstance(item, dict)]
         unread = _reply_keys_not_read if role == "replies" else keys_not_read
         keys = dict.fromkeys(key for item in items for key in unread(item))

@@ -69,12 +69,14 @@ def sniff(path: Path) -> list[SniffResult]:
     if is_dataset(path):
         return _sniff_dataset(path)
     captioned = captioned_files(path, visible_files(path))
-    left_out = {*captioned, *splits_beside_train(path)}
+    held_out = splits_beside_train(path)
+    left_out = {*captioned, *held_out}
     known = [file for file in visible_files(path) if _is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
     results = [_sniff_images(path)] if captioned else []
     for kind, named in files.items():
-        if len(named) > 1 and kind != "images" and not issubclass(SOURCES[kind], RecordSource):
+        whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
+        if len(named) > 1 and whole and kind not in map(source_kind, held_out):
             results.append(_sniff_documents(path, named, kind))
         else:
             results += [_sniff_among_others(file, kind) for file in named]
@@ -84,10 +86,15 @@ def sniff(path: Path) -> list[SniffResult]:
 
 
 def splits_beside_train(folder: Path) -> list[Path]:
-    """The files of rows in a folder that are named as what a data set holds out, test.jsonl, beside its train.jsonl."""
+    """The files of rows or plain text in a folder that are named as what a data set holds out, test.jsonl, beside its
+    train.jsonl. Pages such as test.html and train.html may be about that."""
     kinds = {file: source_kind(file) for file in visible_files(folder)}
-    rows = [file for file, kind in kinds.items() if kind is not None and issubclass(SOURCES[kind], RecordSource)]
-    named = {file: (file.parent, *file.name.lower().partition(".")) for file in rows}
+    files = [
+        file
+        for file, kind in kinds.items()
+        if kind and (issubclass(SOURCES[kind], RecordSource) or "txt" in file.name.lower().split("."))
+    ]
+    named = {file: (file.parent, *file.name.lower().partition(".")) for file in files}
     return [file for file, (parent, stem, *suffix) in named.items()
             if stem in HELD_OUT and (parent, "train", *suffix) in named.values()]  # fmt: skip
 

@@ -22,7 +22,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="images",
-    version=2,
+    version=3,
     makes="images",
     options=ImagesOptions,
     cluster=ImagesCluster,

@@ -194,6 +194,18 @@ def test_what_stands_beside_an_exchange_belongs_to_its_reply() -> None:
                                {"human": "c", "assistant": "d", "reasoning": "e"}]}  # fmt: skip
     parsed = parse_conversation(record)
     assert parsed == ParsedConversation(turns("a", "b", "c", "<think>\ne\n</think>\n\nd"), not_learnt=(1,))
+    parsed = parse_conversation({"turns": [{"prompt": "a", "response": "b", "weight": 0.7}]})
+    assert parsed == ParsedConversation(turns("a", "b"))
+    parsed = parse_conversation({"conversation": [{"human": "a", "assistant": "", "text": "c"}]})
+    assert isinstance(parsed, Problem)
+    assert parsed.reason == "empty_turn"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Human: a short history of a species", "Human: hi\n\nAssistant: Sure, the answer is"]
+)
+def test_a_text_that_only_begins_as_a_transcript_is_the_users(prompt: str) -> None:
+    assert parse_conversation({"prompt": prompt, "response": "b"}) == ParsedConversation(turns(prompt, "b"))
 
 
 def test_a_prompt_of_turns_is_context() -> None:

@@ -99,6 +99,8 @@ DIALOGUES = {"chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]}
         ({"prompt": "Why?", "system": "Be kind."}, [SYSTEM, *PROMPT]),
         ({"prompt": [SYSTEM, *PROMPT]}, [SYSTEM, *PROMPT]),
         ({"prompt": "\n\nHuman: Why?\n\nAssistant:", "system": "Be kind."}, [SYSTEM, *PROMPT]),
+        ({"prompt": "Human: Why?"}, PROMPT),
+        ({"prompt": "\n\nHuman: Why?\n\nAssistant: Because."}, PROMPT),
         ({"messages": [*PROMPT, GOOD]}, PROMPT),
     ],
 )  # fmt: skip

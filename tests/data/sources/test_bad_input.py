@@ -27,7 +27,8 @@ SUFFIX = {"text": "txt", "html": "html", "docx": "docx"}
 
 # ---- hidden files ----------------------------------------------------------------------------------------------------
 
-HIDDEN = ("._a", ".a", ".git/a", "__MACOSX/a", "__MACOSX/._a", ".ipynb_checkpoints/a-checkpoint", "in/.cache/a")
+HIDDEN = ("._a", ".a", ".git/a", "__MACOSX/a", "__MACOSX/._a", "lost+found/a", ".ipynb_checkpoints/a-checkpoint",
+          "in/.cache/a")  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,6 +63,11 @@ def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "link").symlink_to(tmp_path / "b")
     (tmp_path / "a" / "in" / "up").symlink_to(tmp_path / "a")  # a circle
     assert texts(make_source(tmp_path, "jsonl", "a")) == ["one"]
+    (tmp_path / "a" / "current").symlink_to(tmp_path / "a" / "v2")
+    (tmp_path / "a" / "v2").mkdir()
+    (tmp_path / "a" / "v2" / "2.jsonl").write_text('{"text": "two"}\n')
+    names = [tmp_path / "a" / "link" / "1.jsonl", tmp_path / "a" / "v2" / "2.jsonl"]
+    assert make_source(tmp_path, "jsonl", "a").files() == names  # a link within the folder gives no name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -57,6 +57,13 @@ def test_of_two_encodings_in_a_file_the_lines_of_utf8_are_read() -> None:
     assert detect(b"\n".join([french.encode("latin-1")] * 4 + [french.encode()] * 3)) == "utf-8"
 
 
+def test_short_cells_of_chinese_are_not_taken_for_utf8_by_chance() -> None:
+    tables = ["id,性别\n" + "1,男\n2,女\n" * 30, "编号,性别,年龄,备注\n" + "1,男,30,无\n2,女,28,有\n" * 30,
+              "word,level\n" + "".join(f"{word},1\n" for word in "天地人水火山石田土日月风雨云电" * 4)]  # fmt: skip
+    assert [detect(table.encode("gb18030")) for table in tables] == ["gb18030"] * 3
+    assert [detect(table.encode()) for table in tables] == ["utf-8"] * 3
+
+
 def test_english_with_many_words_in_latin_1_is_that() -> None:
     lines = [b"an English line of a long text"] * 70 + ["a naïve café, a fiancée".encode("latin-1")] * 30
     assert detect(b"\n".join(lines)) == "latin-1"

@@ -174,12 +174,28 @@ def test_a_file_that_is_not_compressed_is_named(tmp_path: Path) -> None:
 
 
 def test_a_key_with_two_values_is_a_bad_row(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "a", "n": {"x": 1, "x": 2}}\n{"text": "b", "text": "b"}\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "text": "c"}\n{"text": "b", "text": "b"}\n')
     (tmp_path / "a.json").write_text('[{"text": "b"}, {"text": "a", "text": "c"}]')
     for name in ("a.jsonl", "a.json"):
         source = make_source(tmp_path, name.partition(".")[2], name)
         assert texts(source) == ["b"]
-        assert "has two values in one object" in bad(source)[0][1]
+        assert bad(source)[0][1].startswith("the key 'text' has two values in one object; expected each key once")
+    (tmp_path / "c.jsonl").write_text('{"prompt": "a", "n": {"x": 1, "x": 2}}\n{"prompt": "b"}\n')
+    (tmp_path / "c.json").write_text('[{"prompt": "a", "n": {"x": 1, "x": 2}}, {"prompt": "b"}]')
+    for name in ("c.jsonl", "c.json"):
+        source = make_source(tmp_path, name.partition(".")[2], name, rows="conversations")
+        assert [row.record for row in rows(source) if isinstance(row, Row)] == [{"prompt": "b"}]
+        assert bad(source)[0][1].startswith("the key 'x' has two values")
+
+
+def test_of_text_only_the_keys_that_are_read_may_not_have_two_values(tmp_path: Path) -> None:
+    lines = ['{"text": "a", "headers": {"x": 1, "x": 2}}', '{"m": {"正文": "b", "\\u6b63\\u6587": "c"}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.json").write_text(f"[{','.join(lines)}]")
+    for name in ("a.jsonl", "a.json"):
+        assert texts(make_source(tmp_path, name.partition(".")[2], name)) == ["a"]
+        problems = bad(make_source(tmp_path, name.partition(".")[2], name, text="m.正文"))
+        assert problems[1][1].startswith("the key '正文' has two values")
 
 
 def test_lists_of_objects_beside_the_rows_of_a_document_are_named(tmp_path: Path) -> None:

@@ -70,6 +70,28 @@ HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
             "preferences",
             "two replies and which is better: prompt, response_0, response_1, better_response_id",
         ),
+        # Texts in turn are a conversation, but not where a prompt and its reply are about them.
+        ({"id": "0", "data": ["a", "b"]}, "conversations", "dialogues: data of texts in turn"),
+        ({"conversations": ["a", "b"], "source": "s"}, "conversations", "dialogues: conversations of texts in turn"),
+        (
+            {"instruction": "a", "dialogue": ["c", "d"], "output": "b"},
+            "conversations",
+            "Alpaca: instruction, output",
+        ),
+        (
+            {"question": "a", "answer": "b", "data": ["geo", "europe"]},
+            "conversations",
+            "prompt and reply: question, answer",
+        ),
+        ({"title": "a page of things", "data": ["x", "y"]}, "text", "text: title"),
+        # `a` is a reply beside `q`, and the first of several choices elsewhere.
+        ({"q": "a", "a": "b"}, "conversations", "prompt and reply: q, a"),
+        ({"question": "2 + 2?", "A": "3", "B": "4", "Correct": "B"}, "prompts", "prompts: question"),
+        ({"q": "2 + 2?", "a": "3", "b": "4", "correct": "b"}, "text", "text: q"),
+        # 提示 is a prompt where a reply stands beside it, and else may be a hint.
+        ({"提示": "a", "回答": "b"}, "conversations", "prompt and reply: 提示, 回答"),
+        ({"提示": "a", "chosen": "b", "rejected": "c"}, "preferences", "preference pairs: 提示, chosen, rejected"),
+        ({"标题": "a", "提示": "b", "描述": "the longest"}, "text", "text: 描述"),
         ({"user": "bob", "message": "hello to all of you"}, "text", "text: message"),
         ({"prompt": "a", "responses": ["b", "c"]}, "prompts", "prompts: prompt"),
     ],
@@ -101,6 +123,7 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             ("completions.model",),
         ),
         ({"text": "a", "title": "b"}, "text", ("title",)),
+        ({"meta": {"text": "a"}, "id": 1}, "text", ("meta", "id")),
         # Of several keys of one meaning one is read; a thought is the assistant's; a label that judges nothing is none.
         (
             {"messages": [{**USER, "text": "c"}, {**REPLY, "from": "d"}]},
@@ -117,6 +140,11 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             {"conversation": [{"human": "a", "assistant": "b", "system": "s"}]},
             "conversations",
             ("conversation.system",),
+        ),
+        (
+            {"conversation": [{"human": "a", "assistant": "b", "weight": 0.7}]},
+            "conversations",
+            ("conversation.weight",),
         ),
         ({"messages": {"messages": [USER, REPLY], "tools": [{"name": "x"}]}}, "conversations", ("messages.tools",)),
         (
@@ -141,6 +169,9 @@ def test_one_reply_with_a_rating_can_be_read_as_a_preference() -> None:
     assert row_format is not None
     assert row_format.column("rating") == "score"
     assert format_as({"question": "a", "answer": "b"}, "preferences") is None
+    row_format = format_as({"question": "a", "dialogue": ["c", "d"], "answer": "b", "score": 3}, "preferences")
+    assert row_format is not None
+    assert row_format.columns == ("question", "answer", "score")
 
 
 def test_rows_with_and_without_columns_beside_have_one_format() -> None:

@@ -177,6 +177,10 @@ def test_splits_beside_train_are_not_read_with_it(tmp_path: Path) -> None:
         (tmp_path / name).write_text('{"text": "a long row"}\n' if name.endswith("l") else "text,n\na long row,1\n")
     assert [result.path.name for result in sniff(tmp_path)] == ["train.jsonl", "dev.csv"]
     assert [file.name for file in splits_beside_train(tmp_path)] == ["dev.jsonl", "test.jsonl"]
+    for name in ("train.txt", "test.txt", "more.txt", "train.html", "test.html"):
+        (tmp_path / name).write_text("<p>a page of text</p>")
+    names = ["more.txt", "train.txt", tmp_path.name, "train.jsonl", "dev.csv"]  # pages may be about tests
+    assert sorted(result.path.name for result in sniff(tmp_path)) == sorted(names)
 
 
 def test_a_text_within_an_object_is_detected_and_a_name_beside_a_list_is_not(tmp_path: Path) -> None:
