@@ -33,6 +33,7 @@ from tests.benchmarks import corpus_text
 ROOT = Path(__file__).parents[2]
 FINEWEB = {"preset": "fineweb", "language": None}
 NO_FILTERS = {"length": None, "language": None, "repetition": None, "quality": None}
+LARGE_BYTES = 500_000_000  # from here on another goal: the start no longer counts
 NUM_INJECTED = 1500  # documents of each language that are copied
 
 
@@ -135,13 +136,15 @@ def beside_datatrove(
     peer_ms = 1000 * cpu_s / peer["documents"]
     one_process_s = clean_here(language_files(folder), options)
     signed_s = peer["seconds"]["filters"] + peer["seconds"]["signatures"]
+    ratio = peer_ms / ours.cpu_ms_a_document
     return {
         "corpus/fineweb_stage_s": ours.wall_s,
         "corpus/fineweb_cpu_ms_a_document": ours.cpu_ms_a_document,
         "corpus/datatrove_documents": float(peer["documents"]),
         "corpus/datatrove_cpu_ms_a_document": peer_ms,
         **{f"corpus/datatrove_{phase}_cpu_s": seconds for phase, seconds in peer["seconds"].items()},
-        "corpus/ratio_to_datatrove": peer_ms / ours.cpu_ms_a_document,
+        "corpus/ratio_to_datatrove": ratio,
+        **({"corpus/ratio_to_datatrove_large": ratio} if num_bytes >= LARGE_BYTES else {}),
         "corpus/ratio_to_datatrove_one_process": signed_s / one_process_s,
     }
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -99,11 +98,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--fraction", type=float, default=0.05, help="fraction of the replies that is scored")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of each")
     parser.add_argument("--requests", type=int, default=200, help="requests of a round")
-    parser.add_argument("--json", action="store_true")
-    options = vars(parser.parse_args(arguments))
-    as_json = options.pop("json")
-    measured = main(**options)
-    print(json.dumps(measured)) if as_json else goals.print_figures(measured)
+    goals.run(parser, main, arguments)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -228,8 +227,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=8)
-    parser.add_argument("--json", action="store_true")
-    arguments = vars(parser.parse_args())
-    as_json = arguments.pop("json")
-    measured = main(**arguments)
-    print(json.dumps(measured)) if as_json else goals.print_figures(measured)
+    goals.run(parser, main)
