@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from heapq import heappop, heappush
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,6 +115,10 @@ class PackedRows:
         return float(self.length)
 
     @property
+    def tokens_N(self) -> None:
+        return None
+
+    @property
     def padded(self) -> float:
         return 1.0
 
@@ -164,6 +169,7 @@ class DataOrder:
     batch_rows: int  # rows of an optimiser step, all ranks together
     seed: int
     phases: tuple[int, ...] = ()  # numbers of rows that are read one after another in each epoch; none: one phase
+    tokens_N: np.ndarray | None = field(default=None, compare=False)  # of each row; None: all rows are as long
 
     def rows_of_step(self, step: int) -> np.ndarray:
         """The rows of a step's whole batch. int64 [batch_rows]."""
@@ -193,9 +199,13 @@ class DataOrder:
         """The rows of one rank at a step, in pieces of at most `micro_batch_rows`.
 
         Every rank gets the same number of pieces, since each backward pass may communicate; where the rows do not
-        divide evenly some pieces are shorter, or empty."""
-        rank_rows = cut_evenly(self.rows_of_step(step), world)[rank]
-        return cut_evenly(rank_rows, num_micro_batches(self.batch_rows, world, micro_batch_rows))
+        divide evenly some pieces are shorter, or empty. Rows of many lengths are dealt out so that ranks, which wait
+        for each other, have about as many tokens, and so have pieces."""
+        rows, num_pieces = self.rows_of_step(step), num_micro_batches(self.batch_rows, world, micro_batch_rows)
+        if self.tokens_N is None:
+            return cut_evenly(cut_evenly(rows, world)[rank], num_pieces)
+        rank_rows = deal(rows, self.tokens_N[rows], world)[rank]
+        return deal(rank_rows, self.tokens_N[rank_rows], num_pieces)
 
 
 def num_micro_batches(batch_rows: int, world: int, micro_batch_rows: int) -> int:
@@ -208,6 +218,20 @@ def cut_evenly(rows: Cut, num_pieces: int) -> list[Cut]:
     """Contiguous pieces whose sizes differ by at most one."""
     edges = [len(rows) * i // num_pieces for i in range(num_pieces + 1)]
     return [rows[start:end] for start, end in pairwise(edges)]
+
+
+def deal(rows: np.ndarray, tokens: np.ndarray, num_hands: int) -> list[np.ndarray]:
+    """Deals rows out in numbers that differ by at most one, and in about equal tokens: the longest first, each to the
+    hand with the fewest tokens that has room. tokens: of each row."""
+    hands: list[list[int]] = [[] for _ in range(num_hands)]
+    sizes = [len(piece) for piece in cut_evenly(rows, num_hands)]
+    with_room = [(0, hand) for hand, size in enumerate(sizes) if size]  # a heap, by tokens
+    for place in np.argsort(-tokens, kind="stable").tolist():
+        total, hand = heappop(with_room)
+        hands[hand].append(place)
+        if len(hands[hand]) < sizes[hand]:
+            heappush(with_room, (total + int(tokens[place]), hand))
+    return [rows[places] for places in hands]
 
 
 @lru_cache(maxsize=2)  # a step may reach from one epoch into the next; num_rows × 8 bytes each

@@ -50,6 +50,11 @@ class Rows(Protocol):
         ...
 
     @property
+    def tokens_N(self) -> np.ndarray | None:
+        """Tokens of each row, where they differ."""
+        ...
+
+    @property
     def padded(self) -> float:
         """Tokens that are computed for each of these, about."""
         ...

@@ -246,7 +246,7 @@ def compiles(option: bool | Literal["auto"], device: str, zero_stage: int) -> bo
 
 def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, journal: Journal, meter: Meter) -> None:
     """Runs every step that the journal does not have yet."""
-    order = DataOrder(len(rows), plan.batch_rows, plan.seed, rows.phases)
+    order = DataOrder(len(rows), plan.batch_rows, plan.seed, rows.phases, rows.tokens_N)
     saver = Saver(worker, plan.checkpoint_every_steps)
     curve_every = max(1, plan.total_steps // CURVE_POINTS)
     for step in range(journal.step, plan.total_steps):

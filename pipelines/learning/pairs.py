@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,12 @@ class PairRows:
     @property
     def row_tokens(self) -> float:
         """Tokens of a pair, both sequences, on average."""
-        return float(self.pairs.lengths_N2.sum(axis=1).mean())
+        return float(self.tokens_N.mean())
+
+    @cached_property
+    def tokens_N(self) -> np.ndarray:
+        """Tokens of each pair, both sequences."""
+        return self.pairs.lengths_N2.sum(axis=1)
 
     @property
     def padded(self) -> float:
