@@ -13,10 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from heapq import heappop, heappush
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +22,12 @@ from torch import Tensor
 
 from pipelines.data.tokens.packing import PHASE
 from pipelines.errors import UserError
+from pipelines.learning.dealing import cut_evenly, deal, num_micro_batches
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.permutation import permuted
 
 COLUMNS = ("tokens", "segments", "positions", "loss_mask")
 MAX_TABLE_ROWS = 2**24  # more rows than these are permuted without a table, which would take 8 bytes a row
-Cut = TypeVar("Cut", np.ndarray, list[Any])
 
 
 @dataclass(frozen=True)
@@ -122,9 +119,9 @@ class PackedRows:
     def padded(self) -> float:
         return 1.0
 
-    def batch_tokens(self, rows: int) -> int:
-        """Tokens of so many rows."""
-        return rows * self.length
+    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int) -> int:
+        """Tokens of a micro-batch."""
+        return min(micro_batch_rows, max(1, batch_rows // world)) * self.length
 
     def padding(self) -> PackedBatch:
         """One row of padding, whose loss is 0."""
@@ -206,32 +203,6 @@ class DataOrder:
             return cut_evenly(cut_evenly(rows, world)[rank], num_pieces)
         rank_rows = deal(rows, self.tokens_N[rows], world)[rank]
         return deal(rank_rows, self.tokens_N[rank_rows], num_pieces)
-
-
-def num_micro_batches(batch_rows: int, world: int, micro_batch_rows: int) -> int:
-    """Backward passes of a rank in one optimiser step."""
-    max_rank_rows = -(-batch_rows // world)
-    return -(-max_rank_rows // micro_batch_rows)
-
-
-def cut_evenly(rows: Cut, num_pieces: int) -> list[Cut]:
-    """Contiguous pieces whose sizes differ by at most one."""
-    edges = [len(rows) * i // num_pieces for i in range(num_pieces + 1)]
-    return [rows[start:end] for start, end in pairwise(edges)]
-
-
-def deal(rows: np.ndarray, tokens: np.ndarray, num_hands: int) -> list[np.ndarray]:
-    """Deals rows out in numbers that differ by at most one, and in about equal tokens: the longest first, each to the
-    hand with the fewest tokens that has room. tokens: of each row."""
-    hands: list[list[int]] = [[] for _ in range(num_hands)]
-    sizes = [len(piece) for piece in cut_evenly(rows, num_hands)]
-    with_room = [(0, hand) for hand, size in enumerate(sizes) if size]  # a heap, by tokens
-    for place in np.argsort(-tokens, kind="stable").tolist():
-        total, hand = heappop(with_room)
-        hands[hand].append(place)
-        if len(hands[hand]) < sizes[hand]:
-            heappush(with_room, (total + int(tokens[place]), hand))
-    return [rows[places] for places in hands]
 
 
 @lru_cache(maxsize=2)  # a step may reach from one epoch into the next; num_rows × 8 bytes each

@@ -59,8 +59,8 @@ class Rows(Protocol):
         """Tokens that are computed for each of these, about."""
         ...
 
-    def batch_tokens(self, rows: int, /) -> int:
-        """Tokens of the largest micro-batch of so many rows, padding included."""
+    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int, /) -> int:
+        """Tokens of the largest micro-batch, padding included. batch_rows: of a step, all ranks together."""
         ...
 
     def read(self, rows: np.ndarray, /) -> Any:

@@ -195,8 +195,9 @@ def estimation_errors(
     memory_bytes: this rank's peak, of which the largest counts."""
     rows = min(plan.micro_batch_rows, max(1, plan.batch_rows // worker.world))
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
+    batch_tokens = lesson.rows.batch_tokens(plan.batch_rows, worker.world, plan.micro_batch_rows)
     setting = Setting(
-        tokens=lesson.rows.batch_tokens(rows), device=worker.device.partition(":")[0], dtype=name_of(dtype),
+        tokens=batch_tokens, device=worker.device.partition(":")[0], dtype=name_of(dtype),
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
         offload=plan.offload, four_bit=four_bit, muon=plan.optimizer.kind == "muon",
     )  # fmt: skip

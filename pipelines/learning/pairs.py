@@ -20,9 +20,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from pipelines.data.dialogues.tokenized_pairs import PADDED, PairFile, batch_tokens, packing
+from pipelines.data.dialogues.tokenized_pairs import PADDED, PairFile, packing
 from pipelines.errors import UserError
 from pipelines.learning import model as models
+from pipelines.learning.dealing import largest_micro_batch
 from pipelines.learning.lesson import Evaluate, Lesson
 from pipelines.learning.model import head, last_hidden, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo
@@ -91,9 +92,11 @@ class PairRows:
     def padded(self) -> float:
         return PADDED
 
-    def batch_tokens(self, rows: int) -> int:
-        """Tokens of the largest micro-batch of so many pairs, about."""
-        return batch_tokens(self.pairs.lengths_N2, rows)
+    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int) -> int:
+        """Tokens of the largest micro-batch, about."""
+        return largest_micro_batch(
+            self.pairs.lengths_N2, batch_pairs=batch_rows, world=world, micro_batch_pairs=micro_batch_rows
+        )
 
     def padding(self) -> PairBatch:
         """A batch without pairs: two tokens that no loss uses."""

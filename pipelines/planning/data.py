@@ -32,11 +32,13 @@ class PairLengths:
     limit: int = 0  # tokens of a side at most
     limit_of_most: int = 0  # that 95% of the pairs would not exceed
 
-    def micro_batch_tokens(self, pairs: int) -> int:
-        """Of the largest micro-batch, about."""
-        from pipelines.data.dialogues.tokenized_pairs import batch_tokens
+    def micro_batch_tokens(self, batch_pairs: int, workers: int, micro_batch_pairs: int) -> int:
+        """Of the largest micro-batch, about. batch_pairs: of a step, all workers together."""
+        from pipelines.learning.dealing import largest_micro_batch
 
-        return batch_tokens(np.array(self.sides), pairs)
+        return largest_micro_batch(
+            np.array(self.sides), batch_pairs=batch_pairs, world=workers, micro_batch_pairs=micro_batch_pairs
+        )
 
     def note(self, stage: str, context: int) -> str:
         """A sentence about pairs that are left out, empty without any. context: tokens that the model attends to."""

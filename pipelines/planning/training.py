@@ -151,7 +151,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         lora,
         machines,
         rows,
-        row_tokens if pairs is None else pairs.micro_batch_tokens(1),
+        row_tokens if pairs is None else pairs.micro_batch_tokens(options["batch_pairs"], cluster["workers"], 1),
         step_rows,
         length,
         (pairs and pairs.mean_tokens) or row_tokens,
@@ -199,7 +199,7 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLength
     if lengths is None:  # ppo
         return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
     pairs = min(rows, max(1, options["batch_pairs"] // workers))
-    return pairs, lengths.micro_batch_tokens(pairs) // pairs
+    return pairs, lengths.micro_batch_tokens(options["batch_pairs"], workers, rows) // pairs
 
 
 def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
