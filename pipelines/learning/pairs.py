@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,7 @@ class PairRows:
 
     def __init__(self, file: Path):
         self.pairs = PairFile(file)
+        self.tokens_N: np.ndarray | None = self.pairs.lengths_N2.sum(axis=1)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -81,12 +82,7 @@ class PairRows:
     @property
     def row_tokens(self) -> float:
         """Tokens of a pair, both sequences, on average."""
-        return float(self.tokens_N.mean())
-
-    @cached_property
-    def tokens_N(self) -> np.ndarray:
-        """Tokens of each pair, both sequences."""
-        return self.pairs.lengths_N2.sum(axis=1)
+        return float(self.pairs.lengths_N2.sum(axis=1).mean())
 
     @property
     def padded(self) -> float:
