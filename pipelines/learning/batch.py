@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipelines.data.tokens.packing import PHASE
 from pipelines.errors import UserError
-from pipelines.learning.dealing import cut_evenly, deal, num_micro_batches
+from pipelines.learning.dealing import cut_evenly, deal, largest_rows, num_micro_batches
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.permutation import permuted
 
@@ -121,7 +121,7 @@ class PackedRows:
 
     def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int) -> int:
         """Tokens of a micro-batch."""
-        return min(micro_batch_rows, max(1, batch_rows // world)) * self.length
+        return largest_rows(batch_rows, world, micro_batch_rows) * self.length
 
     def padding(self) -> PackedBatch:
         """One row of padding, whose loss is 0."""

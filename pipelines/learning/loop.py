@@ -30,6 +30,7 @@ from pipelines.errors import UserError
 from pipelines.inference.hardware import PeakMemory, copy_bytes_per_s, operation_s, peak_flops_per_s
 from pipelines.learning import checkpoint, estimates
 from pipelines.learning.batch import DataOrder
+from pipelines.learning.dealing import num_micro_batches
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
 from pipelines.learning.memory import Setting
@@ -193,21 +194,21 @@ def estimation_errors(
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
     below) what the steps took; time without checkpoints, and without the first step where there are others.
     memory_bytes: this rank's peak, of which the largest counts."""
-    rows = min(plan.micro_batch_rows, max(1, plan.batch_rows // worker.world))
+    cut = plan.batch_rows, worker.world, plan.micro_batch_rows
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
-    batch_tokens = lesson.rows.batch_tokens(plan.batch_rows, worker.world, plan.micro_batch_rows)
     setting = Setting(
-        tokens=batch_tokens, device=worker.device.partition(":")[0], dtype=name_of(dtype),
+        tokens=lesson.rows.batch_tokens(*cut), device=worker.device.partition(":")[0], dtype=name_of(dtype),
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
         offload=plan.offload, four_bit=four_bit, muon=plan.optimizer.kind == "muon",
     )  # fmt: skip
     shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
-    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), operation_s())
+    small_s = operation_s()  # before anything that keeps other threads spinning
+    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), small_s)
     (steps, steps_s), padded = journal.timed(), lesson.rows.padded
     work = estimates.TrainingWork(
         flops=padded * journal.flops * steps / journal.step, tokens=padded * steps * plan.batch_rows * length,
-        length=length, steps=steps, micro_batches=math.ceil(max(1, plan.batch_rows // worker.world) / rows),
+        length=length, steps=steps, micro_batches=num_micro_batches(*cut),
     )  # fmt: skip
     planned_s = estimates.seconds(shape, setting, speed, work)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)

@@ -20,10 +20,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from pipelines.data.dialogues.tokenized_pairs import PADDED, PairFile, packing
+from pipelines.data.dialogues.tokenized_pairs import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
-from pipelines.learning.dealing import largest_micro_batch
+from pipelines.learning.dealing import PADDED, largest_micro_batch, packing
 from pipelines.learning.lesson import Evaluate, Lesson
 from pipelines.learning.model import head, last_hidden, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.sources.source import Row
+from pipelines.learning.dealing import largest_micro_batch
 from pipelines.recipe.reader import Entry, Recipe
 
 BYTES_PER_TOKEN = 4.0
@@ -34,8 +35,6 @@ class PairLengths:
 
     def micro_batch_tokens(self, batch_pairs: int, workers: int, micro_batch_pairs: int) -> int:
         """Of the largest micro-batch, about. batch_pairs: of a step, all workers together."""
-        from pipelines.learning.dealing import largest_micro_batch
-
         return largest_micro_batch(
             np.array(self.sides), batch_pairs=batch_pairs, world=workers, micro_batch_pairs=micro_batch_pairs
         )

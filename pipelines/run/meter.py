@@ -1,7 +1,7 @@
 """The cost of an attempt at a stage: wall time, and peak memory of the whole process tree and of the driver alone.
 
-A thread samples each second, or more rarely where a sample takes long, and writes to the draft, so that killed attempts
-count too.
+A thread writes to the draft each second, so that killed attempts count too, and measures memory each second or, where
+that takes long, at least every ten.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import psutil
 from pipelines.inference import process_memory
 from pipelines.store.artifacts import write_atomically
 
-PERIOD_S = 1.0  # at least; large processes take long to measure
-MAX_COST = 0.01  # of a core
+PERIOD_S = 1.0
+MAX_COST, MAX_WAIT_S = 0.01, 10.0  # of a core that measures memory, which takes long for large processes; but so often
 REFRESH_EVERY = 30  # samples; after that many a process is measured again even if its resident size is unchanged
 SLACK_BYTES = 2**20  # a change of the resident size below this (or 0.5%) does not count
 
@@ -33,7 +33,7 @@ class Meter:
         self.folder = folder
         self.peak_bytes = 0
         self._tree = ProcessTree(pid or os.getpid())
-        self._started = 0.0  # monotonic clock, seconds
+        self._started = self._due_s = 0.0  # monotonic clock, seconds; when memory is measured next
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="meter")
         self._name = f"{time.time_ns()}-{os.getpid()}.json"
@@ -56,18 +56,16 @@ class Meter:
         return total(self.folder)
 
     def _watch(self) -> None:
-        wait_s = PERIOD_S
-        while not self._stopping.wait(wait_s):
-            began_s = time.thread_time()
+        while not self._stopping.wait(PERIOD_S):
             try:
-                self._sample()
+                self._sample() if time.monotonic() >= self._due_s else self._write()
             except OSError:  # a full or vanished disk: the stage itself fails on it and reports it
                 continue
-            finally:
-                wait_s = max(PERIOD_S, (time.thread_time() - began_s) / MAX_COST)
 
     def _sample(self) -> None:
+        began_s = time.thread_time()
         self.peak_bytes = max(self.peak_bytes, self._tree.memory_bytes())
+        self._due_s = time.monotonic() + min(MAX_WAIT_S, (time.thread_time() - began_s) / MAX_COST)
         self._write()
 
     def _write(self) -> None:

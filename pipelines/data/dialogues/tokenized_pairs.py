@@ -27,31 +27,11 @@ from pipelines.data.tokens.ragged import RaggedColumn
 
 BATCH_PAIRS = 2048  # written at a time: 2,048 × 2 sequences × 300 tokens × 4 bytes = 5 MB
 
-# Tokens that are computed for each token of a pair, by the slowest rank: rows are as long as the longest sequence of
-# their micro-batch, with room at their ends: 1.17, and with the rank that others wait for 1.21, for two ranks with two
-# micro-batches of four pairs, of lengths that vary by a factor of two around their median.
-PADDED = 1.2
-
 TOKENS = pa.list_(pa.int32())
 SCHEMA = pa.schema(
     # prompt_tokens: tokens before either reply; row: index of the pair in the preferences' file
     [("chosen", TOKENS), ("rejected", TOKENS), ("prompt_tokens", pa.int32()), ("row", pa.int64())]
 )
-
-
-def packing(lengths: Sequence[int]) -> tuple[list[int], int, int]:
-    """Packs sequences into rows as long as the longest of them: the longest first, each into the first row with room
-    (first-fit decreasing). Returns where each begins in the rows, which lie end to end; the rows; their length."""
-    width = max(lengths, default=2)
-    filled: list[int] = []  # tokens in each row
-    starts = [0] * len(lengths)
-    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        row = next((row for row, tokens in enumerate(filled) if tokens + lengths[number] <= width), len(filled))
-        if row == len(filled):
-            filled.append(0)
-        starts[number] = row * width + filled[row]
-        filled[row] += lengths[number]
-    return starts, max(len(filled), 1), width
 
 
 @dataclass(frozen=True)
