@@ -34,7 +34,8 @@ def compare(
         )
         planned_bytes = sum(engine_bytes(engine).values())
         device = "cpu" if on_cpu else "cuda"
-        speed = Speed(peak_flops_per_s(device, getattr(torch, dtype)), copy_bytes_per_s(device), operation_s())
+        small_s = operation_s()  # first: for a while after a product its other threads spin, and take half of a core
+        speed = Speed(peak_flops_per_s(device, getattr(torch, dtype)), copy_bytes_per_s(device), small_s)
         planned_s = engine_seconds(engine, work, speed)
     except (AttributeError, KeyError, TypeError, ValueError, torch.OutOfMemoryError):
         return Comparison(memory_bytes, 0, 0.0)

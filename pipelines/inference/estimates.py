@@ -13,12 +13,11 @@ from typing import Any
 from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 
 # Of the rate of large products: while prompts and rows are read, and while every reply gets its next token.
-READ_EFFICIENCY, REPLY_EFFICIENCY = 0.45, 0.2
+CPU_EFFICIENCY, GPU_EFFICIENCY = (0.68, 0.58), (0.45, 0.2)
 # On a CPU, in small operations of the host (Speed.operation_s): of a forward pass, for vLLM's scheduling and sampling;
 # of each of its layers; of a row, and of a token that is scored or replied, for vLLM's Python objects.
-PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 800.0, 80.0, 50.0, 2.0
-# Bytes that the softmax of a logit moves, in the time that a copy of them takes: of a scored token, and of a drawn one.
-SCORED_LOGIT_BYTES, DRAWN_LOGIT_BYTES = 250.0, 40.0
+PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 130.0, 134.0, 50.0, 3.0
+DRAWN_LOGIT_BYTES = 800.0  # that the sampler moves of a logit of a drawn token, in the time that a copy of them takes
 GPU_SCORED_TOKEN_S = 20e-6  # of a scored token beside a GPU
 # On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which environment.py limits the number.
 PROCESS_BYTES = 495 * 2**20
@@ -136,18 +135,15 @@ def engine_bytes(engine: Engine, *, scored: bool = True) -> dict[str, int]:
 def engine_seconds(engine: Engine, work: EngineWork, speed: Speed) -> float:
     """Seconds of work, without the engine's start. speed: of its threads, in its type.
 
-    A token of every reply takes its products, or the time in which all weights are read from memory, if that is longer.
-    """
+    On a CPU a token of every reply takes its products, and the time in which all weights are read from memory."""
     length = (work.row_tokens + work.reply_tokens) / max(work.rows, 1)
     flops = forward_flops(engine.config, engine.parameters, length)
-    read_s = work.row_tokens * flops / (speed.flops_per_s * READ_EFFICIENCY)
-    reply_s = work.reply_tokens * flops / (speed.flops_per_s * REPLY_EFFICIENCY)
+    read, reply = CPU_EFFICIENCY if engine.on_cpu else GPU_EFFICIENCY
+    products_s = flops * (work.row_tokens / read + work.reply_tokens / reply) / speed.flops_per_s
     if not engine.on_cpu:
-        return read_s + reply_s + GPU_SCORED_TOKEN_S * work.scored_tokens
-    reply_s = max(reply_s, work.steps * engine.weight_bytes / speed.bytes_per_s)
+        return products_s + GPU_SCORED_TOKEN_S * work.scored_tokens
     passes = work.steps + work.row_tokens / max(CPU.batch_tokens, engine.max_tokens)
     operations = passes * (PASS_OPERATIONS + LAYER_OPERATIONS * engine.config["num_hidden_layers"])
     operations += ROW_OPERATIONS * work.rows + TOKEN_OPERATIONS * (work.scored_tokens + work.reply_tokens)
-    moved = SCORED_LOGIT_BYTES * work.scored_tokens + DRAWN_LOGIT_BYTES * work.reply_tokens
-    logits_s = moved * engine.config["vocab_size"] / speed.bytes_per_s
-    return read_s + reply_s + operations * speed.operation_s + logits_s
+    moved = work.steps * engine.weight_bytes + DRAWN_LOGIT_BYTES * engine.config["vocab_size"] * work.reply_tokens
+    return products_s + operations * speed.operation_s + moved / speed.bytes_per_s

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +22,12 @@ from torch import Tensor
 
 from pipelines.data.tokens.packing import PHASE
 from pipelines.errors import UserError
+from pipelines.learning.dealing import cut_evenly, deal, largest_rows, num_micro_batches
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.permutation import permuted
 
 COLUMNS = ("tokens", "segments", "positions", "loss_mask")
 MAX_TABLE_ROWS = 2**24  # more rows than these are permuted without a table, which would take 8 bytes a row
-Cut = TypeVar("Cut", np.ndarray, list[Any])
 
 
 @dataclass(frozen=True)
@@ -114,12 +112,16 @@ class PackedRows:
         return float(self.length)
 
     @property
+    def tokens_N(self) -> None:
+        return None
+
+    @property
     def padded(self) -> float:
         return 1.0
 
-    def batch_tokens(self, rows: int) -> int:
-        """Tokens of so many rows."""
-        return rows * self.length
+    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int) -> int:
+        """Tokens of a micro-batch."""
+        return largest_rows(batch_rows, world, micro_batch_rows) * self.length
 
     def padding(self) -> PackedBatch:
         """One row of padding, whose loss is 0."""
@@ -164,6 +166,7 @@ class DataOrder:
     batch_rows: int  # rows of an optimiser step, all ranks together
     seed: int
     phases: tuple[int, ...] = ()  # numbers of rows that are read one after another in each epoch; none: one phase
+    tokens_N: np.ndarray | None = field(default=None, compare=False)  # of each row; None: all rows are as long
 
     def rows_of_step(self, step: int) -> np.ndarray:
         """The rows of a step's whole batch. int64 [batch_rows]."""
@@ -193,21 +196,13 @@ class DataOrder:
         """The rows of one rank at a step, in pieces of at most `micro_batch_rows`.
 
         Every rank gets the same number of pieces, since each backward pass may communicate; where the rows do not
-        divide evenly some pieces are shorter, or empty."""
-        rank_rows = cut_evenly(self.rows_of_step(step), world)[rank]
-        return cut_evenly(rank_rows, num_micro_batches(self.batch_rows, world, micro_batch_rows))
-
-
-def num_micro_batches(batch_rows: int, world: int, micro_batch_rows: int) -> int:
-    """Backward passes of a rank in one optimiser step."""
-    max_rank_rows = -(-batch_rows // world)
-    return -(-max_rank_rows // micro_batch_rows)
-
-
-def cut_evenly(rows: Cut, num_pieces: int) -> list[Cut]:
-    """Contiguous pieces whose sizes differ by at most one."""
-    edges = [len(rows) * i // num_pieces for i in range(num_pieces + 1)]
-    return [rows[start:end] for start, end in pairwise(edges)]
+        divide evenly some pieces are shorter, or empty. Rows of many lengths are dealt out so that ranks, which wait
+        for each other, have about as many tokens, and so have pieces."""
+        rows, num_pieces = self.rows_of_step(step), num_micro_batches(self.batch_rows, world, micro_batch_rows)
+        if self.tokens_N is None:
+            return cut_evenly(cut_evenly(rows, world)[rank], num_pieces)
+        rank_rows = deal(rows, self.tokens_N[rows], world)[rank]
+        return deal(rank_rows, self.tokens_N[rank_rows], num_pieces)
 
 
 @lru_cache(maxsize=2)  # a step may reach from one epoch into the next; num_rows × 8 bytes each

@@ -50,12 +50,17 @@ class Rows(Protocol):
         ...
 
     @property
+    def tokens_N(self) -> np.ndarray | None:
+        """Tokens of each row, where they differ."""
+        ...
+
+    @property
     def padded(self) -> float:
         """Tokens that are computed for each of these, about."""
         ...
 
-    def batch_tokens(self, rows: int, /) -> int:
-        """Tokens of the largest micro-batch of so many rows, padding included."""
+    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int, /) -> int:
+        """Tokens of the largest micro-batch, padding included. batch_rows: of a step, all ranks together."""
         ...
 
     def read(self, rows: np.ndarray, /) -> Any:

@@ -30,6 +30,7 @@ from pipelines.errors import UserError
 from pipelines.inference.hardware import PeakMemory, copy_bytes_per_s, operation_s, peak_flops_per_s
 from pipelines.learning import checkpoint, estimates
 from pipelines.learning.batch import DataOrder
+from pipelines.learning.dealing import num_micro_batches
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
 from pipelines.learning.memory import Setting
@@ -193,20 +194,21 @@ def estimation_errors(
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
     below) what the steps took; time without checkpoints, and without the first step where there are others.
     memory_bytes: this rank's peak, of which the largest counts."""
-    rows = min(plan.micro_batch_rows, max(1, plan.batch_rows // worker.world))
+    cut = plan.batch_rows, worker.world, plan.micro_batch_rows
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
     setting = Setting(
-        tokens=lesson.rows.batch_tokens(rows), device=worker.device.partition(":")[0], dtype=name_of(dtype),
+        tokens=lesson.rows.batch_tokens(*cut), device=worker.device.partition(":")[0], dtype=name_of(dtype),
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
         offload=plan.offload, four_bit=four_bit, muon=plan.optimizer.kind == "muon",
     )  # fmt: skip
     shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
-    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), operation_s())
+    small_s = operation_s()  # before anything that keeps other threads spinning
+    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), small_s)
     (steps, steps_s), padded = journal.timed(), lesson.rows.padded
     work = estimates.TrainingWork(
         flops=padded * journal.flops * steps / journal.step, tokens=padded * steps * plan.batch_rows * length,
-        length=length, steps=steps, micro_batches=math.ceil(max(1, plan.batch_rows // worker.world) / rows),
+        length=length, steps=steps, micro_batches=num_micro_batches(*cut),
     )  # fmt: skip
     planned_s = estimates.seconds(shape, setting, speed, work)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
@@ -246,7 +248,7 @@ def compiles(option: bool | Literal["auto"], device: str, zero_stage: int) -> bo
 
 def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, journal: Journal, meter: Meter) -> None:
     """Runs every step that the journal does not have yet."""
-    order = DataOrder(len(rows), plan.batch_rows, plan.seed, rows.phases)
+    order = DataOrder(len(rows), plan.batch_rows, plan.seed, rows.phases, rows.tokens_N)
     saver = Saver(worker, plan.checkpoint_every_steps)
     curve_every = max(1, plan.total_steps // CURVE_POINTS)
     for step in range(journal.step, plan.total_steps):

@@ -20,9 +20,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from pipelines.data.dialogues.tokenized_pairs import PADDED, PairFile, batch_tokens, packing
+from pipelines.data.dialogues.tokenized_pairs import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
+from pipelines.learning.dealing import PADDED, largest_micro_batch, packing
 from pipelines.learning.lesson import Evaluate, Lesson
 from pipelines.learning.model import head, last_hidden, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo
@@ -69,6 +70,7 @@ class PairRows:
 
     def __init__(self, file: Path):
         self.pairs = PairFile(file)
+        self.tokens_N: np.ndarray | None = self.pairs.lengths_N2.sum(axis=1)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -86,9 +88,11 @@ class PairRows:
     def padded(self) -> float:
         return PADDED
 
-    def batch_tokens(self, rows: int) -> int:
-        """Tokens of the largest micro-batch of so many pairs, about."""
-        return batch_tokens(self.pairs.lengths_N2, rows)
+    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int) -> int:
+        """Tokens of the largest micro-batch, about."""
+        return largest_micro_batch(
+            self.pairs.lengths_N2, batch_pairs=batch_rows, world=world, micro_batch_pairs=micro_batch_rows
+        )
 
     def padding(self) -> PairBatch:
         """A batch without pairs: two tokens that no loss uses."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.sources.source import Row
+from pipelines.learning.dealing import largest_micro_batch
 from pipelines.recipe.reader import Entry, Recipe
 
 BYTES_PER_TOKEN = 4.0
@@ -32,11 +33,11 @@ class PairLengths:
     limit: int = 0  # tokens of a side at most
     limit_of_most: int = 0  # that 95% of the pairs would not exceed
 
-    def micro_batch_tokens(self, pairs: int) -> int:
-        """Of the largest micro-batch, about."""
-        from pipelines.data.dialogues.tokenized_pairs import batch_tokens
-
-        return batch_tokens(np.array(self.sides), pairs)
+    def micro_batch_tokens(self, batch_pairs: int, workers: int, micro_batch_pairs: int) -> int:
+        """Of the largest micro-batch, about. batch_pairs: of a step, all workers together."""
+        return largest_micro_batch(
+            np.array(self.sides), batch_pairs=batch_pairs, world=workers, micro_batch_pairs=micro_batch_pairs
+        )
 
     def note(self, stage: str, context: int) -> str:
         """A sentence about pairs that are left out, empty without any. context: tokens that the model attends to."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 from pipelines.inference.estimates import Speed
 from pipelines.inference.model_config import dtype_in
 from pipelines.learning import estimates
+from pipelines.learning.dealing import PADDED, largest_rows, num_micro_batches
 from pipelines.learning.estimates import TrainingWork
 from pipelines.learning.memory import Setting
 from pipelines.learning.shapes import ModelShape
@@ -151,7 +151,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         lora,
         machines,
         rows,
-        row_tokens if pairs is None else pairs.micro_batch_tokens(1),
+        row_tokens if pairs is None else pairs.micro_batch_tokens(options["batch_pairs"], cluster["workers"], 1),
         step_rows,
         length,
         (pairs and pairs.mean_tokens) or row_tokens,
@@ -195,11 +195,11 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLength
     rows, workers = cluster["micro_batch_rows"], cluster["workers"]
     if "batch_tokens" in options:
         length = _row_length(recipe, entry, context)
-        return min(rows, max(1, options["batch_tokens"] // length // workers)), length
+        return largest_rows(max(1, options["batch_tokens"] // length), workers, rows), length
     if lengths is None:  # ppo
         return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
-    pairs = min(rows, max(1, options["batch_pairs"] // workers))
-    return pairs, lengths.micro_batch_tokens(pairs) // pairs
+    pairs = largest_rows(options["batch_pairs"], workers, rows)
+    return pairs, lengths.micro_batch_tokens(options["batch_pairs"], workers, rows) // pairs
 
 
 def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
@@ -359,8 +359,6 @@ def _with(job: Job, **changes: Any) -> Job:
 
 def time_s(job: Job) -> float | None:
     """Seconds of training, without the start of processes; of ppo with its replies, of dpo with its reference's."""
-    from pipelines.data.dialogues.tokenized_pairs import PADDED
-
     machines = job.machines
     if job.tokens is None or (job.on_gpu and not machines.on_gpu):
         return None
@@ -374,12 +372,13 @@ def time_s(job: Job) -> float | None:
     computed = job.tokens * (PADDED if "batch_pairs" in job.options else 1.0)
     work = TrainingWork(
         flops=training_flops(job.model, job.length).total(computed, computed), tokens=computed, length=job.length,
-        steps=job.tokens / (step_rows * job.mean_tokens), micro_batches=ceil(step_rows / job.setting.world / job.rows),
+        steps=job.tokens / (step_rows * job.mean_tokens),
+        micro_batches=num_micro_batches(step_rows, job.setting.world, job.rows),
     )  # fmt: skip
     seconds = estimates.seconds(job.model, job.setting, speed, work)
     if job.kind != "dpo":
         return seconds
-    once = computed / job.options["epochs"]  # each pair by the reference, before the first step
+    once = job.tokens / job.options["epochs"]  # each pair by the reference, before the first step; sorted, unpadded
     return seconds + estimates.forward_seconds(job.model, job.setting, speed, once, job.length)
 
 

@@ -26,7 +26,7 @@ from pipelines.learning.actor_critic import (
     concatenated,
     hidden_at,
 )
-from pipelines.learning.batch import cut_evenly
+from pipelines.learning.dealing import cut_evenly
 from pipelines.learning.engine import Engine, whole
 from pipelines.learning.lesson import Batch
 from pipelines.learning.model import score_head

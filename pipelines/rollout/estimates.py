@@ -31,10 +31,11 @@ def compare(
     from pipelines.learning.precision import DTYPES
 
     memory_bytes = memory.bytes()  # before the products below, whose matrices are not the rank's
+    small_s = operation_s()  # first: for a while after a product its other threads spin, and take half of a core
     speed = Speed(
         setting.world * peak_flops_per_s(setting.device, DTYPES[setting.dtype]),
         setting.world * copy_bytes_per_s(setting.device),
-        operation_s(),
+        small_s,
     )
     return Comparison(
         memory_bytes,

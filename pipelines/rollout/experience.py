@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pipelines.inference.reply import Reply
+from pipelines.learning.dealing import deal
 from pipelines.rollout import advantage, mismatch
 
 Floats = np.ndarray
@@ -154,7 +155,8 @@ def optimizer_steps(
     for epoch in range(epochs):
         order = np.random.default_rng([seed, iteration, epoch]).permutation(len(rows))
         for minibatch in (part.tolist() for part in np.array_split(order, minibatches)):
-            dealt = deal([rows[number] for number in minibatch], world)
+            lengths = np.array([len(rows[number].prompt) + len(rows[number].reply) for number in minibatch], np.int64)
+            dealt = [[rows[number] for number in hand] for hand in deal(np.array(minibatch, np.int64), lengths, world)]
             value_rows = [_value_rows(rows, minibatch, rank_range(len(rows), rank, world)) for rank in range(world)]
             num_tokens = sum(len(rows[number].reply) for number in minibatch)
             max_rows, max_value_rows = max(map(len, dealt)), max(map(len, value_rows))
@@ -166,16 +168,6 @@ def optimizer_steps(
 def rank_range(num_rollouts: int, rank: int, world: int) -> range:
     """Which of the rollouts a rank generates, scores and annotates."""
     return range(num_rollouts * rank // world, num_rollouts * (rank + 1) // world)
-
-
-def deal(rows: Sequence[Row], world: int) -> list[list[Row]]:
-    """Rows for each rank, longest first, so that ranks have the same work and padding is short."""
-    ordered = sorted(rows, key=lambda row: -(len(row.prompt) + len(row.reply)))
-    ranks = [*range(world), *reversed(range(world))]  # 0 1 1 0 0 1 …: no rank always gets the longer one
-    dealt: list[list[Row]] = [[] for _ in range(world)]
-    for number, row in enumerate(ordered):
-        dealt[ranks[number % len(ranks)]].append(row)
-    return dealt
 
 
 def _value_rows(rows: Sequence[Row], minibatch: Iterable[int], annotated: range) -> list[ValueRow]:

@@ -43,7 +43,7 @@ from pipelines.learning.actor_critic import (
     logprobs,
     new_critic,
 )
-from pipelines.learning.batch import cut_evenly
+from pipelines.learning.dealing import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch
 from pipelines.learning.memory import Setting

@@ -32,7 +32,7 @@ from pipelines.learning.actor_critic import (
     pad_right,
     scores_at,
 )
-from pipelines.learning.batch import cut_evenly
+from pipelines.learning.dealing import cut_evenly
 from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.saving import save_proven
 from pipelines.rollout.advantage import group_advantages

@@ -235,6 +235,41 @@ def test_workers_and_micro_batches_share_a_step_out_exactly(world: int, micro: i
     assert joined.tolist() == order.rows_of_step(9).tolist()
 
 
+@pytest.mark.parametrize(("world", "micro"), [(1, 8), (1, 3), (2, 2), (3, 2), (3, 1), (5, 4), (16, 1)])
+def test_ranks_and_pieces_get_about_as_many_tokens_where_rows_differ(world: int, micro: int) -> None:
+    tokens_N = np.random.default_rng(0).integers(20, 500, 50)
+    order = DataOrder(50, batch_rows=8, seed=1, tokens_N=tokens_N)
+    for step in range(12):
+        ranks = [order.micro_batches(step, rank=r, world=world, micro_batch_rows=micro) for r in range(world)]
+        assert len({len(pieces) for pieces in ranks}) == 1
+        assert max(len(piece) for pieces in ranks for piece in pieces) <= micro
+        joined = np.concatenate([piece for pieces in ranks for piece in pieces])
+        assert sorted(joined.tolist()) == sorted(order.rows_of_step(step).tolist())
+        longest = tokens_N[joined].max()
+        of_ranks = [sum(tokens_N[piece].sum() for piece in pieces) for pieces in ranks]
+        assert max(of_ranks) - min(of_ranks) <= longest
+        for pieces in ranks:
+            of_pieces = [tokens_N[piece].sum() for piece in pieces]
+            assert max(of_pieces) - min(of_pieces) <= longest
+
+
+def test_lengths_are_balanced_better_than_rows_as_they_come() -> None:
+    """The mean of the longer rank's tokens ÷ half of all, of 50 steps: what one rank waits for."""
+    tokens_N = np.random.default_rng(1).lognormal(5, 0.7, 1000).astype(int)
+    waits = []
+    for tokens in (None, tokens_N):
+        order = DataOrder(1000, batch_rows=16, seed=1, tokens_N=tokens)
+        totals = [
+            [
+                tokens_N[np.concatenate(order.micro_batches(step, rank=r, world=2, micro_batch_rows=4))].sum()
+                for r in (0, 1)
+            ]
+            for step in range(50)
+        ]
+        waits.append(np.mean([2 * max(both) / sum(both) for both in totals]))
+    assert waits[0] > 1.1 and waits[1] < 1.03
+
+
 def test_batch_has_the_types_models_want() -> None:
     column = torch.ones(2, 4, dtype=torch.int32)
     batch = batch_from_packed(column, column, column)

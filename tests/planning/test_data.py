@@ -92,11 +92,11 @@ def test_a_file_without_pairs_is_planned_at_a_usual_length(tmp_path: Path) -> No
 def test_the_largest_micro_batch() -> None:
     """Rows are as long as the longest side; others share a row where they have room."""
     pairs = [(100, 100)] * 499 + [(2000, 60)]
-    assert PairLengths(pairs, 0.5).micro_batch_tokens(1) == 2 * 2000, "60 tokens in a row of 2,000"
-    assert PairLengths(pairs, 0.5).micro_batch_tokens(8) == 2 * 2000, "1,460 tokens in the second row"
-    assert PairLengths(pairs[:9], 0.5).micro_batch_tokens(8) == 2 * 8 * 100
-    assert PairLengths(pairs[:1], 0.5).micro_batch_tokens(8) == 2 * 8 * 100, "more pairs than were read"
-    assert PairLengths([(101, 100), (60, 60)], 0.5).micro_batch_tokens(2) == 4 * 101, "no two sides share a row"
+    assert PairLengths(pairs, 0.5).micro_batch_tokens(1, 1, 1) == 2 * 2000, "60 tokens in a row of 2,000"
+    assert PairLengths(pairs, 0.5).micro_batch_tokens(8, 1, 8) == 2 * 2000, "1,460 tokens in the second row"
+    assert PairLengths(pairs[:9], 0.5).micro_batch_tokens(8, 1, 8) == 2 * 8 * 100
+    assert PairLengths(pairs[:1], 0.5).micro_batch_tokens(8, 1, 8) == 2 * 8 * 100, "more pairs than were read"
+    assert PairLengths([(101, 100), (60, 60)], 0.5).micro_batch_tokens(2, 1, 2) == 4 * 101, "no two sides share a row"
 
 
 def test_one_pair_at_a_time_takes_what_the_longest_does(tmp_path: Path) -> None:

@@ -27,48 +27,11 @@ from pipelines.data.tokens.ragged import RaggedColumn
 
 BATCH_PAIRS = 2048  # written at a time: 2,048 × 2 sequences × 300 tokens × 4 bytes = 5 MB
 
-# Tokens that are computed for each token of a pair: rows are as long as the longest sequence of their micro-batch, with
-# room at their ends. 1.19 for four pairs of lengths that vary by a factor of two around their median.
-PADDED = 1.15
-
-TRIED_PAIRS, MIN_TRIES = 1000, 100  # in micro-batches whose largest is looked for: 0.1 s
-
 TOKENS = pa.list_(pa.int32())
 SCHEMA = pa.schema(
     # prompt_tokens: tokens before either reply; row: index of the pair in the preferences' file
     [("chosen", TOKENS), ("rejected", TOKENS), ("prompt_tokens", pa.int32()), ("row", pa.int64())]
 )
-
-
-def packing(lengths: Sequence[int]) -> tuple[list[int], int, int]:
-    """Packs sequences into rows as long as the longest of them: the longest first, each into the first row with room
-    (first-fit decreasing). Returns where each begins in the rows, which lie end to end; the rows; their length."""
-    width = max(lengths, default=2)
-    filled: list[int] = []  # tokens in each row
-    starts = [0] * len(lengths)
-    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        row = next((row for row, tokens in enumerate(filled) if tokens + lengths[number] <= width), len(filled))
-        if row == len(filled):
-            filled.append(0)
-        starts[number] = row * width + filled[row]
-        filled[row] += lengths[number]
-    return starts, max(len(filled), 1), width
-
-
-def batch_tokens(lengths_N2: np.ndarray, num_pairs: int) -> int:
-    """Tokens of the largest micro-batch of so many pairs, about: of random ones, half of them with the longest pair.
-
-    lengths_N2: tokens of both sides of each pair, a side being the prompt with one of the replies; N > 0."""
-    draw = np.random.default_rng(0)
-    longest = int(lengths_N2.max(axis=1).argmax())
-    largest = 0
-    for number in range(max(MIN_TRIES, TRIED_PAIRS // num_pairs)):
-        pairs = draw.choice(len(lengths_N2), num_pairs, replace=len(lengths_N2) < num_pairs)
-        if number % 2 == 0 and longest not in pairs:
-            pairs[0] = longest
-        _, rows, width = packing(lengths_N2[pairs].ravel().tolist())
-        largest = max(largest, rows * width)
-    return largest
 
 
 @dataclass(frozen=True)
