@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from cluster import reaper
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, portable
 from cluster.progress import Figures
 from cluster.resources import Resources
 from cluster.session import Session
@@ -125,9 +126,10 @@ def test_an_exception_of_the_loop_is_raised_as_it_was_at_once(run: Run, tmp_path
     assert "raised by rank 1" in caught.value.__notes__[0]
 
 
-def test_an_exception_that_cannot_be_pickled_is_named_in_a_runtime_error(run: Run) -> None:
-    with pytest.raises(RuntimeError, match="Unpicklable: left"):
-        run(loops.fail_unpicklable, resources=Resources(workers=1))
+def test_an_exception_that_cannot_be_pickled_is_named_in_a_runtime_error(tmp_path: Path) -> None:
+    """What a worker raises, as in the test before, is what `portable` makes of the loop's exception."""
+    error = pickle.loads(pickle.dumps(portable(loops.Unpicklable("left", "right"), tmp_path)))
+    assert type(error) is RuntimeError and "Unpicklable: left" in str(error)
 
 
 def test_workers_that_never_fit_are_refused(run: Run) -> None:
