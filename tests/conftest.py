@@ -33,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 LONG_FILES = (
     "tests/serve/trial/test_trial.py",
     "tests/stages/test_quantise.py",
+    "tests/stages/test_imported.py",
     "tests/test_end_to_end.py",
     "tests/test_evaluator.py",
     "tests/stages/test_evaluate.py",
@@ -82,7 +83,7 @@ GROUPS = (
     ("tests/cluster/test_jobs.py", "tests/cluster/test_session.py", "tests/cluster/test_submitted_recipe.py"),  # `head`
     ("tests/test_evaluator.py", "tests/inference/test_sampler.py", "tests/stages/test_evaluate.py",
      "tests/stages/test_preferences.py", "tests/stages/test_model_writer.py"),  # `evaluator`
-    ("tests/serve/trial/", "tests/stages/test_quantise.py"),  # both import llmcompressor
+    ("tests/serve/trial/", "tests/stages/test_quantise.py", "tests/stages/test_imported.py"),  # import llmcompressor
 )  # fmt: skip
 
 
