@@ -146,3 +146,8 @@ class Unpicklable(Exception):
 
     def __init__(self, left: str, right: str):
         super().__init__(left)
+
+
+def fail_unpicklable(worker: Worker, config: dict[str, Any]) -> None:
+    """Raises an exception that cannot reach the driver."""
+    raise Unpicklable("left", "right")

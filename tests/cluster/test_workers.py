@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from cluster import reaper
-from cluster.errors import ClusterError, portable
+from cluster.errors import ClusterError
 from cluster.progress import Figures
 from cluster.resources import Resources
 from cluster.session import Session
@@ -126,10 +127,21 @@ def test_an_exception_of_the_loop_is_raised_as_it_was_at_once(run: Run, tmp_path
     assert "raised by rank 1" in caught.value.__notes__[0]
 
 
-def test_an_exception_that_cannot_be_pickled_is_named_in_a_runtime_error(tmp_path: Path) -> None:
-    """What a worker raises, as in the test before, is what `portable` makes of the loop's exception."""
-    error = pickle.loads(pickle.dumps(portable(loops.Unpicklable("left", "right"), tmp_path)))
-    assert type(error) is RuntimeError and "Unpicklable: left" in str(error)
+def test_an_exception_that_cannot_be_pickled_is_named_in_a_runtime_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a worker raises; the test before: it reaches the driver."""
+    import torch
+
+    from cluster import workers
+
+    monkeypatch.setattr(workers, "Worker", lambda folder: SimpleNamespace(rank=1, folder=folder))
+    monkeypatch.setattr(workers, "_join_group", lambda worker: None)
+    monkeypatch.setattr(workers.gc, "freeze", lambda: None)  # would keep this process's garbage
+    loop = pickle.dumps((loops.fail_unpicklable, {}))
+    with pytest.raises(RuntimeError, match="Unpicklable: left") as caught:
+        workers._run({"modules": [], "loop": loop, "threads": torch.get_num_threads(), "folder": str(tmp_path)})
+    assert "Unpicklable: left" in str(pickle.loads(pickle.dumps(caught.value)))
 
 
 def test_workers_that_never_fit_are_refused(run: Run) -> None:
