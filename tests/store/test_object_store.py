@@ -133,10 +133,10 @@ def test_other_bytes_of_the_same_size_are_noticed_when_they_are_brought(machines
     assert not other.path.exists() and list(other.path.parent.iterdir()) == []
 
 
-# Commits to the store that each line of its input names, in a process of its own: a fork, in which nothing is imported
-# again. Prints that process's id, and how it ended.
+# Commits to the store that each line of its input names, in a process of its own: a fork of one that has imported our
+# code but has opened no store, since obstore's threads would not survive. Prints its id, and how it ended.
 COMMITS = """
-import os, sys
+import os, signal, sys
 from pipelines.store.artifacts import Store
 from tests.store.test_artifacts import filled_draft, manifest
 for line in sys.stdin:
@@ -145,6 +145,7 @@ for line in sys.stdin:
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
+    signal.alarm(120)  # ends a child that hangs
     try:
         store = Store(line.strip()).create()
         draft = filled_draft(store)
@@ -161,7 +162,10 @@ def commits(machines: Machines) -> Iterator[subprocess.Popen[str]]:
     machines.store("killed")  # its scratch folder is that of these processes
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", COMMITS], cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
-        yield process  # its input is closed then, and it ends
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_kill_at_any_request_of_a_run_leaves_all_or_nothing(
