@@ -259,7 +259,7 @@ def test_real_instructions(data_dir: Path, tmp_path: Path, language: str) -> Non
     # A few of them repeat themselves, are in French or Spanish, or say what an earlier row says.
     reasons = {each["reason"] for each in made.rejected}
     assert reasons <= {"language", "repetition", "duplicate"}
-    assert len(made.rejected) == made.facts["conversations/rejected"] and len(made.rejected) < 20
+    assert len(made.rejected) == made.facts["conversations/rejected"] and len(made.rejected) < 8
     train, held_out = (conversations.read(made.out / name) for name in (conversations.TRAIN, conversations.HELD_OUT))
     assert len(train) + len(held_out) + len(made.rejected) == len(lines) > 3000
     assert len(held_out) == pytest.approx(0.05 * len(lines), rel=0.15)

@@ -51,6 +51,11 @@ def test_the_same_conversations_give_the_same_texts(guard: Made, talks: Made) ->
     assert first == second and len(first) == guard.facts["guard/texts"]
 
 
+@pytest.mark.slow
+def test_the_same_conversations_give_the_same_bytes(guard: Made, talks: Made, tmp_path: Path) -> None:
+    assert make("guard", tmp_path, talks=talks, **FEW).digests == guard.digests
+
+
 def test_a_threshold_of_the_recipe_replaces_the_one_that_was_found(guard: Made) -> None:
     trained = Guard.open(guard.out)
     options = GuardOptions.model_validate({"thresholds": {"en": 0.999}, "reply_thresholds": {"zh": 0.1}})
