@@ -1,6 +1,6 @@
 """The stage `dpo`: a complete run, and refused inputs.
 
-Of one worker: test_pairs.py trains by DPO on two, and test_reward_model.py scores held-out pairs on two."""
+Of one worker: test_pairs.py trains by DPO, and scores pairs before and after, on two."""
 
 from __future__ import annotations
 
