@@ -54,10 +54,16 @@ def rayse(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=runs.ROOT, timeout=120)
 
 
-def test_report_has_the_promised_facts(undisturbed: Path) -> None:
+@pytest.fixture(scope="module")
+def report(undisturbed: Path) -> str:
+    """What `rayse report --json` prints."""
     done = rayse("report", "--json", "--store", str(undisturbed))
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    return done.stdout
+
+
+def test_report_has_the_promised_facts(report: str) -> None:
+    facts = json.loads(report)
     corpus, pretrain = facts["corpus"], facts["pretrain"]
     dropped = sum(value for key, value in corpus.items() if key.startswith("documents/dropped_"))
     assert corpus["documents/read"] == corpus["documents/kept"] + dropped
@@ -75,13 +81,12 @@ def test_report_has_the_promised_facts(undisturbed: Path) -> None:
     assert facts["run"]["run/wall_s"] >= sum(facts[s]["run/wall_s"] for s in facts if s != "run") - 0.01
 
 
-def test_a_second_run_does_not_start_ray_and_changes_no_fact(undisturbed: Path) -> None:
-    before = rayse("report", "--json", "--store", str(undisturbed)).stdout
+def test_a_second_run_does_not_start_ray_and_changes_no_fact(undisturbed: Path, report: str) -> None:
     done = rayse("run", "micro", "--store", str(undisturbed), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == 0
     assert json.loads(done.stdout)["nodes"] == [], "Ray was started needlessly"
-    assert rayse("report", "--json", "--store", str(undisturbed)).stdout == before
+    assert rayse("report", "--json", "--store", str(undisturbed)).stdout == report
 
 
 def test_the_report_page_is_self_contained(undisturbed: Path) -> None:

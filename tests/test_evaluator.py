@@ -1,4 +1,8 @@
-"""The evaluator's process: when it is started, when it is replaced, and which error its death raises."""
+"""The evaluator's process: when it is started, when it is replaced, and which error its death raises.
+
+Their order starts few engines: a test ends what the next one starts anew, and the last one leaves a model of another
+shape, with which test_evaluate.py, next in the same process, begins.
+"""
 
 from __future__ import annotations
 
@@ -110,6 +114,27 @@ def test_logprobs_of_many_batches_are_in_order_and_report_progress(evaluator: Ev
         assert logprobs[number] == pytest.approx(expected, abs=1e-4)
 
 
+def test_load_replaces_a_process_that_died_while_idle(evaluator: Evaluator, tiny: Tiny) -> None:
+    evaluator.load(tiny.first, SETTINGS)
+    pid = evaluator.describe()["pid"]
+    os.kill(pid, signal.SIGKILL)  # as if it died while another stage runs
+    notes: list[str] = []
+    evaluator.load(tiny.first, SETTINGS, notes.append)  # the same folder: a living process would keep its weights
+    assert evaluator.describe()["pid"] != pid
+    assert "process is replaced" in notes[0] and "died" in notes[0] and "evaluator up" in notes[1]
+    (logprobs,) = evaluator.logprobs([[1, 2, 3]])
+    assert logprobs == pytest.approx(tiny_models.reference_logprobs(tiny.first, [[1, 2, 3]])[0], abs=1e-4)
+
+
+def test_killed_process_raises_a_cluster_error_that_names_it(evaluator: Evaluator, tiny: Tiny) -> None:
+    evaluator.load(tiny.first, SETTINGS)
+    os.kill(evaluator.describe()["pid"], signal.SIGKILL)
+    with pytest.raises(ClusterError, match=r"gang evaluator: rank 0 on .* died in logprobs"):
+        evaluator.logprobs([[1, 2, 3]])
+    with pytest.raises(ValueError, match="no model is loaded"):
+        evaluator.logprobs([[1, 2, 3]])
+
+
 def test_process_is_kept_for_the_same_shape_and_replaced_for_another(
     evaluator: Evaluator, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -131,27 +156,6 @@ def test_process_is_kept_for_the_same_shape_and_replaced_for_another(
     (row,) = tiny_models.rows(1, CONTEXT)
     (logprobs,) = evaluator.logprobs([row])
     assert float(np.abs(logprobs - tiny_models.reference_logprobs(tiny.other, [row])[0]).max()) < 1e-4
-
-
-def test_killed_process_raises_a_cluster_error_that_names_it(evaluator: Evaluator, tiny: Tiny) -> None:
-    evaluator.load(tiny.other, SETTINGS)
-    os.kill(evaluator.describe()["pid"], signal.SIGKILL)
-    with pytest.raises(ClusterError, match=r"gang evaluator: rank 0 on .* died in logprobs"):
-        evaluator.logprobs([[1, 2, 3]])
-    with pytest.raises(ValueError, match="no model is loaded"):
-        evaluator.logprobs([[1, 2, 3]])
-
-
-def test_load_replaces_a_process_that_died_while_idle(evaluator: Evaluator, tiny: Tiny) -> None:
-    evaluator.load(tiny.first, SETTINGS)
-    pid = evaluator.describe()["pid"]
-    os.kill(pid, signal.SIGKILL)  # as if it died while another stage runs
-    notes: list[str] = []
-    evaluator.load(tiny.first, SETTINGS, notes.append)  # the same folder: a living process would keep its weights
-    assert evaluator.describe()["pid"] != pid
-    assert "process is replaced" in notes[0] and "died" in notes[0] and "evaluator up" in notes[1]
-    (logprobs,) = evaluator.logprobs([[1, 2, 3]])
-    assert logprobs == pytest.approx(tiny_models.reference_logprobs(tiny.first, [[1, 2, 3]])[0], abs=1e-4)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Fixtures: a local Ray for the tests of this folder, and a real Ray head that cannot import our code.
+"""Fixture: a real Ray head that cannot import our code.
 
 The head runs in a separate virtual environment that holds only a path to the installed packages, without Rayse. It is
 started in another folder, with token authentication and its dashboard on loopback.
@@ -21,18 +21,11 @@ from pathlib import Path
 import pytest
 
 from cluster import reaper, token
-from cluster.session import Session, temporary_folder
+from cluster.session import temporary_folder
 from serve.hosting.front import free_port
 from tests.runs import TIMEOUT_S, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="package")
-def session() -> Iterator[Session]:
-    """A local Ray with 4 logical CPUs."""
-    with Session(cpus=4, on_message=lambda text: None) as session:
-        yield session
 
 
 @dataclass

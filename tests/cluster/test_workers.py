@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -125,9 +127,21 @@ def test_an_exception_of_the_loop_is_raised_as_it_was_at_once(run: Run, tmp_path
     assert "raised by rank 1" in caught.value.__notes__[0]
 
 
-def test_an_exception_that_cannot_be_pickled_is_named_in_a_runtime_error(run: Run) -> None:
-    with pytest.raises(RuntimeError, match="Unpicklable: left"):
-        run(loops.fail_unpicklable, resources=Resources(workers=1))
+def test_an_exception_that_cannot_be_pickled_is_named_in_a_runtime_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a worker raises; the test before: it reaches the driver."""
+    import torch
+
+    from cluster import workers
+
+    monkeypatch.setattr(workers, "Worker", lambda folder: SimpleNamespace(rank=1, folder=folder))
+    monkeypatch.setattr(workers, "_join_group", lambda worker: None)
+    monkeypatch.setattr(workers.gc, "freeze", lambda: None)  # would keep this process's garbage
+    loop = pickle.dumps((loops.fail_unpicklable, {}))
+    with pytest.raises(RuntimeError, match="Unpicklable: left") as caught:
+        workers._run({"modules": [], "loop": loop, "threads": torch.get_num_threads(), "folder": str(tmp_path)})
+    assert "Unpicklable: left" in str(pickle.loads(pickle.dumps(caught.value)))
 
 
 def test_workers_that_never_fit_are_refused(run: Run) -> None:

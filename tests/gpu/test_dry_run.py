@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,8 +26,16 @@ def test_every_measurement_ends_with_figures(tmp_path: Path) -> None:
     }
 
 
-def test_a_machine_without_a_gpu_is_told_so() -> None:
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-m", "tests.gpu"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 2
-    assert "sees no GPU" in done.stderr
+def test_a_machine_without_a_gpu_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from tests.gpu.__main__ import main
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["python -m tests.gpu"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "sees no GPU" in capsys.readouterr().err

@@ -316,38 +316,6 @@ def test_shape_is_the_config_without_what_changes_no_computation(tiny: Tiny, tmp
     assert shape(tmp_path) != shape(tiny.first)
 
 
-def test_weights_of_a_model_without_a_head_of_its_own_are_pushed(evaluator: Evaluator, tmp_path: Path) -> None:
-    """vLLM's Gemma 2 multiplies with the input embedding: it has no head to push weights to."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    config = Gemma2Config(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, query_pre_attn_scalar=32, max_position_embeddings=CONTEXT,
-        attn_logit_softcapping=None, initializer_range=0.2, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
-    for name in ("a", "b"):
-        torch.manual_seed(ord(name))
-        Gemma2ForCausalLM(config).save_pretrained(tmp_path / name)
-    evaluator.load(tmp_path / "a", SETTINGS)
-    assert gap(evaluator, tmp_path / "a") < 1e-4 and gap(evaluator, tmp_path / "b") > 0.1
-    assert load(evaluator, tmp_path / "b").pushed
-    assert gap(evaluator, tmp_path / "b") < 1e-4
-
-
-def test_a_probe_longer_than_the_rows_is_used_as_far_as_they_go(
-    evaluator: Evaluator, tiny: Tiny, tmp_path: Path
-) -> None:
-    shutil.copytree(tiny.first, tmp_path / "model")
-    probe.write(tmp_path / "model", probe.by_transformers(tiny.first))
-    short = EngineSettings(threads=1, max_tokens=probe.LENGTH // 2, answer_s=120)
-    evaluator.load(tmp_path / "model", short)
-    assert len(evaluator.logprobs([[5] * short.max_tokens])[0]) == short.max_tokens - 1
-    broken = probe.by_transformers(tiny.second)
-    probe.write(tmp_path / "model", broken)  # it is still a proof
-    evaluator._folder = None
-    assert not evaluator._call("load", tmp_path / "model", deadline_s=120).pushed
-
-
 def test_plain_vectors_are_pushed_too(first: Evaluator, tiny: Tiny, tmp_path: Path) -> None:
     """Norms are copied in place, not loaded as matrices are."""
     folder = tmp_path / "norms"
@@ -362,3 +330,17 @@ def test_plain_vectors_are_pushed_too(first: Evaluator, tiny: Tiny, tmp_path: Pa
     assert gap(first, folder) > 0.1
     assert load(first, folder).pushed and gap(first, folder) < 1e-4
     assert load(first, tiny.first).pushed and gap(first, tiny.first) < 1e-4
+
+
+def test_a_probe_longer_than_the_rows_is_used_as_far_as_they_go(
+    evaluator: Evaluator, tiny: Tiny, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny.first, tmp_path / "model")
+    probe.write(tmp_path / "model", probe.by_transformers(tiny.first))
+    short = EngineSettings(threads=1, max_tokens=probe.LENGTH // 2, answer_s=120)
+    evaluator.load(tmp_path / "model", short)
+    assert len(evaluator.logprobs([[5] * short.max_tokens])[0]) == short.max_tokens - 1
+    broken = probe.by_transformers(tiny.second)
+    probe.write(tmp_path / "model", broken)  # it is still a proof
+    evaluator._folder = None
+    assert not evaluator._call("load", tmp_path / "model", deadline_s=120).pushed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
 def gradients_by_hand(folder: Path, family: str) -> dict[str, Tensor]:
     """Of bfloat16 weights, row by row, summed in float32."""
     model = from_folder(folder / family, torch.bfloat16)

@@ -22,6 +22,7 @@ from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import from_folder
 from pipelines.learning.pairs import PairRows, dpo_lesson, new_reward_model, reward_lesson
 from pipelines.learning.schedule import Schedule
+from pipelines.stages.dpo import judged
 from tests.learning.processes import Killed, PlainWorker, in_processes
 from tests.stages.preference_work import pairs
 from tests.tiny_models import Tiny
@@ -41,6 +42,11 @@ def judge(model: Path, rows: PairRows, dtype: torch.dtype) -> Lesson:
     return reward_lesson(new_reward_model(model, seed=3, pad_id=0, dtype=dtype), rows, every_token=False, dtype=dtype)
 
 
+def judged_lesson(model: Path, rows: PairRows, dtype: torch.dtype) -> Lesson:
+    """The lesson that also scores pairs before and after training, as the stage does: here those that it learns."""
+    return judged(lesson(model, rows, dtype), rows, beta=0.2, batch_pairs=4)
+
+
 def run(
     folder: Path, model: Path, name: str, *, die_after: int | None = None, optimizer: OptimizerPlan = MUON,
     zero_stage: Literal[1, 2, 3] = 1, make: Callable[[Path, PairRows, torch.dtype], Lesson] = lesson,
@@ -57,7 +63,8 @@ def run(
     worker = PlainWorker(folder / name / "checkpoints", die_after=die_after)
     rows = PairRows(folder / "train.arrow")
     try:
-        train(worker, plan, lambda dtype: make(model, rows, dtype))
+        facts = train(worker, plan, lambda dtype: make(model, rows, dtype))
+        (folder / name / f"facts-{worker.rank}.json").write_text(json.dumps(facts))
     except Killed:
         assert worker.saved == [2]
     if worker.rank == 0:
@@ -68,7 +75,7 @@ def two_workers(folder: Path, model: Path) -> None:
     run(folder, model, "whole")
     run(folder, model, "killed", die_after=2)
     run(folder, model, "killed")
-    run(folder, model, "whole by adamw", optimizer=ADAMW)
+    run(folder, model, "whole by adamw", optimizer=ADAMW, make=judged_lesson)
     for stage in ZERO_STAGES:
         run(folder, model, f"dpo {stage}", optimizer=ADAMW, zero_stage=stage)
         run(folder, model, f"reward model {stage}", optimizer=ADAMW, zero_stage=stage, make=judge)
@@ -78,7 +85,7 @@ def one_worker(folder: Path, model: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "REPORT_S", 0.0)
         run(folder, model, "alone")
-    run(folder, model, "alone by adamw", optimizer=ADAMW)
+    run(folder, model, "alone by adamw", optimizer=ADAMW, make=judged_lesson)
     run(folder, model, "reward model alone", optimizer=ADAMW, make=judge)
 
 
@@ -159,3 +166,15 @@ def test_what_is_learnt_does_not_depend_on_the_number_of_workers(runs: Path) -> 
     for here, there in zip(two, one, strict=True):  # a difference of sums over wide weights: rounding shows
         assert here["train/loss_nats"] == pytest.approx(there["train/loss_nats"], abs=1e-3)
     assert two[-1]["train/loss_nats"] < two[0]["train/loss_nats"]
+
+
+def test_pairs_are_judged_alike_by_any_number_of_workers(runs: Path) -> None:
+    """The last batch is one pair: a worker of two has none."""
+    files = [runs / "whole by adamw" / "facts-0.json", runs / "whole by adamw" / "facts-1.json",
+             runs / "alone by adamw" / "facts-0.json"]  # fmt: skip
+    first, second, alone = (
+        {name: value for name, value in json.loads(file.read_text()).items() if name.startswith("heldout/")}
+        for file in files
+    )
+    assert first == second == pytest.approx(alone, abs=1e-3)
+    assert first["heldout/pairs"] == 17 and first["heldout/margin"] > 0

@@ -40,10 +40,12 @@ def write(folder: Path, *, train: list[Pair], held_out: list[Pair]) -> Path:
     return folder
 
 
-def work(stage: Stage, folder: Path, session: Session, model: Path, preferences_folder: Path, **options: Any) -> Work:
-    inputs = {"model": model, "preferences": preferences_folder}
-    return work_of(stage, folder, session, inputs, options, {"workers": 2, "log_every_steps": 5, "micro_batch_rows": 4,
-                                                             "dtype": "float32"})  # fmt: skip
+def work(
+    stage: Stage, folder: Path, session: Session, model: Path, preferred: Path, workers: int = 2, **options: Any
+) -> Work:
+    inputs = {"model": model, "preferences": preferred}
+    cluster = {"workers": workers, "log_every_steps": 5, "micro_batch_rows": 4, "dtype": "float32"}
+    return work_of(stage, folder, session, inputs, options, cluster)
 
 
 def without_template(model: Path, folder: Path) -> Path:

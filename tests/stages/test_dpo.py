@@ -1,4 +1,6 @@
-"""The stage `dpo`: a complete run of two workers, and refused inputs."""
+"""The stage `dpo`: a complete run, and refused inputs.
+
+Of one worker: test_pairs.py trains by DPO, and scores pairs before and after, on two."""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def trained(
     tiny: Tiny, preferred: Path, session: Session, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Facts, RecordedProgress]:
     stage_work = work(
-        STAGE, tmp_path_factory.mktemp("run") / "draft", session, tiny.first, preferred,
+        STAGE, tmp_path_factory.mktemp("run") / "draft", session, tiny.first, preferred, workers=1,
         epochs=2, batch_pairs=16, optimizer="adamw", learning_rate=1e-3, beta=BETA,
     )  # fmt: skip
     facts = dpo.run(stage_work)

@@ -107,6 +107,14 @@ def inputs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     return {"model": tiny.first, "corpus": corpus, "tokens": tokens_artifact(folder / "tokens", tiny, tiny.first)}
 
 
+def test_a_previous_model_of_another_shape_is_compared(
+    evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    """First: the engine of test_evaluator.py, which runs before in the same process, still holds the other shape."""
+    _, out, _ = evaluate(evaluator, tmp_path, inputs | {"previous": tiny.other})
+    assert "reply_before" in json.loads((out / "samples.json").read_text(encoding="utf-8"))[0]
+
+
 def test_figures_equal_transformers_and_samples_are_written(
     evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -168,13 +176,6 @@ def test_the_previous_model_continues_the_same_prompts_and_the_base_predicts_the
     rows = json.loads((out / "samples.json").read_text(encoding="utf-8"))
     assert [row["reply_before"] for row in rows] == [row["reply"] for row in before]
     assert [row["reply_before"] for row in rows] != [row["reply"] for row in rows]
-
-
-def test_a_previous_model_of_another_shape_is_compared(
-    evaluator: Evaluator, inputs: dict[str, Path], tiny: Tiny, tmp_path: Path
-) -> None:
-    _, out, _ = evaluate(evaluator, tmp_path, inputs | {"previous": tiny.other})
-    assert "reply_before" in json.loads((out / "samples.json").read_text(encoding="utf-8"))[0]
 
 
 def test_tokens_of_another_tokenizer_give_no_unigram_figure(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.data.dialogues import conversations
+from pipelines.data.guard import training
 from pipelines.data.guard.classifier import Guard
 from pipelines.errors import UserError
 from pipelines.stages.guard import GuardOptions, with_thresholds
@@ -43,6 +44,14 @@ def test_facts_are_those_of_the_saved_guard(guard: Made, talks: Made) -> None:
     assert guard.facts["guard/precision"] == pytest.approx(len(caught) / len(declined))
 
 
+def test_the_same_conversations_give_the_same_texts(guard: Made, talks: Made) -> None:
+    """And the same texts the same bytes (tests/data/guard/test_guard.py)."""
+    train, held_out = (conversations.read(talks.out / name) for name in (conversations.TRAIN, conversations.HELD_OUT))
+    first, second = (training.training_texts(train, held_out, max_harmless=300, seed=7) for _ in range(2))
+    assert first == second and len(first) == guard.facts["guard/texts"]
+
+
+@pytest.mark.slow
 def test_the_same_conversations_give_the_same_bytes(guard: Made, talks: Made, tmp_path: Path) -> None:
     assert make("guard", tmp_path, talks=talks, **FEW).digests == guard.digests
 

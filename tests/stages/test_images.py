@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,6 @@ OPTIONS: dict[str, Any] = {
     "block_bytes": 60_000, "part_bytes": 300_000, "held_out": 0.2, "max_side": 200, "max_bad_rows": 10,
     "augment": {"copies": 2, "flip": True, "rotate": 5},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with Session(cpus=2, on_message=lambda text: None) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from cluster.session import Session
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
-from pipelines.evaluator import Evaluator
 from pipelines.inference.estimates import Comparison
 from pipelines.learning.quantising import Quantiser, weight_bytes
 from pipelines.recipe.reader import load
@@ -65,10 +64,10 @@ def corpus(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(tiny: Tiny, corpus: Path, evaluator: Evaluator, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """The tied tiny model, quantised and evaluated. Of the evaluator only the session is used."""
+def result(tiny: Tiny, corpus: Path, session: Session, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The tied tiny model, quantised and evaluated."""
     folder = tmp_path_factory.mktemp("result")
-    stage_work = work(folder, evaluator._session, {"model": tiny.first, "corpus": corpus}, max_change=1.0)
+    stage_work = work(folder, session, {"model": tiny.first, "corpus": corpus}, max_change=1.0)
     return Result(STAGE.run(stage_work), stage_work.draft.out, stage_work.progress.notes)  # pyright: ignore[reportAttributeAccessIssue]
 
 

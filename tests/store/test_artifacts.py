@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -153,6 +154,8 @@ def _commit_and_die(store: Store, *, at: int) -> int:
     draft.release()
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(120)  # ends a child that hangs
         draft = store.draft(FINGERPRINT, wait=False)
         operations = 0
 
@@ -168,7 +171,9 @@ def _commit_and_die(store: Store, *, at: int) -> int:
             store.commit(draft, manifest())
         finally:
             os._exit(0)
-    return os.waitpid(child, 0)[1]
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.errors import ClusterError
@@ -19,6 +21,7 @@ from pipelines.store.runs import RunRecord, latest, resolve
 from pipelines.verbs.inspect import show_store
 from serve.gateway.receipts import open_key, shared_key
 from tests.object_server import Disturbance, Machines, keys, needs_server
+from tests.runs import wait_until
 from tests.store.test_artifacts import FILES, FINGERPRINT, files_of, filled_draft, make, manifest
 
 pytestmark = needs_server
@@ -130,37 +133,69 @@ def test_other_bytes_of_the_same_size_are_noticed_when_they_are_brought(machines
     assert not other.path.exists() and list(other.path.parent.iterdir()) == []
 
 
-COMMIT = """
-import sys
+# Commits to the store that each line of its input names, in a process of its own: a fork of one that has imported our
+# code but has opened no store, since obstore's threads would not survive. Prints its id, and how it ended.
+COMMITS = """
+import os, signal, sys
 from pipelines.store.artifacts import Store
 from tests.store.test_artifacts import filled_draft, manifest
-store = Store(sys.argv[1]).create()
-draft = filled_draft(store)
-assert draft.snapshots is not None and draft.snapshots.take()
-store.commit(draft, manifest())
+for line in sys.stdin:
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    signal.alarm(120)  # ends a child that hangs
+    try:
+        store = Store(line.strip()).create()
+        draft = filled_draft(store)
+        assert draft.snapshots is not None and draft.snapshots.take()
+        store.commit(draft, manifest())
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
 """
 
 
-def test_a_kill_at_any_request_of_a_run_leaves_all_or_nothing(machines: Machines, proxy: Disturbance) -> None:
+@pytest.fixture
+def commits(machines: Machines) -> Iterator[subprocess.Popen[str]]:
+    machines.store("killed")  # its scratch folder is that of these processes
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", COMMITS], cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_kill_at_any_request_of_a_run_leaves_all_or_nothing(
+    machines: Machines, proxy: Disturbance, commits: subprocess.Popen[str]
+) -> None:
     """A process takes a snapshot, commits, and is killed at its n-th writing request, for every n."""
+    assert commits.stdin and commits.stdout
     number, was_committed = 0, set()
     while True:
         machines.url = f"{machines.url.rpartition('/')[0]}/kill-{number}"
         store = machines.store("killed")
-        process = subprocess.Popen([sys.executable, "-c", COMMIT, machines.url], cwd=ROOT)
+        pids: list[int] = []
         written = 0
 
-        def kill(method: str, path: str, process: subprocess.Popen[bytes] = process, at: int = number) -> str:
+        def kill(method: str, path: str, pids: list[int] = pids, at: int = number) -> str:
             nonlocal written
             if method != "GET" and method != "HEAD":
                 written += 1
                 if written == at + 1:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
+                    wait_until(lambda: pids)
+                    os.kill(pids[0], signal.SIGKILL)
+                    wait_until(lambda: not psutil.pid_exists(pids[0]))
             return "pass"
 
         proxy.decide = kill
-        code = process.wait(timeout=120)
+        commits.stdin.write(f"{machines.url}\n")
+        commits.stdin.flush()
+        pids.append(int(commits.stdout.readline()))
+        code = int(commits.stdout.readline())
+        assert code in (0, -signal.SIGKILL)
         proxy.decide = lambda method, path: "pass"
         other = machines.store(f"other-{number}")
         artifact = other.find("corpus", FINGERPRINT, warn=pytest.fail)

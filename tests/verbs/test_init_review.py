@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,6 @@ DOCUMENTS: list[Any] = [
     {"text": None, "page": 4},
     {"text": f"{ENGLISH[1]} We had been on the road for a week, and there was no end to it.", "page": None},
 ]
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with Session(on_message=str) as session:
-        yield session
 
 
 def rows(file: Path, values: list[Any]) -> Path:
