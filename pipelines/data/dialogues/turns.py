@@ -25,6 +25,7 @@ from pipelines.data.text.normalise import normalise
 from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
 
 SPEAKERS = re.compile(r"(?:^\s*|\r?\n\r?\n)(Human|Assistant)[:：]")  # how hh-rlhf marks turns
+SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n)(Human|Assistant)[:：]")  # how BELLE does
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
@@ -73,8 +74,12 @@ def is_transcript(value: Any) -> TypeGuard[str]:
 
 
 def turns_of_transcript(text: str, keep_thoughts: bool) -> list[Turn] | Problem:
-    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …"."""
+    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …", or of BELLE's "Human: …\\nAssistant: …"."""
     _, *pieces = SPEAKERS.split(text)  # speaker, text, speaker, text, …
+    if len(pieces) == 2:
+        _, *of_lines = SPEAKERS_OF_LINES.split(text)
+        takes_turns = of_lines[::2] == ["Human", "Assistant"] * (len(of_lines) // 4)
+        pieces = of_lines if takes_turns else pieces
     turns = [
         {"role": SPEAKER_ROLES[speaker], "content": content}
         for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
