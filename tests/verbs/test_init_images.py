@@ -121,3 +121,14 @@ def test_an_image_without_a_caption_is_told_where_one_may_stand(tmp_path: Path) 
     (folder / "3.txt").unlink()
     done = init(folder, "--out", tmp_path / "recipe.yaml")
     assert "3.jpg: no caption; expected a text beside the image, or a column with it" in done.output
+
+
+def test_images_of_a_split_beside_train_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    photos(tmp_path / "set" / "train")
+    photos(tmp_path / "set" / "test", 7)
+    done = init(tmp_path / "set", "--out", tmp_path / "recipe.yaml")
+    assert done.exit_code == 0, done.output
+    assert f"left out: {tmp_path / 'set' / 'test'}: 14 files of a split beside train" in done.output
+    source = reader.load(tmp_path / "recipe.yaml", STAGES).entry("images").sources["train"]
+    assert source.model_dump()["path"] == "set/train"
