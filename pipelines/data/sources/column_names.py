@@ -63,7 +63,7 @@ CHOICE_COLUMNS = (
 )
 WINNER_COLUMNS = ("better_response_id", "winner", "preference", "preferred", "choice", "better")
 STRENGTH_COLUMNS = ("preference_strength", "overall_preference")  # HelpSteer 2 and 3
-CHOICE_SCORES = (("score_0", "score_1"), ("score_1", "score_2"), ("score_a", "score_b"))  # WebGPT, SHP
+CHOICE_SCORES = (("score_0", "score_1"), ("score_1", "score_2"), ("score_a", "score_b"))  # SHP and others
 # Several replies in one column, each with a rating of its own or one in a list beside them.
 REPLY_LISTS = ("completions", "responses", "replies", "answers", "generations", "outputs", "candidates")
 RANK_COLUMNS = ("rank", "ranks", "ranking")  # 1 or 0 is the best; of ratings the highest is
