@@ -71,7 +71,7 @@ class FileReview:
     columns_not_used: Mapping[str, int] = field(default_factory=dict)
     columns_kept: Mapping[str, int] = field(default_factory=dict)  # of images: beside the caption, as text in `meta`
     languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
-    other_languages: Mapping[str, int] = field(default_factory=dict)  # documents that are not used for their language
+    other_languages: Mapping[str, int] = field(default_factory=dict)  # rows that are not used for their language
     exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
 
     @property
@@ -286,7 +286,8 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
         languages[language] += 1
     return replace(
         empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=+rejected.by_rule, firsts=rejected.firsts,
-        languages=languages, columns_used=used, columns_not_used=not_used, exact=first.is_complete,
+        languages=languages, other_languages=rejected.other_languages, columns_used=used, columns_not_used=not_used,
+        exact=first.is_complete,
     )  # fmt: skip
 
 
@@ -324,7 +325,7 @@ def describe_file(file: FileReview) -> list[str]:
     lines = [f"{file.name}: {rows}; language {file.language}{languages}{encoding}{delimiter}{quotes}"]
     if file.other_languages:
         names = {language_name(code): number for code, number in file.other_languages.items()}
-        lines.append(f"    other languages: {_counts(names, about)}; a corpus is in English and Chinese")
+        lines.append(f"    other languages: {_counts(names, about)}; a recipe is in English and Chinese")
     if file.columns_used:
         lines.append(f"    columns used: {', '.join(file.columns_used)}")
     for title, numbers in (("not used", file.columns_not_used), ("kept in meta", file.columns_kept)):

@@ -101,7 +101,7 @@ class Detected:
 def _only_prompts(source: DetectedSource, file: FileReview) -> list[str]:
     """Lines on a file with rows that no stage trains on, and which columns of it nothing reads."""
     column, others = source.row_format.columns[0], ", ".join(file.columns_not_used)
-    line = f"{file.name}: only {source.rows} ({column}), which no stage trains on"
+    line = f"{file.name}: only {source.rows}, which no stage trains on (column {column})"
     hint = f"columns not used: {others}. If one is the reply: columns: {{prompt: {column}, reply: …}} of a source"
     return [line, *([f"    {hint}"] if others else [])]
 

@@ -167,7 +167,7 @@ def test_rows_of_prompts_alone_are_refused_with_the_columns_that_nothing_reads(t
     file = rows(tmp_path / "mine.jsonl", [{"question": "Why?", "ans0": "a", "ans1": None}])
     done = init(file, "--out", tmp_path / "r.yaml")
     assert done.exit_code == 2 and not (tmp_path / "r.yaml").exists()
-    assert f"{file}: only prompts (question), which no stage trains on" in done.stderr
+    assert f"{file}: only prompts, which no stage trains on (column question)" in done.stderr
     assert "columns not used: ans0. If one is the reply: columns: {prompt: question, reply: …}" in done.stderr
 
 
