@@ -60,6 +60,8 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
         turn = _turn(item, number, keep_thoughts)
         if isinstance(turn, Problem):
             return turn
+        if turn.role == "system" and not turn.content:
+            continue  # it says nothing
         if turns and _continues(turns[-1], turn):
             calls = tool_calls.joined(turns[-1].calls, turn.calls)
             turns[-1] = replace(turns[-1], calls=calls)
@@ -181,7 +183,7 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
     calls = tool_calls.beside(item, ROLES[speaker.lower()], place)
     if isinstance(calls, Problem):
         return calls
-    if content is None and calls:
+    if content is None and (calls or ROLES[speaker.lower()] == "system"):
         content = ""
     if not isinstance(content, str):
         text = f"{place} has a {content_key} that holds {type_name(content)}; expected text"

@@ -51,6 +51,15 @@ def test_a_system_turn_and_earlier_exchanges_come_first() -> None:
     ) == ParsedConversation([SYSTEM, *HELLO])
 
 
+@pytest.mark.parametrize("nothing", ["", " ", None])
+def test_a_system_turn_that_says_nothing_is_none(nothing: str | None) -> None:
+    for turn in ({"role": "system", "content": nothing}, {"from": "system", "value": nothing}):
+        assert parse_conversation({"messages": [turn, *HELLO]}) == ParsedConversation(HELLO)
+        assert parse_conversation({"messages": [turn, *HELLO], "system": "Be kind."}) == ParsedConversation(
+            [SYSTEM, *HELLO]
+        )
+
+
 def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
     more = [{"role": "user", "content": "And you?"}]
     assert parse_conversation({"messages": HELLO + more}) == ParsedConversation(HELLO, num_cut=1)
