@@ -81,7 +81,7 @@ def sniff(path: Path) -> list[SniffResult]:
     left_out = {*captioned, *held_out}
     known = [file for file in visible_files(path) if _is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
-    results = [_sniff_images(_images_folder(path, captioned - set(held_out)))] if captioned else []
+    results = [_sniff_captioned(path, captioned, held_out)] if captioned else []
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
         if len(named) > 1 and whole and kind not in map(source_kind, held_out):
@@ -127,6 +127,17 @@ def _may_be_a_split(file: Path) -> bool:
     kind = source_kind(file)
     is_rows = kind is not None and (issubclass(SOURCES[kind], RecordSource) or kind == "images")
     return (is_rows and not file.name.lower().endswith(IMAGE_SUFFIXES)) or "txt" in file.name.lower().split(".")
+
+
+def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> SniffResult:
+    """Detects images with captions, but for a split beside train."""
+    result = _sniff_images(_images_folder(folder, captioned - set(held_out)))
+    images = (file for file in captioned if file.name.lower().endswith(IMAGE_SUFFIXES))
+    others = in_held_out_folders(folder, images) - set(held_out)
+    if not others:
+        return result
+    problem = f"{len(others):,} images of splits beside train are read too: one metadata file speaks for all; divide it"
+    return replace(result, problems=(*result.problems, problem))
 
 
 def _images_folder(folder: Path, captioned: set[Path]) -> Path:
