@@ -207,7 +207,7 @@ def _split_facts(split: str, pairs: list[Pair]) -> Facts:
 
 STAGE = Stage(
     kind="preferences",
-    version=5,
+    version=6,
     makes="preferences",
     takes=("conversations", "ai_feedback"),
     options=PreferencesOptions,

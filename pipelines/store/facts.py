@@ -14,7 +14,8 @@ def rows_used(facts: Facts) -> str:
     """
     if not facts.get("rows/read"):
         return ""
-    text = f"read {facts['rows/read']:,} rows, used {facts['rows/used']:,}"
+    rows = "row" if facts["rows/read"] == 1 else "rows"
+    text = f"read {facts['rows/read']:,} {rows}, used {facts['rows/used']:,}"
     reasons = reasons_not_used(facts)
     return f"{text}; not used: {reasons}" if reasons else text
 

@@ -22,13 +22,22 @@ from pydantic import PrivateAttr
 
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.amounts import characters
-from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, Problem, RejectedRows, parse_records
+from pipelines.data.sources.bad_rows import (
+    UNREADABLE,
+    BadRowLimit,
+    Problem,
+    RejectedRows,
+    default_limit,
+    parse_records,
+)
 from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.csv import Csv
+from pipelines.data.sources.delimiters import NAMES
 from pipelines.data.sources.files import RecordSource
 from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.data.sources.source import BadRow, Part, Row, Source
+from pipelines.data.text.languages import language_name
 from pipelines.dialogue_options import DialogueOptions
 
 MAX_TEXT_BYTES = 4 << 20  # of running text, judged in half a second; beyond, counts are estimates
@@ -38,6 +47,7 @@ MAX_IMAGES = 100  # a few seconds of decoding
 MAX_COLUMN_ROWS = 2000  # of a file that is not judged as a whole: whose columns are counted
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
+MAX_REASONS = 5  # of a file, with the first row of each
 NO_STAGE = "no_stage"  # reason of rows that no stage trains on
 
 
@@ -46,9 +56,11 @@ class FileReview:
     """What a run would make of a file, or of a folder of text files."""
 
     path: Path
+    name: str  # the path; of several kinds of documents, or splits, in one folder with that: "docs (pdf)"
     encoding: str | None
     language: str  # of the source: en, zh or auto
     delimiter: str | None = None  # between the cells of a table
+    quotes_are_text: bool = False  # in the cells of a table, which they do not enclose
     rows_read: int = 0
     not_used: Mapping[str, int] = field(default_factory=dict)  # rows by reason
     dropped: Mapping[str, int] = field(
@@ -59,7 +71,7 @@ class FileReview:
     columns_not_used: Mapping[str, int] = field(default_factory=dict)
     columns_kept: Mapping[str, int] = field(default_factory=dict)  # of images: beside the caption, as text in `meta`
     languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
-    other_languages: Mapping[str, int] = field(default_factory=dict)  # documents that are not used for their language
+    other_languages: Mapping[str, int] = field(default_factory=dict)  # rows that are not used for their language
     exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
 
     @property
@@ -73,8 +85,8 @@ class FileReview:
 
     @property
     def is_understood(self) -> bool:
-        """Whether any row was understood, even if a rule leaves it out."""
-        return self.rows_used + sum(self.dropped.values()) > 0
+        """Whether any row was understood, even if a rule leaves it out; one without text is not."""
+        return self.rows_used + sum(self.dropped.values()) - self.dropped.get("empty", 0) > 0
 
     def scaled(self, rows: int) -> FileReview:
         """The estimate for the whole file, of which the first rows were read. rows: those of the whole file."""
@@ -151,13 +163,16 @@ def _size(row: Row | BadRow) -> int:
     return len(row.text) + (0 if row.record is None else characters(row.record))
 
 
-def review(file: SniffResult, num_files: int) -> FileReview:
-    """What the run would make of a file. num_files: of all files, among which the bytes that are read are divided."""
+def review(file: SniffResult, name: str, num_files: int) -> FileReview:
+    """What the run would make of a file. name: for messages; num_files: of all files, among which the bytes that are
+    read are divided."""
     assert file.row_format is not None
     rows = file.row_format.rows
     source = _source(file)
-    delimiter = source.delimiter_of(file.path) if isinstance(source, Csv) else None
-    empty = FileReview(file.path, file.encoding, file.language, delimiter)
+    empty = FileReview(file.path, name, file.encoding, file.language)
+    if isinstance(source, Csv):
+        delimiter, literal = source.delimiter_of(file.path), source.quotes_are_text(file.path)
+        empty = replace(empty, delimiter=delimiter, quotes_are_text=literal)
     if rows == "images":
         return _review_images(empty, file)
     if rows == "text":
@@ -271,7 +286,8 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
         languages[language] += 1
     return replace(
         empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=+rejected.by_rule, firsts=rejected.firsts,
-        languages=languages, columns_used=used, columns_not_used=not_used, exact=first.is_complete,
+        languages=languages, other_languages=rejected.other_languages, columns_used=used, columns_not_used=not_used,
+        exact=first.is_complete,
     )  # fmt: skip
 
 
@@ -294,3 +310,45 @@ def _source(file: SniffResult, **options: Any) -> Source:
     """The source as the recipe will have it."""
     values = {**file.options, "path": str(file.path.absolute()), **options}
     return SOURCES[file.kind].model_validate(values)
+
+
+def describe_file(file: FileReview) -> list[str]:
+    """What a run would make of a file: rows, columns, reasons with the first row of each, and a warning."""
+    about = "" if file.exact else "about "
+    rows = f"read {about}{num_rows(file.rows_read)}, used {about}{file.rows_used:,}"
+    if file.not_used:
+        rows += f"; not used: {_counts(file.not_used, about)}"
+    languages = "" if len(file.languages) < 2 else f" ({_counts(file.languages, about)})"
+    encoding = f", encoding {file.encoding}" if file.encoding else ""
+    delimiter = f", delimiter {NAMES.get(file.delimiter, file.delimiter)}" if file.delimiter not in (None, ",") else ""
+    quotes = ", quotes are text" if file.quotes_are_text else ""
+    lines = [f"{file.name}: {rows}; language {file.language}{languages}{encoding}{delimiter}{quotes}"]
+    if file.other_languages:
+        names = {language_name(code): number for code, number in file.other_languages.items()}
+        lines.append(f"    other languages: {_counts(names, about)}; a recipe is in English and Chinese")
+    if file.columns_used:
+        lines.append(f"    columns used: {', '.join(file.columns_used)}")
+    for title, numbers in (("not used", file.columns_not_used), ("kept in meta", file.columns_kept)):
+        if numbers:
+            columns = ", ".join(f"{name} ({about}{num_rows(number)})" for name, number in numbers.items())
+            lines.append(f"    columns {title}: {columns}")
+    for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
+        lines.append(f"    {reason}: {file.firsts[reason]}")
+    dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}
+    if dropped:
+        lines.append(f"    warning: the run would leave out, by its rules, {_counts(dropped, about)}")
+    allowed = default_limit(file.rows_read)
+    if file.num_bad > allowed:
+        lines.append(f"    warning: the run would stop: {file.num_bad:,} bad rows, and max_bad_rows allows {allowed:,} "
+                     f"of them; fix the rows, or raise it")  # fmt: skip
+    return lines
+
+
+def num_rows(number: int) -> str:
+    """1 row; 4,000 rows."""
+    return f"{number:,} {'row' if number == 1 else 'rows'}"
+
+
+def _counts(numbers: Mapping[str, int], about: str) -> str:
+    """4 unreadable, 2 too_long: the most frequent first."""
+    return ", ".join(f"{about}{number:,} {name}" for name, number in sorted(numbers.items(), key=lambda item: -item[1]))

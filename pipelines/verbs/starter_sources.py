@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import sniffing
 from pipelines.data.sources.amounts import Amount, amount
-from pipelines.data.sources.bad_rows import default_limit
 from pipelines.data.sources.dataset import is_dataset
-from pipelines.data.sources.delimiters import NAMES
 from pipelines.data.sources.files import visible_files
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.not_read import remedy
 from pipelines.data.sources.record_formats import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
-from pipelines.data.text.languages import language_name
 from pipelines.errors import UserError, printable
 from pipelines.recipe import yaml_lines
 from pipelines.store.artifacts import write_atomically
-from pipelines.verbs.file_review import NO_STAGE, FileReview, review
+from pipelines.verbs.file_review import MAX_REASONS, FileReview, describe_file, num_rows, review
 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
 SUFFIXES = (
     r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|epub|tar|tgz|gz|zst|bz2|xz))+$"
 )
-MAX_REASONS = 5  # of a file, with the first row of each
 MAX_SUFFIXES = 20
 EXPECTED = (
     "expected rows of running text (a column such as text), of conversations (messages, or prompt and reply, under any "
@@ -69,7 +67,7 @@ class DetectedSource:
             "columns": list(self.row_format.columns), "language": self.language, "num_rows": self.amount.rows,
             "exact": self.amount.exact, "file_bytes": self.amount.file_bytes, "text_bytes": self.amount.text_bytes,
             "sample": list(self.sample), "problems": list(self.problems),
-            "files": [str(file.path) for file in self.files],
+            "files": [file.name for file in self.files],
         }  # fmt: skip
 
 
@@ -86,7 +84,7 @@ class Detected:
         files = [file for source in self.sources for file in source.files]
         return {
             "sources": {source.name: source.facts() for source in self.sources},
-            "files": {str(file.path): file.facts() for file in files},
+            "files": {file.name: file.facts() for file in files},
             "left_out": self.left_out,
             "not_understood": self.not_understood,
         }
@@ -96,8 +94,16 @@ class Detected:
         if self.not_understood:
             raise UserError("\n".join([*self.not_understood, f"no recipe is written; {EXPECTED}"]))
         if all(source.rows in UNUSED_ROWS for source in self.sources):
-            rows = " and ".join(sorted({source.rows for source in self.sources}))
-            raise UserError(f"these files have only {rows}, which no stage trains on; no recipe is written; {EXPECTED}")
+            lines = [line for source in self.sources for file in source.files for line in _only_prompts(source, file)]
+            raise UserError("\n".join([*lines, f"no recipe is written; {EXPECTED}"]))
+
+
+def _only_prompts(source: DetectedSource, file: FileReview) -> list[str]:
+    """Lines on a file with rows that no stage trains on, and which columns of it nothing reads."""
+    column, others = source.row_format.columns[0], ", ".join(file.columns_not_used)
+    line = f"{file.name}: only {source.rows}, which no stage trains on (column {column})"
+    hint = f"columns not used: {others}. If one is the reply: columns: {{prompt: {column}, reply: …}} of a source"
+    return [line, *([f"    {hint}"] if others else [])]
 
 
 def local_files(data: list[str]) -> list[Path]:
@@ -108,7 +114,14 @@ def local_files(data: list[str]) -> list[Path]:
                 f"{name}: is a URL, and init reads local files; expected a file or a folder. Copy a sample here, or "
                 f"write the source into the recipe by hand (docs/stores.md)"
             )
-    return [Path(name) for name in data]
+    return [path for name in data for path in _matches(name)]
+
+
+def _matches(name: str) -> list[Path]:
+    """The file or folder of a name, or those that a pattern matches which no shell replaced."""
+    if Path(name).exists() or not glob.has_magic(name):
+        return [Path(name)]
+    return [Path(match) for match in sorted(glob.glob(name, recursive=True))] or [Path(name)]
 
 
 def detect(data: list[Path], out: Path) -> Detected:
@@ -117,27 +130,35 @@ def detect(data: list[Path], out: Path) -> Detected:
     Raises UserError if it exists, if a file is missing or empty, or if nothing in a folder is of a known kind."""
     if out.exists():
         raise UserError(f"{out}: exists already; name another recipe with --out, or move this one away")
-    files = [(argument, file) for argument in data for file in sniffing.sniff(argument)]
-    reviews = {file.path: review(file, len(files)) for _, file in files if file.row_format is not None}
-    understood = [(argument, file) for argument, file in files if _is_understood(reviews.get(file.path))]
+    found = [(argument, file) for argument in data for file in sniffing.sniff(argument)]
+    num_names = Counter(path for path, _ in {(file.path, _name(file)) for _, file in found})
+    names = [_name(file) if num_names[file.path] > 1 else str(file.path) for _, file in found]
+    files = [
+        (argument, file, None if file.row_format is None else review(file, name, len(found)))
+        for (argument, file), name in zip(found, names, strict=True)
+    ]
+    understood = [
+        (argument, file, reviewed) for argument, file, reviewed in files if reviewed and reviewed.is_understood
+    ]
+    read_folders = {argument for argument, _, _ in understood if argument.is_dir()}
     left_out = [text for folder in data if folder.is_dir() for text in _passed_over(folder)]
     not_understood: list[str] = []
-    for argument, file in files:
-        if (argument, file) not in understood:
-            in_folder = argument.is_dir() and any(folder == argument for folder, _ in understood)
-            (left_out if in_folder else not_understood).append(_reason(file, reviews.get(file.path)))
-    return Detected(_group(understood, reviews, out.absolute().parent), left_out, not_understood)
+    for argument, file, reviewed in files:
+        if reviewed is None or not reviewed.is_understood:
+            (left_out if argument in read_folders else not_understood).append(_reason(file, reviewed))
+    return Detected(_group(understood, out.absolute().parent), left_out, not_understood)
 
 
-def _is_understood(reviewed: FileReview | None) -> bool:
-    return reviewed is not None and reviewed.is_understood
+def _name(file: SniffResult) -> str:
+    """The path of a file or folder, with the kind and split of what is read of it."""
+    split = file.options.get("split") if file.kind == "dataset" else None
+    return f"{file.path} ({split or file.kind})"
 
 
 def _passed_over(folder: Path) -> list[str]:
     """Lines on the files of a folder that belong to no kind of source, or to a split that none trains on."""
     suffixes = sniffing.passed_over(folder)
-    splits = [f"{file}: a split beside train, which is not for training; name it to read it"
-              for file in ([] if is_dataset(folder) else sniffing.splits_beside_train(folder))]  # fmt: skip
+    splits = [] if is_dataset(folder) else _splits(sniffing.splits_beside_train(folder))
     if not suffixes:
         return splits
     numbers = ", ".join(f"{number:,} {suffix}" for suffix, number in suffixes.most_common(MAX_SUFFIXES))
@@ -146,34 +167,51 @@ def _passed_over(folder: Path) -> list[str]:
     others = [suffix for suffix, advice in remedies.items() if not advice and suffix not in IMAGE_SUFFIXES]
     hint = f"; text among them is read if you name it, such as {folder}/*{others[0]}" if others else ""
     lines = [f"{folder}: {suffixes.total():,} files of no known kind ({numbers}{more}){hint}"]
+    if any(suffix.lower() in IMAGE_SUFFIXES for suffix in suffixes):
+        expected = "a .txt beside each, or a metadata.csv with the columns file_name and text in their folder"
+        lines.append(f"{folder}: images are read where something is said of them; expected {expected}")
     return splits + lines + [f"{folder}: {suffix}: {advice}" for suffix, advice in remedies.items() if advice]
+
+
+def _splits(files: list[Path]) -> list[str]:
+    """Lines on the files that are splits beside train; one for many in a folder."""
+    by_folder: dict[Path, list[Path]] = {}
+    for file in files:
+        by_folder.setdefault(file.parent, []).append(file)
+    lines: list[str] = []
+    for folder, members in by_folder.items():
+        shown = members if len(members) <= MAX_REASONS else []
+        lines += [f"{file}: a split beside train, which is not for training; name it to read it" for file in shown]
+        if not shown:
+            lines.append(f"{folder}: {len(members):,} files of a split beside train, which is not for training; name "
+                         f"the folder to read them")  # fmt: skip
+    return lines
 
 
 def _reason(file: SniffResult, reviewed: FileReview | None) -> str:
     """Why nothing of a file was understood."""
     if reviewed is None:
         return f"{file.path}: nothing of it was understood: {'; '.join(file.problems)}"
-    if not reviewed.rows_read:
+    if reviewed.not_used.get("empty", 0) == reviewed.rows_read:
         return f"{file.path}: nothing of it was understood: it holds no text, only blanks"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in reviewed.not_used.items())
     first = next(iter(reviewed.firsts.values()), "")
     return f"{file.path}: nothing of it was understood: {reasons} of {reviewed.rows_read:,} rows. First: {first}"
 
 
-def _group(
-    files: Iterable[tuple[Path, SniffResult]], reviews: Mapping[Path, FileReview], folder: Path
-) -> list[DetectedSource]:
+def _group(files: Iterable[tuple[Path, SniffResult, FileReview]], folder: Path) -> list[DetectedSource]:
     """One source for each group of files that have the same argument, format and options.
 
     files: with the argument that named them; folder: that of the recipe."""
-    groups: dict[str, list[tuple[Path, SniffResult]]] = {}
-    for argument, file in files:
-        groups.setdefault(f"{argument} {sorted(file.options.items())} {file.row_format}", []).append((argument, file))
+    groups: dict[str, list[tuple[Path, SniffResult, FileReview]]] = {}
+    for argument, file, reviewed in files:
+        key = f"{argument} {sorted(file.options.items())} {file.row_format}"
+        groups.setdefault(key, []).append((argument, file, reviewed))
     sources: list[DetectedSource] = []
     for members in groups.values():
-        argument, first = members[0]
+        argument, first, _ = members[0]
         assert first.row_format is not None
-        paths = [file.path for _, file in members]
+        paths = [file.path for _, file, _ in members]
         if len(paths) > 1 and set(paths) == _files_below(argument, first.kind):
             paths = [argument]
         absolute = [os.path.abspath(path) for path in paths]
@@ -186,9 +224,9 @@ def _group(
                 language=first.language,
                 options={**first.options, "path": relative[0] if len(relative) == 1 else relative},
                 sample=first.sample,
-                problems=tuple(problem for _, file in members for problem in file.problems),
+                problems=tuple(problem for _, file, _ in members for problem in file.problems),
                 amount=total,
-                files=tuple(_scaled(reviews[path], total) for path in dict.fromkeys(file.path for _, file in members)),
+                files=tuple(_scaled(reviewed, total) for reviewed in {one.name: one for *_, one in members}.values()),
             )
         )
     return sources
@@ -287,47 +325,6 @@ def _print_files(source: DetectedSource) -> None:
             show(f"    {line}")
 
 
-def describe_file(file: FileReview) -> list[str]:
-    """What a run would make of a file: rows, columns, reasons with the first row of each, and a warning."""
-    about = "" if file.exact else "about "
-    rows = f"read {about}{_rows(file.rows_read)}, used {about}{file.rows_used:,}"
-    if file.not_used:
-        rows += f"; not used: {_counts(file.not_used, about)}"
-    languages = "" if len(file.languages) < 2 else f" ({_counts(file.languages, about)})"
-    encoding = f", encoding {file.encoding}" if file.encoding else ""
-    delimiter = f", delimiter {NAMES.get(file.delimiter, file.delimiter)}" if file.delimiter not in (None, ",") else ""
-    lines = [f"{file.path}: {rows}; language {file.language}{languages}{encoding}{delimiter}"]
-    if file.other_languages:
-        names = {language_name(code): number for code, number in file.other_languages.items()}
-        lines.append(f"    other languages: {_counts(names, about)}; a corpus is in English and Chinese")
-    if file.columns_used:
-        lines.append(f"    columns used: {', '.join(file.columns_used)}")
-    for title, numbers in (("not used", file.columns_not_used), ("kept in meta", file.columns_kept)):
-        if numbers:
-            columns = ", ".join(f"{name} ({about}{_rows(number)})" for name, number in numbers.items())
-            lines.append(f"    columns {title}: {columns}")
-    for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
-        lines.append(f"    {reason}: {file.firsts[reason]}")
-    dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}
-    if dropped:
-        lines.append(f"    warning: the run would leave out, by its rules, {_counts(dropped, about)}")
-    allowed = default_limit(file.rows_read)
-    if file.num_bad > allowed:
-        lines.append(f"    warning: the run would stop: {file.num_bad:,} bad rows, and max_bad_rows allows {allowed:,} "
-                     f"of them; fix the rows, or raise it")  # fmt: skip
-    return lines
-
-
-def _rows(number: int) -> str:
-    """1 row; 4,000 rows."""
-    return f"{number:,} {'row' if number == 1 else 'rows'}"
-
-
-def _counts(numbers: Mapping[str, int], about: str) -> str:
-    """4 unreadable, 2 too_long: the most frequent first."""
-    return ", ".join(f"{about}{number:,} {name}" for name, number in sorted(numbers.items(), key=lambda item: -item[1]))
-
-
 def show(text: str) -> None:
     """Prints a line that may hold anything from a user's file."""
     print(printable(text))
@@ -357,7 +354,7 @@ def plain(value: Any) -> str:
 
 def describe(amount: Amount) -> str:
     """4,000 rows, 0.3 MB, 0.3 MB of text."""
-    rows = f"{'' if amount.exact else 'about '}{_rows(amount.rows)}"
+    rows = f"{'' if amount.exact else 'about '}{num_rows(amount.rows)}"
     text = f", {format_bytes(sum(amount.text_bytes.values()))} of text" if amount.text_bytes else ""
     return f"{rows}, {format_bytes(amount.file_bytes)}{text}"
 

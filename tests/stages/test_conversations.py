@@ -187,7 +187,7 @@ def test_rows_in_other_languages_are_set_aside(tmp_path: Path, language: str) ->
                        "Ich weiß nicht, wo der Bahnhof ist.")  # fmt: skip
     made = make_of(tmp_path, [talk("Is it raining?", "No."), german, translation], source={"language": language})
     assert [each.id for each in read_train(made)] == ["mine/0/1", "mine/0/3"]
-    assert made.facts["rows/not_used_language"] == 1
+    assert made.facts["rows/not_used_language"] == made.facts["conversations/other_language_de"] == 1
 
 
 LONG = " ".join(f"word{n}" for n in range(60))

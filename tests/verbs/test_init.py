@@ -100,7 +100,7 @@ def test_japanese_and_korean_do_not_count_as_chinese(tmp_path: Path, other: str)
     assert facts["sizes"]["text_bytes"] == facts["sources"]["mixed"]["text_bytes"] == {"zh": chinese}
     assert facts["sources"]["mixed"]["language"] == "auto"
     alone = init(texts(tmp_path / "alone.jsonl", [f"{other}{n}" for n in range(100)]), "--out", tmp_path / "s.yaml")
-    assert alone.exit_code == 0 and "; a corpus is in English and Chinese" in alone.stdout
+    assert alone.exit_code == 0 and "; a recipe is in English and Chinese" in alone.stdout
     assert "warning: the run would leave out, by its rules, 100 language" in alone.stdout
     load(tmp_path / "s.yaml")
 

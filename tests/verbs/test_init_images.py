@@ -121,3 +121,26 @@ def test_an_image_without_a_caption_is_told_where_one_may_stand(tmp_path: Path) 
     (folder / "3.txt").unlink()
     done = init(folder, "--out", tmp_path / "recipe.yaml")
     assert "3.jpg: no caption; expected a text beside the image, or a column with it" in done.output
+
+
+def test_images_of_a_split_beside_train_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    photos(tmp_path / "set" / "train")
+    photos(tmp_path / "set" / "test", 7)
+    done = init(tmp_path / "set", "--out", tmp_path / "recipe.yaml")
+    assert done.exit_code == 0, done.output
+    assert f"left out: {tmp_path / 'set' / 'test'}: 14 files of a split beside train" in done.output
+    source = reader.load(tmp_path / "recipe.yaml", STAGES).entry("images").sources["train"]
+    assert source.model_dump()["path"] == "set/train"
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    lines = ["file_name,text"]
+    for name in ("train", "test"):
+        photos(shared / name)
+        for n in range(4):
+            (shared / name / f"{n}.txt").unlink()
+            lines.append(f"{name}/{n}.jpg,A photograph of the harbour.")
+    (shared / "metadata.csv").write_text("\n".join(lines))
+    done = init(shared, "--out", tmp_path / "shared.yaml")
+    assert "shared: images, 8 rows" in done.output
+    assert "note: 4 images of splits beside train are read too: one metadata file speaks for all" in done.output

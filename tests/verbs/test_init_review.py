@@ -109,6 +109,7 @@ def test_each_file_is_shown_with_reasons_places_and_a_warning(tmp_path: Path, mo
     ("values", "reason"),
     [
         ([{"n": 1}], "no column with text; columns are: n"),
+        ([{"text": " "}, {"text": "\n"}], "it holds no text, only blanks"),
         ([{"messages": [{"role": "user", "content": "Why?"}]}] * 3, "3 no_reply of 3 rows. First: .*bad.jsonl:1: a"),
         (["oops"] * 5, "bad.jsonl:1: not JSON"),
         ([{"prompt": "a", "chosen": "b", "rejected": "b"}] * 2, "2 equal_sides of 2 rows"),
@@ -139,6 +140,35 @@ def test_in_a_folder_such_a_file_is_left_out_and_named(tmp_path: Path) -> None:
     assert "bad.jsonl: nothing of it was understood: bad.jsonl: no column with text" in done.stdout
     sources = reader.load(tmp_path / "r.yaml", STAGES).entry("corpus").sources.values()
     assert [source.model_dump()["path"] for source in sources] == ["data/good.jsonl"]
+
+
+def test_kinds_of_documents_in_one_folder_have_their_own_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name, text in (("a.html", f"<p>{ENGLISH[0]}"), ("b.html", ""), ("a.txt", ENGLISH[1]), ("b.txt", ENGLISH[2])):
+        (folder / name).write_text(text)
+    done = init(folder, "--out", tmp_path / "r.yaml", "--json")
+    facts = json.loads(done.stdout)["files"]
+    counts = {name: (file["rows_read"], file["not_used"]) for name, file in facts.items()}
+    assert counts == {f"{folder} (html)": (2, {"unreadable": 1}), f"{folder} (text)": (2, {})}
+    (tmp_path / "r.yaml").unlink()
+    shown = init(folder, "--out", tmp_path / "r.yaml").stdout
+    assert shown.count("docs/b.html:1: the file is empty") == 1
+
+
+def test_rows_of_prompts_alone_are_refused_with_the_columns_that_nothing_reads(tmp_path: Path) -> None:
+    file = rows(tmp_path / "mine.jsonl", [{"question": "Why?", "ans0": "a", "ans1": None}])
+    done = init(file, "--out", tmp_path / "r.yaml")
+    assert done.exit_code == 2 and not (tmp_path / "r.yaml").exists()
+    assert f"{file}: only prompts, which no stage trains on (column question)" in done.stderr
+    assert "columns not used: ans0. If one is the reply: columns: {prompt: question, reply: …}" in done.stderr
+
+
+def test_patterns_that_no_shell_replaced(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl", "c.txt"):
+        texts(tmp_path / name, ENGLISH)
+    facts = files(tmp_path / "*.jsonl", "--out", tmp_path / "r.yaml")
+    assert list(facts) == [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
 
 
 def test_a_file_that_rules_leave_out_as_a_whole_is_understood_and_warned_of(tmp_path: Path) -> None:

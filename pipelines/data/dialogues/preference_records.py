@@ -92,7 +92,7 @@ def parse_preferences(
         return problem
     if "replies" in row_format.roles:
         return _ranked(record, row_format, keep_thoughts, max_pairs)
-    if "winner" in row_format.roles:
+    if "first" in row_format.roles:
         return _choice(record, row_format, keep_thoughts)
     if "chosen" in row_format.roles:
         return _chosen(record, row_format, keep_thoughts, max_pairs)
@@ -141,14 +141,35 @@ def _replies_of(value: Any) -> list[Any]:
 def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> ParsedPreferences | Problem:
     """The pair of two replies and a column that says which is better."""
     columns = [row_format.column(role) or "" for role in ("first", "second")]
+    if row_format.column("winner") is None:
+        return _by_strength(record, row_format, columns, keep_thoughts)
     winner = _ending(record[row_format.column("winner") or ""])
-    endings = [column.lower().rpartition("_")[2] for column in columns]
+    endings = [column.lower()[-1] for column in columns]
     if winner not in endings:
         text = f"{row_format.column('winner')} says {winner!r}; expected {' or '.join(endings)} for a pair"
         choice = record[row_format.column("winner") or ""]
         is_tie = str(choice).strip().lower().startswith(TIES) or number_of(choice) in (0, 0.5)
         return Problem("tied", text, by_rule=True) if is_tie else Problem("unknown_winner", text)
     ordered = columns if winner == endings[0] else columns[::-1]
+    pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
+    return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
+
+
+def _by_strength(
+    record: Mapping[str, Any], row_format: RowFormat, columns: list[str], keep_thoughts: bool
+) -> ParsedPreferences | Problem:
+    """The pair of two replies and a number, below 0 where the first is better, or a score of each."""
+    roles = ("strength",) if row_format.column("strength") else ("score_first", "score_second")
+    names = [row_format.column(role) or "" for role in roles]
+    numbers = [number_of(record[name]) for name in names]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(names):
+        text = f"{', '.join(f'{name} says {record[name]!r}' for name in names)}; expected a number for each"
+        return Problem("unknown_winner", text)
+    strength = known[0] if len(known) == 1 else known[1] - known[0]
+    if not strength:
+        return Problem("tied", f"{' and '.join(names)}: neither reply is better; expected a better one", by_rule=True)
+    ordered = columns if strength < 0 else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
     return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
 

@@ -25,6 +25,7 @@ from pipelines.data.text.normalise import normalise
 from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
 
 SPEAKERS = re.compile(r"(?:^\s*|\r?\n\r?\n)(Human|Assistant)[:：]")  # how hh-rlhf marks turns
+SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n)(Human|Assistant)[:：]")  # how BELLE does
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
@@ -59,6 +60,8 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
         turn = _turn(item, number, keep_thoughts)
         if isinstance(turn, Problem):
             return turn
+        if turn.role == "system" and not turn.content:
+            continue  # it says nothing
         if turns and _continues(turns[-1], turn):
             calls = tool_calls.joined(turns[-1].calls, turn.calls)
             turns[-1] = replace(turns[-1], calls=calls)
@@ -73,8 +76,12 @@ def is_transcript(value: Any) -> TypeGuard[str]:
 
 
 def turns_of_transcript(text: str, keep_thoughts: bool) -> list[Turn] | Problem:
-    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …"."""
+    """The turns of hh-rlhf's "\\n\\nHuman: …\\n\\nAssistant: …", or of BELLE's "Human: …\\nAssistant: …"."""
     _, *pieces = SPEAKERS.split(text)  # speaker, text, speaker, text, …
+    if len(pieces) == 2:
+        _, *of_lines = SPEAKERS_OF_LINES.split(text)
+        takes_turns = of_lines[::2] == ["Human", "Assistant"] * (len(of_lines) // 4)
+        pieces = of_lines if takes_turns else pieces
     turns = [
         {"role": SPEAKER_ROLES[speaker], "content": content}
         for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
@@ -176,7 +183,7 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
     calls = tool_calls.beside(item, ROLES[speaker.lower()], place)
     if isinstance(calls, Problem):
         return calls
-    if content is None and calls:
+    if content is None and (calls or ROLES[speaker.lower()] == "system"):
         content = ""
     if not isinstance(content, str):
         text = f"{place} has a {content_key} that holds {type_name(content)}; expected text"

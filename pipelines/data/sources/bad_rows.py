@@ -114,6 +114,7 @@ class RejectedRows:
     by_rule: Counter[str] = field(default_factory=Counter)  # those of the reasons that are no bad rows
     lines: list[str] = field(default_factory=list)
     firsts: dict[str, str] = field(default_factory=dict)  # by reason: file:line: problem of the first row
+    other_languages: Counter[str] = field(default_factory=Counter)  # rows by the code of a language that is not used
     files: dict[str, str] = field(default_factory=dict)  # by source/part: the file, for rows set aside after reading
 
     def add(
@@ -166,6 +167,7 @@ class RejectedRows:
             **row_facts(self.limit.num_rows.total(), self.reasons),
             f"{area}/rejected": self.reasons.total(),
             **{f"{area}/rejected_{reason}": number for reason, number in sorted(self.reasons.items())},
+            **{f"{area}/other_language_{code}": number for code, number in sorted(self.other_languages.items())},
         }
 
 
@@ -220,6 +222,7 @@ def parse_records(
         language = row.language or row_language(text_of(parsed), sources[source].language)
         if language not in LANGUAGES:
             problem = f"is in {language_name(language)}; expected English or Chinese"
+            rejected.other_languages[language] += 1
             rejected.add(source, part, row.row, "language", problem, str(dict(record))[:RAW_CHARACTERS], by_rule=True)
             continue
         yield f"{source}/{part.index}/{row.row}", source, language, parsed

@@ -22,6 +22,7 @@ from pipelines.data.sources.column_names import (
     ROLE_KEYS,
     ROLES,
     THOUGHT_COLUMNS,
+    Column,
 )
 
 GOOD_WORDS = ("true", "yes", "good", "up", "thumbs_up", "desirable", "chosen", "correct", "👍", "好", "是", "对",
@@ -129,12 +130,14 @@ def _rows_of(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _divided(turn: Any) -> Iterator[Any]:
-    """The turn, or the two turns of an exchange."""
+    """The turn, or the two turns of an exchange, after its system's turn if it has one."""
     keys = next((keys for keys in EXCHANGE_KEYS if isinstance(turn, dict) and turn.keys() >= set(keys)), None)
     if keys is None or any(key in turn for key in ROLE_KEYS):
         yield turn
     else:
-        beside = {key: value for key, value in turn.items() if key not in keys}  # flags, a thought: of the reply
+        if has_value(turn.get("system")):
+            yield {"role": "system", "content": turn["system"]}
+        beside = {key: value for key, value in turn.items() if key not in (*keys, "system")}  # flags, a thought
         others = () if has_value(turn[keys[1]]) else CONTENT_KEYS  # no text but the reply's own is the reply
         unread = {key: beside.pop(key) for key in list(beside) if key in others or _is_no_flag(key, beside[key])}
         yield {**unread, "role": "user", "content": turn[keys[0]]}
@@ -239,3 +242,26 @@ def num_characters(value: Any) -> int:
     if isinstance(value, dict | list):
         return sum(map(num_characters, value.values() if isinstance(value, dict) else value))
     return len(value) if isinstance(value, str) else 0
+
+
+def renamed(record: Mapping[str, Any], columns: Mapping[Column, str]) -> dict[str, Any]:
+    """A record whose columns have the names of a recipe's `columns`; the others are marked, so that none is read.
+
+    columns: the column of the record for each name; a.b is b within column a.
+
+    >>> renamed({"q": "1 + 1?", "a": "2", "system": "s"}, {"prompt": "q", "reply": "a"})
+    {'prompt': '1 + 1?', 'reply': '2', 'system (not in columns)': 's'}
+    """
+    named = {name: _value_of(record, column) for name, column in columns.items()}
+    read = {column if column in record else column.split(".")[0] for column in columns.values()}
+    others = {f"{column} (not in columns)": value for column, value in record.items() if column not in read}
+    return {**{name: value for name, value in named.items() if value is not None}, **others}
+
+
+def _value_of(record: Mapping[str, Any], column: str) -> Any:
+    """The value of a column; where none has the name, a.b is b within column a. None where there is neither."""
+    if column in record:
+        return record[column]
+    outer, dot, inner = column.partition(".")
+    value = record.get(outer)
+    return _value_of(value, inner) if dot and isinstance(value, dict) else None

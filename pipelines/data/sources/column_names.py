@@ -6,27 +6,30 @@ from typing import Literal
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 # Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
-TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
+TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "items", "chat",
+              "chat_messages", "对话")  # fmt: skip
 # Columns of texts alone that take turns, the user's first: LIMA, DailyDialog; UltraChat's `data` where it stands alone.
 TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
 PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
 HINT_COLUMNS = ("提示",)  # a prompt where a reply stands beside it; else it may be a hint
 # Prompts only where a reply stands beside.
 PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input",
-                      "user_message", "q", "用户", "输入")  # fmt: skip
+                      "user_message", "q", "用户", "输入", "问")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
-                 "model_response", "assistant_response", "bot_response", "model_output", "a",
-                 "输出", "回答", "答案", "回复", "答复", "解答", "助手")  # fmt: skip
+                 "model_response", "assistant_response", "bot_response", "model_output", "ai", "a",
+                 "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答")  # fmt: skip
 # Columns beside them.
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
                   "系统提示", "系统提示词")  # fmt: skip
 CONTEXT_COLUMNS = ("input", "context", "输入", "上下文")  # Alpaca's and Dolly's: what the instruction is about
 HISTORY_COLUMNS = ("history", "历史")
-THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought")
+THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought", "complex_cot", "cot", "chain_of_thought",
+                   "思考", "思考过程", "推理", "推理过程")  # fmt: skip
 TOOLS_COLUMNS = ("tools",)  # descriptions of the tools that the assistant may call
-GOOD_COLUMNS = ("label", "thumbs", "thumbs_up", "is_good", "good", "desirable", "liked", "is_correct", "correct")
+GOOD_COLUMNS = ("label", "kto_tag", "thumbs", "thumbs_up", "is_good", "good", "desirable", "liked", "is_correct",
+                "correct")  # fmt: skip
 BAD_COLUMNS = ("thumbs_down", "is_bad")
-RATING_COLUMNS = ("rating", "score", "overall_score", "reward", "quality")
+RATING_COLUMNS = ("rating", "score", "overall_score", "reward", "quality", "pm_score")
 MEDIA_COLUMNS = ("image", "images", "audio", "audios", "video", "videos")  # what a row with any of them is about
 # Two replies of which the first is better, and the scores beside them.
 PAIR_COLUMNS = (
@@ -45,7 +48,8 @@ PAIR_SCORES = (
     ("chosen_rating", "rejected_rating"),
     ("chosen-rating", "rejected-rating"),
 )
-# Two replies and a column that says which is better, by the end of the other's name: response_0, 0; conversation_a, a.
+# Two replies and a column that says which is better, by the end of the other's name: response_0, 0; conversation_a, a;
+# by its sign, below 0 for the first; or by a score of each.
 CHOICE_COLUMNS = (
     ("response_0", "response_1"),
     ("response_1", "response_2"),
@@ -53,19 +57,25 @@ CHOICE_COLUMNS = (
     ("answer_a", "answer_b"),
     ("output_1", "output_2"),
     ("conversation_a", "conversation_b"),
+    ("response1", "response2"),
+    ("answer_0", "answer_1"),
+    ("human_ref_a", "human_ref_b"),
 )
 WINNER_COLUMNS = ("better_response_id", "winner", "preference", "preferred", "choice", "better")
+STRENGTH_COLUMNS = ("preference_strength", "overall_preference")  # HelpSteer 2 and 3
+CHOICE_SCORES = (("score_0", "score_1"), ("score_1", "score_2"), ("score_a", "score_b"))  # SHP and others
 # Several replies in one column, each with a rating of its own or one in a list beside them.
 REPLY_LISTS = ("completions", "responses", "replies", "answers", "generations", "outputs", "candidates")
 RANK_COLUMNS = ("rank", "ranks", "ranking")  # 1 or 0 is the best; of ratings the highest is
 RATING_LISTS = (*RANK_COLUMNS, "ratings", "rating", "scores", "score", "rewards")
 RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", "completion", "value")
 # Keys of a turn.
-ROLE_KEYS = ("role", "from", "speaker")
-CONTENT_KEYS = ("content", "value", "text", "parts")
+ROLE_KEYS = ("role", "from", "speaker", "sender", "角色")
+CONTENT_KEYS = ("content", "value", "text", "parts", "内容")
 CALL_KEYS = ("tool_calls", "function_call")
 RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call
-FLAG_KEYS = ("weight", "train", "loss", "learn", "trainable", "label")  # 0 or false: the turn is not learnt
+# 0 or false: the turn is not learnt.
+FLAG_KEYS = ("weight", "train", "loss", "learn", "trainable", "output_with_loss", "label")
 # Roles of turns, as conversations have them.
 ROLES = {
     "system": "system",
@@ -75,12 +85,15 @@ ROLES = {
     "human": "user",
     "prompter": "user",
     "用户": "user",
+    "人类": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "ai": "assistant",
     "助手": "assistant",
+    "机器人": "assistant",
 }
 # Roles of turns that only call tools, and of those that are the results of calls.
 CALL_ROLES = ("function_call", "tool_call", "tool_calls")

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -50,11 +50,20 @@ class Csv(TextFileSource, RecordSource):
         description="Character between cells; default: that of comma, semicolon, tab and | with which the first "
         "records fit the header, found out in each file",
     )
+    quotes: Literal["enclose", "text"] | None = Field(
+        default=None,
+        description="What quotation marks at the beginning of cells are: those that enclose a cell, or text like any "
+        "other; default: they enclose cells, but are text where they make no sense in a table with tabs",
+    )
     suffixes: ClassVar = streams.with_compressed(".csv", ".tsv")
 
     def identity(self) -> dict[str, Any]:
-        """Adds the delimiters that were found out, where they are not those of the files' suffixes."""
+        """Adds what was found out: delimiters that are not those of the files' suffixes, quotes that are text."""
         identity = super().identity()
+        if self.quotes is None:
+            del identity["quotes"]
+            literal = [file.name for file in self.files() if self.quotes_are_text(file)]
+            identity |= {"quotes_are_text": literal} if literal else {}
         if self.delimiter is None:
             delimiters = {file.name: self.delimiter_of(file) for file in self.files()}
             others = {name: one for name, one in delimiters.items() if one not in (None, _usual_delimiter(name))}
@@ -64,7 +73,14 @@ class Csv(TextFileSource, RecordSource):
     def delimiter_of(self, file: Path) -> str | None:
         """The character between the cells of a file; None for data that is not text."""
         encoding = self.encoding_of(file)
-        return self.delimiter or (encoding and _found_delimiter(file, encoding)[0])
+        return self.delimiter or (encoding and _found_format(file, encoding)[0])
+
+    def quotes_are_text(self, file: Path) -> bool:
+        """Whether quotation marks are text in a file, and enclose no cells."""
+        encoding = self.encoding_of(file)
+        if self.quotes is not None or encoding is None:
+            return self.quotes == "text"
+        return _found_format(file, encoding)[2] and self.delimiter in (None, "\t")
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each record, numbered by the line on which it ends."""
@@ -100,22 +116,22 @@ class Csv(TextFileSource, RecordSource):
         csv.field_size_limit(MAX_CELL_BYTES)
         # Bytes that are not text come through as lone surrogates, so that one bad row does not end the file.
         lines = _Lines(io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline=""), self.max_row_bytes)
-        detected, is_announced = _found_delimiter(file, self.text_encoding(file))
+        detected, is_announced, _ = _found_format(file, self.text_encoding(file))
         if is_announced:
             next(lines)
-        return lines, csv.reader(lines, delimiter=self.delimiter or detected, strict=True)
+        quoting = csv.QUOTE_NONE if self.quotes_are_text(file) else csv.QUOTE_MINIMAL
+        return lines, csv.reader(lines, delimiter=self.delimiter or detected, quoting=quoting, strict=True)
 
     def _unread(self, lines: _Lines, error: Exception) -> BadRow:
         """The bad row at the line where a record begins that cannot be read; its other lines are read again."""
         first, num_lines, raw = lines.number - len(lines.record) + 1, len(lines.record), lines.record[0]
         lines.take_back()
-        problem = f"not CSV ({error}); expected cells of a table"
+        problem = f"not CSV ({error})"
         if num_lines > 1:
             swallowed = f"{num_lines - 1:,} line{'s' if num_lines > 2 else ''}"
-            problem = (
-                f"not CSV ({error}): a quote here is not closed properly; it swallows {swallowed}, read again as rows"
-            )
-        return BadRow(row=first, problem=problem, raw=raw[:RAW_CHARACTERS])
+            problem += f": a quote here is not closed properly; it swallows {swallowed}, read again as rows"
+        expected = "expected cells of a table; where quotes are text and enclose no cells, say quotes: text"
+        return BadRow(row=first, problem=f"{problem}; {expected}", raw=raw[:RAW_CHARACTERS])
 
     def _row(self, lines: _Lines, columns: list[str], cells: list[str], encoding: str) -> Row | BadRow:
         problem = ""
@@ -206,16 +222,17 @@ def _usual_delimiter(name: str) -> str:
     return "\t" if name.lower().endswith(TSV) else ","
 
 
-def _found_delimiter(file: Path, encoding: str) -> tuple[str, bool]:
-    """(delimiter of a file, whether its first line announces that)."""
-    return _cached_delimiter(file, encoding, *state(file))
+def _found_format(file: Path, encoding: str) -> tuple[str, bool, bool]:
+    """(delimiter of a file, whether its first line announces that, whether quotes are text in it)."""
+    return _cached_format(file, encoding, *state(file))
 
 
 @lru_cache(maxsize=4096)
-def _cached_delimiter(file: Path, encoding: str, size: int, modified_ns: int) -> tuple[str, bool]:
+def _cached_format(file: Path, encoding: str, size: int, modified_ns: int) -> tuple[str, bool, bool]:
     with streams.open_utf8(file, encoding) as stream:
         data = stream.read(delimiters.SAMPLE_BYTES)
     text = data.decode(errors="replace")
     if len(data) == delimiters.SAMPLE_BYTES:  # the last record may be cut
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
-    return delimiters.detect(text, _usual_delimiter(file.name)), delimiters.is_announced(text)
+    delimiter = delimiters.detect(text, _usual_delimiter(file.name))
+    return delimiter, delimiters.is_announced(text), delimiters.quotes_are_text(text, delimiter)

@@ -14,6 +14,7 @@ DELIMITERS = (",", ";", "\t", "|")
 NAMES = {"\t": "tab"}  # for messages
 SAMPLE_BYTES = 64 << 10  # of a file
 SAMPLE_RECORDS = 200
+ENCLOSED = re.compile(r'"([^"]|"")*"')
 ANNOUNCED = re.compile(r'"?sep=(.)"?(\r\n?|\n)', re.IGNORECASE)  # the first line that tells Excel, and is no record
 
 
@@ -32,6 +33,22 @@ def detect(text: str, usual: str) -> str:
 def is_announced(text: str) -> bool:
     """Whether the first line says which delimiter follows, as Excel writes and reads it."""
     return ANNOUNCED.match(text) is not None
+
+
+def quotes_are_text(text: str, delimiter: str) -> bool:
+    """Whether quotation marks are text like any other in a table with tabs, of which `text` is the beginning: they
+    enclose no cell properly, or few, and every line has as many cells as the first without them.
+
+    >>> [quotes_are_text(f"id\\ttext\\n1\\t{cell}\\n", "\\t") for cell in ('"Yes" is short.', '"Yes', '"A ""yes""."')]
+    [True, True, False]
+    """
+    lines = re.split("\r\n?|\n", ANNOUNCED.sub("", text, count=1))[:SAMPLE_RECORDS]
+    rows = [line.split(delimiter) for line in lines if line]
+    quoted = [cell for row in rows for cell in row if cell.startswith('"')]
+    if delimiter != "\t" or not quoted or any(len(row) != len(rows[0]) for row in rows):
+        return False
+    enclosed = sum(ENCLOSED.fullmatch(cell) is not None for cell in quoted)
+    return 2 * enclosed <= len(quoted)
 
 
 def _regularity(text: str, delimiter: str) -> float:

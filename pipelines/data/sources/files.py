@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
-from pipelines.data.sources import encodings, object_files, record_formats, streams
+from pipelines.data.sources import cells, encodings, object_files, streams
 from pipelines.data.sources.column_names import Column
 from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_code
@@ -243,7 +243,7 @@ class RecordSource(FileSource):
         if self.rows in TEXT_ROWS:
             meta = {name: str(value) for name in self.meta if (value := value_of(record, name)) is not None}
             return Row(row=number, text=value_of(record, self.text), group=group, language=language, meta=meta)
-        record = record_formats.renamed(record, self.columns) if self.columns else record
+        record = cells.renamed(record, self.columns) if self.columns else record
         return Row(row=number, record=record, group=group, language=language)
 
     def _problem(self, record: dict[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ FORMS: tuple[tuple[str, str, str], ...] = (  # suffixes, what the file is, what 
     (".arrow .feather .orc .avro", "a table of another format", "save it as Parquet"),
     (".pkl .pickle .npy .npz .h5 .pt .pth", "data of a program", "save its rows as JSON lines or Parquet"),
     (".mp3 .wav .flac .ogg .m4a .mp4 .mkv .mov .webm .avi", "sound or film", "write down what is said as text"),
-    (".heic .svg .psd", "an image of a kind that is not read", "save it as JPEG or PNG"),
+    (".heic .svg .psd", "an image of another format", "save it as JPEG or PNG"),
 )
 TEXT_FORMS = (".rtf", ".ipynb", ".fb2", ".svg")  # text by their content, which is no text to learn
 

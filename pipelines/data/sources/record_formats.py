@@ -32,6 +32,7 @@ from pipelines.data.sources.cells import (
 from pipelines.data.sources.column_names import (
     BAD_COLUMNS,
     CHOICE_COLUMNS,
+    CHOICE_SCORES,
     CONTEXT_COLUMNS,
     GOOD_COLUMNS,
     HINT_COLUMNS,
@@ -48,6 +49,7 @@ from pipelines.data.sources.column_names import (
     REPLY_COLUMNS,
     REPLY_LISTS,
     ROLE_KEYS,
+    STRENGTH_COLUMNS,
     SYSTEM_COLUMNS,
     TEXT_COLUMNS,
     TEXT_LISTS,
@@ -55,7 +57,6 @@ from pipelines.data.sources.column_names import (
     TOOLS_COLUMNS,
     TURN_LISTS,
     WINNER_COLUMNS,
-    Column,
 )
 from pipelines.errors import printable
 
@@ -139,29 +140,6 @@ def columns_not_used(record: Mapping[str, Any], rows: str) -> tuple[str, ...]:
     used = set() if row_format is None else set(row_format.columns)
     names = [printable(str(name)) for name, value in record.items() if name not in used and has_value(value)]
     return (*names, *(_turn_keys_not_used(record, row_format) if row_format is not None else ()))
-
-
-def renamed(record: Mapping[str, Any], columns: Mapping[Column, str]) -> dict[str, Any]:
-    """A record whose columns have the names of a recipe's `columns`; the others are marked, so that none is read.
-
-    columns: the column of the record for each name; a.b is b within column a.
-
-    >>> renamed({"q": "1 + 1?", "a": "2", "system": "s"}, {"prompt": "q", "reply": "a"})
-    {'prompt': '1 + 1?', 'reply': '2', 'system (not in columns)': 's'}
-    """
-    named = {name: _value_of(record, column) for name, column in columns.items()}
-    read = {column if column in record else column.split(".")[0] for column in columns.values()}
-    others = {f"{column} (not in columns)": value for column, value in record.items() if column not in read}
-    return {**{name: value for name, value in named.items() if value is not None}, **others}
-
-
-def _value_of(record: Mapping[str, Any], column: str) -> Any:
-    """The value of a column; where none has the name, a.b is b within column a. None where there is neither."""
-    if column in record:
-        return record[column]
-    outer, dot, inner = column.partition(".")
-    value = record.get(outer)
-    return _value_of(value, inner) if dot and isinstance(value, dict) else None
 
 
 def column_names(record: Mapping[str, Any]) -> str:
@@ -257,12 +235,21 @@ def _preferences(record: Mapping[str, Any]) -> RowFormat | None:
         roles += zip(("score_chosen", "score_rejected"), scores, strict=False)
         return _format("preferences", "preference pairs", [*roles, *_tools(record)])
     choice = _both(record, CHOICE_COLUMNS)
-    winner = _first(record, WINNER_COLUMNS, has_value)
-    if choice is not None and winner is not None:
-        roles = [*_prompts(record), ("first", choice[0]), ("second", choice[1]), ("winner", winner)]
-        roles += _tools(record)
+    verdicts = [] if choice is None else _choice_verdicts(record)
+    if choice is not None and verdicts:
+        roles = [*_prompts(record), ("first", choice[0]), ("second", choice[1]), *verdicts, *_tools(record)]
         return _format("preferences", "two replies and which is better", roles)
     return _ranked(record)
+
+
+def _choice_verdicts(record: Mapping[str, Any]) -> Roles:
+    """The column, or the two, that say which of two replies is better; none without."""
+    for role, names in (("winner", WINNER_COLUMNS), ("strength", STRENGTH_COLUMNS)):
+        column = _first(record, names, has_value)
+        if column is not None:
+            return [(role, column)]
+    scores = _both(record, CHOICE_SCORES)
+    return [] if scores is None else [("score_first", scores[0]), ("score_second", scores[1])]
 
 
 def _ranked(record: Mapping[str, Any]) -> RowFormat | None:
@@ -313,11 +300,15 @@ def rating_column(record: Mapping[str, Any]) -> str | None:
 
 def _prompts(record: Mapping[str, Any]) -> Roles:
     """The columns of the prompt of a row with several replies; none where the replies are whole dialogues."""
-    prompt = _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", *TURN_LISTS))
+    prompt = (
+        _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input"))
+        or _first(record, (*TURN_LISTS, *HISTORY_COLUMNS), lambda value: isinstance(value, str))
+        or _first(record, (*TURN_LISTS, *CONTEXT_COLUMNS), lambda value: as_turns(value) is not None)
+    )
     if prompt is None:
         return _beside(record, ("system", SYSTEM_COLUMNS))
     beside = _beside(record, ("system", SYSTEM_COLUMNS), ("history", HISTORY_COLUMNS), ("media", MEDIA_COLUMNS))
-    return [("prompt", prompt), *_contexts(record, prompt), *beside]
+    return [("prompt", prompt), *_contexts(record, prompt), *(pair for pair in beside if pair[1] != prompt)]
 
 
 def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from pipelines.data.sources.image_sniffing import captioned_files, first_caption
 from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import RowFormat, main_format
 from pipelines.data.sources.source import BadRow
+from pipelines.data.sources.split_names import held_out_names, in_held_out_folders
 from pipelines.data.text.languages import LANGUAGES, document_language
 from pipelines.errors import UserError
 
@@ -35,13 +37,19 @@ CONTENT_BYTES = 1 << 16  # read of a file whose suffix says nothing
 TABLE_LINES = 20  # that have as many cells as the first in a table
 DISPLAYED_ROWS = 3
 DISPLAYED_CHARACTERS = 200
+MAX_NAMES = 20  # of columns, in a message
+ONE_ROW = "; a table in one object, which is one row. Expected an array of rows (pandas: to_json with orient='records')"
+# How templates begin a turn: ChatML, Llama 2 and 3, Gemma, Alpaca's and Guanaco's headings.
+CHAT_MARKS = re.compile(
+    r"<\|im_start\|>|\[INST\]|<\|start_header_id\|>|<start_of_turn>|^#+ ?(?:Human|Instruction|Assistant|Response):",
+    re.MULTILINE,
+)
 MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
 ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one document
 
 GROUP_COLUMNS = ("source", "group", "domain", "site", "book", "package", "category", "dataset", "topic", "来源", "类别")
 
 
-HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")  # splits of a data set that none trains on
 DOCUMENTS = {"file": "one document in each file", "blank_lines": "documents between blank lines",
              "warc": "a document for each page"}  # fmt: skip
 
@@ -73,11 +81,11 @@ def sniff(path: Path) -> list[SniffResult]:
     left_out = {*captioned, *held_out}
     known = [file for file in visible_files(path) if _is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
-    results = [_sniff_images(path)] if captioned else []
+    results = [_sniff_captioned(path, captioned, held_out)] if captioned else []
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
         if len(named) > 1 and whole and kind not in map(source_kind, held_out):
-            results.append(_sniff_documents(path, named, kind))
+            results.append(_with_split_names(_sniff_documents(path, named, kind), named))
         else:
             results += [_sniff_among_others(file, kind) for file in named]
     if not results:
@@ -86,17 +94,55 @@ def sniff(path: Path) -> list[SniffResult]:
 
 
 def splits_beside_train(folder: Path) -> list[Path]:
-    """The files of rows or plain text in a folder that are named as what a data set holds out, test.jsonl, beside its
-    train.jsonl. Pages such as test.html and train.html may be about that."""
-    kinds = {file: source_kind(file) for file in visible_files(folder)}
-    files = [
-        file
-        for file, kind in kinds.items()
-        if kind and (issubclass(SOURCES[kind], RecordSource) or "txt" in file.name.lower().split("."))
-    ]
-    named = {file: (file.parent, *file.name.lower().partition(".")) for file in files}
-    return [file for file, (parent, stem, *suffix) in named.items()
-            if stem in HELD_OUT and (parent, "train", *suffix) in named.values()]  # fmt: skip
+    """The files in a folder that are what a data set holds out, by their names or those of folders beside train.
+
+    Pages and Markdown that are named so are none: test.html and train.html may be about that."""
+    files = [file for file in visible_files(folder) if source_kind(file)]
+    held_out = in_held_out_folders(folder, files)
+    by_parent: dict[Path, list[Path]] = {}
+    for file in files:
+        by_parent.setdefault(file.parent, []).append(file)
+    for parent, siblings in by_parent.items():
+        names = held_out_names(file.name for file in siblings if _may_be_a_split(file))
+        held_out |= {parent / name for name in names}
+    captioned = captioned_files(folder, visible_files(folder))
+    if captioned:  # captions of both splits in one file: the source of images reads both
+        read = _images_folder(folder, captioned - held_out)
+        held_out -= {file for file in captioned if file.is_relative_to(read)}
+    return sorted(held_out)
+
+
+def _with_split_names(result: SniffResult, files: list[Path]) -> SniffResult:
+    """The result with a note on pages that are named as splits beside train, and read."""
+    names = held_out_names(file.name for file in files)
+    if not names:
+        return result
+    more = ", …" if len(names) > DISPLAYED_ROWS else ""
+    problem = f"{', '.join(names[:DISPLAYED_ROWS])}{more}: named as splits beside train, and read; else name the others"
+    return replace(result, problems=(*result.problems, problem))
+
+
+def _may_be_a_split(file: Path) -> bool:
+    """Whether the name of a file with rows, plain text or an archive may say which split it is."""
+    kind = source_kind(file)
+    is_rows = kind is not None and (issubclass(SOURCES[kind], RecordSource) or kind == "images")
+    return (is_rows and not file.name.lower().endswith(IMAGE_SUFFIXES)) or "txt" in file.name.lower().split(".")
+
+
+def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> SniffResult:
+    """Detects images with captions, but for a split beside train."""
+    result = _sniff_images(_images_folder(folder, captioned - set(held_out)))
+    images = (file for file in captioned if file.name.lower().endswith(IMAGE_SUFFIXES))
+    others = in_held_out_folders(folder, images) - set(held_out)
+    if not others:
+        return result
+    problem = f"{len(others):,} images of splits beside train are read too: one metadata file speaks for all; divide it"
+    return replace(result, problems=(*result.problems, problem))
+
+
+def _images_folder(folder: Path, captioned: set[Path]) -> Path:
+    """The folder that holds all of these images and captions."""
+    return Path(os.path.commonpath([file.parent for file in captioned])) if captioned else folder
 
 
 def _sniff_among_others(file: Path, kind: str) -> SniffResult:
@@ -145,15 +191,18 @@ def _sniff_file(path: Path) -> SniffResult:
 def _sniff_dataset(folder: Path) -> list[SniffResult]:
     """Detects the format of a data set; of several splits the one to train on is read."""
     by_split = splits(folder)
-    split = "train" if len(by_split) > 1 and "train" in by_split else None
-    files = [file for name, files in by_split.items() if split in (None, name) for file in files]
+    held_out = held_out_names(by_split)
+    read = ["train"] if "train" in by_split else [name for name in by_split if name not in held_out]
+    files = [file for name in read for file in by_split[name]]
     if holds_images(files[0]):
         results = [_sniff_among_others(file, "images") for file in files]
+    elif len(read) == len(by_split):
+        results = [_sniff_records(folder, {"kind": "dataset"})]
     else:
-        results = [_sniff_records(folder, {"kind": "dataset"} | ({"split": split} if split else {}))]
-    if split is None:
+        results = [_sniff_records(folder, {"kind": "dataset", "split": name}) for name in read]
+    others = ", ".join(name for name in by_split if name not in read)
+    if not others:
         return results
-    others = ", ".join(name for name in by_split if name != split)
     problem = f"{folder.name}: splits that are not read: {others}"
     return [replace(results[0], problems=(*results[0].problems, problem)), *results[1:]]
 
@@ -166,19 +215,42 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     records = [row.record for row in rows if not isinstance(row, BadRow) and row.record is not None]
     problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:DISPLAYED_ROWS]
     row_format, count = main_format(records)
-    if row_format is None:
+    is_table = len(records) == 1 and _is_table_in_an_object(records[0])
+    if row_format is None or (is_table and row_format.rows == "text"):
         if records:
-            problems.append(f"{path.name}: no column with text; columns are: {', '.join(records[0])}")
+            names = ", ".join(itertools.islice(records[0], MAX_NAMES)) + (", …" if len(records[0]) > MAX_NAMES else "")
+            problems.append(f"{path.name}: no column with text; columns are: {names}{ONE_ROW if is_table else ''}")
         elif not problems:
             problems.append(f"{path.name}: no rows; expected at least one below the names of the columns")
         return SniffResult(path, base["kind"], None, "en", source.encoding_of(path), base, (), tuple(problems))
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
     texts = [_record_text(record, row_format) for record in records]
+    problems += _chat_marks(path, texts) if row_format.rows == "text" else []
     language = main_language(texts)
     options = {**base, **_row_options(row_format, language, records)}
     encoding = source.encoding_of(path)
     return SniffResult(path, base["kind"], row_format, language, encoding, options, _sample(texts), tuple(problems))
+
+
+def _is_table_in_an_object(record: dict[str, Any]) -> bool:
+    """Whether the only row of a file is a table: {column: {number: cell}}, {id: row}, {column: [cells]}, or
+    {"columns": …, "data": [[cells]]}."""
+    values = [value for value in record.values() if isinstance(value, dict | list)]
+    objects = [frozenset(value) for value in values if isinstance(value, dict)]
+    if len(objects) == len(record):
+        return len(set(objects)) == 1 and (len(objects) > 1 or all(map(str.isdigit, objects[0])))
+    lists = [value for value in values if isinstance(value, list)]
+    return len(lists) == len(record) and not any(isinstance(item, dict) for value in lists for item in value)
+
+
+def _chat_marks(path: Path, texts: list[str]) -> list[str]:
+    """A note on running text that chats were rendered to, with the marks of a template."""
+    marks = [match[0] for text in texts if (match := CHAT_MARKS.search(text))]
+    if 2 * len(marks) <= len(texts):
+        return []
+    return [f"{path.name}: chats with the marks of a template ({marks[0].strip()}) are read as running text; expected "
+            f"rows of messages for conversations"]  # fmt: skip
 
 
 def _sniff_images(path: Path) -> SniffResult:
@@ -257,11 +329,11 @@ def _sniff_documents(path: Path, files: list[Path], kind: str) -> SniffResult:
     """Detects how a file of text, or a folder of them, divides into documents, and its language."""
     options = {"kind": kind} | ({"split": _text_split(files)} if kind == "text" else {})
     source = SOURCES[kind].model_validate({**options, "path": str(path.absolute())})
-    rows = itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS)
+    rows = itertools.islice(((part, row) for part in source.parts() for row in source.read(part)), MAX_ROWS)
     texts, problems = [], []
-    for row in rows:
+    for part, row in rows:
         if isinstance(row, BadRow):
-            problems.append(f"{path.name}:{row.row}: {row.problem}")
+            problems.append(f"{part.where}:{row.row}: {row.problem}")
         else:
             texts.append(row.text)
     language = main_language(texts)
@@ -282,7 +354,7 @@ def _text_split(files: list[Path]) -> str:
 def _record_text(record: Mapping[str, Any], row_format: RowFormat) -> str:
     """The content of a record in one line."""
     if row_format.rows in ("text", "prompts"):
-        return str(value_of(dict(record), row_format.columns[0], ""))
+        return str(value_of(dict(record), row_format.columns[0]) or "")
     return " | ".join(f"{name}: {_turns_text(record.get(name))}" for name in row_format.columns if record.get(name))
 
 
@@ -297,7 +369,8 @@ def _turns_text(value: Any) -> str:
 
 
 def _sample(texts: list[str]) -> tuple[str, ...]:
-    return tuple(" ".join(text.split())[:DISPLAYED_CHARACTERS] for text in texts[:DISPLAYED_ROWS])
+    lines = filter(None, (" ".join(text.split()) for text in texts))
+    return tuple(line[:DISPLAYED_CHARACTERS] for line in itertools.islice(lines, DISPLAYED_ROWS))
 
 
 def main_language(texts: Iterable[str]) -> str:

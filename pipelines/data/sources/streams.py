@@ -15,6 +15,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -177,13 +178,47 @@ class _Transcoded(io.RawIOBase):
 def _decompressor(plain: BinaryIO, compression: str) -> Callable[[int], bytes]:
     """A function that reads decompressed data, of all members or frames of a file."""
     if compression == "zstd":
-        import pyarrow
-
-        return pyarrow.CompressedInputStream(pyarrow.PythonFile(plain, "r"), "zstd").read
+        return _frames(plain)
     # read1 decompresses at most once a call, so that an error loses nothing of what stands before it
     if compression == "gzip":
         return gzip.GzipFile(fileobj=plain, mode="rb").read1
     return _members(plain, bz2.BZ2Decompressor if compression == "bzip2" else lzma.LZMADecompressor)
+
+
+def _frames(plain: BinaryIO) -> Callable[[int], bytes]:
+    """A function that reads the frames of a zstd file. Arrow gives nothing of a read that meets damage: what stands
+    before it is then read byte by byte."""
+    import pyarrow
+
+    def opened() -> pyarrow.CompressedInputStream:
+        plain.seek(0)
+        return pyarrow.CompressedInputStream(pyarrow.PythonFile(plain, "r"), "zstd")
+
+    streams, position = [opened()], 0  # one that is no longer referred to would close the file
+    damage: OSError | None = None
+
+    def read(size: int) -> bytes:
+        nonlocal position, damage
+        if damage is not None:
+            raise damage
+        data = b""
+        try:
+            data = streams[0].read(size)
+        except OSError as error:
+            damage = error
+            streams.append(opened())
+            skipped = 0
+            while skipped < position:
+                skipped += len(streams[1].read(min(position - skipped, BUFFER_BYTES)))
+            with suppress(OSError):
+                while byte := streams[1].read(1):
+                    data += byte
+            if not data:
+                raise
+        position += len(data)
+        return data
+
+    return read
 
 
 def _members(plain: BinaryIO, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> Callable[[int], bytes]:

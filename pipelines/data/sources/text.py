@@ -29,35 +29,37 @@ class Text(TextFileSource):
         encoding = self.text_encoding(file)
         with streams.open_utf8(file, encoding) as stream:
             line = 1
-            for line, document, size in self._documents(stream):
+            for line, document, size, is_whole in self._documents(stream):
                 if size > self.max_row_bytes:
                     problem = self.too_long(size) + (" (split: blank_lines)" if self.split == "file" else "")
                     yield BadRow(row=line, problem=problem, raw=document.decode(errors="replace")[:RAW_CHARACTERS])
-                elif not stream.damage:
+                elif is_whole:
                     yield _row(line, document, encoding)
             if stream.damage:
                 yield BadRow(row=line, problem=f"{stream.damage}; what follows line {line} is lost")
 
-    def _documents(self, stream: Utf8Stream) -> Iterator[tuple[int, bytes, int]]:
-        """Yields (number of its first line, bytes, size) of each document; of one over the maximum a beginning only."""
+    def _documents(self, stream: Utf8Stream) -> Iterator[tuple[int, bytes, int, bool]]:
+        """Yields (number of its first line, bytes, size, whether its end is in the file) of each document; of one over
+        the maximum a beginning only."""
         if self.split == "file":
             data = stream.read(self.max_row_bytes + 1)
-            yield 1, data, len(data)
+            yield 1, data, len(data), not stream.damage
         elif self.split == "lines":
             for number, (line, size) in enumerate(streams.bounded_lines(stream, self.max_row_bytes), 1):
                 if line.strip():
-                    yield number, line.removesuffix(b"\n"), size
+                    yield number, line.removesuffix(b"\n"), size, line.endswith(b"\n") or not stream.damage
         else:
             yield from _paragraphs(stream, self.max_row_bytes)
 
 
-def _paragraphs(stream: Utf8Stream, max_bytes: int) -> Iterator[tuple[int, bytes, int]]:
-    """Yields the texts between blank lines, without the end of their last line and the indent of their first."""
+def _paragraphs(stream: Utf8Stream, max_bytes: int) -> Iterator[tuple[int, bytes, int, bool]]:
+    """Yields the texts between blank lines, without the end of their last line and the indent of their first, as
+    `_documents` does."""
     document, size, first = bytearray(), 0, 1  # bytes would be copied for each line
     for number, (line, line_bytes) in enumerate(streams.bounded_lines(stream, max_bytes), 1):
         if number > 1 and line.endswith(b"\n") and not line.strip(b" \t\r\n"):
             if document.strip():
-                yield first, bytes(document.removesuffix(b"\n")), size
+                yield first, bytes(document.removesuffix(b"\n")), size, True
             document, size = bytearray(), 0
             continue
         if not document:
@@ -66,7 +68,7 @@ def _paragraphs(stream: Utf8Stream, max_bytes: int) -> Iterator[tuple[int, bytes
         if size <= max_bytes or not document:
             document += line
     if document.strip():
-        yield first, bytes(document.removesuffix(b"\n")), size
+        yield first, bytes(document.removesuffix(b"\n")), size, not stream.damage
 
 
 def _row(line: int, document: bytes, encoding: str) -> Row | BadRow:

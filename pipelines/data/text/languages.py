@@ -30,10 +30,15 @@ KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u30fd-\u30ff\u31f0-\u31ff]")  # n
 # Hebrew, Arabic, those of India, Thai, Lao, Burmese, Georgian, kana, Hangul.
 OTHER_SCRIPTS = re.compile("[\u0400-\u11ff\u1780-\u17ff\u3041-\u30ff\u3130-\u318f\uac00-\ud7af]")
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
-# Characters of Japanese alone: simplified as neither part of China does it, or made in Japan.
+# Characters of Japanese alone: simplified as neither part of China does it, or made in Japan. Of the first level of
+# JIS X 0208 those that neither GB 2312 nor Big5 has, but for variants that Chinese editions write too (顔, 衆 …).
 JAPANESE_FORMS = (
     "働込畑辻峠枠榊匂搾腺塀経済円広気対応発団図圧塩売変実専戦択検権歩歴毎県駅総続絵縄薬蔵譲豊転軽逓釈鉄鋳険隣雑霊"
     "顕騒験髄麺黙齢労営厳単桜沢浜渋焼獣畳穂竜粛繊覚観訳読説"
+    "亜唖穐悪鯵鮎囲壱稲鰯欝栄頴鋭焔縁艶薗汚鴬鴎仮価菓壊懐拡撹楽樫梶椛竃噛苅勧巻歓潅諌関陥舘巌贋帰亀犠拠挙郷尭暁倶"
+    "駆駈喰粂恵掲渓継繋蛍頚鶏撃倹剣圏鹸戸呉娯効鉱砿麹黒狛査砕斎剤冴堺咲笹皐桟讃賛姉歯児鴫宍雫舎呪収繍従縦処奨渉醤"
+    "乗剰壌嬢穣醸靭粋酔椙瀬斉摂絶賎銭曽惣捜挿掻巣痩窓聡荘増臓楕駄騨帯滝凧竪弾値遅庁聴勅栂壷兎嶋梼闘徳涜栃瀞呑凪弐"
+    "韮悩脳廃拝楳蝿硲畠溌醗抜噺晩樋姫氷鋲冨払仏箆辺舗頬柾桝侭麿満杢戻籾匁鑓謡覧両猟瑠塁涙隷暦錬篭蝋録脇鰐"
 )
 JAPANESE_FORM = re.compile(f"[{JAPANESE_FORMS}]")
 MIN_KANA_SHARE = 0.15  # of the characters of Japanese; headlines and addresses have fewer, and are told by their forms

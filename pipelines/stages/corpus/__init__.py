@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=4,
+    version=5,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -22,7 +22,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="images",
-    version=3,
+    version=4,
     makes="images",
     options=ImagesOptions,
     cluster=ImagesCluster,

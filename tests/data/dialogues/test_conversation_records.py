@@ -51,6 +51,15 @@ def test_a_system_turn_and_earlier_exchanges_come_first() -> None:
     ) == ParsedConversation([SYSTEM, *HELLO])
 
 
+@pytest.mark.parametrize("nothing", ["", " ", None])
+def test_a_system_turn_that_says_nothing_is_none(nothing: str | None) -> None:
+    for turn in ({"role": "system", "content": nothing}, {"from": "system", "value": nothing}):
+        assert parse_conversation({"messages": [turn, *HELLO]}) == ParsedConversation(HELLO)
+        assert parse_conversation({"messages": [turn, *HELLO], "system": "Be kind."}) == ParsedConversation(
+            [SYSTEM, *HELLO]
+        )
+
+
 def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
     more = [{"role": "user", "content": "And you?"}]
     assert parse_conversation({"messages": HELLO + more}) == ParsedConversation(HELLO, num_cut=1)
@@ -137,6 +146,21 @@ def turns(*texts: str) -> list[dict[str, Any]]:
         ({"systemInstruction": {"parts": [{"text": "s"}]}, "contents": turns("a", "b")}, ["s", "a", "b"]),
         ({"question": "1 / 2?", "answer": 0.5}, ["1 / 2?", "0.5"]),
         ({"question": "Who?", "answer": ["Ann."]}, ["Who?", "Ann."]),
+        (
+            {"instruction": "Human:a\nAssistant:b\nHuman:c\nc\nAssistant:", "input": "", "output": "d"},
+            ["a", "b", "c\nc", "d"],
+        ),  # BELLE
+        ({"id": "x", "items": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, ["a", "b"]),
+        ({"chat_messages": [{"sender": "human", "text": "a"}, {"sender": "assistant", "text": "b"}]}, ["a", "b"]),
+        ({"messages": [{"role": "human", "content": "a"}, {"role": "ai", "content": "b"}]}, ["a", "b"]),
+        ({"对话": [{"角色": "人类", "内容": "a"}, {"角色": "机器人", "内容": "b"}]}, ["a", "b"]),
+        ({"问": "a", "答": "b"}, ["a", "b"]),
+        ({"Question": "a", "Complex_CoT": "t", "Response": "b"}, ["a", "<think>\nt\n</think>\n\nb"]),
+        ({"问题": "a", "思考过程": "t", "回答": "b"}, ["a", "<think>\nt\n</think>\n\nb"]),
+        (
+            {"conversation": [{"system": "s", "input": "a", "output": "b"}, {"input": "c", "output": "d"}]},
+            ["s", "a", "b", "c", "d"],
+        ),  # XTuner
     ],
 )
 def test_published_spellings_give_their_turns(record: dict[str, Any], texts: list[str]) -> None:
@@ -152,6 +176,7 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
         ({"prompt": "a", "completion": "b", "label": False}, "labelled_bad", True),
         ({"prompt": "a", "completion": "b", "label": "0"}, "labelled_bad", True),
         ({"prompt": "a", "completion": "b", "thumbs": "down"}, "labelled_bad", True),
+        ({"messages": HELLO, "kto_tag": False}, "labelled_bad", True),
         ({"prompt": "a", "completion": "b", "thumbs_down": True}, "labelled_bad", True),
         ({"messages": HELLO, "is_good": False}, "labelled_bad", True),
         ({"messages": [HELLO[0], {"role": "tool", "content": "3"}, HELLO[1]]}, "turn_order", False),
@@ -192,6 +217,9 @@ def test_turns_that_a_flag_leaves_out_are_context(flag: dict[str, Any]) -> None:
 def test_what_stands_beside_an_exchange_belongs_to_its_reply() -> None:
     record = {"conversation": [{"human": "a", "assistant": "b", "weight": 0},
                                {"human": "c", "assistant": "d", "reasoning": "e"}]}  # fmt: skip
+    for flag in ({"weight": 0}, {"output_with_loss": False}):
+        parsed = parse_conversation({"conversation": [{"input": "a", "output": "b", **flag}, *turns("c", "d")]})
+        assert parsed == ParsedConversation(turns("a", "b", "c", "d"), not_learnt=(1,))
     parsed = parse_conversation(record)
     assert parsed == ParsedConversation(turns("a", "b", "c", "<think>\ne\n</think>\n\nd"), not_learnt=(1,))
     parsed = parse_conversation({"turns": [{"prompt": "a", "response": "b", "weight": 0.7}]})
@@ -202,7 +230,13 @@ def test_what_stands_beside_an_exchange_belongs_to_its_reply() -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["Human: a short history of a species", "Human: hi\n\nAssistant: Sure, the answer is"]
+    "prompt",
+    [
+        "Human: a short history of a species",
+        "Human: hi\n\nAssistant: Sure, the answer is",
+        "Human: hi\nAssistant: Sure, the answer is",
+        "Human: a line\nHuman: and another",
+    ],
 )
 def test_a_text_that_only_begins_as_a_transcript_is_the_users(prompt: str) -> None:
     assert parse_conversation({"prompt": prompt, "response": "b"}) == ParsedConversation(turns(prompt, "b"))

@@ -112,3 +112,19 @@ def test_names_of_columns_follow_the_delimiter(tmp_path: Path) -> None:
     file = table(tmp_path / "a.csv", "|", [["frage", "antwort"], ["Wo?", "Hier."]])
     made = source(file, rows="conversations", columns={"prompt": "frage", "reply": "antwort"})
     assert [row.record for row in rows(made) if isinstance(row, Row)] == [{"prompt": "Wo?", "reply": "Hier."}]
+
+
+def test_quotes_are_text_in_a_table_with_tabs_where_they_enclose_no_cell(tmp_path: Path) -> None:
+    cells = ['"Yes" is short.', '"No', 'It is 12" long.', "plain"]
+    (tmp_path / "a.tsv").write_text("id\ttext\n" + "".join(f"{n}\t{cell}\n" for n, cell in enumerate(cells)))
+    source = make_source(tmp_path, "csv", "a.tsv")
+    assert texts(source) == cells and bad(source) == []
+    assert source.identity()["quotes_are_text"] == ["a.tsv"]
+    enclosed = make_source(tmp_path, "csv", "a.tsv", quotes="enclose")
+    assert "say quotes: text" in bad(enclosed)[0][1]
+    (tmp_path / "b.tsv").write_text('id\ttext\n1\t"a\tb"\n2\t"c ""d"""\n3\t"never closed\n')
+    source = make_source(tmp_path, "csv", "b.tsv")
+    assert texts(source) == ["a\tb", 'c "d"'] and len(bad(source)) == 1
+    assert source.identity().keys().isdisjoint({"quotes", "quotes_are_text"})
+    (tmp_path / "c.csv").write_text('id,text\n1,"Yes" is short.\n')
+    assert texts(make_source(tmp_path, "csv", "c.csv", quotes="text")) == ['"Yes" is short.']

@@ -161,11 +161,21 @@ def test_members_after_padding_are_read_and_damaged_ones_are_named(tmp_path: Pat
     first, second = b'{"text": "a"}\n', b'{"text": "b"}\n'
     (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(first) + bytes(8) + lzma.compress(second))
     assert texts(make_source(tmp_path, "jsonl", "a.jsonl.xz")) == ["a", "b"]
-    for suffix, compress in ((".bz2", bz2.compress), (".xz", lzma.compress), (".gz", gzip.compress)):
-        (tmp_path / f"b.jsonl{suffix}").write_bytes(compress(first) + b"?" + compress(second))
+    for suffix, compress in COMPRESS.items():
+        (tmp_path / f"b.jsonl{suffix}").write_bytes(compress(first) + b"????" + compress(second))
         source = make_source(tmp_path, "jsonl", f"b.jsonl{suffix}")
         assert texts(source) == ["a"]
         assert "what follows line 1 is lost" in bad(source)[0][1]
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_documents_before_damage_that_are_whole_are_read(tmp_path: Path, suffix: str) -> None:
+    compressed = COMPRESS[suffix](b"a\n\nb\n\nc\n")
+    (tmp_path / f"a.txt{suffix}").write_bytes(compressed + b"no member")
+    for split, whole in (("lines", ["a", "b", "c"]), ("blank_lines", ["a", "b"])):
+        source = make_source(tmp_path, "text", f"a.txt{suffix}", split=split)
+        assert texts(source) == whole
+        assert len(bad(source)) == 1
 
 
 def test_a_file_that_is_not_compressed_is_named(tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
         ),
         ({"messages": [USER, {**REPLY, "label": "sports"}]}, "conversations", ("messages.label",)),
         (
-            {"conversation": [{"human": "a", "assistant": "b", "system": "s"}]},
+            {"conversation": [{"human": "a", "assistant": "b", "mood": "s"}]},
             "conversations",
-            ("conversation.system",),
+            ("conversation.mood",),
         ),
         (
             {"conversation": [{"human": "a", "assistant": "b", "weight": 0.7}]},

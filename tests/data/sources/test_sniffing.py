@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -181,6 +182,64 @@ def test_splits_beside_train_are_not_read_with_it(tmp_path: Path) -> None:
         (tmp_path / name).write_text("<p>a page of text</p>")
     names = ["more.txt", "train.txt", tmp_path.name, "train.jsonl", "dev.csv"]  # pages may be about tests
     assert sorted(result.path.name for result in sniff(tmp_path)) == sorted(names)
+    (pages,) = (result for result in sniff(tmp_path) if result.kind == "html")
+    assert pages.problems == ("test.html: named as splits beside train, and read; else name the others",)
+
+
+@pytest.mark.parametrize(
+    ("names", "read"),
+    [
+        (["train/a.jsonl", "test/a.jsonl", "validation/b.csv", "more/a.jsonl"], ["more/a.jsonl", "train/a.jsonl"]),
+        (["x/train/0.parquet", "x/test/0.parquet", "y/test/0.parquet"], ["x/train/0.parquet", "y/test/0.parquet"]),
+        (["my_train.csv", "my-Test.csv", "my.dev.csv", "other_test.csv"], ["my_train.csv", "other_test.csv"]),
+        (["train-1.jsonl", "train-2.jsonl", "test-1.jsonl"], ["train-1.jsonl", "train-2.jsonl"]),
+        (["data/训练集.jsonl", "data/测试集.jsonl"], ["data/训练集.jsonl"]),
+        (["test/a.jsonl", "b.jsonl"], ["b.jsonl", "test/a.jsonl"]),
+    ],
+)
+def test_splits_in_folders_and_within_names_are_not_read(tmp_path: Path, names: list[str], read: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("parquet"):
+            pq.write_table(pa.table({"text": ["a row"]}), tmp_path / name)
+        else:
+            (tmp_path / name).write_text('{"text": "a row"}\n' if name.endswith("l") else "text,n\na row,1\n")
+    assert sorted(result.path.relative_to(tmp_path).as_posix() for result in sniff(tmp_path)) == read
+    left_out = {file.relative_to(tmp_path).as_posix() for file in splits_beside_train(tmp_path)}
+    assert left_out == {*names} - {*read}
+
+
+def test_of_a_data_set_with_several_splits_to_train_on_each_is_a_source(tmp_path: Path) -> None:
+    for split in ("train_sft", "test_sft", "train_gen", "test_gen"):
+        pq.write_table(pa.table({"text": [split]}), tmp_path / f"{split}-00000-of-00001.parquet")
+    results = sniff(tmp_path)
+    assert [result.options["split"] for result in results] == ["train_gen", "train_sft"]
+    assert results[0].problems == (f"{tmp_path.name}: splits that are not read: test_gen, test_sft",)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"text": {"0": "a row", "1": "another"}},  # pandas.DataFrame.to_json, by default
+        {"text": {"0": "a row", "1": "another"}, "n": {"0": 1, "1": 2}},
+        {"a1": {"text": "a row"}, "a2": {"text": "another"}},
+        {"columns": ["text"], "index": [0, 1], "data": [["a row"], ["another"]]},
+        {"text": ["a row", "another"]},
+    ],
+)
+def test_a_table_in_one_json_object_is_no_row(tmp_path: Path, table: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(table, indent=1))
+    result = sniff_one(tmp_path / "a.json")
+    assert result.row_format is None
+    assert "Expected an array of rows (pandas: to_json with orient='records')" in result.problems[0]
+
+
+def test_chats_in_running_text_are_noted(tmp_path: Path) -> None:
+    rows = ["<|im_start|>user\nHi<|im_end|>", "### Human: Hi### Assistant: Hello", "Hi, she said, and left."]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    assert "marks of a template (<|im_start|>) are read as running text" in sniff_one(tmp_path / "a.jsonl").problems[0]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows[1:]))
+    assert sniff_one(tmp_path / "b.jsonl").problems == ()
 
 
 def test_a_text_within_an_object_is_detected_and_a_name_beside_a_list_is_not(tmp_path: Path) -> None:

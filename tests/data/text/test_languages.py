@@ -41,11 +41,14 @@ CHINESE = {
     "traditional": "渡船早上六點離開小島，錯過的人只好等到第二天早晨。",
     "Cantonese": "隻船朝早六點就走㗎喇，搭唔到嘅人要等到聽朝先有船。",
     "classical": "關關雎鳩，在河之洲。窈窕淑女，君子好逑。",
+    "classical with variants": "裏巷寛閒峯影隠，歳寒衆鳥髪如霜。",
     "with foreign names": "她读了卡尔・马克思和村上春樹の小说，也听过《さくら》，其余的书都是在县里的图书馆借来看的。",
 }
 JAPANESE_WITH_FEW_KANA = (
     "経済産業省は十二日、半導体関連企業向け補助金総額二千億円の追加支給を発表。",
     "東京駅下車徒歩五分、平日午前九時開館、入場無料、団体要予約。",
+    "東京都知事選挙 開票結果 現職当選確実",
+    "警察庁長官狙撃事件",
 )
 NO_PROSE = {
     "Python": "def area(width, height):\n    result = width * height\n    return result\n\nprint(area(3, 4))\n",
