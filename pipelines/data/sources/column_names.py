@@ -16,8 +16,8 @@ HINT_COLUMNS = ("提示",)  # a prompt where a reply stands beside it; else it m
 PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input",
                       "user_message", "q", "用户", "输入", "问")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
-                 "model_response", "assistant_response", "bot_response", "model_output", "ai", "a",
-                 "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答")  # fmt: skip
+                 "model_response", "assistant_response", "bot_response", "model_output", "a",
+                 "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答", "ai")  # fmt: skip
 # Columns beside them.
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
                   "系统提示", "系统提示词")  # fmt: skip

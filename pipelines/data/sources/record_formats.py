@@ -181,6 +181,8 @@ def _exchange(record: Mapping[str, Any]) -> Roles | None:
         return None
     if reply.lower() == "a" and (prompt.lower() != "q" or _first(record, ("b",)) is not None):
         return None  # the first of several choices
+    if reply.lower() == "ai" and (prompt.lower() in PROMPT_COLUMNS or not isinstance(record[reply], str)):
+        return None  # the name of a model, or whether one wrote the text
     roles = [("prompt", prompt), *_contexts(record, prompt), ("reply", reply)]
     beside = _beside(
         record,

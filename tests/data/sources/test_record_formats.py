@@ -88,6 +88,13 @@ HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
         ({"q": "a", "a": "b"}, "conversations", "prompt and reply: q, a"),
         ({"question": "2 + 2?", "A": "3", "B": "4", "Correct": "B"}, "prompts", "prompts: question"),
         ({"q": "2 + 2?", "a": "3", "b": "4", "correct": "b"}, "text", "text: q"),
+        # `ai` is a reply to what a person says, and elsewhere says something of the row.
+        ({"human": "a", "ai": "b"}, "conversations", "prompt and reply: human, ai"),
+        ({"问题": "a", "回答": "b", "AI": "ChatGPT"}, "conversations", "prompt and reply: 问题, 回答"),
+        ({"q": "a", "a": "b", "ai": "0"}, "conversations", "prompt and reply: q, a"),
+        ({"prompt": "a", "text": "b", "ai": 1}, "text", "text: text"),
+        ({"instruction": "a", "输出": "b", "ai": False}, "conversations", "Alpaca: instruction, 输出"),
+        ({"question": "a", "ai": "ChatGPT"}, "prompts", "prompts: question"),
         # 提示 is a prompt where a reply stands beside it, and else may be a hint.
         ({"提示": "a", "回答": "b"}, "conversations", "prompt and reply: 提示, 回答"),
         ({"提示": "a", "chosen": "b", "rejected": "c"}, "preferences", "preference pairs: 提示, chosen, rejected"),
