@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.data.sources.column_names import (
     CALL_KEYS,
+    CALL_ROLES,
     CONTENT_KEYS,
     EXCHANGE_KEYS,
     FLAG_KEYS,
@@ -21,6 +22,7 @@ from pipelines.data.sources.column_names import (
     RESULT_ROLES,
     ROLE_KEYS,
     ROLES,
+    SENDER,
     THOUGHT_COLUMNS,
     Column,
 )
@@ -56,6 +58,21 @@ def as_turns(value: Any) -> list[Any] | None:
         return None
     turns = list(chain.from_iterable(_divided(turn) for turn in value))
     return turns if _is_turn(turns[0]) else None
+
+
+def is_of_turns(value: Any) -> bool:
+    """Whether the value of a column with the name of turns holds them, or text of them, and no mails."""
+    if is_text_of_objects(value):
+        return True
+    turns = as_turns(value)
+    return turns is not None and key_of(turns[0], ROLE_KEYS) != SENDER
+
+
+def is_dialogue(value: Any) -> bool:
+    """Whether a value is turns of which the first has a known role, and so no list of anything else."""
+    turns = as_turns(value)
+    role = turns[0].get(key_of(turns[0], ROLE_KEYS)) if turns else None
+    return isinstance(role, str) and role.lower() in (*ROLES, *CALL_ROLES, *RESULT_ROLES)
 
 
 def is_text_of_objects(value: Any) -> bool:

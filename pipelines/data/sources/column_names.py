@@ -6,8 +6,8 @@ from typing import Literal
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 # Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
-TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "items", "chat",
-              "chat_messages", "对话")  # fmt: skip
+TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
+OTHER_TURN_LISTS = ("items", "chat", "chat_messages")  # which may hold anything else
 # Columns of texts alone that take turns, the user's first: LIMA, DailyDialog; UltraChat's `data` where it stands alone.
 TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
 PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
@@ -70,7 +70,8 @@ RANK_COLUMNS = ("rank", "ranks", "ranking")  # 1 or 0 is the best; of ratings th
 RATING_LISTS = (*RANK_COLUMNS, "ratings", "rating", "scores", "score", "rewards")
 RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", "completion", "value")
 # Keys of a turn.
-ROLE_KEYS = ("role", "from", "speaker", "sender", "角色")
+SENDER = "sender"  # of a mail too
+ROLE_KEYS = ("role", "from", "speaker", SENDER, "角色")
 CONTENT_KEYS = ("content", "value", "text", "parts", "内容")
 CALL_KEYS = ("tool_calls", "function_call")
 RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call

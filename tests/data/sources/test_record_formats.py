@@ -88,6 +88,21 @@ HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
         ({"q": "a", "a": "b"}, "conversations", "prompt and reply: q, a"),
         ({"question": "2 + 2?", "A": "3", "B": "4", "Correct": "B"}, "prompts", "prompts: question"),
         ({"q": "2 + 2?", "a": "3", "b": "4", "correct": "b"}, "text", "text: q"),
+        # `items`, `chat` and turns of a `sender` may be anything: a conversation where there is no other, nor a text.
+        ({"id": "0", "items": [HUMAN, GPT]}, "conversations", "ShareGPT: items of from and value"),
+        (
+            {"messages": [{"sender": "human", "text": "a"}, {"sender": "ai", "text": "b"}]},
+            "conversations",
+            "OpenAI: messages of role and content",
+        ),
+        *(
+            ({"instruction": "a", "output": "b", name: items}, "conversations", "Alpaca: instruction, output")
+            for name in ("items", "chat")
+            for items in ('[{"sku": 1, "n": 2}]', [{"from": "a", "value": "b"}], [HUMAN, GPT])
+        ),
+        ({"text": "a", "items": '[{"sku": 1}]'}, "text", "text: text"),
+        ({"text": "a", "items": [{"question": "b", "answer": "c"}]}, "text", "text: text"),
+        ({"text": "a", "messages": [{"sender": "Ann", "text": "hi"}]}, "text", "text: text"),
         # `ai` is a reply to what a person says, and elsewhere says something of the row.
         ({"human": "a", "ai": "b"}, "conversations", "prompt and reply: human, ai"),
         ({"问题": "a", "回答": "b", "AI": "ChatGPT"}, "conversations", "prompt and reply: 问题, 回答"),
