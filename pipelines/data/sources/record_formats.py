@@ -19,7 +19,6 @@ from pipelines.data.sources.cells import (
     has_value,
     is_dialogue,
     is_of_turns,
-    is_text_of_objects,
     key_of,
     keys_beside_turns,
     keys_not_read,
@@ -165,7 +164,7 @@ def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
 
 def _turns_column(record: Mapping[str, Any]) -> str | None:
     """The column of a whole conversation: turns, or text of them, even if it is broken; where a row has neither a
-    prompt with its reply nor running text, also turns whose name or keys may be those of anything, and texts in turn."""
+    prompt with its reply nor running text, also turns whose names may be those of anything, and texts in turn."""
     turns = _first(record, TURN_LISTS, is_of_turns)
     if turns is not None or _exchange(record) is not None or _first(record, TEXT_COLUMNS, _is_text) is not None:
         return turns

@@ -168,6 +168,16 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             "conversations",
             ("conversation.weight",),
         ),
+        (
+            {
+                "conversation": [
+                    {"system": 5, "input": "a", "output": "b"},
+                    {"system": "s", "input": "a", "output": "b"},
+                ]
+            },
+            "conversations",
+            ("conversation.system",),
+        ),
         ({"messages": {"messages": [USER, REPLY], "tools": [{"name": "x"}]}}, "conversations", ("messages.tools",)),
         (
             {"messages": {"role": ["user", "assistant"], "content": ["a", "b"], "topic": "c"}},
