@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.data.sources.column_names import (
     CALL_KEYS,
+    CALL_ROLES,
     CONTENT_KEYS,
     EXCHANGE_KEYS,
     FLAG_KEYS,
@@ -21,6 +22,7 @@ from pipelines.data.sources.column_names import (
     RESULT_ROLES,
     ROLE_KEYS,
     ROLES,
+    SENDER,
     THOUGHT_COLUMNS,
     Column,
 )
@@ -54,8 +56,24 @@ def as_turns(value: Any) -> list[Any] | None:
         value = _rows_of(value)
     if not isinstance(value, list) or not value or not isinstance(value[0], dict):
         return None
-    turns = list(chain.from_iterable(_divided(turn) for turn in value))
+    first = value[0].get("system")
+    turns = list(chain.from_iterable(_divided(turn, number, first) for number, turn in enumerate(value)))
     return turns if _is_turn(turns[0]) else None
+
+
+def is_of_turns(value: Any) -> bool:
+    """Whether the value of a column with the name of turns holds them, or text of them, and no mails."""
+    if is_text_of_objects(value):
+        return True
+    turns = as_turns(value)
+    return turns is not None and key_of(turns[0], ROLE_KEYS) != SENDER
+
+
+def is_dialogue(value: Any) -> bool:
+    """Whether a value is turns of which the first has a known role, and so no list of anything else."""
+    turns = as_turns(value)
+    role = turns[0].get(key_of(turns[0], ROLE_KEYS)) if turns else None
+    return isinstance(role, str) and role.lower() in (*ROLES, *CALL_ROLES, *RESULT_ROLES)
 
 
 def is_text_of_objects(value: Any) -> bool:
@@ -129,15 +147,19 @@ def _rows_of(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
     return [dict(zip(lists, items, strict=True)) for items in zip(*lists.values(), strict=True)]
 
 
-def _divided(turn: Any) -> Iterator[Any]:
-    """The turn, or the two turns of an exchange, after its system's turn if it has one."""
+def _divided(turn: Any, number: int, first: Any) -> Iterator[Any]:
+    """The turn, or the two turns of an exchange; before the first one the system's turn, which others may repeat.
+
+    number: of the exchange. first: the system's text in the first one."""
     keys = next((keys for keys in EXCHANGE_KEYS if isinstance(turn, dict) and turn.keys() >= set(keys)), None)
     if keys is None or any(key in turn for key in ROLE_KEYS):
         yield turn
     else:
-        if has_value(turn.get("system")):
-            yield {"role": "system", "content": turn["system"]}
-        beside = {key: value for key, value in turn.items() if key not in (*keys, "system")}  # flags, a thought
+        system = turn.get("system")
+        if number == 0 and isinstance(system, str) and has_value(system):
+            yield {"role": "system", "content": system}
+        read = (*keys, "system") if isinstance(first, str) and system == first else keys
+        beside = {key: value for key, value in turn.items() if key not in read}  # flags, a thought
         others = () if has_value(turn[keys[1]]) else CONTENT_KEYS  # no text but the reply's own is the reply
         unread = {key: beside.pop(key) for key in list(beside) if key in others or _is_no_flag(key, beside[key])}
         yield {**unread, "role": "user", "content": turn[keys[0]]}

@@ -6,8 +6,8 @@ from typing import Literal
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
 # Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
-TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "items", "chat",
-              "chat_messages", "对话")  # fmt: skip
+TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
+OTHER_TURN_LISTS = ("items", "chat", "chat_messages")  # which may hold anything else
 # Columns of texts alone that take turns, the user's first: LIMA, DailyDialog; UltraChat's `data` where it stands alone.
 TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
 PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
@@ -16,8 +16,8 @@ HINT_COLUMNS = ("提示",)  # a prompt where a reply stands beside it; else it m
 PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input",
                       "user_message", "q", "用户", "输入", "问")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
-                 "model_response", "assistant_response", "bot_response", "model_output", "ai", "a",
-                 "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答")  # fmt: skip
+                 "model_response", "assistant_response", "bot_response", "model_output", "a",
+                 "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答", "ai")  # fmt: skip
 # Columns beside them.
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
                   "系统提示", "系统提示词")  # fmt: skip
@@ -70,7 +70,8 @@ RANK_COLUMNS = ("rank", "ranks", "ranking")  # 1 or 0 is the best; of ratings th
 RATING_LISTS = (*RANK_COLUMNS, "ratings", "rating", "scores", "score", "rewards")
 RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", "completion", "value")
 # Keys of a turn.
-ROLE_KEYS = ("role", "from", "speaker", "sender", "角色")
+SENDER = "sender"  # of a mail too
+ROLE_KEYS = ("role", "from", "speaker", SENDER, "角色")
 CONTENT_KEYS = ("content", "value", "text", "parts", "内容")
 CALL_KEYS = ("tool_calls", "function_call")
 RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call

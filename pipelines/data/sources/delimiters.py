@@ -47,6 +47,8 @@ def quotes_are_text(text: str, delimiter: str) -> bool:
     quoted = [cell for row in rows for cell in row if cell.startswith('"')]
     if delimiter != "\t" or not quoted or any(len(row) != len(rows[0]) for row in rows):
         return False
+    if len(rows[0]) < 2 or any(map(ENCLOSED.fullmatch, rows[0])):  # lines of one cell say nothing; quoted names do
+        return False
     enclosed = sum(ENCLOSED.fullmatch(cell) is not None for cell in quoted)
     return 2 * enclosed <= len(quoted)
 

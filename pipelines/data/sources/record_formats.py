@@ -17,7 +17,8 @@ from typing import Any
 from pipelines.data.sources.cells import (
     as_turns,
     has_value,
-    is_text_of_objects,
+    is_dialogue,
+    is_of_turns,
     key_of,
     keys_beside_turns,
     keys_not_read,
@@ -38,6 +39,7 @@ from pipelines.data.sources.column_names import (
     HINT_COLUMNS,
     HISTORY_COLUMNS,
     MEDIA_COLUMNS,
+    OTHER_TURN_LISTS,
     PAIR_COLUMNS,
     PAIR_SCORES,
     PROMPT_COLUMNS,
@@ -161,16 +163,21 @@ def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
 
 
 def _turns_column(record: Mapping[str, Any]) -> str | None:
-    """The column of a whole conversation: turns, or text of them, even if it is broken; texts in turn where a row has
-    neither a prompt with its reply, which may be about such texts, nor running text."""
-    turns = _first(record, TURN_LISTS, lambda value: is_text_of_objects(value) or as_turns(value) is not None)
+    """The column of a whole conversation: turns, or text of them, even if it is broken; where a row has neither a
+    prompt with its reply nor running text, also turns whose names may be those of anything, and texts in turn."""
+    turns = _first(record, TURN_LISTS, is_of_turns)
+    if turns is not None or _exchange(record) is not None or _first(record, TEXT_COLUMNS, _is_text) is not None:
+        return turns
+    turns = _first(record, (*TURN_LISTS, *OTHER_TURN_LISTS), is_dialogue)
     texts = _first(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
     if turns is not None or texts is None:
         return turns
-    if _exchange(record) is not None or _first(record, TEXT_COLUMNS, lambda value: isinstance(value, str)) is not None:
-        return None
     others = {name.lower() for name, value in record.items() if name != texts and has_value(value)}
     return None if texts.lower() == "data" and not others <= {"id"} else texts  # `data` beside others may be anything
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _exchange(record: Mapping[str, Any]) -> Roles | None:
@@ -181,6 +188,8 @@ def _exchange(record: Mapping[str, Any]) -> Roles | None:
         return None
     if reply.lower() == "a" and (prompt.lower() != "q" or _first(record, ("b",)) is not None):
         return None  # the first of several choices
+    if reply.lower() == "ai" and (prompt.lower() in PROMPT_COLUMNS or not isinstance(record[reply], str)):
+        return None  # the name of a model, or whether one wrote the text
     roles = [("prompt", prompt), *_contexts(record, prompt), ("reply", reply)]
     beside = _beside(
         record,
@@ -302,8 +311,8 @@ def _prompts(record: Mapping[str, Any]) -> Roles:
     """The columns of the prompt of a row with several replies; none where the replies are whole dialogues."""
     prompt = (
         _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input"))
-        or _first(record, (*TURN_LISTS, *HISTORY_COLUMNS), lambda value: isinstance(value, str))
-        or _first(record, (*TURN_LISTS, *CONTEXT_COLUMNS), lambda value: as_turns(value) is not None)
+        or _first(record, (*TURN_LISTS, *OTHER_TURN_LISTS, *HISTORY_COLUMNS), _is_text)
+        or _first(record, (*TURN_LISTS, *OTHER_TURN_LISTS, *CONTEXT_COLUMNS), lambda value: as_turns(value) is not None)
     )
     if prompt is None:
         return _beside(record, ("system", SYSTEM_COLUMNS))

@@ -98,14 +98,21 @@ def splits_beside_train(folder: Path) -> list[Path]:
 
     Pages and Markdown that are named so are none: test.html and train.html may be about that."""
     files = [file for file in visible_files(folder) if source_kind(file)]
-    held_out = in_held_out_folders(folder, files)
+    captioned = captioned_files(folder, visible_files(folder))
+    held_out = in_held_out_folders(
+        folder,
+        (
+            file
+            for file in files
+            if file in captioned or _may_be_a_split(file) or file.name.lower().endswith(IMAGE_SUFFIXES)
+        ),
+    )
     by_parent: dict[Path, list[Path]] = {}
     for file in files:
         by_parent.setdefault(file.parent, []).append(file)
     for parent, siblings in by_parent.items():
         names = held_out_names(file.name for file in siblings if _may_be_a_split(file))
         held_out |= {parent / name for name in names}
-    captioned = captioned_files(folder, visible_files(folder))
     if captioned:  # captions of both splits in one file: the source of images reads both
         read = _images_folder(folder, captioned - held_out)
         held_out -= {file for file in captioned if file.is_relative_to(read)}

@@ -41,6 +41,10 @@ JAPANESE_FORMS = (
     "韮悩脳廃拝楳蝿硲畠溌醗抜噺晩樋姫氷鋲冨払仏箆辺舗頬柾桝侭麿満杢戻籾匁鑓謡覧両猟瑠塁涙隷暦錬篭蝋録脇鰐"
 )
 JAPANESE_FORM = re.compile(f"[{JAPANESE_FORMS}]")
+GB_2312 = (bytes((first, second)).decode("gb2312", errors="ignore") for first in range(0xB0, 0xF8)
+           for second in range(0xA1, 0xFF))  # fmt: skip
+# Characters that Japanese cannot write, of which nearly every simplified Chinese sentence has some: 们, 说, 这, 你 …
+SIMPLIFIED = re.compile(f"[{''.join(one for one in GB_2312 if one and not one.encode('shift_jis', errors='ignore'))}]")
 MIN_KANA_SHARE = 0.15  # of the characters of Japanese; headlines and addresses have fewer, and are told by their forms
 MIN_JAPANESE_SHARE = 0.08  # of kana and, counted twice, of Japanese forms, in a text that has both or several forms
 # Frequent in English and hardly in any other language: not "in", "was" (German), "is", "of" (Dutch), "to" (Polish) …
@@ -172,9 +176,14 @@ def _by_script(sample: str) -> str:
         return ""
     if korean_letters > chinese_letters:
         return "ko"
-    kana, forms = len(KANA.findall(sample)), len(JAPANESE_FORM.findall(sample))
-    told_by_forms = ((kana and forms) or forms > 1) and kana + 2 * forms >= MIN_JAPANESE_SHARE * chinese
-    return "ja" if kana >= MIN_KANA_SHARE * chinese or told_by_forms else "zh"
+    found = JAPANESE_FORM.findall(sample)
+    kana, forms = len(KANA.findall(sample)), len(found)
+    if kana >= MIN_KANA_SHARE * chinese:
+        return "ja"
+    has_several = (kana and forms) or len(set(found)) > 1
+    # Chinese has forms in names of Japan's people and places, and characters of its own around them.
+    is_written_so = 2 * len(SIMPLIFIED.findall(sample)) < kana + forms
+    return "ja" if has_several and is_written_so and kana + 2 * forms >= MIN_JAPANESE_SHARE * chinese else "zh"
 
 
 def is_english(english_words: int, words: int) -> bool:

@@ -105,7 +105,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="knowledge",
-    version=2,
+    version=3,
     makes="knowledge",
     options=KnowledgeOptions,
     cluster=KnowledgeCluster,

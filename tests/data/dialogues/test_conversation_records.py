@@ -161,6 +161,15 @@ def turns(*texts: str) -> list[dict[str, Any]]:
             {"conversation": [{"system": "s", "input": "a", "output": "b"}, {"input": "c", "output": "d"}]},
             ["s", "a", "b", "c", "d"],
         ),  # XTuner
+        (
+            {
+                "conversation": [
+                    {"system": "s", "input": "a", "output": "b"},
+                    {"system": "s", "input": "c", "output": "d"},
+                ]
+            },
+            ["s", "a", "b", "c", "d"],
+        ),
     ],
 )
 def test_published_spellings_give_their_turns(record: dict[str, Any], texts: list[str]) -> None:

@@ -128,3 +128,13 @@ def test_quotes_are_text_in_a_table_with_tabs_where_they_enclose_no_cell(tmp_pat
     assert source.identity().keys().isdisjoint({"quotes", "quotes_are_text"})
     (tmp_path / "c.csv").write_text('id,text\n1,"Yes" is short.\n')
     assert texts(make_source(tmp_path, "csv", "c.csv", quotes="text")) == ['"Yes" is short.']
+
+
+def test_quotes_enclose_in_one_column_and_below_quoted_names(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(
+        'text\n"First line\nsecond line of it"\n"Another ""quoted""\ncell of two lines"\nplain\n'
+    )
+    cells = ["First line\nsecond line of it", 'Another "quoted"\ncell of two lines', "plain"]
+    assert texts(make_source(tmp_path, "csv", "a.tsv")) == cells
+    (tmp_path / "b.tsv").write_text('"id"\t"text"\n1\t"broken\n2\t"also broken\n')
+    assert "quotes_are_text" not in make_source(tmp_path, "csv", "b.tsv").identity()

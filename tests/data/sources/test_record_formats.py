@@ -88,6 +88,28 @@ HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
         ({"q": "a", "a": "b"}, "conversations", "prompt and reply: q, a"),
         ({"question": "2 + 2?", "A": "3", "B": "4", "Correct": "B"}, "prompts", "prompts: question"),
         ({"q": "2 + 2?", "a": "3", "b": "4", "correct": "b"}, "text", "text: q"),
+        # `items`, `chat` and turns of a `sender` may be anything: a conversation where there is no other, nor a text.
+        ({"id": "0", "items": [HUMAN, GPT]}, "conversations", "ShareGPT: items of from and value"),
+        (
+            {"messages": [{"sender": "human", "text": "a"}, {"sender": "ai", "text": "b"}]},
+            "conversations",
+            "OpenAI: messages of role and content",
+        ),
+        *(
+            ({"instruction": "a", "output": "b", name: items}, "conversations", "Alpaca: instruction, output")
+            for name in ("items", "chat")
+            for items in ('[{"sku": 1, "n": 2}]', [{"from": "a", "value": "b"}], [HUMAN, GPT])
+        ),
+        ({"text": "a", "items": '[{"sku": 1}]'}, "text", "text: text"),
+        ({"text": "a", "items": [{"question": "b", "answer": "c"}]}, "text", "text: text"),
+        ({"text": "a", "messages": [{"sender": "Ann", "text": "hi"}]}, "text", "text: text"),
+        # `ai` is a reply to what a person says, and elsewhere says something of the row.
+        ({"human": "a", "ai": "b"}, "conversations", "prompt and reply: human, ai"),
+        ({"问题": "a", "回答": "b", "AI": "ChatGPT"}, "conversations", "prompt and reply: 问题, 回答"),
+        ({"q": "a", "a": "b", "ai": "0"}, "conversations", "prompt and reply: q, a"),
+        ({"prompt": "a", "text": "b", "ai": 1}, "text", "text: text"),
+        ({"instruction": "a", "输出": "b", "ai": False}, "conversations", "Alpaca: instruction, 输出"),
+        ({"question": "a", "ai": "ChatGPT"}, "prompts", "prompts: question"),
         # 提示 is a prompt where a reply stands beside it, and else may be a hint.
         ({"提示": "a", "回答": "b"}, "conversations", "prompt and reply: 提示, 回答"),
         ({"提示": "a", "chosen": "b", "rejected": "c"}, "preferences", "preference pairs: 提示, chosen, rejected"),
@@ -145,6 +167,16 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             {"conversation": [{"human": "a", "assistant": "b", "weight": 0.7}]},
             "conversations",
             ("conversation.weight",),
+        ),
+        (
+            {
+                "conversation": [
+                    {"system": 5, "input": "a", "output": "b"},
+                    {"system": "s", "input": "a", "output": "b"},
+                ]
+            },
+            "conversations",
+            ("conversation.system",),
         ),
         ({"messages": {"messages": [USER, REPLY], "tools": [{"name": "x"}]}}, "conversations", ("messages.tools",)),
         (

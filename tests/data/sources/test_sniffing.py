@@ -209,6 +209,16 @@ def test_splits_in_folders_and_within_names_are_not_read(tmp_path: Path, names: 
     assert left_out == {*names} - {*read}
 
 
+def test_pages_in_folders_that_are_named_as_splits_are_read(tmp_path: Path) -> None:
+    for name in ("training", "dev"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{number}.md").write_text("How this is done, in a few words that all can read.\n")
+    assert splits_beside_train(tmp_path) == []
+    [result] = sniff(tmp_path)
+    assert result.path == tmp_path
+
+
 def test_of_a_data_set_with_several_splits_to_train_on_each_is_a_source(tmp_path: Path) -> None:
     for split in ("train_sft", "test_sft", "train_gen", "test_gen"):
         pq.write_table(pa.table({"text": [split]}), tmp_path / f"{split}-00000-of-00001.parquet")
