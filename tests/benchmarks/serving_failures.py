@@ -27,13 +27,12 @@ from pathlib import Path
 from statistics import mean, median
 
 import aiohttp
-import psutil
 
 from serve.hosting.app import host
 from serve.hosting.server import Server, start
 from serve.settings import Replicas, Settings
 from tests.benchmarks import bench_model, goals
-from tests.runs import session_marks, session_pids
+from tests.runs import replicas
 
 MAX_TRIES = 20
 RETRY_S = 0.5
@@ -113,9 +112,7 @@ def text_of(raw: bytes) -> str:
 
 def kill_a_replica(server: Server) -> None:
     """Kills the process of one replica (kill -9)."""
-    pids = session_pids(session_marks(server.process.pid))
-    replicas = [pid for pid in pids if psutil.pid_exists(pid) and "Replica" in " ".join(psutil.Process(pid).cmdline())]
-    os.kill(replicas[0], signal.SIGKILL)
+    os.kill(replicas(server.process.pid)[0], signal.SIGKILL)
 
 
 @contextlib.contextmanager
