@@ -4,9 +4,9 @@
 
 One replica with a guard and scores of replies, a streamed reply of 16 tokens begun every `--each-s` seconds, and
 feedback to every tenth; a reply that is not whole, or whose feedback is not stored, counts as failed. Before, what is
-of limited size is filled: the replies that a server remembers, words that its guard has seen, and oneDNN's compiled
-products, of which vLLM keeps 32 of each layer's shape, one for each number of rows. Replies of 1 to 64 tokens, 64 at
-once, take the engine through all of them. Anonymous memory of every process of the server is then read once in 15
+of limited size is filled: the replies that a server remembers, texts and words that its guard has seen, and oneDNN's
+compiled products, of which vLLM keeps 32 of each layer's shape, one for each number of rows. Replies of 1 to 64 tokens,
+64 at once, take the engine through all of them. Anonymous memory of every process of the server is then read once in 15
 seconds; the slope is a least-squares line over the second half. With `--peer vllm`, vLLM's own server gets the same
 load afterwards.
 """
@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 
 from serve.gateway.feedback import MAX_RECENT_REPLIES
+from serve.gateway.guard import MAX_REMEMBERED
 from serve.hosting.server import start
 from serve.settings import Settings
 from tests.benchmarks import bench_model, goals
@@ -35,7 +36,7 @@ from tests.benchmarks.serving import bare, write_guard
 from tests.runs import session_marks, session_pids
 
 SAMPLE_S, REPLY_TOKENS, FEEDBACK_EVERY = 15, 16, 10
-FILLING_REPLIES, FILLING_IN_FLIGHT = MAX_RECENT_REPLIES + 500, 64
+FILLING_REPLIES, FILLING_IN_FLIGHT = max(MAX_RECENT_REPLIES, MAX_REMEMBERED) + 500, 64
 
 
 def memory() -> dict[str, int]:
