@@ -39,7 +39,8 @@ class Engine:
                 headers = [(b"content-type", b"text/event-stream")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 chunk = {"choices": [{"index": 0, "delta": {"content": self.first_text}, "finish_reason": None}]}
-                await send({"type": "http.response.body", "body": asgi.sse_event(chunk), "more_body": True})
+                event = asgi.sse_event(chunk) if self.first_text else b""
+                await send({"type": "http.response.body", "body": event, "more_body": True})
             await asyncio.sleep(self.wait_s)
             if not self.streams:
                 await asgi.respond_json(send, 200, {"choices": [{"message": {"content": self.reply}}]})
@@ -143,7 +144,7 @@ def test_a_reply_beyond_the_time_limit_is_ended_and_its_request_cancelled(tiny: 
     assert '"content":"One. "' in response.text and '"code":"timeout"' in response.text
     assert response.text.endswith("data: [DONE]\n\n")
     assert (engine.running, engine.cancelled) == (0, 2)
-    engine.first_text = ""  # headers and the role alone begin no response: the request could still go elsewhere
+    engine.first_text = ""  # vLLM's headers alone begin no response: the request could still go to another replica
     check_error(send_request(app, "POST", "/v1/chat/completions", json={**BODY, "stream": True}), 504, "timeout")
 
 
