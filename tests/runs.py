@@ -73,6 +73,12 @@ def session_pids(marks: Iterable[str]) -> list[int]:
     return [pid for mark in marks for pid in reaper.marked(mark)]
 
 
+def replicas(pid: int, deployment: str = "") -> list[int]:
+    """The processes of a server's replicas. pid: of the server; deployment: the beginning of a deployment's name."""
+    title = f":rayse:{deployment}"
+    return [child for child in session_pids(session_marks(pid)) if title in " ".join(psutil.Process(child).cmdline())]
+
+
 def kill_worker(process: subprocess.Popen[str], title: str) -> int:
     """kill -9 of the first Ray worker of a run whose title starts with `title`. Returns its pid."""
     deadline = time.monotonic() + TIMEOUT_S

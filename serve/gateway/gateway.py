@@ -159,8 +159,9 @@ class Gateway:
         if route in GENERATION:
             return await self._generate(route, scope, headers, receive, send)
         if route == EMBEDDINGS:
-            raise ApiError(404, f"{EMBEDDINGS}: {self._settings.name} writes text, and makes no embeddings",
-                           code="model_not_supported")  # fmt: skip
+            raise ApiError(404, f"{EMBEDDINGS}: {self._settings.name} writes text, and makes no embeddings; send the "
+                           f"request to a server of an embedding model, and chats to {CHAT}",
+                           param="model", code="model_not_supported")  # fmt: skip
         if route == "/feedback":
             return await self._save_feedback(headers, receive, send)
         if route == "/health":

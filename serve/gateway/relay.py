@@ -83,7 +83,7 @@ class Relay:
             work.result()  # raises what vLLM's application raised
         if self._stream is not None and self._stream.cut:
             self._count_declined(self._stream)
-            await send({"type": "http.response.body", "body": DONE})
+            await self._send_part(DONE, send, more_body=False)
 
     async def _call_vllm(
         self, scope: Scope, receive: Receive, request_id: str, fields: dict[str, Any], send: Send
@@ -110,7 +110,6 @@ class Relay:
             if content_type.startswith(b"text/event-stream"):
                 self._stream = GuardedStream(self._request, self._guard, self._model,
                                              partial(self._on_reply, self._request))  # fmt: skip
-                await self._start_response(send, self._headers)
         elif event["type"] != "http.response.body":
             await send(event)
         elif self._stream is None:
@@ -125,12 +124,19 @@ class Relay:
         if not self.first_text_s and stream.shows_text:
             self._note_first_text()
         if checked:
-            await send({"type": "http.response.body", "body": checked, "more_body": True})
+            await self._send_part(checked, send, more_body=True)
         if stream.cut:
             self._cut.set()
         elif not event.get("more_body", False):
             self._count_declined(stream)
-            await send({"type": "http.response.body", "body": b""})
+            await self._send_part(b"", send, more_body=False)
+
+    async def _send_part(self, part: bytes, send: Send, *, more_body: bool) -> None:
+        """Sends a part of a stream. The first one begins the response, not vLLM's headers, which come before any token:
+        where this replica ends before, the front sends the request to another one."""
+        if not self._started:
+            await self._start_response(send, self._headers)
+        await send({"type": "http.response.body", "body": part, "more_body": more_body})
 
     async def _send_whole(self, send: Send) -> None:
         """Sends a response that is no stream: a reply, or vLLM's error in OpenAI's form."""

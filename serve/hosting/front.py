@@ -19,8 +19,9 @@ from serve.settings import Settings
 
 # Edits of the configuration's text: statistics and metrics move from ports on every interface to sockets in our private
 # folder; the front's port is bound to the user's address, while Ray Serve and its replicas stay on loopback; a health
-# check that comes before a replica is up gets 503 rather than 404; and a client has limited time to send its headers.
-# Each edit must have taken effect: otherwise HAProxy is not started, as a port might be open to the network.
+# check that comes before a replica is up gets 503 rather than 404; a client has limited time to send its headers; and a
+# body is waited for, as HAProxy sends only a whole request a second time. Each edit must have taken effect: otherwise
+# HAProxy is not started, as a port might be open to the network.
 SCRIPT = r"""#!/bin/sh
 # Made by rayse: edits the configuration that Ray wrote for HAProxy, then starts it.
 conf=
@@ -37,7 +38,7 @@ if [ -n "$conf" ]; then
   sed -i \
     -e 's#^ *bind :[0-9]*$#    bind unix@{folder}/metrics.sock mode 600#' \
     -e 's#^ *bind \*:[0-9]*$#    bind unix@{folder}/stats.sock mode 600#' \
-    -e 's#^ *bind 127\.0\.0\.1:{port}$#    bind {bind}:{port}#' \
+    -e 's#^ *bind 127\.0\.0\.1:{port}$#    bind {bind}:{port}\n    {body_rule}#' \
     -e 's#^defaults$#&\n    timeout http-request {header_s}s#' \
     -e 's#^backend default_backend$#&\n    http-request return status 503 content-type application/json'\
 ' string "{{\\"status\\":\\"starting\\"}}" if {{ path /health }}#' \
@@ -45,6 +46,7 @@ if [ -n "$conf" ]; then
   expect 'bind unix@{folder}/metrics.sock mode 600$'
   expect 'bind unix@{folder}/stats.sock mode 600$'
   expect '^    bind {pattern}:{port}$'
+  expect '^    {body_rule}$'
   expect '^    timeout http-request {header_s}s$'
   expect 'http-request return status 503 .*path /health'
   if [ "$(grep -c '^ *bind ' "$conf")" != 3 ]; then
@@ -72,6 +74,10 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # /metrics is the replica's
         "RAY_SERVE_HAPROXY_LOG_TARGET": "stderr format raw",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # it takes 1% of the CPU time that the model takes
+        # A request whose replica ended before the first byte of its response goes to another one; once, so that a
+        # request that ends replicas does not end them all.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "1",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 s are too short on a busy machine
         # Until HAProxy no longer sends requests to a replica that ends; 30 s are meant for load balancers in front.
@@ -88,7 +94,8 @@ def write_script(folder: Path, settings: Settings) -> Path:
     file = folder / "haproxy"
     bind = {"0.0.0.0": "*", "localhost": "127.0.0.1"}.get(settings.host, settings.host)
     pattern = bind.replace(".", r"\.").replace("*", r"\*")
-    text = SCRIPT.format(folder=folder, port=settings.port, bind=bind, pattern=pattern,
+    body_rule = f"http-request wait-for-body time {round(1000 * settings.limits.body_s)}ms if METH_POST"
+    text = SCRIPT.format(folder=folder, port=settings.port, bind=bind, pattern=pattern, body_rule=body_rule,
                          header_s=settings.limits.header_s, haproxy=get_haproxy_binary())  # fmt: skip
     file.write_text(text, encoding="utf-8")
     file.chmod(stat.S_IRWXU)

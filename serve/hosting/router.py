@@ -14,10 +14,11 @@ import contextlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import ray.serve
+from ray.exceptions import RayActorError
 
 from serve.gateway import asgi, metrics, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Event, Receive, Scope, Send
@@ -107,7 +108,7 @@ class Router:
         model, handle = self._choose(name or self._names[0], may_be_canary=is_generation)
         status, first_bytes_s, start = 0, 0.0, time.monotonic()
         try:
-            async for event in handle.respond.remote(_plain(scope), body, model.name):
+            async for event in _events(handle, scope, body, model.name):
                 if event["type"] == "http.response.start":
                     status, first_bytes_s = event["status"], time.monotonic() - start
                 await send(event)
@@ -134,7 +135,7 @@ class Router:
 
     async def _respond(self, model: Settings, handle: Any, scope: Scope, body: bytes) -> tuple[list[Event], int, bytes]:
         """The whole response of one model: its events, status and body."""
-        events = [event async for event in handle.respond.remote(_plain(scope), body, model.name)]
+        events = [event async for event in _events(handle, scope, body, model.name)]
         return events, events[0]["status"], b"".join(event.get("body", b"") for event in events[1:])
 
     async def _merge(self, scope: Scope, send: Send) -> None:
@@ -173,6 +174,23 @@ def order_of_feedback(models: Sequence[Settings], body: bytes) -> list[int]:
         facts = receipts.unverified(asgi.parse_object(body).get("receipt"))
     wrote = [(model.name, model.version) == (facts.get("model"), facts.get("version")) for model in models]
     return sorted(range(len(models)), key=lambda number: not wrote[number])
+
+
+async def _events(handle: Any, scope: Scope, body: bytes, name: str) -> AsyncGenerator[Event, None]:
+    """The events of a model's response. Where its replica ends before the first one, another gets the request, once.
+    Raises ApiError where that ends too, RayActorError where one ends in the middle of a response."""
+    is_begun = False
+    for _ in range(2):
+        try:
+            async for event in handle.respond.remote(_plain(scope), body, name):
+                is_begun = True
+                yield event
+            return
+        except RayActorError:
+            if is_begun:
+                raise
+    raise ApiError(503, f"replicas of {name} ended; try again shortly", code="replica_replaced",
+                   headers={"retry-after": "1"})  # fmt: skip
 
 
 async def _send_all(events: list[Event], send: Send) -> None:

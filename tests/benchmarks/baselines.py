@@ -31,7 +31,7 @@ UNITS: tuple[tuple[str, str, Better], ...] = (
     (r"^serve/slow_clients_reply_over", "ratio", "lower"),
     (r"mb_an_hour$", "MB/h", "lower"),
     (r"_mb$", "MB", "lower"),
-    (r"^(serve|soak)/(\w+_)?(requests|again)$", "requests", "reference"),
+    (r"^(serve|soak)/(\w+_)?(requests|again|cut)$", "requests", "reference"),
     (r"(large|peer|datatrove)_(bytes|documents)$|near_(pairs|decoys)$", "", "reference"),
     (r"datatrove\w*_cpu_s$", "s", "reference"),
     (r"datatrove_cpu_ms_a_document$", "ms", "reference"),

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.serving_failures [--requests 2000] [--in-flight 8] [--json]
 
 Two replicas and a steady load. A request is sent again where its connection broke, or the server said 502 to 504,
-before the first token came; every other outcome than a whole reply counts as failed. Goal: 0. With 1,000 idle
-connections and 300 that have sent half of their headers, and that are opened again as the server ends them, the
-median time of a reply is compared with that of a round before and one after.
+before the first token came (again). Where a stream breaks after that, the client sends the conversation with what it
+has of the reply as the assistant's last message, and gets the rest (cut). Every other outcome than a whole reply counts
+as failed. Goal: 0. With 1,000 idle connections and 300 that have sent half of their headers, and that are opened again
+as the server ends them, the median time of a reply is compared with that of a round before and one after.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -25,13 +27,12 @@ from pathlib import Path
 from statistics import mean, median
 
 import aiohttp
-import psutil
 
 from serve.hosting.app import host
 from serve.hosting.server import Server, start
 from serve.settings import Replicas, Settings
 from tests.benchmarks import bench_model, goals
-from tests.runs import session_marks, session_pids
+from tests.runs import replicas
 
 MAX_TRIES = 20
 RETRY_S = 0.5
@@ -60,7 +61,7 @@ class Load:
                 start_s = time.perf_counter()
                 self.outcomes[await self._request(session, number)] += 1
                 self.times_s.append(time.perf_counter() - start_s)
-                if not begun and self.outcomes.total() >= after:
+                if not begun and len(self.times_s) >= after:
                     begun = True
                     disturbances.append(asyncio.create_task(asyncio.to_thread(disturb)))
 
@@ -70,25 +71,27 @@ class Load:
         await asyncio.gather(*disturbances)
 
     async def _request(self, session: aiohttp.ClientSession, number: int) -> str:
-        messages = self._conversations[number % len(self._conversations)].prompt
+        prompt, reply = self._conversations[number % len(self._conversations)].prompt, ""
         for _ in range(MAX_TRIES):
-            text = b""
+            begun = [{"role": "assistant", "content": reply}] if reply else []
+            raw = b""
             try:
-                async with session.post(self._url, json=self._body | {"messages": messages}) as response:
+                async with session.post(self._url, json=self._body | {"messages": [*prompt, *begun]}) as response:
                     if response.status in (502, 503, 504):
                         raise ConnectionError(response.status)
                     async for chunk in response.content.iter_any():
-                        text += chunk
-                    if response.status == 200 and text.endswith(b"data: [DONE]\n\n") and b'"error":' not in text:
+                        raw += chunk
+                    if response.status == 200 and raw.endswith(b"data: [DONE]\n\n") and b'"error":' not in raw:
                         return "whole"
-                    return self._failed(f"{response.status} {text[-300:]!r}")
+                    return self._failed(f"{response.status} {raw[-300:]!r}")
             except (aiohttp.ClientError, ConnectionError) as error:
-                if text:  # its reader has seen a part
-                    return self._failed(f"{error!r} after {text[-300:]!r}")
-                self.outcomes["again"] += 1
+                text = text_of(raw)
+                self.outcomes["cut" if text else "again"] += 1
+                print(f"{'cut' if text else 'again'}: {error!r} after {text!r}", flush=True)
+                reply += text
                 await asyncio.sleep(RETRY_S)
             except TimeoutError as error:  # of the whole request, which hung
-                return self._failed(f"{error!r} after {text[-300:]!r}")
+                return self._failed(f"{error!r} after {raw[-300:]!r}")
         return self._failed(f"no reply in {MAX_TRIES} tries")
 
     def _failed(self, reason: str) -> str:
@@ -97,15 +100,19 @@ class Load:
 
     @property
     def figures(self) -> dict[str, float]:
-        return {"requests": self.outcomes["whole"] + self.outcomes["failed"], "failed": self.outcomes["failed"],
-                "again": self.outcomes["again"]}  # fmt: skip
+        return {"requests": self.outcomes["whole"] + self.outcomes["failed"],
+                **{name: self.outcomes[name] for name in ("failed", "again", "cut")}}  # fmt: skip
+
+
+def text_of(raw: bytes) -> str:
+    """The text of a streamed reply, as far as it came."""
+    chunks = [json.loads(event[6:]) for event in raw.split(b"\n\n")[:-1] if event.startswith(b"data: {")]
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk.get("choices"))
 
 
 def kill_a_replica(server: Server) -> None:
     """Kills the process of one replica (kill -9)."""
-    pids = session_pids(session_marks(server.process.pid))
-    replicas = [pid for pid in pids if psutil.pid_exists(pid) and "Replica" in " ".join(psutil.Process(pid).cmdline())]
-    os.kill(replicas[0], signal.SIGKILL)
+    os.kill(replicas(server.process.pid)[0], signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -214,7 +221,7 @@ def switched(settings: Settings, num_requests: int, in_flight: int) -> dict[str,
 
 
 def main(requests: int = 2000, in_flight: int = 8) -> dict[str, float]:
-    """Measures serve/{killed,slow_clients,switched}_{requests,failed,again}, and what slow clients cost others."""
+    """Measures serve/{killed,slow_clients,switched}_{requests,failed,again,cut}, and what slow clients cost others."""
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as temporary:
         folder = Path(temporary)
         model = bench_model.write(folder / "model")

@@ -29,6 +29,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.wait_s, self.streams, self.running, self.cancelled, self.reply = 0.0, False, 0, 0, "Hi."
+        self.first_text = "One. "  # of a stream
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         await receive()
@@ -37,8 +38,9 @@ class Engine:
             if self.streams:
                 headers = [(b"content-type", b"text/event-stream")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
-                chunk = {"choices": [{"index": 0, "delta": {"content": "One. "}, "finish_reason": None}]}
-                await send({"type": "http.response.body", "body": asgi.sse_event(chunk), "more_body": True})
+                chunk = {"choices": [{"index": 0, "delta": {"content": self.first_text}, "finish_reason": None}]}
+                event = asgi.sse_event(chunk) if self.first_text else b""
+                await send({"type": "http.response.body", "body": event, "more_body": True})
             await asyncio.sleep(self.wait_s)
             if not self.streams:
                 await asgi.respond_json(send, 200, {"choices": [{"message": {"content": self.reply}}]})
@@ -142,6 +144,8 @@ def test_a_reply_beyond_the_time_limit_is_ended_and_its_request_cancelled(tiny: 
     assert '"content":"One. "' in response.text and '"code":"timeout"' in response.text
     assert response.text.endswith("data: [DONE]\n\n")
     assert (engine.running, engine.cancelled) == (0, 2)
+    engine.first_text = ""  # vLLM's headers alone begin no response: the request could still go to another replica
+    check_error(send_request(app, "POST", "/v1/chat/completions", json={**BODY, "stream": True}), 504, "timeout")
 
 
 def test_the_request_of_a_client_that_disconnects_is_cancelled(tiny: Tiny) -> None:

@@ -240,4 +240,5 @@ def test_openai_s_client_gets_the_same_text_whole_and_streamed(served: Served) -
 
 def test_embeddings_are_refused_with_the_reason(served: Served) -> None:
     response: httpx.Response = served.client.post("/v1/embeddings", json={"input": "a", "model": "tiny"})
-    assert "makes no embeddings" in check_error(response, 404, "model_not_supported")["message"]
+    message = check_error(response, 404, "model_not_supported")["message"]
+    assert "makes no embeddings; send the request to a server of an embedding model" in message

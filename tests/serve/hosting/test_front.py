@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -35,7 +39,7 @@ listen stats
 
 def run_script(folder: Path, configuration: str, host: str = "127.0.0.1") -> tuple[int, str, str]:
     """Runs the script with a program in HAProxy's place that prints its arguments: (exit code, output, file)."""
-    settings = Settings(model=folder, host=host, port=8123, limits=Limits(header_s=7))
+    settings = Settings(model=folder, host=host, port=8123, limits=Limits(header_s=7, body_s=1.5))
     script = front.write_script(folder, settings)
     script.write_text(re.sub(r'exec ".*"( "\$@")', r"exec /bin/echo\1", script.read_text()))
     file = folder / "haproxy.cfg"
@@ -52,6 +56,7 @@ def test_every_port_but_the_users_becomes_a_private_socket(tmp_path: Path, host:
     assert binds == [f"bind unix@{tmp_path}/metrics.sock mode 600", f"bind {bind}:8123",
                      f"bind unix@{tmp_path}/stats.sock mode 600"]  # fmt: skip
     assert "defaults\n    timeout http-request 7s\n" in edited
+    assert f"    bind {bind}:8123\n    http-request wait-for-body time 1500ms if METH_POST\n" in edited
     assert "backend default_backend\n    http-request return status 503" in edited
     assert '"{\\"status\\":\\"starting\\"}"' in edited
 
@@ -81,6 +86,7 @@ def test_rays_template_has_the_lines() -> None:
         "bind *:{{ config.stats_port }}",
     ]
     assert "defaults" in lines and "backend default_backend" in lines
+    assert {"option redispatch 1", "retry-on {{ config.retry_on }}", "retries {{ config.retries }}"} <= set(lines)
 
 
 def send_headers_slowly(port: int) -> bytes:
@@ -99,19 +105,78 @@ def send_headers_slowly(port: int) -> bytes:
 def test_haproxy_ends_slow_clients_and_says_that_it_starts(tmp_path: Path) -> None:
     port = front.free_port()
     settings = Settings(model=tmp_path, port=port, limits=Limits(header_s=1))
-    script, file = front.write_script(tmp_path, settings), tmp_path / "haproxy.cfg"
-    file.write_text(CONFIGURATION.replace("8123", str(port)).replace("    mode", "    timeout connect 5s\n    mode"))
-    process = subprocess.Popen([script, "-db", "-f", file], stderr=subprocess.PIPE)
-    try:
-        wait_until(lambda: is_listening(port), within_s=60)
+    with haproxy(front.write_script(tmp_path, settings), port, CONFIGURATION):
         assert send_headers_slowly(port).startswith(b"HTTP/1.1 408 ")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             health = client.get("/health")
             assert (health.status_code, health.json()) == (503, {"status": "starting"})
             assert client.get("/other").status_code == 404
+
+
+@contextmanager
+def haproxy(script: Path, port: int, configuration: str) -> Iterator[None]:
+    """Runs HAProxy by the script, on this port."""
+    file = script.with_name("haproxy.cfg")
+    file.write_text(configuration.replace("8123", str(port)).replace("    mode", "    timeout connect 5s\n    mode"))
+    process = subprocess.Popen([script, "-db", "-f", file], stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: is_listening(port), within_s=60)
+        yield
     finally:
         process.terminate()
         process.wait(60)
+
+
+@contextmanager
+def replica(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """A server that reads each request as far as it comes in one piece, answers and closes: its port, and the
+    requests."""
+    requests: list[bytes] = []
+
+    def serve() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if not (request := connection.recv(4096)):  # at the end
+                    return
+                requests.append(request)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1], requests
+        socket.create_connection(listener.getsockname()).close()
+        thread.join()
+
+
+def test_a_request_whose_replica_ends_before_its_answer_goes_to_another_once(tmp_path: Path) -> None:
+    port = front.free_port()
+    variables = front.environment(tmp_path, Settings(model=tmp_path, port=port))
+    retrying = f"""    option redispatch 1
+    retry-on {variables["RAY_SERVE_HAPROXY_RETRY_ON"]}
+    retries {variables["RAY_SERVE_HAPROXY_RETRIES"]}
+"""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    for answer_of_second, status in ((answer, 200), (b"", 502)):
+        with replica(b"") as (first_port, first), replica(answer_of_second) as (second_port, second):
+            servers = f"    server a 127.0.0.1:{first_port}\n    server b 127.0.0.1:{second_port}\n"
+            pair = f"backend pair\n{retrying}{servers}listen stats"
+            configuration = CONFIGURATION.replace("    default_backend default_backend", "    default_backend pair")
+            with haproxy(Path(variables["RAY_SERVE_HAPROXY_BINARY_PATH"]), port,
+                         configuration.replace("listen stats", pair)):  # fmt: skip
+                assert send_in_two_pieces(port, head, b"body") == status
+        assert first == second and len(first) == 1 and first[0].endswith(b"\r\n\r\nbody")
+
+
+def send_in_two_pieces(port: int, head: bytes, body: bytes) -> int:
+    """Sends a request, whose body follows its head a moment later; returns the response's status."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(head)
+        time.sleep(0.1)
+        connection.sendall(body)
+        return int(connection.recv(4096).split()[1])
 
 
 def is_listening(port: int) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from serve.hosting.artifacts import ServingSpec
 from serve.hosting.server import Server, start
 from serve.settings import Limits, NamedKey, Replicas, Settings
 from serve.verbs.promote import promote, rollback
+from tests.runs import replicas
 from tests.serve.gateway.browser import PROGRAM, browser
 from tests.serve.gateway.test_gateway import check_error
 from tests.serve.hosting.running import CHAT, body, put_model, rayse_serve
@@ -86,6 +89,18 @@ def test_any_replica_takes_feedback_on_a_reply_of_the_other(two: Server) -> None
         check_error(client.post("/feedback", json={"reply_id": "chatcmpl-none", "thumb": "up"}), 404, "reply_not_found")
 
 
+def test_a_replica_that_is_killed_fails_no_request_that_it_has_not_answered(two: Server) -> None:
+    """After the tests above, which ask for what that replica remembers."""
+    stopped = replicas(two.process.pid, "Replica")[0]
+    os.kill(stopped, signal.SIGSTOP)  # it takes requests, and answers none
+    with open_client(two, "ben") as client, ThreadPoolExecutor(8) as pool:
+        responses = [pool.submit(client.post, CHAT, json=body(stream=number % 2 == 1)) for number in range(8)]
+        wait(responses, return_when=FIRST_COMPLETED)
+        waiting = wait(responses, timeout=3).not_done
+        os.kill(stopped, signal.SIGKILL)
+        assert waiting and [response.result().status_code for response in responses] == [200] * 8
+
+
 # ---- several models --------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +137,13 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
         assert 'server_model="second v2"' in client.get("/metrics").text
         if PROGRAM is not None:
             choose_on_the_page(server.url, second)
+        stopped = replicas(server.process.pid, "second")[0]
+        os.kill(stopped, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.post, CHAT, json=body(model="second"))
+            assert not wait([waiting], timeout=2).done
+            os.kill(stopped, signal.SIGKILL)  # the request waits for the replica that takes its place
+            assert waiting.result().json()["choices"][0]["message"]["content"] == second
 
 
 def text_of(stream: str) -> str:
