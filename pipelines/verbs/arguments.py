@@ -103,9 +103,7 @@ QualitySampleOpt = Annotated[
 ]
 QualityOpt = Annotated[
     Literal["score", "flag", "regenerate"] | None,
-    typer.Option(
-        help="Use of the scores: score for the metrics, flag (in the replies too), or regenerate low ones."
-    ),
+    typer.Option(help="Use of the scores: score for the metrics, flag (in the replies too), or regenerate low ones."),
 ]
 ServerUrlOpt = Annotated[
     str | None, typer.Option("--url", help="Address of the server, http://HOST:PORT. Default: port 8000 here.")

@@ -108,8 +108,8 @@ class Relay:
             self._status, self._headers = event["status"], list(event["headers"])
             content_type = dict(self._headers).get(b"content-type", b"")
             if content_type.startswith(b"text/event-stream"):
-                self._stream = GuardedStream(self._request, self._guard, self._model,
-                                             partial(self._on_reply, self._request), self._streamed_quality)  # fmt: skip
+                on_reply = partial(self._on_reply, self._request)
+                self._stream = GuardedStream(self._request, self._guard, self._model, on_reply, self._streamed_quality)
                 await self._start_response(send, self._headers)
         elif event["type"] != "http.response.body":
             await send(event)

@@ -205,8 +205,12 @@ def main(arguments: Sequence[str] = ()) -> dict[str, float]:
             asked = [each for language in languages
                      for each in questions(options.manuals, language, NUM_QUESTIONS)[chosen]]  # fmt: skip
             servers = {"with": Path(folder) / "out", "without": None}
-            figures |= answer_figures({name: answers(asked, options.model, out, options.max_passages)
-                                       for name, out in servers.items() if options.documents in (name, "both")})  # fmt: skip
+            by_server = {
+                name: answers(asked, options.model, out, options.max_passages)
+                for name, out in servers.items()
+                if options.documents in (name, "both")
+            }
+            figures |= answer_figures(by_server)
     figures |= speed(options.passages) if options.passages else {}
     print(json.dumps(figures) if options.json else "\n".join(f"{name:60} {figures[name]:.3f}" for name in figures))
     return figures
