@@ -40,8 +40,8 @@ class Relay:
 
     on_reply: called with the request that vLLM answered and the replies as their reader has them, after the beginning
     that the request brought, once they are complete and before the response ends: a client may send feedback as soon as
-    it has the end. Returns the receipt that the response carries. scorer: scores a reply before it is sent, where it is
-    not streamed; default: none is."""
+    it has the end. Returns the receipt that the response carries. scorer: scores a reply before it is sent, or before
+    the last event of its stream is; default: none is."""
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
@@ -108,8 +108,8 @@ class Relay:
             self._status, self._headers = event["status"], list(event["headers"])
             content_type = dict(self._headers).get(b"content-type", b"")
             if content_type.startswith(b"text/event-stream"):
-                self._stream = GuardedStream(self._request, self._guard, self._model,
-                                             partial(self._on_reply, self._request))  # fmt: skip
+                on_reply = partial(self._on_reply, self._request)
+                self._stream = GuardedStream(self._request, self._guard, self._model, on_reply, self._streamed_quality)
         elif event["type"] != "http.response.body":
             await send(event)
         elif self._stream is None:
@@ -120,7 +120,8 @@ class Relay:
             await self._forward_chunk(self._stream, event, send)
 
     async def _forward_chunk(self, stream: GuardedStream, event: asgi.Event, send: Send) -> None:
-        checked = stream.feed(event.get("body", b""))
+        chunk = event.get("body", b"")
+        checked = stream.feed(chunk) if self._scorer is None else await asyncio.to_thread(stream.feed, chunk)
         if not self.first_text_s and stream.shows_text:
             self._note_first_text()
         if checked:
@@ -173,6 +174,14 @@ class Relay:
         scorer.count(scored)
         self.quality = scored | {"low": low(scored), "regenerated": is_second}
         return body, messages
+
+    def _streamed_quality(self, message: Message) -> dict[str, Any]:
+        """The field of a streamed reply's scores; empty where it is not scored."""
+        if self._scorer is not None and not message.get("tool_calls"):
+            scored = self._scorer.score(self._request.user_text if self._request.is_chat else "", message["content"])
+            self._scorer.count(scored)
+            self.quality = scored | {"low": low(scored), "regenerated": False}
+        return self.quality
 
     async def _second_reply(self, request: GenerationRequest) -> tuple[bytes, list[Message]]:
         """(body, messages) of vLLM's response to another request for the reply; no messages where it is an error, calls
