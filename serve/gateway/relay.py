@@ -59,6 +59,7 @@ class Relay:
         self._status = 0
         self._headers: Headers = []
         self._body: list[bytes] = []  # of a response that is no stream
+        self._early = b""  # of a stream: the role, until there is text to send with it
         self._started = False  # whether the response has begun
         self._cut = asyncio.Event()  # set when the rest of vLLM's response can be dropped
 
@@ -124,8 +125,11 @@ class Relay:
         checked = stream.feed(chunk) if self._scorer is None else await asyncio.to_thread(stream.feed, chunk)
         if not self.first_text_s and stream.shows_text:
             self._note_first_text()
-        if checked:
-            await self._send_part(checked, send, more_body=True)
+        self._early += checked
+        is_end = stream.cut or stream.failed or not event.get("more_body", False)
+        if self._early and (stream.shows_text or is_end):
+            early, self._early = self._early, b""
+            await self._send_part(early, send, more_body=True)
         if stream.cut:
             self._cut.set()
         elif not event.get("more_body", False):
@@ -133,8 +137,9 @@ class Relay:
             await self._send_part(b"", send, more_body=False)
 
     async def _send_part(self, part: bytes, send: Send, *, more_body: bool) -> None:
-        """Sends a part of a stream. The first one begins the response, not vLLM's headers, which come before any token:
-        where this replica ends before, the front sends the request to another one."""
+        """Sends a part of a stream. The first one, with text, begins the response, and not vLLM's headers or the role,
+        which come before the guard has checked a sentence: where this replica ends before, the front sends the request
+        to another one."""
         if not self._started:
             await self._start_response(send, self._headers)
         await send({"type": "http.response.body", "body": part, "more_body": more_body})
