@@ -128,12 +128,14 @@ class Hosting(Options):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 finds a free one")
     guard: bool = Field(default=True, description="Whether prompts and replies are checked by a guard")
     max_passages: int = Field(default=4, gt=0, description="Maximum number of passages of documents in a prompt")
-    quality_sample: float = Field(
-        default=0.0, ge=0, le=1, description="Fraction of the replies whose quality is scored once they were sent"
-    )
+    quality_sample: float | None = Field(
+        default=None, ge=0, le=1, description="Fraction of the replies whose quality is scored once they were sent; "
+        "default: 0.05, and fewer where their scores would take more than 3% of a core"
+    )  # fmt: skip
     quality: Literal["score", "flag", "regenerate"] = Field(
-        default="score", description="What happens beside that to those that are not streamed, before they are sent: "
-        "flag (the reply carries its scores), or regenerate (once, where a score is low; the better reply is sent)"
+        default="score", description="What happens to those before they are sent: flag (the reply carries its scores, "
+        "a stream in its last event), or regenerate (once, where a score is low and the reply is not streamed; the "
+        "better one is sent); default: score alone, for the metrics"
     )  # fmt: skip
     access_log: Path | None = Field(
         default=None, description="File for a line of JSON a request, without its texts; default: none is written"

@@ -99,13 +99,11 @@ AccessLogOpt = Annotated[
     Path | None, typer.Option(help="File for one line of JSON a request, without its texts. Default: none is written.")
 ]
 QualitySampleOpt = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Fraction of replies whose quality is scored, such as 0.05.")
+    float | None, typer.Option(min=0, max=1, help="Fraction of replies whose quality is scored; default: 0.05.")
 ]
 QualityOpt = Annotated[
     Literal["score", "flag", "regenerate"] | None,
-    typer.Option(
-        help="Use of the scores: score for the metrics, flag in replies that are not streamed, or regenerate low ones."
-    ),
+    typer.Option(help="Use of the scores: score for the metrics, flag (in the replies too), or regenerate low ones."),
 ]
 ServerUrlOpt = Annotated[
     str | None, typer.Option("--url", help="Address of the server, http://HOST:PORT. Default: port 8000 here.")

@@ -292,7 +292,7 @@ class Gateway:
     def _end_reply(self, facts: dict[str, Any], request: GenerationRequest, messages: list[Message]) -> str:
         """Notes the texts of complete replies, which are assistant's messages, and returns their receipt."""
         texts = [said(message) for message in messages]
-        if self._access_log is not None or self._settings.quality_sample:
+        if self._access_log is not None or self._scorer.samples(request.reply_id):
             replies = request.is_chat and not any(message.get("tool_calls") for message in messages)
             facts |= {"texts": texts, "question": request.user_text if replies else ""}
         self._metrics.refusals.inc(sum(map(is_refusal, texts)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -27,6 +28,9 @@ from serve.gateway.metrics import Metrics
 # falls where a model repeats itself.
 THRESHOLDS = {"relevance": 0.8, "safety": 0.95, "fluency": 0.9}
 RUN = 4
+# Where nothing else is chosen: the fraction of the replies that is scored, and the part of a core's time that their
+# scores take at most: those of a tiny model's replies cost more than the replies.
+FRACTION, MAX_BUSY = 0.05, 0.03
 # Logistic curve of relevance over the cosine, by language: (slope, cosine of relevance 0.5). Fitted to pairs of Alpaca
 # in each language, with their replies and with other pairs' (tests/benchmarks/relevance.py).
 CURVES = {"en": (78.1, 0.828), "zh": (156.3, 0.867)}
@@ -34,18 +38,26 @@ EMBEDDED_CHARACTERS = 200  # of either text, from its beginning: 0.1 s of a core
 
 
 class Scorer:
-    """Scores the sampled replies of a server, and counts the scores in its metrics. fraction: of the replies."""
+    """Scores the sampled replies of a server, and counts the scores in its metrics.
 
-    def __init__(self, guard: Guard, metrics: Metrics, fraction: float):
-        self._guard, self._metrics, self._fraction = guard, metrics, fraction
+    fraction: of the replies; None: FRACTION, and fewer where scores take more than MAX_BUSY of the time."""
+
+    def __init__(self, guard: Guard, metrics: Metrics, fraction: float | None):
+        self._guard, self._metrics = guard, metrics
+        self._fraction, self._max_busy = (FRACTION, MAX_BUSY) if fraction is None else (fraction, math.inf)
+        self._busy_s, self._start_s = 0.0, time.monotonic()
 
     def samples(self, reply_id: str) -> bool:
         """Whether a reply is in the sample."""
-        return is_sampled(reply_id, self._fraction)
+        has_time = self._busy_s / self._max_busy <= time.monotonic() - self._start_s
+        return has_time and is_sampled(reply_id, self._fraction)
 
     def score(self, question: str, reply: str) -> dict[str, float]:
         """Scores of a reply. question: as `scores` takes it."""
-        return scores(question, reply, self._guard)
+        start_s = time.thread_time()
+        scored = scores(question, reply, self._guard)
+        self._busy_s += time.thread_time() - start_s
+        return scored
 
     def count(self, scored: dict[str, float]) -> None:
         """Counts the scores of a reply that is sent."""

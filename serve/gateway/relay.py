@@ -40,8 +40,8 @@ class Relay:
 
     on_reply: called with the request that vLLM answered and the replies as their reader has them, after the beginning
     that the request brought, once they are complete and before the response ends: a client may send feedback as soon as
-    it has the end. Returns the receipt that the response carries. scorer: scores a reply before it is sent, where it is
-    not streamed; default: none is."""
+    it has the end. Returns the receipt that the response carries. scorer: scores a reply before it is sent, or before
+    the last event of its stream is; default: none is."""
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
@@ -59,6 +59,7 @@ class Relay:
         self._status = 0
         self._headers: Headers = []
         self._body: list[bytes] = []  # of a response that is no stream
+        self._early = b""  # of a stream: the role, until there is text to send with it
         self._started = False  # whether the response has begun
         self._cut = asyncio.Event()  # set when the rest of vLLM's response can be dropped
 
@@ -108,8 +109,8 @@ class Relay:
             self._status, self._headers = event["status"], list(event["headers"])
             content_type = dict(self._headers).get(b"content-type", b"")
             if content_type.startswith(b"text/event-stream"):
-                self._stream = GuardedStream(self._request, self._guard, self._model,
-                                             partial(self._on_reply, self._request))  # fmt: skip
+                on_reply = partial(self._on_reply, self._request)
+                self._stream = GuardedStream(self._request, self._guard, self._model, on_reply, self._streamed_quality)
         elif event["type"] != "http.response.body":
             await send(event)
         elif self._stream is None:
@@ -120,11 +121,15 @@ class Relay:
             await self._forward_chunk(self._stream, event, send)
 
     async def _forward_chunk(self, stream: GuardedStream, event: asgi.Event, send: Send) -> None:
-        checked = stream.feed(event.get("body", b""))
+        chunk = event.get("body", b"")
+        checked = stream.feed(chunk) if self._scorer is None else await asyncio.to_thread(stream.feed, chunk)
         if not self.first_text_s and stream.shows_text:
             self._note_first_text()
-        if checked:
-            await self._send_part(checked, send, more_body=True)
+        self._early += checked
+        is_end = stream.cut or stream.failed or not event.get("more_body", False)
+        if self._early and (stream.shows_text or is_end):
+            early, self._early = self._early, b""
+            await self._send_part(early, send, more_body=True)
         if stream.cut:
             self._cut.set()
         elif not event.get("more_body", False):
@@ -132,8 +137,9 @@ class Relay:
             await self._send_part(b"", send, more_body=False)
 
     async def _send_part(self, part: bytes, send: Send, *, more_body: bool) -> None:
-        """Sends a part of a stream. The first one begins the response, not vLLM's headers, which come before any token:
-        where this replica ends before, the front sends the request to another one."""
+        """Sends a part of a stream. The first one, with text, begins the response, and not vLLM's headers or the role,
+        which come before the guard has checked a sentence: where this replica ends before, the front sends the request
+        to another one."""
         if not self._started:
             await self._start_response(send, self._headers)
         await send({"type": "http.response.body", "body": part, "more_body": more_body})
@@ -173,6 +179,14 @@ class Relay:
         scorer.count(scored)
         self.quality = scored | {"low": low(scored), "regenerated": is_second}
         return body, messages
+
+    def _streamed_quality(self, message: Message) -> dict[str, Any]:
+        """The field of a streamed reply's scores; empty where it is not scored."""
+        if self._scorer is not None and not message.get("tool_calls"):
+            scored = self._scorer.score(self._request.user_text if self._request.is_chat else "", message["content"])
+            self._scorer.count(scored)
+            self.quality = scored | {"low": low(scored), "regenerated": False}
+        return self.quality
 
     async def _second_reply(self, request: GenerationRequest) -> tuple[bytes, list[Message]]:
         """(body, messages) of vLLM's response to another request for the reply; no messages where it is an error, calls

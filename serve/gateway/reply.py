@@ -194,13 +194,16 @@ class GuardedStream:
     """vLLM's stream of events, each passed on once the guard has checked its text.
 
     model: the name in the API. on_reply: called with all replies, as messages, once they are complete, returns their
-    receipt. reason: of the guard where it ended a reply; failed: the stream holds an error."""
+    receipt. score: called with an only reply before that, returns its scores; it may take a while. reason: of the guard
+    where it ended a reply; failed: the stream holds an error."""
 
     def __init__(
         self, request: GenerationRequest, guard: Guard, model: str,
         on_reply: Callable[[list[Message]], str] = lambda messages: "",
+        score: Callable[[Message], dict[str, Any]] = lambda message: {},
     ):  # fmt: skip
         self._request, self._guard, self._model, self._on_reply = request, guard, model, on_reply
+        self._score = score
         self._incomplete = b""  # of an event
         self._choices: dict[int, _Choice] = {}
         self.reason = ""
@@ -268,14 +271,19 @@ class GuardedStream:
                 events, choice.sent = [], sent
         if choice.reply.verdict is None:
             if events and is_last:
-                events[-1] = with_notes(events[-1], self._request, self._receipt())
+                quality = self._score(self.messages[0]) if self._has_one_reply else {}
+                events[-1] = with_notes(events[-1], self._request, self._receipt(), quality)
             return b"".join(events)
         self.reason = choice.reply.verdict.reason
         return b"".join(events) + self._end(delta["index"], choice)
 
     def _receipt(self) -> str:
         """The receipt of a stream's only reply; several have one id, and none."""
-        return self._on_reply(self.messages) if self._request.num_replies == 1 and not self.failed else ""
+        return self._on_reply(self.messages) if self._has_one_reply else ""
+
+    @property
+    def _has_one_reply(self) -> bool:
+        return self._request.num_replies == 1 and not self.failed
 
     def _new_choice(self) -> _Choice:
         begun = self._request.begun_reply

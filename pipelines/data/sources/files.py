@@ -142,8 +142,9 @@ class FileSource(Source):
             return printable(str(file))
 
     def too_long(self, size: int) -> str:
-        """The problem with a row of this size."""
-        return f"{size:,} bytes; max_row_bytes allows {self.max_row_bytes:,}. Raise it, or divide the row"
+        """The problem with a row of this size. Of a larger file one byte more than allowed is read."""
+        known = f"over {self.max_row_bytes:,}" if size == self.max_row_bytes + 1 else f"{size:,}"
+        return f"{known} bytes; max_row_bytes allows {self.max_row_bytes:,}. Raise it, or divide the row"
 
     def _pieces(self, file: Path, *, alone: bool) -> Iterator[dict[str, Any]]:
         try:

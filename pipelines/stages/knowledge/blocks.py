@@ -118,22 +118,24 @@ def cut_block(
     path, kept = Path(item["path"]), Path(item["kept"])
     if not item["kept"]:
         return _write_block(path, item, sources, **lengths)
-    if not _is_block(kept):
+    if (contents := _read_kept(kept)) is None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         _write_block(kept, item, sources, **lengths)
-    for suffix in (".jsonl", ".parquet"):  # last the one that says that the block is complete
+        contents = kept.with_suffix(".jsonl").read_bytes(), kept.read_bytes()
+    for suffix, content in zip((".jsonl", ".parquet"), contents, strict=True):  # the last one: the block is complete
         with AtomicFile(path.with_suffix(suffix)) as file:
-            shutil.copyfile(kept.with_suffix(suffix), file.temporary)
+            file.temporary.write_bytes(content)
             file.publish()
 
 
-def _is_block(path: Path) -> bool:
-    """Whether a file is a block of an earlier run, and its rows are not damaged."""
+def _read_kept(path: Path) -> tuple[bytes, bytes] | None:
+    """(rejected.jsonl, Parquet) of a block that an earlier run kept; None where it is missing or damaged."""
     try:
-        pq.read_table(path, page_checksum_verification=True)
+        contents = path.with_suffix(".jsonl").read_bytes(), path.read_bytes()
+        pq.read_table(pa.BufferReader(contents[1]), page_checksum_verification=True)
     except (OSError, pa.ArrowException):
-        return False
-    return path.with_suffix(".jsonl").exists()
+        return None
+    return contents
 
 
 def _write_block(

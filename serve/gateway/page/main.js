@@ -213,6 +213,7 @@ function receiver(itsChat, reply) { // adds chunks to a reply; renders once a fr
     if (chunk.rayse_receipt) reply.receipt = chunk.rayse_receipt;
     if (chunk.rayse_guard) reply.guard = chunk.rayse_guard;
     if (chunk.rayse_citations) reply.citations = chunk.rayse_citations;
+    if (chunk.rayse_quality) reply.quality = chunk.rayse_quality;
     if (choice?.finish_reason === "length") reply.note = "length_limit";
     reply.content += choice?.delta?.content ?? "";
     if (Date.now() - saved > SAVE_EVERY_MS && history.find(itsChat.id)) { saved = Date.now(); history.saveMessage(itsChat, reply) }

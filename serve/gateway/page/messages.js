@@ -1,6 +1,6 @@
 // One message of a chat as an item of the list: its text, its notes and sources, and the buttons below it.
 //
-//   message: {id, role, content, model?, replyId?, receipt?, note?, failed?, guard?, citations?,
+//   message: {id, role, content, model?, replyId?, receipt?, note?, failed?, guard?, citations?, quality?,
 //             thumb?, comment?, correction?, report?, feedbackProblem?}
 import { copyButton, make, render, safeLink } from "./markdown.js";
 import { text } from "./texts.js";
@@ -37,6 +37,8 @@ export function renderContent(element, message) {
 function notes(message) {
   const lines = [];
   if (message.guard) lines.push(text("declined") + (message.guard.reason ? ` (${message.guard.reason})` : ""));
+  const low = message.quality?.low ?? [];
+  if (low.length) lines.push(text("low_quality") + low.map((measure) => `${text(measure)} ${message.quality[measure].toFixed(2)}`).join(", "));
   if (message.turnsLeftOut) lines.push(text("turns_left_out"));
   if (message.note) lines.push(text(message.note));
   return lines.map((line) => make("p", { className: "note" + (message.failed && line === text(message.note) ? " failed" : ""), textContent: line }));

@@ -90,8 +90,9 @@ def feedback_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def visit(tiny: Tiny, feedback_file: Path) -> Iterator[tuple[Page, list[str], list[str]]]:
     """The page, the errors that it logs, and the addresses that it requests."""
-    (english, _), requested = scripted.REPLIES, list[str]()
-    fields: dict[str, dict[str, Any]] = {english: {"rayse_citations": scripted.CITATIONS}}
+    (english, chinese), requested = scripted.REPLIES, list[str]()
+    low = {"rayse_quality": {"relevance": 0.314, "safety": 1.0, "fluency": 0.5, "low": ["relevance", "fluency"]}}
+    fields: dict[str, dict[str, Any]] = {english: {"rayse_citations": scripted.CITATIONS}, chinese: low}
     options: dict[str, Any] = {"delays": {SLOW: 0.05}, "fields": fields, "feedback": feedback_file}
     with scripted.serve(tiny.first, REPLIES, **options) as url, browser() as (page, problems):
         page.on("request", lambda request: requested.append(request.url))
@@ -257,6 +258,7 @@ def test_keyboard_screen_reader_contrast_and_phone(visit: tuple[Page, list[str],
     new_chat(page)
     for question in scripted.REPLIES:
         ask(page, question)
+    expect(page.locator(f"{LAST} .note")).to_have_text("Low scores of this reply: relevance 0.31, fluency 0.50")
     page.locator(f"{LAST} [data-thumb=down]").click()
     expect(page.locator(".comment")).to_be_visible()
     expect(page.locator("#announcement")).to_contain_text("静夜思")  # a reply is read out once it is complete

@@ -13,7 +13,7 @@ from serve.gateway import asgi
 from serve.gateway.gateway import Gateway
 from serve.gateway.guard import RulesGuard
 from serve.gateway.metrics import Metrics
-from serve.gateway.quality import fluency, is_sampled, low, scores
+from serve.gateway.quality import Scorer, fluency, is_sampled, low, scores
 from serve.gateway.receipts import digest, unverified
 from serve.gateway.routes import CHAT
 from serve.settings import Settings
@@ -43,11 +43,17 @@ class TwoReplies:
         body = json.loads((await receive())["body"])
         self.seeds.append(body.get("seed"))
         text = GOOD["en"] if len(self.seeds) > 1 else BESIDE["en"]
-        await asgi.respond_json(send, 200, {"choices": [{"message": {"content": text}}]})
+        if not body.get("stream"):
+            return await asgi.respond_json(send, 200, {"choices": [{"message": {"content": text}}]})
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for delta, finish in (({"content": text}, None), ({}, "stop")):
+            event = asgi.sse_event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": asgi.DONE})
 
 
 def ask(tiny: Tiny, folder: Path, use: str, **fields: object) -> tuple[dict[str, Any], list[int | None], str]:
-    """(the reply, the seeds of vLLM's requests, the metrics) of one question."""
+    """(the reply or the last event of its stream, the seeds of vLLM's requests, the metrics) of one question."""
 
     async def check_engine() -> None: ...
 
@@ -59,7 +65,8 @@ def ask(tiny: Tiny, folder: Path, use: str, **fields: object) -> tuple[dict[str,
     app.ready = True
     body = {"messages": [{"role": "user", "content": QUESTION["en"]}], **fields}
     response = send_request(app, "POST", CHAT, json=body)
-    return response.json(), engine.seeds, generate_latest(registry).decode()
+    last = response.text.removesuffix("data: [DONE]\n\n").rpartition("data: ")[2]  # of a stream; else all of it
+    return json.loads(last), engine.seeds, generate_latest(registry).decode()
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -85,6 +92,10 @@ def test_a_low_reply_is_flagged_or_generated_once_more(tiny: Tiny, tmp_path: Pat
     assert receipt["sampling"]["seed"] == 4 and receipt["reply"] == digest(GOOD["en"])
     assert 'rayse_quality_low_total{measure="relevance"} 0.0' in metrics  # nor does the other one count
     assert 'rayse_quality_count{measure="relevance"} 1.0' in metrics
+    for use in ("flag", "regenerate"):  # what is streamed was read already: its last event carries the scores
+        reply, seeds, metrics = ask(tiny, tmp_path, use, stream=True)
+        assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [None] and reply["rayse_receipt"]
+        assert 'rayse_quality_count{measure="relevance"} 1.0' in metrics
     reply, seeds, _ = ask(tiny, tmp_path, "regenerate", temperature=0)  # a second reply would be the same
     assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [None]
 
@@ -106,3 +117,13 @@ def test_the_sample_has_its_fraction_and_is_the_same_everywhere() -> None:
     sampled = [reply_id for reply_id in ids if is_sampled(reply_id, 0.05)]
     assert 0.045 < len(sampled) / len(ids) < 0.055  # 3 standard deviations: 0.0046
     assert set(sampled) <= {reply_id for reply_id in ids if is_sampled(reply_id, 0.1)}
+
+
+def test_by_default_a_sample_is_scored_in_a_bounded_part_of_the_time(tiny: Tiny) -> None:
+    assert Settings(model=tiny.first).quality_sample is None
+    ids = [f"chatcmpl-{number}" for number in range(2000)]
+    default, chosen = (Scorer(RulesGuard(), Metrics(CollectorRegistry()), fraction) for fraction in (None, 1.0))
+    assert [each for each in ids if default.samples(each)] == [each for each in ids if is_sampled(each, 0.05)] != []
+    for scorer in (default, chosen):
+        scorer.score("", GOOD["en"] * 200)  # without an embedding: milliseconds of the guard's rules
+    assert not any(map(default.samples, ids)) and all(map(chosen.samples, ids))
