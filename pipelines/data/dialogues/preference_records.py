@@ -144,7 +144,8 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
     if row_format.column("winner") is None:
         return _by_strength(record, row_format, columns, keep_thoughts)
     winner = _ending(record[row_format.column("winner") or ""])
-    endings = [column.lower()[-1] for column in columns]
+    names, endings = [column.lower() for column in columns], [column.lower()[-1] for column in columns]
+    winner = dict(zip(names, endings, strict=True)).get(winner, winner)
     if winner not in endings:
         text = f"{row_format.column('winner')} says {winner!r}; expected {' or '.join(endings)} for a pair"
         choice = record[row_format.column("winner") or ""]

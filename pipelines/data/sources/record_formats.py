@@ -195,9 +195,10 @@ def _exchange(record: Mapping[str, Any]) -> Roles | None:
         record,
         ("system", SYSTEM_COLUMNS),
         ("history", HISTORY_COLUMNS),
-        ("thought", THOUGHT_COLUMNS),
         ("media", MEDIA_COLUMNS),
     )
+    thought = _first(record, THOUGHT_COLUMNS, lambda value: isinstance(value, str | list) and has_value(value))
+    beside += [] if thought is None else [("thought", thought)]  # a flag is none
     return [*roles, *beside, *_tools(record), *_labels(record)]
 
 
@@ -244,20 +245,22 @@ def _preferences(record: Mapping[str, Any]) -> RowFormat | None:
         roles += zip(("score_chosen", "score_rejected"), scores, strict=False)
         return _format("preferences", "preference pairs", [*roles, *_tools(record)])
     choice = _both(record, CHOICE_COLUMNS)
-    verdicts = [] if choice is None else _choice_verdicts(record)
+    verdicts = [] if choice is None else _choice_verdicts(record, choice)
     if choice is not None and verdicts:
         roles = [*_prompts(record), ("first", choice[0]), ("second", choice[1]), *verdicts, *_tools(record)]
         return _format("preferences", "two replies and which is better", roles)
     return _ranked(record)
 
 
-def _choice_verdicts(record: Mapping[str, Any]) -> Roles:
+def _choice_verdicts(record: Mapping[str, Any], replies: tuple[str, str]) -> Roles:
     """The column, or the two, that say which of two replies is better; none without."""
     for role, names in (("winner", WINNER_COLUMNS), ("strength", STRENGTH_COLUMNS)):
         column = _first(record, names, has_value)
         if column is not None:
             return [(role, column)]
-    scores = _both(record, CHOICE_SCORES)
+    endings = [column[-1].lower() for column in replies]
+    alike = [pair for pair in CHOICE_SCORES if [name[-1] for name in pair] == endings]
+    scores = _both(record, alike or CHOICE_SCORES)
     return [] if scores is None else [("score_first", scores[0]), ("score_second", scores[1])]
 
 

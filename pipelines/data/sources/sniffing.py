@@ -48,8 +48,6 @@ MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
 ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one document
 
 GROUP_COLUMNS = ("source", "group", "domain", "site", "book", "package", "category", "dataset", "topic", "来源", "类别")
-
-
 DOCUMENTS = {"file": "one document in each file", "blank_lines": "documents between blank lines",
              "warc": "a document for each page"}  # fmt: skip
 
@@ -84,8 +82,10 @@ def sniff(path: Path) -> list[SniffResult]:
     results = [_sniff_captioned(path, captioned, held_out)] if captioned else []
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
-        if len(named) > 1 and whole and kind not in map(source_kind, held_out):
-            results.append(_with_split_names(_sniff_documents(path, named, kind), named))
+        others = [file for file in held_out if source_kind(file) == kind]
+        place = _common_folder(path, set(named)) if others else path  # train/ alone
+        if len(named) > 1 and whole and not any(file.is_relative_to(place) for file in others):
+            results.append(_with_split_names(_sniff_documents(place, named, kind), named))
         else:
             results += [_sniff_among_others(file, kind) for file in named]
     if not results:
@@ -114,7 +114,7 @@ def splits_beside_train(folder: Path) -> list[Path]:
         names = held_out_names(file.name for file in siblings if _may_be_a_split(file))
         held_out |= {parent / name for name in names}
     if captioned:  # captions of both splits in one file: the source of images reads both
-        read = _images_folder(folder, captioned - held_out)
+        read = _common_folder(folder, captioned - held_out)
         held_out -= {file for file in captioned if file.is_relative_to(read)}
     return sorted(held_out)
 
@@ -138,7 +138,7 @@ def _may_be_a_split(file: Path) -> bool:
 
 def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> SniffResult:
     """Detects images with captions, but for a split beside train."""
-    result = _sniff_images(_images_folder(folder, captioned - set(held_out)))
+    result = _sniff_images(_common_folder(folder, captioned - set(held_out)))
     images = (file for file in captioned if file.name.lower().endswith(IMAGE_SUFFIXES))
     others = in_held_out_folders(folder, images) - set(held_out)
     if not others:
@@ -147,9 +147,9 @@ def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -
     return replace(result, problems=(*result.problems, problem))
 
 
-def _images_folder(folder: Path, captioned: set[Path]) -> Path:
-    """The folder that holds all of these images and captions."""
-    return Path(os.path.commonpath([file.parent for file in captioned])) if captioned else folder
+def _common_folder(folder: Path, files: set[Path]) -> Path:
+    """The folder that holds all of these files."""
+    return Path(os.path.commonpath([file.parent for file in files])) if files else folder
 
 
 def _sniff_among_others(file: Path, kind: str) -> SniffResult:

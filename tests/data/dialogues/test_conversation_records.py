@@ -156,6 +156,7 @@ def turns(*texts: str) -> list[dict[str, Any]]:
         ({"对话": [{"角色": "人类", "内容": "a"}, {"角色": "机器人", "内容": "b"}]}, ["a", "b"]),
         ({"问": "a", "答": "b"}, ["a", "b"]),
         ({"Question": "a", "Complex_CoT": "t", "Response": "b"}, ["a", "<think>\nt\n</think>\n\nb"]),
+        ({"question": "a", "answer": "<think>t</think> b", "cot": False}, ["a", "<think>t</think> b"]),
         ({"问题": "a", "思考过程": "t", "回答": "b"}, ["a", "<think>\nt\n</think>\n\nb"]),
         (
             {"conversation": [{"system": "s", "input": "a", "output": "b"}, {"input": "c", "output": "d"}]},

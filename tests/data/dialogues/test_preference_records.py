@@ -220,6 +220,11 @@ def pairs(record: dict[str, Any], **options: Any) -> list[tuple[str, str]]:
             {"conversation_a": [*PROMPT, GOOD], "conversation_b": [*PROMPT, BAD], "winner": "model_b"},
             [("No.", "Because.")],
         ),
+        ({"prompt": "Why?", "response1": "a", "response2": "b", "winner": "response1"}, [("a", "b")]),
+        (
+            {"prompt": "Why?", "response_1": "a", "response_2": "b", "score_0": 9, "score_1": 2, "score_2": 5},
+            [("b", "a")],
+        ),
         (
             {"input": {"messages": PROMPT}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
             [("Because.", "No.")],

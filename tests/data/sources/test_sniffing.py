@@ -209,6 +209,14 @@ def test_splits_in_folders_and_within_names_are_not_read(tmp_path: Path, names: 
     assert left_out == {*names} - {*read}
 
 
+def test_documents_of_the_folder_train_are_one_source(tmp_path: Path) -> None:
+    for name in ("train/pos/1", "train/neg/1", "test/pos/1", "test/neg/1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.txt").write_text("A film that was long, and good for all that.\n")
+    [result] = sniff(tmp_path)
+    assert result.path == tmp_path / "train"
+
+
 def test_pages_in_folders_that_are_named_as_splits_are_read(tmp_path: Path) -> None:
     for name in ("training", "dev"):
         (tmp_path / name).mkdir()
