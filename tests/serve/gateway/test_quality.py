@@ -121,9 +121,13 @@ def test_the_sample_has_its_fraction_and_is_the_same_everywhere() -> None:
 
 def test_by_default_a_sample_is_scored_in_a_bounded_part_of_the_time(tiny: Tiny) -> None:
     assert Settings(model=tiny.first).quality_sample is None
-    ids = [f"chatcmpl-{number}" for number in range(2000)]
-    default, chosen = (Scorer(RulesGuard(), Metrics(CollectorRegistry()), fraction) for fraction in (None, 1.0))
+    ids, now = [f"chatcmpl-{number}" for number in range(2000)], 0.0
+    default, chosen = (
+        Scorer(RulesGuard(), Metrics(CollectorRegistry()), fraction, clock=lambda: now) for fraction in (None, 1.0)
+    )
     assert [each for each in ids if default.samples(each)] == [each for each in ids if is_sampled(each, 0.05)] != []
     for scorer in (default, chosen):
         scorer.score("", GOOD["en"] * 200)  # without an embedding: milliseconds of the guard's rules
     assert not any(map(default.samples, ids)) and all(map(chosen.samples, ids))
+    now = 1e6
+    assert any(map(default.samples, ids))
