@@ -73,8 +73,9 @@ def host(
             settings = settings.model_copy(update={"port": front.claim_port(settings.host, settings.port)})
             folder = Path(tempfile.mkdtemp(prefix="rayse-", dir="/tmp"))  # a short path, as those of sockets must be
             os.environ.update(front.environment(folder, settings))
-        # While Ray's daemons start, which takes seconds, what is deployed is imported, and Ray Serve with it.
-        threading.Thread(target=import_module, args=("serve.hosting.replica",), daemon=True).start()
+            # While Ray's daemons start, which takes seconds, what is deployed is imported, and Ray Serve with it. (A
+            # cluster is joined with settings that Ray reads when it is imported.)
+            threading.Thread(target=import_module, args=("serve.hosting.replica",), daemon=True).start()
         with sigterm_interrupts(), _session(settings, log):
             _serve(settings, stop or threading.Event(), report_ready, log, follow, record)
     except KeyboardInterrupt:
