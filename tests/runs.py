@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -76,7 +77,11 @@ def session_pids(marks: Iterable[str]) -> list[int]:
 def replicas(pid: int, deployment: str = "") -> list[int]:
     """The processes of a server's replicas. pid: of the server; deployment: the beginning of a deployment's name."""
     title = f":rayse:{deployment}"
-    return [child for child in session_pids(session_marks(pid)) if title in " ".join(psutil.Process(child).cmdline())]
+    found = []
+    for child in session_pids(session_marks(pid)):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            found += [child] if title in " ".join(psutil.Process(child).cmdline()) else []
+    return found
 
 
 def kill_worker(process: subprocess.Popen[str], title: str) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -113,20 +114,23 @@ class Reply:
 
 
 class RecentReplies:
-    """The newest replies of this process, by id. The oldest is dropped where there are too many, or too long ones."""
+    """The newest replies of this process, by id, safe for several threads. The oldest is dropped where there are too
+    many, or too long ones."""
 
     def __init__(self, max_replies: int = MAX_RECENT_REPLIES, max_characters: int = MAX_RECENT_CHARACTERS):
         self._replies: OrderedDict[str, tuple[Reply, int]] = OrderedDict()  # with their characters
         self._characters, self._max_replies, self._max_characters = 0, max_replies, max_characters
+        self._lock = threading.Lock()
 
     def add(self, reply: Reply) -> None:
         """Adds a reply, and drops the oldest beyond the bounds."""
         size = len(reply.reply + reply.tool_calls + reply.tools) + len(json.dumps(reply.prompt, ensure_ascii=False))
-        self._replies[reply.reply_id] = (reply, size)
-        self._characters += size
-        while len(self._replies) > self._max_replies or self._characters > self._max_characters:
-            _, (_, dropped_size) = self._replies.popitem(last=False)
-            self._characters -= dropped_size
+        with self._lock:
+            self._replies[reply.reply_id] = (reply, size)
+            self._characters += size
+            while len(self._replies) > self._max_replies or self._characters > self._max_characters:
+                _, (_, dropped_size) = self._replies.popitem(last=False)
+                self._characters -= dropped_size
 
     def get(self, reply_id: str) -> Reply | None:
         """The reply of this id; None where it is unknown or was dropped."""

@@ -1,7 +1,7 @@
 """Quality of replies, scored on a sample of them: after they were sent, so that no reader waits, or before.
 
     reply ──sampled──► scores {relevance, safety, fluency} ──► metrics, access log (joined with feedback by its id)
-                                 └─ flag, regenerate: a reply that is not streamed waits for them, and carries them
+                                 └─ flag, regenerate: a reply, or its stream's last event, waits for them
 
 A score is from 0 to 1, better towards 1; one below its threshold counts as low.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -42,14 +42,16 @@ class Scorer:
 
     fraction: of the replies; None: FRACTION, and fewer where scores take more than MAX_BUSY of the time."""
 
-    def __init__(self, guard: Guard, metrics: Metrics, fraction: float | None):
+    def __init__(
+        self, guard: Guard, metrics: Metrics, fraction: float | None, clock: Callable[[], float] = time.monotonic
+    ):
         self._guard, self._metrics = guard, metrics
         self._fraction, self._max_busy = (FRACTION, MAX_BUSY) if fraction is None else (fraction, math.inf)
-        self._busy_s, self._start_s = 0.0, time.monotonic()
+        self._busy_s, self._clock, self._start_s = 0.0, clock, clock()
 
     def samples(self, reply_id: str) -> bool:
         """Whether a reply is in the sample."""
-        has_time = self._busy_s / self._max_busy <= time.monotonic() - self._start_s
+        has_time = self._busy_s / self._max_busy <= self._clock() - self._start_s
         return has_time and is_sampled(reply_id, self._fraction)
 
     def score(self, question: str, reply: str) -> dict[str, float]:

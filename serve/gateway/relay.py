@@ -122,7 +122,10 @@ class Relay:
 
     async def _forward_chunk(self, stream: GuardedStream, event: asgi.Event, send: Send) -> None:
         chunk = event.get("body", b"")
-        checked = stream.feed(chunk) if self._scorer is None else await asyncio.to_thread(stream.feed, chunk)
+        if self._scorer is not None and b'"finish_reason":"' in chunk:  # the event that waits for scores
+            checked = await asyncio.to_thread(stream.feed, chunk)
+        else:
+            checked = stream.feed(chunk)
         if not self.first_text_s and stream.shows_text:
             self._note_first_text()
         self._early += checked

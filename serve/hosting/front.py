@@ -20,7 +20,8 @@ from serve.settings import Settings
 # Edits of the configuration's text: statistics and metrics move from ports on every interface to sockets in our private
 # folder; the front's port is bound to the user's address, while Ray Serve and its replicas stay on loopback; a health
 # check that comes before a replica is up gets 503 rather than 404; a client has limited time to send its headers; and a
-# body is waited for, as HAProxy sends only a whole request a second time. Each edit must have taken effect: otherwise
+# body is waited for, as HAProxy sends only a whole request a second time, and one that is too slow gets an error in
+# OpenAI's form. Each edit must have taken effect: otherwise
 # HAProxy is not started, as a port might be open to the network.
 SCRIPT = r"""#!/bin/sh
 # Made by rayse: edits the configuration that Ray wrote for HAProxy, then starts it.
@@ -38,7 +39,9 @@ if [ -n "$conf" ]; then
   sed -i \
     -e 's#^ *bind :[0-9]*$#    bind unix@{folder}/metrics.sock mode 600#' \
     -e 's#^ *bind \*:[0-9]*$#    bind unix@{folder}/stats.sock mode 600#' \
-    -e 's#^ *bind 127\.0\.0\.1:{port}$#    bind {bind}:{port}\n    {body_rule}#' \
+    -e 's#^ *bind 127\.0\.0\.1:{port}$#    bind {bind}:{port}\n    {body_rule}\n    http-error status 408'\
+' content-type application/json string "{{\\"error\\": {{\\"message\\": \\"the request did not arrive in time\\",'\
+' \\"type\\": \\"timeout_error\\", \\"param\\": null, \\"code\\": null}}}}"#' \
     -e 's#^defaults$#&\n    timeout http-request {header_s}s#' \
     -e 's#^backend default_backend$#&\n    http-request return status 503 content-type application/json'\
 ' string "{{\\"status\\":\\"starting\\"}}" if {{ path /health }}#' \
@@ -47,6 +50,7 @@ if [ -n "$conf" ]; then
   expect 'bind unix@{folder}/stats.sock mode 600$'
   expect '^    bind {pattern}:{port}$'
   expect '^    {body_rule}$'
+  expect '^    http-error status 408 content-type application/json'
   expect '^    timeout http-request {header_s}s$'
   expect 'http-request return status 503 .*path /health'
   if [ "$(grep -c '^ *bind ' "$conf")" != 3 ]; then

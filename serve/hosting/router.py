@@ -177,7 +177,8 @@ def order_of_feedback(models: Sequence[Settings], body: bytes) -> list[int]:
 
 
 async def _events(handle: Any, scope: Scope, body: bytes, name: str) -> AsyncGenerator[Event, None]:
-    """The events of a model's response. Where its replica ends before the first one, another gets the request, once.
+    """The events of a model's response. Where its replica ends before the first one, another gets the request, once;
+    also where it is out of reach, as that of a lost node is until Ray knows that it died.
     Raises ApiError where that ends too, RayActorError where one ends in the middle of a response."""
     is_begun = False
     for _ in range(2):

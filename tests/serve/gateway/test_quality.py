@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from serve.gateway.guard import RulesGuard
 from serve.gateway.metrics import Metrics
 from serve.gateway.quality import Scorer, fluency, is_sampled, low, scores
 from serve.gateway.receipts import digest, unverified
+from serve.gateway.reply import GuardedStream
 from serve.gateway.routes import CHAT
 from serve.settings import Settings
 from tests.serve.gateway.test_gateway import send_request
@@ -76,7 +78,17 @@ def test_a_reply_beside_the_question_is_low_in_relevance(language: str) -> None:
     assert low(scores(question, " ", RulesGuard())) == ["relevance"]
 
 
-def test_a_low_reply_is_flagged_or_generated_once_more(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_low_reply_is_flagged_or_generated_once_more(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop: list[bool] = []
+    feed = GuardedStream.feed
+
+    def noted_feed(stream: GuardedStream, chunk: bytes) -> bytes:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return feed(stream, chunk)
+
+    monkeypatch.setattr(GuardedStream, "feed", noted_feed)
     reply, seeds, metrics = ask(tiny, tmp_path, "score", seed=3)
     assert "rayse_quality" not in reply and seeds == [3]
     assert 'rayse_quality_low_total{measure="relevance"} 1.0' in metrics  # after it was sent
@@ -96,6 +108,7 @@ def test_a_low_reply_is_flagged_or_generated_once_more(tiny: Tiny, tmp_path: Pat
         reply, seeds, metrics = ask(tiny, tmp_path, use, stream=True)
         assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [None] and reply["rayse_receipt"]
         assert 'rayse_quality_count{measure="relevance"} 1.0' in metrics
+    assert on_loop == [True, False, True] * 2  # of a stream, its last event alone is read in a thread
     reply, seeds, _ = ask(tiny, tmp_path, "regenerate", temperature=0)  # a second reply would be the same
     assert reply["rayse_quality"]["low"] == ["relevance"] and seeds == [None]
 
@@ -121,9 +134,13 @@ def test_the_sample_has_its_fraction_and_is_the_same_everywhere() -> None:
 
 def test_by_default_a_sample_is_scored_in_a_bounded_part_of_the_time(tiny: Tiny) -> None:
     assert Settings(model=tiny.first).quality_sample is None
-    ids = [f"chatcmpl-{number}" for number in range(2000)]
-    default, chosen = (Scorer(RulesGuard(), Metrics(CollectorRegistry()), fraction) for fraction in (None, 1.0))
+    ids, now = [f"chatcmpl-{number}" for number in range(2000)], 0.0
+    default, chosen = (
+        Scorer(RulesGuard(), Metrics(CollectorRegistry()), fraction, clock=lambda: now) for fraction in (None, 1.0)
+    )
     assert [each for each in ids if default.samples(each)] == [each for each in ids if is_sampled(each, 0.05)] != []
     for scorer in (default, chosen):
         scorer.score("", GOOD["en"] * 200)  # without an embedding: milliseconds of the guard's rules
     assert not any(map(default.samples, ids)) and all(map(chosen.samples, ids))
+    now = 1e6
+    assert any(map(default.samples, ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -104,9 +105,14 @@ def send_headers_slowly(port: int) -> bytes:
 
 def test_haproxy_ends_slow_clients_and_says_that_it_starts(tmp_path: Path) -> None:
     port = front.free_port()
-    settings = Settings(model=tmp_path, port=port, limits=Limits(header_s=1))
+    settings = Settings(model=tmp_path, port=port, limits=Limits(header_s=1, body_s=1))
     with haproxy(front.write_script(tmp_path, settings), port, CONFIGURATION):
         assert send_headers_slowly(port).startswith(b"HTTP/1.1 408 ")
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+            head, _, body = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ") and b"application/json" in head
+        assert json.loads(body)["error"]["type"] == "timeout_error"
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             health = client.get("/health")
             assert (health.status_code, health.json()) == (503, {"status": "starting"})

@@ -94,10 +94,12 @@ def test_a_replica_that_is_killed_fails_no_request_that_it_has_not_answered(two:
     stopped = replicas(two.process.pid, "Replica")[0]
     os.kill(stopped, signal.SIGSTOP)  # it takes requests, and answers none
     with open_client(two, "ben") as client, ThreadPoolExecutor(8) as pool:
-        responses = [pool.submit(client.post, CHAT, json=body(stream=number % 2 == 1)) for number in range(8)]
-        wait(responses, return_when=FIRST_COMPLETED)
-        waiting = wait(responses, timeout=3).not_done
-        os.kill(stopped, signal.SIGKILL)
+        try:
+            responses = [pool.submit(client.post, CHAT, json=body(stream=number % 2 == 1)) for number in range(8)]
+            wait(responses, return_when=FIRST_COMPLETED)
+            waiting = wait(responses, timeout=3).not_done
+        finally:  # else the pool waits for it
+            os.kill(stopped, signal.SIGKILL)
         assert waiting and [response.result().status_code for response in responses] == [200] * 8
 
 
@@ -140,9 +142,11 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
         stopped = replicas(server.process.pid, "second")[0]
         os.kill(stopped, signal.SIGSTOP)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(client.post, CHAT, json=body(model="second"))
-            assert not wait([waiting], timeout=2).done
-            os.kill(stopped, signal.SIGKILL)  # the request waits for the replica that takes its place
+            try:
+                waiting = pool.submit(client.post, CHAT, json=body(model="second"))
+                assert not wait([waiting], timeout=2).done
+            finally:
+                os.kill(stopped, signal.SIGKILL)  # the request waits for the replica that takes its place
             assert waiting.result().json()["choices"][0]["message"]["content"] == second
 
 
