@@ -132,6 +132,11 @@ def test_images_of_a_split_beside_train_are_not_read(tmp_path: Path) -> None:
     assert f"left out: {tmp_path / 'set' / 'test'}: 14 files of a split beside train" in done.output
     source = reader.load(tmp_path / "recipe.yaml", STAGES).entry("images").sources["train"]
     assert source.model_dump()["path"] == "set/train"
+    photos(tmp_path / "set" / "more", 20)
+    done = init(tmp_path / "set", "--out", tmp_path / "more.yaml")
+    assert f"left out: {tmp_path / 'set' / 'test'}: 14 files of a split beside train" in done.output
+    (source,) = reader.load(tmp_path / "more.yaml", STAGES).entry("images").sources.values()
+    assert source.model_dump()["path"] == ["set/more", "set/train"]
     shared = tmp_path / "shared"
     shared.mkdir()
     lines = ["file_name,text"]

@@ -240,7 +240,7 @@ def _preferences(record: Mapping[str, Any]) -> RowFormat | None:
     """Two replies of which one is better, or several with ratings."""
     pair = _both(record, PAIR_COLUMNS)
     if pair is not None:
-        roles = [*_prompts(record), ("chosen", pair[0]), ("rejected", pair[1])]
+        roles = [*_prompts(record, of_pair=True), ("chosen", pair[0]), ("rejected", pair[1])]
         scores = _both(record, PAIR_SCORES) or ()
         roles += zip(("score_chosen", "score_rejected"), scores, strict=False)
         return _format("preferences", "preference pairs", [*roles, *_tools(record)])
@@ -310,13 +310,14 @@ def rating_column(record: Mapping[str, Any]) -> str | None:
     return _first(record, RATING_COLUMNS, lambda value: number_of(value) is not None)
 
 
-def _prompts(record: Mapping[str, Any]) -> Roles:
-    """The columns of the prompt of a row with several replies; none where the replies are whole dialogues."""
-    prompt = (
-        _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input"))
-        or _first(record, (*TURN_LISTS, *OTHER_TURN_LISTS, *HISTORY_COLUMNS), _is_text)
-        or _first(record, (*TURN_LISTS, *OTHER_TURN_LISTS, *CONTEXT_COLUMNS), lambda value: as_turns(value) is not None)
-    )
+def _prompts(record: Mapping[str, Any], *, of_pair: bool = False) -> Roles:
+    """The columns of the prompt of a row with several replies; none where the replies are whole dialogues, as those of
+    a pair may be, beside which a history is no prompt."""
+    prompt = _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input"))
+    prompt = prompt or _first(record, TURN_LISTS, lambda value: isinstance(value, str | list | dict))
+    if prompt is None and not of_pair:
+        prompt = _first(record, (*OTHER_TURN_LISTS, *HISTORY_COLUMNS), _is_text)
+        prompt = prompt or _first(record, (*OTHER_TURN_LISTS, *CONTEXT_COLUMNS), lambda v: as_turns(v) is not None)
     if prompt is None:
         return _beside(record, ("system", SYSTEM_COLUMNS))
     beside = _beside(record, ("system", SYSTEM_COLUMNS), ("history", HISTORY_COLUMNS), ("media", MEDIA_COLUMNS))

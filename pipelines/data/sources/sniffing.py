@@ -79,7 +79,7 @@ def sniff(path: Path) -> list[SniffResult]:
     left_out = {*captioned, *held_out}
     known = [file for file in visible_files(path) if _is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
-    results = [_sniff_captioned(path, captioned, held_out)] if captioned else []
+    results = _sniff_captioned(path, captioned, held_out) if captioned else []
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
         others = [file for file in held_out if source_kind(file) == kind]
@@ -113,8 +113,7 @@ def splits_beside_train(folder: Path) -> list[Path]:
     for parent, siblings in by_parent.items():
         names = held_out_names(file.name for file in siblings if _may_be_a_split(file))
         held_out |= {parent / name for name in names}
-    if captioned:  # captions of both splits in one file: the source of images reads both
-        read = _common_folder(folder, captioned - held_out)
+    for read in _folders_of_images(folder, captioned, held_out):  # captions of both splits in one file: it reads both
         held_out -= {file for file in captioned if file.is_relative_to(read)}
     return sorted(held_out)
 
@@ -136,15 +135,26 @@ def _may_be_a_split(file: Path) -> bool:
     return (is_rows and not file.name.lower().endswith(IMAGE_SUFFIXES)) or "txt" in file.name.lower().split(".")
 
 
-def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> SniffResult:
+def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> list[SniffResult]:
     """Detects images with captions, but for a split beside train."""
-    result = _sniff_images(_common_folder(folder, captioned - set(held_out)))
+    results = [_sniff_images(place) for place in _folders_of_images(folder, captioned, set(held_out))]
     images = (file for file in captioned if file.name.lower().endswith(IMAGE_SUFFIXES))
     others = in_held_out_folders(folder, images) - set(held_out)
     if not others:
-        return result
+        return results
     problem = f"{len(others):,} images of splits beside train are read too: one metadata file speaks for all; divide it"
-    return replace(result, problems=(*result.problems, problem))
+    return [replace(result, problems=(*result.problems, problem)) for result in results]
+
+
+def _folders_of_images(folder: Path, captioned: set[Path], held_out: set[Path]) -> list[Path]:
+    """Folders to read images with captions from: the one that holds all but a split beside train, or, where that split
+    is below it too and no file beside the splits describes their images, each folder that is none."""
+    rest = captioned - held_out
+    common = _common_folder(folder, rest)
+    if not rest or not any(file.is_relative_to(common) for file in captioned & held_out):
+        return [common] if captioned else []
+    tops = {common / file.relative_to(common).parts[0] for file in rest}
+    return sorted(tops) if all(map(Path.is_dir, tops)) else [common]
 
 
 def _common_folder(folder: Path, files: set[Path]) -> Path:
