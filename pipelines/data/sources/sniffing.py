@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -28,7 +27,7 @@ from pipelines.data.sources.image_sniffing import captioned_files, first_caption
 from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import RowFormat, main_format
 from pipelines.data.sources.source import BadRow
-from pipelines.data.sources.split_names import held_out_names, in_held_out_folders
+from pipelines.data.sources.split_names import common_folder, folders_of_images, held_out_names, in_held_out_folders
 from pipelines.data.text.languages import LANGUAGES, document_language
 from pipelines.errors import UserError
 
@@ -83,7 +82,7 @@ def sniff(path: Path) -> list[SniffResult]:
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
         others = [file for file in held_out if source_kind(file) == kind]
-        place = _common_folder(path, set(named)) if others else path  # train/ alone
+        place = common_folder(path, set(named)) if others else path  # train/ alone
         if len(named) > 1 and whole and not any(file.is_relative_to(place) for file in others):
             results.append(_with_split_names(_sniff_documents(place, named, kind), named))
         else:
@@ -113,7 +112,7 @@ def splits_beside_train(folder: Path) -> list[Path]:
     for parent, siblings in by_parent.items():
         names = held_out_names(file.name for file in siblings if _may_be_a_split(file))
         held_out |= {parent / name for name in names}
-    for read in _folders_of_images(folder, captioned, held_out):  # captions of both splits in one file: it reads both
+    for read in folders_of_images(folder, captioned, held_out):  # captions of both splits in one file: it reads both
         held_out -= {file for file in captioned if file.is_relative_to(read)}
     return sorted(held_out)
 
@@ -137,29 +136,13 @@ def _may_be_a_split(file: Path) -> bool:
 
 def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> list[SniffResult]:
     """Detects images with captions, but for a split beside train."""
-    results = [_sniff_images(place) for place in _folders_of_images(folder, captioned, set(held_out))]
+    results = [_sniff_images(place) for place in folders_of_images(folder, captioned, set(held_out))]
     images = (file for file in captioned if file.name.lower().endswith(IMAGE_SUFFIXES))
     others = in_held_out_folders(folder, images) - set(held_out)
     if not others:
         return results
     problem = f"{len(others):,} images of splits beside train are read too: one metadata file speaks for all; divide it"
     return [replace(result, problems=(*result.problems, problem)) for result in results]
-
-
-def _folders_of_images(folder: Path, captioned: set[Path], held_out: set[Path]) -> list[Path]:
-    """Folders to read images with captions from: the one that holds all but a split beside train, or, where that split
-    is below it too and no file beside the splits describes their images, each folder that is none."""
-    rest = captioned - held_out
-    common = _common_folder(folder, rest)
-    if not rest or not any(file.is_relative_to(common) for file in captioned & held_out):
-        return [common] if captioned else []
-    tops = {common / file.relative_to(common).parts[0] for file in rest}
-    return sorted(tops) if all(map(Path.is_dir, tops)) else [common]
-
-
-def _common_folder(folder: Path, files: set[Path]) -> Path:
-    """The folder that holds all of these files."""
-    return Path(os.path.commonpath([file.parent for file in files])) if files else folder
 
 
 def _sniff_among_others(file: Path, kind: str) -> SniffResult:

@@ -5,6 +5,7 @@ train.jsonl, test.jsonl · my_train.csv, my_dev.csv · train/a.png, test/b.png �
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
@@ -42,3 +43,19 @@ def _keys(name: str, split: tuple[str, ...]) -> Iterator[Hashable]:
     for place, word in enumerate(words):
         if word in split:
             yield (*words[:place], None, *words[place + 1 :])
+
+
+def folders_of_images(folder: Path, captioned: set[Path], held_out: set[Path]) -> list[Path]:
+    """Folders to read images with captions from: the one that holds all but a split beside train, or, where that split
+    is below it too and no file beside the splits describes their images, each folder that is none."""
+    rest = captioned - held_out
+    common = common_folder(folder, rest)
+    if not rest or not any(file.is_relative_to(common) for file in captioned & held_out):
+        return [common] if captioned else []
+    tops = {common / file.relative_to(common).parts[0] for file in rest}
+    return sorted(tops) if all(map(Path.is_dir, tops)) else [common]
+
+
+def common_folder(folder: Path, files: set[Path]) -> Path:
+    """The folder that holds all of these files."""
+    return Path(os.path.commonpath([file.parent for file in files])) if files else folder
