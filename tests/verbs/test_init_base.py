@@ -114,7 +114,7 @@ def test_what_fits_nowhere_is_said(data: Path, tmp_path: Path) -> None:
         (["chats"], ["--base", "nobody/unheard-of"], "base.model: nobody/unheard-of: neither a folder"),
         (["chats"], ["--base", LLAMA_8B, "--nodes", "1x1xNOPE"], "memory and speed of NOPE are not known"),
         (["chats"], ["--nodes", "1x8xH100"], "expected together with --base"),
-        (["prompts"], ["--base", LLAMA_8B], "only prompts, which no stage trains on"),
+        (["prompts"], ["--base", LLAMA_8B], "prompts.jsonl: only prompts, which no stage trains on (column prompt)"),
     ],
 )
 def test_what_is_wrong_is_named_before_anything_is_written(
