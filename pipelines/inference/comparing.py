@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from pipelines.inference import engine_size, weights
-from pipelines.inference.estimates import Comparison, Engine, EngineWork, Speed, engine_bytes, engine_seconds
-from pipelines.inference.hardware import PeakMemory, copy_bytes_per_s, operation_s, peak_flops_per_s
+from pipelines.inference.estimates import Comparison, Engine, EngineWork, engine_bytes, engine_seconds
+from pipelines.inference.hardware import PeakMemory, measured_speed
 
 
 def compare(
@@ -34,9 +34,7 @@ def compare(
         )
         planned_bytes = sum(engine_bytes(engine).values())
         device = "cpu" if on_cpu else "cuda"
-        small_s = operation_s()  # first: for a while after a product its other threads spin, and take half of a core
-        speed = Speed(peak_flops_per_s(device, getattr(torch, dtype)), copy_bytes_per_s(device), small_s)
-        planned_s = engine_seconds(engine, work, speed)
+        planned_s = engine_seconds(engine, work, measured_speed(device, getattr(torch, dtype)))
     except (AttributeError, KeyError, TypeError, ValueError, torch.OutOfMemoryError):
         return Comparison(memory_bytes, 0, 0.0)
     return Comparison(memory_bytes, planned_bytes, planned_s)

@@ -8,6 +8,7 @@ import time
 import torch
 
 from pipelines.inference import process_memory
+from pipelines.inference.estimates import Speed
 from pipelines.inference.process_memory import CONTEXT_BYTES
 
 CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
@@ -69,6 +70,12 @@ def operation_s() -> float:
             y.sum().backward()
             fastest_s = min(fastest_s, time.perf_counter() - start)
     return fastest_s / SMALL_OPERATIONS
+
+
+def measured_speed(device: str, dtype: torch.dtype, *, world: int = 1) -> Speed:
+    """What so many processes like this one do together, as long as the others are idle or measure, too."""
+    small_s = operation_s()  # first: for a while after a product its other threads spin, and take half of a core
+    return Speed(world * peak_flops_per_s(device, dtype), world * copy_bytes_per_s(device), small_s)
 
 
 def _wait(device: str) -> None:

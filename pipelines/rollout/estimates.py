@@ -27,16 +27,11 @@ def compare(
 ) -> Comparison:
     """The most memory that this rank held, and what is planned for it and for an iteration. Measures this rank's
     speed, for which other ranks should be idle or do the same."""
-    from pipelines.inference.hardware import copy_bytes_per_s, operation_s, peak_flops_per_s
+    from pipelines.inference.hardware import measured_speed
     from pipelines.learning.precision import DTYPES
 
     memory_bytes = memory.bytes()  # before the products below, whose matrices are not the rank's
-    small_s = operation_s()  # first: for a while after a product its other threads spin, and take half of a core
-    speed = Speed(
-        setting.world * peak_flops_per_s(setting.device, DTYPES[setting.dtype]),
-        setting.world * copy_bytes_per_s(setting.device),
-        small_s,
-    )
+    speed = measured_speed(setting.device, DTYPES[setting.dtype], world=setting.world)
     return Comparison(
         memory_bytes,
         sum(process_bytes(policy, critic, setting, rollouts).values()),

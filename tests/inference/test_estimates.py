@@ -114,7 +114,7 @@ def test_a_config_that_the_formulas_do_not_know_leaves_what_was_measured(
 
     unknown = {name: value for name, value in config.items() if name != "num_experts_per_tok"}
     assert compared(unknown) == Comparison(100, 0, 0.0)
-    monkeypatch.setattr("pipelines.inference.comparing.peak_flops_per_s", lambda *_: next(held, 1e9))
+    monkeypatch.setattr("pipelines.inference.hardware.peak_flops_per_s", lambda *_: next(held, 1e9))
     held = iter([100])
     known = compared(config)
     assert known.memory_bytes == 100 and known.planned_bytes > 0 and known.planned_s > 0
