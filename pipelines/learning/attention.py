@@ -262,9 +262,9 @@ def _in_blocks(parts: Sequence[Tensor], scaling: float | None, dropout: float, g
     tokens, blocks = query_BATC.shape[2], []
     for begin in range(0, tokens, BLOCK_QUERIES):
         end = min(begin + BLOCK_QUERIES, tokens)
-        mask_TT = torch.ones(end - begin, end, dtype=torch.bool, device=query_BATC.device).tril(begin)
         query, key, value = query_BATC[:, :, begin:end], key_BKTC[:, :, :end], value_BKTC[:, :, :end]
-        blocks.append(attend(query, key, value, attn_mask=mask_TT))
+        mask_TT = torch.ones(end - begin, end, dtype=torch.bool, device=query.device).tril(begin) if begin else None
+        blocks.append(attend(query, key, value, attn_mask=mask_TT, is_causal=mask_TT is None))
     return torch.cat(blocks, 2).to(parts[0].dtype)
 
 
