@@ -161,7 +161,7 @@ def test_the_meter_counts_each_steps_operations(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_measured_is_a_cpus() -> None:
-    assert 1e9 < peak_flops_per_s("cpu", torch.float32, seconds=0.05) < 1e13
+    assert 1e9 < peak_flops_per_s("cpu", torch.float32, seconds=1.0) < 1e13  # long, for a machine with other work
     assert 1e8 < copy_bytes_per_s("cpu") < 1e12
     with torch.inference_mode():  # as in an engine
         assert 1e-7 < operation_s() < 1e-2
