@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from pipelines.data.corpus import minhash
 from pipelines.data.corpus.filters import FILTERS, Filters, apply_filters
-from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.data.text.document_stats import document_stats
+from pipelines.data.text.measures import hash_texts
 from pipelines.data.text.normalise import normalise
 from tests.benchmarks import corpus_text
 
