@@ -33,9 +33,15 @@ class Origins:
 
     def take(self, places: Sequence[int], numbers: list[int]) -> Origins:
         """Those at these places, as parts with these numbers."""
-        columns = (self.parts, self.rows, self.groups, self.languages, self.metas)
-        parts, rows, groups, languages, metas = ([column[place] for place in places] for column in columns)
-        return Origins(self.source, parts, rows, groups, languages, metas, numbers)
+        return Origins(
+            self.source,
+            [self.parts[place] for place in places],
+            [self.rows[place] for place in places],
+            [self.groups[place] for place in places],
+            [self.languages[place] for place in places],
+            [self.metas[place] for place in places],
+            numbers,
+        )
 
     def id(self, place: int) -> str:
         """The id of a document: source/part/row, and .n for a part of a row."""

@@ -93,7 +93,7 @@ class Documents(Sequence[DocumentStats]):
         """COUNTS of each document, as it was when it was whole. int64[documents, COUNTS]."""
         return self.hashed.counts if self._whole is None else self._whole.counts
 
-    def count(self, name: str, rows: np.ndarray) -> np.ndarray:
+    def counted(self, name: str, rows: np.ndarray) -> np.ndarray:
         """One of COUNTS of the documents at some places. int64[rows]."""
         return self.counts[rows, COUNTS.index(name)]
 
@@ -101,7 +101,7 @@ class Documents(Sequence[DocumentStats]):
         """Counts what the published filters read, in the documents at these ascending places; once."""
         if self._web is None:
             texts = self.texts if len(rows) == len(self) else self.texts.take(pa.array(rows))
-            self._web, self._web_rows = web_texts(texts, [self.languages[row] for row in rows.tolist()]), rows
+            self._web, self._web_rows = web_texts(texts, [self.language(row) for row in rows.tolist()]), rows
 
     def web(self, rows: np.ndarray) -> WebCounts:
         """The counts at some of the places of `count_web_words`, which `apply_filters` calls before a filter that reads
@@ -119,6 +119,10 @@ class Documents(Sequence[DocumentStats]):
     def characters(self) -> np.ndarray:
         """Characters of each text, blanks among them. int64[documents]."""
         return pc.call_function("utf8_length", [self.texts]).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def language(self, row: int) -> str:
+        """The language of the document at a place."""
+        return self.languages[row]
 
     def text(self, row: int) -> str:
         """The text of the document at a place."""
@@ -152,12 +156,12 @@ class Documents(Sequence[DocumentStats]):
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
         counts = self.counts[index].tolist()
-        return DocumentStats(self.text(index), self.languages[index], *counts, int(self.garbled[index]))
+        return DocumentStats._make((self.text(index), self.languages[index], *counts, int(self.garbled[index])))
 
     def __iter__(self) -> Iterator[DocumentStats]:
         columns = (self.texts.to_pylist(), self.languages, self.counts.tolist(), self.garbled.tolist())
         for text, language, counts, traces in zip(*columns, strict=True):
-            yield DocumentStats(text, language, *counts, traces)
+            yield DocumentStats._make((text, language, *counts, traces))
 
 
 def document_stats(

@@ -81,7 +81,7 @@ def _repeated_pieces(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) ->
     counts = np.zeros((len(rows), 6), np.int64)
     keys, stamps = _tables(offsets, rows)
     for number in range(len(rows)):
-        start, stop = offsets[rows[number]], offsets[rows[number] + 1]
+        start, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
         size = _num_slots(_num_line_feeds(data, start, stop) + 1, len(keys))
         for first, min_feeds in ((0, 2), (3, 1)):  # of paragraphs, of lines
             position, value, characters = start, FNV_OFFSET, 0
@@ -109,7 +109,7 @@ def _repeated_pieces(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) ->
 def _signs_and_lines(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
     counts = np.zeros((len(rows), 5), np.int64)
     for number in range(len(rows)):
-        position, stop = offsets[rows[number]], offsets[rows[number] + 1]
+        position, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
         count = counts[number]
         dots = line_dots = 0  # that end here: in the text; in the line, whatever blanks follow them
         is_open, is_blank, last = False, True, 0
@@ -150,7 +150,7 @@ def _line_shapes(
     counts = np.zeros((len(rows), 5), np.int64)
     keys, stamps = _tables(offsets, rows)
     for number in range(len(rows)):
-        position, stop = offsets[rows[number]], offsets[rows[number] + 1]
+        position, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
         count = counts[number]
         size = _num_slots(_num_line_feeds(data, position, stop) + 1, len(keys))
         value, characters, is_blank, last = FNV_OFFSET, 0, True, 0

@@ -48,8 +48,8 @@ class C4(Filter):
     def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
         web = documents.web(rows)
         for place, row in enumerate(rows.tolist()):
-            line_words = web.line_words(place) if documents.languages[row] == "zh" else []
-            verdict = self._verdict(documents.text(row), documents.languages[row], web.sentences(place), line_words)
+            line_words = web.line_words(place) if documents.language(row) == "zh" else []
+            verdict = self._verdict(documents.text(row), documents.language(row), web.sentences(place), line_words)
             if verdict is not KEEP:
                 yield row, verdict
 

@@ -33,7 +33,7 @@ class Language(Filter):
 
     def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
         for row in rows[~_are_clearly_in_their_language(documents, rows)].tolist():
-            language = documents.languages[row]
+            language = documents.language(row)
             if language not in LANGUAGES:
                 yield row, Verdict(False, "language", language)  # the row itself names it
                 continue
@@ -46,10 +46,10 @@ class Language(Filter):
 
 def _are_clearly_in_their_language(documents: Documents, rows: np.ndarray) -> np.ndarray:
     """Whether the counts show that texts are in the language they were taken to be in: en or zh. bool[rows]."""
-    chinese, letters = documents.count("chinese", rows), documents.count("letters", rows)
-    is_japanese = documents.count("japanese", rows) >= MIN_JAPANESE_SHARE / 2 * chinese
+    chinese, letters = documents.counted("chinese", rows), documents.counted("letters", rows)
+    is_japanese = documents.counted("japanese", rows) >= MIN_JAPANESE_SHARE / 2 * chinese
     is_zh = documents.is_zh[rows] & ~is_japanese & (LETTERS_PER_CHARACTER * chinese >= letters)
-    english, words = documents.count("english_words", rows), documents.count("spaced_words", rows)
+    english, words = documents.counted("english_words", rows), documents.counted("spaced_words", rows)
     has_english = (english > 0) & (english >= MIN_ENGLISH_WORD_SHARE * words)  # see is_english
-    of_english = [documents.languages[row] == "en" for row in rows.tolist()]
+    of_english = [documents.language(row) == "en" for row in rows.tolist()]
     return is_zh | (of_english & has_english & (letters > LETTERS_PER_CHARACTER * chinese))

@@ -40,8 +40,8 @@ class Length(LimitFilter):
     reasons: ClassVar = ("too_short", "too_long")
 
     def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
-        words = documents.count("words", rows)
-        content = documents.count("spaced_words", rows) + documents.count("chinese", rows) / CHARACTERS_PER_WORD
+        words = documents.counted("words", rows)
+        content = documents.counted("spaced_words", rows) + documents.counted("chinese", rows) / CHARACTERS_PER_WORD
         return [
             Limit("too_short", words, self.min_words, "length.min_words", is_minimum=True),
             Limit("too_long", content, self.max_words, "length.max_words"),

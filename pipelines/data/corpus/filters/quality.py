@@ -79,7 +79,7 @@ class Quality(LimitFilter):
     reasons: ClassVar = ("mojibake", "few_letters", "symbols", "bullets", "ellipses", "word_length", "stop_words")
 
     def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
-        count = {name: documents.count(name, rows) for name in COUNTED}
+        count = {name: documents.counted(name, rows) for name in COUNTED}
         garbled = count["broken"] + documents.garbled[rows]
         alphabetic = fractions(count["alphabetic_words"], count["words"])
         return [
@@ -104,7 +104,7 @@ class Quality(LimitFilter):
         ]  # fmt: skip
 
     def _words(self, documents: Documents, rows: np.ndarray, count: Mapping[str, np.ndarray]) -> list[Limit]:
-        languages = [documents.languages[row] for row in rows.tolist()]
+        languages = [documents.language(row) for row in rows.tolist()]
         is_english = [language == "en" for language in languages]
         stop_words = count["words"] * 0 + self.min_stop_words  # of short texts: enough
         for place in (count["words"] >= self.min_words_for_stop_words).nonzero()[0].tolist():

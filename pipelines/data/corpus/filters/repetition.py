@@ -49,16 +49,16 @@ class Repetition(LimitFilter):
     reasons: ClassVar = ("duplicate_lines", "duplicate_ngrams", "top_ngram", "repeated_characters")
 
     def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
-        words = documents.count("words", rows)
+        words = documents.counted("words", rows)
         words = words * (words >= self.min_words_for_ngrams)  # 0: no fraction is above a limit
         measured = {
-            "duplicate_line": ("duplicate_lines", "duplicate_line_width", documents.count("width", rows)),
+            "duplicate_line": ("duplicate_lines", "duplicate_line_width", documents.counted("width", rows)),
             "duplicate_ngram": ("duplicate_ngrams", "duplicate_ngram_words", words),
             "top_ngram": ("top_ngram", "top_ngram_words", words),
-            "repeated_character": ("repeated_characters", "repeated_characters", documents.count("characters", rows)),
+            "repeated_character": ("repeated_characters", "repeated_characters", documents.counted("characters", rows)),
         }
         return [
-            Limit(reason, fractions(documents.count(part, rows), total), getattr(self, f"max_{name}_fraction"),
+            Limit(reason, fractions(documents.counted(part, rows), total), getattr(self, f"max_{name}_fraction"),
                   f"repetition.max_{name}_fraction")
             for name, (reason, part, total) in measured.items()
         ]  # fmt: skip
