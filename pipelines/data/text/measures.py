@@ -1,6 +1,6 @@
 """Statistics of texts for filters, deduplication and decontamination, from the UTF-8 bytes of many texts in one pass.
 
-    texts (Arrow) ──hash_texts──► words and lines as 64-bit hashes, counts of characters ──► DocumentStats
+    texts (Arrow) ──hash_texts──► words and lines as 64-bit hashes, counts of characters ──► Documents
 
 A *word* is a Chinese character (or kana), or a run of anything else between blanks that has a letter or digit.
 So Chinese and English texts are measured by the same rules. Words are compared without case and punctuation,
@@ -9,9 +9,7 @@ lines without blanks. Everything is compiled by numba: splitting words in Python
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -31,8 +29,6 @@ from pipelines.data.text.character_tables import (
     code_signs,
     english_words,
 )
-from pipelines.data.text.normalise import mojibake
-from pipelines.data.text.web_words import WebText
 
 # (words, Chinese characters) of n-grams that prose hardly ever repeats, and of those that it may repeat now and then.
 # Eight English words have as much content as thirteen Chinese characters.
@@ -69,37 +65,6 @@ COUNTS = (
     "operators",  # symbols in ASCII, as code has them
     "code_lines",  # of `lines`, those that look like a line of code
 )
-
-
-class DocumentStats(NamedTuple):
-    """A document and its counts, the input of filters. COUNTS explains the counts."""
-
-    text: str
-    language: str
-    characters: int
-    words: int
-    letters: int
-    chinese: int
-    digits: int
-    symbols: int
-    broken: int
-    spaced_words: int
-    spaced_word_characters: int
-    alphabetic_words: int
-    lines: int
-    bullet_lines: int
-    ellipsis_lines: int
-    width: int
-    duplicate_line_width: int
-    duplicate_ngram_words: int
-    top_ngram_words: int
-    repeated_characters: int
-    japanese: int
-    english_words: int
-    operators: int
-    code_lines: int
-    garbled: int  # traces of a wrong decoding in the text as it was read: normalising removes some of them
-    web: WebText | None = None  # counted where a filter reads it: see apply_filters
 
 
 @dataclass(frozen=True)
@@ -139,14 +104,9 @@ def hash_texts(texts: pa.Array) -> HashedTexts:
     return HashedTexts(counts, words, word_starts, lines, widths, line_starts)
 
 
-def document_stats(
-    texts: pa.Array, languages: list[str], hashed: HashedTexts, garbled: Sequence[int] | None = None
-) -> list[DocumentStats]:
-    """Returns the statistics of each document. garbled: see DocumentStats; by default counted in the texts."""
-    values = texts.to_pylist()
-    garbled = [mojibake(text) for text in values] if garbled is None else garbled
-    rows = zip(values, languages, hashed.counts.tolist(), garbled, strict=True)
-    return [DocumentStats._make((text, language, *counts, traces, None)) for text, language, counts, traces in rows]
+def are_blank(texts: pa.Array) -> np.ndarray:
+    """Whether each text has no `characters`. bool[texts]."""
+    return _are_blank(*buffers(texts), character_tables()[0])
 
 
 def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +146,18 @@ def _character_class(code: int | np.int64, classes: np.ndarray) -> int | np.int6
     if 0x20000 <= code < 0x40000:
         return CHINESE
     return SYMBOL if code < 0xF0000 else BROKEN  # emoji and rare scripts; private use
+
+
+@numba.njit(cache=True)
+def _are_blank(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    result = np.ones(len(offsets) - 1, np.bool_)
+    for document in range(len(result)):
+        position = offsets[document]
+        while result[document] and position < offsets[document + 1]:
+            code, size = decode(data, position)
+            result[document] = _character_class(code, classes) == SPACE
+            position += size
+    return result
 
 
 @numba.njit(cache=True)
