@@ -192,7 +192,7 @@ class TextFileSource(FileSource):
         encoding = self.encoding_of(file)
         if encoding is None:
             held = encodings.signature(streams.sample(file)) or "binary data"
-            raise FileProblem(f"holds {held}; expected text. Remove the file, or give it the suffix of its kind")
+            raise FileProblem(f"holds {held}; expected text. Unpack or remove it, or give it the suffix of its kind")
         return encoding
 
 
