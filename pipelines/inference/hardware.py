@@ -82,8 +82,8 @@ def busy_operation_s() -> float:
     """The same right after a product. Its threads spin for a while, in wait for the next one: where two of them share a
     core, what comes between products takes up to twice as long."""
     size = CPU_SIZES[0]
-    a, b, product = (torch.ones(size, size) for _ in range(3))
-    return _fastest_operation_s(lambda: torch.mm(a, b, out=product))
+    a, b = torch.ones(size, size), torch.ones(size, size)
+    return _fastest_operation_s(lambda: a @ b)
 
 
 def _fastest_operation_s(before: Callable[[], object]) -> float:
