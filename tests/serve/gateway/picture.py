@@ -49,7 +49,7 @@ ENGLISH: Turns = (
     ("Who gives the next reading?", "Mara Lind"),
 )
 DARK: Turns = (("On which floor is the café?", "second floor"),)
-CHINESE: Turns = (("能告诉我你的名字吗？", "Rayse"), ("写成汉字：139", "一百三十九"))
+CHINESE: Turns = (("能告诉我你的名字吗？", "Rayse"),)  # it answers no second turn
 
 
 def main(model: Path, demo: Path, out: Path) -> None:
