@@ -122,6 +122,15 @@ def _words_of(chunks_C: np.ndarray, word_ends: np.ndarray) -> tuple[np.ndarray, 
 
 
 @numba.njit(cache=True)
+def _appended(values: np.ndarray, number: int, value: int) -> np.ndarray:
+    """The array with a value at this place, twice as long where it was full."""
+    if number == len(values):
+        values = np.concatenate((values, np.empty_like(values)))
+    values[number] = value
+    return values
+
+
+@numba.njit(cache=True)
 def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (the byte before which each line ends, as str.splitlines has them, lines before each document's end)."""
     ends, number = np.empty(1024, np.int64), 0
@@ -130,7 +139,8 @@ def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tu
         begin = position = offsets[document]
         stop = offsets[document + 1]
         while position < stop:
-            if 0x20 <= data[position] < 0x80 and position + 1 < stop:  # nearly all of English
+            byte = data[position]
+            if byte >= 0x20 and byte not in (0xC2, 0xE2):  # of no line end, which are few: nor of one's later bytes
                 position += 1
                 continue
             code, size = decode(data, position)
@@ -138,12 +148,10 @@ def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tu
             if code == 10 and position > offsets[document] and data[position - 1] == 13:
                 is_end, begin = False, position + 1  # the second half of \r\n
             position += size
-            if is_end or (position == stop and begin < stop):
-                if number == len(ends):
-                    ends = np.concatenate((ends, np.empty_like(ends)))
-                ends[number] = position
-                number += 1
-                begin = position
+            if is_end:
+                ends, number, begin = _appended(ends, number, position), number + 1, position
+        if begin < stop:
+            ends, number = _appended(ends, number, stop), number + 1
         line_ends_D[document + 1] = number
     return ends[:number], line_ends_D
 
