@@ -253,7 +253,7 @@ class _Batch:
     def _table(self, kept: np.ndarray, documents: Documents, permutations: int) -> pa.Table:
         places, of = kept.tolist(), self.origins
         texts = documents.texts.take(pa.array(kept))
-        hashed = documents.hashed if documents.is_hashed else hash_texts(texts)
+        hashed = documents.hashed if documents.is_hashed else hash_texts(texts, count_repetition=False)
         columns = [
             pa.array([of.id(place) for place in places], pa.string()),
             pa.array([self.name] * len(places), pa.string()),

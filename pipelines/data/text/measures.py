@@ -85,8 +85,10 @@ class HashedTexts:
         return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(self.lines[long], pa.uint64()))
 
 
-def hash_texts(texts: pa.Array) -> HashedTexts:
-    """Splits an Arrow array of strings, none of them null, into words and lines, and hashes them."""
+def hash_texts(texts: pa.Array, *, count_repetition: bool = True) -> HashedTexts:
+    """Splits an Arrow array of strings, none of them null, into words and lines, and hashes them.
+
+    count_repetition: whether what is repeated is counted, too; otherwise those of COUNTS are 0."""
     data, offsets = buffers(texts)
     # A word takes at least two bytes (a letter and a blank; a Chinese character three), and so does a line.
     capacity = len(data) // 2 + len(texts) + 1
@@ -99,7 +101,8 @@ def hash_texts(texts: pa.Array) -> HashedTexts:
     if len(texts):
         _hash_words(data, offsets, classes, japanese, english_words(), counts, words, word_starts)
         _hash_lines(data, offsets, classes, bullets, code_signs(), counts, lines, widths, rulers, line_starts)
-        _count_repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
+        if count_repetition:
+            _count_repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
     words, lines, widths = words[: word_starts[-1]], lines[: line_starts[-1]], widths[: line_starts[-1]]
     return HashedTexts(counts, words, word_starts, lines, widths, line_starts)
 

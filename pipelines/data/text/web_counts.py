@@ -122,15 +122,24 @@ def _words_of(chunks_C: np.ndarray, word_ends: np.ndarray) -> tuple[np.ndarray, 
 
 
 @numba.njit(cache=True)
+def _may_end_line(byte: int) -> bool:
+    """Whether a byte may begin a line end: a control character, or of U+0085, U+2028 and U+2029."""
+    return byte < 0x20 or byte == 0xC2 or byte == 0xE2
+
+
+@numba.njit(cache=True)
 def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (the byte before which each line ends, as str.splitlines has them, lines before each document's end)."""
-    ends, number = np.empty(1024, np.int64), 0
+    capacity = len(offsets)
+    for position in range(offsets[0], offsets[-1]):
+        capacity += _may_end_line(data[position])
+    ends, number = np.empty(capacity, np.int64), 0
     line_ends_D = np.zeros(len(offsets), np.int64)
     for document in range(len(offsets) - 1):
         begin = position = offsets[document]
         stop = offsets[document + 1]
         while position < stop:
-            if 0x20 <= data[position] < 0x80 and position + 1 < stop:  # nearly all of English
+            if not _may_end_line(data[position]):  # nearly all, and the later bytes of characters
                 position += 1
                 continue
             code, size = decode(data, position)
@@ -138,12 +147,10 @@ def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tu
             if code == 10 and position > offsets[document] and data[position - 1] == 13:
                 is_end, begin = False, position + 1  # the second half of \r\n
             position += size
-            if is_end or (position == stop and begin < stop):
-                if number == len(ends):
-                    ends = np.concatenate((ends, np.empty_like(ends)))
-                ends[number] = position
-                number += 1
-                begin = position
+            if is_end:
+                ends[number], number, begin = position, number + 1, position
+        if begin < stop:
+            ends[number], number = stop, number + 1
         line_ends_D[document + 1] = number
     return ends[:number], line_ends_D
 

@@ -44,6 +44,7 @@ class Table:
 
     def _empty(self) -> None:
         self._keys, self._numbers = np.zeros(1 << 16, np.uint64), np.full(1 << 16, -1, np.int32)
+        self._pieces = np.full(0x10000, -1, np.int32)  # of single characters of Chinese texts, without a hash
         self.word_ends, self.hashes = np.zeros(1, np.int64), np.zeros(0, np.uint64)
         self.lengths, self.kinds, self.stops = (np.zeros(0, kind) for kind in (np.int32, np.uint8, np.int64))
         known = pa.array([*COMPOUNDS, *STOP_BITS], pa.string())  # letters alone, and yet not what they look like
@@ -58,7 +59,7 @@ class Table:
         if len(self.word_ends) > MAX_CHUNKS:
             self._empty()
         chunks_C, starts_C, ends_D, new_M5, self._keys, self._numbers = _cut(
-            data, offsets, is_zh_D, classes(), self._keys, self._numbers, len(self.word_ends) - 1
+            data, offsets, is_zh_D, classes(), self._pieces, self._keys, self._numbers, len(self.word_ends) - 1
         )
         if len(new_M5):
             self._add(data, new_M5, (new_M5[:, 3] & LETTER != 0) & only_letters)
@@ -196,6 +197,7 @@ def _cut(
     offsets: np.ndarray,
     is_zh_D: np.ndarray,
     classes: np.ndarray,
+    pieces: np.ndarray,
     keys: np.ndarray,
     numbers: np.ndarray,
     num_chunks: int,
@@ -208,8 +210,15 @@ def _cut(
     new, num_new, number = np.empty((1024, 5), np.int64), 0, 0
     for document in range(len(offsets) - 1):
         position, stop = offsets[document], offsets[document + 1]
+        is_zh = is_zh_D[document]
         while position < stop:
-            start, position, characters, common, key = _next_chunk(data, position, stop, is_zh_D[document], classes)
+            if is_zh:
+                code, size = decode(data, position)
+                if code < 0x10000 and pieces[code] >= 0:
+                    chunks[number], starts[number] = pieces[code], position
+                    number, position = number + 1, position + size
+                    continue
+            start, position, characters, common, key = _next_chunk(data, position, stop, is_zh, classes)
             if not characters:
                 break
             if 2 * (num_chunks + num_new) >= len(keys):
@@ -224,5 +233,9 @@ def _cut(
                 num_new += 1
             chunks[number], starts[number] = numbers[slot], start
             number += 1
+            if is_zh and characters == 1 and common & PIECE:
+                code, _ = decode(data, start)
+                if code < 0x10000:
+                    pieces[code] = numbers[slot]
         ends_D[document + 1] = number
     return chunks[:number], starts[:number], ends_D, new[:num_new], keys, numbers
