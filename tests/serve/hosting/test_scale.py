@@ -8,9 +8,8 @@ import json
 import os
 import signal
 import sqlite3
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,9 @@ from playwright.sync_api import expect
 
 from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Manifest, Store
-from serve.client import Client
-from serve.gateway.conversation import Message
 from serve.hosting.artifacts import ServingSpec
 from serve.hosting.server import Server, start
 from serve.settings import Limits, NamedKey, Replicas, Settings
-from serve.verbs.chat import whole_reply
 from serve.verbs.promote import promote, rollback
 from tests.runs import replicas
 from tests.serve.gateway.browser import PROGRAM, browser
@@ -105,35 +101,6 @@ def test_a_replica_that_is_killed_fails_no_request_that_it_has_not_answered(two:
         finally:  # else the pool waits for it
             os.kill(stopped, signal.SIGKILL)
         assert waiting and [response.result().status_code for response in responses] == [200] * 8
-
-
-def test_streams_whose_replica_is_killed_go_on_in_the_other(two: Server) -> None:
-    """As `rayse chat` and the page have it: with a second request, which brings the text so far."""
-    with open_client(two, "ben") as client, ThreadPoolExecutor(8) as pool:
-        while len(counted_chats(client)) < 2:  # until the front sends some to the killed one's successor
-            assert set(pool.map(lambda _: client.post(CHAT, json=body()).status_code, range(8))) == {200}
-    sent: list[int] = []
-
-    class Counting(Client):
-        def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
-            sent.append(len(messages))
-            return super().reply(messages, **sampling)
-
-    begun = threading.Barrier(7)
-
-    def read(number: int) -> str:
-        prompt: list[Message] = [{"role": "user", "content": f"Tell me {number}"}]
-        chunks = whole_reply(Counting(two.url, "ben"), prompt, max_tokens=130, min_tokens=130, temperature=0)
-        text = next(chunk for chunk in chunks if chunk)
-        begun.wait(60)
-        return text + "".join(chunks)
-
-    with ThreadPoolExecutor(6) as pool:
-        texts = [pool.submit(read, number) for number in range(6)]
-        begun.wait(60)
-        os.kill(replicas(two.process.pid, "Replica")[0], signal.SIGKILL)
-        assert all(len(text.result()) > 20 for text in texts)  # each is whole: else an error is raised
-    assert sent.count(1) == 6 and sent.count(2) in range(1, 7)  # the killed replica wrote some of them
 
 
 # ---- several models --------------------------------------------------------------------------------------------------
