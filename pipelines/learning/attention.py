@@ -31,8 +31,9 @@ from pipelines.errors import UserError
 
 NAME = "documents"  # transformers' attn_implementation
 MAX_PADDED = 512  # tokens; the work of padding a longer document is worth more than a call less
-# On a CPU documents of up to so many tokens are attended to in blocks of queries, in float32 whatever the model's type:
-# torch's kernels compute much of what is masked, and small products in 16 bits take 2 to 5 times as long backwards.
+# On a CPU documents of up to so many tokens are attended to in float32, whatever the model's type, and in blocks of
+# queries where nothing but later tokens is masked: torch's kernels take 2 to 10 times as long backwards for small
+# products in 16 bits, and compute much of what is masked.
 MAX_IN_BLOCKS, BLOCK_QUERIES = 512, 64
 
 
@@ -233,6 +234,10 @@ def _attend(
 ) -> Tensor:  # fmt: skip
     """Causal attention of documents of one length [B, A, T, C]; parts: queries, keys and values."""
     query_BATC, key_BKTC, value_BKTC = parts
+    is_short_on_cpu = not query_BATC.is_cuda and query_BATC.shape[2] <= MAX_IN_BLOCKS
+    if is_short_on_cpu and query_BATC.itemsize == 2:
+        parts = [part.float() for part in parts]
+        return _attend(parts, scaling, dropout, sliding_window, softcap, prefix).to(query_BATC.dtype)
     if prefix is not None:
         key_BKTC, value_BKTC = (
             torch.cat([before_KPC.expand(len(part), -1, -1, -1), part], 2)
@@ -247,7 +252,7 @@ def _attend(
     if softcap is not None:
         assert mask_TT is not None
         return _capped(query_BATC, key_BKTC, value_BKTC, mask_TT, scaling, dropout, softcap)
-    if mask_TT is None and not query_BATC.is_cuda and tokens <= MAX_IN_BLOCKS:
+    if mask_TT is None and is_short_on_cpu:
         return _in_blocks(parts, scaling, dropout, grouped)
     return F.scaled_dot_product_attention(
         query_BATC, key_BKTC, value_BKTC, attn_mask=mask_TT, is_causal=mask_TT is None, scale=scaling,
@@ -257,7 +262,7 @@ def _attend(
 
 def _in_blocks(parts: Sequence[Tensor], scaling: float | None, dropout: float, grouped: bool) -> Tensor:
     """Causal attention of documents of one length, BLOCK_QUERIES queries at a time: keys after them are left out."""
-    query_BATC, key_BKTC, value_BKTC = (part.float() if part.itemsize == 2 else part for part in parts)
+    query_BATC, key_BKTC, value_BKTC = parts
     attend = partial(F.scaled_dot_product_attention, scale=scaling, dropout_p=dropout, enable_gqa=grouped)
     tokens, blocks = query_BATC.shape[2], []
     for begin in range(0, tokens, BLOCK_QUERIES):
@@ -265,7 +270,7 @@ def _in_blocks(parts: Sequence[Tensor], scaling: float | None, dropout: float, g
         query, key, value = query_BATC[:, :, begin:end], key_BKTC[:, :, :end], value_BKTC[:, :, :end]
         mask_TT = torch.ones(end - begin, end, dtype=torch.bool, device=query.device).tril(begin) if begin else None
         blocks.append(attend(query, key, value, attn_mask=mask_TT, is_causal=mask_TT is None))
-    return torch.cat(blocks, 2).to(parts[0].dtype)
+    return torch.cat(blocks, 2)
 
 
 def _capped(

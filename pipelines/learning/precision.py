@@ -18,8 +18,8 @@ from pipelines.inference.hardware import peak_flops_per_s
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-# On a CPU that multiplies bfloat16 2.2 × as fast a model 192 wide trains 1.5 × as fast in it, a wider one up to 2 ×;
-# narrower ones, whose products are small beside everything else, were not measured.
+# On a CPU that multiplies bfloat16 2.2 × as fast a model 192 wide trains 1.5 × as fast in it. Narrower ones, whose
+# products are small beside everything else, were not measured.
 MIN_HIDDEN_BFLOAT16 = 192
 MIN_GAIN_BFLOAT16 = 1.3  # of products, to make up for the conversions around them
 # Of each type, in turns: whatever else runs meanwhile must not decide, since a run that is killed and goes on would

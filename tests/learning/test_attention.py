@@ -17,6 +17,7 @@ EDGES = {  # lengths of the documents of each row
     "many short ones": [[5, 40, 1, 18], [64], [17, 17, 30], [1, 63]],
     "one a row": [[64], [64], [64], [64]],
     "padding at the end": [[20, 30], [64], [3], [40]],
+    "several blocks of queries": [[65, 1, 131, 15], [212], [100, 90], [64, 128]],
 }
 
 
@@ -36,10 +37,11 @@ def results(attend: Any, parts: list[Tensor], real_BT: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("lengths", EDGES.values(), ids=EDGES)
 @pytest.mark.parametrize("window", [None, 12])
 def test_documents_attend_to_themselves_alone(lengths: list[list[int]], window: int | None) -> None:
-    positions_BT = positions(lengths, 64)
-    real_BT = torch.stack([torch.arange(64) < sum(row) for row in lengths])
+    width = max(map(sum, lengths))
+    positions_BT = positions(lengths, width)
+    real_BT = torch.stack([torch.arange(width) < sum(row) for row in lengths])
     generator = torch.Generator().manual_seed(0)
-    parts = [torch.randn(4, heads, 64, 16, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
+    parts = [torch.randn(4, heads, width, 16, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
     documents = Documents.of(positions_BT)
 
     def ours(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -48,6 +50,27 @@ def test_documents_attend_to_themselves_alone(lengths: list[list[int]], window: 
     expected = results(partial(dense, dense_mask(positions_BT, window)), parts, real_BT)
     for one, other in zip(results(ours, parts, real_BT), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("window", [None, 12])
+def test_short_documents_in_16_bits_are_computed_in_float32(window: int | None) -> None:
+    """Outputs and gradients are those of float32 in all 16 bits: nothing between is rounded."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, heads, 160, 16, generator=generator).bfloat16() for heads in (4, 2, 2)]
+
+    def ours(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return document_attention(None, query, key, value, None, sliding_window=window)[0]
+
+    everywhere_BT = torch.ones(2, 160, dtype=torch.bool)
+    exact = results(ours, [part.float() for part in parts], everywhere_BT)
+    gradient = torch.randn(exact[0].shape, generator=torch.Generator().manual_seed(3)).bfloat16()
+    leaves = [part.float().requires_grad_() for part in parts]
+    ours(*leaves)[everywhere_BT].backward(gradient.float())  # of the gradient that 16 bits hold
+    for one, other in zip(
+        results(ours, parts, everywhere_BT), [exact[0], *(leaf.grad for leaf in leaves)], strict=True
+    ):
+        assert one.dtype == torch.bfloat16 and other is not None
+        torch.testing.assert_close(one, other.bfloat16(), rtol=0, atol=0)
 
 
 def test_documents_of_about_one_length_are_computed_at_once() -> None:
