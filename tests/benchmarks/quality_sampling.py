@@ -27,7 +27,7 @@ from serve.hosting.server import start
 from serve.settings import Settings
 from serve.verbs.top import Sample, parse, total
 from tests.benchmarks import bench_model, goals
-from tests.benchmarks.serving import Client, metric_text, write_guard
+from tests.benchmarks.serving import Client, Measured, metric_text, write_guard
 
 IN_FLIGHT, REPLY_TOKENS = 16, 64
 
@@ -52,8 +52,9 @@ def round_of(client: Client, url: str, requests: int) -> tuple[float, float, flo
     """(tokens a second, CPU seconds of all processes of both models, replies scored) of so many requests, until the
     last is scored."""
     before, scored_before = scored(url)
-    start_s = time.perf_counter()
-    rate = asyncio.run(client.rate(IN_FLIGHT, requests))
+    start_s, measured = time.perf_counter(), Measured()
+    asyncio.run(client.run_round(IN_FLIGHT, requests, measured))
+    (rate,) = measured.rates[IN_FLIGHT]
     waiting, (after, scored_after) = True, scored(url)
     while waiting:  # until no further score comes
         time.sleep(0.5)

@@ -135,7 +135,7 @@ class Client:
                     first_text_s = time.perf_counter() - start_s
         events = [line for line in raw.splitlines() if line.startswith(b"data: {")]
         usage = json.loads(events[-1].removeprefix(b"data: ")).get("usage") if events else None
-        if not usage or usage["completion_tokens"] != self._tokens or b'"rayse_guard"' in raw:
+        if not first_text_s or not usage or usage["completion_tokens"] != self._tokens or b'"rayse_guard"' in raw:
             raise RuntimeError(f"{url}: expected {self._tokens} tokens, got {response.status} {raw[-500:]!r}")
         return first_text_s
 

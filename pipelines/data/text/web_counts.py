@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numba
 import numpy as np
@@ -122,7 +123,7 @@ def _words_of(chunks_C: np.ndarray, word_ends: np.ndarray) -> tuple[np.ndarray, 
 
 
 @numba.njit(cache=True)
-def _may_end_line(byte: int) -> bool:
+def _may_end_line(byte: Any) -> bool:
     """Whether a byte may begin a line end: a control character, or of U+0085, U+2028 and U+2029."""
     return byte < 0x20 or byte == 0xC2 or byte == 0xE2
 
