@@ -35,7 +35,7 @@ from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
 from pipelines.learning.memory import Setting
 from pipelines.learning.model import compile_layers, hidden_matrices, num_parameters, recompute, shape_of
-from pipelines.learning.precision import dtype_of, multiplies_bfloat16_faster, name_of
+from pipelines.learning.precision import DTYPES, dtype_of, multiplies_bfloat16_faster, name_of
 from pipelines.learning.schedule import Schedule
 from pipelines.learning.shapes import Recompute
 from pipelines.learning.throughput import Elapsed, Meter, training_flops
@@ -122,6 +122,7 @@ class Journal:
     curve: list[Figures] = field(default_factory=list)
     nats: float = 0.0  # summed since the curve's last point
     labels: int = 0
+    dtype: str = ""  # of the weights in training; empty where an earlier version began the run
 
     def add(self, done: StepDone, point: Figures | None) -> None:
         """Adds a step; with `point`, also a point of the curve, with the mean loss since the last one."""
@@ -147,7 +148,8 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
 
     make_lesson: gets the dtype of the weights in training; returns the same weights on every rank, on the CPU.
     Returns the run's facts, on every rank. Raises UserError when the loss or the gradient is not finite."""
-    dtype = dtype_of_all(worker, plan)
+    checkpoint_folder = worker.resume()
+    dtype = dtype_of_all(worker, plan, checkpoint_folder)
     with partitioned(plan.zero_stage, dtype):
         lesson = make_lesson(dtype)
     model, rows = lesson.model, lesson.rows
@@ -167,7 +169,8 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     )
     evaluation = Evaluation(worker, engine)
     lesson.before(evaluation)
-    journal = resume(worker, engine, rows)
+    journal = resume(checkpoint_folder, engine, rows)
+    journal.dtype = name_of(dtype)
     meter = Meter(round(plan.batch_rows * rows.row_tokens), flops, peak)
     memory = PeakMemory(worker.device)
     run_steps(worker, plan, engine, rows, journal, meter)
@@ -312,8 +315,11 @@ def optimise(
     return StepDone(nats, int(labels), int(predicted), norm, due > 0)
 
 
-def dtype_of_all(worker: Worker, plan: TrainingPlan) -> torch.dtype:
-    """The plan's dtype; "auto": bfloat16 only where it is every rank's choice, since each measures its own device."""
+def dtype_of_all(worker: Worker, plan: TrainingPlan, checkpoint_folder: Path | None) -> torch.dtype:
+    """The plan's dtype; "auto": the last checkpoint's, else bfloat16 where each rank, by its own device, chooses it."""
+    begun_in = "" if checkpoint_folder is None else Journal(**checkpoint.read(checkpoint_folder)[1]).dtype
+    if plan.dtype == "auto" and begun_in:
+        return DTYPES[begun_in]
     dtype = dtype_of(plan.dtype, worker.device, plan.hidden_size)
     return dtype if plan.dtype != "auto" or all_ranks(dtype == torch.bfloat16, worker) else torch.float32
 
@@ -346,9 +352,8 @@ def check_finite(done: StepDone, step: int, learning_rate: float) -> None:
         )
 
 
-def resume(worker: Worker, engine: Engine, rows: Rows) -> Journal:
-    """The journal of the last checkpoint, with the engine restored to it; a new journal where there is none."""
-    folder = worker.resume()
+def resume(folder: Path | None, engine: Engine, rows: Rows) -> Journal:
+    """The journal of the checkpoint in a folder, with the engine restored to it; a new journal where there is none."""
     if folder is None:
         return Journal()
     tensors, progress = checkpoint.read(folder)

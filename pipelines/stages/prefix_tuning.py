@@ -116,7 +116,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="prefix_tuning",
-    version=2,  # a prefix begins near 0
+    version=3,
     makes="adapter",
     needs=("model", "conversations"),
     options=PrefixTuningOptions,

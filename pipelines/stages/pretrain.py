@@ -163,7 +163,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="pretrain",
-    version=3,
+    version=4,
     makes="model",
     needs=("tokens",),
     takes=("model",),

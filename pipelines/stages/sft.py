@@ -125,7 +125,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="sft",
-    version=3,
+    version=4,
     makes="model",
     needs=("model", "conversations"),
     options=SftOptions,

@@ -95,6 +95,10 @@ def one_worker(folder: Path) -> None:
         run(folder, "one by four", micro_batch_rows=2)
     run(folder, "adamw one by four", optimizer=ADAMW, micro_batch_rows=2)
     run(folder, "moved")  # begun by two
+    with pytest.MonkeyPatch.context() as patch:
+        for dtype, die_after in ((torch.bfloat16, 4), (torch.float32, None)):  # what is measured at each start
+            patch.setattr(loop, "dtype_of", lambda *_, dtype=dtype: dtype)
+            run(folder, "in one type", dtype="auto", die_after=die_after)
     gradients(folder, "gradient-1x4")
 
 
@@ -143,6 +147,11 @@ def test_killed_twice_leaves_the_same_bytes(folder: Path) -> None:
 
 def test_killed_before_the_export_leaves_the_same_bytes(folder: Path) -> None:
     assert files(folder, "unsaved export") == files(folder, "whole")
+
+
+def test_resume_goes_on_in_the_type_that_was_chosen(folder: Path) -> None:
+    assert record(folder, "in one type")["facts"]["train/dtype"] == "bfloat16"
+    assert record(folder, "in one type")["saved"] == [8, 12]
 
 
 def test_resume_on_another_number_of_workers_learns_the_same(folder: Path) -> None:
