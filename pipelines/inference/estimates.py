@@ -32,10 +32,11 @@ KEPT_OF_LOGITS, KEPT_LOGITS_BYTES = 8.0, 96 * 2**20
 @dataclass(frozen=True)
 class Speed:
     """What hardware does, measured or from data sheets: FLOP/s in products of large matrices; bytes a second of copies,
-    both ways; seconds of one small operation and its backward pass on the host (0: not used, on a GPU).
+    both ways; seconds of one small operation and its backward pass on the host.
 
-    Of a CPU for engines, 0 where it is not known: bytes a second of weights that are read for the product of a single
-    row; seconds of a small operation while the threads that made a product wait for the next one."""
+    Of a CPU for engines: bytes a second of weights that are read for the product of a single row; seconds of a small
+    operation while the threads that made a product wait for the next one. 0: not known; an engine then takes the rate
+    of copies, and an operation without such threads."""
 
     flops_per_s: float
     bytes_per_s: float = 0.0
@@ -186,6 +187,8 @@ def _layer_numbers(config: Mapping[str, Any]) -> float:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     columns = config.get("head_dim") or hidden // heads
     width = config.get("intermediate_size") or 4 * hidden
+    if isinstance(width, list):  # one of each layer
+        width = sum(width) / len(width)
     if config.get("num_local_experts") or config.get("num_experts"):
         width = (config.get("moe_intermediate_size") or width) * config["num_experts_per_tok"]
     return 4 * hidden + 2 * columns * (heads + (config.get("num_key_value_heads") or heads)) + 3 * width

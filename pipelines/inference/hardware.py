@@ -63,13 +63,13 @@ def read_bytes_per_s(*, tries: int = 8) -> float:
     """Highest measured rate at which this process's threads read a matrix, for its product with a single row: what they
     do with an engine's weights for a reply's next token."""
     with torch.inference_mode():
-        matrix, row = torch.ones(READ_SHAPE), torch.ones(1, READ_SHAPE[1])
+        matrix, row = (torch.ones(shape, dtype=torch.float32) for shape in (READ_SHAPE, (1, READ_SHAPE[1])))
         fastest_s = float("inf")
         for _ in range(tries):
             start = time.perf_counter()
             torch.mm(row, matrix.T)
             fastest_s = min(fastest_s, time.perf_counter() - start)
-    return 4 * matrix.numel() / fastest_s
+    return matrix.nbytes / fastest_s
 
 
 def operation_s() -> float:

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from pipelines.data.tokens.packing import PHASE
 from pipelines.errors import UserError
-from pipelines.learning.dealing import cut_evenly, deal, num_micro_batches
+from pipelines.learning.dealing import cut_evenly, dealt, num_micro_batches
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.permutation import permuted
 
 COLUMNS = ("tokens", "segments", "positions", "loss_mask")
-LOOKED_AT_ROWS = 20_000  # of all steps: 0.3 s for pairs
+LOOKED_AT_ROWS = 20_000  # of all steps, about: 0.3 s for pairs
 MAX_TABLE_ROWS = 2**24  # more rows than these are permuted without a table, which would take 8 bytes a row
 
 
@@ -194,29 +194,48 @@ class DataOrder:
         Every rank gets the same number of pieces, since each backward pass may communicate; where the rows do not
         divide evenly some pieces are shorter, or empty. Rows of many lengths are dealt out so that ranks, which wait
         for each other, have about as many tokens, and so have pieces."""
+        return self._cut(step, world, micro_batch_rows)[rank]
+
+    def _cut(self, step: int, world: int, micro_batch_rows: int) -> list[list[np.ndarray]]:
         rows, num_pieces = self.rows_of_step(step), num_micro_batches(self.batch_rows, world, micro_batch_rows)
-        if self.tokens_N is None:
-            return cut_evenly(cut_evenly(rows, world)[rank], num_pieces)
-        rank_rows = deal(rows, self.tokens_N[rows], world)[rank]
-        return deal(rank_rows, self.tokens_N[rank_rows], num_pieces)
+        if self.tokens_N is not None:
+            return dealt(rows, self.tokens_N, world, num_pieces)
+        return [cut_evenly(rank_rows, num_pieces) for rank_rows in cut_evenly(rows, world)]
 
-    def computed_tokens(
+    def largest_tokens(
         self, steps: range, batch_tokens: Callable[[np.ndarray], int], *, world: int, micro_batch_rows: int
-    ) -> tuple[int, float]:
-        """Of the largest micro-batch of these steps; and of a step on average, as if all ranks computed as many as the
-        one that they wait for. Of many steps some are looked at.
+    ) -> int:
+        """Tokens of the largest micro-batch of the steps that are looked at: of many steps some, and all that have the
+        longest row. batch_tokens: of a batch of rows, padding included."""
+        looked_at = sorted({*self._some(steps), *self._steps_with_longest(steps)})
+        cuts = (self._cut(step, world, micro_batch_rows) for step in looked_at)
+        return max(batch_tokens(piece) for ranks in cuts for pieces in ranks for piece in pieces)
 
-        batch_tokens: of a batch of rows, padding included."""
-        looked_at = steps[:: max(1, len(steps) * self.batch_rows // LOOKED_AT_ROWS)]
-        largest, computed = 0, 0
-        for step in looked_at:
-            ranks = [
-                self.micro_batches(step, rank=r, world=world, micro_batch_rows=micro_batch_rows) for r in range(world)
-            ]
-            tokens = [[batch_tokens(piece) for piece in pieces] for pieces in ranks]
-            largest = max(largest, *map(max, tokens))
-            computed += world * max(map(sum, tokens))
-        return largest, computed / len(looked_at)
+    def step_tokens(
+        self, steps: range, batch_tokens: Callable[[np.ndarray], int], *, world: int, micro_batch_rows: int
+    ) -> float:
+        """Tokens of a step on average, as if all ranks computed as many as the one that they wait for; of many steps
+        some are looked at. batch_tokens: as above."""
+        looked_at = self._some(steps)
+        cuts = (self._cut(step, world, micro_batch_rows) for step in looked_at)
+        return sum(world * max(sum(map(batch_tokens, pieces)) for pieces in ranks) for ranks in cuts) / len(looked_at)
+
+    def _some(self, steps: range) -> range:
+        """Steps that stand for all of these: one where all rows are as long."""
+        if self.tokens_N is None:
+            return steps[:1]
+        return steps[:: max(1, len(steps) * self.batch_rows // LOOKED_AT_ROWS)]
+
+    def _steps_with_longest(self, steps: range) -> list[int]:
+        if self.tokens_N is None:
+            return []
+        longest, places = self.tokens_N.argmax(), np.arange(self.num_rows)
+        last_epoch = (steps.stop * self.batch_rows - 1) // self.num_rows
+        found = []
+        for epoch in range(steps.start * self.batch_rows // self.num_rows, last_epoch + 1):
+            place = int(np.argmax(self._rows_of_epoch(epoch, places) == longest))
+            found.append((epoch * self.num_rows + place) // self.batch_rows)
+        return [step for step in found if step in steps]
 
 
 @lru_cache(maxsize=2)  # a step may reach from one epoch into the next; num_rows × 8 bytes each

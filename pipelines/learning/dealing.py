@@ -49,6 +49,12 @@ def deal(rows: np.ndarray, tokens: np.ndarray, num_hands: int) -> list[np.ndarra
     return [rows[places] for places in hands]
 
 
+def dealt(rows: np.ndarray, tokens_N: np.ndarray, world: int, num_pieces: int) -> list[list[np.ndarray]]:
+    """The rows of a step by rank and micro-batch, in about equal tokens. tokens_N: of every row there is."""
+    ranks = deal(rows, tokens_N[rows], world)
+    return [deal(rank_rows, tokens_N[rank_rows], num_pieces) for rank_rows in ranks]
+
+
 def packing(lengths: Sequence[int]) -> tuple[list[int], int, int]:
     """Packs sequences into rows as long as the longest of them: the longest first, each into the first row with room
     (first-fit decreasing). Returns where each begins in the rows, which lie end to end; the rows; their length."""
@@ -62,6 +68,12 @@ def packing(lengths: Sequence[int]) -> tuple[list[int], int, int]:
         starts[number] = row * width + filled[row]
         filled[row] += lengths[number]
     return starts, max(len(filled), 1), width
+
+
+def packed_tokens(lengths_N2: np.ndarray) -> int:
+    """Tokens of pairs that are packed, padding included. lengths_N2: of both sides of each."""
+    _, rows, width = packing(lengths_N2.ravel().tolist())
+    return rows * width
 
 
 @dataclass(frozen=True)
@@ -84,15 +96,9 @@ def drawn_steps(lengths_N2: np.ndarray, *, batch_pairs: int, world: int, micro_b
         pairs = draw.choice(len(lengths_N2), batch_pairs, replace=len(lengths_N2) < batch_pairs)
         if number % 2 == 0 and longest not in pairs:
             pairs[0] = longest
-        of_ranks = []
-        for rank_pairs in deal(pairs, tokens_N[pairs], world):
-            of_rank = []
-            for piece in deal(rank_pairs, tokens_N[rank_pairs], pieces):
-                _, rows, width = packing(lengths_N2[piece].ravel().tolist())
-                of_rank.append(rows * width)
-            largest = max(largest, *of_rank)
-            of_ranks.append(sum(of_rank))
+        ranks = [[packed_tokens(lengths_N2[p]) for p in of_rank] for of_rank in dealt(pairs, tokens_N, world, pieces)]
+        largest = max(largest, *map(max, ranks))
         if number % 2:
-            computed += world * max(of_ranks)
-            tokens += tokens_N[pairs].sum()
+            computed += world * max(map(sum, ranks))
+            tokens += int(tokens_N[pairs].sum())
     return Drawn(largest, computed / tokens)

@@ -44,13 +44,15 @@ KEPT_WITH_ADAPTERS = 1.6
 @dataclass(frozen=True)
 class TrainingWork:
     """What all workers do. flops: of forward and backward (throughput.py), nothing twice; tokens: in rows of `length`
-    tokens; steps: of the optimizer; micro_batches: of a rank in each."""
+    tokens; steps: of the optimizer; micro_batches: of a rank in each; predicted: share of the tokens of which the loss
+    uses the logits, 1 where it is not known."""
 
     flops: float
     tokens: float
     length: float
     steps: float
     micro_batches: float = 1.0
+    predicted: float = 1.0
 
 
 def process_bytes(model: ModelShape, setting: Setting) -> dict[str, int]:
@@ -106,7 +108,9 @@ def _cpu_seconds(model: ModelShape, setting: Setting, speed: Speed, work: Traini
 
 
 def _logits_again_flops(model: ModelShape, setting: Setting, work: TrainingWork) -> float:
-    return 2 * model.head.numel * work.tokens if setting.logits_again and model.head is not None else 0.0
+    if not setting.logits_again or model.head is None:
+        return 0.0
+    return 2 * model.head.numel * work.tokens * work.predicted
 
 
 def _sent_bytes(model: ModelShape, setting: Setting, micro_batches: float) -> float:

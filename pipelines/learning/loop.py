@@ -174,7 +174,7 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
     meter = Meter(round(plan.batch_rows * rows.row_tokens), flops, peak)
     memory = PeakMemory(worker.device)
     run_steps(worker, plan, engine, rows, journal, meter)
-    errors = estimation_errors(worker, plan, lesson, journal, memory.bytes(), dtype, compiled, peak)
+    errors = estimation_errors(worker, plan, lesson, journal, memory.bytes(), dtype, compiled, meter)
     figures = lesson.after(evaluation)
     export(worker, engine, lesson, journal, plan.out)
     return {
@@ -192,16 +192,16 @@ def train(worker: Worker, plan: TrainingPlan, make_lesson: Callable[[torch.dtype
 
 def estimation_errors(
     worker: Worker, plan: TrainingPlan, lesson: Lesson, journal: Journal, memory_bytes: int, dtype: torch.dtype,
-    compiled: bool, peak: float,
+    compiled: bool, meter: Meter,
 ) -> dict[str, float]:  # fmt: skip
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
     below) what the steps took; time without checkpoints, and without the first step where there are others.
-    memory_bytes: this rank's peak, of which the largest counts."""
+    memory_bytes: this rank's peak in this attempt, of which the largest counts; its plan has all attempts' steps."""
     cut = {"world": worker.world, "micro_batch_rows": plan.micro_batch_rows}
     order, (steps, steps_s) = data_order(plan, lesson.rows), journal.timed()
-    largest_tokens, _ = order.computed_tokens(range(journal.step), lesson.rows.batch_tokens, **cut)
+    largest_tokens = order.largest_tokens(range(journal.step), lesson.rows.batch_tokens, **cut)
     timed = range(journal.step - steps, journal.step)
-    _, step_tokens = order.computed_tokens(timed, lesson.rows.batch_tokens, **cut)
+    step_tokens = order.step_tokens(timed, lesson.rows.batch_tokens, **cut)
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
     setting = Setting(
         tokens=largest_tokens, device=worker.device.partition(":")[0], dtype=name_of(dtype),
@@ -212,11 +212,12 @@ def estimation_errors(
     shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
     small_s = operation_s()  # before anything that keeps other threads spinning
-    speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), small_s)
+    speed = estimates.Speed(meter.peak_flops_per_s, worker.world * copy_bytes_per_s(worker.device), small_s)
     computed = step_tokens / (plan.batch_rows * length)  # for each token of a step on average
     work = estimates.TrainingWork(
         flops=computed * journal.flops * steps / journal.step, tokens=steps * step_tokens, length=length, steps=steps,
         micro_batches=num_micro_batches(plan.batch_rows, **cut),
+        predicted=meter.predicted(journal.flops / journal.step),
     )  # fmt: skip
     planned_s = estimates.seconds(shape, setting, speed, work)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)

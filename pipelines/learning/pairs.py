@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from pipelines.data.dialogues.tokenized_pairs import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
-from pipelines.learning.dealing import packing
+from pipelines.learning.dealing import packed_tokens, packing
 from pipelines.learning.lesson import Evaluate, Lesson
 from pipelines.learning.model import head, last_hidden, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo
@@ -85,8 +85,7 @@ class PairRows:
         return float(self.pairs.lengths_N2.sum(axis=1).mean())
 
     def batch_tokens(self, rows: np.ndarray) -> int:
-        _, num_rows, width = packing(self.pairs.lengths_N2[rows].ravel().tolist())
-        return num_rows * width
+        return packed_tokens(self.pairs.lengths_N2[rows])
 
     def padding(self) -> PairBatch:
         """A batch without pairs: two tokens that no loss uses."""

@@ -105,6 +105,12 @@ class Meter:
         self._window += step
         return step
 
+    def predicted(self, step_flops: float) -> float:
+        """Share of the tokens that the output embedding predicts, by the operations of a step; 1 where it has none."""
+        if not self.flops.per_predicted_token:
+            return 1.0
+        return (step_flops / self.tokens_per_step - self.flops.per_token) / self.flops.per_predicted_token
+
     def recent(self) -> dict[str, float]:
         """Figures of the steps since the last call."""
         window, self._window = self._window, Elapsed()

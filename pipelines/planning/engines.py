@@ -68,17 +68,13 @@ def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) ->
     weights = ITEM_BYTES[dtype] * parameters
     if on_cpu:
         size, limit = engine_size.CPU, engine_size.MAX_EVALUATOR_KV_BYTES
-        rate = machines.flops_per_s if dtype == "float32" else machines.bfloat16_flops_per_s or machines.flops_per_s
-        threads = min(cluster["threads"] or machines.per_node, machines.per_node)
-        speed = Speed(
-            threads * rate, threads * machines.bytes_per_s, machines.operation_s,
-            machines.read_bytes_per_s, machines.busy_operation_s if threads > 1 else machines.operation_s,
-        )  # fmt: skip
     else:
-        size, speed = engine_size.GPU, Speed(machines.flops_per_s, machines.bytes_per_s)
+        size = engine_size.GPU
         beside = machines.memory_bytes - weights - engine_size.WORKSPACE_BYTES
         limit = int(engine_size.GPU_KV_FRACTION * max(0, beside))
     cache = cluster["kv_cache_bytes"] or engine_size.kv_bytes(config, max_tokens, dtype, size=size, max_bytes=limit)
+    threads = min(cluster["threads"] or machines.per_node, machines.per_node)
+    speed = machines.speed(1, threads, on_gpu=not on_cpu, item_bytes=ITEM_BYTES[dtype])
     return Engine(config, parameters, weights, dtype, max_tokens, cache, on_cpu), speed
 
 

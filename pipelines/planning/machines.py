@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from pipelines.errors import UserError
+from pipelines.inference.estimates import Speed
 
 GIB, GIGA, TERA = 2**30, 1e9, 1e12
 REACHED = 0.75  # of the data sheet's rate by one large product
@@ -47,13 +48,27 @@ class Machines:
     bfloat16_flops_per_s: float | None = None  # of a CPU, whose instructions decide whether it is the faster type
     bytes_per_s: float = 0.0  # of a GPU, copied within its memory; of a core, copied
     operation_s: float = OPERATION_S  # see Speed
-    read_bytes_per_s: float = 0.0  # see Speed; by all cores together
+    read_bytes_per_s: float = 0.0  # see Speed; by all cores of a node together
     busy_operation_s: float = 0.0
 
     @property
     def count(self) -> int:
         """Accelerators, or cores, of all nodes."""
         return self.nodes * self.per_node
+
+    def speed(self, ranks: int, threads: int, *, on_gpu: bool, item_bytes: int) -> Speed:
+        """What so many processes do together, each on a GPU, or on `threads` cores, with numbers of so many bytes.
+
+        Each node that has one of them reads its own weights, no faster than the cores in use copy."""
+        if on_gpu:
+            return Speed(ranks * self.flops_per_s, ranks * self.bytes_per_s, self.operation_s)
+        cores = min(ranks * threads, self.count)
+        flops_per_s = (self.bfloat16_flops_per_s if item_bytes == 2 else None) or self.flops_per_s
+        copied = cores * self.bytes_per_s
+        return Speed(
+            cores * flops_per_s, copied, self.operation_s, min(min(ranks, self.nodes) * self.read_bytes_per_s, copied),
+            self.busy_operation_s if threads > 1 else self.operation_s,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.nodes}x{self.per_node}x{self.name}"

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.inference.estimates import Speed
 from pipelines.inference.model_config import dtype_in
 from pipelines.learning import estimates
 from pipelines.learning.dealing import largest_rows, num_micro_batches
@@ -80,7 +79,7 @@ class Job:
     step_rows: int | None  # of an optimizer step, over all workers, where the stage has such rows
     length: int  # tokens of a row
     mean_tokens: float  # of such a row, or of both sides of a pair
-    padded: float  # tokens that are computed for each of them
+    padded: float  # tokens that are computed for each of them, by every rank as many as by the slowest
     threads: int  # of a worker on a CPU
     tokens: int | None  # to train on, in all
     options: Mapping[str, Any]
@@ -147,10 +146,11 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
     model = _shape(entry.stage.kind, config, adapters)
     one_row = row_tokens if pairs is None else pairs.drawn_steps(options["batch_pairs"], cluster["workers"], 1).largest
     return Job(
-        entry.stage.kind, config, model, setting, lora, machines, rows, one_row, step_rows, length,
-        (pairs and pairs.mean_tokens) or row_tokens, padded, cluster["threads_per_worker"],
-        _tokens(recipe, entry, pairs), options, frozenset(entry.options.model_fields_set),
-        cluster.get("kv_cache_bytes"), "" if pairs is None else pairs.note(entry.name, context),
+        kind=entry.stage.kind, config=config, model=model, setting=setting, lora=lora, machines=machines, rows=rows,
+        one_row_tokens=one_row, step_rows=step_rows, length=length,
+        mean_tokens=(pairs and pairs.mean_tokens) or row_tokens, padded=padded, threads=cluster["threads_per_worker"],
+        tokens=_tokens(recipe, entry, pairs), options=options, in_recipe=frozenset(entry.options.model_fields_set),
+        kv_cache_bytes=cluster.get("kv_cache_bytes"), note="" if pairs is None else pairs.note(entry.name, context),
     )  # fmt: skip
 
 
@@ -185,7 +185,8 @@ def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLength
     rows, workers = cluster["micro_batch_rows"], cluster["workers"]
     if "batch_tokens" in options:
         length = _row_length(recipe, entry, context)
-        return largest_rows(max(1, options["batch_tokens"] // length), workers, rows), length, 1.0
+        step_rows = max(1, options["batch_tokens"] // length)
+        return largest_rows(step_rows, workers, rows), length, workers * -(-step_rows // workers) / step_rows
     if lengths is None:  # ppo
         return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"], 1.0
     drawn = lengths.drawn_steps(options["batch_pairs"], workers, rows)
@@ -353,12 +354,7 @@ def time_s(job: Job) -> float | None:
     machines = job.machines
     if job.tokens is None or (job.on_gpu and not machines.on_gpu):
         return None
-    workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, machines.count)
-    in_16_bits = machines.bfloat16_flops_per_s if not job.on_gpu and job.setting.item_bytes == 2 else None
-    speed = Speed(
-        workers * (in_16_bits or machines.flops_per_s), workers * machines.bytes_per_s, machines.operation_s,
-        machines.read_bytes_per_s,
-    )  # fmt: skip
+    speed = machines.speed(job.setting.world, job.threads, on_gpu=job.on_gpu, item_bytes=job.setting.item_bytes)
     if job.kind == "ppo":
         iteration_s = rollout_estimates.iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), speed)
         return job.options["iterations"] * iteration_s

@@ -13,8 +13,12 @@ MACHINES = sorted(engine_times.FOLDER.glob("*.json"))
 WITHIN = 0.3
 
 
+def test_a_machines_rows_are_there() -> None:
+    assert MACHINES, f"nothing is compared: no rows in {engine_times.FOLDER}"
+
+
 @pytest.mark.parametrize("file", MACHINES, ids=lambda file: file.stem)
-def test_planned_times_are_those_that_were_measured(file: Path) -> None:
+def test_planned_times_are_those_of_each_machine_in_the_folder(file: Path) -> None:
     errors = {
         f"{name}, {row['kind']} {row['number']} x {row['tokens']}": planned / seconds - 1
         for name, measured in json.loads(file.read_text(encoding="utf-8"))["models"].items()

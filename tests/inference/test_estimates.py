@@ -104,6 +104,12 @@ def test_an_engine_takes_its_own_measures_where_they_are_known() -> None:
     assert engine_seconds(ENGINE, drawn, slower) == pytest.approx(2 * engine_seconds(ENGINE, drawn, memory))
 
 
+def test_layers_of_several_widths_count_by_their_mean() -> None:
+    host, work = Speed(1e30, 1e30, operation_s=1e-5), EngineWork.scoring([[1] * 50])
+    of_each, of_all = (replace(ENGINE, config=CONFIG | {"intermediate_size": width}) for width in ([100, 300], 200))
+    assert engine_seconds(of_each, work, host) == engine_seconds(of_all, work, host)
+
+
 def test_errors_are_fractions_of_what_was_measured() -> None:
     comparison = Comparison(memory_bytes=100, planned_bytes=110, planned_s=9.0)
     facts = comparison.errors(10.0)

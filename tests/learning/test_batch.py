@@ -270,6 +270,34 @@ def test_lengths_are_balanced_better_than_rows_as_they_come() -> None:
     assert waits[0] > 1.1 and waits[1] < 1.03
 
 
+@pytest.mark.parametrize("longest", [0, 13, 388, 799])
+@pytest.mark.parametrize("steps", [range(300), range(40, 300), range(90, 100)])
+def test_the_step_of_the_longest_row_is_always_looked_at(
+    steps: range, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though of all steps, of three epochs or of a part of them, a few are."""
+    monkeypatch.setattr(batch_module, "LOOKED_AT_ROWS", 16)
+    tokens_N = np.full(800, 100)
+    tokens_N[longest] = 900
+    order = DataOrder(800, batch_rows=8, seed=2, tokens_N=tokens_N)
+    largest = order.largest_tokens(steps, lambda rows: int(tokens_N[rows].sum()), world=2, micro_batch_rows=2)
+    assert largest == (1000 if any(longest in order.rows_of_step(step) for step in steps) else 200)
+
+
+def test_rows_of_one_length_are_not_walked() -> None:
+    """Of five rows one rank has three, for which the other waits."""
+    batches: list[int] = []
+
+    def batch_tokens(rows: np.ndarray) -> int:
+        batches.append(len(rows))
+        return len(rows) * 7
+
+    order, cut = DataOrder(100, batch_rows=5, seed=2), {"world": 2, "micro_batch_rows": 2}
+    assert order.largest_tokens(range(1000), batch_tokens, **cut) == 2 * 7
+    assert order.step_tokens(range(1000), batch_tokens, **cut) == 2 * 3 * 7
+    assert len(batches) <= 8
+
+
 def test_batch_has_the_types_models_want() -> None:
     column = torch.ones(2, 4, dtype=torch.int32)
     batch = batch_from_packed(column, column, column)

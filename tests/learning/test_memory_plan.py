@@ -161,6 +161,22 @@ def test_times_are_those_that_were_measured(card: str, name: str) -> None:
     assert planned_s == pytest.approx(line["step_s"], rel=0.3)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_logits_are_made_again_of_predicted_tokens_alone(device: str) -> None:
+    """On hardware that takes time for products alone."""
+    model, setting = scratch("350m", "train"), Setting(tokens=2048, device=device, dtype="float32")
+    head = VOCABULARY * SIZES["350m"].hidden
+
+    def seconds(predicted: float, *, logits_again: bool = True) -> float:
+        work = estimates.TrainingWork(1e15, 2048, LENGTH, 1, predicted=predicted)
+        return estimates.seconds(model, replace(setting, logits_again=logits_again), estimates.Speed(1e12, 1e30), work)
+
+    efficiency = estimates.CPU_EFFICIENCY if device == "cpu" else 1
+    again_s = 2 * head * 2048 / (1e12 * efficiency)
+    assert seconds(1.0) - seconds(0.25) == pytest.approx(0.75 * again_s)
+    assert seconds(0.25) - seconds(0.25, logits_again=False) == pytest.approx(0.25 * again_s)
+
+
 def test_ranks_share_by_zero_stage() -> None:
     model, alone = shape(config("qwen3-0.6b")), Setting(tokens=2048)
     parameters = PUBLISHED["qwen3-0.6b"]

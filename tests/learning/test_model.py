@@ -1,6 +1,7 @@
 """Models: the table of sizes, seeds, folders."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -160,6 +161,8 @@ def test_the_meter_counts_each_steps_operations(monkeypatch: pytest.MonkeyPatch)
         clock[0] += 2.0
         steps.append(meter.step_done(predicted))
     assert steps == [Elapsed(1, 2.0, 80.0), Elapsed(1, 2.0, 100.0)]
+    assert [meter.predicted(step.flops) for step in steps] == [0.0, 0.5]
+    assert replace(meter, flops=TrainingFlops(8.0, 0.0)).predicted(80.0) == 1.0, "of a model without output embedding"
     assert meter.recent() == {"train/tokens_per_s": 5.0, "train/mfu": 0.45}
     clock[0] += 1.0
     meter.step_done(5)

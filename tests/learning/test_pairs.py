@@ -134,7 +134,8 @@ def test_the_largest_micro_batch_of_steps_that_are_dealt_to_two_ranks(runs: Path
         return [rows.read(piece).tokens_BT.numel() for piece in pieces]
 
     tokens_SRP = np.array([[computed_by(step, rank) for rank in (0, 1)] for step in range(100)])
-    largest, computed = order.computed_tokens(range(100), rows.batch_tokens, world=2, micro_batch_rows=2)
+    largest = order.largest_tokens(range(100), rows.batch_tokens, world=2, micro_batch_rows=2)
+    computed = order.step_tokens(range(100), rows.batch_tokens, world=2, micro_batch_rows=2)
     assert largest == tokens_SRP.max()
     assert computed == 2 * tokens_SRP.sum(axis=2).max(axis=1).mean(), "the other rank waits"
     drawn = drawn_steps(rows.pairs.lengths_N2, batch_pairs=8, world=2, micro_batch_pairs=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psutil
 import pytest
 
@@ -38,6 +40,28 @@ def test_this_machines_cores() -> None:
     machines = this_machine(on_gpu=False)
     assert machines.nodes == 1 and machines.per_node <= (psutil.cpu_count() or 0)
     assert 1e9 < machines.flops_per_s < 1e13
+
+
+MEASURED = replace(
+    parse("4x2xCPU:16GiB:0.1TFLOPS"), bytes_per_s=30e9, read_bytes_per_s=40e9, operation_s=1e-5, busy_operation_s=2e-5,
+    bfloat16_flops_per_s=0.3e12,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("ranks", "threads", "of_rank"), [(4, 2, 40e9), (4, 1, 30e9), (2, 2, 40e9), (8, 1, 20e9)])
+def test_a_rank_reads_weights_at_the_rate_of_its_own_node(ranks: int, threads: int, of_rank: float) -> None:
+    """Shared with others there; a single core reads no faster than it copies."""
+    speed = MEASURED.speed(ranks, threads, on_gpu=False, item_bytes=4)
+    assert speed.read_bytes_per_s / ranks == of_rank
+    assert (speed.flops_per_s, speed.bytes_per_s) == (ranks * threads * 0.1e12, ranks * threads * 30e9)
+
+
+def test_speed_of_cores_and_of_gpus() -> None:
+    one, two = (MEASURED.speed(4, threads, on_gpu=False, item_bytes=2) for threads in (1, 2))
+    assert (one.busy_operation_s, two.busy_operation_s) == (1e-5, 2e-5), "one thread has no others that spin"
+    assert one.operation_s == two.operation_s == 1e-5 and one.flops_per_s == pytest.approx(4 * 0.3e12)
+    assert MEASURED.speed(9, 2, on_gpu=False, item_bytes=4).flops_per_s == 8 * 0.1e12, "as many as there are cores"
+    assert parse("1x8xH100").speed(8, 2, on_gpu=True, item_bytes=2).read_bytes_per_s == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,36 @@ def test_time_falls_with_workers_and_speed(folder: Path) -> None:
     assert 2039 / 3350 < two / seconds("1x8xA100", 2) * 989 / 312 < 3350 / 2039  # of products, and of memory
     by_hand = 6 * LLAMA_8B * 2 * NUM_BYTES / 4 / (0.75 * 989e12)  # a GPU that does nothing but large products
     assert 1 < one / by_hand < 2.5
+
+
+def test_rows_that_ranks_share_unevenly_take_as_long_as_the_slowest_rank(folder: Path) -> None:
+    def seconds(rows: int) -> float:
+        options = (f"sft.batch_tokens={rows * 512}", "cluster.sft.workers=4", "cluster.sft.zero_stage=3")
+        cost = planned(folder, "sft", "1x4xMINE:80GiB:20TFLOPS", *options, "cluster.sft.micro_batch_rows=8")
+        assert cost.time_s is not None
+        return cost.time_s
+
+    assert seconds(20) / seconds(24) == pytest.approx(1, rel=0.01), "of all tokens, on full ranks"
+    assert seconds(21) / seconds(24) == pytest.approx(24 / 21, rel=0.01), "one rank has six rows, the others five"
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_ppo_generates_at_the_speed_of_its_engines(folder: Path, workers: int) -> None:
+    """Where a worker has several threads, they spin beside an operation. Several workers have a node each."""
+    cores = parse("4x2xCPU:64GiB:0.1TFLOPS")
+    measured = replace(cores, bytes_per_s=40e9, read_bytes_per_s=40e9, operation_s=1e-5, busy_operation_s=2e-5)
+
+    def seconds(threads: int, **changes: float) -> float:
+        options = [f"cluster.ppo.{each}" for each in (f"workers={workers}", f"threads_per_worker={threads}")]
+        recipe = reader.load(folder / "recipe.yaml", STAGES, overrides=["base.model=smollm2-135m", *options])
+        time_s = estimate(recipe, recipe.entry("ppo"), replace(measured, **changes)).time_s
+        assert time_s is not None
+        return time_s
+
+    assert seconds(2) > 1.02 * seconds(2, busy_operation_s=1e-5)
+    assert seconds(1) == seconds(1, busy_operation_s=1e-5)
+    if workers == 4:
+        assert seconds(2) == pytest.approx(seconds(2, read_bytes_per_s=80e9, nodes=2, per_node=4)), "two of a node"
 
 
 def test_data_without_a_file_has_no_time(folder: Path) -> None:
