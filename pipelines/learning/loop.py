@@ -35,7 +35,7 @@ from pipelines.learning.engine import Engine, OptimizerPlan, partitioned
 from pipelines.learning.lesson import Batch, Lesson, Rows
 from pipelines.learning.memory import Setting
 from pipelines.learning.model import compile_layers, hidden_matrices, num_parameters, recompute, shape_of
-from pipelines.learning.precision import DTYPES, dtype_of, multiplies_bfloat16_faster, name_of
+from pipelines.learning.precision import dtype_of, multiplies_bfloat16_faster, name_of
 from pipelines.learning.schedule import Schedule
 from pipelines.learning.shapes import Recompute
 from pipelines.learning.throughput import Elapsed, Meter, training_flops
@@ -319,10 +319,9 @@ def optimise(
 def dtype_of_all(worker: Worker, plan: TrainingPlan, checkpoint_folder: Path | None) -> torch.dtype:
     """The plan's dtype; "auto": the last checkpoint's, else bfloat16 where each rank, by its own device, chooses it."""
     begun_in = "" if checkpoint_folder is None else Journal(**checkpoint.read(checkpoint_folder)[1]).dtype
-    if plan.dtype == "auto" and begun_in:
-        return DTYPES[begun_in]
-    dtype = dtype_of(plan.dtype, worker.device, plan.hidden_size)
-    return dtype if plan.dtype != "auto" or all_ranks(dtype == torch.bfloat16, worker) else torch.float32
+    name = begun_in if plan.dtype == "auto" and begun_in else plan.dtype
+    dtype = dtype_of(name, worker.device, plan.hidden_size)
+    return dtype if name != "auto" or all_ranks(dtype == torch.bfloat16, worker) else torch.float32
 
 
 def all_ranks(condition: bool, worker: Worker) -> bool:
