@@ -21,6 +21,7 @@ from pipelines.learning.engine import Engine, OptimizerPlan
 from pipelines.learning.lesson import next_token
 from pipelines.learning.loop import TrainingPlan, train
 from pipelines.learning.model import NextTokenLearner, Size, from_folder, from_scratch, hidden_matrices
+from pipelines.learning.precision import DTYPES
 from pipelines.learning.schedule import Schedule
 from tests.learning.packed import write_tokens
 from tests.learning.processes import Killed, PlainWorker, in_processes
@@ -97,7 +98,7 @@ def one_worker(folder: Path) -> None:
     run(folder, "moved")  # begun by two
     with pytest.MonkeyPatch.context() as patch:
         for dtype, die_after in ((torch.bfloat16, 4), (torch.float32, None)):  # what is measured at each start
-            patch.setattr(loop, "dtype_of", lambda *_, dtype=dtype: dtype)
+            patch.setattr(loop, "dtype_of", lambda name, *_, auto=dtype: auto if name == "auto" else DTYPES[name])
             run(folder, "in one type", dtype="auto", die_after=die_after)
     gradients(folder, "gradient-1x4")
 
