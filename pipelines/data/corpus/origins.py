@@ -51,6 +51,3 @@ class Origins:
     def where(self, place: int) -> str:
         """The place of a document, for messages: file:line."""
         return f"{self.parts[place].where}:{self.rows[place]}"
-
-    def __len__(self) -> int:
-        return len(self.rows)

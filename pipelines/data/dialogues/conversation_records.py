@@ -268,10 +268,20 @@ def one_system(*parts: list[Turn]) -> list[Turn]:
     turns: list[Turn] = []
     for part in parts:
         is_first = bool(part) and part[0].role == "system"
-        if is_first and not any(part[0].content in text for text in texts):
-            texts = [*(text for text in texts if text not in part[0].content), part[0].content]
+        if is_first and not any(has_lines(text, part[0].content) for text in texts):
+            texts = [*(text for text in texts if not has_lines(part[0].content, text)), part[0].content]
         turns += part[1:] if is_first else part
     return [Turn("system", "\n\n".join(texts)), *turns] if texts else turns
+
+
+def has_lines(text: str, part: str) -> bool:
+    """Whether the lines of a part stand in a text as whole lines one after the other, blanks apart.
+
+    >>> has_lines("Be kind.\\nUse tools.", "Use tools."), has_lines("Do not use tools.", "use tools.")
+    (True, False)
+    """
+    lines, expected = ([" ".join(line.split()) for line in each.splitlines() if line.strip()] for each in (text, part))
+    return not expected or "\n".join(["", *expected, ""]) in "\n".join(["", *lines, ""])
 
 
 def system_turn(record: Mapping[str, Any], row_format: RowFormat) -> Turn | Problem | None:

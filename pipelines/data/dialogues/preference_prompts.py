@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.data.dialogues.conversation_records import history_turns, one_system, prompt_turns, with_system
+from pipelines.data.dialogues.conversation_records import (
+    has_lines,
+    history_turns,
+    one_system,
+    prompt_turns,
+    with_system,
+)
 from pipelines.data.dialogues.turns import Turn, clean
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
@@ -46,7 +52,7 @@ def _joined(
         return Problem("sides_apart", f"the column {name!r} is not among the turns of chosen and rejected; expected "
                                       "the same prompt in both")  # fmt: skip
     turns, end = joined
-    missing = [text for text in contexts if not any(_plain(text) in _plain(turn.content) for turn in spoken)]
+    missing = [text for text in contexts if not any(has_lines(turn.content, text) for turn in spoken)]
     if missing:
         turns[end] = replace(turns[end], content="\n\n".join([turns[end].content, *missing]))
     return [*one_system(*systems), *turns]

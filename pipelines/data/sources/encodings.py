@@ -155,7 +155,7 @@ def detect(sample: bytes) -> str | None:
 
 def signature(sample: bytes) -> str:
     """What a file holds that is not text, by its first bytes; empty if they are not known."""
-    if sample[TAR_PLACE : TAR_PLACE + len(TAR)] == TAR:
+    if sample[TAR_PLACE : TAR_PLACE + len(TAR)] == TAR and b"\0" in sample[:TAR_PLACE]:  # not a text that has the word
         return "a tar archive"
     return next((name for magic, name in SIGNATURES.items() if sample.startswith(magic)), "")
 

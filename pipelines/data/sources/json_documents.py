@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from pipelines.data.sources.record_formats import has_instances
 from pipelines.data.sources.streams import Utf8Stream
 
 CHUNK_BYTES = 1 << 20
 EDGE_CHARACTERS = 16  # at the end of a chunk, where a value may be cut: -Infinity and escapes are shorter
 LISTS = ("data", "rows", "examples", "items", "records", "instances", "samples", "documents", "train")
-ROW = {"instruction", "instances"}  # an object with both is a row (self-instruct), and wraps none
 MAX_KEYS = 100  # kinds of objects that are remembered
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
@@ -194,13 +194,22 @@ class _Reader:
         self.position += 1
 
     def _is_wrapper(self) -> bool:
-        """Whether an object holds rows: a list of objects under a usual name, with short values alone before it."""
+        """Whether an object holds rows: a list of objects under a usual name, with short values alone before it. An
+        instruction with its instances is a row, which the whole object shows, in whatever order its keys are."""
         while len(self.text) - self.position < CHUNK_BYTES and self._more():
             pass
         text = self.text[self.position : self.position + CHUNK_BYTES]
         match = WRAPPED.search(text)
-        value = _parsed(f"{text[: match.end() - 1]}]}}") if match is not None else None
-        return isinstance(value, dict) and not value.keys() >= ROW
+        before = _parsed(f"{text[: match.end() - 1]}]}}") if match is not None else None
+        if match is None or before is None:
+            return False
+        if '"instances"' not in text.lower():
+            return True
+        try:
+            self._decode()
+        except _NotJson:  # broken, or larger than a row may be
+            return not has_instances({**before, list(before)[-1]: [_first_item(text, match.end() - 1)]})
+        return not has_instances(PLAIN.raw_decode(self.text, self.position)[0])
 
     def _value(self) -> Any:
         """The value at the position, which is moved to its end. Raises _NotJson."""
@@ -212,13 +221,15 @@ class _Reader:
 
     def _decode(self) -> tuple[Any, int]:
         """(value at the position, its end), reading on until it is whole. Raises _NotJson."""
+        too_large = _NotJson(f"a value of more than {self.max_characters:,} characters, the maximum")
         while True:
-            if len(self.text) - self.position > self.max_characters + CHUNK_BYTES:
-                raise _NotJson(f"a value of more than {self.max_characters:,} characters, the maximum")
+            last = self.position + self.max_characters + CHUNK_BYTES  # where the value has to end
             try:
                 value, end = self._decoded()
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - EDGE_CHARACTERS
+                if cut and len(self.text) > last:
+                    raise too_large from None
                 if not cut or not self._more():
                     raise _NotJson(error.msg) from None
             except RecursionError:
@@ -226,6 +237,8 @@ class _Reader:
             except ValueError as error:
                 raise _NotJson(str(error)) from None
             else:
+                if end > last:
+                    raise too_large
                 if end < len(self.text) or not self._more():  # a number may go on
                     return value, end
 
@@ -291,7 +304,16 @@ def _is_list_of_objects(value: Any) -> bool:
 def _is_wrapped(value: dict[str, Any]) -> bool:
     """Whether an object is only there to hold a list of objects."""
     lists = [inner for name, inner in value.items() if name.lower() in LISTS and isinstance(inner, list)]
-    return any(map(_is_list_of_objects, lists)) and not value.keys() >= ROW
+    return any(map(_is_list_of_objects, lists)) and not has_instances(value)
+
+
+def _first_item(text: str, start: int) -> Any:
+    """The object that begins at a place of a text; where it is broken, an output: so its row is bad, and no part of it
+    is taken for a row."""
+    try:
+        return PLAIN.raw_decode(text, start)[0]
+    except (ValueError, RecursionError):
+        return {"output": ""}
 
 
 def _parsed(text: str) -> Any:

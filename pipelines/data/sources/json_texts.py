@@ -9,11 +9,14 @@ the key, in valid UTF-8. Everything else, above all what is wrong, is found by r
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 SHORT_INFINITY = re.compile(rb"Inf\s*[],}]")  # a number to Arrow, as is -NaN; to json neither is
 FEW_BYTES = 32 << 10
 NO_BRACKETS = bytes(set(range(256)) - set(b"{[\n"))
+MAX_DIGITS = sys.int_info.default_max_str_digits  # of an integer: json refuses more, Arrow does not
+DIGITS = b"0123456789"
 MAX_OPEN = 500  # brackets in a line: json refuses values that are nested a thousand deep, Arrow does not
 
 
@@ -63,6 +66,7 @@ class Reader:
             or SHORT_INFINITY.search(lines)
             or not _is_utf8(lines)
             or not _is_flat(lines)
+            or _has_long_number(lines)
         ):
             return None
         options = json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
@@ -87,3 +91,14 @@ def _is_utf8(lines: bytes) -> bool:
 def _is_flat(lines: bytes) -> bool:
     """Whether no line has more than MAX_OPEN brackets."""
     return max(map(len, lines.translate(None, NO_BRACKETS).split(b"\n"))) <= MAX_OPEN
+
+
+def _has_long_number(lines: bytes) -> bool:
+    """Whether more than MAX_DIGITS digits follow each other: one of them stands at one of the places looked at."""
+    for place in range(MAX_DIGITS, len(lines), MAX_DIGITS + 1):
+        if lines[place] in DIGITS:
+            before, after = lines[place - MAX_DIGITS : place], lines[place : place + MAX_DIGITS + 1]
+            others = len(before.rstrip(DIGITS)) + len(after.lstrip(DIGITS))
+            if len(before) + len(after) - others > MAX_DIGITS:
+                return True
+    return False

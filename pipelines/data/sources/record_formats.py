@@ -192,7 +192,17 @@ def _instances(record: Mapping[str, Any]) -> Roles | None:
     instances = first_column(record, INSTANCE_COLUMNS, _is_list_of_outputs)
     if prompt is None or instances is None:
         return None
-    return [("prompt", prompt), ("instances", instances), *columns_beside(record, ("system", SYSTEM_COLUMNS))]
+    beside = columns_beside(record, ("system", SYSTEM_COLUMNS), ("media", MEDIA_COLUMNS))
+    return [("prompt", prompt), ("instances", instances), *beside, *_tools(record), *_labels(record)]
+
+
+def has_instances(record: Mapping[str, Any]) -> bool:
+    """Whether a record is an instruction with a list of its inputs and outputs (self-instruct).
+
+    >>> has_instances({"instruction": "Add", "instances": [{"input": "1, 2", "output": "3"}]})
+    True
+    """
+    return _instances(record) is not None
 
 
 def _is_list_of_outputs(value: Any) -> bool:
@@ -295,7 +305,7 @@ def rating_key(reply: Mapping[str, Any]) -> str | None:
 def _rated_reply(record: Mapping[str, Any]) -> RowFormat | None:
     """One reply and whether, or how, it is good: pairs are made of several such rows with the same prompt."""
     row_format = _conversations(record)
-    if row_format is None:
+    if row_format is None or "instances" in row_format.roles:
         return None
     roles = [*zip(row_format.roles, row_format.columns, strict=True)]
     if not _labels(record):

@@ -159,7 +159,7 @@ class Source(Options):
         return 0
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
-        """Streams the rows of one part."""
+        """Streams the rows of one part. A source that has a `read_texts` of its own yields the same rows by both."""
         raise NotImplementedError
 
     def read_texts(self, part: Part) -> Iterator[Row | BadRow | Texts]:

@@ -98,8 +98,8 @@ class Documents(Sequence[DocumentStats]):
         return self.counts[rows, COUNTS.index(name)]
 
     def count_web_words(self, rows: np.ndarray) -> None:
-        """Counts what the published filters read, in the documents at these ascending places; once."""
-        if self._web is None:
+        """Counts what the published filters read, in the documents at these ascending places, unless it is counted."""
+        if self._web is None or not np.isin(rows, self._web_rows).all():
             texts = self.texts if len(rows) == len(self) else self.texts.take(pa.array(rows))
             self._web, self._web_rows = web_texts(texts, [self.language(row) for row in rows.tolist()]), rows
 

@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -42,6 +43,17 @@ def test_a_long_chunk_of_signs_takes_time_in_proportion_to_it() -> None:
     start = time.process_time()
     assert "".join(words(text, "en")) == text
     assert time.process_time() - start < 4
+
+
+def test_web_words_are_counted_of_documents_that_were_not_filtered_before() -> None:
+    filters = Filters.model_validate({"gopher_quality": {}}).enabled()
+    texts = pa.array([*BOOKS, "# " * 300, BOOKS[0]], pa.string())
+    expected = apply_filters(filters, document_stats(texts, ["en", "zh", "en", "en"]))
+    documents = document_stats(texts, ["en", "zh", "en", "en"])
+    for rows in ([0], [3], [1, 2], [0, 1, 2, 3], [2]):
+        verdicts = apply_filters(filters, documents, rows=np.array(rows))
+        assert [verdicts[row] for row in rows] == [expected[row] for row in rows]
+    assert not expected[2].keep
 
 
 # ---- against datatrove -----------------------------------------------------------------------------------------------

@@ -175,8 +175,19 @@ def turns(*texts: str) -> list[dict[str, Any]]:
             ["Be kind.\n\nBe brief.", "a", "b"],
         ),
         (
-            {"system": "Be kind.", "messages": [{"role": "system", "content": "Be kind. Be brief."}, *turns("a", "b")]},
-            ["Be kind. Be brief.", "a", "b"],
+            {
+                "system": "Be kind.",
+                "messages": [{"role": "system", "content": "Be kind.\nBe brief."}, *turns("a", "b")],
+            },
+            ["Be kind.\nBe brief.", "a", "b"],
+        ),
+        (
+            {"system": "Use tools", "messages": [{"role": "system", "content": "Do not Use tools"}, *turns("a", "b")]},
+            ["Use tools\n\nDo not Use tools", "a", "b"],
+        ),
+        (
+            {"system": "Be kind.", "messages": [{"role": "system", "content": "Kind."}, *turns("a", "b")]},
+            ["Be kind.\n\nKind.", "a", "b"],
         ),
         (
             {
@@ -230,6 +241,9 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
             "no_reply",
             False,
         ),
+        ({"instruction": "a", "instances": [{"output": "b"}], "label": False}, "labelled_bad", True),
+        ({"instruction": "a", "instances": [{"output": "b"}], "thumbs_down": 1}, "labelled_bad", True),
+        ({"instruction": "a", "instances": [{"output": "b"}], "image": "a.jpg"}, "not_text", True),
         ({"prompt": "a", "response": "half \ud83d"}, "half_a_character", False),
         ({"prompt": "a", "response": "<think>b"}, "half_a_thought", False),
         ({"prompt": "a", "response": "b</think>c"}, "half_a_thought", False),

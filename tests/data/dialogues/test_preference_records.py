@@ -149,6 +149,21 @@ def test_what_whole_dialogues_say_already_is_not_added_again() -> None:
     assert parse_pair(alone) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")
 
 
+def test_what_whole_dialogues_only_seem_to_say_is_added() -> None:
+    turns = [SYSTEM, turn("user", "Answer in 15 words.\nWhy?")]
+    columns = {"system": "kind", "prompt": "Why?", "context": "5"}
+    pair = parse_pair({**columns, "chosen": [*turns, GOOD], "rejected": [*turns, BAD]})
+    expected = [turn("system", "kind\n\nBe kind."), turn("user", "Answer in 15 words.\nWhy?\n\n5")]
+    assert pair == ParsedPair(expected, "Because.", "No.")
+
+
+@pytest.mark.parametrize("verdict", [{"label": True}, {"rating": 4}])
+def test_several_exchanges_of_an_instruction_have_no_rating(verdict: dict[str, Any]) -> None:
+    problem = parse_preferences({"instruction": "Do", "instances": [{"input": "1", "output": "3"}], **verdict})
+    assert isinstance(problem, Problem)
+    assert problem.reason == "not_a_pair"
+
+
 def test_a_prompt_of_one_text_follows_its_system_and_history() -> None:
     record = {"system": "Be kind.", "prompt": "\n\nHuman: Why?\n\nAssistant:", "chosen": "Because.", "rejected": "No."}
     assert parse_pair(record) == ParsedPair([SYSTEM, *PROMPT], "Because.", "No.")

@@ -177,6 +177,13 @@ def test_an_archive_in_a_text_file_is_refused_by_name(tmp_path: Path, name: str)
         rows(make_source(tmp_path, kind, name))
 
 
+def test_a_text_with_the_mark_of_an_archive_in_its_place_is_text(tmp_path: Path) -> None:
+    text = "a " * 128 + " ustar marks a tar archive."
+    assert text[257:262] == "ustar"
+    (tmp_path / "a.txt").write_text(text)
+    assert texts(make_source(tmp_path, "text", "a.txt")) == [text]
+
+
 def test_identity_has_only_encodings_that_change_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("plain")
     identity = make_source(tmp_path, "text", "a.txt").identity()

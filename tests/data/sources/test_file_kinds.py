@@ -217,6 +217,60 @@ def test_instances_of_an_instruction_are_no_rows(tmp_path: Path, indent: int | N
     assert rows(source) == [Row(row=1, record=record)] * 2
 
 
+INSTANCES = [{"input": "1, 2", "output": "3"}, {"input": "", "output": "4"}]
+INSTRUCTED = [
+    {"instances": INSTANCES, "instruction": "Add"},
+    {"Instances": INSTANCES, "id": "a", "Instruction": "Add"},
+    {"notes": "n" * (2 << 20), "prompt": "Add", "instances": INSTANCES},
+    {"instances": [*INSTANCES, {"input": "n" * (2 << 20), "output": "5"}], "instruction": "Add"},
+    {"examples": [{"text": "a"}], "instances": INSTANCES, "instruction": "Add"},
+]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("record", INSTRUCTED, ids=range(len(INSTRUCTED)))
+def test_an_instruction_with_its_instances_is_a_row(
+    tmp_path: Path, record: dict[str, object], number: int, indent: int | None
+) -> None:
+    (tmp_path / "a.json").write_text("\n".join([json.dumps(record, indent=indent)] * number))
+    (tmp_path / "b.json").write_text(json.dumps([record] * number, indent=indent))
+    source = make_source(tmp_path, "json", ["a.json", "b.json"], rows="conversations")
+    assert [row.record for row in rows(source) if isinstance(row, Row)] == [record] * (2 * number)
+    assert bad(source) == []
+
+
+WRAPPERS = [
+    ({"instruction": "Answer.", "instances": [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}]}, 2),
+    ({"instruction": "Answer.", "instances": 2, "data": [{"question": "a", "answer": "b"}]}, 1),
+    ({"instruction": "Answer.", "instances": [], "data": [{"question": "a", "answer": "b"}] * 3}, 3),
+    ({"instances": [{"input": "a", "output": "b"}], "version": "instances of an instruction"}, 1),
+    ({"instruction": "Answer.", "instances": [{"question": "a" * (1 << 20), "answer": "b"}] * 3}, 3),
+]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(("document", "number"), WRAPPERS, ids=range(len(WRAPPERS)))
+def test_an_instruction_beside_rows_describes_their_file(
+    tmp_path: Path, document: dict[str, object], number: int, indent: int | None
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(document, indent=indent))
+    source = make_source(tmp_path, "json", "a.json", rows="conversations")
+    assert len(rows(source)) == number
+    assert bad(source) == []
+
+
+def test_instances_too_large_for_a_row_are_not_taken_for_rows(tmp_path: Path) -> None:
+    text = "n" * 1000
+    record = {"instruction": "Add", "instances": [{"input": text, "output": text}] * 2000}
+    wrapper = {"instruction": "Answer.", "instances": [{"question": text, "answer": text}] * 2000}
+    (tmp_path / "a.json").write_text(json.dumps(record, indent=1))
+    (tmp_path / "b.json").write_text(json.dumps(wrapper, indent=1))
+    source = make_source(tmp_path, "json", "a.json", rows="conversations", max_row_bytes=1 << 20)
+    assert [(row, "more than 1,048,576 characters" in problem) for row, problem in bad(source)] == [(1, True)]
+    assert len(rows(make_source(tmp_path, "json", "b.json", rows="conversations", max_row_bytes=1 << 20))) == 2000
+
+
 def test_lists_of_objects_beside_the_rows_of_a_document_are_named(tmp_path: Path) -> None:
     document = {"licenses": [], "train": [{"text": "a"}], "test": [{"text": "b"}, {"text": "c"}]}
     (tmp_path / "a.json").write_text(json.dumps(document))

@@ -30,6 +30,7 @@ ODD = [
     b'{"n": Inf, "text": "a"}', b'{"text": "a", "n": [-Inf ]}', b'{"text": "a", "n": -NaN}',
     b'{"n": -Infinity, "text": "a"}', b'{"text": "a" /* b */}', b"{}", b'{"text": "a\x00b"}', b'{"text": "a\x7fb"}',
     b'{"text": "a", "b": {"c": {"text": "d"}}}', b'{"Text": "a", "text": "b"}',
+    b'{"text": "a", "n": -' + b"1" * 4301 + b"}",
 ]  # fmt: skip
 
 

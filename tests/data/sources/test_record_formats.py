@@ -220,6 +220,18 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             "conversations",
             ("is_classification", "instances.topic"),
         ),
+        (
+            {
+                "instruction": "a",
+                "instances": [{"input": "b", "output": "c", "label": False}],
+                "tools": [{"name": "x"}],
+                "input": "d",
+                "history": [["e", "f"]],
+                "reasoning": "g",
+            },
+            "conversations",
+            ("input", "history", "reasoning", "instances.label"),
+        ),
     ],
 )
 def test_what_is_not_read_is_named(record: dict[str, Any], rows: str, names: tuple[str, ...]) -> None:

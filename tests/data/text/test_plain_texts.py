@@ -27,7 +27,7 @@ def test_texts_are_normalised_and_traces_counted_as_one_by_one() -> None:
 
 
 def test_no_character_that_is_plain_is_changed_beside_any_other() -> None:
-    """Each of them between letters, after each combining mark that Unicode composes, and all of them in a row."""
+    """Each of them between letters, and all of them in a row."""
     signs = [chr(code) for code in np.flatnonzero(plain_characters()).tolist()]
     words = [f"a{sign}a" for sign in signs if not sign.isspace()]
     assert len(words) > 40_000
