@@ -22,28 +22,27 @@ from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import contrasts, lexicon
 from pipelines.data.guard.classifier import (
     NUM_BUCKETS,
-    SENTENCE_END,
     WINDOW,
     Guard,
     Verdict,
-    token_features,
+    text_features,
 )
 from pipelines.data.guard.disguises import canonical_text
-from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, logistic_regression, sigmoid
+from pipelines.data.guard.regression import logistic_regression
+from pipelines.data.guard.words import SENTENCE_END
+from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
 LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
 CONVERSATION, LEXICON, CONTRAST = "conversation", "lexicon", "contrast"  # sources of texts
-CONTRAST_WEIGHT = 10.0  # of a written text: there are few of them, and thousands of composed ones
+MIN_TEXTS = 2  # that a feature occurs in: what one text alone holds would be noise in every other text
+LEXICON_WEIGHT = 0.3  # of a text composed of the lexicon, against one of a conversation or a writer
 LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
 # Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
 # other kinds than the training texts: by a request's threshold every other one of 1,300 characters would be cut.
 REPLY_THRESHOLD = 0.8
-
-
-NO_FEATURES = np.zeros(1, np.int64)  # of a text without words, such as "?!": any one bucket
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ def training_texts(
     for window, language in corpus_windows:
         texts += [LabelledText(text, language, OTHER) for text in with_random_sentence(canonical_text(window))]
     known = {text.text for text in texts}
-    added = [*contrast_texts(held_out), *lexicon_texts(held_out, seed=seed)]
-    return texts + [text for text in added if text.text not in known]
+    composed = [text for text in lexicon_texts(held_out, seed=seed) if text.text not in known]
+    return texts + contrast_texts(held_out) + composed
 
 
 def with_random_sentence(text: str) -> list[str]:
@@ -114,15 +113,16 @@ def with_random_sentence(text: str) -> list[str]:
 
 
 def contrast_texts(held_out: Iterable[Conversation]) -> list[LabelledText]:
-    """The written pairs of requests and the harmless ones beside them, without held-out prompts."""
+    """The written pairs of requests and the harmless ones beside them, without pairs that hold a held-out prompt."""
     prompts = {canonical_text(each.prompt[-1]["content"]) for each in held_out if each.prompt}
     texts: list[LabelledText] = []
     for language in LANGUAGES:
-        labelled = [each for pair in contrasts.pairs(language) for each in zip(pair, (UNSAFE, LOOK_ALIKE), strict=True)]
-        labelled += [(text, LOOK_ALIKE) for text in contrasts.harmless(language)]
-        for text, label in labelled:
-            texts.append(LabelledText(canonical_text(text), language, label, CONTRAST, CONTRAST_WEIGHT))
-    return [text for text in texts if text.text not in prompts]
+        written = [list(zip(pair, (UNSAFE, LOOK_ALIKE), strict=True)) for pair in contrasts.pairs(language)]
+        written += [[(text, LOOK_ALIKE)] for text in contrasts.harmless(language)]
+        for labelled in written:
+            group = [LabelledText(canonical_text(text), language, label, CONTRAST) for text, label in labelled]
+            texts += [] if any(text.text in prompts for text in group) else group
+    return texts
 
 
 def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[LabelledText]:
@@ -133,11 +133,11 @@ def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[Labell
         for action, category in lexicon.actions(language, seed=seed):
             if canonical_text(action) in held_out_prompts:
                 continue
-            label = UNSAFE if category else LOOK_ALIKE
-            for request in lexicon.requests(action, language, seed=seed):
-                texts.append(LabelledText(canonical_text(request), language, label, LEXICON))
-            for request in lexicon.harmless_requests(action, language, seed=seed) if category else ():
-                texts.append(LabelledText(canonical_text(request), language, LOOK_ALIKE, LEXICON))
+            labelled = dict.fromkeys(lexicon.requests(action, language, seed=seed), UNSAFE if category else LOOK_ALIKE)
+            if category:
+                labelled |= dict.fromkeys(lexicon.harmless_requests(action, language, seed=seed), LOOK_ALIKE)
+            for text, label in labelled.items():
+                texts.append(LabelledText(canonical_text(text), language, label, LEXICON, LEXICON_WEIGHT))
     return texts
 
 
@@ -159,6 +159,30 @@ def sample_windows(
     return [(text, language) for language, heap in sorted(heaps.items()) for _, text in sorted(heap)]
 
 
+@dataclass(frozen=True)
+class Material:
+    """The features of training texts: a matrix whose columns are the buckets that they use, int64 [used]."""
+
+    matrix: TfIdfMatrix
+    used: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[LabelledText]) -> Material:
+        """The features of texts; those of fewer than MIN_TEXTS texts have no influence."""
+        rows = [text_features(text.text)[0] for text in texts]
+        used = np.unique(np.concatenate(rows))
+        matrix = TfIdfMatrix([np.searchsorted(used, row) for row in rows], len(used))
+        matrix.idf[matrix.idf > np.log(len(texts) / (MIN_TEXTS - 0.5))] = 0.0
+        return cls(matrix, used)
+
+    def fitted(self, unsafe: np.ndarray, sample_weight: Floats) -> Guard:
+        """A guard with the weights of logistic regression, without thresholds."""
+        fitted_weights, bias = logistic_regression(self.matrix, unsafe, sample_weight)
+        weights = np.zeros(NUM_BUCKETS, np.float32)
+        weights[self.used] = fitted_weights * self.matrix.idf
+        return Guard(weights, float(np.float32(bias)), {})
+
+
 def train_guard(
     texts: Sequence[LabelledText],
     *,
@@ -175,36 +199,33 @@ def train_guard(
         raise ValueError(
             f"texts: {num_unsafe} unsafe, {len(texts) - num_unsafe} harmless; expected at least {NUM_FOLDS} of each"
         )
-    matrix = TfIdfMatrix([features(text.text) for text in texts], NUM_BUCKETS)
+    material = Material.of(texts)
     unsafe = np.array([text.unsafe for text in texts])
     sample_weight = balanced_weights(texts)
-    scores = cross_validated_scores(matrix, unsafe, sample_weight, folds(texts), on_progress)
+    scores = cross_validated_scores(texts, material, sample_weight, on_progress)
     thresholds: dict[str, float] = {}
     for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
         thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
-    weights, bias = logistic_regression(matrix, unsafe, sample_weight)
+    guard = material.fitted(unsafe, sample_weight)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
-    weights = (weights * matrix.idf).astype(np.float32)
     reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
-    return Guard(weights, float(np.float32(bias)), thresholds, reply_thresholds)
+    return replace(guard, thresholds=thresholds, reply_thresholds=reply_thresholds)
 
 
 def cross_validated_scores(
-    matrix: TfIdfMatrix,
-    unsafe: np.ndarray,
-    sample_weight: Floats,
-    fold: np.ndarray,
-    on_progress: Callable[[int, int], None],
+    texts: Sequence[LabelledText], material: Material, sample_weight: Floats, on_progress: Callable[[int, int], None]
 ) -> Floats:
-    """The score of each text by a model trained on the other folds [N]; 0 in fold -1, on which all models train."""
-    scores = np.zeros(len(fold))
+    """The score of each text by a guard trained on the other folds [N]: of its worst window, as a check has it; 0 in
+    fold -1, on which all train."""
+    unsafe, fold = np.array([text.unsafe for text in texts]), folds(texts)
+    scores = np.zeros(len(texts))
     for number in range(NUM_FOLDS):
-        validation = fold == number
-        train_weight = np.where(validation, 0.0, sample_weight)
-        weights, bias = logistic_regression(matrix, unsafe, train_weight / train_weight.sum())
-        scores[validation] = sigmoid(matrix.times(weights) + bias)[validation]
+        train_weight = np.where(fold == number, 0.0, sample_weight)
+        guard = material.fitted(unsafe, train_weight / train_weight.sum())
+        for index in np.flatnonzero(fold == number):
+            scores[index] = guard.score(texts[index].text)
         on_progress(number + 1, NUM_FOLDS + 1)
     return scores
 
@@ -235,13 +256,6 @@ def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
         [LABEL_WEIGHTS[cell[1]] * text.weight / sums[cell] for cell, text in zip(cells, texts, strict=True)]
     )
     return weights / weights.sum()
-
-
-def features(text: str) -> np.ndarray:
-    """The buckets of a canonical text's features, at least one. int64 [features]."""
-    buckets, _ = token_features(text)
-    row = buckets[buckets < NUM_BUCKETS]
-    return row if len(row) else NO_FEATURES
 
 
 def folds(texts: Sequence[LabelledText]) -> np.ndarray:
