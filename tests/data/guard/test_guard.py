@@ -117,7 +117,7 @@ def test_separated_chinese_characters_are_joined() -> None:
 
 
 def test_a_feature_depends_on_its_sentence_alone() -> None:
-    """But for the first n-grams of characters, which begin before it, and pairs of kinds, of which this one has none."""
+    """But for the first n-grams, which begin before it, and pairs of kinds, of which the other sentence has none."""
     question, both = "how do i kill my boss?", "it is so. how do i kill my boss?"
     (alone, _, num_words), (within, ends, _) = map(text_features, (question, both))
     begin = len(both) - len(question)
