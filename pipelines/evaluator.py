@@ -143,7 +143,9 @@ class Evaluator:
                 "generate", batch, sampling=sampling, seeds=batch_seeds, deadline_s=self._live.answer_s
             )
             lengths = [len(reply.tokens) for reply in replies[first:]]
-            self._done(EngineWork.generating(batch, lengths), time.perf_counter() - start)
+            self._done(
+                EngineWork.generating(batch, lengths, temperature=sampling.temperature), time.perf_counter() - start
+            )
             on_progress(len(replies), len(prompts))
         return replies
 

@@ -141,7 +141,7 @@ class WorkerOptions(ClusterOptions):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Type of the weights in training, with float32 master weights; auto: bfloat16 on GPUs "
-                            "and, 512 wide or more, on CPUs that multiply it faster; else float32")  # fmt: skip
+                            "and, 192 wide or more, on CPUs that multiply it faster; else float32")  # fmt: skip
     recompute: Literal["none", "attention", "full"] = Field(
         "none", description="What is computed again in the backward pass instead of kept: each layer's attention, or "
                             "all of each layer; takes less memory and more time")  # fmt: skip

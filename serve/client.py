@@ -17,6 +17,10 @@ TIMEOUT_S = 300.0
 READ_ERRORS = (OSError, http.client.HTTPException, ValueError)
 
 
+class ConnectionLost(ClusterError):
+    """The connection was lost in the middle of a response."""
+
+
 class Client:
     """Client of one server. url: http://HOST:PORT or https://…, with or without /v1. key: sent as a bearer token."""
 
@@ -51,12 +55,15 @@ class Client:
     def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
         """Streams a reply, chunk by chunk. sampling: further fields of the request.
 
-        Raises UserError where the server refuses the request, ClusterError where it fails or the connection is lost."""
+        Raises UserError where the server refuses the request, ConnectionLost where the stream breaks off, ClusterError
+        where the server fails otherwise."""
         response = self._send("POST", "/v1/chat/completions", {"messages": list(messages), "stream": True, **sampling})
         try:
             for raw in response:
                 line = raw.decode("utf-8").strip()
-                if not line.startswith("data: ") or line == "data: [DONE]":
+                if line == "data: [DONE]":
+                    return
+                if not line.startswith("data: "):
                     continue
                 chunk = json.loads(line.removeprefix("data: "))
                 if "error" in chunk:
@@ -64,9 +71,10 @@ class Client:
                 for choice in chunk.get("choices", ()):
                     yield choice["delta"].get("content") or ""
         except READ_ERRORS as error:
-            raise ClusterError(f"{self.url}: lost in the middle of a reply ({error!r})") from None
+            raise ConnectionLost(f"{self.url}: lost in the middle of a reply ({error!r})") from None
         finally:
             response.close()
+        raise ConnectionLost(f"{self.url}: lost in the middle of a reply (it ended without [DONE])")
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> http.client.HTTPResponse:
         connection = self._connection(self._host, self._port, timeout=TIMEOUT_S)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.store.artifacts import Store
+from tests.runs import wait_until
 
 ROOT = Path(__file__).parent.parent
 BUCKET = "bucket"
@@ -78,12 +80,22 @@ class Disturbance:
     url: str
     decide: Callable[[str, str], str]
     requests: list[tuple[str, str]]
+    connections: set[tuple[str, int]]  # whose requests are not done yet
+
+    def wait_until_idle(self) -> None:
+        """Waits until the server has done all that a client which is dead by now had requested: its last requests may
+        still be on their way."""
+        marker = HTTPConnection(self.url.removeprefix("http://"))  # accepted after all connections of that client
+        marker.request("GET", "/")
+        marker.getresponse().read()
+        marker.close()
+        wait_until(lambda: not self.connections)
 
 
 @contextmanager
 def disturbed(server: ObjectServer) -> Iterator[Disturbance]:
     """Starts a proxy before a server."""
-    state = Disturbance("", lambda method, path: "pass", [])
+    state = Disturbance("", lambda method, path: "pass", [], set())
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -123,7 +135,18 @@ def disturbed(server: ObjectServer) -> Iterator[Disturbance]:
         def log_message(self, format: str, *args: object) -> None:
             """Prints nothing."""
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Proxy(ThreadingHTTPServer):
+        def process_request(self, request: Any, client_address: Any) -> None:
+            state.connections.add(client_address)
+            super().process_request(request, client_address)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                state.connections.discard(client_address)
+
+    proxy = Proxy(("127.0.0.1", 0), Handler)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     state.url = f"http://127.0.0.1:{proxy.server_address[1]}"
     yield state

@@ -12,12 +12,14 @@ from typing import Any
 
 from pipelines.inference.engine_size import CPU, ITEM_BYTES, WORKSPACE_BYTES
 
-# Of the rate of large products: while prompts and rows are read, and while every reply gets its next token.
-CPU_EFFICIENCY, GPU_EFFICIENCY = (0.68, 0.58), (0.45, 0.2)
-# On a CPU, in small operations of the host (Speed.operation_s): of a forward pass, for vLLM's scheduling and sampling;
-# of each of its layers; of a row, and of a token that is scored or replied, for vLLM's Python objects.
-PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 130.0, 134.0, 50.0, 3.0
-DRAWN_LOGIT_BYTES = 800.0  # that the sampler moves of a logit of a drawn token, in the time that a copy of them takes
+# On a GPU, of the rate of large products: while prompts and rows are read, and while every reply gets its next token.
+GPU_READING, GPU_WRITING = 0.45, 0.2
+# On a CPU products run at that rate. What else there is counts in small operations of the host while other threads wait
+# for their next product (Speed.busy_operation_s): of a forward pass, for vLLM's scheduling and sampling; of each of its
+# layers; of a row, and of a token that is scored or replied, for vLLM's Python objects; of a thousand numbers that a
+# layer makes of a token; and of a thousand logits of a token that is drawn, for its random numbers.
+PASS_OPERATIONS, LAYER_OPERATIONS, ROW_OPERATIONS, TOKEN_OPERATIONS = 50.0, 54.0, 25.0, 1.1
+NUMBERS_OPERATIONS, DRAWN_OPERATIONS = 0.1, 1.8
 GPU_SCORED_TOKEN_S = 20e-6  # of a scored token beside a GPU
 # On a CPU: torch, transformers, vLLM, Ray and oneDNN's kernels, of which environment.py limits the number.
 PROCESS_BYTES = 495 * 2**20
@@ -30,11 +32,16 @@ KEPT_OF_LOGITS, KEPT_LOGITS_BYTES = 8.0, 96 * 2**20
 @dataclass(frozen=True)
 class Speed:
     """What hardware does, measured or from data sheets: FLOP/s in products of large matrices; bytes a second of copies,
-    both ways; seconds of one small operation and its backward pass on the host (0: not used, on a GPU)."""
+    both ways; seconds of one small operation and its backward pass on the host (0: not used, on a GPU).
+
+    Of a CPU for engines, 0 where it is not known: bytes a second of weights that are read for the product of a single
+    row; seconds of a small operation while the threads that made a product wait for the next one."""
 
     flops_per_s: float
     bytes_per_s: float = 0.0
     operation_s: float = 0.0
+    read_bytes_per_s: float = 0.0
+    busy_operation_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,14 @@ class Engine:
 @dataclass(frozen=True)
 class EngineWork:
     """What an engine does. rows: that are scored, and prompts; steps: each adds a token to all replies at once;
-    scored_tokens: of those of the rows."""
+    scored_tokens: of those of the rows; drawn_tokens: of those of replies, not chosen as the most likely ones."""
 
     rows: int = 0
     row_tokens: int = 0
     reply_tokens: int = 0
     steps: int = 0
     scored_tokens: int = 0
+    drawn_tokens: int = 0
 
     def __add__(self, other: EngineWork) -> EngineWork:
         return EngineWork(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -72,9 +80,18 @@ class EngineWork:
         return cls(len(rows), tokens, scored_tokens=tokens)
 
     @classmethod
-    def generating(cls, prompts: Sequence[Sequence[int]], reply_tokens: Sequence[int]) -> EngineWork:
+    def generating(
+        cls, prompts: Sequence[Sequence[int]], reply_tokens: Sequence[int], *, temperature: float
+    ) -> EngineWork:
         """Of replies to prompts, all at once. reply_tokens: of each."""
-        return cls(len(prompts), sum(map(len, prompts)), sum(reply_tokens), max(reply_tokens, default=0))
+        written = sum(reply_tokens)
+        return cls(
+            rows=len(prompts),
+            row_tokens=sum(map(len, prompts)),
+            reply_tokens=written,
+            steps=max(reply_tokens, default=0),
+            drawn_tokens=written if temperature > 0 else 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,15 +152,40 @@ def engine_bytes(engine: Engine, *, scored: bool = True) -> dict[str, int]:
 def engine_seconds(engine: Engine, work: EngineWork, speed: Speed) -> float:
     """Seconds of work, without the engine's start. speed: of its threads, in its type.
 
-    On a CPU a token of every reply takes its products, and the time in which all weights are read from memory."""
+    Logits are made of the tokens that are scored, and of the one before each token of a reply. On a CPU a token of
+    every reply takes its products, and the time in which all weights are read from memory."""
+    config = engine.config
     length = (work.row_tokens + work.reply_tokens) / max(work.rows, 1)
-    flops = forward_flops(engine.config, engine.parameters, length)
-    read, reply = CPU_EFFICIENCY if engine.on_cpu else GPU_EFFICIENCY
-    products_s = flops * (work.row_tokens / read + work.reply_tokens / reply) / speed.flops_per_s
+    head = 2 * config["vocab_size"] * config["hidden_size"]
+    layers = forward_flops(config, engine.parameters, length) - head
+    read, written = layers * work.row_tokens + head * work.scored_tokens, (layers + head) * work.reply_tokens
     if not engine.on_cpu:
+        products_s = (read / GPU_READING + written / GPU_WRITING) / speed.flops_per_s
         return products_s + GPU_SCORED_TOKEN_S * work.scored_tokens
+    weights_s = work.steps * engine.weight_bytes / (speed.read_bytes_per_s or speed.bytes_per_s)
+    host_s = _host_operations(engine, work) * (speed.busy_operation_s or speed.operation_s)
+    return (read + written) / speed.flops_per_s + weights_s + host_s
+
+
+def _host_operations(engine: Engine, work: EngineWork) -> float:
+    """Small operations that take as long as all that a CPU does beside products and reading weights."""
+    layers, tokens = engine.config["num_hidden_layers"], work.row_tokens + work.reply_tokens
     passes = work.steps + work.row_tokens / max(CPU.batch_tokens, engine.max_tokens)
-    operations = passes * (PASS_OPERATIONS + LAYER_OPERATIONS * engine.config["num_hidden_layers"])
-    operations += ROW_OPERATIONS * work.rows + TOKEN_OPERATIONS * (work.scored_tokens + work.reply_tokens)
-    moved = work.steps * engine.weight_bytes + DRAWN_LOGIT_BYTES * engine.config["vocab_size"] * work.reply_tokens
-    return products_s + operations * speed.operation_s + moved / speed.bytes_per_s
+    return (
+        passes * (PASS_OPERATIONS + LAYER_OPERATIONS * layers)
+        + ROW_OPERATIONS * work.rows
+        + TOKEN_OPERATIONS * (work.scored_tokens + work.reply_tokens)
+        + NUMBERS_OPERATIONS * tokens * layers * _layer_numbers(engine.config) / 1000
+        + DRAWN_OPERATIONS * work.drawn_tokens * engine.config["vocab_size"] / 1000
+    )
+
+
+def _layer_numbers(config: Mapping[str, Any]) -> float:
+    """Numbers that a layer makes of a token: two norms and two sums, queries, keys, values and what they give, and of
+    the feed-forward part the gate, the other branch and their product."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    columns = config.get("head_dim") or hidden // heads
+    width = config.get("intermediate_size") or 4 * hidden
+    if config.get("num_local_experts") or config.get("num_experts"):
+        width = (config.get("moe_intermediate_size") or width) * config["num_experts_per_tok"]
+    return 4 * hidden + 2 * columns * (heads + (config.get("num_key_value_heads") or heads)) + 3 * width

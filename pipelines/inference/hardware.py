@@ -1,9 +1,11 @@
-"""What the hardware of this process does, measured: rates of large products and of copies, the time of a small
-operation, and the most memory that it holds."""
+"""What the hardware of this process does, measured: rates of large products, of copies and of reading weights, the time
+of a small operation, and the most memory that it holds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -14,6 +16,7 @@ from pipelines.inference.process_memory import CONTEXT_BYTES
 CPU_SIZES = (256, 512, 1024)  # 0.8 to 13 MB of float32 a product: within a core's cache, and beyond it
 GPU_SIZES = (4096, 8192)
 COPIED_BYTES = {"cpu": 2**25, "cuda": 2**28}  # beyond the caches
+READ_SHAPE = (8192, 4096)  # 128 MiB of float32, beyond the caches, too
 SMALL_OPERATIONS = 50
 
 
@@ -56,13 +59,39 @@ def copy_bytes_per_s(device: str, *, tries: int = 30) -> float:
     return 2 * source.numel() / fastest_s
 
 
+def read_bytes_per_s(*, tries: int = 8) -> float:
+    """Highest measured rate at which this process's threads read a matrix, for its product with a single row: what they
+    do with an engine's weights for a reply's next token."""
+    with torch.inference_mode():
+        matrix, row = torch.ones(READ_SHAPE), torch.ones(1, READ_SHAPE[1])
+        fastest_s = float("inf")
+        for _ in range(tries):
+            start = time.perf_counter()
+            torch.mm(row, matrix.T)
+            fastest_s = min(fastest_s, time.perf_counter() - start)
+    return 4 * matrix.numel() / fastest_s
+
+
 def operation_s() -> float:
     """Least measured time of a small operation on a CPU with its backward pass: what is left of it where there is next
     to nothing to compute, for Python, torch and autograd."""
+    return _fastest_operation_s(lambda: None)
+
+
+def busy_operation_s() -> float:
+    """The same right after a product. Its threads spin for a while, in wait for the next one: where two of them share a
+    core, what comes between products takes up to twice as long."""
+    size = CPU_SIZES[0]
+    a, b = torch.ones(size, size), torch.ones(size, size)
+    return _fastest_operation_s(lambda: a @ b)
+
+
+def _fastest_operation_s(before: Callable[[], object]) -> float:
     fastest_s = float("inf")
     with torch.inference_mode(False), torch.enable_grad():  # wherever it is called
         x = torch.ones(8, requires_grad=True)
         for _ in range(20):
+            before()
             start = time.perf_counter()
             y = x
             for _ in range(SMALL_OPERATIONS):
@@ -74,8 +103,11 @@ def operation_s() -> float:
 
 def measured_speed(device: str, dtype: torch.dtype, *, world: int = 1) -> Speed:
     """What so many processes like this one do together, as long as the others are idle or measure, too."""
-    small_s = operation_s()  # first: for a while after a product its other threads spin, and take half of a core
-    return Speed(world * peak_flops_per_s(device, dtype), world * copy_bytes_per_s(device), small_s)
+    small_s = operation_s()  # first: see busy_operation_s
+    speed = Speed(world * peak_flops_per_s(device, dtype), world * copy_bytes_per_s(device), small_s)
+    if device.startswith("cuda"):
+        return speed
+    return replace(speed, read_bytes_per_s=world * read_bytes_per_s(), busy_operation_s=busy_operation_s())
 
 
 def _wait(device: str) -> None:

@@ -3,7 +3,8 @@
     positions [B, T] ──► Documents ──every layer──► causal attention within each document
                                                     GPU, 16 bits: one varlen kernel (Dao 2023, FlashAttention-2)
                                                     otherwise: one scaled_dot_product_attention for all documents
-                                                    of about the same length, padded at their ends
+                                                    of about the same length, padded at their ends; short ones on
+                                                    a CPU in blocks of queries
 
 Soft-capped scores, and windows shorter than a document where there is no kernel, take a square of that document.
 
@@ -30,6 +31,9 @@ from pipelines.errors import UserError
 
 NAME = "documents"  # transformers' attn_implementation
 MAX_PADDED = 512  # tokens; the work of padding a longer document is worth more than a call less
+# On a CPU documents of up to so many tokens are attended to in blocks of queries, in float32 whatever the model's type:
+# torch's kernels compute much of what is masked, and small products in 16 bits take 2 to 5 times as long backwards.
+MAX_IN_BLOCKS, BLOCK_QUERIES = 512, 64
 
 
 Prefix = Sequence[tuple[Tensor, Tensor]]
@@ -243,10 +247,25 @@ def _attend(
     if softcap is not None:
         assert mask_TT is not None
         return _capped(query_BATC, key_BKTC, value_BKTC, mask_TT, scaling, dropout, softcap)
+    if mask_TT is None and not query_BATC.is_cuda and tokens <= MAX_IN_BLOCKS:
+        return _in_blocks(parts, scaling, dropout, grouped)
     return F.scaled_dot_product_attention(
         query_BATC, key_BKTC, value_BKTC, attn_mask=mask_TT, is_causal=mask_TT is None, scale=scaling,
         dropout_p=dropout, enable_gqa=grouped,
     )  # fmt: skip
+
+
+def _in_blocks(parts: Sequence[Tensor], scaling: float | None, dropout: float, grouped: bool) -> Tensor:
+    """Causal attention of documents of one length, BLOCK_QUERIES queries at a time: keys after them are left out."""
+    query_BATC, key_BKTC, value_BKTC = (part.float() if part.itemsize == 2 else part for part in parts)
+    attend = partial(F.scaled_dot_product_attention, scale=scaling, dropout_p=dropout, enable_gqa=grouped)
+    tokens, blocks = query_BATC.shape[2], []
+    for begin in range(0, tokens, BLOCK_QUERIES):
+        end = min(begin + BLOCK_QUERIES, tokens)
+        query, key, value = query_BATC[:, :, begin:end], key_BKTC[:, :, :end], value_BKTC[:, :, :end]
+        mask_TT = torch.ones(end - begin, end, dtype=torch.bool, device=query.device).tril(begin) if begin else None
+        blocks.append(attend(query, key, value, attn_mask=mask_TT, is_causal=mask_TT is None))
+    return torch.cat(blocks, 2).to(parts[0].dtype)
 
 
 def _capped(

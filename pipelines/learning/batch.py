@@ -22,11 +22,12 @@ from torch import Tensor
 
 from pipelines.data.tokens.packing import PHASE
 from pipelines.errors import UserError
-from pipelines.learning.dealing import cut_evenly, deal, largest_rows, num_micro_batches
+from pipelines.learning.dealing import cut_evenly, deal, num_micro_batches
 from pipelines.learning.losses import IGNORE
 from pipelines.learning.permutation import permuted
 
 COLUMNS = ("tokens", "segments", "positions", "loss_mask")
+LOOKED_AT_ROWS = 20_000  # of all steps: 0.3 s for pairs
 MAX_TABLE_ROWS = 2**24  # more rows than these are permuted without a table, which would take 8 bytes a row
 
 
@@ -115,13 +116,8 @@ class PackedRows:
     def tokens_N(self) -> None:
         return None
 
-    @property
-    def padded(self) -> float:
-        return 1.0
-
-    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int) -> int:
-        """Tokens of a micro-batch."""
-        return largest_rows(batch_rows, world, micro_batch_rows) * self.length
+    def batch_tokens(self, rows: np.ndarray) -> int:
+        return len(rows) * self.length
 
     def padding(self) -> PackedBatch:
         """One row of padding, whose loss is 0."""
@@ -203,6 +199,24 @@ class DataOrder:
             return cut_evenly(cut_evenly(rows, world)[rank], num_pieces)
         rank_rows = deal(rows, self.tokens_N[rows], world)[rank]
         return deal(rank_rows, self.tokens_N[rank_rows], num_pieces)
+
+    def computed_tokens(
+        self, steps: range, batch_tokens: Callable[[np.ndarray], int], *, world: int, micro_batch_rows: int
+    ) -> tuple[int, float]:
+        """Of the largest micro-batch of these steps; and of a step on average, as if all ranks computed as many as the
+        one that they wait for. Of many steps some are looked at.
+
+        batch_tokens: of a batch of rows, padding included."""
+        looked_at = steps[:: max(1, len(steps) * self.batch_rows // LOOKED_AT_ROWS)]
+        largest, computed = 0, 0
+        for step in looked_at:
+            ranks = [
+                self.micro_batches(step, rank=r, world=world, micro_batch_rows=micro_batch_rows) for r in range(world)
+            ]
+            tokens = [[batch_tokens(piece) for piece in pieces] for pieces in ranks]
+            largest = max(largest, *map(max, tokens))
+            computed += world * max(map(sum, tokens))
+        return largest, computed / len(looked_at)
 
 
 @lru_cache(maxsize=2)  # a step may reach from one epoch into the next; num_rows × 8 bytes each

@@ -6,6 +6,7 @@ rows of a step ──longest first, each to whoever has the fewest tokens──�
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -13,11 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 Cut = TypeVar("Cut", np.ndarray, list[Any])
-# Tokens that are computed for each token of a pair, by the slowest rank: rows are as long as the longest sequence of
-# their micro-batch, with room at their ends: 1.17, and with the rank that others wait for 1.21, for two ranks with two
-# micro-batches of four pairs, of lengths that vary by a factor of two around their median.
-PADDED = 1.2
-
 TRIED_PAIRS, MIN_TRIES = 1000, 50  # in steps whose largest micro-batch is looked for: 0.1 to 0.5 s
 
 
@@ -68,20 +64,35 @@ def packing(lengths: Sequence[int]) -> tuple[list[int], int, int]:
     return starts, max(len(filled), 1), width
 
 
-def largest_micro_batch(lengths_N2: np.ndarray, *, batch_pairs: int, world: int, micro_batch_pairs: int) -> int:
-    """Tokens of the largest micro-batch of pairs, padding included, about: of random steps, half of them with the
-    longest pair.
+@dataclass(frozen=True)
+class Drawn:
+    """What random steps of pairs compute, padding included, about. largest: tokens of the largest micro-batch, where
+    half of the steps have the longest pair; padded: of the other steps, if every rank computed as many tokens as the
+    one that they wait for, for each token of their pairs."""
 
-    lengths_N2: tokens of both sides of each pair, a side being the prompt with one of the replies; N > 0."""
+    largest: int
+    padded: float
+
+
+def drawn_steps(lengths_N2: np.ndarray, *, batch_pairs: int, world: int, micro_batch_pairs: int) -> Drawn:
+    """lengths_N2: tokens of both sides of each pair, a side being the prompt with one of the replies; N > 0."""
     draw, tokens_N = np.random.default_rng(0), lengths_N2.sum(axis=1)
     longest = int(lengths_N2.max(axis=1).argmax())
-    pieces, largest = num_micro_batches(batch_pairs, world, micro_batch_pairs), 0
+    pieces = num_micro_batches(batch_pairs, world, micro_batch_pairs)
+    largest, computed, tokens = 0, 0, 0
     for number in range(max(MIN_TRIES, TRIED_PAIRS // batch_pairs)):
         pairs = draw.choice(len(lengths_N2), batch_pairs, replace=len(lengths_N2) < batch_pairs)
         if number % 2 == 0 and longest not in pairs:
             pairs[0] = longest
+        of_ranks = []
         for rank_pairs in deal(pairs, tokens_N[pairs], world):
+            of_rank = []
             for piece in deal(rank_pairs, tokens_N[rank_pairs], pieces):
                 _, rows, width = packing(lengths_N2[piece].ravel().tolist())
-                largest = max(largest, rows * width)
-    return largest
+                of_rank.append(rows * width)
+            largest = max(largest, *of_rank)
+            of_ranks.append(sum(of_rank))
+        if number % 2:
+            computed += world * max(of_ranks)
+            tokens += tokens_N[pairs].sum()
+    return Drawn(largest, computed / tokens)

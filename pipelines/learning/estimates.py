@@ -77,6 +77,7 @@ def seconds(model: ModelShape, setting: Setting, speed: Speed, work: TrainingWor
     tokens, layers, attention = work.tokens, layers_forward_flops(model), attention_flops(model, work.length)
     again_of_passes = 1.0 if setting.recompute == "none" else 4 / 3  # a backward pass takes as long as two
     products = work.flops - 3 * tokens * attention + (tokens * layers if setting.recompute == "full" else 0)
+    products += _logits_again_flops(model, setting, work)
     attended = 3 * again_of_passes * tokens * attention
     moved = MOVES_OF_KEPT * _kept_bytes(model, setting, tokens)
     device_s = (products + attended / ATTENTION_EFFICIENCY) / speed.flops_per_s + moved / speed.bytes_per_s
@@ -89,6 +90,7 @@ def _cpu_seconds(model: ModelShape, setting: Setting, speed: Speed, work: Traini
     attention = attention_flops(model, work.length)
     again = {"none": 0.0, "attention": attention, "full": layers_forward_flops(model) + attention}[setting.recompute]
     products = work.flops + work.tokens * again
+    products += _logits_again_flops(model, setting, work)
     if setting.muon:
         products += work.steps * muon_flops(model)
     logits = 4 * model.head.shape[0] * work.tokens if model.head is not None else 0.0
@@ -101,6 +103,10 @@ def _cpu_seconds(model: ModelShape, setting: Setting, speed: Speed, work: Traini
     operations = work.steps * (work.micro_batches * of_batch + TENSOR_OPERATIONS * tensors + STEP_OPERATIONS)
     products_s = products / (speed.flops_per_s * CPU_EFFICIENCY)
     return products_s + moved / speed.bytes_per_s + operations * speed.operation_s
+
+
+def _logits_again_flops(model: ModelShape, setting: Setting, work: TrainingWork) -> float:
+    return 2 * model.head.numel * work.tokens if setting.logits_again and model.head is not None else 0.0
 
 
 def _sent_bytes(model: ModelShape, setting: Setting, micro_batches: float) -> float:

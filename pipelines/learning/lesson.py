@@ -54,13 +54,8 @@ class Rows(Protocol):
         """Tokens of each row, where they differ."""
         ...
 
-    @property
-    def padded(self) -> float:
-        """Tokens that are computed for each of these, about."""
-        ...
-
-    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int, /) -> int:
-        """Tokens of the largest micro-batch, padding included. batch_rows: of a step, all ranks together."""
+    def batch_tokens(self, rows: np.ndarray, /) -> int:
+        """Tokens of the batch of these rows, padding included."""
         ...
 
     def read(self, rows: np.ndarray, /) -> Any:
@@ -90,8 +85,9 @@ class Lesson:
 
     learner: module with the parameters; forward(batch) is the loss summed over its labels. model: the part of it that
     is saved, `learner.<path>`. save: writes weights, by the model's parameter names, into a folder. dtype: of these
-    weights. only_trainable: `save` gets the trained weights alone. before, after: called on every rank with the
-    engine's `evaluate`, when the learner has its initial weights, and its final ones; `after` returns figures."""
+    weights. only_trainable: `save` gets the trained weights alone. logits_again: see Setting. before, after: called on
+    every rank with the engine's `evaluate`, when the learner has its initial weights, and its final ones; `after`
+    returns figures."""
 
     learner: nn.Module
     model: PreTrainedModel
@@ -100,6 +96,7 @@ class Lesson:
     save: Callable[[Weights, Path], None]
     dtype: torch.dtype = torch.float32
     only_trainable: bool = False
+    logits_again: bool = False
     before: Callable[[Evaluate], None] = lambda _: None
     after: Callable[[Evaluate], dict[str, float]] = lambda _: {}
 

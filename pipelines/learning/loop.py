@@ -194,21 +194,26 @@ def estimation_errors(
     """plan/memory_error and plan/time_error: by which fraction the formulas of `rayse plan` are above (or, negative,
     below) what the steps took; time without checkpoints, and without the first step where there are others.
     memory_bytes: this rank's peak, of which the largest counts."""
-    cut = plan.batch_rows, worker.world, plan.micro_batch_rows
+    cut = {"world": worker.world, "micro_batch_rows": plan.micro_batch_rows}
+    order, (steps, steps_s) = data_order(plan, lesson.rows), journal.timed()
+    largest_tokens, _ = order.computed_tokens(range(journal.step), lesson.rows.batch_tokens, **cut)
+    timed = range(journal.step - steps, journal.step)
+    _, step_tokens = order.computed_tokens(timed, lesson.rows.batch_tokens, **cut)
     four_bit = any(hasattr(parameter, "quant_state") for parameter in lesson.model.parameters())
     setting = Setting(
-        tokens=lesson.rows.batch_tokens(*cut), device=worker.device.partition(":")[0], dtype=name_of(dtype),
+        tokens=largest_tokens, device=worker.device.partition(":")[0], dtype=name_of(dtype),
         world=worker.world, zero_stage=plan.zero_stage, recompute=plan.recompute, compiled=compiled,
         offload=plan.offload, four_bit=four_bit, muon=plan.optimizer.kind == "muon",
+        logits_again=lesson.logits_again,
     )  # fmt: skip
     shape, length = shape_of(lesson.model, lesson.learner), lesson.rows.row_tokens
     planned_bytes = sum(estimates.process_bytes(shape, setting).values())
     small_s = operation_s()  # before anything that keeps other threads spinning
     speed = estimates.Speed(peak, worker.world * copy_bytes_per_s(worker.device), small_s)
-    (steps, steps_s), padded = journal.timed(), lesson.rows.padded
+    computed = step_tokens / (plan.batch_rows * length)  # for each token of a step on average
     work = estimates.TrainingWork(
-        flops=padded * journal.flops * steps / journal.step, tokens=padded * steps * plan.batch_rows * length,
-        length=length, steps=steps, micro_batches=num_micro_batches(*cut),
+        flops=computed * journal.flops * steps / journal.step, tokens=steps * step_tokens, length=length, steps=steps,
+        micro_batches=num_micro_batches(plan.batch_rows, **cut),
     )  # fmt: skip
     planned_s = estimates.seconds(shape, setting, speed, work)
     largest = torch.tensor(float(memory_bytes), dtype=torch.float64, device=worker.device)
@@ -248,7 +253,7 @@ def compiles(option: bool | Literal["auto"], device: str, zero_stage: int) -> bo
 
 def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, journal: Journal, meter: Meter) -> None:
     """Runs every step that the journal does not have yet."""
-    order = DataOrder(len(rows), plan.batch_rows, plan.seed, rows.phases, rows.tokens_N)
+    order = data_order(plan, rows)
     saver = Saver(worker, plan.checkpoint_every_steps)
     curve_every = max(1, plan.total_steps // CURVE_POINTS)
     for step in range(journal.step, plan.total_steps):
@@ -277,6 +282,10 @@ def run_steps(worker: Worker, plan: TrainingPlan, engine: Engine, rows: Rows, jo
             worker.progress(step + 1, {"train/loss_nats": done.loss, **figures, **meter.recent()})
         if done.checkpoint_due or last:
             saver.save(engine, journal)
+
+
+def data_order(plan: TrainingPlan, rows: Rows) -> DataOrder:
+    return DataOrder(len(rows), plan.batch_rows, plan.seed, rows.phases, rows.tokens_N)
 
 
 class TrainingBatch(Batch, Protocol):

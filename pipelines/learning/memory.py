@@ -44,6 +44,7 @@ class Setting:
     offload: bool = False
     four_bit: bool = False  # the frozen linear layers: QLoRA
     muon: bool = False  # for hidden matrices: one moment instead of AdamW's two
+    logits_again: bool = False  # computed again by the backward pass: DPO's loss is no sum over tokens
 
     @property
     def item_bytes(self) -> int:

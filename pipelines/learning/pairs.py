@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from pipelines.data.dialogues.tokenized_pairs import PairFile
 from pipelines.errors import UserError
 from pipelines.learning import model as models
-from pipelines.learning.dealing import PADDED, largest_micro_batch, packing
+from pipelines.learning.dealing import packing
 from pipelines.learning.lesson import Evaluate, Lesson
 from pipelines.learning.model import head, last_hidden, scores_of_hidden
 from pipelines.learning.pair_losses import bradley_terry, dpo
@@ -84,15 +84,9 @@ class PairRows:
         """Tokens of a pair, both sequences, on average."""
         return float(self.pairs.lengths_N2.sum(axis=1).mean())
 
-    @property
-    def padded(self) -> float:
-        return PADDED
-
-    def batch_tokens(self, batch_rows: int, world: int, micro_batch_rows: int) -> int:
-        """Tokens of the largest micro-batch, about."""
-        return largest_micro_batch(
-            self.pairs.lengths_N2, batch_pairs=batch_rows, world=world, micro_batch_pairs=micro_batch_rows
-        )
+    def batch_tokens(self, rows: np.ndarray) -> int:
+        _, num_rows, width = packing(self.pairs.lengths_N2[rows].ravel().tolist())
+        return num_rows * width
 
     def padding(self) -> PairBatch:
         """A batch without pairs: two tokens that no loss uses."""
@@ -225,7 +219,8 @@ def dpo_lesson(
     def before(evaluate: Evaluate) -> None:
         learner.reference_N2 = pair_scores(evaluate, reply_logprobs, model, rows, batch_pairs=batch_pairs)
 
-    return Lesson(learner, model, "model", rows, partial(save_proven, model), dtype, before=before)
+    save = partial(save_proven, model)
+    return Lesson(learner, model, "model", rows, save, dtype, logits_again=True, before=before)
 
 
 def new_reward_model(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.sources.source import Row
-from pipelines.learning.dealing import largest_micro_batch
+from pipelines.learning.dealing import Drawn, drawn_steps
 from pipelines.recipe.reader import Entry, Recipe
 
 BYTES_PER_TOKEN = 4.0
@@ -33,9 +33,9 @@ class PairLengths:
     limit: int = 0  # tokens of a side at most
     limit_of_most: int = 0  # that 95% of the pairs would not exceed
 
-    def micro_batch_tokens(self, batch_pairs: int, workers: int, micro_batch_pairs: int) -> int:
-        """Of the largest micro-batch, about. batch_pairs: of a step, all workers together."""
-        return largest_micro_batch(
+    def drawn_steps(self, batch_pairs: int, workers: int, micro_batch_pairs: int) -> Drawn:
+        """batch_pairs: of a step, all workers together."""
+        return drawn_steps(
             np.array(self.sides), batch_pairs=batch_pairs, world=workers, micro_batch_pairs=micro_batch_pairs
         )
 

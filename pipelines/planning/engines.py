@@ -70,7 +70,10 @@ def _engine(model: ModelShape, stored: str, entry: Entry, machines: Machines) ->
         size, limit = engine_size.CPU, engine_size.MAX_EVALUATOR_KV_BYTES
         rate = machines.flops_per_s if dtype == "float32" else machines.bfloat16_flops_per_s or machines.flops_per_s
         threads = min(cluster["threads"] or machines.per_node, machines.per_node)
-        speed = Speed(threads * rate, threads * machines.bytes_per_s, machines.operation_s)
+        speed = Speed(
+            threads * rate, threads * machines.bytes_per_s, machines.operation_s,
+            machines.read_bytes_per_s, machines.busy_operation_s if threads > 1 else machines.operation_s,
+        )  # fmt: skip
     else:
         size, speed = engine_size.GPU, Speed(machines.flops_per_s, machines.bytes_per_s)
         beside = machines.memory_bytes - weights - engine_size.WORKSPACE_BYTES
@@ -137,13 +140,18 @@ def _work(held_out: HeldOut, options: Mapping[str, Any], *, on_cpu: bool) -> Eng
     text = _scoring(max(1, held_out.text_tokens // 512), held_out.text_tokens)
     work = text + text if held_out.base else text
     for _ in range(1 + held_out.previous):
-        rows, reply_tokens = options["samples"] * held_out.languages, options["reply_tokens"]
-        work += EngineWork(rows, rows * options["prompt_tokens"], rows * reply_tokens, reply_tokens if rows else 0)
-        rows, reply_tokens = min(options["held_out_prompts"], held_out.conversations), options["chat_reply_tokens"]
-        steps = -(-rows // engine_size.size_of(on_cpu=on_cpu).num_rows) * reply_tokens
+        rows = options["samples"] * held_out.languages
+        work += _replies(rows, options["prompt_tokens"], options["reply_tokens"], options["temperature"], on_cpu=on_cpu)
+        rows, prompt_tokens = min(options["held_out_prompts"], held_out.conversations), EXCHANGE_TOKENS // 2
         work += _scoring(rows, rows * EXCHANGE_TOKENS)
-        work += EngineWork(rows, rows * EXCHANGE_TOKENS // 2, rows * reply_tokens, steps)
+        work += _replies(rows, prompt_tokens, options["chat_reply_tokens"], options["chat_temperature"], on_cpu=on_cpu)
     return work
+
+
+def _replies(rows: int, prompt_tokens: int, reply_tokens: int, temperature: float, *, on_cpu: bool) -> EngineWork:
+    steps = -(-rows // engine_size.size_of(on_cpu=on_cpu).num_rows) * reply_tokens
+    written = rows * reply_tokens
+    return EngineWork(rows, rows * prompt_tokens, written, steps, drawn_tokens=written if temperature > 0 else 0)
 
 
 def _scoring(rows: int, tokens: int) -> EngineWork:

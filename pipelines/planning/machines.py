@@ -47,6 +47,8 @@ class Machines:
     bfloat16_flops_per_s: float | None = None  # of a CPU, whose instructions decide whether it is the faster type
     bytes_per_s: float = 0.0  # of a GPU, copied within its memory; of a core, copied
     operation_s: float = OPERATION_S  # see Speed
+    read_bytes_per_s: float = 0.0  # see Speed; by all cores together
+    busy_operation_s: float = 0.0
 
     @property
     def count(self) -> int:
@@ -94,22 +96,26 @@ def this_machine(*, on_gpu: bool | None = None) -> Machines:
     on_gpu: which; default: GPUs where there are any."""
     import torch
 
-    from pipelines.inference.hardware import copy_bytes_per_s, operation_s, peak_flops_per_s
+    from pipelines.inference import hardware
 
     gpus = torch.cuda.device_count() if on_gpu is not False else 0
     if gpus:
         properties = torch.cuda.get_device_properties(0)
-        flops = peak_flops_per_s("cuda:0", torch.bfloat16)
+        flops = hardware.peak_flops_per_s("cuda:0", torch.bfloat16)
         name = properties.name.removeprefix("NVIDIA ").split()[0]
         memory = int(USABLE * properties.total_memory)
-        return Machines(1, gpus, name, memory, flops, on_gpu=True, bytes_per_s=copy_bytes_per_s("cuda:0"))
+        return Machines(1, gpus, name, memory, flops, on_gpu=True, bytes_per_s=hardware.copy_bytes_per_s("cuda:0"))
+    small_s = hardware.operation_s()  # first: see busy_operation_s
+    read, busy_s = hardware.read_bytes_per_s(), hardware.busy_operation_s()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        flops, bfloat16 = (peak_flops_per_s("cpu", t, seconds=0.15) for t in (torch.float32, torch.bfloat16))
-        copied, small_s = copy_bytes_per_s("cpu"), operation_s()
+        flops, bfloat16 = (
+            hardware.peak_flops_per_s("cpu", dtype, seconds=0.15) for dtype in (torch.float32, torch.bfloat16)
+        )
+        copied = hardware.copy_bytes_per_s("cpu")
     finally:
         torch.set_num_threads(threads)
     cores = len(os.sched_getaffinity(0))
     memory = int(USABLE * psutil.virtual_memory().total)
-    return Machines(1, cores, "CPU", memory, flops, False, bfloat16, copied, small_s)
+    return Machines(1, cores, "CPU", memory, flops, False, bfloat16, copied, small_s, read, busy_s)

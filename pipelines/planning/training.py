@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.inference.estimates import Speed
 from pipelines.inference.model_config import dtype_in
 from pipelines.learning import estimates
-from pipelines.learning.dealing import PADDED, largest_rows, num_micro_batches
+from pipelines.learning.dealing import largest_rows, num_micro_batches
 from pipelines.learning.estimates import TrainingWork
 from pipelines.learning.memory import Setting
 from pipelines.learning.shapes import ModelShape
@@ -80,6 +80,7 @@ class Job:
     step_rows: int | None  # of an optimizer step, over all workers, where the stage has such rows
     length: int  # tokens of a row
     mean_tokens: float  # of such a row, or of both sides of a pair
+    padded: float  # tokens that are computed for each of them
     threads: int  # of a worker on a CPU
     tokens: int | None  # to train on, in all
     options: Mapping[str, Any]
@@ -128,7 +129,7 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         dtype = dtype_in(config)
     context = int(config.get("max_position_embeddings") or 2**31)
     pairs = pair_lengths(recipe, entry, context) if "batch_pairs" in options else None
-    rows, row_tokens = _micro_batch(recipe, entry, context, pairs)
+    rows, row_tokens, padded = _micro_batch(recipe, entry, context, pairs)
     length = row_tokens // 2 if "batch_pairs" in options else row_tokens
     step_rows = options["batch_tokens"] // row_tokens if "batch_tokens" in options else options.get("batch_pairs")
     setting = Setting(
@@ -137,31 +138,20 @@ def job_of(recipe: Recipe, entry: Entry, machines: Machines) -> Job:
         zero_stage=cluster["zero_stage"], recompute=cluster["recompute"], offload=cluster["offload"] == "optimizer",
         compiled=on_gpu and cluster["zero_stage"] < 3 and cluster.get("compile", False) in (True, "auto"),
         four_bit=bool(options.get("lora") and options["lora"]["qlora"]), muon=_uses_muon(recipe, entry),
+        logits_again=entry.stage.kind == "dpo",
     )  # fmt: skip
     lora = options.get("lora")
     adapters = {kind: options[kind] for kind in ("lora", "ia3") if options.get(kind) is not None}
     if entry.stage.kind == "prefix_tuning":
         adapters["prefix"] = {name: options[name] for name in ("num_virtual_tokens", "projection")}
     model = _shape(entry.stage.kind, config, adapters)
+    one_row = row_tokens if pairs is None else pairs.drawn_steps(options["batch_pairs"], cluster["workers"], 1).largest
     return Job(
-        entry.stage.kind,
-        config,
-        model,
-        setting,
-        lora,
-        machines,
-        rows,
-        row_tokens if pairs is None else pairs.micro_batch_tokens(options["batch_pairs"], cluster["workers"], 1),
-        step_rows,
-        length,
-        (pairs and pairs.mean_tokens) or row_tokens,
-        cluster["threads_per_worker"],
-        _tokens(recipe, entry, pairs),
-        options,
-        frozenset(entry.options.model_fields_set),
-        cluster.get("kv_cache_bytes"),
-        "" if pairs is None else pairs.note(entry.name, context),
-    )
+        entry.stage.kind, config, model, setting, lora, machines, rows, one_row, step_rows, length,
+        (pairs and pairs.mean_tokens) or row_tokens, padded, cluster["threads_per_worker"],
+        _tokens(recipe, entry, pairs), options, frozenset(entry.options.model_fields_set),
+        cluster.get("kv_cache_bytes"), "" if pairs is None else pairs.note(entry.name, context),
+    )  # fmt: skip
 
 
 def _dtype(name: str, device: str, hidden_size: int) -> str:
@@ -187,19 +177,20 @@ def _uses_muon(recipe: Recipe, entry: Entry) -> bool:
     return (options["optimizer"] or ("adamw" if begins_as_base(recipe, entry) else "muon")) == "muon"
 
 
-def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLengths | None) -> tuple[int, int]:
-    """Rows of a micro-batch (pairs of two replies where the stage has pairs), and tokens of each.
+def _micro_batch(recipe: Recipe, entry: Entry, context: int, lengths: PairLengths | None) -> tuple[int, int, float]:
+    """Rows of a micro-batch (pairs of two replies where the stage has pairs), tokens of each, and Job.padded.
 
     context: tokens that the model attends to; lengths: of pairs, where the stage has pairs."""
     options, cluster = entry.options.model_dump(), entry.cluster.model_dump()
     rows, workers = cluster["micro_batch_rows"], cluster["workers"]
     if "batch_tokens" in options:
         length = _row_length(recipe, entry, context)
-        return largest_rows(max(1, options["batch_tokens"] // length), workers, rows), length
+        return largest_rows(max(1, options["batch_tokens"] // length), workers, rows), length, 1.0
     if lengths is None:  # ppo
-        return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"]
+        return rows, EXCHANGE_TOKENS // 2 + options["max_new_tokens"], 1.0
+    drawn = lengths.drawn_steps(options["batch_pairs"], workers, rows)
     pairs = largest_rows(options["batch_pairs"], workers, rows)
-    return pairs, lengths.micro_batch_tokens(options["batch_pairs"], workers, rows) // pairs
+    return pairs, drawn.largest // pairs, drawn.padded
 
 
 def _row_length(recipe: Recipe, entry: Entry, context: int) -> int:
@@ -364,12 +355,15 @@ def time_s(job: Job) -> float | None:
         return None
     workers = job.setting.world if job.on_gpu else min(job.setting.world * job.threads, machines.count)
     in_16_bits = machines.bfloat16_flops_per_s if not job.on_gpu and job.setting.item_bytes == 2 else None
-    speed = Speed(workers * (in_16_bits or machines.flops_per_s), workers * machines.bytes_per_s, machines.operation_s)
+    speed = Speed(
+        workers * (in_16_bits or machines.flops_per_s), workers * machines.bytes_per_s, machines.operation_s,
+        machines.read_bytes_per_s,
+    )  # fmt: skip
     if job.kind == "ppo":
         iteration_s = rollout_estimates.iteration_seconds(job.model, _critic(job), job.setting, _rollouts(job), speed)
         return job.options["iterations"] * iteration_s
     step_rows = job.step_rows or job.rows * job.setting.world
-    computed = job.tokens * (PADDED if "batch_pairs" in job.options else 1.0)
+    computed = job.tokens * job.padded
     work = TrainingWork(
         flops=training_flops(job.model, job.length).total(computed, computed), tokens=computed, length=job.length,
         steps=job.tokens / (step_rows * job.mean_tokens),

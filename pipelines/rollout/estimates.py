@@ -6,6 +6,7 @@ replies ──generate, annotate, learn──► seconds
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,12 @@ def _generating_seconds(policy: ModelShape, setting: Setting, rollouts: Rollouts
         row_tokens=replies * (rollouts.tokens - rollouts.reply_tokens),
         reply_tokens=replies * rollouts.reply_tokens,
         steps=turns * rollouts.reply_tokens,
+        drawn_tokens=replies * rollouts.reply_tokens,
     )
-    of_rank = Speed(speed.flops_per_s / setting.world, speed.bytes_per_s / setting.world, speed.operation_s)
+    of_rank = replace(
+        speed,
+        flops_per_s=speed.flops_per_s / setting.world,
+        bytes_per_s=speed.bytes_per_s / setting.world,
+        read_bytes_per_s=speed.read_bytes_per_s / setting.world,
+    )
     return engine_seconds(engine, work, of_rank)

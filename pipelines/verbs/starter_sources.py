@@ -18,7 +18,7 @@ from pipelines.data.sources.dataset import is_dataset
 from pipelines.data.sources.files import visible_files
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.not_read import remedy
-from pipelines.data.sources.record_formats import RowFormat
+from pipelines.data.sources.row_format import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
 from pipelines.errors import UserError, printable
 from pipelines.recipe import yaml_lines

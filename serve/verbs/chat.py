@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from cluster.errors import ClusterError
 from cluster.termination import Terminated
 from pipelines.errors import UserError
-from serve.client import Client
+from serve.client import Client, ConnectionLost
 from serve.gateway.conversation import Message
 
 # What a terminal obeys, or what turns the order of text: in a model's reply it is left out.
@@ -66,6 +66,21 @@ def printable(text: str) -> str:
     return CONTROL.sub("", text)
 
 
+def whole_reply(client: Client, prompt: Sequence[Message], **sampling: Any) -> Iterator[str]:
+    """Streams a reply, as `Client.reply` does. Where the stream breaks off after some text, as when the replica that
+    wrote it ends, a second request goes on from there, once."""
+    chunks: list[str] = []
+    try:
+        for chunk in client.reply(prompt, **sampling):
+            chunks.append(chunk)
+            yield chunk
+    except ConnectionLost:
+        if not any(chunks):
+            raise
+        begun: Message = {"role": "assistant", "content": "".join(chunks)}
+        yield from client.reply([*prompt, begun], **sampling)
+
+
 def _turn(
     client: Client, messages: list[Message], question: str, name: str, out: TextIO, sampling: dict[str, Any]
 ) -> list[Message]:
@@ -74,7 +89,7 @@ def _turn(
     prompt: list[Message] = [*messages, {"role": "user", "content": question}]
     print(f"{name} > ", end="", file=out, flush=True)
     try:
-        for chunk in client.reply(prompt, **sampling):
+        for chunk in whole_reply(client, prompt, **sampling):
             chunks.append(chunk)
             print(printable(chunk), end="", file=out, flush=True)
         print(file=out, flush=True)

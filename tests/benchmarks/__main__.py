@@ -33,11 +33,12 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "soak": "serving_soak",
     "ppo_learns": "ppo_learns",
     "planning": "planning",
+    "engine_times": "engine_times",
 }
 DEFAULT = [
     name
     for name in BENCHMARKS
-    if name not in ("ppo_learns", "adapters", "quality", "serve_failures", "soak", "planning")
+    if name not in ("ppo_learns", "adapters", "quality", "serve_failures", "soak", "planning", "engine_times")
 ]  # these take minutes; soak an hour
 
 

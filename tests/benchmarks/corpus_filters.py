@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.data.corpus import minhash
 from pipelines.data.corpus.filters import FILTERS, Filters, apply_filters
-from pipelines.data.text.measures import document_stats, hash_texts
-from pipelines.data.text.normalise import normalise
+from pipelines.data.text.document_stats import Documents
+from pipelines.data.text.measures import hash_texts
+from pipelines.data.text.plain_texts import normalised
 from tests.benchmarks import corpus_text
 
 TEXT_BYTES = 3_000_000
@@ -32,14 +34,19 @@ def main() -> dict[str, float]:
     languages = [language for language, of in by_language.items() for _ in of]
     column = pa.array(texts, pa.string())
     hashed = hash_texts(column)
-    stats = document_stats(column, languages, hashed)
+    garbled = np.zeros(len(texts), np.int64)
     parts: dict[str, Callable[[], object]] = {
-        "normalise": lambda: [normalise(text) for text in texts],
-        "measures": lambda: document_stats(column, languages, hash_texts(column)),
+        "normalise": lambda: normalised(column),
+        "measures": lambda: hash_texts(column),
         "signatures": lambda: minhash.signatures(hashed, 128),
     }
     filters = Filters.model_validate(ALL)
-    parts |= {name: partial(apply_filters, [getattr(filters, name)], stats) for name in FILTERS}
+
+    def apply(name: str) -> object:
+        documents = Documents(column, languages, garbled, hashed)  # of which no filter has counted words yet
+        return apply_filters([getattr(filters, name)], documents)
+
+    parts |= {name: partial(apply, name) for name in FILTERS}
     bare = rate(lambda: [len(set(text.split())) for text in texts], len(texts))
     figures = {"filters/documents_per_s_bare": bare}
     for name, part in parts.items():

@@ -48,12 +48,13 @@ GOALS: Mapping[str, Goal] = {
     "knowledge/answered_with_over_without": Goal(2.0),
     "knowledge/lookup_both_ms": Goal(50, is_minimum=False),
     "quality/ratio_cpu": Goal(0.97),
-    "serve/ratio_to_bare_1": Goal(0.8),
-    "serve/ratio_to_bare_8": Goal(0.8),
-    "serve/ratio_to_bare_32": Goal(0.8),
+    **{f"serve/ratio_to_bare_{in_flight}": Goal(0.95) for in_flight in (1, 8, 32)},
+    **{f"serve_2_replicas/ratio_to_bare_{in_flight}": Goal(0.9) for in_flight in (1, 8, 32)},
+    **{f"serve/ratio_to_unguarded_{in_flight}": Goal(0.9) for in_flight in (1, 8, 32)},
+    **{f"serve/first_text_over_bare_{in_flight}": Goal(1.2, is_minimum=False) for in_flight in (1, 8, 32)},
     **{f"serve/{case}_failed": Goal(0, is_minimum=False) for case in ("killed", "slow_clients", "switched")},
     "soak/failed": Goal(0, is_minimum=False),
-    "serve/first_over_tenth": Goal(2.0, is_minimum=False),
+    "serve/first_over_tenth": Goal(1.5, is_minimum=False),
 }
 
 

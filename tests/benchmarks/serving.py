@@ -2,9 +2,12 @@
 
     python -m tests.benchmarks.serving [--rounds 2] [--reply-tokens 64] [--replicas 2] [--json]
 
-Both have the same model, engine arguments, threads and client, and only one runs at a time: bare vLLM, ours, bare vLLM
-again. Replies are streamed, ours under a guard of the usual size, and the best round of each counts. Goals: a ratio of
-at least 0.8, and a first request that takes at most twice as long as the tenth.
+Both have the same model, engine arguments, threads and client, and only one runs at a time: bare vLLM, ours under a
+guard of the usual size, ours without one, bare vLLM again. Replies are streamed, and the best round of each counts; of
+the times to a reply's first text, the median over all rounds. A guard holds a reply's text back until its first
+sentence is complete, so the first text is compared without one. Goals: at least 0.95 of bare vLLM's tokens a second
+(0.9 through two replicas, of as many bare servers), with the guard at least 0.9 of those without it, a first text after
+at most 1.2 times bare vLLM's time, and a first request that takes at most 1.5 times as long as the tenth.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +25,8 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,8 +46,22 @@ from tests.benchmarks import bench_model, goals
 
 LEVELS = {1: 8, 8: 40, 32: 96}  # requests in flight: requests of a round
 READY_TIMEOUT_S = 600.0
-Rates = dict[int, list[float]]
-"""Tokens a second of each round, by the number of requests in flight."""
+FIRST_TEXT = re.compile(rb'"content": ?"[^"]')  # the role comes before, with an empty text
+
+
+@dataclass
+class Measured:
+    """What was measured of one server, by the number of requests in flight: tokens a second of each round, and seconds
+    from each request to the first text of its reply."""
+
+    rates: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    first_text_s: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def figures(self, suffix: str) -> dict[str, float]:
+        """serve/tokens_per_s<suffix>_N of the best round, and the median serve/first_text<suffix>_N_ms."""
+        return {f"serve/tokens_per_s{suffix}_{level}": max(rates) for level, rates in self.rates.items()} | {
+            f"serve/first_text{suffix}_{level}_ms": 1000 * median(times) for level, times in self.first_text_s.items()
+        }
 
 
 # ---- servers ---------------------------------------------------------------------------------------------------------
@@ -93,7 +112,8 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
 
 
 class Client:
-    """Requests streamed replies of exactly reply_tokens tokens, and parses none before it is complete."""
+    """Requests streamed replies of exactly reply_tokens tokens, and parses none before it is complete, but for the time
+    of its first text."""
 
     def __init__(self, urls: Sequence[str], model: str, conversations: Sequence[Conversation], reply_tokens: int):
         self._urls, self._conversations, self._tokens = urls, conversations, reply_tokens
@@ -102,16 +122,22 @@ class Client:
             "max_tokens": reply_tokens, "min_tokens": reply_tokens,
         }  # fmt: skip
 
-    async def request(self, session: aiohttp.ClientSession, number: int) -> None:
-        """Requests one reply. Raises RuntimeError where it does not have the requested length."""
+    async def request(self, session: aiohttp.ClientSession, number: int) -> float:
+        """Requests one reply; returns the seconds to its first text. Raises RuntimeError where it does not have the
+        requested length."""
         messages = self._conversations[number % len(self._conversations)].prompt
         url = f"{self._urls[number % len(self._urls)]}/v1/chat/completions"
+        start_s, first_text_s, raw = time.perf_counter(), 0.0, b""
         async with session.post(url, json=self._body | {"messages": messages}) as response:
-            raw = await response.read()
+            async for part in response.content.iter_any():
+                raw += part
+                if not first_text_s and FIRST_TEXT.search(raw):
+                    first_text_s = time.perf_counter() - start_s
         events = [line for line in raw.splitlines() if line.startswith(b"data: {")]
         usage = json.loads(events[-1].removeprefix(b"data: ")).get("usage") if events else None
         if not usage or usage["completion_tokens"] != self._tokens or b'"rayse_guard"' in raw:
             raise RuntimeError(f"{url}: expected {self._tokens} tokens, got {response.status} {raw[-500:]!r}")
+        return first_text_s
 
     async def one_by_one(self, count: int) -> list[float]:
         """Seconds of each of `count` requests, one after the other."""
@@ -123,24 +149,24 @@ class Client:
                 times_s.append(time.perf_counter() - start_s)
         return times_s
 
-    async def rate(self, in_flight: int, count: int) -> float:
-        """Tokens a second of `count` requests, of which in_flight run at a time."""
+    async def run_round(self, in_flight: int, count: int, measured: Measured) -> None:
+        """Sends `count` requests, of which in_flight run at a time."""
         numbers = iter(range(count))
 
         async def work(session: aiohttp.ClientSession) -> None:
             for number in numbers:
-                await self.request(session, number)
+                measured.first_text_s[in_flight].append(await self.request(session, number))
 
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             start_s = time.perf_counter()
             await asyncio.gather(*(work(session) for _ in range(in_flight)))
-            return count * self._tokens / (time.perf_counter() - start_s)
+            measured.rates[in_flight].append(count * self._tokens / (time.perf_counter() - start_s))
 
-    def rounds(self, rounds: int, rates: Rates) -> None:
-        """Adds the rates of so many rounds, each of every level."""
+    def rounds(self, rounds: int, measured: Measured) -> None:
+        """Runs so many rounds, each of every level."""
         for _ in range(rounds):
             for level, count in LEVELS.items():
-                rates[level].append(asyncio.run(self.rate(level, count)))
+                asyncio.run(self.run_round(level, count, measured))
 
 
 # ---- the guard -------------------------------------------------------------------------------------------------------
@@ -182,13 +208,13 @@ def metric(url: str, name: str) -> float:
 
 
 def ours(
-    settings: Settings, conversations: Sequence[Conversation], reply_tokens: int, rounds: int, rates: Rates
+    settings: Settings, conversations: Sequence[Conversation], reply_tokens: int, rounds: int, measured: Measured
 ) -> dict[str, float]:
-    """Runs our server; adds its rates to `rates`, and returns its other figures."""
+    """Runs our server; adds to `measured`, and returns its other figures."""
     with start(settings) as server:
         client = Client([server.url], settings.name, conversations, reply_tokens)
         times_s = asyncio.run(client.one_by_one(10))
-        client.rounds(rounds, rates)
+        client.rounds(rounds, measured)
         prompt_s = metric(server.url, "rayse_guard_seconds_sum") / metric(server.url, "rayse_guard_seconds_count")
         return {
             "serve/ready_s": server.ready_s,
@@ -198,11 +224,24 @@ def ours(
         }
 
 
+def vllms(
+    settings: Settings, conversations: Sequence[Conversation], reply_tokens: int, rounds: int, measured: Measured
+) -> None:
+    """Runs as many of vLLM's servers as ours has replicas, to which requests go in turn; adds to `measured`."""
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="rayse-bench-") as logs:
+        count = settings.replicas.max
+        urls = [stack.enter_context(bare(settings, Path(logs) / f"bare-{number}.log")) for number in range(count)]
+        client = Client(urls, settings.name, conversations, reply_tokens)
+        asyncio.run(client.one_by_one(10))  # as many as ours gets
+        client.rounds(rounds, measured)
+
+
 def main(rounds: int = 2, reply_tokens: int = 64, replicas: int = 1) -> dict[str, float]:
-    """Measures both: serve/tokens_per_s_N, serve/tokens_per_s_bare_N, serve/ratio_to_bare_N, and figures that explain
-    them. N: requests in flight. replicas: of ours, and as many bare servers, to which requests go in turn."""
+    """Measures both: serve/tokens_per_s_N and serve/first_text_N_ms, of bare vLLM serve/tokens_per_s_bare_N …, of ours
+    without a guard serve/tokens_per_s_unguarded_N …, their ratios, and figures that explain them. N: requests in
+    flight. replicas: of ours, and as many bare servers; with several, names begin with serve_R_replicas/."""
     conversations = bench_model.questions(64)
-    measured: Mapping[str, Rates] = {"ours": defaultdict(list), "bare": defaultdict(list)}
+    measured = {side: Measured() for side in ("bare", "ours", "unguarded")}
     with tempfile.TemporaryDirectory(prefix="rayse-bench-") as temporary:
         folder = Path(temporary)
         model, guard = bench_model.write(folder / "model"), write_guard(folder / "guard")
@@ -210,23 +249,26 @@ def main(rounds: int = 2, reply_tokens: int = 64, replicas: int = 1) -> dict[str
                             threads=max(1, cores() // replicas),
                             replicas=Replicas(min=replicas, max=replicas))  # fmt: skip
         figures: dict[str, Any] = {"serve/guard_ms": guard_ms(guard, conversations, reply_tokens)}
-        for turn in ("bare", "ours", "bare"):
-            if turn == "ours":
-                figures |= ours(settings, conversations, reply_tokens, 2 * rounds, measured["ours"])
+        for turn in ("bare", "ours", "unguarded", "bare"):
+            if turn == "bare":
+                vllms(settings, conversations, reply_tokens, rounds, measured[turn])
+            elif turn == "ours":
+                figures |= ours(settings, conversations, reply_tokens, 2 * rounds, measured[turn])
             else:
-                with contextlib.ExitStack() as stack:
-                    logs = [folder / f"bare-{number}.log" for number in range(replicas)]
-                    urls = [stack.enter_context(bare(settings, log)) for log in logs]
-                    client = Client(urls, settings.name, conversations, reply_tokens)
-                    asyncio.run(client.one_by_one(10))  # as many as ours gets
-                    client.rounds(rounds, measured["bare"])
-            rounded = {level: [round(rate) for rate in rates] for level, rates in measured[turn].items()}
+                unguarded = settings.model_copy(update={"guard": False})
+                ours(unguarded, conversations, reply_tokens, 2 * rounds, measured[turn])
+            rounded = {level: [round(rate) for rate in rates] for level, rates in measured[turn].rates.items()}
             print(f"{turn}: tokens/s of each round, by requests in flight: {rounded}", flush=True)
-    best = {side: {level: max(rates) for level, rates in by_level.items()} for side, by_level in measured.items()}
+    for side, suffix in (("ours", ""), ("unguarded", "_unguarded"), ("bare", "_bare")):
+        figures |= measured[side].figures(suffix)
     for level in LEVELS:
-        figures[f"serve/tokens_per_s_{level}"] = best["ours"][level]
-        figures[f"serve/tokens_per_s_bare_{level}"] = best["bare"][level]
-        figures[f"serve/ratio_to_bare_{level}"] = best["ours"][level] / best["bare"][level]
+        tokens_per_s = figures[f"serve/tokens_per_s_{level}"]
+        figures[f"serve/ratio_to_bare_{level}"] = tokens_per_s / figures[f"serve/tokens_per_s_bare_{level}"]
+        figures[f"serve/ratio_to_unguarded_{level}"] = tokens_per_s / figures[f"serve/tokens_per_s_unguarded_{level}"]
+        first_text_ms = figures[f"serve/first_text_unguarded_{level}_ms"]
+        figures[f"serve/first_text_over_bare_{level}"] = first_text_ms / figures[f"serve/first_text_bare_{level}_ms"]
+    if replicas > 1:
+        return {name.replace("serve/", f"serve_{replicas}_replicas/"): value for name, value in figures.items()}
     return figures
 
 

@@ -70,7 +70,8 @@ def ours_on(preset: str, texts: list[dict[str, str]]) -> list[str]:
     import pyarrow as pa
 
     from pipelines.data.corpus.filters import Filters, apply_filters
-    from pipelines.data.text.measures import document_stats, hash_texts
+    from pipelines.data.text.document_stats import document_stats
+    from pipelines.data.text.measures import hash_texts
 
     column = pa.array([text["text"] for text in texts], pa.string())
     documents = document_stats(column, [text["language"] for text in texts], hash_texts(column))

@@ -14,6 +14,7 @@ import pytest
 from pipelines.inference import weights
 from pipelines.inference.comparing import compare
 from pipelines.inference.estimates import (
+    GPU_READING,
     GPU_SCORED_TOKEN_S,
     Comparison,
     Engine,
@@ -60,23 +61,26 @@ def test_memory_by_part() -> None:
 
 def test_time_adds_up_over_work() -> None:
     read = EngineWork.scoring([[1] * 50, [1] * 30])
-    replied = EngineWork.generating([[1] * 20], [40])
+    replied = EngineWork.generating([[1] * 20], [40], temperature=0.0)
     assert (read.rows, read.row_tokens, replied.reply_tokens, replied.steps) == (2, 80, 40, 40)
     both = read + replied
     assert (both.rows, both.row_tokens, both.reply_tokens, both.steps) == (3, 100, 40, 40)
     only_products = Speed(1e9, bytes_per_s=1e30)
     seconds = engine_seconds(ENGINE, both, only_products)
-    fastest = (100 + 40) * 2 * PARAMETERS / 1e9
-    assert fastest < seconds < 10 * fastest
+    head = 2 * VOCABULARY * HIDDEN
+    attention = 4 * 2 * HIDDEN * 140 / 3  # two layers, rows of 140 tokens in three
+    products = (100 + 40) * (2 * PARAMETERS + attention) - 20 * head  # the prompt's tokens get no logits
+    assert seconds == pytest.approx(products / 1e9)
     assert engine_seconds(ENGINE, both, replace(only_products, flops_per_s=2e9)) == pytest.approx(seconds / 2)
     gpu = replace(ENGINE, on_cpu=False)
     unscored = engine_seconds(gpu, replace(both, scored_tokens=0), only_products)
-    assert engine_seconds(gpu, both, only_products) - unscored == pytest.approx(80 * GPU_SCORED_TOKEN_S)
-    assert seconds < unscored < 10 * fastest, "the efficiencies on a GPU are guesses, and lower"
+    of_scored = 80 * (GPU_SCORED_TOKEN_S + head / 1e9 / GPU_READING)
+    assert engine_seconds(gpu, both, only_products) - unscored == pytest.approx(of_scored)
+    assert seconds < engine_seconds(gpu, both, only_products) < 10 * seconds, "its efficiencies are guesses, and lower"
 
 
 def test_a_small_model_waits_for_the_host_and_a_large_one_for_its_memory() -> None:
-    replied = EngineWork.generating([[1] * 20] * 2, [40, 30])
+    replied = EngineWork.generating([[1] * 20] * 2, [40, 30], temperature=0.0)
     host = Speed(1e30, 1e30, operation_s=1e-5)
     alone, deeper = ENGINE, replace(ENGINE, config=CONFIG | {"num_hidden_layers": 4})
     assert engine_seconds(deeper, replied, host) > engine_seconds(alone, replied, host) > 40 * 10 * 1e-5
@@ -84,6 +88,20 @@ def test_a_small_model_waits_for_the_host_and_a_large_one_for_its_memory() -> No
     read = engine_seconds(replace(ENGINE, weight_bytes=8 * PARAMETERS), replied, memory)
     read -= engine_seconds(ENGINE, replied, memory)
     assert read == pytest.approx(40 * 4 * PARAMETERS / 1e9)  # all weights, for each token of all replies at once
+
+
+def test_an_engine_takes_its_own_measures_where_they_are_known() -> None:
+    """How fast weights are read for a single row, and how long an operation takes between products."""
+    drawn = EngineWork.generating([[1] * 20] * 2, [40, 30], temperature=1.0)
+    greedy = replace(drawn, drawn_tokens=0)
+    assert drawn.drawn_tokens == 70
+    host = Speed(1e30, 1e30, operation_s=1e-5)
+    assert engine_seconds(ENGINE, drawn, host) > engine_seconds(ENGINE, greedy, host)
+    busy = replace(host, busy_operation_s=2e-5)
+    assert engine_seconds(ENGINE, drawn, busy) == pytest.approx(2 * engine_seconds(ENGINE, drawn, host))
+    memory = Speed(1e30, bytes_per_s=1e9)
+    slower = replace(memory, read_bytes_per_s=0.5e9)
+    assert engine_seconds(ENGINE, drawn, slower) == pytest.approx(2 * engine_seconds(ENGINE, drawn, memory))
 
 
 def test_errors_are_fractions_of_what_was_measured() -> None:

@@ -16,6 +16,7 @@ from pipelines.data.dialogues import preferences, tokenized_pairs
 from pipelines.data.tokens.chat import Chat
 from pipelines.learning import loop
 from pipelines.learning.batch import DataOrder
+from pipelines.learning.dealing import drawn_steps
 from pipelines.learning.engine import OptimizerPlan
 from pipelines.learning.lesson import Lesson
 from pipelines.learning.loop import TrainingPlan, train
@@ -117,23 +118,34 @@ def test_the_largest_micro_batch_is_as_long_as_the_longest_pair(runs: Path) -> N
     """What memory is planned for; the mean is far less."""
     rows = PairRows(runs / "train.arrow")
     largest = max(rows.read(np.array([row])).tokens_BT.numel() for row in range(len(rows)))
-    assert rows.batch_tokens(1, 1, 1) == largest > rows.row_tokens
-    assert largest < rows.batch_tokens(4, 1, 4) <= 4 * largest
+    assert drawn_largest(rows, 1, 1, 1) == largest > rows.row_tokens
+    assert largest < drawn_largest(rows, 4, 1, 4) <= 4 * largest
     draw = np.random.default_rng(1)
     of_four = [rows.read(draw.permutation(len(rows))[:4]).tokens_BT.numel() for _ in range(300)]
-    assert np.quantile(of_four, 0.99) <= rows.batch_tokens(4, 1, 4) <= 1.1 * max(of_four)
+    assert np.quantile(of_four, 0.99) <= drawn_largest(rows, 4, 1, 4) <= 1.1 * max(of_four)
 
 
 def test_the_largest_micro_batch_of_steps_that_are_dealt_to_two_ranks(runs: Path) -> None:
     rows = PairRows(runs / "train.arrow")
     order = DataOrder(len(rows), 8, seed=3, tokens_N=rows.tokens_N)
-    largest = max(
-        rows.read(piece).tokens_BT.numel()
-        for step in range(100)
-        for rank in (0, 1)
-        for piece in order.micro_batches(step, rank=rank, world=2, micro_batch_rows=2)
-    )
-    assert largest <= rows.batch_tokens(8, 2, 2) <= 1.1 * largest
+
+    def computed_by(step: int, rank: int) -> list[int]:
+        pieces = order.micro_batches(step, rank=rank, world=2, micro_batch_rows=2)
+        return [rows.read(piece).tokens_BT.numel() for piece in pieces]
+
+    tokens_SRP = np.array([[computed_by(step, rank) for rank in (0, 1)] for step in range(100)])
+    largest, computed = order.computed_tokens(range(100), rows.batch_tokens, world=2, micro_batch_rows=2)
+    assert largest == tokens_SRP.max()
+    assert computed == 2 * tokens_SRP.sum(axis=2).max(axis=1).mean(), "the other rank waits"
+    drawn = drawn_steps(rows.pairs.lengths_N2, batch_pairs=8, world=2, micro_batch_pairs=2)
+    assert largest <= drawn.largest <= 1.1 * largest
+    assert drawn.padded == pytest.approx(computed / (8 * rows.row_tokens), rel=0.05)
+
+
+def drawn_largest(rows: PairRows, batch_pairs: int, world: int, micro_batch_pairs: int) -> int:
+    return drawn_steps(
+        rows.pairs.lengths_N2, batch_pairs=batch_pairs, world=world, micro_batch_pairs=micro_batch_pairs
+    ).largest
 
 
 def test_progress_of_the_references_scores_is_displayed(runs: Path) -> None:

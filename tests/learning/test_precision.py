@@ -18,7 +18,8 @@ from pipelines.learning.precision import dtype_of, stored_dtype
     ("device", "gain", "hidden_size", "expected"),  # gain: of products, over float32; None: no instructions
     [
         ("cpu", 2.0, 576, torch.bfloat16),
-        ("cpu", 2.0, 192, torch.float32),
+        ("cpu", 2.0, 192, torch.bfloat16),
+        ("cpu", 2.0, 128, torch.float32),
         ("cpu", 0.5, 4096, torch.float32),
         ("cpu", None, 4096, torch.float32),
         ("cuda:0", None, 64, torch.bfloat16),

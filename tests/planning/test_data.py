@@ -92,11 +92,27 @@ def test_a_file_without_pairs_is_planned_at_a_usual_length(tmp_path: Path) -> No
 def test_the_largest_micro_batch() -> None:
     """Rows are as long as the longest side; others share a row where they have room."""
     pairs = [(100, 100)] * 499 + [(2000, 60)]
-    assert PairLengths(pairs, 0.5).micro_batch_tokens(1, 1, 1) == 2 * 2000, "60 tokens in a row of 2,000"
-    assert PairLengths(pairs, 0.5).micro_batch_tokens(8, 1, 8) == 2 * 2000, "1,460 tokens in the second row"
-    assert PairLengths(pairs[:9], 0.5).micro_batch_tokens(8, 1, 8) == 2 * 8 * 100
-    assert PairLengths(pairs[:1], 0.5).micro_batch_tokens(8, 1, 8) == 2 * 8 * 100, "more pairs than were read"
-    assert PairLengths([(101, 100), (60, 60)], 0.5).micro_batch_tokens(2, 1, 2) == 4 * 101, "no two sides share a row"
+
+    def largest(pairs: list[tuple[int, int]], number: int) -> int:
+        return PairLengths(pairs, 0.5).drawn_steps(number, 1, number).largest
+
+    assert largest(pairs, 1) == 2 * 2000, "60 tokens in a row of 2,000"
+    assert largest(pairs, 8) == 2 * 2000, "1,460 tokens in the second row"
+    assert largest(pairs[:9], 8) == 2 * 8 * 100
+    assert largest(pairs[:1], 8) == 2 * 8 * 100, "more pairs than were read"
+    assert largest([(101, 100), (60, 60)], 2) == 4 * 101, "no two sides share a row"
+
+
+def test_tokens_that_are_computed_for_each_of_a_pair() -> None:
+    """Padding in rows, and the rank that others wait for."""
+
+    def padded(pairs: list[tuple[int, int]], number: int, workers: int) -> float:
+        return PairLengths(pairs, 0.5).drawn_steps(number, workers, number).padded
+
+    assert padded([(100, 100)], 8, 2) == 1
+    assert padded([(100, 50)], 1, 1) == 200 / 150
+    assert padded([(100, 50)], 2, 1) == 1, "the two short sides share a row"
+    assert padded([(100, 100)], 3, 2) == pytest.approx(2 * 400 / 600), "one rank has two pairs, the other one"
 
 
 def test_one_pair_at_a_time_takes_what_the_longest_does(tmp_path: Path) -> None:

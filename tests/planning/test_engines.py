@@ -11,6 +11,7 @@ from pipelines.planning.machines import GIB, parse
 from pipelines.planning.training import Estimate
 from pipelines.recipe import reader
 from pipelines.stages import STAGES
+from pipelines.stages.evaluate import EvaluateOptions
 
 PARAMETERS = 134_515_008  # of SmolLM2-135M, published
 RECIPE = """\
@@ -96,9 +97,17 @@ def test_quantising_reads_the_text_that_comes_after_its_model(tmp_path: Path) ->
 
 def test_a_gpu_replies_to_more_prompts_at_once() -> None:
     held_out = HeldOut(text_tokens=0, languages=0, conversations=256, base=False, previous=False)
-    options = {"samples": 0, "reply_tokens": 64, "prompt_tokens": 32, "held_out_prompts": 600, "chat_reply_tokens": 32}
+    options = EvaluateOptions(samples=0, chat_reply_tokens=32).model_dump()
     steps = [_work(held_out, options, on_cpu=on_cpu).steps for on_cpu in (True, False)]
     assert steps == [4 * 32, 32]
+
+
+def test_only_replies_at_a_temperature_are_drawn() -> None:
+    held_out = HeldOut(text_tokens=0, languages=2, conversations=10, base=False, previous=True)
+    options = EvaluateOptions(samples=3, reply_tokens=64, chat_reply_tokens=32)
+    work = _work(held_out, options.model_dump(), on_cpu=True)
+    assert work.reply_tokens == 2 * (6 * 64 + 10 * 32)
+    assert work.drawn_tokens == 2 * 6 * 64, "replies to conversations are greedy"
 
 
 def test_engines_that_do_not_fit_are_named(folder: Path) -> None:

@@ -197,6 +197,7 @@ def test_a_kill_at_any_request_of_a_run_leaves_all_or_nothing(
         code = int(commits.stdout.readline())
         assert code in (0, -signal.SIGKILL)
         proxy.decide = lambda method, path: "pass"
+        proxy.wait_until_idle()
         other = machines.store(f"other-{number}")
         artifact = other.find("corpus", FINGERPRINT, warn=pytest.fail)
         was_committed.add(artifact is not None)

@@ -15,7 +15,8 @@ from typing import Protocol
 import pyarrow as pa
 
 from pipelines.data.corpus.filters.filter import Verdict
-from pipelines.data.text.measures import DocumentStats, HashedTexts
+from pipelines.data.text.document_stats import DocumentStats
+from pipelines.data.text.measures import HashedTexts
 
 
 @dataclass(frozen=True)

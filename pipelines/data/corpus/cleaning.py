@@ -14,23 +14,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.data.corpus import long_documents, minhash
 from pipelines.data.corpus.checks import Candidates, Check
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
-from pipelines.data.corpus.filters import KEEP, Filter, Verdict, apply_filters
+from pipelines.data.corpus.filters import Filter, Verdict, apply_filters
 from pipelines.data.corpus.filters.custom import Custom
+from pipelines.data.corpus.origins import Origins
 from pipelines.data.corpus.rules import EMPTY, Rules
 from pipelines.data.sources.bad_rows import UNREADABLE
 from pipelines.data.sources.files import RAW_CHARACTERS
-from pipelines.data.sources.source import BadRow, Part, Row, Source
-from pipelines.data.text.languages import language_by_counts, language_name
-from pipelines.data.text.measures import DocumentStats, HashedTexts, document_stats, hash_texts
-from pipelines.data.text.normalise import mojibake, normalise
+from pipelines.data.sources.source import BadRow, Part, Row, Source, Texts
+from pipelines.data.text.document_stats import Documents, document_stats
+from pipelines.data.text.languages import language_name
+from pipelines.data.text.measures import HashedTexts, are_blank, hash_texts
+from pipelines.data.text.plain_texts import normalised
 from pipelines.data.text.privacy import Privacy, without_cut_value
 from pipelines.data.text.privacy_kinds import PERSONAL_DATA, PrivateKind
 
@@ -79,34 +81,14 @@ def clean(
     Raises UserError if a file cannot be read at all, or if a custom filter fails."""
     batch = _Batch(name, source, rules, checks)
     for part in parts:
-        for row in source.read(part):
-            batch.add(part, row)
-            if batch.text_bytes > BATCH_BYTES:
-                yield batch.cleaned(permutations)
-                batch = _Batch(name, source, rules, checks)
+        for rows in source.read_texts(part):
+            left: Row | BadRow | Texts | None = rows
+            while left is not None:
+                left = batch.add(part, left)
+                if batch.is_full:
+                    yield batch.cleaned(permutations)
+                    batch = _Batch(name, source, rules, checks)
     yield batch.cleaned(permutations)
-
-
-class _Document(NamedTuple):
-    """A row to be cleaned, or a part of one."""
-
-    part: Part
-    row: Row
-    text: str  # normalised, without personal data
-    garbled: int  # traces of a wrong decoding in the text as it was read
-    is_dropped: bool = False  # for its personal data
-    number: int = 0  # n for the n-th part of a row
-
-    def split(self, split_words: int) -> list[_Document]:
-        """Its parts; itself if it is not longer than `split_words`."""
-        texts = long_documents.split(self.text, split_words) if len(self.text) > split_words else [self.text]
-        if len(texts) == 1:
-            return [self]
-        traces = self.garbled / len(self.text)  # spread evenly: where they were is not known any more
-        return [
-            self._replace(text=text, garbled=round(traces * len(text)), number=number)
-            for number, text in enumerate(texts, start=1)
-        ]
 
 
 @dataclass
@@ -117,78 +99,132 @@ class _Batch:
     source: Source
     rules: Rules
     checks: Sequence[Check] = ()
-    documents: list[_Document] = field(default_factory=list)
+    texts: list[pa.Array] = field(default_factory=list)  # as they were read; of rows that came one by one:
+    single_texts: list[str] = field(default_factory=list)  # those after `texts`
     bad_rows: list[tuple[Part, BadRow]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     text_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.privacy = Privacy(self.rules.privacy, self.rules.seed)
+        self.origins = Origins(self.name)
         self.counts.update({"bytes/read": 0, "rows/bad": 0})
 
-    def add(self, part: Part, row: Row | BadRow) -> None:
-        if isinstance(row, BadRow):
-            num_bytes = utf8_bytes(row.raw)
-            raw = without_cut_value(row.raw) if self.privacy.is_on and len(row.raw) >= RAW_CHARACTERS else row.raw
-            self.bad_rows.append((part, row.model_copy(update={"raw": self.privacy.replace(raw)[0]})))
+    @property
+    def is_full(self) -> bool:
+        return self.text_bytes > BATCH_BYTES
+
+    def add(self, part: Part, rows: Row | BadRow | Texts) -> Texts | None:
+        """Adds rows until the batch is full. Returns those that are left, if any."""
+        if isinstance(rows, Texts):
+            return self._add_texts(part, rows)
+        if isinstance(rows, BadRow):
+            num_bytes = utf8_bytes(rows.raw)
+            raw = without_cut_value(rows.raw) if self.privacy.is_on and len(rows.raw) >= RAW_CHARACTERS else rows.raw
+            self.bad_rows.append((part, rows.model_copy(update={"raw": self.privacy.replace(raw)[0]})))
             self.counts["rows/bad"] += 1
         else:
-            num_bytes = utf8_bytes(row.text)
-            garbled = mojibake(row.text)
-            text, is_dropped = normalise(row.text), False
-            if self.privacy.is_on:
-                text, numbers = self.privacy.replace(text)
-                self._count_private(numbers)
-                row, is_dropped = self._private(row), self.privacy.drops(numbers)
-            self.documents.append(_Document(part, row, text, garbled, is_dropped))
+            num_bytes = utf8_bytes(rows.text)
+            group, meta = self._private(rows) if self.privacy.is_on else (rows.group, rows.meta)
+            language = self._language(rows.language)
+            self.origins.add(part, rows.row, language=language, group=group, meta=meta)
+            self.single_texts.append(rows.text)
             self.counts["bytes/read"] += num_bytes
         self.text_bytes += num_bytes
+        return None
 
-    def _private(self, row: Row) -> Row:
-        """The row without its text, and without personal data in its other columns. Counts what was in `meta`."""
+    def _add_texts(self, part: Part, rows: Texts) -> Texts | None:
+        self._flush()
+        sizes = np.cumsum(pc.call_function("binary_length", [rows.texts]).to_numpy().astype(np.int64))
+        number = min(len(sizes), int(np.searchsorted(sizes, BATCH_BYTES - self.text_bytes, side="right")) + 1)
+        self.texts.append(rows.texts[:number])
+        self.origins.add(part, rows.first_row, language=self._language(None), group=None, meta={}, number=number)
+        self.counts["bytes/read"] += int(sizes[number - 1])
+        self.text_bytes += int(sizes[number - 1])
+        return Texts(rows.first_row + number, rows.texts[number:]) if number < len(sizes) else None
+
+    def _flush(self) -> None:
+        """Moves the texts of single rows to the others."""
+        if self.single_texts or not self.texts:
+            self.texts.append(pa.array(self.single_texts, pa.string()))
+            self.single_texts = []
+
+    def _private(self, row: Row) -> tuple[str | None, dict[str, str]]:
+        """The group and the `meta` of a row without personal data. Counts what was in `meta`."""
         meta: dict[str, str] = {}
         for key, value in row.meta.items():
             meta[key], numbers = self.privacy.replace(value)
             self._count_private(numbers)
-        return row.model_copy(
-            update={"text": "", "meta": meta, "group": row.group and self.privacy.disguise(row.group)}
-        )
+        return row.group and self.privacy.disguise(row.group), meta
 
     def _count_private(self, numbers: Counter[PrivateKind]) -> None:
         self.counts.update({f"{PRIVATE}{kind}": number for kind, number in numbers.items()})
 
     def cleaned(self, permutations: int) -> CleanedBatch:
-        self._split_long()
-        texts = pa.array([document.text for document in self.documents], pa.string())
-        hashed = hash_texts(texts)
-        languages = [self._language(document.row) for document in self.documents]
-        garbled = [document.garbled for document in self.documents]
-        stats = document_stats(texts, languages, hashed, garbled)
-        stats = [document if document.language else _detect_language(document) for document in stats]
-        verdicts = self._verdicts(stats)
-        pairs = list(zip(stats, verdicts, strict=True))
-        shortened = [_shortened(document, verdict) for document, verdict in pairs]
-        if any(verdict.text is not None for verdict in verdicts):  # lines were dropped: the hashes are of other texts
-            left = [verdict.text or document.text if verdict.keep else "" for document, verdict in pairs]
-            hashed = hash_texts(pa.array(left, pa.string()))  # only those of kept documents are read
-        columns = self._check(shortened, hashed, verdicts)
+        documents, is_dropped = self._documents()
+        self.counts["documents/read"] = len(documents)
+        verdicts = self._verdicts(documents, is_dropped)
+        texts = {place: verdict.text for place, verdict in enumerate(verdicts) if verdict.text is not None}
+        shortened = documents.with_texts(texts)
+        columns = self._check(shortened, verdicts)
         kept = _kept(verdicts)
-        self._count_lines([(stats[index], verdicts[index]) for index in kept])
-        self.counts.update(f"{DROPPED}{verdict.reason}" for verdict in verdicts if not verdict.keep)
-        self.counts.update(f"{OTHER_LANGUAGE}{verdict.language}" for verdict in verdicts if verdict.language)
-        documents = self._table(kept, shortened, hashed, permutations)
+        for place, text in texts.items():
+            if verdicts[place].keep:
+                self.counts[LINES] += _num_lines(documents.text(place)) - _num_lines(text)
+        for prefix, values in (
+            (DROPPED, Counter(verdict.reason for verdict in verdicts if not verdict.keep)),
+            (OTHER_LANGUAGE, Counter(verdict.language for verdict in verdicts if verdict.language)),
+        ):
+            self.counts.update({f"{prefix}{value}": number for value, number in values.items()})
+        table = self._table(kept, shortened, permutations)
         for name, values in columns.items():
-            documents = documents.append_column(name, values.take(pa.array(kept, pa.int64())))
-        return CleanedBatch(documents, self._rejected(verdicts), self.counts)
+            table = table.append_column(name, values.take(pa.array(kept)))
+        return CleanedBatch(table, self._rejected(documents, verdicts), self.counts)
 
-    def _check(
-        self, documents: list[DocumentStats], hashed: HashedTexts, verdicts: list[Verdict]
-    ) -> dict[str, pa.Array]:
+    def _documents(self) -> tuple[Documents, np.ndarray]:
+        """The documents, normalised and without personal data, long ones divided; and which are dropped for such data:
+        bool[documents]."""
+        self._flush()
+        texts, garbled = normalised(pa.concat_arrays(self.texts))
+        is_dropped = np.zeros(len(texts), np.bool_)
+        if self.privacy.is_on:
+            replaced = [self.privacy.replace(text) for text in texts.to_pylist()]
+            for _, numbers in replaced:
+                self._count_private(numbers)
+            is_dropped[:] = [self.privacy.drops(numbers) for _, numbers in replaced]
+            texts = pa.array([text for text, _ in replaced], pa.string())
+        split_words = self.rules.split_words
+        sizes = pc.call_function("binary_length", [texts]).to_numpy()
+        if split_words is not None and (sizes > split_words).any():
+            texts, garbled, is_dropped = self._split_long(texts.to_pylist(), garbled, is_dropped, split_words)
+        documents = Documents(texts, self.origins.languages, garbled)
+        return documents.with_languages() if "" in self.origins.languages else documents, is_dropped
+
+    def _split_long(
+        self, texts: list[str], garbled: np.ndarray, is_dropped: np.ndarray, split_words: int
+    ) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+        """Replaces each row with a long text by its parts. Counts documents and parts."""
+        split = [long_documents.split(text, split_words) if len(text) > split_words else [text] for text in texts]
+        split = [[text] if len(parts) == 1 else parts for text, parts in zip(texts, split, strict=True)]
+        sizes = [len(parts) for parts in split]
+        if num_parts := [size for size in sizes if size > 1]:
+            self.counts.update({"documents/split": len(num_parts), "documents/parts": sum(num_parts)})
+        places = np.repeat(np.arange(len(texts)), sizes).tolist()
+        numbers = [number if size > 1 else 0 for size in sizes for number in range(1, size + 1)]
+        self.origins = self.origins.take(places, numbers)
+        parts = [part for of_text in split for part in of_text]
+        traces = [  # spread evenly: where they were is not known any more
+            round(int(garbled[place]) / len(texts[place]) * len(part)) if number else int(garbled[place])
+            for place, number, part in zip(places, numbers, parts, strict=True)
+        ]
+        return pa.array(parts, pa.string()), np.array(traces, np.int64), is_dropped[places]
+
+    def _check(self, documents: Documents, verdicts: list[Verdict]) -> dict[str, pa.Array]:
         """Checks the documents that are kept and replaces their verdicts. Returns the checks' columns by name."""
         columns: dict[str, pa.Array] = {}
-        ids = [self._id(document) for document in self.documents] if self.checks else []
+        ids = [self.origins.id(place) for place in range(len(documents))] if self.checks else []
         for check in self.checks:
-            batch = Candidates(self.name, ids, documents, hashed, _kept(verdicts))
+            batch = Candidates(self.name, ids, documents, documents.hashed, _kept(verdicts).tolist())
             result = check.apply(batch)
             self.counts.update(result.counts)
             columns |= result.columns
@@ -196,113 +232,83 @@ class _Batch:
                 verdicts[index] = verdict
         return columns
 
-    def _verdicts(self, stats: list[DocumentStats]) -> list[Verdict]:
-        private = Verdict(False, PERSONAL_DATA)
-        verdicts = [
-            private if document.is_dropped else KEEP if counts.characters else EMPTY
-            for document, counts in zip(self.documents, stats, strict=True)
-        ]
-        filtered = _kept(verdicts)
-        of_filters = apply_filters(
-            self.rules.filters, [stats[index] for index in filtered], lambda n: self._where(filtered[n])
-        )
-        for index, verdict in zip(filtered, of_filters, strict=True):
-            verdicts[index] = EMPTY if verdict.keep and verdict.text == "" else verdict  # all its lines were dropped
+    def _verdicts(self, documents: Documents, is_dropped: np.ndarray) -> list[Verdict]:
+        is_blank = are_blank(documents.texts)
+        rows = np.flatnonzero(~is_dropped & ~is_blank)
+        verdicts = apply_filters(self.rules.filters, documents, self.origins.where, rows)
+        for place in np.flatnonzero(is_blank).tolist():
+            verdicts[place] = EMPTY
+        for place in np.flatnonzero(is_dropped).tolist():
+            verdicts[place] = Verdict(False, PERSONAL_DATA)
+        for place, verdict in enumerate(verdicts):
+            if verdict.text == "":  # all its lines were dropped
+                verdicts[place] = EMPTY
         return verdicts
 
-    def _where(self, index: int) -> str:
-        document = self.documents[index]
-        return f"{document.part.where}:{document.row.row}"
-
-    def _count_lines(self, kept: list[tuple[DocumentStats, Verdict]]) -> None:
-        """Counts the lines that filters dropped of documents that are kept."""
-        for document, verdict in kept:
-            if verdict.text is not None:
-                self.counts[LINES] += _num_lines(document.text) - _num_lines(verdict.text)
-
-    def _split_long(self) -> None:
-        """Replaces each row with a long text by its parts. Counts documents and parts."""
-        split_words = self.rules.split_words
-        if split_words is not None and any(len(document.text) > split_words for document in self.documents):
-            split = [document.split(split_words) for document in self.documents]
-            if num_parts := [len(parts) for parts in split if len(parts) > 1]:
-                self.counts.update({"documents/split": len(num_parts), "documents/parts": sum(num_parts)})
-            self.documents = [part for parts in split for part in parts]
-        self.counts["documents/read"] = len(self.documents)
-
-    def _language(self, row: Row) -> str:
+    def _language(self, of_row: str | None) -> str:
         """The language that the row or the source names; empty if it is to be detected."""
-        language = row.language or self.source.language
+        language = of_row or self.source.language
         return "" if language == "auto" else language
 
-    def _table(
-        self,
-        kept: list[int],
-        stats: list[DocumentStats],
-        hashed: HashedTexts,
-        permutations: int,
-    ) -> pa.Table:
-        documents = [self.documents[index] for index in kept]
-        texts = [stats[index].text for index in kept]
+    def _table(self, kept: np.ndarray, documents: Documents, permutations: int) -> pa.Table:
+        places, of = kept.tolist(), self.origins
+        texts = documents.texts.take(pa.array(kept))
+        hashed = documents.hashed if documents.is_hashed else hash_texts(texts, count_repetition=False)
         columns = [
-            pa.array([self._id(document) for document in documents], pa.string()),
-            pa.array([self.name] * len(documents), pa.string()),
-            pa.array([document.row.group or document.part.group for document in documents], pa.string()),
-            pa.array([stats[index].language for index in kept], pa.string()),
-            pa.array(texts, pa.string()),
-            pa.array([list(document.row.meta.items()) for document in documents], DOCUMENTS.field("meta").type),
-            *_deduplication_columns(texts, hashed, np.array(kept, np.int64), permutations),
+            pa.array([of.id(place) for place in places], pa.string()),
+            pa.array([self.name] * len(places), pa.string()),
+            pa.array([of.groups[place] for place in places], pa.string()),
+            pa.array([documents.languages[place] for place in places], pa.string()),
+            texts,
+            pa.array([list(of.metas[place].items()) for place in places], DOCUMENTS.field("meta").type),
+            *_deduplication_columns(
+                texts, hashed, kept if documents.is_hashed else np.arange(len(places)), permutations
+            ),
         ]
         return pa.Table.from_arrays(columns, schema=schema(permutations))
 
-    def _id(self, document: _Document) -> str:
-        number = f".{document.number}" if document.number else ""
-        return f"{self.name}/{document.part.index}/{document.row.row}{number}"
-
-    def _rejected(self, verdicts: list[Verdict]) -> pa.Table:
+    def _rejected(self, documents: Documents, verdicts: list[Verdict]) -> pa.Table:
         """The bad rows, and the documents that were dropped."""
-        rejected = [(part, row.row, UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
-        for document, verdict in zip(self.documents, verdicts, strict=True):
-            if not verdict.keep:
-                raw = document.text[:RAW_CHARACTERS]
-                rejected.append((document.part, document.row.row, verdict.reason, _problem(verdict), raw))
+        bad = [(part.where, row.row, UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
+        dropped = [place for place, verdict in enumerate(verdicts) if not verdict.keep]
+        raw = documents.texts.take(pa.array(dropped, pa.int64()))
+        raw = pc.call_function("utf8_slice_codeunits", [raw], pc.SliceOptions(0, RAW_CHARACTERS))
+        of = self.origins
         columns = [
-            pa.array([self.name] * len(rejected), pa.string()),
-            pa.array([part.where for part, *_ in rejected], pa.string()),
-            *(pa.array([entry[index] for entry in rejected], REJECTED.types[index + 1]) for index in range(1, 5)),
+            [self.name] * (len(bad) + len(dropped)),
+            [where for where, *_ in bad] + [of.parts[place].where for place in dropped],
+            [row for _, row, *_ in bad] + [of.rows[place] for place in dropped],
+            [reason for _, _, reason, *_ in bad] + [verdicts[place].reason for place in dropped],
+            [problem for *_, problem, _ in bad] + [_problem(verdicts[place]) for place in dropped],
         ]
-        return pa.Table.from_arrays(columns, schema=REJECTED)
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, REJECTED.types, strict=False)]
+        texts = pa.concat_arrays([pa.array([raw for *_, raw in bad], pa.string()), raw])
+        return pa.Table.from_arrays([*arrays, texts], schema=REJECTED)
 
 
 def with_keys(documents: pa.Table, permutations: int) -> pa.Table:
     """Returns DOCUMENTS with the columns for deduplication, as `schema` has them."""
     texts = documents.column("text").combine_chunks()
     rows = np.arange(len(texts))
-    columns = _deduplication_columns(texts.to_pylist(), hash_texts(texts), rows, permutations)
+    columns = _deduplication_columns(texts, hash_texts(texts), rows, permutations)
     return pa.Table.from_arrays([*documents.columns, *columns], schema=schema(permutations))
 
 
-def _deduplication_columns(
-    texts: list[str], hashed: HashedTexts, kept: np.ndarray, permutations: int
-) -> list[pa.Array]:
+def _deduplication_columns(texts: pa.Array, hashed: HashedTexts, kept: np.ndarray, permutations: int) -> list[pa.Array]:
     """The columns of `schema` after those of DOCUMENTS. texts: those that are kept. kept: their places in `hashed`."""
     signatures = minhash.signatures(hashed, permutations, documents=kept)
     buffers = [None, pa.py_buffer(signatures)]
     return [
-        pa.array([utf8_bytes(text) for text in texts], pa.int64()),
-        pa.array([minhash.exact_key(text) for text in texts], pa.binary(16)),
+        pc.call_function("binary_length", [texts]).cast(pa.int64()),
+        pa.array([minhash.exact_key(text) for text in texts.to_pylist()], pa.binary(16)),
         pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * permutations), len(texts), buffers),
         hashed.long_lines().take(pa.array(kept)),
     ]
 
 
-def _kept(verdicts: list[Verdict]) -> list[int]:
-    return [index for index, verdict in enumerate(verdicts) if verdict.keep]
-
-
-def _shortened(document: DocumentStats, verdict: Verdict) -> DocumentStats:
-    """The document with what the filters left of its text."""
-    return document if verdict.text is None else document._replace(text=verdict.text)
+def _kept(verdicts: list[Verdict]) -> np.ndarray:
+    """int64: the places of the documents that are kept."""
+    return np.flatnonzero([verdict.keep for verdict in verdicts])
 
 
 def _num_lines(text: str) -> int:
@@ -324,8 +330,4 @@ def warm_up(filters: Iterable[Filter | Custom] = ()) -> None:
     hashed = hash_texts(texts)
     minhash.signatures(hashed, 16)
     compiled = [filter_ for filter_ in filters if filter_.reads_web_words]
-    apply_filters(compiled, document_stats(texts, ["en", "zh"], hashed))
-
-
-def _detect_language(document: DocumentStats) -> DocumentStats:
-    return document._replace(language=language_by_counts(chinese=document.chinese, letters=document.letters))
+    apply_filters(compiled, document_stats(texts, ["en", "zh"]))

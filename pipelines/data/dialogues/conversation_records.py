@@ -26,7 +26,7 @@ from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import as_turns, has_value
 from pipelines.data.sources.files import type_name
-from pipelines.data.sources.record_formats import RowFormat
+from pipelines.data.sources.row_format import RowFormat
 from pipelines.data.tokens.chat_messages import said
 
 FORMATS = (
@@ -120,6 +120,9 @@ def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_th
     if column is not None:
         turns = _dialogue_turns(record[column], column, keep_thoughts)
         return turns if isinstance(turns, Problem) else with_system(record, row_format, turns)
+    if row_format.column("instances") is not None:
+        turns = _instance_turns(record, row_format, keep_thoughts)
+        return turns if isinstance(turns, Problem) else with_system(record, row_format, turns)
     prompt = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
     reply = _reply_turns(record, row_format, keep_thoughts=keep_thoughts)
     if isinstance(prompt, Problem):
@@ -136,11 +139,33 @@ def _dialogue_turns(value: Any, column: str, keep_thoughts: bool) -> list[Turn] 
     return read_turns(texts or value, keep_thoughts=keep_thoughts)
 
 
+def _instance_turns(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> list[Turn] | Problem:
+    """The exchanges of an instruction, one for each of its instances: it and the input, and the output."""
+    turns: list[Turn] = []
+    for instance in record[row_format.column("instances") or ""]:
+        exchange = {key: instance.get(key) for key in column_names.INSTANCE_KEYS}
+        exchange["instruction"] = record[row_format.column("prompt") or ""]
+        its_format = record_formats.format_as(exchange, "conversations")
+        assert its_format is not None, "an instruction is text, and a reply stands beside it"
+        read = turns_of_record(exchange, its_format, keep_thoughts=keep_thoughts)
+        if isinstance(read, Problem):
+            return read
+        turns += read
+    return turns
+
+
 def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
     """The reply: text, or turns; the thought of the column beside it is that of the assistant's last turn."""
     column = row_format.column("reply")
     assert column is not None, "a format without turns has a prompt and a reply"
     value = record[column]
+    thought_column = row_format.column("thought")
+    if column.lower() in column_names.CALL_COLUMNS:
+        calls = cells.calls_of(value)
+        if not calls:
+            return Problem("no_reply", f"column {column!r} holds no call; expected one to learn from")
+        turn = {"role": "assistant", "tool_calls": calls, "reasoning_content": record.get(thought_column or "")}
+        return read_turns([turn], keep_thoughts=keep_thoughts)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, int | float) and not isinstance(value, bool) and has_value(value):
@@ -153,7 +178,6 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
     if not isinstance(value, str | list | dict):
         return Problem("no_text", f"column {column!r} holds {type_name(value)}; expected a reply as text")
     turns = read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
-    thought_column = row_format.column("thought")
     if isinstance(turns, Problem) or thought_column is None:
         return turns
     last = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=None)
@@ -191,9 +215,7 @@ def prompt_turns(
     if isinstance(turns, Problem):
         return turns
     context = [replace(turn, learnt=False) if turn.role == "assistant" else turn for turn in turns]
-    if earlier and context and context[0].role == "system":
-        return Problem("two_systems", "a system turn after those of the column history; expected one, at the beginning")
-    return with_system(record, row_format, [*earlier, *context])
+    return with_system(record, row_format, one_system(earlier, context))
 
 
 def _transcript_turns(value: Any, keep_thoughts: bool, with_reply: bool) -> list[Turn] | Problem | None:
@@ -232,15 +254,24 @@ def _with_contexts(record: Mapping[str, Any], row_format: RowFormat, turns: list
 
 
 def with_system(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
-    """The turns after that of the system's column."""
+    """The turns with what the system's column says before them."""
     system = system_turn(record, row_format)
     if isinstance(system, Problem) or system is None:
         return turns if system is None else system
-    if turns and turns[0].role == "system":
-        if turns[0].content == system.content:
-            return turns
-        return Problem("two_systems", "the system's column and its turn say different things; expected one of them")
-    return [system, *turns]
+    return one_system([system], turns)
+
+
+def one_system(*parts: list[Turn]) -> list[Turn]:
+    """The turns of all parts. The system's turns that parts begin with are one, at the beginning: what one of them says
+    that another one does not stands in a paragraph of its own."""
+    texts: list[str] = []
+    turns: list[Turn] = []
+    for part in parts:
+        is_first = bool(part) and part[0].role == "system"
+        if is_first and not any(part[0].content in text for text in texts):
+            texts = [*(text for text in texts if text not in part[0].content), part[0].content]
+        turns += part[1:] if is_first else part
+    return [Turn("system", "\n\n".join(texts)), *turns] if texts else turns
 
 
 def system_turn(record: Mapping[str, Any], row_format: RowFormat) -> Turn | Problem | None:

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.sources.bad_rows import Problem
-from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.data.text.document_stats import document_stats
+from pipelines.data.text.measures import hash_texts
 
 MIN_WORDS = 50  # of a reply whose repetition is measured: a short one may well repeat itself ("ha ha ha ha ha")
 MIN_RUN_CHARACTERS = 20  # of a reply that is one run of a character, which has no words

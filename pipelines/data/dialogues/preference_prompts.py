@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.data.dialogues.conversation_records import history_turns, prompt_turns, with_system
+from pipelines.data.dialogues.conversation_records import history_turns, one_system, prompt_turns, with_system
 from pipelines.data.dialogues.turns import Turn, clean
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
-from pipelines.data.sources.record_formats import RowFormat
+from pipelines.data.sources.row_format import RowFormat
 
 
 def whole_prompt(
@@ -38,9 +38,7 @@ def _joined(
     if isinstance(columns, Problem):
         return columns
     contexts = [clean(str(record[name])) for name in row_format.columns_of("context") if has_value(record[name])]
-    systems = [turns[0] for turns in (columns, common) if turns and turns[0].role == "system"]
-    if len(systems) == 2 and systems[0].content != systems[1].content:
-        return Problem("two_systems", "the system turns of the columns and of the sides differ; expected one of them")
+    systems = [turns[:1] for turns in (columns, common) if turns and turns[0].role == "system"]
     spoken = [turn for turn in common if turn.role != "system"]
     joined = _overlapped([turn for turn in columns if turn.role != "system"], spoken, contexts)
     if joined is None:
@@ -51,7 +49,7 @@ def _joined(
     missing = [text for text in contexts if not any(_plain(text) in _plain(turn.content) for turn in spoken)]
     if missing:
         turns[end] = replace(turns[end], content="\n\n".join([turns[end].content, *missing]))
-    return [*systems[:1], *turns]
+    return [*one_system(*systems), *turns]
 
 
 def _turns_without_contexts(

@@ -31,7 +31,7 @@ from pipelines.data.sources import cells, column_names, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value, number_of
 from pipelines.data.sources.files import type_name
-from pipelines.data.sources.record_formats import RowFormat
+from pipelines.data.sources.row_format import RowFormat
 from pipelines.data.tokens.chat_messages import said
 
 MAX_PAIRS = 10

@@ -20,9 +20,9 @@ from pipelines.data.corpus.checks import Candidates, CheckResult
 from pipelines.data.corpus.filters.filter import Verdict
 from pipelines.data.guard.classifier import Guard
 from pipelines.data.guard.disguises import canonical_text
+from pipelines.data.text.document_stats import DocumentStats
 from pipelines.data.text.harm_kinds import HarmKind, HarmOptions
 from pipelines.data.text.harm_words import ABUSE, BETWEEN, DEROGATORY, GROUPS, REPORTED, SWEAR, VERB
-from pipelines.data.text.measures import DocumentStats
 
 AREA = "harm/"  # of its counts and facts
 ABUSE_POINTS = 3  # of a slur, an insult or a threat; a swear word has one

@@ -76,6 +76,13 @@ def is_dialogue(value: Any) -> bool:
     return isinstance(role, str) and role.lower() in (*ROLES, *CALL_ROLES, *RESULT_ROLES)
 
 
+def ends_with_prompt(value: Any) -> bool:
+    """Whether a value is turns of which the last is the user's, or the result of a call."""
+    turns = as_turns(value)
+    role = turns[-1].get(key_of(turns[-1], ROLE_KEYS)) if turns and isinstance(turns[-1], dict) else None
+    return isinstance(role, str) and (ROLES.get(role.lower()) == "user" or role.lower() in RESULT_ROLES)
+
+
 def is_text_of_objects(value: Any) -> bool:
     """Whether a value is text that begins as a list of objects does."""
     return isinstance(value, str) and LIST_OF_OBJECTS.match(value) is not None
@@ -195,6 +202,20 @@ def tools_of(value: Any) -> list[dict[str, Any]] | None:
             return None
         tools.append(item if function is not item else {"type": "function", "function": item})
     return tools
+
+
+def calls_of(value: Any) -> list[Any] | None:
+    """The calls of tools in a column's value: a list, or JSON text of one, which may be empty; None for anything else.
+
+    >>> calls_of('[{"name": "tide", "arguments": {"port": "Wick"}}]'), calls_of("[]"), calls_of(["Yes", "No"])
+    ([{'name': 'tide', 'arguments': {'port': 'Wick'}}], [], None)
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _parsed(value)
+    if not isinstance(value, list):
+        return None
+    calls = [item for item in value if isinstance(item, dict) and {"name", "arguments"} <= item.keys()]
+    return calls if len(calls) == len(value) else None
 
 
 def without_nulls(value: Any) -> Any:

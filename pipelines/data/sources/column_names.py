@@ -18,6 +18,9 @@ PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user",
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
                  "model_response", "assistant_response", "bot_response", "model_output", "a",
                  "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答", "ai")  # fmt: skip
+CALL_COLUMNS = ("answers",)  # xLAM: the calls that answer a query, where tools stand beside them
+INSTANCE_COLUMNS = ("instances",)  # self-instruct: inputs and outputs of one instruction, by these keys
+INSTANCE_KEYS = ("input", "output")
 # Columns beside them.
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
                   "系统提示", "系统提示词")  # fmt: skip
@@ -62,6 +65,9 @@ CHOICE_COLUMNS = (
     ("human_ref_a", "human_ref_b"),
 )
 WINNER_COLUMNS = ("better_response_id", "winner", "preference", "preferred", "choice", "better")
+# Two replies beside which a label is a choice: of the former 0 or 1, of the latter 1, 2, or 0 for neither (PandaLM).
+LABELLED_CHOICES = (("response_0", "response_1"), ("answer_0", "answer_1"), ("response1", "response2"))
+CHOICE_LABELS = ("label",)
 STRENGTH_COLUMNS = ("preference_strength", "overall_preference")  # HelpSteer 2 and 3
 CHOICE_SCORES = (("score_0", "score_1"), ("score_1", "score_2"), ("score_a", "score_b"))  # SHP and others
 # Several replies in one column, each with a rating of its own or one in a list beside them.

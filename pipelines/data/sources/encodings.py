@@ -45,6 +45,7 @@ SIGNATURES = {  # of files that are not text, whatever their name says
     b"\xff\xd8\xff": "a JPEG image", b"\x7fELF": "a program", b"SQLite format 3": "an SQLite database",
     b"\xd0\xcf\x11\xe0": "an old Office file (DOC, XLS)",
 }  # fmt: skip
+TAR, TAR_PLACE = b"ustar", 257  # after the first member's name
 # Letters beyond ASCII of languages that single-byte encodings write; detectors confuse these on short texts.
 LETTERS = (
     ("latin-1", "àâæçéèêëîïôùûüÿœ"), ("latin-1", "äöüß"), ("latin-1", "áéíñóúü"), ("latin-1", "àáâãçéêíóôõúü"),
@@ -154,6 +155,8 @@ def detect(sample: bytes) -> str | None:
 
 def signature(sample: bytes) -> str:
     """What a file holds that is not text, by its first bytes; empty if they are not known."""
+    if sample[TAR_PLACE : TAR_PLACE + len(TAR)] == TAR:
+        return "a tar archive"
     return next((name for magic, name in SIGNATURES.items() if sample.startswith(magic)), "")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -113,12 +113,15 @@ class FileSource(Source):
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Streams the rows of one part. Raises UserError if its file changes meanwhile."""
+        return self._read(part, self.read_piece)
+
+    def _read(self, part: Part, read_piece: Callable[[Path, dict[str, Any]], Iterator[Any]]) -> Iterator[Any]:
         file = Path(part.args["file"])
         before = state(file)
         try:
             if "problem" in part.args:
                 raise FileProblem(part.args["problem"])
-            yield from self.read_piece(file, {**part.args, "first_row": part.first_row})
+            yield from read_piece(file, {**part.args, "first_row": part.first_row})
         except FileProblem as problem:
             if part.args["alone"]:
                 raise UserError(f"{file}: {problem}") from None
@@ -189,7 +192,7 @@ class TextFileSource(FileSource):
         encoding = self.encoding_of(file)
         if encoding is None:
             held = encodings.signature(streams.sample(file)) or "binary data"
-            raise FileProblem(f"holds {held}; expected text. Remove the file, or give it the suffix of its kind")
+            raise FileProblem(f"holds {held}; expected text. Unpack or remove it, or give it the suffix of its kind")
         return encoding
 
 

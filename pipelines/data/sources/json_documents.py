@@ -22,6 +22,7 @@ from pipelines.data.sources.streams import Utf8Stream
 CHUNK_BYTES = 1 << 20
 EDGE_CHARACTERS = 16  # at the end of a chunk, where a value may be cut: -Infinity and escapes are shorter
 LISTS = ("data", "rows", "examples", "items", "records", "instances", "samples", "documents", "train")
+ROW = {"instruction", "instances"}  # an object with both is a row (self-instruct), and wraps none
 MAX_KEYS = 100  # kinds of objects that are remembered
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
@@ -198,7 +199,8 @@ class _Reader:
             pass
         text = self.text[self.position : self.position + CHUNK_BYTES]
         match = WRAPPED.search(text)
-        return match is not None and _parsed(f"{text[: match.end() - 1]}]}}") is not None
+        value = _parsed(f"{text[: match.end() - 1]}]}}") if match is not None else None
+        return isinstance(value, dict) and not value.keys() >= ROW
 
     def _value(self) -> Any:
         """The value at the position, which is moved to its end. Raises _NotJson."""
@@ -289,7 +291,7 @@ def _is_list_of_objects(value: Any) -> bool:
 def _is_wrapped(value: dict[str, Any]) -> bool:
     """Whether an object is only there to hold a list of objects."""
     lists = [inner for name, inner in value.items() if name.lower() in LISTS and isinstance(inner, list)]
-    return any(map(_is_list_of_objects, lists))
+    return any(map(_is_list_of_objects, lists)) and not value.keys() >= ROW
 
 
 def _parsed(text: str) -> Any:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import Field, PrivateAttr
 
-from pipelines.data.sources import encodings, json_documents, streams
+from pipelines.data.sources import encodings, json_documents, json_texts, streams
 from pipelines.data.sources.encodings import BOM
-from pipelines.data.sources.files import RAW_CHARACTERS, RecordSource, TextFileSource, type_name
+from pipelines.data.sources.files import MAX_ROW_BYTES, RAW_CHARACTERS, RecordSource, TextFileSource, type_name
 from pipelines.data.sources.json_documents import TwoValues, UniqueKeysDecoder
-from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row
+from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Texts
 
 BLOCK_BYTES = 1 << 20  # read at a time
 RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
@@ -50,17 +50,43 @@ class Jsonl(TextFileSource, RecordSource):
 
         Of a JSON document: one row for each object, numbered by its position."""
         encoding = self.text_encoding(file)
-        start = args.get("start", 0)
         if "start" not in args and self.is_document(file):
             yield from self._document_rows(file, encoding)
             return
+        yield from cast("Iterator[Row | BadRow]", self._line_rows(file, args, encoding, None))
+
+    def read_texts(self, part: Part) -> Iterator[Row | BadRow | Texts]:
+        column = self.text if self.rows in TEXT_ROWS and len(self.required_columns()) == 1 else None
+        plain = column is not None and column.isalnum() and column.isascii() and self.max_row_bytes >= MAX_ROW_BYTES
+        return self._read(part, self._texts_of_piece) if plain else self.read(part)
+
+    def _texts_of_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow | Texts]:
+        encoding = self.text_encoding(file)
+        if "start" not in args and self.is_document(file):
+            return self._document_rows(file, encoding)
+        return self._line_rows(file, args, encoding, json_texts.Reader(self.text))
+
+    def _line_rows(
+        self, file: Path, args: dict[str, Any], encoding: str, texts: json_texts.Reader | None
+    ) -> Iterator[Row | BadRow | Texts]:
+        """Yields the rows of lines. texts: what reads many lines together, where all of them are as expected."""
+        start = args.get("start", 0)
         number = (args["first_row"] or self._first_row(file, start)) - 1
         decoder = json_documents.decoder(self._unique_keys())
         with streams.open_utf8(file, encoding, start, args.get("stop")) as stream:
-            for line, size in streams.bounded_lines(stream, self.max_row_bytes):
-                if stream.damage and not line.endswith(b"\n"):
+            lines, single_bytes = streams.bounded_lines(stream, self.max_row_bytes), 0  # to be read line by line
+            while True:
+                if texts is not None and single_bytes <= 0:
+                    together, single_bytes = texts.begin(stream.peek())
+                    if together is not None:
+                        stream.read(single_bytes)
+                        yield Texts(number + 1, together)
+                        number, single_bytes = number + len(together), 0
+                        continue
+                line, size = next(lines, (b"", 0))
+                if not line or (stream.damage and not line.endswith(b"\n")):
                     break
-                number += 1
+                number, single_bytes = number + 1, single_bytes - size
                 if line.startswith(BOM):  # of a file that was joined to others
                     line = line.removeprefix(BOM)
                 if line.strip():

@@ -9,13 +9,13 @@ hold something, so nothing that a row says is lost in silence. Names are compare
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipelines.data.sources.cells import (
     as_turns,
+    calls_of,
+    ends_with_prompt,
     has_value,
     is_dialogue,
     is_of_turns,
@@ -32,12 +32,17 @@ from pipelines.data.sources.cells import (
 )
 from pipelines.data.sources.column_names import (
     BAD_COLUMNS,
+    CALL_COLUMNS,
     CHOICE_COLUMNS,
+    CHOICE_LABELS,
     CHOICE_SCORES,
     CONTEXT_COLUMNS,
     GOOD_COLUMNS,
     HINT_COLUMNS,
     HISTORY_COLUMNS,
+    INSTANCE_COLUMNS,
+    INSTANCE_KEYS,
+    LABELLED_CHOICES,
     MEDIA_COLUMNS,
     OTHER_TURN_LISTS,
     PAIR_COLUMNS,
@@ -60,38 +65,8 @@ from pipelines.data.sources.column_names import (
     TURN_LISTS,
     WINNER_COLUMNS,
 )
+from pipelines.data.sources.row_format import Roles, RowFormat, columns_beside, first_column, named_format, two_columns
 from pipelines.errors import printable
-
-CONTENT_ROLES = ("text", "turns", "prompt", "reply", "chosen", "rejected", "first", "second", "replies")
-
-
-@dataclass(frozen=True)
-class RowFormat:
-    """Format of the rows of a file: the recipe's `rows:`, its description, and the columns with the content."""
-
-    rows: str  # text, conversations, preferences or prompts
-    description: str  # for messages: "Alpaca: instruction, input, output"
-    columns: tuple[str, ...]  # in the order in which they are read
-    roles: tuple[str, ...] = ()  # of the columns: turns, prompt, reply, system, …
-
-    @property
-    def content(self) -> tuple[str, ...]:
-        """The kind of rows and the columns with their content, without those that may stand beside it."""
-        beside = ("prompt",) if self.rows == "preferences" else ()
-        named = zip(self.columns, self.roles, strict=False)
-        return (self.rows, *(name for name, role in named if role in CONTENT_ROLES and role not in beside))
-
-    def column(self, role: str) -> str | None:
-        """The column with a role; None without one."""
-        return next(iter(self.columns_of(role)), None)
-
-    def columns_of(self, role: str) -> tuple[str, ...]:
-        """All columns with a role."""
-        return tuple(name for name, its_role in zip(self.columns, self.roles, strict=False) if its_role == role)
-
-
-Roles = list[tuple[str, str]]
-"""(role, column) of each column that is read."""
 
 
 def detect_format(record: Mapping[str, Any]) -> RowFormat | None:
@@ -152,24 +127,26 @@ def column_names(record: Mapping[str, Any]) -> str:
 def _conversations(record: Mapping[str, Any]) -> RowFormat | None:
     """Turns in one column, or a prompt and its reply in two."""
     turns = _turns_column(record)
-    if turns is not None:
-        roles = [("turns", turns), *_beside(record, ("system", SYSTEM_COLUMNS), ("media", MEDIA_COLUMNS))]
+    exchange = _exchange(record, turns) or _instances(record)
+    if turns is not None and (exchange is None or not ends_with_prompt(record[turns])):
+        roles = [("turns", turns), *columns_beside(record, ("system", SYSTEM_COLUMNS), ("media", MEDIA_COLUMNS))]
         keys = (as_turns(record[turns]) or [{}])[0].keys()
         name = "ShareGPT" if "from" in keys else "OpenAI" if keys else "dialogues"
         content = "from and value" if "from" in keys else "role and content" if keys else "texts in turn"
-        return _format("conversations", name, [*roles, *_tools(record), *_labels(record)], note=f"{turns} of {content}")
-    exchange = _exchange(record)
-    return None if exchange is None else _format("conversations", _exchange_name(exchange), exchange)
+        return named_format(
+            "conversations", name, [*roles, *_tools(record), *_labels(record)], note=f"{turns} of {content}"
+        )
+    return None if exchange is None else named_format("conversations", _exchange_name(exchange), exchange)
 
 
 def _turns_column(record: Mapping[str, Any]) -> str | None:
     """The column of a whole conversation: turns, or text of them, even if it is broken; where a row has neither a
     prompt with its reply nor running text, also turns whose names may be those of anything, and texts in turn."""
-    turns = _first(record, TURN_LISTS, is_of_turns)
-    if turns is not None or _exchange(record) is not None or _first(record, TEXT_COLUMNS, _is_text) is not None:
+    turns = first_column(record, TURN_LISTS, is_of_turns)
+    if turns is not None or _exchange(record) is not None or first_column(record, TEXT_COLUMNS, _is_text) is not None:
         return turns
-    turns = _first(record, (*TURN_LISTS, *OTHER_TURN_LISTS), is_dialogue)
-    texts = _first(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
+    turns = first_column(record, (*TURN_LISTS, *OTHER_TURN_LISTS), is_dialogue)
+    texts = first_column(record, TEXT_LISTS, lambda value: turns_of_texts(value) is not None)
     if turns is not None or texts is None:
         return turns
     others = {name.lower() for name, value in record.items() if name != texts and has_value(value)}
@@ -180,30 +157,58 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _exchange(record: Mapping[str, Any]) -> Roles | None:
-    """Columns of a prompt and its reply, with what stands beside them."""
-    prompt = _prompt_column(record)
-    reply = _first(record, REPLY_COLUMNS)
+def _exchange(record: Mapping[str, Any], turns: str | None = None) -> Roles | None:
+    """Columns of a prompt and its reply, with what stands beside them. turns: a column of turns that is the prompt."""
+    prompt = turns or _prompt_column(record)
+    reply = first_column(record, REPLY_COLUMNS, has_value) if turns else first_column(record, REPLY_COLUMNS)
+    reply = reply or _calls_column(record)
     if prompt is None or reply is None or reply == prompt:
         return None
-    if reply.lower() == "a" and (prompt.lower() != "q" or _first(record, ("b",)) is not None):
+    if reply.lower() == "a" and (prompt.lower() != "q" or first_column(record, ("b",)) is not None):
         return None  # the first of several choices
-    if reply.lower() == "ai" and (prompt.lower() in PROMPT_COLUMNS or not isinstance(record[reply], str)):
+    if reply.lower() == "ai" and (turns or prompt.lower() in PROMPT_COLUMNS or not isinstance(record[reply], str)):
         return None  # the name of a model, or whether one wrote the text
     roles = [("prompt", prompt), *_contexts(record, prompt), ("reply", reply)]
-    beside = _beside(
+    beside = columns_beside(
         record,
         ("system", SYSTEM_COLUMNS),
         ("history", HISTORY_COLUMNS),
         ("media", MEDIA_COLUMNS),
     )
-    thought = _first(record, THOUGHT_COLUMNS, lambda value: isinstance(value, str | list) and has_value(value))
+    thought = first_column(record, THOUGHT_COLUMNS, lambda value: isinstance(value, str | list) and has_value(value))
     beside += [] if thought is None else [("thought", thought)]  # a flag is none
     return [*roles, *beside, *_tools(record), *_labels(record)]
 
 
+def _calls_column(record: Mapping[str, Any]) -> str | None:
+    """A column with the calls that are the reply, beside the tools that they call."""
+    column = first_column(record, CALL_COLUMNS, lambda value: calls_of(value) is not None)
+    return column if column is not None and _tools(record) else None
+
+
+def _instances(record: Mapping[str, Any]) -> Roles | None:
+    """Columns of an instruction and of a list of its inputs and outputs."""
+    prompt = first_column(record, PROMPT_COLUMNS, _is_text)
+    instances = first_column(record, INSTANCE_COLUMNS, _is_list_of_outputs)
+    if prompt is None or instances is None:
+        return None
+    return [("prompt", prompt), ("instances", instances), *columns_beside(record, ("system", SYSTEM_COLUMNS))]
+
+
+def _is_list_of_outputs(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(item, dict) and "output" in item for item in value)
+    )
+
+
 def _exchange_name(roles: Roles) -> str:
     columns = {role: column.lower() for role, column in roles}
+    if "instances" in columns:
+        return "self-instruct"
+    if columns["reply"] in CALL_COLUMNS:
+        return "prompt and calls of tools"
     if "label" in columns or "bad_label" in columns:
         return "prompt, reply and label"
     if columns["prompt"] == "instruction":
@@ -212,77 +217,79 @@ def _exchange_name(roles: Roles) -> str:
 
 
 def _prompt_column(record: Mapping[str, Any]) -> str | None:
-    return _first(record, PROMPTS_OF_REPLIES, lambda value: isinstance(value, str) or as_turns(value) is not None)
+    return first_column(record, PROMPTS_OF_REPLIES, lambda value: isinstance(value, str) or as_turns(value) is not None)
 
 
 def _contexts(record: Mapping[str, Any], prompt: str) -> Roles:
     """What a prompt is about, which follows it: Alpaca's `input`, Dolly's `context`."""
-    names = (_first(record, (name,)) for name in CONTEXT_COLUMNS)
+    names = (first_column(record, (name,)) for name in CONTEXT_COLUMNS)
     return [("context", name) for name in names if name is not None and name != prompt]
 
 
 def _tools(record: Mapping[str, Any]) -> Roles:
     """A column with the tools that the assistant may call."""
-    column = _first(record, TOOLS_COLUMNS, lambda value: tools_of(value) is not None)
+    column = first_column(record, TOOLS_COLUMNS, lambda value: tools_of(value) is not None)
     return [] if column is None else [("tools", column)]
 
 
 def _labels(record: Mapping[str, Any]) -> Roles:
     """A column that says whether the reply is good."""
-    good = _first(record, GOOD_COLUMNS, lambda value: verdict(value) is not None)
+    good = first_column(record, GOOD_COLUMNS, lambda value: verdict(value) is not None)
     if good is not None:
         return [("label", good)]
-    bad = _first(record, BAD_COLUMNS, lambda value: verdict(value) is not None)
+    bad = first_column(record, BAD_COLUMNS, lambda value: verdict(value) is not None)
     return [] if bad is None else [("bad_label", bad)]
 
 
 def _preferences(record: Mapping[str, Any]) -> RowFormat | None:
     """Two replies of which one is better, or several with ratings."""
-    pair = _both(record, PAIR_COLUMNS)
+    pair = two_columns(record, PAIR_COLUMNS)
     if pair is not None:
         roles = [*_prompts(record, of_pair=True), ("chosen", pair[0]), ("rejected", pair[1])]
-        scores = _both(record, PAIR_SCORES) or ()
+        scores = two_columns(record, PAIR_SCORES) or ()
         roles += zip(("score_chosen", "score_rejected"), scores, strict=False)
-        return _format("preferences", "preference pairs", [*roles, *_tools(record)])
-    choice = _both(record, CHOICE_COLUMNS)
+        return named_format("preferences", "preference pairs", [*roles, *_tools(record)])
+    choice = two_columns(record, CHOICE_COLUMNS)
     verdicts = [] if choice is None else _choice_verdicts(record, choice)
     if choice is not None and verdicts:
         roles = [*_prompts(record), ("first", choice[0]), ("second", choice[1]), *verdicts, *_tools(record)]
-        return _format("preferences", "two replies and which is better", roles)
+        return named_format("preferences", "two replies and which is better", roles)
     return _ranked(record)
 
 
 def _choice_verdicts(record: Mapping[str, Any], replies: tuple[str, str]) -> Roles:
     """The column, or the two, that say which of two replies is better; none without."""
-    for role, names in (("winner", WINNER_COLUMNS), ("strength", STRENGTH_COLUMNS)):
-        column = _first(record, names, has_value)
+    is_labelled = tuple(map(str.lower, replies)) in LABELLED_CHOICES
+    winner = (*WINNER_COLUMNS, *(CHOICE_LABELS if is_labelled else ()))
+    for role, names in (("winner", winner), ("strength", STRENGTH_COLUMNS)):
+        column = first_column(record, names, has_value)
         if column is not None:
             return [(role, column)]
     endings = [column[-1].lower() for column in replies]
     alike = [pair for pair in CHOICE_SCORES if [name[-1] for name in pair] == endings]
-    scores = _both(record, alike or CHOICE_SCORES)
+    scores = two_columns(record, alike or CHOICE_SCORES)
     return [] if scores is None else [("score_first", scores[0]), ("score_second", scores[1])]
 
 
 def _ranked(record: Mapping[str, Any]) -> RowFormat | None:
     """A prompt and a list of replies, each with a rating of its own or in a list beside."""
-    replies = _first(record, REPLY_LISTS, lambda value: isinstance(value, list) and len(value) > 0)
+    replies = first_column(record, REPLY_LISTS, lambda value: isinstance(value, list) and len(value) > 0)
     prompts = _prompts(record)
     if replies is None or "prompt" not in dict(prompts):
         return None
     roles = [*prompts, ("replies", replies), *_tools(record)]
     if all(isinstance(reply, dict) and rating_key(reply) is not None for reply in record[replies]):
-        return _format("preferences", "rated replies", roles)
+        return named_format("preferences", "rated replies", roles)
     length = len(record[replies])
-    ratings = _first(record, RATING_LISTS, lambda value: isinstance(value, list) and len(value) == length)
-    return None if ratings is None else _format("preferences", "rated replies", [*roles, ("ratings", ratings)])
+    ratings = first_column(record, RATING_LISTS, lambda value: isinstance(value, list) and len(value) == length)
+    return None if ratings is None else named_format("preferences", "rated replies", [*roles, ("ratings", ratings)])
 
 
 def rating_key(reply: Mapping[str, Any]) -> str | None:
     """The key with the rating of a reply that is an object; None unless it has one, and a text."""
     if not any(key in reply for key in (*RATED_REPLY_KEYS, *ROLE_KEYS)):
         return None
-    return _first(reply, (*RATING_COLUMNS, *RANK_COLUMNS))
+    return first_column(reply, (*RATING_COLUMNS, *RANK_COLUMNS))
 
 
 def _rated_reply(record: Mapping[str, Any]) -> RowFormat | None:
@@ -296,7 +303,7 @@ def _rated_reply(record: Mapping[str, Any]) -> RowFormat | None:
         if rating is None:
             return None
         roles.append(("rating", rating))
-    return _format("preferences", "replies with labels, paired by their prompt", roles)
+    return named_format("preferences", "replies with labels, paired by their prompt", roles)
 
 
 def rating_of(record: Mapping[str, Any]) -> float | None:
@@ -307,20 +314,22 @@ def rating_of(record: Mapping[str, Any]) -> float | None:
 
 def rating_column(record: Mapping[str, Any]) -> str | None:
     """The column with the rating of a record with one reply."""
-    return _first(record, RATING_COLUMNS, lambda value: number_of(value) is not None)
+    return first_column(record, RATING_COLUMNS, lambda value: number_of(value) is not None)
 
 
 def _prompts(record: Mapping[str, Any], *, of_pair: bool = False) -> Roles:
     """The columns of the prompt of a row with several replies; none where the replies are whole dialogues, as those of
     a pair may be, beside which a history is no prompt."""
-    prompt = _first(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input"))
-    prompt = prompt or _first(record, TURN_LISTS, lambda value: isinstance(value, str | list | dict))
+    prompt = first_column(record, (*PROMPT_COLUMNS, *HINT_COLUMNS, "input"))
+    prompt = prompt or first_column(record, TURN_LISTS, lambda value: isinstance(value, str | list | dict))
     if prompt is None and not of_pair:
-        prompt = _first(record, (*OTHER_TURN_LISTS, *HISTORY_COLUMNS), _is_text)
-        prompt = prompt or _first(record, (*OTHER_TURN_LISTS, *CONTEXT_COLUMNS), lambda v: as_turns(v) is not None)
+        prompt = first_column(record, (*OTHER_TURN_LISTS, *HISTORY_COLUMNS), _is_text)
+        prompt = prompt or first_column(
+            record, (*OTHER_TURN_LISTS, *CONTEXT_COLUMNS), lambda v: as_turns(v) is not None
+        )
     if prompt is None:
-        return _beside(record, ("system", SYSTEM_COLUMNS))
-    beside = _beside(record, ("system", SYSTEM_COLUMNS), ("history", HISTORY_COLUMNS), ("media", MEDIA_COLUMNS))
+        return columns_beside(record, ("system", SYSTEM_COLUMNS))
+    beside = columns_beside(record, ("system", SYSTEM_COLUMNS), ("history", HISTORY_COLUMNS), ("media", MEDIA_COLUMNS))
     return [("prompt", prompt), *_contexts(record, prompt), *(pair for pair in beside if pair[1] != prompt)]
 
 
@@ -342,53 +351,13 @@ def _text_or_prompts(record: Mapping[str, Any]) -> RowFormat | None:
     return RowFormat("text", f"text: {candidates[0]}", (candidates[0],), ("text",)) if candidates else None
 
 
-def _format(rows: str, name: str, roles: Roles, *, note: str = "") -> RowFormat:
-    """A RowFormat whose description names the columns; note: of the first one."""
-    columns = tuple(column for _, column in roles)
-    described = ", ".join(map(printable, (note or columns[0], *columns[1:])))
-    return RowFormat(rows, f"{name}: {described}", columns, tuple(role for role, _ in roles))
-
-
-def _first(
-    record: Mapping[str, Any], names: Sequence[str], test: Callable[[Any], bool] = lambda value: True
-) -> str | None:
-    """The first of the names that the record has, in any case, with a value that passes the test."""
-    columns = _spellings(tuple(record))
-    for name in names:  # a loop, for this is called sixty times a record
-        column = columns.get(name)
-        if column is not None and test(record[column]):
-            return column
-    return None
-
-
-@lru_cache(maxsize=1024)  # rows of a source have few sets of columns
-def _spellings(columns: tuple[str, ...]) -> dict[str, str]:
-    """The column for each name in lower case; one that is spelled so goes before others."""
-    return {column.lower(): column for column in sorted(columns, key=str.islower)}
-
-
-def _both(record: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-    """The first two columns of which the record has both."""
-    for first, second in names:
-        columns = _first(record, (first,)), _first(record, (second,))
-        if columns[0] is not None and columns[1] is not None:
-            return columns[0], columns[1]
-    return None
-
-
-def _beside(record: Mapping[str, Any], *roles: tuple[str, tuple[str, ...]]) -> Roles:
-    """The columns beside the content, by role, where the record has them; those with a value before empty ones."""
-    present = ((role, _first(record, names, has_value) or _first(record, names)) for role, names in roles)
-    return [(role, column) for role, column in present if column is not None]
-
-
 def _turn_keys_not_used(record: Mapping[str, Any], row_format: RowFormat) -> Iterator[str]:
     """column.key for the keys of turns and rated replies that hold something and are not read, each once."""
     for column, role in zip(row_format.columns, row_format.roles, strict=True):
         value = record.get(column)  # none where the column is a.b
-        items = (value if role == "replies" else as_turns(value)) or []
+        items = (value if role in UNREAD_KEYS else as_turns(value)) or []
         items = [item for item in items if isinstance(item, dict)]
-        unread = _reply_keys_not_read if role == "replies" else keys_not_read
+        unread = UNREAD_KEYS.get(role, keys_not_read)
         keys = dict.fromkeys(key for item in items for key in unread(item))
         keys |= dict.fromkeys(keys_beside_turns(value) if items else ())
         yield from (f"{printable(column)}.{printable(str(key))}" for key in keys)
@@ -398,3 +367,12 @@ def _reply_keys_not_read(reply: Mapping[str, Any]) -> list[str]:
     """The keys of a rated reply that hold something and are not read."""
     read = {key_of(reply, RATED_REPLY_KEYS), rating_key(reply)}
     return [key for key, value in reply.items() if key not in read and has_value(value)]
+
+
+def _instance_keys_not_read(instance: Mapping[str, Any]) -> list[str]:
+    """The keys of an instance of an instruction that hold something and are not read."""
+    return [key for key, value in instance.items() if key not in INSTANCE_KEYS and has_value(value)]
+
+
+# By the role of a column of objects that are no turns.
+UNREAD_KEYS = {"replies": _reply_keys_not_read, "instances": _instance_keys_not_read}

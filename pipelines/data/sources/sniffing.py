@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import SOURCES, encodings, streams
+from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.dataset import is_dataset, splits
 from pipelines.data.sources.delimiters import DELIMITERS
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of, visible_files
@@ -25,7 +26,8 @@ from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
 from pipelines.data.sources.not_read import TEXT_FORMS, remedy
-from pipelines.data.sources.record_formats import RowFormat, main_format
+from pipelines.data.sources.record_formats import main_format
+from pipelines.data.sources.row_format import RowFormat
 from pipelines.data.sources.source import BadRow
 from pipelines.data.sources.split_names import common_folder, folders_of_images, held_out_names, in_held_out_folders
 from pipelines.data.text.languages import LANGUAGES, document_language
@@ -355,7 +357,8 @@ def _record_text(record: Mapping[str, Any], row_format: RowFormat) -> str:
     """The content of a record in one line."""
     if row_format.rows in ("text", "prompts"):
         return str(value_of(dict(record), row_format.columns[0]) or "")
-    return " | ".join(f"{name}: {_turns_text(record.get(name))}" for name in row_format.columns if record.get(name))
+    columns = [name for name in row_format.columns if has_value(record.get(name))]
+    return " | ".join(f"{name}: {_turns_text(record[name])}" for name in columns)
 
 
 def _turns_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
@@ -47,6 +47,13 @@ class Row(BaseModel):
     group: str | None = None  # overrides the part's group
     language: str | None = None  # overrides the source's
     meta: dict[str, str] = Field(default_factory=dict)  # not = {}, which would be copied deeply for each row
+
+
+class Texts(NamedTuple):
+    """Consecutive rows of a part that have a text and nothing else; so many that none is an object of its own."""
+
+    first_row: int  # the number of the first one
+    texts: Any  # pyarrow.StringArray, none of them null
 
 
 class BadRow(BaseModel):
@@ -154,3 +161,7 @@ class Source(Options):
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Streams the rows of one part."""
         raise NotImplementedError
+
+    def read_texts(self, part: Part) -> Iterator[Row | BadRow | Texts]:
+        """Streams the rows of one part, as far as it can with many of them together."""
+        return self.read(part)

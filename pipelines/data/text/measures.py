@@ -1,6 +1,6 @@
 """Statistics of texts for filters, deduplication and decontamination, from the UTF-8 bytes of many texts in one pass.
 
-    texts (Arrow) ──hash_texts──► words and lines as 64-bit hashes, counts of characters ──► DocumentStats
+    texts (Arrow) ──hash_texts──► words and lines as 64-bit hashes, counts of characters ──► Documents
 
 A *word* is a Chinese character (or kana), or a run of anything else between blanks that has a letter or digit.
 So Chinese and English texts are measured by the same rules. Words are compared without case and punctuation,
@@ -9,9 +9,7 @@ lines without blanks. Everything is compiled by numba: splitting words in Python
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -31,8 +29,6 @@ from pipelines.data.text.character_tables import (
     code_signs,
     english_words,
 )
-from pipelines.data.text.normalise import mojibake
-from pipelines.data.text.web_words import WebText
 
 # (words, Chinese characters) of n-grams that prose hardly ever repeats, and of those that it may repeat now and then.
 # Eight English words have as much content as thirteen Chinese characters.
@@ -71,37 +67,6 @@ COUNTS = (
 )
 
 
-class DocumentStats(NamedTuple):
-    """A document and its counts, the input of filters. COUNTS explains the counts."""
-
-    text: str
-    language: str
-    characters: int
-    words: int
-    letters: int
-    chinese: int
-    digits: int
-    symbols: int
-    broken: int
-    spaced_words: int
-    spaced_word_characters: int
-    alphabetic_words: int
-    lines: int
-    bullet_lines: int
-    ellipsis_lines: int
-    width: int
-    duplicate_line_width: int
-    duplicate_ngram_words: int
-    top_ngram_words: int
-    repeated_characters: int
-    japanese: int
-    english_words: int
-    operators: int
-    code_lines: int
-    garbled: int  # traces of a wrong decoding in the text as it was read: normalising removes some of them
-    web: WebText | None = None  # counted where a filter reads it: see apply_filters
-
-
 @dataclass(frozen=True)
 class HashedTexts:
     """Words and lines of many documents, one after the other; document d has [starts[d], starts[d + 1])."""
@@ -120,8 +85,10 @@ class HashedTexts:
         return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(self.lines[long], pa.uint64()))
 
 
-def hash_texts(texts: pa.Array) -> HashedTexts:
-    """Splits an Arrow array of strings, none of them null, into words and lines, and hashes them."""
+def hash_texts(texts: pa.Array, *, count_repetition: bool = True) -> HashedTexts:
+    """Splits an Arrow array of strings, none of them null, into words and lines, and hashes them.
+
+    count_repetition: whether what is repeated is counted, too; otherwise those of COUNTS are 0."""
     data, offsets = buffers(texts)
     # A word takes at least two bytes (a letter and a blank; a Chinese character three), and so does a line.
     capacity = len(data) // 2 + len(texts) + 1
@@ -134,19 +101,15 @@ def hash_texts(texts: pa.Array) -> HashedTexts:
     if len(texts):
         _hash_words(data, offsets, classes, japanese, english_words(), counts, words, word_starts)
         _hash_lines(data, offsets, classes, bullets, code_signs(), counts, lines, widths, rulers, line_starts)
-        _count_repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
+        if count_repetition:
+            _count_repetition(words, word_starts, lines, widths, rulers, line_starts, counts)
     words, lines, widths = words[: word_starts[-1]], lines[: line_starts[-1]], widths[: line_starts[-1]]
     return HashedTexts(counts, words, word_starts, lines, widths, line_starts)
 
 
-def document_stats(
-    texts: pa.Array, languages: list[str], hashed: HashedTexts, garbled: Sequence[int] | None = None
-) -> list[DocumentStats]:
-    """Returns the statistics of each document. garbled: see DocumentStats; by default counted in the texts."""
-    values = texts.to_pylist()
-    garbled = [mojibake(text) for text in values] if garbled is None else garbled
-    rows = zip(values, languages, hashed.counts.tolist(), garbled, strict=True)
-    return [DocumentStats._make((text, language, *counts, traces, None)) for text, language, counts, traces in rows]
+def are_blank(texts: pa.Array) -> np.ndarray:
+    """Whether each text has no `characters`. bool[texts]."""
+    return _are_blank(*buffers(texts), character_tables()[0])
 
 
 def buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +149,18 @@ def _character_class(code: int | np.int64, classes: np.ndarray) -> int | np.int6
     if 0x20000 <= code < 0x40000:
         return CHINESE
     return SYMBOL if code < 0xF0000 else BROKEN  # emoji and rare scripts; private use
+
+
+@numba.njit(cache=True)
+def _are_blank(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    result = np.ones(len(offsets) - 1, np.bool_)
+    for document in range(len(result)):
+        position = offsets[document]
+        while result[document] and position < offsets[document + 1]:
+            code, size = decode(data, position)
+            result[document] = _character_class(code, classes) == SPACE
+            position += size
+    return result
 
 
 @numba.njit(cache=True)

@@ -1,272 +1,110 @@
 """Counts the words and sentences of the published filters in many texts at once, from their UTF-8 bytes.
 
-    texts (Arrow) ──blanks──► chunks ──table: cut into words when first seen──► words ──► WebText of each document
+    texts (Arrow) ──blanks──► chunks ──table: cut into words when first seen──► words ──► WebCounts
 
-A chunk is text between blanks, or a Chinese character in a Chinese text. A language has few frequent ones, so nearly
-all are in the table already, and what is left is compiled. Words are compared by 64-bit hashes. The table is emptied
-when it is large: it depends on the texts before, the counts do not.
+A chunk is text between blanks, or a Chinese character in a Chinese text. Words are compared by 64-bit hashes.
 """
 
 from __future__ import annotations
 
-import functools
-import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.data.text.character_tables import FNV_OFFSET, FNV_PRIME
-from pipelines.data.text.measures import MIX, buffers, decode
-from pipelines.data.text.web_words import (
-    CHINESE_SIGN,
-    COMPOUNDS,
-    LINE_END,
-    SENTENCE_SIGNS,
-    STOP_WORDS,
-    WebText,
-    content_words,
-    cut_chunk,
-    is_chinese,
-    is_punctuation,
-    is_sign,
+from pipelines.data.text.measures import buffers, decode
+from pipelines.data.text.web_table import (
+    CHINESE,
+    END,
+    LINE,
+    PUNCTUATION,
+    SIGN,
+    STOP_BITS_EN,
+    STOP_BITS_ZH,
+    WITH_LETTER,
+    class_of,
+    classes,
+    table,
 )
-
-BLANK, LINE, LETTER, PIECE, IDEOGRAPH = 1, 2, 4, 8, 16  # classes of characters, added up
-SIGN, WITH_LETTER, CHINESE, END, PUNCTUATION = 1, 2, 4, 8, 16  # kinds of words, added up
-MAX_CHUNKS = 1 << 18  # of the table: some 30 MB
-STOP_BITS = {word: 1 << bit for bit, word in enumerate(sorted(STOP_WORDS["en"] | STOP_WORDS["zh"]))}
-STOP_BITS_EN, STOP_BITS_ZH = (sum(STOP_BITS[word] for word in STOP_WORDS[language]) for language in ("en", "zh"))
+from pipelines.data.text.web_words import content_words
 
 
-def web_texts(texts: pa.Array, languages: Sequence[str]) -> list[WebText]:
+@dataclass(frozen=True)
+class WebCounts:
+    """What the published filters count in many texts, by columns. Words of Chinese are those of `content_words`."""
+
+    is_zh_D: np.ndarray
+    counts_D: np.ndarray  # int64[documents, 8]: those of _count_words
+    word_bounds_D: np.ndarray  # int64[documents, 2]: the first of its words, and the one after the last
+    line_bounds_D: np.ndarray  # int64[documents, 2]: the same of its lines
+    hashes_N: np.ndarray  # uint64: of all words
+    lengths_N: np.ndarray  # int32: their characters
+    counts_L: np.ndarray  # int64[lines, 3]: those of _count_sentences
+
+    def take(self, places: np.ndarray) -> WebCounts:
+        """The counts of the texts at these places."""
+        return replace(self, **{name: getattr(self, name)[places]
+                                for name in ("is_zh_D", "counts_D", "word_bounds_D", "line_bounds_D")})  # fmt: skip
+
+    def words(self, language: str) -> np.ndarray:
+        """Words of each text, all of which are in this language. float64 of Chinese, else int64, [documents]."""
+        return content_words(self.counts_D[:, 0], self.counts_D[:, 1], language)
+
+    def real_words(self, language: str) -> np.ndarray:
+        """Those of `words` that are no signs of punctuation."""
+        return content_words(self.counts_D[:, 2], self.counts_D[:, 3], language)
+
+    def lettered_words(self, language: str) -> np.ndarray:
+        """Those of the real words that have a letter."""
+        return content_words(self.counts_D[:, 5], self.counts_D[:, 6], language)
+
+    @property
+    def real_characters(self) -> np.ndarray:
+        """Characters of the real words. int64[documents]."""
+        return self.counts_D[:, 4]
+
+    @property
+    def stop_words(self) -> np.ndarray:
+        """Number of different stop words of its language in each text. int64[documents]."""
+        return np.bitwise_count(self.counts_D[:, 7] & np.where(self.is_zh_D, STOP_BITS_ZH, STOP_BITS_EN)).astype(
+            np.int64
+        )
+
+    def sentences(self, place: int) -> list[int]:
+        """Number of sentences of each line of a text."""
+        first, stop = self.line_bounds_D[place]
+        return self.counts_L[first:stop, 0].tolist()
+
+    def line_words(self, place: int) -> list[float]:
+        """Number of words of each line of a Chinese text, which has no blanks to count them by."""
+        first, stop = self.line_bounds_D[place]
+        return content_words(self.counts_L[first:stop, 1], self.counts_L[first:stop, 2], "zh").tolist()
+
+
+def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
     """Returns the counts of each text of an Arrow array of strings. languages: a text is Chinese if its one is zh."""
     data, offsets = buffers(texts)
     is_zh_D = np.array([language == "zh" for language in languages], np.bool_)
-    table = _table()
-    chunks_C, starts_C, chunk_ends_D = table.cut(data, offsets, is_zh_D)
-    words_N, word_ends_C = _words_of(chunks_C, table.word_ends)
-    ends_L, line_ends_D = _line_ends(data, offsets, _classes())
-    chunk_ends_L = np.searchsorted(starts_C, ends_L)
-    counts_D = _count_words(words_N, word_ends_C[chunk_ends_D], table.lengths, table.kinds, table.stops)
-    counts_L = _count_sentences(words_N, _bounds(word_ends_C[chunk_ends_L]), table.kinds)
-    hashes_N, lengths_N = table.hashes[words_N], table.lengths[words_N]
-    sentences, words, chinese = counts_L.T.tolist()
-    result = []
-    first_line = first_word = 0
-    ends = zip(line_ends_D[1:].tolist(), word_ends_C[chunk_ends_D[1:]].tolist(), is_zh_D.tolist(), strict=True)
-    for count, (line, word, is_zh) in zip(counts_D.tolist(), ends, strict=True):
-        number, of_chinese, real, real_chinese, characters, lettered, lettered_chinese, stops = count
-        line_words: list[float] = []
-        if is_zh:
-            number, real, lettered = (
-                content_words(all_of, of_these, "zh")
-                for all_of, of_these in ((number, of_chinese), (real, real_chinese), (lettered, lettered_chinese))
-            )
-            line_words = [content_words(words[n], chinese[n], "zh") for n in range(first_line, line)]
-        stop_words = (stops & (STOP_BITS_ZH if is_zh else STOP_BITS_EN)).bit_count()
-        of_lines, of_words = slice(first_line, line), slice(first_word, word)
-        result.append(WebText(number, real, characters, lettered, stop_words, sentences[of_lines], line_words,
-                              hashes_N[of_words], lengths_N[of_words]))  # fmt: skip
-        first_line, first_word = line, word
-    return result
+    of_process = table()
+    chunks_C, starts_C, chunk_ends_D = of_process.cut(data, offsets, is_zh_D)
+    words_N, word_ends_C = _words_of(chunks_C, of_process.word_ends)
+    ends_L, line_ends_D = _line_ends(data, offsets, classes())
+    word_ends_D = word_ends_C[chunk_ends_D]
+    return WebCounts(
+        is_zh_D,
+        _count_words(words_N, word_ends_D, of_process.lengths, of_process.kinds, of_process.stops),
+        np.stack([word_ends_D[:-1], word_ends_D[1:]], axis=1),
+        np.stack([line_ends_D[:-1], line_ends_D[1:]], axis=1),
+        of_process.hashes[words_N],
+        of_process.lengths[words_N],
+        _count_sentences(words_N, _bounds(word_ends_C[np.searchsorted(starts_C, ends_L)]), of_process.kinds),
+    )
 
 
 def _bounds(ends: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], ends])
-
-
-class _Table:
-    """The chunks that were seen, by number, and the words of each: those of chunk c end at word_ends[c + 1]."""
-
-    def __init__(self) -> None:
-        self._empty()
-
-    def _empty(self) -> None:
-        self._keys, self._numbers = np.zeros(1 << 16, np.uint64), np.full(1 << 16, -1, np.int32)
-        self.word_ends, self.hashes = np.zeros(1, np.int64), np.zeros(0, np.uint64)
-        self.lengths, self.kinds, self.stops = (np.zeros(0, kind) for kind in (np.int32, np.uint8, np.int64))
-        known = pa.array([*COMPOUNDS, *STOP_BITS], pa.string())  # letters alone, and yet not what they look like
-        self.cut(*buffers(known), np.zeros(len(known), np.bool_), only_letters=False)
-
-    def cut(
-        self, data: np.ndarray, offsets: np.ndarray, is_zh_D: np.ndarray, *, only_letters: bool = True
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns (number of each chunk, its first byte, int64[documents + 1]: chunks before each document's end).
-
-        only_letters: whether new chunks of letters alone are words, without a look at them."""
-        if len(self.word_ends) > MAX_CHUNKS:
-            self._empty()
-        chunks_C, starts_C, ends_D, new_M5, self._keys, self._numbers = _cut(
-            data, offsets, is_zh_D, _classes(), self._keys, self._numbers, len(self.word_ends) - 1
-        )
-        if len(new_M5):
-            self._add(data, new_M5, (new_M5[:, 3] & LETTER != 0) & only_letters)
-        return chunks_C, starts_C, ends_D
-
-    def _add(self, data: np.ndarray, new_M5: np.ndarray, is_word_M: np.ndarray) -> None:
-        """Adds chunks, (first byte, end, characters, classes of all of them, hash), some of which are words."""
-        cut = [cut_chunk(data[start:end].tobytes().decode()) for start, end in new_M5[~is_word_M, :2].tolist()]
-        sizes_M = np.ones(len(new_M5), np.int64)
-        sizes_M[~is_word_M] = [len(words) for words in cut]
-        ends_M = np.cumsum(sizes_M)
-        is_cut_W = np.ones(int(ends_M[-1]), np.bool_)
-        is_cut_W[ends_M[is_word_M] - 1] = False
-        words = [word for of_chunk in cut for word in of_chunk]
-        _, _, characters_M, classes_M, hashes_M = new_M5[is_word_M].T
-        ideographs_M = (characters_M == 1) & (classes_M & IDEOGRAPH != 0)
-        for name, of_words, of_cut in (
-            ("hashes", hashes_M.astype(np.int64).view(np.uint64), _hashes(*buffers(pa.array(words, pa.string())))),
-            ("lengths", characters_M, [len(word) for word in words]),
-            ("kinds", WITH_LETTER + CHINESE * ideographs_M, [_kind(word) for word in words]),
-            ("stops", 0, [STOP_BITS.get(word, 0) for word in words]),
-        ):
-            known = getattr(self, name)
-            added = np.empty(len(is_cut_W), known.dtype)
-            added[~is_cut_W], added[is_cut_W] = of_words, of_cut
-            setattr(self, name, np.concatenate([known, added]))
-        self.word_ends = np.concatenate([self.word_ends, self.word_ends[-1] + ends_M])
-
-
-_table = functools.cache(_Table)  # of a process
-
-
-@functools.lru_cache(1 << 14)
-def _kind(word: str) -> int:
-    return (
-        SIGN * is_sign(word)
-        + WITH_LETTER * any(map(str.isalpha, word))
-        + CHINESE * is_chinese(word)
-        + END * (word in SENTENCE_SIGNS)
-        + PUNCTUATION * is_punctuation(word)
-    )
-
-
-@functools.cache
-def _classes() -> np.ndarray:
-    """uint8[65536]: the class of each character of the Basic Multilingual Plane, as Python's str methods see it."""
-    classes = np.zeros(0x10000, np.uint8)
-    signs = "".join(map(chr, range(0x10000)))
-    line_ends, pieces = (set(pattern.findall(signs)) for pattern in (LINE_END, CHINESE_SIGN))
-    for code, sign in enumerate(signs):
-        is_ideograph = code >= 0x3005 and unicodedata.category(sign) == "Lo"
-        classes[code] = (
-            BLANK * sign.isspace() + LETTER * sign.isalpha() + IDEOGRAPH * is_ideograph
-            + LINE * (sign in line_ends) + PIECE * (sign in pieces)
-        )  # fmt: skip
-    return classes
-
-
-@numba.njit(cache=True)
-def _class(code: int | np.int64, classes: np.ndarray) -> int | np.int64:
-    if code < 0x10000:
-        return np.int64(classes[code])
-    return PIECE if 0x20000 <= code < 0x40000 else 0  # letters among them: cut_chunk looks at them
-
-
-@numba.njit(cache=True)
-def _mixed(value: np.uint64) -> np.uint64:
-    value = (value ^ (value >> np.uint64(32))) * MIX
-    return value ^ (value >> np.uint64(29))
-
-
-@numba.njit(cache=True)
-def _hashes(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The hashes of whole texts, those of equal chunks."""
-    hashes = np.empty(len(offsets) - 1, np.uint64)
-    for number in range(len(hashes)):
-        position, value = offsets[number], FNV_OFFSET
-        while position < offsets[number + 1]:
-            code, size = decode(data, position)
-            value = (value ^ np.uint64(code)) * FNV_PRIME
-            position += size
-        hashes[number] = _mixed(value)
-    return hashes
-
-
-@numba.njit(cache=True)
-def _next_chunk(
-    data: np.ndarray, position: int, stop: int, is_zh: bool, classes: np.ndarray
-) -> tuple[int, int, int, int, np.uint64]:
-    """(first byte, end, characters, classes that all of them have, hash) of the next chunk; no characters: the end."""
-    while position < stop:
-        code, size = decode(data, position)
-        if not _class(code, classes) & BLANK:
-            break
-        position += size
-    start, characters, common, value = position, 0, 0xFF, FNV_OFFSET
-    while position < stop:
-        code, size = decode(data, position)
-        of_code = _class(code, classes)
-        is_piece = is_zh and of_code & PIECE != 0
-        if of_code & BLANK or (is_piece and characters):
-            break
-        value = (value ^ np.uint64(code)) * FNV_PRIME
-        position += size
-        characters += 1
-        common &= of_code
-        if is_piece:
-            break
-    return start, position, characters, int(common), _mixed(value)
-
-
-@numba.njit(cache=True)
-def _slot(keys: np.ndarray, numbers: np.ndarray, key: np.uint64) -> int:
-    """The slot of a key in an open-addressing hash table, or the free slot (number -1) where it belongs."""
-    mask = len(keys) - 1
-    slot = int(key >> np.uint64(1)) & mask
-    while numbers[slot] >= 0 and keys[slot] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@numba.njit(cache=True)
-def _doubled(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    new_keys, new_numbers = np.zeros(2 * len(keys), np.uint64), np.full(2 * len(keys), -1, np.int32)
-    for old in range(len(keys)):
-        if numbers[old] >= 0:
-            slot = _slot(new_keys, new_numbers, keys[old])
-            new_keys[slot], new_numbers[slot] = keys[old], numbers[old]
-    return new_keys, new_numbers
-
-
-@numba.njit(cache=True)
-def _cut(
-    data: np.ndarray,
-    offsets: np.ndarray,
-    is_zh_D: np.ndarray,
-    classes: np.ndarray,
-    keys: np.ndarray,
-    numbers: np.ndarray,
-    num_chunks: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (numbers of chunks, their first bytes, chunks before the end of each document, new chunks as _Table._add
-    takes them, keys, numbers): the hash table with the new chunks, whose numbers begin with num_chunks."""
-    capacity = len(data) // 2 + len(offsets)  # a chunk takes at least two bytes, with the blank after it
-    chunks, starts = np.empty(capacity, np.int32), np.empty(capacity, np.int64)
-    ends_D = np.zeros(len(offsets), np.int64)
-    new, num_new, number = np.empty((1024, 5), np.int64), 0, 0
-    for document in range(len(offsets) - 1):
-        position, stop = offsets[document], offsets[document + 1]
-        while position < stop:
-            start, position, characters, common, key = _next_chunk(data, position, stop, is_zh_D[document], classes)
-            if not characters:
-                break
-            if 2 * (num_chunks + num_new) >= len(keys):
-                keys, numbers = _doubled(keys, numbers)
-            slot = _slot(keys, numbers, key)
-            if numbers[slot] < 0:
-                if num_new == len(new):
-                    new = np.concatenate((new, np.empty_like(new)))
-                keys[slot], numbers[slot] = key, num_chunks + num_new
-                new[num_new, 0], new[num_new, 1], new[num_new, 2] = start, position, characters
-                new[num_new, 3], new[num_new, 4] = common, np.int64(key)
-                num_new += 1
-            chunks[number], starts[number] = numbers[slot], start
-            number += 1
-        ends_D[document + 1] = number
-    return chunks[:number], starts[:number], ends_D, new[:num_new], keys, numbers
 
 
 @numba.njit(cache=True)
@@ -284,28 +122,35 @@ def _words_of(chunks_C: np.ndarray, word_ends: np.ndarray) -> tuple[np.ndarray, 
 
 
 @numba.njit(cache=True)
+def _may_end_line(byte: int) -> bool:
+    """Whether a byte may begin a line end: a control character, or of U+0085, U+2028 and U+2029."""
+    return byte < 0x20 or byte == 0xC2 or byte == 0xE2
+
+
+@numba.njit(cache=True)
 def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (the byte before which each line ends, as str.splitlines has them, lines before each document's end)."""
-    ends, number = np.empty(1024, np.int64), 0
+    capacity = len(offsets)
+    for position in range(offsets[0], offsets[-1]):
+        capacity += _may_end_line(data[position])
+    ends, number = np.empty(capacity, np.int64), 0
     line_ends_D = np.zeros(len(offsets), np.int64)
     for document in range(len(offsets) - 1):
         begin = position = offsets[document]
         stop = offsets[document + 1]
         while position < stop:
-            if 0x20 <= data[position] < 0x80 and position + 1 < stop:  # nearly all of English
+            if not _may_end_line(data[position]):  # nearly all, and the later bytes of characters
                 position += 1
                 continue
             code, size = decode(data, position)
-            is_end = (code < 0x20 or code in (0x85, 0x2028, 0x2029)) and _class(code, classes) & LINE != 0
+            is_end = (code < 0x20 or code in (0x85, 0x2028, 0x2029)) and class_of(code, classes) & LINE != 0
             if code == 10 and position > offsets[document] and data[position - 1] == 13:
                 is_end, begin = False, position + 1  # the second half of \r\n
             position += size
-            if is_end or (position == stop and begin < stop):
-                if number == len(ends):
-                    ends = np.concatenate((ends, np.empty_like(ends)))
-                ends[number] = position
-                number += 1
-                begin = position
+            if is_end:
+                ends[number], number, begin = position, number + 1, position
+        if begin < stop:
+            ends[number], number = stop, number + 1
         line_ends_D[document + 1] = number
     return ends[:number], line_ends_D
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, overload
 
 from pipelines.data.text.languages import CHARACTERS_PER_WORD
 
@@ -70,20 +70,6 @@ STOP_WORDS = {  # of which running text has several
     "en": frozenset(("the", "be", "to", "of", "and", "that", "have", "with")),
     "zh": frozenset("的年在月是和日了於·為有被人中为他與後也而由于与后"),  # FineWeb2's; 于与后 are simplified 於與後
 }
-
-
-class WebText(NamedTuple):
-    """What the published filters count in a text. Of Chinese, numbers of words are those of content_words."""
-
-    words: float
-    real_words: float  # those that are no signs of punctuation
-    real_characters: int  # in them
-    lettered_words: float  # of the real words, those with a letter
-    stop_words: int  # different ones
-    sentences: list[int]  # of each line
-    line_words: list[float]  # of each line of a Chinese text, which has no blanks to count them by
-    hashes: np.ndarray  # uint64 [words]
-    lengths: np.ndarray  # int32 [words]: their characters
 
 
 def words(text: str, language: str) -> list[str]:
@@ -192,7 +178,11 @@ def num_words(text: str, language: str) -> float:
     return content_words(len(of_text), sum(map(is_chinese, of_text)), language)
 
 
-def content_words(number: int, num_chinese: int, language: str) -> float:
+@overload
+def content_words(number: int, num_chinese: int, language: str) -> float: ...
+@overload
+def content_words(number: np.ndarray, num_chinese: np.ndarray, language: str) -> np.ndarray: ...
+def content_words(number: int | np.ndarray, num_chinese: int | np.ndarray, language: str) -> float | np.ndarray:
     """Number of words; a Chinese character among them counts as the part of a word that it says.
 
     >>> content_words(20, 16, "zh"), content_words(20, 0, "en")

@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=5,
+    version=6,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -201,7 +201,7 @@ def write_block(
     keys = [_selected(schema, KEYS).empty_table()]
     with AtomicFile(block.rejected) as rejected, AtomicFile(block.file) as documents:
         with (
-            pq.ParquetWriter(rejected.temporary, REJECTED, compression="zstd") as rejected_writer,
+            pq.ParquetWriter(rejected.temporary, REJECTED, compression="lz4") as rejected_writer,
             pq.ParquetWriter(documents.temporary, _selected(schema, columns), compression="zstd") as writer,
         ):
             for kept, not_kept in batches:

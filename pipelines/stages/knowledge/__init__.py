@@ -105,7 +105,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="knowledge",
-    version=3,
+    version=4,
     makes="knowledge",
     options=KnowledgeOptions,
     cluster=KnowledgeCluster,

@@ -30,6 +30,9 @@ export async function generate(body, signal, onChunk) {
   return Number(response.headers.get("x-rayse-turns-left-out") ?? 0);
 }
 
+/** Whether an error of generate() means that the connection was lost, before or in the middle of a reply. */
+export const isLost = (error) => error instanceof TypeError || error.message === "incomplete";
+
 async function* chunksOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = "";;) {

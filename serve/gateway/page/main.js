@@ -185,10 +185,14 @@ async function generateReply() {
   appendMessage(reply);
   renderFrame();
   announce(text("generating"));
-  const prompt = promptBefore(itsMessages, reply);
+  const prompt = promptBefore(itsMessages, reply), receive = receiver(itsChat, reply);
+  const body = { model: reply.model, stream: true, messages: prompt.messages, ...settings.sampling(contextTokens()) };
   try {
-    const body = { model: reply.model, stream: true, messages: prompt.messages, ...settings.sampling(contextTokens()) };
-    const turnsLeftOut = await api.generate(body, control.signal, receiver(itsChat, reply));
+    const turnsLeftOut = await api.generate(body, control.signal, receive).catch((error) => {
+      if (!api.isLost(error) || !reply.content) throw error;
+      // The replica that wrote it ended: another goes on with the text so far.
+      return api.generate({ ...body, messages: [...prompt.messages, { role: "assistant", content: reply.content }] }, control.signal, receive);
+    });
     reply.turnsLeftOut = turnsLeftOut + prompt.leftOut;
     if (reply.note === "interrupted") delete reply.note;
   } catch (error) {

@@ -202,6 +202,8 @@ def test_personal_data_in_meta_follows_the_action_and_is_counted(tmp_path: Path)
             meta = {"by": "ann@mail.org", "at": "81.2.69.142"}
             yield Row(row=1, text=GOOD.format(1), meta=meta)
 
+        read_texts = read
+
     (tmp_path / "rows.jsonl").write_text("{}\n")
     source = WithMeta.model_validate({"path": str(tmp_path / "rows.jsonl")})
     rules = Rules([], None, {"email": "mask", "ip": "drop"}, seed=7)

@@ -15,7 +15,8 @@ from pipelines.data.corpus.filters import Filters, Verdict, apply_filters, reaso
 from pipelines.data.corpus.filters.length import Length
 from pipelines.data.corpus.filters.quality import Quality
 from pipelines.data.corpus.filters.repetition import Repetition
-from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.data.text.document_stats import document_stats
+from pipelines.data.text.measures import hash_texts
 
 ENGLISH = (
     "The moon turns once about its own axis while it goes once around the earth, and so it always shows us the same "

@@ -13,7 +13,8 @@ import pytest
 from pipelines.data.corpus import quality_model
 from pipelines.data.corpus.checks import Candidates
 from pipelines.data.corpus.quality_model import Measured, QualityModel, area_under_curve, train
-from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.data.text.document_stats import document_stats
+from pipelines.data.text.measures import hash_texts
 from pipelines.errors import UserError
 from pipelines.stage import Facts
 from pipelines.stages.corpus.quality import without_model

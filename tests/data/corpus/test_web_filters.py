@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.data.corpus.filters import FILTERS, PRESETS, Filters, Verdict, apply_filters, reasons_of
-from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.data.text.document_stats import document_stats
+from pipelines.data.text.measures import hash_texts
 from pipelines.data.text.normalise import normalise
 from pipelines.data.text.web_words import words
 from tests.data.corpus.test_filters import CHINESE, ENGLISH

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +170,32 @@ def turns(*texts: str) -> list[dict[str, Any]]:
             },
             ["s", "a", "b", "c", "d"],
         ),
+        (
+            {"system": "Be kind.", "messages": [{"role": "system", "content": "Be brief."}, *turns("a", "b")]},
+            ["Be kind.\n\nBe brief.", "a", "b"],
+        ),
+        (
+            {"system": "Be kind.", "messages": [{"role": "system", "content": "Be kind. Be brief."}, *turns("a", "b")]},
+            ["Be kind. Be brief.", "a", "b"],
+        ),
+        (
+            {
+                "system": "s",
+                "history": [{"role": "system", "content": "t"}, *turns("a", "b")],
+                "prompt": [{"role": "system", "content": "u"}, *turns("c")],
+                "completion": "d",
+            },
+            ["s\n\nt\n\nu", "a", "b", "c", "d"],
+        ),
+        ({"id": "seed_task_0", "instruction": "a", "instances": [{"input": "", "output": "b"}]}, ["a", "b"]),
+        (
+            {
+                "instruction": "Add",
+                "instances": [{"input": "1, 2", "output": "3"}, {"input": "2, 2", "output": 4}],
+                "system": "s",
+            },
+            ["s", "Add\n\n1, 2", "3", "Add\n\n2, 2", "4"],
+        ),
     ],
 )
 def test_published_spellings_give_their_turns(record: dict[str, Any], texts: list[str]) -> None:
@@ -200,10 +225,14 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
         ),
         ({"instruction": "Rank", "output": ["a", "b"]}, "list_of_replies", False),
         ({"prompt": "a", "response": None}, "no_reply", False),
+        (
+            {"instruction": "a", "instances": [{"input": "b", "output": "c"}, {"input": "d", "output": None}]},
+            "no_reply",
+            False,
+        ),
         ({"prompt": "a", "response": "half \ud83d"}, "half_a_character", False),
         ({"prompt": "a", "response": "<think>b"}, "half_a_thought", False),
         ({"prompt": "a", "response": "b</think>c"}, "half_a_thought", False),
-        ({"messages": [SYSTEM, *HELLO], "system": "Be rude."}, "two_systems", False),
         ({"messages": [HELLO[0], {**HELLO[1], "weight": 0.5}]}, "turn_weight", False),
         ({"messages": [HELLO[0], {**HELLO[1], "train": False}]}, "nothing_learnt", True),
     ],
@@ -219,6 +248,10 @@ def test_turns_that_a_flag_leaves_out_are_context(flag: dict[str, Any]) -> None:
     first, second = turns("a", "b"), turns("c", "d")
     parsed = parse_conversation({"messages": [first[0], {**first[1], **flag}, *second]})
     assert parsed == ParsedConversation([*first, *second], not_learnt=(1,))
+    in_sharegpt = [{"from": each["role"], "value": each["content"]} for each in (*first, *second)]
+    assert (
+        parse_conversation({"conversations": [in_sharegpt[0], {**in_sharegpt[1], **flag}, *in_sharegpt[2:]]}) == parsed
+    )
     # Nothing after the last turn that is learnt can be learnt.
     parsed = parse_conversation({"messages": [*first, second[0], {**second[1], **flag}]})
     assert parsed == ParsedConversation(first, num_cut=2)
@@ -253,74 +286,11 @@ def test_a_text_that_only_begins_as_a_transcript_is_the_users(prompt: str) -> No
 
 
 def test_a_prompt_of_turns_is_context() -> None:
+    parsed = parse_conversation({"messages": turns("a", "b", "c"), "system": "s", "response": "d"})
+    system = {"role": "system", "content": "s"}
+    assert parsed == ParsedConversation([system, *turns("a", "b", "c", "d")], not_learnt=(2,))
     parsed = parse_conversation({"prompt": turns("a", "b", "c"), "completion": turns("", "d")[1:]})
     assert parsed == ParsedConversation(turns("a", "b", "c", "d"), not_learnt=(1,))
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"messages": [HELLO[0], {**HELLO[1], "reasoning_content": "A greeting."}]},
-        {"messages": [HELLO[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHi!"}]},
-        {"prompt": "Hello", "response": "Hi!", "reasoning": "A greeting."},
-        {
-            "messages": [
-                HELLO[0],
-                {
-                    "role": "assistant",
-                    "content": [{"type": "thinking", "thinking": "A greeting."}, {"type": "text", "text": "Hi!"}],
-                },
-            ]
-        },
-    ],
-)
-def test_thoughts_are_kept_whole_or_removed(record: dict[str, Any]) -> None:
-    kept, removed = (parse_conversation(record, keep_thoughts=keep) for keep in (True, False))
-    assert isinstance(kept, ParsedConversation)
-    assert kept.messages[1]["content"] == "<think>\nA greeting.\n</think>\n\nHi!"
-    assert removed == ParsedConversation(HELLO)
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"prompt": "Hello", "response": "<think>A greeting.</think>Hi!", "reasoning": "No greeting."},
-        {"messages": [HELLO[0], {"role": "assistant", "content": "<think>A</think>Hi!", "reasoning": "B"}]},
-        {
-            "messages": [
-                HELLO[0],
-                {
-                    "role": "assistant",
-                    "content": [{"type": "thinking", "thinking": "A"}, {"type": "text", "text": "Hi!"}],
-                    "reasoning": "B",
-                },
-            ]
-        },
-    ],
-)
-def test_two_thoughts_of_one_reply_are_a_problem_where_they_are_kept(record: dict[str, Any]) -> None:
-    problem = parse_conversation(record)
-    assert isinstance(problem, Problem)
-    assert (problem.reason, problem.by_rule) == ("two_thoughts", False)
-    assert parse_conversation(record, keep_thoughts=False) == ParsedConversation(HELLO)
-
-
-@pytest.mark.parametrize("own", ["<think>\n\n</think>\n\n", "<think>\nA greeting.\n</think>\n\n"])
-def test_a_thought_in_the_reply_goes_before_one_beside_it(own: str) -> None:
-    parsed = parse_conversation({"prompt": "Hello", "response": f"{own}Hi!", "reasoning": "A  greeting."})
-    assert isinstance(parsed, ParsedConversation)
-    assert " ".join(parsed.replies[0].split()) == "<think> A greeting. </think> Hi!"
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_thought_beside_several_turns_is_that_of_the_last_reply(keep: bool) -> None:
-    record = {"prompt": "a", "completion": turns("", "b", "c", "d", "e")[1:], "reasoning": "A letter."}
-    parsed = parse_conversation(record, keep_thoughts=keep)
-    last = "<think>\nA letter.\n</think>\n\nd" if keep else "d"
-    assert parsed == ParsedConversation(turns("a", "b", "c", last), num_cut=1)
-    assert columns_not_used(record, "conversations") == ()
-    in_one_column = {"messages": turns("a", "b"), "reasoning": "A letter."}
-    assert columns_not_used(in_one_column, "conversations") == ("reasoning",)
 
 
 FUNCTION = {"name": "tide", "description": "High water", "parameters": {"type": "object", "properties": {}}}
@@ -343,14 +313,6 @@ def test_what_is_no_list_of_tools_is_not_used(tools: Any) -> None:
     record = {"messages": HELLO, "tools": tools}
     assert parse_conversation(record) == ParsedConversation(HELLO)
     assert columns_not_used(record, "conversations") == (("tools",) if tools else ())
-
-
-@pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])
-def test_thoughts_are_found_in_linear_time(text: str) -> None:
-    start = time.monotonic()
-    problem = parse_conversation({"prompt": "Hello", "response": text})
-    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
-    assert time.monotonic() - start < 5
 
 
 def test_ratings_below_the_bound_are_set_aside() -> None:

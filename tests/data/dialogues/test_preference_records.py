@@ -126,6 +126,19 @@ def test_columns_beside_whole_dialogues_are_added(columns: dict[str, Any], expec
     assert parse_pair({**columns, **DIALOGUES}) == ParsedPair(expected, "Because.", "No.")
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prompt": "Why?", "system": "Be brief."},
+        {"system": "Be brief."},
+        {"prompt": [turn("system", "Be brief."), *PROMPT]},
+    ],
+)
+def test_systems_of_columns_and_of_sides_are_joined(columns: dict[str, Any]) -> None:
+    pair = parse_pair({**columns, "chosen": [SYSTEM, *PROMPT, GOOD], "rejected": [SYSTEM, *PROMPT, BAD]})
+    assert pair == ParsedPair([turn("system", "Be brief.\n\nBe kind."), *PROMPT], "Because.", "No.")
+
+
 def test_what_whole_dialogues_say_already_is_not_added_again() -> None:
     turns = [SYSTEM, turn("user", "Hi"), turn("assistant", "Ho"), turn("user", "It rains.\nWhy?")]
     sides = {"chosen": [*turns, GOOD], "rejected": [*turns, BAD]}
@@ -145,9 +158,6 @@ def test_a_prompt_of_one_text_follows_its_system_and_history() -> None:
     ("columns", "reason"),
     [
         ({"prompt": "How?"}, "sides_apart"),
-        ({"prompt": "Why?", "system": "Be rude."}, "two_systems"),
-        ({"system": "Be rude."}, "two_systems"),
-        ({"prompt": [turn("system", "Be rude."), *PROMPT]}, "two_systems"),
         ({"prompt": "Why?", "context": ["It rains."]}, "no_text"),
     ],
 )
@@ -229,6 +239,9 @@ def pairs(record: dict[str, Any], **options: Any) -> list[tuple[str, str]]:
             [("No.", "Because.")],
         ),
         ({"prompt": "Why?", "response1": "a", "response2": "b", "winner": "response1"}, [("a", "b")]),
+        ({"instruction": "Why?", "input": "", "response1": "a", "response2": "b", "label": 2}, [("b", "a")]),
+        ({"instruction": "Why?", "response1": "a", "response2": "b", "label": "1"}, [("a", "b")]),
+        ({"prompt": "Why?", "response_0": "a", "response_1": "b", "label": 0}, [("a", "b")]),
         (
             {"prompt": "Why?", "response_1": "a", "response_2": "b", "score_0": 9, "score_1": 2, "score_2": 5},
             [("b", "a")],

@@ -26,6 +26,26 @@ def said_with(calls: list[dict[str, Any]], *results: dict[str, str], content: st
     return [HELLO[0], turn, *({"role": "tool", **result} for result in results), AT_SIX]
 
 
+XLAM_TOOL = {"name": "tide", "parameters": {"port": {"type": "str", "default": "Wick"}}}
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_calls_that_answer_a_query_are_the_reply(as_text: bool) -> None:
+    cells: dict[str, Any] = {"tools": [XLAM_TOOL], "answers": [{"name": "tide", "arguments": ARGUMENTS}]}
+    cells = {name: json.dumps(cell) if as_text else cell for name, cell in cells.items()}
+    record = {"id": 1, "query": "Hello", **cells}
+    expected = [HELLO[0], {"role": "assistant", "content": "", "tool_calls": json.dumps([CALL])}]
+    tools = json.dumps([{"type": "function", "function": XLAM_TOOL}])
+    assert parse_conversation(record) == ParsedConversation(expected, tools=tools)
+    assert columns_not_used(record, "conversations") == ("id",)
+    parsed = parse_conversation({**record, "reasoning": "High water."})
+    assert isinstance(parsed, ParsedConversation)
+    assert parsed.messages[1]["content"] == "<think>\nHigh water.\n</think>"
+    for nothing in ("[]", []):  # none of the tools helps
+        problem = parse_conversation({**record, "answers": nothing})
+        assert isinstance(problem, Problem) and (problem.reason, problem.by_rule) == ("no_reply", False)
+
+
 IDS = [{"id": "c1", **CALL}, {"id": "c2", "type": "function", "function": {"name": "wind", "arguments": {}}}]
 
 

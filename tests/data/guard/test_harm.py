@@ -10,8 +10,9 @@ import pytest
 from pipelines.data.corpus.checks import Candidates
 from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.guard.harm import GROUPS, Harm, discrimination, harm_facts, mentioned_groups, silenced, toxicity
+from pipelines.data.text.document_stats import document_stats
 from pipelines.data.text.harm_kinds import HarmOptions
-from pipelines.data.text.measures import document_stats, hash_texts
+from pipelines.data.text.measures import hash_texts
 from tests.data.guard.test_guard import random_guard
 
 TOXIC = {

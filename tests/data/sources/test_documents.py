@@ -20,7 +20,7 @@ PAGE = """<!DOCTYPE html><html><head><meta charset="{encoding}"><title>T</title>
 <footer>{menu} 2024</footer></body></html>"""
 ENGLISH_PAGE = {"menu": "Sign in", "title": "The bridge", "first": "The old bridge was built by the town’s masons.",
                 "second": "It has stood in every flood since, and nobody remembers another."}  # fmt: skip
-CHINESE_PAGE = {"menu": "登录", "title": "石桥", "first": "这座老石桥是镇上的石匠修的，已经有三百年了。",
+CHINESE_PAGE = {"menu": "登录", "title": "石桥", "first": "这座老石桥是朱镕的爷爷修的，已经有三百年了。",
                 "second": "每年发大水的时候它都站得稳稳的，没有人记得别的桥。"}  # fmt: skip
 
 
@@ -167,6 +167,14 @@ def test_paragraphs_and_tables_of_a_word_file(tmp_path: Path) -> None:
     body = paragraph("第一段。") + changed + f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>" + paragraph("The end &amp; more.")
     write_docx(tmp_path / "a.docx", body, **{"word/vbaProject.bin": b"macro"})
     assert texts(make_source(tmp_path, "docx", "a.docx")) == ["第一段。\nnew\ttext\n年\t人\nThe end & more."]
+
+
+def test_a_paragraph_that_was_moved_stands_where_it_is_now(tmp_path: Path) -> None:
+    run = "<w:r><w:t>moved</w:t></w:r>"
+    moved_from = f'<w:p><w:moveFromRangeStart w:id="1"/><w:moveFrom>{run}</w:moveFrom></w:p>'
+    body = f"{moved_from}{paragraph('between')}<w:p><w:moveTo>{run}</w:moveTo></w:p>"
+    write_docx(tmp_path / "a.docx", body)
+    assert texts(make_source(tmp_path, "docx", "a.docx")) == ["between\nmoved"]
 
 
 def test_notes_of_a_word_file_follow_its_text(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import random
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,22 @@ def test_records_of_any_encoding_read_alike(tmp_path: Path, encoding: str) -> No
         assert source.encoding_of(tmp_path / name) == {"utf-8-sig": "utf-8"}.get(encoding, encoding)
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_cells_of_several_lines_in_any_encoding(tmp_path: Path, encoding: str, line_end: str) -> None:
+    cell = f"{CHINESE}\n\n{CHINESE}, “ok”"
+    (tmp_path / "a.csv").write_bytes(f'id,text{line_end}1,"{cell}"{line_end}2,two{line_end}'.encode(encoding))
+    assert texts(make_source(tmp_path, "csv", "a.csv")) == [cell, "two"]
+
+
+def test_of_several_files_one_may_have_a_mark_and_another_encoding(tmp_path: Path) -> None:
+    for number, encoding in enumerate(["utf-8", "utf-8-sig", "gb18030", "utf-16"]):
+        (tmp_path / f"{number}.jsonl").write_bytes(f'{{"text": "{number} {CHINESE}"}}\n'.encode(encoding))
+    source = make_source(tmp_path, "jsonl", "*.jsonl")
+    assert texts(source) == [f"{number} {CHINESE}" for number in range(4)]
+    assert bad(source) == []
+
+
 def test_the_encoding_of_a_large_file_is_found_where_its_text_is_not_ascii(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"only ASCII\n" * 20_000 + f"{CHINESE}\n".encode("gb18030") * 40_000)
     assert make_source(tmp_path, "text", "a.txt").encoding_of(tmp_path / "a.txt") == "gb18030"
@@ -141,6 +160,21 @@ def test_binary_data_in_a_text_file_are_refused_by_name(tmp_path: Path) -> None:
     source = make_source(tmp_path, "text", ".")
     assert texts(source) == ["good"]
     assert "zip archive" in bad(source)[0][1]
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz", "a.csv", "a.json"])
+def test_an_archive_in_a_text_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    text = f'{{"text": "{CHINESE}"}}\n'.encode() * 500  # most of the archive is text
+    with (tmp_path / "a.tar").open("wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+        for member in ("one.jsonl", "two.jsonl"):
+            info = tarfile.TarInfo(member)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    data = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    kind = {"txt": "text"}.get(name.split(".")[1], name.split(".")[1])
+    with pytest.raises(UserError, match=r"holds a tar archive; expected text\. Unpack"):
+        rows(make_source(tmp_path, kind, name))
 
 
 def test_identity_has_only_encodings_that_change_what_is_read(tmp_path: Path) -> None:

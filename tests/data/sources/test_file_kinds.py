@@ -208,6 +208,15 @@ def test_of_text_only_the_keys_that_are_read_may_not_have_two_values(tmp_path: P
         assert problems[1][1].startswith("the key '正文' has two values")
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_instances_of_an_instruction_are_no_rows(tmp_path: Path, indent: int | None) -> None:
+    record = {"instruction": "Add", "instances": [{"input": "1, 2", "output": "3"}]}
+    (tmp_path / "a.json").write_text(json.dumps(record, indent=indent))
+    (tmp_path / "b.json").write_text(json.dumps({"version": 1, "instances": [record]}, indent=indent))
+    source = make_source(tmp_path, "json", ["a.json", "b.json"], rows="conversations")
+    assert rows(source) == [Row(row=1, record=record)] * 2
+
+
 def test_lists_of_objects_beside_the_rows_of_a_document_are_named(tmp_path: Path) -> None:
     document = {"licenses": [], "train": [{"text": "a"}], "test": [{"text": "b"}, {"text": "c"}]}
     (tmp_path / "a.json").write_text(json.dumps(document))

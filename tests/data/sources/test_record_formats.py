@@ -116,6 +116,31 @@ HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
         ({"标题": "a", "提示": "b", "描述": "the longest"}, "text", "text: 描述"),
         ({"user": "bob", "message": "hello to all of you"}, "text", "text: message"),
         ({"prompt": "a", "responses": ["b", "c"]}, "prompts", "prompts: prompt"),
+        # Turns that end with the user's are a prompt where a reply stands beside them.
+        ({"messages": [USER], "response": "b"}, "conversations", "prompt and reply: messages, response"),
+        ({"messages": [USER, REPLY], "response": "b"}, "conversations", "OpenAI: messages of role and content"),
+        ({"messages": [USER], "response": None}, "conversations", "OpenAI: messages of role and content"),
+        ({"messages": [USER], "ai": "b", "a": "c"}, "conversations", "OpenAI: messages of role and content"),
+        # Answers are calls beside tools; a label is a choice beside replies that it can number.
+        (
+            {"query": "a", "tools": '[{"name": "x"}]', "answers": '[{"name": "x", "arguments": {}}]'},
+            "conversations",
+            "prompt and calls of tools: query, answers, tools",
+        ),
+        ({"query": "a", "answers": '[{"name": "x", "arguments": {}}]'}, "prompts", "prompts: query"),
+        ({"query": "a", "tools": '[{"name": "x"}]', "answers": '["b", "c"]'}, "prompts", "prompts: query"),
+        (
+            {"instruction": "a", "instances": [{"input": "", "output": "b"}]},
+            "conversations",
+            "self-instruct: instruction, instances",
+        ),
+        ({"instruction": "a", "instances": [{"text": "b"}]}, "prompts", "prompts: instruction"),
+        (
+            {"instruction": "a", "input": "b", "response1": "c", "response2": "d", "label": 0},
+            "preferences",
+            "two replies and which is better: instruction, input, response1, response2, label",
+        ),
+        ({"prompt": "a", "response_a": "c", "response_b": "d", "label": 0}, "prompts", "prompts: prompt"),
     ],
 )
 def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: str, description: str) -> None:
@@ -190,6 +215,11 @@ def test_every_published_spelling_is_recognised(record: dict[str, Any], rows: st
             ("completions.text",),
         ),
         ({"prompt": "a", "response": "b", "half \ud83d": 1}, "conversations", ("half \\ud83d",)),
+        (
+            {"instruction": "a", "instances": [{"input": "", "output": "b", "topic": "c"}], "is_classification": False},
+            "conversations",
+            ("is_classification", "instances.topic"),
+        ),
     ],
 )
 def test_what_is_not_read_is_named(record: dict[str, Any], rows: str, names: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.amounts import amount
-from pipelines.data.sources.record_formats import detect_format
+from pipelines.data.sources.record_formats import columns_not_used, detect_format
 from pipelines.data.sources.sniffing import (
     SniffResult,
     kind_by_content,
@@ -93,6 +93,28 @@ def test_language_group_and_sample(tmp_path: Path) -> None:
     assert result.sample == ("第0句话。", "第1句话。", "第2句话。")
     file.write_text('{"text": "中文"}\n{"text": "English"}\n')
     assert sniff_one(file).language == "auto"
+
+
+def test_a_sample_of_labelled_replies_has_the_bad_labels_too(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": "b", "label": label, "system": None} for label in (True, False, 0)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = [
+        text.removeprefix("prompt: a | completion: b | label: ") for text in sniff_one(tmp_path / "a.jsonl").sample
+    ]
+    assert labels == ["True", "False", "0"]
+
+
+@pytest.mark.parametrize("column", ["text", "prompt", "note"])
+def test_turns_in_parquet_are_what_a_row_says_whatever_stands_beside_them(tmp_path: Path, column: str) -> None:
+    turns = [[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": f"Because {n}."}] for n in range(3)]
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    pq.write_table(pa.table({column: ["rendered " * 9] * 3, "messages": pa.array(turns, kind)}), tmp_path / "a.parquet")
+    result = sniff_one(tmp_path / "a.parquet")
+    assert result.options == {"kind": "parquet", "rows": "conversations", "language": "en"}
+    source = SOURCES["parquet"].model_validate({**result.options, "path": str(result.path)})
+    records = [row.record for part in source.parts() for row in source.read(part) if isinstance(row, Row)]
+    assert [record and record["messages"] for record in records] == turns
+    assert columns_not_used(records[0] or {}, "conversations") == (column,)
 
 
 def test_problems_name_bad_rows_and_rows_of_another_format(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.data.text.measures import LONG_LINE_WIDTH, NGRAM, TOP_NGRAM, DocumentStats, document_stats, hash_texts
+from pipelines.data.text.document_stats import DocumentStats, document_stats
+from pipelines.data.text.measures import LONG_LINE_WIDTH, NGRAM, TOP_NGRAM, hash_texts
 
 CHINESE = "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 TEXTS = [
@@ -116,9 +117,9 @@ def test_statistics_of_a_batch_equal_those_of_its_documents_alone() -> None:
     mixed = [random.Random(n).choice(TEXTS) for n in range(200)]
     together = pa.chunked_array([mixed[:3], mixed[3:]]).combine_chunks()
     alone = [stats_of(text) for text in mixed]
-    assert document_stats(together, ["en"] * 200, hash_texts(together)) == alone
+    assert list(document_stats(together, ["en"] * 200, hash_texts(together))) == alone
     sliced = together.slice(50, 100)
-    assert document_stats(sliced, ["en"] * 100, hash_texts(sliced)) == alone[50:150]
+    assert list(document_stats(sliced, ["en"] * 100, hash_texts(sliced))) == alone[50:150]
 
 
 def test_long_lines_have_at_least_the_minimum_width() -> None:

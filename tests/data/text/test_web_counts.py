@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.data.text import web_counts
-from pipelines.data.text.web_counts import web_texts
+from pipelines.data.text import web_table
+from pipelines.data.text.web_counts import WebCounts, web_texts
 from pipelines.data.text.web_ngrams import first_above
-from pipelines.data.text.web_words import WebText, is_sign, ngram_length, num_sentences, num_words, words
+from pipelines.data.text.web_words import is_sign, ngram_length, num_sentences, num_words, words
 
 PIECES = [
     *("the", "and", "cannot", "gonna", "don't", "O'Neil's", "e.g.", "Mr.", "3.14%", "$5,000;", "https://a.org/b-c..."),
@@ -28,36 +29,43 @@ def texts_of(seed: int, number: int = 200) -> list[str]:
     return [rng.choice(("", " ", " ", "\n")).join(rng.choices(PIECES, k=size)) for size in sizes]
 
 
-def counts_of(texts: list[str], language: str) -> list[WebText]:
+def counts_of(texts: list[str], language: str) -> WebCounts:
     return web_texts(pa.array(texts, pa.string()), [language] * len(texts))
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_counts_equal_those_of_plain_loops(language: str) -> None:
     texts = texts_of(1)
-    for text, counts in zip(texts, counts_of(texts, language), strict=True):
+    counts = counts_of(texts, language)
+    for place, text in enumerate(texts):
         of_text, lines = words(text, language), text.splitlines()
         real = [word for word in of_text if not is_sign(word)]
-        assert counts.words == num_words(text, language)
-        assert counts.real_characters == len("".join(real))
-        assert counts.lengths.tolist() == [len(word) for word in of_text]
-        assert len(set(counts.hashes.tolist())) == len(set(of_text))
-        assert counts.sentences == [num_sentences(line, language) for line in lines]
-        assert counts.line_words == ([num_words(line, "zh") for line in lines] if language == "zh" else [])
-        if language == "en":
-            assert counts.real_words == len(real)
-            assert counts.lettered_words == sum(any(map(str.isalpha, word)) for word in real)
-            assert counts.stop_words == len({"the", "be", "to", "of", "and", "that", "have", "with"} & set(of_text))
+        first, stop = counts.word_bounds_D[place]
+        assert counts.words(language)[place] == num_words(text, language)
+        assert counts.real_characters[place] == len("".join(real))
+        assert counts.lengths_N[first:stop].tolist() == [len(word) for word in of_text]
+        assert len(set(counts.hashes_N[first:stop].tolist())) == len(set(of_text))
+        assert counts.sentences(place) == [num_sentences(line, language) for line in lines]
+        if language == "zh":
+            assert counts.line_words(place) == [num_words(line, "zh") for line in lines]
+        else:
+            stop_words = {"the", "be", "to", "of", "and", "that", "have", "with"} & set(of_text)
+            assert counts.real_words(language)[place] == len(real)
+            assert counts.lettered_words(language)[place] == sum(any(map(str.isalpha, word)) for word in real)
+            assert counts.stop_words[place] == len(stop_words)
 
 
 def test_counts_do_not_depend_on_the_texts_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plain(counts: list[WebText]) -> list[list[object]]:
-        return [[value.tolist() if isinstance(value, np.ndarray) else value for value in row] for row in counts]
+    def plain(counts: WebCounts, place: int) -> list[object]:
+        bounds = counts.word_bounds_D[place]
+        of_text = [column[slice(*bounds)].tolist() for column in (counts.hashes_N, counts.lengths_N)]
+        return [counts.counts_D[place].tolist(), counts.sentences(place), *of_text]
 
     texts = texts_of(2)
-    together = plain(counts_of(texts, "en"))
-    monkeypatch.setattr(web_counts, "MAX_CHUNKS", 40)  # the table is emptied before nearly every text
-    assert [plain(counts_of([text], "en"))[0] for text in texts] == together
+    counts = counts_of(texts, "en")
+    monkeypatch.setattr(web_table, "MAX_CHUNKS", 40)  # the table is emptied before nearly every text
+    for place, text in enumerate(texts):
+        assert plain(counts_of([text], "en"), 0) == plain(counts, place)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -67,27 +75,36 @@ def test_characters_in_repeated_ngrams_equal_those_of_a_plain_loop(language: str
         " ".join(rng.choices(["one", "two", "three", "four", "好"], k=rng.choice((0, 2, 5, 40)))) for _ in range(100)
     ]
     top, duplicate = (2, 3, 4), (5, 6, 8)
-    for text, counts in zip(texts, counts_of(texts, language), strict=True):
-        of_text, expected = words(text, language), []
-        for n in top:
-            length = ngram_length(n, language)
-            ngrams = [tuple(of_text[first : first + length]) for first in range(len(of_text) - length + 1)]
-            best, number = Counter(ngrams).most_common(1)[0] if ngrams else ((), 0)
-            expected.append((n, (len("".join(best)) + n - 1) * number))
-        for n in duplicate:
-            length, first, characters = ngram_length(n, language), 0, 0
-            seen: set[tuple[str, ...]] = set()
-            while first + length <= len(of_text):
-                ngram = tuple(of_text[first : first + length])
-                if ngram in seen:
-                    characters, first = characters + len("".join(ngram)), first + length
-                else:
-                    seen.add(ngram)
-                    first += 1
-            expected.append((n, characters))
-        for place, (n, characters) in enumerate(expected):
-            limits = [{other: 0.5 if other == n else 1e9 for other in numbers} for numbers in (top, duplicate)]
-            assert first_above(counts, language, limits[0], limits[1], 2 * characters) is None
-            if characters:
-                found = first_above(counts, language, limits[0], limits[1], 2 * characters - 1)
-                assert found == (place, characters)
+    counts = counts_of(texts, language)
+    expected_D = [repeated_ngrams(words(text, language), language, top, duplicate) for text in texts]
+    assert any(map(any, expected_D))
+    for place, n in enumerate((*top, *duplicate)):
+        limits = [{other: 0.5 if other == n else 1e9 for other in numbers} for numbers in (top, duplicate)]
+        characters_D = np.array([expected[place] for expected in expected_D])
+        places_D, _ = first_above(counts, language, limits[0], limits[1], 2 * characters_D)
+        assert (places_D == -1).all()
+        places_D, found_D = first_above(counts, language, limits[0], limits[1], np.maximum(2 * characters_D - 1, 0))
+        assert np.array_equal(places_D, np.where(characters_D > 0, place, -1))
+        assert np.array_equal(found_D, characters_D)
+
+
+def repeated_ngrams(of_text: list[str], language: str, top: Sequence[int], duplicate: Sequence[int]) -> list[int]:
+    """Characters of n-grams: of all occurrences of the most frequent one, then of those that repeat an earlier one."""
+    expected: list[int] = []
+    for n in top:
+        length = ngram_length(n, language)
+        ngrams = [tuple(of_text[first : first + length]) for first in range(len(of_text) - length + 1)]
+        best, number = Counter(ngrams).most_common(1)[0] if ngrams else ((), 0)
+        expected.append((len("".join(best)) + n - 1) * number)
+    for n in duplicate:
+        length, first, characters = ngram_length(n, language), 0, 0
+        seen: set[tuple[str, ...]] = set()
+        while first + length <= len(of_text):
+            ngram = tuple(of_text[first : first + length])
+            if ngram in seen:
+                characters, first = characters + len("".join(ngram)), first + length
+            else:
+                seen.add(ngram)
+                first += 1
+        expected.append(characters)
+    return expected

@@ -28,8 +28,9 @@ NESTED = (
 )
 BIG_TABLE = "|".join(f"c{n}" for n in range(60)) + "\n" + "|".join(["-"] * 60) + "\n" + "1|2|3\n" * 900
 SLOW = "tell a long story"
+BEGUN = "One, two,"
 REPLIES = {
-    **scripted.REPLIES, "hostile": HOSTILE, "nested": NESTED, "table": BIG_TABLE, SLOW: "word " * 400,
+    **scripted.REPLIES, "hostile": HOSTILE, "nested": NESTED, "table": BIG_TABLE, SLOW: "word " * 400, BEGUN: " three.",
     "deep": ">" * 3000 + "a\n" + "*a " * 3000 + "[" * 3000 + "`" * 3000,
 }  # fmt: skip
 SAVED = """async () => {
@@ -235,6 +236,23 @@ def test_a_reply_goes_on_while_another_chat_is_open_and_can_be_stopped(
     page.keyboard.press("Escape")
     expect(page.locator(f"{LAST} .note")).to_have_text("Stopped.")
     expect(page.locator(f"{LAST} .regenerate")).to_be_visible()
+
+
+def test_a_reply_whose_stream_breaks_off_goes_on_from_its_text(visit: tuple[Page, list[str], list[str]]) -> None:
+    page, _, _ = visit
+    new_chat(page)
+    chunk = {"id": "chatcmpl-lost", "choices": [{"index": 0, "delta": {"content": BEGUN}, "finish_reason": None}]}
+    body = f"data: {json.dumps(chunk)}\n\n"  # all that a replica sent before it was killed
+    route = "**/v1/chat/completions"
+    page.route(route, lambda it: it.fulfill(body=body, content_type="text/event-stream"), times=1)
+    with page.expect_response(lambda response: "completions" in response.url):
+        ask(page, "Count")
+    expect(page.locator(f"{LAST} .content")).to_have_text("One, two, three.")
+    expect(page.locator(f"{LAST} .note")).to_have_count(0)
+    with page.expect_request(lambda request: request.url.endswith("/feedback")) as sent:
+        page.locator(f"{LAST} [data-thumb=up]").click()
+    assert (sent.value.post_data_json or {})["reply"] == "One, two, three."
+    expect(page.locator(".feedback-status")).to_have_text("Stored, thank you.")
 
 
 def test_a_chat_of_2000_turns_is_rendered_in_parts(visit: tuple[Page, list[str], list[str]]) -> None:

@@ -62,7 +62,8 @@ def test_lm_eval_scores_the_server_as_transformers_does(served: Served, tmp_path
     url = f"{served.server.url}/v1/completions"
     by_server, likelihoods = scores(
         tmp_path, "local-completions",
-        f"base_url={url},model={served.settings.name},tokenizer={folder},tokenizer_backend=huggingface,max_length=160",
+        f"base_url={url},model={served.settings.name},tokenizer={folder},tokenizer_backend=huggingface,max_length=160,"
+        "add_bos_token=True",  # as its `hf` has it by default: what the tokenizer itself puts before a text
     )  # fmt: skip
     assert by_server == by_transformers
     assert [len(row) for row in likelihoods] == [3] * len(QUESTIONS)

@@ -12,7 +12,7 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.termination import Terminated
 from pipelines.errors import UserError
-from serve.client import Client
+from serve.client import Client, ConnectionLost
 from serve.gateway import asgi
 from serve.gateway.conversation import Message
 from serve.verbs.chat import talk
@@ -74,6 +74,31 @@ class Escaping(Interrupted):
         yield from ("One\x1b", "]0;title\x07\x9b2J", "\ttwo\r\n", "\u202ethree")
 
 
+class Lost(Interrupted):
+    """A client that loses the connection in the middle of its first replies, so many, and notes what it sends."""
+
+    def __init__(self, num_lost: int):
+        super().__init__(KeyboardInterrupt())
+        self.num_lost, self.sent = num_lost, list[list[Message]]()
+
+    def reply(self, messages: Sequence[Message], **sampling: object) -> Iterator[str]:
+        self.sent.append(list(messages))
+        yield f"part {len(self.sent)}, "
+        if len(self.sent) <= self.num_lost:
+            raise ConnectionLost("the replica ended")
+
+
+@pytest.mark.parametrize("num_lost", [1, 2])
+def test_a_reply_whose_connection_is_lost_goes_on_once_from_its_text(num_lost: int) -> None:
+    client, out = Lost(num_lost), io.StringIO()
+    messages = talk(client, read=typed("Count"), out=out)
+    assert client.sent[1] == [*client.sent[0], {"role": "assistant", "content": "part 1, "}] and len(client.sent) == 2
+    assert "> part 1, part 2, \n" in out.getvalue()
+    whole: list[Message] = [*client.sent[0], {"role": "assistant", "content": "part 1, part 2, "}]
+    assert messages == (whole if num_lost == 1 else [])
+    assert ("the replica ended" in out.getvalue()) == (num_lost == 2)
+
+
 def test_terminal_escapes_of_a_reply_are_not_printed() -> None:
     out = io.StringIO()
     messages = talk(Escaping(KeyboardInterrupt()), read=typed("Count"), out=out)
@@ -103,7 +128,8 @@ def test_ctrl_c_and_sigterm_at_the_prompt_end_the_conversation(signal: KeyboardI
 
 
 class Broken(BaseHTTPRequestHandler):
-    """Another program at the port: it answers every request with 200, and breaks off in the middle of a stream."""
+    """Another program at the port: it answers every request with 200, and breaks off in the middle of a stream, or of
+    one that is asked for at /clean between two events, as if it were whole."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -115,7 +141,8 @@ class Broken(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         chunk = b'data: {"choices": [{"delta": {"content": "One"}}]}\n\n'
-        self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n40\r\ndata")
+        end = b"0\r\n\r\n" if self.path.startswith("/clean") else b"40\r\ndata"
+        self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n" + end)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Logs no requests."""
@@ -129,10 +156,11 @@ def broken() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_connection_lost_in_the_middle_of_a_reply_is_an_error(broken: str) -> None:
-    chunks = Client(broken).reply([{"role": "user", "content": "Count"}])
+@pytest.mark.parametrize("path", ["", "/clean"])
+def test_a_connection_lost_in_the_middle_of_a_reply_is_an_error(broken: str, path: str) -> None:
+    chunks = Client(broken + path).reply([{"role": "user", "content": "Count"}])
     assert next(chunks) == "One"
-    with pytest.raises(ClusterError, match="lost in the middle of a reply"):
+    with pytest.raises(ConnectionLost, match="lost in the middle of a reply"):
         next(chunks)
 
 

@@ -5,7 +5,7 @@ recipe: preset, then keys ──Filters──► over(the stage's) for a source 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 from pydantic import Field, model_validator
@@ -24,7 +24,9 @@ from pipelines.errors import UserError
 from pipelines.options import Options
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 __all__ = ["FILTERS", "KEEP", "PRESETS", "Filter", "Filters", "Verdict", "apply_filters", "reasons_of"]
 
@@ -120,40 +122,46 @@ def reasons_of(name: str) -> tuple[str, ...]:
 
 
 def apply_filters(
-    filters: Sequence[Filter | Custom], documents: Sequence[DocumentStats], where: Callable[[int], str] | None = None
+    filters: Sequence[Filter | Custom],
+    documents: Documents,
+    where: Callable[[int], str] | None = None,
+    rows: np.ndarray | None = None,
 ) -> list[Verdict]:
     """Returns of each document the first verdict that drops it, else that it is kept, with what is left of its text.
 
-    where: the place from which a document comes, for the error of a custom filter. Raises UserError if one fails."""
-    left, verdicts = list(documents), [KEEP] * len(documents)
+    where: the place from which a document comes, for the error of a custom filter. rows: the ascending places of the
+    documents that are filtered; the others are kept. Raises UserError if a custom filter fails."""
+    import numpy as np
+
+    verdicts = [KEEP] * len(documents)
+    rows = np.arange(len(documents)) if rows is None else rows
     for filter_ in filters:
-        kept = [index for index, verdict in enumerate(verdicts) if verdict.keep]
+        if not len(rows):
+            break
         if filter_.reads_web_words:
-            _count_web_words(left, kept)
-        for index in kept:
-            try:
-                verdict = filter_.apply(left[index])
-            except UserError as error:
-                raise UserError(f"{where(index)}: {error}" if where else str(error)) from error
+            documents.count_web_words(rows)
+        is_left, texts = np.ones(len(documents), np.bool_), dict[int, str]()
+        of_custom = isinstance(filter_, Custom)
+        decided = _verdicts(filter_, documents, rows, where) if of_custom else filter_.verdicts(documents, rows)
+        for row, verdict in decided:
+            verdicts[row], is_left[row] = verdict, verdict.keep
             if verdict.text is not None:
-                left[index] = left[index]._replace(text=verdict.text, web=None)
-            if not verdict.keep or verdict.text is not None:
-                verdicts[index] = verdict
+                texts[row] = verdict.text
+        documents, rows = documents.with_texts(texts), rows[is_left[rows]]
     return verdicts
 
 
-def _count_web_words(documents: list[DocumentStats], indices: Sequence[int]) -> None:
-    """Adds the counts of words to the documents with these indices that do not have them yet."""
-    import pyarrow as pa
-
-    from pipelines.data.text.measures import DocumentStats  # compiled: not for reading a recipe
-    from pipelines.data.text.web_counts import web_texts
-
-    missing = [index for index in indices if documents[index].web is None]
-    texts = pa.array([documents[index].text for index in missing], pa.string())
-    counts = web_texts(texts, [documents[index].language for index in missing])
-    for index, web in zip(missing, counts, strict=True):
-        documents[index] = DocumentStats._make((*documents[index][:-1], web))
+def _verdicts(
+    custom: Custom, documents: Documents, rows: np.ndarray, where: Callable[[int], str] | None
+) -> Iterator[tuple[int, Verdict]]:
+    """Yields the verdicts of a custom filter that drop documents."""
+    for row in rows.tolist():
+        try:
+            verdict = custom.apply(documents.text(row))
+        except UserError as error:
+            raise UserError(f"{where(row)}: {error}" if where else str(error)) from error
+        if not verdict.keep:
+            yield row, verdict
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,16 +7,18 @@ words is not applied. Chinese lines have words that are 1.6 characters long, and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, below, drop
-from pipelines.data.corpus.filters.web_text import counted
+from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
 from pipelines.data.text.web_words import num_sentences, num_words
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 LINE_ENDS = (".", "?", "!", '"', "'", "。", "？", "！", "”", "’", "」", "』")
@@ -24,6 +26,8 @@ NOTICES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "u
            "使用条款", "隐私政策", "使用條款", "隱私權政策")  # fmt: skip
 DROPPED_FOR = {"lorem ipsum": "c4_lorem_ipsum", "{": "c4_curly_bracket"}  # the whole page
 MARKS = ("lorem ipsum", "javascript", "{", *NOTICES)  # in the order in which they are looked for
+# What every text with a mark has: fewer to look for.
+PARTS_OF_MARKS = tuple(dict.fromkeys("cookie" if "cookie" in mark else mark for mark in MARKS))
 
 
 class C4(Filter):
@@ -41,15 +45,23 @@ class C4(Filter):
 
     reads_web_words: ClassVar = True
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        web, text, language = counted(document), document.text.lower(), document.language
+    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+        web = documents.web(rows)
+        for place, row in enumerate(rows.tolist()):
+            line_words = web.line_words(place) if documents.language(row) == "zh" else []
+            verdict = self._verdict(documents.text(row), documents.language(row), web.sentences(place), line_words)
+            if verdict is not KEEP:
+                yield row, verdict
+
+    def _verdict(self, document: str, language: str, sentences_L: list[int], line_words_L: list[float]) -> Verdict:
+        text = document.lower()
         plain = CITATION.sub("", text) if "[" in text else text
-        has_marks = any(mark in plain for mark in MARKS)  # few texts have one: only their lines are searched
+        has_marks = any(part in plain for part in PARTS_OF_MARKS)  # few texts have one: only their lines are searched
         kept: list[str] = []
         sentences = 0
-        all_lines = document.text.splitlines()
+        all_lines = document.splitlines()
         for number, original in enumerate(all_lines):
-            line = self._line(original, language, web.line_words[number] if language == "zh" else 0)
+            line = self._line(original, language, line_words_L[number] if language == "zh" else 0)
             if line is None:
                 continue
             if mark := _first_mark(line.lower()) if has_marks else "":
@@ -57,10 +69,10 @@ class C4(Filter):
                     return drop(DROPPED_FOR[mark])
                 continue
             if sentences < self.min_sentences:
-                sentences += num_sentences(line, language) if "[" in original else web.sentences[number]
+                sentences += num_sentences(line, language) if "[" in original else sentences_L[number]
             kept.append(line)
-        if verdict := below("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences"):
-            return verdict
+        if sentences < self.min_sentences:
+            return drop("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences")
         return KEEP if kept == all_lines else Verdict(True, text="\n".join(kept).strip())
 
     def _line(self, original: str, language: str, chinese_words: float) -> str | None:
@@ -68,16 +80,15 @@ class C4(Filter):
 
         chinese_words: number of words of a Chinese line, with its citations."""
         line = original.strip()
-        chunks = line.split()
-        if len(line) > self.max_word_characters and max(map(len, chunks)) > self.max_word_characters:
+        if len(line) > self.max_word_characters and max(map(len, line.split())) > self.max_word_characters:
             if language != "zh":  # whose lines have no blanks
                 return None
+        few = len(line.split(None, self.min_words_per_line)) < self.min_words_per_line
         is_cited = "[" in line
         if is_cited:
             line = CITATION.sub("", line)
         if self.lines_end_in_punctuation and (not line.endswith(LINE_ENDS) or line.endswith("...")):
             return None
-        few = len(chunks) < self.min_words_per_line
         if few and language == "zh":
             few = (num_words(line, language) if is_cited else chinese_words) < self.min_words_per_line
         return None if few else line

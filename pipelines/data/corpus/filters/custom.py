@@ -9,16 +9,13 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 from pipelines.data.corpus.filters.filter import KEEP, Verdict, drop
 from pipelines.data.text.harm_kinds import HarmKind
 from pipelines.data.text.privacy_kinds import PERSONAL_DATA
 from pipelines.errors import UserError
 from pipelines.user_functions import UserFunction
-
-if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
 
 # Reasons that the stage counts for itself.
 RESERVED = ("duplicate_exact", "duplicate_near", "semantic_duplicate", "contaminated", "boilerplate", "unreadable",
@@ -33,11 +30,11 @@ class Custom:
     reasons: ClassVar[tuple[str, ...]] = ()  # known only when it runs
     reads_web_words: ClassVar[bool] = False
 
-    def apply(self, document: DocumentStats) -> Verdict:
+    def apply(self, text: str) -> Verdict:
         """Raises UserError where the function fails, or returns something else or a reserved reason."""
         where = f"filters.custom: {self.function.where}"
         try:
-            result = _load(self.function)(document.text)
+            result = _load(self.function)(text)
         except UserError:
             raise
         except Exception as error:

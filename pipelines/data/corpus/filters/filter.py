@@ -1,32 +1,37 @@
 """The interface of a filter: a rule that keeps a document, or drops it with a reason.
 
-A new filter is one file with a class derived from `Filter` and one line in `Filters` (filters/__init__.py). Its
-options are its fields, described once; the rules below the class are plain functions.
+A new filter is one file with a class derived from `Filter`, or from `LimitFilter`, and one line in `Filters`
+(filters/__init__.py). Its options are its fields, described once; the rules below the class are plain functions.
+
+Filters see many documents at once: most rules compare a column of numbers with a limit, which costs nothing for each
+document that is kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pipelines.options import Options
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a document is kept, and if not the reason, which is counted in `documents/dropped_<reason>`."""
 
     keep: bool
     reason: str = ""
-    language: str = field(default="", repr=False)  # of the text, where it is the reason
-    value: float | None = field(default=None, repr=False)  # what was measured, where the reason is a limit
-    limit: float | None = field(default=None, repr=False)
-    option: str = field(default="", repr=False)  # the limit's key below `filters:`
-    message: str = field(default="", repr=False)  # what was observed, where that is no number
-    text: str | None = field(default=None, repr=False)  # what is left of a document of which lines are dropped
+    language: str = ""  # of the text, where it is the reason
+    value: float | None = None  # what was measured, where the reason is a limit
+    limit: float | None = None
+    option: str = ""  # the limit's key below `filters:`
+    message: str = ""  # what was observed, where that is no number
+    text: str | None = None  # what is left of a document of which lines are dropped
 
     @property
     def problem(self) -> str:
@@ -37,13 +42,20 @@ class Verdict:
         """
         if self.value is None or self.limit is None:
             return self.message
-        digits = 3
-        while digits < 17 and f"{self.value:.{digits}g}" == f"{self.limit:.{digits}g}":
-            digits = 6 if digits == 3 else 17
-        sign = "<" if self.value < self.limit else ">"
-        value, limit = (f"{number:,}" if isinstance(number, int) else f"{number:.{digits}g}"
-                        for number in (self.value, self.limit))  # fmt: skip
-        return f"{value} {sign} {limit} (filters.{self.option})"
+        return _compared(self.value, self.limit, self.option)
+
+
+@lru_cache(4096, typed=True)  # 5 and 5.0 are written differently
+def _compared(value: float, limit: float, option: str) -> str:
+    numbers: list[str] = []
+    for digits in (3, 6, 17):  # until they differ
+        numbers = [f"{number:.{digits}g}" for number in (value, limit)]
+        if numbers[0] != numbers[1]:
+            break
+    for place, number in enumerate((value, limit)):
+        if isinstance(number, int):
+            numbers[place] = f"{number:,}"
+    return f"{numbers[0]} {'<' if value < limit else '>'} {numbers[1]} (filters.{option})"
 
 
 KEEP = Verdict(True)
@@ -54,27 +66,60 @@ def drop(reason: str, value: float | None = None, limit: float | None = None, op
     return Verdict(False, reason, value=value, limit=limit, option=option)
 
 
-def above(reason: str, value: float, limit: float, option: str) -> Verdict | None:
-    """The verdict that drops a document for a value above the limit, if it is; so checks are joined by `or`."""
-    return drop(reason, value, limit, option) if value > limit else None
+class Limit(NamedTuple):
+    """A limit of what was measured in some documents; `values` has a number for each."""
+
+    reason: str  # for which a document beyond the limit is dropped
+    values: np.ndarray
+    limit: float
+    option: str
+    is_minimum: bool = False
 
 
-def below(reason: str, value: float, limit: float, option: str) -> Verdict | None:
-    """The verdict that drops a document for a value below the limit, if it is."""
-    return drop(reason, value, limit, option) if value < limit else None
+def first_beyond(limits: Sequence[Limit], rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+    """Yields (place, verdict) of each document that is dropped: by the first of the limits that it is beyond.
+
+    rows: the places of the documents that were measured."""
+    import numpy as np  # not for reading a recipe
+
+    first = np.full(len(rows), len(limits))
+    for number in reversed(range(len(limits))):
+        values, limit = limits[number].values, limits[number].limit
+        first[values < limit if limits[number].is_minimum else values > limit] = number
+    beyond = np.flatnonzero(first < len(limits))
+    for index, row, number in zip(beyond.tolist(), rows[beyond].tolist(), first[beyond].tolist(), strict=True):
+        broken = limits[number]
+        yield row, drop(broken.reason, broken.values[index].item(), broken.limit, broken.option)
 
 
-def fraction(part: float, total: float) -> float:
-    """part ÷ total, or 0 if the total is 0."""
-    return part / total if total else 0.0
+def fractions(parts: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """part ÷ total of each document, 0 where the total is 0. float64."""
+    import numpy as np
+
+    return np.divide(parts, totals, out=np.zeros(len(parts)), where=totals != 0)
 
 
 class Filter(Options):
     """One entry of a corpus's `filters:`; `null` there disables it."""
 
-    reasons: ClassVar[tuple[str, ...]]  # all that `apply` may return, in its order: each is a fact of the corpus
-    reads_web_words: ClassVar[bool] = False  # whether it needs a document's `web`
+    reasons: ClassVar[tuple[str, ...]]  # all that `verdicts` may give, in its order: each is a fact of the corpus
+    reads_web_words: ClassVar[bool] = False  # whether it needs the documents' `web`
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        """Returns KEEP, or drops the document with the first reason that applies."""
+    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+        """Yields (place, verdict) of the documents that are not kept as they are, each with the first reason that
+        applies. rows: int64, the places of the documents that are filtered."""
+        raise NotImplementedError
+
+
+class LimitFilter(Filter):
+    """A filter of numbers that have limits."""
+
+    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+        is_zh = documents.is_zh[rows]
+        for language, of_language in (("en", rows[~is_zh]), ("zh", rows[is_zh])):
+            if len(of_language):
+                yield from first_beyond(self.limits(documents, of_language, language), of_language)
+
+    def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
+        """The limits in the order in which they apply. language: zh if the documents are in Chinese, otherwise en."""
         raise NotImplementedError

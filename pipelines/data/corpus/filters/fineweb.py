@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below, fraction
-from pipelines.data.corpus.filters.web_text import counted, duplicates
-from pipelines.data.text.web_words import TERMINAL_SIGNS
+from pipelines.data.corpus.filters.filter import Limit, LimitFilter, fractions
 from pipelines.options import Options
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 
 class LineLimits(Options):
@@ -49,7 +49,7 @@ class ChineseLineLimits(LineLimits):
     max_lines_per_word: float = Field(default=0.178, ge=0, description="Maximum number of line ends for each word")
 
 
-class FineWeb(Filter):
+class FineWeb(LimitFilter):
     """Drops texts of lines that are not sentences, by their ends, lengths and repetition."""
 
     en: LineLimits = Field(default=LineLimits(), description="Limits for English")
@@ -57,21 +57,18 @@ class FineWeb(Filter):
     reasons: ClassVar = ("fineweb_line_ends", "fineweb_short_lines", "fineweb_duplicate_lines", "fineweb_lists")
     reads_web_words: ClassVar = True
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        language = "zh" if document.language == "zh" else "en"
+    def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
+        from pipelines.data.text.line_counts import line_shapes  # compiled: not for reading a recipe
+
         limits, option = (self.zh if language == "zh" else self.en), f"fineweb.{language}"
-        text = document.text
-        line_ends = text.count("\n")
-        lines = [line for line in text.split("\n") if line.strip()]
-        ended = fraction(sum(line[-1] in TERMINAL_SIGNS for line in lines), len(lines))
-        short = fraction(sum(len(line) <= limits.short_line_characters for line in lines), len(lines))
-        repeated = fraction(duplicates(lines)[1], len(text) - line_ends)
-        return (
-            below("fineweb_line_ends", ended, limits.min_ended_line_fraction, f"{option}.min_ended_line_fraction")
-            or above("fineweb_short_lines", short, limits.max_short_line_fraction, f"{option}.max_short_line_fraction")
-            or above("fineweb_duplicate_lines", repeated, limits.max_duplicate_line_character_fraction,
-                     f"{option}.max_duplicate_line_character_fraction")
-            or above("fineweb_lists", fraction(line_ends, counted(document).words),
-                     limits.max_lines_per_word, f"{option}.max_lines_per_word")
-            or KEEP
-        )  # fmt: skip
+        feeds, lines, ended, short, repeated = line_shapes(documents.texts, rows, limits.short_line_characters).T
+        return [
+            Limit("fineweb_line_ends", fractions(ended, lines), limits.min_ended_line_fraction,
+                  f"{option}.min_ended_line_fraction", is_minimum=True),
+            Limit("fineweb_short_lines", fractions(short, lines), limits.max_short_line_fraction,
+                  f"{option}.max_short_line_fraction"),
+            Limit("fineweb_duplicate_lines", fractions(repeated, documents.characters[rows] - feeds),
+                  limits.max_duplicate_line_character_fraction, f"{option}.max_duplicate_line_character_fraction"),
+            Limit("fineweb_lists", fractions(feeds, documents.web(rows).words(language)), limits.max_lines_per_word,
+                  f"{option}.max_lines_per_word"),
+        ]  # fmt: skip

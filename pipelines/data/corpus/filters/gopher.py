@@ -6,22 +6,20 @@ FineWeb2 published for it (Penedo et al. 2025, cmn_Hani), in words of 1.6 charac
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below, drop, fraction
-from pipelines.data.corpus.filters.web_text import counted, duplicates
+from pipelines.data.corpus.filters.filter import Limit, LimitFilter, fractions
 from pipelines.options import Options
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
-    from pipelines.data.text.web_words import WebText
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 Limits = dict[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=1)]]  # by n; replaced as a whole
-PARAGRAPH_END = re.compile(r"\n{2,}")
 
 
 class QualityLimits(Options):
@@ -57,7 +55,7 @@ class ChineseQualityLimits(QualityLimits):
     )
 
 
-class GopherQuality(Filter):
+class GopherQuality(LimitFilter):
     """Drops texts that are not running text, by words, signs and lines."""
 
     en: QualityLimits = Field(default=QualityLimits(), description="Limits for English")
@@ -68,49 +66,33 @@ class GopherQuality(Filter):
     )  # fmt: skip
     reads_web_words: ClassVar = True
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        language = "zh" if document.language == "zh" else "en"
+    def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
+        from pipelines.data.text.line_counts import signs_and_lines  # compiled: not for reading a recipe
+
         limits, option = (self.zh if language == "zh" else self.en), f"gopher_quality.{language}"
-        web = counted(document)
-        mean = fraction(web.real_characters, web.real_words)
-        ellipses = document.text.count("...") + document.text.count("…")
-        return (
-            below("gopher_short", web.real_words, limits.min_words, f"{option}.min_words")
-            or above("gopher_long", web.real_words, limits.max_words, f"{option}.max_words")
-            or below("gopher_short_words", mean, limits.min_mean_word_characters, f"{option}.min_mean_word_characters")
-            or above("gopher_long_words", mean, limits.max_mean_word_characters, f"{option}.max_mean_word_characters")
-            or above("gopher_hashes", fraction(document.text.count("#"), web.words), limits.max_hashes_per_word,
-                     f"{option}.max_hashes_per_word")
-            or above("gopher_ellipses", fraction(ellipses, web.words), limits.max_ellipses_per_word,
-                     f"{option}.max_ellipses_per_word")
-            or _lines(document.text, limits, option)
-            or _letters(web, limits, option)
-            or KEEP
-        )  # fmt: skip
+        web = documents.web(rows)
+        words, real_words = web.words(language), web.real_words(language)
+        hashes, ellipses, lines, bullet_lines, ellipsis_lines = signs_and_lines(documents.texts, rows).T
 
+        def below(reason: str, values: np.ndarray, name: str) -> Limit:
+            return Limit(reason, values, getattr(limits, name), f"{option}.{name}", is_minimum=True)
 
-def _lines(text: str, limits: QualityLimits, option: str) -> Verdict | None:
-    if not any(sign in text for sign in ("•", "-", "...", "…")):
-        return None
-    lines = text.splitlines()
-    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
-    ellipses = sum(line.rstrip().endswith(("...", "…")) for line in lines)
-    return (
-        above("gopher_bullets", fraction(bullets, len(lines)), limits.max_bullet_line_fraction,
-              f"{option}.max_bullet_line_fraction")
-        or above("gopher_ellipsis_lines", fraction(ellipses, len(lines)), limits.max_ellipsis_line_fraction,
-                 f"{option}.max_ellipsis_line_fraction")
-    )  # fmt: skip
+        def above(reason: str, values: np.ndarray, name: str) -> Limit:
+            return Limit(reason, values, getattr(limits, name), f"{option}.{name}")
 
-
-def _letters(web: WebText, limits: QualityLimits, option: str) -> Verdict | None:
-    letters = fraction(web.lettered_words, web.words)
-    return (
-        below("gopher_few_letters", letters, limits.min_alphabetic_word_fraction,
-              f"{option}.min_alphabetic_word_fraction")
-        or below("gopher_stop_words", web.stop_words, limits.min_stop_words,
-                 f"{option}.min_stop_words")
-    )  # fmt: skip
+        mean = fractions(web.real_characters, real_words)
+        return [
+            below("gopher_short", real_words, "min_words"),
+            above("gopher_long", real_words, "max_words"),
+            below("gopher_short_words", mean, "min_mean_word_characters"),
+            above("gopher_long_words", mean, "max_mean_word_characters"),
+            above("gopher_hashes", fractions(hashes, words), "max_hashes_per_word"),
+            above("gopher_ellipses", fractions(ellipses, words), "max_ellipses_per_word"),
+            above("gopher_bullets", fractions(bullet_lines, lines), "max_bullet_line_fraction"),
+            above("gopher_ellipsis_lines", fractions(ellipsis_lines, lines), "max_ellipsis_line_fraction"),
+            below("gopher_few_letters", fractions(web.lettered_words(language), words), "min_alphabetic_word_fraction"),
+            below("gopher_stop_words", web.stop_words, "min_stop_words"),
+        ]
 
 
 class RepetitionLimits(Options):
@@ -170,7 +152,7 @@ class ChineseRepetitionLimits(RepetitionLimits):
     )
 
 
-class GopherRepetition(Filter):
+class GopherRepetition(LimitFilter):
     """Drops texts that repeat themselves, by paragraphs, lines and sequences of words."""
 
     en: RepetitionLimits = Field(default=RepetitionLimits(), description="Limits for English")
@@ -181,42 +163,34 @@ class GopherRepetition(Filter):
     )  # fmt: skip
     reads_web_words: ClassVar = True
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        language = "zh" if document.language == "zh" else "en"
+    def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
+        from pipelines.data.text.line_counts import repeated_pieces  # compiled: not for reading a recipe
+
         limits, option = (self.zh if language == "zh" else self.en), f"gopher_repetition.{language}"
-        text = document.text
-        paragraphs = PARAGRAPH_END.split(text) if "\n\n\n" in text else text.split("\n\n")
-        return (
-            _pieces(paragraphs, text, "paragraph", limits, option)
-            or _pieces("\n".join(paragraphs).split("\n"), text, "line", limits, option)
-            or _ngrams(document, language, limits, option)
-            or KEEP
-        )
+        counts, characters = repeated_pieces(documents.texts, rows), documents.characters[rows]
+        result: list[Limit] = []
+        for piece, first in (("paragraph", 0), ("line", 3)):
+            number, repeated, repeated_characters = counts[:, first : first + 3].T
+            for reason, values, key in (
+                (f"gopher_{piece}s", fractions(repeated, number), f"max_duplicate_{piece}_fraction"),
+                (f"gopher_{piece}_characters", fractions(repeated_characters, characters),
+                 f"max_duplicate_{piece}_character_fraction"),
+            ):  # fmt: skip
+                result.append(Limit(reason, values, getattr(limits, key), f"{option}.{key}"))
+        return [*result, *_ngrams(documents, rows, language, limits, option)]
 
 
-def _pieces(pieces: Sequence[str], text: str, piece: str, limits: RepetitionLimits, option: str) -> Verdict | None:
-    repeated, characters = duplicates(pieces)
-    if not repeated:
-        return None
-    for reason, value, key in (
-        (f"gopher_{piece}s", fraction(repeated, len(pieces)), f"max_duplicate_{piece}_fraction"),
-        (f"gopher_{piece}_characters", fraction(characters, len(text)), f"max_duplicate_{piece}_character_fraction"),
-    ):
-        if verdict := above(reason, value, getattr(limits, key), f"{option}.{key}"):
-            return verdict
-    return None
-
-
-def _ngrams(document: DocumentStats, language: str, limits: RepetitionLimits, option: str) -> Verdict | None:
+def _ngrams(
+    documents: Documents, rows: np.ndarray, language: str, limits: RepetitionLimits, option: str
+) -> Iterator[Limit]:
+    """Limits of each n: of a document only the first is measured that it is beyond, all others are 0."""
     from pipelines.data.text.web_ngrams import first_above  # compiled: not for reading a recipe
 
     top, repeated = limits.max_top_ngram_fractions, limits.max_duplicate_ngram_fractions
-    characters = len(document.text)
-    found = first_above(counted(document), language, top, repeated, characters)
-    if found is None:
-        return None
-    n, limit = [*top.items(), *repeated.items()][found[0]]
-    is_top = found[0] < len(top)
-    reason = "gopher_top_ngram" if is_top else "gopher_duplicate_ngrams"
-    key = "max_top_ngram_fractions" if is_top else "max_duplicate_ngram_fractions"
-    return drop(reason, fraction(found[1], characters), limit, f"{option}.{key}.{n}")
+    characters = documents.characters[rows]
+    places, found = first_above(documents.web(rows), language, top, repeated, characters)
+    for place, (n, limit) in enumerate((*top.items(), *repeated.items())):
+        is_top = place < len(top)
+        reason = "gopher_top_ngram" if is_top else "gopher_duplicate_ngrams"
+        key = "max_top_ngram_fractions" if is_top else "max_duplicate_ngram_fractions"
+        yield Limit(reason, fractions(found * (places == place), characters), limit, f"{option}.{key}.{n}")

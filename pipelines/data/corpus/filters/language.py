@@ -6,19 +6,22 @@ The counts of a document decide nearly always, at no cost; the identifier looks 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict
+from pipelines.data.corpus.filters.filter import Filter, Verdict
 from pipelines.data.text.languages import (
     LANGUAGES,
     LETTERS_PER_CHARACTER,
+    MIN_ENGLISH_WORD_SHARE,
     MIN_JAPANESE_SHARE,
-    is_english,
     other_language,
 )
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 MAX_GARBLED = 0.005  # fraction of the characters that are traces of a wrong decoding: the language cannot be told
 
@@ -28,20 +31,25 @@ class Language(Filter):
 
     reasons: ClassVar = ("language",)
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        if document.language not in LANGUAGES:
-            return Verdict(False, "language", document.language)  # the row itself names it
-        if is_clearly_in_its_language(document):
-            return KEEP
-        if document.garbled > MAX_GARBLED * document.characters:
-            return KEEP  # a matter of quality
-        other = other_language(document.text, document.language)
-        return Verdict(False, "language", other) if other else KEEP
+    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+        for row in rows[~_are_clearly_in_their_language(documents, rows)].tolist():
+            language = documents.language(row)
+            if language not in LANGUAGES:
+                yield row, Verdict(False, "language", language)  # the row itself names it
+                continue
+            document = documents[row]
+            if document.garbled > MAX_GARBLED * document.characters:
+                continue  # a matter of quality
+            if other := other_language(document.text, language):
+                yield row, Verdict(False, "language", other)
 
 
-def is_clearly_in_its_language(document: DocumentStats) -> bool:
-    """Whether the counts show that a text is in the language it was taken to be in: en or zh."""
-    chinese = LETTERS_PER_CHARACTER * document.chinese
-    if document.language == "zh":
-        return document.japanese < MIN_JAPANESE_SHARE / 2 * document.chinese and chinese >= document.letters
-    return document.letters > chinese and is_english(document.english_words, document.spaced_words)
+def _are_clearly_in_their_language(documents: Documents, rows: np.ndarray) -> np.ndarray:
+    """Whether the counts show that texts are in the language they were taken to be in: en or zh. bool[rows]."""
+    chinese, letters = documents.counted("chinese", rows), documents.counted("letters", rows)
+    is_japanese = documents.counted("japanese", rows) >= MIN_JAPANESE_SHARE / 2 * chinese
+    is_zh = documents.is_zh[rows] & ~is_japanese & (LETTERS_PER_CHARACTER * chinese >= letters)
+    english, words = documents.counted("english_words", rows), documents.counted("spaced_words", rows)
+    has_english = (english > 0) & (english >= MIN_ENGLISH_WORD_SHARE * words)  # see is_english
+    of_english = [documents.language(row) == "en" for row in rows.tolist()]
+    return is_zh | (of_english & has_english & (letters > LETTERS_PER_CHARACTER * chinese))

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below
+from pipelines.data.corpus.filters.filter import Limit, LimitFilter
 from pipelines.data.text.languages import CHARACTERS_PER_WORD
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 
-class Length(Filter):
+class Length(LimitFilter):
     """Limits on the number of words."""
 
     min_words: int = Field(
@@ -37,20 +39,10 @@ class Length(Filter):
     )
     reasons: ClassVar = ("too_short", "too_long")
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        content_words = document.spaced_words + document.chinese / CHARACTERS_PER_WORD
-        return length(document.words, min_words=self.min_words, max_words=self.max_words, content_words=content_words)
-
-
-def length(words: int, *, min_words: int, max_words: int, content_words: float | None = None) -> Verdict:
-    """Drops documents with too few or too many words. content_words: those of the maximum, if it counts others.
-
-    >>> length(3, min_words=10, max_words=100)
-    Verdict(keep=False, reason='too_short')
-    """
-    content = words if content_words is None else content_words
-    return (
-        below("too_short", words, min_words, "length.min_words")
-        or above("too_long", content, max_words, "length.max_words")
-        or KEEP
-    )
+    def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
+        words = documents.counted("words", rows)
+        content = documents.counted("spaced_words", rows) + documents.counted("chinese", rows) / CHARACTERS_PER_WORD
+        return [
+            Limit("too_short", words, self.min_words, "length.min_words", is_minimum=True),
+            Limit("too_long", content, self.max_words, "length.max_words"),
+        ]

@@ -6,14 +6,17 @@ The rule on the length of words applies to English only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, below, drop, fraction
+from pipelines.data.corpus.filters.filter import Limit, LimitFilter, fractions
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 # The most frequent words of running text. Those of Chinese are of both the modern and the classical language, in both
 # scripts: a poem has no 的, but hardly any hundred characters are without 不, 人 or 有.
@@ -27,10 +30,14 @@ CHINESE = frozenset(
 
 SENTENCE_WIDTH = 50  # columns, a Chinese character taking two: longer bullets, on average, contain sentences
 
+COUNTED = (
+    "characters", "words", "broken", "alphabetic_words", "symbols", "operators", "lines", "code_lines", "bullet_lines",
+    "ellipsis_lines", "width", "spaced_words", "spaced_word_characters",
+)  # fmt: skip
 MIN_CODE_LINES, CODE_LINE_SHARE = 3, 0.5  # a text of at least so many lines, more than half of them code, is code
 
 
-class Quality(Filter):
+class Quality(LimitFilter):
     """Limits on fractions and counts that distinguish running text from other content."""
 
     min_alphabetic_word_fraction: float = Field(
@@ -71,45 +78,49 @@ class Quality(Filter):
     )
     reasons: ClassVar = ("mojibake", "few_letters", "symbols", "bullets", "ellipses", "word_length", "stop_words")
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        return (
-            above("mojibake", fraction(document.broken + document.garbled, document.characters),
-                  self.max_mojibake_fraction, "quality.max_mojibake_fraction")
-            or below("few_letters", fraction(document.alphabetic_words, document.words),
-                     self.min_alphabetic_word_fraction, "quality.min_alphabetic_word_fraction")
-            or above("symbols", fraction(_symbols(document), document.characters),
-                     self.max_symbol_fraction, "quality.max_symbol_fraction")
-            or self._lines(document)
-            or self._words(document)
-            or KEEP
-        )  # fmt: skip
+    def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
+        count = {name: documents.counted(name, rows) for name in COUNTED}
+        garbled = count["broken"] + documents.garbled[rows]
+        alphabetic = fractions(count["alphabetic_words"], count["words"])
+        return [
+            Limit("mojibake", fractions(garbled, count["characters"]), self.max_mojibake_fraction,
+                  "quality.max_mojibake_fraction"),
+            Limit("few_letters", alphabetic, self.min_alphabetic_word_fraction, "quality.min_alphabetic_word_fraction",
+                  is_minimum=True),
+            Limit("symbols", fractions(_symbols(count), count["characters"]), self.max_symbol_fraction,
+                  "quality.max_symbol_fraction"),
+            *self._lines(count),
+            *self._words(documents, rows, count),
+        ]  # fmt: skip
 
-    def _lines(self, document: DocumentStats) -> Verdict | None:
-        if document.lines < self.min_lines_for_line_rules:
-            return None
-        short = document.width < SENTENCE_WIDTH * document.lines
-        return (
-            above("bullets", fraction(document.bullet_lines if short else 0, document.lines),
-                  self.max_bullet_line_fraction, "quality.max_bullet_line_fraction")
-            or above("ellipses", fraction(document.ellipsis_lines, document.lines),
-                     self.max_ellipsis_line_fraction, "quality.max_ellipsis_line_fraction")
-        )  # fmt: skip
+    def _lines(self, count: Mapping[str, np.ndarray]) -> list[Limit]:
+        lines = count["lines"] * (count["lines"] >= self.min_lines_for_line_rules)  # 0: no fraction is above a limit
+        bullets = count["bullet_lines"] * (count["width"] < SENTENCE_WIDTH * count["lines"])
+        return [
+            Limit("bullets", fractions(bullets, lines), self.max_bullet_line_fraction,
+                  "quality.max_bullet_line_fraction"),
+            Limit("ellipses", fractions(count["ellipsis_lines"], lines), self.max_ellipsis_line_fraction,
+                  "quality.max_ellipsis_line_fraction"),
+        ]  # fmt: skip
 
-    def _words(self, document: DocumentStats) -> Verdict | None:
-        if document.language == "en":
-            mean = fraction(document.spaced_word_characters, document.spaced_words)
-            if mean > self.max_mean_word_characters:
-                return drop("word_length", mean, self.max_mean_word_characters, "quality.max_mean_word_characters")
-        if document.words < self.min_words_for_stop_words:
-            return None
-        stop_words = distinct_stop_words(document.text, language=document.language)
-        return below("stop_words", stop_words, self.min_stop_words, "quality.min_stop_words")
+    def _words(self, documents: Documents, rows: np.ndarray, count: Mapping[str, np.ndarray]) -> list[Limit]:
+        languages = [documents.language(row) for row in rows.tolist()]
+        is_english = [language == "en" for language in languages]
+        stop_words = count["words"] * 0 + self.min_stop_words  # of short texts: enough
+        for place in (count["words"] >= self.min_words_for_stop_words).nonzero()[0].tolist():
+            stop_words[place] = distinct_stop_words(documents.text(int(rows[place])), language=languages[place])
+        return [
+            Limit("word_length", fractions(count["spaced_word_characters"] * is_english, count["spaced_words"]),
+                  self.max_mean_word_characters, "quality.max_mean_word_characters"),
+            Limit("stop_words", stop_words, self.min_stop_words, "quality.min_stop_words", is_minimum=True),
+        ]  # fmt: skip
 
 
-def _symbols(document: DocumentStats) -> int:
+def _symbols(count: Mapping[str, np.ndarray]) -> np.ndarray:
     """Characters that are symbols of prose; in code the operators are its words."""
-    is_code = document.lines >= MIN_CODE_LINES and document.code_lines > CODE_LINE_SHARE * document.lines
-    return document.symbols - document.operators if is_code else document.symbols
+    lines = count["lines"]
+    is_code = (lines >= MIN_CODE_LINES) & (count["code_lines"] > CODE_LINE_SHARE * lines)
+    return count["symbols"] - count["operators"] * is_code
 
 
 def distinct_stop_words(text: str, *, language: str) -> int:

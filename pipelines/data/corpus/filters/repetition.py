@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, above, fraction
+from pipelines.data.corpus.filters.filter import Limit, LimitFilter, fractions
 
 if TYPE_CHECKING:
-    from pipelines.data.text.measures import DocumentStats
+    import numpy as np
+
+    from pipelines.data.text.document_stats import Documents
 
 
-class Repetition(Filter):
+class Repetition(LimitFilter):
     """Limits on the fractions of a text that occur in it more than once."""
 
     max_duplicate_line_fraction: float = Field(
@@ -46,16 +48,17 @@ class Repetition(Filter):
     )
     reasons: ClassVar = ("duplicate_lines", "duplicate_ngrams", "top_ngram", "repeated_characters")
 
-    def apply(self, document: DocumentStats) -> Verdict:
-        words = document.words if document.words >= self.min_words_for_ngrams else 0  # 0: no fraction is above a limit
-        return (
-            above("duplicate_lines", fraction(document.duplicate_line_width, document.width),
-                  self.max_duplicate_line_fraction, "repetition.max_duplicate_line_fraction")
-            or above("duplicate_ngrams", fraction(document.duplicate_ngram_words, words),
-                     self.max_duplicate_ngram_fraction, "repetition.max_duplicate_ngram_fraction")
-            or above("top_ngram", fraction(document.top_ngram_words, words),
-                     self.max_top_ngram_fraction, "repetition.max_top_ngram_fraction")
-            or above("repeated_characters", fraction(document.repeated_characters, document.characters),
-                     self.max_repeated_character_fraction, "repetition.max_repeated_character_fraction")
-            or KEEP
-        )  # fmt: skip
+    def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
+        words = documents.counted("words", rows)
+        words = words * (words >= self.min_words_for_ngrams)  # 0: no fraction is above a limit
+        measured = {
+            "duplicate_line": ("duplicate_lines", "duplicate_line_width", documents.counted("width", rows)),
+            "duplicate_ngram": ("duplicate_ngrams", "duplicate_ngram_words", words),
+            "top_ngram": ("top_ngram", "top_ngram_words", words),
+            "repeated_character": ("repeated_characters", "repeated_characters", documents.counted("characters", rows)),
+        }
+        return [
+            Limit(reason, fractions(documents.counted(part, rows), total), getattr(self, f"max_{name}_fraction"),
+                  f"repetition.max_{name}_fraction")
+            for name, (reason, part, total) in measured.items()
+        ]  # fmt: skip

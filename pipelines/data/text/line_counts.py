@@ -1,0 +1,174 @@
+"""Counts of the lines and signs of many texts at once, as the published filters have them, from their UTF-8 bytes.
+
+    texts (Arrow), places of some of them ──one pass──► a row of counts for each
+
+Lines and paragraphs are compared by 64-bit hashes of their bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from pipelines.data.text.character_tables import FNV_OFFSET, FNV_PRIME
+from pipelines.data.text.measures import buffers, decode, insert
+from pipelines.data.text.web_table import BLANK, LINE, class_of, classes
+from pipelines.data.text.web_words import TERMINAL_SIGNS
+
+NEWLINE, BULLET, DASH, DOT, HASH, ELLIPSIS = 0x0A, 0x2022, 0x2D, 0x2E, 0x23, 0x2026
+
+
+def repeated_pieces(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
+    """int64[rows, 6]: paragraphs, those that repeat an earlier one, characters of these; the same of lines.
+
+    Paragraphs are divided by empty lines, and lines by any number of line feeds."""
+    return _repeated_pieces(*buffers(texts), rows)
+
+
+def signs_and_lines(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
+    """int64[rows, 5]: signs #; ellipses; lines, as str.splitlines has them; those that begin with a bullet; those that
+    end in an ellipsis."""
+    return _signs_and_lines(*buffers(texts), rows, classes())
+
+
+def line_shapes(texts: pa.Array, rows: np.ndarray, short_characters: int) -> np.ndarray:
+    """int64[rows, 5]: line feeds; lines between them that are not blank; those that end in a terminal sign; those of so
+    many characters at most; characters of those that repeat an earlier one."""
+    return _line_shapes(*buffers(texts), rows, classes(), _terminal_signs(), short_characters)
+
+
+@functools.cache
+def _terminal_signs() -> np.ndarray:
+    """uint8[65536]: 1 for TERMINAL_SIGNS."""
+    table = np.zeros(0x10000, np.uint8)
+    table[[ord(sign) for sign in TERMINAL_SIGNS]] = 1
+    return table
+
+
+@numba.njit(cache=True)
+def _tables(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(keys, stamps) of a hash table with room for the pieces of any of the texts, all slots free."""
+    longest = 0
+    for row in rows:
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    capacity = 16
+    while capacity < 2 * (longest + 1):
+        capacity *= 2
+    return np.empty(capacity, np.uint64), np.full(capacity, -1, np.int64)
+
+
+@numba.njit(cache=True)
+def _num_slots(num_pieces: int, capacity: int) -> int:
+    size = 16
+    while size < 2 * num_pieces:
+        size *= 2
+    return min(size, capacity)
+
+
+@numba.njit(cache=True)
+def _num_line_feeds(data: np.ndarray, start: int, stop: int) -> int:
+    number = 0
+    for position in range(start, stop):
+        number += data[position] == NEWLINE
+    return number
+
+
+@numba.njit(cache=True)
+def _repeated_pieces(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    counts = np.zeros((len(rows), 6), np.int64)
+    keys, stamps = _tables(offsets, rows)
+    for number in range(len(rows)):
+        start, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
+        size = _num_slots(_num_line_feeds(data, start, stop) + 1, len(keys))
+        for first, min_feeds in ((0, 2), (3, 1)):  # of paragraphs, of lines
+            position, value, characters = start, FNV_OFFSET, 0
+            while True:
+                feeds = 0
+                while position + feeds < stop and data[position + feeds] == NEWLINE:
+                    feeds += 1
+                if feeds >= min_feeds or position == stop:
+                    counts[number, first] += 1
+                    if insert(keys[:size], stamps[:size], 2 * number + first // 3, value)[1]:
+                        counts[number, first + 1] += 1
+                        counts[number, first + 2] += characters
+                    if position == stop:
+                        break
+                    value, characters = FNV_OFFSET, 0
+                    position += feeds
+                    continue
+                value = (value ^ np.uint64(data[position])) * FNV_PRIME
+                characters += data[position] & 0xC0 != 0x80
+                position += 1
+    return counts
+
+
+@numba.njit(cache=True)
+def _signs_and_lines(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    counts = np.zeros((len(rows), 5), np.int64)
+    for number in range(len(rows)):
+        position, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
+        count = counts[number]
+        dots = line_dots = 0  # that end here: in the text; in the line, whatever blanks follow them
+        is_open, is_blank, last = False, True, 0
+        while position < stop:
+            code, size = decode(data, position)
+            position += size
+            kind = class_of(code, classes)
+            dots = dots + 1 if code == DOT else 0
+            count[0] += code == HASH
+            count[1] += (dots > 0 and dots % 3 == 0) or code == ELLIPSIS
+            if kind & LINE:
+                if code != NEWLINE or last != 0x0D:  # not the second half of \r\n
+                    count[2] += 1
+                    count[4] += line_dots >= 3
+                line_dots, is_open, is_blank = 0, False, True
+            elif kind & BLANK:
+                is_open = True
+            else:
+                count[3] += is_blank and code in (BULLET, DASH)
+                line_dots = 3 if code == ELLIPSIS else 0 if code != DOT else line_dots + 1 if last == DOT else 1
+                is_open, is_blank = True, False
+            last = code
+        if is_open:
+            count[2] += 1
+            count[4] += line_dots >= 3
+    return counts
+
+
+@numba.njit(cache=True)
+def _line_shapes(
+    data: np.ndarray,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    classes: np.ndarray,
+    terminal: np.ndarray,
+    short_characters: int,
+) -> np.ndarray:
+    counts = np.zeros((len(rows), 5), np.int64)
+    keys, stamps = _tables(offsets, rows)
+    for number in range(len(rows)):
+        position, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
+        count = counts[number]
+        size = _num_slots(_num_line_feeds(data, position, stop) + 1, len(keys))
+        value, characters, is_blank, last = FNV_OFFSET, 0, True, 0
+        while position <= stop:
+            code, width = decode(data, position) if position < stop else (NEWLINE, 1)
+            count[0] += code == NEWLINE and position < stop
+            position += width
+            if code != NEWLINE:
+                value = (value ^ np.uint64(code)) * FNV_PRIME
+                characters += 1
+                is_blank = is_blank and class_of(code, classes) & BLANK != 0
+                last = code
+                continue
+            if not is_blank:
+                count[1] += 1
+                count[2] += last < 0x10000 and terminal[last] == 1
+                count[3] += characters <= short_characters
+                if insert(keys[:size], stamps[:size], number, value)[1]:
+                    count[4] += characters
+            value, characters, is_blank, last = FNV_OFFSET, 0, True, 0
+    return counts

@@ -1,0 +1,92 @@
+"""Turns of a conversation: what a thought beside or within a reply becomes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
+from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.record_formats import columns_not_used
+
+HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
+
+
+def turns(*texts: str) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [HELLO[0], {**HELLO[1], "reasoning_content": "A greeting."}]},
+        {"messages": [HELLO[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHi!"}]},
+        {"prompt": "Hello", "response": "Hi!", "reasoning": "A greeting."},
+        {
+            "messages": [
+                HELLO[0],
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "A greeting."}, {"type": "text", "text": "Hi!"}],
+                },
+            ]
+        },
+    ],
+)
+def test_thoughts_are_kept_whole_or_removed(record: dict[str, Any]) -> None:
+    kept, removed = (parse_conversation(record, keep_thoughts=keep) for keep in (True, False))
+    assert isinstance(kept, ParsedConversation)
+    assert kept.messages[1]["content"] == "<think>\nA greeting.\n</think>\n\nHi!"
+    assert removed == ParsedConversation(HELLO)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Hello", "response": "<think>A greeting.</think>Hi!", "reasoning": "No greeting."},
+        {"messages": [HELLO[0], {"role": "assistant", "content": "<think>A</think>Hi!", "reasoning": "B"}]},
+        {
+            "messages": [
+                HELLO[0],
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "A"}, {"type": "text", "text": "Hi!"}],
+                    "reasoning": "B",
+                },
+            ]
+        },
+    ],
+)
+def test_two_thoughts_of_one_reply_are_a_problem_where_they_are_kept(record: dict[str, Any]) -> None:
+    problem = parse_conversation(record)
+    assert isinstance(problem, Problem)
+    assert (problem.reason, problem.by_rule) == ("two_thoughts", False)
+    assert parse_conversation(record, keep_thoughts=False) == ParsedConversation(HELLO)
+
+
+@pytest.mark.parametrize("own", ["<think>\n\n</think>\n\n", "<think>\nA greeting.\n</think>\n\n"])
+def test_a_thought_in_the_reply_goes_before_one_beside_it(own: str) -> None:
+    parsed = parse_conversation({"prompt": "Hello", "response": f"{own}Hi!", "reasoning": "A  greeting."})
+    assert isinstance(parsed, ParsedConversation)
+    assert " ".join(parsed.replies[0].split()) == "<think> A greeting. </think> Hi!"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_thought_beside_several_turns_is_that_of_the_last_reply(keep: bool) -> None:
+    record = {"prompt": "a", "completion": turns("", "b", "c", "d", "e")[1:], "reasoning": "A letter."}
+    parsed = parse_conversation(record, keep_thoughts=keep)
+    last = "<think>\nA letter.\n</think>\n\nd" if keep else "d"
+    assert parsed == ParsedConversation(turns("a", "b", "c", last), num_cut=1)
+    assert columns_not_used(record, "conversations") == ()
+    in_one_column = {"messages": turns("a", "b"), "reasoning": "A letter."}
+    assert columns_not_used(in_one_column, "conversations") == ("reasoning",)
+
+
+@pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])
+def test_thoughts_are_found_in_linear_time(text: str) -> None:
+    start = time.monotonic()
+    problem = parse_conversation({"prompt": "Hello", "response": text})
+    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
+    assert time.monotonic() - start < 5
