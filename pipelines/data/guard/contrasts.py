@@ -1,6 +1,7 @@
 """Written requests that the guard is trained on: pairs of an unsafe one and a harmless one in like words.
 
     written/pairs_<language>.txt      unsafe | harmless      written/harmless_<language>.txt      harmless
+    written/ordinary_<language>.txt   harmless, everyday requests and some replies
 
 The lexicon's requests are composed; these are written by several people, so that the guard also learns how people put
 things, and its thresholds are chosen on such texts too. The pairs say what tells the two apart: who is hurt, whose it
@@ -31,6 +32,11 @@ def pairs(language: str) -> list[tuple[str, str]]:
 def harmless(language: str) -> list[str]:
     """Harmless requests of a language without a counterpart."""
     return _lines(f"harmless_{language}.txt")
+
+
+def ordinary(language: str) -> list[str]:
+    """Everyday requests, and some replies, of a language, that have nothing to do with harm or what looks like it."""
+    return _lines(f"ordinary_{language}.txt")
 
 
 def _lines(name: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Trains the guard's classifier: its training texts, weights and thresholds, and its evaluation on held-out prompts.
 
-    conversations, corpus, lexicon ──► texts: unsafe, benign look-alike, other ──logistic regression──► weights
+    conversations, corpus, lexicon, written texts ──► unsafe, benign look-alike, other ──logistic regression──► weights
                                          └──4 folds, each scored by a model trained on the others──► thresholds
 
 Plain numpy with a fixed order of sums: the same conversations give the same bytes.
@@ -26,6 +26,7 @@ from pipelines.data.guard.classifier import (
     Guard,
     Verdict,
     text_features,
+    windows,
 )
 from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.guard.regression import logistic_regression
@@ -34,10 +35,12 @@ from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
 LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
-CONVERSATION, LEXICON, CONTRAST = "conversation", "lexicon", "contrast"  # sources of texts
+CONVERSATION, LEXICON, CONTRAST, ORDINARY = "conversation", "lexicon", "contrast", "ordinary"  # sources of texts
 MIN_TEXTS = 2  # that a feature occurs in: what one text alone holds would be noise in every other text
 LEXICON_WEIGHT = 0.3  # of a text composed of the lexicon, against one of a conversation or a writer
-LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
+ORDINARY_WEIGHT = 10.0  # of a window of ordinary written text: the other texts of its label are much alike
+LABEL_WEIGHTS = {UNSAFE: 0.3, LOOK_ALIKE: 0.2, OTHER: 0.5}  # in the loss of each language
+ORDINARY_PASS = {"en": 0.905, "zh": 0.975}  # of the ordinary lines, in cross-validation, at least so many pass
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
 # Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
@@ -50,13 +53,14 @@ class LabelledText:
     """A canonical text with its language and label: unsafe, look_alike or other; the last two may pass.
 
     source: where it is from; the texts of the lexicon are trained on, but left out of validation. weight: of the text
-    in the loss, against the others of its language and label."""
+    in the loss, against the others of its language and label. line: number of the ordinary line that it is of."""
 
     text: str
     language: str
     label: str
     source: str = CONVERSATION
     weight: float = 1.0
+    line: int = -1
 
     @property
     def unsafe(self) -> bool:
@@ -101,7 +105,7 @@ def training_texts(
         texts += [LabelledText(text, language, OTHER) for text in with_random_sentence(canonical_text(window))]
     known = {text.text for text in texts}
     composed = [text for text in lexicon_texts(held_out, seed=seed) if text.text not in known]
-    return texts + contrast_texts(held_out) + composed
+    return texts + contrast_texts(held_out) + ordinary_texts() + composed
 
 
 def with_random_sentence(text: str) -> list[str]:
@@ -122,6 +126,17 @@ def contrast_texts(held_out: Iterable[Conversation]) -> list[LabelledText]:
         for labelled in written:
             group = [LabelledText(canonical_text(text), language, label, CONTRAST) for text, label in labelled]
             texts += [] if any(text.text in prompts for text in group) else group
+    return texts
+
+
+def ordinary_texts() -> list[LabelledText]:
+    """The windows and sentences of ordinary written lines, as a check has them: all of a line's must pass."""
+    texts: list[LabelledText] = []
+    for language in LANGUAGES:
+        for number, line in enumerate(map(canonical_text, contrasts.ordinary(language))):
+            parts = (line[start:end].strip() for start, end in zip(*windows(line), strict=True))
+            for part in dict.fromkeys(filter(None, parts)):
+                texts.append(LabelledText(part, language, OTHER, ORDINARY, ORDINARY_WEIGHT, number))
     return texts
 
 
@@ -189,8 +204,8 @@ def train_guard(
     beta: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Guard:
-    """Trains a guard whose threshold in each language maximises F_beta in cross-validation; replies are
-    declined from REPLY_THRESHOLD on.
+    """Trains a guard whose threshold in each language maximises F_beta in cross-validation, or is the higher one by
+    which ORDINARY_PASS of the ordinary lines pass; replies are declined from REPLY_THRESHOLD on.
 
     beta: over 1 weighs recall of unsafe texts more, under 1 precision. on_progress: called after each fit with the
     number done and in all. Raises ValueError without at least NUM_FOLDS unsafe and NUM_FOLDS harmless texts."""
@@ -207,7 +222,8 @@ def train_guard(
     for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
-        thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
+        least = ordinary_threshold([texts[index] for index in chosen], scores[chosen], ORDINARY_PASS[language])
+        thresholds[language] = max(best_threshold(scores[chosen], unsafe[chosen], weight, beta), least)
     guard = material.fitted(unsafe, sample_weight)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
     reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
@@ -246,6 +262,17 @@ def best_threshold(scores: Floats, unsafe: np.ndarray, sample_weight: Floats, be
     return float(np.float32((scores[order][best] + lower) / 2))  # float32, as the weights: last bits vary by machine
 
 
+def ordinary_threshold(texts: Sequence[LabelledText], scores: Floats, least_pass: float) -> float:
+    """The threshold by which this fraction of the ordinary lines among texts pass; 0 without such lines."""
+    worst: dict[int, float] = {}
+    for text, score in zip(texts, scores, strict=True):
+        if text.source == ORDINARY:
+            worst[text.line] = max(worst.get(text.line, 0.0), float(score))
+    if not worst:
+        return 0.0
+    return float(np.float32(np.quantile(list(worst.values()), least_pass)))
+
+
 def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
     """Sample weights [N], 1 in sum: equal for each language, and within it divided by LABEL_WEIGHTS."""
     cells = [(text.language, text.label) for text in texts]
@@ -268,6 +295,9 @@ def folds(texts: Sequence[LabelledText]) -> np.ndarray:
     for text in texts:
         if text.source == LEXICON:
             numbers.append(-1)
+            continue
+        if text.source == ORDINARY:
+            numbers.append(text.line // BLOCK % NUM_FOLDS)
             continue
         # The two of a pair are validated together: they share their words.
         cell = (text.language, text.source if text.source == CONTRAST else text.label)
