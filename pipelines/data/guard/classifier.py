@@ -32,7 +32,7 @@ FEATURES_VERSION = 4  # raise it where a text's features change: weights of othe
 NUM_BUCKETS = 2**20  # of feature hashes: with fewer, features that no training text has share others' weights
 WORD_PAIRS, KIND_PAIRS = 2, 3  # words, and kinds, before a word that it is paired with
 KIND_ROWS = 1 + KIND_PAIRS + 1  # a kind, its pairs, the triple
-NGRAM_SIZES = (4,)  # characters
+NGRAM_SIZES = (4,)  # characters; shorter ones beside them tell English pairs apart less well
 MAX_KIND_DISTANCE = 10  # tokens between kinds that are paired
 WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence, and the distance between windows
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, sigmoid
 
-L2 = 2e-4  # penalty ½·L2·‖w‖²; the loss is a weighted mean, in nats
+L2 = 2e-4  # penalty ½·L2·‖w‖²; the loss is a weighted mean, in nats. With less, more ordinary text looks unsafe
 ITERATIONS = 20  # twice as many change the area under the ROC curve of the written pairs by 0.0005
 MEMORY = 8  # latest steps that the curvature is estimated from
 SUFFICIENT_DECREASE = 1e-4  # of the slope, for a step to be taken (Armijo)

@@ -38,9 +38,11 @@ LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; O
 CONVERSATION, LEXICON, CONTRAST, ORDINARY = "conversation", "lexicon", "contrast", "ordinary"  # sources of texts
 MIN_TEXTS = 2  # that a feature occurs in: what one text alone holds would be noise in every other text
 LEXICON_WEIGHT = 0.3  # of a text composed of the lexicon, against one of a conversation or a writer
-ORDINARY_WEIGHT = 10.0  # of a window of ordinary written text: the other texts of its label are much alike
+ORDINARY_WEIGHT = 10.0  # of a window of an ordinary line: the conversations' texts are much like each other
 LABEL_WEIGHTS = {UNSAFE: 0.3, LOOK_ALIKE: 0.2, OTHER: 0.5}  # in the loss of each language
-ORDINARY_PASS = {"en": 0.905, "zh": 0.975}  # of the ordinary lines, in cross-validation, at least so many pass
+# Of the ordinary lines, in cross-validation, at least so many pass: as many as of ordinary instructions passed a guard
+# of 116 pairs and the lexicon.
+ORDINARY_PASS = {"en": 0.905, "zh": 0.975}
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
 # Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
@@ -222,7 +224,7 @@ def train_guard(
     for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
-        least = ordinary_threshold([texts[index] for index in chosen], scores[chosen], ORDINARY_PASS[language])
+        least = ordinary_threshold([texts[index] for index in chosen], scores[chosen], ORDINARY_PASS.get(language, 0.0))
         thresholds[language] = max(best_threshold(scores[chosen], unsafe[chosen], weight, beta), least)
     guard = material.fitted(unsafe, sample_weight)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
