@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def guard() -> Guard:
     train, held_out = builtin_tasks.make_conversations(rows=400, held_out_rows=100, seed=7)
     texts = training.training_texts(train, held_out, max_harmless=1500, seed=7)
-    return training.train_guard(texts, beta=GuardOptions().beta)
+    return training.train_guard(texts, beta=GuardOptions.model_validate({}).beta)
 
 
 def declined(guard: Guard, texts: list[str]) -> float:
