@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class GuardOptions(Options):
     beta: float = Field(
-        0.5,
+        0.85,  # on the written pairs as many unsafe ones are declined as harmless ones pass, in cross-validation
         gt=0,
         le=10,
         description="Weight of recall against precision in the F-beta that thresholds maximise: over 1 fewer unsafe "
@@ -108,7 +108,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=5,
+    version=6,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

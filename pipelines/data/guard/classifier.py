@@ -1,6 +1,6 @@
 """The guard: whether a text is an unsafe request or an unsafe reply. Rules first, then a linear classifier.
 
-    text ──canonical──► words, kinds of words, their pairs ──hash──► weights ──each window: sum ÷ √n──► max ≥ threshold?
+    text ──canonical──► words, kinds, pairs, n-grams ──hash──► weights ──each window: sum ÷ √n──► max ≥ threshold?
               └───────► rules (rules.py) ──► match?
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
@@ -11,10 +11,8 @@ worse than the whole. Needs numpy only, and 0.4 ms a call for a question. traini
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,20 +22,19 @@ from safetensors.numpy import load_file, save_file
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.data.guard.disguises import readings
 from pipelines.data.guard.rules import RULES, RULES_VERSION, Rule, first_match
-from pipelines.data.guard.words import TOKEN, hashes
+from pipelines.data.guard.words import EDGE, SENTENCE_END, TOKEN, hashes
 from pipelines.data.text.languages import language_of
+from pipelines.data.text.ngram_classifier import ngram_buckets
 from pipelines.errors import UserError
 
 WEIGHTS_FILE, CONFIG_FILE = "guard.safetensors", "guard.json"
-FEATURES_VERSION = 3  # raise it where a text's features change: weights of other features misread every text
-NUM_BUCKETS = 2**17  # of feature hashes; the training texts hold some 200,000 distinct ones, most of them once
-WORD_PAIRS, KIND_PAIRS = 4, 3  # words, and kinds, before a token that it is paired with
+FEATURES_VERSION = 4  # raise it where a text's features change: weights of other features misread every text
+NUM_BUCKETS = 2**20  # of feature hashes: with fewer, features that no training text has share others' weights
+WORD_PAIRS, KIND_PAIRS = 2, 3  # words, and kinds, before a word that it is paired with
 KIND_ROWS = 1 + KIND_PAIRS + 1  # a kind, its pairs, the triple
-KIND_REPEATS = 2  # kinds count twice: they hold for words that training never saw
+NGRAM_SIZES = (4,)  # characters; shorter ones beside them tell English pairs apart less well
 MAX_KIND_DISTANCE = 10  # tokens between kinds that are paired
 WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence, and the distance between windows
-
-SENTENCE_END = re.compile("[.?!;。]+")
 
 
 @dataclass(frozen=True)
@@ -52,29 +49,34 @@ class Verdict:
     score: float
 
 
-def token_features(text: str, num_buckets: int = NUM_BUCKETS) -> tuple[np.ndarray, np.ndarray]:
-    """Hash buckets of the features of a canonical text: int64 [S, T], and the end of each token: int64 [T].
+def text_features(text: str, num_buckets: int = NUM_BUCKETS) -> tuple[np.ndarray, np.ndarray, int]:
+    """The features of a canonical text: their hash buckets and the positions behind their last characters, int64
+    [features] each, and the number of its words.
 
-    Column: a token; row: a feature that ends with it. A token has its word (a stem, or a Chinese word or character),
-    the pairs of that with each of the WORD_PAIRS words before it, and, where the thesaurus knows its kind, the same for
-    kinds: alone, with the KIND_PAIRS kinds before it, and with the two before it together. num_buckets, which is no
-    bucket, stands where there is none."""
+    Features are words (stems, or Chinese words or characters); pairs of a word, or the edge of a sentence, with one of
+    the two before it within the sentence; the kinds of words that the thesaurus knows, alone, with each of the
+    KIND_PAIRS kinds before, and with the two before together; and the n-grams of characters."""
     matches = list(TOKEN.finditer(text))
     hashed = [hashes(match.group()) for match in matches]
-    buckets_ST = np.full((1 + WORD_PAIRS + KIND_ROWS * KIND_REPEATS, len(hashed)), num_buckets, np.int64)
-    first_kind_row = 1 + WORD_PAIRS
-    words = np.array([word for word, _ in hashed], np.uint64)
+    words = np.array([EDGE, *(word for word, _ in hashed), EDGE], np.uint64)
+    ends = np.array([0, *(match.end() for match in matches), len(text)], np.int64)
+    is_word = words != EDGE
     mixed = _mixed(_before(words, WORD_PAIRS), words, np.arange(1 + WORD_PAIRS)) % np.uint64(num_buckets)
-    for distance in range(first_kind_row):
-        buckets_ST[distance, distance:] = mixed[distance, distance:]
-    places = np.array([number for number, (_, kind) in enumerate(hashed) if kind is not None], np.int64)
+    exists = np.zeros(mixed.shape, bool)
+    exists[0] = is_word
+    exists[1, 1:] = is_word[1:] | is_word[:-1]
+    exists[2, 2:] = is_word[1:-1]
+    buckets, positions = [mixed[exists]], [np.broadcast_to(ends, mixed.shape)[exists]]
+    places = np.array([number for number, (_, kind) in enumerate(hashed, 1) if kind is not None], np.int64)
     if len(places):
         kinds = np.array([kind for _, kind in hashed if kind is not None], np.uint64)
         of_kinds = _kind_buckets(kinds, places, num_buckets)
-        for repeat in range(KIND_REPEATS):
-            row = first_kind_row + repeat * KIND_ROWS
-            buckets_ST[row : row + KIND_ROWS, places] = of_kinds
-    return buckets_ST, np.array([match.end() for match in matches], np.int64)
+        buckets.append(of_kinds[of_kinds < num_buckets])
+        positions.append(np.broadcast_to(ends[places], of_kinds.shape)[of_kinds < num_buckets])
+    ngrams = ngram_buckets(text, NGRAM_SIZES, num_buckets)
+    buckets.append(ngrams[ngrams < num_buckets])
+    positions.append(np.minimum(np.nonzero(ngrams < num_buckets)[1], len(text)))
+    return np.concatenate(buckets).astype(np.int64), np.concatenate(positions), int(is_word.sum())
 
 
 def _kind_buckets(kinds: np.ndarray, places: np.ndarray, num_buckets: int) -> np.ndarray:
@@ -220,8 +222,8 @@ class Guard:
         if rule is not None:
             return Verdict(False, f"rule {rule.name}", 1.0)
         # One word asks for nothing and explains nothing, but its weight alone would decide: "black", "408".
-        sums, num_tokens = self._window_sums(text)
-        score = self._probability(sums.max()) if num_tokens > 1 else 0.0
+        sums, num_words = self._window_sums(text)
+        score = self._probability(sums.max()) if num_words > 1 else 0.0
         return Verdict(True, "", score) if score < threshold else Verdict(False, "classifier", score)
 
     def score(self, text: str) -> float:
@@ -243,20 +245,13 @@ class Guard:
         return float(1 / (1 + np.exp(-(window_sum + self.bias))))
 
     def _window_sums(self, text: str) -> tuple[np.ndarray, int]:
-        """The sum of weights ÷ √features of each of the windows of a canonical text, and the number of its tokens."""
-        no_bucket = len(self.weights)
-        buckets_ST, token_ends_T = token_features(text, no_bucket)
-        sums_T = np.concatenate([[0.0], np.cumsum(self._padded_weights[buckets_ST].sum(axis=0))])
-        counts_T = np.concatenate([[0], np.cumsum((buckets_ST < no_bucket).sum(axis=0))])
+        """The sum of weights ÷ √features of each of the windows of a canonical text, and the number of its words."""
+        buckets, positions, num_words = text_features(text, len(self.weights))
+        sums = np.cumsum(np.bincount(positions, self.weights[buckets], len(text) + 1))
+        counts = np.cumsum(np.bincount(positions, minlength=len(text) + 1))
         starts, ends = windows(text)
-        first, last = (np.searchsorted(token_ends_T, edge, side="right") for edge in (starts, ends))
-        counts = np.maximum(counts_T[last] - counts_T[first], 1)
-        return (sums_T[last] - sums_T[first]) / np.sqrt(counts), len(token_ends_T)
-
-    @cached_property
-    def _padded_weights(self) -> np.ndarray:
-        """The weights, and a zero for positions without a feature. float64 [buckets + 1]."""
-        return np.append(np.asarray(self.weights, np.float64), 0.0)
+        num_features = np.maximum(counts[ends] - counts[starts], 1)
+        return (sums[ends] - sums[starts]) / np.sqrt(num_features), num_words
 
 
 def _threshold(thresholds: dict[str, float], language: str) -> float:

@@ -16,7 +16,7 @@ from random import Random
 from pipelines.data.guard.counterparts import COUNTERPARTS
 from pipelines.data.guard.harms import HARMS, PEOPLE
 
-MAX_ACTIONS = 40  # of a line
+MAX_ACTIONS = 8  # of a line: more would outweigh what people wrote (contrasts.py), and teach nothing more
 
 _EN_THINGS = (
     "a car|a bicycle|a phone|a wallet|a watch|a house|an office|a shop|a bank|a school|a church|a train|a plane|"

@@ -1,6 +1,6 @@
 """Trains the guard's classifier: its training texts, weights and thresholds, and its evaluation on held-out prompts.
 
-    conversations, corpus, lexicon ──► texts: unsafe, benign look-alike, other ──logistic regression──► weights
+    conversations, corpus, lexicon, written texts ──► unsafe, benign look-alike, other ──logistic regression──► weights
                                          └──4 folds, each scored by a model trained on the others──► thresholds
 
 Plain numpy with a fixed order of sums: the same conversations give the same bytes.
@@ -22,20 +22,27 @@ from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import contrasts, lexicon
 from pipelines.data.guard.classifier import (
     NUM_BUCKETS,
-    SENTENCE_END,
     WINDOW,
     Guard,
     Verdict,
-    token_features,
+    text_features,
+    windows,
 )
 from pipelines.data.guard.disguises import canonical_text
-from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, logistic_regression, sigmoid
+from pipelines.data.guard.regression import logistic_regression
+from pipelines.data.guard.words import SENTENCE_END
+from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
 LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
-CONVERSATION, LEXICON, CONTRAST = "conversation", "lexicon", "contrast"  # sources of texts
-CONTRAST_WEIGHT = 10.0  # of a written text: there are few of them, and thousands of composed ones
-LABEL_WEIGHTS = {UNSAFE: 0.4, LOOK_ALIKE: 0.3, OTHER: 0.3}  # in the loss of each language
+CONVERSATION, LEXICON, CONTRAST, ORDINARY = "conversation", "lexicon", "contrast", "ordinary"  # sources of texts
+MIN_TEXTS = 2  # that a feature occurs in: what one text alone holds would be noise in every other text
+LEXICON_WEIGHT = 0.3  # of a text composed of the lexicon, against one of a conversation or a writer
+ORDINARY_WEIGHT = 10.0  # of a window of an ordinary line: the conversations' texts are much like each other
+LABEL_WEIGHTS = {UNSAFE: 0.3, LOOK_ALIKE: 0.2, OTHER: 0.5}  # in the loss of each language
+# Of the ordinary lines, in cross-validation, at least so many pass: as many as of ordinary instructions passed a guard
+# of 116 pairs and the lexicon.
+ORDINARY_PASS = {"en": 0.905, "zh": 0.975}
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
 # Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
@@ -43,21 +50,19 @@ BLOCK = 12  # neighbouring texts that stay in one fold
 REPLY_THRESHOLD = 0.8
 
 
-NO_FEATURES = np.zeros(1, np.int64)  # of a text without words, such as "?!": any one bucket
-
-
 @dataclass(frozen=True)
 class LabelledText:
     """A canonical text with its language and label: unsafe, look_alike or other; the last two may pass.
 
     source: where it is from; the texts of the lexicon are trained on, but left out of validation. weight: of the text
-    in the loss, against the others of its language and label."""
+    in the loss, against the others of its language and label. line: number of the ordinary line that it is of."""
 
     text: str
     language: str
     label: str
     source: str = CONVERSATION
     weight: float = 1.0
+    line: int = -1
 
     @property
     def unsafe(self) -> bool:
@@ -101,8 +106,8 @@ def training_texts(
     for window, language in corpus_windows:
         texts += [LabelledText(text, language, OTHER) for text in with_random_sentence(canonical_text(window))]
     known = {text.text for text in texts}
-    added = [*contrast_texts(held_out), *lexicon_texts(held_out, seed=seed)]
-    return texts + [text for text in added if text.text not in known]
+    composed = [text for text in lexicon_texts(held_out, seed=seed) if text.text not in known]
+    return texts + contrast_texts(held_out) + ordinary_texts() + composed
 
 
 def with_random_sentence(text: str) -> list[str]:
@@ -114,15 +119,27 @@ def with_random_sentence(text: str) -> list[str]:
 
 
 def contrast_texts(held_out: Iterable[Conversation]) -> list[LabelledText]:
-    """The written pairs of requests and the harmless ones beside them, without held-out prompts."""
+    """The written pairs of requests and the harmless ones beside them, without pairs that hold a held-out prompt."""
     prompts = {canonical_text(each.prompt[-1]["content"]) for each in held_out if each.prompt}
     texts: list[LabelledText] = []
     for language in LANGUAGES:
-        labelled = [each for pair in contrasts.pairs(language) for each in zip(pair, (UNSAFE, LOOK_ALIKE), strict=True)]
-        labelled += [(text, LOOK_ALIKE) for text in contrasts.harmless(language)]
-        for text, label in labelled:
-            texts.append(LabelledText(canonical_text(text), language, label, CONTRAST, CONTRAST_WEIGHT))
-    return [text for text in texts if text.text not in prompts]
+        written = [list(zip(pair, (UNSAFE, LOOK_ALIKE), strict=True)) for pair in contrasts.pairs(language)]
+        written += [[(text, LOOK_ALIKE)] for text in contrasts.harmless(language)]
+        for labelled in written:
+            group = [LabelledText(canonical_text(text), language, label, CONTRAST) for text, label in labelled]
+            texts += [] if any(text.text in prompts for text in group) else group
+    return texts
+
+
+def ordinary_texts() -> list[LabelledText]:
+    """The windows and sentences of ordinary written lines, as a check has them: all of a line's must pass."""
+    texts: list[LabelledText] = []
+    for language in LANGUAGES:
+        for number, line in enumerate(map(canonical_text, contrasts.ordinary(language))):
+            parts = (line[start:end].strip() for start, end in zip(*windows(line), strict=True))
+            for part in dict.fromkeys(filter(None, parts)):
+                texts.append(LabelledText(part, language, OTHER, ORDINARY, ORDINARY_WEIGHT, number))
+    return texts
 
 
 def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[LabelledText]:
@@ -133,11 +150,11 @@ def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[Labell
         for action, category in lexicon.actions(language, seed=seed):
             if canonical_text(action) in held_out_prompts:
                 continue
-            label = UNSAFE if category else LOOK_ALIKE
-            for request in lexicon.requests(action, language, seed=seed):
-                texts.append(LabelledText(canonical_text(request), language, label, LEXICON))
-            for request in lexicon.harmless_requests(action, language, seed=seed) if category else ():
-                texts.append(LabelledText(canonical_text(request), language, LOOK_ALIKE, LEXICON))
+            labelled = dict.fromkeys(lexicon.requests(action, language, seed=seed), UNSAFE if category else LOOK_ALIKE)
+            if category:
+                labelled |= dict.fromkeys(lexicon.harmless_requests(action, language, seed=seed), LOOK_ALIKE)
+            for text, label in labelled.items():
+                texts.append(LabelledText(canonical_text(text), language, label, LEXICON, LEXICON_WEIGHT))
     return texts
 
 
@@ -159,14 +176,38 @@ def sample_windows(
     return [(text, language) for language, heap in sorted(heaps.items()) for _, text in sorted(heap)]
 
 
+@dataclass(frozen=True)
+class Material:
+    """The features of training texts: a matrix whose columns are the buckets that they use, int64 [used]."""
+
+    matrix: TfIdfMatrix
+    used: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[LabelledText]) -> Material:
+        """The features of texts; those of fewer than MIN_TEXTS texts have no influence."""
+        rows = [text_features(text.text)[0] for text in texts]
+        used = np.unique(np.concatenate(rows))
+        matrix = TfIdfMatrix([np.searchsorted(used, row) for row in rows], len(used))
+        matrix.idf[matrix.idf > np.log(len(texts) / (MIN_TEXTS - 0.5))] = 0.0
+        return cls(matrix, used)
+
+    def fitted(self, unsafe: np.ndarray, sample_weight: Floats) -> Guard:
+        """A guard with the weights of logistic regression, without thresholds."""
+        fitted_weights, bias = logistic_regression(self.matrix, unsafe, sample_weight)
+        weights = np.zeros(NUM_BUCKETS, np.float32)
+        weights[self.used] = fitted_weights * self.matrix.idf
+        return Guard(weights, float(np.float32(bias)), {})
+
+
 def train_guard(
     texts: Sequence[LabelledText],
     *,
     beta: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Guard:
-    """Trains a guard whose threshold in each language maximises F_beta in cross-validation; replies are
-    declined from REPLY_THRESHOLD on.
+    """Trains a guard whose threshold in each language maximises F_beta in cross-validation, or is the higher one by
+    which ORDINARY_PASS of the ordinary lines pass; replies are declined from REPLY_THRESHOLD on.
 
     beta: over 1 weighs recall of unsafe texts more, under 1 precision. on_progress: called after each fit with the
     number done and in all. Raises ValueError without at least NUM_FOLDS unsafe and NUM_FOLDS harmless texts."""
@@ -175,36 +216,34 @@ def train_guard(
         raise ValueError(
             f"texts: {num_unsafe} unsafe, {len(texts) - num_unsafe} harmless; expected at least {NUM_FOLDS} of each"
         )
-    matrix = TfIdfMatrix([features(text.text) for text in texts], NUM_BUCKETS)
+    material = Material.of(texts)
     unsafe = np.array([text.unsafe for text in texts])
     sample_weight = balanced_weights(texts)
-    scores = cross_validated_scores(matrix, unsafe, sample_weight, folds(texts), on_progress)
+    scores = cross_validated_scores(texts, material, sample_weight, on_progress)
     thresholds: dict[str, float] = {}
     for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
         weight = balanced_weights([texts[index] for index in chosen])
-        thresholds[language] = best_threshold(scores[chosen], unsafe[chosen], weight, beta)
-    weights, bias = logistic_regression(matrix, unsafe, sample_weight)
+        least = ordinary_threshold([texts[index] for index in chosen], scores[chosen], ORDINARY_PASS.get(language, 0.0))
+        thresholds[language] = max(best_threshold(scores[chosen], unsafe[chosen], weight, beta), least)
+    guard = material.fitted(unsafe, sample_weight)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
-    weights = (weights * matrix.idf).astype(np.float32)
     reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
-    return Guard(weights, float(np.float32(bias)), thresholds, reply_thresholds)
+    return replace(guard, thresholds=thresholds, reply_thresholds=reply_thresholds)
 
 
 def cross_validated_scores(
-    matrix: TfIdfMatrix,
-    unsafe: np.ndarray,
-    sample_weight: Floats,
-    fold: np.ndarray,
-    on_progress: Callable[[int, int], None],
+    texts: Sequence[LabelledText], material: Material, sample_weight: Floats, on_progress: Callable[[int, int], None]
 ) -> Floats:
-    """The score of each text by a model trained on the other folds [N]; 0 in fold -1, on which all models train."""
-    scores = np.zeros(len(fold))
+    """The score of each text by a guard trained on the other folds [N]: of its worst window, as a check has it; 0 in
+    fold -1, on which all train."""
+    unsafe, fold = np.array([text.unsafe for text in texts]), folds(texts)
+    scores = np.zeros(len(texts))
     for number in range(NUM_FOLDS):
-        validation = fold == number
-        train_weight = np.where(validation, 0.0, sample_weight)
-        weights, bias = logistic_regression(matrix, unsafe, train_weight / train_weight.sum())
-        scores[validation] = sigmoid(matrix.times(weights) + bias)[validation]
+        train_weight = np.where(fold == number, 0.0, sample_weight)
+        guard = material.fitted(unsafe, train_weight / train_weight.sum())
+        for index in np.flatnonzero(fold == number):
+            scores[index] = guard.score(texts[index].text)
         on_progress(number + 1, NUM_FOLDS + 1)
     return scores
 
@@ -225,6 +264,17 @@ def best_threshold(scores: Floats, unsafe: np.ndarray, sample_weight: Floats, be
     return float(np.float32((scores[order][best] + lower) / 2))  # float32, as the weights: last bits vary by machine
 
 
+def ordinary_threshold(texts: Sequence[LabelledText], scores: Floats, least_pass: float) -> float:
+    """The threshold by which this fraction of the ordinary lines among texts pass; 0 without such lines."""
+    worst: dict[int, float] = {}
+    for text, score in zip(texts, scores, strict=True):
+        if text.source == ORDINARY:
+            worst[text.line] = max(worst.get(text.line, 0.0), float(score))
+    if not worst:
+        return 0.0
+    return float(np.float32(np.quantile(list(worst.values()), least_pass)))
+
+
 def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
     """Sample weights [N], 1 in sum: equal for each language, and within it divided by LABEL_WEIGHTS."""
     cells = [(text.language, text.label) for text in texts]
@@ -237,13 +287,6 @@ def balanced_weights(texts: Sequence[LabelledText]) -> Floats:
     return weights / weights.sum()
 
 
-def features(text: str) -> np.ndarray:
-    """The buckets of a canonical text's features, at least one. int64 [features]."""
-    buckets, _ = token_features(text)
-    row = buckets[buckets < NUM_BUCKETS]
-    return row if len(row) else NO_FEATURES
-
-
 def folds(texts: Sequence[LabelledText]) -> np.ndarray:
     """The fold of each text [N]; -1 for the lexicon's, on which all models train.
 
@@ -254,6 +297,9 @@ def folds(texts: Sequence[LabelledText]) -> np.ndarray:
     for text in texts:
         if text.source == LEXICON:
             numbers.append(-1)
+            continue
+        if text.source == ORDINARY:
+            numbers.append(text.line // BLOCK % NUM_FOLDS)
             continue
         # The two of a pair are validated together: they share their words.
         cell = (text.language, text.source if text.source == CONTRAST else text.label)

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pipelines.data.guard.thesaurus import KINDS
 
 SUFFIX = re.compile(r"(?:'s|s'|ing|ers?|ed|es|s|e)$")
+SENTENCE_END = re.compile("[.?!;:。]+")  # a pretext often ends with a colon: "for a novel: how …"
+EDGE = 0  # what stands for the hash of a word at the edge of a sentence
 NUM_GROUPS = 20  # of first characters of Chinese words, in the pattern of a token
 
 
@@ -49,7 +51,10 @@ def kind_of(word: str) -> str | None:
 
 @lru_cache(maxsize=20_000)
 def hashes(token: str) -> tuple[int, int | None]:
-    """Hashes of a token: of its word (a stem, or a Chinese word or character), and of its kind, if it has one."""
+    """Hashes of a token: of its word (a stem, or a Chinese word or character), and of its kind, if it has one; EDGE
+    where it ends a sentence."""
+    if SENTENCE_END.match(token):
+        return EDGE, None
     word = stem(token) if token.isascii() else token
     kind = kind_of(word)
     return zlib.crc32(word.encode()), None if kind is None else zlib.crc32(f"kind {kind}".encode())
@@ -72,14 +77,15 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _token_pattern() -> str:
-    """The pattern of a token: an English word, a number, the longest Chinese word with a kind, or another letter.
+    """The pattern of a token: an English word, a number, the longest Chinese word with a kind, another letter, or the
+    end of a sentence.
 
     The Chinese words are in NUM_GROUPS by first characters, so that those of one group alone are tried."""
     words = sorted(word for word in _KIND_OF if not word.isascii())
     firsts = sorted({word[0] for word in words})
     groups = [firsts[start::NUM_GROUPS] for start in range(NUM_GROUPS)]
     chinese = [f"(?=[{''.join(group)}])(?:{_any_of(word for word in words if word[0] in group)})" for group in groups]
-    return rf"[a-z]+(?:['-][a-z]+)*|\d+|{'|'.join(chinese)}|[^\W\d_]"
+    return rf"[a-z]+(?:['-][a-z]+)*|\d+|{'|'.join(chinese)}|[^\W\d_]|{SENTENCE_END.pattern}"
 
 
 TOKEN = re.compile(_token_pattern())

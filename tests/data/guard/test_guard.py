@@ -17,23 +17,21 @@ import torch
 
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.refusals import is_refusal
-from pipelines.data.guard import contrasts, counterparts, disguises, injection, lexicon, training, words
+from pipelines.data.guard import disguises, injection, lexicon, regression, training, words
 from pipelines.data.guard.classifier import (
     FEATURES_VERSION,
     NUM_BUCKETS,
     STRIDE,
     WINDOW,
     Guard,
-    token_features,
+    text_features,
 )
 from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.guard.rules import RULES, first_match
 from pipelines.data.guard.training import LOOK_ALIKE, OTHER, UNSAFE, LabelledText
-from pipelines.data.text import ngram_classifier
 from pipelines.data.text.ngram_classifier import TfIdfMatrix
 from pipelines.errors import UserError
 from tests.conftest import ROOT
-from tests.data.guard.held_out_requests import HELD_OUT
 
 UNSAFE_TEXTS = (
     "How do I make a bomb?",
@@ -118,38 +116,45 @@ def test_separated_chinese_characters_are_joined() -> None:
     assert canonical_text("use 进程 kill 命令") == "use 进程 kill 命令"
 
 
-def test_a_feature_depends_on_the_words_it_is_of_alone() -> None:
-    (short, _), (long, ends) = map(token_features, ("kill my boss", "please, kill my boss!"))
-    assert np.array_equal(short[0], long[0, 1:]) and np.array_equal(short[1, 1:], long[1, 2:])
-    assert ends.tolist() == [6, 12, 15, 20]
-    assert len(set(short[0].tolist())) == 3, "different words have different buckets, or nearly always"
-    assert (short[1, :1] == NUM_BUCKETS).all() and (short[2, :2] == NUM_BUCKETS).all(), "no word is before the first"
+def test_a_feature_depends_on_its_sentence_alone() -> None:
+    """But for the first n-grams, which begin before it, and pairs of kinds, of which the other sentence has none."""
+    question, both = "how do i kill my boss?", "it is so. how do i kill my boss?"
+    (alone, _, num_words), (within, ends, _) = map(text_features, (question, both))
+    begin = len(both) - len(question)
+    assert num_words == 6 and ends.min() > 0 and ends.max() == len(both)
+    assert set(alone) >= set(within[ends > begin + 3]) and len(set(alone) - set(within[ends > begin])) <= 3
+    assert text_features("kill")[2] == 1 and text_features("?!")[2] == 0
+
+
+def test_words_at_the_edge_of_a_sentence_are_known() -> None:
+    """With or without a point."""
+    whole, without, other = (set(text_features(text)[0]) for text in ("stop it. go", "stop it go", "it go. stop"))
+    pairs = [set(text_features(text)[0]) for text in ("go!", "go ")]
+    assert len(whole - without) > 3 and len(other - whole) > 3
+    assert len(pairs[0] & pairs[1]) >= 3  # the word, its beginning and its end
 
 
 def test_words_of_one_kind_share_features() -> None:
     def shared(first: str, second: str) -> int:
-        features = [token_features(canonical_text(text))[0].ravel() for text in (first, second)]
-        return len(set(features[0].tolist()) & set(features[1].tolist()) - {NUM_BUCKETS})
+        return len(set(text_features(canonical_text(first))[0]) & set(text_features(canonical_text(second))[0]))
 
     assert shared("strangle uncle", "kill boss") >= 3  # two kinds and their pair
     assert shared("勒死叔叔", "kill boss") >= 3, "whatever the language"
-    assert shared("water flowers", "kill boss") == 0
+    assert shared("water flowers", "kill boss") <= 1  # the n-grams of two words may have one alike
     assert shared("robbed", "robbing") >= 1
 
 
 def test_a_score_is_the_worst_windows_sum_over_the_root_of_its_features() -> None:
     guard = random_guard()
     text = canonical_text("A sentence that is short. " + "the quick brown fox " * 9 + "! And an end")
-    (buckets, token_ends), sums = token_features(text), []
+    (buckets, positions, _), sums = text_features(text), []
     edges = [0, *(index + 1 for index, character in enumerate(text) if character in ".!"), len(text)]
     sentences = [(start, end) for start, end in pairwise(edges) if end - start <= WINDOW]
     assert len(sentences) == 2
     windows = [(start, start + WINDOW) for start in range(0, len(text) - WINDOW + STRIDE, STRIDE)]
     for start, end in windows + sentences:
-        columns = [column for column, token_end in enumerate(token_ends) if start < token_end <= end]
-        inside = buckets[:, columns].ravel()
-        weights = [float(guard.weights[bucket]) for bucket in inside if bucket < NUM_BUCKETS]
-        sums.append(math.fsum(weights) / math.sqrt(len(weights)))
+        inside = [bucket for bucket, position in zip(buckets, positions, strict=True) if start < position <= end]
+        sums.append(math.fsum(float(guard.weights[bucket]) for bucket in inside) / math.sqrt(len(inside)))
     assert guard.score(text) == pytest.approx(1 / (1 + math.exp(-(max(sums) + guard.bias))), rel=1e-6)
 
 
@@ -185,18 +190,16 @@ def test_rules_are_fast_on_long_text() -> None:
     assert time.perf_counter() - begin < 2, "no pattern may backtrack over a whole text"
 
 
-def test_training_reaches_the_minimum_that_torch_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_reaches_the_minimum_that_torch_reaches() -> None:
     texts = few_texts()
-    matrix = TfIdfMatrix([training.features(text.text) for text in texts], NUM_BUCKETS)
+    matrix = TfIdfMatrix([text_features(text.text)[0] for text in texts], NUM_BUCKETS)
     sample_weight = training.balanced_weights(texts)
     unsafe = np.array([text.unsafe for text in texts])
-    monkeypatch.setattr(ngram_classifier, "STEPS", 600)
-    weights, bias = ngram_classifier.logistic_regression(matrix, unsafe, sample_weight)
+    weights, bias = regression.logistic_regression(matrix, unsafe, sample_weight)
     used = np.unique(matrix.buckets)
     dense = np.zeros((len(texts), len(used)))
     for row, text in enumerate(texts):
-        buckets, _ = token_features(text.text)
-        for bucket in buckets[buckets < NUM_BUCKETS]:
+        for bucket in text_features(text.text)[0]:
             dense[row, np.searchsorted(used, bucket)] += matrix.idf[bucket] / math.sqrt(matrix.lengths[row])
     features, target = torch.tensor(dense), torch.tensor(unsafe, dtype=torch.float64)
     theta = torch.zeros(len(used) + 1, dtype=torch.float64, requires_grad=True)
@@ -204,7 +207,7 @@ def test_training_reaches_the_minimum_that_torch_reaches(monkeypatch: pytest.Mon
     def objective(vector: torch.Tensor) -> torch.Tensor:
         logits = features @ vector[:-1] + vector[-1]
         nats = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return (nats * torch.tensor(sample_weight)).sum() + ngram_classifier.L2 / 2 * vector[:-1].square().sum()
+        return (nats * torch.tensor(sample_weight)).sum() + regression.L2 / 2 * vector[:-1].square().sum()
 
     optimizer = torch.optim.LBFGS([theta], max_iter=400, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
@@ -301,26 +304,6 @@ def test_a_folder_that_is_no_guard_is_an_error(tmp_path: Path, content: str | No
         Guard.open(tmp_path)
 
 
-def test_the_written_training_texts_come_in_pairs_in_both_languages() -> None:
-    for language in ("en", "zh"):
-        pairs = contrasts.pairs(language)
-        assert len(pairs) == len(dict(pairs)) >= 100
-        assert not {text for pair in pairs for text in pair} & set(contrasts.harmless(language))
-        assert set(counterparts.COUNTERPARTS[language]) <= set(lexicon.HARMS[language])
-    texts = training.contrast_texts([])
-    fold_of = dict(zip((text.text for text in texts), training.folds(texts), strict=True))
-    for language in ("en", "zh"):  # the two of a pair are never on both sides of a validation
-        for unsafe, harmless in contrasts.pairs(language):
-            assert fold_of[canonical_text(unsafe)] == fold_of[canonical_text(harmless)]
-
-
-def test_the_requests_it_is_measured_on_are_not_in_the_training_texts() -> None:
-    training_texts = {text.text for text in (*training.contrast_texts([]), *training.lexicon_texts([], seed=7))}
-    for kinds in HELD_OUT.values():
-        for requests in kinds.values():
-            assert not {canonical_text(request) for request in requests.splitlines()} & training_texts
-
-
 def test_a_guard_with_other_features_is_refused_with_the_remedy(tmp_path: Path) -> None:
     guard = Guard(np.zeros(64, np.float32), -9.0, {"en": 0.5})
     guard.save(tmp_path)
@@ -353,9 +336,8 @@ def test_a_reply_is_declined_by_its_own_threshold(trained: Guard, tmp_path: Path
 
 def test_the_score_is_that_of_the_worst_reading() -> None:
     first, last = disguises.readings("ubj gb znxr")
-    buckets, _ = token_features(first, 4096)
-    weights = np.zeros(4096, np.float32)
-    weights[np.unique(buckets[buckets < 4096])] = 0.5
+    weights = np.zeros(NUM_BUCKETS, np.float32)
+    weights[text_features(first)[0]] = 0.5
     guard = Guard(weights, 0.0, {"en": 0.999})
     assert guard.check(first, "en").score == guard.score(first) > guard.score(last)
 
