@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,12 @@ READ_ERRORS = (OSError, http.client.HTTPException, ValueError)
 
 
 class ConnectionLost(ClusterError):
-    """The connection was lost in the middle of a response."""
+    """The connection was lost in the middle of a reply. tokens: number of its tokens that came, as the server counts
+    them, else of the chunks with text."""
+
+    def __init__(self, message: str, tokens: int = 0):
+        super().__init__(message)
+        self.tokens = tokens
 
 
 class Client:
@@ -55,26 +61,30 @@ class Client:
     def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
         """Streams a reply, chunk by chunk. sampling: further fields of the request.
 
-        Raises UserError where the server refuses the request, ConnectionLost where the stream breaks off, ClusterError
-        where the server fails otherwise."""
+        Raises UserError where the server refuses the request, ConnectionLost where the stream breaks off before the
+        reply is complete, ClusterError where the server fails otherwise, or sends nothing for TIMEOUT_S."""
         response = self._send("POST", "/v1/chat/completions", {"messages": list(messages), "stream": True, **sampling})
+        tokens, is_complete = 0, False
         try:
-            for raw in response:
-                line = raw.decode("utf-8").strip()
-                if line == "data: [DONE]":
-                    return
-                if not line.startswith("data: "):
-                    continue
-                chunk = json.loads(line.removeprefix("data: "))
-                if "error" in chunk:
-                    raise ClusterError(f"{self.url}: {chunk['error']['message']}")
-                for choice in chunk.get("choices", ()):
-                    yield choice["delta"].get("content") or ""
-        except READ_ERRORS as error:
-            raise ConnectionLost(f"{self.url}: lost in the middle of a reply ({error!r})") from None
+            for event in _events(response):
+                if "error" in event:
+                    raise ClusterError(f"{self.url}: {event['error']['message']}")
+                for choice in event.get("choices", ()):
+                    text = choice["delta"].get("content") or ""
+                    tokens += bool(text)
+                    is_complete = is_complete or choice.get("finish_reason") is not None
+                    yield text
+                tokens = (event.get("usage") or {}).get("completion_tokens") or tokens
+        except (OSError, http.client.HTTPException) as error:
+            if is_complete or tokens >= (sampling.get("max_tokens") or math.inf):
+                return  # what was lost says nothing more
+            if isinstance(error, TimeoutError):
+                raise ClusterError(f"{self.url}: sent no more of a reply for {TIMEOUT_S:g} s") from None
+            raise ConnectionLost(f"{self.url}: lost in the middle of a reply ({error!r})", tokens) from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ClusterError(f"{self.url}: sent an event that is not OpenAI's in a reply ({error!r})") from None
         finally:
             response.close()
-        raise ConnectionLost(f"{self.url}: lost in the middle of a reply (it ended without [DONE])")
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> http.client.HTTPResponse:
         connection = self._connection(self._host, self._port, timeout=TIMEOUT_S)
@@ -94,3 +104,16 @@ class Client:
         error_class = UserError if response.status < 500 else ClusterError
         hint = "; pass it with --key-file" if response.status == 401 else ""
         raise error_class(f"{self.url}: {message}{hint}")
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a stream of events, up to [DONE]. Raises OSError and HTTPException where the stream breaks
+    off, ValueError for an event that is not JSON."""
+    for line in response:
+        if line.strip() == b"data: [DONE]":
+            return
+        if not line.endswith(b"\n"):  # the rest of it is lost
+            break
+        if line.startswith(b"data: "):
+            yield json.loads(line.removeprefix(b"data: "))
+    raise ConnectionResetError("it ended without [DONE]")

@@ -19,6 +19,8 @@ from serve.gateway.conversation import Message
 
 # What a terminal obeys, or what turns the order of text: in a model's reply it is left out.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Each event of a stream says how many tokens the reply has so far: of a broken one, no last event would.
+COUNT_TOKENS = {"include_usage": True, "continuous_usage_stats": True}
 HELP = "/reset starts a new conversation, /quit or Ctrl-D leaves, Ctrl-C stops a reply"
 
 
@@ -32,7 +34,7 @@ def talk(
 ) -> list[Message]:
     """Runs a conversation until /quit or the end of input; returns its messages.
 
-    A turn whose reply fails is left out of it; a reply stopped by Ctrl-C stays as far as it came.
+    A reply that fails, or is stopped by Ctrl-C, stays as far as it came; a turn without any of it is left out.
     sampling: further fields of every request."""
     name = printable(client.model())
     persona_messages: list[Message] = [{"role": "system", "content": persona}] if persona else []
@@ -68,15 +70,19 @@ def printable(text: str) -> str:
 
 def whole_reply(client: Client, prompt: Sequence[Message], **sampling: Any) -> Iterator[str]:
     """Streams a reply, as `Client.reply` does. Where the stream breaks off after some text, as when the replica that
-    wrote it ends, a second request goes on from there, once."""
+    wrote it ends, a second request goes on from there, once, with as many tokens as max_tokens leaves."""
+    if "max_tokens" in sampling:
+        sampling["stream_options"] = COUNT_TOKENS
     chunks: list[str] = []
     try:
         for chunk in client.reply(prompt, **sampling):
             chunks.append(chunk)
             yield chunk
-    except ConnectionLost:
+    except ConnectionLost as lost:
         if not any(chunks):
             raise
+        if "max_tokens" in sampling:
+            sampling["max_tokens"] -= lost.tokens
         begun: Message = {"role": "assistant", "content": "".join(chunks)}
         yield from client.reply([*prompt, begun], **sampling)
 
@@ -101,5 +107,6 @@ def _turn(
             return messages
     except (ClusterError, UserError) as error:
         print(f"\n({printable(str(error))})", file=out, flush=True)
-        return messages
+        if not any(chunks):
+            return messages
     return [*prompt, {"role": "assistant", "content": "".join(chunks)}]

@@ -15,28 +15,52 @@ export async function read(route) {
   } catch { return { status: 0, value: {} } }
 }
 
-/** Sends a request for a reply, and calls onChunk with each chunk of it. Throws an Error whose message is the server's,
- *  or a name in texts.js; returns the number of turns that the server left out of the prompt. */
-export async function generate(body, signal, onChunk) {
-  let finished = false;
-  const response = await fetch("v1/chat/completions", { method: "POST", headers: headers(), body: JSON.stringify(body), signal });
-  if (!response.ok) throw new Error(response.status === 401 ? "key_needed" : await errorOf(response));
-  for await (const chunk of chunksOf(response)) {
-    if (chunk.error) throw new Error(chunk.error.message);
-    finished ||= Boolean(chunk.choices?.[0]?.finish_reason);
-    onChunk(chunk);
-  }
-  if (!finished) throw new Error("incomplete");
-  return Number(response.headers.get("x-rayse-turns-left-out") ?? 0);
+/** The connection was lost, before or in the middle of a reply. Its message is a name in texts.js. */
+class ConnectionLost extends Error {}
+
+/** What fetch or read gives. They report a failure of the network as a TypeError, which is a fault in a program elsewhere. */
+async function received(promise) {
+  try { return await promise } catch (error) { throw error instanceof TypeError ? new ConnectionLost("connection_lost") : error }
 }
 
-/** Whether an error of generate() means that the connection was lost, before or in the middle of a reply. */
-export const isLost = (error) => error instanceof TypeError || error.message === "incomplete";
+/** Requests a reply, and calls onChunk with each chunk of it. Where the connection is lost after some text, as when the replica that
+ *  wrote it ends, a second request goes on from there, once, with as many tokens as max_tokens leaves. Throws an Error whose message
+ *  is the server's, or a name in texts.js; returns the number of turns that the server left out of the prompt. */
+export async function generate(body, signal, onChunk) {
+  const begun = { text: "", tokens: 0 };
+  try { return await requestReply(body, signal, onChunk, begun) } catch (error) {
+    if (!(error instanceof ConnectionLost) || !begun.text) throw error;
+    const messages = [...body.messages, { role: "assistant", content: begun.text }];
+    return requestReply({ ...body, messages, max_tokens: body.max_tokens - begun.tokens }, signal, onChunk, { text: "", tokens: 0 });
+  }
+}
+
+async function requestReply(body, signal, onChunk, reply) { // reply: {text, tokens}, which grow
+  let finished = false;
+  const sent = { ...body, stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } };
+  const response = await received(fetch("v1/chat/completions", { method: "POST", headers: headers(), body: JSON.stringify(sent), signal }));
+  if (!response.ok) throw new Error(response.status === 401 ? "key_needed" : await errorOf(response));
+  try {
+    for await (const chunk of chunksOf(response)) {
+      if (chunk.error) throw new Error(chunk.error.message);
+      const choice = chunk.choices?.[0], text = choice?.delta?.content ?? "";
+      reply.text += text;
+      reply.tokens = chunk.usage?.completion_tokens || reply.tokens + (text ? 1 : 0); // as the server counts, else chunks with text
+      finished ||= Boolean(choice?.finish_reason);
+      onChunk(chunk);
+    }
+    if (!finished) throw new ConnectionLost("incomplete");
+  } catch (error) { // of a reply that is complete, nothing is lost
+    if (!(error instanceof ConnectionLost) || !(finished || reply.tokens >= body.max_tokens)) throw error;
+    if (!finished) onChunk({ choices: [{ finish_reason: "length" }] });
+  }
+  return Number(response.headers.get("x-rayse-turns-left-out") ?? 0);
+}
 
 async function* chunksOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = "";;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await received(reader.read());
     if (done) return;
     const events = (rest + value).split("\n\n");
     rest = events.pop();

@@ -186,20 +186,16 @@ async function generateReply() {
   renderFrame();
   announce(text("generating"));
   const prompt = promptBefore(itsMessages, reply), receive = receiver(itsChat, reply);
-  const body = { model: reply.model, stream: true, messages: prompt.messages, ...settings.sampling(contextTokens()) };
+  const body = { model: reply.model, messages: prompt.messages, ...settings.sampling(contextTokens()) };
   try {
-    const turnsLeftOut = await api.generate(body, control.signal, receive).catch((error) => {
-      if (!api.isLost(error) || !reply.content) throw error;
-      // The replica that wrote it ended: another goes on with the text so far.
-      return api.generate({ ...body, messages: [...prompt.messages, { role: "assistant", content: reply.content }] }, control.signal, receive);
-    });
+    const turnsLeftOut = await api.generate(body, control.signal, receive);
     reply.turnsLeftOut = turnsLeftOut + prompt.leftOut;
     if (reply.note === "interrupted") delete reply.note;
   } catch (error) {
     delete reply.replyId; // the server remembers complete replies only: no feedback on this one
     delete reply.receipt;
     reply.failed = error.name !== "AbortError";
-    reply.note = !reply.failed ? "stopped" : error instanceof TypeError ? "connection_lost" : error.message;
+    reply.note = reply.failed ? error.message : "stopped";
   }
   generations.delete(itsChat.id);
   if (history.find(itsChat.id)) await history.saveMessage(itsChat, reply); // unless it was deleted meanwhile

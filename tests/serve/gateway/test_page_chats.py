@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore
+from tests.serve import breaking
 from tests.serve.gateway import scripted
 from tests.serve.gateway.browser import PROGRAM, browser
 from tests.tiny_models import Tiny
@@ -253,6 +254,60 @@ def test_a_reply_whose_stream_breaks_off_goes_on_from_its_text(visit: tuple[Page
         page.locator(f"{LAST} [data-thumb=up]").click()
     assert (sent.value.post_data_json or {})["reply"] == "One, two, three."
     expect(page.locator(".feedback-status")).to_have_text("Stored, thank you.")
+
+
+def ask_breaking(visit: tuple[Page, list[str], list[str]], num_words: int, fault: str, refusal: str = "") -> list[Any]:
+    """Asks in a new chat a server whose stream breaks off; returns the requests that it gets."""
+    page, problems, _ = visit
+    new_chat(page)
+    route = "**/v1/chat/completions"
+    with breaking.serve(num_words, fault, refusal=refusal) as server:
+        page.route(route, lambda it: it.continue_(url=f"{server.url}/v1/chat/completions"))
+        try:
+            ask(page, "Count")
+        finally:
+            page.unroute(route)
+    # The browser logs lost connections and refusals itself.
+    problems[:] = [problem for problem in problems if not problem.startswith("Failed to load resource: ")]
+    return server.requests
+
+
+@pytest.mark.parametrize("fault", breaking.LOST)
+def test_a_reply_that_goes_on_keeps_to_its_limit(visit: tuple[Page, list[str], list[str]], fault: str) -> None:
+    page, _, _ = visit
+    first, second = ask_breaking(visit, 3, fault)
+    expect(page.locator(f"{LAST} .content")).to_have_text(breaking.TEXT)
+    expect(page.locator(f"{LAST} .note")).to_have_count(0)
+    assert second["messages"] == [*first["messages"], {"role": "assistant", "content": "One, two, three,"}]
+    assert second["max_tokens"] == first["max_tokens"] - 3 * breaking.TOKENS_OF_WORD
+
+
+@pytest.mark.parametrize("fault", breaking.LOST)
+def test_a_finished_reply_is_not_asked_for_again(visit: tuple[Page, list[str], list[str]], fault: str) -> None:
+    page, _, _ = visit
+    requests = ask_breaking(visit, len(breaking.WORDS) + 1, fault)
+    expect(page.locator(f"{LAST} .content")).to_have_text(breaking.TEXT)
+    expect(page.locator(f"{LAST} .note")).to_have_count(0)
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("fault", ["not JSON", "not a chunk"])
+def test_a_fault_in_reading_a_reply_is_no_lost_connection(visit: tuple[Page, list[str], list[str]], fault: str) -> None:
+    page, _, _ = visit
+    requests = ask_breaking(visit, 3, fault)
+    expect(page.locator(f"{LAST} .content")).to_have_text("One, two, three,")
+    expect(page.locator(f"{LAST} .note.failed")).to_contain_text("JSON" if fault == "not JSON" else "null")
+    assert len(requests) == 1
+
+
+def test_a_refused_second_request_leaves_the_text_so_far(visit: tuple[Page, list[str], list[str]]) -> None:
+    page, _, _ = visit
+    requests = ask_breaking(visit, 3, "in a chunk", refusal="messages: 300 tokens")
+    expect(page.locator(f"{LAST} .content")).to_have_text("One, two, three,")
+    expect(page.locator(f"{LAST} .note.failed")).to_have_text("messages: 300 tokens")
+    assert len(requests) == 2
+    page.reload()
+    expect(page.locator(f"{LAST} .content")).to_have_text("One, two, three,")
 
 
 def test_a_chat_of_2000_turns_is_rendered_in_parts(visit: tuple[Page, list[str], list[str]]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from cluster.errors import ClusterError
@@ -15,9 +17,12 @@ from pipelines.errors import UserError
 from serve.client import Client, ConnectionLost
 from serve.gateway import asgi
 from serve.gateway.conversation import Message
-from serve.verbs.chat import talk
+from serve.verbs.chat import COUNT_TOKENS, talk, whole_reply
 from serve.verbs.commands import is_ready
+from tests.serve import breaking
 from tests.serve.conftest import KEY, Served
+
+PROMPT: list[Message] = [{"role": "user", "content": "Count"}]
 
 
 def typed(*lines: str) -> Callable[[str], str]:
@@ -44,6 +49,15 @@ def test_a_conversation_continues_until_it_is_reset(served: Served) -> None:
     assert reply in out.getvalue() and out.getvalue().startswith("tiny at http://")
     messages = talk(client, read=typed("Hello", "/reset", "Hi"), out=io.StringIO(), persona="Be brief.", max_tokens=6)
     assert [message["role"] for message in messages] == ["system", "user", "assistant"]
+
+
+def test_each_event_of_a_stream_says_how_many_tokens_came(served: Served) -> None:
+    body = {"messages": PROMPT, "stream": True, "max_tokens": 6, "ignore_eos": True, "stream_options": COUNT_TOKENS}
+    headers = {"authorization": f"Bearer {KEY}"}
+    response = httpx.post(f"{served.server.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+    events = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")]
+    counts = [event["usage"]["completion_tokens"] for event in events]
+    assert counts == sorted(counts) and counts[-1] == 6 and len(set(counts)) > 2
 
 
 def test_a_refused_prompt_is_reported_and_left_out_of_the_conversation(served: Served) -> None:
@@ -95,8 +109,59 @@ def test_a_reply_whose_connection_is_lost_goes_on_once_from_its_text(num_lost: i
     assert client.sent[1] == [*client.sent[0], {"role": "assistant", "content": "part 1, "}] and len(client.sent) == 2
     assert "> part 1, part 2, \n" in out.getvalue()
     whole: list[Message] = [*client.sent[0], {"role": "assistant", "content": "part 1, part 2, "}]
-    assert messages == (whole if num_lost == 1 else [])
+    assert messages == whole, "what came of it stays, whether it is complete or not"
     assert ("the replica ended" in out.getvalue()) == (num_lost == 2)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("limit", [{}, {"max_tokens": 12}])
+@pytest.mark.parametrize("fault", breaking.LOST)
+@pytest.mark.parametrize("num_words", [1, 3, 6, 8])
+def test_a_stream_that_breaks_off_gives_the_same_reply(
+    num_words: int, fault: str, limit: dict[str, int], counts: bool
+) -> None:
+    with breaking.serve(0, "", counts=counts) as server:
+        undisturbed = "".join(Client(server.url).reply(PROMPT, **limit))
+    with breaking.serve(num_words, fault, counts=counts) as server:
+        assert "".join(whole_reply(Client(server.url), PROMPT, **limit)) == undisturbed
+    is_limited = bool(limit) and counts  # six words
+    assert undisturbed == (" ".join(breaking.WORDS[:6]) if is_limited else breaking.TEXT)
+    assert len(server.requests) == (1 if is_limited and num_words >= 6 else 2), "at its limit it is complete"
+    if limit and len(server.requests) == 2:
+        size = breaking.TOKENS_OF_WORD if counts else 1
+        assert server.requests[1]["max_tokens"] == 12 - size * num_words
+
+
+@pytest.mark.parametrize("fault", breaking.LOST)
+def test_a_finished_reply_is_not_asked_for_again(fault: str) -> None:
+    with breaking.serve(len(breaking.WORDS) + 1, fault) as server:
+        assert "".join(whole_reply(Client(server.url), PROMPT)) == breaking.TEXT
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("not JSON", "an event that is not OpenAI's"), ("not a chunk", "an event that is not OpenAI's"),
+     ("silence", "sent no more of a reply for 0.5 s")],
+)  # fmt: skip
+def test_a_silent_server_or_one_with_other_events_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    monkeypatch.setattr("serve.client.TIMEOUT_S", 0.5)
+    with breaking.serve(3, fault) as server:
+        chunks = whole_reply(Client(server.url), PROMPT)
+        assert "".join(next(chunks) for _ in range(3)) == "One, two, three,"
+        with pytest.raises(ClusterError, match=message):
+            next(chunks)
+    assert len(server.requests) == 1
+
+
+def test_a_refused_second_request_leaves_the_text_so_far() -> None:
+    out = io.StringIO()
+    with breaking.serve(3, "in a chunk", refusal="messages: 300 tokens") as server:
+        messages = talk(Client(server.url), read=typed("Count"), out=out)
+    assert "> One, two, three,\n(" in out.getvalue() and "messages: 300 tokens)" in out.getvalue()
+    assert messages == [*PROMPT, {"role": "assistant", "content": "One, two, three,"}]
 
 
 def test_terminal_escapes_of_a_reply_are_not_printed() -> None:
