@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,12 @@ def test_recipe_explains_keys_and_prints_the_schema() -> None:
     listed = rayse("recipe").stdout
     assert "stages: base, corpus, tokenizer" in listed and "demo, full-8b-eight-gpus, micro" in listed
     assert rayse("recipe", "--show", "micro").stdout.startswith("# The smallest complete run")
+
+
+def test_the_python_of_the_readme_gives_what_it_says() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    *before, last = block.strip().splitlines()
+    code, expected = last.split("  # ")
+    names: dict[str, Any] = {}
+    exec("\n".join(before), names)
+    assert repr(eval(code, names)) == expected
