@@ -185,10 +185,10 @@ async function generateReply() {
   appendMessage(reply);
   renderFrame();
   announce(text("generating"));
-  const prompt = promptBefore(itsMessages, reply), receive = receiver(itsChat, reply);
+  const prompt = promptBefore(itsMessages, reply);
   const body = { model: reply.model, messages: prompt.messages, ...settings.sampling(contextTokens()) };
   try {
-    const turnsLeftOut = await api.generate(body, control.signal, receive);
+    const turnsLeftOut = await api.generate(body, control.signal, receiver(itsChat, reply));
     reply.turnsLeftOut = turnsLeftOut + prompt.leftOut;
     if (reply.note === "interrupted") delete reply.note;
   } catch (error) {
