@@ -108,7 +108,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=6,
+    version=7,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

@@ -30,6 +30,8 @@ UNITS: tuple[tuple[str, str, Better], ...] = (
     (r"^(serve|soak)/(\w+_)?failed$", "requests", "lower"),
     (r"^serve/slow_clients_reply_over", "ratio", "lower"),
     (r"mb_an_hour$", "MB/h", "lower"),
+    (r"mb_per_cpu_s$", "MB/s", "higher"),
+    (r"knowledge/passages$", "passages", "reference"),
     (r"_mb$", "MB", "lower"),
     (r"^(serve|soak)/(\w+_)?(requests|again|cut)$", "requests", "reference"),
     (r"(large|peer|datatrove)_(bytes|documents)$|near_(pairs|decoys)$", "", "reference"),

@@ -72,6 +72,8 @@ def test_the_table_shows_goal_and_baseline(capsys: pytest.CaptureFixture[str]) -
         ("corpus/warm_over_bare", "ratio"),
         ("ppo/publish_s", "s"),
         ("ppo/publish_fraction", "fraction"),
+        ("knowledge/build_mb_per_cpu_s", "MB/s"),
+        ("knowledge/passages", "passages"),
     ],
 )
 def test_a_figures_name_says_its_unit(name: str, unit: str) -> None:

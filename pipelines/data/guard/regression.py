@@ -1,7 +1,8 @@
 """Logistic regression by L-BFGS, in numpy: the guard's thousands of written pairs in like words need a minimum that is
 nearer than a few dozen steps of gradient descent reach (ngram_classifier.py).
 
-The same texts give the same bytes: sums have a fixed order.
+The same texts give the same bytes: sums have a fixed order. Those of torch.optim.LBFGS, which is as near to the minimum
+after as many iterations, depend on the number of threads.
 """
 
 from __future__ import annotations

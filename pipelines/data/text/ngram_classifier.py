@@ -46,22 +46,24 @@ def sigmoid(values: Floats) -> Floats:
 class TfIdfMatrix:
     """Texts as rows of feature counts × idf ÷ √features [N, buckets], sparse.
 
-    rows: the buckets of each text's features, at least one. idf [buckets]: log(N ÷ texts with a feature of the bucket).
-    Without it the most frequent features, which carry no information, determine the steepest direction of the loss, and
-    gradient descent needs far more steps."""
+    rows: the buckets of each text's features; a text without any is a row of zeros. idf [buckets]: log(N ÷ texts with a
+    feature of the bucket). Without it the most frequent features, which carry no information, determine the steepest
+    direction of the loss, and gradient descent needs far more steps."""
 
     def __init__(self, rows: Sequence[np.ndarray], num_buckets: int):
         self.num_buckets = num_buckets
         self.lengths = np.array([len(row) for row in rows])  # features of each text [N]
         self.buckets = np.concatenate(rows)  # of all features [sum of lengths]
-        self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-        self._scale = 1 / np.sqrt(self.lengths)
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])[self.lengths > 0]
+        self._scale = 1 / np.sqrt(np.maximum(self.lengths, 1))
         document_counts = np.bincount(np.concatenate([np.unique(row) for row in rows]), minlength=num_buckets)
         self.idf = np.log(len(rows) / np.maximum(document_counts, 1)) * (document_counts > 0)
 
     def times(self, weights: Floats) -> Floats:
         """Matrix × [buckets] → [N]."""
-        return np.add.reduceat((weights * self.idf)[self.buckets], self._starts) * self._scale
+        sums = np.zeros(len(self.lengths))
+        sums[self.lengths > 0] = np.add.reduceat((weights * self.idf)[self.buckets], self._starts)
+        return sums * self._scale
 
     def transposed_times(self, values: Floats) -> Floats:
         """Matrixᵀ × [N] → [buckets]."""

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -221,6 +222,22 @@ def test_training_reaches_the_minimum_that_torch_reaches() -> None:
     ours = objective(torch.tensor(np.append(weights[used], bias)))
     assert float(ours) == pytest.approx(float(objective(theta.detach())), rel=1e-3)
     assert not weights[np.setdiff1d(np.arange(NUM_BUCKETS), used)].any()
+
+
+def test_a_text_without_features_counts_as_nothing_but_the_bias() -> None:
+    texts = few_texts()
+    empty = [replace(texts[0], text=mark, label=training.OTHER) for mark in ("!", "“")]  # a window's last character
+    assert all(len(text_features(text.text)[0]) == 0 for text in empty)
+    matrix = training.Material.of([*texts, empty[0], *texts, empty[1]]).matrix
+    rng = np.random.default_rng(4)
+    weights, values = rng.normal(size=matrix.num_buckets), rng.normal(size=2 * len(texts) + 2)
+    products = matrix.times(weights)
+    np.testing.assert_allclose(products[: len(texts)], products[len(texts) + 1 : -1])
+    assert products[len(texts)] == products[-1] == 0
+    assert matrix.transposed_times(values) @ weights == pytest.approx(values @ products)  # (Aᵀv)·w = v·(Aw)
+
+    guard = training.train_guard([*texts, *empty], beta=1.0)
+    assert guard.score(canonical_text("!")) == pytest.approx(1 / (1 + math.exp(-guard.bias)))
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
