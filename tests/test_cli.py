@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Any
 
 import pytest
 import typer
-import yaml
 from typer.testing import CliRunner, Result
 
 from pipelines import cli, stages
 from pipelines.engines import EngineCluster
-from pipelines.recipe import reader
 from pipelines.stage import ClusterOptions
 from pipelines.store.runs import resolve
 from pipelines.training import TrainCluster
@@ -262,30 +259,3 @@ def test_recipe_says_which_sections_are_absent_by_default() -> None:
     assert (sft["lora"], sft["lora.rank"], sft["ia3"]) == ("None", "16", "None")
     assert (corpus["filters.c4"], corpus["filters.length"], corpus["filters.language"]) == ("None", "{}", "{}")
     assert defaults("sweep")["grace"] == "0.2"  # a section of recipes, and no stage
-
-
-def test_the_recipes_of_the_documents_are_read(tmp_path: Path) -> None:
-    """Whole ones and parts of one, after what the text around them takes for granted: a base, and a corpus."""
-    file, num_read = tmp_path / "recipe.yaml", 0
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for block in re.findall(r"```yaml\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
-            tree = yaml.safe_load(re.sub(r"(?m)^ *\.\.\.$", "", block))
-            if "stages" not in tree:
-                continue
-            stages_before = {"corpus": {}} if {"tokens", "tokenizer"} & tree["stages"].keys() else {}
-            whole = {"name": "x", "seed": 1, **tree, "stages": stages_before | tree["stages"]}
-            if "pretrain" not in tree["stages"]:
-                whole.setdefault("base", {"model": "Qwen/Qwen3-0.6B"})
-            file.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), encoding="utf-8")
-            assert reader.load(file, cli._stages()).entries, document
-            num_read += 1
-    assert num_read > 5
-
-
-def test_the_python_of_the_readme_gives_what_it_says() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    *before, last = block.strip().splitlines()
-    code, expected = last.split("  # ")
-    names: dict[str, Any] = {}
-    exec("\n".join(before), names)
-    assert repr(eval(code, names)) == expected
