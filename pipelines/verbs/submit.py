@@ -159,8 +159,9 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
             tree["stages"][entry.name]["filters"]["custom"] = _upload_functions("filters.custom", custom, store)
         if function := getattr(entry.options, "function", None):
             (tree["stages"][entry.name]["function"],) = _upload_functions("function", [function], store)
-        if entry.name == "base" and entry.stage.files is not None and (files := entry.stage.files(entry.options)):
-            tree["base"]["model"] = _upload_base(Path(entry.options.model).expanduser(), files, store)
+        options: Any = entry.options  # of the type of its stage
+        if entry.name == "base" and entry.stage.files is not None and (files := entry.stage.files(options)):
+            tree["base"]["model"] = _upload_base(Path(options.model).expanduser(), files, store)
     return tree
 
 
