@@ -106,13 +106,6 @@ def stop_job(address: str, job_id: str) -> bool:
         return client.stop_job(job_id)
 
 
-def host_names(address: str) -> list[str]:
-    """Names of the machines that the cluster has as nodes; empty where it does not tell."""
-    with _client(address) as client:
-        response = client._do_request("GET", "/nodes?view=hostNameList")
-    return list(response.json()["data"]["hostNameList"]) if response.status_code == 200 else []
-
-
 def follow(address: str, job_id: str, write: Callable[[str], Any]) -> Job:
     """Passes the job's log to `write` as it grows, from its start, and returns the job when it has ended.
 

@@ -23,7 +23,6 @@ from urllib.parse import urlparse
 import psutil
 import yaml
 
-from cluster.errors import ClusterError
 from pipelines.console import print_json
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
@@ -105,7 +104,7 @@ def stop_job(address: str, job: str) -> None:
 def _shared_store(recipe: Recipe, address: str) -> Store:
     """The recipe's store. Raises UserError if the cluster presumably cannot read it."""
     store = Store(recipe.store)
-    if store.remote is not None or (is_this_machine(address) and not _is_forwarded(address)):
+    if store.remote is not None or is_this_machine(address):
         return store.create()
     kind = file_system(store.root)
     if not kind.startswith(SHARED_FILE_SYSTEMS):
@@ -126,17 +125,6 @@ def is_this_machine(address: str) -> bool:
     interfaces = psutil.net_if_addrs().values()
     local_addresses = {entry.address.split("%")[0] for interface in interfaces for entry in interface}
     return any(str(ip) in local_addresses or ipaddress.ip_address(ip).is_loopback for ip in host_addresses)
-
-
-def _is_forwarded(address: str) -> bool:
-    """Whether what answers at an address of this machine is a cluster elsewhere, as behind `ray dashboard` or ssh."""
-    from cluster import jobs
-
-    try:
-        names = jobs.host_names(address)
-    except ClusterError:  # to submit the job will fail, too, and say so
-        return False
-    return bool(names) and socket.gethostname() not in names
 
 
 def file_system(path: Path) -> str:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cluster import jobs
-from pipelines import cli
-from pipelines.errors import UserError
-from pipelines.recipe import reader
-from pipelines.verbs import submit
 from tests.cluster.conftest import ROOT, Head
 
 RECIPE = """
@@ -78,20 +72,8 @@ def test_a_complete_recipe_runs_as_a_job(head: Head, folder: Path) -> None:
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert "0 made, 3 reused" in again.stderr
-    listed = json.loads(rayse(folder, "jobs", "--json", "--address", head.dashboard).stdout)["jobs"]
-    assert [job["recipe"] for job in listed][-2:] == ["submitted", "submitted"]
-
-
-def test_a_store_of_this_machine_is_refused_for_a_forwarded_cluster(
-    head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its address is on loopback, and its nodes have other names than this machine."""
-    loaded = reader.load(folder / "recipe.yaml", cli._stages(), store=str(folder / "store"))
-    assert submit._shared_store(loaded, head.dashboard).root == folder / "store"
-    assert jobs.host_names(head.dashboard) == [socket.gethostname()]
-    monkeypatch.setattr(socket, "gethostname", lambda: "laptop")
-    with pytest.raises(UserError, match=r"store: is on a local disk of this machine .* the cluster at http://127"):
-        submit._shared_store(loaded, head.dashboard)
+    jobs = json.loads(rayse(folder, "jobs", "--json", "--address", head.dashboard).stdout)["jobs"]
+    assert [job["recipe"] for job in jobs][-2:] == ["submitted", "submitted"]
 
 
 def test_an_invalid_recipe_is_refused_by_the_client(head: Head, folder: Path) -> None:
