@@ -82,7 +82,7 @@ def plan(
     nodes: arguments.PlanNodesOpt = None,
     as_json: arguments.JsonOpt = False,
 ) -> None:
-    """Show which stages would run, and what those that train would take: memory of a rank, disk, time.
+    """Show which stages would run, and the memory of a rank, disk and time of each that trains, evaluates or quantises.
 
     Runs no stage, and needs a base's config.json alone. Exits with 2 where a stage cannot fit, naming what would.
     """
@@ -248,7 +248,7 @@ def chat(
     name: arguments.ModelArg = None,
     url: Annotated[str | None, typer.Option(help="Address of a running server, http://HOST:PORT.")] = None,
     store: arguments.ReadStoreOpt = None,
-    key_file: arguments.KeyFileOpt = None,
+    key_file: arguments.ClientKeyOpt = None,
     persona: arguments.PersonaOpt = None,
     temperature: arguments.TemperatureOpt = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
@@ -268,7 +268,7 @@ def chat(
 @app.command()
 def top(
     url: arguments.ServerUrlOpt = None,
-    key_file: arguments.KeyFileOpt = None,
+    key_file: arguments.ClientKeyOpt = None,
     interval: arguments.IntervalOpt = 2.0,
     once: arguments.OnceOpt = False,
     as_json: arguments.TopJsonOpt = False,

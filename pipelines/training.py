@@ -152,8 +152,8 @@ class WorkerOptions(ClusterOptions):
 
 class TrainCluster(WorkerOptions):
     compile: bool | Literal["auto"] = Field(
-        "auto", description="Whether torch.compile compiles each layer: seconds at the start, then 0.9 to 1.4 times "
-                            "the speed on a GPU; auto: on GPUs, but not at zero_stage 3")  # fmt: skip
+        "auto", description="Whether torch.compile compiles each layer: seconds at the start, then 1.1 to 1.5 times "
+                            "the speed on an H200; auto: on GPUs, but not at zero_stage 3")  # fmt: skip
     checkpoint_every_steps: int | None = Field(
         None, ge=1, description="Steps between two checkpoints; default: so many that checkpoints take 2% of the time, "
                                 "ten minutes at most")  # fmt: skip

@@ -141,8 +141,8 @@ class Hosting(Options):
         default=None, description="File for a line of JSON a request, without its texts; default: none is written"
     )
     mask_feedback: bool = Field(
-        default=True, description="Whether personal data in stored feedback is masked: e-mail addresses, telephone, "
-        "card and identity numbers, IP addresses"
+        default=True, description="Whether personal data in stored feedback is masked: e-mail, IP and postal "
+        "addresses, telephone, card, identity and passport numbers"
     )  # fmt: skip
     threads: int | None = Field(default=None, gt=0, description="CPU threads of the engine; default: one for each core")
     gpus: int = Field(default=0, ge=0, description="GPUs of the engine (tensor parallel); 0 runs it on the CPU")

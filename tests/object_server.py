@@ -146,11 +146,13 @@ def disturbed(server: ObjectServer) -> Iterator[Disturbance]:
             finally:
                 state.connections.discard(client_address)
 
-    proxy = Proxy(("127.0.0.1", 0), Handler)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{proxy.server_address[1]}"
-    yield state
-    proxy.shutdown()
+    with Proxy(("127.0.0.1", 0), Handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        state.url = f"http://127.0.0.1:{proxy.server_address[1]}"
+        try:
+            yield state
+        finally:
+            proxy.shutdown()
 
 
 class Machines:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from pipelines import cli, stages
@@ -20,34 +20,42 @@ from pipelines.training import TrainCluster
 from pipelines.verbs.plan import runs_on
 from tests.toy_stages import ROOT, TABLE, ToyProject
 
-VERBS = {
+# Flags that users' scripts rely on.
+FLAGS = {
     "run": ("--until", "--from", "--force", "--set", "--store", "--seed", "--address", "--no-wait", "--json"),
-    "plan": ("--until", "--set", "--store", "--seed", "--json"),
+    "plan": ("--until", "--set", "--store", "--seed", "--nodes", "--json"),
     "sweep": ("--trials", "--until", "--out", "--set", "--store", "--seed", "--address", "--json"),
     "report": ("--recipe", "--out", "--store", "--json"),
     "lineage": ("--store", "--json"),
+    "inspect": ("--where", "--limit", "--card", "--query", "--store", "--json"),
     "ls": ("--store", "--json"),
     "export": ("--store", "--json"),
-    "init": ("--out", "--json"),
+    "init": ("--base", "--nodes", "--out", "--json"),
     "recipe": ("--keys", "--schema", "--show"),
     "submit": ("--address", "--detach", "--until", "--set", "--store", "--json"),
     "jobs": ("--address", "--json"),
     "stop": ("--address",),
-    "serve": (
-        "--port",
-        "--host",
-        "--store",
-        "--key-file",
-        "--persona",
-        "--max-turns",
-        "--gpus",
-        "--no-guard",
-        "--access-log",
-    ),
-    "top": ("--url", "--key-file", "--interval", "--once", "--json"),
-    "feedback": (),
+    "serve": ("--recipe", "--port", "--host", "--store", "--key-file", "--persona", "--gpus", "--no-guard", "--adapter",
+              "--replicas", "--canary", "--emit", "--feedback", "--access-log"),
+    "promote": ("--alias", "--reason", "--list", "--feedback", "--store", "--json"),
+    "rollback": ("--alias", "--reason", "--feedback", "--store", "--json"),
     "chat": ("--url", "--store", "--key-file", "--persona", "--temperature", "--max-tokens"),
-}
+    "top": ("--url", "--key-file", "--interval", "--once", "--json"),
+    "feedback show": ("--store", "--feedback", "--since", "--json"),
+    "feedback export": ("--rows", "--store", "--feedback", "--since", "--json"),
+    "feedback delete": ("--user", "--store", "--feedback", "--json"),
+}  # fmt: skip
+
+
+def commands(group: Any, *path: str) -> dict[str, Any]:
+    """All commands of a group and of the groups within, by the words that a user types."""
+    if not hasattr(group, "commands"):
+        return {" ".join(path): group}
+    found = [commands(command, *path, name) for name, command in group.commands.items()]
+    return {name: command for each in found for name, command in each.items()}
+
+
+COMMANDS = commands(typer.main.get_command(cli.app))
 
 
 def rayse(*arguments: str) -> Result:
@@ -72,22 +80,32 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
 def test_help_lists_the_commands_and_the_exit_codes() -> None:
     done = rayse("--help")
     assert done.exit_code == 0
-    assert all(f"\n  {verb} " in done.output for verb in VERBS)
+    assert all(f"\n  {verb.split()[0]} " in done.output for verb in FLAGS)
     text = " ".join(done.output.split())
     assert "0 done, 2 the input is wrong, 3 the cluster or machine failed, 130 interrupted" in text
     assert "rayse run demo" in text
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_command_explains_it_and_each_of_its_flags(verb: str) -> None:
-    done = rayse(verb, "--help")
+def test_no_command_or_promised_flag_is_missing() -> None:
+    assert COMMANDS.keys() == FLAGS.keys()
+    for verb, command in COMMANDS.items():
+        known = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+        assert not set(FLAGS[verb]) - set(known), verb
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_of_a_command_explains_it_and_each_of_its_arguments(verb: str) -> None:
+    done = rayse(*verb.split(), "--help")
     assert done.exit_code == 0
     lines = done.output.splitlines()
     explained = " ".join(lines[1:6]).strip()
     assert len(explained) > 30
-    for flag in VERBS[verb]:
-        (line,) = [line for line in lines if flag in line.split()[:3] or f"{flag}," in line.split()[:3]]
-        assert len(line.split()) >= 4, f"{flag} has no help text"
+    for parameter in COMMANDS[verb].params:
+        name = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.name
+        # `names... <list[str]>  Models or trials`, `-q, --quiet  Print only warnings`
+        listed = [[word.strip(".,") for word in line.split()[:2]] for line in lines[3:]]
+        assert any(name in words for words in listed), name
+        assert len((parameter.help or "").split()) >= 3, f"{name} has no help text"
 
 
 @pytest.mark.parametrize(
@@ -227,14 +245,17 @@ def test_recipe_explains_keys_and_prints_the_schema() -> None:
     schema = json.loads(rayse("recipe", "--schema").stdout)
     assert set(schema["properties"]["stages"]["properties"]) == {*TABLE, "serve"} - {"evaluate"}
     listed = rayse("recipe").stdout
+    assert "the section sweep" in listed
     assert "stages: base, corpus, tokenizer" in listed and "demo, full-8b-eight-gpus, micro" in listed
     assert rayse("recipe", "--show", "micro").stdout.startswith("# The smallest complete run")
 
 
-def test_the_python_of_the_readme_gives_what_it_says() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    *before, last = block.strip().splitlines()
-    code, expected = last.split("  # ")
-    names: dict[str, Any] = {}
-    exec("\n".join(before), names)
-    assert repr(eval(code, names)) == expected
+def test_recipe_says_which_sections_are_absent_by_default() -> None:
+    def defaults(name: str) -> dict[str, str]:
+        lines = rayse("recipe", "--keys", name).stdout.splitlines()
+        return {line.split()[0]: line.split()[1] for line in lines if line.startswith("  ")}
+
+    sft, corpus = defaults("sft"), defaults("corpus")
+    assert (sft["lora"], sft["lora.rank"], sft["ia3"]) == ("None", "16", "None")
+    assert (corpus["filters.c4"], corpus["filters.length"], corpus["filters.language"]) == ("None", "{}", "{}")
+    assert defaults("sweep")["grace"] == "0.2"  # a section of recipes, and no stage

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -58,13 +58,15 @@ def test_reading_recipes_and_stages_loads_neither_torch_nor_ray() -> None:
     assert result.stdout.strip() == "set()", result.stdout + result.stderr
 
 
-def test_help_answers_within_a_second() -> None:
+def test_help_takes_less_than_a_second_of_a_processor() -> None:
+    """By the processor's time, which other work on the machine does not lengthen by much."""
     times: list[float] = []
-    while len(times) < 3 or (min(times) >= 1 and len(times) < 12):  # a busy machine gets a few more tries
-        began = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         subprocess.run([sys.executable, "-m", "pipelines", "--help"], cwd=ROOT, capture_output=True, check=True)
-        times.append(time.perf_counter() - began)
-    assert min(times) < 1, times
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert 0 < min(times) < 1, times
 
 
 # ---- each rule can fail ----------------------------------------------------------------------------------------------

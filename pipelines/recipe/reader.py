@@ -205,12 +205,12 @@ class _Reader:
         return sources
 
     def located(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options with the paths of custom filters; relative ones start at the recipe's folder."""
-        filters = options.get("filters")
-        if not isinstance(filters, dict):
-            return options
-        custom = filters.get("custom")
-        if not isinstance(custom, list) or not all(isinstance(where, str) for where in custom):
+        """The options with the paths of the user's functions; relative ones start at the recipe's folder."""
+        function, filters = options.get("function"), options.get("filters")
+        if isinstance(function, str):
+            options = {**options, "function": str(self.file.parent / Path(function).expanduser())}
+        custom = filters.get("custom") if isinstance(filters, dict) else None
+        if not isinstance(filters, dict) or not isinstance(custom, list) or not all(isinstance(w, str) for w in custom):
             return options
         paths = [str(self.file.parent / Path(where).expanduser()) for where in custom]
         return {**options, "filters": {**filters, "custom": paths}}

@@ -1,6 +1,6 @@
 """Makes the guard: rules, and a small classifier that learns from conversations which requests must be refused.
 
-    conversations (unsafe and other) + corpus (harmless text) + lexicon ──► guard.safetensors, guard.json
+    conversations (unsafe and other) + corpus (harmless) + lexicon + written texts ──► guard.safetensors, guard.json
 
 Serving checks the users' messages and the model's replies with it. Evaluated on held-out conversations. Runs in one
 process, with numpy.
@@ -34,7 +34,8 @@ class GuardOptions(Options):
     thresholds: dict[Literal["en", "zh"], float] = Field(
         default={},
         description="Lowest score that is declined, from 0 to 1, of a language: {en: 0.4} declines more; default: the "
-        "score that maximises F-beta in cross-validation",
+        "score that maximises F-beta in cross-validation, or the higher one by which 0.905 of the ordinary English "
+        "lines that it is trained on pass, 0.975 of the Chinese ones",
     )
     reply_thresholds: dict[Literal["en", "zh"], float] = Field(
         default={},

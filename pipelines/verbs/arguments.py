@@ -52,7 +52,7 @@ CardOpt = Annotated[
     bool, typer.Option("--card", help="Data card of a corpus in short: sources, reasons, lengths, samples, duplicates.")
 ]
 NameArg = Annotated[
-    str, typer.Argument(help="The artifact: a stage of the latest run, or the first letters of a fingerprint.")
+    str, typer.Argument(help="The artifact: a stage of the latest run, an alias, or a fingerprint's first letters.")
 ]
 DashboardOpt = Annotated[str, typer.Option(help="Address of the cluster's dashboard, http://HOST:8265.")]
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
@@ -63,6 +63,9 @@ KeyFileOpt = Annotated[
     typer.Option(
         help="File with the API key, or with digests of several. (All users of a machine can read its command lines.)"
     ),
+]
+ClientKeyOpt = Annotated[
+    Path | None, typer.Option("--key-file", help="File with the key that the server requires, the key itself alone.")
 ]
 MaskFeedbackOpt = Annotated[
     bool | None,
@@ -88,12 +91,14 @@ DecisionsOfOpt = Annotated[
 ]
 PromotedArg = Annotated[
     str | None,
-    typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Needed but with --list."),
+    typer.Argument(
+        help="A model or trial: its stage, an alias, or a fingerprint's first letters. Needed but with --list."
+    ),
 ]
 ReasonOpt = Annotated[str, typer.Option(help="Reason, for the record of the decision.")]
 ModelArg = Annotated[
     str | None,
-    typer.Argument(help="A model or trial: its stage, or the first letters of a fingerprint. Default: the newest."),
+    typer.Argument(help="A model or trial: a stage, an alias, or a fingerprint's first letters. Default: the newest."),
 ]
 AccessLogOpt = Annotated[
     Path | None, typer.Option(help="File for one line of JSON a request, without its texts. Default: none is written.")
@@ -103,7 +108,10 @@ QualitySampleOpt = Annotated[
 ]
 QualityOpt = Annotated[
     Literal["score", "flag", "regenerate"] | None,
-    typer.Option(help="Use of the scores: score for the metrics, flag (in the replies too), or regenerate low ones."),
+    typer.Option(
+        help="Use of the scores: score for the metrics, flag (in the replies too), or regenerate low ones. Default: "
+        "score."
+    ),
 ]
 ServerUrlOpt = Annotated[
     str | None, typer.Option("--url", help="Address of the server, http://HOST:PORT. Default: port 8000 here.")
@@ -128,9 +136,15 @@ AdapterOpt = Annotated[
 ]
 ListOpt = Annotated[bool, typer.Option("--list", help="List the decisions so far instead: what was moved, when, why.")]
 MaxTurnsOpt = Annotated[
-    int | None, typer.Option(min=1, help="Number of latest turns of a conversation that the model sees.")
+    int | None,
+    typer.Option(min=1, help="Latest turns of a conversation that the model sees. Default: the trial's number, or 16."),
 ]
-MaxTokensOpt = Annotated[int | None, typer.Option(min=16, help="Maximum length of a prompt with its reply, in tokens.")]
+MaxTokensOpt = Annotated[
+    int | None,
+    typer.Option(
+        min=16, help="Maximum length of a prompt with its reply, in tokens. Default: the trial's, or the context."
+    ),
+]
 GpusOpt = Annotated[
     int | None, typer.Option(min=0, help="Number of GPUs of a replica; 0 serves on the CPU. Default: 0.")
 ]
@@ -173,7 +187,9 @@ KnowledgeOpt = Annotated[
     str | None, typer.Option(help="Documents to answer from, what a stage knowledge made. Default: the model's run's.")
 ]
 NoKnowledgeOpt = Annotated[bool, typer.Option("--no-knowledge", help="Answer from the model alone, no documents.")]
-GuardEndpointOpt = Annotated[str | None, typer.Option(help="Address of the API of a guard model.")]
+GuardEndpointOpt = Annotated[
+    str | None, typer.Option(help="Address of the API of a guard model; its key is read from RAYSE_GUARD_KEY.")
+]
 GuardModelOpt = Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")]
 GuardFailureOpt = Annotated[
     str | None, typer.Option(help="Prompts that it does not answer: decline or pass. Default: decline.")
@@ -188,6 +204,6 @@ NoWaitOpt = Annotated[
     bool, typer.Option("--no-wait", help="Exit with 3 instead of waiting for another run that makes the same.")
 ]
 KeysOpt = Annotated[
-    str | None, typer.Option(help="Name of a stage or of a kind of source: explain its keys, with defaults.")
+    str | None, typer.Option(help="Name of a stage or of a kind of source, or sweep: explain its keys, with defaults.")
 ]
 LimitOpt = Annotated[int, typer.Option(min=0, help="Maximum number of rows that are shown.")]

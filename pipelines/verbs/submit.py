@@ -141,33 +141,44 @@ def _with_uploads(recipe: Recipe, store: Store) -> dict[str, Any]:
             if "path" in tree["sources"][name]:  # other sources come with Rayse or with the environment
                 tree["sources"][name]["path"] = _uploaded(recipe.tree["sources"][name]["path"], source, store)
             if source.custom_filters:
-                tree["sources"][name]["filters"]["custom"] = _upload_functions(source.custom_filters, store)
+                custom = _upload_functions("filters.custom", source.custom_filters, store)
+                tree["sources"][name]["filters"]["custom"] = custom
         if custom := getattr(getattr(entry.options, "filters", None), "custom", ()):
-            tree["stages"][entry.name]["filters"]["custom"] = _upload_functions(custom, store)
-        files = entry.stage.files(entry.options) if entry.stage.files is not None else []
-        if files and store.remote is not None:
-            raise UserError(
-                f"base.model: {files[0].parent} is a folder of this machine, and the store {store.location} is one of "
-                f"objects; expected a model's hub id, or a store in a folder that the cluster's nodes share"
-            )
-        if files:
-            digests = {file.name: store.digests.of(file) for file in files}
-            folder = store.root / "sources" / digest_value(digests)[:16]
-            for file in files:
-                _copy(file, folder / file.name)
-            tree["base"]["model"] = str(folder)
+            tree["stages"][entry.name]["filters"]["custom"] = _upload_functions("filters.custom", custom, store)
+        if function := getattr(entry.options, "function", None):
+            (tree["stages"][entry.name]["function"],) = _upload_functions("function", [function], store)
+        options: Any = entry.options  # of the type of its stage
+        if entry.name == "base" and entry.stage.files is not None and (files := entry.stage.files(options)):
+            tree["base"]["model"] = _upload_base(Path(options.model).expanduser(), files, store)
     return tree
 
 
-def _upload_functions(custom: Iterable[str], store: Store) -> list[str]:
-    """Copies the files of custom filters into the store. Returns the functions in the copies."""
-    functions = [location(where) for where in custom]
-    if functions and store.remote is not None:
+def _upload_base(model: Path, files: Iterable[Path], store: Store) -> str:
+    """Copies a local model, the files of a folder or a file by itself, into the store. Returns the copy's place."""
+    if store.remote is not None:
+        kind = "folder" if model.is_dir() else "file"
         raise UserError(
-            f"filters.custom: {functions[0][0]} is a file of this machine, and the store {store.location} is one of "
-            f"objects; expected a store in a folder that the cluster's nodes share"
+            f"base.model: {model} is a {kind} of this machine, and the store {store.location} is one of objects; "
+            f"expected a model's hub id, or a store in a folder that the cluster's nodes share"
         )
-    return [f"{_upload(file, store)}:{name}" for file, name in functions]
+    digests = {file.name: store.digests.of(file) for file in files}
+    folder = store.root / "sources" / digest_value(digests)[:16]
+    for file in files:
+        _copy(file, folder / file.name)
+    return str(folder if model.is_dir() else folder / model.name)
+
+
+def _upload_functions(option: str, functions: Iterable[str], store: Store) -> list[str]:
+    """Copies the files of the user's functions into the store. Returns the functions in the copies.
+
+    option: that names them, for messages."""
+    located = [location(where) for where in functions]
+    if located and store.remote is not None:
+        raise UserError(
+            f"{option}: {located[0][0]} is a file of this machine, and the store {store.location} is one of objects; "
+            f"expected a store in a folder that the cluster's nodes share"
+        )
+    return [f"{_upload(file, store)}:{name}" for file, name in located]
 
 
 def _uploaded(paths: str | list[str], source: Source, store: Store) -> list[str]:

@@ -321,13 +321,24 @@ def _best_text(record: SweepRecord, best: Candidate, file: Path) -> str:
     folder = best.recipe.path.parent
     if file.absolute().parent != folder:
         sources: Mapping[str, Any] = tree.get("sources") or {}
-        tree["sources"] = {name: _with_absolute(source, "path", folder) for name, source in sources.items()}
+        tree["sources"] = {
+            name: _with_functions(_with_absolute(source, "path", folder), folder) for name, source in sources.items()
+        }
+        tree["stages"] = {name: _with_functions(stage or {}, folder) for name, stage in tree["stages"].items()}
         base = tree.get("base") or {}
-        if base and (folder / str(base.get("model"))).is_dir():
+        if base and (folder / str(base.get("model"))).exists():
             tree["base"] = _with_absolute(base, "model", folder)
     figure = f"{record.metric} {best.trial.figure:.6g}"
     header = f"{HEADER} of {record.recipe}: trial {best.trial.number} of {len(record.trials)}, {figure}\n"
     return header + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _with_functions(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A copy of a source or a stage whose functions of the user, `path/to/file.py:name`, have absolute paths."""
+    section = _with_absolute(section, "function", folder)
+    if isinstance(filters := section.get("filters"), Mapping):
+        section["filters"] = _with_absolute(filters, "custom", folder)
+    return section
 
 
 def _with_absolute(section: Mapping[str, Any], key: str, folder: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ FRACTION, MAX_BUSY = 0.05, 0.03
 # Logistic curve of relevance over the cosine, by language: (slope, cosine of relevance 0.5). Fitted to pairs of Alpaca
 # in each language, with their replies and with other pairs' (tests/benchmarks/relevance.py).
 CURVES = {"en": (78.1, 0.828), "zh": (156.3, 0.867)}
-EMBEDDED_CHARACTERS = 200  # of either text, from its beginning: 0.1 s of a core for both
+EMBEDDED_CHARACTERS = 200  # of either text, from its beginning: 0.2 s of a core for both
 
 
 class Scorer:

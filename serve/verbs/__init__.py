@@ -1,1 +1,1 @@
-"""The verbs `rayse serve` and `rayse chat`."""
+"""The verbs of a server: serve, chat, top, promote, rollback and feedback."""

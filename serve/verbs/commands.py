@@ -1,4 +1,5 @@
-"""The verbs `rayse serve` and `rayse chat`: load settings from the store, then host the model or talk to it."""
+"""The verbs `rayse serve`, `rayse chat` and `rayse top`: load settings from the store, then host the model, talk to it
+or watch it."""
 
 from __future__ import annotations
 

@@ -55,8 +55,10 @@ def one_bit_lost(sampler: Sampler, name: str) -> Iterator[list[str]]:
         return call(method, kwargs={"weights_iterator": stream(kwargs["weights_iterator"])})
 
     engine.collective_rpc = damaging
-    yield changed
-    engine.collective_rpc = call
+    try:
+        yield changed
+    finally:
+        engine.collective_rpc = call
 
 
 def push(folder: Path, family: str, dtype: str) -> dict[str, Any]:

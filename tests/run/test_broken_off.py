@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,8 @@ from pipelines.store.runs import latest, resolve
 from tests import small_disk
 from tests.runs import wait_until
 from tests.toy_stages import ROOT, STAGES, TABLE, ToyProject
+
+ATTEMPTS = "drafts/*/attempts/*.json"  # what the meter writes each second
 
 
 @pytest.fixture
@@ -51,7 +53,8 @@ def test_a_bug_keeps_its_error_and_releases_the_draft(project: ToyProject) -> No
 
 def test_killed_attempts_count_and_leave_their_draft(project: ToyProject) -> None:
     process = project.start_and_sleep("tokens")
-    time.sleep(1.2)  # the meter writes each second
+    records = project.store.root.glob
+    wait_until(lambda: any(json.loads(file.read_text())["wall_s"] > 1 for file in records(ATTEMPTS)), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (draft,) = (project.store.root / "drafts").iterdir()

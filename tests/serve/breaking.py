@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,11 +27,13 @@ LOST = ("in a chunk", "between events", "in an event")
 class Breaking(ThreadingHTTPServer):
     """Its model writes TEXT, one word an event, and goes on after what it is given. The first stream breaks off after
     so many words, or where it has finished, as `fault` says ("" for not at all). counts: whether it says how many
-    tokens a reply has so far, where it is asked to; else each word is a token. refusal: of the second request."""
+    tokens a reply has so far, where it is asked to; else each word is a token. refusal: of the second request. pause_s:
+    before the fault, for a browser, which drops what it has not read when a connection breaks."""
 
-    def __init__(self, num_words: int, fault: str, *, counts: bool = True, refusal: str = ""):
+    def __init__(self, num_words: int, fault: str, *, counts: bool = True, refusal: str = "", pause_s: float = 0):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.num_words, self.fault, self.counts, self.refusal = num_words, fault, counts, refusal
+        self.pause_s = pause_s
         self.requests: list[dict[str, Any]] = []
         self.ended = threading.Event()
 
@@ -61,9 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
             if fault and number == self.server.num_words:
                 break
             self._send(json.dumps(event).encode())
-        if fault == "silence":
-            self.server.ended.wait(60)
         if fault:
+            self.server.ended.wait(60 if fault == "silence" else self.server.pause_s)
             self.wfile.write(FAULTS[fault])
         else:
             self._send(b"[DONE]")
@@ -87,7 +87,6 @@ class _Handler(BaseHTTPRequestHandler):
         event = b"data: " + data + b"\n\n"
         self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
         self.wfile.flush()
-        time.sleep(0.01)  # so that a browser reads what came before the connection breaks
 
     def _respond(self, status: int, content_type: str, body: bytes | None) -> None:
         """Begins a response: of a body, or of a stream."""
@@ -106,9 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(num_words: int, fault: str, *, counts: bool = True, refusal: str = "") -> Iterator[Breaking]:
-    """Serves on a free port of loopback."""
-    with Breaking(num_words, fault, counts=counts, refusal=refusal) as server:
+def serve(num_words: int, fault: str, **options: Any) -> Iterator[Breaking]:
+    """Serves on a free port of loopback. options: of Breaking."""
+    with Breaking(num_words, fault, **options) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield server

@@ -80,9 +80,10 @@ def serving(reply: Callable[[str], str]) -> Iterator[ChatEndpoint]:
         def log_message(self, format: str, *args: object) -> None:
             """Prints nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield endpoint
-    server.shutdown()
-    server.server_close()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint.url = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            yield endpoint
+        finally:
+            server.shutdown()

@@ -232,6 +232,38 @@ def test_the_users_filters_are_uploaded_with_their_names(folder: Path) -> None:
         assert Path(f"{file}.py").read_bytes() == (folder / "rules.py").read_bytes()
 
 
+def test_the_users_reward_is_uploaded_and_the_base_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "rewards.py").write_text("def short(batch):\n    return [-len(row['reply']) for row in batch]\n")
+    (folder / "recipe.yaml").write_text(
+        "base: {model: mine}\nsources:\n  talks: {kind: jsonl, path: talks.jsonl, rows: conversations}\n"
+        "stages:\n  conversations: {}\n  ppo: {rewards: {function: 1.0}, function: rewards.py:short}\n"
+    )
+    (folder / "talks.jsonl").write_text('{"prompt": "Hi", "completion": "Ho"}\n')
+    monkeypatch.chdir("/")  # a recipe's paths start at its folder
+    loaded = reader.load(folder / "recipe.yaml", STAGES)
+    store = Store(folder / "store").create()
+    tree = submit._with_uploads(loaded, store)
+    file, name = tree["stages"]["ppo"]["function"].split(".py:")
+    assert name == "short" and file.startswith(str(store.root))
+    assert Path(f"{file}.py").read_bytes() == (folder / "rewards.py").read_bytes()
+    names = sorted(path.name for path in Path(tree["base"]["model"]).iterdir())
+    assert names == ["config.json", "model.safetensors"]
+    (folder / "uploaded.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    uploaded = reader.load(folder / "uploaded.yaml", STAGES)
+    assert [s.fingerprint for s in plan(uploaded, store)] == [s.fingerprint for s in plan(loaded, store)]
+
+
+def test_a_base_in_one_file_is_uploaded_as_that_file(folder: Path) -> None:
+    (folder / "mine.gguf").write_bytes(b"GGUF and so on")
+    loaded = load(folder, TEXT.replace("model: mine", "model: mine.gguf"))
+    store = Store(folder / "store").create()
+    tree = submit._with_uploads(loaded, store)
+    copy = Path(tree["base"]["model"])
+    assert (copy.name, copy.read_bytes()) == ("mine.gguf", b"GGUF and so on")
+    uploaded = load(folder, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    assert plan(uploaded, store)[0].fingerprint == plan(loaded, store)[0].fingerprint
+
+
 def test_sources_that_options_name_are_uploaded_and_decide_the_fingerprint(folder: Path) -> None:
     text = (
         "store: store\nsources:\n  books: {kind: text, path: deep/books.txt}\n  poems: {kind: text, path: folder}\n"

@@ -26,8 +26,8 @@ class PpoOptions(Options):
         description="Weight of each reward; a reply's score is the weighted sum. Weight 0: measured only",
     )
     function: str | None = Field(
-        None, description="File and name of rewards.function: path/to/file.py:name; it is called with a list of "
-        "{prompt, reply, answer} and returns a number for each"
+        None, description="File and name of rewards.function: path/to/file.py:name, from the recipe's folder; it is "
+        "called with a list of {prompt, reply, answer} and returns a number for each"
     )  # fmt: skip
     target_tokens: int = Field(64, ge=1, description="Tokens of a reply that rewards.length scores highest")
     unfinished_penalty: float = Field(

@@ -84,9 +84,9 @@ def test_without_chapters_a_text_is_cut_at_paragraphs_lines_or_sentences() -> No
 
 def test_what_has_no_boundaries_is_cut_anywhere_and_quickly() -> None:
     for text in ("字" * 5_000_000, "x" * 5_000_000, "word " * 1_000_000):
-        start = time.monotonic()
+        start = time.process_time()
         parts = split(text, 10_000)
-        assert time.monotonic() - start < 30
+        assert time.process_time() - start < 30
         assert without_blanks("".join(parts)) == without_blanks(text)
         assert content_words(parts).max() <= 10_000
 

@@ -107,9 +107,9 @@ def test_groups_are_those_of_all_comparisons() -> None:
     "text", ["please classify this review as good or bad in one word {}", "{} how many legs have {} ants"]
 )
 def test_many_prompts_of_one_template_take_seconds(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     prompt_groups([text.format(number, number) for number in range(50_000)])
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 @dataclass(frozen=True)

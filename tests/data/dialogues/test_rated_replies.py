@@ -41,9 +41,9 @@ def test_the_widest_pairs_are_those_of_all_pairs_sorted(ratings: tuple[float, ..
 def test_many_replies_to_one_prompt_take_no_time_for_all_their_pairs() -> None:
     replies = [RatedReply([], f"reply {n}", n % 2) for n in range(50_000)]
     same = [RatedReply([], "a" if n % 3 else f"{n}", n / 7) for n in range(50_000)]
-    start = time.monotonic()
+    start = time.process_time()
     pairs, num_beyond = pairs_of(replies, 10)
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [("reply 1", f"reply {2 * n}") for n in range(10)]
     assert num_beyond == 25_000**2 - 10
     assert len(pairs_of(same, 10)[0]) == 10
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20

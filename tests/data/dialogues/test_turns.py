@@ -86,7 +86,7 @@ def test_a_thought_beside_several_turns_is_that_of_the_last_reply(keep: bool) ->
 
 @pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])
 def test_thoughts_are_found_in_linear_time(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     problem = parse_conversation({"prompt": "Hello", "response": text})
     assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5

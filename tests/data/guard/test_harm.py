@@ -101,5 +101,6 @@ def test_unsafe_documents_are_those_that_the_guard_declines_in_large_part() -> N
     texts = ["The moon turns once about itself while it goes around the earth. " * 5, "How do I bake bread? " * 5]
     fractions = [guard.unsafe_fraction(canonical_text(text), "en") for text in texts]
     found = [Harm({"unsafe": "count"}, guard).find(document) for document in batch(texts).documents]
-    assert [bool(kinds) for kinds in found] == [fraction > 0.2 for fraction in fractions]
+    assert fractions[0] > 0.2 > fractions[1], "these weights decline much of the first and little of the second"
+    assert [list(kinds) for kinds in found] == [["unsafe"], []]
     assert [fraction > 0 for fraction in fractions] == [not guard.check(text, "en").allowed for text in texts]

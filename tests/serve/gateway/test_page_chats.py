@@ -261,7 +261,7 @@ def ask_breaking(visit: tuple[Page, list[str], list[str]], num_words: int, fault
     page, problems, _ = visit
     new_chat(page)
     route = "**/v1/chat/completions"
-    with breaking.serve(num_words, fault, refusal=refusal) as server:
+    with breaking.serve(num_words, fault, refusal=refusal, pause_s=0.5) as server:
         page.route(route, lambda it: it.continue_(url=f"{server.url}/v1/chat/completions"))
         try:
             ask(page, "Count")
