@@ -283,8 +283,7 @@ class RecordSource(FileSource):
         """Divides each file into pieces. The rows of one that lacks a required column are bad rows.
 
         Raises UserError if that is the only file."""
-        parts = super().parts()
-        if all(part.args["alone"] for part in parts):
+        if (parts := super().parts()) and all(part.args["alone"] for part in parts):  # a table may have no part
             self._check_columns(Path(parts[0].args["file"]))
         return parts
 

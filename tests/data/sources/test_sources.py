@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.sources import SOURCES, jsonl
+from pipelines.data.sources.sniffing import sniff
 from pipelines.data.sources.source import BadRow, Row, Source
 from pipelines.errors import UserError
 
@@ -221,6 +222,13 @@ def test_parquet_problems_name_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet: no column 'text'.*n"):
         make_source(tmp_path, "parquet", "a.parquet").parts()
+
+
+def test_a_parquet_file_without_a_row_group_has_no_rows(tmp_path: Path) -> None:
+    pq.ParquetWriter(tmp_path / "a.parquet", pa.schema([("text", pa.string())])).close()
+    assert rows(make_source(tmp_path, "parquet", "a.parquet")) == []
+    (result,) = sniff(tmp_path / "a.parquet")
+    assert result.problems == ("a.parquet: no rows; expected at least one below the names of the columns",)
 
 
 # ---- plain text ----------------------------------------------------------------------------------------------------
