@@ -294,8 +294,9 @@ class RecordSource(FileSource):
             raise UserError(f"{file}: {problem}") from None
         missing = [name for name in self.required_columns() if columns is not None and name not in columns]
         if missing and columns is not None:
-            names = ", ".join(columns)
-            raise UserError(f"{file}: no column {missing[0]!r}; the file has: {names}. Name the column with text:")
+            name, names, keys = missing[0], ", ".join(columns), ("group", "language_column", "text")
+            key = next((key for key in keys if getattr(self, key) == name), "meta")
+            raise UserError(f"{file}: no column {name!r}; the file has: {names}. Name the column with {key}:")
 
 
 MISSING = object()
