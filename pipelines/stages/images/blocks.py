@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.blocks import COUNTS, AtomicFile, Block, plan
+from pipelines.blocks import COUNTS, AtomicFile, Block, json_of, plan
 from pipelines.data.corpus.documents import REJECTED as REJECTED_COLUMNS
 from pipelines.data.corpus.documents import utf8_bytes
 from pipelines.data.images import transforms
@@ -91,8 +91,7 @@ def _read_blocks(work: Work, missing: list[Block]) -> Iterator[int]:
     work.session.start()
     items = []
     for block in missing:
-        parts = json.dumps([part.model_dump() for part in block.parts])
-        items.append({"source": block.source, "parts": parts, "folder": str(block.folder)})
+        items.append({"source": block.source, "parts": json_of(block.parts), "folder": str(block.folder)})
     yield from map_in_order(
         read_block,
         items,
