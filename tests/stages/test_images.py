@@ -209,12 +209,15 @@ def test_run_that_was_broken_off_reads_only_what_is_missing(session: Session, re
     lost = [file for file in blocks if not file.name.endswith(".rejected.parquet")][1]
     lost.unlink()
     (tmp_path / "out/train/part-00001.parquet").unlink()
+    left = tmp_path / "blocks" / f".{'0123456789abcdef' * 2}"
+    left.write_bytes(b"of a killed task")
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.parquet")}
     facts = STAGE.run(work_)
     assert digests(tmp_path) == digests(result.draft)
     written = {file.name for file in tmp_path.rglob("*.parquet") if before.get(file) != file.stat().st_mtime_ns}
     assert written == {lost.name, lost.with_suffix(".rejected.parquet").name, "part-00001.parquet"}
     assert facts["rows/read"] == result.facts["rows/read"]
+    assert not left.exists()
 
 
 def test_too_many_bad_rows_stop_the_stage(session: Session, result: Result, tmp_path: Path) -> None:
