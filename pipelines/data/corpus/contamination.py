@@ -180,7 +180,7 @@ class EvaluationSets:
         result, texts = CheckResult(), [document.text for document in batch.documents]
         for position, overlaps in self.find(texts, batch.hashed, set(batch.kept)).items():
             result.dropped[position] = overlaps[0].verdict
-            result.counts.update(f"{COUNTED}{name}" for name in {overlap.set for overlap in overlaps})
+            result.counts.update(f"{COUNTED}{name}" for name in dict.fromkeys(overlap.set for overlap in overlaps))
             for overlap in overlaps:
                 self.overlaps.append({"id": batch.ids[position], "set": overlap.set, "set_where": overlap.where,
                                       "set_row": overlap.row, "num_ngrams": overlap.num_ngrams,
