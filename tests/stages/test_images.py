@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +29,7 @@ from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.images import STAGE
 from pipelines.stages.images.blocks import image_document, preparation
+from pipelines.stages.images.finish import ImageIndex, kept_instead
 from pipelines.stages.images.options import ImagesOptions
 from pipelines.store.artifacts import Draft
 from tests import runs
@@ -186,6 +189,17 @@ def test_captions_in_other_languages_are_set_aside(tmp_path: Path) -> None:
         assert (problem.reason, problem.by_rule) == ("language", True)
         assert problem.text == "ja.jpg: its caption is in Japanese; expected English or Chinese"
         assert {row["language"] for row in rows if not isinstance(row, Problem)} == languages
+
+
+def test_equal_files_are_found_in_time_in_proportion_to_their_number() -> None:
+    number = 8000
+    numbers = pa.array(range(number))
+    keys = pa.array([bytes(15) + bytes([n % 200]) for n in range(number)], pa.binary(16))
+    table = pa.table({"key": keys, "original_pixels": numbers, "text_bytes": numbers})
+    start = time.process_time()
+    instead = kept_instead(ImageIndex(table, np.array([0, number])), None)
+    assert time.process_time() - start < 2
+    assert instead.tolist() == [number - 200 + n % 200 for n in range(number)]  # the largest with the same bytes
 
 
 def test_captions_are_read_as_any_corpus(result: Result) -> None:
