@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, printable
 from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Store
 
@@ -57,7 +57,7 @@ class RunRecord(BaseModel):
     def end(self, store: Store, outcome: str, problem: str = "") -> None:
         """Records the outcome and, if the run failed, the error message."""
         self.outcome = outcome
-        self.problem = problem
+        self.problem = printable(problem)  # it may name a file whose name is not UTF-8
         self.ended = datetime.now(UTC).isoformat()
         self.save(store)
 

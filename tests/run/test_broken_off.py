@@ -17,7 +17,7 @@ from pipelines.recipe import reader
 from pipelines.run.plan import plan
 from pipelines.run.progress import RunLog
 from pipelines.run.walk import Walk, explain
-from pipelines.store.runs import latest, resolve
+from pipelines.store.runs import RunRecord, latest, resolve
 from tests import small_disk
 from tests.runs import wait_until
 from tests.toy_stages import ROOT, STAGES, TABLE, ToyProject
@@ -41,6 +41,13 @@ def test_a_failing_stage_is_recorded_and_earlier_artifacts_stay(project: ToyProj
     assert project.ran() == ["corpus", "tokenizer", "tokens"]
     project.run()
     assert project.ran() == ["tokens", "pretrain", "evaluate"]
+
+
+def test_a_problem_with_a_file_whose_name_is_not_utf8_is_recorded(project: ToyProject) -> None:
+    store = project.store.create()
+    record = RunRecord.begin(store, recipe="toy", path=project.file, seed=1)
+    record.end(store, "failed", "caf\udce9.txt: the file is empty")
+    assert latest(store).problem == "caf\\udce9.txt: the file is empty"
 
 
 def test_a_bug_keeps_its_error_and_releases_the_draft(project: ToyProject) -> None:

@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +29,7 @@ from pipelines.errors import UserError
 from pipelines.stage import Facts, Work
 from pipelines.stages.images import STAGE
 from pipelines.stages.images.blocks import image_document, preparation
+from pipelines.stages.images.finish import ImageIndex, kept_instead
 from pipelines.stages.images.options import ImagesOptions
 from pipelines.store.artifacts import Draft
 from tests import runs
@@ -188,6 +191,17 @@ def test_captions_in_other_languages_are_set_aside(tmp_path: Path) -> None:
         assert {row["language"] for row in rows if not isinstance(row, Problem)} == languages
 
 
+def test_equal_files_are_found_in_time_in_proportion_to_their_number() -> None:
+    number = 8000
+    numbers = pa.array(range(number))
+    keys = pa.array([bytes(15) + bytes([n % 200]) for n in range(number)], pa.binary(16))
+    table = pa.table({"key": keys, "original_pixels": numbers, "text_bytes": numbers})
+    start = time.process_time()
+    instead = kept_instead(ImageIndex(table, np.array([0, number])), None)
+    assert time.process_time() - start < 2
+    assert instead.tolist() == [number - 200 + n % 200 for n in range(number)]  # the largest with the same bytes
+
+
 def test_captions_are_read_as_any_corpus(result: Result) -> None:
     out = result.draft / "out"
     assert set(DOCUMENTS.names) < set(IMAGE_DOCUMENTS.names)
@@ -209,12 +223,15 @@ def test_run_that_was_broken_off_reads_only_what_is_missing(session: Session, re
     lost = [file for file in blocks if not file.name.endswith(".rejected.parquet")][1]
     lost.unlink()
     (tmp_path / "out/train/part-00001.parquet").unlink()
+    left = tmp_path / "blocks" / f".{'0123456789abcdef' * 2}"
+    left.write_bytes(b"of a killed task")
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.parquet")}
     facts = STAGE.run(work_)
     assert digests(tmp_path) == digests(result.draft)
     written = {file.name for file in tmp_path.rglob("*.parquet") if before.get(file) != file.stat().st_mtime_ns}
     assert written == {lost.name, lost.with_suffix(".rejected.parquet").name, "part-00001.parquet"}
     assert facts["rows/read"] == result.facts["rows/read"]
+    assert not left.exists()
 
 
 def test_too_many_bad_rows_stop_the_stage(session: Session, result: Result, tmp_path: Path) -> None:

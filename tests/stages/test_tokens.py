@@ -78,9 +78,10 @@ class Tokens:
     def __init__(self, session: Session, corpus: Path, tokenizer: Path) -> None:
         self.session, self.corpus, self.tokenizer = session, corpus, tokenizer
 
-    def __call__(self, folder: Path, seed: int = 7, tasks: int | None = None, **options: Any) -> tuple[Path, Facts]:
+    def __call__(self, folder: Path, seed: int = 7, tasks: int | None = None, output: io.StringIO | None = None,
+                 **options: Any) -> tuple[Path, Facts]:  # fmt: skip
         values = TokensOptions.model_validate({"length": 32, **options})
-        return run(tokens_stage.STAGE, folder, values, seed, session=self.session, tasks=tasks,
+        return run(tokens_stage.STAGE, folder, values, seed, session=self.session, tasks=tasks, output=output,
                    corpus=self.corpus, tokenizer=self.tokenizer)  # fmt: skip
 
 
@@ -198,14 +199,17 @@ def test_unigram_counts_equal_the_tokens_of_each_languages_training_text(
 
 
 def test_training_tokens_have_the_weights_of_the_mixture(tokens: Tokens, tmp_path: Path) -> None:
-    _, facts = tokens(tmp_path, mixture={"en": 0.5, "zh": 0.5}, max_repeats=3)
+    _, facts = tokens(tmp_path, mixture={"en": 0.5, "zh": 0.5}, max_repeats=3, output=(output := io.StringIO()))
+    assert "% of en is used, as zh is used 3 times (max_repeats: 3)" in output.getvalue()
     assert facts["tokens/fraction_zh"] == pytest.approx(0.5, abs=0.03)
     assert facts["tokens/fraction_en"] == pytest.approx(0.5, abs=0.03)
     assert max(facts["tokens/repeats_en"], facts["tokens/repeats_zh"]) == pytest.approx(3)
     for name in ("en", "fr"):  # the parts need not be encoded again
         shutil.copytree(tmp_path / "encoded", tmp_path / name / "encoded")
-    _, facts = tokens(tmp_path / "en", mixture={"en": 1})
+    _, facts = tokens(tmp_path / "en", mixture={"en": 1}, output=(output := io.StringIO()))
     assert (facts["tokens/fraction_en"], facts["tokens/train_zh"]) == (1, 0)
+    number = sum(language == "zh" for language, _ in DOCUMENTS)
+    assert f"{number} documents are not used, as their language has no weight: zh ({number})" in output.getvalue()
     message = "mixture: fr has a weight, but the corpus has no text in it; expected languages of the corpus: en, zh"
     with pytest.raises(UserError, match=message):
         tokens(tmp_path / "fr", mixture={"en": 0.5, "fr": 0.5})

@@ -326,8 +326,10 @@ def warm_up(filters: Iterable[Filter | Custom] = ()) -> None:
     """Compiles numba's functions or loads them, so that tasks on this machine load them from its disk cache.
 
     filters: those whose functions are warmed up, too."""
-    texts = pa.array(["a word", "字"], pa.string())
-    hashed = hash_texts(texts)
-    minhash.signatures(hashed, 16)
-    compiled = [filter_ for filter_ in filters if filter_.reads_web_words]
-    apply_filters(compiled, document_stats(texts, ["en", "zh"]))
+    texts, _ = normalised(pa.array(["a word", "字"], pa.string()))
+    documents = document_stats(texts, ["en", "zh"])
+    minhash.signatures(documents.hashed, 16)
+    are_blank(texts)
+    for filter_ in filters:
+        if filter_.reads_web_words:
+            apply_filters([filter_], documents)  # each by itself: it would not see what one before it drops

@@ -23,13 +23,13 @@ import pyarrow as pa
 
 from pipelines.data.corpus.checks import Candidates, CheckResult
 from pipelines.data.corpus.filters.filter import Verdict
+from pipelines.data.text.languages import CHARACTERS_PER_WORD
 from pipelines.data.text.measures import COUNTS, NGRAM, HashedTexts, hash_texts, ngram_hash
 from pipelines.data.text.normalise import normalise
 
 CONTAMINATED = "contaminated"  # the reason
 AREA = "decontamination/"  # of its facts
 COUNTED = f"{AREA}documents_"  # and the set's name: documents that were dropped for it
-CHARACTERS_PER_WORD = 1.6  # of Chinese: what says as much as an English word
 # A run of words that so many rows of a set have, and so large a part of them, is that of its prompts' template.
 TEMPLATE_ROWS, TEMPLATE_SHARE = 10, 0.01
 QUOTED_CHARACTERS = 200  # of a run, in messages
@@ -180,7 +180,7 @@ class EvaluationSets:
         result, texts = CheckResult(), [document.text for document in batch.documents]
         for position, overlaps in self.find(texts, batch.hashed, set(batch.kept)).items():
             result.dropped[position] = overlaps[0].verdict
-            result.counts.update(f"{COUNTED}{name}" for name in {overlap.set for overlap in overlaps})
+            result.counts.update(f"{COUNTED}{name}" for name in dict.fromkeys(overlap.set for overlap in overlaps))
             for overlap in overlaps:
                 self.overlaps.append({"id": batch.ids[position], "set": overlap.set, "set_where": overlap.where,
                                       "set_row": overlap.row, "num_ngrams": overlap.num_ngrams,

@@ -191,9 +191,11 @@ def _json(card: Mapping[str, Any], characters: int) -> bytes:
     """JSON of the card, its texts cut to so many characters."""
 
     def shortened(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: excerpt(inner, characters) if key in ("text", "problem") else shortened(inner)
+        if isinstance(value, Mapping) and isinstance(value.get("text"), str):  # a sample; a source may have such a name
+            return {key: excerpt(inner, characters) if key in ("text", "problem") else inner
                     for key, inner in value.items() if key != "order"}  # fmt: skip
+        if isinstance(value, Mapping):
+            return {key: shortened(inner) for key, inner in value.items()}
         return [shortened(inner) for inner in value] if isinstance(value, list) else value
 
     return json.dumps(shortened(card), ensure_ascii=False).encode(errors="replace")

@@ -17,12 +17,11 @@ import numba
 import numpy as np
 import xxhash
 
-from pipelines.data.text.measures import HashedTexts, ngram_hash
+from pipelines.data.text.measures import MIX, HashedTexts, ngram_hash
 
 SHINGLE_WORDS = 5
 RECALL = 0.98  # fraction of the pairs exactly at the threshold that become candidates
 EMPTY = np.uint32(0xFFFFFFFF)  # every hash of the signature of a text without words
-MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is one to one, and spreads bits upwards
 
 
 def exact_key(text: str) -> bytes:

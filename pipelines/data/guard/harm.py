@@ -23,12 +23,12 @@ from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.text.document_stats import DocumentStats
 from pipelines.data.text.harm_kinds import HarmKind, HarmOptions
 from pipelines.data.text.harm_words import ABUSE, BETWEEN, DEROGATORY, GROUPS, REPORTED, SWEAR, VERB
+from pipelines.data.text.languages import CHARACTERS_PER_WORD
 
 AREA = "harm/"  # of its counts and facts
 ABUSE_POINTS = 3  # of a slur, an insult or a threat; a swear word has one
 MIN_POINTS, MAX_TOXIC_FRACTION = 3, 0.03  # points of a document, and for each of its words
 MAX_UNSAFE_FRACTION = 0.2  # of the windows of a document that the guard would decline
-CHARACTERS_PER_WORD = 1.6  # of Chinese: what says as much as an English word
 SENTENCE = re.compile(r"[^.!?。！？\n;；]+")
 QUOTED_CHARACTERS = 100  # of a sentence, in messages
 

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-CHARACTERS_PER_WORD = 1.6  # of Chinese
+from pipelines.data.text.languages import CHARACTERS_PER_WORD
+
 MAX_WORD_CHARACTERS = 40  # what is longer is no word (Base64, a table's rule) and counts as several
 LONGEST_WORD = 4000  # a longer one goes in pieces, so that each cut reads little
 HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")

@@ -62,10 +62,10 @@ class Csv(TextFileSource, RecordSource):
         identity = super().identity()
         if self.quotes is None:
             del identity["quotes"]
-            literal = [file.name for file in self.files() if self.quotes_are_text(file)]
+            literal = [encodings.readable_name(file.name) for file in self.files() if self.quotes_are_text(file)]
             identity |= {"quotes_are_text": literal} if literal else {}
         if self.delimiter is None:
-            delimiters = {file.name: self.delimiter_of(file) for file in self.files()}
+            delimiters = {encodings.readable_name(file.name): self.delimiter_of(file) for file in self.files()}
             others = {name: one for name, one in delimiters.items() if one not in (None, _usual_delimiter(name))}
             identity |= {"delimiters": others} if others else {}
         return identity

@@ -30,6 +30,8 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from pipelines.data.sources.docstring_scan import docstrings
+from pipelines.data.sources.encodings import encodable
+from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 
@@ -104,6 +106,9 @@ class Docstrings(Source):
             row += 1
             if text is None:
                 yield BadRow(row=row, problem=f"{file}: its encoding cannot be told; expected UTF-8 or a declared one")
+            elif not encodable(text):  # a literal may spell it
+                problem = f"{file}: half of a surrogate pair in a docstring; expected text that UTF-8 can write"
+                yield BadRow(row=row, problem=problem, raw=text[:RAW_CHARACTERS])
             else:
                 yield Row(row=row, text=text, meta={"file": file})
 

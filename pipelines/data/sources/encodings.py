@@ -117,6 +117,15 @@ def _encodes(text: str) -> bool:
     return True
 
 
+def readable_name(name: str) -> str:
+    r"""A file's name as text that UTF-8 can write: bytes that are not UTF-8, as in names of older systems, as escapes.
+
+    >>> readable_name("caf\udce9.txt"), readable_name("café.txt")
+    ('caf\\xe9.txt', 'café.txt')
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def not_in(encoding: str, where: str) -> str:
     """The problem with a row that has bytes which are no text in the encoding of its file."""
     name = "UTF-8" if encoding == "utf-8" else encoding

@@ -77,7 +77,7 @@ class FileSource(Source):
         identity = super().identity()
         if self.max_row_bytes == type(self).model_fields["max_row_bytes"].default:
             del identity["max_row_bytes"]
-        return {**identity, "files": [file.name for file in self.files()]}
+        return {**identity, "files": [encodings.readable_name(file.name) for file in self.files()]}
 
     def encoding_of(self, file: Path) -> str | None:
         """The encoding in which a file's text is read; None for data that is not text."""
@@ -96,7 +96,7 @@ class FileSource(Source):
                     Part(
                         index=len(parts),
                         where=self.display_path(file),
-                        group=file.name,
+                        group=encodings.readable_name(file.name),
                         bytes=piece.pop("bytes", args["size"]),
                         first_row=piece.pop("first_row", 1),
                         args=args | piece,
@@ -179,7 +179,7 @@ class TextFileSource(FileSource):
         identity = super().identity()
         if self.encoding is None:
             del identity["encoding"]
-            found = {file.name: self.encoding_of(file) for file in self.files()}
+            found = {encodings.readable_name(file.name): self.encoding_of(file) for file in self.files()}
             others = {name: encoding for name, encoding in found.items() if encoding not in ("utf-8", None)}
             identity |= {"encodings": others} if others else {}
         return identity
@@ -283,8 +283,7 @@ class RecordSource(FileSource):
         """Divides each file into pieces. The rows of one that lacks a required column are bad rows.
 
         Raises UserError if that is the only file."""
-        parts = super().parts()
-        if all(part.args["alone"] for part in parts):
+        if (parts := super().parts()) and all(part.args["alone"] for part in parts):  # a table may have no part
             self._check_columns(Path(parts[0].args["file"]))
         return parts
 
@@ -295,8 +294,9 @@ class RecordSource(FileSource):
             raise UserError(f"{file}: {problem}") from None
         missing = [name for name in self.required_columns() if columns is not None and name not in columns]
         if missing and columns is not None:
-            names = ", ".join(columns)
-            raise UserError(f"{file}: no column {missing[0]!r}; the file has: {names}. Name the column with text:")
+            name, names, keys = missing[0], ", ".join(columns), ("group", "language_column", "text")
+            key = next((key for key in keys if getattr(self, key) == name), "meta")
+            raise UserError(f"{file}: no column {name!r}; the file has: {names}. Name the column with {key}:")
 
 
 MISSING = object()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.data.sources.captions import RECORD_SUFFIX, TEXT_SUFFIXES, CaptionColumns, caption_of_files
+from pipelines.data.sources.encodings import readable_name
 from pipelines.data.sources.files import FileProblem
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES, image_row, too_large
 from pipelines.data.sources.source import BadRow, Row
@@ -114,14 +115,15 @@ def read_archive(file: Path, columns: CaptionColumns, max_bytes: int) -> Iterato
     try:
         for member, data in _members(file, max_bytes):
             num_members += 1
-            key, suffix = split_name(member.name)
+            name = readable_name(member.name)
+            key, suffix = split_name(name)
             if key != group.key:
                 yield from finished(group)
                 group = _Group(key)
             if isinstance(data, bytes):
-                group.add(suffix, member.name, data)
+                group.add(suffix, name, data)
             else:
-                group.problems.append(f"{member.name}: {data}")
+                group.problems.append(f"{name}: {data}")
         yield from finished(group)
     except (_Damaged, tarfile.TarError, EOFError, OSError, zlib.error) as error:
         if not num_members:

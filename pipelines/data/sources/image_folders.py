@@ -21,6 +21,7 @@ from pipelines.data.sources.captions import (
     caption_of_files,
     read_metadata,
 )
+from pipelines.data.sources.encodings import readable_name
 from pipelines.data.sources.source import BadRow, Part, Row
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -98,6 +99,7 @@ def too_large(size: int, max_bytes: int) -> str:
 
 def image_row(number: int, name: str, image: bytes, caption: Caption) -> Row:
     """A row of one image. Its group is that of its record, or its own name: held-out data is split by images."""
+    name = readable_name(name)
     meta = {"file": name, **caption.meta}
     return Row(row=number, text=caption.text, record={"image": image}, group=caption.group or name, meta=meta)
 

@@ -49,40 +49,25 @@ def _terminal_signs() -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _tables(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(keys, stamps) of a hash table with room for the pieces of any of the texts, all slots free."""
-    longest = 0
-    for row in rows:
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    capacity = 16
-    while capacity < 2 * (longest + 1):
-        capacity *= 2
-    return np.empty(capacity, np.uint64), np.full(capacity, -1, np.int64)
-
-
-@numba.njit(cache=True)
-def _num_slots(num_pieces: int, capacity: int) -> int:
-    size = 16
-    while size < 2 * num_pieces:
-        size *= 2
-    return min(size, capacity)
-
-
-@numba.njit(cache=True)
-def _num_line_feeds(data: np.ndarray, start: int, stop: int) -> int:
-    number = 0
-    for position in range(start, stop):
-        number += data[position] == NEWLINE
-    return number
+def _tables(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(slots for the pieces of each text, keys, stamps): a hash table for the text with the most, all slots free."""
+    sizes = np.full(len(rows), 16, np.int64)
+    for number in range(len(rows)):
+        num_pieces = 1
+        for position in range(offsets[rows[number]], offsets[rows[number] + 1]):
+            num_pieces += data[position] == NEWLINE
+        while sizes[number] < 2 * num_pieces:
+            sizes[number] *= 2
+    capacity = sizes.max() if len(sizes) else 0
+    return sizes, np.empty(capacity, np.uint64), np.full(capacity, -1, np.int64)
 
 
 @numba.njit(cache=True)
 def _repeated_pieces(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     counts = np.zeros((len(rows), 6), np.int64)
-    keys, stamps = _tables(offsets, rows)
+    sizes, keys, stamps = _tables(data, offsets, rows)
     for number in range(len(rows)):
-        start, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
-        size = _num_slots(_num_line_feeds(data, start, stop) + 1, len(keys))
+        start, stop, size = int(offsets[rows[number]]), int(offsets[rows[number] + 1]), sizes[number]
         for first, min_feeds in ((0, 2), (3, 1)):  # of paragraphs, of lines
             position, value, characters = start, FNV_OFFSET, 0
             while True:
@@ -148,11 +133,10 @@ def _line_shapes(
     short_characters: int,
 ) -> np.ndarray:
     counts = np.zeros((len(rows), 5), np.int64)
-    keys, stamps = _tables(offsets, rows)
+    sizes, keys, stamps = _tables(data, offsets, rows)
     for number in range(len(rows)):
-        position, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
+        position, stop, size = int(offsets[rows[number]]), int(offsets[rows[number] + 1]), sizes[number]
         count = counts[number]
-        size = _num_slots(_num_line_feeds(data, position, stop) + 1, len(keys))
         value, characters, is_blank, last = FNV_OFFSET, 0, True, 0
         while position <= stop:
             code, width = decode(data, position) if position < stop else (NEWLINE, 1)

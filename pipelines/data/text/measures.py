@@ -39,7 +39,7 @@ MIN_RUN_CHARACTERS = 6  # "aaaaaa", "哈哈哈哈哈哈": from this length on a 
 # have shorter lines in common.
 LONG_LINE_WIDTH = 30
 WIDE_FROM = 0x2E80  # Chinese, Japanese and Korean characters and full-width signs take two columns
-MIX = np.uint64(0x9E3779B97F4A7C15)
+MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is one to one, and spreads bits upwards
 
 COUNTS = (
     "characters",  # all that is not blank

@@ -146,6 +146,20 @@ def _add_up(hashes: np.ndarray, lengths: np.ndarray, hash_sums: np.ndarray, leng
 
 
 @numba.njit(cache=True)
+def _insert_ngram(
+    hash_sums: np.ndarray,
+    powers: np.ndarray,
+    first: int,
+    length: int,
+    stamp: int,
+    keys: np.ndarray,
+    stamps: np.ndarray,
+) -> tuple[np.int64, bool]:
+    """Inserts the hash of an n-gram; returns (its slot, whether it was there). first: its first word."""
+    return insert(keys, stamps, stamp, hash_sums[first + length] - hash_sums[first] * powers[length])
+
+
+@numba.njit(cache=True)
 def _top_ngram(
     hash_sums: np.ndarray,
     powers: np.ndarray,
@@ -165,8 +179,7 @@ def _top_ngram(
     for first in range(num_ngrams):
         if not repeated[first]:
             continue
-        key = hash_sums[first + length] - hash_sums[first] * powers[length]
-        slot, existed = insert(keys, stamps, stamp, key)
+        slot, existed = _insert_ngram(hash_sums, powers, first, length, stamp, keys, stamps)
         if existed:
             repeated[firsts[slot]] = True
         else:
@@ -198,8 +211,7 @@ def _duplicate_ngrams(
         if not repeated[first]:
             first += 1
             continue
-        key = hash_sums[first + length] - hash_sums[first] * powers[length]
-        if insert(keys, stamps, stamp, key)[1]:
+        if _insert_ngram(hash_sums, powers, first, length, stamp, keys, stamps)[1]:
             characters += length_sums[first + length] - length_sums[first]
             first += length
         else:

@@ -134,10 +134,7 @@ class Encoder:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises no more specific type
             raise UserError(f"{file}: not readable as a tokenizer ({error})") from None
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-        except ValueError as error:
-            raise UserError(f"{config_file}: not readable as JSON ({error})") from None
+        config = _json_object(config_file)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # as plain text
@@ -171,14 +168,24 @@ class Encoder:
         return np.concatenate([np.asarray(bos, np.int32), ids, np.asarray([self.eos_id], np.int32)])
 
 
+def _json_object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no file. Raises UserError if it cannot be read."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{file}: not readable as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: not readable as JSON (it holds no object)")
+    return value
+
+
 def _model_eos_id(folder: Path) -> int | None:
     """The first eos_token_id of a model's own files, for a tokenizer that names none."""
     for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file():
-            eos_id = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
-            eos_id = eos_id[0] if isinstance(eos_id, list) and eos_id else eos_id
-            if isinstance(eos_id, int):
-                return eos_id
+        eos_id = _json_object(folder / name).get("eos_token_id")
+        eos_id = eos_id[0] if isinstance(eos_id, list) and eos_id else eos_id
+        if isinstance(eos_id, int):
+            return eos_id
     return None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.blocks import COUNTS, AtomicFile, map_arrow, write_arrow
+from pipelines.blocks import COUNTS, AtomicFile, json_of, map_arrow, write_arrow
 from pipelines.data.corpus import contamination
 from pipelines.data.corpus.contamination import AREA, OVERLAPS, EvaluationRow, EvaluationSets, ngram_index, texts_of
 from pipelines.data.sources.source import BadRow, Part, Source
@@ -41,7 +41,7 @@ def write_index(work: Work) -> Path:
                 f"set. Name the training text alone, `sources: [{others}]`, or give {name} `rows: prompts`"
             )
     sets = {name: work.references[name] for name in options.sets}
-    parts = {name: [part.model_dump_json() for part in source.parts()] for name, source in sets.items()}
+    parts = {name: json_of(source.parts()) for name, source in sets.items()}
     conversations = str(work.inputs["conversations"].local()) if options.held_out_prompts else ""
     make_files(
         work,
@@ -60,7 +60,7 @@ def index_sets(
     item: dict[str, Any],
     *,
     sets: Mapping[str, Source],
-    parts: Mapping[str, Sequence[str]],
+    parts: Mapping[str, str],
     conversations: str,
     ngram_words: int,
 ) -> None:
@@ -75,8 +75,8 @@ def index_sets(
     write_arrow(index.replace_schema_metadata(schema.metadata), Path(item["path"]))
 
 
-def _rows(name: str, source: Source, parts: Sequence[str]) -> Iterator[EvaluationRow]:
-    for part in (Part.model_validate_json(part) for part in parts):
+def _rows(name: str, source: Source, parts: str) -> Iterator[EvaluationRow]:
+    for part in (Part.model_validate(part) for part in json.loads(parts)):
         for row in source.read(part):
             if isinstance(row, BadRow):
                 raise UserError(

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.blocks import AtomicFile, Block, plan
+from pipelines.blocks import AtomicFile, Block, json_of, plan
 from pipelines.data.corpus import cleaning, quality_model
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.source import Part, Source
@@ -71,9 +71,8 @@ def _sample(work: Work, folder: Path, sides: Mapping[str, Mapping[str, Source]])
     items: list[dict[str, Any]] = []
     for side, sources in sides.items():
         for block in _sampled_blocks(sources, folder, work.options.block_bytes, work.seed):
-            parts = json.dumps([part.model_dump() for part in block.parts])
             path = folder / "quality" / f"{side}.{block.file.name}"
-            items.append({"path": str(path), "side": side, "source": block.source, "parts": parts})
+            items.append({"path": str(path), "side": side, "source": block.source, "parts": json_of(block.parts)})
     sources = {name: source for named in sides.values() for name, source in named.items()}
     rules = {name: work.options.rules(source, work.seed) for name, source in sources.items()}
     make_files(work, sample_block, items, unit="samples of quality", sources=sources, rules=rules, seed=work.seed)

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import map_arrow, write_arrow
 from pipelines.data.corpus import duplicates, semantic
-from pipelines.data.corpus.minhash import MIX
 from pipelines.data.text import embeddings
+from pipelines.data.text.measures import MIX
 from pipelines.parallel import make_files
 from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.blocks import COUNTS, AtomicFile, Block, plan
+from pipelines.blocks import COUNTS, AtomicFile, Block, json_of, plan, remove_unpublished
 from pipelines.data.corpus.documents import REJECTED as REJECTED_COLUMNS
 from pipelines.data.corpus.documents import utf8_bytes
 from pipelines.data.images import transforms
@@ -59,12 +59,15 @@ def read(work: Work) -> ReadBlocks:
     """Reads the blocks that are not in the draft yet.
 
     Raises UserError for a source that cannot be read, or for more bad rows than the recipe allows."""
-    blocks = plan(work.sources, work.draft.folder("blocks"), work.options.block_bytes)
+    folder = work.draft.folder("blocks")
+    remove_unpublished(folder)
+    blocks = plan(work.sources, folder, work.options.block_bytes)
     missing = [block for block in blocks if not block.file.exists()]
+    files = {block.file for block in missing}  # blocks themselves are compared part by part
     rejected = RejectedRows(work.draft.out / REJECTED, BadRowLimit(work.options.max_bad_rows, work.name))
     results, rows_read, start = _read_blocks(work, missing), 0, time.monotonic()
     for done, block in enumerate(blocks, 1):
-        if block in missing:
+        if block.file in files:
             rows_read += next(results)
         rejected.limit.add(block.source, rows=block.counts()["rows/read"])
         for row in pq.read_table(block.rejected).to_pylist():
@@ -91,8 +94,7 @@ def _read_blocks(work: Work, missing: list[Block]) -> Iterator[int]:
     work.session.start()
     items = []
     for block in missing:
-        parts = json.dumps([part.model_dump() for part in block.parts])
-        items.append({"source": block.source, "parts": parts, "folder": str(block.folder)})
+        items.append({"source": block.source, "parts": json_of(block.parts), "folder": str(block.folder)})
     yield from map_in_order(
         read_block,
         items,

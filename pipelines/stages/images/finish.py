@@ -90,11 +90,10 @@ def kept_instead(index: ImageIndex, max_distance: int | None) -> np.ndarray:
     Of equal files, and of images with similar hashes, the one with most pixels is kept; of equally large ones that with
     the longest caption, then the first. max_distance: bits; None: equal files only."""
     order = np.lexsort((-index.numbers("text_bytes"), -index.numbers("original_pixels")))  # stable: then the first
-    keys = [index.table.column("key").to_pylist()[image] for image in order]
-    first: dict[bytes, int] = {}
+    keys, first = index.table.column("key").to_pylist(), dict[bytes, int]()
     instead = np.arange(len(order))
-    for image, key in zip(order, keys, strict=True):
-        instead[image] = first.setdefault(key, int(image))
+    for image in order.tolist():
+        instead[image] = first.setdefault(keys[image], image)
     if max_distance is not None:
         unique = order[instead[order] == order]
         instead[unique] = unique[hashing.near_duplicates(index.numbers("phash")[unique], max_distance)]

@@ -109,11 +109,12 @@ def plan(work: Work, totals: dict[str, Totals]) -> dict[str, Split]:
         repeats = packing.mixture_repeats(
             tokens, mixture.weights, options.repeats_limit, choices=choices, total_tokens=mixture.total_tokens
         )
-        _note_unused(work, train, repeats)
     elif mixture is not None:
         repeats = packing.mixture_repeats(tokens, mixture, options.repeats_limit)
     else:
         repeats = packing.min_fraction_repeats(tokens, options.min_language_fraction, options.repeats_limit)
+    if mixture is not None:
+        _note_unused(work, train, repeats)
     phases = ordering.plan(work, train.levels, train.sources, train.unplaced)
     held_out = totals[HELD_OUT]
     all_once = dict.fromkeys(held_out.languages, 1.0)
@@ -133,17 +134,22 @@ def plan(work: Work, totals: dict[str, Totals]) -> dict[str, Split]:
 
 def _note_unused(work: Work, train: Totals, repeats: dict[str, float]) -> None:
     """Says which documents are not used, or not all of them."""
-    by = work.options.mixture.by
-    if without := train.group_documents[NO_GROUP]:
-        values = train.values.most_common(NAMED_VALUES)
-        names = ", ".join(f"{value or f'no {by}'} ({number:,})" for value, number in values)
+    mixture: Mixture | dict[str, float] = work.options.mixture
+    if isinstance(mixture, Mixture):
+        by, values, without = mixture.by, train.values, train.group_documents[NO_GROUP]
+        total_tokens, unused = mixture.total_tokens, {NO_GROUP}
+    else:
+        by, values = "language", Counter({name: n for name, n in train.documents.items() if name not in mixture})
+        without, total_tokens, unused = values.total(), None, set(values)
+    if without:
+        names = ", ".join(f"{value or f'no {by}'} ({number:,})" for value, number in values.most_common(NAMED_VALUES))
         work.progress.note(f"mixture: {without:,} documents are not used, as their {by} has no weight: {names}")
-    partly = [f"{times:.0%} of {group}" for group, times in repeats.items() if group != NO_GROUP and times < 0.995]
+    partly = [f"{times:.0%} of {group}" for group, times in repeats.items() if group not in unused and times < 0.995]
     if not partly:
         return
     most = max(repeats, key=lambda group: repeats[group])
     limit = f"{most} is used {repeats[most]:.3g} times (max_repeats: {work.options.repeats_limit:g})"
-    if total_tokens := work.options.mixture.total_tokens:
+    if total_tokens:
         limit = f"total_tokens is {total_tokens:,}"
     work.progress.note(f"mixture: only {', '.join(partly)} is used, as {limit}")
 

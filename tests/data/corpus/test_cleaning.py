@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.source import BadRow, Part, Row
 from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.errors import UserError
+from tests.data.corpus.test_web_filters import BOOKS
 
 GOOD = "The moon shows us the same face, for it turns once about itself while it goes around. Number {}."
 RECORDS = [
@@ -216,6 +219,36 @@ def test_a_document_of_which_no_line_is_left_is_empty(tmp_path: Path) -> None:
     filters = Filters.model_validate({"preset": "c4", "c4": {"min_sentences": 0}})
     (batch,) = cleaned(tmp_path, [{"text": "Home\nContact", "from": "a"}], filters=filters)
     assert (batch.documents.num_rows, batch.counts["documents/dropped_empty"]) == (0, 1)
+
+
+WARM_UP = """
+import gc
+import sys
+from numba.core.dispatcher import Dispatcher
+from pipelines.data.corpus import cleaning
+from pipelines.data.corpus.filters import Filters
+from pipelines.data.corpus.rules import Rules
+from pipelines.data.sources.jsonl import Jsonl
+
+def compiled():
+    functions = [one for one in gc.get_objects() if isinstance(one, Dispatcher) and one.signatures]
+    return {(one.py_func.__name__, str(one.signatures)) for one in functions}
+
+source = Jsonl.model_validate({"path": sys.argv[1], "language": "auto"})
+filters = Filters.model_validate({"preset": "fineweb", "length": {}, "repetition": {}, "quality": {}})
+cleaning.warm_up(filters.enabled())
+before = compiled()
+rules = Rules(filters.enabled(), filters.split_words, {}, 7)
+(batch,) = cleaning.clean("web", source, source.parts(), rules=rules, permutations=16)
+print(len(before) > 5, batch.documents.num_rows, sorted(compiled() - before))
+"""
+
+
+def test_all_that_is_compiled_is_compiled_before_the_tasks(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in (*BOOKS, "A menu")))
+    done = subprocess.run([sys.executable, "-c", WARM_UP, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout == "True 2 []\n"
 
 
 CUSTOM = """

@@ -8,7 +8,9 @@ import re
 import pyarrow as pa
 
 from pipelines.data.corpus import contamination
+from pipelines.data.corpus.checks import Candidates
 from pipelines.data.corpus.contamination import EvaluationRow, EvaluationSets, Quotes, ngram_index, ngram_text, texts_of
+from pipelines.data.text.document_stats import document_stats
 from pipelines.data.text.measures import hash_texts
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
@@ -143,3 +145,14 @@ def test_a_verdict_names_set_file_row_and_words() -> None:
     assert overlap.verdict.problem == (
         "has 13 words of maths a.jsonl:4: 'Natalia sold clips to 48 of her friends in April, and then she'"
     )
+
+
+def test_documents_are_counted_by_set_in_the_order_of_their_text() -> None:
+    """Not in that of a set of Python's, which differs from run to run: the counts are in the blocks' files."""
+    names = [f"set {number}" for number in range(8)]
+    index, _ = ngram_index([EvaluationRow(name, "a", 1, [QUESTION]) for name in names], 13)
+    texts = pa.array([QUESTION, PROSE, f"{PROSE} {QUESTION}"], pa.string())
+    documents = document_stats(texts, ["en"] * 3)
+    result = EvaluationSets(index).apply(Candidates("web", ["a", "b", "c"], documents, documents.hashed, range(3)))
+    assert list(result.counts.items()) == [(f"decontamination/documents_{name}", 2) for name in names]
+    assert sorted(result.dropped) == [0, 2]

@@ -92,6 +92,18 @@ def test_the_card_is_bounded_and_adds_up_whatever_the_corpus(sources: int, reaso
     assert "order" not in json.dumps(made)
 
 
+def test_sources_and_reasons_may_have_the_names_of_what_a_sample_has() -> None:
+    names = ("text", "order", "problem")
+    rows = [{"source": name, "where": "a.jsonl", "row": n, "reason": name, "problem": "p", "raw": "r"}
+            for n, name in enumerate(names)]  # fmt: skip
+    whole = data_card.summarise_rejected(pa.Table.from_pylist(rows, REJECTED).to_batches(), seed=7)
+    empty = {"languages": {}, "histograms": {}, "kept": {}}
+    made = json.loads(data_card.data_card(whole | empty, read=dict.fromkeys(names, 1), edges=EDGES, clusters=[]))
+    assert {source: counts["dropped"] for source, counts in made["documents"].items()} == {n: {n: 1} for n in names}
+    sample = {"place": "a.jsonl:1", "source": "order", "text": "r", "problem": "p"}
+    assert made["dropped"]["order"] == [sample] and made["dropped"].keys() == set(names)
+
+
 def test_clusters_are_those_of_most_near_duplicates_and_each_document_is_in_one() -> None:
     pairs = np.array(
         [(1, 2), (1, 3), (4, 3), (4, 5), (6, 7), (6, 8), (6, 9), (7, 8)]

@@ -19,6 +19,7 @@ import pytest
 from pipelines.data.sources import csv, jsonl
 from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError, printable
+from pipelines.store.digests import digest_value
 from tests.data.sources.reading import bad, make_source, rows, texts
 
 KINDS = ["text", "jsonl", "json", "csv", "parquet", "html", "warc", "pdf", "docx", "epub"]
@@ -54,6 +55,18 @@ def test_a_folder_may_lie_in_a_hidden_one(tmp_path: Path) -> None:
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("text", "one"), ("jsonl", '{"text": "one"}'), ("csv", "text;n\none;1\n")]
+)
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path: Path, kind: str, content: str) -> None:
+    name, suffix = os.fsdecode(b"caf\xe9"), SUFFIX.get(kind, kind)  # as archives of older systems have it
+    (tmp_path / f"{name}.{suffix}").write_text(content)
+    source = make_source(tmp_path, kind, ".")
+    assert texts(source) == ["one"]
+    assert [part.group for part in source.parts()] == [f"caf\\xe9.{suffix}"]
+    assert digest_value(source.identity()) == digest_value(make_source(tmp_path, kind, ".").identity())
 
 
 def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:

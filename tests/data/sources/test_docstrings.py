@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.data.sources import docstrings
 from pipelines.data.sources.docstrings import Docstrings, divide_bytes, is_documentation, libraries, library_named
-from pipelines.data.sources.source import Part, Row
+from pipelines.data.sources.source import BadRow, Part, Row
 from pipelines.errors import UserError
 from tests.runs import ROOT
 
@@ -88,6 +89,19 @@ def test_tests_copies_licences_and_generated_code_are_left_out() -> None:
             "../../bin/tool.py", "x/data.txt", "__editable___x_finder.py", "basic/templates/card.md"]  # fmt: skip
     assert [path for path in kept if not is_documentation(path)] == []
     assert [path for path in left if is_documentation(path)] == []
+
+
+def test_half_a_character_in_a_docstring_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "halves-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: halves\nVersion: 1\n\n")
+    (info / "RECORD").write_text("halves.py,sha256=x,99\n")
+    (tmp_path / "halves.py").write_text('"""One."""\n\n\ndef half():\n    """Half: \\ud83d."""\n')
+    monkeypatch.setattr(docstrings, "site_folders", lambda: [str(tmp_path)])
+    part = Part(index=0, where="halves", group="halves", args={"name": "halves", "limit_bytes": None})
+    first, second = Docstrings().read(part)
+    assert isinstance(first, Row) and first.text == "One."
+    assert isinstance(second, BadRow) and second.problem.startswith("halves.py: half of a surrogate pair")
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 100, 10_000])

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.sources import SOURCES, jsonl
+from pipelines.data.sources.sniffing import sniff
 from pipelines.data.sources.source import BadRow, Row, Source
 from pipelines.errors import UserError
 
@@ -219,8 +220,22 @@ def test_parquet_problems_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not\.parquet.*not a Parquet file"):
         make_source(tmp_path, "parquet", "not.parquet").parts()
     pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet: no column 'text'.*n"):
-        make_source(tmp_path, "parquet", "a.parquet").parts()
+    for options, key in (
+        ({}, "text"),
+        ({"text": "n", "group": "site"}, "group"),
+        ({"text": "n", "meta": ["x"]}, "meta"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"a\.parquet: no column '.*'; the file has: n\. Name the column with {key}:"
+        ):
+            make_source(tmp_path, "parquet", "a.parquet", **options).parts()
+
+
+def test_a_parquet_file_without_a_row_group_has_no_rows(tmp_path: Path) -> None:
+    pq.ParquetWriter(tmp_path / "a.parquet", pa.schema([("text", pa.string())])).close()
+    assert rows(make_source(tmp_path, "parquet", "a.parquet")) == []
+    (result,) = sniff(tmp_path / "a.parquet")
+    assert result.problems == ("a.parquet: no rows; expected at least one below the names of the columns",)
 
 
 # ---- plain text ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipelines.data.text.line_counts import line_shapes, repeated_pieces, signs_and_lines
 from pipelines.data.text.web_words import TERMINAL_SIGNS
+from pipelines.inference.process_memory import restart_peak, status_bytes
 
 PIECES = [
     "a", "b", "ab.", "字", "字。", "•", "-", "...", ".", "…", "#", " ", "\u3000", "\t", "\n", "\n", "\n\n", "\r\n",
@@ -62,3 +63,13 @@ def test_only_the_texts_at_the_places_are_counted() -> None:
     for count in (repeated_pieces, signs_and_lines, lambda texts, rows: line_shapes(texts, rows, 9)):
         assert np.array_equal(count(texts, places), count(texts, np.arange(len(texts)))[places])
         assert count(texts, places[:0]).shape[0] == 0
+
+
+def test_memory_is_for_the_lines_of_a_text_and_not_for_its_characters() -> None:
+    text = pa.array(["word " * 2_000_000], pa.string())
+    for count in (repeated_pieces, lambda texts, rows: line_shapes(texts, rows, 9)):
+        count(pa.array(["word"], pa.string()), np.arange(1))  # compiles it
+        restart_peak()
+        before = status_bytes("VmHWM")
+        count(text, np.arange(1))
+        assert status_bytes("VmHWM") - before < 50 * 2**20

@@ -169,6 +169,14 @@ def test_transformers_gives_the_same_ids(folder: Path, encoder: Encoder) -> None
             "names no eos_token that is in",
         ),
         (lambda folder: (folder / "tokenizer_config.json").unlink(), "names no eos_token that is in the vocabulary"),
+        (
+            lambda folder: (
+                [(folder / f"{name}_config.json").write_text("{") for name in ("tokenizer", "generation")]
+                and (folder / "tokenizer_config.json").write_text("{}")
+            ),
+            "generation_config.json: not readable as JSON",
+        ),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "tokenizer_config.json: not readable as"),
     ],
 )
 def test_a_folder_without_a_valid_tokenizer_is_a_user_error(
