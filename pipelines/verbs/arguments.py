@@ -187,6 +187,10 @@ KnowledgeOpt = Annotated[
     str | None, typer.Option(help="Documents to answer from, what a stage knowledge made. Default: the model's run's.")
 ]
 NoKnowledgeOpt = Annotated[bool, typer.Option("--no-knowledge", help="Answer from the model alone, no documents.")]
+MaxPassagesOpt = Annotated[
+    int | None,
+    typer.Option(min=1, help="Passages in a prompt at most; a small model answers better from 1. Default: 4."),
+]
 GuardEndpointOpt = Annotated[
     str | None, typer.Option(help="Address of the API of a guard model; its key is read from RAYSE_GUARD_KEY.")
 ]

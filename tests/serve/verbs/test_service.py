@@ -57,11 +57,11 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path: Path) 
     assert (options.replicas.min, options.replicas.max) == (1, 4)
     assert (options.key_file, options.access_log) == (tmp_path / "keys.txt", Path("/var/log/rayse.jsonl"))
     flags = {"names": ["dpo"], "replicas": "2", "port": 9000, "key_file": Path("other.txt"), "adapter": ["a=b"],
-             "knowledge": "manuals", "feedback": "postgresql://u@h/d"}  # fmt: skip
+             "knowledge": "manuals", "max_passages": 1, "feedback": "postgresql://u@h/d"}  # fmt: skip
     over = combined(flags, recipe, tmp_path)
     assert (over.models, over.replicas.max, over.port, over.gpus) == (("dpo",), 2, 9000, 2)
     assert (over.key_file, over.adapters) == (Path("other.txt"), {"a": "b"})
-    assert (over.knowledge, over.feedback) == ("manuals", "postgresql://u@h/d")
+    assert (over.knowledge, over.max_passages, over.feedback) == ("manuals", 1, "postgresql://u@h/d")
     assert over.limits.request_s == 30 and over.canary_rules.requests == 50
     named = combined({"names": ["sft"]}, recipe, tmp_path)
     assert (named.models, named.adapters, named.canary) == (
@@ -172,7 +172,7 @@ def test_every_option_of_a_recipe_that_has_a_flag_says_the_same_default() -> Non
     serve = get_command(cli.app).commands["serve"]  # type: ignore[attr-defined]
     flags = {option.name: option for option in serve.params}
     shared = flags.keys() & ServeCluster.model_fields.keys()
-    assert {"port", "host", "replicas", "gpus", "guard", "feedback", "canary", "key_file"} <= shared
+    assert {"port", "host", "replicas", "gpus", "guard", "feedback", "canary", "key_file", "max_passages"} <= shared
     for name in shared:
         assert flags[name].default is None  # else a flag that nobody set would win over the recipe
         default, written = ServeCluster.model_fields[name].default, re.search(r"Default: (\S+)\.$", flags[name].help)
