@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import chain
 from typing import Any
 
+from pipelines.data.sources import moss
 from pipelines.data.sources.column_names import (
     CALL_KEYS,
     CALL_ROLES,
@@ -45,9 +46,11 @@ def has_value(value: Any) -> bool:
 
 
 def as_turns(value: Any) -> list[Any] | None:
-    """The turns in a column's value: a list, text of one, or an object of lists; None where it holds no turns.
+    """The turns in a column's value: a list, text of one, an object of lists, or in a spelling of MOSS; None where it
+    holds no turns.
 
     Objects that hold a whole exchange ({human, assistant}) are divided into two turns."""
+    value = moss.exchanges(value) or value
     if is_text_of_objects(value):
         value = _parsed(value)
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
@@ -114,7 +117,7 @@ def turns_of_texts(value: Any) -> list[dict[str, str]] | None:
 
 def keys_beside_turns(value: Any) -> list[str]:
     """The keys of an object around turns ({messages, tools}) that hold something which belongs to no turn."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or moss.exchanges(value):
         return []
     holds_messages = isinstance(value.get("messages"), list)
     return [

@@ -8,6 +8,8 @@ TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "�
 # Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
 TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
 OTHER_TURN_LISTS = ("items", "chat", "chat_messages")  # which may hold anything else
+MARKED_TEXTS = ("plain_text",)  # MOSS 002: a conversation with marks, beside its system's text
+MARKED_SYSTEMS = ("prefix",)
 # Columns of texts alone that take turns, the user's first: LIMA, DailyDialog; UltraChat's `data` where it stands alone.
 TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
 PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
@@ -22,9 +24,12 @@ CALL_COLUMNS = ("answers",)  # xLAM: the calls that answer a query, where tools 
 INSTANCE_COLUMNS = ("instances",)  # self-instruct: inputs and outputs of one instruction, by these keys
 INSTANCE_KEYS = ("input", "output")
 # Columns beside them.
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction",
+                  "meta_instruction", "系统",
                   "系统提示", "系统提示词")  # fmt: skip
 CONTEXT_COLUMNS = ("input", "context", "输入", "上下文")  # Alpaca's and Dolly's: what the instruction is about
+# Natural Instructions, as rows: what is to be done with each input.
+DEFINITION_COLUMNS, TASK_INPUTS = ("definition",), ("input", "inputs")
 HISTORY_COLUMNS = ("history", "历史")
 THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought", "complex_cot", "cot", "chain_of_thought",
                    "思考", "思考过程", "推理", "推理过程")  # fmt: skip

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pipelines.data.sources.record_formats import has_instances
+from pipelines.data.sources import task_files
+from pipelines.data.sources.conversation_formats import has_instances
 from pipelines.data.sources.streams import Utf8Stream
 
 CHUNK_BYTES = 1 << 20
@@ -32,10 +33,11 @@ WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Damaged:
-    """A place that is not JSON, or a value that cannot be used."""
+    """A place that is not JSON, or a value that cannot be used; with a reason one that a rule leaves out."""
 
     problem: str
     raw: str
+    reason: str = ""
 
 
 def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
@@ -124,7 +126,8 @@ class _Reader:
         self.text = ""
         self.position = 0
         self.dropped = 0  # characters before the text in memory
-        self.in_array = False
+        self.in_array = self.in_wrapper = False
+        self.definition = ""  # of a task file, whose instances are the rows
         self.keys: set[frozenset[str]] = set()  # of some of the objects so far
 
     def values(self) -> Iterator[Any]:
@@ -132,11 +135,13 @@ class _Reader:
             try:
                 if self.in_array:
                     yield from self._array()
-                    if self._peek() == "}":  # of an object that wraps the array
-                        self.position += 1
+                if self.in_wrapper:
+                    self._end_member()
+                    yield from self._members()
                 yield from self._document()
                 return
             except _NotJson as error:
+                self.in_wrapper = self.in_wrapper and self.in_array  # else it is broken itself
                 raw = self.text[self.position : self.position + 500]
                 place = self.dropped + self.position
                 has_next = self._find_object()
@@ -164,7 +169,8 @@ class _Reader:
         """The values of an array, from within it up to and with its end."""
         self.in_array = True
         while (character := self._peek()) != "]":
-            yield self._value()
+            value = self._value()
+            yield task_files.row(self.definition, value) if self.definition else value
             if (character := self._peek()) not in (",", "]", "{"):
                 raise _NotJson(f"expected a comma, found {character!r}" if character else "the array is not closed")
             if character == ",":
@@ -176,6 +182,11 @@ class _Reader:
         """The values of the lists of an object that wraps them; what else it has describes the file. Another list of
         objects may hold rows: it is named."""
         self.position += 1
+        self.in_wrapper = True
+        yield from self._members()
+
+    def _members(self) -> Iterator[Any]:
+        """As `_wrapped`, from within the object up to and with its end."""
         while self._peek() != "}":
             name = self._value()
             if self._peek() != ":":
@@ -184,14 +195,24 @@ class _Reader:
             if isinstance(name, str) and name.lower() in LISTS and self._peek() == "[":
                 self.position += 1
                 yield from self._array()
-            elif _is_list_of_objects(value := self._value()):
+            elif not _is_list_of_objects(value := self._value()):
+                pass
+            elif self.definition and str(name).lower() in task_files.EXAMPLES:
+                problem = f"one of the {name!r} of a task, whose instances are the rows"
+                yield from (Damaged(problem, str(example), task_files.EXAMPLE) for example in value)
+            else:
                 expected = "expected rows under one name; give each list a file of its own, or join them"
                 yield Damaged(f"the list {name!r} of {len(value):,} objects is not read: {expected}", str(value[0]))
-            if self._peek() == ",":
-                self.position += 1
-            elif self._peek() != "}":
-                raise _NotJson("the object is not closed")
+            self._end_member()
         self.position += 1
+        self.in_wrapper, self.definition = False, ""
+
+    def _end_member(self) -> None:
+        """Moves on behind a comma. Raises _NotJson unless there is one, or the end of the object."""
+        if self._peek() == ",":
+            self.position += 1
+        elif self._peek() != "}":
+            raise _NotJson("the object is not closed")
 
     def _is_wrapper(self) -> bool:
         """Whether an object holds rows: a list of objects under a usual name, with short values alone before it. An
@@ -207,9 +228,11 @@ class _Reader:
             return True
         try:
             self._decode()
+            document = PLAIN.raw_decode(self.text, self.position)[0]
         except _NotJson:  # broken, or larger than a row may be
-            return not has_instances({**before, list(before)[-1]: [_first_item(text, match.end() - 1)]})
-        return not has_instances(PLAIN.raw_decode(self.text, self.position)[0])
+            document = {**before, list(before)[-1]: [_first_item(text, match.end() - 1)]}
+        self.definition = task_files.definition_of(document)
+        return not has_instances(document)
 
     def _value(self) -> Any:
         """The value at the position, which is moved to its end. Raises _NotJson."""

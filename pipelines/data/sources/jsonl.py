@@ -128,7 +128,8 @@ class Jsonl(TextFileSource, RecordSource):
                 if isinstance(value, dict):
                     yield self.to_row(number, value)
                 elif isinstance(value, json_documents.Damaged) and not stream.damage:
-                    yield BadRow(row=number, problem=value.problem, raw=value.raw[:RAW_CHARACTERS])
+                    raw = value.raw[:RAW_CHARACTERS]
+                    yield BadRow(row=number, problem=value.problem, raw=raw, reason=value.reason)
                 elif not isinstance(value, json_documents.Damaged):
                     problem = f"the array holds {type_name(value)}; expected objects"
                     yield BadRow(row=number, problem=problem, raw=str(value)[:RAW_CHARACTERS])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import SOURCES, encodings, streams
-from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.cells import as_turns, has_value
 from pipelines.data.sources.dataset import is_dataset, splits
 from pipelines.data.sources.delimiters import DELIMITERS
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of, visible_files
@@ -40,9 +40,10 @@ DISPLAYED_ROWS = 3
 DISPLAYED_CHARACTERS = 200
 MAX_NAMES = 20  # of columns, in a message
 ONE_ROW = "; a table in one object, which is one row. Expected an array of rows (pandas: to_json with orient='records')"
-# How templates begin a turn: ChatML, Llama 2 and 3, Gemma, Alpaca's and Guanaco's headings.
+# How templates begin a turn: ChatML, Llama 2 and 3, Gemma, MOSS, Alpaca's and Guanaco's headings.
 CHAT_MARKS = re.compile(
-    r"<\|im_start\|>|\[INST\]|<\|start_header_id\|>|<start_of_turn>|^#+ ?(?:Human|Instruction|Assistant|Response):",
+    r"<\|im_start\|>|\[INST\]|<\|start_header_id\|>|<start_of_turn>|<\|Human\|>:"
+    r"|^#+ ?(?:Human|Instruction|Assistant|Response):",
     re.MULTILINE,
 )
 MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
@@ -215,7 +216,8 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     assert isinstance(source, FileSource)
     rows = list(itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS))
     records = [row.record for row in rows if not isinstance(row, BadRow) and row.record is not None]
-    problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:DISPLAYED_ROWS]
+    bad_rows = [row for row in rows if isinstance(row, BadRow) and not row.reason]
+    problems = [f"{path.name}:{row.row}: {row.problem}" for row in bad_rows][:DISPLAYED_ROWS]
     row_format, count = main_format(records)
     is_table = len(records) == 1 and _is_table_in_an_object(records[0])
     if row_format is None or (is_table and row_format.rows == "text"):
@@ -358,7 +360,7 @@ def _record_text(record: Mapping[str, Any], row_format: RowFormat) -> str:
     if row_format.rows in ("text", "prompts"):
         return str(value_of(dict(record), row_format.columns[0]) or "")
     columns = [name for name in row_format.columns if has_value(record.get(name))]
-    return " | ".join(f"{name}: {_turns_text(record[name])}" for name in columns)
+    return " | ".join(f"{name}: {_turns_text(as_turns(record[name]) or record[name])}" for name in columns)
 
 
 def _turns_text(value: Any) -> str:
