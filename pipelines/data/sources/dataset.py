@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")  # files that `save_to_disk` writes
+DESCRIPTIONS = (*MARKS, "dataset_infos.json")
 SHARD = re.compile(r"(?P<split>[A-Za-z0-9_.]+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
 
 
@@ -82,11 +83,32 @@ class Dataset(Parquet):
                 yield BadRow(row=number, problem=f"damaged ({error}); what follows row {number - 1} is lost")
 
 
-def is_dataset(folder: Path) -> bool:
-    """Whether a folder holds a data set in the layout of `save_to_disk` or of the hub."""
-    if any((folder / name).is_file() for name in MARKS) and splits(folder):
-        return True
-    return any(SHARD.fullmatch(file.name) for file in visible_files(folder))
+def data_sets(folder: Path) -> list[Path]:
+    """The folders of the data sets in a folder: itself, or those below it; several configurations are as many sets."""
+    if _is_saved(folder):
+        return [folder]
+    files = visible_files(folder)
+    saved = _topmost({file.parent for file in files if file.name in MARKS and _is_saved(file.parent)})
+    of_shards = {file.parent for file in files if SHARD.fullmatch(file.name)}
+    of_shards = {one for one in of_shards if not any(one.is_relative_to(other) for other in saved)}
+    named = {one.parent if one.name == "data" and one != folder else one for one in of_shards}  # as the hub has it
+    return sorted(saved | _topmost(named if len(_topmost(named)) == len(of_shards) else of_shards))
+
+
+def files_of(data_set: Path) -> set[Path]:
+    """The files of a data set's folder that are its data, or describe them."""
+    describing = (file for file in visible_files(data_set) if file.name in DESCRIPTIONS or file.suffix == ".arrow")
+    return {*describing, *(file for files in splits(data_set).values() for file in files)}
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return any((folder / name).is_file() for name in MARKS) and bool(splits(folder))
+
+
+def _topmost(folders: set[Path]) -> set[Path]:
+    """The folders that lie in none of the others."""
+    return {one for one in folders if not any(one != other and one.is_relative_to(other) for other in folders)}
 
 
 def splits(folder: Path) -> dict[str, list[Path]]:

@@ -19,9 +19,10 @@ from typing import Any
 
 from pipelines.data.sources import SOURCES, encodings, streams
 from pipelines.data.sources.cells import as_turns, has_value
-from pipelines.data.sources.dataset import is_dataset, splits
+from pipelines.data.sources.dataset import data_sets, splits
 from pipelines.data.sources.delimiters import DELIMITERS
-from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of, visible_files
+from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of
+from pipelines.data.sources.folder_files import is_known, other_files, source_kind, splits_beside_train
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
@@ -74,14 +75,13 @@ def sniff(path: Path) -> list[SniffResult]:
     Raises UserError if the path is missing or a file cannot be read, or neither its suffix nor its content is known."""
     if not path.is_dir():
         return [_sniff_images(path) if holds_images(path) else _sniff_file(path)]
-    if is_dataset(path):
-        return _sniff_dataset(path)
-    captioned = captioned_files(path, visible_files(path))
+    others = other_files(path)
+    captioned = captioned_files(path, others)
     held_out = splits_beside_train(path)
-    left_out = {*captioned, *held_out}
-    known = [file for file in visible_files(path) if _is_known(file) and file not in left_out]
+    known = [file for file in others if is_known(file) and file not in {*captioned, *held_out}]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
-    results = _sniff_captioned(path, captioned, held_out) if captioned else []
+    results = [result for folder in data_sets(path) for result in _sniff_set_in(folder, path)]
+    results += _sniff_captioned(path, captioned, held_out) if captioned else []
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
         others = [file for file in held_out if source_kind(file) == kind]
@@ -95,31 +95,6 @@ def sniff(path: Path) -> list[SniffResult]:
     return results
 
 
-def splits_beside_train(folder: Path) -> list[Path]:
-    """The files in a folder that are what a data set holds out, by their names or those of folders beside train.
-
-    Pages and Markdown that are named so are none: test.html and train.html may be about that."""
-    files = [file for file in visible_files(folder) if source_kind(file)]
-    captioned = captioned_files(folder, visible_files(folder))
-    held_out = in_held_out_folders(
-        folder,
-        (
-            file
-            for file in files
-            if file in captioned or _may_be_a_split(file) or file.name.lower().endswith(IMAGE_SUFFIXES)
-        ),
-    )
-    by_parent: dict[Path, list[Path]] = {}
-    for file in files:
-        by_parent.setdefault(file.parent, []).append(file)
-    for parent, siblings in by_parent.items():
-        names = held_out_names(file.name for file in siblings if _may_be_a_split(file))
-        held_out |= {parent / name for name in names}
-    for read in folders_of_images(folder, captioned, held_out):  # captions of both splits in one file: it reads both
-        held_out -= {file for file in captioned if file.is_relative_to(read)}
-    return sorted(held_out)
-
-
 def _with_split_names(result: SniffResult, files: list[Path]) -> SniffResult:
     """The result with a note on pages that are named as splits beside train, and read."""
     names = held_out_names(file.name for file in files)
@@ -128,13 +103,6 @@ def _with_split_names(result: SniffResult, files: list[Path]) -> SniffResult:
     more = ", …" if len(names) > DISPLAYED_ROWS else ""
     problem = f"{', '.join(names[:DISPLAYED_ROWS])}{more}: named as splits beside train, and read; else name the others"
     return replace(result, problems=(*result.problems, problem))
-
-
-def _may_be_a_split(file: Path) -> bool:
-    """Whether the name of a file with rows, plain text or an archive may say which split it is."""
-    kind = source_kind(file)
-    is_rows = kind is not None and (issubclass(SOURCES[kind], RecordSource) or kind == "images")
-    return (is_rows and not file.name.lower().endswith(IMAGE_SUFFIXES)) or "txt" in file.name.lower().split(".")
 
 
 def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> list[SniffResult]:
@@ -156,27 +124,6 @@ def _sniff_among_others(file: Path, kind: str) -> SniffResult:
         return SniffResult(file, kind, None, "en", None, {"kind": kind}, (), (str(error),))
 
 
-def passed_over(folder: Path) -> Counter[str]:
-    """Numbers of files below a folder that belong to no kind of source, by suffix."""
-    captioned = captioned_files(folder, visible_files(folder))
-    others = [file for file in visible_files(folder) if not _is_known(file) and file not in captioned]
-    return Counter(file.suffix or file.name for file in others)
-
-
-def _is_known(file: Path) -> bool:
-    """Whether a file is of a known kind by itself: image files are only where something is said of them."""
-    kind = source_kind(file)
-    return kind is not None and (kind != "images" or not file.name.lower().endswith(IMAGE_SUFFIXES))
-
-
-def source_kind(file: Path) -> str | None:
-    """The kind of source that reads files with this suffix."""
-    for kind, source in SOURCES.items():
-        if issubclass(source, FileSource) and file.name.lower().endswith(source.suffixes):
-            return kind
-    return None
-
-
 def _sniff_file(path: Path) -> SniffResult:
     check_readable(path)
     kind = source_kind(path)
@@ -191,6 +138,17 @@ def _sniff_file(path: Path) -> SniffResult:
     return _sniff_records(path, base)
 
 
+def _sniff_set_in(folder: Path, named: Path) -> list[SniffResult]:
+    """Detects the format of a data set; one below the folder that the user named, and that cannot be read, does not
+    keep the other files from being read."""
+    try:
+        return _sniff_dataset(folder)
+    except UserError as error:
+        if folder == named:
+            raise
+        return [SniffResult(folder, "dataset", None, "en", None, {"kind": "dataset"}, (), (str(error),))]
+
+
 def _sniff_dataset(folder: Path) -> list[SniffResult]:
     """Detects the format of a data set; of several splits the one to train on is read."""
     by_split = splits(folder)
@@ -199,10 +157,11 @@ def _sniff_dataset(folder: Path) -> list[SniffResult]:
     files = [file for name in read for file in by_split[name]]
     if holds_images(files[0]):
         results = [_sniff_among_others(file, "images") for file in files]
-    elif len(read) == len(by_split):
-        results = [_sniff_records(folder, {"kind": "dataset"})]
     else:
         results = [_sniff_records(folder, {"kind": "dataset", "split": name}) for name in read]
+        formats = {result.row_format and result.row_format.content for result in results}
+        if len(read) == len(by_split) and len(formats) == 1:
+            results = [_sniff_records(folder, {"kind": "dataset"})]
     others = ", ".join(name for name in by_split if name not in read)
     if not others:
         return results
