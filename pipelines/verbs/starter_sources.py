@@ -27,7 +27,8 @@ from pipelines.verbs.file_review import MAX_REASONS, FileReview, describe_file, 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
 SUFFIXES = (
-    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|epub|tar|tgz|gz|zst|bz2|xz))+$"
+    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|arrow|feather|html?|xhtml|warc|wet|pdf|docx|epub"
+    r"|tar|tgz|gz|zst|bz2|xz))+$"
 )
 MAX_SUFFIXES = 20
 EXPECTED = (
@@ -212,7 +213,7 @@ def _group(files: Iterable[tuple[Path, SniffResult, FileReview]], folder: Path) 
         argument, first, _ = members[0]
         assert first.row_format is not None
         paths = [file.path for _, file, _ in members]
-        if len(paths) > 1 and set(paths) == _files_below(argument, first.kind):
+        if len(paths) > 1 and first.kind != "dataset" and set(paths) == _files_below(argument, first.kind):
             paths = [argument]
         absolute = [os.path.abspath(path) for path in paths]
         relative = [relative_path(path, folder) for path in absolute]

@@ -64,6 +64,17 @@ def as_turns(value: Any) -> list[Any] | None:
     return turns if _is_turn(turns[0]) else None
 
 
+def as_record(value: Any) -> dict[str, Any] | None:
+    """The record that a JSON value is: an object, or a list of turns under the name of them; None for anything else.
+
+    >>> as_record([{"role": "user", "content": "Hi"}]), as_record(["Hi"])
+    ({'messages': [{'role': 'user', 'content': 'Hi'}]}, None)
+    """
+    if isinstance(value, list):
+        return {"messages": value} if is_dialogue(value) else None
+    return value if isinstance(value, dict) else None
+
+
 def is_of_turns(value: Any) -> bool:
     """Whether the value of a column with the name of turns holds them, or text of them, and no mails."""
     if is_text_of_objects(value):

@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: what `save_to_disk` writes (Arrow), or what the hub has (Parquet).
+"""Hugging Face data sets on disk: what `save_to_disk` writes (Arrow), or what the hub has (Parquet). Any Arrow file.
 
     FOLDER/dataset_dict.json, train/data-00000-of-00002.arrow     a dictionary of splits
     FOLDER/state.json, data-00000-of-00001.arrow                  one split
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")  # files that `save_to_disk` writes
+FILE_MARK = b"ARROW1"  # with which a file of batches begins that is no stream: Feather
 DESCRIPTIONS = (*MARKS, "dataset_infos.json")
 SHARD = re.compile(r"(?P<split>[A-Za-z0-9_.]+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
 
@@ -35,7 +36,7 @@ class Dataset(Parquet):
 
     kind: str = Field(default="dataset", description="Kind of the source: a folder of a Hugging Face data set")
     split: str | None = Field(default=None, description="Split to read, such as train; default: all of them")
-    suffixes: ClassVar = ()
+    suffixes: ClassVar = (".arrow", ".feather")
 
     def find(self, pattern: str) -> list[Path]:
         """Lists the data files of the folder that a path names, or the file. Raises UserError if it lacks the split."""
@@ -143,8 +144,19 @@ def _open(file: Path) -> pyarrow.RecordBatchReader:
     import pyarrow
 
     try:
-        reader = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+        data = pyarrow.memory_map(str(file))
+        is_file = data.read(len(FILE_MARK)) == FILE_MARK
+        data.seek(0)
+        reader = _of_batches(pyarrow.ipc.open_file(data)) if is_file else pyarrow.ipc.open_stream(data)
         column_names(reader.schema)  # may be no text
         return reader
     except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise FileProblem(f"not an Arrow stream or damaged ({error}); expected what save_to_disk writes") from None
+        raise FileProblem(f"not an Arrow file or damaged ({error}); expected what save_to_disk writes") from None
+
+
+def _of_batches(file: pyarrow.ipc.RecordBatchFileReader) -> pyarrow.RecordBatchReader:
+    """A file of batches with an index at its end (Feather) as a stream of them."""
+    import pyarrow
+
+    batches = (file.get_batch(number) for number in range(file.num_record_batches))
+    return pyarrow.RecordBatchReader.from_batches(file.schema, batches)

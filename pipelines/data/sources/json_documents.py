@@ -10,6 +10,7 @@ with the first key of the broken one. A missing comma before an object loses not
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -18,12 +19,16 @@ from functools import lru_cache
 from typing import Any
 
 from pipelines.data.sources import task_files
+from pipelines.data.sources.cells import has_value
 from pipelines.data.sources.conversation_formats import has_instances
+from pipelines.data.sources.split_names import HELD_OUT
 from pipelines.data.sources.streams import Utf8Stream
 
 CHUNK_BYTES = 1 << 20
 EDGE_CHARACTERS = 16  # at the end of a chunk, where a value may be cut: -Infinity and escapes are shorter
 LISTS = ("data", "rows", "examples", "items", "records", "instances", "samples", "documents", "train")
+SPLIT = "split"  # reason of rows that are held out
+MAX_VALUES = 10_000  # read to find out what stands beside rows
 MAX_KEYS = 100  # kinds of objects that are remembered
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
@@ -101,6 +106,9 @@ class UniqueKeysDecoder(json.JSONDecoder):
 PLAIN = json.JSONDecoder()
 
 
+PLAIN_KEYS = UniqueKeysDecoder(())  # of which none has to be unique
+
+
 @lru_cache(maxsize=64)
 def decoder(keys: tuple[str, ...] | None) -> UniqueKeysDecoder:
     """The decoder for these keys, made once."""
@@ -111,6 +119,14 @@ def values(stream: Utf8Stream, max_characters: int, keys: tuple[str, ...] | None
     """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON, and for a value
     in which one of the keys has two values in one object; None: any key."""
     yield from _Reader(stream, max_characters, decoder(keys)).values()
+
+
+def names_beside_rows(stream: Utf8Stream, max_characters: int) -> list[str]:
+    """The names in a document's object that hold something and are no list of rows, as far as its first rows show."""
+    reader = _Reader(stream, max_characters, PLAIN_KEYS)
+    for _ in itertools.islice(reader.values(), MAX_VALUES):
+        pass
+    return reader.beside
 
 
 class _NotJson(Exception):
@@ -127,6 +143,7 @@ class _Reader:
         self.position = 0
         self.dropped = 0  # characters before the text in memory
         self.in_array = self.in_wrapper = False
+        self.beside: list[str] = []  # names of what stands beside the lists of rows, and describes them
         self.definition = ""  # of a task file, whose instances are the rows
         self.keys: set[frozenset[str]] = set()  # of some of the objects so far
 
@@ -196,10 +213,14 @@ class _Reader:
                 self.position += 1
                 yield from self._array()
             elif not _is_list_of_objects(value := self._value()):
-                pass
+                is_read = self.definition and str(name).lower() == task_files.DEFINITION
+                self.beside += [str(name)] if has_value(value) and not is_read else []
             elif self.definition and str(name).lower() in task_files.EXAMPLES:
                 problem = f"one of the {name!r} of a task, whose instances are the rows"
                 yield from (Damaged(problem, str(example), task_files.EXAMPLE) for example in value)
+            elif str(name).lower() in HELD_OUT:
+                problem = f"one of the list {name!r}, a split which is not for training; save it as a file to read it"
+                yield from (Damaged(problem, str(row), SPLIT) for row in value)
             else:
                 expected = "expected rows under one name; give each list a file of its own, or join them"
                 yield Damaged(f"the list {name!r} of {len(value):,} objects is not read: {expected}", str(value[0]))

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import SOURCES, encodings, streams
-from pipelines.data.sources.cells import as_turns, has_value
+from pipelines.data.sources.cells import as_turns, has_value, is_dialogue, key_of
+from pipelines.data.sources.column_names import CONTENT_KEYS, ROLE_KEYS, TEXT_COLUMNS
 from pipelines.data.sources.dataset import data_sets, splits
 from pipelines.data.sources.delimiters import DELIMITERS
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of
@@ -26,6 +27,7 @@ from pipelines.data.sources.folder_files import is_known, other_files, source_ki
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
+from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import main_format
 from pipelines.data.sources.row_format import RowFormat
@@ -36,6 +38,8 @@ from pipelines.errors import UserError
 
 MAX_ROWS = 300  # read of each file
 CONTENT_BYTES = 1 << 16  # read of a file whose suffix says nothing
+FIRST_LINE_BYTES = 1000
+BYTE_ORDER_MARKS = b"\xef\xbb\xbf\xff\xfe "
 TABLE_LINES = 20  # that have as many cells as the first in a table
 DISPLAYED_ROWS = 3
 DISPLAYED_CHARACTERS = 200
@@ -86,6 +90,7 @@ def sniff(path: Path) -> list[SniffResult]:
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
         others = [file for file in held_out if source_kind(file) == kind]
         place = common_folder(path, set(named)) if others else path  # train/ alone
+        whole = whole and not any(map(_rows_in_text, named))
         if len(named) > 1 and whole and not any(file.is_relative_to(place) for file in others):
             results.append(_with_split_names(_sniff_documents(place, named, kind), named))
         else:
@@ -134,8 +139,33 @@ def _sniff_file(path: Path) -> SniffResult:
         what = "its suffix belongs to no kind of source, and its content is neither text, JSON lines, CSV nor Parquet"
         raise UserError(f"{path}: {remedy(path) or f'{what}; expected {_suffixes()}'}")
     if not issubclass(SOURCES[base["kind"]], RecordSource):
-        return _sniff_documents(path, [path], base["kind"])
+        return _rows_in_text(path) or _sniff_documents(path, [path], base["kind"])
     return _sniff_records(path, base)
+
+
+def _rows_in_text(path: Path) -> SniffResult | None:
+    """The format of rows in a file that is named as text: Excel saves tables as .txt. None unless their columns have
+    usual names."""
+    base = kind_by_content(path) if _may_hold_rows(path) else None
+    if base is None or not issubclass(SOURCES[base["kind"]], RecordSource):
+        return None
+    try:
+        result = _sniff_records(path, base)
+    except UserError:  # no rows after all
+        return None
+    row_format = result.row_format
+    if row_format is None or (row_format.rows == "text" and row_format.columns[0].lower() not in TEXT_COLUMNS):
+        return None
+    return result
+
+
+def _may_hold_rows(path: Path) -> bool:
+    """Whether a .txt begins as JSON does, or with cells between tabs."""
+    if path.suffix.lower() != ".txt":
+        return False
+    with path.open("rb") as stream:
+        line = re.split(b"[\r\n]", stream.read(FIRST_LINE_BYTES).replace(b"\0", b""))[0]  # of UTF-16, too
+    return b"\t" in line or line.lstrip(BYTE_ORDER_MARKS).startswith((b"{", b"["))
 
 
 def _sniff_set_in(folder: Path, named: Path) -> list[SniffResult]:
@@ -189,7 +219,9 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
     texts = [_record_text(record, row_format) for record in records]
-    problems += _chat_marks(path, texts) if row_format.rows == "text" else []
+    problems += [*_chat_marks(path, texts), *_turns_apart(path, records)] if row_format.rows == "text" else []
+    beside = source.names_beside_rows(path) if isinstance(source, Jsonl) else []
+    problems += [f"{path.name}: beside the rows, and not read: {', '.join(beside)}"] if beside else []
     language = main_language(texts)
     options = {**base, **_row_options(row_format, language, records)}
     encoding = source.encoding_of(path)
@@ -214,6 +246,14 @@ def _chat_marks(path: Path, texts: list[str]) -> list[str]:
         return []
     return [f"{path.name}: chats with the marks of a template ({marks[0].strip()}) are read as running text; expected "
             f"rows of messages for conversations"]  # fmt: skip
+
+
+def _turns_apart(path: Path, records: list[dict[str, Any]]) -> list[str]:
+    """A note on rows that are single turns of conversations."""
+    if 2 * sum(is_dialogue([record]) for record in records) <= len(records):
+        return []
+    return [f"{path.name}: each row is one turn of a conversation, and read as running text; expected a row for each "
+            f"conversation, with its turns in a list"]  # fmt: skip
 
 
 def _sniff_images(path: Path) -> SniffResult:
@@ -327,7 +367,7 @@ def _turns_text(value: Any) -> str:
     if isinstance(value, list):
         return " / ".join(_turns_text(turn) for turn in value)
     if isinstance(value, dict):
-        role, content = value.get("role") or value.get("from"), value.get("content") or value.get("value")
+        role, content = (value.get(key_of(value, keys)) for keys in (ROLE_KEYS, CONTENT_KEYS))
         return f"{role}: {content}" if content else str(value)
     return str(value)
 

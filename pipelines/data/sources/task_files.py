@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+DEFINITION = "definition"
 EXAMPLES = ("positive examples", "negative examples")
 EXAMPLE = "example"  # reason of rows that are examples
 OTHER_OUTPUTS = "other outputs"  # column of those after the first one
@@ -23,7 +24,7 @@ def definition_of(document: Mapping[str, Any]) -> str:
     'Add.\\nBe brief.'
     """
     named = {name.lower(): value for name, value in document.items()}
-    definition = named.get("definition")
+    definition = named.get(DEFINITION)
     texts = definition if isinstance(definition, list) else [definition]
     is_task = "instances" in named and all(isinstance(text, str) for text in texts)
     return "\n".join(texts) if is_task else ""

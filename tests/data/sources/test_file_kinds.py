@@ -365,5 +365,5 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.arrow or \.parquet file"):
         make_source(tmp_path, "dataset", ".").files()
     (tmp_path / "a.arrow").write_text("nonsense")
-    with pytest.raises(UserError, match=r"a\.arrow: not an Arrow stream"):
+    with pytest.raises(UserError, match=r"a\.arrow: not an Arrow file"):
         make_source(tmp_path, "dataset", ".").parts()

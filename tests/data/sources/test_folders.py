@@ -83,7 +83,7 @@ def test_files_beside_data_sets_are_read(tmp_path: Path) -> None:
     assert passed_over(tmp_path) == {}
     (tmp_path / "saved/train/data-00000-of-00001.arrow").write_bytes(b"nonsense")
     (damaged,) = (result for result in sniff(tmp_path) if result.row_format is None)
-    assert damaged.path.name == "saved" and "not an Arrow stream" in damaged.problems[0]
+    assert damaged.path.name == "saved" and "not an Arrow file" in damaged.problems[0]
 
 
 def test_splits_beside_train_are_not_read_with_it(tmp_path: Path) -> None:
