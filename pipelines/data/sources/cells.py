@@ -50,7 +50,7 @@ def as_turns(value: Any) -> list[Any] | None:
     holds no turns.
 
     Objects that hold a whole exchange ({human, assistant}) are divided into two turns."""
-    value = moss.exchanges(value) or value
+    value = moss.exchanges(value) or _in_order(value) or value
     if is_text_of_objects(value):
         value = _parsed(value)
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
@@ -128,7 +128,7 @@ def turns_of_texts(value: Any) -> list[dict[str, str]] | None:
 
 def keys_beside_turns(value: Any) -> list[str]:
     """The keys of an object around turns ({messages, tools}) that hold something which belongs to no turn."""
-    if not isinstance(value, dict) or moss.exchanges(value):
+    if not isinstance(value, dict) or moss.exchanges(value) or _in_order(value):
         return []
     holds_messages = isinstance(value.get("messages"), list)
     return [
@@ -158,6 +158,14 @@ def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
         read.add(key_of(turn, THOUGHT_COLUMNS))
     read -= {key for key in FLAG_KEYS if _is_no_flag(key, turn.get(key))}
     return [key for key, value in turn.items() if key not in read and has_value(value)]
+
+
+def _in_order(value: Any) -> list[Any] | None:
+    """The objects in an object whose keys are numbers, {"0": …, "1": …}; None where it is none."""
+    if not isinstance(value, dict) or not all(str(key).isdecimal() for key in value):
+        return None
+    items = [value[key] for key in sorted(value, key=int)]
+    return items if items and all(isinstance(item, dict) for item in items) else None
 
 
 def _rows_of(columns: dict[str, Any]) -> list[dict[str, Any]] | None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources import SOURCES, encodings, streams
-from pipelines.data.sources.cells import as_turns, has_value, is_dialogue, key_of
+from pipelines.data.sources import SOURCES, encodings, row_notes, streams
+from pipelines.data.sources.cells import as_turns, has_value, key_of
 from pipelines.data.sources.column_names import CONTENT_KEYS, ROLE_KEYS, TEXT_COLUMNS
 from pipelines.data.sources.dataset import data_sets, splits
 from pipelines.data.sources.delimiters import DELIMITERS
@@ -45,12 +45,6 @@ DISPLAYED_ROWS = 3
 DISPLAYED_CHARACTERS = 200
 MAX_NAMES = 20  # of columns, in a message
 ONE_ROW = "; a table in one object, which is one row. Expected an array of rows (pandas: to_json with orient='records')"
-# How templates begin a turn: ChatML, Llama 2 and 3, Gemma, MOSS, Alpaca's and Guanaco's headings.
-CHAT_MARKS = re.compile(
-    r"<\|im_start\|>|\[INST\]|<\|start_header_id\|>|<start_of_turn>|<\|Human\|>:"
-    r"|^#+ ?(?:Human|Instruction|Assistant|Response):",
-    re.MULTILINE,
-)
 MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
 ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one document
 
@@ -219,10 +213,9 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
     texts = [_record_text(record, row_format) for record in records]
-    problems += [*_chat_marks(path, texts), *_turns_apart(path, records)] if row_format.rows == "text" else []
     beside = source.names_beside_rows(path) if isinstance(source, Jsonl) else []
-    problems += [f"{path.name}: beside the rows, and not read: {', '.join(beside)}"] if beside else []
-    language = main_language(texts)
+    problems += row_notes.notes(path.name, row_format, records, texts, beside)
+    language = main_language(_said([value_of(record, name) for name in row_format.columns]) for record in records)
     options = {**base, **_row_options(row_format, language, records)}
     encoding = source.encoding_of(path)
     return SniffResult(path, base["kind"], row_format, language, encoding, options, _sample(texts), tuple(problems))
@@ -237,23 +230,6 @@ def _is_table_in_an_object(record: dict[str, Any]) -> bool:
         return len(set(objects)) == 1 and (len(objects) > 1 or all(map(str.isdigit, objects[0])))
     lists = [value for value in values if isinstance(value, list)]
     return len(lists) == len(record) and not any(isinstance(item, dict) for value in lists for item in value)
-
-
-def _chat_marks(path: Path, texts: list[str]) -> list[str]:
-    """A note on running text that chats were rendered to, with the marks of a template."""
-    marks = [match[0] for text in texts if (match := CHAT_MARKS.search(text))]
-    if 2 * len(marks) <= len(texts):
-        return []
-    return [f"{path.name}: chats with the marks of a template ({marks[0].strip()}) are read as running text; expected "
-            f"rows of messages for conversations"]  # fmt: skip
-
-
-def _turns_apart(path: Path, records: list[dict[str, Any]]) -> list[str]:
-    """A note on rows that are single turns of conversations."""
-    if 2 * sum(is_dialogue([record]) for record in records) <= len(records):
-        return []
-    return [f"{path.name}: each row is one turn of a conversation, and read as running text; expected a row for each "
-            f"conversation, with its turns in a list"]  # fmt: skip
 
 
 def _sniff_images(path: Path) -> SniffResult:
@@ -370,6 +346,16 @@ def _turns_text(value: Any) -> str:
         role, content = (value.get(key_of(value, keys)) for keys in (ROLE_KEYS, CONTENT_KEYS))
         return f"{role}: {content}" if content else str(value)
     return str(value)
+
+
+def _said(value: Any) -> str:
+    """What a value says, without the names of columns, keys and speakers, which are English wherever people are."""
+    if isinstance(value, list):
+        return "\n".join(map(_said, as_turns(value) or value))
+    if isinstance(value, dict):
+        turns = as_turns(value)
+        return _said(turns) if turns else _said(value.get(key_of(value, CONTENT_KEYS)))
+    return value if isinstance(value, str) else ""
 
 
 def _sample(texts: list[str]) -> tuple[str, ...]:

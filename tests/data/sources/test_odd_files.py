@@ -178,6 +178,47 @@ def test_chinese_names_of_a_pair(names: tuple[str, str]) -> None:
     assert [(pair.chosen, pair.rejected) for pair in parsed.pairs] == [("在磨坊下面。", "不知道。")]
 
 
+def test_turns_in_an_object_by_their_numbers_are_in_order() -> None:
+    record = {"messages": {"10": TURNS[1], "9": TURNS[0]}}
+    assert parse_conversation(record) == ParsedConversation(TURNS)
+    assert columns_not_used(record, "conversations") == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "note"),
+    [
+        ({"question": "Which?", "choices": ["a", "b"], "answer": 1}, "column 'answer' is the letter or number of a"),
+        ({"question": "Which?", "A": "the weir", "B": "the mill", "answer": "B"}, "choice in A, B, which nothing"),
+        ({"text": "User: Where is the weir?\nAssistant: Below the mill."}, "the marks of a template (User:) are read"),
+        ({"role": "user", "text": "Where is the weir?"}, "each row is one turn of a conversation"),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_say_all_are_noted(tmp_path: Path, record: dict[str, Any], note: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+    (problem,) = sniff_one(tmp_path / "a.jsonl").problems
+    assert note in problem
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"question": "Which?", "choices": ["a", "b"], "answer": "the mill"},
+        {"text": "User: a word for someone who uses a thing."},
+        {"question": "A or B?", "answer": "B"},
+    ],
+)
+def test_other_rows_are_not_noted(tmp_path: Path, record: dict[str, Any]) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+    assert sniff_one(tmp_path / "a.jsonl").problems == ()
+
+
+def test_names_of_columns_and_speakers_do_not_decide_on_the_language(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "好"}]
+    for row in ({"messages": turns}, {"instruction": "你好", "input": "", "output": "好"}):
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+        assert sniff_one(tmp_path / "a.jsonl").language == "zh"
+
+
 def test_a_sample_shows_who_speaks_whatever_the_keys_are(tmp_path: Path) -> None:
     turns = [{"角色": "用户", "内容": "堤坝在哪里？"}, {"角色": "助手", "内容": "在磨坊下面。"}]
     (tmp_path / "a.jsonl").write_text(json.dumps({"对话": turns}) + "\n")
