@@ -214,8 +214,8 @@ def _concealment(chat: Chat, tools: Tools, begun_reply: str) -> Concealment:
     them written. begun_reply: the client's, which the reply goes on with; a thought that it opens is its own."""
     hidden = chat.concealment
     if begun_reply:
-        is_own = is_half(begun_reply)
-        hidden = Concealment(marks=tuple(mark for mark in hidden.marks if not (is_own and mark in (OPEN, CLOSE))))
+        are_shown = hidden.shows_thoughts or is_half(begun_reply)
+        hidden = Concealment(marks=tuple(mark for mark in hidden.marks if not (are_shown and mark in (OPEN, CLOSE))))
     return replace(hidden, marks=(*hidden.marks, *chat.special_tokens)) if tools.text else hidden
 
 

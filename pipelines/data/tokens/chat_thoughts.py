@@ -122,8 +122,9 @@ class Concealment:
                 close = ahead.find(CLOSE)
                 if close < 0:
                     return self._unclosed(text, start) if complete else None
-                opened = ahead.rfind(OPEN, 0, close)
-                if self.shows_thoughts and ahead[opened + len(OPEN) : close].strip():
+                thought = OPENED.sub("", ahead[:close], count=1)
+                if self.shows_thoughts and thought:
+                    opened = ahead.rfind(OPEN, 0, close - len(thought))
                     return Beginning(start + opened, start + close + len(CLOSE))
                 begin, is_inside = start + close + len(CLOSE), False
             elif marks and ahead.startswith(CLOSE):  # once more
