@@ -38,6 +38,10 @@ class Dataset(Parquet):
     split: str | None = Field(default=None, description="Split to read, such as train; default: all of them")
     suffixes: ClassVar = (".arrow", ".feather")
 
+    def local(self, pattern: str, suffixes: tuple[str, ...] = ()) -> str:
+        """As of other sources, but with all objects of a folder: Parquet, and what describes the set."""
+        return super().local(pattern)
+
     def find(self, pattern: str) -> list[Path]:
         """Lists the data files of the folder that a path names, or the file. Raises UserError if it lacks the split."""
         folder = self._folder.absolute() / Path(pattern).expanduser()

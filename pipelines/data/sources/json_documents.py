@@ -56,7 +56,7 @@ def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
         return ARRAY.match(text) is not None or not lines_expected
     if value is None:
         cut = not end or first.rstrip().endswith(("{", "[", ",", ":"))
-        return text.startswith("{") and cut and not lines_expected
+        return text.startswith("{") and cut and (not lines_expected or first.strip() == "{")
     if rest.strip():
         return False
     return isinstance(value, list) or (not lines_expected and isinstance(value, dict) and _is_wrapped(value))

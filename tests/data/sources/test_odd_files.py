@@ -106,6 +106,12 @@ def test_a_list_of_turns_is_a_row(tmp_path: Path) -> None:
         assert records(result) == [{"messages": TURNS}] * 2
 
 
+def test_objects_over_several_lines_each_are_read_whatever_the_suffix_is(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.json"):
+        (tmp_path / name).write_text("\n".join(json.dumps(row, indent=2) for row in EXCHANGES))
+        assert records(sniff_one(tmp_path / name)) == EXCHANGES
+
+
 def test_rows_that_are_single_turns_are_noted(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(TURNS))
     assert "a.json: each row is one turn of a conversation" in sniff_one(tmp_path / "a.json").problems[0]
