@@ -152,7 +152,7 @@ def _prompt_column(record: Mapping[str, Any]) -> str | None:
     prompt = first_column(
         record, PROMPTS_OF_REPLIES, lambda value: isinstance(value, str) or as_turns(value) is not None
     )
-    is_input = prompt is not None and prompt.lower() in TASK_INPUTS
+    is_input = prompt is not None and prompt.lower() in TASK_INPUTS and is_text(record[prompt])
     definition = first_column(record, DEFINITION_COLUMNS, lambda value: is_text(value) and has_value(value))
     return definition if is_input and definition is not None else prompt
 

@@ -19,7 +19,7 @@ FIRST_MARKS = ("[Human]", "<|Human|>")
 NAMES = {"human": "human", "moss": "assistant"}
 
 
-def exchanges(value: Any) -> list[dict[str, str]] | None:
+def exchanges(value: Any) -> list[dict[str, Any]] | None:
     """The exchanges of a conversation in a spelling of MOSS; None for anything else.
 
     >>> exchanges("[Human]: Hi<eoh> [MOSS]: Hello!<eoa>")
@@ -36,7 +36,7 @@ def exchanges(value: Any) -> list[dict[str, str]] | None:
     return [_exchange(turn) for turn in turns]
 
 
-def _of_text(text: str) -> list[dict[str, str]] | None:
+def _of_text(text: str) -> list[dict[str, Any]] | None:
     """The exchanges of a text; each begins with the user's turn."""
     _, *pieces = SPEAKER.split(text)
     names = [first or second for first, second in zip(pieces[::3], pieces[1::3], strict=True)]
