@@ -76,7 +76,8 @@ def sniff(path: Path) -> list[SniffResult]:
     others = other_files(path)
     captioned = captioned_files(path, others)
     held_out = splits_beside_train(path)
-    known = [file for file in others if is_known(file) and file not in {*captioned, *held_out}]
+    left_out = {*captioned, *held_out}
+    known = [file for file in others if is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
     results = [result for folder in data_sets(path) for result in _sniff_set_in(folder, path)]
     results += _sniff_captioned(path, captioned, held_out) if captioned else []
