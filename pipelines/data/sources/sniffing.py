@@ -23,7 +23,7 @@ from pipelines.data.sources.column_names import CONTENT_KEYS, ROLE_KEYS, TEXT_CO
 from pipelines.data.sources.dataset import data_sets, splits
 from pipelines.data.sources.delimiters import DELIMITERS
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of
-from pipelines.data.sources.folder_files import is_known, other_files, source_kind, splits_beside_train
+from pipelines.data.sources.folder_files import cards, is_known, other_files, source_kind, splits_beside_train
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
@@ -73,17 +73,17 @@ def sniff(path: Path) -> list[SniffResult]:
     Raises UserError if the path is missing or a file cannot be read, or neither its suffix nor its content is known."""
     if not path.is_dir():
         return [_sniff_images(path) if holds_images(path) else _sniff_file(path)]
-    others = other_files(path)
-    captioned = captioned_files(path, others)
+    in_folder = other_files(path)
+    captioned = captioned_files(path, in_folder)
     held_out = splits_beside_train(path)
     left_out = {*captioned, *held_out}
-    known = [file for file in others if is_known(file) and file not in left_out]
+    known = [file for file in in_folder if is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
     results = [result for folder in data_sets(path) for result in _sniff_set_in(folder, path)]
     results += _sniff_captioned(path, captioned, held_out) if captioned else []
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
-        others = [file for file in held_out if source_kind(file) == kind]
+        others = [file for file in (*held_out, *cards(path)) if source_kind(file) == kind]
         place = common_folder(path, set(named)) if others else path  # train/ alone
         whole = whole and not any(map(_rows_in_text, named))
         if len(named) > 1 and whole and not any(file.is_relative_to(place) for file in others):

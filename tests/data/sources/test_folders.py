@@ -58,6 +58,9 @@ def test_each_configuration_of_a_data_set_is_a_source_of_its_own(tmp_path: Path)
     assert chats.problems == ("chats: splits that are not read: test",)
     assert (pairs.path, pairs.options["rows"]) == (tmp_path / "pairs", "preferences")
     assert [file.name for file in cards(tmp_path)] == ["README.md", "dataset_infos.json"]
+    for name in "ab":
+        (tmp_path / f"{name}.md").write_text(f"Article {name} of the two.\n")
+    assert {result.path.name for result in sniff(tmp_path)} == {"chats", "pairs", "a.md", "b.md"}
     assert passed_over(tmp_path) == {} and splits_beside_train(tmp_path) == []
 
 
