@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.data.text.languages import language_of
 from pipelines.data.tokens.chat import Chat
-from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, CLOSE, OPEN, Concealment, is_half
+from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, CLOSE, OPEN, Concealment
 from pipelines.errors import UserError
 from serve.gateway import conversation
 from serve.gateway.asgi import ApiError
@@ -204,17 +204,17 @@ def _prepare_chat(
         len(prompt.token_ids), client_prompt,
         [conversation_checked], prompt.turns_left_out,
         begun_reply=messages[-1]["content"] if goes_on else "",
-        concealment=_concealment(chat, tools, messages[-1]["content"] if goes_on else ""),
+        concealment=_concealment(chat, tools, goes_on=goes_on),
         tools=tools.text, tools_ignored=tools.ignored, orders_removed=orders_removed, citations=citations,
     )  # fmt: skip
 
 
-def _concealment(chat: Chat, tools: Tools, begun_reply: str) -> Concealment:
+def _concealment(chat: Chat, tools: Tools, *, goes_on: bool) -> Concealment:
     """What the reader of a reply does not see: special tokens too where tools may be called, as vLLM's parsers have
-    them written. begun_reply: the client's, which the reply goes on with; a thought that it opens is its own."""
+    them written. goes_on: with the client's beginning, which may have opened a thought that is shown."""
     hidden = chat.concealment
-    if begun_reply:
-        are_shown = hidden.shows_thoughts or is_half(begun_reply)
+    if goes_on:
+        are_shown = hidden.shows_thoughts
         hidden = Concealment(marks=tuple(mark for mark in hidden.marks if not (are_shown and mark in (OPEN, CLOSE))))
     return replace(hidden, marks=(*hidden.marks, *chat.special_tokens)) if tools.text else hidden
 

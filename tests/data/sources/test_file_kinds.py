@@ -272,11 +272,11 @@ def test_instances_too_large_for_a_row_are_not_taken_for_rows(tmp_path: Path) ->
 
 
 def test_lists_of_objects_beside_the_rows_of_a_document_are_named(tmp_path: Path) -> None:
-    document = {"licenses": [], "train": [{"text": "a"}], "test": [{"text": "b"}, {"text": "c"}]}
+    document = {"licenses": [], "train": [{"text": "a"}], "more": [{"text": "b"}, {"text": "c"}]}
     (tmp_path / "a.json").write_text(json.dumps(document))
     source = make_source(tmp_path, "json", "a.json")
     assert texts(source) == ["a"]
-    assert [problem.split(":")[0] for _, problem in bad(source)] == ["the list 'test' of 2 objects is not read"]
+    assert [problem.split(":")[0] for _, problem in bad(source)] == ["the list 'more' of 2 objects is not read"]
 
 
 # ---- Parquet and data sets -------------------------------------------------------------------------------------------
