@@ -25,9 +25,9 @@ def definition_of(document: Mapping[str, Any]) -> str:
     """
     named = {name.lower(): value for name, value in document.items()}
     definition = named.get(DEFINITION)
-    texts = definition if isinstance(definition, list) else [definition]
-    is_task = "instances" in named and all(isinstance(text, str) for text in texts)
-    return "\n".join(texts) if is_task else ""
+    paragraphs = definition if isinstance(definition, list) else [definition]
+    texts = [text for text in paragraphs if isinstance(text, str)]
+    return "\n".join(texts) if "instances" in named and len(texts) == len(paragraphs) else ""
 
 
 def row(definition: str, instance: Any) -> Any:
