@@ -130,7 +130,8 @@ class Concealment:
             elif marks and ahead.startswith(CLOSE):  # once more
                 begin = start + len(CLOSE)
             else:
-                visible = start if begin else 0
+                is_cut = begin > 0 and any(len(ahead) > 1 and mark.startswith(ahead) for mark in marks)
+                visible = len(text) if is_cut else start if begin else 0
                 return Beginning(visible, visible)
 
     def _unclosed(self, text: str, start: int) -> Beginning:

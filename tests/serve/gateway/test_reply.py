@@ -125,11 +125,19 @@ def test_no_mark_of_an_empty_thought_reaches_anybody_and_the_answer_does(
     [
         ("<think>\n\npear 7", "pear 7"),
         ("<think>\n\n<think>\n\n</thin", ""),
+        ("<think>\n\n</think>\n\n</th", ""),
         ("<think>\nIt is ripe.\n</think>\n\npear", "<think>\nIt is ripe.\n</think>\n\npear"),
         ("<think>\n\n<think>\nIt is ripe.\n</think>\n\npear", "<think>\nIt is ripe.\n</think>\n\npear"),
         ("<think>\nNot <think> this.\n</think>\n\npear", "<think>\nNot <think> this.\n</think>\n\npear"),
     ],
-    ids=["unclosed", "cut_within_the_mark", "thought", "thought_opened_twice", "mark_in_a_thought"],
+    ids=[
+        "unclosed",
+        "cut_within_the_mark",
+        "cut_within_another",
+        "thought",
+        "thought_opened_twice",
+        "mark_in_a_thought",
+    ],
 )
 def test_where_the_template_keeps_thoughts_whole_ones_are_shown_and_no_half(
     size: int, text: str, expected: str
