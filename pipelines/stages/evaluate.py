@@ -289,7 +289,7 @@ def _show_progress(work: Work, unit: str, *, num_tokens: int = 0) -> Callable[[i
 
 STAGE = Stage(
     kind="evaluate",
-    version=6,
+    version=7,
     makes="evaluation",
     needs=("model",),
     takes=("corpus", "tokens", "conversations"),

@@ -207,7 +207,7 @@ def _split_facts(split: str, pairs: list[Pair]) -> Facts:
 
 STAGE = Stage(
     kind="preferences",
-    version=7,
+    version=8,
     makes="preferences",
     takes=("conversations", "ai_feedback"),
     options=PreferencesOptions,

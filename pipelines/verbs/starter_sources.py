@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources import sniffing
+from pipelines.data.sources import folder_files, sniffing
 from pipelines.data.sources.amounts import Amount, amount
-from pipelines.data.sources.dataset import is_dataset
 from pipelines.data.sources.files import visible_files
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.not_read import remedy
@@ -28,7 +27,8 @@ from pipelines.verbs.file_review import MAX_REASONS, FileReview, describe_file, 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
 SUFFIXES = (
-    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|html?|xhtml|warc|wet|pdf|docx|epub|tar|tgz|gz|zst|bz2|xz))+$"
+    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|arrow|feather|html?|xhtml|warc|wet|pdf|docx|epub"
+    r"|tar|tgz|gz|zst|bz2|xz))+$"
 )
 MAX_SUFFIXES = 20
 EXPECTED = (
@@ -157,8 +157,9 @@ def _name(file: SniffResult) -> str:
 
 def _passed_over(folder: Path) -> list[str]:
     """Lines on the files of a folder that belong to no kind of source, or to a split that none trains on."""
-    suffixes = sniffing.passed_over(folder)
-    splits = [] if is_dataset(folder) else _splits(sniffing.splits_beside_train(folder))
+    suffixes = folder_files.passed_over(folder)
+    splits = _splits(folder_files.splits_beside_train(folder))
+    splits += [f"{file}: describes a data set; name it to read it" for file in folder_files.cards(folder)]
     if not suffixes:
         return splits
     numbers = ", ".join(f"{number:,} {suffix}" for suffix, number in suffixes.most_common(MAX_SUFFIXES))
@@ -212,7 +213,7 @@ def _group(files: Iterable[tuple[Path, SniffResult, FileReview]], folder: Path) 
         argument, first, _ = members[0]
         assert first.row_format is not None
         paths = [file.path for _, file, _ in members]
-        if len(paths) > 1 and set(paths) == _files_below(argument, first.kind):
+        if len(paths) > 1 and first.kind != "dataset" and set(paths) == _files_below(argument, first.kind):
             paths = [argument]
         absolute = [os.path.abspath(path) for path in paths]
         relative = [relative_path(path, folder) for path in absolute]
@@ -242,7 +243,7 @@ def _scaled(reviewed: FileReview, total: Amount) -> FileReview:
 
 
 def _files_below(folder: Path, kind: str) -> set[Path]:
-    return {file for file in visible_files(folder) if sniffing.source_kind(file) == kind}
+    return {file for file in visible_files(folder) if folder_files.source_kind(file) == kind}
 
 
 def unique_name(path: Path, existing: set[str]) -> str:

@@ -214,6 +214,30 @@ def test_near_duplicates_are_set_aside_and_counted(tmp_path: Path) -> None:
     assert make_of(tmp_path, rows, near_duplicates=None).facts["conversations/train"] == 5
 
 
+def test_rows_that_begin_with_one_instruction_are_compared_by_what_follows_it(tmp_path: Path) -> None:
+    """A long instruction is nearly all of such rows; each of them is another one for all that."""
+    instruction = {"instruction": f"Name the number. {LONG}"}
+    rows = [{**instruction, "input": f"number {n}", "output": f"It is {n}."} for n in range(10)]
+    rows.append({**instruction, "input": LONG, "output": "Many."})
+    rows.append({**instruction, "input": f"{LONG} and so on", "output": "Many."})
+    made = make_of(tmp_path, rows)
+    assert (made.facts["rows/used"], made.facts["rows/not_used_near_duplicate"]) == (11, 1)
+    assert made.rejected[0]["row"] == 12
+
+
+def test_a_task_file_is_learnt_with_its_definition_and_its_examples_are_no_bad_rows(tmp_path: Path) -> None:
+    examples = [{"input": str(n), "output": str(n + 1), "explanation": "One more."} for n in range(9)]
+    instances = [{"input": f"{n} apples", "output": [f"{n + 1} apples"]} for n in range(3)]
+    task = {"Definition": ["Add one apple."], "Positive Examples": examples, "Instances": instances}
+    (tmp_path / "task.json").write_text(json.dumps(task))
+    made = make("conversations", tmp_path, builtin_tasks=False, held_out=0, files={"task": {"path": "task.json"}})
+    assert [each.prompt[0]["content"] for each in read_train(made)] == [
+        f"Add one apple.\n\n{n} apples" for n in range(3)
+    ]
+    assert (made.facts["rows/read"], made.facts["rows/used"], made.facts["rows/not_used_example"]) == (12, 3, 9)
+    assert len(made.rejected) == 9
+
+
 def test_outliers_are_set_aside_by_reason(tmp_path: Path) -> None:
     rows = [
         talk("Long?", LONG * 9),

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
@@ -140,6 +142,34 @@ def test_in_a_folder_such_a_file_is_left_out_and_named(tmp_path: Path) -> None:
     assert "bad.jsonl: nothing of it was understood: bad.jsonl: no column with text" in done.stdout
     sources = reader.load(tmp_path / "r.yaml", STAGES).entry("corpus").sources.values()
     assert [source.model_dump()["path"] for source in sources] == ["data/good.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "row", [{"text": f"{ENGLISH[0]} It was a long day for all of us, and the night was no shorter."}, CONVERSATIONS[0]]
+)
+def test_the_held_out_rows_of_a_document_are_left_out_by_rule(tmp_path: Path, row: dict[str, Any]) -> None:
+    """As bad rows they would stop the run: there are more of them than of the others."""
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"train": [row] * 2, "test": [row] * 20, "version": 3}))
+    done = init(file, "--out", tmp_path / "r.yaml")
+    assert done.exit_code == 0 and "read 22 rows, used 2; not used: 20 split" in done.stdout
+    assert "note: mine.json: beside the rows, and not read: version" in done.stdout
+    assert "would stop" not in done.stdout
+
+
+def test_of_splits_and_data_sets_all_that_is_not_read_is_named(tmp_path: Path) -> None:
+    rows(jsonl(tmp_path / "data/train.jsonl", []), CONVERSATIONS[:2])
+    (tmp_path / "data/test.csv").write_text("prompt,chosen,rejected\n1 + 1?,2,3\n")
+    pairs = tmp_path / "data" / "pairs"
+    pairs.mkdir()
+    pq.write_table(pa.Table.from_pylist(PAIRS[:1]), pairs / "train-00000-of-00001.parquet")
+    (pairs / "README.md").write_text("# Pairs\n")
+    done = init(tmp_path / "data", "--out", tmp_path / "r.yaml")
+    assert done.exit_code == 0, done.output
+    assert f"left out: {tmp_path}/data/test.csv: a split beside train, which is not for training" in done.stdout
+    assert f"left out: {pairs}/README.md: describes a data set; name it to read it" in done.stdout
+    sources = reader.load(tmp_path / "r.yaml", STAGES).entry("preferences").sources.values()
+    assert [source.model_dump()["path"] for source in sources] == ["data/pairs"]
 
 
 def test_kinds_of_documents_in_one_folder_have_their_own_counts(tmp_path: Path) -> None:

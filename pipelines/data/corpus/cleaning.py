@@ -122,7 +122,7 @@ class _Batch:
             num_bytes = utf8_bytes(rows.raw)
             raw = without_cut_value(rows.raw) if self.privacy.is_on and len(rows.raw) >= RAW_CHARACTERS else rows.raw
             self.bad_rows.append((part, rows.model_copy(update={"raw": self.privacy.replace(raw)[0]})))
-            self.counts["rows/bad"] += 1
+            self.counts[f"{DROPPED}{rows.reason}" if rows.reason else "rows/bad"] += 1
         else:
             num_bytes = utf8_bytes(rows.text)
             group, meta = self._private(rows) if self.privacy.is_on else (rows.group, rows.meta)
@@ -162,7 +162,7 @@ class _Batch:
 
     def cleaned(self, permutations: int) -> CleanedBatch:
         documents, is_dropped = self._documents()
-        self.counts["documents/read"] = len(documents)
+        self.counts["documents/read"] = len(documents) + sum(row.reason != "" for _, row in self.bad_rows)
         verdicts = self._verdicts(documents, is_dropped)
         texts = {place: verdict.text for place, verdict in enumerate(verdicts) if verdict.text is not None}
         shortened = documents.with_texts(texts)
@@ -269,7 +269,7 @@ class _Batch:
 
     def _rejected(self, documents: Documents, verdicts: list[Verdict]) -> pa.Table:
         """The bad rows, and the documents that were dropped."""
-        bad = [(part.where, row.row, UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
+        bad = [(part.where, row.row, row.reason or UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
         dropped = [place for place, verdict in enumerate(verdicts) if not verdict.keep]
         raw = documents.texts.take(pa.array(dropped, pa.int64()))
         raw = pc.call_function("utf8_slice_codeunits", [raw], pc.SliceOptions(0, RAW_CHARACTERS))

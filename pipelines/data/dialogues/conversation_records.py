@@ -22,7 +22,7 @@ from pipelines.data.dialogues.turns import (
     turns_of_transcript,
     with_thought,
 )
-from pipelines.data.sources import cells, column_names, record_formats
+from pipelines.data.sources import cells, column_names, preference_formats, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import as_turns, has_value
 from pipelines.data.sources.files import type_name
@@ -328,7 +328,7 @@ def _labelled_bad(record: Mapping[str, Any], row_format: RowFormat, min_rating: 
     if column is not None and cells.verdict(record[column]) is (good is None):
         text = f"column {column!r} says {record[column]!r}; expected a good reply to learn from"
         return Problem(LABELLED_BAD, text, by_rule=True)
-    rating = record_formats.rating_of(record) if min_rating is not None else None
+    rating = preference_formats.rating_of(record) if min_rating is not None else None
     if rating is None or min_rating is None or rating >= min_rating:
         return None
     return Problem(LABELLED_BAD, f"its rating is {rating:g}; min_rating is {min_rating:g}", by_rule=True)

@@ -27,7 +27,7 @@ from pipelines.data.dialogues.conversation_records import (
 from pipelines.data.dialogues.preference_prompts import whole_prompt
 from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply, pairs_of
 from pipelines.data.dialogues.turns import Turn, check_turns, is_transcript, read_turns, turns_of_transcript
-from pipelines.data.sources import cells, column_names, record_formats
+from pipelines.data.sources import cells, column_names, preference_formats, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value, number_of
 from pipelines.data.sources.files import type_name
@@ -275,7 +275,7 @@ def _rated_texts(record: Mapping[str, Any], row_format: RowFormat) -> list[tuple
         return [(value, _rating(column, rating)) for value, rating in zip(values, record[column], strict=True)]
     rated: list[tuple[Any, float | None]] = []
     for value in values:
-        key = record_formats.rating_key(value) or ""
+        key = preference_formats.rating_key(value) or ""
         text_key = next((key for key in column_names.RATED_REPLY_KEYS if has_value(value.get(key))), "")
         rated.append((value.get(text_key), _rating(key, value[key])))
     return rated

@@ -16,6 +16,7 @@ from pipelines.data.sources.bad_rows import Problem, RejectedRows
 from pipelines.data.sources.record_formats import columns_not_used
 
 DISPLAYED_COLUMNS = 12
+MIN_SHARED = 10  # rows that begin with one paragraph: an instruction, and what follows it tells them apart
 
 
 class ParsedRow(Protocol):
@@ -92,15 +93,19 @@ def without_near_duplicates(
     """The rows that are not nearly the same as an earlier one with the same context; the others are set aside.
 
     said: what rows are compared by (its text; its context: the system's turn, …), and the ids of those that it was read
-    from. threshold: similarity; None: no row is."""
+    from. A paragraph that many texts begin with is context too. threshold: similarity; None: no row is."""
     all_said = [said(row) for row in rows]
-    by_context: dict[str, list[int]] = defaultdict(list)
-    for position, (_, context, _) in enumerate(all_said if threshold is not None else ()):
-        by_context[context].append(position)
+    compared = [text.partition("\n\n") for text, _, _ in all_said if threshold is not None]
+    num_shared = Counter(opening for opening, _, rest in compared if rest)
+    by_context: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for position, (opening, _, rest) in enumerate(compared):
+        is_shared = rest != "" and num_shared[opening] >= MIN_SHARED
+        by_context[all_said[position][1], opening if is_shared else ""].append(position)
     repeated: set[int] = set()
-    for positions in by_context.values():
+    for (_, opening), positions in by_context.items():
         if threshold is not None and len(positions) > 1:
-            repeats = similar_texts.repeats([all_said[position][0] for position in positions], threshold)
+            texts = [compared[position][2] if opening else all_said[position][0] for position in positions]
+            repeats = similar_texts.repeats(texts, threshold)
             repeated.update(position for position, is_repeat in zip(positions, repeats, strict=True) if is_repeat)
     for position in sorted(repeated):
         text, _, row_ids = all_said[position]

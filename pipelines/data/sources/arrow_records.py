@@ -37,7 +37,7 @@ def records(
     try:
         batch.validate(full=True)
         if batch.nbytes <= max_row_bytes:
-            rows = batch.to_pylist()
+            rows = batch.to_pylist(maps_as_pydicts="lossy")  # a key twice: the last
     except (pyarrow.ArrowInvalid, UnicodeDecodeError):  # find the rows
         is_valid = False
     if rows is None:
@@ -60,7 +60,7 @@ def _row(
     record: dict[str, Any] = {}
     for name, value in columns:
         try:
-            record[name] = value[0].as_py()
+            record[name] = value[0].as_py(maps_as_pydicts="lossy")
         except UnicodeDecodeError as error:
             return f"column {name!r} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text"
     return record

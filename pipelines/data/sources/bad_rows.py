@@ -190,7 +190,8 @@ def read_records(
             for row in sources[name].read(part):
                 rejected.limit.add(name, rows=1)
                 if isinstance(row, BadRow):
-                    rejected.add(name, part, row.row, UNREADABLE, row.problem, row.raw)
+                    reason = row.reason or UNREADABLE
+                    rejected.add(name, part, row.row, reason, row.problem, row.raw, by_rule=row.reason != "")
                 elif row.record is None:
                     problem = "holds text; expected a record with named columns (a jsonl, csv or parquet source)"
                     rejected.add(name, part, row.row, "not_a_record", problem, row.text)

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import chain
 from typing import Any
 
+from pipelines.data.sources import moss
 from pipelines.data.sources.column_names import (
     CALL_KEYS,
     CALL_ROLES,
@@ -45,9 +46,11 @@ def has_value(value: Any) -> bool:
 
 
 def as_turns(value: Any) -> list[Any] | None:
-    """The turns in a column's value: a list, text of one, or an object of lists; None where it holds no turns.
+    """The turns in a column's value: a list, text of one, an object of lists, or in a spelling of MOSS; None where it
+    holds no turns.
 
     Objects that hold a whole exchange ({human, assistant}) are divided into two turns."""
+    value = moss.exchanges(value) or _in_order(value) or value
     if is_text_of_objects(value):
         value = _parsed(value)
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
@@ -59,6 +62,17 @@ def as_turns(value: Any) -> list[Any] | None:
     first = value[0].get("system")
     turns = list(chain.from_iterable(_divided(turn, number, first) for number, turn in enumerate(value)))
     return turns if _is_turn(turns[0]) else None
+
+
+def as_record(value: Any) -> dict[str, Any] | None:
+    """The record that a JSON value is: an object, or a list of turns under the name of them; None for anything else.
+
+    >>> as_record([{"role": "user", "content": "Hi"}]), as_record(["Hi"])
+    ({'messages': [{'role': 'user', 'content': 'Hi'}]}, None)
+    """
+    if isinstance(value, list):
+        return {"messages": value} if is_dialogue(value) else None
+    return value if isinstance(value, dict) else None
 
 
 def is_of_turns(value: Any) -> bool:
@@ -114,7 +128,7 @@ def turns_of_texts(value: Any) -> list[dict[str, str]] | None:
 
 def keys_beside_turns(value: Any) -> list[str]:
     """The keys of an object around turns ({messages, tools}) that hold something which belongs to no turn."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or moss.exchanges(value) or _in_order(value):
         return []
     holds_messages = isinstance(value.get("messages"), list)
     return [
@@ -144,6 +158,14 @@ def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
         read.add(key_of(turn, THOUGHT_COLUMNS))
     read -= {key for key in FLAG_KEYS if _is_no_flag(key, turn.get(key))}
     return [key for key, value in turn.items() if key not in read and has_value(value)]
+
+
+def _in_order(value: Any) -> list[Any] | None:
+    """The objects in an object whose keys are numbers, {"0": …, "1": …}; None where it is none."""
+    if not isinstance(value, dict) or not all(str(key).isdecimal() for key in value):
+        return None
+    items = [value[key] for key in sorted(value, key=int)]
+    return items if items and all(isinstance(item, dict) for item in items) else None
 
 
 def _rows_of(columns: dict[str, Any]) -> list[dict[str, Any]] | None:

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from typing import Literal
 
-TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "文本")
+TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "正文", "内容", "內容", "文本")
 # Columns of a conversation in one column, of a prompt and of its reply, by the names that data sets give them.
-TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话")
+TURN_LISTS = ("messages", "conversations", "conversation", "contents", "dialogue", "dialog", "turns", "对话", "對話")
 OTHER_TURN_LISTS = ("items", "chat", "chat_messages")  # which may hold anything else
+MARKED_TEXTS = ("plain_text",)  # MOSS 002: a conversation with marks, beside its system's text
+MARKED_SYSTEMS = ("prefix",)
 # Columns of texts alone that take turns, the user's first: LIMA, DailyDialog; UltraChat's `data` where it stands alone.
-TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话")
-PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词")
+TEXT_LISTS = ("conversations", "conversation", "dialogue", "dialog", "data", "对话", "對話")
+PROMPT_COLUMNS = ("instruction", "prompt", "question", "query", "problem", "指令", "问题", "提问", "提示词", "用户问题",
+                  "問題", "提問", "提示詞")  # fmt: skip
 HINT_COLUMNS = ("提示",)  # a prompt where a reply stands beside it; else it may be a hint
 # Prompts only where a reply stands beside.
 PROMPTS_OF_REPLIES = (*PROMPT_COLUMNS, *HINT_COLUMNS, "input", "inputs", "user", "human", "user_prompt", "user_input",
-                      "user_message", "q", "用户", "输入", "问")  # fmt: skip
+                      "user_message", "q", "用户", "用户输入", "输入", "问", "使用者", "輸入", "問")  # fmt: skip
 REPLY_COLUMNS = ("output", "response", "completion", "answer", "reply", "solution", "assistant", "targets", "target",
                  "model_response", "assistant_response", "bot_response", "model_output", "a",
-                 "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答", "ai")  # fmt: skip
+                 "输出", "回答", "答案", "回复", "答复", "解答", "助手", "答", "模型回答", "模型回复", "模型输出",
+                 "輸出", "回覆", "答覆", "助理", "ai")  # fmt: skip
 CALL_COLUMNS = ("answers",)  # xLAM: the calls that answer a query, where tools stand beside them
 INSTANCE_COLUMNS = ("instances",)  # self-instruct: inputs and outputs of one instruction, by these keys
 INSTANCE_KEYS = ("input", "output")
 # Columns beside them.
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "系统",
-                  "系统提示", "系统提示词")  # fmt: skip
-CONTEXT_COLUMNS = ("input", "context", "输入", "上下文")  # Alpaca's and Dolly's: what the instruction is about
-HISTORY_COLUMNS = ("history", "历史")
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction",
+                  "meta_instruction", "系统",
+                  "系统提示", "系统提示词", "系統", "系統提示", "系統提示詞")  # fmt: skip
+CONTEXT_COLUMNS = ("input", "context", "输入", "輸入", "上下文")  # Alpaca's and Dolly's: what the instruction is about
+# Natural Instructions, as rows: what is to be done with each input.
+DEFINITION_COLUMNS, TASK_INPUTS = ("definition",), ("input", "inputs")
+HISTORY_COLUMNS = ("history", "历史", "歷史")
 THOUGHT_COLUMNS = ("reasoning_content", "reasoning", "thinking", "thought", "complex_cot", "cot", "chain_of_thought",
-                   "思考", "思考过程", "推理", "推理过程")  # fmt: skip
-TOOLS_COLUMNS = ("tools",)  # descriptions of the tools that the assistant may call
+                   "思考", "思考过程", "思考過程", "推理", "推理过程", "推理過程")  # fmt: skip
+TOOLS_COLUMNS = ("tools", "functions")  # descriptions of the tools that the assistant may call
 GOOD_COLUMNS = ("label", "kto_tag", "thumbs", "thumbs_up", "is_good", "good", "desirable", "liked", "is_correct",
                 "correct")  # fmt: skip
 BAD_COLUMNS = ("thumbs_down", "is_bad")
@@ -43,6 +50,10 @@ PAIR_COLUMNS = (
     ("preferred_output", "non_preferred_output"),
     ("response_j", "response_k"),
     ("better", "worse"),
+    ("好回答", "坏回答"),
+    ("选中", "拒绝"),
+    ("接受", "拒绝"),
+    ("优选", "劣选"),
 )
 PAIR_SCORES = (
     ("score_chosen", "score_rejected"),
@@ -78,7 +89,7 @@ RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", 
 # Keys of a turn.
 SENDER = "sender"  # of a mail too
 ROLE_KEYS = ("role", "from", "speaker", SENDER, "角色")
-CONTENT_KEYS = ("content", "value", "text", "parts", "内容")
+CONTENT_KEYS = ("content", "value", "text", "parts", "内容", "內容")
 CALL_KEYS = ("tool_calls", "function_call")
 RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call
 # 0 or false: the turn is not learnt.
@@ -88,11 +99,15 @@ ROLES = {
     "system": "system",
     "developer": "system",
     "系统": "system",
+    "系統": "system",
     "user": "user",
     "human": "user",
     "prompter": "user",
     "用户": "user",
     "人类": "user",
+    "用戶": "user",
+    "使用者": "user",
+    "人類": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
@@ -101,6 +116,8 @@ ROLES = {
     "ai": "assistant",
     "助手": "assistant",
     "机器人": "assistant",
+    "助理": "assistant",
+    "機器人": "assistant",
 }
 # Roles of turns that only call tools, and of those that are the results of calls.
 CALL_ROLES = ("function_call", "tool_call", "tool_calls")

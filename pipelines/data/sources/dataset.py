@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: what `save_to_disk` writes (Arrow), or what the hub has (Parquet).
+"""Hugging Face data sets on disk: what `save_to_disk` writes (Arrow), or what the hub has (Parquet). Any Arrow file.
 
     FOLDER/dataset_dict.json, train/data-00000-of-00002.arrow     a dictionary of splits
     FOLDER/state.json, data-00000-of-00001.arrow                  one split
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")  # files that `save_to_disk` writes
+FILE_MARK = b"ARROW1"  # with which a file of batches begins that is no stream: Feather
+DESCRIPTIONS = (*MARKS, "dataset_infos.json")
 SHARD = re.compile(r"(?P<split>[A-Za-z0-9_.]+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
 
 
@@ -34,7 +36,11 @@ class Dataset(Parquet):
 
     kind: str = Field(default="dataset", description="Kind of the source: a folder of a Hugging Face data set")
     split: str | None = Field(default=None, description="Split to read, such as train; default: all of them")
-    suffixes: ClassVar = ()
+    suffixes: ClassVar = (".arrow", ".feather")
+
+    def local(self, pattern: str, suffixes: tuple[str, ...] = ()) -> str:
+        """As of other sources, but with all objects of a folder: Parquet, and what describes the set."""
+        return super().local(pattern)
 
     def find(self, pattern: str) -> list[Path]:
         """Lists the data files of the folder that a path names, or the file. Raises UserError if it lacks the split."""
@@ -82,11 +88,32 @@ class Dataset(Parquet):
                 yield BadRow(row=number, problem=f"damaged ({error}); what follows row {number - 1} is lost")
 
 
-def is_dataset(folder: Path) -> bool:
-    """Whether a folder holds a data set in the layout of `save_to_disk` or of the hub."""
-    if any((folder / name).is_file() for name in MARKS) and splits(folder):
-        return True
-    return any(SHARD.fullmatch(file.name) for file in visible_files(folder))
+def data_sets(folder: Path) -> list[Path]:
+    """The folders of the data sets in a folder: itself, or those below it; several configurations are as many sets."""
+    if _is_saved(folder):
+        return [folder]
+    files = visible_files(folder)
+    saved = _topmost({file.parent for file in files if file.name in MARKS and _is_saved(file.parent)})
+    of_shards = {file.parent for file in files if SHARD.fullmatch(file.name)}
+    of_shards = {one for one in of_shards if not any(one.is_relative_to(other) for other in saved)}
+    named = {one.parent if one.name == "data" and one != folder else one for one in of_shards}  # as the hub has it
+    return sorted(saved | _topmost(named if len(_topmost(named)) == len(of_shards) else of_shards))
+
+
+def files_of(data_set: Path) -> set[Path]:
+    """The files of a data set's folder that are its data, or describe them."""
+    describing = (file for file in visible_files(data_set) if file.name in DESCRIPTIONS or file.suffix == ".arrow")
+    return {*describing, *(file for files in splits(data_set).values() for file in files)}
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return any((folder / name).is_file() for name in MARKS) and bool(splits(folder))
+
+
+def _topmost(folders: set[Path]) -> set[Path]:
+    """The folders that lie in none of the others."""
+    return {one for one in folders if not any(one != other and one.is_relative_to(other) for other in folders)}
 
 
 def splits(folder: Path) -> dict[str, list[Path]]:
@@ -121,8 +148,19 @@ def _open(file: Path) -> pyarrow.RecordBatchReader:
     import pyarrow
 
     try:
-        reader = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+        data = pyarrow.memory_map(str(file))
+        is_file = data.read(len(FILE_MARK)) == FILE_MARK
+        data.seek(0)
+        reader = _of_batches(pyarrow.ipc.open_file(data)) if is_file else pyarrow.ipc.open_stream(data)
         column_names(reader.schema)  # may be no text
         return reader
     except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise FileProblem(f"not an Arrow stream or damaged ({error}); expected what save_to_disk writes") from None
+        raise FileProblem(f"not an Arrow file or damaged ({error}); expected what save_to_disk writes") from None
+
+
+def _of_batches(file: pyarrow.ipc.RecordBatchFileReader) -> pyarrow.RecordBatchReader:
+    """A file of batches with an index at its end (Feather) as a stream of them."""
+    import pyarrow
+
+    batches = (file.get_batch(number) for number in range(file.num_record_batches))
+    return pyarrow.RecordBatchReader.from_batches(file.schema, batches)

@@ -10,6 +10,7 @@ with the first key of the broken one. A missing comma before an object loses not
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -17,12 +18,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pipelines.data.sources.record_formats import has_instances
+from pipelines.data.sources import task_files
+from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.conversation_formats import has_instances
+from pipelines.data.sources.split_names import HELD_OUT
 from pipelines.data.sources.streams import Utf8Stream
 
 CHUNK_BYTES = 1 << 20
 EDGE_CHARACTERS = 16  # at the end of a chunk, where a value may be cut: -Infinity and escapes are shorter
 LISTS = ("data", "rows", "examples", "items", "records", "instances", "samples", "documents", "train")
+SPLIT = "split"  # reason of rows that are held out
+MAX_VALUES = 10_000  # read to find out what stands beside rows
 MAX_KEYS = 100  # kinds of objects that are remembered
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
@@ -32,10 +38,11 @@ WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Damaged:
-    """A place that is not JSON, or a value that cannot be used."""
+    """A place that is not JSON, or a value that cannot be used; with a reason one that a rule leaves out."""
 
     problem: str
     raw: str
+    reason: str = ""
 
 
 def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
@@ -49,7 +56,7 @@ def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
         return ARRAY.match(text) is not None or not lines_expected
     if value is None:
         cut = not end or first.rstrip().endswith(("{", "[", ",", ":"))
-        return text.startswith("{") and cut and not lines_expected
+        return text.startswith("{") and cut and (not lines_expected or first.strip() == "{")
     if rest.strip():
         return False
     return isinstance(value, list) or (not lines_expected and isinstance(value, dict) and _is_wrapped(value))
@@ -99,6 +106,9 @@ class UniqueKeysDecoder(json.JSONDecoder):
 PLAIN = json.JSONDecoder()
 
 
+PLAIN_KEYS = UniqueKeysDecoder(())  # of which none has to be unique
+
+
 @lru_cache(maxsize=64)
 def decoder(keys: tuple[str, ...] | None) -> UniqueKeysDecoder:
     """The decoder for these keys, made once."""
@@ -109,6 +119,14 @@ def values(stream: Utf8Stream, max_characters: int, keys: tuple[str, ...] | None
     """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON, and for a value
     in which one of the keys has two values in one object; None: any key."""
     yield from _Reader(stream, max_characters, decoder(keys)).values()
+
+
+def names_beside_rows(stream: Utf8Stream, max_characters: int) -> list[str]:
+    """The names in a document's object that hold something and are no list of rows, as far as its first rows show."""
+    reader = _Reader(stream, max_characters, PLAIN_KEYS)
+    for _ in itertools.islice(reader.values(), MAX_VALUES):
+        pass
+    return reader.beside
 
 
 class _NotJson(Exception):
@@ -124,7 +142,9 @@ class _Reader:
         self.text = ""
         self.position = 0
         self.dropped = 0  # characters before the text in memory
-        self.in_array = False
+        self.in_array = self.in_wrapper = False
+        self.beside: list[str] = []  # names of what stands beside the lists of rows, and describes them
+        self.definition = ""  # of a task file, whose instances are the rows
         self.keys: set[frozenset[str]] = set()  # of some of the objects so far
 
     def values(self) -> Iterator[Any]:
@@ -132,11 +152,13 @@ class _Reader:
             try:
                 if self.in_array:
                     yield from self._array()
-                    if self._peek() == "}":  # of an object that wraps the array
-                        self.position += 1
+                if self.in_wrapper:
+                    self._end_member()
+                    yield from self._members()
                 yield from self._document()
                 return
             except _NotJson as error:
+                self.in_wrapper = self.in_wrapper and self.in_array  # else it is broken itself
                 raw = self.text[self.position : self.position + 500]
                 place = self.dropped + self.position
                 has_next = self._find_object()
@@ -164,7 +186,8 @@ class _Reader:
         """The values of an array, from within it up to and with its end."""
         self.in_array = True
         while (character := self._peek()) != "]":
-            yield self._value()
+            value = self._value()
+            yield task_files.row(self.definition, value) if self.definition else value
             if (character := self._peek()) not in (",", "]", "{"):
                 raise _NotJson(f"expected a comma, found {character!r}" if character else "the array is not closed")
             if character == ",":
@@ -176,6 +199,11 @@ class _Reader:
         """The values of the lists of an object that wraps them; what else it has describes the file. Another list of
         objects may hold rows: it is named."""
         self.position += 1
+        self.in_wrapper = True
+        yield from self._members()
+
+    def _members(self) -> Iterator[Any]:
+        """As `_wrapped`, from within the object up to and with its end."""
         while self._peek() != "}":
             name = self._value()
             if self._peek() != ":":
@@ -184,14 +212,28 @@ class _Reader:
             if isinstance(name, str) and name.lower() in LISTS and self._peek() == "[":
                 self.position += 1
                 yield from self._array()
-            elif _is_list_of_objects(value := self._value()):
+            elif not _is_list_of_objects(value := self._value()):
+                is_read = self.definition and str(name).lower() == task_files.DEFINITION
+                self.beside += [str(name)] if has_value(value) and not is_read else []
+            elif self.definition and str(name).lower() in task_files.EXAMPLES:
+                problem = f"one of the {name!r} of a task, whose instances are the rows"
+                yield from (Damaged(problem, str(example), task_files.EXAMPLE) for example in value)
+            elif str(name).lower() in HELD_OUT:
+                problem = f"one of the list {name!r}, a split which is not for training; save it as a file to read it"
+                yield from (Damaged(problem, str(row), SPLIT) for row in value)
+            else:
                 expected = "expected rows under one name; give each list a file of its own, or join them"
                 yield Damaged(f"the list {name!r} of {len(value):,} objects is not read: {expected}", str(value[0]))
-            if self._peek() == ",":
-                self.position += 1
-            elif self._peek() != "}":
-                raise _NotJson("the object is not closed")
+            self._end_member()
         self.position += 1
+        self.in_wrapper, self.definition = False, ""
+
+    def _end_member(self) -> None:
+        """Moves on behind a comma. Raises _NotJson unless there is one, or the end of the object."""
+        if self._peek() == ",":
+            self.position += 1
+        elif self._peek() != "}":
+            raise _NotJson("the object is not closed")
 
     def _is_wrapper(self) -> bool:
         """Whether an object holds rows: a list of objects under a usual name, with short values alone before it. An
@@ -207,9 +249,11 @@ class _Reader:
             return True
         try:
             self._decode()
+            document = PLAIN.raw_decode(self.text, self.position)[0]
         except _NotJson:  # broken, or larger than a row may be
-            return not has_instances({**before, list(before)[-1]: [_first_item(text, match.end() - 1)]})
-        return not has_instances(PLAIN.raw_decode(self.text, self.position)[0])
+            document = {**before, list(before)[-1]: [_first_item(text, match.end() - 1)]}
+        self.definition = task_files.definition_of(document)
+        return not has_instances(document)
 
     def _value(self) -> Any:
         """The value at the position, which is moved to its end. Raises _NotJson."""

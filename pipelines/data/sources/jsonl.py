@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 from pydantic import Field, PrivateAttr
 
 from pipelines.data.sources import encodings, json_documents, json_texts, streams
+from pipelines.data.sources.cells import as_record
 from pipelines.data.sources.encodings import BOM
 from pipelines.data.sources.files import MAX_ROW_BYTES, RAW_CHARACTERS, RecordSource, TextFileSource, type_name
 from pipelines.data.sources.json_documents import TwoValues, UniqueKeysDecoder
@@ -114,6 +115,13 @@ class Jsonl(TextFileSource, RecordSource):
             return BadRow(row=number, problem=record, raw=line.decode(errors="replace")[:RAW_CHARACTERS])
         return self.to_row(number, record)
 
+    def names_beside_rows(self, file: Path) -> list[str]:
+        """What a JSON document holds beside its rows, by name. Raises FileProblem for data that is not text."""
+        if not self.is_document(file):
+            return []
+        with streams.open_utf8(file, self.text_encoding(file)) as stream:
+            return json_documents.names_beside_rows(stream, self.max_row_bytes)
+
     def is_document(self, file: Path) -> bool:
         """Whether a file is one JSON document. Raises FileProblem for data that is not text."""
         with streams.open_utf8(file, self.text_encoding(file)) as stream:
@@ -125,10 +133,12 @@ class Jsonl(TextFileSource, RecordSource):
             number = 0
             values = json_documents.values(stream, self.max_row_bytes, self._unique_keys())
             for number, value in enumerate(values, 1):
-                if isinstance(value, dict):
-                    yield self.to_row(number, value)
+                record = as_record(value)
+                if record is not None:
+                    yield self.to_row(number, record)
                 elif isinstance(value, json_documents.Damaged) and not stream.damage:
-                    yield BadRow(row=number, problem=value.problem, raw=value.raw[:RAW_CHARACTERS])
+                    raw = value.raw[:RAW_CHARACTERS]
+                    yield BadRow(row=number, problem=value.problem, raw=raw, reason=value.reason)
                 elif not isinstance(value, json_documents.Damaged):
                     problem = f"the array holds {type_name(value)}; expected objects"
                     yield BadRow(row=number, problem=problem, raw=str(value)[:RAW_CHARACTERS])
@@ -141,11 +151,11 @@ def _parse(line: bytes, encoding: str, decoder: UniqueKeysDecoder) -> dict[str, 
     try:
         text = line.decode()
         try:
-            record = decoder.decode(text)
+            value = decoder.decode(text)
         except json.JSONDecodeError:
-            if not text.rstrip().endswith("},"):
+            if not text.rstrip().endswith(("},", "],")):
                 raise
-            record = decoder.decode(text.rstrip()[:-1])
+            value = decoder.decode(text.rstrip()[:-1])
     except UnicodeDecodeError as error:
         return encodings.not_in(encoding, f"{error.reason} at byte {error.start}")
     except TwoValues as error:
@@ -154,7 +164,8 @@ def _parse(line: bytes, encoding: str, decoder: UniqueKeysDecoder) -> dict[str, 
         return f"not JSON ({error}); expected one object a line"
     except RecursionError:
         return "not JSON (nested too deeply); expected one object a line"
-    return record if isinstance(record, dict) else f"the line holds {type_name(record)}; expected an object"
+    record = as_record(value)
+    return record if record is not None else f"the line holds {type_name(value)}; expected an object"
 
 
 def _ranges(file: Path, size: int) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ FORMS: tuple[tuple[str, str, str], ...] = (  # suffixes, what the file is, what 
     (".ipynb", "a notebook", "convert it to Markdown (jupyter nbconvert --to markdown)"),
     (".zip .7z .rar", "an archive", "unpack it and name the folder"),
     (".sqlite .sqlite3 .db .mdb", "a database", "export its tables as CSV or JSON lines"),
-    (".arrow .feather .orc .avro", "a table of another format", "save it as Parquet"),
+    (".orc .avro", "a table of another format", "save it as Parquet"),
     (".pkl .pickle .npy .npz .h5 .pt .pth", "data of a program", "save its rows as JSON lines or Parquet"),
     (".mp3 .wav .flac .ogg .m4a .mp4 .mkv .mov .webm .avi", "sound or film", "write down what is said as text"),
     (".heic .svg .psd", "an image of another format", "save it as JPEG or PNG"),

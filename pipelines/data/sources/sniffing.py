@@ -17,14 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources import SOURCES, encodings, streams
-from pipelines.data.sources.cells import has_value
-from pipelines.data.sources.dataset import is_dataset, splits
+from pipelines.data.sources import SOURCES, encodings, row_notes, streams
+from pipelines.data.sources.cells import as_turns, has_value, key_of
+from pipelines.data.sources.column_names import CONTENT_KEYS, ROLE_KEYS, TEXT_COLUMNS
+from pipelines.data.sources.dataset import data_sets, splits
 from pipelines.data.sources.delimiters import DELIMITERS
-from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of, visible_files
+from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of
+from pipelines.data.sources.folder_files import cards, is_known, other_files, source_kind, splits_beside_train
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
+from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import main_format
 from pipelines.data.sources.row_format import RowFormat
@@ -35,16 +38,13 @@ from pipelines.errors import UserError
 
 MAX_ROWS = 300  # read of each file
 CONTENT_BYTES = 1 << 16  # read of a file whose suffix says nothing
+FIRST_LINE_BYTES = 1000
+BYTE_ORDER_MARKS = b"\xef\xbb\xbf\xff\xfe "
 TABLE_LINES = 20  # that have as many cells as the first in a table
 DISPLAYED_ROWS = 3
 DISPLAYED_CHARACTERS = 200
 MAX_NAMES = 20  # of columns, in a message
 ONE_ROW = "; a table in one object, which is one row. Expected an array of rows (pandas: to_json with orient='records')"
-# How templates begin a turn: ChatML, Llama 2 and 3, Gemma, Alpaca's and Guanaco's headings.
-CHAT_MARKS = re.compile(
-    r"<\|im_start\|>|\[INST\]|<\|start_header_id\|>|<start_of_turn>|^#+ ?(?:Human|Instruction|Assistant|Response):",
-    re.MULTILINE,
-)
 MIN_LANGUAGE_FRACTION = 0.95  # of the rows read; below, the language is auto
 ONE_DOCUMENT_BYTES = 200_000  # a text file up to this size counts as one document
 
@@ -73,18 +73,19 @@ def sniff(path: Path) -> list[SniffResult]:
     Raises UserError if the path is missing or a file cannot be read, or neither its suffix nor its content is known."""
     if not path.is_dir():
         return [_sniff_images(path) if holds_images(path) else _sniff_file(path)]
-    if is_dataset(path):
-        return _sniff_dataset(path)
-    captioned = captioned_files(path, visible_files(path))
+    in_folder = other_files(path)
+    captioned = captioned_files(path, in_folder)
     held_out = splits_beside_train(path)
     left_out = {*captioned, *held_out}
-    known = [file for file in visible_files(path) if _is_known(file) and file not in left_out]
+    known = [file for file in in_folder if is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
-    results = _sniff_captioned(path, captioned, held_out) if captioned else []
+    results = [result for folder in data_sets(path) for result in _sniff_set_in(folder, path)]
+    results += _sniff_captioned(path, captioned, held_out) if captioned else []
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
-        others = [file for file in held_out if source_kind(file) == kind]
+        others = [file for file in (*held_out, *cards(path)) if source_kind(file) == kind]
         place = common_folder(path, set(named)) if others else path  # train/ alone
+        whole = whole and not any(map(_rows_in_text, named))
         if len(named) > 1 and whole and not any(file.is_relative_to(place) for file in others):
             results.append(_with_split_names(_sniff_documents(place, named, kind), named))
         else:
@@ -92,31 +93,6 @@ def sniff(path: Path) -> list[SniffResult]:
     if not results:
         raise UserError(f"{path}: no file in this folder is of a known kind; expected {_suffixes()}")
     return results
-
-
-def splits_beside_train(folder: Path) -> list[Path]:
-    """The files in a folder that are what a data set holds out, by their names or those of folders beside train.
-
-    Pages and Markdown that are named so are none: test.html and train.html may be about that."""
-    files = [file for file in visible_files(folder) if source_kind(file)]
-    captioned = captioned_files(folder, visible_files(folder))
-    held_out = in_held_out_folders(
-        folder,
-        (
-            file
-            for file in files
-            if file in captioned or _may_be_a_split(file) or file.name.lower().endswith(IMAGE_SUFFIXES)
-        ),
-    )
-    by_parent: dict[Path, list[Path]] = {}
-    for file in files:
-        by_parent.setdefault(file.parent, []).append(file)
-    for parent, siblings in by_parent.items():
-        names = held_out_names(file.name for file in siblings if _may_be_a_split(file))
-        held_out |= {parent / name for name in names}
-    for read in folders_of_images(folder, captioned, held_out):  # captions of both splits in one file: it reads both
-        held_out -= {file for file in captioned if file.is_relative_to(read)}
-    return sorted(held_out)
 
 
 def _with_split_names(result: SniffResult, files: list[Path]) -> SniffResult:
@@ -127,13 +103,6 @@ def _with_split_names(result: SniffResult, files: list[Path]) -> SniffResult:
     more = ", …" if len(names) > DISPLAYED_ROWS else ""
     problem = f"{', '.join(names[:DISPLAYED_ROWS])}{more}: named as splits beside train, and read; else name the others"
     return replace(result, problems=(*result.problems, problem))
-
-
-def _may_be_a_split(file: Path) -> bool:
-    """Whether the name of a file with rows, plain text or an archive may say which split it is."""
-    kind = source_kind(file)
-    is_rows = kind is not None and (issubclass(SOURCES[kind], RecordSource) or kind == "images")
-    return (is_rows and not file.name.lower().endswith(IMAGE_SUFFIXES)) or "txt" in file.name.lower().split(".")
 
 
 def _sniff_captioned(folder: Path, captioned: set[Path], held_out: list[Path]) -> list[SniffResult]:
@@ -155,27 +124,6 @@ def _sniff_among_others(file: Path, kind: str) -> SniffResult:
         return SniffResult(file, kind, None, "en", None, {"kind": kind}, (), (str(error),))
 
 
-def passed_over(folder: Path) -> Counter[str]:
-    """Numbers of files below a folder that belong to no kind of source, by suffix."""
-    captioned = captioned_files(folder, visible_files(folder))
-    others = [file for file in visible_files(folder) if not _is_known(file) and file not in captioned]
-    return Counter(file.suffix or file.name for file in others)
-
-
-def _is_known(file: Path) -> bool:
-    """Whether a file is of a known kind by itself: image files are only where something is said of them."""
-    kind = source_kind(file)
-    return kind is not None and (kind != "images" or not file.name.lower().endswith(IMAGE_SUFFIXES))
-
-
-def source_kind(file: Path) -> str | None:
-    """The kind of source that reads files with this suffix."""
-    for kind, source in SOURCES.items():
-        if issubclass(source, FileSource) and file.name.lower().endswith(source.suffixes):
-            return kind
-    return None
-
-
 def _sniff_file(path: Path) -> SniffResult:
     check_readable(path)
     kind = source_kind(path)
@@ -186,8 +134,44 @@ def _sniff_file(path: Path) -> SniffResult:
         what = "its suffix belongs to no kind of source, and its content is neither text, JSON lines, CSV nor Parquet"
         raise UserError(f"{path}: {remedy(path) or f'{what}; expected {_suffixes()}'}")
     if not issubclass(SOURCES[base["kind"]], RecordSource):
-        return _sniff_documents(path, [path], base["kind"])
+        return _rows_in_text(path) or _sniff_documents(path, [path], base["kind"])
     return _sniff_records(path, base)
+
+
+def _rows_in_text(path: Path) -> SniffResult | None:
+    """The format of rows in a file that is named as text: Excel saves tables as .txt. None unless their columns have
+    usual names."""
+    base = kind_by_content(path) if _may_hold_rows(path) else None
+    if base is None or not issubclass(SOURCES[base["kind"]], RecordSource):
+        return None
+    try:
+        result = _sniff_records(path, base)
+    except UserError:  # no rows after all
+        return None
+    row_format = result.row_format
+    if row_format is None or (row_format.rows == "text" and row_format.columns[0].lower() not in TEXT_COLUMNS):
+        return None
+    return result
+
+
+def _may_hold_rows(path: Path) -> bool:
+    """Whether a .txt begins as JSON does, or with cells between tabs."""
+    if path.suffix.lower() != ".txt":
+        return False
+    with path.open("rb") as stream:
+        line = re.split(b"[\r\n]", stream.read(FIRST_LINE_BYTES).replace(b"\0", b""))[0]  # of UTF-16, too
+    return b"\t" in line or line.lstrip(BYTE_ORDER_MARKS).startswith((b"{", b"["))
+
+
+def _sniff_set_in(folder: Path, named: Path) -> list[SniffResult]:
+    """Detects the format of a data set; one below the folder that the user named, and that cannot be read, does not
+    keep the other files from being read."""
+    try:
+        return _sniff_dataset(folder)
+    except UserError as error:
+        if folder == named:
+            raise
+        return [SniffResult(folder, "dataset", None, "en", None, {"kind": "dataset"}, (), (str(error),))]
 
 
 def _sniff_dataset(folder: Path) -> list[SniffResult]:
@@ -198,10 +182,11 @@ def _sniff_dataset(folder: Path) -> list[SniffResult]:
     files = [file for name in read for file in by_split[name]]
     if holds_images(files[0]):
         results = [_sniff_among_others(file, "images") for file in files]
-    elif len(read) == len(by_split):
-        results = [_sniff_records(folder, {"kind": "dataset"})]
     else:
         results = [_sniff_records(folder, {"kind": "dataset", "split": name}) for name in read]
+        formats = {result.row_format and result.row_format.content for result in results}
+        if len(read) == len(by_split) and len(formats) == 1:
+            results = [_sniff_records(folder, {"kind": "dataset"})]
     others = ", ".join(name for name in by_split if name not in read)
     if not others:
         return results
@@ -215,7 +200,8 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     assert isinstance(source, FileSource)
     rows = list(itertools.islice((row for part in source.parts() for row in source.read(part)), MAX_ROWS))
     records = [row.record for row in rows if not isinstance(row, BadRow) and row.record is not None]
-    problems = [f"{path.name}:{row.row}: {row.problem}" for row in rows if isinstance(row, BadRow)][:DISPLAYED_ROWS]
+    bad_rows = [row for row in rows if isinstance(row, BadRow) and not row.reason]
+    problems = [f"{path.name}:{row.row}: {row.problem}" for row in bad_rows][:DISPLAYED_ROWS]
     row_format, count = main_format(records)
     is_table = len(records) == 1 and _is_table_in_an_object(records[0])
     if row_format is None or (is_table and row_format.rows == "text"):
@@ -228,8 +214,9 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
     texts = [_record_text(record, row_format) for record in records]
-    problems += _chat_marks(path, texts) if row_format.rows == "text" else []
-    language = main_language(texts)
+    beside = source.names_beside_rows(path) if isinstance(source, Jsonl) else []
+    problems += row_notes.notes(path.name, row_format, records, texts, beside)
+    language = main_language(_said([value_of(record, name) for name in row_format.columns]) for record in records)
     options = {**base, **_row_options(row_format, language, records)}
     encoding = source.encoding_of(path)
     return SniffResult(path, base["kind"], row_format, language, encoding, options, _sample(texts), tuple(problems))
@@ -244,15 +231,6 @@ def _is_table_in_an_object(record: dict[str, Any]) -> bool:
         return len(set(objects)) == 1 and (len(objects) > 1 or all(map(str.isdigit, objects[0])))
     lists = [value for value in values if isinstance(value, list)]
     return len(lists) == len(record) and not any(isinstance(item, dict) for value in lists for item in value)
-
-
-def _chat_marks(path: Path, texts: list[str]) -> list[str]:
-    """A note on running text that chats were rendered to, with the marks of a template."""
-    marks = [match[0] for text in texts if (match := CHAT_MARKS.search(text))]
-    if 2 * len(marks) <= len(texts):
-        return []
-    return [f"{path.name}: chats with the marks of a template ({marks[0].strip()}) are read as running text; expected "
-            f"rows of messages for conversations"]  # fmt: skip
 
 
 def _sniff_images(path: Path) -> SniffResult:
@@ -358,7 +336,7 @@ def _record_text(record: Mapping[str, Any], row_format: RowFormat) -> str:
     if row_format.rows in ("text", "prompts"):
         return str(value_of(dict(record), row_format.columns[0]) or "")
     columns = [name for name in row_format.columns if has_value(record.get(name))]
-    return " | ".join(f"{name}: {_turns_text(record[name])}" for name in columns)
+    return " | ".join(f"{name}: {_turns_text(as_turns(record[name]) or record[name])}" for name in columns)
 
 
 def _turns_text(value: Any) -> str:
@@ -366,9 +344,19 @@ def _turns_text(value: Any) -> str:
     if isinstance(value, list):
         return " / ".join(_turns_text(turn) for turn in value)
     if isinstance(value, dict):
-        role, content = value.get("role") or value.get("from"), value.get("content") or value.get("value")
+        role, content = (value.get(key_of(value, keys)) for keys in (ROLE_KEYS, CONTENT_KEYS))
         return f"{role}: {content}" if content else str(value)
     return str(value)
+
+
+def _said(value: Any) -> str:
+    """What a value says, without the names of columns, keys and speakers, which are English wherever people are."""
+    if isinstance(value, list):
+        return "\n".join(map(_said, as_turns(value) or value))
+    if isinstance(value, dict):
+        turns = as_turns(value)
+        return _said(turns) if turns else _said(value.get(key_of(value, CONTENT_KEYS)))
+    return value if isinstance(value, str) else ""
 
 
 def _sample(texts: list[str]) -> tuple[str, ...]:

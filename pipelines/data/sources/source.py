@@ -64,6 +64,7 @@ class BadRow(BaseModel):
     row: int
     problem: str  # what is wrong with it and what was expected
     raw: str = ""  # the first 500 characters
+    reason: str = ""  # by which it is counted where it was understood and is left out by a rule, and is no bad row
 
     @field_validator("problem")
     @classmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -230,15 +230,13 @@ class Chat:
         prompt = _attempt(self.render, [{"role": "user", "content": "hello"}], reply=True)
         in_thought = isinstance(prompt, str) and opens_thought(prompt)
         takes_out = not self._writes_thought_before({"role": "user", "content": "hello"})
-        return Concealment(
-            prefix=self._encoder.decode(self._encoder.encode([["", self._around_reply[0]]])[0][1]),
-            in_thought=in_thought,
-            takes_out=takes_out,
-            marks=(
-                *((CLOSE,) if in_thought or takes_out else ()),
-                *(self._encoder.of_template.values() if self.thoughts_are_special else ()),
-            ),
+        prefix = self._encoder.decode(self._encoder.encode([["", self._around_reply[0]]])[0][1])
+        concealment = Concealment(prefix, in_thought, takes_out)
+        marks = (
+            *((OPEN, CLOSE) if concealment.knows_thoughts else ()),
+            *(self._encoder.of_template.values() if self.thoughts_are_special else ()),
         )
+        return replace(concealment, marks=marks)
 
     @cached_property
     def thoughts_are_special(self) -> bool:

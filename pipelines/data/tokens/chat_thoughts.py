@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 OPEN, CLOSE = "<think>", "</think>"
+OPENED = re.compile(rf"(?:\s*{OPEN})*\s*")  # how a thought begins, also one that is opened twice
 
 
 def thought_of(content: str) -> str:
@@ -43,6 +44,16 @@ def after_opening(content: str) -> str:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """The beginning of a reply. begin: index at which its visible part begins; plain: index up to which that is shown
+    as it stands, before marks are taken out; thought: the one that the whole reply never closes."""
+
+    begin: int
+    plain: int
+    thought: str = ""
+
+
+@dataclass(frozen=True)
 class Concealment:
     """What a reader does not see of a reply: all that the template puts at its beginning, and marks within it.
 
@@ -55,10 +66,16 @@ class Concealment:
     takes_out: bool = False
     marks: tuple[str, ...] = ()
 
-    def unclosed_thought(self, text: str) -> str:
-        """The thought of a whole reply that opens one, or goes on with it, and never closes it; empty for none."""
-        is_thought = self.in_thought or (self.takes_out and text.lstrip().startswith(OPEN))
-        return text.lstrip().removeprefix(OPEN).strip() if is_thought and CLOSE not in text else ""
+    @property
+    def knows_thoughts(self) -> bool:
+        """Whether the template opens thoughts, takes them out, or writes an empty one."""
+        return self.in_thought or self.takes_out or OPEN in self.prefix
+
+    @property
+    def shows_thoughts(self) -> bool:
+        """Whether the template keeps the thoughts that messages hold, so that they are a part of the reply; the empty
+        one that it writes itself is none."""
+        return not (self.in_thought or self.takes_out)
 
     def without_marks(self, text: str, *, complete: bool) -> tuple[str, str]:
         """Text without marks, and what follows it: its end, as far as later text may make a mark of that.
@@ -85,29 +102,49 @@ class Concealment:
         """The first characters of marks: most chunks of a reply have none, and a vocabulary has hundreds of marks."""
         return frozenset(mark[0] for mark in self.marks if mark)
 
-    def end(self, text: str, *, complete: bool) -> int | None:
-        """Index at which the visible part of a reply begins; None while later text may still decide it.
+    def beginning(self, text: str, *, complete: bool) -> Beginning | None:
+        """Where the visible part of a reply begins, after all thoughts that stand before it; None while later text may
+        still decide it.
 
-        text: the reply so far; complete: whether that is all of it."""
-        begin = len(text) - len(text.lstrip())
-        hidden = self._hidden_end(text, begin, complete)
-        if hidden is None or hidden == 0:
-            return hidden
-        visible = len(text) - len(text[hidden:].lstrip())
-        return visible if complete or visible < len(text) else None
+        text: the reply so far; complete: whether that is all of it. The first </think> closes a thought, however often
+        that was opened: models write <think> twice more often than a thought within a thought."""
+        begin, is_inside = 0, self.in_thought
+        marks = (OPEN, CLOSE) if self.knows_thoughts else ()
+        openings = [opening for opening in (self.prefix, *marks) if opening]
+        while True:
+            start = len(text) - len(text[begin:].lstrip())
+            ahead = text[start:]
+            if not complete and any(opening.startswith(ahead) for opening in openings):
+                return None
+            if self.prefix and ahead.startswith(self.prefix) and not is_inside:
+                begin = start + len(self.prefix)
+            elif is_inside or (marks and ahead.startswith(OPEN)):
+                close = ahead.find(CLOSE)
+                if close < 0:
+                    return self._unclosed(text, start) if complete else None
+                thought = OPENED.sub("", ahead[:close], count=1)
+                if self.shows_thoughts and thought:
+                    opened = ahead.rfind(OPEN, 0, close - len(thought))
+                    return Beginning(start + opened, start + close + len(CLOSE))
+                begin, is_inside = start + close + len(CLOSE), False
+            elif marks and ahead.startswith(CLOSE):  # once more
+                begin = start + len(CLOSE)
+            else:
+                is_cut = begin > 0 and any(len(ahead) > 1 and mark.startswith(ahead) for mark in marks)
+                visible = len(text) if is_cut else start if begin else 0
+                return Beginning(visible, visible)
 
-    def _hidden_end(self, text: str, begin: int, complete: bool) -> int | None:
-        """As `end`, before the space that follows what is hidden."""
-        if self.in_thought or (self.takes_out and text.startswith(OPEN, begin)):
-            close = text.find(CLOSE, begin)
-            if close >= 0:
-                return close + len(CLOSE)
-            return len(text) if complete else None  # cut off within a thought: nothing of it is shown
-        if self.prefix and text.startswith(self.prefix, begin):
-            return begin + len(self.prefix)
-        openings = [opening for opening in (self.prefix, OPEN if self.takes_out else "") if opening]
-        undecided = any(opening.startswith(text[begin:]) for opening in openings)
-        return None if undecided and not complete else 0
+    def _unclosed(self, text: str, start: int) -> Beginning:
+        """The beginning of a whole reply with a thought from `start` on that it never closes. Nothing of that is shown;
+        where thoughts are shown it is, without the mark that opens it."""
+        begin = len(text) - len(OPENED.sub("", text[start:], count=1))
+        thought = text[begin:].strip()
+        cut = thought.rfind("</")
+        if cut >= 0 and CLOSE.startswith(thought[cut:]):  # the reply was cut within </think>
+            thought = thought[:cut].rstrip()
+        if self.shows_thoughts and thought:
+            return Beginning(begin, begin)
+        return Beginning(len(text), len(text), thought)
 
 
 ALL_VISIBLE = Concealment()
@@ -128,14 +165,15 @@ class GrowingReply:
     def append(self, chunk: str, *, last: bool = False) -> str:
         """Adds a chunk; returns the text that became visible. last: the reply is complete."""
         self.pending += chunk
+        plain = ""
         if self.begin is None:
-            self.begin = self.concealment.end(self.pending, complete=last)
-            if self.begin is None:
+            beginning = self.concealment.beginning(self.pending, complete=last)
+            if beginning is None:
                 return ""
-            self.thought = self.concealment.unclosed_thought(self.pending) if last else ""
-            self.pending = self.pending[self.begin :]
+            self.begin, self.thought = beginning.begin, beginning.thought
+            plain, self.pending = self.pending[self.begin : beginning.plain], self.pending[beginning.plain :]
         shown, self.pending = self.concealment.without_marks(self.pending, complete=last)
-        return shown
+        return plain + shown
 
 
 def visible(text: str, concealment: Concealment) -> str:

@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=6,
+    version=7,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -105,7 +105,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="knowledge",
-    version=4,
+    version=5,
     makes="knowledge",
     options=KnowledgeOptions,
     cluster=KnowledgeCluster,

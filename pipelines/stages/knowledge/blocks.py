@@ -171,8 +171,9 @@ def _documents(
         for row in source.read(part):
             counts["documents/read"] += 1
             if isinstance(row, BadRow):
-                counts["rows/bad"] += 1
-                rejected.append(_rejected(item["source"], part, row.row, UNREADABLE, row.problem, row.raw))
+                counts["rows/bad"] += row.reason == ""
+                reason = row.reason or UNREADABLE
+                rejected.append(_rejected(item["source"], part, row.row, reason, row.problem, row.raw))
             else:
                 yield part, row, row.language or source.language
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.sources import json_documents
-from pipelines.data.sources.dataset import is_dataset, splits
+from pipelines.data.sources.dataset import data_sets, splits
 from pipelines.data.sources.source import Row
 from pipelines.errors import UserError
 from tests.data.sources.reading import bad, make_source, rows, texts
@@ -272,11 +272,11 @@ def test_instances_too_large_for_a_row_are_not_taken_for_rows(tmp_path: Path) ->
 
 
 def test_lists_of_objects_beside_the_rows_of_a_document_are_named(tmp_path: Path) -> None:
-    document = {"licenses": [], "train": [{"text": "a"}], "test": [{"text": "b"}, {"text": "c"}]}
+    document = {"licenses": [], "train": [{"text": "a"}], "more": [{"text": "b"}, {"text": "c"}]}
     (tmp_path / "a.json").write_text(json.dumps(document))
     source = make_source(tmp_path, "json", "a.json")
     assert texts(source) == ["a"]
-    assert [problem.split(":")[0] for _, problem in bad(source)] == ["the list 'test' of 2 objects is not read"]
+    assert [problem.split(":")[0] for _, problem in bad(source)] == ["the list 'more' of 2 objects is not read"]
 
 
 # ---- Parquet and data sets -------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_a_saved_data_set_is_read_by_split(tmp_path: Path) -> None:
     write_arrow(folder / "train/cache-1234.arrow", "stale")
     write_arrow(folder / "test/data-00000-of-00001.arrow", "d")
     (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert is_dataset(folder)
+    assert data_sets(folder) == data_sets(tmp_path) == [folder]
     assert list(splits(folder)) == ["test", "train"]
     assert texts(make_source(tmp_path, "dataset", "set", split="train")) == ["a", "b", "c"]
     assert texts(make_source(tmp_path, "dataset", "set")) == ["d", "a", "b", "c"]
@@ -354,16 +354,16 @@ def test_a_data_set_of_the_hub_is_read_by_split(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001-0a1b"):
         pq.write_table(pa.table({"text": [name]}), tmp_path / f"data/{name}.parquet")
-    assert is_dataset(tmp_path)
+    assert data_sets(tmp_path) == [tmp_path]
     read = texts(make_source(tmp_path, "dataset", ".", split="train"))
     assert read == ["train-00000-of-00002", "train-00001-of-00002"]
 
 
 def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}')
-    assert not is_dataset(tmp_path)
+    assert data_sets(tmp_path) == []
     with pytest.raises(UserError, match=r"no \.arrow or \.parquet file"):
         make_source(tmp_path, "dataset", ".").files()
     (tmp_path / "a.arrow").write_text("nonsense")
-    with pytest.raises(UserError, match=r"a\.arrow: not an Arrow stream"):
+    with pytest.raises(UserError, match=r"a\.arrow: not an Arrow file"):
         make_source(tmp_path, "dataset", ".").parts()

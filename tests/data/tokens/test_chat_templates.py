@@ -130,7 +130,8 @@ def test_half_a_thought_is_refused_where_the_template_knows_thoughts(tiny: Tiny,
 
 REPLIES = ["<think>\n\n</think>\n\nAt six.", THOUGHT, "The tide\n</think>\nAt six.", "At six.", " <b>At</b> six", "",
            "<th", "<think>\nThe tide", "<think>\n\n</think>", "\n\n", "The tide\n</think>\nAt</think> six. </th",
-           "<think>\na\n</think>\n\nAt</thi</think>nk> six</think>"]  # fmt: skip
+           "<think>\na\n</think>\n\nAt</thi</think>nk> six</think>", "<think>\n\n<think>\n\n</think>\n\nAt six.",
+           "<think>\n\nAt six.", "<think>\n\n<think>\n\n</thi", f"<think>\n\n{THOUGHT}<think>"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["empty", "qwen3", "deepseek_r1_distill", "ours"])

@@ -16,7 +16,8 @@ from serve.gateway.reply import GuardedStream, guard_response
 from serve.gateway.request import GenerationRequest
 from serve.gateway.routes import CHAT
 
-EMPTY = Concealment("<think>\n\n</think>")
+MARKS = ("<think>", "</think>")
+EMPTY = Concealment("<think>\n\n</think>", marks=MARKS)
 REQUEST = GenerationRequest(CHAT, {}, "chatcmpl-x", [], "", 0)
 GO_ON = [[{"role": "user", "content": "Go on"}]]
 BEGUN = "Here is how to make a pipe "
@@ -70,7 +71,7 @@ def test_an_empty_thought_reaches_nobody(size: int) -> None:
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["lamp", " 11"]
 
 
-@pytest.mark.parametrize("text", ["lamp 11", "<b>lamp</b> <think>", "<thin", "<think> lamp"])
+@pytest.mark.parametrize("text", ["lamp 11", "lamp, 3 > 2", "<thin", "<thinking> lamp"])
 def test_other_replies_pass_unchanged(text: str) -> None:
     shown, _, received = streamed(text, request(EMPTY))
     assert shown == text and received == events(text)
@@ -78,7 +79,7 @@ def test_other_replies_pass_unchanged(text: str) -> None:
     assert choice["message"]["content"] == text and before == after
 
 
-OPENED, TAKEN_OUT = Concealment(in_thought=True, marks=("</think>",)), Concealment(takes_out=True, marks=("</think>",))
+OPENED, TAKEN_OUT = Concealment(in_thought=True, marks=MARKS), Concealment(takes_out=True, marks=MARKS)
 
 
 def reasoning(received: list[bytes]) -> str:
@@ -94,6 +95,76 @@ def test_a_thought_that_is_never_closed_is_no_content_and_comes_as_reasoning(tex
     choice, texts, _, _ = whole(text.replace(" ", "| "), request(sent))
     assert choice["message"] == {"content": "", "reasoning": "The tide turns"} and texts == [""]
     assert choice["logprobs"]["content"] == []
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize("hidden", [EMPTY, OPENED, TAKEN_OUT], ids=["empty", "opened", "taken_out"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\n\n<think>\n\n</think>\n\npear 7. Ripe.",
+        "<think>\n\n</think>\n\n<think>\n</think>\n\npear 7. Ripe.",
+        "<think>\n\n</think>\n\npear 7.<think> Ripe.",
+        "<think><think></think></think>pear 7. </think>Ripe.</think>",
+    ],
+    ids=["opened_twice", "two_thoughts", "opened_later", "within"],
+)
+def test_no_mark_of_an_empty_thought_reaches_anybody_and_the_answer_does(
+    size: int, hidden: Concealment, text: str
+) -> None:
+    shown, stream, received = streamed(text, request(hidden), size)
+    assert shown == texts_of(stream)[0] == "pear 7. Ripe."
+    assert b"think>" not in b"".join(received) and reasoning(received) == ""
+    choice, texts, _, _ = whole(text, request(hidden))
+    assert choice["message"] == {"content": shown} and texts == [shown]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>\n\npear 7", "pear 7"),
+        ("<think>\n\n<think>\n\n</thin", ""),
+        ("<think>\n\n</think>\n\n</th", ""),
+        ("<think>\nIt is ripe.\n</think>\n\npear", "<think>\nIt is ripe.\n</think>\n\npear"),
+        ("<think>\n\n<think>\nIt is ripe.\n</think>\n\npear", "<think>\nIt is ripe.\n</think>\n\npear"),
+        ("<think>\nNot <think> this.\n</think>\n\npear", "<think>\nNot <think> this.\n</think>\n\npear"),
+    ],
+    ids=[
+        "unclosed",
+        "cut_within_the_mark",
+        "cut_within_another",
+        "thought",
+        "thought_opened_twice",
+        "mark_in_a_thought",
+    ],
+)
+def test_where_the_template_keeps_thoughts_whole_ones_are_shown_and_no_half(
+    size: int, text: str, expected: str
+) -> None:
+    """What a model writes after a mark that it never closes may be all of its answer."""
+    shown, stream, received = streamed(text, request(EMPTY), size)
+    assert shown == texts_of(stream)[0] == expected and reasoning(received) == ""
+    assert whole(text, request(EMPTY))[0]["message"] == {"content": expected}
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    ("text", "content", "thought"),
+    [
+        ("<think>\n\n<think>\nIt is\n</think>\n\npear", "pear", ""),
+        ("<think>It is</think>\n<think>ripe</think> pear", "pear", ""),
+        ("<think>It is</think>\n<think>ripe", "", "ripe"),
+        ("<think>\n\n<think>\nIt is</thi", "", "It is"),
+    ],
+    ids=["opened_twice", "two_thoughts", "second_unclosed", "cut_within_the_mark"],
+)
+def test_all_thoughts_before_a_reply_are_taken_out(size: int, text: str, content: str, thought: str) -> None:
+    for hidden in (OPENED, TAKEN_OUT):
+        shown, stream, received = streamed(text, request(hidden), size)
+        assert (shown, texts_of(stream)[0], reasoning(received)) == (content, content, thought)
+        sent = {"content": content} | ({"reasoning": thought} if thought else {})
+        assert whole(text, request(hidden))[0]["message"] == sent
 
 
 def test_the_guard_reads_a_thought_that_is_sent() -> None:

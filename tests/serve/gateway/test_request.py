@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
 from pipelines.data.tokens.chat import Chat
-from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE
+from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
 from serve.gateway.asgi import ApiError
 from serve.gateway.guard import Guard, NoGuard, RulesGuard, check_prompt
 from serve.gateway.request import GenerationRequest, parse_prompt, prepare
@@ -251,6 +251,11 @@ def test_all_of_a_continued_reply_is_visible(tiny: Tiny, tmp_path: Path) -> None
     chat = chat_with(tiny, tmp_path, EMPTY_THOUGHT)
     assert prepared(tiny, CHAT, chat, messages=BEGUN).concealment == ALL_VISIBLE
     assert prepared(tiny, CHAT, chat, messages=HELLO).concealment.prefix == "<think>\n\n</think>"
+
+
+def test_a_reply_that_goes_on_has_no_marks_where_thoughts_are_taken_out(tiny: Tiny, tmp_path: Path) -> None:
+    chat = chat_with(tiny, tmp_path, published("qwen3"))
+    assert prepared(tiny, CHAT, chat, messages=BEGUN).concealment == Concealment(marks=("<think>", "</think>"))
 
 
 def test_an_engine_writes_the_tokens_of_thoughts_where_they_are_special(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,0 +1,231 @@
+"""Files as people have them: tables named as text, splits in one document, turns by themselves, files of Arrow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
+from pipelines.data.dialogues.preference_records import ParsedPreferences, parse_preferences
+from pipelines.data.sources.record_formats import columns_not_used
+from pipelines.data.sources.sniffing import SniffResult, sniff
+from pipelines.data.sources.source import BadRow, Row
+from tests.data.sources.reading import make_source, rows
+
+TURNS = [{"role": "user", "content": "Where is the weir?"}, {"role": "assistant", "content": "Below the mill."}]
+EXCHANGES = [{"question": f"Where is weir {n}?", "answer": "Below the mill."} for n in range(3)]
+
+
+def sniff_one(path: Path) -> SniffResult:
+    (result,) = sniff(path)
+    return result
+
+
+def records(result: SniffResult) -> list[Any]:
+    options = {name: value for name, value in result.options.items() if name != "kind"}
+    source = make_source(result.path.parent, result.kind, str(result.path), **options)
+    return [row.record for row in rows(source) if isinstance(row, Row)]
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("question\tanswer\r\nWhere is weir 0?\tBelow the mill.\r\n".encode("utf-16"), "csv"),
+        (b"text\tpage\nThe weir is below the mill.\t3\n", "csv"),
+        ((json.dumps(EXCHANGES[0]) + "\n").encode(), "jsonl"),
+        (json.dumps(EXCHANGES).encode("utf-8-sig"), "json"),
+    ],
+    ids=["excel", "tabs", "lines", "array"],
+)
+def test_rows_in_a_file_named_as_text_are_rows(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    assert sniff_one(tmp_path / "a.txt").kind == kind
+    (tmp_path / "b.txt").write_text("The weir is below the mill.\n")
+    (tmp_path / "c.txt").write_text("The mill is above the weir.\n")
+    assert {result.path.name: result.kind for result in sniff(tmp_path)} == {
+        "a.txt": kind, "b.txt": "text", "c.txt": "text",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Ann\tWhere is the weir?\nBob\tBelow the mill.\n",
+        "question\tanswer\n\nAn essay on both.\n",
+        '{"level": "info", "note": "started"}\n',
+        "[1] A footnote.\n",
+        "answer\tanswer\tquestion\na\tb\tc\n",
+    ],
+    ids=["script", "prose", "log", "footnote", "doubled"],
+)
+def test_other_text_stays_text(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.txt").write_text(content)
+    assert sniff_one(tmp_path / "a.txt").kind == "text"
+
+
+# ---- JSON ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("names", [("train", "test"), ("validation", "train"), ("Dev", "data")])
+def test_a_split_beside_the_rows_of_a_document_is_counted_and_no_bad_row(
+    tmp_path: Path, names: tuple[str, str], indent: int | None
+) -> None:
+    document = {name: EXCHANGES if name in ("train", "data") else EXCHANGES[:2] for name in names}
+    (tmp_path / "a.json").write_text(json.dumps(document, indent=indent))
+    read = rows(make_source(tmp_path, "json", "a.json", rows="conversations"))
+    assert [row.record for row in read if isinstance(row, Row)] == EXCHANGES
+    held_out = [row for row in read if isinstance(row, BadRow)]
+    assert [row.reason for row in held_out] == ["split", "split"]
+    assert "a split which is not for training" in held_out[0].problem
+    assert sniff_one(tmp_path / "a.json").problems == ()
+
+
+def test_what_stands_beside_the_rows_of_a_document_is_named(tmp_path: Path) -> None:
+    document = {"version": "1.0", "license": "", "system": "Be kind.", "data": EXCHANGES, "year": 2020}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    assert sniff_one(tmp_path / "a.json").problems == ("a.json: beside the rows, and not read: version, system, year",)
+    (tmp_path / "b.json").write_text(json.dumps(EXCHANGES))
+    assert sniff_one(tmp_path / "b.json").problems == ()
+
+
+def test_a_list_of_turns_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(TURNS)}\n{json.dumps(TURNS)},\n" + '["a", "b"]\n')
+    (tmp_path / "b.json").write_text(json.dumps([TURNS, TURNS], indent=1))
+    for name, num_bad in (("a.jsonl", 1), ("b.json", 0)):
+        result = sniff_one(tmp_path / name)
+        assert result.options["rows"] == "conversations" and len(result.problems) == num_bad
+        assert records(result) == [{"messages": TURNS}] * 2
+
+
+def test_objects_over_several_lines_each_are_read_whatever_the_suffix_is(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.json"):
+        (tmp_path / name).write_text("\n".join(json.dumps(row, indent=2) for row in EXCHANGES))
+        assert records(sniff_one(tmp_path / name)) == EXCHANGES
+
+
+def test_rows_that_are_single_turns_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(TURNS))
+    assert "a.json: each row is one turn of a conversation" in sniff_one(tmp_path / "a.json").problems[0]
+
+
+# ---- Arrow and Parquet -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.feather"])
+@pytest.mark.parametrize("writer", [pa.ipc.new_stream, pa.ipc.new_file], ids=["stream", "file"])
+def test_a_single_arrow_file_is_read(tmp_path: Path, name: str, writer: Any) -> None:
+    table = pa.Table.from_pylist([{"messages": TURNS}] * 3)
+    with writer(str(tmp_path / name), table.schema) as sink:
+        sink.write_table(table, max_chunksize=2)
+    result = sniff_one(tmp_path / name)
+    assert result.options == {"kind": "dataset", "rows": "conversations", "language": "en"}
+    assert records(result) == [{"messages": TURNS}] * 3
+    assert [each.path.name for each in sniff(tmp_path)] == [name]
+
+
+def test_columns_of_every_arrow_type_for_text_are_read(tmp_path: Path) -> None:
+    large = pa.list_(pa.struct([("role", pa.dictionary(pa.int8(), pa.string())), ("content", pa.large_string())]))
+    maps = pa.list_(pa.map_(pa.string(), pa.string()))
+    as_maps = [[list(turn.items()) for turn in TURNS]]
+    for number, column in enumerate((pa.array([TURNS], large), pa.array(as_maps, maps))):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"messages": column}), file)
+        assert records(sniff_one(file)) == [{"messages": TURNS}]
+
+
+# ---- columns ---------------------------------------------------------------------------------------------------------
+
+
+def test_functions_are_the_tools_of_calls() -> None:
+    function = {"name": "tide", "parameters": {"type": "object", "properties": {"port": {"type": "string"}}}}
+    call = {"role": "assistant", "content": None, "function_call": {"name": "tide", "arguments": '{"port": "Wick"}'}}
+    result = {"role": "function", "name": "tide", "content": "6:10"}
+    record = {"messages": [TURNS[0], call, result, TURNS[1]], "functions": [function]}
+    parsed = parse_conversation(record)
+    assert isinstance(parsed, ParsedConversation)
+    assert json.loads(parsed.tools) == [{"type": "function", "function": function}]
+    assert columns_not_used(record, "conversations") == ()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"指令": "堤坝在哪里？", "输入": "", "输出": "在磨坊下面。", "系统": "请简短。"},
+        {"用户问题": "堤坝在哪里？", "模型回答": "在磨坊下面。", "系统提示词": "请简短。"},
+        {"問題": "堤坝在哪里？", "回答": "在磨坊下面。", "系統": "请简短。"},
+        {
+            "對話": [{"角色": "使用者", "內容": "堤坝在哪里？"}, {"角色": "助理", "內容": "在磨坊下面。"}],
+            "系統": "请简短。",
+        },
+    ],
+)
+def test_chinese_names_of_columns(record: dict[str, Any]) -> None:
+    parsed = parse_conversation(record)
+    assert isinstance(parsed, ParsedConversation)
+    assert [(turn["role"], turn["content"]) for turn in parsed.messages] == [
+        ("system", "请简短。"), ("user", "堤坝在哪里？"), ("assistant", "在磨坊下面。"),
+    ]  # fmt: skip
+    assert columns_not_used(record, "conversations") == ()
+
+
+@pytest.mark.parametrize("names", [("好回答", "坏回答"), ("选中", "拒绝"), ("接受", "拒绝"), ("优选", "劣选")])
+def test_chinese_names_of_a_pair(names: tuple[str, str]) -> None:
+    parsed = parse_preferences({"问题": "堤坝在哪里？", names[0]: "在磨坊下面。", names[1]: "不知道。"})
+    assert isinstance(parsed, ParsedPreferences)
+    assert [(pair.chosen, pair.rejected) for pair in parsed.pairs] == [("在磨坊下面。", "不知道。")]
+
+
+def test_turns_in_an_object_by_their_numbers_are_in_order() -> None:
+    record = {"messages": {"10": TURNS[1], "9": TURNS[0]}}
+    assert parse_conversation(record) == ParsedConversation(TURNS)
+    assert columns_not_used(record, "conversations") == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "note"),
+    [
+        ({"question": "Which?", "choices": ["a", "b"], "answer": 1}, "column 'answer' is the letter or number of a"),
+        ({"question": "Which?", "A": "the weir", "B": "the mill", "answer": "B"}, "choice in A, B, which nothing"),
+        ({"text": "User: Where is the weir?\nAssistant: Below the mill."}, "the marks of a template (User:) are read"),
+        ({"role": "user", "text": "Where is the weir?"}, "each row is one turn of a conversation"),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_say_all_are_noted(tmp_path: Path, record: dict[str, Any], note: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+    (problem,) = sniff_one(tmp_path / "a.jsonl").problems
+    assert note in problem
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"question": "Which?", "choices": ["a", "b"], "answer": "the mill"},
+        {"text": "User: a word for someone who uses a thing."},
+        {"question": "A or B?", "answer": "B"},
+    ],
+)
+def test_other_rows_are_not_noted(tmp_path: Path, record: dict[str, Any]) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+    assert sniff_one(tmp_path / "a.jsonl").problems == ()
+
+
+def test_names_of_columns_and_speakers_do_not_decide_on_the_language(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "好"}]
+    for row in ({"messages": turns}, {"instruction": "你好", "input": "", "output": "好"}):
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+        assert sniff_one(tmp_path / "a.jsonl").language == "zh"
+
+
+def test_a_sample_shows_who_speaks_whatever_the_keys_are(tmp_path: Path) -> None:
+    turns = [{"角色": "用户", "内容": "堤坝在哪里？"}, {"角色": "助手", "内容": "在磨坊下面。"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"对话": turns}) + "\n")
+    assert sniff_one(tmp_path / "a.jsonl").sample == ("对话: 用户: 堤坝在哪里？ / 助手: 在磨坊下面。",)
