@@ -1,6 +1,6 @@
 """One look at the bytes of many JSON lines, for what `json_texts` has to know of them before they are parsed together.
 
-    whole lines ──one pass──► number of lines, doubts
+whole lines ──one pass──► number of lines, doubts
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 UNEXPECTED, HAS_ESCAPE, HAS_INFINITY = 1, 2, 4  # doubts, added up
-FEED, QUOTE, MINUS, I, N, BRACKET, BACKSLASH, BRACE, END = b'\n"-IN[\\{}'
+FEED, QUOTE, MINUS, LETTER_I, LETTER_N, BRACKET, BACKSLASH, BRACE, END = b'\n"-IN[\\{}'
 
 
 def look(lines: bytes, key: bytes, max_open: int) -> tuple[int, int]:
@@ -28,7 +28,7 @@ def look(lines: bytes, key: bytes, max_open: int) -> tuple[int, int]:
 def _looked_at() -> np.ndarray:
     """bool[256]: the bytes at which `_look` stops."""
     table = np.zeros(256, np.bool_)
-    table[[FEED, QUOTE, I, N, BRACKET, BACKSLASH, BRACE]] = True
+    table[[FEED, QUOTE, LETTER_I, LETTER_N, BRACKET, BACKSLASH, BRACE]] = True
     return table
 
 
@@ -45,7 +45,7 @@ def _look(lines: np.ndarray, key: np.ndarray, looked_at: np.ndarray, max_open: i
             num_lines, num_open = num_lines + 1, 0
             if lines[position - 1] != END or (position + 1 < len(lines) and lines[position + 1] != BRACE):
                 doubts |= UNEXPECTED
-        elif sign == BRACE or sign == BRACKET:
+        elif sign in (BRACE, BRACKET):
             num_open += 1
             if num_open > max_open:
                 doubts |= UNEXPECTED
@@ -53,9 +53,15 @@ def _look(lines: np.ndarray, key: np.ndarray, looked_at: np.ndarray, max_open: i
             second, third, fourth = lines[position + 1], lines[position + 2], lines[position + 3]
             if sign == BACKSLASH and second == ord("u") and third == ord("0") and fourth == ord("0"):
                 doubts |= HAS_ESCAPE
-            elif sign == I and second == ord("n") and third == ord("f"):
+            elif sign == LETTER_I and second == ord("n") and third == ord("f"):
                 doubts |= HAS_INFINITY
-            elif sign == N and second == ord("a") and third == N and position and lines[position - 1] == MINUS:
+            elif (
+                sign == LETTER_N
+                and second == ord("a")
+                and third == LETTER_N
+                and position
+                and lines[position - 1] == MINUS
+            ):
                 doubts |= UNEXPECTED
         position += 1
     return num_lines, doubts if num_keys == num_lines else doubts | UNEXPECTED
@@ -64,9 +70,7 @@ def _look(lines: np.ndarray, key: np.ndarray, looked_at: np.ndarray, max_open: i
 @numba.njit(cache=True)
 def _has(lines: np.ndarray, position: int, word: np.ndarray) -> bool:
     """Whether a word stands at a place."""
-    if position + len(word) > len(lines):
-        return False
-    for place in range(len(word)):
-        if lines[position + place] != word[place]:
-            return False
-    return True
+    place = 0
+    while place < len(word) and position + place < len(lines) and lines[position + place] == word[place]:
+        place += 1
+    return place == len(word)

@@ -83,6 +83,10 @@ class WebCounts:
         first, stop = self.line_bounds_D[place]
         return content_words(self.counts_L[first:stop, 1], self.counts_L[first:stop, 2], "zh").tolist()
 
+    def words_of_lines(self, place: int, numbers: Sequence[int]) -> np.ndarray:
+        """Words of some lines of a text, and Chinese characters among them. int64[2]."""
+        return self.counts_L[self.line_bounds_D[place, 0] + np.array(numbers, np.int64), 1:].sum(axis=0)
+
 
 def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
     """Returns the counts of each text of an Arrow array of strings. languages: a text is Chinese if its one is zh."""

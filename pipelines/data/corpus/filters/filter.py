@@ -32,6 +32,7 @@ class Verdict(NamedTuple):
     option: str = ""  # the limit's key below `filters:`
     message: str = ""  # what was observed, where that is no number
     text: str | None = None  # what is left of a document of which lines are dropped
+    lines: tuple[int, ...] | None = None  # the numbers of those that are left, where they are so but for blanks
 
     @property
     def problem(self) -> str:
