@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.data.corpus.corpora import SPLITS
-from pipelines.data.corpus.splitting import salted_hash
+from pipelines.data.corpus.splitting import salted_hash, salted_hashes
 
 MAX_BYTES = 200_000
 NUM_SAMPLES = 4  # of each reason, and of each source and language
@@ -80,8 +80,8 @@ def summarise_rejected(batches: Iterable[pa.RecordBatch], *, seed: int) -> Summa
             counts[row["source"]][row["reason"]] += row["count_all"]
         numbers = pc.call_function("cast", [batch.column("row")], pc.CastOptions.safe(pa.string()))
         places = pc.call_function("binary_join_element_wise", [batch.column("where"), numbers, ":"])
-        names = pc.call_function("binary_join_element_wise", [batch.column("source"), places, "/"]).to_pylist()
-        orders_R = np.array([salted_hash(name, f"{seed}") for name in names], np.uint64)
+        names = pc.call_function("binary_join_element_wise", [batch.column("source"), places, "/"])
+        orders_R = salted_hashes(names, f"{seed}")
         for position in _lowest(reasons, orders_R).tolist():
             reason, order = reasons[position].as_py(), int(orders_R[position])
             if reason not in dropped and len(dropped) >= MAX_SAMPLED_REASONS:

@@ -124,7 +124,7 @@ class Documents(Sequence[DocumentStats]):
         unknown = rows[self._words_D2[rows, 0] < 0]
         if len(unknown):
             self._words_D2[unknown] = self._count_web_words(unknown).counts_D[:, :2]
-        return content_words(*self._words_D2[rows].T, language)
+        return content_words(self._words_D2[rows, 0], self._words_D2[rows, 1], language)
 
     @cached_property
     def is_zh(self) -> np.ndarray:
