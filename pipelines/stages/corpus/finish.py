@@ -71,7 +71,7 @@ def write_files(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], count
     """Writes the rows that are not used, and the training documents; one task writes each file.
 
     counts: of the documents that are no duplicates, with the bytes of each block."""
-    rejected = {"path": str(work.draft.out / "rejected.parquet")}  # first: of one corpus it takes as long as all others
+    rejected = {"path": str(work.draft.out / "rejected.parquet")}  # first: one task writes it all
     items = [rejected, *_train_items(work, spans, counts)]
     make_files(work, write_output, items, unit="files", files=cleaned.files, blocks=_rejected_blocks(cleaned, spans))
 
