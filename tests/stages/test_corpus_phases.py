@@ -150,7 +150,7 @@ def test_the_number_of_buckets_and_spans_does_not_change_the_result(
 
 
 UNITS = ("buckets of duplicates", "list of near duplicates", "spans measured", "choice of held-out text",
-         "spans separated", "files", "spans compared", "held-out files", "file of rejected rows",
+         "spans separated", "files", "spans compared", "held-out files",
          "files summarised", "data card")  # fmt: skip
 
 

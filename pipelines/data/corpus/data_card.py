@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.data.corpus.corpora import SPLITS
-from pipelines.data.corpus.splitting import salted_hash
+from pipelines.data.corpus.splitting import salted_hash, salted_hashes
 
 MAX_BYTES = 200_000
 NUM_SAMPLES = 4  # of each reason, and of each source and language
@@ -72,17 +72,33 @@ def summarise_rejected(batches: Iterable[pa.RecordBatch], *, seed: int) -> Summa
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     dropped: dict[str, list[dict[str, Any]]] = {}
     for batch in batches:
-        columns = (batch.column(name).to_pylist() for name in ("source", "reason", "where", "row"))
-        for position, (source, reason, where, row) in enumerate(zip(*columns, strict=True)):
-            reason, place = reason[:MAX_NAME], f"{where}:{row}"
-            counts[source][reason] += 1
+        reasons = pc.call_function("utf8_slice_codeunits", [batch.column("reason")], pc.SliceOptions(0, MAX_NAME))
+        rows = pa.table({"source": batch.column("source"), "reason": reasons}).group_by(
+            ["source", "reason"], use_threads=False
+        )
+        for row in rows.aggregate([([], "count_all")]).to_pylist():
+            counts[row["source"]][row["reason"]] += row["count_all"]
+        numbers = pc.call_function("cast", [batch.column("row")], pc.CastOptions.safe(pa.string()))
+        places = pc.call_function("binary_join_element_wise", [batch.column("where"), numbers, ":"])
+        names = pc.call_function("binary_join_element_wise", [batch.column("source"), places, "/"])
+        orders_R = salted_hashes(names, f"{seed}")
+        for position in _lowest(reasons, orders_R).tolist():
+            reason, order = reasons[position].as_py(), int(orders_R[position])
             if reason not in dropped and len(dropped) >= MAX_SAMPLED_REASONS:
                 continue
-            order = salted_hash(f"{source}/{place}", f"{seed}")
             if _is_low(samples := dropped.setdefault(reason, []), order):
-                text, problem = (batch.column(name)[position].as_py() for name in ("raw", "problem"))
-                _keep(samples, order, source, place, text, problem=excerpt(problem or ""))
+                values = batch.slice(position, 1).to_pylist()[0]
+                problem = excerpt(values["problem"] or "")
+                _keep(samples, order, values["source"], places[position].as_py(), values["raw"], problem=problem)
     return {"documents": {source: {"dropped": reasons} for source, reasons in counts.items()}, "dropped": dropped}
+
+
+def _lowest(kinds: pa.Array, orders_R: np.ndarray) -> np.ndarray:
+    """Returns int64: the rows of each kind with the NUM_SAMPLES lowest orders, of equal orders the first; ascending."""
+    codes_R = kinds.dictionary_encode().indices.to_numpy()
+    rows = np.lexsort((orders_R, codes_R))
+    begins = np.searchsorted(codes_R[rows], codes_R[rows])  # of each row its kind's first
+    return np.sort(rows[np.arange(len(rows)) - begins < NUM_SAMPLES])
 
 
 def _is_low(samples: Sequence[Mapping[str, Any]], order: int) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from pipelines.data.text.measures import hash_texts
@@ -95,6 +96,12 @@ def choose_groups(sizes: dict[str, int], limit: float, *, salt: str) -> set[str]
 def salted_hash(name: str, salt: str) -> int:
     """Returns the 64-bit number by which names are ordered to be held out: those with the lowest come first."""
     return xxhash.xxh3_64_intdigest(f"{salt}/{name}".encode())
+
+
+def salted_hashes(names: pa.Array | pa.ChunkedArray, salts: pa.ChunkedArray | str) -> np.ndarray:
+    """Returns uint64: the `salted_hash` of each name, with its salt or that of all."""
+    salted = pc.call_function("binary_join_element_wise", [salts, names, "/"]).cast(pa.binary()).to_pylist()
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, salted), np.uint64, len(salted))
 
 
 def remove_lines(text: str, hashes: np.ndarray) -> tuple[str, float, int]:

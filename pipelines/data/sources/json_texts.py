@@ -14,7 +14,6 @@ from typing import Any
 
 SHORT_INFINITY = re.compile(rb"Inf\s*[],}]")  # a number to Arrow, as is -NaN; to json neither is
 FEW_BYTES = 32 << 10
-NO_BRACKETS = bytes(set(range(256)) - set(b"{[\n"))
 MAX_DIGITS = sys.int_info.default_max_str_digits  # of an integer: json refuses more, Arrow does not
 DIGITS = b"0123456789"
 MAX_OPEN = 500  # brackets in a line: json refuses values that are nested a thousand deep, Arrow does not
@@ -55,17 +54,14 @@ class Reader:
         import pyarrow as pa
         from pyarrow import json
 
-        num_lines = lines.count(b"\n")
+        from pipelines.data.sources import json_shape  # compiled
+
+        num_lines, doubts = json_shape.look(lines, self.key, MAX_OPEN)
         if (
-            not lines.startswith(b"{")
-            or not lines.endswith(b"}\n")
-            or lines.count(b"}\n{") != num_lines - 1  # so that no object has a line feed in it
-            or lines.count(b'"%s"' % self.key) != num_lines
-            or (b"\\u00" in lines and self.escaped.search(lines))
-            or b"-NaN" in lines
-            or SHORT_INFINITY.search(lines)
+            doubts & json_shape.UNEXPECTED
+            or (doubts & json_shape.HAS_ESCAPE and self.escaped.search(lines))
+            or (doubts & json_shape.HAS_INFINITY and SHORT_INFINITY.search(lines))
             or not _is_utf8(lines)
-            or not _is_flat(lines)
             or _has_long_number(lines)
         ):
             return None
@@ -86,11 +82,6 @@ def _is_utf8(lines: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _is_flat(lines: bytes) -> bool:
-    """Whether no line has more than MAX_OPEN brackets."""
-    return max(map(len, lines.translate(None, NO_BRACKETS).split(b"\n"))) <= MAX_OPEN
 
 
 def _has_long_number(lines: bytes) -> bool:

@@ -22,6 +22,7 @@ from pipelines.data.text.measures import COUNTS, HashedTexts, hash_texts
 from pipelines.data.text.normalise import mojibake
 from pipelines.data.text.plain_texts import replaced
 from pipelines.data.text.web_counts import WebCounts, web_texts
+from pipelines.data.text.web_words import content_words
 
 
 class DocumentStats(NamedTuple):
@@ -74,7 +75,8 @@ class Documents(Sequence[DocumentStats]):
         self._hashed = hashed
         self._whole = whole
         self._web: WebCounts | None = None
-        self._web_rows = np.empty(0, np.int64)
+        self._web_rows: np.ndarray | None = None
+        self._words_D2 = np.full((len(texts), 2), -1)  # words, Chinese characters among them; -1: not known
 
     @property
     def is_hashed(self) -> bool:
@@ -97,18 +99,32 @@ class Documents(Sequence[DocumentStats]):
         """One of COUNTS of the documents at some places. int64[rows]."""
         return self.counts[rows, COUNTS.index(name)]
 
-    def count_web_words(self, rows: np.ndarray) -> None:
-        """Counts what the published filters read, in the documents at these ascending places, unless it is counted."""
-        if self._web is None or not np.isin(rows, self._web_rows).all():
-            texts = self.texts if len(rows) == len(self) else self.texts.take(pa.array(rows))
-            self._web, self._web_rows = web_texts(texts, [self.language(row) for row in rows.tolist()]), rows
+    def plan_web_words(self, rows: np.ndarray) -> None:
+        """Says at which ascending places a filter may read `web`: all are counted together, when one is read."""
+        if self._web_rows is None or not np.isin(rows, self._web_rows).all():
+            self._web, self._web_rows = None, rows
 
     def web(self, rows: np.ndarray) -> WebCounts:
-        """The counts at some of the places of `count_web_words`, which `apply_filters` calls before a filter that reads
-        them."""
+        """What the published filters count, at some of the places of `plan_web_words`, which `apply_filters` calls
+        before a filter that reads it."""
+        if self._web_rows is None:
+            raise ValueError("it is not known which web words to count: expected plan_web_words before")
         if self._web is None:
-            raise ValueError("web words are not counted: expected count_web_words before")
+            self._web = self._count_web_words(self._web_rows)
+            self._words_D2[self._web_rows] = self._web.counts_D[:, :2]
         return self._web.take(np.searchsorted(self._web_rows, rows))
+
+    def _count_web_words(self, rows: np.ndarray) -> WebCounts:
+        texts = self.texts if len(rows) == len(self) else self.texts.take(pa.array(rows))
+        return web_texts(texts, [self.language(row) for row in rows.tolist()])
+
+    def num_words(self, rows: np.ndarray, language: str) -> np.ndarray:
+        """Number of `words` of `web` of each document at some places, all of which are in this language; nothing is
+        counted again that is known of what is left of a document."""
+        unknown = rows[self._words_D2[rows, 0] < 0]
+        if len(unknown):
+            self._words_D2[unknown] = self._count_web_words(unknown).counts_D[:, :2]
+        return content_words(self._words_D2[rows, 0], self._words_D2[rows, 1], language)
 
     @cached_property
     def is_zh(self) -> np.ndarray:
@@ -128,13 +144,24 @@ class Documents(Sequence[DocumentStats]):
         """The text of the document at a place."""
         return self.texts[row].as_py()
 
-    def with_texts(self, texts: Mapping[int, str]) -> Documents:
-        """The documents with other texts at some places, and the counts that they had."""
+    def with_texts(
+        self, texts: Mapping[int, str], lines: Mapping[int, tuple[int, ...] | None] | None = None
+    ) -> Documents:
+        """The documents with other texts at some places, and the counts that they had. lines: of the texts that are
+        some of the lines that they had, the numbers of these: their words are known then."""
         if not texts:
             return self
         rows = sorted(texts)
         values = replaced(self.texts, np.array(rows), [texts[row] for row in rows])
-        return Documents(values, self.languages, self.garbled, whole=self)
+        documents = Documents(values, self.languages, self.garbled, whole=self)
+        documents._words_D2[:] = self._words_D2
+        documents._words_D2[rows] = -1
+        known = {row: numbers for row, numbers in (lines or {}).items() if numbers is not None}
+        if known:
+            web = self.web(np.array(list(known)))
+            words = [web.words_of_lines(place, numbers) for place, numbers in enumerate(known.values())]
+            documents._words_D2[list(known)] = words
+        return documents
 
     def with_languages(self) -> Documents:
         """The documents with the language of each that has none, by its characters."""

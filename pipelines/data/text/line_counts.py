@@ -18,7 +18,8 @@ from pipelines.data.text.measures import buffers, decode, insert
 from pipelines.data.text.web_table import BLANK, LINE, class_of, classes
 from pipelines.data.text.web_words import TERMINAL_SIGNS
 
-NEWLINE, BULLET, DASH, DOT, HASH, ELLIPSIS = 0x0A, 0x2022, 0x2D, 0x2E, 0x23, 0x2026
+NEWLINE, SPACE, BULLET, DASH, DOT, HASH, ELLIPSIS = 0x0A, 0x20, 0x2022, 0x2D, 0x2E, 0x23, 0x2026
+PLAIN_SIGN, PLAIN_SPACE = 1, 2
 
 
 def repeated_pieces(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
@@ -31,13 +32,23 @@ def repeated_pieces(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
 def signs_and_lines(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
     """int64[rows, 5]: signs #; ellipses; lines, as str.splitlines has them; those that begin with a bullet; those that
     end in an ellipsis."""
-    return _signs_and_lines(*buffers(texts), rows, classes())
+    return _signs_and_lines(*buffers(texts), rows, classes(), _plain_bytes())
 
 
 def line_shapes(texts: pa.Array, rows: np.ndarray, short_characters: int) -> np.ndarray:
     """int64[rows, 5]: line feeds; lines between them that are not blank; those that end in a terminal sign; those of so
     many characters at most; characters of those that repeat an earlier one."""
     return _line_shapes(*buffers(texts), rows, classes(), _terminal_signs(), short_characters)
+
+
+@functools.cache
+def _plain_bytes() -> np.ndarray:
+    """uint8[256]: PLAIN_SIGN for the signs of ASCII of which nothing is counted, PLAIN_SPACE for a space, else 0."""
+    table = np.zeros(256, np.uint8)
+    table[0x21:0x7F] = PLAIN_SIGN
+    table[[DASH, DOT, HASH]] = 0
+    table[SPACE] = PLAIN_SPACE
+    return table
 
 
 @functools.cache
@@ -69,14 +80,16 @@ def _repeated_pieces(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) ->
     for number in range(len(rows)):
         start, stop, size = int(offsets[rows[number]]), int(offsets[rows[number] + 1]), sizes[number]
         for first, min_feeds in ((0, 2), (3, 1)):  # of paragraphs, of lines
+            stamp = 4 * number + 2 * (first // 3)
+            counts[number, first] = _num_unlike(data, start, stop, min_feeds, keys[:size], stamps[:size], stamp)
+            if counts[number, first]:
+                continue
             position, value, characters = start, FNV_OFFSET, 0
             while True:
-                feeds = 0
-                while position + feeds < stop and data[position + feeds] == NEWLINE:
-                    feeds += 1
+                feeds = _num_feeds(data, position, stop)
                 if feeds >= min_feeds or position == stop:
                     counts[number, first] += 1
-                    if insert(keys[:size], stamps[:size], 2 * number + first // 3, value)[1]:
+                    if insert(keys[:size], stamps[:size], stamp + 1, value)[1]:
                         counts[number, first + 1] += 1
                         counts[number, first + 2] += characters
                     if position == stop:
@@ -91,7 +104,44 @@ def _repeated_pieces(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) ->
 
 
 @numba.njit(cache=True)
-def _signs_and_lines(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _num_feeds(data: np.ndarray, position: int, stop: int) -> int:
+    """Number of line feeds that follow each other from here on."""
+    feeds = 0
+    while position + feeds < stop and data[position + feeds] == NEWLINE:
+        feeds += 1
+    return feeds
+
+
+@numba.njit(cache=True)
+def _num_unlike(
+    data: np.ndarray, start: int, stop: int, min_feeds: int, keys: np.ndarray, stamps: np.ndarray, stamp: int
+) -> int:
+    """Number of pieces of a text if all differ in their sizes, or in two bytes at their middles and ends; 0 if some do
+    not, which are to be compared as a whole. Few texts have such pieces."""
+    number, begin, position = 0, start, start
+    while True:
+        while position < stop and data[position] != NEWLINE:
+            position += 1
+        feeds = _num_feeds(data, position, stop)
+        if feeds >= min_feeds or position == stop:
+            size = position - begin
+            key = np.uint64(size)
+            if size:
+                for place in (begin, begin + size // 2, position - 2 if size > 1 else begin, position - 1):
+                    key = (key << np.uint64(8)) | np.uint64(data[place])
+            if insert(keys, stamps, stamp, key)[1]:
+                return 0
+            number += 1
+            if position == stop:
+                return number
+            begin = position + feeds
+        position += feeds
+
+
+@numba.njit(cache=True)
+def _signs_and_lines(
+    data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, classes: np.ndarray, plain: np.ndarray
+) -> np.ndarray:
     counts = np.zeros((len(rows), 5), np.int64)
     for number in range(len(rows)):
         position, stop = int(offsets[rows[number]]), int(offsets[rows[number] + 1])
@@ -99,6 +149,15 @@ def _signs_and_lines(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, cl
         dots = line_dots = 0  # that end here: in the text; in the line, whatever blanks follow them
         is_open, is_blank, last = False, True, 0
         while position < stop:
+            seen = 0
+            while position < stop and plain[data[position]]:  # nearly all of English: none of it counts
+                seen |= plain[data[position]]
+                position += 1
+            if seen:
+                dots, is_open, last = 0, True, SPACE
+                if seen & PLAIN_SIGN:
+                    line_dots, is_blank = 0, False
+                continue
             code, size = decode(data, position)
             position += size
             kind = class_of(code, classes)

@@ -83,6 +83,10 @@ class WebCounts:
         first, stop = self.line_bounds_D[place]
         return content_words(self.counts_L[first:stop, 1], self.counts_L[first:stop, 2], "zh").tolist()
 
+    def words_of_lines(self, place: int, numbers: Sequence[int]) -> np.ndarray:
+        """Words of some lines of a text, and Chinese characters among them. int64[2]."""
+        return self.counts_L[self.line_bounds_D[place, 0] + np.array(numbers, np.int64), 1:].sum(axis=0)
+
 
 def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
     """Returns the counts of each text of an Arrow array of strings. languages: a text is Chinese if its one is zh."""
@@ -100,7 +104,7 @@ def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
         np.stack([line_ends_D[:-1], line_ends_D[1:]], axis=1),
         of_process.hashes[words_N],
         of_process.lengths[words_N],
-        _count_sentences(words_N, _bounds(word_ends_C[np.searchsorted(starts_C, ends_L)]), of_process.kinds),
+        _count_sentences(words_N, _bounds(word_ends_C[_num_before(starts_C, ends_L)]), of_process.kinds),
     )
 
 
@@ -120,6 +124,17 @@ def _words_of(chunks_C: np.ndarray, word_ends: np.ndarray) -> tuple[np.ndarray, 
             words[number] = word
             number += 1
     return words, ends_C
+
+
+@numba.njit(cache=True)
+def _num_before(starts_C: np.ndarray, ends_L: np.ndarray) -> np.ndarray:
+    """int64[lines]: chunks that start before the end of each line. Both ascend, so one pass finds them."""
+    numbers_L, number = np.empty(len(ends_L), np.int64), 0
+    for line in range(len(ends_L)):
+        while number < len(starts_C) and starts_C[number] < ends_L[line]:
+            number += 1
+        numbers_L[line] = number
+    return numbers_L
 
 
 @numba.njit(cache=True)

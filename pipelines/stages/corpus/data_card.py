@@ -27,7 +27,7 @@ from pipelines.stages.corpus.blocks import CleanedBlocks
 from pipelines.stages.corpus.deduplicate import CLUSTERS
 
 FILE = "data_card.json"
-BATCH_DOCUMENTS = 1024  # read at a time
+BATCH_DOCUMENTS, BATCH_REJECTED = 1024, 8192  # read at a time; of rejected rows there are but the first characters
 NO_DOCUMENTS: data_card.Summary = {"documents": {}, "languages": {}, "histograms": {}, "kept": {}, "dropped": {}}
 
 
@@ -93,7 +93,7 @@ def write_file(
     """Writes the card. Runs in a task. blocks: (source, file) of each; clusters: file of the largest ones."""
     path = Path(item["path"])
     with pq.ParquetFile(path.with_name("rejected.parquet")) as rejected:
-        summary = data_card.summarise_rejected(rejected.iter_batches(BATCH_DOCUMENTS), seed=seed)
+        summary = data_card.summarise_rejected(rejected.iter_batches(BATCH_REJECTED), seed=seed)
     for file in summaries:
         summary = data_card.merged(summary, json.loads(Path(file).read_bytes()))
     read = Counter[str]()

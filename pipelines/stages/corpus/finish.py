@@ -1,7 +1,6 @@
 """Last part of the stage: writes the training documents and the rows that are not used, and adds up the counts.
 
-blocks, fates ──one task a file──► out/train/part-*.parquet
-blocks, fates ──one task──► out/rejected.parquet
+blocks, fates ──one task a file──► out/train/part-*.parquet, out/rejected.parquet
 all of these ──► out/data_card.json
 """
 
@@ -61,25 +60,40 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     counts: Counter[str] = Counter()
     for span in spans:
         counts.update(span.counts())
-    write_train(work, cleaned, spans, counts)
+    write_files(work, cleaned, spans, counts)
     held_out = decontaminate(work, cleaned, spans)
-    write_rejected(work, cleaned, spans)
     lists = cleaned.checks.finish(work, cleaned.checked, cleaned.counts)
     write_data_card(work, cleaned, duplicates)
     return facts(work, cleaned, counts, held_out) | lists
 
 
-def write_train(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], counts: Counter[str]) -> None:
-    """Writes the training documents, adding blocks to a file until it is full; one task writes each file.
+def write_files(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], counts: Counter[str]) -> None:
+    """Writes the rows that are not used, and the training documents; one task writes each file.
 
     counts: of the documents that are no duplicates, with the bytes of each block."""
+    rejected = {"path": str(work.draft.out / "rejected.parquet")}  # first: one task writes it all
+    items = [rejected, *_train_items(work, spans, counts)]
+    make_files(work, write_output, items, unit="files", files=cleaned.files, blocks=_rejected_blocks(cleaned, spans))
+
+
+def write_output(item: dict[str, Any], *, files: Sequence[str], blocks: list[dict[str, Any]]) -> None:
+    """Writes the file of the rows that are not used, or one of training documents, which has "blocks" in its item.
+    Runs in a task."""
+    if "blocks" in item:
+        write_part(item, files=files)
+    else:
+        write_rejected_file(item, blocks=blocks, files=files)
+
+
+def _train_items(work: Work, spans: Sequence[Span], counts: Counter[str]) -> list[dict[str, Any]]:
+    """The items of `write_part`: blocks are added to a file until it is full."""
     sizes = [
         ((block, str(span.fates)), counts[f"block_{block}"])
         for span in spans
         for block in range(span.first, span.stop)
         if f"block_{block}" in counts
     ]
-    items = [
+    return [
         {
             "path": str(work.draft.out / "train" / f"part-{number:05}.parquet"),
             "blocks": [block for block, _ in blocks],
@@ -87,11 +101,10 @@ def write_train(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], count
         }
         for number, blocks in enumerate(deal(sizes, work.options.part_bytes))
     ]
-    make_files(work, write_part, items, unit="files", files=cleaned.files)
 
 
 def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
-    """Writes one file of training documents. Runs in a task.
+    """Writes one file of training documents.
 
     item: {"path": of the file, "blocks": numbers, "fates": the files of the blocks' spans}. files: of all blocks."""
     tables = []
@@ -102,8 +115,8 @@ def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
     write_parquet(pa.concat_tables(tables), Path(item["path"]))
 
 
-def write_rejected(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span]) -> None:
-    """Writes the bad rows and the dropped documents of all blocks, then the duplicates; a task writes the file."""
+def _rejected_blocks(cleaned: CleanedBlocks, spans: Sequence[Span]) -> list[dict[str, Any]]:
+    """The blocks as `write_rejected_file` reads them."""
     blocks = [
         {"rejected": str(block.rejected), "source": block.source, "fates": "",
          "places": {str(part.index): part.where for part in block.parts}} for block in cleaned.blocks
@@ -111,14 +124,12 @@ def write_rejected(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span]) ->
     for span in spans:
         for block in range(span.first, span.stop):
             blocks[block]["fates"] = str(span.fates)
-    path = str(work.draft.out / "rejected.parquet")
-    make_files(
-        work, write_rejected_file, [{"path": path}], unit="file of rejected rows", blocks=blocks, files=cleaned.files
-    )
+    return blocks
 
 
 def write_rejected_file(item: dict[str, Any], *, blocks: list[dict[str, Any]], files: Sequence[str]) -> None:
-    """Writes the file of the rows that are not used, one block in memory at a time. Runs in a task.
+    """Writes the file of the rows that are not used: the bad rows and the dropped documents of all blocks, then the
+    duplicates; one block is in memory at a time.
 
     blocks: of each its {"rejected": file, "source": name, "fates": file of its span, "places": where its parts are}."""
     with AtomicFile(Path(item["path"])) as file:

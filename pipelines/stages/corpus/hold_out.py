@@ -220,10 +220,8 @@ def sizes_of(table: pa.Table, of: str, names: pa.ChunkedArray, seed: int) -> pa.
     named = pa.table({"language": table.column("language"), "name": names, "bytes": table.column("text_bytes")})
     sizes = named.group_by(["language", "name"], use_threads=False).aggregate([("bytes", "sum")])
     languages, unique = sizes.column("language"), sizes.column("name")
-    orders = [
-        splitting.salted_hash(name, _salt(seed, language))
-        for language, name in zip(languages.to_pylist(), unique.to_pylist(), strict=True)
-    ]
+    salts = pc.call_function("binary_join_element_wise", [f"{seed}", languages, "/"])
+    orders = splitting.salted_hashes(unique, salts)
     columns = [languages, pa.array([of] * len(orders), pa.string()), unique, pa.array(orders, pa.uint64())]
     return pa.Table.from_arrays([*columns, sizes.column("bytes_sum")], schema=SIZES)
 

@@ -38,6 +38,12 @@ def test_paragraphs_and_lines_that_repeat_earlier_ones() -> None:
         assert count == [*duplicates(paragraphs), *duplicates("\n".join(paragraphs).split("\n"))], repr(text)
 
 
+def test_lines_of_one_size_with_the_same_ends_and_middle_are_compared_as_a_whole() -> None:
+    texts = ["abcdefgh\naXcdefgh", "abcdefgh\naXcdefgh\nabcdefgh", "abcdefgh\n\naXcdefgh\n\nabcdefgh"]
+    counts = repeated_pieces(pa.array(texts, pa.string()), np.arange(len(texts)))
+    assert counts.tolist() == [[1, 0, 0, 2, 0, 0], [1, 0, 0, 3, 1, 8], [3, 1, 8, 3, 1, 8]]
+
+
 def test_signs_bullets_and_ellipses() -> None:
     texts = texts_of(2)
     counts = signs_and_lines(pa.array(texts, pa.string()), np.arange(len(texts)))

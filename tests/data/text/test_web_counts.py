@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.data.text import document_stats as document_stats_module
 from pipelines.data.text import web_table
+from pipelines.data.text.document_stats import document_stats
 from pipelines.data.text.web_counts import WebCounts, web_texts
 from pipelines.data.text.web_ngrams import first_above
 from pipelines.data.text.web_words import is_sign, ngram_length, num_sentences, num_words, words
@@ -53,6 +55,27 @@ def test_counts_equal_those_of_plain_loops(language: str) -> None:
             assert counts.real_words(language)[place] == len(real)
             assert counts.lettered_words(language)[place] == sum(any(map(str.isalpha, word)) for word in real)
             assert counts.stop_words[place] == len(stop_words)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_words_of_the_lines_that_are_left_are_known_without_counting_again(
+    language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [text for text in texts_of(3) if "[" not in text]
+    rng = random.Random(3)
+    documents = document_stats(pa.array(texts, pa.string()), [language] * len(texts))
+    rows = np.arange(len(texts))
+    documents.plan_web_words(rows)
+    assert len(documents.web(rows).words(language)) == len(rows)
+    lines, left = {}, {}
+    for row in range(0, len(texts), 2):  # the others stay as they are
+        of_text = texts[row].splitlines()
+        lines[row] = tuple(sorted(rng.sample(range(len(of_text)), len(of_text) // 2)))
+        left[row] = "\n".join(of_text[number].strip() for number in lines[row]).strip()
+    expected = [num_words(left.get(row, text), language) for row, text in enumerate(texts)]
+    assert documents.with_texts(left).num_words(rows, language).tolist() == expected  # counted
+    monkeypatch.delattr(document_stats_module, "web_texts")
+    assert documents.with_texts(left, lines).num_words(rows, language).tolist() == expected  # known
 
 
 def test_counts_do_not_depend_on_the_texts_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,15 +139,16 @@ def apply_filters(
         if not len(rows):
             break
         if filter_.reads_web_words:
-            documents.count_web_words(rows)
+            documents.plan_web_words(rows)
         is_left, texts = np.ones(len(documents), np.bool_), dict[int, str]()
+        lines = dict[int, tuple[int, ...] | None]()
         of_custom = isinstance(filter_, Custom)
         decided = _verdicts(filter_, documents, rows, where) if of_custom else filter_.verdicts(documents, rows)
         for row, verdict in decided:
             verdicts[row], is_left[row] = verdict, verdict.keep
             if verdict.text is not None:
-                texts[row] = verdict.text
-        documents, rows = documents.with_texts(texts), rows[is_left[rows]]
+                texts[row], lines[row] = verdict.text, verdict.lines
+        documents, rows = documents.with_texts(texts, lines), rows[is_left[rows]]
     return verdicts
 
 

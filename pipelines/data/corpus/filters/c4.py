@@ -58,6 +58,7 @@ class C4(Filter):
         plain = CITATION.sub("", text) if "[" in text else text
         has_marks = any(part in plain for part in PARTS_OF_MARKS)  # few texts have one: only their lines are searched
         kept: list[str] = []
+        numbers: list[int] = []  # of the lines that are kept
         sentences = 0
         all_lines = document.splitlines()
         for number, original in enumerate(all_lines):
@@ -71,9 +72,12 @@ class C4(Filter):
             if sentences < self.min_sentences:
                 sentences += num_sentences(line, language) if "[" in original else sentences_L[number]
             kept.append(line)
+            numbers.append(number)
         if sentences < self.min_sentences:
             return drop("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences")
-        return KEEP if kept == all_lines else Verdict(True, text="\n".join(kept).strip())
+        if kept == all_lines:
+            return KEEP
+        return Verdict(True, text="\n".join(kept).strip(), lines=None if "[" in text else tuple(numbers))
 
     def _line(self, original: str, language: str, chinese_words: float) -> str | None:
         """The line without blanks around it and marks of citations; None if it is dropped for its words or its end.

@@ -32,6 +32,7 @@ class Verdict(NamedTuple):
     option: str = ""  # the limit's key below `filters:`
     message: str = ""  # what was observed, where that is no number
     text: str | None = None  # what is left of a document of which lines are dropped
+    lines: tuple[int, ...] | None = None  # the numbers of those that are left, where they are so but for blanks
 
     @property
     def problem(self) -> str:
@@ -77,7 +78,8 @@ class Limit(NamedTuple):
 
 
 def first_beyond(limits: Sequence[Limit], rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
-    """Yields (place, verdict) of each document that is dropped: by the first of the limits that it is beyond.
+    """Yields (place, verdict) of each document that is dropped: by the first of the limits that it is beyond; in the
+    limits' order.
 
     rows: the places of the documents that were measured."""
     import numpy as np  # not for reading a recipe
@@ -86,10 +88,10 @@ def first_beyond(limits: Sequence[Limit], rows: np.ndarray) -> Iterator[tuple[in
     for number in reversed(range(len(limits))):
         values, limit = limits[number].values, limits[number].limit
         first[values < limit if limits[number].is_minimum else values > limit] = number
-    beyond = np.flatnonzero(first < len(limits))
-    for index, row, number in zip(beyond.tolist(), rows[beyond].tolist(), first[beyond].tolist(), strict=True):
-        broken = limits[number]
-        yield row, drop(broken.reason, broken.values[index].item(), broken.limit, broken.option)
+    for number, (reason, values, limit, option, _) in enumerate(limits):
+        beyond = np.flatnonzero(first == number)
+        for row, value in zip(rows[beyond].tolist(), values[beyond].tolist(), strict=True):
+            yield row, Verdict(False, reason, "", value, limit, option)
 
 
 def fractions(parts: np.ndarray, totals: np.ndarray) -> np.ndarray:

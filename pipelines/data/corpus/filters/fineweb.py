@@ -69,6 +69,6 @@ class FineWeb(LimitFilter):
                   f"{option}.max_short_line_fraction"),
             Limit("fineweb_duplicate_lines", fractions(repeated, documents.characters[rows] - feeds),
                   limits.max_duplicate_line_character_fraction, f"{option}.max_duplicate_line_character_fraction"),
-            Limit("fineweb_lists", fractions(feeds, documents.web(rows).words(language)), limits.max_lines_per_word,
+            Limit("fineweb_lists", fractions(feeds, documents.num_words(rows, language)), limits.max_lines_per_word,
                   f"{option}.max_lines_per_word"),
         ]  # fmt: skip
