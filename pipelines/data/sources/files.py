@@ -140,9 +140,10 @@ class FileSource(Source):
         if self._cache is not None and (url := object_files.url_of(file, self._cache)) is not None:
             return printable(url)
         try:
-            return printable(file.relative_to(self._folder.absolute()).as_posix())
+            path = file.relative_to(self._folder.absolute()).as_posix()
         except ValueError:
-            return printable(str(file))
+            path = str(file)
+        return printable(encodings.readable_name(path))
 
     def too_long(self, size: int) -> str:
         """The problem with a row of this size. Of a larger file one byte more than allowed is read."""
