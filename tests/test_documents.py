@@ -12,6 +12,7 @@ import yaml
 
 from pipelines import cli
 from pipelines.recipe import reader
+from tests.benchmarks.__main__ import BENCHMARKS
 from tests.runs import ROOT
 from tests.test_cli import COMMANDS
 
@@ -42,8 +43,7 @@ def test_links_lead_to_files_and_sections(document: Path) -> None:
 
 def test_commands_have_the_flags_that_a_document_gives_them(document: Path) -> None:
     for verb, arguments in COMMAND.findall(document.read_text(encoding="utf-8")):
-        if verb not in COMMANDS:
-            continue  # "rayse serve" in a sentence, or `rayse feedback` alone
+        assert verb in COMMANDS, f"rayse {verb}"
         known = {flag for each in COMMANDS[verb].params for flag in (*each.opts, *each.secondary_opts)}
         assert not set(FLAG.findall(arguments)) - known, f"rayse {verb}{arguments}"
 
@@ -52,6 +52,8 @@ def test_programs_and_tests_that_a_document_names_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     for module in re.findall(r"python -m ([\w.]+)", text):
         assert importlib.util.find_spec(module), module
+    for name in re.findall(r"python -m tests\.benchmarks ([a-z]\w*)", text):
+        assert name in BENCHMARKS, name
     sources = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     for test in re.findall(r"`(test_\w+)`", text):
         assert f"def {test}(" in sources, test

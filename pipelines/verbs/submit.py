@@ -23,7 +23,9 @@ from urllib.parse import urlparse
 import psutil
 import yaml
 
+from pipelines import user_functions
 from pipelines.console import print_json
+from pipelines.data.sources.encodings import readable_name
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.objects import is_url
@@ -32,7 +34,6 @@ from pipelines.store.artifacts import Store
 from pipelines.store.digests import digest_value
 from pipelines.store.files import sync
 from pipelines.store.provenance import OURS, folder_of
-from pipelines.user_functions import location
 
 SHARED_FILE_SYSTEMS = ("nfs", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "efs", "fuse", "9p", "virtiofs", "cifs",
                        "smb")  # fmt: skip
@@ -171,14 +172,14 @@ def _upload_base(model: Path, files: Iterable[Path], store: Store) -> str:
 def _upload_functions(option: str, functions: Iterable[str], store: Store) -> list[str]:
     """Copies the files of the user's functions into the store. Returns the functions in the copies.
 
-    option: that names them, for messages."""
-    located = [location(where) for where in functions]
-    if located and store.remote is not None:
+    option: that names them, for messages. Raises UserError for a file that cannot be read."""
+    read = [user_functions.read(where) for where in functions]
+    if read and store.remote is not None:
         raise UserError(
-            f"{option}: {located[0][0]} is a file of this machine, and the store {store.location} is one of objects; "
+            f"{option}: {read[0].file} is a file of this machine, and the store {store.location} is one of objects; "
             f"expected a store in a folder that the cluster's nodes share"
         )
-    return [f"{_upload(file, store)}:{name}" for file, name in located]
+    return [f"{_upload(Path(function.file), store)}:{function.name}" for function in read]
 
 
 def _uploaded(paths: str | list[str], source: Source, store: Store) -> list[str]:
@@ -198,7 +199,7 @@ def _uploaded(paths: str | list[str], source: Source, store: Store) -> list[str]
 def _upload_folder(top: Path, files: Iterable[Path], store: Store) -> str:
     """Copies files into one folder of the store under the digest of all, by their names below `top`. Returns its
     place."""
-    names = {file.relative_to(top).as_posix(): file for file in files}
+    names = {readable_name(file.relative_to(top).as_posix()): file for file in files}
     folder = f"sources/{digest_value({name: store.digests.of(file) for name, file in sorted(names.items())})[:16]}"
     if store.remote is None:
         for name, file in names.items():
@@ -214,7 +215,7 @@ def _upload_folder(top: Path, files: Iterable[Path], store: Store) -> str:
 
 def _upload(file: Path, store: Store) -> str:
     """Copies a file into the store under its digest, unless an earlier submission did. Returns the copy's place."""
-    name = f"sources/{store.digests.of(file)[:16]}/{file.name}"
+    name = f"sources/{store.digests.of(file)[:16]}/{readable_name(file.name)}"
     if store.remote is None:
         return str(_copy(file, store.root / name))
     objects = store.remote.objects

@@ -347,5 +347,5 @@ def _with_absolute(section: Mapping[str, Any], key: str, folder: Path) -> dict[s
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list):
         return dict(section)
-    absolute = [path if is_url(path) else str(folder / path) for path in paths]
+    absolute = [path if is_url(path) else str(folder / Path(path).expanduser()) for path in paths]
     return {**section, key: absolute[0] if isinstance(value, str) else absolute}

@@ -206,7 +206,7 @@ def test_training_tokens_have_the_weights_of_the_mixture(tokens: Tokens, tmp_pat
     assert max(facts["tokens/repeats_en"], facts["tokens/repeats_zh"]) == pytest.approx(3)
     for name in ("en", "fr"):  # the parts need not be encoded again
         shutil.copytree(tmp_path / "encoded", tmp_path / name / "encoded")
-    _, facts = tokens(tmp_path / "en", mixture={"en": 1}, output=(output := io.StringIO()))
+    _, facts = tokens(tmp_path / "en", mixture={"en": 1, "zh": 0}, output=(output := io.StringIO()))
     assert (facts["tokens/fraction_en"], facts["tokens/train_zh"]) == (1, 0)
     number = sum(language == "zh" for language, _ in DOCUMENTS)
     assert f"{number} documents are not used, as their language has no weight: zh ({number})" in output.getvalue()

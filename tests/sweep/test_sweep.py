@@ -269,10 +269,11 @@ def make_trials(sweep: Sweep, *overrides: str) -> None:
         Walk(loaded, sweep.store.create(), trials_session(), RunLog(quiet=True)).run()
 
 
-def test_artifacts_of_plain_runs_need_no_trial(tmp_path: Path) -> None:
+def test_artifacts_of_plain_runs_need_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     text = TEXT.replace("[0.01, 0.1, 0.3]", "[0.01, 0.1]").replace("trials: 4, ", "")
     (tmp_path / "rules.py").write_text("def good(text):\n    return True\n")
-    filtered = text.replace("path: books.txt}", "path: books.txt, filters: {custom: [rules.py:good]}}", 1)
+    filtered = text.replace("path: books.txt}", "path: ~/books.txt, filters: {custom: [rules.py:good]}}", 1)
     sweep = Sweep(tmp_path, filtered)
     only = ["pretrain.flavour=plain", "pretrain.step_s=0"]
     make_trials(sweep, *only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import nullcontext
 from pathlib import Path
@@ -84,12 +85,13 @@ def test_local_files_are_uploaded_to_a_store_of_objects(
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         Objects("s3://bucket/raw").put("c.txt", b"an object")
+        (folder / "folder" / os.fsdecode(b"caf\xe9.txt")).write_text("a name that is not UTF-8")
         text = text.replace("[deep/books.txt, folder]", "[deep/books.txt, s3://bucket/raw/c.txt, folder]")
         loaded = load(folder, text)
         store = submit._shared_store(loaded, ELSEWHERE)
         tree = submit._with_uploads(loaded, store)
         paths = tree["sources"]["books"]["path"]
-        assert [path.rpartition("/")[2] for path in paths] == ["books.txt", "c.txt", "a.txt", "b.md"]
+        assert [path.rpartition("/")[2] for path in paths] == ["books.txt", "c.txt", "a.txt", "b.md", "caf\\xe9.txt"]
         assert all(path.startswith("s3://bucket/") for path in paths)
         head = tmp_path / "head"
         head.mkdir()
@@ -103,11 +105,12 @@ def test_local_files_are_uploaded_to_a_store_of_objects(
 @pytest.mark.parametrize("place", ["store", pytest.param("s3://bucket/pictures", marks=needs_server)])
 def test_pictures_are_uploaded_with_their_captions(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one folder, by their names: the job reads the same rows, and has the same fingerprint."""
-    for name, color in {"a.png": "red", "deep/b.png": "blue", "meta/c.png": "green"}.items():
+    odd = os.fsdecode(b"b\xe9")  # no UTF-8
+    for name, color in {"a.png": "red", f"deep/{odd}.png": "blue", "meta/c.png": "green"}.items():
         (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), color).save(tmp_path / "pictures" / name)
     (tmp_path / "pictures" / "a.txt").write_text("a red square")
-    (tmp_path / "pictures" / "deep" / "b.txt").write_text("a blue square")
+    (tmp_path / "pictures" / "deep" / f"{odd}.txt").write_text("a blue square")
     (tmp_path / "pictures" / "meta" / "metadata.csv").write_text("file_name,text\nc.png,a green square\n")
     text = f"store: {place}\nsources:\n  shots: {{kind: images, path: pictures}}\nstages:\n  images: {{}}\n"
     (tmp_path / "recipe.yaml").write_text(text)
@@ -251,6 +254,9 @@ def test_the_users_reward_is_uploaded_and_the_base_stays(folder: Path, monkeypat
     (folder / "uploaded.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     uploaded = reader.load(folder / "uploaded.yaml", STAGES)
     assert [s.fingerprint for s in plan(uploaded, store)] == [s.fingerprint for s in plan(loaded, store)]
+    (folder / "rewards.py").unlink()
+    with pytest.raises(UserError, match=r"rewards\.py: no such file or directory; expected .* function short"):
+        submit._with_uploads(loaded, store)
 
 
 def test_a_base_in_one_file_is_uploaded_as_that_file(folder: Path) -> None:

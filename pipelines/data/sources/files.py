@@ -139,10 +139,9 @@ class FileSource(Source):
         """Returns a file's path for messages: relative to the recipe's folder if it lies inside; an object's URL."""
         if self._cache is not None and (url := object_files.url_of(file, self._cache)) is not None:
             return printable(url)
-        try:
-            return printable(file.relative_to(self._folder.absolute()).as_posix())
-        except ValueError:
-            return printable(str(file))
+        folder = self._folder.absolute()
+        path = file.relative_to(folder) if file.is_relative_to(folder) else file
+        return printable(encodings.readable_name(path.as_posix()))
 
     def too_long(self, size: int) -> str:
         """The problem with a row of this size. Of a larger file one byte more than allowed is read."""

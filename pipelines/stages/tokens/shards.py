@@ -139,7 +139,7 @@ def _note_unused(work: Work, train: Totals, repeats: dict[str, float]) -> None:
         by, values, without = mixture.by, train.values, train.group_documents[NO_GROUP]
         total_tokens, unused = mixture.total_tokens, {NO_GROUP}
     else:
-        by, values = "language", Counter({name: n for name, n in train.documents.items() if name not in mixture})
+        by, values = "language", Counter({name: n for name, n in train.documents.items() if not mixture.get(name)})
         without, total_tokens, unused = values.total(), None, set(values)
     if without:
         names = ", ".join(f"{value or f'no {by}'} ({number:,})" for value, number in values.most_common(NAMED_VALUES))
