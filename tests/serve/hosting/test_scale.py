@@ -143,6 +143,7 @@ def wait_for_two(server: Server) -> None:
 
 def test_named_keys_are_counted_whichever_replica_has_ended(two: Server) -> None:
     """The first replica starts the actor that counts."""
+    wait_for_two(two)
     for pid in replicas(two.process.pid, "Replica"):
         os.kill(pid, signal.SIGKILL)
         wait_for_two(two)
