@@ -6,6 +6,7 @@ import http.client
 import json
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,10 +46,22 @@ class Client:
 
     def model(self) -> str:
         """Name of the model that the server serves."""
+        return self._card["id"]
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether each event of a stream can say how many tokens the reply has so far: vLLM's servers and ours do where
+        they are asked to, others may refuse the field that asks for it."""
+        return self._card.get("owned_by") in ("rayse", "vllm")
+
+    @cached_property
+    def _card(self) -> dict[str, Any]:
+        """What the server says of the first model that it serves, which has a name."""
         response = self._send("GET", "/v1/models", None)
         try:
-            return json.loads(response.read())["data"][0]["id"]
-        except (*READ_ERRORS, KeyError, IndexError, TypeError) as error:
+            card = json.loads(response.read())["data"][0]
+            return {"id": card["id"], "owned_by": card.get("owned_by")}
+        except (*READ_ERRORS, LookupError, TypeError, AttributeError) as error:
             raise ClusterError(f"{self.url}: answers, but not with OpenAI's list of models ({error!r})") from None
 
     def metrics(self) -> str:

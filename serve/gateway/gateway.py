@@ -91,7 +91,7 @@ class Gateway:
         self._app, self._settings, self._check_engine = app, settings, check_engine
         self._context_tokens = context_tokens
         self._chat = Chat.open(settings.model)
-        self._guard = RememberingGuard(open_guard(settings.guard_folder, enabled=settings.guard))
+        self._guard = RememberingGuard(open_guard(settings.guard_folder)) if settings.guard else NoGuard()
         self._guard_model = GuardModel(settings.guard_endpoint) if settings.guard_endpoint and settings.guard else None
         self._replies = Replies(settings, self._chat) if settings.feedback else None
         self._knowledge = Knowledge.open(settings.knowledge_folder, settings.max_passages)

@@ -86,7 +86,7 @@ class RulesGuard:
 
 
 class NoGuard:
-    """Lets every text pass, where the guard is switched off."""
+    """Lets every text pass, at once, where the guard is switched off."""
 
     def check(self, text: str, language: str | None = None) -> Verdict:
         """Allows any text."""
@@ -123,10 +123,8 @@ def _remembering(check: Check) -> Check:
     return checked
 
 
-def open_guard(folder: Path | None, *, enabled: bool = True) -> Guard:
-    """The guard of a folder; the rules alone where it is None; one that declines nothing where not enabled."""
-    if not enabled:
-        return NoGuard()
+def open_guard(folder: Path | None) -> Guard:
+    """The guard of a folder; the rules alone where it is None."""
     return RulesGuard() if folder is None else LearntGuard.open(folder)
 
 
@@ -193,6 +191,8 @@ class GuardedReply:
     def append(self, chunk: str, *, last: bool = False) -> int:
         """Adds a chunk; returns `released`. last: the reply is complete, so that its end is checked too."""
         self.text += chunk
+        if isinstance(self.guard, NoGuard):  # nothing waits for the end of its sentence
+            self.released = len(self.text)
         while self.verdict is None and (end := self._checkable_end(last)) > self.released:
             self._check(end)
         return self.released

@@ -30,7 +30,7 @@ THRESHOLDS = {"relevance": 0.8, "safety": 0.95, "fluency": 0.9}
 RUN = 4
 # Where nothing else is chosen: the fraction of the replies that is scored, and the part of a core's time that their
 # scores take at most: those of a tiny model's replies cost more than the replies.
-FRACTION, MAX_BUSY = 0.05, 0.03
+FRACTION, MAX_BUSY = 0.05, 0.01
 # Logistic curve of relevance over the cosine, by language: (slope, cosine of relevance 0.5). Fitted to pairs of Alpaca
 # in each language, with their replies and with other pairs' (tests/benchmarks/relevance.py).
 CURVES = {"en": (78.1, 0.828), "zh": (156.3, 0.867)}

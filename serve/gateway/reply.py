@@ -11,6 +11,7 @@ What the chat template itself puts before a reply, an empty thought for instance
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -183,7 +184,7 @@ class _Choice:
 
     def release(self) -> list[bytes]:
         """Takes the events out of `held` whose text is released."""
-        count = sum(end <= self.reply.released for end, _ in self.held)  # their ends grow
+        count = bisect_right(self.held, self.reply.released, key=lambda held: held[0])  # their ends grow
         released, self.held = self.held[:count], self.held[count:]
         if released:
             self.sent = max(self.sent, released[-1][0])

@@ -31,6 +31,9 @@ from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_
 from serve.settings import Settings
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+# Tokens in each of vLLM's events of a stream under a guard, which sends text by sentences: an event costs more than its
+# guard. Not where tools may be called, as vLLM's parsers of calls are made for one token at a time.
+GUARDED_TOKENS = 4
 SAMPLING_PARAMETERS = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "repetition_penalty", "frequency_penalty",
     "presence_penalty",
@@ -127,6 +130,8 @@ def prepare(
     except UserError as error:  # the model's template refuses these messages
         raise ApiError(400, f"messages: {error}".replace(f"{chat.name}: ", ""), param="messages") from None
     prepared = fields.passed_on | request.body | {"model": settings.name}
+    if settings.guard and fields.stream and not request.tools:
+        prepared["stream_interval"] = GUARDED_TOKENS
     if fields.min_tokens is not None:  # max_tokens may be less than the client's
         prepared["min_tokens"] = min(fields.min_tokens, prepared["max_tokens"])
     return replace(request, body=prepared, user=fields.user or fields.safety_identifier or "")

@@ -65,6 +65,8 @@ def engine_environment(settings: Settings) -> dict[str, str]:
     variables.pop("VLLM_ENABLE_V1_MULTIPROCESSING")  # the engine runs in a separate process, beside the HTTP server
     variables.pop("VLLM_ALLOW_LONG_MAX_MODEL_LEN")
     variables["RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"] = "1"
+    # By default each part of a reply passes from a thread of the gateway's and vLLM's to one of Ray's, which sends it.
+    variables["RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"] = "0"
     if not settings.gpus:
         variables["TORCHDYNAMO_DISABLE"] = "1"  # compiling vLLM's sampler takes 20 s and gains nothing on a CPU
     return variables

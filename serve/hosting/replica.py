@@ -251,8 +251,10 @@ class KeyCounter:
 def key_counter(settings: Settings) -> Any:
     """The actor that counts the use of this server's keys; the first replica starts it. Ends with the application."""
     name = f"{settings.app}-keys"
+    apart = "DEFAULT"  # by itself it would be in the placement group of that replica, and end with it
     return (
         ray.remote(KeyCounter)
-        .options(name=name, namespace="serve", get_if_exists=True, lifetime="detached", num_cpus=0, max_restarts=-1)
+        .options(name=name, namespace="serve", get_if_exists=True, lifetime="detached", num_cpus=0, max_restarts=-1,
+                 max_task_retries=-1, scheduling_strategy=apart)
         .remote(settings.model_dump_json())
-    )
+    )  # fmt: skip

@@ -19,7 +19,7 @@ from serve.gateway.conversation import Message
 
 # What a terminal obeys, or what turns the order of text: in a model's reply it is left out.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# Each event of a stream says how many tokens the reply has so far: of a broken one, no last event would.
+# vLLM's field: each event of a stream says how many tokens the reply has so far; of a broken one, no last event would.
 COUNT_TOKENS = {"include_usage": True, "continuous_usage_stats": True}
 HELP = "/reset starts a new conversation, /quit or Ctrl-D leaves, Ctrl-C stops a reply"
 
@@ -71,7 +71,7 @@ def printable(text: str) -> str:
 def whole_reply(client: Client, prompt: Sequence[Message], **sampling: Any) -> Iterator[str]:
     """Streams a reply, as `Client.reply` does. Where the stream breaks off after some text, as when the replica that
     wrote it ends, a second request goes on from there, once, with as many tokens as max_tokens leaves."""
-    if "max_tokens" in sampling:
+    if "max_tokens" in sampling and client.counts_tokens:
         sampling["stream_options"] = COUNT_TOKENS
     chunks: list[str] = []
     try:

@@ -21,14 +21,16 @@ FAULTS = {
     "not a chunk": b"c\r\ndata: null\n\n\r\n",
     "silence": b"",
 }
+OPENAI_FIELDS = {"model", "messages", "stream", "stream_options", "include_usage", "max_tokens", "temperature"}
 LOST = ("in a chunk", "between events", "in an event")
 
 
 class Breaking(ThreadingHTTPServer):
     """Its model writes TEXT, one word an event, and goes on after what it is given. The first stream breaks off after
-    so many words, or where it has finished, as `fault` says ("" for not at all). counts: whether it says how many
-    tokens a reply has so far, where it is asked to; else each word is a token. refusal: of the second request. pause_s:
-    before the fault, for a browser, which drops what it has not read when a connection breaks."""
+    so many words, or where it has finished, as `fault` says ("" for not at all). counts: whether it is one of vLLM's,
+    which say how many tokens a reply has so far where they are asked to; else it refuses a field that OpenAI's API does
+    not have, and each word is a token. refusal: of the second request. pause_s: before the fault, for a browser, which
+    drops what it has not read when a connection breaks."""
 
     def __init__(self, num_words: int, fault: str, *, counts: bool = True, refusal: str = "", pause_s: float = 0):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -47,15 +49,18 @@ class _Handler(BaseHTTPRequestHandler):
     server: Breaking  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
-        self._respond(200, "application/json", b'{"data": [{"id": "counting"}]}')
+        card = {"id": "counting", "object": "model", "owned_by": "vllm" if self.server.counts else "openai"}
+        self._respond(200, "application/json", json.dumps({"data": [card]}).encode())
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests.append(request)
         is_first = len(self.server.requests) == 1
         if self.server.refusal and not is_first:
-            error = {"error": {"message": self.server.refusal}}
-            return self._respond(400, "application/json", json.dumps(error).encode())
+            return self._refuse(self.server.refusal)
+        unknown = {*request, *(request.get("stream_options") or {})} - OPENAI_FIELDS
+        if unknown and not self.server.counts:
+            return self._refuse(f"unknown parameter: {', '.join(unknown)}")
         self._respond(200, "text/event-stream", None)
         fault = self.server.fault if is_first else ""
         for number, event in enumerate(self._events(request)):
@@ -68,6 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(b"[DONE]")
             self.wfile.write(b"0\r\n\r\n")
+
+    def _refuse(self, message: str) -> None:
+        self._respond(400, "application/json", json.dumps({"error": {"message": message}}).encode())
 
     def _events(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         options, last = request.get("stream_options") or {}, request["messages"][-1]

@@ -14,12 +14,13 @@ import binascii
 import html
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from urllib.parse import unquote
 
 from pipelines.data.guard.thesaurus import KINDS
-from pipelines.data.guard.words import kind_of, stem
+from pipelines.data.guard.words import LONGEST, kind_of, stem
 from pipelines.data.text.languages import CHINESE_CHARACTER
 from pipelines.data.text.normalise import BREAK
 
@@ -226,8 +227,9 @@ def _ciphered(source: str, plain: str) -> Iterator[str]:
     """Letters that were shifted (ROT13, Caesar), mirrored (Atbash) or written backwards, in a run of unknown words."""
     run = _unknown_run(plain)
     if len(run) >= 3:
-        for cipher in CIPHERS:
-            if sum(len(word) > 1 and _known(word.translate(cipher)) for word in run) >= 3:
+        num_known = Counter(number for word in run if len(word) <= LONGEST for number in _ciphers_of(word))
+        for number, cipher in enumerate(CIPHERS):
+            if num_known[number] >= 3:
                 yield plain.translate(cipher)
                 start = plain.index(run[0])
                 yield plain[:start] + plain[start:].translate(cipher)
@@ -237,6 +239,12 @@ def _ciphered(source: str, plain: str) -> Iterator[str]:
             yield plain[::-1]
     elif BACKWARDS_HAN.search(plain):
         yield plain[::-1]
+
+
+@lru_cache(maxsize=20_000)
+def _ciphers_of(word: str) -> tuple[int, ...]:
+    """The numbers of the CIPHERS by which a word of several letters stands for one that is known."""
+    return tuple(number for number, cipher in enumerate(CIPHERS) if len(word) > 1 and _known(word.translate(cipher)))
 
 
 def _unknown_run(text: str) -> list[str]:
@@ -261,9 +269,13 @@ CIPHERS = (
 )
 
 
-@lru_cache(maxsize=20_000)
 def _known(word: str) -> bool:
     """Whether an English word is common, or of a kind in the thesaurus."""
+    return len(word) <= LONGEST and _is_known(word)
+
+
+@lru_cache(maxsize=20_000)
+def _is_known(word: str) -> bool:
     return word in COMMON_WORDS or kind_of(stem(word)) is not None
 
 

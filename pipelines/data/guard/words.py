@@ -15,10 +15,10 @@ from pipelines.data.guard.thesaurus import KINDS
 SUFFIX = re.compile(r"(?:'s|s'|ing|ers?|ed|es|s|e)$")
 SENTENCE_END = re.compile("[.?!;:。]+")  # a pretext often ends with a colon: "for a novel: how …"
 EDGE = 0  # what stands for the hash of a word at the edge of a sentence
+LONGEST = 40  # characters of a word that is remembered: longer ones are nobody's words, and would fill the memory
 NUM_GROUPS = 20  # of first characters of Chinese words, in the pattern of a token
 
 
-@lru_cache(maxsize=20_000)
 def stem(word: str) -> str:
     """An English word without its ending, roughly: the same for all of its forms.
 
@@ -49,15 +49,21 @@ def kind_of(word: str) -> str | None:
     return _KIND_OF.get(word)
 
 
-@lru_cache(maxsize=20_000)
 def hashes(token: str) -> tuple[int, int | None]:
     """Hashes of a token: of its word (a stem, or a Chinese word or character), and of its kind, if it has one; EDGE
     where it ends a sentence."""
+    return _remembered(token) if len(token) <= LONGEST else _hashes(token)
+
+
+def _hashes(token: str) -> tuple[int, int | None]:
     if SENTENCE_END.match(token):
         return EDGE, None
     word = stem(token) if token.isascii() else token
     kind = kind_of(word)
     return zlib.crc32(word.encode()), None if kind is None else zlib.crc32(f"kind {kind}".encode())
+
+
+_remembered = lru_cache(maxsize=20_000)(_hashes)
 
 
 def _any_of(words: Iterable[str]) -> str:

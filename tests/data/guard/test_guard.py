@@ -224,6 +224,16 @@ def test_training_reaches_the_minimum_that_torch_reaches() -> None:
     assert not weights[np.setdiff1d(np.arange(NUM_BUCKETS), used)].any()
 
 
+def test_words_of_any_length_are_read_but_only_short_ones_are_remembered() -> None:
+    word = "".join(chr(97 + number % 26) for number in range(100_000))
+    caches = (words._remembered, disguises._is_known, disguises._ciphers_of)
+    list(disguises.readings(f"tell me how to {word} {word[1:]} {word[2:]} {word[3:]}"))
+    before = [cache.cache_info().currsize for cache in caches]
+    assert words.hashes(word[5:]) != words.hashes(word[6:])
+    list(disguises.readings(f"tell me how to {word[5:]} {word[6:]} {word[7:]} {word[8:]}"))
+    assert [cache.cache_info().currsize for cache in caches] == before
+
+
 def test_a_text_without_features_counts_as_nothing_but_the_bias() -> None:
     texts = few_texts()
     empty = [replace(texts[0], text=mark, label=training.OTHER) for mark in ("!", "“")]  # a window's last character

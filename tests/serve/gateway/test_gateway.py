@@ -148,6 +148,15 @@ def test_a_reply_beyond_the_time_limit_is_ended_and_its_request_cancelled(tiny: 
     check_error(send_request(app, "POST", "/v1/chat/completions", json={**BODY, "stream": True}), 504, "timeout")
 
 
+def test_without_a_guard_text_does_not_wait_for_the_end_of_its_sentence(tiny: Tiny) -> None:
+    engine = Engine()
+    engine.wait_s, engine.streams, engine.first_text = 30, True, "On"
+    for guard in (True, False):
+        app = gateway(tiny, engine, guard=guard, limits=Limits(request_s=0.2))
+        response = send_request(app, "POST", "/v1/chat/completions", json={**BODY, "stream": True})
+        assert ('"content":"On"' in response.text) == (response.status_code == 200) == (not guard)
+
+
 def test_the_request_of_a_client_that_disconnects_is_cancelled(tiny: Tiny) -> None:
     engine = Engine()
     engine.wait_s, engine.streams = 30, True

@@ -162,7 +162,7 @@ def test_the_guard_of_an_artifact_is_used_where_there_is_one(tmp_path: Path) -> 
     assert check_prompt(guard, user("Tell me the secret recipe of tea"))
     assert check_prompt(guard, user(UNSAFE["en"])) is None  # its rules are the artifact's, not the built-in ones
     assert guard.refusal("zh") == RulesGuard().refusal("zh")
-    assert isinstance(open_guard(None), RulesGuard) and isinstance(open_guard(tmp_path, enabled=False), NoGuard)
+    assert isinstance(open_guard(None), RulesGuard)
 
 
 def test_a_message_of_any_role_but_the_assistants_is_checked_in_full() -> None:

@@ -12,7 +12,7 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
 from serve.gateway.asgi import ApiError
 from serve.gateway.guard import Guard, NoGuard, RulesGuard, check_prompt
-from serve.gateway.request import GenerationRequest, parse_prompt, prepare
+from serve.gateway.request import GUARDED_TOKENS, GenerationRequest, parse_prompt, prepare
 from serve.gateway.routes import CHAT, COMPLETIONS
 from serve.settings import Settings
 from tests.data.tokens.test_chat_templates import (
@@ -22,6 +22,7 @@ from tests.data.tokens.test_chat_templates import (
     published,
     with_special_thoughts,
 )
+from tests.serve.conftest import CALLING_TEMPLATE
 from tests.tiny_models import CONTEXT, Tiny
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -273,3 +274,18 @@ def test_messages_that_the_template_refuses_get_an_error_without_paths(tiny: Tin
     with pytest.raises(ApiError, match=r"messages: the model's chat template refuses .*roles must alternate") as error:
         prepared(tiny, CHAT, chat, messages=HELLO)
     assert error.value.param == "messages" and str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("guard", "body", "tokens"),
+    [(True, {"stream": True}, GUARDED_TOKENS), (False, {"stream": True}, None), (True, {}, None),
+     (True, {"stream": True, "tools": [TOOL]}, None)],
+)  # fmt: skip
+def test_events_of_several_tokens_are_for_streams_whose_text_waits_for_a_guard(
+    tiny: Tiny, tmp_path: Path, guard: bool, body: dict[str, Any], tokens: int | None
+) -> None:
+    chat = chat_with(tiny, tmp_path, CALLING_TEMPLATE)
+    settings = Settings(model=Path(chat.name), guard=guard)
+    body = {"messages": HELLO, **body}
+    request = prepare(CHAT, body, settings, chat, NoGuard(), context_tokens=CONTEXT, request_id="x")
+    assert request.body.get("stream_interval") == tokens

@@ -6,31 +6,40 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
+from pipelines.data.tokens.chat import Chat
 from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Manifest, Store
+from serve.client import Client
+from serve.gateway.conversation import Message
 from serve.hosting.artifacts import ServingSpec
 from serve.hosting.server import Server, start
 from serve.settings import Limits, NamedKey, Replicas, Settings
+from serve.verbs.chat import whole_reply
 from serve.verbs.promote import promote, rollback
 from tests.runs import replicas
 from tests.serve.gateway.browser import PROGRAM, browser
 from tests.serve.gateway.test_gateway import check_error
+from tests.serve.gateway.test_page import LAST
 from tests.serve.hosting.running import CHAT, body, put_model, rayse_serve
 from tests.tiny_models import Tiny
 
 pytestmark = pytest.mark.slow
+LONG_CONTEXT = 2048  # a stream of some seconds
 
 
 def open_client(server: Server, key: str = "") -> httpx.Client:
@@ -42,11 +51,22 @@ def open_client(server: Server, key: str = "") -> httpx.Client:
 
 
 @pytest.fixture(scope="module")
-def two(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def long(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model `first` with a long context."""
+    folder = shutil.copytree(tiny.first, tmp_path_factory.mktemp("long") / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["max_position_embeddings"] = LONG_CONTEXT
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(long: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Without a guard, so that a stream shows its text from the first token on."""
     folder = tmp_path_factory.mktemp("two")
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("ana", "ben")}
     keys = (NamedKey(name="ana", sha256=digests["ana"], per_day=20), NamedKey(name="ben", sha256=digests["ben"]))
-    settings = Settings(model=tiny.first, name="tiny", version="v1", port=0, threads=1, key="server", keys=keys,
+    settings = Settings(model=long, name="tiny", version="v1", port=0, threads=1, key="server", keys=keys, guard=False,
                         feedback=folder / "feedback.sqlite", replicas=Replicas(min=2, max=2))  # fmt: skip
     with start(settings) as server:
         yield server
@@ -101,6 +121,96 @@ def test_a_replica_that_is_killed_fails_no_request_that_it_has_not_answered(two:
         finally:  # else the pool waits for it
             os.kill(stopped, signal.SIGKILL)
         assert waiting and [response.result().status_code for response in responses] == [200] * 8
+
+
+def repeated(model: Path) -> tuple[str, dict[str, float]]:
+    """A word of one token, and the bias by which a model writes nothing else, so that its replies, encoded again, are
+    the tokens that it wrote."""
+    encoder = Chat.open(model).encoder
+    words = {number: encoder.tokenizer.decode([number]) for number in range(encoder.vocabulary)}
+    lines = {number: [number] * 50 for number, word in words.items() if word.isascii() and word.isalpha()}
+    number = next(number for number, line in lines.items() if encoder.encode([words[number] * 50])[0].tolist() == line)
+    return words[number], {str(number): 100.0}
+
+
+def wait_for_two(server: Server) -> None:
+    """Waits until the front sends requests to the successor of a killed replica too."""
+    with open_client(server, "ben") as client, ThreadPoolExecutor(8) as pool:
+        while len(counted_chats(client)) < 2:
+            failed = [each for each in pool.map(lambda _: client.post(CHAT, json=body()), range(8)) if each.is_error]
+            assert failed == [], failed[0].text
+
+
+def test_named_keys_are_counted_whichever_replica_has_ended(two: Server) -> None:
+    """The first replica starts the actor that counts."""
+    wait_for_two(two)
+    for pid in replicas(two.process.pid, "Replica"):
+        os.kill(pid, signal.SIGKILL)
+        wait_for_two(two)
+
+
+def kill_writing_replica(server: Server) -> None:
+    """kill -9 of the replica that writes the only reply in flight: its processes take more time than the other's."""
+
+    def cpu_s(pid: int) -> float:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    before = {pid: cpu_s(pid) for pid in replicas(server.process.pid, "Replica")}
+    assert len(before) == 2
+    time.sleep(0.3)
+    os.kill(max(before, key=lambda pid: cpu_s(pid) - before[pid]), signal.SIGKILL)
+
+
+def test_a_reply_goes_on_in_the_terminal_where_its_replica_is_killed(two: Server, long: Path) -> None:
+    wait_for_two(two)
+    num_tokens, (word, bias) = LONG_CONTEXT - 200, repeated(long)
+    sent: list[Sequence[Message]] = []
+
+    class Noting(Client):
+        def reply(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
+            sent.append(messages)
+            return super().reply(messages, **sampling)
+
+    prompt: list[Message] = [{"role": "user", "content": "Hello"}]
+    chunks = whole_reply(Noting(two.url, "ben"), prompt, max_tokens=num_tokens, temperature=0, logit_bias=bias)
+    text = next(chunk for chunk in chunks if chunk)
+    kill_writing_replica(two)
+    text += "".join(chunks)
+    assert text == word * num_tokens, "nothing is lost, nothing doubled, and the limit is kept to"
+    assert len(sent) == 2 and len(sent[1][-1]["content"]) > len(word)
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine")
+def test_a_reply_goes_on_in_the_page_where_its_replica_is_killed(two: Server, long: Path) -> None:
+    wait_for_two(two)
+    num_tokens, (word, bias) = LONG_CONTEXT // 2, repeated(long)
+    sent: list[dict[str, Any]] = []
+    with browser() as (page, problems):
+        page.goto(f"{two.url}/")
+        expect(page.locator("#dialog")).to_be_visible()  # it asks for the key
+        page.locator("#max_tokens").evaluate(f"e => {{ e.value = {num_tokens}; e.dispatchEvent(new Event('input')) }}")
+        page.locator("#key").fill("ben")
+        page.keyboard.press("Enter")
+        expect(page.locator("#dialog")).to_be_hidden()
+        expect(page.locator("#name")).to_have_text("tiny")
+        expect(page.locator("#dot")).to_have_class("dot ready")
+
+        def send_on(route: Route) -> None:
+            sent.append(route.request.post_data_json or {})
+            route.continue_(post_data=json.dumps(sent[-1] | {"logit_bias": bias}))
+
+        page.route(f"**{CHAT}", send_on)
+        problems.clear()  # the 401 without a key
+        page.locator("#message").fill("Hello")
+        page.keyboard.press("Enter")
+        expect(page.locator(f"{LAST} .content")).to_contain_text(word)
+        kill_writing_replica(two)
+        expect(page.locator(f"{LAST}:not(.generating) .content")).to_have_text(word * num_tokens)
+    assert len(sent) == 2 and sent[0]["max_tokens"] == num_tokens
+    assert sent[1]["messages"] == [*sent[0]["messages"], sent[1]["messages"][-1]]
+    # The browser itself logs the connection that was lost.
+    assert all("Failed to load resource" in problem for problem in problems), problems
 
 
 # ---- several models --------------------------------------------------------------------------------------------------

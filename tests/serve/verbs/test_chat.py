@@ -132,6 +132,13 @@ def test_a_stream_that_breaks_off_gives_the_same_reply(
         assert server.requests[1]["max_tokens"] == 12 - size * num_words
 
 
+def test_a_server_that_is_not_vllms_gets_fields_of_openai_alone() -> None:
+    out = io.StringIO()
+    with breaking.serve(0, "", counts=False) as server:
+        talk(Client(server.url), read=typed("Count"), out=out, max_tokens=3, temperature=0)
+    assert "counting > One, two, three,\n" in out.getvalue()
+
+
 @pytest.mark.parametrize("fault", breaking.LOST)
 def test_a_finished_reply_is_not_asked_for_again(fault: str) -> None:
     with breaking.serve(len(breaking.WORDS) + 1, fault) as server:
