@@ -246,7 +246,7 @@ def test_a_text_without_features_counts_as_nothing_but_the_bias() -> None:
     assert products[len(texts)] == products[-1] == 0
     assert matrix.transposed_times(values) @ weights == pytest.approx(values @ products)  # (Aᵀv)·w = v·(Aw)
 
-    guard = training.train_guard([*texts, *empty], beta=1.0)
+    guard = training.train_guard([*texts, *empty, *training.lexicon_texts([], seed=7)[::3]], beta=0.5)
     assert guard.score(canonical_text("!")) == pytest.approx(1 / (1 + math.exp(-guard.bias)))
 
 
