@@ -34,6 +34,7 @@ SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
 FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)"\s*:')  # of an object that may be broken further on
 OBJECTS = re.compile(r"\[\s*\{")
+BEGUN = re.compile(r'"([^"\\]*)"\s*:\s*\[\s*$')  # the name of a list, up to its first object
 MAX_SPACE = 1000  # between the begin of a list and its first object
 WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
 
@@ -236,8 +237,10 @@ class _Reader:
         Such a list may be larger than a row may be: it is read like the others, one row after the other."""
         while len(self.text) - self.position < MAX_SPACE and self._more():
             pass
-        if OBJECTS.match(self.text, self.position) is None:
-            return None
+        return self._by_name(name) if OBJECTS.match(self.text, self.position) else None
+
+    def _by_name(self, name: str) -> Damaged | None:
+        """As `_left_out`, of a list that is known to hold objects."""
         if self.definition and name.lower() in task_files.EXAMPLES:
             return Damaged(f"one of the {name!r} of a task, whose instances are the rows", "", task_files.EXAMPLE)
         problem = f"one of the list {name!r}, a split which is not for training; save it as a file to read it"
@@ -274,7 +277,7 @@ class _Reader:
         """The value at the position, which is moved to its end. Raises _NotJson."""
         self._peek()
         value, self.position = self._decode()
-        if isinstance(value, dict) and len(self.keys) < MAX_KEYS:
+        if isinstance(value, dict) and self.left_out is None and len(self.keys) < MAX_KEYS:
             self.keys.add(frozenset(value))
         return value
 
@@ -315,6 +318,7 @@ class _Reader:
         Returns False, at the end, if there is none."""
         first_key = FIRST_KEY.match(self.text, self.position)
         while self._find_brace():
+            begun = BEGUN.search(self.text[max(0, self.position - MAX_SPACE) : self.position])
             try:
                 value, _ = self._decode()
             except _NotJson:
@@ -323,6 +327,8 @@ class _Reader:
             if isinstance(value, Damaged):
                 continue
             if frozenset(value) in self.keys or (not self.keys and (first_key is None or first_key[1] in value)):
+                if self.in_wrapper and begun is not None:  # what was passed over ends with the begin of another list
+                    self.left_out = self._by_name(begun[1])
                 return True
         return False
 

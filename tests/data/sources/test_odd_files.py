@@ -104,6 +104,19 @@ def test_no_row_of_a_split_that_is_larger_than_a_row_may_be_is_read_for_training
     assert reasons == ({"split": 1999, "": 1} if is_broken else {"split": 2000})
 
 
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["train", "test", "data"])
+def test_a_broken_last_row_of_a_list_does_not_make_the_next_list_one_of_its_kind(tmp_path: Path, number: int) -> None:
+    names = {1: "train", 2: "test", 3: "data"}
+    document = {name: [{"question": f"{place} {n}?", "answer": "a"} for n in "ab"] for place, name in names.items()}
+    text = json.dumps(document, indent=1)
+    (tmp_path / "a.json").write_text(text.replace(f'{number} b?"', f"{number} b?"))
+    read = rows(make_source(tmp_path, "json", "a.json", rows="conversations"))
+    said = [row.record["question"] for row in read if isinstance(row, Row) and row.record is not None]
+    assert said == [text for text in ("1 a?", "1 b?", "3 a?", "3 b?") if text != f"{number} b?"]
+    reasons = Counter(row.reason for row in read if isinstance(row, BadRow))
+    assert reasons == {"": 1, "split": 1 if number == 2 else 2}
+
+
 def test_what_stands_beside_the_rows_of_a_document_is_named(tmp_path: Path) -> None:
     document = {"version": "1.0", "license": "", "system": "Be kind.", "data": EXCHANGES, "year": 2020}
     (tmp_path / "a.json").write_text(json.dumps(document))
