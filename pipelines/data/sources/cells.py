@@ -33,6 +33,7 @@ GOOD_WORDS = ("true", "yes", "good", "up", "thumbs_up", "desirable", "chosen", "
 BAD_WORDS = ("false", "no", "bad", "down", "thumbs_down", "undesirable", "rejected", "incorrect", "👎", "坏", "差",
              "不好", "否", "错", "错误")  # fmt: skip
 LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")  # how JSON text of turns begins
+PLACE = re.compile(r"\d{1,9}")  # of one item of several
 BETWEEN_ROWS = re.compile(r"\}\s*\n\s*\{")  # of a numpy array as text, which has no commas
 
 
@@ -162,7 +163,7 @@ def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
 
 def _in_order(value: Any) -> list[Any] | None:
     """The objects in an object whose keys are numbers, {"0": …, "1": …}; None where it is none."""
-    if not isinstance(value, dict) or not all(str(key).isdecimal() for key in value):
+    if not isinstance(value, dict) or not all(PLACE.fullmatch(str(key)) for key in value):
         return None
     items = [value[key] for key in sorted(value, key=int)]
     return items if items and all(isinstance(item, dict) for item in items) else None

@@ -14,12 +14,12 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from pipelines.data.sources import task_files
-from pipelines.data.sources.cells import has_value
+from pipelines.data.sources.cells import has_value, is_dialogue
 from pipelines.data.sources.conversation_formats import has_instances
 from pipelines.data.sources.split_names import HELD_OUT
 from pipelines.data.sources.streams import Utf8Stream
@@ -33,6 +33,9 @@ MAX_KEYS = 100  # kinds of objects that are remembered
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
 FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)"\s*:')  # of an object that may be broken further on
+OBJECTS = re.compile(r"\[\s*\{")
+BEGUN = re.compile(r'"([^"\\]*)"\s*:\s*\[\s*$')  # the name of a list, up to its first object
+MAX_SPACE = 1000  # between the begin of a list and its first object
 WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
 
 
@@ -56,8 +59,9 @@ def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
         return ARRAY.match(text) is not None or not lines_expected
     if value is None:
         cut = not end or first.rstrip().endswith(("{", "[", ",", ":"))
-        return text.startswith("{") and cut and (not lines_expected or first.strip() == "{")
-    if rest.strip():
+        over_lines = first.strip() == "{" and _parsed(rest.lstrip().partition("\n")[0]) is None  # else it is broken
+        return text.startswith("{") and cut and (not lines_expected or over_lines)
+    if rest.strip() or (lines_expected and is_dialogue(value)):
         return False
     return isinstance(value, list) or (not lines_expected and isinstance(value, dict) and _is_wrapped(value))
 
@@ -145,6 +149,7 @@ class _Reader:
         self.in_array = self.in_wrapper = False
         self.beside: list[str] = []  # names of what stands beside the lists of rows, and describes them
         self.definition = ""  # of a task file, whose instances are the rows
+        self.left_out: Damaged | None = None  # what the rows of the list are that is being read, unless they are used
         self.keys: set[frozenset[str]] = set()  # of some of the objects so far
 
     def values(self) -> Iterator[Any]:
@@ -187,13 +192,16 @@ class _Reader:
         self.in_array = True
         while (character := self._peek()) != "]":
             value = self._value()
-            yield task_files.row(self.definition, value) if self.definition else value
+            if self.left_out is not None:
+                yield replace(self.left_out, raw=str(value))
+            else:
+                yield task_files.row(self.definition, value) if self.definition else value
             if (character := self._peek()) not in (",", "]", "{"):
                 raise _NotJson(f"expected a comma, found {character!r}" if character else "the array is not closed")
             if character == ",":
                 self.position += 1
         self.position += 1
-        self.in_array = False
+        self.in_array, self.left_out = False, None
 
     def _wrapped(self) -> Iterator[Any]:
         """The values of the lists of an object that wraps them; what else it has describes the file. Another list of
@@ -209,24 +217,34 @@ class _Reader:
             if self._peek() != ":":
                 raise _NotJson("expected a colon")
             self.position += 1
-            if isinstance(name, str) and name.lower() in LISTS and self._peek() == "[":
+            self.left_out = self._left_out(str(name)) if self._peek() == "[" else None
+            if self._peek() == "[" and (str(name).lower() in LISTS or self.left_out is not None):
                 self.position += 1
                 yield from self._array()
             elif not _is_list_of_objects(value := self._value()):
                 is_read = self.definition and str(name).lower() == task_files.DEFINITION
                 self.beside += [str(name)] if has_value(value) and not is_read else []
-            elif self.definition and str(name).lower() in task_files.EXAMPLES:
-                problem = f"one of the {name!r} of a task, whose instances are the rows"
-                yield from (Damaged(problem, str(example), task_files.EXAMPLE) for example in value)
-            elif str(name).lower() in HELD_OUT:
-                problem = f"one of the list {name!r}, a split which is not for training; save it as a file to read it"
-                yield from (Damaged(problem, str(row), SPLIT) for row in value)
             else:
                 expected = "expected rows under one name; give each list a file of its own, or join them"
                 yield Damaged(f"the list {name!r} of {len(value):,} objects is not read: {expected}", str(value[0]))
             self._end_member()
         self.position += 1
         self.in_wrapper, self.definition = False, ""
+
+    def _left_out(self, name: str) -> Damaged | None:
+        """What each row of a list of objects is by the list's name, if it is not for training.
+
+        Such a list may be larger than a row may be: it is read like the others, one row after the other."""
+        while len(self.text) - self.position < MAX_SPACE and self._more():
+            pass
+        return self._by_name(name) if OBJECTS.match(self.text, self.position) else None
+
+    def _by_name(self, name: str) -> Damaged | None:
+        """As `_left_out`, of a list that is known to hold objects."""
+        if self.definition and name.lower() in task_files.EXAMPLES:
+            return Damaged(f"one of the {name!r} of a task, whose instances are the rows", "", task_files.EXAMPLE)
+        problem = f"one of the list {name!r}, a split which is not for training; save it as a file to read it"
+        return Damaged(problem, "", SPLIT) if name.lower() in HELD_OUT else None
 
     def _end_member(self) -> None:
         """Moves on behind a comma. Raises _NotJson unless there is one, or the end of the object."""
@@ -259,7 +277,7 @@ class _Reader:
         """The value at the position, which is moved to its end. Raises _NotJson."""
         self._peek()
         value, self.position = self._decode()
-        if isinstance(value, dict) and len(self.keys) < MAX_KEYS:
+        if isinstance(value, dict) and self.left_out is None and len(self.keys) < MAX_KEYS:
             self.keys.add(frozenset(value))
         return value
 
@@ -300,6 +318,7 @@ class _Reader:
         Returns False, at the end, if there is none."""
         first_key = FIRST_KEY.match(self.text, self.position)
         while self._find_brace():
+            begun = BEGUN.search(self.text[max(0, self.position - MAX_SPACE) : self.position])
             try:
                 value, _ = self._decode()
             except _NotJson:
@@ -308,6 +327,8 @@ class _Reader:
             if isinstance(value, Damaged):
                 continue
             if frozenset(value) in self.keys or (not self.keys and (first_key is None or first_key[1] in value)):
+                if self.in_wrapper and begun is not None:  # what was passed over ends with the begin of another list
+                    self.left_out = self._by_name(begun[1])
                 return True
         return False
 

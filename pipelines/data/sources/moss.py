@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-NUMBERED = re.compile(r"turn_?(\d+)", re.IGNORECASE)
+NUMBERED = re.compile(r"turn_?(\d{1,9})", re.IGNORECASE)
 SPEAKER = re.compile(r"(?:^|<eo[a-z]>)\s*(?:<\|([A-Z][\w ]*)\|>|\[(Human|MOSS)\])\s*:")  # of a text
-MARKS = re.compile(r"\s*(?:<\|[A-Z][\w ]*\|>\s*:|\[(?:Human|MOSS)\]\s*:)?\s*(.*?)\s*(?:<eo[a-z]>\s*)?", re.DOTALL)
+FIRST_MARK = re.compile(r"(?:<\|[A-Z][\w ]*\|>|\[(?:Human|MOSS)\])\s*:")  # of a turn
+LAST_MARK = re.compile(r"<eo[a-z]>\Z")
 FIRST_MARKS = ("[Human]", "<|Human|>")
 NAMES = {"human": "human", "moss": "assistant"}
 
@@ -50,12 +51,13 @@ def _of_text(text: str) -> list[dict[str, Any]] | None:
 
 def _exchange(turn: dict[str, Any]) -> dict[str, Any]:
     """A turn of the user and of MOSS without marks; of what stands beside them, what is more than None."""
-    said = {name: _without_marks(text) if isinstance(text, str) else text for name, text in turn.items()}
+    said = {str(name): _without_marks(text) if isinstance(text, str) else text for name, text in turn.items()}
     return {
         NAMES.get(name.lower(), name): text for name, text in said.items() if name.lower() in NAMES or text != "None"
     }
 
 
 def _without_marks(text: str) -> str:
-    match = MARKS.fullmatch(text)
-    return text if match is None else match[1]
+    text = text.strip()
+    first = FIRST_MARK.match(text)
+    return LAST_MARK.sub("", text[first.end() :] if first else text).strip()

@@ -81,9 +81,10 @@ def sniff(path: Path) -> list[SniffResult]:
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
     results = [result for folder in data_sets(path) for result in _sniff_set_in(folder, path)]
     results += _sniff_captioned(path, captioned, held_out) if captioned else []
+    described = cards(path)
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
-        others = [file for file in (*held_out, *cards(path)) if source_kind(file) == kind]
+        others = [file for file in (*held_out, *described) if source_kind(file) == kind]
         place = common_folder(path, set(named)) if others else path  # train/ alone
         whole = whole and not any(map(_rows_in_text, named))
         if len(named) > 1 and whole and not any(file.is_relative_to(place) for file in others):
@@ -228,7 +229,7 @@ def _is_table_in_an_object(record: dict[str, Any]) -> bool:
     values = [value for value in record.values() if isinstance(value, dict | list)]
     objects = [frozenset(value) for value in values if isinstance(value, dict)]
     if len(objects) == len(record):
-        return len(set(objects)) == 1 and (len(objects) > 1 or all(map(str.isdigit, objects[0])))
+        return len(set(objects)) == 1 and (len(objects) > 1 or all(str(key).isdigit() for key in objects[0]))
     lists = [value for value in values if isinstance(value, list)]
     return len(lists) == len(record) and not any(isinstance(item, dict) for value in lists for item in value)
 

@@ -22,7 +22,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="images",
-    version=4,
+    version=5,
     makes="images",
     options=ImagesOptions,
     cluster=ImagesCluster,

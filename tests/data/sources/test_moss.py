@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
 from pipelines.data.sources.bad_rows import Problem
+from pipelines.data.sources.cells import as_turns
 from pipelines.data.sources.record_formats import columns_not_used, detect_format
 
 HOURS = [
@@ -95,3 +97,20 @@ def test_what_is_no_conversation_is_a_bad_row(record: dict[str, Any], reason: st
 def test_other_values_under_these_names_are_no_turns(record: dict[str, Any]) -> None:
     row_format = detect_format(record)
     assert row_format is None or row_format.rows == "text"
+
+
+@pytest.mark.parametrize("name", ["turn_" + "1" * 5000, "1" * 5000])
+def test_a_number_of_thousands_of_digits_is_no_turn(name: str) -> None:
+    assert as_turns({name: {"Human": "Hi", "MOSS": "Hello!", "role": "user", "content": "Hi"}}) is None
+
+
+def test_keys_that_are_numbers_are_no_turn() -> None:
+    assert as_turns({"turn_1": {1: "Hi"}}) is None
+
+
+def test_a_long_run_of_spaces_is_read_in_one_go() -> None:
+    said = "a" + " " * 100_000 + "b"
+    started = time.process_time()
+    turns = as_turns({"turn_1": {"Human": f"<|Human|>: {said}<eoh>", "MOSS": "<|MOSS|>: Yes<eom>"}})
+    assert turns is not None and turns[0]["content"] == said
+    assert time.process_time() - started < 1  # by a step for each pair of them: minutes

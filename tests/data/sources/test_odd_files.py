@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipelines.data.dialogues.preference_records import ParsedPreferences, parse
 from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult, sniff
 from pipelines.data.sources.source import BadRow, Row
-from tests.data.sources.reading import make_source, rows
+from tests.data.sources.reading import bad, make_source, rows, texts
 
 TURNS = [{"role": "user", "content": "Where is the weir?"}, {"role": "assistant", "content": "Below the mill."}]
 EXCHANGES = [{"question": f"Where is weir {n}?", "answer": "Below the mill."} for n in range(3)]
@@ -89,6 +90,33 @@ def test_a_split_beside_the_rows_of_a_document_is_counted_and_no_bad_row(
     assert sniff_one(tmp_path / "a.json").problems == ()
 
 
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_no_row_of_a_split_that_is_larger_than_a_row_may_be_is_read_for_training(
+    tmp_path: Path, is_broken: bool
+) -> None:
+    held_out = [{"question": f"Held out {n}?", "answer": "z" * 1000} for n in range(2000)]
+    text = json.dumps({"train": EXCHANGES, "test": held_out, "licence": "x"})
+    (tmp_path / "a.json").write_text(text.replace('"Held out 9?"', "9 9") if is_broken else text)
+    source = make_source(tmp_path, "json", "a.json", rows="conversations", max_row_bytes=10_000)
+    read = rows(source)
+    assert [row.record for row in read if isinstance(row, Row)] == EXCHANGES
+    reasons = Counter(row.reason for row in read if isinstance(row, BadRow))
+    assert reasons == ({"split": 1999, "": 1} if is_broken else {"split": 2000})
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["train", "test", "data"])
+def test_a_broken_last_row_of_a_list_does_not_make_the_next_list_one_of_its_kind(tmp_path: Path, number: int) -> None:
+    names = {1: "train", 2: "test", 3: "data"}
+    document = {name: [{"question": f"{place} {n}?", "answer": "a"} for n in "ab"] for place, name in names.items()}
+    text = json.dumps(document, indent=1)
+    (tmp_path / "a.json").write_text(text.replace(f'{number} b?"', f"{number} b?"))
+    read = rows(make_source(tmp_path, "json", "a.json", rows="conversations"))
+    said = [row.record["question"] for row in read if isinstance(row, Row) and row.record is not None]
+    assert said == [text for text in ("1 a?", "1 b?", "3 a?", "3 b?") if text != f"{number} b?"]
+    reasons = Counter(row.reason for row in read if isinstance(row, BadRow))
+    assert reasons == {"": 1, "split": 1 if number == 2 else 2}
+
+
 def test_what_stands_beside_the_rows_of_a_document_is_named(tmp_path: Path) -> None:
     document = {"version": "1.0", "license": "", "system": "Be kind.", "data": EXCHANGES, "year": 2020}
     (tmp_path / "a.json").write_text(json.dumps(document))
@@ -110,6 +138,17 @@ def test_objects_over_several_lines_each_are_read_whatever_the_suffix_is(tmp_pat
     for name in ("a.jsonl", "a.json"):
         (tmp_path / name).write_text("\n".join(json.dumps(row, indent=2) for row in EXCHANGES))
         assert records(sniff_one(tmp_path / name)) == EXCHANGES
+
+
+def test_the_only_line_of_a_file_is_a_list_of_turns_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(TURNS) + "\n")
+    assert records(sniff_one(tmp_path / "a.jsonl")) == [{"messages": TURNS}]
+
+
+def test_lines_after_one_that_is_cut_after_its_brace_are_read_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{\n{"text": "One."}\nbroken\n{"text": "Two.", "page": 2}\n')
+    source = make_source(tmp_path, "jsonl", "a.jsonl")
+    assert texts(source) == ["One.", "Two."] and [row for row, _ in bad(source)] == [1, 3]
 
 
 def test_rows_that_are_single_turns_are_noted(tmp_path: Path) -> None:
@@ -143,6 +182,16 @@ def test_columns_of_every_arrow_type_for_text_are_read(tmp_path: Path) -> None:
 
 
 # ---- columns ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_whose_keys_are_numbers_is_read(tmp_path: Path) -> None:
+    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
+    table = pa.table({"messages": pa.array([[*enumerate(TURNS)]], pa.map_(pa.int64(), turn))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    result = sniff_one(tmp_path / "a.parquet")
+    assert result.row_format is not None and result.row_format.rows == "conversations"
+    parsed = parse_conversation(records(result)[0])
+    assert isinstance(parsed, ParsedConversation) and parsed.messages == TURNS
 
 
 def test_functions_are_the_tools_of_calls() -> None:
