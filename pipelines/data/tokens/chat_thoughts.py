@@ -102,26 +102,26 @@ class Concealment:
         """The first characters of marks: most chunks of a reply have none, and a vocabulary has hundreds of marks."""
         return frozenset(mark[0] for mark in self.marks if mark)
 
-    def beginning(self, text: str, *, complete: bool) -> Beginning | None:
-        """Where the visible part of a reply begins, after all thoughts that stand before it; None while later text may
-        still decide it.
+    def beginning(self, text: str, *, complete: bool, place: int = 0) -> Beginning | int:
+        """Where the visible part of a reply begins, after all thoughts that stand before it; while later text may still
+        decide it, the place up to which nothing is visible, from which to go on.
 
         text: the reply so far; complete: whether that is all of it. The first </think> closes a thought, however often
         that was opened: models write <think> twice more often than a thought within a thought."""
-        begin, is_inside = 0, self.in_thought
+        begin, is_inside = place, self.in_thought and place == 0
         marks = (OPEN, CLOSE) if self.knows_thoughts else ()
         openings = [opening for opening in (self.prefix, *marks) if opening]
         while True:
             start = len(text) - len(text[begin:].lstrip())
             ahead = text[start:]
             if not complete and any(opening.startswith(ahead) for opening in openings):
-                return None
+                return begin
             if self.prefix and ahead.startswith(self.prefix) and not is_inside:
                 begin = start + len(self.prefix)
             elif is_inside or (marks and ahead.startswith(OPEN)):
                 close = ahead.find(CLOSE)
                 if close < 0:
-                    return self._unclosed(text, start) if complete else None
+                    return self._unclosed(text, start) if complete else begin
                 thought = OPENED.sub("", ahead[:close], count=1)
                 if self.shows_thoughts and thought:
                     opened = ahead.rfind(OPEN, 0, close - len(thought))
@@ -161,14 +161,16 @@ class GrowingReply:
     begin: int | None = None
     pending: str = ""
     thought: str = ""
+    _place: int = 0  # up to which nothing is visible
 
     def append(self, chunk: str, *, last: bool = False) -> str:
         """Adds a chunk; returns the text that became visible. last: the reply is complete."""
         self.pending += chunk
         plain = ""
         if self.begin is None:
-            beginning = self.concealment.beginning(self.pending, complete=last)
-            if beginning is None:
+            beginning = self.concealment.beginning(self.pending, complete=last, place=self._place)
+            if isinstance(beginning, int):
+                self._place = beginning
                 return ""
             self.begin, self.thought = beginning.begin, beginning.thought
             plain, self.pending = self.pending[self.begin : beginning.plain], self.pending[beginning.plain :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.data.tokens.chat_thoughts import Concealment, GrowingReply
+from pipelines.data.tokens.chat_thoughts import CLOSE, OPEN, Concealment, GrowingReply
 
 
 class CountedMark(str):
@@ -34,3 +34,14 @@ def test_a_chunk_is_compared_with_marks_only_where_it_has_the_first_character_of
     assert CountedMark.comparisons == 0
     assert concealment.without_marks(f"{text}<|res", complete=False) == (text, "<|res")
     assert 0 < CountedMark.comparisons <= 250
+
+
+def test_a_reply_of_many_empty_thoughts_is_gone_on_with_where_it_stood() -> None:
+    concealment = Concealment(takes_out=True, marks=(OPEN, CLOSE))
+    empty = f"{OPEN}\n{CLOSE}\n"
+    assert concealment.beginning(3 * empty + OPEN, complete=False) == 3 * len(empty) - 1
+    assert concealment.beginning(3 * empty + OPEN, complete=False, place=2 * len(empty) - 1) == 3 * len(empty) - 1
+    reply = GrowingReply(concealment)
+    text = 5 * empty + "Four."
+    assert "".join(reply.append(letter) for letter in text) + reply.append("", last=True) == "Four."
+    assert reply.begin == len(text) - len("Four.")
