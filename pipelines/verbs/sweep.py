@@ -328,6 +328,10 @@ def _best_text(record: SweepRecord, best: Candidate, file: Path) -> str:
         base = tree.get("base") or {}
         if base and (folder / str(base.get("model"))).exists():
             tree["base"] = _with_absolute(base, "model", folder)
+        tree["cluster"] = {
+            name: _with_absolute(_with_absolute(section or {}, "key_file", folder), "access_log", folder)
+            for name, section in (tree.get("cluster") or {}).items()
+        }
     figure = f"{record.metric} {best.trial.figure:.6g}"
     header = f"{HEADER} of {record.recipe}: trial {best.trial.number} of {len(record.trials)}, {figure}\n"
     return header + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

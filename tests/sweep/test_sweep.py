@@ -31,6 +31,7 @@ from pipelines.store.runs import resolve
 from pipelines.sweep import trials
 from pipelines.sweep.trials import Outcome, SweepRecord, Trial, sweep_id
 from pipelines.verbs.sweep import sweep_recipe
+from serve.trial.stage import STAGE
 from tests import runs
 from tests.toy_training import TABLE
 
@@ -271,10 +272,11 @@ def make_trials(sweep: Sweep, *overrides: str) -> None:
 
 def test_artifacts_of_plain_runs_need_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(TABLE, STAGE.kind, STAGE)
     text = TEXT.replace("[0.01, 0.1, 0.3]", "[0.01, 0.1]").replace("trials: 4, ", "")
     (tmp_path / "rules.py").write_text("def good(text):\n    return True\n")
     filtered = text.replace("path: books.txt}", "path: ~/books.txt, filters: {custom: [rules.py:good]}}", 1)
-    sweep = Sweep(tmp_path, filtered)
+    sweep = Sweep(tmp_path, filtered + "cluster: {serve: {access_log: logs/requests.jsonl}}\n")
     only = ["pretrain.flavour=plain", "pretrain.step_s=0"]
     make_trials(sweep, *only)
     record, file = sweep_recipe(sweep.template(*only), quiet=True, out=tmp_path / "deep.yaml")
@@ -285,6 +287,8 @@ def test_artifacts_of_plain_runs_need_no_trial(tmp_path: Path, monkeypatch: pyte
     _, moved = sweep_recipe(sweep.template(*only), quiet=True, out=other / "best.yaml")
     for best in (file, moved):  # from any folder it reads the same files
         assert all(step.artifact for step in plan(reader.load(best, TABLE), sweep.store))
+        log = reader.load(best, TABLE).serve.access_log
+        assert log is not None and best.parent / log == tmp_path / "logs/requests.jsonl"
     record, _ = sweep_recipe(sweep.template(*only, "sweep.mode=max"), quiet=True, out=other / "best.yaml")
     assert record.best is not None and record.best.values == {"pretrain.rate": 0.1}
 
