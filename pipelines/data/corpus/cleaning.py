@@ -26,6 +26,7 @@ from pipelines.data.corpus.filters import Filter, Verdict, apply_filters
 from pipelines.data.corpus.filters.custom import Custom
 from pipelines.data.corpus.origins import Origins
 from pipelines.data.corpus.rules import EMPTY, Rules
+from pipelines.data.sources import json_shape
 from pipelines.data.sources.bad_rows import UNREADABLE
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source, Texts
@@ -326,6 +327,7 @@ def warm_up(filters: Iterable[Filter | Custom] = ()) -> None:
     """Compiles numba's functions or loads them, so that tasks on this machine load them from its disk cache.
 
     filters: those whose functions are warmed up, too."""
+    json_shape.look(b'{"text": "a word"}\n', b"text", 1)
     texts, _ = normalised(pa.array(["a word", "字"], pa.string()))
     documents = document_stats(texts, ["en", "zh"])
     minhash.signatures(documents.hashed, 16)
