@@ -17,6 +17,9 @@ from cluster.errors import ClusterError
 from cluster.nodes import Node, NodeType, alive, lost, possible
 
 POLL_S = 0.5
+# oneDNN keeps 1,024 kernels by default, of 160 KiB each in 16 bits, one for each number of rows; that of the tokens
+# that are learnt changes from step to step (docs/planning.md).
+KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -52,8 +55,9 @@ class Resources:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that limit a worker to its threads; they must be set before its libraries are imported."""
-        return {name: str(self.threads) for name in THREAD_VARIABLES}
+        """Variables that limit a worker to its threads, and what it keeps; they must be set before its libraries are
+        imported."""
+        return {name: str(self.threads) for name in THREAD_VARIABLES} | KEPT_KERNELS
 
     def check(self, name: str, *, wait_s: float = 0.0, on_message: Callable[[str], Any] = lambda text: None) -> None:
         """Raises ClusterError if the cluster can never provide this, with its nodes and those it may add.
