@@ -17,17 +17,22 @@ CARDS = ("readme.md", *DESCRIPTIONS)  # of data sets
 
 def other_files(folder: Path) -> list[Path]:
     """The files of a folder but for those of the data sets in it."""
-    sets = data_sets(folder)
-    of_sets = {file for one in sets for file in files_of(one)}.union(cards(folder))
-    return [file for file in visible_files(folder) if file not in of_sets]
+    described, others = _divided(folder)
+    return [file for file in others if file not in described]
 
 
 def cards(folder: Path) -> list[Path]:
     """The files of a folder that describe a data set below them."""
+    return _divided(folder)[0]
+
+
+def _divided(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(those that describe a data set below them, all) of a folder's files that are not in the data sets in it."""
     sets = data_sets(folder)
     of_sets = {file for one in sets for file in files_of(one)}
-    named = [file for file in visible_files(folder) if file.name.lower() in CARDS and file not in of_sets]
-    return [file for file in named if any(one.is_relative_to(file.parent) for one in sets)]
+    others = [file for file in visible_files(folder) if file not in of_sets]
+    named = [file for file in others if file.name.lower() in CARDS]
+    return [file for file in named if any(one.is_relative_to(file.parent) for one in sets)], others
 
 
 def splits_beside_train(folder: Path) -> list[Path]:
