@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from pipelines.store.artifacts import Store
+from tests.http_servers import in_thread
 from tests.runs import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -146,13 +147,8 @@ def disturbed(server: ObjectServer) -> Iterator[Disturbance]:
             finally:
                 state.connections.discard(client_address)
 
-    with Proxy(("127.0.0.1", 0), Handler) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        state.url = f"http://127.0.0.1:{proxy.server_address[1]}"
-        try:
-            yield state
-        finally:
-            proxy.shutdown()
+    with in_thread(Proxy(("127.0.0.1", 0), Handler)) as state.url:
+        yield state
 
 
 class Machines:

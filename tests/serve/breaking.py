@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.http_servers import in_thread
+
 WORDS = ["One,", "two,", "three,", "four,", "five,", "six,", "seven,", "eight."]
 TEXT = " ".join(WORDS)
 TOKENS_OF_WORD = 2
@@ -115,10 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve(num_words: int, fault: str, **options: Any) -> Iterator[Breaking]:
     """Serves on a free port of loopback. options: of Breaking."""
-    with Breaking(num_words, fault, **options) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    server = Breaking(num_words, fault, **options)
+    with in_thread(server):
         try:
             yield server
         finally:
             server.ended.set()
-            server.shutdown()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.http_servers import in_thread
+
 TOKENS = {"prompt_tokens": 20, "completion_tokens": 5}
 
 
@@ -80,10 +82,5 @@ def serving(reply: Callable[[str], str]) -> Iterator[ChatEndpoint]:
         def log_message(self, format: str, *args: object) -> None:
             """Prints nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint.url = f"http://127.0.0.1:{server.server_address[1]}"
-        try:
-            yield endpoint
-        finally:
-            server.shutdown()
+    with in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as endpoint.url:
+        yield endpoint

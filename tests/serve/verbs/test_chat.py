@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +18,7 @@ from serve.gateway import asgi
 from serve.gateway.conversation import Message
 from serve.verbs.chat import COUNT_TOKENS, talk, whole_reply
 from serve.verbs.commands import is_ready
+from tests.http_servers import in_thread
 from tests.serve import breaking
 from tests.serve.conftest import KEY, Served
 
@@ -223,10 +223,8 @@ class Broken(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def broken() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Broken)) as url:
+        yield url
 
 
 @pytest.mark.parametrize("path", ["", "/clean"])
