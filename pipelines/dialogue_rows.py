@@ -106,6 +106,7 @@ def read_conversations(
             source_rows.set_duplicate_aside(rows.rejected, row_id, parsed.text)
         counts[f"{area}/refusals"] += int(any(map(is_refusal, parsed.replies)))
         counts["turns/cut"] += parsed.num_cut
+        counts["turns/cut_before"] += parsed.num_cut_before
         counts["turns/not_learnt"] += len(parsed.not_learnt)
         unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages,
                                               not_learnt=parsed.not_learnt, tools=parsed.tools))  # fmt: skip

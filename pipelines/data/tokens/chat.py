@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -24,16 +24,8 @@ from pipelines.data.tokens import chat_template
 from pipelines.data.tokens.chat_calls import MARK, CallStyle, broken_texts, call_style, uses_tools, with_calls
 from pipelines.data.tokens.chat_encoding import RenderedEncoder
 from pipelines.data.tokens.chat_messages import Message, fold_system
-from pipelines.data.tokens.chat_thoughts import (
-    CLOSE,
-    OPEN,
-    Concealment,
-    after_opening,
-    is_half,
-    opens_thought,
-    thought_of,
-    visible,
-)
+from pipelines.data.tokens.chat_thoughts import Concealment, visible
+from pipelines.data.tokens.thoughts import CLOSE, OPEN, after_opening, is_half, opens_thought, thought_of
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 
@@ -226,17 +218,13 @@ class Chat:
         """What the reader of a reply does not see: all that the template itself puts before it, and its thoughts where
         the template takes them out of earlier turns.
 
-        Where thoughts are special tokens, which engines then have to write as text, the others are marks."""
+        Where thoughts are special tokens, which engines then have to write as text, the others are taken out."""
         prompt = _attempt(self.render, [{"role": "user", "content": "hello"}], reply=True)
         in_thought = isinstance(prompt, str) and opens_thought(prompt)
         takes_out = not self._writes_thought_before({"role": "user", "content": "hello"})
         prefix = self._encoder.decode(self._encoder.encode([["", self._around_reply[0]]])[0][1])
-        concealment = Concealment(prefix, in_thought, takes_out)
-        marks = (
-            *((OPEN, CLOSE) if concealment.knows_thoughts else ()),
-            *(self._encoder.of_template.values() if self.thoughts_are_special else ()),
-        )
-        return replace(concealment, marks=marks)
+        marks = tuple(self._encoder.of_template.values()) if self.thoughts_are_special else ()
+        return Concealment(prefix, in_thought, takes_out, marks)
 
     @cached_property
     def thoughts_are_special(self) -> bool:
