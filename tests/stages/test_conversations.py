@@ -287,6 +287,14 @@ def test_turns_with_weight_0_are_kept_as_context(tmp_path: Path) -> None:
     assert conversation.messages == [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 
+def test_weights_of_turns_are_kept_and_counted(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5},
+             {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]  # fmt: skip
+    made = make_of(tmp_path, [{"messages": turns}, talk("Which?", "This one.")])
+    assert sorted(conversation.weights for conversation in read_train(made)) == [(), (0.5, 1)]
+    assert made.facts["turns/weighted"] == 1
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_real_instructions(data_dir: Path, tmp_path: Path, language: str) -> None:
     """A third of the rows, from everywhere in the file."""

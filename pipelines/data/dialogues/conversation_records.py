@@ -47,13 +47,14 @@ class ParsedConversation:
 
     num_cut: turns after that one, which were left out. not_learnt: positions of assistant's turns that the row does not
     want to be learnt. tools: those that the assistant may call, as Conversation has them. num_cut_before: turns before
-    the first user's, which were left out; the system's stays."""
+    the first user's, which were left out; the system's stays. weights: as Conversation has them."""
 
     messages: Turns
     num_cut: int = 0
     not_learnt: tuple[int, ...] = ()
     tools: str = ""
     num_cut_before: int = 0
+    weights: tuple[float, ...] = ()
 
     @property
     def text(self) -> str:
@@ -114,15 +115,16 @@ def _parsed(read: list[Turn], tools: str) -> ParsedConversation | Problem:
     if not learnt:
         text = "no assistant's turn is to be learnt: the weight, train, loss or label of each says so"
         return Problem("nothing_learnt", text, by_rule=True)
-    weight = next((turns[index].weight for index in learnt if turns[index].weight), "")
-    if weight:
-        return Problem("turn_weight", weight, by_rule=True)
     end = learnt[-1] + 1
     kept = turns[:end]
     not_learnt = tuple(index for index in replies if index < end and not turns[index].learnt)
-    messages = [turn.message for turn in kept]
-    num_cut_before = len(read) - len(turns)
-    return check_turns(kept) or ParsedConversation(messages, len(turns) - end, not_learnt, tools, num_cut_before)
+    weights = tuple(turn.weight if turn.learnt else 0.0 for turn in kept if turn.role == "assistant")
+    if all(weight in (0, 1) for weight in weights):
+        weights = ()
+    messages, num_cut_before = [turn.message for turn in kept], len(read) - len(turns)
+    return check_turns(kept) or ParsedConversation(
+        messages, len(turns) - end, not_learnt, tools, num_cut_before, weights
+    )
 
 
 def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:

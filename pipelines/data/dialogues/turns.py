@@ -30,18 +30,23 @@ SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n)(Human|Assistant)[:：]")  # how 
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
+# How OpenThoughts and others mark a thought and the reply after it.
+THOUGHT_AND_SOLUTION = re.compile(
+    r"<\|begin_of_thought\|>(.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>)?",
+    re.DOTALL,
+)
 TOOLS = "holds a part that calls a tool or is its result; expected calls under tool_calls, results as turns of tool"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn of a conversation. learnt: whether the row wants an assistant's turn to be learnt; weight: why that cannot
-    be done as it wants, if it cannot."""
+    """A turn of a conversation. learnt: whether the row wants an assistant's turn to be learnt; weight: what its loss
+    is multiplied with then."""
 
     role: str  # system, user, assistant or tool
     content: str
     learnt: bool = True
-    weight: str = ""
+    weight: float = 1.0
     calls: str = ""  # of an assistant's turn: the tools that it calls, as Message has them
     call_id: str = ""  # of a tool's turn: the call that it answers, where the row says so
     name: str = ""  # of a tool's turn: the tool, where the row says so
@@ -96,7 +101,7 @@ def _continues(last: Turn, turn: Turn) -> bool:
     """Whether a turn that only calls a tool belongs to the assistant's turn before it: some data sets give each call,
     and the text beside it, a turn of its own."""
     is_call = turn.calls != "" and not turn.content
-    return is_call and last.role == "assistant" and last.learnt == turn.learnt
+    return is_call and last.role == "assistant" and (last.learnt, last.weight) == (turn.learnt, turn.weight)
 
 
 FOLLOWING = {"": ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"),
@@ -218,6 +223,9 @@ def _turn_of_text(
     """A turn of which role and text are known: with its thought, and whether it is learnt."""
     if role != "assistant":
         return Turn(role, content)
+    marked = THOUGHT_AND_SOLUTION.fullmatch(content)
+    if marked and not has_value(thought):
+        thought, content = clean(marked[1]), clean(marked[2])
     reply = with_thought(content, thought, keep_thoughts=keep_thoughts, place=place)
     if isinstance(reply, Problem):
         return reply
@@ -226,17 +234,19 @@ def _turn_of_text(
 
 def _flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
     """An assistant's turn, with whether the row wants it to be learnt."""
-    learnt, weight = True, ""
+    learnt, weight = True, 1.0
     for key in column_names.FLAG_KEYS:
         flag = item.get(key)
         if not has_value(flag):
             continue
         verdict = cells.verdict(flag)
         if verdict is None and key != "label":
-            text = f"{place} has the {key} {flag!r}; expected 1 (learnt) or 0 (context)"
-            if cells.number_of(flag) is None:
-                return Problem("turn_weight", text)
-            weight = f"{text}, for a turn is learnt whole or not at all: round it, or leave it out"
+            number = cells.number_of(flag)
+            if number is None or number < 0:
+                return Problem(
+                    "turn_weight", f"{place} has the {key} {flag!r}; expected true, false, or a number from 0"
+                )
+            weight = number
         learnt = learnt and verdict is not False
     return replace(turn, learnt=learnt, weight=weight)
 

@@ -45,19 +45,22 @@ class CallsRefusal(TemplateRefusal):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as tokens. loss_mask is True for the content and turn end of each assistant's turn."""
+    """A conversation as tokens. loss_mask is True for the content and turn end of each assistant's turn; turns: which
+    of the assistant's turns these are, by their number from 0."""
 
     ids: np.ndarray  # int32 [T]
     loss_mask: np.ndarray  # bool [T]
+    turns: tuple[int, ...] = ()
     unlearnt: int = 0  # assistant's turns outside the mask, as the template writes them otherwise than as a reply
     thoughts_left_out: int = 0  # assistant's turns whose thoughts the template takes out
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The text of a conversation, split where the replies in the loss mask begin; the counts of Rendered."""
+    """The text of a conversation, split where the replies in the loss mask begin; turns and counts of Rendered."""
 
     pieces: list[str]
+    turns: tuple[int, ...]
     unlearnt: int
     thoughts_left_out: int
 
@@ -285,12 +288,16 @@ class Chat:
     ) -> _Split:
         """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
         # By the order of the assistant's turns, as folding a system turn moves positions.
-        is_context = iter([number in not_learnt for number, each in enumerate(messages) if each["role"] == "assistant"])
+        positions = [number for number, each in enumerate(messages) if each["role"] == "assistant"]
+        is_context = iter(enumerate(position in not_learnt for position in positions))
         messages, offered = self._prepared(messages), self._prepared_tools(tools)
         text = self._with_last_reply(messages, offered)
-        edges, unlearnt, thoughts_left_out = [0], 0, 0
+        edges, turns, unlearnt, thoughts_left_out = [0], [], 0, 0
         for number, message in enumerate(messages):
-            if message["role"] != "assistant" or next(is_context):
+            if message["role"] != "assistant":
+                continue
+            turn, leave_out = next(is_context)
+            if leave_out:
                 continue
             prompt, is_last = self.render(messages[:number], reply=True, tools=offered), number == len(messages) - 1
             thought, agrees = thought_of(message["content"]), text.startswith(prompt) and len(prompt) >= edges[-1]
@@ -305,7 +312,9 @@ class Chat:
                 unlearnt += 1
             else:
                 edges.append(len(prompt))
-        return _Split([text[a:b] for a, b in pairwise([*edges, len(text)])], unlearnt, thoughts_left_out)
+                turns.append(turn)
+        pieces = [text[a:b] for a, b in pairwise([*edges, len(text)])]
+        return _Split(pieces, tuple(turns), unlearnt, thoughts_left_out)
 
     def _with_last_reply(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> str:
         """Renders a conversation. Where prompts open a thought that the template leaves out of the last turn, that turn
@@ -346,7 +355,7 @@ class Chat:
             loss_mask[start : start + piece.index(end_id) + 1] = True
             start += len(piece)
         ids = np.asarray([i for piece in pieces for i in piece], np.int32)
-        return Rendered(ids, loss_mask, split.unlearnt, split.thoughts_left_out)
+        return Rendered(ids, loss_mask, split.turns, split.unlearnt, split.thoughts_left_out)
 
     @cached_property
     def _around_reply(self) -> tuple[str, str]:

@@ -247,14 +247,7 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
         ({"prompt": "a", "response": "half \ud83d"}, "half_a_character", False),
         ({"prompt": "a", "response": "<think>b"}, "half_a_thought", False),
         ({"prompt": "a", "response": "<think>`</think>`"}, "half_a_thought", False),
-        ({"messages": [HELLO[0], {**HELLO[1], "weight": 0.5}]}, "turn_weight", True),
-        ({"messages": [HELLO[0], {**HELLO[1], "loss": 2}]}, "turn_weight", True),
-        (
-            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "weight": "0.5"}]},
-            "turn_weight",
-            True,
-        ),
-        ({"turns": [{"prompt": "a", "response": "b", "weight": 0.7}]}, "turn_weight", True),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": -0.5}]}, "turn_weight", False),
         ({"messages": [HELLO[0], {**HELLO[1], "weight": "some"}]}, "turn_weight", False),
         ({"conversations": [{"from": "gpt", "value": "b"}]}, "unprompted", True),
         ({"conversations": [{"from": "gpt", "value": "b"}], "system": "Be kind."}, "unprompted", True),
@@ -281,6 +274,16 @@ def test_turns_that_a_flag_leaves_out_are_context(flag: dict[str, Any]) -> None:
     # Nothing after the last turn that is learnt can be learnt.
     parsed = parse_conversation({"messages": [*first, second[0], {**second[1], **flag}]})
     assert parsed == ParsedConversation(first, num_cut=2)
+
+
+def test_weights_of_turns_are_kept() -> None:
+    said = [{"from": each["role"], "value": each["content"]} for each in turns("a", "b", "c", "d", "e", "f")]
+    flags: list[Any] = [{}, {"weight": "0.5"}, {}, {"train": False}, {}, {"loss": 2}]
+    parsed = parse_conversation({"conversations": [turn | flag for turn, flag in zip(said, flags, strict=True)]})
+    expected = turns("a", "b", "c", "d", "e", "f")
+    assert parsed == ParsedConversation(expected, not_learnt=(3,), weights=(0.5, 0, 2))
+    parsed = parse_conversation({"turns": [{"prompt": "a", "response": "b", "weight": 0.7}]})
+    assert parsed == ParsedConversation(turns("a", "b"), weights=(0.7,))
 
 
 def test_the_weight_of_a_turn_that_is_context_does_not_matter() -> None:

@@ -25,6 +25,16 @@ def turns(*texts: str) -> list[dict[str, Any]]:
         {"messages": [HELLO[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHi!"}]},
         {"prompt": "Hello", "response": "Hi!", "reasoning": "A greeting."},
         {
+            "conversations": [
+                {"from": "user", "value": "Hello"},
+                {
+                    "from": "assistant",
+                    "value": "<|begin_of_thought|>\n\nA greeting.\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n"
+                    "Hi!\n\n<|end_of_solution|>",
+                },
+            ]
+        },
+        {
             "messages": [
                 HELLO[0],
                 {
