@@ -30,6 +30,7 @@ SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n)(Human|Assistant)[:：]")  # how 
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
+MAX_WEIGHT = 100  # of a turn's loss; more is a mistake, and could make a loss infinite
 # How OpenThoughts and others mark a thought and the reply after it.
 THOUGHT_AND_SOLUTION = re.compile(
     r"<\|begin_of_thought\|>(.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>)?",
@@ -242,10 +243,9 @@ def _flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
         verdict = cells.verdict(flag)
         if verdict is None and key != "label":
             number = cells.number_of(flag)
-            if number is None or number < 0:
-                return Problem(
-                    "turn_weight", f"{place} has the {key} {flag!r}; expected true, false, or a number from 0"
-                )
+            if number is None or not 0 <= number <= MAX_WEIGHT:
+                text = f"{place} has the {key} {flag!r}; expected true, false, or a number from 0 to {MAX_WEIGHT}"
+                return Problem("turn_weight", text)
             weight = number
         learnt = learnt and verdict is not False
     return replace(turn, learnt=learnt, weight=weight)

@@ -248,6 +248,7 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
         ({"prompt": "a", "response": "<think>b"}, "half_a_thought", False),
         ({"prompt": "a", "response": "<think>`</think>`"}, "half_a_thought", False),
         ({"messages": [HELLO[0], {**HELLO[1], "weight": -0.5}]}, "turn_weight", False),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": 1e40}]}, "turn_weight", False),
         ({"messages": [HELLO[0], {**HELLO[1], "weight": "some"}]}, "turn_weight", False),
         ({"conversations": [{"from": "gpt", "value": "b"}]}, "unprompted", True),
         ({"conversations": [{"from": "gpt", "value": "b"}], "system": "Be kind."}, "unprompted", True),
